@@ -1,0 +1,60 @@
+"""Writing files so that a kill at any instant leaves the previous one whole."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; rename it into place when the block ends well."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        _flush_to_disk(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8 to `path`, atomically."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")
+
+
+def replace_folder(path: str | Path, fill: Callable[[Path], None]) -> None:
+    """Build a folder with `fill(folder)` and put it in the place of `path`.
+
+    A folder cannot be renamed over another, so the old one steps aside first. A kill between
+    the two renames leaves it under the name that `folder_or_previous` knows.
+    """
+    path = Path(path)
+    new, old = path.with_name(path.name + ".new"), _previous(path)
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    fill(new)
+    for file in new.iterdir():
+        _flush_to_disk(file)
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(path, old)
+    os.rename(new, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def folder_or_previous(path: str | Path) -> Path | None:
+    """`path`, or what `replace_folder` was about to replace when it was killed, or None."""
+    return next((p for p in (Path(path), _previous(Path(path))) if p.is_dir()), None)
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(path.name + ".old")
+
+
+def _flush_to_disk(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
