@@ -1,0 +1,141 @@
+"""How well a model predicts a text: loss, perplexity, bits per character and per byte, and the
+scores of each token."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lm.cells import State
+from lm.data.stream import Counts
+from lm.network import RecurrentLM, autocast
+
+# A stream that starts inside the text first reads this many tokens without being scored. After
+# so many, what the state was before makes no difference that a loss of four digits could show.
+CONTEXT = 1024
+_MOST_STREAMS = 64
+_WINDOW = 512
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The figures of one evaluation."""
+
+    loss: float  # nats per token
+    perplexity: float
+    bits_per_character: float
+    bits_per_byte: float
+    tokens: int  # that were scored
+
+
+def validate(
+    network: RecurrentLM,
+    tokens: np.ndarray,
+    counts: Counts,
+    eos: int,
+    *,
+    limit: int = 0,
+    streams: int | None = None,
+    precision: torch.dtype = torch.float32,
+) -> Validation:
+    """Predict every one of `tokens` (tokens,) exactly once.
+
+    With `streams=1` the state is carried from the first token to the last. More streams share
+    the text out and run side by side, each brought into the right state by reading the `CONTEXT`
+    tokens before its share; by default there are as many as keep that overhead small. A `limit`
+    scores only about so many tokens, spread evenly over the text.
+    """
+    if streams is None:
+        share = min(len(tokens), limit or len(tokens)) // _MOST_STREAMS
+        streams = max(1, min(_MOST_STREAMS, len(tokens) // (8 * CONTEXT), share))
+    total, scored = _total_loss(network, tokens, eos, streams, limit, precision)
+    loss = total / scored
+    bits = loss / math.log(2) * counts.tokens
+    return Validation(
+        loss=loss,
+        perplexity=math.exp(min(loss, 700.0)),
+        bits_per_character=bits / max(counts.characters, 1),
+        bits_per_byte=bits / max(counts.bytes, 1),
+        tokens=scored,
+    )
+
+
+@torch.inference_mode()
+def _total_loss(
+    network: RecurrentLM,
+    tokens: np.ndarray,
+    eos: int,
+    streams: int,
+    limit: int,
+    precision: torch.dtype,
+) -> tuple[float, int]:
+    device = next(network.parameters()).device
+    bounds = np.arange(streams + 1) * len(tokens) // streams
+    shares = np.diff(bounds)
+    if limit:
+        shares = np.minimum(shares, max(1, limit // streams))
+    context = CONTEXT if streams > 1 else 0
+    # Column j of a stream is the token at place start + j; places before the text are <eos>.
+    first = bounds[:-1] - context
+    state: State | None = None
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    was_training = network.training
+    network.eval()
+    for begin in range(0, context + int(shares.max()), _WINDOW):
+        end = min(begin + _WINDOW, context + int(shares.max()))
+        places = first[:, None] + np.arange(begin - 1, end)[None, :]
+        inside = places.clip(0, len(tokens) - 1)
+        batch = np.where(places < 0, eos, tokens[inside]).astype(np.int64)
+        batch = torch.from_numpy(batch).to(device)
+        columns = np.arange(begin, end)[None, :] - context
+        wanted = torch.from_numpy((columns >= 0) & (columns < shares[:, None])).to(device)
+        with autocast(device, precision):
+            logits, state = network(batch[:, :-1], state)
+        if wanted.any():
+            losses = F.cross_entropy(
+                logits[wanted].float(), batch[:, 1:][wanted], reduction="sum"
+            )
+            total += losses.double()
+    network.train(was_training)
+    return total.item(), int(shares.sum())
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model thought of one token of a text."""
+
+    text: str
+    token: int
+    logprob: float  # nats
+    rank: int  # 1: the model's first choice
+    entropy: float  # nats; how undecided the model was before it
+
+
+@torch.inference_mode()
+def score_tokens(
+    network: RecurrentLM, tokens: np.ndarray, start: int
+) -> Iterator[tuple[float, int, float]]:
+    """Yield log-probability (nats), rank and entropy (nats) of each of `tokens` (tokens,), the
+    first one predicted after the token `start`."""
+    device = next(network.parameters()).device
+    ids = torch.from_numpy(np.concatenate([[start], tokens]).astype(np.int64)).to(device)
+    state: State | None = None
+    for begin in range(0, len(tokens), _WINDOW):
+        window = ids[begin : begin + _WINDOW + 1]
+        logits, state = network(window[None, :-1], state)
+        logprobs = F.log_softmax(logits[0].float(), dim=-1)
+        chosen = logprobs.gather(1, window[1:, None])
+        ranks = (logprobs > chosen).sum(dim=1) + 1
+        entropies = _entropy(logprobs)
+        yield from zip(chosen[:, 0].tolist(), ranks.tolist(), entropies.tolist(), strict=True)
+
+
+def _entropy(logprobs: Tensor) -> Tensor:
+    """logprobs (..., vocab) -> entropy (...,) in nats."""
+    return -(logprobs.exp() * logprobs).nan_to_num(0.0).sum(dim=-1)

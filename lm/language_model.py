@@ -1,0 +1,209 @@
+"""LanguageModel: a network with its tokenizer, the one object that everyone asks.
+
+The training loop, generate.py, the web page and a notebook all use these few methods.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lm.config import SamplingConfig, build
+from lm.errors import UserError
+from lm.evaluation import Score, score_tokens
+from lm.generation.decoder import Decoder
+from lm.network import RecurrentLM
+from lm.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one decoded token adds to the text."""
+
+    text: str  # what can be shown now; empty while a character or a stop string may be half done
+    token: int
+    logprob: float  # nats
+    alternatives: tuple[tuple[str, float], ...]  # the likeliest tokens with their logprobs
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A whole sample."""
+
+    text: str
+    tokens: list[int]
+    logprobs: list[float]  # nats
+    seed: int
+
+
+class LanguageModel:
+    """A trained network and its tokenizer. `facts` is what config.json tells of its training."""
+
+    def __init__(
+        self,
+        network: RecurrentLM,
+        tokenizer: Tokenizer,
+        facts: dict[str, Any] | None = None,
+        precision: torch.dtype = torch.float32,
+    ):
+        self.network, self.tokenizer, self.facts = network, tokenizer, facts or {}
+        self.device = next(network.parameters()).device
+        self._decoder = Decoder(network, precision)
+        # A document begins after the end of another. A model of one single document has never
+        # seen such an end; a line's end is the next best place to begin.
+        documents = self.facts.get("trained_on", {}).get("documents", 2)
+        newline = tokenizer.encode("\n")
+        use_newline = documents == 1 and len(newline) == 1 and newline[0] != tokenizer.unk
+        self._start = int(newline[0]) if use_newline else tokenizer.eos
+
+    def stream(
+        self,
+        prompt: str = "",
+        *,
+        max_new_tokens: int = 400,
+        seed: int | None = None,
+        stop: tuple[str, ...] | list[str] = (),
+        unknown: str = "replace",
+        alternatives: int = 0,
+        **sampling: Any,
+    ) -> Iterator[Piece]:
+        """Continue `prompt`, yielding a Piece for every token as it is made.
+
+        `sampling` takes the fields of SamplingConfig: temperature, top_k, top_p, greedy. Without
+        a `seed` each call gives another text. It ends after `max_new_tokens`, at a `stop` string,
+        which is left out, or where the model ends the document. Raises UserError for settings out
+        of range, and with unknown="error" for characters that the vocabulary lacks.
+        """
+        seeds = [secrets.randbits(31) if seed is None else seed]
+        pieces = self._generate(prompt, seeds, max_new_tokens, stop, unknown, alternatives, sampling)
+        return (piece for _, piece in pieces)
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        num_samples: int = 1,
+        max_new_tokens: int = 400,
+        seed: int | None = None,
+        stop: tuple[str, ...] | list[str] = (),
+        unknown: str = "replace",
+        **sampling: Any,
+    ) -> list[Completion]:
+        """Continue `prompt` `num_samples` times, decoded together; see `stream`.
+
+        Sample i is what `stream` writes with the seed `seed + i`.
+        """
+        first = secrets.randbits(31) if seed is None else seed
+        seeds = [first + i for i in range(num_samples)]
+        pieces: list[list[Piece]] = [[] for _ in seeds]
+        for index, piece in self._generate(prompt, seeds, max_new_tokens, stop, unknown, 0, sampling):
+            pieces[index].append(piece)
+        return [
+            Completion(
+                text="".join(p.text for p in sample),
+                tokens=[p.token for p in sample],
+                logprobs=[p.logprob for p in sample],
+                seed=seed,
+            )
+            for sample, seed in zip(pieces, seeds, strict=True)
+        ]
+
+    def score(self, text: str, *, unknown: str = "replace") -> list[Score]:
+        """What the model thinks of each token of `text`: log-probability, rank, entropy."""
+        ids = self._encode(text, unknown)
+        scores = score_tokens(self.network, ids, self._start)
+        return [
+            Score(self.tokenizer.token_name(token), int(token), *score)
+            for token, score in zip(ids, scores, strict=True)
+        ]
+
+    def save(self, folder: str | Path) -> None:
+        """Write config.json, model.safetensors, tokenizer.json and README.md into `folder`."""
+        from lm.hub import save_model
+
+        save_model(folder, self.network, self.tokenizer, self.facts)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
+        """Upload the model to the Hugging Face Hub; its address."""
+        from lm.hub import push
+
+        return push(self, repo_id, private)
+
+    def _encode(self, text: str, unknown: str) -> Any:
+        missing = self.tokenizer.unknown_in(text) if unknown != "replace" else []
+        if missing and unknown == "error":
+            raise UserError(
+                f"the model does not know {', '.join(map(repr, missing[:8]))}: leave them out, or"
+                " choose --unknown skip or replace."
+            )
+        for character in missing:
+            text = text.replace(character, "")
+        return self.tokenizer.encode(text)
+
+    def _generate(
+        self,
+        prompt: str,
+        seeds: list[int],
+        max_new_tokens: int,
+        stop: tuple[str, ...] | list[str],
+        unknown: str,
+        alternatives: int,
+        sampling: dict[str, Any],
+    ) -> Iterator[tuple[int, Piece]]:
+        """Yield (stream, Piece) until every stream has ended."""
+        chosen = build(SamplingConfig, sampling)
+        tokenizer = self.tokenizer
+        prompt_ids = torch.tensor([self._start, *self._encode(prompt, unknown).tolist()])
+        streams = {i: _Text(tokenizer, tuple(stop)) for i in range(len(seeds))}
+        steps = self._decoder.generate(
+            prompt_ids.to(self.device),
+            seeds,
+            chosen,
+            max_new_tokens,
+            banned=[] if tokenizer.unk is None else [tokenizer.unk],
+            alternatives=alternatives,
+        )
+        for number, step in enumerate(steps, start=1):
+            for index, text in list(streams.items()):
+                token = step.tokens[index]
+                shown = text.add(token, last=number == max_new_tokens)
+                named = tuple((tokenizer.token_name(t), p) for t, p in step.alternatives[index])
+                if text.ended:
+                    del streams[index]
+                yield index, Piece(shown, token, step.logprobs[index], named)
+            if not streams:
+                return
+
+
+class _Text:
+    """The text of one stream, shown as soon as it can be no part of a stop string."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]):
+        self._eos, self._stream, self._stop = tokenizer.eos, tokenizer.decode_stream(), stop
+        self._held = ""
+        self.ended = False
+
+    def add(self, token: int, last: bool) -> str:
+        """The text that may be shown after `token`."""
+        text = self._held + self._stream.step(token)
+        found = min((at for s in self._stop if (at := text.find(s)) >= 0), default=-1)
+        if found >= 0:
+            self.ended = True
+            return text[:found]
+        self.ended = last or token == self._eos
+        keep = 0 if self.ended else self._possible_start(text)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def _possible_start(self, text: str) -> int:
+        """Length of the longest end of `text` with which a stop string could begin."""
+        longest = max((len(s) for s in self._stop), default=0)
+        for length in range(min(len(text), longest - 1), 0, -1):
+            if any(s.startswith(text[-length:]) for s in self._stop):
+                return length
+        return 0

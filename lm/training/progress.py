@@ -1,0 +1,176 @@
+"""What a person sees while a model trains: facts, one live line, samples, the end.
+
+On a terminal the live line is redrawn; into a file or a pipe go plain lines.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
+
+from lm.data.stream import Corpus
+from lm.evaluation import Validation
+from lm.network import RecurrentLM
+
+_PLAIN_LINE_EVERY = 30.0  # seconds
+
+
+@dataclass
+class Reading:
+    """The figures of the moment."""
+
+    done: float  # share of the budget, 0 to 1
+    step: int
+    seconds: float
+    train_loss: float
+    tokens_per_second: float
+    validation: Validation | None = None
+
+
+class Display:
+    """Prints a run's progress to standard output; silent when `quiet`."""
+
+    def __init__(self, quiet: bool = False):
+        self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
+        self._live: Progress | None = None
+        self._last_line = time.monotonic()
+        self._unit = "tokens"
+        self._characters_per_token = 1.0
+
+    def say(self, line: str) -> None:
+        """One line above the live one."""
+        self.console.print(Text(line))
+
+    def facts(self, corpus: Corpus, network: RecurrentLM, compute: str, budget: str, folder: Path) -> None:
+        """What is about to be trained, on what."""
+        train, validation = corpus.train.counts, corpus.validation.counts
+        config = network.config
+        self._characters_per_token = train.characters / max(train.tokens, 1)
+        unknown = ""
+        if validation.unknown:
+            unknown = f" ({validation.unknown:,} of them unknown to the training text)"
+        layers = f"{config.layers} layer{'s' if config.layers > 1 else ''}"
+        rows = [
+            (
+                "Text",
+                f"{corpus.name}: {_plural(train.documents, 'document')}, {train.characters:,} characters"
+                f" to train on, {validation.characters:,} to validate{unknown}",
+            ),
+            (
+                "Tokens",
+                f"{corpus.tokenizer.kind}, {corpus.tokenizer.vocab_size:,} types,"
+                f" {train.tokens:,} to train on",
+            ),
+            (
+                "Model",
+                f"{config.cell.upper()}, {layers} of {config.hidden_size} units,"
+                f" {network.parameter_count():,} parameters"
+                + (" (readable cells)" if config.cell_implementation == "reference" else ""),
+            ),
+            ("Compute", compute),
+            ("Budget", budget),
+            ("Run", str(folder)),
+        ]
+        for name, value in rows:
+            self.console.print(Text.assemble((f"{name:8}", "bold"), value))
+        self.console.print()
+
+    def start(self) -> None:
+        """Begin the live line."""
+        self._live = Progress(
+            TextColumn("{task.percentage:>3.0f}%"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[figures]}"),
+            console=self.console,
+            transient=True,
+            auto_refresh=False,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._live.add_task("", total=1.0, figures="")
+        self._live.start()
+
+    def stop(self) -> None:
+        """End the live line."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def update(self, now: Reading) -> None:
+        """Redraw the live line, or print a plain one now and then."""
+        if self.console.is_terminal and self._live:
+            self._live.update(self._task, completed=min(now.done, 1.0), figures=self._figures(now))
+            self._live.refresh()
+        elif time.monotonic() - self._last_line > _PLAIN_LINE_EVERY:
+            self.milestone(now)
+
+    def milestone(self, now: Reading) -> None:
+        """A line that stays."""
+        self._last_line = time.monotonic()
+        self.say(f"{now.done:4.0%}  {self._figures(now)}")
+
+    def sample(self, text: str) -> None:
+        """A short sample of what the model writes now."""
+        self.console.print(Padding(Text(printable(text.strip("\n")), style="dim"), (0, 0, 1, 6)))
+
+    def finish(self, validation: Validation, seconds: float, run: Path, plot: Path) -> None:
+        """The figures of the best weights and how to go on."""
+        # As a person would type it in this folder.
+        folder = shlex.quote(str(run))
+        self.console.print()
+        for name, value in (
+            (
+                "Done",
+                f"in {duration(seconds)}. On the validation text: {validation.loss:.4f} nats per token,"
+                f" perplexity {validation.perplexity:.2f},"
+                f" {validation.bits_per_character:.4f} bits per character,"
+                f" {validation.bits_per_byte:.4f} bits per byte",
+            ),
+            ("Run", str(run)),
+            ("Curve", str(plot)),
+            ("Sample", f"python generate.py {folder}"),
+            ("Web page", "python -m app" + _models_flag(run)),
+        ):
+            self.console.print(Text.assemble((f"{name:9}", "bold"), value))
+
+    def _figures(self, now: Reading) -> str:
+        left = now.seconds * (1 - now.done) / now.done if now.done > 0 else 0.0
+        parts = [f"step {now.step:,}", f"{duration(now.seconds)} (ETA {duration(left)})"]
+        parts.append(f"train {now.train_loss:.3f}")
+        if now.validation:
+            parts.append(
+                f"validation {now.validation.loss:.3f} ({now.validation.bits_per_character:.3f} bits/char)"
+            )
+        parts.append(f"{now.tokens_per_second * self._characters_per_token:,.0f} char/s")
+        return "  ".join(parts)
+
+
+def printable(text: str) -> str:
+    """`text` with control characters made visible, so that a model cannot steer the terminal."""
+    return re.sub(
+        r"[\x00-\x08\x0b-\x1f\x7f-\x9f]",
+        lambda match: chr(0x2400 + ord(match[0])) if match[0] < " " else "\ufffd",
+        text,
+    )
+
+
+def duration(seconds: float) -> str:
+    """'0:42', '12:05' or '3:04:05'."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _models_flag(run: Path) -> str:
+    return "" if run.parent == Path("runs") else f" --models {shlex.quote(str(run.parent))}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

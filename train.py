@@ -1,0 +1,72 @@
+#!/usr/bin/env python
+"""Train a recurrent language model.
+
+    python train.py                              two minutes on Python's own standard library
+    python train.py --dataset my.txt --max-time 10m
+    python train.py --resume                     go on with the newest run
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lm.command_line import add_settings, make_parser, run
+from lm.config import GROUPS, RunConfig, flag_of
+from lm.errors import UserError
+
+TITLES = {"data": "the text", "model": "the network", "training": "the recipe and its budget"}
+# What may differ between a run and its resumption: nothing that changes the result.
+FREE_ON_RESUME = {"device", "quiet", "save_every", "out"}
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    parser.add_argument("--config", metavar="FILE", help="read settings from a YAML file")
+    parser.add_argument("--print-config", action="store_true", help="print the settings and exit")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run of the same name")
+    parser.add_argument(
+        "--resume", nargs="?", const=None, metavar="DIR",
+        help="go on exactly where a run stopped; without DIR: the newest in runs/",
+    )  # fmt: skip
+    for group, config_class in GROUPS.items():
+        add_settings(parser, config_class, TITLES[group])
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = vars(parse(arguments))
+    actions = {name: given.pop(name, None) for name in ("config", "print_config", "overwrite")}
+    if "resume" in given:
+        return resume(given.pop("resume"), given)
+
+    from lm.training.run import read_config
+
+    file = actions["config"]
+    values = {**(read_config(Path(file)) if file else {}), **given}
+    config = RunConfig.from_flat(values, where=file or "the settings")
+    if actions["print_config"]:
+        import yaml
+
+        print(yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True), end="")
+        return 0
+
+    from lm.training.loop import train
+
+    return train(config, overwrite=bool(actions["overwrite"]))
+
+
+def resume(folder: str | None, given: dict) -> int:
+    from lm.training.loop import train
+    from lm.training.run import find_run, read_config
+
+    stopped = find_run(folder)
+    saved = RunConfig.from_flat(read_config(stopped.config), where=str(stopped.config)).flat()
+    changed = [n for n, value in given.items() if n not in FREE_ON_RESUME and saved[n] != value]
+    if changed:
+        flags = ", ".join(map(flag_of, changed))
+        raise UserError(f"a resumed run keeps its settings; leave out {flags}, or start a new run.")
+    return train(RunConfig.from_flat({**saved, **given}), resume=stopped)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
