@@ -68,5 +68,9 @@ def resume(folder: str | None, given: dict) -> int:
     return train(RunConfig.from_flat({**saved, **given}), resume=stopped)
 
 
+def script() -> int:
+    return run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(script())

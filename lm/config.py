@@ -115,7 +115,7 @@ class ModelConfig:
 class TrainingConfig:
     """The recipe and its budget."""
 
-    batch_size: int = setting(64, "streams read in parallel", minimum=1, metavar="N")
+    batch_size: int = setting(32, "streams read in parallel", minimum=1, metavar="N")
     bptt: int = setting(
         64, "steps of truncated back-propagation through time", minimum=1, metavar="N"
     )
@@ -138,7 +138,7 @@ class TrainingConfig:
         "cosine", "how the rate falls after that", choices=("cosine", "linear", "constant")
     )
     clip: float = setting(1.0, "largest norm of the gradient; 0: no limit", minimum=0)
-    weight_decay: float = setting(0.01, "AdamW's decay of the weight matrices", minimum=0)
+    weight_decay: float = setting(0.1, "AdamW's decay of the weight matrices", minimum=0)
     device: str = setting("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
     precision: str = setting(
         "auto",

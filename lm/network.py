@@ -61,7 +61,9 @@ class RecurrentLM(nn.Module):
     @torch.no_grad()
     def _initialise(self) -> None:
         hidden = self.config.hidden_size
-        nn.init.normal_(self.embedding.weight, std=0.1)
+        # Untied vectors of unit size reach the gates strongly from the first step on, which is
+        # worth a plateau of a hundred steps; tied ones also make the logits and must be small.
+        nn.init.normal_(self.embedding.weight)
         nn.init.normal_(self.decoder.weight, std=0.1 if self.config.tie else hidden**-0.5)
         nn.init.zeros_(self.decoder.bias)
         for name, weight in self.recurrent.named_parameters():

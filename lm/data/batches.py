@@ -52,8 +52,10 @@ class Windows:
             batch = torch.from_numpy(self.tokens[places].astype(np.int64))
         else:
             batch = self.on_device[torch.from_numpy(places).to(self.device)].long()
+        inputs, targets = batch[:, :-1], batch[:, 1:]
         # The text's first token follows not its last one but a document's end.
         rows, columns = np.nonzero(places[:, 1:] == 0)
         if len(rows):
-            batch[rows, columns] = self.eos
-        return batch[:, :-1], batch[:, 1:]
+            inputs = inputs.clone()
+            inputs[rows, columns] = self.eos
+        return inputs, targets

@@ -149,8 +149,9 @@ def _splits(source: Source, config: DataConfig) -> tuple[Callable[[], Iterator[s
     if fraction is None and (wanted or "validation" in source.splits):
         return train, documents(wanted or "validation")
     total = sum(len(document) for document in train())
-    if total == 0:
-        raise DataError(f"{source.name} is empty: there is no text to learn from.")
+    if total < 2:
+        what = "is empty" if total == 0 else "has only one character"
+        raise DataError(f"{source.name} {what}: there is nothing to learn from it.")
     cut = math.floor(total * (0.9 if fraction is None else 1 - fraction))
     return (lambda: _characters(train(), 0, cut)), (lambda: _characters(train(), cut, total))
 
@@ -213,8 +214,8 @@ def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
 def _check_vocabulary(tokenizer: Tokenizer, source: Source, config: DataConfig) -> None:
     types = [t for t in tokenizer.backend.get_vocab() if t not in ("<eos>", "<unk>")]
     if config.tokenizer == "char" and len(types) < 2:
-        what = f"only one distinct character, {types[0]!r}" if types else "no text"
-        raise DataError(f"{source.name} holds {what}: there is nothing to learn from it.")
+        what = f"only one distinct character, {types[0]!r}" if types else "nothing"
+        raise DataError(f"the training text of {source.name} holds {what}: give more text.")
 
 
 def _dtype(tokenizer: Tokenizer) -> type:

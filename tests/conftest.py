@@ -1,0 +1,67 @@
+"""What all tests share: a cache of their own, small texts, and models trained in a second."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+WORDS = "the sea was calm and a small boat went out to find where light comes from at night".split()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """Tests never see the user's token streams, and the user never theirs."""
+    os.environ["LM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("hf"))
+
+
+def some_text(characters: int, seed: int = 0) -> str:
+    """Sentences of common words: quickly learned, never the same for long."""
+    choose = random.Random(seed)
+    lines, size = [], 0
+    while size < characters:
+        line = " ".join(choose.choices(WORDS, k=choose.randint(4, 9))).capitalize() + ".\n"
+        lines.append(line)
+        size += len(line)
+    return "".join(lines)[:characters]
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "boat.txt"
+    path.write_text(some_text(30_000))
+    return path
+
+
+SMALL = ["--hidden-size", "32", "--layers", "1", "--batch-size", "8", "--bptt", "32"]
+
+
+def script(name: str, *arguments: object, cwd: Path, **options) -> subprocess.CompletedProcess:
+    """Run train.py, generate.py or a module (`-m lm.x`) as a person would, in folder `cwd`."""
+    command = [sys.executable, *(name.split() if name.startswith("-m") else [str(ROOT / name)])]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+    return subprocess.run(
+        [*command, *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=options.pop("text", True),
+        timeout=options.pop("timeout", 120),
+        **options,
+    )
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory, text_file) -> Path:
+    """A run of the real script on a small text, good enough to spell words."""
+    folder = tmp_path_factory.mktemp("trained")
+    result = script(
+        "train.py", "--dataset", text_file, *SMALL, "--steps", 300, "--lr", 1e-2, "--out", "runs/boat",
+        cwd=folder,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return folder / "runs" / "boat"

@@ -1,0 +1,136 @@
+"""Text is found and read through `datasets`, whatever its file format."""
+
+import io
+import json
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lm.config import DataConfig
+from lm.data.sources import find_source, python_library
+from lm.errors import DataError
+
+ROWS = ["first text", "second\ntext", "drittér"]
+
+
+def read(dataset, **options):
+    source = find_source(DataConfig(dataset=str(dataset), **options))
+    return list(source.documents(options.get("train_split", "train")))
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "a.txt").write_text(ROWS[1])
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(ROWS)))
+    (tmp_path / "c.csv").write_text('id,text\n1,first text\n2,"second\ntext"\n3,drittér\n')
+    pq.write_table(pa.table({"id": [1, 2, 3], "text": ROWS}), tmp_path / "d.parquet")
+    return tmp_path
+
+
+def test_a_text_file_is_one_document(files):
+    assert read(files / "a.txt") == [ROWS[1]]
+
+
+@pytest.mark.parametrize("name", ["b.jsonl", "c.csv", "d.parquet"])
+def test_each_row_of_a_table_is_a_document(files, name):
+    assert read(files / name) == ROWS
+
+
+def test_a_folder_is_read_in_sorted_order(tmp_path):
+    for name in ("b.txt", "a.txt", "deep/c.txt", ".hidden"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(name)
+    assert read(tmp_path) == ["a.txt", "b.txt", "deep/c.txt"]
+
+
+def test_a_folder_with_named_splits_keeps_them(tmp_path):
+    for name in ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"):
+        (tmp_path / name).write_text(name)
+    source = find_source(DataConfig(dataset=str(tmp_path)))
+    assert set(source.splits) == {"train", "validation", "test"}
+    assert list(source.documents("validation")) == ["ptb.valid.txt"]
+
+
+def test_a_glob_takes_what_matches(files):
+    (files / "a2.txt").write_text("more")
+    assert read(files / "a*.txt") == [ROWS[1], "more"]
+
+
+def test_standard_input(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("ünï\n".encode())))
+    assert read("-") == ["ünï\n"]
+
+
+def test_the_standard_library_without_its_tests():
+    files = python_library()
+    assert files == sorted(files)
+    assert any(file.endswith("argparse.py") for file in files)
+    assert not any("/test/" in file or "site-packages" in file for file in files)
+
+
+def test_the_only_column_of_text_is_found_by_itself(tmp_path):
+    pq.write_table(pa.table({"id": [1], "body": ["hello"]}), tmp_path / "x.parquet")
+    assert read(tmp_path / "x.parquet") == ["hello"]
+
+
+def test_empty_rows_are_left_out(tmp_path):
+    pq.write_table(pa.table({"text": ["a", None, "", "b"]}), tmp_path / "x.parquet")
+    assert read(tmp_path / "x.parquet") == ["a", "b"]
+
+
+def test_identity_follows_the_content_not_the_path(tmp_path):
+    for name, text in (("a.txt", "same"), ("b.txt", "same"), ("c.txt", "other")):
+        (tmp_path / name).write_text(text)
+    a, b, c = (find_source(DataConfig(dataset=str(tmp_path / f"{n}.txt"))).identity for n in "abc")
+    assert a == b != c
+
+
+@pytest.mark.parametrize("before", [b"", b"x" * 100, "é".encode() * 600_000, b"y" * ((1 << 20) - 1)])
+def test_invalid_utf8_is_told_with_its_place(tmp_path, before):
+    (tmp_path / "bad.txt").write_bytes(before + b"\xff rest")
+    with pytest.raises(DataError, match=rf"bad\.txt is not UTF-8: byte 0xff at position {len(before):,};"):
+        read(tmp_path / "bad.txt")
+    assert read(tmp_path / "bad.txt", encoding_errors="replace")[0].endswith("\ufffd rest")
+
+
+def test_a_character_cut_off_at_the_end_is_told_too(tmp_path):
+    (tmp_path / "bad.txt").write_bytes(b"abc\xe4\xb8")
+    with pytest.raises(DataError, match="position 3"):
+        read(tmp_path / "bad.txt")
+
+
+def test_wrong_column_lists_the_columns(files):
+    with pytest.raises(DataError, match="no column 'body'; it has id, text"):
+        read(files / "b.jsonl", text_column="body")
+
+
+def test_a_column_that_is_not_text(files):
+    with pytest.raises(DataError, match="'id' of b holds int, not text"):
+        read(files / "b.jsonl", text_column="id")
+
+
+def test_wrong_split_lists_the_splits(files):
+    with pytest.raises(DataError, match="no split 'dev'; it has train"):
+        read(files / "a.txt", train_split="dev")
+
+
+def test_files_of_several_kinds_are_not_mixed(files):
+    with pytest.raises(DataError, match="several kinds"):
+        read(files)
+
+
+def test_a_parquet_file_cut_short(files):
+    path = files / "d.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match="d could not be read as parquet"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["missing.txt", "no/such/folder", "*.nothing", "missing.parquet"])
+def test_a_missing_file(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="there is no file|no file matches"):
+        read(name)
