@@ -8,15 +8,22 @@
 Text goes to standard output as it is made, everything else to standard error.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lm.command_line import add_settings, make_parser, run
 from lm.config import SamplingConfig, settings_of
 from lm.errors import UserError
+
+if TYPE_CHECKING:
+    from lm.language_model import LanguageModel
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -39,7 +46,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def at_least(minimum: int):
+def at_least(minimum: int) -> Callable[[str], int]:
     def number(text: str) -> int:
         value = int(text)
         if value < minimum:
@@ -66,7 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         count = write_samples(model, prompt, options, seed=seed, **settings)
     seconds = time.perf_counter() - begin
-    print(f"{count:,} tokens in {seconds:.2f} s, {count / seconds:,.0f} a second; seed {seed}", file=sys.stderr)
+    print(
+        f"{count:,} tokens in {seconds:.2f} s, {count / seconds:,.0f} a second; seed {seed}", file=sys.stderr
+    )
     return 0
 
 
@@ -82,7 +91,7 @@ def read_prompt(options: argparse.Namespace) -> str:
         raise UserError(f"the prompt file {file} is not UTF-8, at byte {error.start}.") from error
 
 
-def warn_of_unknown(model, prompt: str, unknown: str) -> None:
+def warn_of_unknown(model: LanguageModel, prompt: str, unknown: str) -> None:
     missing = model.tokenizer.unknown_in(prompt) if unknown != "error" else []
     if missing:
         what = "replaced by <unk>" if unknown == "replace" else "left out"
@@ -90,16 +99,18 @@ def warn_of_unknown(model, prompt: str, unknown: str) -> None:
         print(f"warning: the model does not know {names}; {what}.", file=sys.stderr)
 
 
-def stream(model, prompt: str, **settings) -> int:
+def stream(model: LanguageModel, prompt: str, **settings) -> int:
+    pieces = model.stream(prompt, **settings)  # refuses bad settings before anything is printed
     print(prompt, end="", flush=True)
     count = 0
-    for count, piece in enumerate(model.stream(prompt, **settings), start=1):
+    for piece in pieces:
         print(piece.text, end="", flush=True)
+        count += 1
     print(flush=True)
     return count
 
 
-def write_samples(model, prompt: str, options: argparse.Namespace, **settings) -> int:
+def write_samples(model: LanguageModel, prompt: str, options: argparse.Namespace, **settings) -> int:
     samples = model.generate(prompt, num_samples=options.num_samples, **settings)
     for number, sample in enumerate(samples, start=1):
         if options.json:

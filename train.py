@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Train a recurrent language model.
 
-    python train.py                              two minutes on Python's own standard library
-    python train.py --dataset my.txt --max-time 10m
-    python train.py --resume                     go on with the newest run
+python train.py                              two minutes on Python's own standard library
+python train.py --dataset my.txt --max-time 10m
+python train.py --resume                     go on with the newest run
 """
 
 import argparse

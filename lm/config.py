@@ -26,6 +26,7 @@ def setting(
     choices: Iterable[str] | None = None,
     minimum: float | None = None,
     below: float | None = None,
+    maximum: float | None = None,
     positive: bool = False,
     parse: typing.Callable[[str], Any] | None = None,
     metavar: str | None = None,
@@ -38,6 +39,7 @@ def setting(
             "choices": tuple(choices) if choices else None,
             "minimum": minimum,
             "below": below,
+            "maximum": maximum,
             "positive": positive,
             "parse": parse,
             "metavar": metavar,
@@ -82,12 +84,8 @@ class DataConfig:
     encoding_errors: str = setting(
         "strict", "what to do with bytes that are not UTF-8", choices=("strict", "replace")
     )
-    tokenizer: str = setting(
-        "char", "what a token is", choices=("char", "bpe"), metavar="char|bpe"
-    )
-    vocab_size: int = setting(
-        4096, "the number of token types that bpe learns", minimum=1, metavar="N"
-    )
+    tokenizer: str = setting("char", "what a token is", choices=("char", "bpe"), metavar="char|bpe")
+    vocab_size: int = setting(4096, "the number of token types that bpe learns", minimum=1, metavar="N")
 
 
 @dataclass(frozen=True)
@@ -116,13 +114,9 @@ class TrainingConfig:
     """The recipe and its budget."""
 
     batch_size: int = setting(32, "streams read in parallel", minimum=1, metavar="N")
-    bptt: int = setting(
-        64, "steps of truncated back-propagation through time", minimum=1, metavar="N"
-    )
+    bptt: int = setting(64, "steps of truncated back-propagation through time", minimum=1, metavar="N")
     steps: int | None = setting(None, "budget: this many updates", minimum=1, metavar="N")
-    epochs: float | None = setting(
-        None, "budget: passes over the training text", positive=True, metavar="N"
-    )
+    epochs: float | None = setting(None, "budget: passes over the training text", positive=True, metavar="N")
     max_time: float | None = setting(
         None,
         "budget: time from the first step on, such as 90s, 10m or 2h; default, if none is named: 2m",
@@ -131,9 +125,7 @@ class TrainingConfig:
         metavar="TIME",
     )
     lr: float = setting(3e-3, "the highest learning rate", positive=True)
-    warmup: float = setting(
-        0.02, "share of the budget over which the rate rises to it", minimum=0, below=1
-    )
+    warmup: float = setting(0.02, "share of the budget over which the rate rises to it", minimum=0, below=1)
     schedule: str = setting(
         "cosine", "how the rate falls after that", choices=("cosine", "linear", "constant")
     )
@@ -184,7 +176,10 @@ class SamplingConfig:
     )
     top_k: int = setting(0, "choose among the K likeliest tokens; 0: all", minimum=0, metavar="K")
     top_p: float = setting(
-        1.0, "choose among the likeliest tokens that together have this probability", positive=True
+        1.0,
+        "choose among the likeliest tokens that together have this probability",
+        positive=True,
+        maximum=1,
     )
     greedy: bool = setting(False, "always take the likeliest token")
 
@@ -236,12 +231,11 @@ def flag_of(name: str) -> str:
 
 def build(config_class: type, values: Mapping[str, Any]) -> Any:
     """An instance of `config_class` with each value of `values` converted and checked."""
-    kinds = value_types(config_class)
-    checked = {
-        name: check(settings_of(config_class)[name], kinds[name], value)
-        for name, value in values.items()
-    }
-    return config_class(**checked)
+    kinds, settings = value_types(config_class), settings_of(config_class)
+    for name in values:
+        if name not in settings:
+            raise UserError(f"there is no setting '{name}'{_did_you_mean(name, settings)}.")
+    return config_class(**{n: check(settings[n], kinds[n], value) for n, value in values.items()})
 
 
 def value_types(config_class: type) -> dict[str, tuple[type, bool]]:
@@ -275,6 +269,8 @@ def check(setting: dataclasses.Field, kind: tuple[type, bool], value: Any) -> An
         raise UserError(f"{flag} must be at least {rule['minimum']}, not {value}.")
     if rule["below"] is not None and value >= rule["below"]:
         raise UserError(f"{flag} must be below {rule['below']}, not {value}.")
+    if rule["maximum"] is not None and value > rule["maximum"]:
+        raise UserError(f"{flag} must be at most {rule['maximum']}, not {value}.")
     if rule["positive"] and value <= 0:
         raise UserError(f"{flag} must be above 0, not {value}.")
     return value

@@ -18,7 +18,7 @@ from lm.network import RecurrentLM, autocast
 
 # A stream that starts inside the text first reads this many tokens without being scored. After
 # so many, what the state was before makes no difference that a loss of four digits could show.
-CONTEXT = 1024
+CONTEXT = 1024  # a multiple of the window
 _MOST_STREAMS = 64
 _WINDOW = 512
 
@@ -52,8 +52,8 @@ def validate(
     scores only about so many tokens, spread evenly over the text.
     """
     if streams is None:
-        share = min(len(tokens), limit or len(tokens)) // _MOST_STREAMS
-        streams = max(1, min(_MOST_STREAMS, len(tokens) // (8 * CONTEXT), share))
+        streams = min(_MOST_STREAMS, len(tokens) // (8 * CONTEXT))
+    streams = max(1, min(streams, len(tokens) // max(CONTEXT, 1)))
     total, scored = _total_loss(network, tokens, eos, streams, limit, precision)
     loss = total / scored
     bits = loss / math.log(2) * counts.tokens
@@ -93,14 +93,15 @@ def _total_loss(
         inside = places.clip(0, len(tokens) - 1)
         batch = np.where(places < 0, eos, tokens[inside]).astype(np.int64)
         batch = torch.from_numpy(batch).to(device)
+        if begin == context and streams > 1:
+            # The first stream has no text before it: it begins with an empty state.
+            state = tuple(part.index_fill(1, torch.tensor([0], device=device), 0) for part in state)
         columns = np.arange(begin, end)[None, :] - context
         wanted = torch.from_numpy((columns >= 0) & (columns < shares[:, None])).to(device)
         with autocast(device, precision):
             logits, state = network(batch[:, :-1], state)
         if wanted.any():
-            losses = F.cross_entropy(
-                logits[wanted].float(), batch[:, 1:][wanted], reduction="sum"
-            )
+            losses = F.cross_entropy(logits[wanted].float(), batch[:, 1:][wanted], reduction="sum")
             total += losses.double()
     network.train(was_training)
     return total.item(), int(shares.sum())
@@ -118,9 +119,7 @@ class Score:
 
 
 @torch.inference_mode()
-def score_tokens(
-    network: RecurrentLM, tokens: np.ndarray, start: int
-) -> Iterator[tuple[float, int, float]]:
+def score_tokens(network: RecurrentLM, tokens: np.ndarray, start: int) -> Iterator[tuple[float, int, float]]:
     """Yield log-probability (nats), rank and entropy (nats) of each of `tokens` (tokens,), the
     first one predicted after the token `start`."""
     device = next(network.parameters()).device

@@ -1,9 +1,9 @@
 """A model on disk and on the Hugging Face Hub: save, load, push.
 
-    config.json         format_version, the model's settings, what it was trained on, its figures
-    model.safetensors   the weights
-    tokenizer.json      Hugging Face tokenizers' own format
-    README.md           model card
+config.json         format_version, the model's settings, what it was trained on, its figures
+model.safetensors   the weights
+tokenizer.json      Hugging Face tokenizers' own format
+README.md           model card
 """
 
 from __future__ import annotations
@@ -137,17 +137,13 @@ def load_weights(network: RecurrentLM, weights: dict[str, torch.Tensor], where: 
         name for name in expected if expected[name].shape != weights[name].shape
     )
     if wrong:
-        raise ModelError(
-            f"the weights of {where} disagree with its config.json, at {', '.join(wrong[:3])}."
-        )
+        raise ModelError(f"the weights of {where} disagree with its config.json, at {', '.join(wrong[:3])}.")
     if network.config.tie:
         weights = {**weights, "decoder.weight": weights["embedding.weight"]}
     network.load_state_dict({name: weight.float() for name, weight in weights.items()})
 
 
-def save_model(
-    folder: str | Path, network: RecurrentLM, tokenizer: Tokenizer, facts: dict[str, Any]
-) -> None:
+def save_model(folder: str | Path, network: RecurrentLM, tokenizer: Tokenizer, facts: dict[str, Any]) -> None:
     """Write a model folder; each file replaces the one before it in one step."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

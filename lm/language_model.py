@@ -16,7 +16,7 @@ import torch
 from lm.config import SamplingConfig, build
 from lm.errors import UserError
 from lm.evaluation import Score, score_tokens
-from lm.generation.decoder import Decoder
+from lm.generation.decoder import Decoder, Step
 from lm.network import RecurrentLM
 from lm.tokenizer import Tokenizer
 
@@ -155,7 +155,7 @@ class LanguageModel:
         alternatives: int,
         sampling: dict[str, Any],
     ) -> Iterator[tuple[int, Piece]]:
-        """Yield (stream, Piece) until every stream has ended."""
+        """Check everything at once, then yield (stream, Piece) until every stream has ended."""
         chosen = build(SamplingConfig, sampling)
         tokenizer = self.tokenizer
         prompt_ids = torch.tensor([self._start, *self._encode(prompt, unknown).tolist()])
@@ -168,11 +168,17 @@ class LanguageModel:
             banned=[] if tokenizer.unk is None else [tokenizer.unk],
             alternatives=alternatives,
         )
+        return self._pieces(steps, streams, max_new_tokens)
+
+    def _pieces(
+        self, steps: Iterator[Step], streams: dict[int, _Text], max_new_tokens: int
+    ) -> Iterator[tuple[int, Piece]]:
+        name = self.tokenizer.token_name
         for number, step in enumerate(steps, start=1):
             for index, text in list(streams.items()):
                 token = step.tokens[index]
                 shown = text.add(token, last=number == max_new_tokens)
-                named = tuple((tokenizer.token_name(t), p) for t, p in step.alternatives[index])
+                named = tuple((name(other), p) for other, p in step.alternatives[index])
                 if text.ended:
                     del streams[index]
                 yield index, Piece(shown, token, step.logprobs[index], named)

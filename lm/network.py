@@ -86,9 +86,7 @@ def _recurrent_layers(config: ModelConfig, input_size: int) -> nn.Module:
     if config.cell_implementation == "reference":
         return RecurrentStack(config.cell, input_size, config.hidden_size, config.layers, dropout)
     layer = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[config.cell]
-    return layer(
-        input_size, config.hidden_size, config.layers, dropout=dropout, batch_first=True
-    )
+    return layer(input_size, config.hidden_size, config.layers, dropout=dropout, batch_first=True)
 
 
 def _is_recurrent(name: str) -> bool:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-WORDS = "the sea was calm and a small boat went out to find where light comes from at night".split()
+SENTENCE = "the sea was calm and a small boat went out to find where light comes from at night"
+WORDS = sorted(set(SENTENCE.split()))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -37,8 +37,7 @@ def test_equal_to_torch(cell, input_size, hidden_size, layers, bidirectional, ba
     state = None
     if with_state:
         state = tuple(
-            torch.randn(rows, batch, hidden_size, dtype=torch.float64)
-            for _ in range(CELLS[cell].states)
+            torch.randn(rows, batch, hidden_size, dtype=torch.float64) for _ in range(CELLS[cell].states)
         )
     results = []
     for layer in (theirs, ours):
@@ -46,9 +45,11 @@ def test_equal_to_torch(cell, input_size, hidden_size, layers, bidirectional, ba
         given_state = state if layer is ours or state is None or cell == "lstm" else state[0]
         output, final = layer(inputs, given_state)
         # A loss in which every value and every state counts differently.
-        loss = sum((t * torch.arange(1.0, t.numel() + 1).view_as(t)).sum() for t in (output, *as_tuple(final)))
+        loss = sum(
+            (t * torch.arange(1.0, t.numel() + 1).view_as(t)).sum() for t in (output, *as_tuple(final))
+        )
         loss.backward()
-        gradients = {name: weight for name, weight in layer.named_parameters()}
+        gradients = dict(layer.named_parameters())
         results.append((output, as_tuple(final), inputs.grad, gradients))
     (output, final, x_grad, weights), (our_output, our_final, our_x_grad, our_weights) = results
 
@@ -79,6 +80,9 @@ def test_the_vanilla_cell_is_the_equation():
     cell = CELLS["rnn"](2, 3)
     x, h = torch.randn(1, 2), torch.randn(1, 3)
     by_hand = torch.tanh(
-        x @ cell.input_map.weight.T + cell.input_map.bias + h @ cell.hidden_map.weight.T + cell.hidden_map.bias
+        x @ cell.input_map.weight.T
+        + cell.input_map.bias
+        + h @ cell.hidden_map.weight.T
+        + cell.hidden_map.bias
     )
     torch.testing.assert_close(cell(x, (h,))[0], by_hand)

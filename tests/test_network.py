@@ -39,7 +39,9 @@ def test_both_implementations_begin_with_the_same_weights(cell):
     networks = []
     for implementation in ("fused", "reference"):
         torch.manual_seed(3)
-        networks.append(RecurrentLM(ModelConfig(cell=cell, hidden_size=8, cell_implementation=implementation), 5))
+        networks.append(
+            RecurrentLM(ModelConfig(cell=cell, hidden_size=8, cell_implementation=implementation), 5)
+        )
     first, second = (network.state_dict() for network in networks)
     assert first.keys() == second.keys()
     for name in first:

@@ -18,9 +18,7 @@ from lm.errors import UserError
 class Windows:
     """Windows over a token stream (tokens,) for `batch_size` streams of `bptt` steps each."""
 
-    def __init__(
-        self, tokens: np.ndarray, batch_size: int, bptt: int, eos: int, device: torch.device
-    ):
+    def __init__(self, tokens: np.ndarray, batch_size: int, bptt: int, eos: int, device: torch.device):
         if len(tokens) < batch_size:
             raise UserError(
                 f"--batch-size {batch_size} is more than the {len(tokens):,} tokens of the training"

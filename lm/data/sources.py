@@ -53,9 +53,7 @@ class Source:
     def documents(self, split: str) -> Iterator[str]:
         """Yield the documents of a split, empty ones left out. Raises DataError."""
         if split not in self.splits:
-            raise DataError(
-                f"{self.name} has no split '{split}'; it has {', '.join(self.splits)}."
-            )
+            raise DataError(f"{self.name} has no split '{split}'; it has {', '.join(self.splits)}.")
         try:
             yield from _documents(self, split)
         except DataError:
@@ -180,9 +178,9 @@ def _hub_revision(dataset: str) -> str | None:
     """The dataset's commit, asked for once and without retries, so that a wrong name or a missing
     network is told at once. None: use what an earlier download left on this disk."""
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         return None
     try:
         return huggingface_hub.HfApi().dataset_info(dataset, timeout=10).sha
@@ -191,7 +189,7 @@ def _hub_revision(dataset: str) -> str | None:
             f"there is no file, folder or Hub dataset '{dataset}' (a private one needs `hf auth login`)."
         ) from error
     except Exception as error:
-        huggingface_hub.constants.HF_HUB_OFFLINE = True
+        constants.HF_HUB_OFFLINE = True
         import datasets
 
         datasets.config.HF_HUB_OFFLINE = True

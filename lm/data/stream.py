@@ -110,9 +110,7 @@ def _key(source: Source, config: DataConfig) -> str:
     return f"{source.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def _make(
-    source: Source, config: DataConfig, folder: Path, report: Callable[[str], None]
-) -> None:
+def _make(source: Source, config: DataConfig, folder: Path, report: Callable[[str], None]) -> None:
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()

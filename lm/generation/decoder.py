@@ -49,8 +49,7 @@ class Decoder:
         self._layers = []
         for layer in range(network.config.layers):
             w_ih, w_hh, b_ih, b_hh = (
-                weights[f"{name}_l{layer}"]
-                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+                weights[f"{name}_l{layer}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             )
             if cell == "gru":
                 w_ih, b_ih = _proposal_apart(w_ih, 0), _proposal_apart(b_ih, 0)
@@ -82,9 +81,7 @@ class Decoder:
         """
         parts = [
             self._step_block(block, tuple(part[:, begin : begin + BLOCK] for part in state))
-            for begin, block in zip(
-                range(0, len(tokens), BLOCK), tokens.split(BLOCK), strict=True
-            )
+            for begin, block in zip(range(0, len(tokens), BLOCK), tokens.split(BLOCK), strict=True)
         ]
         logits, states = zip(*parts, strict=True)
         return torch.cat(logits), tuple(torch.cat(s, dim=1) for s in zip(*states, strict=True))
@@ -124,6 +121,7 @@ class Decoder:
         state = self.read(prompt[:-1]) if len(prompt) > 1 else self._zeros(device)
         state = tuple(part.expand(-1, rows, -1).contiguous() for part in state)
         tokens = prompt[-1:].expand(rows)
+        never = torch.tensor(banned, dtype=torch.long, device=device)
         for index in range(max_new_tokens):
             if index % _UNIFORMS_AT_ONCE == 0:
                 uniforms = torch.stack(
@@ -132,7 +130,7 @@ class Decoder:
                 ).to(device)
             logits, state = self.step(tokens, state)
             logprobs = logits[:count].log_softmax(dim=-1)
-            allowed = logits[:count].index_fill(1, torch.tensor(banned, device=device), -torch.inf)
+            allowed = logits[:count].index_fill(1, never, -torch.inf)
             chosen = choose(allowed, uniforms[index % _UNIFORMS_AT_ONCE], sampling)
             tokens = torch.cat([chosen, chosen.new_zeros(rows - count)])
             yield Step(

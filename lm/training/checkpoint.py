@@ -1,7 +1,7 @@
 """All that exact resuming needs, in one folder that is replaced as a whole.
 
-    state.safetensors   weights, the optimiser's moments, the carried recurrent state, random states
-    progress.json       step, clock, running sums, the place in the growing files
+state.safetensors   weights, the optimiser's moments, the carried recurrent state, random states
+progress.json       step, clock, running sums, the place in the growing files
 """
 
 from __future__ import annotations

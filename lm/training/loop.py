@@ -110,9 +110,7 @@ def _set_up(config: RunConfig, resume: Run | None, overwrite: bool, display: Dis
     device = choose_device(training.device)
     precision = choose_precision(training.precision, device)
     corpus = open_corpus(config.data, display.say)
-    windows = Windows(
-        corpus.train.tokens, training.batch_size, training.bptt, corpus.tokenizer.eos, device
-    )
+    windows = Windows(corpus.train.tokens, training.batch_size, training.bptt, corpus.tokenizer.eos, device)
     torch.manual_seed(training.seed)
     network = RecurrentLM(config.model, corpus.tokenizer.vocab_size).to(device)
     optimizer = make_optimizer(network, training)
@@ -304,9 +302,7 @@ def _save(trainer: Trainer) -> None:
     """Everything that `--resume` needs."""
     progress = trainer.progress
     progress.seconds, progress.lengths = trainer.seconds, trainer.run.lengths()
-    save_checkpoint(
-        trainer.run.checkpoint, progress, trainer.network, trainer.optimizer, trainer.state
-    )
+    save_checkpoint(trainer.run.checkpoint, progress, trainer.network, trainer.optimizer, trainer.state)
     trainer.saved = time.perf_counter()
 
 
@@ -343,7 +339,8 @@ def _budget(trainer: Trainer) -> str:
     else:
         text = duration(training.max_time or DEFAULT_TIME)
     per_epoch = trainer.windows.steps_per_epoch
-    return f"{text}, {training.batch_size} streams × {training.bptt} tokens a step, {per_epoch:,.0f} steps an epoch"
+    window = f"{training.batch_size} streams × {training.bptt} tokens a step"
+    return f"{text}, {window}, {per_epoch:,.0f} steps an epoch"
 
 
 @contextmanager

@@ -52,9 +52,7 @@ def loss_curve(records: list[dict[str, Any]], title: str) -> str:
         parts.append(
             f'<text x="{x(value):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{value:,g}</text>'
         )
-    parts.append(
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 12}" text-anchor="middle">step</text>'
-    )
+    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 12}" text-anchor="middle">step</text>')
     parts.append(
         f'<text transform="translate(18 {HEIGHT / 2}) rotate(-90)" text-anchor="middle">'
         "loss (nats per token)</text>"

@@ -136,7 +136,5 @@ def checkpoint_of(run: Run) -> Path:
     """The folder of the last checkpoint. Raises ModelError if there is none."""
     folder = folder_or_previous(run.checkpoint)
     if folder is None:
-        raise ModelError(
-            f"{run.folder} has no checkpoint to resume from: it was stopped before the first."
-        )
+        raise ModelError(f"{run.folder} has no checkpoint to resume from: it was stopped before the first.")
     return folder

@@ -23,7 +23,9 @@ def read(dataset, **options):
 @pytest.fixture
 def files(tmp_path):
     (tmp_path / "a.txt").write_text(ROWS[1])
-    (tmp_path / "b.jsonl").write_text("".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(ROWS)))
+    (tmp_path / "b.jsonl").write_text(
+        "".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(ROWS))
+    )
     (tmp_path / "c.csv").write_text('id,text\n1,first text\n2,"second\ntext"\n3,drittér\n')
     pq.write_table(pa.table({"id": [1, 2, 3], "text": ROWS}), tmp_path / "d.parquet")
     return tmp_path
@@ -132,5 +134,5 @@ def test_a_parquet_file_cut_short(files):
 @pytest.mark.parametrize("name", ["missing.txt", "no/such/folder", "*.nothing", "missing.parquet"])
 def test_a_missing_file(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="there is no file|no file matches"):
+    with pytest.raises(DataError, match=r"there is no file|no file matches"):
         read(name)

@@ -1,0 +1,111 @@
+"""generate.py as a person meets it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT, WORDS, script
+
+
+def test_it_writes_words_it_has_learned(trained_run):
+    result = script(
+        "generate.py", trained_run, "--prompt", "The sea", "--length", 300, "--seed", 1, cwd=trained_run
+    )
+    assert result.returncode == 0
+    assert result.stdout.startswith("The sea")
+    words = result.stdout.lower().replace(".", " ").split()[:-1]
+    assert sum(word in WORDS for word in words) > 0.7 * len(words)
+    assert "a second; seed 1" in result.stderr
+
+
+def test_without_a_model_the_newest_run_speaks_else_the_one_that_ships(trained_run, tmp_path):
+    home = trained_run.parent.parent
+    newest = script("generate.py", "--seed", 1, cwd=home).stdout
+    assert newest == script("generate.py", trained_run, "--seed", 1, cwd=home).stdout
+    shipped = script("generate.py", "--prompt", "def ", "--seed", 1, "--length", 200, cwd=tmp_path)
+    assert shipped.returncode == 0
+    assert shipped.stdout.startswith("def ")
+
+
+def test_text_streams_as_it_is_made(trained_run):
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "generate.py"), str(trained_run), "--length", "1000000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout.read(200)
+    process.stdout.close()  # as `| head` does
+    assert process.wait(timeout=20) == 141
+    assert b"Traceback" not in process.stderr.read()
+
+
+def test_samples_of_a_batch_are_the_single_texts(trained_run):
+    common = [trained_run, "--prompt", "A ", "--length", 80, "--json"]
+    batch = script("generate.py", *common, "--num-samples", 9, "--seed", 4, cwd=trained_run)
+    records = [json.loads(line) for line in batch.stdout.splitlines()]
+    assert len(records) == 9
+    for i in (0, 5, 8):
+        alone = json.loads(script("generate.py", *common, "--seed", 4 + i, cwd=trained_run).stdout)
+        assert alone == records[i]
+    assert {"text", "tokens", "logprobs"} <= set(records[0])
+    assert len({record["text"] for record in records}) == 9
+
+
+def test_stop_ends_before_the_string(trained_run):
+    options = ["--prompt", "The", "--seed", 2, "--length", 500]
+    whole = script("generate.py", trained_run, *options, cwd=trained_run).stdout
+    stopped = script(
+        "generate.py", trained_run, *options, "--stop", ".\n", "--stop", "@@", cwd=trained_run
+    ).stdout
+    assert stopped == whole.split(".\n")[0] + "\n"
+
+
+def test_greedy_and_top_k_of_one_agree(trained_run):
+    greedy = script("generate.py", trained_run, "--greedy", cwd=trained_run).stdout
+    assert greedy == script("generate.py", trained_run, "--top-k", 1, "--seed", 9, cwd=trained_run).stdout
+    assert greedy == script("generate.py", trained_run, "--temperature", 0, cwd=trained_run).stdout
+
+
+def test_the_prompt_may_come_from_a_file_or_standard_input(trained_run, tmp_path):
+    (tmp_path / "p.txt").write_text("A small boat")
+    options = ["--seed", 3, "--length", 50]
+    direct = script("generate.py", trained_run, "--prompt", "A small boat", *options, cwd=tmp_path).stdout
+    file = script("generate.py", trained_run, "--prompt-file", "p.txt", *options, cwd=tmp_path).stdout
+    piped = script(
+        "generate.py", trained_run, "--prompt-file", "-", *options, cwd=tmp_path, input="A small boat"
+    ).stdout
+    assert direct == file == piped
+
+
+def test_unknown_characters(trained_run):
+    common = [trained_run, "--prompt", "The 日 sea", "--length", 20, "--seed", 1]
+    replaced = script("generate.py", *common, cwd=trained_run)
+    assert replaced.returncode == 0
+    assert replaced.stderr.splitlines()[0] == "warning: the model does not know '日'; replaced by <unk>."
+    assert script("generate.py", *common, "--unknown", "skip", cwd=trained_run).returncode == 0
+    refused = script("generate.py", *common, "--unknown", "error", cwd=trained_run)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: the model does not know '日'")
+    assert refused.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "there is no model folder 'nowhere'"),
+        (["."], "is no model folder: it has no config.json"),
+        (["--temperature", "-1"], "--temperature must be at least 0"),
+        (["--top-p", "2"], "--top-p must be at most 1"),
+        (["--length", "0"], "must be at least 1"),
+        (["--length", "ten"], "--length"),
+        (["--prompt-file", "nowhere.txt"], "nowhere.txt cannot be read"),
+    ],
+)
+def test_mistakes_get_one_line(tmp_path, arguments, message):
+    result = script("generate.py", *arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert message in result.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""

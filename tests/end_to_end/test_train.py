@@ -1,0 +1,284 @@
+"""train.py as a person meets it: what it shows, what it leaves behind, how it refuses."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+
+import pexpect
+import pytest
+from safetensors import safe_open
+
+from tests.conftest import ROOT, SMALL, script, some_text
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def metrics(run):
+    return [json.loads(line) for line in (run / "training" / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_holds_what_the_design_says(trained_run):
+    names = {str(p.relative_to(trained_run)) for p in trained_run.rglob("*") if p.is_file()}
+    assert names == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "README.md",
+        "training/config.yaml",
+        "training/metrics.jsonl",
+        "training/samples.txt",
+        "training/loss.svg",
+        "training/checkpoint/state.safetensors",
+        "training/checkpoint/progress.json",
+    }
+    with safe_open(trained_run / "model.safetensors", "pt") as weights:
+        assert "recurrent.weight_ih_l0" in weights.keys()  # noqa: SIM118
+    config = json.loads((trained_run / "config.json").read_text())
+    assert set(config["validation"]) >= {"loss", "perplexity", "bits_per_character", "bits_per_byte"}
+    assert config["validation"]["tokens"] == 3000  # every validation character once
+    records = metrics(trained_run)
+    for record in records[:-1]:
+        assert {"step", "tokens", "seconds", "train_loss", "learning_rate", "tokens_per_second"} <= set(
+            record
+        )
+    assert sum("validation_loss" in record for record in records) == 11
+    assert records[-1]["validation_loss"] == config["validation"]["loss"]
+    assert ElementTree.parse(trained_run / "training" / "loss.svg")
+    samples = (trained_run / "training" / "samples.txt").read_text()
+    assert samples.count("--- step") == 10
+
+
+def test_it_learns(trained_run):
+    losses = [r["validation_loss"] for r in metrics(trained_run) if "validation_loss" in r]
+    assert losses[0] > 1.5 > 1.2 > losses[-1]
+
+
+def test_into_a_file_go_plain_lines(here, text_file):
+    result = script("train.py", "--dataset", text_file, *SMALL, "--steps", 40, "--out", "r", cwd=here)
+    assert result.returncode == 0
+    assert "\x1b" not in result.stdout and "\r" not in result.stdout
+    assert re.search(r"1 document, 27,000 characters to train on, 3,000 to validate", result.stdout)
+    assert re.search(r"LSTM, 1 layer of 32 units, [\d,]+ parameters", result.stdout)
+    assert (
+        len(
+            re.findall(
+                r"step [\d,]+ .*ETA.*train [\d.]+ .*validation [\d.]+ .*bits/char.*char/s", result.stdout
+            )
+        )
+        == 10
+    )
+    assert "python generate.py r" in result.stdout
+    assert "python -m app" in result.stdout
+
+
+def test_on_a_terminal_one_line_is_redrawn(here, text_file):
+    command = [str(ROOT / "train.py"), "--dataset", str(text_file), *SMALL, "--steps", "200", "--out", "r"]
+    child = pexpect.spawn(sys.executable, command, dimensions=(40, 120), timeout=60, encoding="utf-8")
+    child.expect(r"\d+%.*━.*step \d+")
+    child.expect(r"\x1b\[")
+    child.expect("Web page")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_quiet_says_nothing(here, text_file):
+    result = script(
+        "train.py", "--dataset", text_file, *SMALL, "--steps", 5, "--quiet", "--out", "r", cwd=here
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("implementation", ["fused", "reference"])
+def test_every_cell_trains_in_both_implementations(here, text_file, cell, implementation):
+    result = script(
+        "train.py", "--dataset", text_file, "--cell", cell, "--cell-implementation", implementation,
+        "--hidden-size", 16, "--layers", 2, "--dropout", 0.1, "--tie", "--batch-size", 8, "--bptt", 16,
+        "--steps", 30, "--precision", "fp32", "--out", "r", cwd=here,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    records = metrics(here / "r")
+    assert records[-1]["validation_loss"] < 3.3
+    assert script("generate.py", "r", "--length", 20, cwd=here).returncode == 0
+
+
+def test_reference_and_fused_learn_the_same(here, text_file):
+    """Without dropout and in float32 the two implementations follow the same curve."""
+    curves = []
+    for implementation in ("fused", "reference"):
+        script(
+            "train.py", "--dataset", text_file, "--cell", "gru", "--cell-implementation", implementation,
+            *SMALL, "--steps", 40, "--precision", "fp32", "--out", implementation, cwd=here,
+        )  # fmt: skip
+        curves.append(
+            [r["validation_loss"] for r in metrics(here / implementation) if "validation_loss" in r]
+        )
+    assert curves[0] == pytest.approx(curves[1], abs=2e-3)
+
+
+def test_bpe(here, text_file):
+    result = script(
+        "train.py", "--dataset", text_file, "--tokenizer", "bpe", "--vocab-size", 300, *SMALL,
+        "--steps", 60, "--out", "r", cwd=here,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    config = json.loads((here / "r" / "config.json").read_text())
+    assert config["tokenizer"] == "bpe"
+    figures = config["validation"]
+    assert figures["bits_per_character"] < figures["loss"] / 0.693  # a token is more than a character
+
+
+@pytest.mark.parametrize("budget", [("--epochs", "0.5"), ("--max-time", "3s")])
+def test_other_budgets(here, text_file, budget):
+    begin = time.perf_counter()
+    result = script("train.py", "--dataset", text_file, *SMALL, *budget, "--out", "r", cwd=here)
+    assert result.returncode == 0, result.stderr
+    last = metrics(here / "r")[-1]
+    if budget[0] == "--epochs":
+        assert metrics(here / "r")[-2]["step"] == round(0.5 * 27_000 / (8 * 32))
+    else:
+        assert 1.5 < last["seconds"] < 5
+        assert time.perf_counter() - begin < 60
+
+
+def test_the_config_of_a_run_makes_the_same_run_again(here, text_file):
+    arguments = ["--dataset", text_file, *SMALL, "--steps", 20, "--lr", 0.01]
+    assert script("train.py", *arguments, "--out", "a", cwd=here).returncode == 0
+    result = script("train.py", "--config", "a/training/config.yaml", "--out", "b", cwd=here)
+    assert result.returncode == 0, result.stderr
+    assert (here / "a/model.safetensors").read_bytes() == (here / "b/model.safetensors").read_bytes()
+    printed = script(
+        "train.py", "--config", "a/training/config.yaml", "--lr", "0.5", "--print-config", cwd=here
+    )
+    assert "lr: 0.5\n" in printed.stdout
+    assert "hidden_size: 32\n" in printed.stdout
+
+
+def test_overwrite_replaces_a_run_and_nothing_else(here, text_file):
+    arguments = ["--dataset", text_file, *SMALL, "--steps", 3]
+    (here / "mine").mkdir()
+    (here / "mine" / "diary.txt").write_text("precious")
+    result = script("train.py", *arguments, "--out", "mine", "--overwrite", cwd=here)
+    assert result.returncode == 2
+    assert (here / "mine" / "diary.txt").exists()
+    assert script("train.py", *arguments, "--out", "r", cwd=here).returncode == 0
+    assert script("train.py", *arguments, "--out", "r", cwd=here).returncode == 2
+    assert script("train.py", *arguments, "--out", "r", "--overwrite", cwd=here).returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_saves_and_says_how_to_go_on(here, text_file, number):
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), "--dataset", str(text_file), *SMALL, "--steps", "100000",
+         "--eval-every", "50", "--out", "r"],
+        cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if "step 50 " in line:
+            break
+    process.send_signal(number)
+    rest, errors = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert "python train.py --resume r" in rest
+    assert "Traceback" not in errors
+    progress = json.loads((here / "r/training/checkpoint/progress.json").read_text())
+    assert progress["step"] >= 50
+    again = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), "--resume", "r"],
+        cwd=here, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in again.stdout:
+        if "Going on from step" in line:
+            assert int(line.split("step")[1].strip(" .\n").replace(",", "")) == progress["step"]
+            break
+    else:
+        pytest.fail("it did not go on")
+    again.send_signal(signal.SIGINT)
+    again.communicate(timeout=30)
+
+
+def text(content, name="t.txt"):
+    def write(folder):
+        data = content if isinstance(content, bytes) else content.encode()
+        (folder / name).write_bytes(data)
+
+    return write
+
+
+TABLE = text('{"a": "x", "b": "y"}\n', "t.jsonl")
+GOOD = text(some_text(5000))
+
+
+def finished_run(folder):
+    GOOD(folder)
+    script("train.py", "--dataset", "t.txt", *SMALL, "--steps", 3, "--out", "r", cwd=folder)
+
+
+def cut_checkpoint(folder):
+    finished_run(folder)
+    progress = folder / "r/training/checkpoint/progress.json"
+    progress.write_text(progress.read_text().replace('"finished": true', '"finished": false'))
+    state = folder / "r/training/checkpoint/state.safetensors"
+    state.write_bytes(state.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize(
+    ("prepare", "arguments", "message"),
+    [
+        (None, ["--dataset", "none.txt"], "there is no file or folder 'none.txt'"),
+        (None, ["--dataset", "no/folder/here"], "there is no file or folder"),
+        (text(""), ["--dataset", "t.txt"], "t is empty"),
+        (text("a"), ["--dataset", "t.txt"], "only one character"),
+        (text("a" * 500), ["--dataset", "t.txt"], "only one distinct character, 'a'"),
+        (text(b"ab\xffcd" * 100), ["--dataset", "t.txt"], "t.txt is not UTF-8: byte 0xff at position 2"),
+        (TABLE, ["--dataset", "t.jsonl", "--text-column", "c"], "it has a, b"),
+        (TABLE, ["--dataset", "t.jsonl"], "--text-column: a, b"),
+        (text('{"a": \n', "t.jsonl"), ["--dataset", "t.jsonl"], "not be read as json"),
+        (GOOD, ["--dataset", "t.txt", "--tokenizer", "bpe", "--vocab-size", "10"], "10 is too small"),
+        (GOOD, ["--dataset", "t.txt", "--hidden-size", "0"], "--hidden-size must be at least 1, not 0"),
+        (GOOD, ["--dataset", "t.txt", "--max-time", "soon"], "'soon' is not a length of time"),
+        (GOOD, ["--dataset", "t.txt", "--batch-size", "9000"], "the largest that fits is 4500"),
+        (GOOD, ["--dataset", "t.txt", "--steps", "5", "--epochs", "1"], "contradict each other"),
+        (GOOD, ["--dataset", "t.txt", "--lr", "1e30", "--clip", "0", "--steps", "50"], "lower --lr"),
+        (finished_run, ["--dataset", "t.txt", "--out", "r"], "r exists: name another with --out"),
+        (finished_run, ["--resume", "r", "--lr", "0.5"], "leave out --lr"),
+        (cut_checkpoint, ["--resume", "r"], "state.safetensors is damaged or cut short"),
+        (None, ["--resume"], "there is no run to resume"),
+        (None, ["--resume", "nowhere"], "nowhere is no run"),
+        (text("hidden_sise: 5", "c.yaml"), ["--config", "c.yaml"], "did you mean 'hidden_size'"),
+    ],
+)  # fmt: skip
+def test_mistakes_get_one_line_and_leave_nothing(here, prepare, arguments, message):
+    if prepare:
+        prepare(here)
+    before = {p for p in here.rglob("*") if "training" not in p.parts}
+    result = script("train.py", *arguments, cwd=here)
+    assert result.returncode == 2, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert message in lines[-1]
+    assert "Traceback" not in result.stderr
+    assert len(lines) == 1 or lines[0].startswith("usage:")
+    if "1e30" not in arguments:  # that one is found out while it trains
+        assert {p for p in here.rglob("*") if "training" not in p.parts} == before
+
+
+def test_no_network_is_said_at_once(here):
+    begin = time.perf_counter()
+    result = script(
+        "train.py", "--dataset", "nobody/nothing", cwd=here, env={"HF_ENDPOINT": "http://127.0.0.1:9"}
+    )
+    assert result.returncode == 2
+    assert re.fullmatch(
+        r"error: there is no file or folder 'nobody/nothing', and the Hub cannot be reached.*\n",
+        result.stderr,
+    )
+    assert time.perf_counter() - begin < 15

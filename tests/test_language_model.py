@@ -1,0 +1,121 @@
+"""The object that everyone asks: streams, samples, scores, saves."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+import lm
+from lm.config import ModelConfig
+from lm.language_model import LanguageModel, _Text
+from lm.network import RecurrentLM
+from lm.tokenizer import train_tokenizer
+
+
+@pytest.fixture(scope="module", params=["char", "bpe"])
+def model(request):
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(request.param, iter(["the sea was calm.\nnaïve 中文 " * 20]), 300)
+    network = RecurrentLM(ModelConfig(cell="gru", hidden_size=24), tokenizer.vocab_size)
+    return LanguageModel(network, tokenizer)
+
+
+def written(model, *args, **options):
+    return "".join(piece.text for piece in model.stream(*args, **options))
+
+
+def test_the_same_seed_gives_the_same_text(model):
+    assert written(model, "the", seed=3) == written(model, "the", seed=3)
+    assert written(model, "the", seed=3) != written(model, "the", seed=4)
+    assert written(model, "the") != written(model, "the")
+
+
+def test_samples_of_a_batch_are_the_single_streams(model):
+    samples = model.generate("the ", num_samples=11, max_new_tokens=60, seed=5)
+    for i in (0, 10):
+        assert samples[i].text == written(model, "the ", max_new_tokens=60, seed=5 + i)
+        assert samples[i].seed == 5 + i
+        assert len(samples[i].tokens) == len(samples[i].logprobs) <= 60
+
+
+def test_a_prompt_read_in_one_pass_or_with_the_first_part_generated(model):
+    """Going on from a text gives what the model would have written."""
+    first = written(model, "the", max_new_tokens=30, greedy=True)
+    assert written(model, "the" + first, max_new_tokens=30, greedy=True)
+    pieces = list(model.stream("the", max_new_tokens=31, greedy=True))
+    text = "".join(piece.text for piece in pieces[:30])
+    if model.tokenizer.encode("the" + text).tolist()[-30:] == [p.token for p in pieces[:30]]:
+        (next_piece,) = model.stream("the" + text, max_new_tokens=1, greedy=True)
+        assert next_piece.token == pieces[30].token
+
+
+def test_logprobs_of_a_stream_are_the_scores_of_its_text(model):
+    pieces = list(model.stream("", max_new_tokens=40, seed=1))
+    text = model.tokenizer.decode([p.token for p in pieces])
+    if model.tokenizer.encode(text).tolist() == [p.token for p in pieces]:
+        scores = model.score(text)
+        assert [s.logprob for s in scores] == pytest.approx([p.logprob for p in pieces], abs=1e-4)
+
+
+def test_scores(model):
+    scores = model.score("the sea")
+    assert [s.token for s in scores] == model.tokenizer.encode("the sea").tolist()
+    for score in scores:
+        assert score.logprob < 0
+        assert 1 <= score.rank <= model.tokenizer.vocab_size
+        assert 0 < score.entropy <= math.log(model.tokenizer.vocab_size) + 1e-6
+    assert model.score("") == []
+
+
+def test_alternatives_come_with_each_piece(model):
+    for piece in model.stream("the", max_new_tokens=5, seed=1, alternatives=3):
+        assert len(piece.alternatives) == 3
+        assert piece.alternatives[0][1] >= piece.alternatives[1][1] >= piece.alternatives[2][1]
+
+
+def test_unknown_characters():
+    tokenizer = train_tokenizer("char", iter(["abc"]), 0)
+    model = LanguageModel(RecurrentLM(ModelConfig(hidden_size=4), tokenizer.vocab_size), tokenizer)
+    with pytest.raises(lm.UserError, match="does not know '日'"):
+        written(model, "a日", unknown="error")
+    assert written(model, "a日b", unknown="skip", seed=1) == written(model, "ab", seed=1)
+    assert [s.token for s in model.score("a日")][1] == tokenizer.unk
+    assert "<unk>" not in written(model, "日", max_new_tokens=500, temperature=3.0, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("temperature", -1), ("top_k", -1), ("top_p", 0), ("top_p", 2), ("nonsense", 1)]
+)
+def test_settings_out_of_range_are_refused(model, option, value):
+    with pytest.raises(lm.UserError):
+        written(model, "the", **{option: value})
+
+
+class Letters:
+    """Tokens that are letters, for the text layer alone."""
+
+    eos = 0
+
+    def decode_stream(self):
+        return self
+
+    def step(self, token):
+        return chr(token)
+
+
+@given(text=st.text("ab<>", max_size=30), stops=st.lists(st.text("ab<>", min_size=1, max_size=4), max_size=3))
+@settings(deadline=None)
+def test_a_stop_string_ends_the_text_before_it_and_nothing_of_it_is_ever_shown(text, stops):
+    stream, shown = _Text(Letters(), tuple(stops)), ""
+    for number, letter in enumerate(text, start=1):
+        shown += stream.add(ord(letter), last=number == len(text))
+        if stream.ended:
+            break
+    # The first stop string to be complete, wherever it began, ends the text where it begins.
+    ends = [text.find(s) + len(s) for s in stops if s in text]
+    if not ends:
+        assert shown == text
+    else:
+        seen = text[: min(ends)]
+        assert shown == seen[: min(seen.find(s) for s in stops if s in seen)]

@@ -1,0 +1,58 @@
+"""The loss curve is a well-formed picture of the figures it is given."""
+
+import math
+import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
+
+from hypothesis import given, strategies as st
+
+from lm.training.plot import _MOST_POINTS, _ticks, loss_curve
+
+SVG = "{http://www.w3.org/2000/svg}"
+LOSSES = st.lists(st.floats(0.01, 12), min_size=1, max_size=1500)
+
+
+def lines(svg):
+    root = ElementTree.fromstring(svg)
+    return {
+        line.get("class"): [tuple(map(float, p.split(","))) for p in line.get("points").split()]
+        for line in root.iter(SVG + "polyline")
+    }
+
+
+@given(losses=LOSSES, every=st.integers(1, 50))
+def test_points_lie_inside_the_picture_in_order(losses, every):
+    records = [{"step": 25 * i, "train_loss": loss} for i, loss in enumerate(losses, start=1)]
+    for record in records[::every]:
+        record["validation_loss"] = record["train_loss"] + 0.1
+    drawn = lines(loss_curve(records, "a <title> & more"))
+    assert len(drawn["train"]) <= _MOST_POINTS
+    assert len(drawn["validation"]) == len(records[::every])
+    for points in drawn.values():
+        assert [x for x, _ in points] == sorted(x for x, _ in points)
+        assert all(0 <= x <= 760 and 0 <= y <= 420 for x, y in points)
+
+
+def test_a_lower_loss_is_drawn_lower():
+    records = [{"step": i, "train_loss": 4.0 - i / 10} for i in range(1, 21)]
+    heights = [y for _, y in lines(loss_curve(records, "t"))["train"]]
+    assert heights[1:] == sorted(heights[1:])
+
+
+def test_the_last_figure_of_a_step_counts():
+    records = [{"step": 5, "validation_loss": 2.0}, {"step": 5, "validation_loss": 1.5}]
+    assert "best 1.500" in loss_curve(records, "t")
+
+
+def test_nothing_yet_is_still_a_picture():
+    assert ElementTree.fromstring(loss_curve([], "empty")) is not None
+
+
+@given(low=st.floats(-5, 5), width=st.floats(0.001, 1e6))
+def test_ticks_are_few_and_inside(low, width):
+    ticks = _ticks(low, low + width)
+    assert 2 <= len(ticks) <= 8
+    assert all(low - 1e-6 <= t <= low + width + 1e-6 for t in ticks)
+    assert all(
+        math.isclose(b - a, ticks[1] - ticks[0], rel_tol=1e-6, abs_tol=1e-9) for a, b in pairwise(ticks)
+    )
