@@ -31,34 +31,36 @@ def outcome(run):
     )
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_kills_at_random_moments_change_nothing(tmp_path, text_file, cell, precision):
-    settings = ["--dataset", text_file, "--cell", cell, "--precision", precision, *SETTINGS]
-    begin = time.perf_counter()
-    assert script("train.py", *settings, "--out", "whole", cwd=tmp_path).returncode == 0
-    duration = time.perf_counter() - begin
+def step_of(run):
+    """The step of the last checkpoint; 0 before the first, or while one replaces another."""
+    try:
+        return json.loads((run / "training/checkpoint/progress.json").read_text())["step"]
+    except (OSError, ValueError):
+        return 0
 
-    choose = random.Random()
-    run, kills = tmp_path / "killed", 0
-    for attempt in range(12):
-        first = not (run / "training" / "checkpoint").exists()
-        if first:
-            how = [*map(str, settings), "--out", "killed", *(["--overwrite"] if run.exists() else [])]
-        else:
-            how = ["--resume", "killed"]
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "train.py"), *how], cwd=tmp_path, stdout=subprocess.DEVNULL
-        )
-        try:
-            # Late enough to do something, early enough to hit it at work.
-            process.wait(timeout=duration * choose.uniform(0.55, 0.95) if attempt < 8 else 60)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-        if process.returncode == 0:
-            break
-    assert process.returncode == 0
-    assert kills >= 1
+
+def kill_at_work(command, folder, run, step, pause):
+    """Run a training and kill -9 it a moment after it has saved at `step`."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *command], cwd=folder, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while step_of(run) < step and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(pause)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it had ended before it could be killed"
+
+
+@pytest.mark.parametrize(("cell", "precision"), [("lstm", "bf16"), ("gru", "fp32"), ("rnn", "fp32")])
+def test_kills_at_random_moments_change_nothing(tmp_path, text_file, cell, precision):
+    settings = ["--dataset", str(text_file), "--cell", cell, "--precision", precision, *SETTINGS]
+    assert script("train.py", *settings, "--out", "whole", cwd=tmp_path).returncode == 0
+
+    run, command = tmp_path / "killed", [*settings, "--out", "killed"]
+    for step in sorted(random.sample(range(7, 130), 3)):
+        kill_at_work(command, tmp_path, run, step, pause=random.uniform(0, 0.03))
+        command = ["--resume", "killed"]
+    result = script("train.py", *command, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
     assert outcome(run) == outcome(tmp_path / "whole")
