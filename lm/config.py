@@ -144,7 +144,7 @@ class TrainingConfig:
         None, "validate every N steps; default: ten times in all", minimum=1, metavar="N"
     )
     eval_tokens: int = setting(
-        65536,
+        32768,
         "tokens, spread over the validation text, that a validation in between looks at;"
         " the last one looks at all; 0: always all",
         minimum=0,

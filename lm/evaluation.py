@@ -17,10 +17,10 @@ from lm.data.stream import Counts
 from lm.network import RecurrentLM, autocast
 
 # A stream that starts inside the text first reads this many tokens without being scored. After
-# so many, what the state was before makes no difference that a loss of four digits could show.
-CONTEXT = 1024  # a multiple of the window
+# so many, what the state was before makes no difference that a loss of five digits could show.
+CONTEXT = 256
 _MOST_STREAMS = 64
-_WINDOW = 512
+_WINDOW = 256  # divides CONTEXT
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def validate(
     scores only about so many tokens, spread evenly over the text.
     """
     if streams is None:
-        streams = min(_MOST_STREAMS, len(tokens) // (8 * CONTEXT))
+        streams = min(_MOST_STREAMS, len(tokens) // (4 * CONTEXT))
     streams = max(1, min(streams, len(tokens) // max(CONTEXT, 1)))
     total, scored = _total_loss(network, tokens, eos, streams, limit, precision)
     loss = total / scored
