@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from lm.config import ModelConfig, build, settings_of
 from lm.errors import ModelError, UserError, one_line
@@ -143,8 +143,14 @@ def load_weights(network: RecurrentLM, weights: dict[str, torch.Tensor], where: 
     network.load_state_dict({name: weight.float() for name, weight in weights.items()})
 
 
-def save_model(folder: str | Path, network: RecurrentLM, tokenizer: Tokenizer, facts: dict[str, Any]) -> None:
-    """Write a model folder; each file replaces the one before it in one step."""
+def save_model(
+    folder: str | Path,
+    network: RecurrentLM,
+    tokenizer: Tokenizer,
+    facts: dict[str, Any],
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a model folder, its weights as `dtype`; each file replaces the old one in one step."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     facts = {
@@ -156,8 +162,10 @@ def save_model(folder: str | Path, network: RecurrentLM, tokenizer: Tokenizer, f
         **{k: v for k, v in facts.items() if k in ("trained_on", "validation", "steps")},
     }
     tokenizer.save(folder / "tokenizer.json")
+    weights = {name: weight.to(dtype) for name, weight in _weights(network).items()}
     with replacing(folder / "model.safetensors") as partial:
-        save_file(_weights(network), partial, metadata={"format": "pt"})
+        # Not save_file, which makes files that only their owner may read.
+        partial.write_bytes(save(weights, metadata={"format": "pt"}))
     write_text(folder / "config.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     write_text(folder / "README.md", _model_card(folder.resolve().name, facts))
 
@@ -199,8 +207,8 @@ def _model_card(name: str, facts: dict[str, Any]) -> str:
         "---",
         f"# {name}",
         "",
-        f"A {model['cell'].upper()} language model: {model['layers']} layer(s) of"
-        f" {model['hidden_size']} units, {facts['parameters']:,} parameters,"
+        f"Recurrent language model ({model['cell'].upper()}) of {model['layers']} layer(s) of"
+        f" {model['hidden_size']} units: {facts['parameters']:,} parameters,"
         f" {facts['vocab_size']:,} {facts['tokenizer']} tokens.",
     ]
     if trained:

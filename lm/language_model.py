@@ -122,11 +122,13 @@ class LanguageModel:
             for token, score in zip(ids, scores, strict=True)
         ]
 
-    def save(self, folder: str | Path) -> None:
-        """Write config.json, model.safetensors, tokenizer.json and README.md into `folder`."""
+    def save(self, folder: str | Path, *, half: bool = False) -> None:
+        """Write config.json, model.safetensors, tokenizer.json and README.md into `folder`;
+        `half` stores the weights as float16, in half the space."""
         from lm.hub import save_model
 
-        save_model(folder, self.network, self.tokenizer, self.facts)
+        dtype = torch.float16 if half else torch.float32
+        save_model(folder, self.network, self.tokenizer, self.facts, dtype)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
         """Upload the model to the Hugging Face Hub; its address."""

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from lm.cells import State
 from lm.errors import ModelError
@@ -57,7 +57,7 @@ def save_checkpoint(
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
 
     def fill(new: Path) -> None:
-        save_file(tensors, new / "state.safetensors")
+        (new / "state.safetensors").write_bytes(save(tensors))
         (new / "progress.json").write_text(json.dumps(asdict(progress), indent=2))
 
     replace_folder(folder, fill)

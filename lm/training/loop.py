@@ -235,7 +235,9 @@ def _validate(trainer: Trainer) -> None:
     limit = trainer.config.training.eval_tokens
     trainer.validation = _validation_figures(trainer, trainer.network, limit)
     share = trainer.validation.tokens / split.counts.tokens
-    progress.reserve = (time.perf_counter() - begin) / share + 0.5 if share < 1 else 0.0
+    if share < 1:
+        whole = (time.perf_counter() - begin) / share + 0.5
+        progress.reserve = min(progress.reserve or whole, whole)
     if trainer.validation.loss < progress.best_loss:
         progress.best_loss, progress.best_step = trainer.validation.loss, progress.step
         _save_model(trainer, trainer.network, trainer.validation)

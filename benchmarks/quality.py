@@ -1,0 +1,60 @@
+#!/usr/bin/env python
+"""The loss that each cell reaches on a text in a given time, with the defaults of train.py.
+
+    python benchmarks/quality.py tinyshakespeare.txt --max-time 60s
+
+Every run is the real script in a process of its own, one after the other. Leave the machine alone
+meanwhile: two busy processes on two cores slow each other down many times over.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dataset", help="a text, such as tiny Shakespeare (not part of this repository)")
+    parser.add_argument("--max-time", default="60s")
+    parser.add_argument("--cells", default="lstm,gru,rnn")
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each cell; the median is shown")
+    options, train_options = parser.parse_known_args()
+    if not Path(options.dataset).exists():
+        print(f"error: there is no text '{options.dataset}'.", file=sys.stderr)
+        return 2
+    print("| cell | nats per token | bits per character | characters/s | steps |")
+    print("|---|---|---|---|---|")
+    for cell in options.cells.split(","):
+        runs = [measure(options, cell, seed, train_options) for seed in range(1, options.seeds + 1)]
+        loss, bits, speed, steps = (statistics.median(column) for column in zip(*runs, strict=True))
+        print(f"| {cell} | {loss:.4f} | {bits:.4f} | {speed:,.0f} | {steps:,.0f} |", flush=True)
+    return 0
+
+
+def measure(
+    options: argparse.Namespace, cell: str, seed: int, train_options: list[str]
+) -> tuple[float, float, float, int]:
+    """Validation loss, bits per character, median training speed and steps of one run."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        command = [sys.executable, ROOT / "train.py", "--dataset", options.dataset, "--cell", cell]
+        command += ["--max-time", options.max_time, "--seed", str(seed), "--sample-every", "0", "--quiet"]
+        subprocess.run([*command, "--out", run, *train_options], check=True)
+        config = json.loads((run / "config.json").read_text())
+        records = [json.loads(line) for line in (run / "training" / "metrics.jsonl").open()]
+    figures, trained = config["validation"], config["trained_on"]
+    characters_per_token = trained["characters"] / trained["tokens"]
+    speeds = [r["tokens_per_second"] * characters_per_token for r in records if "tokens_per_second" in r]
+    return figures["loss"], figures["bits_per_character"], statistics.median(speeds), trained["steps"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
