@@ -92,13 +92,21 @@ def open_corpus(config: DataConfig, report: Callable[[str], None] = lambda line:
         with FileLock(folder.with_suffix(".lock")):  # two processes make it once
             if not folder.is_dir():
                 _make(source, config, folder, report)
+    return cached_corpus(key)
+
+
+def cached_corpus(key: str) -> Corpus | None:
+    """The token stream that was made under `key`, or None. Needs the text itself no more."""
+    folder = cache_folder() / key
+    if not folder.is_dir():
+        return None
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     info = json.loads((folder / "info.json").read_text())
     train, validation = (
         Split(np.memmap(folder / f"{name}.tokens", _dtype(tokenizer), mode="r"), Counts(**info[name]))
         for name in ("train", "validation")
     )
-    return Corpus(source.name, key, tokenizer, train, validation)
+    return Corpus(key.rpartition("-")[0], key, tokenizer, train, validation)
 
 
 def _key(source: Source, config: DataConfig) -> str:

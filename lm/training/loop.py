@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from lm.cells import State
 from lm.config import RunConfig
 from lm.data.batches import Windows
-from lm.data.stream import Corpus, open_corpus
+from lm.data.stream import Corpus, cached_corpus, open_corpus
 from lm.errors import UserError
 from lm.evaluation import Validation, validate
 from lm.files import write_text
@@ -109,7 +109,9 @@ def _set_up(config: RunConfig, resume: Run | None, overwrite: bool, display: Dis
     training = config.training
     device = choose_device(training.device)
     precision = choose_precision(training.precision, device)
-    corpus = open_corpus(config.data, display.say)
+    # A resumed run needs the tokens, not the text: that may have moved, or was standard input.
+    corpus = cached_corpus(read_progress(checkpoint_of(resume)).corpus) if resume else None
+    corpus = corpus or open_corpus(config.data, display.say)
     windows = Windows(corpus.train.tokens, training.batch_size, training.bptt, corpus.tokenizer.eos, device)
     torch.manual_seed(training.seed)
     network = RecurrentLM(config.model, corpus.tokenizer.vocab_size).to(device)

@@ -5,11 +5,14 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pexpect
 import pytest
+import torch
 from safetensors import safe_open
 
 from tests.conftest import ROOT, SMALL, script, some_text
@@ -271,6 +274,33 @@ def test_mistakes_get_one_line_and_leave_nothing(here, prepare, arguments, messa
         assert {p for p in here.rglob("*") if "training" not in p.parts} == before
 
 
+class NothingHere(BaseHTTPRequestHandler):
+    """A hub that answers as the real one does for a dataset that is not there."""
+
+    def do_GET(self):
+        self.send_response(404)
+        self.send_header("X-Error-Code", "RepoNotFound")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+def test_an_unknown_hub_id_is_said_at_once(here):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), NothingHere)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    begin = time.perf_counter()
+    result = script("train.py", "--dataset", "nobody/nothing", cwd=here, env={"HF_ENDPOINT": address})
+    server.shutdown()
+    assert result.returncode == 2
+    assert re.fullmatch(r"error: there is no file, folder or Hub dataset 'nobody/nothing'.*\n", result.stderr)
+    assert time.perf_counter() - begin < 15
+
+
 def test_no_network_is_said_at_once(here):
     begin = time.perf_counter()
     result = script(
@@ -282,3 +312,35 @@ def test_no_network_is_said_at_once(here):
         result.stderr,
     )
     assert time.perf_counter() - begin < 15
+
+
+def test_standard_input_and_going_on_without_it(here, text_file):
+    text = text_file.read_text()
+    result = script(
+        "train.py", "--dataset", "-", *SMALL, "--steps", 60, "--save-every", 10, "--out", "r",
+        cwd=here, input=text,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "27,000 characters to train on" in result.stdout
+    progress = here / "r/training/checkpoint/progress.json"
+    progress.write_text(progress.read_text().replace('"finished": true', '"finished": false'))
+    result = script("train.py", "--resume", "r", cwd=here, input="")
+    assert result.returncode == 0, result.stderr
+    assert "Going on from step 60" in result.stdout
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_on_a_gpu(here, text_file, cell):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    result = script(
+        "train.py", "--dataset", text_file, "--cell", cell, *SMALL, "--steps", 100, "--device", "cuda",
+        "--lr", 1e-2, "--out", "r", cwd=here,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "cuda" in result.stdout
+    assert metrics(here / "r")[-1]["validation_loss"] < 2.5
+    here_text = script("generate.py", "r", "--seed", 1, "--device", "cuda", cwd=here)
+    assert here_text.returncode == 0
+    assert here_text.stdout == script("generate.py", "r", "--seed", 1, "--device", "cuda", cwd=here).stdout
