@@ -29,7 +29,7 @@ from lm.network import RecurrentLM, autocast, choose_device, choose_precision
 from lm.training.checkpoint import Progress, load_checkpoint, read_progress, save_checkpoint
 from lm.training.optimizer import learning_rate, make_optimizer
 from lm.training.plot import loss_curve
-from lm.training.progress import Display, Reading, duration
+from lm.training.progress import Display, Reading, duration, plural
 from lm.training.run import Run, checkpoint_of, create_run, read_metrics
 
 DEFAULT_TIME = 120.0  # seconds, if no budget is named
@@ -52,6 +52,7 @@ class Trainer:
     precision: torch.dtype
     display: Display
     progress: Progress
+    loss_sum: torch.Tensor  # of the training loss since the last line of metrics, on the device
     state: State | None = None  # the streams' recurrent state after the last window
     validation: Validation | None = None
     earlier_seconds: float = 0.0  # on the clock before this process took over
@@ -117,22 +118,33 @@ def _set_up(config: RunConfig, resume: Run | None, overwrite: bool, display: Dis
     network = RecurrentLM(config.model, corpus.tokenizer.vocab_size).to(device)
     optimizer = make_optimizer(network, training)
     progress, state = Progress(corpus=corpus.key), None
+    run = resume
     if resume:
-        run = resume
-        progress, state = load_checkpoint(checkpoint_of(run), network, optimizer)
+        progress, state = load_checkpoint(checkpoint_of(resume), network, optimizer)
         if progress.corpus != corpus.key:
-            raise UserError(f"{run.folder} cannot be resumed: the text of {corpus.name} has changed.")
-        run.cut(progress.lengths)
+            raise UserError(f"{resume.folder} cannot be resumed: the text of {corpus.name} has changed.")
+        resume.cut(progress.lengths)
     else:
         run = create_run(config, corpus.name, overwrite)
         corpus.tokenizer.save(run.folder / "tokenizer.json")
     trainer = Trainer(
-        config, run, corpus, network, optimizer, windows, device, precision, display, progress, state
+        config=config,
+        run=run,
+        corpus=corpus,
+        network=network,
+        optimizer=optimizer,
+        windows=windows,
+        device=device,
+        precision=precision,
+        display=display,
+        progress=progress,
+        loss_sum=torch.tensor(progress.loss_sum, dtype=torch.float64, device=device),
+        state=state,
+        earlier_seconds=progress.seconds,
     )
-    trainer.earlier_seconds = progress.seconds
-    compute = f"{device.type}"
+    compute = device.type
     if device.type == "cpu":
-        compute += f", {torch.get_num_threads()} threads"
+        compute += f" ({plural(torch.get_num_threads(), 'thread')})"
     compute += ", bf16" if precision == torch.bfloat16 else ", fp32"
     display.facts(corpus, network, compute, _budget(trainer), run.folder)
     if resume:
@@ -143,25 +155,23 @@ def _set_up(config: RunConfig, resume: Run | None, overwrite: bool, display: Dis
 def _fit(trainer: Trainer, interruptions: list[int]) -> None:
     """The loop: one window after the other until the budget is spent or someone interrupts."""
     training, progress = trainer.config.training, trainer.progress
-    loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=trainer.device)
     trainer.started = trainer.saved = since = time.perf_counter()
     steps_since = 0
     trainer.network.train()
     while trainer.done < 1 and not interruptions:
         for group in trainer.optimizer.param_groups:
             group["lr"] = learning_rate(trainer.done, training)
-        loss_sum += _step(trainer)
+        trainer.loss_sum += _step(trainer)
         progress.step += 1
         progress.loss_count += 1
         steps_since += 1
 
         validation_due = _validation_due(trainer)
         sample_due = _sample_due(trainer, validation_due)
-        save_due = validation_due or bool(interruptions) or _save_due(trainer)
+        save_due = validation_due or _save_due(trainer)
         log_due = validation_due or progress.step % _LOG_EVERY == 0
         if not (log_due or sample_due or save_due):
             continue  # without ever waiting for the device
-        progress.loss_sum = loss_sum.item()
         now = _reading(trainer, steps_since, time.perf_counter() - since)
         if validation_due:
             _validate(trainer)
@@ -169,8 +179,8 @@ def _fit(trainer: Trainer, interruptions: list[int]) -> None:
             trainer.display.milestone(now)
         if log_due:
             _log(trainer, now, validation_due)
-            progress.loss_sum, progress.loss_count = 0.0, 0
-            loss_sum.zero_()
+            trainer.loss_sum.zero_()
+            progress.loss_count = 0
         if sample_due:
             _sample(trainer)
         if save_due:
@@ -220,11 +230,12 @@ def _save_due(trainer: Trainer) -> bool:
 
 def _reading(trainer: Trainer, steps: int, seconds: float) -> Reading:
     training, progress = trainer.config.training, trainer.progress
-    loss = progress.loss_sum / progress.loss_count
+    loss = trainer.loss_sum.item() / progress.loss_count
     if not math.isfinite(loss):
+        kept = f" {trainer.run.folder} keeps the best weights so far." if progress.best_step else ""
         raise UserError(
             f"the loss is no longer a number at step {progress.step:,}: lower --lr (now"
-            f" {training.lr:g}) or --clip. {trainer.run.folder} keeps the best weights so far."
+            f" {training.lr:g}) or --clip.{kept}"
         )
     rate = steps * trainer.windows.tokens_per_step / max(seconds, 1e-9)
     return Reading(trainer.done, progress.step, trainer.seconds, loss, rate, trainer.validation)
@@ -305,7 +316,8 @@ def _sample(trainer: Trainer) -> None:
 def _save(trainer: Trainer) -> None:
     """Everything that `--resume` needs."""
     progress = trainer.progress
-    progress.seconds, progress.lengths = trainer.seconds, trainer.run.lengths()
+    progress.seconds, progress.loss_sum = trainer.seconds, trainer.loss_sum.item()
+    progress.lengths = trainer.run.lengths()
     save_checkpoint(trainer.run.checkpoint, progress, trainer.network, trainer.optimizer, trainer.state)
     trainer.saved = time.perf_counter()
 

@@ -61,7 +61,7 @@ class Display:
         rows = [
             (
                 "Text",
-                f"{corpus.name}: {_plural(train.documents, 'document')}, {train.characters:,} characters"
+                f"{corpus.name}: {plural(train.documents, 'document')}, {train.characters:,} characters"
                 f" to train on, {validation.characters:,} to validate{unknown}",
             ),
             (
@@ -172,5 +172,5 @@ def _models_flag(run: Path) -> str:
     return "" if run.parent == Path("runs") else f" --models {shlex.quote(str(run.parent))}"
 
 
-def _plural(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")

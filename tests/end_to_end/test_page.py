@@ -1,0 +1,323 @@
+"""The web page as a person meets it: the real process, driven through a real browser."""
+
+import json
+import re
+import shutil
+import time
+
+import pytest
+
+from tests.end_to_end.conftest import serving, until_ready
+
+PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1440, "height": 900}
+PROMPT = "The sea was "
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory, browser, trained_run):
+    """One page with two models, one where nothing was trained yet; they start side by side."""
+    full, bare = tmp_path_factory.mktemp("full"), tmp_path_factory.mktemp("bare")
+    shutil.copytree(trained_run, full / "runs" / "boat")
+    other = shutil.copytree(trained_run, full / "more" / "other")
+    config = json.loads((other / "config.json").read_text())
+    config["trained_on"]["dataset"] = "<img src=x onerror=alert(1)>${alert(2)}"
+    (other / "config.json").write_text(json.dumps(config))
+    with serving(full, "--models", "runs", "--models", "more") as first, serving(bare) as second:
+        yield until_ready(first), until_ready(second)
+
+
+@pytest.fixture(scope="module")
+def server(servers):
+    return servers[0]
+
+
+@pytest.fixture(scope="module")
+def context(browser):
+    context = browser.new_context()
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def open_page(context):
+    """Opens tabs, each a visit of its own; all must be free of errors and stay on this computer."""
+    tabs, troubles = [], []
+
+    def open_page(server, path="", size=DESKTOP):
+        tab = context.new_page()
+        tabs.append(tab)
+        tab.set_viewport_size(size)
+        tab.set_default_timeout(10_000)
+        tab.on("pageerror", lambda error: troubles.append(str(error)))
+        tab.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
+        tab.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
+        tab.on("request", lambda r: r.url.startswith((server.address, "data:")) or troubles.append(r.url))
+        tab.goto(server.address + path)
+        tab.locator("#facts table, #facts .note").wait_for()
+        return Page(tab)
+
+    yield open_page
+    for tab in tabs:
+        tab.close()
+    assert not troubles
+
+
+@pytest.fixture
+def page(open_page, server):
+    return open_page(server)
+
+
+class Page:
+    """What a person sees and does."""
+
+    def __init__(self, tab):
+        self.tab = tab
+        self.generate, self.stop = tab.locator("#generate"), tab.locator("#stop")
+        self.undo, self.regenerate = tab.locator("#undo"), tab.locator("#regenerate")
+        self.editor = tab.get_by_label("Text", exact=True)
+
+    @property
+    def text(self):
+        return self.editor.input_value()
+
+    @property
+    def status(self):
+        return self.tab.locator("#status").inner_text().strip()
+
+    def set(self, **fields):
+        names = {"Top_p": "number input for Top-p"}
+        for field, value in fields.items():
+            self.tab.get_by_label(names.get(field, field), exact=True).fill(str(value))
+
+    def wait_for(self, condition, seconds=10.0):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, (self.status, self.messages())
+            self.tab.wait_for_timeout(10)
+
+    def at_rest(self):
+        self.wait_for(lambda: self.generate.is_enabled() and not self.stop.is_enabled())
+        return self.text
+
+    def write(self, button=None):
+        """Press a button, wait until the text is complete, return it."""
+        before = self.text
+        (button or self.generate).click()
+        self.wait_for(lambda: self.text != before)
+        return self.at_rest()
+
+    def start_writing_for_long(self):
+        """Ask for more than can be written in a test, and wait until it grows."""
+        self.set(Length=20_000, Top_p=0.9)
+        self.editor.fill(PROMPT)
+        self.generate.click()
+        self.wait_for(lambda: len(self.text) > len(PROMPT))
+
+    def messages(self):
+        return " ".join(self.tab.locator(".toast-body").all_inner_texts())
+
+    def wait_for_message(self, part):
+        self.wait_for(lambda: part in self.messages())
+
+
+def test_text_arrives_little_by_little(page):
+    page.set(Length=1500, Top_p=0.9)
+    page.editor.fill(PROMPT)
+    page.generate.click()
+    seen = []
+    page.wait_for(lambda: seen.append(page.text) or "1,500 tokens" in page.status)
+    final = page.at_rest()
+    steps = sorted({len(text) for text in seen})
+    assert len(steps) > 5
+    assert final.startswith(PROMPT) and len(final) == len(PROMPT) + 1500
+    assert all(final.startswith(text) for text in seen)
+    assert re.fullmatch(r"seed \d+ · 1,500 tokens · [\d,]+ tokens/s", page.status)
+
+
+def test_stop_ends_the_computation_within_a_second(page, server):
+    before = len(server.ended())
+    page.start_writing_for_long()
+    page.stop.click()
+    page.wait_for(lambda: len(server.ended()) > before, seconds=1)
+    tokens = int(re.match(r"(\d+) tokens in .*: stopped", server.ended()[-1])[1])
+    assert 0 < tokens < 20_000
+    text = page.at_rest()
+    busy = server.cpu_seconds()
+    page.tab.wait_for_timeout(1000)
+    assert server.cpu_seconds() - busy < 0.3
+    assert page.text == text and len(text) <= len(PROMPT) + tokens
+    assert re.match(r"seed \d+ · [\d,]+ tokens", page.status)
+
+
+def test_a_tab_that_is_closed_ends_its_computation(open_page, server):
+    page, before = open_page(server), len(server.ended())
+    page.start_writing_for_long()
+    page.tab.close()
+    deadline = time.monotonic() + 1
+    while len(server.ended()) == before:
+        assert time.monotonic() < deadline, "the computation goes on for nobody"
+        time.sleep(0.02)
+    assert server.ended()[-1].endswith("stopped")
+
+
+def test_ctrl_enter_generates_and_escape_stops(page, server):
+    page.set(Length=20_000, Top_p=0.9)
+    page.editor.fill(PROMPT)
+    page.editor.press("Control+Enter")
+    page.wait_for(lambda: len(page.text) > len(PROMPT))
+    page.editor.press("Escape")
+    text = page.at_rest()
+    assert server.ended()[-1].endswith("stopped")
+    page.set(Length=20)
+    page.tab.get_by_label("Length").press("Control+Enter")  # from wherever one is on the page
+    page.wait_for(lambda: len(page.text) > len(text))
+    page.at_rest()
+
+
+def test_nothing_typed_is_lost_while_the_model_writes(page):
+    page.start_writing_for_long()
+    assert not page.editor.is_editable()
+    page.stop.click()
+    page.at_rest()
+    assert page.editor.is_editable()
+
+
+def test_the_end_of_the_text_is_shown_unless_one_scrolls_back(page):
+    page.start_writing_for_long()
+    distance = "e => e.scrollHeight - e.clientHeight - e.scrollTop"
+    page.wait_for(lambda: len(page.text) > 3000)
+    page.wait_for(lambda: page.editor.evaluate(distance) < 5, seconds=1)
+    page.editor.evaluate("e => e.scrollTop = 0")
+    length = len(page.text)
+    page.wait_for(lambda: len(page.text) > length + 500)
+    assert page.editor.evaluate("e => e.scrollTop") == 0
+    page.stop.click()
+    page.at_rest()
+
+
+def test_generate_again_continues_and_undo_brings_back_the_text_before(page):
+    page.set(Length=50, Top_p=0.9)
+    page.editor.fill(PROMPT)
+    assert page.generate.inner_text() == "Generate" and not page.undo.is_enabled()
+    first = page.write()
+    assert page.generate.inner_text() == "Continue"
+    second = page.write()
+    assert second.startswith(first) and len(second) == len(first) + 50
+    assert page.write(page.undo) == first
+    assert page.write(page.undo) == PROMPT
+    page.wait_for(lambda: page.generate.inner_text() == "Generate")
+    assert not page.undo.is_enabled() and not page.regenerate.is_enabled()
+
+
+def test_regenerate_writes_another_text_and_undo_brings_back_the_first(page):
+    page.set(Length=50, Top_p=0.9, Seed=7)
+    page.editor.fill(PROMPT)
+    first = page.write()
+    another = page.write(page.regenerate)
+    assert another != first and another.startswith(PROMPT) and len(another) == len(first)
+    assert not page.status.startswith("seed 7 ")
+    assert page.write(page.undo) == first
+    assert page.write(page.undo) == PROMPT
+
+
+def test_regenerate_after_an_edit_says_so_and_the_edit_can_be_brought_back(page):
+    page.set(Length=50, Top_p=0.9)
+    page.editor.fill(PROMPT)
+    page.write()
+    page.editor.fill("Another beginning")
+    assert page.write(page.regenerate).startswith(PROMPT)
+    page.wait_for_message("Undo brings them back")
+    assert page.write(page.undo) == "Another beginning"
+
+
+def test_the_same_seed_gives_the_same_text(page):
+    page.set(Length=200)
+    page.editor.fill(PROMPT)
+    first = page.write()
+    page.tab.get_by_role("button", name="Use this seed again").click()
+    shown = re.match(r"seed (\d+) ", page.status)[1]
+    page.wait_for(lambda: page.tab.get_by_label("Seed", exact=True).input_value() == shown)
+    page.write(page.undo)
+    assert page.write() == first
+    page.write(page.undo)
+    page.set(Seed="")  # an empty seed is a random one
+    assert page.write() != first
+
+
+def test_unknown_characters_are_named(page):
+    page.set(Length=5)
+    page.editor.fill("The <b>sea</b> ☃")
+    text = page.write()
+    page.wait_for_message("The model does not know '<', '>', '/', '☃'; it reads <unk> in their place.")
+    assert text.startswith("The <b>sea</b> ☃")
+
+
+def test_an_empty_prompt_is_explained_and_the_model_begins(page):
+    page.set(Length=5, Top_p=0.9)
+    assert page.write()
+    page.wait_for_message("Empty prompt: the model starts a text of its own.")
+
+
+def test_settings_out_of_range_are_one_message_and_the_page_goes_on(page):
+    page.editor.fill(PROMPT)
+    page.set(Length=30_000)
+    page.generate.click()
+    page.wait_for_message("The length is a number of tokens from 1 to 20,000, not 30,000.")
+    assert page.at_rest() == PROMPT and "Waiting" not in page.status
+    page.set(Length=5, Top_p=0.9)
+    assert len(page.write()) > len(PROMPT)
+
+
+def test_facts_and_curve_of_the_model_are_shown_and_follow_the_choice(page, trained_run):
+    config = json.loads((trained_run / "config.json").read_text())
+    facts = page.tab.locator("#facts")
+    for part in ("LSTM, 1 × 32 units", f"{config['parameters']:,}", "boat.txt",
+                 f"{config['validation']['bits_per_byte']:.3f}"):  # fmt: skip
+        assert part in facts.inner_text()
+    curve = facts.get_by_role("img", name="Loss curve")
+    assert curve.is_visible() and curve.evaluate("e => e.complete && e.naturalWidth > 0")
+    page.tab.get_by_label("Model").click()
+    page.tab.get_by_role("option", name="other").click()
+    page.wait_for(lambda: "<img src=x onerror=alert(1)>${alert(2)}" in facts.inner_text())
+
+
+def test_one_person_does_not_wait_for_another(page, open_page, server):
+    page.start_writing_for_long()
+    other = open_page(server)
+    other.set(Length=20, Top_p=0.9)
+    assert other.write()
+    assert page.stop.is_enabled()
+    page.stop.click()
+    page.at_rest()
+
+
+def test_page_without_any_model_says_what_to_do(open_page, servers, trained_run):
+    bare = servers[1]
+    page = open_page(bare)
+    assert "python train.py" in page.tab.locator("#facts").inner_text()
+    page.editor.fill(PROMPT)
+    page.generate.click()
+    page.wait_for_message("python train.py")
+    assert page.at_rest() == PROMPT
+    assert "Traceback" not in bare.log.read_text()
+    # The way on that the message names works.
+    shutil.copytree(trained_run, bare.log.parent / "runs" / "boat")
+    page = open_page(bare)
+    page.set(Length=5, Top_p=0.9)
+    page.editor.fill(PROMPT)
+    assert len(page.write()) > len(PROMPT)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_phone_shows_all_of_it_without_scrolling_sideways(open_page, server, theme):
+    page = open_page(server, f"?__theme={theme}", size=PHONE)
+    assert page.tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    for part in (page.editor, page.generate, page.stop, page.undo, page.regenerate):
+        box = part.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"] and box["height"] >= 32
+
+
+def test_the_page_starts_quietly(server):
+    assert re.fullmatch(r"The page is at http://127\.0\.0\.1:\d+/\n", server.output.read_text())
+    assert "Traceback" not in server.log.read_text()
