@@ -6,7 +6,7 @@ The training loop, generate.py, the web page and a notebook all use these few me
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,11 +55,13 @@ class LanguageModel:
         self.device = next(network.parameters()).device
         self._decoder = Decoder(network, precision)
         # A document begins after the end of another. A model of one single document has never
-        # seen such an end; a line's end is the next best place to begin.
-        documents = self.facts.get("trained_on", {}).get("documents", 2)
-        newline = tokenizer.encode("\n")
-        use_newline = documents == 1 and len(newline) == 1 and newline[0] != tokenizer.unk
-        self._start = int(newline[0]) if use_newline else tokenizer.eos
+        # seen such an end: it begins at a line's end, the next best place, and never ends.
+        self._start, self._never = tokenizer.eos, [] if tokenizer.unk is None else [tokenizer.unk]
+        if self.facts.get("trained_on", {}).get("documents") == 1:
+            newline = tokenizer.encode("\n")
+            if len(newline) == 1 and newline[0] != tokenizer.unk:
+                self._start = int(newline[0])
+            self._never.append(tokenizer.eos)
 
     def stream(
         self,
@@ -71,7 +73,7 @@ class LanguageModel:
         unknown: str = "replace",
         alternatives: int = 0,
         **sampling: Any,
-    ) -> Iterator[Piece]:
+    ) -> Generator[Piece]:
         """Continue `prompt`, yielding a Piece for every token as it is made.
 
         `sampling` takes the fields of SamplingConfig: temperature, top_k, top_p, greedy. Without
@@ -167,7 +169,7 @@ class LanguageModel:
             seeds,
             chosen,
             max_new_tokens,
-            banned=[] if tokenizer.unk is None else [tokenizer.unk],
+            banned=self._never,
             alternatives=alternatives,
         )
         return self._pieces(steps, streams, max_new_tokens)

@@ -15,7 +15,12 @@ WORDS = sorted(set(SENTENCE.split()))
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory):
-    """Tests never see the user's token streams, and the user never theirs."""
+    """Tests never see the user's token streams, and the user never theirs.
+
+    One thread each: the small matrices here gain nothing from more, and two busy processes of
+    two threads on two cores slow each other down ten times.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["LM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("hf"))
 

@@ -119,3 +119,15 @@ def test_a_stop_string_ends_the_text_before_it_and_nothing_of_it_is_ever_shown(t
     else:
         seen = text[: min(ends)]
         assert shown == seen[: min(seen.find(s) for s in stops if s in seen)]
+
+
+def test_a_model_of_one_document_starts_at_a_line_and_never_ends():
+    tokenizer = train_tokenizer("char", iter(["ab\n"]), 0)
+    torch.manual_seed(0)
+    network = RecurrentLM(ModelConfig(hidden_size=4, layers=1), tokenizer.vocab_size)
+    one = LanguageModel(network, tokenizer, {"trained_on": {"documents": 1}})
+    many = LanguageModel(network, tokenizer, {"trained_on": {"documents": 2}})
+    pieces = list(one.stream(max_new_tokens=200, temperature=3.0, seed=1))
+    assert len(pieces) == 200
+    assert tokenizer.eos not in {piece.token for piece in pieces}
+    assert len(list(many.stream(max_new_tokens=200, temperature=3.0, seed=1))) < 200

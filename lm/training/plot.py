@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from itertools import dropwhile
 from typing import Any
 from xml.sax.saxutils import escape
 
-WIDTH, HEIGHT = 760, 420
-LEFT, RIGHT, TOP, BOTTOM = 64, 24, 52, 52
+WIDTH, HEIGHT = 560, 350  # small, so that the letters stay legible in a narrow column
+LEFT, RIGHT, TOP, BOTTOM = 60, 20, 66, 52
 _MOST_POINTS = 400
 _STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #374151 }
@@ -31,6 +32,7 @@ def loss_curve(records: list[dict[str, Any]], title: str) -> str:
     if not train + validation:
         train = [(0, 0.0)]
     low, high = _range(train, validation)
+    train = list(dropwhile(lambda point: point[1] > high, train))
     last = max(x for x, _ in train + validation) or 1
 
     def x(step: float) -> float:
@@ -43,7 +45,7 @@ def loss_curve(records: list[dict[str, Any]], title: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
         f"<title>{escape(title)}</title><style>{_STYLE}</style>",
         f'<rect class="back" width="{WIDTH}" height="{HEIGHT}"/>',
-        f'<text class="title" x="{LEFT}" y="28">{escape(title)}</text>',
+        f'<text class="title" x="{LEFT}" y="26">{escape(title)}</text>',
     ]
     for value in _ticks(low, high):
         parts.append(f'<path class="grid" d="M{LEFT} {y(value):.1f}H{WIDTH - RIGHT}"/>')
@@ -69,12 +71,11 @@ def loss_curve(records: list[dict[str, Any]], title: str) -> str:
 
 def _legend(validation: Points) -> list[str]:
     best = f" (best {min(loss for _, loss in validation):.3f})" if validation else ""
-    right, line = WIDTH - RIGHT, 'fill="none" stroke-width="2"'
+    line = 'fill="none" stroke-width="2"'
     return [
-        f'<path class="train" {line} d="M{right - 280} 24h24"/>',
-        f'<text x="{right - 250}" y="28">training</text>',
-        f'<path class="validation" {line} d="M{right - 180} 24h24"/>',
-        f'<text x="{right - 150}" y="28">validation{best}</text>',
+        f'<path class="train" {line} d="M{LEFT} 46h24"/><text x="{LEFT + 30}" y="50">training</text>',
+        f'<path class="validation" {line} d="M{LEFT + 110} 46h24"/>',
+        f'<text x="{LEFT + 140}" y="50">validation{best}</text>',
     ]
 
 

@@ -30,7 +30,7 @@ def test_points_lie_inside_the_picture_in_order(losses, every):
     assert len(drawn["validation"]) == len(records[::every])
     for points in drawn.values():
         assert [x for x, _ in points] == sorted(x for x, _ in points)
-        assert all(0 <= x <= 760 and 0 <= y <= 420 for x, y in points)
+        assert all(0 <= x <= 560 and 0 <= y <= 350 for x, y in points)
 
 
 def test_a_lower_loss_is_drawn_lower():
