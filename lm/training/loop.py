@@ -36,6 +36,7 @@ DEFAULT_TIME = 120.0  # seconds, if no budget is named
 _LOG_EVERY = 25  # steps
 _SAVE_EVERY = 30.0  # seconds
 _SAMPLE_LENGTH = 160  # tokens
+_EMPTIED = 0.01  # share of the windows before which a stream's state is emptied
 
 
 @dataclass
@@ -194,7 +195,7 @@ def _step(trainer: Trainer) -> torch.Tensor:
     training, network = trainer.config.training, trainer.network
     inputs, targets = trainer.windows.window(trainer.progress.step)
     with autocast(trainer.device, trainer.precision):
-        logits, state = network(inputs, trainer.state)
+        logits, state = network(inputs, _sometimes_emptied(trainer.state))
         loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
     trainer.optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -204,6 +205,17 @@ def _step(trainer: Trainer) -> torch.Tensor:
     # The state goes on into the next window, the gradient stops here.
     trainer.state = tuple(part.detach() for part in state)
     return loss.detach()
+
+
+def _sometimes_emptied(state: State | None) -> State | None:
+    """The state (layers, batch, hidden), now and then with zeros for a stream: a network that never
+    saw the empty state, with which every text it is to write begins, would begin with nonsense."""
+    if state is None:
+        return None
+    kept = torch.rand(state[0].shape[1]) >= _EMPTIED  # drawn on the CPU: no waiting for a GPU
+    if kept.all():
+        return state
+    return tuple(part * kept.to(part.device)[None, :, None] for part in state)
 
 
 def _validation_due(trainer: Trainer) -> bool:

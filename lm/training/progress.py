@@ -10,10 +10,11 @@ import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
 from rich.text import Text
 
 from lm.data.stream import Corpus
@@ -52,35 +53,22 @@ class Display:
     def facts(self, corpus: Corpus, network: RecurrentLM, compute: str, budget: str, folder: Path) -> None:
         """What is about to be trained, on what."""
         train, validation = corpus.train.counts, corpus.validation.counts
-        config = network.config
+        config, tokenizer = network.config, corpus.tokenizer
         self._characters_per_token = train.characters / max(train.tokens, 1)
-        unknown = ""
-        if validation.unknown:
-            unknown = f" ({validation.unknown:,} of them unknown to the training text)"
-        layers = f"{config.layers} layer{'s' if config.layers > 1 else ''}"
-        rows = [
-            (
-                "Text",
-                f"{corpus.name}: {plural(train.documents, 'document')}, {train.characters:,} characters"
-                f" to train on, {validation.characters:,} to validate{unknown}",
-            ),
-            (
-                "Tokens",
-                f"{corpus.tokenizer.kind}, {corpus.tokenizer.vocab_size:,} types,"
-                f" {train.tokens:,} to train on",
-            ),
-            (
-                "Model",
-                f"{config.cell.upper()}, {layers} of {config.hidden_size} units,"
-                f" {network.parameter_count():,} parameters"
-                + (" (readable cells)" if config.cell_implementation == "reference" else ""),
-            ),
-            ("Compute", compute),
-            ("Budget", budget),
-            ("Run", str(folder)),
-        ]
-        for name, value in rows:
-            self.console.print(Text.assemble((f"{name:8}", "bold"), value))
+        readable = " (readable cells)" if config.cell_implementation == "reference" else ""
+        self._table(
+            Text=f"{corpus.name}: {plural(train.documents, 'document')}, {train.characters:,} characters"
+            f" to train on, {validation.characters:,} to validate",
+            Tokens=f"{tokenizer.kind}, {tokenizer.vocab_size:,} types, {train.tokens:,} to train on",
+            Unknown=f"{plural(validation.unknown, 'token')} of the validation text"
+            if validation.unknown
+            else "",
+            Model=f"{config.cell.upper()}, {plural(config.layers, 'layer')} of {config.hidden_size} units,"
+            f" {network.parameter_count():,} parameters{readable}",
+            Compute=compute,
+            Budget=budget,
+            Run=str(folder),
+        )
         self.console.print()
 
     def start(self) -> None:
@@ -118,27 +106,34 @@ class Display:
 
     def sample(self, text: str) -> None:
         """A short sample of what the model writes now."""
-        self.console.print(Padding(Text(printable(text.strip("\n")), style="dim"), (0, 0, 1, 6)))
+        self.console.print(Text(indent(printable(text.strip("\n")), " " * 6) + "\n", style="dim"))
 
     def finish(self, validation: Validation, seconds: float, run: Path, plot: Path) -> None:
         """The figures of the best weights and how to go on."""
-        # As a person would type it in this folder.
-        folder = shlex.quote(str(run))
         self.console.print()
-        for name, value in (
-            (
-                "Done",
-                f"in {duration(seconds)}. On the validation text: {validation.loss:.4f} nats per token,"
-                f" perplexity {validation.perplexity:.2f},"
-                f" {validation.bits_per_character:.4f} bits per character,"
-                f" {validation.bits_per_byte:.4f} bits per byte",
-            ),
-            ("Run", str(run)),
-            ("Curve", str(plot)),
-            ("Sample", f"python generate.py {folder}"),
-            ("Web page", "python -m app" + _models_flag(run)),
-        ):
-            self.console.print(Text.assemble((f"{name:9}", "bold"), value))
+        self._table(
+            Done=f"in {duration(seconds)}",
+            Validation=f"{validation.loss:.4f} nats per token, perplexity {validation.perplexity:.2f},"
+            f" {validation.bits_per_character:.4f} bits per character,"
+            f" {validation.bits_per_byte:.4f} bits per byte",
+            Run=str(run),
+            Curve=str(plot),
+            Sample=f"python generate.py {shlex.quote(str(run))}",
+            Page=f"python -m app{_models_flag(run)}",
+        )
+
+    def _table(self, **rows: str) -> None:
+        """A line for each row that is not empty; on a terminal, long ones go on below themselves."""
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold", no_wrap=True)
+        width = max(map(len, rows)) + 2
+        for name, value in rows.items():
+            if value and self.console.is_terminal:
+                table.add_row(name, Text(value))
+            elif value:
+                self.say(f"{name:{width}}{value}")
+        if self.console.is_terminal:
+            self.console.print(table, soft_wrap=False)
 
     def _figures(self, now: Reading) -> str:
         left = now.seconds * (1 - now.done) / now.done if now.done > 0 else 0.0
