@@ -41,13 +41,13 @@ class Server:
 
 
 @contextmanager
-def serving(cwd: Path, *arguments: object):
-    """Run `python -m app` in the folder `cwd` until the block ends."""
+def serving(cwd: Path, *arguments: object, root: Path = ROOT):
+    """Run the `python -m app` of `root` in the folder `cwd` until the block ends."""
     output, log = cwd / "app.out", cwd / "app.log"
     with output.open("w") as out, log.open("w") as err:
         process = subprocess.Popen(
             [sys.executable, "-m", "app", *map(str, arguments)],
-            cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=out, stderr=err,
+            cwd=cwd, env={**os.environ, "PYTHONPATH": str(root)}, stdout=out, stderr=err,
         )  # fmt: skip
     try:
         yield Server(process, output, log)

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.end_to_end.conftest import serving, until_ready
 
 PHONE = {"width": 390, "height": 844}
@@ -16,14 +17,20 @@ PROMPT = "The sea was "
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory, browser, trained_run):
-    """One page with two models, one where nothing was trained yet; they start side by side."""
+    """One page with two models, and one of an installation that lacks even the shipped model; they
+    start side by side."""
     full, bare = tmp_path_factory.mktemp("full"), tmp_path_factory.mktemp("bare")
     shutil.copytree(trained_run, full / "runs" / "boat")
     other = shutil.copytree(trained_run, full / "more" / "other")
     config = json.loads((other / "config.json").read_text())
     config["trained_on"]["dataset"] = "<img src=x onerror=alert(1)>${alert(2)}"
     (other / "config.json").write_text(json.dumps(config))
-    with serving(full, "--models", "runs", "--models", "more") as first, serving(bare) as second:
+    for package in ("lm", "app"):
+        shutil.copytree(ROOT / package, bare / "root" / package, ignore=shutil.ignore_patterns("pretrained"))
+    with (
+        serving(full, "--models", "runs", "--models", "more") as first,
+        serving(bare, root=bare / "root") as second,
+    ):
         yield until_ready(first), until_ready(second)
 
 

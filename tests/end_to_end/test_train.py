@@ -87,7 +87,7 @@ def test_on_a_terminal_one_line_is_redrawn(here, text_file):
     child = pexpect.spawn(sys.executable, command, dimensions=(40, 120), timeout=60, encoding="utf-8")
     child.expect(r"\d+%.*━.*step \d+")
     child.expect(r"\x1b\[")
-    child.expect("Web page")
+    child.expect("python -m app")
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
