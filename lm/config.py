@@ -163,7 +163,9 @@ class TrainingConfig:
         metavar="N",
     )
     sample_prompt: str = setting("", "what the samples begin with", metavar="TEXT")
-    seed: int = setting(1, "of the weights, the dropout and the samples", minimum=0)
+    seed: int = setting(
+        1, "of the weights, the dropout and the samples", minimum=0, maximum=2**63 - 1, metavar="N"
+    )
     quiet: bool = setting(False, "print nothing but errors")
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lm.cells import State
 from lm.data.stream import Counts
-from lm.network import RecurrentLM, autocast
+from lm.network import RecurrentLM, autocast, widest_float
 
 # A stream that starts inside the text first reads this many tokens without being scored. After
 # so many, what the state was before makes no difference that a loss of five digits could show.
@@ -84,7 +84,7 @@ def _total_loss(
     # Column j of a stream is the token at place start + j; places before the text are <eos>.
     first = bounds[:-1] - context
     state: State | None = None
-    total = torch.zeros((), dtype=torch.float64, device=device)
+    total = torch.zeros((), dtype=widest_float(device), device=device)
     was_training = network.training
     network.eval()
     for begin in range(0, context + int(shares.max()), _WINDOW):
@@ -102,7 +102,7 @@ def _total_loss(
             logits, state = network(batch[:, :-1], state)
         if wanted.any():
             losses = F.cross_entropy(logits[wanted].float(), batch[:, 1:][wanted], reduction="sum")
-            total += losses.double()
+            total += losses
     network.train(was_training)
     return total.item(), int(shares.sum())
 

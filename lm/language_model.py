@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lm.config import SamplingConfig, build
@@ -138,7 +139,7 @@ class LanguageModel:
 
         return push(self, repo_id, private)
 
-    def _encode(self, text: str, unknown: str) -> Any:
+    def _encode(self, text: str, unknown: str) -> np.ndarray:
         missing = self.tokenizer.unknown_in(text) if unknown != "replace" else []
         if missing and unknown == "error":
             raise UserError(
@@ -194,7 +195,8 @@ class _Text:
     """The text of one stream, shown as soon as it can be no part of a stop string."""
 
     def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]):
-        self._eos, self._stream, self._stop = tokenizer.eos, tokenizer.decode_stream(), stop
+        self._eos, self._stream = tokenizer.eos, tokenizer.decode_stream()
+        self._stop = tuple(filter(None, stop))
         self._held = ""
         self.ended = False
 

@@ -107,6 +107,11 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def widest_float(device: torch.device) -> torch.dtype:
+    """The type to add up many numbers in: float64, which Apple's MPS lacks."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """'auto' -> bf16 where the hardware multiplies it fast, else fp32."""
     if name == "auto":

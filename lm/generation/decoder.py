@@ -15,7 +15,7 @@ from torch import Tensor
 from lm.cells import State
 from lm.config import SamplingConfig
 from lm.generation.samplers import choose
-from lm.network import RecurrentLM, autocast
+from lm.network import RecurrentLM, autocast, widest_float
 
 # Matrix libraries take other paths, which round differently, for other numbers of rows. Rows are
 # therefore always multiplied in blocks of this many, and what one stream writes does not depend
@@ -116,7 +116,7 @@ class Decoder:
         count = len(seeds)
         device = prompt.device
         rows = -(-count // BLOCK) * BLOCK
-        random = [torch.Generator().manual_seed(seed) for seed in seeds]
+        random = [torch.Generator().manual_seed(seed % 2**63) for seed in seeds]
         # All but the last token are read in one pass, and the last begins the loop.
         state = self.read(prompt[:-1]) if len(prompt) > 1 else self._zeros(device)
         state = tuple(part.expand(-1, rows, -1).contiguous() for part in state)
@@ -127,7 +127,7 @@ class Decoder:
                 uniforms = torch.stack(
                     [torch.rand(_UNIFORMS_AT_ONCE, generator=r, dtype=torch.float64) for r in random],
                     dim=1,
-                ).to(device)
+                ).to(device, widest_float(device))
             logits, state = self.step(tokens, state)
             logprobs = logits[:count].log_softmax(dim=-1)
             allowed = logits[:count].index_fill(1, never, -torch.inf)

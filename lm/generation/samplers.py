@@ -66,7 +66,7 @@ def choose(logits: Tensor, uniforms: Tensor, sampling: SamplingConfig) -> Tensor
     """
     if is_greedy(sampling):
         return logits.argmax(dim=-1)
-    probabilities = filtered(logits, sampling).double().softmax(dim=-1)
+    probabilities = filtered(logits, sampling).to(uniforms.dtype).softmax(dim=-1)
     cumulative = probabilities.cumsum(dim=-1)
     # Rounding may leave the total a hair off 1.
     targets = (uniforms * cumulative[:, -1])[:, None]

@@ -25,7 +25,7 @@ from lm.evaluation import Validation, validate
 from lm.files import write_text
 from lm.hub import load_weights, read_tensors, save_model
 from lm.language_model import LanguageModel
-from lm.network import RecurrentLM, autocast, choose_device, choose_precision
+from lm.network import RecurrentLM, autocast, choose_device, choose_precision, widest_float
 from lm.training.checkpoint import Progress, load_checkpoint, read_progress, save_checkpoint
 from lm.training.optimizer import learning_rate, make_optimizer
 from lm.training.plot import loss_curve
@@ -139,7 +139,7 @@ def _set_up(config: RunConfig, resume: Run | None, overwrite: bool, display: Dis
         precision=precision,
         display=display,
         progress=progress,
-        loss_sum=torch.tensor(progress.loss_sum, dtype=torch.float64, device=device),
+        loss_sum=torch.tensor(progress.loss_sum, dtype=widest_float(device), device=device),
         state=state,
         earlier_seconds=progress.seconds,
     )

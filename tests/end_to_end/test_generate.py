@@ -99,6 +99,7 @@ def test_unknown_characters(trained_run):
         (["--temperature", "-1"], "--temperature must be at least 0"),
         (["--top-p", "2"], "--top-p must be at most 1"),
         (["--length", "0"], "must be at least 1"),
+        (["--seed", "-1"], "must be at least 0"),
         (["--length", "ten"], "--length"),
         (["--prompt-file", "nowhere.txt"], "nowhere.txt cannot be read"),
     ],

@@ -54,7 +54,7 @@ def test_a_token_that_was_filtered_out_is_never_chosen(logits, k, p, u):
 def test_greedy_takes_the_likeliest(sampling):
     logits = torch.tensor([[0.1, 2.0, 1.9]])
     for u in (0.0, 0.5, 0.99):
-        assert choose(logits, torch.tensor([u]), sampling).item() == 1
+        assert choose(logits, torch.tensor([u], dtype=torch.float64), sampling).item() == 1
 
 
 def test_choices_have_the_probabilities_of_the_logits():
