@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -31,6 +32,32 @@ def test_a_failed_folder_leaves_the_old_one_alone(tmp_path):
     with pytest.raises(ZeroDivisionError):
         replace_folder(tmp_path / "c", half)
     assert (folder_or_previous(tmp_path / "c") / "a").read_text() == "old"
+
+
+@pytest.mark.parametrize("function", ["rename", "fsync"])
+@pytest.mark.parametrize("call", [1, 2])
+def test_stopped_at_any_step_one_whole_folder_is_there(tmp_path, monkeypatch, function, call):
+    """What a kill right before a certain system call leaves behind."""
+
+    def fill(text):
+        return lambda folder: (folder / "a").write_text(text)
+
+    replace_folder(tmp_path / "c", fill("old"))
+    calls, real = [], getattr(os, function)
+
+    def stop(*arguments):
+        calls.append(arguments)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(os, function, stop)
+    with suppress(KeyboardInterrupt):
+        replace_folder(tmp_path / "c", fill("new"))
+    assert (folder_or_previous(tmp_path / "c") / "a").read_text() in ("old", "new")
+    monkeypatch.undo()
+    replace_folder(tmp_path / "c", fill("newer"))
+    assert (folder_or_previous(tmp_path / "c") / "a").read_text() == "newer"
 
 
 WRITER = """

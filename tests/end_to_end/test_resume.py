@@ -13,7 +13,7 @@ from tests.conftest import ROOT, script
 
 SETTINGS = [
     "--hidden-size", "48", "--layers", "2", "--dropout", "0.2", "--batch-size", "8", "--bptt", "32",
-    "--steps", "160", "--save-every", "7", "--sample-every", "40",
+    "--steps", "160", "--save-every", "11", "--sample-every", "40",
 ]  # fmt: skip
 CLOCK = ("seconds", "tokens_per_second")
 
@@ -39,14 +39,21 @@ def step_of(run):
         return 0
 
 
-def kill_at_work(command, folder, run, step, pause):
-    """Run a training and kill -9 it a moment after it has saved at `step`."""
+def last_metrics(run):
+    """The step of the last whole line of metrics."""
+    path = run / "training/metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return json.loads(lines[-1])["step"] if lines and lines[-1].endswith("\n") else 0
+
+
+def kill_at_work(command, folder, moment, pause=0.0):
+    """Run a training and kill -9 it when `moment` has come."""
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *command], cwd=folder, stdout=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 60
-    while step_of(run) < step and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.001)
+    while not moment() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.0005)
     time.sleep(pause)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it had ended before it could be killed"
@@ -58,9 +65,12 @@ def test_kills_at_random_moments_change_nothing(tmp_path, text_file, cell, preci
     assert script("train.py", *settings, "--out", "whole", cwd=tmp_path).returncode == 0
 
     run, command = tmp_path / "killed", [*settings, "--out", "killed"]
-    for step in sorted(random.sample(range(7, 130), 3)):
-        kill_at_work(command, tmp_path, run, step, pause=random.uniform(0, 0.03))
-        command = ["--resume", "killed"]
+    # First where the figures have run ahead of the checkpoint, then wherever it hits.
+    kill_at_work(command, tmp_path, lambda: last_metrics(run) > step_of(run) >= 11)
+    assert last_metrics(run) > step_of(run)
+    command = ["--resume", "killed"]
+    for step in sorted(random.sample(range(40, 130), 2)):
+        kill_at_work(command, tmp_path, lambda: step_of(run) >= step, random.uniform(0, 0.03))  # noqa: B023
     result = script("train.py", *command, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert outcome(run) == outcome(tmp_path / "whole")
