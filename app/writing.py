@@ -16,7 +16,7 @@ from typing import Any
 from lm.errors import UserError
 from lm.language_model import LanguageModel
 
-LONGEST_TEXT = 100_000  # characters
+LONGEST_TEXT = 40_000  # characters; so many are read within a second, and only then can Stop be heard
 LONGEST_CONTINUATION = 20_000  # tokens
 USUAL_CONTINUATION = 400
 LARGEST_SEED = 2**53 - 1  # as far as a browser counts exactly
