@@ -16,7 +16,7 @@ _STYLE = """
   .back { fill: #ffffff } .grid { stroke: #e5e7eb }
   .train { stroke: #94a3b8 } .validation { stroke: #ea580c } .dot { fill: #ea580c }
   @media (prefers-color-scheme: dark) {
-    text { fill: #d1d5db } .back { fill: #111827 } .grid { stroke: #374151 } .train { stroke: #64748b }
+    text { fill: #d4d4d8 } .back { fill: #18181b } .grid { stroke: #3f3f46 } .train { stroke: #71717a }
   }
 """
 
