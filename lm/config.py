@@ -162,7 +162,9 @@ class TrainingConfig:
         minimum=0,
         metavar="N",
     )
-    sample_prompt: str = setting("", "what the samples begin with", metavar="TEXT")
+    sample_prompt: str | None = setting(
+        None, "what the samples begin with; default: nothing, or 'def ' in Python", metavar="TEXT"
+    )
     seed: int = setting(
         1, "of the weights, the dropout and the samples", minimum=0, maximum=2**63 - 1, metavar="N"
     )

@@ -159,7 +159,8 @@ def _fit(trainer: Trainer, interruptions: list[int]) -> None:
     trainer.started = trainer.saved = since = time.perf_counter()
     steps_since = 0
     trainer.network.train()
-    while trainer.done < 1 and not interruptions:
+    spent = trainer.done >= 1
+    while not spent and not interruptions:
         for group in trainer.optimizer.param_groups:
             group["lr"] = learning_rate(trainer.done, training)
         trainer.loss_sum += _step(trainer)
@@ -167,7 +168,10 @@ def _fit(trainer: Trainer, interruptions: list[int]) -> None:
         progress.loss_count += 1
         steps_since += 1
 
-        validation_due = _validation_due(trainer)
+        # Asked once a step: the validation below makes a better guess of what the end will take,
+        # by which a budget of time that was spent might no longer be.
+        spent = trainer.done >= 1
+        validation_due = spent or _validation_due(trainer)
         sample_due = _sample_due(trainer, validation_due)
         save_due = validation_due or _save_due(trainer)
         log_due = validation_due or progress.step % _LOG_EVERY == 0
@@ -220,9 +224,7 @@ def _sometimes_emptied(state: State | None) -> State | None:
 
 def _validation_due(trainer: Trainer) -> bool:
     progress, every = trainer.progress, trainer.config.training.eval_every
-    tenth, progress.tenth = progress.tenth, min(int(trainer.done * 10), 10)
-    if trainer.done >= 1:
-        return True
+    tenth, progress.tenth = progress.tenth, int(trainer.done * 10)
     return progress.step % every == 0 if every else progress.tenth > tenth
 
 
@@ -319,6 +321,8 @@ def _sample(trainer: Trainer) -> None:
     facts = {"trained_on": _trained_on(trainer)}
     model = LanguageModel(trainer.network, trainer.corpus.tokenizer, facts)
     prompt = trainer.config.training.sample_prompt
+    if prompt is None:
+        prompt = "def " if trainer.config.data.dataset == "python" else ""
     pieces = model.stream(prompt, max_new_tokens=_SAMPLE_LENGTH, seed=trainer.config.training.seed)
     text = prompt + "".join(piece.text for piece in pieces)
     trainer.run.add_sample(trainer.progress.step, text)

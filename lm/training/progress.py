@@ -102,15 +102,14 @@ class Display:
     def milestone(self, now: Reading) -> None:
         """A line that stays."""
         self._last_line = time.monotonic()
-        self.say(f"{now.done:4.0%}  {self._figures(now)}")
+        self.say(f"{min(now.done, 1):4.0%}  {self._figures(now)}")
 
     def sample(self, text: str) -> None:
         """A short sample of what the model writes now."""
-        self.console.print(Text(indent(printable(text.strip("\n")), " " * 6) + "\n", style="dim"))
+        self.console.print(Text(indent(printable(text.rstrip().strip("\n")), " " * 6) + "\n", style="dim"))
 
     def finish(self, validation: Validation, seconds: float, run: Path, plot: Path) -> None:
         """The figures of the best weights and how to go on."""
-        self.console.print()
         self._table(
             Done=f"in {duration(seconds)}",
             Validation=f"{validation.loss:.4f} nats per token, perplexity {validation.perplexity:.2f},"
