@@ -231,6 +231,7 @@ def _model_card(name: str, facts: dict[str, Any]) -> str:
         "",
         "```python",
         "import lm",
+        "",
         f'for piece in lm.load("{name}").stream("", max_new_tokens=400):',
         '    print(piece.text, end="", flush=True)',
         "```",
