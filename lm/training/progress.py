@@ -13,6 +13,7 @@ from pathlib import Path
 from textwrap import indent
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -106,7 +107,11 @@ class Display:
 
     def sample(self, text: str) -> None:
         """A short sample of what the model writes now."""
-        self.console.print(Text(indent(printable(text.rstrip().strip("\n")), " " * 6) + "\n", style="dim"))
+        text = printable(text.rstrip().strip("\n"))
+        if self.console.is_terminal:  # where long lines go on below themselves
+            self.console.print(Padding(Text(text, style="dim"), (0, 0, 1, 6)), soft_wrap=False)
+        else:
+            self.say(indent(text, " " * 6) + "\n")
 
     def finish(self, validation: Validation, seconds: float, run: Path, plot: Path) -> None:
         """The figures of the best weights and how to go on."""
