@@ -61,11 +61,12 @@ def resume(folder: str | None, given: dict) -> int:
 
     stopped = find_run(folder)
     saved = RunConfig.from_flat(read_config(stopped.config), where=str(stopped.config)).flat()
-    changed = [n for n, value in given.items() if n not in FREE_ON_RESUME and saved[n] != value]
+    wanted = RunConfig.from_flat({**saved, **given})
+    changed = [n for n, value in wanted.flat().items() if n not in FREE_ON_RESUME and saved[n] != value]
     if changed:
         flags = ", ".join(map(flag_of, changed))
         raise UserError(f"a resumed run keeps its settings; leave out {flags}, or start a new run.")
-    return train(RunConfig.from_flat({**saved, **given}), resume=stopped)
+    return train(wanted, resume=stopped)
 
 
 def script() -> int:

@@ -45,11 +45,13 @@ def add_settings(parser: argparse.ArgumentParser, config_class: type, title: str
             group.add_argument(flag_of(name), action=action, help=help_line)
             continue
         if default not in (None, ""):
-            help_line += f" (default: {default})"
+            help_line += f" (default: {', '.join(default) if kind is tuple else default})"
+        repeated = kind is tuple and not rule["parse"]
         metavar = rule["metavar"] or ("|".join(rule["choices"]) if rule["choices"] else None)
         group.add_argument(
             flag_of(name),
-            type=_converter(setting, kinds[name]),
+            # A flag of several values is repeated; they are checked together, by the settings.
+            **({"action": "append"} if repeated else {"type": _converter(setting, kinds[name])}),
             metavar=metavar or name.upper(),
             help=help_line,
         )

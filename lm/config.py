@@ -62,21 +62,58 @@ def parse_duration(text: str | float) -> float:
     return seconds
 
 
+def parse_mix(text: str | Iterable[float]) -> tuple[float, ...]:
+    """Shares that sum to one in '0.7,0.3' or in a list of numbers."""
+    try:
+        shares = tuple(map(float, text.split(",") if isinstance(text, str) else text))
+    except (TypeError, ValueError):
+        raise UserError(f"--mix takes shares such as 0.7,0.3, not '{text}'.") from None
+    if not all(0 < share <= 1 for share in shares):
+        raise UserError(f"each share of --mix lies above 0 and at most at 1, not so in '{text}'.")
+    if abs(sum(shares) - 1) > 1e-6:
+        raise UserError(f"the shares of --mix must sum to 1; {text} sums to {sum(shares):g}.")
+    return shares
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Where the text comes from and how it becomes tokens."""
 
-    dataset: str = setting(
-        "python",
-        "a Hub id, a file (.txt, .jsonl, .csv, .parquet), a folder, a glob, '-' for standard input,"
-        " or 'python': the source of Python's own standard library",
+    dataset: tuple[str, ...] = setting(
+        ("python",),
+        "a Hub id, a file, a folder, a glob, '-' for standard input, or 'python': the source of"
+        " Python's own standard library; repeat it to read several",
         metavar="X",
     )
-    dataset_config: str | None = setting(None, "which configuration of a Hub dataset")
-    text_column: str | None = setting(None, "the column that holds the text")
-    train_split: str = setting("train", "the split to train on")
+    mix: tuple[float, ...] | None = setting(
+        None,
+        "the share of each --dataset in what is trained on, such as 0.7,0.3; default: all of each",
+        parse=parse_mix,
+        metavar="SHARES",
+    )
+    dataset_config: str | None = setting(None, "which configuration of a Hub dataset", metavar="NAME")
+    dataset_revision: str | None = setting(
+        None, "which commit, branch or tag of a Hub dataset", metavar="NAME"
+    )
+    text_column: str | None = setting(
+        None, "the column that holds the text; default: found by itself", metavar="NAME"
+    )
+    train_split: str = setting("train", "the split to train on", metavar="NAME")
     validation_split: str | None = setting(
-        None, "a split's name, or a fraction such as 0.1; default: the set's own, else the last 10%"
+        None,
+        "a split's name, or a fraction such as 0.1; default: the set's own, else the last 10%",
+        metavar="SPLIT",
+    )
+    test_split: str | None = setting(
+        None,
+        "a split's name, or a fraction that is left out of training; scored once, at the end",
+        metavar="SPLIT",
+    )
+    streaming: bool = setting(
+        False, "read while training, for a text that does not fit on the disk: nothing is kept of it"
+    )
+    shuffle_buffer: int = setting(
+        1000, "documents among which --streaming chooses the next one", minimum=1, metavar="N"
     )
     max_chars: int | None = setting(
         None, "use only the first N characters of each split", minimum=2, metavar="N"
@@ -84,8 +121,25 @@ class DataConfig:
     encoding_errors: str = setting(
         "strict", "what to do with bytes that are not UTF-8", choices=("strict", "replace")
     )
-    tokenizer: str = setting("char", "what a token is", choices=("char", "bpe"), metavar="char|bpe")
-    vocab_size: int = setting(4096, "the number of token types that bpe learns", minimum=1, metavar="N")
+    tokenizer: str = setting(
+        "char",
+        "what a token is: char, byte, bpe, unigram, word, or a ready one: a tokenizer.json or a Hub id",
+        metavar="T",
+    )
+    vocab_size: int | None = setting(
+        None,
+        "token types; default: 4096 for bpe and unigram, 65536 for word, all for char",
+        minimum=3,
+        metavar="N",
+    )
+    min_frequency: int = setting(
+        1, "rarer characters or words become <unk>; rarer pairs are not merged by bpe", minimum=1, metavar="N"
+    )
+    data_report: bool = setting(False, "show more of the text: its commonest and rarest characters")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.dataset, str):  # so that Python can write DataConfig(dataset="my.txt")
+            object.__setattr__(self, "dataset", (self.dataset,))
 
 
 @dataclass(frozen=True)
@@ -212,6 +266,11 @@ class RunConfig:
                 raise UserError(f"{where}: there is no setting '{name}'{_did_you_mean(name, known)}.")
             groups[known[name]][name] = value
         config = cls(**{group: build(GROUPS[group], groups[group]) for group in GROUPS})
+        if config.data.mix and len(config.data.mix) != len(config.data.dataset):
+            raise UserError(
+                f"--mix names {len(config.data.mix)} shares, but there are {len(config.data.dataset)} of"
+                " --dataset: name one share for each."
+            )
         budgets = [n for n in ("steps", "epochs", "max_time") if getattr(config.training, n)]
         if len(budgets) > 1:
             named = " and ".join(flag_of(name) for name in budgets)
@@ -247,7 +306,7 @@ def value_types(config_class: type) -> dict[str, tuple[type, bool]]:
     result = {}
     for name, hint in typing.get_type_hints(config_class).items():
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        (kind,) = (option for option in options if option is not type(None))
+        (kind,) = (typing.get_origin(o) or o for o in options if o is not type(None))
         result[name] = (kind, type(None) in options)
     return result
 
@@ -259,6 +318,11 @@ def check(setting: dataclasses.Field, kind: tuple[type, bool], value: Any) -> An
         return None
     if rule["parse"]:
         value = rule["parse"](value)
+    elif wanted is tuple:
+        values = value if isinstance(value, (list, tuple)) else [value]
+        if not values:
+            raise UserError(f"{flag} needs at least one value.")
+        return tuple(check(setting, (str, False), one) for one in values)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if wanted is str and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -280,7 +344,13 @@ def check(setting: dataclasses.Field, kind: tuple[type, bool], value: Any) -> An
     return value
 
 
-_A_KIND = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
+_A_KIND = {
+    int: "a whole number",
+    float: "a number",
+    str: "a word",
+    bool: "true or false",
+    tuple: "several values",
+}
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -159,7 +159,7 @@ def save_model(
         "tokenizer": tokenizer.kind,
         "vocab_size": tokenizer.vocab_size,
         "parameters": network.parameter_count(),
-        **{k: v for k, v in facts.items() if k in ("trained_on", "validation", "steps")},
+        **{k: v for k, v in facts.items() if k in ("trained_on", "validation", "test")},
     }
     tokenizer.save(folder / "tokenizer.json")
     weights = {name: weight.to(dtype) for name, weight in _weights(network).items()}

@@ -21,6 +21,8 @@ from lm.generation.decoder import Decoder, Step
 from lm.network import RecurrentLM
 from lm.tokenizer import Tokenizer
 
+_LOOK_BACK = 8  # tokens of the prompt that may matter for how the next one is written
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -62,7 +64,8 @@ class LanguageModel:
             newline = tokenizer.encode("\n")
             if len(newline) == 1 and newline[0] != tokenizer.unk:
                 self._start = int(newline[0])
-            self._never.append(tokenizer.eos)
+            if tokenizer.end is not None:
+                self._never.append(tokenizer.end)
 
     def stream(
         self,
@@ -163,8 +166,11 @@ class LanguageModel:
         """Check everything at once, then yield (stream, Piece) until every stream has ended."""
         chosen = build(SamplingConfig, sampling)
         tokenizer = self.tokenizer
-        prompt_ids = torch.tensor([self._start, *self._encode(prompt, unknown).tolist()])
-        streams = {i: _Text(tokenizer, tuple(stop)) for i in range(len(seeds))}
+        read = self._encode(prompt, unknown).tolist()
+        prompt_ids = torch.tensor([self._start, *read])
+        # A prompt that ends in a space has the one that goes before a word already.
+        after = [] if tokenizer.kind == "word" and prompt[-1:].isspace() else read[-_LOOK_BACK:]
+        streams = {i: _Text(tokenizer, tuple(stop), after) for i in range(len(seeds))}
         steps = self._decoder.generate(
             prompt_ids.to(self.device),
             seeds,
@@ -194,8 +200,8 @@ class LanguageModel:
 class _Text:
     """The text of one stream, shown as soon as it can be no part of a stop string."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]):
-        self._eos, self._stream = tokenizer.eos, tokenizer.decode_stream()
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], after: list[int]):
+        self._end, self._stream = tokenizer.end, tokenizer.decode_stream(after)
         self._stop = tuple(filter(None, stop))
         self._held = ""
         self.ended = False
@@ -207,7 +213,7 @@ class _Text:
         if found >= 0:
             self.ended = True
             return text[:found]
-        self.ended = last or token == self._eos
+        self.ended = last or token == self._end
         keep = 0 if self.ended else self._possible_start(text)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -1,10 +1,17 @@
 """Text to token ids and back; every kind is saved as one tokenizer.json of Hugging Face `tokenizers`.
 
-char  one token per Unicode character of the training text
-bpe   byte-level byte-pair encoding (Sennrich et al. 2016), so that no text is ever unknown
+char     one token per Unicode character of the training text
+byte     one token per byte of UTF-8
+bpe      pieces of words: byte-level byte-pair encoding (Sennrich et al. 2016)
+unigram  pieces of words: a byte-level unigram language model (Kudo 2018)
+word     what stands between white space; the end of a line is the token <eos>
 
-Two tokens stand beside the text's own: `<eos>` between documents and, for `char`, `<unk>` for a
-character that the training text lacks. Text that happens to contain "<eos>" is still text.
+byte, bpe and unigram know every text and give it back exactly; so does char where it knows all
+characters. `lm/vocabulary.py` makes them; a ready one of any other make is read as it is.
+
+Two tokens stand beside the text's own: `<eos>` between documents and, for char and word, `<unk>`
+for what the training text lacks. Text that happens to contain "<eos>" is still text, except in
+word, where both names are words like others: so they are written in Penn Treebank and its kin.
 """
 
 from __future__ import annotations
@@ -12,18 +19,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Regex, Tokenizer as Backend, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Backend
 from tokenizers.decoders import DecodeStream
 
-from lm.errors import ModelError, UserError
+from lm.errors import ModelError, one_line
 from lm.files import replacing
 
 EOS, UNK = "<eos>", "<unk>"
-_ONE_CHARACTER = r"[\s\S]"
+# Between documents of a text as bytes stands one that UTF-8 never contains.
+SEPARATOR = b"\xff"
+ONE_CHARACTER = r"[\s\S]"
+# White space as str.split sees it: the separators of ASCII are not in the pattern's own class.
+WHITE_SPACE = r"[\s\x1c-\x1f]+"
 _CODE_POINTS = 0x110000
+_PIECE = 1 << 14  # bytes that `tokenizers` gets at a time
 
 
 class Tokenizer:
@@ -31,76 +44,126 @@ class Tokenizer:
 
     def __init__(self, backend: Backend):
         self.backend = backend
-        # Special tokens written out in the text are text.
+        # Special tokens written out in the text are text, and a text is as long as it is.
         backend.encode_special_tokens = True
-        self.vocab_size: int = backend.get_vocab_size()
+        backend.no_truncation()
+        backend.no_padding()
+        self.vocab_size: int = 1 + max(backend.get_vocab().values(), default=-1)
         self.eos: int | None = backend.token_to_id(EOS)
-        self.unk: int | None = backend.token_to_id(UNK)
+        spec = json.loads(backend.to_str())
+        model = spec["model"]
+        self.kind = _kind(spec)
+        self.unk: int | None = model.get("unk_id")
+        if model.get("unk_token") is not None:
+            self.unk = backend.token_to_id(model["unk_token"])
         if self.eos is None:
             raise ModelError(f"the tokenizer has no {EOS} token, which separates documents.")
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
         """Read a tokenizer.json. Raises ModelError if it is missing or broken."""
-        if not Path(path).is_file():
-            raise ModelError(f"{path} is missing.")
-        try:
-            backend = Backend.from_file(str(path))
-        except Exception as error:  # `tokenizers` raises bare Exception
-            raise ModelError(f"{path} is not a tokenizer that can be read: {error}") from error
-        return cls(backend)
+        return cls(read_backend(path))
 
     def save(self, path: str | Path) -> None:
         """Write a tokenizer.json that `tokenizers.Tokenizer.from_file` loads."""
         with replacing(path) as partial:
             self.backend.save(str(partial))
 
-    @cached_property
-    def kind(self) -> str:
-        """'char', 'bpe' or the name that `tokenizers` has for the model inside."""
-        spec = json.loads(self.backend.to_str())
-        pattern = (spec.get("pre_tokenizer") or {}).get("pattern")
-        if spec["model"]["type"] == "WordLevel" and pattern == {"Regex": _ONE_CHARACTER}:
-            return "char"
-        return spec["model"]["type"].lower()
+    @property
+    def end(self) -> int | None:
+        """The token with which a model ends its text: <eos>, unless that is the end of a line."""
+        return None if self.kind == "word" else self.eos
+
+    @property
+    def dtype(self) -> type:
+        """The smallest type that holds every id: uint16 or uint32."""
+        return np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
 
     def encode(self, text: str) -> np.ndarray:
-        """Token ids (tokens,) uint32 of `text`; a character that is not known becomes `<unk>`."""
-        return self.encode_batch([text])[0]
-
-    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
-        """Token ids of each text; see `encode`."""
+        """Token ids (tokens,) of `text`; what is not known becomes `<unk>`."""
         if self.kind == "char":
-            return [self._ids_of_code_points[_code_points(text)] for text in texts]
-        encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
-        return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
+            return self._char_ids[_code_points(text)]
+        return self.encode_bytes(text.encode("utf-8", "replace"))
+
+    def encode_bytes(self, text: bytes) -> np.ndarray:
+        """Token ids (tokens,) of valid UTF-8, with one `<eos>` for each SEPARATOR."""
+        if self.kind == "char":
+            return self._encode_characters(text)
+        if self.kind == "byte":
+            return self._byte_ids[np.frombuffer(text, np.uint8)]
+        if self.kind == "word":
+            return self._encode_words(text)
+        return self._encode_pieces(text)
 
     def unknown_in(self, text: str) -> list[str]:
-        """The characters of `text` that the vocabulary lacks, each once, in order."""
-        if self.kind != "char":
+        """The characters of `text` that the vocabulary lacks, or its words if it is one of words;
+        each once, in order."""
+        if self.unk is None:
             return []
-        return [c for c in dict.fromkeys(text) if self.encode(c)[0] == self.unk]
+        parts = dict.fromkeys(text.split() if self.kind == "word" else text)
+        if self.kind in ("char", "word"):
+            return [part for part in parts if self.encode(part)[0] == self.unk and part != UNK]
+        return [part for part in parts if self.unk in self.encode(part)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, without the tokens that stand for no text."""
-        return self.backend.decode([i for i in map(int, ids) if i != self.eos])
+        return self.backend.decode([i for i in map(int, ids) if i != self.end])
 
-    def decode_stream(self) -> TextStream:
-        """A decoder that takes one id at a time."""
-        return TextStream(self)
+    def decode_stream(self, after: Iterable[int] = ()) -> TextStream:
+        """A decoder that takes one id at a time, the first of them following `after`."""
+        stream = TextStream(self)
+        for token in after:  # some kinds write a space before a token, but not before the first
+            stream.step(int(token))
+        return stream
 
     def token_name(self, token: int) -> str:
         """What to show for one token: its text, or its name where it has none by itself."""
         text = self.decode([token])
         return text if text and "\ufffd" not in text else self.backend.id_to_token(int(token))
 
+    def _encode_characters(self, text: bytes) -> np.ndarray:
+        raw = np.frombuffer(text, np.uint8)
+        if np.count_nonzero(raw >= 0x80) == text.count(SEPARATOR):
+            return self._byte_ids[raw]
+        # The separator becomes a lone surrogate, which no text contains.
+        return self._char_ids[_code_points(text.decode("utf-8", "surrogateescape"))]
+
+    def _encode_words(self, text: bytes) -> np.ndarray:
+        # A line's end separates documents too, and ends the last line of one that lacks it.
+        lines = text.replace(b"\n" + SEPARATOR, b"\n").replace(SEPARATOR, b"\n").decode()
+        words = lines.replace("\n", f" {EOS} ").split()
+        return np.fromiter(map(self._word_ids.get, words, repeat(self.unk)), self.dtype, len(words))
+
+    def _encode_pieces(self, text: bytes) -> np.ndarray:
+        pieces, ends = [], []
+        for document in text.split(SEPARATOR):
+            pieces += (piece.decode() for piece in cut(document, _PIECE))
+            ends.append(len(pieces))
+        ids = [e.ids for e in self.backend.encode_batch_fast(pieces, add_special_tokens=False)]
+        result, begin = [], 0
+        for end in ends:
+            result += [*ids[begin:end], [self.eos]]
+            begin = end
+        return np.concatenate([np.array(part, self.dtype) for part in result[:-1]])
+
     @cached_property
-    def _ids_of_code_points(self) -> np.ndarray:
-        table = np.full(_CODE_POINTS, self.unk, dtype=np.uint32)
+    def _char_ids(self) -> np.ndarray:
+        table = np.full(_CODE_POINTS, self.unk, self.dtype)
         for token, index in self.backend.get_vocab().items():
             if len(token) == 1:
                 table[ord(token)] = index
+        table[ord(SEPARATOR.decode("utf-8", "surrogateescape"))] = self.eos
         return table
+
+    @cached_property
+    def _byte_ids(self) -> np.ndarray:
+        table = self._char_ids[:256].copy() if self.kind == "char" else np.arange(256, dtype=self.dtype)
+        table[SEPARATOR[0]] = self.eos
+        return table
+
+    @cached_property
+    def _word_ids(self) -> dict[str, int]:
+        return self.backend.get_vocab()
 
 
 class TextStream:
@@ -112,45 +175,55 @@ class TextStream:
 
     def step(self, token: int) -> str:
         """The text that `token` completes; empty while a character is incomplete."""
-        if token == self._tokenizer.eos:
+        if token == self._tokenizer.end:
             return ""
         return self._stream.step(self._tokenizer.backend, int(token)) or ""
 
 
-def train_tokenizer(kind: str, documents: Iterator[str], vocab_size: int) -> Tokenizer:
-    """Learn the vocabulary of `documents`. `vocab_size` is for bpe and counts all its tokens."""
-    return _train_char(documents) if kind == "char" else _train_bpe(documents, vocab_size)
+def read_backend(path: str | Path) -> Backend:
+    """What a tokenizer.json holds. Raises ModelError if it is missing or broken."""
+    if not Path(path).is_file():
+        raise ModelError(f"{path} is missing.")
+    try:
+        return Backend.from_file(str(path))
+    except Exception as error:  # `tokenizers` raises bare Exception
+        raise ModelError(f"{path} is not a tokenizer that can be read: {one_line(error)}") from error
 
 
-def _train_char(documents: Iterator[str]) -> Tokenizer:
-    characters: set[str] = set()
-    for document in documents:
-        characters.update(document)
-    vocabulary = {token: i for i, token in enumerate([UNK, EOS, *sorted(characters)])}
-    backend = Backend(models.WordLevel(vocabulary, unk_token=UNK))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(_ONE_CHARACTER), behavior="isolated")
-    backend.decoder = decoders.Fuse()
-    return Tokenizer(backend)
+def cut(text: bytes, size: int) -> Iterator[bytes]:
+    """Cut UTF-8 into pieces of about `size` bytes, each before a space after a word, where no
+    tokenizer joins; where there is none, between two characters."""
+    begin = 0
+    while len(text) - begin > size:
+        end = begin + safe_cut(text[begin : begin + size])
+        yield text[begin:end]
+        begin = end
+    yield text[begin:]
 
 
-def _train_bpe(documents: Iterator[str], vocab_size: int) -> Tokenizer:
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    if vocab_size <= len(alphabet):
-        raise UserError(
-            f"--vocab-size {vocab_size} is too small for bpe: its {len(alphabet)} bytes and"
-            f" {EOS} alone take {len(alphabet) + 1}."
-        )
-    backend = Backend(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[EOS],
-        initial_alphabet=alphabet,
-        show_progress=False,
-    )
-    backend.train_from_iterator(documents, trainer)
-    return Tokenizer(backend)
+def safe_cut(text: bytes) -> int:
+    """The last place in the second half of `text` where it may be cut; see `cut`."""
+    place = len(text)
+    while (place := text.rfind(b" ", max(len(text) // 2, 1), place)) > 0:
+        if not text[place - 1 : place].isspace() and text[place - 1] != SEPARATOR[0]:
+            return place
+    place = len(text)
+    while place > 1 and text[place - 1] & 0xC0 == 0x80:
+        place -= 1
+    return place - 1 if place > 1 and 0xC0 <= text[place - 1] < SEPARATOR[0] else place
+
+
+def _kind(spec: dict) -> str:
+    model, steps = spec["model"], spec.get("pre_tokenizer") or {}
+    pattern = (steps.get("pattern") or {}).get("Regex")
+    byte_level = steps.get("type") == "ByteLevel" and not steps["add_prefix_space"]
+    if model["type"] == "WordLevel" and pattern == ONE_CHARACTER:
+        return "char"
+    if model["type"] == "WordLevel" and pattern == WHITE_SPACE:
+        return "word"
+    if model["type"] == "BPE" and byte_level and not steps["use_regex"] and not model["merges"]:
+        return "byte"
+    return model["type"].lower()
 
 
 def _code_points(text: str) -> np.ndarray:

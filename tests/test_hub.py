@@ -13,12 +13,12 @@ from lm.errors import ModelError
 from lm.hub import PRETRAINED, default_model, find_model, is_model, models_in
 from lm.language_model import LanguageModel
 from lm.network import RecurrentLM
-from lm.tokenizer import train_tokenizer
+from lm.vocabulary import train_tokenizer
 
 
 def make(**options):
     torch.manual_seed(0)
-    tokenizer = train_tokenizer("char", iter(["the sea was calm\n"]), 0)
+    tokenizer = train_tokenizer("char", iter(["the sea was calm\n"]))
     network = RecurrentLM(ModelConfig(hidden_size=8, **options), tokenizer.vocab_size)
     facts = {"trained_on": {"dataset": "x", "characters": 17, "documents": 3}}
     return LanguageModel(network, tokenizer, facts)

@@ -10,7 +10,7 @@ import lm
 from lm.config import ModelConfig
 from lm.language_model import LanguageModel, _Text
 from lm.network import RecurrentLM
-from lm.tokenizer import train_tokenizer
+from lm.vocabulary import train_tokenizer
 
 
 @pytest.fixture(scope="module", params=["char", "bpe"])
@@ -75,7 +75,7 @@ def test_alternatives_come_with_each_piece(model):
 
 
 def test_unknown_characters():
-    tokenizer = train_tokenizer("char", iter(["abc"]), 0)
+    tokenizer = train_tokenizer("char", iter(["abc"]))
     model = LanguageModel(RecurrentLM(ModelConfig(hidden_size=4), tokenizer.vocab_size), tokenizer)
     with pytest.raises(lm.UserError, match="does not know '日'"):
         written(model, "a日", unknown="error")
@@ -122,7 +122,7 @@ def test_a_stop_string_ends_the_text_before_it_and_nothing_of_it_is_ever_shown(t
 
 
 def test_a_model_of_one_document_starts_at_a_line_and_never_ends():
-    tokenizer = train_tokenizer("char", iter(["ab\n"]), 0)
+    tokenizer = train_tokenizer("char", iter(["ab\n"]))
     torch.manual_seed(0)
     network = RecurrentLM(ModelConfig(hidden_size=4, layers=1), tokenizer.vocab_size)
     one = LanguageModel(network, tokenizer, {"trained_on": {"documents": 1}})

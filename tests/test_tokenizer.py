@@ -6,7 +6,8 @@ import tokenizers
 from hypothesis import given, settings, strategies as st
 
 from lm.errors import ModelError, UserError
-from lm.tokenizer import Tokenizer, train_tokenizer
+from lm.tokenizer import Tokenizer
+from lm.vocabulary import train_tokenizer
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
@@ -21,7 +22,7 @@ def bpe():
 @given(text=TEXTS)
 @settings(deadline=None)
 def test_char_gives_back_text_of_known_characters(text):
-    tokenizer = train_tokenizer("char", iter([text]), 0)
+    tokenizer = train_tokenizer("char", iter([text]))
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
     assert len(ids) == len(text)
@@ -57,14 +58,14 @@ def test_the_pieces_of_a_stream_are_the_text_and_never_half_a_character(kind):
 
 
 def test_written_out_special_tokens_are_text():
-    tokenizer = train_tokenizer("char", iter(["<eos>ab"]), 0)
+    tokenizer = train_tokenizer("char", iter(["<eos>ab"]))
     assert tokenizer.eos not in tokenizer.encode("<eos>")
     tokenizer = train_tokenizer("bpe", iter(["<eos>ab"]), 300)
     assert tokenizer.eos not in tokenizer.encode("<eos>")
 
 
 def test_unknown_characters_become_unk_and_are_named():
-    tokenizer = train_tokenizer("char", iter(["abc"]), 0)
+    tokenizer = train_tokenizer("char", iter(["abc"]))
     assert tokenizer.encode("azb").tolist()[1] == tokenizer.unk
     assert tokenizer.unknown_in("a日z日") == ["日", "z"]
 

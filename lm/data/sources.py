@@ -1,33 +1,39 @@
-"""Where text comes from: `find_source` turns `--dataset` into splits of documents.
-
-Every text is read by the `datasets` library: own files by its text, JSON, CSV and Parquet loaders,
-anything else as a Hub id. It is imported only when text is read, because a run whose token stream
-is already on disk can start without it.
-"""
+"""Where text comes from: `find_source` turns one `--dataset` into splits of documents."""
 
 from __future__ import annotations
 
-import codecs
+import contextlib
+import dataclasses
 import glob
 import hashlib
 import os
 import re
+import shutil
 import sys
 import sysconfig
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lm.config import DataConfig
+from lm.data import reading
+from lm.data.cache import cache_folder, making_room_for
 from lm.errors import DataError, one_line
+from lm.files import write_text
 
-_LOADERS = {
+_TABLES = {
     ".json": "json",
     ".jsonl": "json",
     ".csv": "csv",
     ".tsv": "csv",
     ".parquet": "parquet",
 }
+if TYPE_CHECKING:
+    import datasets
+
+T = TypeVar("T")
 _SPLIT_NAMES = {
     "train": "train",
     "valid": "validation",
@@ -36,7 +42,6 @@ _SPLIT_NAMES = {
     "dev": "validation",
     "test": "test",
 }
-_ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -45,46 +50,101 @@ class Source:
 
     name: str  # short, for people and for the name of the run's folder
     identity: str  # another one if the text is another one
-    splits: tuple[str, ...]
-    files: dict[str, list[str]] | None  # by split; None: it comes from the Hub
-    loader: str  # a loader of `datasets`, or the Hub id
+    kind: str  # 'text', or the loader of `datasets` that reads the files
+    files: dict[str, list[str]]  # by split: paths, files in archives, addresses on the Hub
+    options: dict[str, Any]  # of that loader
     config: DataConfig
+    kept: Path | None = None  # a copy of standard input
 
-    def documents(self, split: str) -> Iterator[str]:
-        """Yield the documents of a split, empty ones left out. Raises DataError."""
-        if split not in self.splits:
-            raise DataError(f"{self.name} has no split '{split}'; it has {', '.join(self.splits)}.")
+    def check(self, split: str) -> None:
+        """Raise DataError if there is no such split."""
+        if split not in self.files:
+            raise DataError(f"{self.name} has no split '{split}'; it has {', '.join(self.files)}.")
+
+    def fetched(self, split: str, watch: Callable[[str, float | None], None]) -> Source:
+        """The same with the files of a split on this disk. Raises DataError."""
+        self.check(split)
+        files = self.files[split]
+        if any(map(is_remote, files)):
+            from lm.data.hub import fetch
+
+            files = [fetch(file, watch) for file in files]
+        archives = [file for file in files if file.endswith(".zip")]
+        files = [m for f in files for m in (reading.members(f) if f in archives else [f])]
+        return dataclasses.replace(self, files=self.files | {split: files})
+
+    def size(self, split: str) -> int | None:
+        """Bytes of the text, where the files are nothing but that."""
+        if self.kind != "text" or any(reading.compression_of(f) or "::" in f for f in self.files[split]):
+            return None
+        return sum(os.path.getsize(file) for file in self.files[split] if os.path.exists(file))
+
+    def read(self, split: str) -> Iterator[bytes]:
+        """The documents of a split as UTF-8 with SEPARATOR between them. Raises DataError."""
+        if self.kind == "text":
+            yield from reading.read_text_files(self.files[split], self.config.encoding_errors)
+            return
         try:
-            yield from _documents(self, split)
+            yield from reading.read_table(self.rows(split), self.name, self.config.text_column)
         except DataError:
             raise
-        except UnicodeDecodeError as error:
-            raise _invalid_utf8(self, split) or DataError(one_line(error)) from error
         except Exception as error:  # the loaders raise whatever their format's library raises
-            cause = error.__cause__ or error
-            raise DataError(f"{self.name} could not be read as {self.loader}: {one_line(cause)}") from error
+            raise self._trouble(split, error) from error
+
+    def rows(self, split: str) -> datasets.IterableDataset:
+        """A split as a dataset of the `datasets` library, which reads the files where they are,
+        without a second copy of the text on disk."""
+        import datasets
+
+        datasets.disable_progress_bars()
+        datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+        files = {split: self.files[split]}
+        return datasets.load_dataset(self.kind, data_files=files, split=split, streaming=True, **self.options)
+
+    def forget(self) -> None:
+        """Delete the copy of standard input, which nobody can name again."""
+        if self.kept:
+            self.kept.unlink(missing_ok=True)
+
+    def _trouble(self, split: str, error: Exception) -> DataError:
+        """What a loader's error means."""
+        gone = [file for file in self.files[split] if "::" not in file and not os.path.exists(file)]
+        if gone and not any(map(is_remote, gone)):
+            return DataError(f"{gone[0]} vanished before it was read.")
+        if self.kind == "json" and (place := reading.bad_json_line(self.files[split])):
+            return DataError(f"{place}.")
+        cause = one_line(error.__cause__ or error)
+        return DataError(f"{self.name} could not be read as {self.kind}: {cause}")
 
 
-def find_source(config: DataConfig) -> Source:
-    """Find the text that `config.dataset` names. Raises DataError if there is none."""
-    if config.dataset == "python":
-        return _own_files("python", {"train": python_library()}, config)
-    if config.dataset == "-":
-        return _own_files("stdin", {"train": [_spool_standard_input()]}, config)
-    path = Path(config.dataset).expanduser()
+def find_source(dataset: str, config: DataConfig) -> Source:
+    """Find the text that `dataset` names, one of `config.dataset`. Raises DataError if there is none."""
+    if dataset == "python":
+        return own_files("python", {"train": python_library()}, config)
+    if dataset == "-":
+        copy = _keep_standard_input()
+        return dataclasses.replace(own_files("stdin", {"train": [str(copy)]}, config), kept=copy)
+    path = Path(dataset).expanduser()
+    if path.suffix.lower() == ".zip" and path.is_file():
+        return own_files(path.stem, _by_split("", reading.members(str(path))), config)
     if path.is_file():
-        return _own_files(path.stem, {"train": [str(path)]}, config)
+        name = Path(reading.without_compression(path.name)).stem
+        return own_files(name, {"train": [str(path)]}, config)
     if path.is_dir():
-        return _own_files(path.resolve().name, _files_by_split(path), config)
-    if glob.has_magic(config.dataset):
-        files = sorted(p for p in glob.glob(str(path), recursive=True) if os.path.isfile(p))
+        files = _by_split(f"{path}{os.sep}", _files_below(path))
         if not files:
-            raise DataError(f"no file matches '{config.dataset}'.")
-        name = re.sub(r"\W+", "-", Path(config.dataset).name).strip("-") or "files"
-        return _own_files(name, {"train": files}, config)
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.dataset) or path.suffix in _LOADERS | {".txt": 0}:
-        raise DataError(f"there is no file or folder '{config.dataset}'.")
-    return _from_hub(config)
+            raise DataError(f"the folder {path} holds no files.")
+        return own_files(path.resolve().name, files, config)
+    if glob.has_magic(dataset):
+        found = sorted(p for p in glob.glob(str(path), recursive=True) if os.path.isfile(p))
+        if not found:
+            raise DataError(f"no file matches '{dataset}'.")
+        name = re.sub(r"\W+", "-", Path(dataset).name).strip("-") or "files"
+        return own_files(name, {"train": found}, config)
+    looks_like_a_file = Path(reading.without_compression(dataset)).suffix in {*_TABLES, ".txt", ".zip"}
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", dataset) or looks_like_a_file:
+        raise DataError(f"there is no file or folder '{dataset}'.")
+    return _from_hub(dataset, config)
 
 
 def python_library() -> list[str]:
@@ -95,178 +155,122 @@ def python_library() -> list[str]:
     return sorted(map(str, files))
 
 
-def _own_files(name: str, files: dict[str, list[str]], config: DataConfig) -> Source:
-    loaders = {_LOADERS.get(Path(f).suffix.lower(), "text") for group in files.values() for f in group}
-    if len(loaders) > 1:
+def own_files(name: str, files: dict[str, list[str]], config: DataConfig) -> Source:
+    """A source of files on this disk, all of one kind. Raises DataError."""
+    kinds = {_kind_of(file) for group in files.values() for file in group}
+    if len(kinds) > 1:
         raise DataError(
-            f"{config.dataset} holds files of several kinds ({', '.join(sorted(loaders))});"
+            f"{name} holds files of several kinds ({', '.join(sorted(kinds))});"
             " choose one with a glob such as 'folder/*.txt'."
         )
+    if not kinds:
+        raise DataError(f"{name} holds no files.")
+    options: dict[str, Any] = {}
+    kind = kinds.pop()
+    if kind in ("csv", "json"):
+        options["encoding_errors"] = config.encoding_errors
+    if kind == "csv" and any(".tsv" in file.lower() for group in files.values() for file in group):
+        options["sep"] = "\t"
+    return Source(name, _digest(files), kind, files, options, config)
+
+
+def _from_hub(dataset: str, config: DataConfig) -> Source:
+    from lm.data import hub
+
+    found = hub.find(dataset, config)
+    identity = f"{dataset}\0{found.name}\0{found.revision}"
+    name = dataset.split("/")[-1]
+    return Source(name, identity, found.kind, found.splits, found.options, config)
+
+
+def is_remote(file: str) -> bool:
+    """Whether `file` is the address of a file on the Hub."""
+    return file.startswith("hf://")
+
+
+def _kind_of(file: str) -> str:
+    name = reading.without_compression(reading.name_of(file)).lower()
+    return _TABLES.get(os.path.splitext(name)[1], "text")
+
+
+def _digest(files: dict[str, list[str]]) -> str:
+    """A hash of the contents of all files, and of the splits they are in.
+
+    It is remembered by names, sizes and times, so that a large text need not be read again to see
+    that it is the same. Files that were changed within the last two seconds are not trusted to
+    show the next change in their time.
+    """
+    listing, newest = hashlib.sha256(), 0
+    for split, group in files.items():
+        for file in group:
+            path = file.rpartition("::")[2]
+            stat = _checked(path, os.stat)
+            newest = max(newest, stat.st_mtime_ns, stat.st_ctime_ns)
+            facts = (split, os.path.abspath(path), file, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+            listing.update(repr(facts).encode())
+    remembered = cache_folder() / "known" / listing.hexdigest()[:32]
+    settled = time.time_ns() - newest > 2_000_000_000
+    with contextlib.suppress(OSError):
+        if settled:
+            return remembered.read_text(encoding="ascii")
+    identity = _content_hash(files)
+    with contextlib.suppress(OSError):
+        if settled:
+            remembered.parent.mkdir(parents=True, exist_ok=True)
+            write_text(remembered, identity)
+    return identity
+
+
+def _content_hash(files: dict[str, list[str]]) -> str:
     identity = hashlib.sha256()
+    contents: dict[str, str] = {}
     for split, group in sorted(files.items()):
         for file in group:
-            identity.update(f"{split}\0{_digest(file)}\0".encode())
-    return Source(name, identity.hexdigest(), tuple(files), files, loaders.pop(), config)
+            inside, _, path = file.rpartition("::")
+            if path not in contents:
+                contents[path] = _checked(path, _file_hash)
+            identity.update(f"{split}\0{inside}\0{contents[path]}\0".encode())
+    return identity.hexdigest()
 
 
-def _digest(file: str) -> str:
+def _file_hash(path: str) -> str:
+    with open(path, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _checked(path: str, look: Callable[[str], T]) -> T:
     try:
-        with open(file, "rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
+        return look(path)
     except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}.") from error
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _files_by_split(folder: Path) -> dict[str, list[str]]:
-    """Files of a folder and below it; names such as valid.txt or test-0.parquet make splits."""
-    files: dict[str, list[str]] = {}
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        if path.is_file() and not any(part.startswith(".") for part in inside.parts):
-            words = re.split(r"[^a-z]+", str(inside.with_suffix("")).lower())
-            split = next((_SPLIT_NAMES[word] for word in words if word in _SPLIT_NAMES), "train")
-            files.setdefault(split, []).append(str(path))
-    if not files:
-        raise DataError(f"the folder {folder} holds no files.")
-    return files
+def _files_below(folder: Path) -> list[str]:
+    """All files in a folder and the folders in it, hidden ones left out, sorted."""
+    found = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (os.path.join(place, name) for name in names if not name.startswith("."))
+        found += filter(os.path.isfile, paths)
+    return sorted(found)
 
 
-def _spool_standard_input() -> str:
-    """Copy standard input to a file, since it can be read only once, and text is read twice."""
-    from lm.data.stream import cache_folder
+def _by_split(root: str, files: list[str]) -> dict[str, list[str]]:
+    """Names such as valid.txt or test-0.parquet make splits; what comes before `root` is no name."""
+    splits: dict[str, list[str]] = {}
+    for file in files:
+        inside = reading.without_compression(reading.name_of(file).removeprefix(root))
+        words = re.split(r"[^a-z]+", os.path.splitext(inside)[0].lower())
+        split = next((_SPLIT_NAMES[word] for word in words if word in _SPLIT_NAMES), "train")
+        splits.setdefault(split, []).append(file)
+    return splits
 
+
+def _keep_standard_input() -> Path:
+    """Copy standard input to a file: which text it is must be known before it is read."""
     if sys.stdin.isatty():
         print("Reading text from standard input; end it with Ctrl-D.", file=sys.stderr)
-    folder = cache_folder() / "stdin"
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{os.getpid()}.partial"
-    digest = hashlib.sha256()
-    try:
-        with open(partial, "wb") as copy:
-            while block := sys.stdin.buffer.read(1 << 20):
-                digest.update(block)
-                copy.write(block)
-        return str(partial.rename(folder / f"{digest.hexdigest()[:16]}.txt"))
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _from_hub(config: DataConfig) -> Source:
-    revision = _hub_revision(config.dataset)
-    import datasets
-
-    try:
-        builder = datasets.load_dataset_builder(config.dataset, config.dataset_config, revision=revision)
-        splits = tuple(builder.info.splits or ()) or tuple(
-            datasets.get_dataset_split_names(config.dataset, config.dataset_config, revision=revision)
-        )
-    except Exception as error:
-        raise DataError(
-            f"the dataset '{config.dataset}' cannot be loaded from the Hub: {one_line(error)}"
-        ) from error
-    return Source(
-        name=config.dataset.split("/")[-1],
-        identity=f"{config.dataset}\0{builder.config.name}\0{builder.hash}",
-        splits=splits,
-        files=None,
-        loader=config.dataset,
-        config=config,
-    )
-
-
-def _hub_revision(dataset: str) -> str | None:
-    """The dataset's commit, asked for once and without retries, so that a wrong name or a missing
-    network is told at once. None: use what an earlier download left on this disk."""
-    import huggingface_hub
-    from huggingface_hub import constants, errors
-
-    if constants.HF_HUB_OFFLINE:
-        return None
-    try:
-        return huggingface_hub.HfApi().dataset_info(dataset, timeout=10).sha
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise DataError(
-            f"there is no file, folder or Hub dataset '{dataset}' (a private one needs `hf auth login`)."
-        ) from error
-    except Exception as error:
-        constants.HF_HUB_OFFLINE = True
-        import datasets
-
-        datasets.config.HF_HUB_OFFLINE = True
-        try:
-            datasets.load_dataset_builder(dataset)
-        except Exception:
-            raise DataError(
-                f"there is no file or folder '{dataset}', and the Hub cannot be reached to look for a"
-                f" dataset of that name: {one_line(error, 80)}"
-            ) from error
-        return None
-
-
-def _documents(source: Source, split: str) -> Iterator[str]:
-    import datasets
-
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    config = source.config
-    if source.files is None:
-        rows = datasets.load_dataset(source.loader, config.dataset_config, split=split)
-    else:
-        options = {"data_files": {split: source.files[split]}, "split": split, "streaming": True}
-        if source.loader == "text":
-            options["sample_by"] = "document"
-        if source.loader != "parquet":
-            options["encoding_errors"] = config.encoding_errors
-        if source.loader == "csv" and source.files[split][0].endswith(".tsv"):
-            options["sep"] = "\t"
-        # Streaming reads the files where they are, without a second copy of the text on disk.
-        rows = datasets.load_dataset(source.loader, **options)
-    column = None
-    for batch in rows.iter(batch_size=_ROWS_AT_ONCE):
-        column = column or _text_column(batch, config.text_column, source.name)
-        for text in batch[column]:
-            if text is None or text == "":
-                continue
-            if not isinstance(text, str):
-                raise DataError(
-                    f"the column '{column}' of {source.name} holds {type(text).__name__}, not text;"
-                    f" choose another with --text-column: {', '.join(batch)}."
-                )
-            yield text
-
-
-def _text_column(batch: dict[str, list], wanted: str | None, name: str) -> str:
-    columns = ", ".join(batch)
-    if wanted is not None:
-        if wanted not in batch:
-            raise DataError(f"{name} has no column '{wanted}'; it has {columns}.")
-        return wanted
-    if "text" in batch:
-        return "text"
-    texts = [c for c, values in batch.items() if any(isinstance(v, str) for v in values)]
-    if len(texts) != 1:
-        raise DataError(f"which column of {name} is the text? Name one with --text-column: {columns}.")
-    return texts[0]
-
-
-def _invalid_utf8(source: Source, split: str) -> DataError | None:
-    """The place of the first byte that is not UTF-8, which the loaders do not tell."""
-    for file in (source.files or {}).get(split, ()):
-        decoder, position = codecs.getincrementaldecoder("utf-8")(), 0
-        with open(file, "rb") as opened:
-            while True:
-                block = opened.read(1 << 20)
-                kept = len(decoder.getstate()[0])
-                try:
-                    decoder.decode(block, final=not block)
-                except UnicodeDecodeError as error:
-                    place = position - kept + error.start
-                    value = error.object[error.start]
-                    return DataError(
-                        f"{file} is not UTF-8: byte 0x{value:02x} at position {place:,};"
-                        " --encoding-errors replace reads it all the same."
-                    )
-                if not block:
-                    break
-                position += len(block)
-    return None
+    copy = cache_folder() / f"stdin.{os.getpid()}.partial"
+    with making_room_for(copy), open(copy, "wb") as opened:
+        shutil.copyfileobj(sys.stdin.buffer, opened, 1 << 20)
+    return copy

@@ -1,13 +1,16 @@
-"""The token stream: each split as one flat, memory-mapped array of token ids.
+"""The token stream: each split of a text as one flat array of token ids, mapped from disk.
 
-Made once and kept in a cache folder, so that the next run on the same text starts at once:
+It is made once and kept in the cache folder, so that the next run on the same text starts at once:
 
     <cache>/<key>/tokenizer.json
                   train.tokens        uint16 or uint32, the documents one after the other,
                   validation.tokens   one <eos> between each two
-                  info.json           for each split: tokens, characters, bytes, documents, unknown
+                  test.tokens         only if it was asked for
+                  info.json           for each split: tokens, characters, bytes, documents, unknown;
+                                      and what `lm/data/report.py` tells of the text
 
-The key is a hash of the text itself and of all settings that shape the stream.
+The key is a hash of the text itself and of all settings that shape the stream. While it is made,
+the text lies beside it as one file for each split (`lm/data/text.py`), which is deleted then.
 """
 
 from __future__ import annotations
@@ -15,24 +18,31 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
+from lm import vocabulary
 from lm.config import DataConfig
+from lm.data import report
+from lm.data.cache import cache_folder, make_once, mark_used
 from lm.data.sources import Source, find_source
+from lm.data.text import Text, count_characters, in_order, write_text
 from lm.errors import DataError, UserError
-from lm.files import write_text
-from lm.tokenizer import Tokenizer, train_tokenizer
+from lm.files import write_text as write_file
+from lm.tokenizer import SEPARATOR, Tokenizer, cut
 
-FORMAT = 1
-_CHARACTERS_AT_ONCE = 1 << 20
+FORMAT = 2
+SPLITS = ("train", "validation", "test")
+_LEARNED_FROM = 100 << 20  # bytes of text that are enough to learn pieces of words
+_PIECE = 1 << 14  # bytes that a trainer of `tokenizers` gets at a time
+
+# Is told what takes time, and which share of it is done if that is known.
+Watch = Callable[[str, float | None], None]
 
 
 @dataclass(frozen=True)
@@ -63,35 +73,24 @@ class Corpus:
     tokenizer: Tokenizer
     train: Split
     validation: Split
+    test: Split | None
+    parts: dict[str, int]  # how many of the training tokens come from each dataset, in their order
+    facts: dict[str, Any]  # for the report
 
 
-def cache_folder() -> Path:
-    """$LM_CACHE, or a folder of ours in the user's cache directory."""
-    if "LM_CACHE" in os.environ:
-        return Path(os.environ["LM_CACHE"])
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
-    elif sys.platform == "darwin":
-        base = "~/Library/Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(base).expanduser() / "lm"
-
-
-def open_corpus(config: DataConfig, report: Callable[[str], None] = lambda line: None) -> Corpus:
+def open_corpus(config: DataConfig, watch: Watch = lambda what, share: None) -> Corpus:
     """Find the text and map its token stream, making it first if this is the first time.
 
-    `report` is told, in one line each, what takes time. Raises UserError for text that cannot be
-    read or is too small to learn from.
+    Raises UserError for text that cannot be read or is too small to learn from.
     """
-    source = find_source(config)
-    key = _key(source, config)
-    folder = cache_folder() / key
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):  # two processes make it once
-            if not folder.is_dir():
-                _make(source, config, folder, report)
+    sources = [find_source(dataset, config) for dataset in config.dataset]
+    ready, shape = None, config.tokenizer
+    if config.tokenizer not in vocabulary.KINDS:
+        ready, shape = vocabulary.ready_tokenizer(config.tokenizer)
+    key = _key(sources, config, shape)
+    make_once(key, lambda folder: _make(sources, config, ready, folder, watch))
+    for source in sources:
+        source.forget()
     return cached_corpus(key)
 
 
@@ -100,129 +99,176 @@ def cached_corpus(key: str) -> Corpus | None:
     folder = cache_folder() / key
     if not folder.is_dir():
         return None
+    mark_used(folder)
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
-    info = json.loads((folder / "info.json").read_text())
-    train, validation = (
-        Split(np.memmap(folder / f"{name}.tokens", _dtype(tokenizer), mode="r"), Counts(**info[name]))
-        for name in ("train", "validation")
+    info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
+    splits = {
+        name: Split(np.memmap(folder / f"{name}.tokens", tokenizer.dtype, mode="r"), Counts(**info[name]))
+        for name in SPLITS
+        if name in info
+    }
+    return Corpus(
+        name=key.rpartition("-")[0],
+        key=key,
+        tokenizer=tokenizer,
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits.get("test"),
+        parts=info.get("parts", {}),
+        facts=info.get("facts", {}),
     )
-    return Corpus(key.rpartition("-")[0], key, tokenizer, train, validation)
 
 
-def _key(source: Source, config: DataConfig) -> str:
-    shaping = asdict(config)
-    shaping.pop("dataset")  # the same text under another path is the same stream
-    if config.tokenizer == "char":
-        shaping.pop("vocab_size")
-    text = json.dumps([FORMAT, source.identity, shaping], sort_keys=True)
-    return f"{source.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+def _key(sources: list[Source], config: DataConfig, tokenizer: str) -> str:
+    shaping = asdict(config) | {"tokenizer": tokenizer}
+    # The same text under another path is the same stream; the others change nothing on disk.
+    for name in ("dataset", "mix", "streaming", "shuffle_buffer", "data_report"):
+        shaping.pop(name)
+    text = json.dumps([FORMAT, [source.identity for source in sources], shaping], sort_keys=True)
+    name = "+".join(source.name for source in sources)[:80]
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def _make(source: Source, config: DataConfig, folder: Path, report: Callable[[str], None]) -> None:
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        report(f"Reading {source.name} …")
-        train, validation = _splits(source, config)
-        tokenizer = train_tokenizer(config.tokenizer, train(), config.vocab_size)
-        _check_vocabulary(tokenizer, source, config)
-        tokenizer.save(partial / "tokenizer.json")
-        info = {}
-        for name, documents in (("train", train), ("validation", validation)):
-            report(f"Turning the {name} text into tokens …")
-            counts = _write_tokens(partial / f"{name}.tokens", documents(), tokenizer)
-            if counts.tokens < 2:
-                raise DataError(
-                    f"the {name} text of {source.name} has only {counts.tokens} token(s); at least 2"
-                    " are needed to predict one from the other: give more text."
-                )
-            info[name] = asdict(counts)
-        write_text(partial / "info.json", json.dumps(info, indent=2))
-        os.rename(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+def _make(
+    sources: list[Source], config: DataConfig, ready: Tokenizer | None, folder: Path, watch: Watch
+) -> None:
+    each = [_read(source, config, folder / f"{i}", watch) for i, source in enumerate(sources)]
+    texts = {name: [splits[name] for splits in each if name in splits] for name in SPLITS}
+    facts = report.survey(_blocks(texts["train"], "Counting", watch))
+    tokenizer = ready or _learn(config, texts["train"], facts.characters, watch)
+    tokenizer.save(folder / "tokenizer.json")
+    sample = next(texts["train"][0].blocks()).replace(SEPARATOR, b"").decode()
+    exact = not ready or tokenizer.decode(tokenizer.encode(sample)) == sample
+    info: dict[str, Any] = {}
+    parts: dict[str, int] = {}
+    for name in filter(texts.get, SPLITS):
+        path = folder / f"{name}.tokens"
+        counts, ends = _write_tokens(path, texts[name], tokenizer, watch)
+        if counts.tokens < 2:
+            raise DataError(
+                f"the {name} text of {' and '.join(s.name for s in sources)} has only {counts.tokens}"
+                " token(s); at least 2 are needed to predict one from the other: give more text."
+            )
+        info[name] = asdict(counts)
+        if name == "train":
+            parts = {f"{i} {s.name}": n for i, (s, n) in enumerate(zip(sources, ends, strict=True), 1)}
+    for text in (text for group in texts.values() for text in group):
+        text.path.unlink(missing_ok=True)
+    info["parts"] = parts
+    train, validation = (
+        np.memmap(folder / f"{n}.tokens", tokenizer.dtype, mode="r") for n in ("train", "validation")
+    )
+    info["facts"] = facts.saved() | {"repeated": report.repeated(train, validation), "exact": exact}
+    write_file(folder / "info.json", json.dumps(info, indent=2, ensure_ascii=False))
 
 
-def _splits(source: Source, config: DataConfig) -> tuple[Callable[[], Iterator[str]], ...]:
-    """Functions that yield the documents of the training and the validation text."""
+def _read(source: Source, config: DataConfig, stem: Path, watch: Watch) -> dict[str, Text]:
+    """Copy the splits of a source into files of their own, and cut off those that are fractions."""
 
-    def documents(split: str) -> Callable[[], Iterator[str]]:
-        return lambda: _characters(source.documents(split), 0, config.max_chars or sys.maxsize)
+    def copy(split: str) -> Text:
+        here = source.fetched(split, watch)
+        pieces = _watched(here.read(split), f"Reading {source.name}", here.size(split), watch)
+        text = write_text(Path(f"{stem}-{split}.text"), pieces, config.max_chars)
+        if not len(text):
+            raise DataError(f"the split '{split}' of {source.name} is empty: there is nothing to learn from.")
+        return text
 
-    train, wanted = documents(config.train_split), config.validation_split
-    fraction = _as_fraction(wanted)
-    if fraction is None and (wanted or "validation" in source.splits):
-        return train, documents(wanted or "validation")
-    total = sum(len(document) for document in train())
-    if total < 2:
-        what = "is empty" if total == 0 else "has only one character"
-        raise DataError(f"{source.name} {what}: there is nothing to learn from it.")
-    cut = math.floor(total * (0.9 if fraction is None else 1 - fraction))
-    return (lambda: _characters(train(), 0, cut)), (lambda: _characters(train(), cut, total))
+    wanted = {"validation": config.validation_split, "test": config.test_split}
+    if wanted["validation"] is None:
+        wanted["validation"] = "validation" if "validation" in source.files else "0.1"
+    fractions = {name: _fraction(name, split) for name, split in wanted.items()}
+    named = {name: split for name, split in wanted.items() if split and fractions[name] is None}
+    for split in (config.train_split, *named.values()):
+        source.check(split)
+    texts = {"train": copy(config.train_split)}
+    if any(fractions.values()):
+        total = sum(map(count_characters, texts["train"].blocks()))
+        if total < 2:
+            raise DataError(f"{source.name} has only one character: there is nothing to learn from it.")
+        kept = 1.0
+        for name in ("test", "validation"):  # the test text lies behind the validation text
+            if fractions[name]:
+                kept -= fractions[name]
+                if kept <= 0:
+                    raise UserError("--validation-split and --test-split leave nothing to train on.")
+                texts["train"], texts[name] = texts["train"].cut(math.floor(total * kept))
+    return texts | {name: copy(split) for name, split in named.items()}
 
 
-def _as_fraction(text: str | None) -> float | None:
+def _fraction(name: str, text: str | None) -> float | None:
     try:
         fraction = float(text)
     except (TypeError, ValueError):
         return None
     if not 0 < fraction < 1:
-        raise UserError(f"--validation-split must be a split's name or lie between 0 and 1, not {text}.")
+        raise UserError(f"--{name}-split must be a split's name or lie between 0 and 1, not {text}.")
     return fraction
 
 
-def _characters(documents: Iterator[str], start: int, stop: int) -> Iterator[str]:
-    """The part of the text from character `start` to `stop`, counted through all documents."""
-    position = 0
-    for document in documents:
-        piece = document[max(start - position, 0) : max(stop - position, 0)]
-        position += len(document)
-        if piece:
-            yield piece
-        if position >= stop:
-            return
+def _learn(config: DataConfig, texts: list[Text], characters: dict[str, int], watch: Watch) -> Tokenizer:
+    kind, size, rare = config.tokenizer, config.vocab_size, config.min_frequency
+    if kind == "char":  # whose counting is done already
+        if len(characters) < 2:
+            only = next(iter(characters))
+            raise DataError(f"the training text holds only one distinct character, {only!r}: give more.")
+        return vocabulary.char_tokenizer(characters, size, rare)
+    # Of a long text, evenly spread samples are enough to learn pieces of words.
+    every = 1 if kind == "word" else 1 + sum(map(len, texts)) // _LEARNED_FROM
+    blocks = _blocks(texts, f"Learning the {kind} vocabulary", watch)
+    sample = (block for number, block in enumerate(blocks) if number % every == 0)
+    pieces = (p.decode() for block in sample for d in block.split(SEPARATOR) for p in cut(d, _PIECE))
+    return vocabulary.train_tokenizer(kind, pieces, size, rare)
 
 
-def _write_tokens(path: Path, documents: Iterator[str], tokenizer: Tokenizer) -> Counts:
-    dtype = _dtype(tokenizer)
-    separator = np.array([tokenizer.eos], dtype)
-    tokens = characters = size = count = unknown = 0
+def _write_tokens(
+    path: Path, texts: list[Text], tokenizer: Tokenizer, watch: Watch
+) -> tuple[Counts, list[int]]:
+    """Write the tokens of all texts, and count them; also after how many each text ends."""
+    counts = dict.fromkeys(Counts.__dataclass_fields__, 0)
+    separator = np.array([tokenizer.eos], tokenizer.dtype)
+    ends, last = [], None
     with open(path, "wb") as file:
-        for batch in _batches(documents):
-            for ids in tokenizer.encode_batch(batch):
-                if count:
-                    separator.tofile(file)
-                    tokens += 1
-                ids.astype(dtype).tofile(file)
-                tokens += len(ids)
-                count += 1
+
+        def write(ids: np.ndarray) -> None:
+            ids.tofile(file)
+            counts["tokens"] += len(ids)
+
+        def encode(block: bytes) -> tuple[np.ndarray, int, int, int]:
+            documents = block.count(SEPARATOR)
+            ids = tokenizer.encode_bytes(block)
+            return ids, count_characters(block), len(block) - documents, documents
+
+        for text in texts:
+            if last is not None and last != tokenizer.eos:
+                write(separator)
+            counts["documents"] += 1
+            blocks = _blocks([text], f"Making the {path.stem} tokens", watch)
+            for ids, characters, size, documents in in_order(encode, blocks):
+                write(ids)
+                counts["characters"] += characters
+                counts["bytes"] += size
+                counts["documents"] += documents
                 if tokenizer.unk is not None:
-                    unknown += int(np.count_nonzero(ids == tokenizer.unk))
-            characters += sum(map(len, batch))
-            size += sum(len(document.encode()) for document in batch)
-    return Counts(tokens, characters, size, count, unknown)
+                    counts["unknown"] += int(np.count_nonzero(ids == tokenizer.unk))
+                last = ids[-1] if len(ids) else last
+            ends.append(counts["tokens"])
+    return Counts(**counts), [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
 
 
-def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
-    """Group documents until a group holds about a million characters."""
-    batch, characters = [], 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document)
-        if characters >= _CHARACTERS_AT_ONCE:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
+def _blocks(texts: list[Text], what: str, watch: Watch) -> Iterator[bytes]:
+    """The blocks of all texts, with a separator between two texts."""
+    blocks = (b for i, text in enumerate(texts) for b in chain([SEPARATOR] * (i > 0), text.blocks()))
+    return _watched(blocks, what, sum(map(len, texts)), watch)
 
 
-def _check_vocabulary(tokenizer: Tokenizer, source: Source, config: DataConfig) -> None:
-    types = [t for t in tokenizer.backend.get_vocab() if t not in ("<eos>", "<unk>")]
-    if config.tokenizer == "char" and len(types) < 2:
-        what = f"only one distinct character, {types[0]!r}" if types else "nothing"
-        raise DataError(f"the training text of {source.name} holds {what}: give more text.")
-
-
-def _dtype(tokenizer: Tokenizer) -> type:
-    return np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+def _watched(pieces: Iterator[bytes], what: str, total: int | None, watch: Watch) -> Iterator[bytes]:
+    """The pieces, while `watch` is told how far they are."""
+    done = 0
+    watch(what, 0.0 if total else None)
+    for piece in pieces:
+        yield piece
+        done += len(piece)
+        watch(
+            f"{what}, {done / 1e6:,.0f} MB" if done >= 1e6 else what,
+            min(done / total, 1.0) if total else None,
+        )

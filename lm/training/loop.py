@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import shlex
@@ -11,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -21,21 +19,17 @@ from lm.config import RunConfig
 from lm.data.batches import Windows
 from lm.data.stream import Corpus, cached_corpus, open_corpus
 from lm.errors import UserError
-from lm.evaluation import Validation, validate
-from lm.files import write_text
-from lm.hub import load_weights, read_tensors, save_model
-from lm.language_model import LanguageModel
+from lm.evaluation import Validation
 from lm.network import RecurrentLM, autocast, choose_device, choose_precision, widest_float
-from lm.training.checkpoint import Progress, load_checkpoint, read_progress, save_checkpoint
+from lm.training import record
+from lm.training.checkpoint import Progress, load_checkpoint, read_progress
 from lm.training.optimizer import learning_rate, make_optimizer
-from lm.training.plot import loss_curve
 from lm.training.progress import Display, Reading, duration, plural
-from lm.training.run import Run, checkpoint_of, create_run, read_metrics
+from lm.training.run import Run, checkpoint_of, create_run
 
 DEFAULT_TIME = 120.0  # seconds, if no budget is named
 _LOG_EVERY = 25  # steps
 _SAVE_EVERY = 30.0  # seconds
-_SAMPLE_LENGTH = 160  # tokens
 _EMPTIED = 0.01  # share of the windows before which a stream's state is emptied
 
 
@@ -99,11 +93,11 @@ def train(config: RunConfig, *, resume: Run | None = None, overwrite: bool = Fal
         finally:
             display.stop()
         if interruptions:
-            _save(trainer)
+            record.save(trainer)
             folder = shlex.quote(str(trainer.run.folder))
             display.say(f"\nStopped and saved. Go on with: python train.py --resume {folder}")
             return 128 + interruptions[0]
-        _finish(trainer)
+        record.finish(trainer)
     return 0
 
 
@@ -113,8 +107,19 @@ def _set_up(config: RunConfig, resume: Run | None, overwrite: bool, display: Dis
     precision = choose_precision(training.precision, device)
     # A resumed run needs the tokens, not the text: that may have moved, or was standard input.
     corpus = cached_corpus(read_progress(checkpoint_of(resume)).corpus) if resume else None
-    corpus = corpus or open_corpus(config.data, display.say)
-    windows = Windows(corpus.train.tokens, training.batch_size, training.bptt, corpus.tokenizer.eos, device)
+    try:
+        corpus = corpus or open_corpus(config.data, display.watch)
+    finally:
+        display.stop()
+    windows = Windows(
+        corpus.train.tokens,
+        training.batch_size,
+        training.bptt,
+        corpus.tokenizer.eos,
+        device,
+        parts=list(corpus.parts.values()),
+        mix=config.data.mix,
+    )
     torch.manual_seed(training.seed)
     network = RecurrentLM(config.model, corpus.tokenizer.vocab_size).to(device)
     optimizer = make_optimizer(network, training)
@@ -147,7 +152,7 @@ def _set_up(config: RunConfig, resume: Run | None, overwrite: bool, display: Dis
     if device.type == "cpu":
         compute += f" ({plural(torch.get_num_threads(), 'thread')})"
     compute += ", bf16" if precision == torch.bfloat16 else ", fp32"
-    display.facts(corpus, network, compute, _budget(trainer), run.folder)
+    display.facts(corpus, network, compute, _budget(trainer), run.folder, config.data.data_report)
     if resume:
         display.say(f"Going on from step {progress.step:,}.\n")
     return trainer
@@ -179,17 +184,17 @@ def _fit(trainer: Trainer, interruptions: list[int]) -> None:
             continue  # without ever waiting for the device
         now = _reading(trainer, steps_since, time.perf_counter() - since)
         if validation_due:
-            _validate(trainer)
+            record.validate_now(trainer)
             now = dataclasses.replace(now, validation=trainer.validation)
             trainer.display.milestone(now)
         if log_due:
-            _log(trainer, now, validation_due)
+            record.log(trainer, now, validation_due)
             trainer.loss_sum.zero_()
             progress.loss_count = 0
         if sample_due:
-            _sample(trainer)
+            record.sample(trainer)
         if save_due:
-            _save(trainer)
+            record.save(trainer)
         trainer.display.update(dataclasses.replace(now, done=trainer.done, seconds=trainer.seconds))
         since, steps_since = time.perf_counter(), 0
 
@@ -253,115 +258,6 @@ def _reading(trainer: Trainer, steps: int, seconds: float) -> Reading:
         )
     rate = steps * trainer.windows.tokens_per_step / max(seconds, 1e-9)
     return Reading(trainer.done, progress.step, trainer.seconds, loss, rate, trainer.validation)
-
-
-def _validate(trainer: Trainer) -> None:
-    """Validate on a sample of the text and keep the weights if they are the best so far."""
-    begin = time.perf_counter()
-    split, progress = trainer.corpus.validation, trainer.progress
-    limit = trainer.config.training.eval_tokens
-    trainer.validation = _validation_figures(trainer, trainer.network, limit)
-    share = trainer.validation.tokens / split.counts.tokens
-    if share < 1:
-        whole = (time.perf_counter() - begin) / share + 0.5
-        progress.reserve = min(progress.reserve or whole, whole)
-    if trainer.validation.loss < progress.best_loss:
-        progress.best_loss, progress.best_step = trainer.validation.loss, progress.step
-        _save_model(trainer, trainer.network, trainer.validation)
-
-
-def _validation_figures(trainer: Trainer, network: RecurrentLM, limit: int) -> Validation:
-    split = trainer.corpus.validation
-    return validate(
-        network,
-        split.tokens,
-        split.counts,
-        trainer.corpus.tokenizer.eos,
-        limit=limit,
-        precision=trainer.precision,
-    )
-
-
-def _save_model(trainer: Trainer, network: RecurrentLM, validation: Validation) -> None:
-    facts = {"trained_on": _trained_on(trainer), "validation": dataclasses.asdict(validation)}
-    save_model(trainer.run.folder, network, trainer.corpus.tokenizer, facts)
-
-
-def _trained_on(trainer: Trainer) -> dict[str, Any]:
-    counts = trainer.corpus.train.counts
-    return {
-        "dataset": trainer.config.data.dataset,
-        "characters": counts.characters,
-        "tokens": counts.tokens,
-        "documents": counts.documents,
-        "steps": trainer.progress.best_step,
-        "seconds": round(trainer.seconds, 1),
-    }
-
-
-def _log(trainer: Trainer, now: Reading, validated: bool) -> None:
-    """One line of metrics; with a validation also the picture."""
-    record = {
-        "step": now.step,
-        "tokens": now.step * trainer.windows.tokens_per_step,
-        "seconds": round(trainer.seconds, 3),
-        "train_loss": now.train_loss,
-        "learning_rate": trainer.optimizer.param_groups[0]["lr"],
-        "tokens_per_second": round(now.tokens_per_second, 1),
-    }
-    if validated:
-        record["validation_loss"] = now.validation.loss
-    trainer.run.log(record)
-    if validated:
-        _draw(trainer)
-
-
-def _sample(trainer: Trainer) -> None:
-    """Show what the model writes now, and keep it."""
-    facts = {"trained_on": _trained_on(trainer)}
-    model = LanguageModel(trainer.network, trainer.corpus.tokenizer, facts)
-    prompt = trainer.config.training.sample_prompt
-    if prompt is None:
-        prompt = "def " if trainer.config.data.dataset == "python" else ""
-    pieces = model.stream(prompt, max_new_tokens=_SAMPLE_LENGTH, seed=trainer.config.training.seed)
-    text = prompt + "".join(piece.text for piece in pieces)
-    trainer.run.add_sample(trainer.progress.step, text)
-    trainer.display.sample(text)
-
-
-def _save(trainer: Trainer) -> None:
-    """Everything that `--resume` needs."""
-    progress = trainer.progress
-    progress.seconds, progress.loss_sum = trainer.seconds, trainer.loss_sum.item()
-    progress.lengths = trainer.run.lengths()
-    save_checkpoint(trainer.run.checkpoint, progress, trainer.network, trainer.optimizer, trainer.state)
-    trainer.saved = time.perf_counter()
-
-
-def _finish(trainer: Trainer) -> None:
-    """Score the whole validation text once with the best weights, and tell how to go on."""
-    run, progress = trainer.run, trainer.progress
-    best = copy.deepcopy(trainer.network)
-    load_weights(best, read_tensors(run.folder / "model.safetensors"), run.folder)
-    figures = _validation_figures(trainer, best, limit=0)
-    _save_model(trainer, best, figures)
-    run.log(
-        {
-            "step": progress.best_step,
-            "tokens": progress.best_step * trainer.windows.tokens_per_step,
-            "seconds": round(trainer.seconds, 3),
-            "validation_loss": figures.loss,
-        }
-    )
-    _draw(trainer)
-    progress.finished = True
-    _save(trainer)
-    trainer.display.finish(figures, trainer.seconds, run.folder, run.plot)
-
-
-def _draw(trainer: Trainer) -> None:
-    title = f"{trainer.corpus.name}, {trainer.config.model.cell.upper()}"
-    write_text(trainer.run.plot, loss_curve(read_metrics(trainer.run), title))
 
 
 def _budget(trainer: Trainer) -> str:

@@ -14,10 +14,11 @@ from textwrap import indent
 
 from rich.console import Console
 from rich.padding import Padding
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from lm.data import report
 from lm.data.stream import Corpus
 from lm.evaluation import Validation
 from lm.network import RecurrentLM
@@ -44,32 +45,53 @@ class Display:
         self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
         self._live: Progress | None = None
         self._last_line = time.monotonic()
-        self._unit = "tokens"
+        self._watched = ""
         self._characters_per_token = 1.0
 
     def say(self, line: str) -> None:
         """One line above the live one."""
         self.console.print(Text(line))
 
-    def facts(self, corpus: Corpus, network: RecurrentLM, compute: str, budget: str, folder: Path) -> None:
+    def watch(self, what: str, share: float | None) -> None:
+        """What is being done before the training, and how much of it is."""
+        if not self.console.is_terminal:
+            if self._watched != (begun := what.partition(",")[0]):
+                self._watched = begun
+                self.say(f"{begun} …")
+            return
+        if not self._live:
+            columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeRemainingColumn())
+            self._live = Progress(*columns, console=self.console, transient=True)
+            self._task = self._live.add_task("")
+            self._live.start()
+        self._live.update(
+            self._task, description=what, total=None if share is None else 1.0, completed=share or 0
+        )
+
+    def facts(
+        self,
+        corpus: Corpus,
+        network: RecurrentLM,
+        compute: str,
+        budget: str,
+        folder: Path,
+        full: bool = False,
+    ) -> None:
         """What is about to be trained, on what."""
-        train, validation = corpus.train.counts, corpus.validation.counts
-        config, tokenizer = network.config, corpus.tokenizer
+        train, config = corpus.train.counts, network.config
         self._characters_per_token = train.characters / max(train.tokens, 1)
         readable = " (readable cells)" if config.cell_implementation == "reference" else ""
-        self._table(
-            Text=f"{corpus.name}: {plural(train.documents, 'document')}, {train.characters:,} characters"
-            f" to train on, {validation.characters:,} to validate",
-            Tokens=f"{tokenizer.kind}, {tokenizer.vocab_size:,} types, {train.tokens:,} to train on",
-            Unknown=f"{plural(validation.unknown, 'token')} of the validation text"
-            if validation.unknown
-            else "",
+        parameters = network.parameter_count()
+        self.table(
+            **report.rows(corpus, full),
             Model=f"{config.cell.upper()}, {plural(config.layers, 'layer')} of {config.hidden_size} units,"
-            f" {network.parameter_count():,} parameters{readable}",
+            f" {parameters:,} parameters{readable}",
             Compute=compute,
             Budget=budget,
             Run=str(folder),
         )
+        for warning in report.warnings(corpus, parameters, config.hidden_size, config.layers):
+            self.console.print(Text(f"warning: {warning}", style="yellow"))
         self.console.print()
 
     def start(self) -> None:
@@ -113,20 +135,22 @@ class Display:
         else:
             self.say(indent(text, " " * 6) + "\n")
 
-    def finish(self, validation: Validation, seconds: float, run: Path, plot: Path) -> None:
-        """The figures of the best weights and how to go on."""
-        self._table(
+    def finish(self, figures: dict[str, Validation], seconds: float, run: Path, plot: Path) -> None:
+        """The figures of the best weights on each split, and how to go on."""
+        self.table(
             Done=f"in {duration(seconds)}",
-            Validation=f"{validation.loss:.4f} nats per token, perplexity {validation.perplexity:.2f},"
-            f" {validation.bits_per_character:.4f} bits per character,"
-            f" {validation.bits_per_byte:.4f} bits per byte",
+            **{
+                split.capitalize(): f"{v.loss:.4f} nats per token, perplexity {v.perplexity:.2f},"
+                f" {v.bits_per_character:.4f} bits per character, {v.bits_per_byte:.4f} bits per byte"
+                for split, v in figures.items()
+            },
             Run=str(run),
             Curve=str(plot),
             Sample=f"python generate.py {shlex.quote(str(run))}",
             Page=f"python -m app{_models_flag(run)}",
         )
 
-    def _table(self, **rows: str) -> None:
+    def table(self, **rows: str) -> None:
         """A line for each row that is not empty; on a terminal, long ones go on below themselves."""
         table = Table.grid(padding=(0, 2))
         table.add_column(style="bold", no_wrap=True)

@@ -15,9 +15,21 @@ from lm.errors import DataError
 ROWS = ["first text", "second\ntext", "drittér"]
 
 
+def found(dataset, **options):
+    return find_source(str(dataset), DataConfig(dataset=str(dataset), **options))
+
+
+def documents(source, split="train"):
+    """The documents of a split, as text."""
+    return (
+        b"".join(source.fetched(split, lambda what, share: None).read(split))
+        .decode("utf-8", "surrogateescape")
+        .split("\udcff")
+    )
+
+
 def read(dataset, **options):
-    source = find_source(DataConfig(dataset=str(dataset), **options))
-    return list(source.documents(options.get("train_split", "train")))
+    return documents(found(dataset, **options), options.get("train_split", "train"))
 
 
 @pytest.fixture
@@ -51,9 +63,9 @@ def test_a_folder_is_read_in_sorted_order(tmp_path):
 def test_a_folder_with_named_splits_keeps_them(tmp_path):
     for name in ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"):
         (tmp_path / name).write_text(name)
-    source = find_source(DataConfig(dataset=str(tmp_path)))
-    assert set(source.splits) == {"train", "validation", "test"}
-    assert list(source.documents("validation")) == ["ptb.valid.txt"]
+    source = found(tmp_path)
+    assert set(source.files) == {"train", "validation", "test"}
+    assert documents(source, "validation") == ["ptb.valid.txt"]
 
 
 def test_a_glob_takes_what_matches(files):
@@ -86,7 +98,7 @@ def test_empty_rows_are_left_out(tmp_path):
 def test_identity_follows_the_content_not_the_path(tmp_path):
     for name, text in (("a.txt", "same"), ("b.txt", "same"), ("c.txt", "other")):
         (tmp_path / name).write_text(text)
-    a, b, c = (find_source(DataConfig(dataset=str(tmp_path / f"{n}.txt"))).identity for n in "abc")
+    a, b, c = (found(tmp_path / f"{n}.txt").identity for n in "abc")
     assert a == b != c
 
 

@@ -1,0 +1,113 @@
+"""The cache folder: every token stream that was made, each in a folder of its own.
+
+A stream is made beside its place, under a lock, and renamed into it when it is whole. So two
+processes that want the same one make it once, and one that is killed leaves nothing but a folder
+that the next maker removes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lm.errors import DataError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_PARTIAL, _LOCK = ".partial", ".lock"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something in the cache."""
+
+    path: Path
+    size: int  # bytes
+    used: float  # seconds since the epoch
+
+
+def cache_folder() -> Path:
+    """$LM_CACHE, or a folder of ours in the user's cache directory."""
+    if "LM_CACHE" in os.environ:
+        return Path(os.environ["LM_CACHE"])
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
+    elif sys.platform == "darwin":
+        base = "~/Library/Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(base).expanduser() / "lm"
+
+
+def make_once(key: str, make: Callable[[Path], None]) -> None:
+    """Fill the folder `key` of the cache by `make(folder)` if it is not there yet. Raises
+    DataError if there is no room for it."""
+    folder = cache_folder() / key
+    if folder.is_dir():
+        return
+    partial = folder.with_name(key + _PARTIAL)
+    with making_room_for(folder), FileLock(folder.with_name(key + _LOCK)):
+        if folder.is_dir():  # while this process waited
+            return
+        # What a maker that was killed has left: whoever holds the lock is alone.
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            make(partial)
+            os.rename(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def making_room_for(path: Path) -> Iterator[None]:
+    """While something is written into the cache, say clearly why it could not be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DataError(
+                f"no room is left in {path.parent} for the token stream: free some, for example by"
+                " python -m lm.data clear, or set LM_CACHE to a folder on a larger disk."
+            ) from error
+        raise DataError(f"the cache folder {path.parent} cannot be used: {error}.") from error
+
+
+def entries() -> list[Entry]:
+    """All that is in the cache, what was used last first; locks are not counted."""
+    root = cache_folder()
+    paths = [path for path in root.iterdir() if path.suffix != _LOCK] if root.is_dir() else []
+    return sorted(map(_entry, paths), key=lambda entry: -entry.used)
+
+
+def remove(path: Path) -> bool:
+    """Delete an entry of the cache, unless someone is making it."""
+    lock = path.with_name(path.name.removesuffix(_PARTIAL) + _LOCK)
+    try:
+        with FileLock(lock, timeout=0):
+            shutil.rmtree(path)
+    except Timeout:
+        return False
+    lock.unlink(missing_ok=True)
+    return True
+
+
+def mark_used(folder: Path) -> None:
+    """Remember that a token stream was used now."""
+    with suppress(OSError):  # a cache that can only be read is as good
+        os.utime(folder, (time.time(), folder.stat().st_mtime))
+
+
+def _entry(path: Path) -> Entry:
+    files = [file.stat() for file in path.rglob("*") if file.is_file()]
+    stat = path.stat()
+    return Entry(path, sum(file.st_size for file in files), max(stat.st_atime, stat.st_mtime))

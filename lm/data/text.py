@@ -1,0 +1,110 @@
+"""Text on its way to tokens: UTF-8 in a file, and between two documents the byte 0xFF, which UTF-8
+never contains. So a text of any size is written, counted and read in constant memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from lm.tokenizer import SEPARATOR, safe_cut
+
+BLOCK = 1 << 19  # bytes
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Text:
+    """The bytes from `start` to `stop` of a file."""
+
+    path: Path
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def blocks(self) -> Iterator[bytes]:
+        """The text in pieces of about half a megabyte, cut where no tokenizer joins."""
+        with open(self.path, "rb") as file:
+            file.seek(self.start)
+            left, rest = len(self), b""
+            while left:
+                read = file.read(min(BLOCK, left))
+                left -= len(read)
+                block = rest + read
+                # A separator stays with what is before it.
+                end = safe_cut(block) if left else len(block)
+                end += block[end : end + 1] == SEPARATOR
+                yield block[:end]
+                rest = block[end:]
+            if rest:
+                yield rest
+
+    def cut(self, characters: int) -> tuple[Text, Text]:
+        """The first so many characters and the rest, without a separator where they part."""
+        place = self.start
+        for block in self.blocks():
+            here = count_characters(block)
+            if here > characters:
+                place += _place_of(block, characters)
+                break
+            characters -= here
+            place += len(block)
+        with open(self.path, "rb") as file:
+            file.seek(max(place - 1, self.start))
+            before = file.read(1) == SEPARATOR and place > self.start
+            after = file.read(1) == SEPARATOR and place < self.stop
+        return Text(self.path, self.start, place - before), Text(self.path, place + after, self.stop)
+
+
+def write_text(path: Path, pieces: Iterable[bytes], limit: int | None = None) -> Text:
+    """Write a text that comes in pieces, at most `limit` characters of it."""
+    left = limit
+    with open(path, "wb") as file:
+        for piece in pieces:
+            if left is not None:
+                here = count_characters(piece)
+                if here > left:
+                    file.write(piece[: _place_of(piece, left)].rstrip(SEPARATOR))
+                    break
+                left -= here
+            file.write(piece)
+    return Text(path, 0, path.stat().st_size)
+
+
+def count_characters(text: bytes) -> int:
+    """Characters of UTF-8, separators left out."""
+    # As signed numbers, the bytes that go on with a character are the ones below -64.
+    return int(np.count_nonzero(np.frombuffer(text, np.int8) >= -64)) - text.count(SEPARATOR)
+
+
+def in_order(function: Callable[[Any], T], blocks: Iterable[Any]) -> Iterator[T]:
+    """`function` of each block, computed on all cores, a few blocks ahead and in their order."""
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        ahead: deque = deque()
+        try:
+            for block in blocks:
+                ahead.append(pool.submit(function, block))
+                if len(ahead) > 2 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def _place_of(text: bytes, number: int) -> int:
+    """Where the character of this number begins."""
+    raw = np.frombuffer(text, np.int8)
+    begins = np.flatnonzero((raw >= -64) & (raw != -1))
+    return int(begins[number]) if number < len(begins) else len(text)

@@ -1,0 +1,137 @@
+"""What a training leaves behind: metrics, samples, checkpoints, the best weights, the final figures."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any
+
+from lm.data.stream import Split
+from lm.evaluation import Validation, validate
+from lm.files import write_text
+from lm.hub import load_weights, read_tensors, save_model
+from lm.language_model import LanguageModel
+from lm.network import RecurrentLM
+from lm.training.checkpoint import save_checkpoint
+from lm.training.plot import loss_curve
+from lm.training.progress import Reading
+from lm.training.run import read_metrics
+
+if TYPE_CHECKING:
+    from lm.training.loop import Trainer
+
+_SAMPLE_LENGTH = 160  # characters, about
+
+
+def validate_now(trainer: Trainer) -> None:
+    """Validate on a sample of the text and keep the weights if they are the best so far."""
+    begin = time.perf_counter()
+    split, progress = trainer.corpus.validation, trainer.progress
+    limit = trainer.config.training.eval_tokens
+    trainer.validation = _figures(trainer, trainer.network, split, limit)
+    share = trainer.validation.tokens / split.counts.tokens
+    if share < 1:
+        whole = (time.perf_counter() - begin) / share + 0.5
+        progress.reserve = min(progress.reserve or whole, whole)
+    if trainer.validation.loss < progress.best_loss:
+        progress.best_loss, progress.best_step = trainer.validation.loss, progress.step
+        _save_model(trainer, trainer.network, {"validation": trainer.validation})
+
+
+def log(trainer: Trainer, now: Reading, validated: bool) -> None:
+    """One line of metrics; with a validation also the picture."""
+    record = {
+        "step": now.step,
+        "tokens": now.step * trainer.windows.tokens_per_step,
+        "seconds": round(trainer.seconds, 3),
+        "train_loss": now.train_loss,
+        "learning_rate": trainer.optimizer.param_groups[0]["lr"],
+        "tokens_per_second": round(now.tokens_per_second, 1),
+    }
+    if validated:
+        record["validation_loss"] = now.validation.loss
+    trainer.run.log(record)
+    if validated:
+        _draw(trainer)
+
+
+def sample(trainer: Trainer) -> None:
+    """Show what the model writes now, and keep it."""
+    facts = {"trained_on": _trained_on(trainer)}
+    model = LanguageModel(trainer.network, trainer.corpus.tokenizer, facts)
+    prompt = trainer.config.training.sample_prompt
+    if prompt is None:
+        prompt = "def " if trainer.config.data.dataset == ("python",) else ""
+    counts = trainer.corpus.train.counts
+    length = max(24, round(_SAMPLE_LENGTH * counts.tokens / counts.characters))
+    pieces = model.stream(prompt, max_new_tokens=length, seed=trainer.config.training.seed)
+    text = prompt + "".join(piece.text for piece in pieces)
+    trainer.run.add_sample(trainer.progress.step, text)
+    trainer.display.sample(text)
+
+
+def save(trainer: Trainer) -> None:
+    """Everything that `--resume` needs."""
+    progress = trainer.progress
+    progress.seconds, progress.loss_sum = trainer.seconds, trainer.loss_sum.item()
+    progress.lengths = trainer.run.lengths()
+    save_checkpoint(trainer.run.checkpoint, progress, trainer.network, trainer.optimizer, trainer.state)
+    trainer.saved = time.perf_counter()
+
+
+def finish(trainer: Trainer) -> None:
+    """Score the whole validation text once with the best weights, and tell how to go on."""
+    run, progress = trainer.run, trainer.progress
+    best = copy.deepcopy(trainer.network)
+    load_weights(best, read_tensors(run.folder / "model.safetensors"), run.folder)
+    figures = {"validation": _figures(trainer, best, trainer.corpus.validation)}
+    if trainer.corpus.test:
+        figures["test"] = _figures(trainer, best, trainer.corpus.test)
+    _save_model(trainer, best, figures)
+    run.log(
+        {
+            "step": progress.best_step,
+            "tokens": progress.best_step * trainer.windows.tokens_per_step,
+            "seconds": round(trainer.seconds, 3),
+            "validation_loss": figures["validation"].loss,
+        }
+    )
+    _draw(trainer)
+    progress.finished = True
+    save(trainer)
+    trainer.display.finish(figures, trainer.seconds, run.folder, run.plot)
+
+
+def _figures(trainer: Trainer, network: RecurrentLM, split: Split, limit: int = 0) -> Validation:
+    return validate(
+        network,
+        split.tokens,
+        split.counts,
+        trainer.corpus.tokenizer.eos,
+        limit=limit,
+        precision=trainer.precision,
+    )
+
+
+def _save_model(trainer: Trainer, network: RecurrentLM, figures: dict[str, Validation]) -> None:
+    facts = {"trained_on": _trained_on(trainer)}
+    facts |= {split: dataclasses.asdict(validation) for split, validation in figures.items()}
+    save_model(trainer.run.folder, network, trainer.corpus.tokenizer, facts)
+
+
+def _trained_on(trainer: Trainer) -> dict[str, Any]:
+    counts = trainer.corpus.train.counts
+    return {
+        "dataset": " + ".join(trainer.config.data.dataset),
+        "characters": counts.characters,
+        "tokens": counts.tokens,
+        "documents": counts.documents,
+        "steps": trainer.progress.best_step,
+        "seconds": round(trainer.seconds, 1),
+    }
+
+
+def _draw(trainer: Trainer) -> None:
+    title = f"{trainer.corpus.name}, {trainer.config.model.cell.upper()}"
+    write_text(trainer.run.plot, loss_curve(read_metrics(trainer.run), title))

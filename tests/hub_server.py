@@ -1,0 +1,361 @@
+"""The Hugging Face Hub, small and local, for its real clients `datasets` and `huggingface_hub`.
+
+The folder root/datasets/org/name or root/models/org/name is a repository, a folder name@v1 beside it another
+revision of it. Files may change at any time: a commit's sha is a hash of what is there.
+
+    with HubServer(tmp_path) as hub:
+        hub.cut("train.parquet", after=1000)  # the next download of it breaks off
+        script("train.py", "--dataset", "org/name", env=hub.environment(tmp_path / "hf"), cwd=tmp_path)
+        ranges = [request.range for request in hub.requests if request.path.endswith("train.parquet")]
+
+As on the real Hub, LARGE files are a redirect to another host, the CDN; here it is called `localhost`.
+Uploads (create_repo, upload_folder) need a token; they keep the commit before as name@sha.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import struct
+import sys
+import time
+from contextlib import suppress
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socket import SHUT_RDWR, SO_LINGER, SOL_SOCKET, socket
+from threading import Lock, Thread
+from typing import NamedTuple
+from urllib.parse import parse_qs, unquote
+from weakref import WeakSet
+
+LARGE = (".parquet", ".safetensors", ".arrow", ".gz", ".zst", ".bin")
+DATE = "2026-01-01T00:00:00.000Z"
+API = r"/api/(?P<kind>datasets|models)/(?P<id>[\w.-]+/[\w.-]+)"
+WEB = r"(/(?P<kind>datasets))?/(?P<id>[\w.-]+/[\w.-]+)"
+ROUTES = {
+    f"GET {API}(/revision/(?P<revision>[^/]+))?": "info",
+    f"GET {API}/tree/(?P<revision>[^/]+)/?(?P<path>.*)": "tree",
+    f"POST {API}/paths-info/(?P<revision>[^/]+)": "paths_info",
+    f"(GET|HEAD) {WEB}/resolve/(?P<revision>[^/]+)/(?P<path>.+)": "resolve",
+    "(GET|HEAD) /cdn/(?P<sha256>[0-9a-f]+)/(?P<path>.+)": "cdn",
+    "POST /api/repos/create": "create",
+    f"POST {API}/preupload/main": "preupload",
+    f"POST {WEB}\\.git/info/lfs/objects/batch": "lfs_batch",
+    "PUT /lfs/(?P<sha256>[0-9a-f]+)": "lfs_put",
+    f"POST {API}/commit/main": "commit",
+    "POST /api/validate-yaml": "agree",
+}
+
+
+class Request(NamedTuple):
+    """What a client asked and got; `path` has its query and no %-quotes."""
+
+    method: str
+    path: str
+    range: str | None
+    status: int
+
+
+class Refusal(Exception):
+    """An answer that is an error: status, the Hub's error code, message."""
+
+
+class HubServer:
+    """Serves the repositories below `root` at `url` while used as a context manager.
+
+    requests    all requests so far, in order
+    down        while True, every answer is 503
+    delay       seconds to wait before each answer
+    """
+
+    def __init__(self, root: Path):
+        self.root, self.port = Path(root), 0
+        self.requests: list[Request] = []
+        self.down, self.delay = False, 0.0
+        self.connections: WeakSet[socket] = WeakSet()
+        self._cuts: list[dict] = []
+        self._lock = Lock()
+
+    def __enter__(self) -> HubServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Listen; after a stop() at the same port as before."""
+        self._listener = Listener(("127.0.0.1", self.port), type("Answers", (Answers,), {"hub": self}))
+        self.port = self._listener.server_port
+        Thread(target=self._listener.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Close all connections and refuse new ones."""
+        self._listener.shutdown()
+        self._listener.server_close()
+        for connection in list(self.connections):
+            with suppress(OSError):
+                connection.shutdown(SHUT_RDWR)
+
+    def cut(self, suffix: str, after: int, times: int = 1, reset: bool = False) -> None:
+        """Break off the next `times` answers of more than `after` bytes with a file whose path ends so.
+
+        The connection is closed, as by a server that died, or with `reset` by a TCP reset.
+        """
+        self._cuts.append({"suffix": suffix, "after": after, "times": times, "reset": reset})
+
+    def next_cut(self, path: Path, size: int) -> dict | None:
+        with self._lock:
+            for cut in self._cuts:
+                if cut["times"] and path.as_posix().endswith(cut["suffix"]) and size > cut["after"]:
+                    cut["times"] -= 1
+                    return cut
+        return None
+
+    def environment(self, hf_home: Path) -> dict[str, str]:
+        """What makes the clients of another process use this Hub and no other host.
+
+        This is also their proxy, so that the dataset viewer, http://datasets-server.127.0.0.1, is a 404
+        and no DNS look-up. Downloads need no HF_HUB_DISABLE_XET; uploads never ask whether there is Xet.
+        """
+        return {
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(hf_home),
+            "HF_TOKEN": "hf_test",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+            "http_proxy": self.url,
+            "https_proxy": self.url,
+            "no_proxy": "127.0.0.1,localhost",
+        }
+
+    def sha(self, repo: str, revision: str = "main", kind: str = "datasets") -> str:
+        """The commit that a revision of "org/name" is now; `kind` is "datasets" or "models"."""
+        return self.find(kind, repo, revision)[1]
+
+    def find(self, kind: str, repo: str, revision: str = "main") -> tuple[Path, str]:
+        """The folder and the sha of a revision: main, a name after an @, or the sha of one of these."""
+        main = self.root / kind / repo
+        if not main.is_dir():
+            raise Refusal(404, "RepoNotFound", "Repository not found")
+        for folder in [main, *main.parent.glob(f"{main.name}@*")]:
+            sha = commit_of(folder)
+            if revision in (sha, folder.name.partition("@")[2] or "main"):
+                return folder, sha
+        raise Refusal(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+
+
+def files(folder: Path) -> dict[str, Path]:
+    """All files of a repository by their path in it."""
+    return {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def commit_of(folder: Path) -> str:
+    """A repository's sha: 40 hex digits, the same for the same contents."""
+    listing = [f"{name} {digest(path)}" for name, path in files(folder).items()]
+    return hashlib.sha1("\n".join(listing).encode()).hexdigest()
+
+
+def digest(path: Path) -> str:
+    """A file's ETag and oid: its sha256 if it is LARGE, else the sha1 by which git knows it."""
+    return _digest(path, path.stat().st_mtime_ns, path.stat().st_size)
+
+
+@cache
+def _digest(path: Path, *_) -> str:
+    data = path.read_bytes()
+    if path.name.endswith(LARGE):
+        return hashlib.sha256(data).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def describe(name: str, path: Path) -> dict:
+    """A file or folder as tree and paths-info list it."""
+    if path.is_dir():
+        return {"type": "directory", "path": name, "oid": "0" * 40, "size": 0}
+    oid, size = digest(path), path.stat().st_size
+    lfs = {"lfs": {"oid": oid, "size": size, "pointerSize": 134}} if name.endswith(LARGE) else {}
+    commit = {"id": "0" * 40, "title": "Upload", "date": DATE}
+    return {"type": "file", "path": name, "oid": oid[:40], "size": size, **lfs, "lastCommit": commit}
+
+
+class Listener(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *about) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # else the client has gone
+            super().handle_error(*about)
+
+
+class Answers(BaseHTTPRequestHandler):
+    """One connection; ROUTES tells which method answers which request."""
+
+    hub: HubServer
+    protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        self.hub.connections.add(self.connection)
+
+    def do_request(self) -> None:
+        self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            while size := int(self.rfile.readline(), 16):
+                self.body += self.rfile.read(size + 2)[:-2]
+            self.rfile.readline()
+        time.sleep(self.hub.delay)
+        path, _, query = self.path.partition("?")
+        self.query = parse_qs(query)
+        try:
+            if self.hub.down:
+                raise Refusal(503, "", "Service Unavailable")
+            for route, name in ROUTES.items():
+                if found := re.fullmatch(route, f"{self.command} {path}"):
+                    parts = {part: unquote(text) for part, text in found.groupdict().items() if text}
+                    self.kind, self.revision = parts.get("kind", "models"), parts.get("revision", "main")
+                    self.id, self.name = parts.get("id", ""), parts.get("path", "")
+                    self.sha256 = parts.get("sha256", "")
+                    if name in ("create", "preupload", "commit") and "Authorization" not in self.headers:
+                        raise Refusal(401, "", "Invalid username or password.")
+                    return getattr(self, name)()
+            raise Refusal(404, "", "Not found")
+        except Refusal as refusal:
+            status, code, message = refusal.args
+            headers = {"X-Error-Code": code, "X-Error-Message": message} if code else {}
+            if code == "EntryNotFound":
+                headers["X-Repo-Commit"] = self.hub.sha(self.id, self.revision, self.kind)
+            self.answer(status, {"error": message}, headers)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_request
+
+    def answer(self, status: int, body=b"", headers=(), cut: dict | None = None) -> None:
+        """Send a status, headers and a body: bytes, or an object as JSON."""
+        self.hub.requests.append(Request(self.command, unquote(self.path), self.headers["Range"], status))
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        kind = "application/octet-stream" if body is data else "application/json"
+        self.send_response(status)
+        for name, value in {"Content-Type": kind, "Content-Length": len(data), **dict(headers)}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data[: cut["after"]] if cut else data)
+        if cut:
+            self.close_connection = True
+            if cut["reset"]:
+                time.sleep(0.2)  # a reset takes away what the client has not read yet
+                self.connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+
+    def log_message(self, *_) -> None:
+        pass
+
+    # Reading
+
+    def info(self) -> None:
+        folder, sha = self.hub.find(self.kind, self.id, self.revision)
+        about = {"_id": sha[:24], "id": self.id, "author": self.id.split("/")[0], "sha": sha}
+        about |= {"lastModified": DATE, "createdAt": DATE, "downloads": 0, "likes": 0, "tags": []}
+        about |= {"private": False, "gated": False, "disabled": False}
+        self.answer(200, {**about, "siblings": [{"rfilename": name} for name in files(folder)]})
+
+    def tree(self) -> None:
+        folder, _ = self.hub.find(self.kind, self.id, self.revision)
+        top = folder / self.name
+        if not top.is_dir() or ".." in top.parts:
+            raise Refusal(404, "EntryNotFound", f"{self.name} does not exist on {self.revision}")
+        found = top.rglob("*") if self.query.get("recursive") == ["true"] else top.iterdir()
+        self.answer(200, [describe(path.relative_to(folder).as_posix(), path) for path in sorted(found)])
+
+    def paths_info(self) -> None:
+        folder, _ = self.hub.find(self.kind, self.id, self.revision)
+        there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+        wanted = parse_qs(self.body.decode()).get("paths", [])
+        self.answer(200, [describe(name, there[name]) for name in wanted if name in there])
+
+    def resolve(self) -> None:
+        folder, sha = self.hub.find(self.kind, self.id, self.revision)
+        path = files(folder).get(self.name)
+        if path is None:
+            raise Refusal(404, "EntryNotFound", "Entry not found")
+        etag, headers = digest(path), {"X-Repo-Commit": sha, "Accept-Ranges": "bytes"}
+        if not self.name.endswith(LARGE):
+            return self.send_file(path, {**headers, "ETag": f'"{etag}"'})
+        where = f"http://localhost:{self.hub.port}/cdn/{etag}/{path.relative_to(self.hub.root).as_posix()}"
+        linked = {"X-Linked-Size": path.stat().st_size, "X-Linked-Etag": f'"{etag}"', "Location": where}
+        self.answer(302, b"", {**headers, **linked})
+
+    def cdn(self) -> None:
+        path = files(self.hub.root).get(self.name)
+        if path is None or digest(path) != self.sha256:
+            raise Refusal(404, "", "Not found")
+        self.send_file(path, {"Accept-Ranges": "bytes", "ETag": f'"{self.sha256}"'})
+
+    def send_file(self, path: Path, headers: dict) -> None:
+        data, status, size = path.read_bytes(), 200, path.stat().st_size
+        if found := re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", "")):
+            first, last = found.groups()
+            start = int(first) if first else max(0, size - int(last))
+            stop = min(int(last) + 1, size) if first and last else size
+            if start >= stop:
+                return self.answer(416, b"", {"Content-Range": f"bytes */{size}"})
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+            data, status = data[start:stop], 206
+        cut = self.hub.next_cut(path, len(data)) if self.command == "GET" else None
+        self.answer(status, data, headers, cut)
+
+    # Uploading
+
+    def create(self) -> None:
+        wanted = json.loads(self.body)
+        kind = "datasets" if wanted.get("type") == "dataset" else "models"
+        folder = self.hub.root / kind / (wanted["organization"] or "me") / wanted["name"]
+        status = 409 if folder.is_dir() else 200
+        folder.mkdir(parents=True, exist_ok=True)
+        where = folder.relative_to(self.hub.root).as_posix().removeprefix("models/")
+        self.answer(status, {"url": f"{self.hub.url}/{where}"})
+
+    def preupload(self) -> None:
+        there, modes = files(self.hub.find(self.kind, self.id)[0]), []
+        for name in (file["path"] for file in json.loads(self.body)["files"]):
+            mode = {"path": name, "uploadMode": "lfs" if name.endswith(LARGE) else "regular"}
+            known = {"oid": digest(there[name])} if name in there else {}
+            modes.append({**mode, **known, "shouldIgnore": False})
+        self.answer(200, {"files": modes})
+
+    def lfs_batch(self) -> None:
+        wanted = json.loads(self.body)["objects"]
+        links = [{"upload": {"href": f"{self.hub.url}/lfs/{one['oid']}"}} for one in wanted]
+        objects = [{**one, "actions": link} for one, link in zip(wanted, links, strict=True)]
+        self.answer(200, {"transfer": "basic", "objects": objects})
+
+    def lfs_put(self) -> None:
+        if hashlib.sha256(self.body).hexdigest() != self.sha256:
+            raise Refusal(400, "", "The content does not match its hash")
+        (self.hub.root / "lfs").mkdir(exist_ok=True)
+        (self.hub.root / "lfs" / self.sha256).write_bytes(self.body)
+        self.answer(200)
+
+    def commit(self) -> None:
+        folder, sha = self.hub.find(self.kind, self.id)
+        if files(folder):
+            shutil.copytree(folder, folder.with_name(f"{folder.name}@{sha}"), dirs_exist_ok=True)
+        for change in map(json.loads, self.body.splitlines()):
+            key, value = change["key"], change["value"]
+            if key in ("file", "lfsFile"):
+                path, stored = folder / value["path"], self.hub.root / "lfs" / value.get("oid", "")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(base64.b64decode(value["content"]) if key == "file" else stored.read_bytes())
+        sha = commit_of(folder)
+        self.answer(200, {"commitOid": sha, "commitUrl": f"{self.hub.url}/{self.id}/commit/{sha}"})
+
+    def agree(self) -> None:
+        self.answer(200, {"errors": [], "warnings": []})
