@@ -271,6 +271,11 @@ class RunConfig:
                 f"--mix names {len(config.data.mix)} shares, but there are {len(config.data.dataset)} of"
                 " --dataset: name one share for each."
             )
+        if config.data.streaming and (config.data.max_chars or config.training.epochs):
+            flag = "--max-chars" if config.data.max_chars else "--epochs"
+            raise UserError(
+                f"{flag} needs to know the whole text, which --streaming never sees: leave it out."
+            )
         budgets = [n for n in ("steps", "epochs", "max_time") if getattr(config.training, n)]
         if len(budgets) > 1:
             named = " and ".join(flag_of(name) for name in budgets)

@@ -11,6 +11,7 @@ Several texts that are to be mixed are a ring each, and the streams are shared o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,6 +88,16 @@ class Windows:
             inputs = inputs.clone()
             inputs[rows, columns] = self.eos
         return inputs, targets
+
+    def place(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What has to be kept beside the number of windows read: nothing."""
+        return {}, {}
+
+    def restore(self, place: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Nothing; see `place`."""
+
+    def close(self) -> None:
+        """Nothing."""
 
 
 def share_out(streams: int, mix: Sequence[float]) -> list[int]:

@@ -22,7 +22,9 @@ from filelock import FileLock, Timeout
 from lm.errors import DataError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_PARTIAL, _LOCK = ".partial", ".lock"
+PARTIAL = ".partial"
+# Beside the streams: what files and Hub datasets were found to be, and one lock for each stream.
+_KNOWN, _LOCKS = "known", "locks"
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ def make_once(key: str, make: Callable[[Path], None]) -> None:
     folder = cache_folder() / key
     if folder.is_dir():
         return
-    partial = folder.with_name(key + _PARTIAL)
-    with making_room_for(folder), FileLock(folder.with_name(key + _LOCK)):
+    partial = folder.with_name(key + PARTIAL)
+    with making_room_for(_lock(key)), FileLock(_lock(key)):
         if folder.is_dir():  # while this process waited
             return
         # What a maker that was killed has left: whoever holds the lock is alone.
@@ -76,28 +78,33 @@ def making_room_for(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise DataError(
-                f"no room is left in {path.parent} for the token stream: free some, for example by"
+                f"no room is left in {cache_folder()} for the token stream: free some, for example by"
                 " python -m lm.data clear, or set LM_CACHE to a folder on a larger disk."
             ) from error
-        raise DataError(f"the cache folder {path.parent} cannot be used: {error}.") from error
+        raise DataError(f"the cache folder {cache_folder()} cannot be used: {error}.") from error
+
+
+def known(name: str) -> Path:
+    """The file that remembers something found out before."""
+    return cache_folder() / _KNOWN / name
 
 
 def entries() -> list[Entry]:
-    """All that is in the cache, what was used last first; locks are not counted."""
+    """The token streams and what is left of half-made ones, what was used last first."""
     root = cache_folder()
-    paths = [path for path in root.iterdir() if path.suffix != _LOCK] if root.is_dir() else []
+    paths = [p for p in root.iterdir() if p.name not in (_KNOWN, _LOCKS)] if root.is_dir() else []
     return sorted(map(_entry, paths), key=lambda entry: -entry.used)
 
 
 def remove(path: Path) -> bool:
     """Delete an entry of the cache, unless someone is making it."""
-    lock = path.with_name(path.name.removesuffix(_PARTIAL) + _LOCK)
+    lock = _lock(path.name.removesuffix(PARTIAL))
+    lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
-            shutil.rmtree(path)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     except Timeout:
         return False
-    lock.unlink(missing_ok=True)
     return True
 
 
@@ -105,6 +112,10 @@ def mark_used(folder: Path) -> None:
     """Remember that a token stream was used now."""
     with suppress(OSError):  # a cache that can only be read is as good
         os.utime(folder, (time.time(), folder.stat().st_mtime))
+
+
+def _lock(key: str) -> Path:
+    return cache_folder() / _LOCKS / key
 
 
 def _entry(path: Path) -> Entry:

@@ -19,7 +19,7 @@ import huggingface_hub
 from huggingface_hub import constants, errors
 
 from lm.config import DataConfig
-from lm.data.cache import cache_folder
+from lm.data.cache import known
 from lm.errors import DataError, one_line
 from lm.files import write_text
 
@@ -43,14 +43,14 @@ class HubFiles:
 def find(dataset: str, config: DataConfig) -> HubFiles:
     """The files of a Hub dataset. Raises DataError if there is none, or no way to reach it."""
     wanted = json.dumps([dataset, config.dataset_config, config.dataset_revision])
-    memory = cache_folder() / "known" / f"hub-{hashlib.sha256(wanted.encode()).hexdigest()[:32]}"
-    known = HubFiles(**json.loads(memory.read_text(encoding="utf-8"))) if memory.is_file() else None
-    revision = _revision(dataset, config.dataset_revision, known)
-    if known is None or known.revision != revision:
-        known = _ask(dataset, config, revision)
+    memory = known(f"hub-{hashlib.sha256(wanted.encode()).hexdigest()[:32]}")
+    found = HubFiles(**json.loads(memory.read_text(encoding="utf-8"))) if memory.is_file() else None
+    revision = _revision(dataset, config.dataset_revision, found)
+    if found is None or found.revision != revision:
+        found = _ask(dataset, config, revision)
         memory.parent.mkdir(parents=True, exist_ok=True)
-        write_text(memory, json.dumps(dataclasses.asdict(known), indent=2))
-    return known
+        write_text(memory, json.dumps(dataclasses.asdict(found), indent=2))
+    return found
 
 
 def fetch(file: str, watch: Callable[[str, float | None], None]) -> str:
@@ -85,7 +85,7 @@ def fetch(file: str, watch: Callable[[str, float | None], None]) -> str:
     ) from broken
 
 
-def _revision(dataset: str, wanted: str | None, known: HubFiles | None) -> str:
+def _revision(dataset: str, wanted: str | None, found: HubFiles | None) -> str:
     """The dataset's commit, asked for once and without retries, so that a wrong name or a missing
     network is told at once; without a network the one that is known."""
     try:
@@ -101,8 +101,8 @@ def _revision(dataset: str, wanted: str | None, known: HubFiles | None) -> str:
             f"there is no file, folder or Hub dataset '{dataset}' (a private one needs `hf auth login`)."
         ) from error
     except Exception as error:
-        if known:
-            return known.revision
+        if found:
+            return found.revision
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else one_line(error, 80)
         raise DataError(
             f"there is no file or folder '{dataset}', and the Hub cannot be reached to look for a"

@@ -116,7 +116,7 @@ def read_table(rows: datasets.IterableDataset, name: str, column: str | None) ->
     are left out. Raises DataError if there is no such column or it holds something else."""
     written = False
     for table in rows.with_format("arrow").iter(batch_size=_ROWS):
-        column = column or _text_column(table, name)
+        column = column or text_column(table, name)
         texts = [text.encode() for text in column_of(table, column, name) if text]
         if texts:
             yield (SEPARATOR if written else b"") + SEPARATOR.join(texts)
@@ -137,7 +137,7 @@ def column_of(table: pyarrow.Table, column: str, name: str) -> list[str | None]:
     return values
 
 
-def _text_column(table: pyarrow.Table, name: str) -> str:
+def text_column(table: pyarrow.Table, name: str) -> str:
     """The column called text, or the only one with strings, or the only one where they are more
     than single words."""
     if "text" in table.column_names:

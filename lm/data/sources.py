@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lm.config import DataConfig
 from lm.data import reading
-from lm.data.cache import cache_folder, making_room_for
+from lm.data.cache import PARTIAL, cache_folder, known, making_room_for
 from lm.errors import DataError, one_line
 from lm.files import write_text
 
@@ -84,12 +84,8 @@ class Source:
         if self.kind == "text":
             yield from reading.read_text_files(self.files[split], self.config.encoding_errors)
             return
-        try:
+        with self.telling_trouble(split):
             yield from reading.read_table(self.rows(split), self.name, self.config.text_column)
-        except DataError:
-            raise
-        except Exception as error:  # the loaders raise whatever their format's library raises
-            raise self._trouble(split, error) from error
 
     def rows(self, split: str) -> datasets.IterableDataset:
         """A split as a dataset of the `datasets` library, which reads the files where they are,
@@ -98,8 +94,21 @@ class Source:
 
         datasets.disable_progress_bars()
         datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+        # Minutes, not hours, until a connection that broke is given up.
+        datasets.config.STREAMING_READ_MAX_RETRIES = 3
         files = {split: self.files[split]}
-        return datasets.load_dataset(self.kind, data_files=files, split=split, streaming=True, **self.options)
+        options = self.options | ({"sample_by": "document"} if self.kind == "text" else {})
+        return datasets.load_dataset(self.kind, data_files=files, split=split, streaming=True, **options)
+
+    @contextlib.contextmanager
+    def telling_trouble(self, split: str) -> Iterator[None]:
+        """Turn whatever goes wrong with the loader into a DataError that says what it was."""
+        try:
+            yield
+        except DataError:
+            raise
+        except Exception as error:  # the loaders raise whatever their format's library raises
+            raise self._trouble(split, error) from error
 
     def forget(self) -> None:
         """Delete the copy of standard input, which nobody can name again."""
@@ -208,7 +217,7 @@ def _digest(files: dict[str, list[str]]) -> str:
             newest = max(newest, stat.st_mtime_ns, stat.st_ctime_ns)
             facts = (split, os.path.abspath(path), file, stat.st_size, stat.st_mtime_ns, stat.st_ino)
             listing.update(repr(facts).encode())
-    remembered = cache_folder() / "known" / listing.hexdigest()[:32]
+    remembered = known(listing.hexdigest()[:32])
     settled = time.time_ns() - newest > 2_000_000_000
     with contextlib.suppress(OSError):
         if settled:
@@ -270,7 +279,7 @@ def _keep_standard_input() -> Path:
     """Copy standard input to a file: which text it is must be known before it is read."""
     if sys.stdin.isatty():
         print("Reading text from standard input; end it with Ctrl-D.", file=sys.stderr)
-    copy = cache_folder() / f"stdin.{os.getpid()}.partial"
+    copy = cache_folder() / f"stdin.{os.getpid()}{PARTIAL}"
     with making_room_for(copy), open(copy, "wb") as opened:
         shutil.copyfileobj(sys.stdin.buffer, opened, 1 << 20)
     return copy

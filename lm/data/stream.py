@@ -31,6 +31,7 @@ from lm.config import DataConfig
 from lm.data import report
 from lm.data.cache import cache_folder, make_once, mark_used
 from lm.data.sources import Source, find_source
+from lm.data.streaming import read_samples
 from lm.data.text import Text, count_characters, in_order, write_text
 from lm.errors import DataError, UserError
 from lm.files import write_text as write_file
@@ -75,6 +76,7 @@ class Corpus:
     validation: Split
     test: Split | None
     parts: dict[str, int]  # how many of the training tokens come from each dataset, in their order
+    held_out: list[int]  # documents of each dataset that --streaming must leave out of training
     facts: dict[str, Any]  # for the report
 
 
@@ -115,6 +117,7 @@ def cached_corpus(key: str) -> Corpus | None:
         validation=splits["validation"],
         test=splits.get("test"),
         parts=info.get("parts", {}),
+        held_out=info.get("held_out", []),
         facts=info.get("facts", {}),
     )
 
@@ -122,7 +125,7 @@ def cached_corpus(key: str) -> Corpus | None:
 def _key(sources: list[Source], config: DataConfig, tokenizer: str) -> str:
     shaping = asdict(config) | {"tokenizer": tokenizer}
     # The same text under another path is the same stream; the others change nothing on disk.
-    for name in ("dataset", "mix", "streaming", "shuffle_buffer", "data_report"):
+    for name in ("dataset", "mix", "shuffle_buffer", "data_report"):
         shaping.pop(name)
     text = json.dumps([FORMAT, [source.identity for source in sources], shaping], sort_keys=True)
     name = "+".join(source.name for source in sources)[:80]
@@ -132,7 +135,16 @@ def _key(sources: list[Source], config: DataConfig, tokenizer: str) -> str:
 def _make(
     sources: list[Source], config: DataConfig, ready: Tokenizer | None, folder: Path, watch: Watch
 ) -> None:
-    each = [_read(source, config, folder / f"{i}", watch) for i, source in enumerate(sources)]
+    each, held_out = [], []
+    for number, source in enumerate(sources):
+        stem = folder / f"{number}"
+        if config.streaming:
+            watch(f"Reading the beginning of {source.name}", None)
+            splits, documents = read_samples(source, config, stem)
+        else:
+            splits, documents = _read(source, config, stem, watch), 0
+        each.append(splits)
+        held_out.append(documents)
     texts = {name: [splits[name] for splits in each if name in splits] for name in SPLITS}
     facts = report.survey(_blocks(texts["train"], "Counting", watch))
     tokenizer = ready or _learn(config, texts["train"], facts.characters, watch)
@@ -154,7 +166,7 @@ def _make(
             parts = {f"{i} {s.name}": n for i, (s, n) in enumerate(zip(sources, ends, strict=True), 1)}
     for text in (text for group in texts.values() for text in group):
         text.path.unlink(missing_ok=True)
-    info["parts"] = parts
+    info |= {"parts": parts, "held_out": held_out}
     train, validation = (
         np.memmap(folder / f"{n}.tokens", tokenizer.dtype, mode="r") for n in ("train", "validation")
     )

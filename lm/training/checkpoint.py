@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
 
 from lm.cells import State
+from lm.data.batches import Windows
+from lm.data.streaming import StreamedWindows
 from lm.errors import ModelError
 from lm.files import replace_folder
 from lm.hub import read_json, read_tensors
@@ -35,6 +38,7 @@ class Progress:
     reserve: float = 0.0  # seconds that the last validation of all is expected to take
     finished: bool = False
     lengths: dict[str, int] = field(default_factory=dict)  # of the growing files
+    place: dict[str, Any] = field(default_factory=dict)  # in a text that is streamed
 
 
 def save_checkpoint(
@@ -43,14 +47,17 @@ def save_checkpoint(
     network: RecurrentLM,
     optimizer: torch.optim.Optimizer,
     state: State | None,
+    windows: Windows | StreamedWindows,
 ) -> None:
     """Put a checkpoint in the place of the one before it."""
+    progress.place, data = windows.place()
     tensors = {f"network.{name}": weight for name, weight in network.named_parameters()}
     for name, weight in network.named_parameters():
         for key, value in optimizer.state[weight].items():
             tensors[f"optimizer.{name}.{key}"] = value
     for index, part in enumerate(state or ()):
         tensors[f"state.{index}"] = part
+    tensors |= {f"data.{name}": tensor for name, tensor in data.items()}
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
@@ -64,9 +71,13 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, network: RecurrentLM, optimizer: torch.optim.Optimizer
+    folder: Path,
+    network: RecurrentLM,
+    optimizer: torch.optim.Optimizer,
+    windows: Windows | StreamedWindows,
 ) -> tuple[Progress, State | None]:
-    """Bring network, optimiser and random states back to a checkpoint. Raises ModelError."""
+    """Bring network, optimiser, place in the text and random states back to a checkpoint.
+    Raises ModelError."""
     progress = read_progress(folder)
     tensors = read_tensors(folder / "state.safetensors")
     device = next(network.parameters()).device
@@ -86,6 +97,7 @@ def load_checkpoint(
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
+    windows.restore(progress.place, {k[5:]: v for k, v in tensors.items() if k.startswith("data.")})
     parts = tuple(tensors[k].to(device) for k in ("state.0", "state.1") if k in tensors)
     return progress, parts or None
 

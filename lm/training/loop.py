@@ -18,6 +18,7 @@ from lm.cells import State
 from lm.config import RunConfig
 from lm.data.batches import Windows
 from lm.data.stream import Corpus, cached_corpus, open_corpus
+from lm.data.streaming import DocumentStream, StreamedWindows
 from lm.errors import UserError
 from lm.evaluation import Validation
 from lm.network import RecurrentLM, autocast, choose_device, choose_precision, widest_float
@@ -42,7 +43,7 @@ class Trainer:
     corpus: Corpus
     network: RecurrentLM
     optimizer: torch.optim.Optimizer
-    windows: Windows
+    windows: Windows | StreamedWindows
     device: torch.device
     precision: torch.dtype
     display: Display
@@ -92,6 +93,7 @@ def train(config: RunConfig, *, resume: Run | None = None, overwrite: bool = Fal
             _fit(trainer, interruptions)
         finally:
             display.stop()
+            trainer.windows.close()
         if interruptions:
             record.save(trainer)
             folder = shlex.quote(str(trainer.run.folder))
@@ -111,22 +113,14 @@ def _set_up(config: RunConfig, resume: Run | None, overwrite: bool, display: Dis
         corpus = corpus or open_corpus(config.data, display.watch)
     finally:
         display.stop()
-    windows = Windows(
-        corpus.train.tokens,
-        training.batch_size,
-        training.bptt,
-        corpus.tokenizer.eos,
-        device,
-        parts=list(corpus.parts.values()),
-        mix=config.data.mix,
-    )
+    windows = _windows(config, corpus, device)
     torch.manual_seed(training.seed)
     network = RecurrentLM(config.model, corpus.tokenizer.vocab_size).to(device)
     optimizer = make_optimizer(network, training)
     progress, state = Progress(corpus=corpus.key), None
     run = resume
     if resume:
-        progress, state = load_checkpoint(checkpoint_of(resume), network, optimizer)
+        progress, state = load_checkpoint(checkpoint_of(resume), network, optimizer, windows)
         if progress.corpus != corpus.key:
             raise UserError(f"{resume.folder} cannot be resumed: the text of {corpus.name} has changed.")
         resume.cut(progress.lengths)
@@ -156,6 +150,15 @@ def _set_up(config: RunConfig, resume: Run | None, overwrite: bool, display: Dis
     if resume:
         display.say(f"Going on from step {progress.step:,}.\n")
     return trainer
+
+
+def _windows(config: RunConfig, corpus: Corpus, device: torch.device) -> Windows | StreamedWindows:
+    size, bptt = config.training.batch_size, config.training.bptt
+    if config.data.streaming:
+        documents = DocumentStream(config.data, corpus.held_out, config.training.seed)
+        return StreamedWindows(documents, corpus.tokenizer, size, bptt, device)
+    parts, eos = list(corpus.parts.values()), corpus.tokenizer.eos
+    return Windows(corpus.train.tokens, size, bptt, eos, device, parts=parts, mix=config.data.mix)
 
 
 def _fit(trainer: Trainer, interruptions: list[int]) -> None:
@@ -266,9 +269,11 @@ def _budget(trainer: Trainer) -> str:
         text = f"{trainer.total_steps:,} steps"
     else:
         text = duration(training.max_time or DEFAULT_TIME)
+    text += f", {training.batch_size} streams × {training.bptt} tokens a step"
+    if trainer.config.data.mix and not trainer.config.data.streaming:
+        text += f" ({', '.join(map(str, trainer.windows.streams))} of them in each text)"
     per_epoch = trainer.windows.steps_per_epoch
-    window = f"{training.batch_size} streams × {training.bptt} tokens a step"
-    return f"{text}, {window}, {per_epoch:,.0f} steps an epoch"
+    return f"{text}, {per_epoch:,.0f} steps an epoch" if per_epoch else text
 
 
 @contextmanager

@@ -76,7 +76,9 @@ def save(trainer: Trainer) -> None:
     progress = trainer.progress
     progress.seconds, progress.loss_sum = trainer.seconds, trainer.loss_sum.item()
     progress.lengths = trainer.run.lengths()
-    save_checkpoint(trainer.run.checkpoint, progress, trainer.network, trainer.optimizer, trainer.state)
+    save_checkpoint(
+        trainer.run.checkpoint, progress, trainer.network, trainer.optimizer, trainer.state, trainer.windows
+    )
     trainer.saved = time.perf_counter()
 
 
@@ -121,13 +123,17 @@ def _save_model(trainer: Trainer, network: RecurrentLM, figures: dict[str, Valid
 
 
 def _trained_on(trainer: Trainer) -> dict[str, Any]:
-    counts = trainer.corpus.train.counts
+    counts, steps = trainer.corpus.train.counts, trainer.progress.best_step
+    characters, tokens, documents = counts.characters, counts.tokens, counts.documents
+    if trainer.config.data.streaming:  # of which the counts are those of a sample
+        share = steps * trainer.windows.tokens_per_step / tokens
+        characters, tokens, documents = (round(share * n) for n in (characters, tokens, documents))
     return {
         "dataset": " + ".join(trainer.config.data.dataset),
-        "characters": counts.characters,
-        "tokens": counts.tokens,
-        "documents": counts.documents,
-        "steps": trainer.progress.best_step,
+        "characters": characters,
+        "tokens": tokens,
+        "documents": documents,
+        "steps": steps,
         "seconds": round(trainer.seconds, 1),
     }
 
