@@ -207,10 +207,10 @@ def safe_cut(text: bytes) -> int:
     while (place := text.rfind(b" ", max(len(text) // 2, 1), place)) > 0:
         if not text[place - 1 : place].isspace() and text[place - 1] != SEPARATOR[0]:
             return place
-    place = len(text)
-    while place > 1 and text[place - 1] & 0xC0 == 0x80:
+    place = len(text) - 1
+    while place > 0 and text[place] & 0xC0 == 0x80:
         place -= 1
-    return place - 1 if place > 1 and 0xC0 <= text[place - 1] < SEPARATOR[0] else place
+    return place or len(text)
 
 
 def _kind(spec: dict) -> str:

@@ -1,28 +1,43 @@
 """Every kind of tokenizer gives back the text it was given, is saved in one file that Hugging Face
 `tokenizers` reads alike, and never shows half a character."""
 
+import numpy as np
 import pytest
 import tokenizers
 from hypothesis import given, settings, strategies as st
 
-from lm.errors import ModelError, UserError
-from lm.tokenizer import Tokenizer
+from lm.errors import ModelError
+from lm.tokenizer import SEPARATOR, Tokenizer, cut
 from lm.vocabulary import train_tokenizer
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
-SAMPLE = f"naïve e\u0301 {FAMILY} 中文 العربية\r\n\ttab <eos> <unk> end"
+SAMPLE = f"naïve e\u0301 {FAMILY} 中文 العربية हिन्दी \0 \r\n\ttab <eos> <unk> <0x41> ▁ Ġ end"
+EXACT = ("byte", "bpe", "unigram")
+KINDS = ("char", *EXACT, "word")
+
+TRAINED = {kind: train_tokenizer(kind, ["the boat went out to the sea\n" * 50], 300) for kind in EXACT}
 
 
-@pytest.fixture(scope="module")
-def bpe():
-    return train_tokenizer("bpe", iter(["the boat went out to the sea\n" * 50]), 300)
+@pytest.fixture(params=KINDS)
+def tokenizer(request):
+    return train_tokenizer(request.param, [SAMPLE], 400)
+
+
+@pytest.mark.parametrize("kind", EXACT)
+@given(text=TEXTS)
+@settings(deadline=None)
+def test_any_text_is_given_back(kind, text):
+    tokenizer = TRAINED[kind]
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert not np.isin(ids, [tokenizer.eos, -1 if tokenizer.unk is None else tokenizer.unk]).any()
 
 
 @given(text=TEXTS)
 @settings(deadline=None)
 def test_char_gives_back_text_of_known_characters(text):
-    tokenizer = train_tokenizer("char", iter([text]))
+    tokenizer = train_tokenizer("char", [text])
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
     assert len(ids) == len(text)
@@ -31,48 +46,99 @@ def test_char_gives_back_text_of_known_characters(text):
 
 @given(text=TEXTS)
 @settings(deadline=None)
-def test_bpe_gives_back_any_text(bpe, text):
-    assert bpe.decode(bpe.encode(text)) == text
+def test_word_gives_back_words_and_lines(text):
+    tokenizer = train_tokenizer("word", [text])
+    ids = tokenizer.encode(text)
+    lines = [" ".join(line.split()) for line in text.split("\n")]
+    assert tokenizer.decode(ids) == "\n".join(lines).replace("<eos>", "\n")
+    assert ids.tolist() == tokenizer.backend.encode(text, add_special_tokens=False).ids
 
 
-@pytest.mark.parametrize("kind", ["char", "bpe"])
-def test_saved_and_read_by_others_alike(kind, tmp_path):
-    tokenizer = train_tokenizer(kind, iter([SAMPLE]), 400)
+def test_word_counts_as_the_published_figures_do():
+    """One <eos> a line, <unk> written out is <unk>: so Penn Treebank has 10,000 types."""
+    tokenizer = train_tokenizer("word", [" the <unk> sat \n the end \n"])
+    assert tokenizer.vocab_size == 5  # <unk> <eos> the sat end
+    ids = tokenizer.encode(" the <unk> sat \n the end \n").tolist()
+    assert len(ids) == 7
+    assert (ids[1], ids[3], ids[6]) == (tokenizer.unk, tokenizer.eos, tokenizer.eos)
+
+
+@given(documents=st.lists(TEXTS.filter(bool), min_size=1, max_size=5))
+@settings(deadline=None)
+@pytest.mark.parametrize("kind", KINDS)
+def test_bytes_become_what_their_documents_become(kind, documents):
+    tokenizer = TRAINED.get(kind) or train_tokenizer(kind, documents)
+    ids = tokenizer.encode_bytes(SEPARATOR.join(d.encode() for d in documents))
+    if kind == "word":  # where the end of a line separates documents too
+        *others, last = documents
+        lines = [document.removesuffix("\n") + "\n" for document in others]
+        expected = tokenizer.encode("".join(lines) + last).tolist()
+    else:
+        ends = ([tokenizer.eos] * (i > 0) for i in range(len(documents)))
+        expected = [i for end, d in zip(ends, documents, strict=True) for i in [*end, *tokenizer.encode(d)]]
+    assert ids.tolist() == expected
+    assert ids.dtype == np.uint16
+
+
+@given(words=st.lists(TEXTS, max_size=30), size=st.integers(8, 40))
+@settings(deadline=None)
+@pytest.mark.parametrize("kind", EXACT)
+def test_cutting_a_text_before_its_tokens_are_made_loses_nothing(kind, words, size):
+    text = " ".join(words)
+    pieces = list(cut(text.encode(), size))
+    assert b"".join(pieces) == text.encode()
+    assert all(len(piece) <= size for piece in pieces)
+    ids = [i for piece in pieces for i in TRAINED[kind].encode(piece.decode())]
+    assert TRAINED[kind].decode(ids) == text
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_cutting_ordinary_text_changes_no_token(kind):
+    text = "It's the boat; it went out (again), to the sea.\n\n    And 1,024 boats' sails\twere  seen! " * 9
+    ids = [i for piece in cut(text.encode(), 64) for i in TRAINED[kind].encode(piece.decode())]
+    assert ids == TRAINED[kind].backend.encode(text, add_special_tokens=False).ids
+
+
+def test_saved_and_read_by_others_alike(tokenizer, tmp_path):
     tokenizer.save(tmp_path / "tokenizer.json")
     again = Tokenizer.load(tmp_path / "tokenizer.json")
     theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    assert again.kind == kind
+    assert (again.kind, again.unk, again.eos) == (tokenizer.kind, tokenizer.unk, tokenizer.eos)
     assert again.encode(SAMPLE).tolist() == tokenizer.encode(SAMPLE).tolist()
     plain = SAMPLE.replace("<eos>", "")  # which others take for the token
-    assert theirs.decode(theirs.encode(plain).ids) == plain
+    assert theirs.encode(plain).ids == tokenizer.encode(plain).tolist()
+    assert theirs.decode(theirs.encode(plain).ids) == tokenizer.decode(tokenizer.encode(plain))
     assert again.vocab_size == theirs.get_vocab_size()
 
 
-@pytest.mark.parametrize("kind", ["char", "bpe"])
-def test_the_pieces_of_a_stream_are_the_text_and_never_half_a_character(kind):
-    tokenizer = train_tokenizer(kind, iter([SAMPLE]), 300)
+def test_the_pieces_of_a_stream_are_the_text_and_never_half_a_character(tokenizer):
     stream = tokenizer.decode_stream()
-    pieces = [stream.step(token) for token in tokenizer.encode(SAMPLE)]
-    assert "".join(pieces) == SAMPLE
+    ids = tokenizer.encode(SAMPLE)
+    pieces = [stream.step(token) for token in ids]
+    assert "".join(pieces) == tokenizer.decode(ids)
     assert not any("\ufffd" in piece for piece in pieces)
 
 
-def test_written_out_special_tokens_are_text():
-    tokenizer = train_tokenizer("char", iter(["<eos>ab"]))
+def test_a_stream_goes_on_from_what_was_before():
+    tokenizer = train_tokenizer("word", ["the boat went out"])
+    the, boat = tokenizer.encode("the boat")
+    assert tokenizer.decode_stream().step(boat) == "boat"
+    assert tokenizer.decode_stream(after=[the]).step(boat) == " boat"
+
+
+@pytest.mark.parametrize("kind", ["char", *EXACT])
+def test_written_out_special_tokens_are_text(kind):
+    tokenizer = train_tokenizer(kind, ["<eos>ab" * 20], 300)
     assert tokenizer.eos not in tokenizer.encode("<eos>")
-    tokenizer = train_tokenizer("bpe", iter(["<eos>ab"]), 300)
-    assert tokenizer.eos not in tokenizer.encode("<eos>")
+    assert tokenizer.decode(tokenizer.encode("<eos>a")) == "<eos>a"
 
 
 def test_unknown_characters_become_unk_and_are_named():
-    tokenizer = train_tokenizer("char", iter(["abc"]))
+    tokenizer = train_tokenizer("char", ["abc"])
     assert tokenizer.encode("azb").tolist()[1] == tokenizer.unk
     assert tokenizer.unknown_in("a日z日") == ["日", "z"]
-
-
-def test_a_vocabulary_too_small_is_refused():
-    with pytest.raises(UserError, match="--vocab-size 100 is too small"):
-        train_tokenizer("bpe", iter(["text"]), 100)
+    assert train_tokenizer("byte", []).unknown_in("日") == []
+    assert train_tokenizer("word", ["a boat"]).unknown_in("a ship and a boat") == ["ship", "and"]
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", '{"model": 1}'])

@@ -36,15 +36,17 @@ def without_compression(file: str) -> str:
     return file.rpartition(".")[0] if compression_of(file) else file
 
 
-def members(archive: str) -> list[str]:
-    """The files in a .zip, as names that `open_bytes` knows. Raises DataError."""
+def inside(file: str) -> list[str]:
+    """The files in a .zip, as names that `open_bytes` knows; any other file is all there is in it.
+    Raises DataError."""
+    if "::" in file or not file.lower().endswith(".zip"):
+        return [file]
     try:
-        with zipfile.ZipFile(archive) as opened:
-            names = sorted(info.filename for info in opened.infolist() if not info.is_dir())
-            names = [name for name in names if not re.search(r"(^|/)(\.|__MACOSX/)", name)]
+        with zipfile.ZipFile(file) as archive:
+            names = sorted(info.filename for info in archive.infolist() if not info.is_dir())
     except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{archive} cannot be read as a zip archive: {one_line(error)}.") from error
-    return [f"zip://{name}::{archive}" for name in names]
+        raise DataError(f"{file} cannot be read as a zip archive: {one_line(error)}.") from error
+    return [f"zip://{name}::{file}" for name in names if not re.search(r"(^|/)(\.|__MACOSX/)", name)]
 
 
 def open_bytes(file: str) -> contextlib.AbstractContextManager[IO[bytes]]:

@@ -69,8 +69,7 @@ class Source:
             from lm.data.hub import fetch
 
             files = [fetch(file, watch) for file in files]
-        archives = [file for file in files if file.endswith(".zip")]
-        files = [m for f in files for m in (reading.members(f) if f in archives else [f])]
+        files = [inside for file in files for inside in reading.inside(file)]
         return dataclasses.replace(self, files=self.files | {split: files})
 
     def size(self, split: str) -> int | None:
@@ -135,7 +134,7 @@ def find_source(dataset: str, config: DataConfig) -> Source:
         return dataclasses.replace(own_files("stdin", {"train": [str(copy)]}, config), kept=copy)
     path = Path(dataset).expanduser()
     if path.suffix.lower() == ".zip" and path.is_file():
-        return own_files(path.stem, _by_split("", reading.members(str(path))), config)
+        return own_files(path.stem, _by_split("", reading.inside(str(path))), config)
     if path.is_file():
         name = Path(reading.without_compression(path.name)).stem
         return own_files(name, {"train": [str(path)]}, config)

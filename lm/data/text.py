@@ -60,8 +60,8 @@ class Text:
             place += len(block)
         with open(self.path, "rb") as file:
             file.seek(max(place - 1, self.start))
-            before = file.read(1) == SEPARATOR and place > self.start
-            after = file.read(1) == SEPARATOR and place < self.stop
+            before = place > self.start and file.read(1) == SEPARATOR
+            after = place < self.stop and file.read(1) == SEPARATOR
         return Text(self.path, self.start, place - before), Text(self.path, place + after, self.stop)
 
 

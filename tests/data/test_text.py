@@ -1,0 +1,84 @@
+"""Text as bytes: cut into blocks and splits anywhere, it stays the same text."""
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from lm.data import text as text_module
+from lm.data.text import Text, count_characters, in_order, write_text
+from lm.tokenizer import SEPARATOR
+
+DOCUMENTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40), min_size=1)
+
+
+def as_bytes(documents):
+    return SEPARATOR.join(document.encode() for document in documents)
+
+
+def read(text):
+    return b"".join(text.blocks())
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(text_module, "BLOCK", 16)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return tmp_path_factory.mktemp("text") / "t.text"
+
+
+@given(documents=DOCUMENTS, size=st.integers(4, 60))
+@settings(deadline=None)
+def test_blocks_are_the_text_cut_between_characters(file, documents, size):
+    text = write_text(file, [as_bytes(documents)])
+    before, text_module.BLOCK = text_module.BLOCK, size
+    try:
+        blocks = list(text.blocks())
+    finally:
+        text_module.BLOCK = before
+    assert b"".join(blocks) == as_bytes(documents)
+    for block in blocks:
+        block.replace(SEPARATOR, b"").decode()
+    assert not any(block.startswith(SEPARATOR) for block in blocks[1:])
+    assert sum(map(count_characters, blocks)) == sum(map(len, documents))
+
+
+@given(documents=DOCUMENTS, data=st.data())
+@settings(deadline=None)
+def test_cutting_by_characters_loses_at_most_a_separator(file, documents, data):
+    text = write_text(file, [as_bytes(documents)])
+    total = sum(map(len, documents))
+    place = data.draw(st.integers(0, total))
+    first, second = (read(part) for part in text.cut(place))
+    assert (count_characters(first), count_characters(second)) == (place, total - place)
+    assert not first.endswith(SEPARATOR)
+    assert not second.startswith(SEPARATOR)
+    assert first.replace(SEPARATOR, b"") + second.replace(SEPARATOR, b"") == "".join(documents).encode()
+
+
+@given(documents=DOCUMENTS, limit=st.integers(1, 50), size=st.integers(1, 9))
+@settings(deadline=None)
+def test_a_limit_keeps_the_first_characters(file, documents, limit, size):
+    whole = as_bytes(documents)
+    # Pieces as a reader yields them: never with a separator at their end.
+    pieces = [SEPARATOR * (i > 0) + document.encode() for i, document in enumerate(documents)]
+    text = read(write_text(file, pieces, limit))
+    assert count_characters(text) == min(limit, count_characters(whole))
+    assert whole.startswith(text)
+    assert not text.endswith(SEPARATOR)
+
+
+def test_a_part_of_a_file_is_a_text_too(tmp_path, small_blocks):
+    (tmp_path / "t").write_bytes(b"0123456789" * 20)
+    assert read(Text(tmp_path / "t", 5, 105)) == b"5678901234" * 10
+
+
+def test_results_come_in_the_order_of_the_blocks():
+    import time
+
+    def slow_first(number):
+        time.sleep(0.05 if number == 0 else 0)
+        return number
+
+    assert list(in_order(slow_first, range(20))) == list(range(20))
