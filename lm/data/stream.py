@@ -242,7 +242,7 @@ def _write_tokens(
     with open(path, "wb") as file:
 
         def write(ids: np.ndarray) -> None:
-            ids.tofile(file)
+            file.write(ids.data)  # not tofile, whose error does not tell that the disk is full
             counts["tokens"] += len(ids)
 
         def encode(block: bytes) -> tuple[np.ndarray, int, int, int]:

@@ -28,7 +28,7 @@ def file(tmp_path_factory):
     return tmp_path_factory.mktemp("text") / "t.text"
 
 
-@given(documents=DOCUMENTS, size=st.integers(4, 60))
+@given(documents=DOCUMENTS, size=st.integers(8, 60))
 @settings(deadline=None)
 def test_blocks_are_the_text_cut_between_characters(file, documents, size):
     text = write_text(file, [as_bytes(documents)])

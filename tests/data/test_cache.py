@@ -1,0 +1,106 @@
+"""The cache: safe when a maker is killed or the disk is full, and easy to empty."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lm.config import DataConfig
+from lm.data import cache
+from lm.data.__main__ import main
+from lm.data.stream import open_corpus
+from tests.conftest import ROOT, script, some_text
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("LM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_maker_that_was_killed_is_made_up_for(tmp_path, own_cache):
+    (tmp_path / "t.txt").write_text(some_text(3_000_000))
+    code = f"""
+import time
+from lm.config import DataConfig
+from lm.data.stream import open_corpus
+def watch(what, share):
+    if what.startswith("Making the validation"):
+        print("here", flush=True)
+        time.sleep(60)
+open_corpus(DataConfig(dataset={str(tmp_path / "t.txt")!r}), watch)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    maker = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+    assert maker.stdout.readline() == b"here\n"
+    (partial,) = own_cache.glob("*.partial")
+    assert (partial / "train.tokens").stat().st_size
+    os.kill(maker.pid, signal.SIGKILL)
+    maker.wait()
+    maker.stdout.close()
+    assert partial.exists()
+    corpus = open_corpus(DataConfig(dataset=str(tmp_path / "t.txt")))
+    assert corpus.train.counts.characters == 2_700_000
+    assert [entry.path.name for entry in cache.entries()] == [corpus.key]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, own_cache):
+    """Here it is a limit on the size of files that the system sets, as a quota would."""
+    (tmp_path / "t.txt").write_text(some_text(400_000))
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))  # noqa: E731
+    result = script("train.py", "--dataset", "t.txt", "--quiet", cwd=tmp_path, preexec_fn=limit)
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "no room is left in" in result.stderr
+    assert "python -m lm.data clear" in result.stderr
+    assert not cache.entries()
+
+
+def test_what_is_in_the_cache_can_be_seen_and_deleted(tmp_path, own_cache, capsys):
+    for name in ("boat", "ship"):
+        (tmp_path / f"{name}.txt").write_text(some_text(2000) + name)
+        open_corpus(DataConfig(dataset=str(tmp_path / f"{name}.txt")))
+    assert main(["info"]) == 0
+    listed = capsys.readouterr().out
+    assert "boat-" in listed
+    assert "last used 20" in listed
+    assert main(["info", "boat"]) == 0
+    shown = capsys.readouterr().out
+    assert "1,803 characters to train on" in shown
+    assert "Commonest" in shown
+    assert main(["clear", "boat"]) == 0
+    assert [entry.path.name[:5] for entry in cache.entries()] == ["ship-"]
+    assert main(["clear"]) == 0
+    assert "MB freed" in capsys.readouterr().out
+    assert not cache.entries()
+
+
+def test_the_stream_used_last_is_listed_first(tmp_path):
+    keys = []
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(some_text(200) + name)
+        keys.append(open_corpus(DataConfig(dataset=str(tmp_path / f"{name}.txt"))).key)
+        time.sleep(0.02)
+    assert [entry.path.name for entry in cache.entries()] == keys[::-1]
+    open_corpus(DataConfig(dataset=str(tmp_path / "a.txt")))
+    assert [entry.path.name for entry in cache.entries()] == keys
+
+
+def test_a_stream_that_is_being_made_is_not_deleted(own_cache, capsys):
+    def clear_meanwhile(folder):
+        assert main(["clear"]) == 0
+        assert "is being made right now" in capsys.readouterr().err
+        assert folder.is_dir()
+
+    cache.make_once("key", clear_meanwhile)
+    assert [entry.path.name for entry in cache.entries()] == ["key"]
+
+
+def test_a_name_that_nothing_has_is_one_line(tmp_path):
+    result = script("-m lm.data", "info", "nothing", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: nothing in ")

@@ -1,0 +1,79 @@
+"""The report: what was found in a text, and warnings where training would go wrong."""
+
+import numpy as np
+import pytest
+
+from lm.config import DataConfig
+from lm.data.report import repeated, rows, survey, warnings
+from lm.data.stream import open_corpus
+from lm.tokenizer import SEPARATOR
+from tests.conftest import some_text
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("LM_CACHE", str(tmp_path / "cache"))
+
+
+def corpus_of(tmp_path, text, **settings):
+    (tmp_path / "t.txt").write_bytes(text.encode() if isinstance(text, str) else text)
+    return open_corpus(DataConfig(dataset=str(tmp_path / "t.txt"), **settings))
+
+
+def test_characters_and_documents_are_counted_across_blocks():
+    blocks = [b"aab" + SEPARATOR + b"aaa", "ééb".encode(), b"b" + SEPARATOR + b"a"]
+    found = survey(blocks)
+    assert found.characters == {"a": 6, "b": 3, "é": 2}
+    assert found.longest == 7
+
+
+def test_the_report_tells_what_there_is(tmp_path):
+    corpus = corpus_of(tmp_path, "ab" * 450 + "c" * 100, validation_split="0.2")
+    short = rows(corpus)
+    assert short["Text"] == "t: 1 document, 800 characters to train on, 200 to validate"
+    assert short["Tokens"] == "char, 4 types, 800 to train on, 1.00 characters each"
+    assert short["Unknown"] == "100 of the validation tokens (50.00%)"
+    full = rows(corpus, full=True)
+    assert full["Commonest"] == "a 400  b 400"
+    assert set(full) - set(short) == {"Characters", "Commonest", "Rarest", "Repeated"}
+
+
+def random_tokens(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 60, count).astype(np.uint16)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("long", [False, True])
+def test_a_validation_text_out_of_the_training_text_is_seen(share, long, monkeypatch):
+    if long:
+        monkeypatch.setattr("lm.data.report._LONG", 1000)
+    train, new = random_tokens(300_000), random_tokens(100_000, seed=1)
+    half = int(len(new) * share)
+    validation = np.concatenate([train[70_000 : 70_000 + half], new[half:]])
+    assert repeated(train, validation) == pytest.approx(share, abs=0.08)
+
+
+def test_warnings_come_where_they_are_due(tmp_path):
+    corpus = corpus_of(tmp_path, some_text(40_000))
+    assert warnings(corpus, 50_000, 64, 1) == []
+    (small,) = warnings(corpus, 1_000_000, 256, 2)
+    assert "small for 1,000,000 parameters" in small
+    assert "--hidden-size 40 and --dropout 0.3" in small
+
+
+def test_a_text_twice_over_is_warned_of(tmp_path):
+    (warning,) = warnings(corpus_of(tmp_path, some_text(10_000) * 2), 1000, 8, 1)
+    assert "100% of the validation text stands word for word in the training text" in warning
+
+
+def test_a_binary_file_is_warned_of_but_not_chinese(tmp_path):
+    noise = bytes(np.random.default_rng(0).integers(0, 256, 20_000).astype(np.uint8))
+    (warning, *_) = warnings(corpus_of(tmp_path, noise, encoding_errors="replace"), 1000, 8, 1)
+    assert "is this a text" in warning
+    chinese = "".join(map(chr, np.random.default_rng(0).integers(0x4E00, 0x9FA0, 20_000)))
+    assert not any("is this a text" in w for w in warnings(corpus_of(tmp_path, chinese), 1000, 8, 1))
+
+
+def test_many_unknown_tokens_are_warned_of(tmp_path):
+    (warning,) = warnings(corpus_of(tmp_path, some_text(9000) + "日" * 1000), 1000, 8, 1)
+    assert "<unk>" in warning
