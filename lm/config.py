@@ -273,9 +273,7 @@ class RunConfig:
             )
         if config.data.streaming and (config.data.max_chars or config.training.epochs):
             flag = "--max-chars" if config.data.max_chars else "--epochs"
-            raise UserError(
-                f"{flag} needs to know the whole text, which --streaming never sees: leave it out."
-            )
+            raise UserError(f"{flag} needs the whole text, which --streaming never sees: leave it out.")
         budgets = [n for n in ("steps", "epochs", "max_time") if getattr(config.training, n)]
         if len(budgets) > 1:
             named = " and ".join(flag_of(name) for name in budgets)

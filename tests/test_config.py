@@ -73,3 +73,25 @@ def test_help_answers_at_once_and_without_torch(script):
         line.split("|")[-1].strip() for line in result.stderr.splitlines()
     }
     assert time.perf_counter() - begin < 2  # on a busy machine; 0.1 s on a quiet one
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dataset": ["a", "b"], "mix": "0.7,0.4"}, "must sum to 1; 0.7,0.4 sums to 1.1"),
+        ({"dataset": ["a", "b"], "mix": "0.7,x"}, "--mix takes shares such as"),
+        ({"dataset": ["a", "b"], "mix": "1.5,-0.5"}, "lies above 0"),
+        ({"dataset": ["a", "b", "c"], "mix": "0.7,0.3"}, "names 2 shares, but there are 3"),
+        ({"dataset": []}, "--dataset needs at least one"),
+    ],
+)
+def test_datasets_that_do_not_fit_their_mix(settings, message):
+    with pytest.raises(UserError, match=message):
+        RunConfig.from_flat(settings)
+
+
+def test_one_dataset_or_several():
+    assert RunConfig.from_flat({"dataset": "a"}).data.dataset == ("a",)
+    config = RunConfig.from_flat({"dataset": ["a", "b"], "mix": [0.7, 0.3]})
+    assert (config.data.dataset, config.data.mix) == (("a", "b"), (0.7, 0.3))
+    assert RunConfig.from_flat(config.flat()) == config

@@ -130,6 +130,8 @@ def find_source(dataset: str, config: DataConfig) -> Source:
     if dataset == "python":
         return own_files("python", {"train": python_library()}, config)
     if dataset == "-":
+        if config.streaming:
+            raise DataError("standard input can be read only once: leave out --streaming.")
         copy = _keep_standard_input()
         return dataclasses.replace(own_files("stdin", {"train": [str(copy)]}, config), kept=copy)
     path = Path(dataset).expanduser()
@@ -279,6 +281,11 @@ def _keep_standard_input() -> Path:
     if sys.stdin.isatty():
         print("Reading text from standard input; end it with Ctrl-D.", file=sys.stderr)
     copy = cache_folder() / f"stdin.{os.getpid()}{PARTIAL}"
-    with making_room_for(copy), open(copy, "wb") as opened:
-        shutil.copyfileobj(sys.stdin.buffer, opened, 1 << 20)
+    with making_room_for(copy):
+        try:
+            with open(copy, "wb") as opened:
+                shutil.copyfileobj(sys.stdin.buffer, opened, 1 << 20)
+        except BaseException:
+            copy.unlink(missing_ok=True)
+            raise
     return copy

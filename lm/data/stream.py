@@ -76,7 +76,7 @@ class Corpus:
     validation: Split
     test: Split | None
     parts: dict[str, int]  # how many of the training tokens come from each dataset, in their order
-    held_out: list[int]  # documents of each dataset that --streaming must leave out of training
+    held_out: list[int]  # first rows of each dataset that --streaming must leave out of training
     facts: dict[str, Any]  # for the report
 
 
@@ -85,14 +85,16 @@ def open_corpus(config: DataConfig, watch: Watch = lambda what, share: None) -> 
 
     Raises UserError for text that cannot be read or is too small to learn from.
     """
-    sources = [find_source(dataset, config) for dataset in config.dataset]
     ready, shape = None, config.tokenizer
     if config.tokenizer not in vocabulary.KINDS:
         ready, shape = vocabulary.ready_tokenizer(config.tokenizer)
-    key = _key(sources, config, shape)
-    make_once(key, lambda folder: _make(sources, config, ready, folder, watch))
-    for source in sources:
-        source.forget()
+    sources = [find_source(dataset, config) for dataset in config.dataset]
+    try:
+        key = _key(sources, config, shape)
+        make_once(key, lambda folder: _make(sources, config, ready, folder, watch))
+    finally:
+        for source in sources:
+            source.forget()
     return cached_corpus(key)
 
 
@@ -140,11 +142,11 @@ def _make(
         stem = folder / f"{number}"
         if config.streaming:
             watch(f"Reading the beginning of {source.name}", None)
-            splits, documents = read_samples(source, config, stem)
+            splits, rows = read_samples(source, config, stem)
         else:
-            splits, documents = _read(source, config, stem, watch), 0
+            splits, rows = _read(source, config, stem, watch), 0
         each.append(splits)
-        held_out.append(documents)
+        held_out.append(rows)
     texts = {name: [splits[name] for splits in each if name in splits] for name in SPLITS}
     facts = report.survey(_blocks(texts["train"], "Counting", watch))
     tokenizer = ready or _learn(config, texts["train"], facts.characters, watch)

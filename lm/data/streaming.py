@@ -38,7 +38,7 @@ _PEEK = 64  # rows by which the column of text is found
 
 
 def read_samples(source: Source, config: DataConfig, stem: Path) -> tuple[dict[str, Text], int]:
-    """The sample and the validation text of a source, and how many documents of the training
+    """The sample and the validation text of a source, and how many rows of the training
     split were taken for validation. Raises DataError."""
     for name in ("validation", "test"):
         split = getattr(config, f"{name}_split")
@@ -50,35 +50,34 @@ def read_samples(source: Source, config: DataConfig, stem: Path) -> tuple[dict[s
     wanted = {"train": config.train_split, "test": config.test_split}
     wanted["validation"] = config.validation_split or ("validation" if "validation" in source.files else None)
     samples = {
-        name: list(_first(documents(source, split), _SAMPLE if name == "train" else 2 * _HELD_OUT))
+        name: list(_first(_texts(source, split), _SAMPLE if name == "train" else 2 * _HELD_OUT))
         for name, split in wanted.items()
         if split
     }
     held_out = 0
     if "validation" not in samples:
-        train, characters = samples["train"], 0
-        limit = min(_HELD_OUT, sum(map(len, train)) // 10)
-        while characters < limit and held_out < len(train) - 1:
-            characters += len(train[held_out])
+        train = samples["train"]
+        left = max(1, min(_HELD_OUT, sum(map(len, train)) // 10))
+        while left > 0 and held_out < len(train):
+            left -= len(train[held_out])
             held_out += 1
         samples["validation"], samples["train"] = train[:held_out], train[held_out:]
+    texts = {}
     for name, sample in samples.items():
-        if not sample:
+        if not any(sample):
             raise DataError(
                 f"{source.name} has too few documents to stream: nothing is left for the {name} text."
             )
-    texts = {
-        name: write_text(Path(f"{stem}-{name}.text"), [SEPARATOR.join(d.encode() for d in sample)])
-        for name, sample in samples.items()
-    }
+        together = SEPARATOR.join(text.encode() for text in sample if text)
+        texts[name] = write_text(Path(f"{stem}-{name}.text"), [together])
     return texts, held_out
 
 
-def documents(source: Source, split: str) -> Iterator[str]:
-    """The documents of a split, read as they are asked for. Raises DataError."""
+def _texts(source: Source, split: str) -> Iterator[str]:
+    """The text of each row of a split, empty where there is none, read as they are asked for."""
     source.check(split)
     with source.telling_trouble(split):
-        yield from (row["text"] for row in _rows(source, split) if row["text"])
+        yield from (row["text"] or "" for row in _rows(source, split))
 
 
 class DocumentStream:

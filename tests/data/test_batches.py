@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from lm.data.batches import Windows
+from lm.data.batches import Windows, share_out
 from lm.errors import UserError
 
 CPU, EOS = torch.device("cpu"), 999
@@ -37,6 +37,48 @@ def test_an_epoch_predicts_every_token_once(batch, bptt, windows_each):
     assert windows.steps_per_epoch == windows_each
     seen = Counter(t for step in range(windows_each) for t in windows.window(step)[1].flatten().tolist())
     assert seen == Counter(range(size))
+
+
+@given(
+    sizes=st.lists(st.integers(20, 90), min_size=1, max_size=4),
+    weights=st.lists(st.integers(1, 9), min_size=4, max_size=4),
+    batch=st.integers(4, 9),
+    bptt=st.integers(1, 7),
+)
+def test_mixed_texts_are_a_ring_each(sizes, weights, batch, bptt):
+    """Token = 1000 · text + place in it: a stream stays in its text and follows its ring."""
+    mix = [w / sum(weights[: len(sizes)]) for w in weights[: len(sizes)]]
+    tokens = np.concatenate([1000 * i + np.arange(size) for i, size in enumerate(sizes)])
+    windows = Windows(tokens, batch, bptt, 9999, CPU, parts=sizes, mix=mix)
+    owners = np.repeat(np.arange(len(sizes)), windows.streams)
+    last = None
+    for step in range(30):
+        inputs, targets = (part.numpy() for part in windows.window(step))
+        for row, text in enumerate(owners):
+            places = targets[row] - 1000 * text
+            assert (places >= 0).all() and (places < sizes[text]).all()
+            before = np.where(places == 0, 9999, targets[row] - 1)
+            assert (inputs[row] == before).all()
+            if last is not None:
+                assert places[0] == (last[row] - 1000 * text + 1) % sizes[text]
+        last = targets[:, -1]
+
+
+@given(mix=st.lists(st.integers(1, 20), min_size=1, max_size=6), extra=st.integers(0, 60))
+def test_streams_are_shared_out_as_the_mix_says(mix, extra):
+    shares = np.array(mix) / sum(mix)
+    streams = len(mix) + extra
+    counts = np.array(share_out(streams, shares))
+    assert counts.sum() == streams
+    assert counts.min() >= 1
+    # No text has more than one stream too few, save for those that lend to texts that need their first.
+    lent = sum(1 for share in shares if share * streams < 1)
+    assert (counts >= np.floor(shares * streams) - lent).all()
+
+
+def test_fewer_streams_than_texts_are_refused():
+    with pytest.raises(UserError, match="too small to mix 3 texts"):
+        share_out(2, [0.5, 0.25, 0.25])
 
 
 def test_more_streams_than_tokens_names_the_largest_that_fits():

@@ -1,0 +1,159 @@
+"""Streaming: every document once an epoch, in an order that can be gone back to exactly."""
+
+import itertools
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from lm.config import DataConfig, RunConfig
+from lm.data.stream import open_corpus
+from lm.data.streaming import DocumentStream, StreamedWindows
+from lm.errors import DataError, UserError
+from lm.vocabulary import train_tokenizer
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("LM_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Three files of 40 documents, and a folder of others."""
+    folder = tmp_path_factory.mktemp("shards")
+    for name in "abc":
+        table = pa.table({"id": range(40), "text": [f"{name}{i} runs" for i in range(40)]})
+        pq.write_table(table, folder / f"{name}.parquet", row_group_size=15)
+    (folder / "x").mkdir()
+    pq.write_table(pa.table({"text": [f"x{i} sits" for i in range(400)]}), folder / "x" / "x.parquet")
+    return folder
+
+
+def stream(shards, held_out=0, seed=1, **settings):
+    config = DataConfig(dataset=f"{shards}/*.parquet", streaming=True, **{"shuffle_buffer": 16, **settings})
+    return DocumentStream(config, [held_out] * len(config.dataset), seed)
+
+
+def take(documents, count):
+    return [next(documents) for _ in range(count)]
+
+
+ALL = {f"{name}{i} runs" for name in "abc" for i in range(40)}
+
+
+def test_an_epoch_has_every_document_once_and_each_another_order(shards):
+    documents = stream(shards)
+    first, second = take(documents, 120), take(documents, 120)
+    assert set(first) == set(second) == ALL
+    assert first != second
+    assert first != sorted(first)
+    assert take(stream(shards), 120) == first
+    assert take(stream(shards, seed=2), 120) != first
+
+
+@pytest.mark.parametrize("taken", [0, 1, 15, 16, 17, 119, 120, 130, 250])
+def test_a_stream_goes_on_exactly_where_it_stood(shards, taken):
+    documents = stream(shards)
+    take(documents, taken)
+    place = json.loads(json.dumps(documents.place))
+    other = stream(shards)
+    other.restore(place)
+    assert take(other, 150) == take(documents, 150)
+
+
+def test_what_validates_is_left_out(shards):
+    config = DataConfig(dataset=f"{shards}/*.parquet", streaming=True)
+    corpus = open_corpus(config)
+    (held_out,) = corpus.held_out
+    assert held_out == corpus.validation.counts.documents > 1
+    validating = set(corpus.tokenizer.decode(corpus.validation.tokens).split("runs"))
+    trained = set(take(stream(shards, held_out), 120 - held_out))
+    assert len(trained) == 120 - held_out
+    assert not {document.removesuffix("runs") for document in trained} & validating
+
+
+def test_processes_share_the_documents_out(shards, monkeypatch):
+    shares = []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        shares.append(set(take(stream(shards), 60)))
+    assert not shares[0] & shares[1]
+    assert shares[0] | shares[1] == ALL
+
+
+def test_a_mix_has_its_shares(shards):
+    config = DataConfig(
+        dataset=(f"{shards}/a.parquet", f"{shards}/x"), mix=(0.75, 0.25), streaming=True, shuffle_buffer=10
+    )
+    documents = DocumentStream(config, [0, 0], seed=1)
+    sitting = sum(document.endswith("sits") for document in take(documents, 800))
+    assert sitting == pytest.approx(200, abs=40)
+
+
+def windows(shards, batch=4, bptt=8):
+    tokenizer = train_tokenizer("byte", [])
+    return StreamedWindows(stream(shards), tokenizer, batch, bptt, torch.device("cpu"))
+
+
+def test_windows_follow_each_other_and_hold_whole_documents(shards):
+    cut = windows(shards)
+    inputs, targets = (torch.cat(part, dim=1) for part in zip(*map(cut.window, range(60)), strict=True))
+    assert torch.equal(inputs[:, 1:], targets[:, :-1])
+    assert (inputs[:, 0] == cut.tokenizer.eos).all()
+    for row in targets:
+        *whole, _ = [
+            list(g) for end, g in itertools.groupby(row.tolist(), cut.tokenizer.eos.__eq__) if not end
+        ]
+        assert {bytes(document).decode() for document in whole} <= ALL
+
+
+@pytest.mark.parametrize("read", [0, 7, 50])
+def test_windows_go_on_exactly_where_they_stood(shards, read):
+    cut, other = windows(shards), windows(shards)
+    for step in range(read):
+        cut.window(step)
+    place, tensors = cut.place()
+    other.restore(json.loads(json.dumps(place)), tensors)
+    for step in range(20):
+        for a, b in zip(cut.window(step), other.window(step), strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"validation_split": "0.1"}, "is the name of a split"),
+        ({"train_split": "dev"}, "has no split 'dev'; it has train"),
+        ({"text_column": "body"}, "has no column 'body'; it has id, text"),
+        ({"text_column": "id"}, "holds int, not text"),
+    ],
+)
+def test_mistakes_are_one_line(shards, settings, message):
+    with pytest.raises(UserError, match=message):
+        open_corpus(DataConfig(dataset=f"{shards}/*.parquet", streaming=True, **settings))
+
+
+def test_too_few_documents_are_one_line(tmp_path):
+    (tmp_path / "r.jsonl").write_text('{"text": "only one"}')
+    with pytest.raises(DataError, match="too few documents to stream"):
+        open_corpus(DataConfig(dataset=str(tmp_path / "r.jsonl"), streaming=True))
+
+
+@pytest.mark.parametrize("other", [{"epochs": 2}, {"max_chars": 100}])
+def test_what_needs_the_whole_text_is_refused(other):
+    with pytest.raises(UserError, match="needs the whole text"):
+        RunConfig.from_flat({"streaming": True, **other})
+
+
+def test_the_column_of_each_text_is_found(tmp_path):
+    pq.write_table(pa.table({"id": [1, 2, 3, 4], "body": [None, "a b", None, "c d"]}), tmp_path / "t.parquet")
+    config = DataConfig(dataset=str(tmp_path / "t.parquet"), streaming=True)
+    assert set(take(DocumentStream(config, [0], 1), 2)) == {"a b", "c d"}
+    corpus = open_corpus(config)
+    # The rows that were held out count with those that hold no text.
+    assert corpus.held_out == [2]
+    assert take(DocumentStream(config, corpus.held_out, 1), 1) == ["c d"]
