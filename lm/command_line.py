@@ -72,6 +72,8 @@ def _converter(setting: Any, kind: tuple[type, bool]) -> Callable[[str], Any]:
 
 def run(main: Callable[[list[str] | None], int], arguments: list[str] | None = None) -> int:
     """Call a script's `main`, turning mistakes of the user into one line and exit status 2."""
+    # Where the locale is not UTF-8, what it lacks is written as \u4e2d, as Python's errors are.
+    sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return main(arguments)
     except UserError as error:

@@ -16,6 +16,7 @@ word, where both names are words like others: so they are written in Penn Treeba
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -23,7 +24,7 @@ from itertools import repeat
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer as Backend
+from tokenizers import Tokenizer as Backend, pre_tokenizers
 from tokenizers.decoders import DecodeStream
 
 from lm.errors import ModelError, one_line
@@ -53,6 +54,7 @@ class Tokenizer:
         spec = json.loads(backend.to_str())
         model = spec["model"]
         self.kind = _kind(spec)
+        self._byte_level = (spec.get("decoder") or {}).get("type") == "ByteLevel"
         self.unk: int | None = model.get("unk_id")
         if model.get("unk_token") is not None:
             self.unk = backend.token_to_id(model["unk_token"])
@@ -67,7 +69,7 @@ class Tokenizer:
     def save(self, path: str | Path) -> None:
         """Write a tokenizer.json that `tokenizers.Tokenizer.from_file` loads."""
         with replacing(path) as partial:
-            self.backend.save(str(partial))
+            partial.write_text(self.backend.to_str(pretty=True), encoding="utf-8")
 
     @property
     def end(self) -> int | None:
@@ -81,6 +83,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> np.ndarray:
         """Token ids (tokens,) of `text`; what is not known becomes `<unk>`."""
+        text = self._with_known_line_ends(text)
         if self.kind == "char":
             return self._char_ids[_code_points(text)]
         return self.encode_bytes(text.encode("utf-8", "replace"))
@@ -100,6 +103,7 @@ class Tokenizer:
         each once, in order."""
         if self.unk is None:
             return []
+        text = self._with_known_line_ends(text)
         parts = dict.fromkeys(text.split() if self.kind == "word" else text)
         if self.kind in ("char", "word"):
             return [part for part in parts if self.encode(part)[0] == self.unk and part != UNK]
@@ -116,10 +120,25 @@ class Tokenizer:
             stream.step(int(token))
         return stream
 
+    def bytes_of(self, token: int) -> bytes | None:
+        """The UTF-8 that `token` stands for, which may be part of a character; None for kinds where
+        it depends on the tokens beside it."""
+        if self.kind != "char" and not self._byte_level:
+            return None
+        name = "" if token in self._special else self.backend.id_to_token(int(token)) or ""
+        if self._byte_level and all(character in _BYTE_OF for character in name):
+            return bytes(_BYTE_OF[character] for character in name)
+        return name.encode()
+
     def token_name(self, token: int) -> str:
         """What to show for one token: its text, or its name where it has none by itself."""
         text = self.decode([token])
         return text if text and "\ufffd" not in text else self.backend.id_to_token(int(token))
+
+    def _with_known_line_ends(self, text: str) -> str:
+        """Line ends of Windows are those of everyone else to a model that has never seen them."""
+        unknown = self.kind == "char" and "\r\n" in text and self._char_ids[ord("\r")] == self.unk
+        return text.replace("\r\n", "\n") if unknown else text
 
     def _encode_characters(self, text: bytes) -> np.ndarray:
         raw = np.frombuffer(text, np.uint8)
@@ -147,6 +166,10 @@ class Tokenizer:
         return np.concatenate([np.array(part, self.dtype) for part in result[:-1]])
 
     @cached_property
+    def _special(self) -> set[int]:
+        return {i for i, added in self.backend.get_added_tokens_decoder().items() if added.special}
+
+    @cached_property
     def _char_ids(self) -> np.ndarray:
         table = np.full(_CODE_POINTS, self.unk, self.dtype)
         for token, index in self.backend.get_vocab().items():
@@ -167,17 +190,29 @@ class Tokenizer:
 
 
 class TextStream:
-    """Turns ids into text one at a time and never shows half a character."""
+    """Turns ids into text one at a time, never shows half a character and never waits for more than
+    one: U+FFFD stands for bytes that are none, as in `decode`."""
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
-        self._stream = DecodeStream(skip_special_tokens=True)
+        self._characters = codecs.getincrementaldecoder("utf-8")("replace")
+        self._others = DecodeStream(skip_special_tokens=True)
 
     def step(self, token: int) -> str:
         """The text that `token` completes; empty while a character is incomplete."""
         if token == self._tokenizer.end:
-            return ""
-        return self._stream.step(self._tokenizer.backend, int(token)) or ""
+            return self._characters.decode(b"", final=True)  # what was begun stays half a character
+        part = self._tokenizer.bytes_of(token)
+        return self._step_of_others(token) if part is None else self._characters.decode(part)
+
+    def _step_of_others(self, token: int) -> str:
+        # The decoder of `tokenizers` gives up where bytes turn out to be no character: begin anew.
+        for _ in range(2):
+            try:
+                return self._others.step(self._tokenizer.backend, int(token)) or ""
+            except Exception:  # it raises bare Exception
+                self._others = DecodeStream(skip_special_tokens=True)
+        return ""
 
 
 def read_backend(path: str | Path) -> Backend:
@@ -185,7 +220,7 @@ def read_backend(path: str | Path) -> Backend:
     if not Path(path).is_file():
         raise ModelError(f"{path} is missing.")
     try:
-        return Backend.from_file(str(path))
+        return Backend.from_str(Path(path).read_text(encoding="utf-8"))
     except Exception as error:  # `tokenizers` raises bare Exception
         raise ModelError(f"{path} is not a tokenizer that can be read: {one_line(error)}") from error
 
@@ -226,5 +261,16 @@ def _kind(spec: dict) -> str:
     return model["type"].lower()
 
 
+def _byte_of_names() -> dict[str, int]:
+    """Which byte each character of a byte-level token stands for (GPT-2's table): printable ones
+    for themselves, those from 256 on for the other bytes in order."""
+    names = pre_tokenizers.ByteLevel.alphabet()
+    others = [byte for byte in range(256) if chr(byte) not in names]
+    return {name: ord(name) if ord(name) < 256 else others[ord(name) - 256] for name in names}
+
+
 def _code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+
+
+_BYTE_OF = _byte_of_names()

@@ -6,7 +6,6 @@ samples of it, one needs nothing and one reads what others made.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 from collections import Counter
@@ -111,7 +110,13 @@ def ready_tokenizer(name: str) -> tuple[Tokenizer, str]:
     if not path.is_file():
         if path.suffix == ".json" or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
             raise UserError(f"there is no tokenizer file '{name}'.")
-        path = _from_hub(name)
+        from lm.data.hub import tokenizer_file  # it imports much
+
+        try:
+            path = Path(tokenizer_file(name))
+        except UserError as error:
+            kinds = ", ".join(KINDS)
+            raise UserError(f"--tokenizer is {kinds}, a tokenizer.json or a Hub model: {error}") from error
     backend = read_backend(path)
     if backend.token_to_id(EOS) is None:
         backend.add_special_tokens([EOS])
@@ -163,27 +168,6 @@ def _learned(backend: Backend, trainer: trainers.Trainer, texts: Iterable[str]) 
     except Exception as error:  # `tokenizers` raises bare Exception
         raise DataError(f"no vocabulary could be learned from this text: {one_line(error)}") from error
     return Tokenizer(backend)
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import errors, hf_hub_download
-
-    with contextlib.suppress(errors.LocalEntryNotFoundError):
-        try:
-            return Path(hf_hub_download(name, "tokenizer.json"))
-        except errors.EntryNotFoundError as error:
-            if isinstance(error, errors.LocalEntryNotFoundError):
-                raise
-            raise UserError(f"the Hub model '{name}' has no tokenizer.json.") from error
-        except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-            raise UserError(
-                f"--tokenizer is one of {', '.join(KINDS)}, a tokenizer.json or the id of a Hub model;"
-                f" '{name}' is none of these."
-            ) from error
-    raise UserError(
-        f"there is no tokenizer '{name}' here, and the Hub cannot be reached to look for a model of"
-        " that name."
-    )
 
 
 def _byte_names() -> dict[int, str]:

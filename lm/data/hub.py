@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face Hub: which files they consist of, and fetching those.
+"""Datasets of the Hugging Face Hub: which files they consist of, and fetching those; tokenizers too.
 
 `datasets` knows which files of a repository make which split; `huggingface_hub` downloads them,
 retries, resumes and keeps them on this disk. What was found is remembered, so that a text that was
@@ -7,9 +7,11 @@ used before can be used again without a network, and without asking more than it
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +22,22 @@ from huggingface_hub import constants, errors
 
 from lm.config import DataConfig
 from lm.data.cache import known
-from lm.errors import DataError, one_line
+from lm.errors import DataError, UserError, one_line
 from lm.files import write_text
 
-_SCHEME = "hf://datasets/"
+_ADDRESS = re.compile(r"hf://datasets/(?P<repo>[^@]+)@(?P<revision>[^/]+)/(?P<path>.+)")
 _TRIES = 3  # beside those of the library, which does not try again after every kind of break
+_GATED = "wants its terms accepted: do that on its page, then `hf auth login`."
 # Of a loader's settings, those that say where the files are and not how to read them.
 _NOT_READING = {"name", "version", "data_dir", "data_files", "description", "features"}
+
+# Whether the Hub answered when it was asked last. If not, nothing more is asked of it: the library
+# would try for half a minute to load each file that is not on this disk.
+_answered = True
+# What breaks off in a download is loaded again from the last whole piece; theirs are of 10 MiB.
+constants.DOWNLOAD_CHUNK_SIZE = 1 << 20
+# Each try that failed would be a warning in the middle of the progress.
+huggingface_hub.logging.set_verbosity(huggingface_hub.logging.CRITICAL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,68 +53,115 @@ class HubFiles:
 
 def find(dataset: str, config: DataConfig) -> HubFiles:
     """The files of a Hub dataset. Raises DataError if there is none, or no way to reach it."""
-    wanted = json.dumps([dataset, config.dataset_config, config.dataset_revision])
-    memory = known(f"hub-{hashlib.sha256(wanted.encode()).hexdigest()[:32]}")
-    found = HubFiles(**json.loads(memory.read_text(encoding="utf-8"))) if memory.is_file() else None
-    revision = _revision(dataset, config.dataset_revision, found)
+    found = _known(dataset, config, config.dataset_revision)
+    name, revision = _revision(dataset, config, found)
     if found is None or found.revision != revision:
-        found = _ask(dataset, config, revision)
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        write_text(memory, json.dumps(dataclasses.asdict(found), indent=2))
+        found = _known(dataset, config, revision) or _ask(name, config, revision)
+        for wanted in (config.dataset_revision, revision):
+            memory = _memory(dataset, config, wanted)
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            write_text(memory, json.dumps(dataclasses.asdict(found), indent=2))
     return found
 
 
 def fetch(file: str, watch: Callable[[str, float | None], None]) -> str:
-    """The path of a Hub file on this disk, downloaded if it is not there yet. Raises DataError."""
-    organisation, rest, path = file.removeprefix(_SCHEME).split("/", 2)
-    name, revision = rest.split("@", 1)
-    what = f"Downloading {Path(path).name}"
+    """The path of a Hub dataset's file on this disk, downloaded if it is not there. Raises DataError."""
+    where = _ADDRESS.fullmatch(file).groupdict()
+    bar = _watched(f"Downloading {Path(where['path']).name}", watch)
+    return _download(
+        where["repo"], where["path"], repo_type="dataset", revision=where["revision"], tqdm_class=bar
+    )
+
+
+def tokenizer_file(model: str) -> str:
+    """The path of a Hub model's tokenizer.json on this disk, downloaded if there is a newer one.
+
+    Raises UserError if there is none, or no way to reach it.
+    """
+    global _answered
+    try:
+        huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(model, "tokenizer.json"), timeout=10)
+        _answered = True
+    except errors.EntryNotFoundError as error:
+        raise UserError(f"the Hub model '{model}' has no tokenizer.json; name another.") from error
+    except errors.GatedRepoError as error:
+        raise UserError(f"the Hub model '{model}' {_GATED}") from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise UserError(
+            f"there is no file, folder or Hub model '{model}' (a private one needs `hf auth login`)."
+        ) from error
+    except Exception:  # without a network, the one that is here is good enough
+        _answered = False
+    return _download(model, "tokenizer.json")
+
+
+def is_of_network(error: BaseException) -> bool:
+    """Whether an error is the network's, so that it may be gone a minute later."""
+    # Whichever client the libraries use, their common error descends from its own.
+    client = [base for base in errors.HfHubHTTPError.__mro__ if base.__name__ == "HTTPError"]
+    return isinstance(error, (ConnectionError, TimeoutError, *client))
+
+
+def _download(repo: str, path: str, **options: Any) -> str:
     for left in reversed(range(_TRIES)):
         try:
-            return huggingface_hub.hf_hub_download(
-                f"{organisation}/{name}",
-                path,
-                repo_type="dataset",
-                revision=revision,
-                tqdm_class=_watched(what, watch),
-            )
+            return huggingface_hub.hf_hub_download(repo, path, local_files_only=not _answered, **options)
         except errors.LocalEntryNotFoundError as error:
+            why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the Hub cannot be reached"
             raise DataError(
-                f"{path} of {organisation}/{name} is not on this disk, and the Hub cannot be reached."
+                f"{path} of {repo} is not on this disk, and {why}: run it once with a network."
             ) from error
-        except (errors.HfHubHTTPError, OSError) as error:
-            if isinstance(error, OSError) and not isinstance(error, (errors.HfHubHTTPError, ConnectionError)):
+        except Exception as error:
+            if isinstance(error, OSError) and not is_of_network(error) and "Consistency" not in str(error):
                 raise  # the disk, not the network
-            broken = error
-        except Exception as error:  # of the library's own HTTP client
             broken = error
         if left:
             time.sleep(1)
     raise DataError(
-        f"{path} of {organisation}/{name} could not be downloaded: {one_line(broken, 100)}."
-        " Run it again to try once more."
+        f"{path} of {repo} could not be downloaded: {one_line(broken, 100)}. Run it again to try once more."
     ) from broken
 
 
-def _revision(dataset: str, wanted: str | None, found: HubFiles | None) -> str:
-    """The dataset's commit, asked for once and without retries, so that a wrong name or a missing
-    network is told at once; without a network the one that is known."""
+def _memory(dataset: str, config: DataConfig, revision: str | None) -> Path:
+    wanted = json.dumps([dataset, config.dataset_config, revision])
+    return known(f"hub-{hashlib.sha256(wanted.encode()).hexdigest()[:32]}")
+
+
+def _known(dataset: str, config: DataConfig, revision: str | None) -> HubFiles | None:
+    """What was found before."""
+    with contextlib.suppress(OSError, ValueError, TypeError):  # missing, or of another version
+        return HubFiles(**json.loads(_memory(dataset, config, revision).read_text(encoding="utf-8")))
+    return None
+
+
+def _revision(dataset: str, config: DataConfig, found: HubFiles | None) -> tuple[str, str]:
+    """The dataset's full name and commit, asked for once and without retries, so that a wrong name or
+    a missing network is told at once; without a network the commit that is known."""
+    global _answered
+    _answered = True
+    wanted = config.dataset_revision
     try:
-        return huggingface_hub.HfApi().dataset_info(dataset, revision=wanted, timeout=10).sha
+        about = huggingface_hub.HfApi().dataset_info(dataset, revision=wanted, timeout=10)
+        return about.id, about.sha
     except errors.GatedRepoError as error:
-        raise DataError(
-            f"the dataset '{dataset}' wants its terms accepted: do that on its page, then `hf auth login`."
-        ) from error
+        raise DataError(f"the dataset '{dataset}' {_GATED}") from error
     except errors.RevisionNotFoundError as error:
-        raise DataError(f"the dataset '{dataset}' has no revision '{wanted}'.") from error
+        raise DataError(
+            f"the dataset '{dataset}' has no revision '{wanted}'; its page lists its branches and commits."
+        ) from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise DataError(
             f"there is no file, folder or Hub dataset '{dataset}' (a private one needs `hf auth login`)."
         ) from error
     except Exception as error:
-        if found:
-            return found.revision
+        _answered = False
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else one_line(error, 80)
+        if found and not config.streaming:
+            return dataset, found.revision
+        if found:
+            raise DataError(
+                f"'{dataset}' cannot be streamed, because the Hub cannot be reached: {why}."
+            ) from error
         raise DataError(
             f"there is no file or folder '{dataset}', and the Hub cannot be reached to look for a"
             f" dataset of that name: {why}."
@@ -117,9 +175,7 @@ def _ask(dataset: str, config: DataConfig, revision: str) -> HubFiles:
     try:
         builder = datasets.load_dataset_builder(dataset, config.dataset_config, revision=revision)
     except Exception as error:
-        raise DataError(
-            f"the dataset '{dataset}' cannot be loaded from the Hub: {_without_address(error)}"
-        ) from error
+        raise DataError(f"the dataset '{dataset}' {_refusal(dataset, config, revision, error)}") from error
     defaults = type(builder.config)()
     options = {
         field.name: value
@@ -134,10 +190,19 @@ def _ask(dataset: str, config: DataConfig, revision: str) -> HubFiles:
     return HubFiles(revision, builder.config.name, kind, splits, options)
 
 
-def _without_address(error: Exception) -> str:
-    """The message of an error of `datasets`, in one line that is a sentence."""
-    text = one_line(error)
-    return text if text.endswith((".", "]")) else f"{text}."
+def _refusal(dataset: str, config: DataConfig, revision: str, error: Exception) -> str:
+    """What an error of `datasets` means, as the rest of a sentence."""
+    import datasets
+    from datasets.data_files import EmptyDatasetError
+
+    if isinstance(error, (EmptyDatasetError, datasets.exceptions.DataFilesNotFoundError)):
+        return "holds no files of a kind that can be read: Parquet, JSON, CSV or text."
+    with contextlib.suppress(Exception):
+        names = datasets.get_dataset_config_names(dataset, revision=revision)
+        if config.dataset_config not in names and len(names) > 1:
+            what = f"no configuration '{config.dataset_config}'" if config.dataset_config else "several"
+            return f"has {what}; choose one with --dataset-config: {', '.join(names)}."
+    return f"cannot be loaded from the Hub: {one_line(error).rstrip('.')}."
 
 
 def _watched(what: str, watch: Callable[[str, float | None], None]) -> type:

@@ -177,3 +177,18 @@ def bad_json_line(files: Iterable[str]) -> str | None:
                 except ValueError as error:
                     return f"{file}, line {number:,}, is not JSON: {one_line(error)}"
     return None
+
+
+def bad_parquet_file(files: Iterable[str]) -> str | None:
+    """The first file that cannot be read to its end, which the loader of `datasets` does not tell."""
+    import pyarrow
+    import pyarrow.parquet
+
+    for file in files:
+        try:
+            with open_bytes(file) as opened:
+                for _ in pyarrow.parquet.ParquetFile(opened).iter_batches():
+                    pass
+        except (OSError, pyarrow.ArrowException):
+            return file
+    return None

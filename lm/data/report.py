@@ -46,8 +46,8 @@ def rows(corpus: Corpus, full: bool = False) -> dict[str, str]:
         f" {train.tokens:,} to train on, {train.characters / train.tokens:.2f} characters each",
     }
     if unknown := corpus.validation.counts.unknown:
-        share = unknown / corpus.validation.counts.tokens
-        result["Unknown"] = f"{unknown:,} of the validation tokens ({share:.2%})"
+        share = 100 * unknown / corpus.validation.counts.tokens
+        result["Unknown"] = f"{unknown:,} of the validation tokens ({share:.2g}%)"
     if full and facts:
         result["Characters"] = f"{facts['distinct_characters']:,} different ones"
         for name in ("commonest", "rarest"):

@@ -119,10 +119,17 @@ class Source:
         gone = [file for file in self.files[split] if "::" not in file and not os.path.exists(file)]
         if gone and not any(map(is_remote, gone)):
             return DataError(f"{gone[0]} vanished before it was read.")
-        if self.kind == "json" and (place := reading.bad_json_line(self.files[split])):
+        cause = one_line(error.__cause__ or error).rstrip(".")
+        if gone:  # files on the Hub that are streamed
+            from lm.data.hub import is_of_network
+
+            if is_of_network(error):
+                return DataError(f"the Hub cannot be reached to read {self.name} any further: {cause}.")
+        elif self.kind == "json" and (place := reading.bad_json_line(self.files[split])):
             return DataError(f"{place}.")
-        cause = one_line(error.__cause__ or error)
-        return DataError(f"{self.name} could not be read as {self.kind}: {cause}")
+        elif self.kind == "parquet" and (file := reading.bad_parquet_file(self.files[split])):
+            return DataError(f"{file} is damaged or cut short ({cause}): get it again.")
+        return DataError(f"{self.name} could not be read as {self.kind}: {cause}.")
 
 
 def find_source(dataset: str, config: DataConfig) -> Source:
@@ -149,8 +156,9 @@ def find_source(dataset: str, config: DataConfig) -> Source:
         found = sorted(p for p in glob.glob(str(path), recursive=True) if os.path.isfile(p))
         if not found:
             raise DataError(f"no file matches '{dataset}'.")
-        name = re.sub(r"\W+", "-", Path(dataset).name).strip("-") or "files"
-        return own_files(name, {"train": found}, config)
+        fixed = re.match(r"[^*?\[]*(?=[/\\])", str(path))
+        name = Path(fixed[0]).name if fixed else ""
+        return own_files(name or "files", {"train": found}, config)
     looks_like_a_file = Path(reading.without_compression(dataset)).suffix in {*_TABLES, ".txt", ".zip"}
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", dataset) or looks_like_a_file:
         raise DataError(f"there is no file or folder '{dataset}'.")
@@ -175,10 +183,8 @@ def own_files(name: str, files: dict[str, list[str]], config: DataConfig) -> Sou
         )
     if not kinds:
         raise DataError(f"{name} holds no files.")
-    options: dict[str, Any] = {}
     kind = kinds.pop()
-    if kind in ("csv", "json"):
-        options["encoding_errors"] = config.encoding_errors
+    options: dict[str, Any] = _strictness(kind, config)
     if kind == "csv" and any(".tsv" in file.lower() for group in files.values() for file in group):
         options["sep"] = "\t"
     return Source(name, _digest(files), kind, files, options, config)
@@ -190,7 +196,13 @@ def _from_hub(dataset: str, config: DataConfig) -> Source:
     found = hub.find(dataset, config)
     identity = f"{dataset}\0{found.name}\0{found.revision}"
     name = dataset.split("/")[-1]
-    return Source(name, identity, found.kind, found.splits, found.options, config)
+    options = found.options | _strictness(found.kind, config)
+    return Source(name, identity, found.kind, found.splits, options, config)
+
+
+def _strictness(kind: str, config: DataConfig) -> dict[str, str]:
+    """The option of a loader that says what to do with bytes that are not UTF-8."""
+    return {"encoding_errors": config.encoding_errors} if kind in ("csv", "json") else {}
 
 
 def is_remote(file: str) -> bool:

@@ -157,7 +157,7 @@ def _make(
     parts: dict[str, int] = {}
     for name in filter(texts.get, SPLITS):
         path = folder / f"{name}.tokens"
-        counts, ends = _write_tokens(path, texts[name], tokenizer, watch)
+        counts, ends = write_tokens(path, texts[name], tokenizer, watch)
         if counts.tokens < 2:
             raise DataError(
                 f"the {name} text of {' and '.join(s.name for s in sources)} has only {counts.tokens}"
@@ -234,7 +234,7 @@ def _learn(config: DataConfig, texts: list[Text], characters: dict[str, int], wa
     return vocabulary.train_tokenizer(kind, pieces, size, rare)
 
 
-def _write_tokens(
+def write_tokens(
     path: Path, texts: list[Text], tokenizer: Tokenizer, watch: Watch
 ) -> tuple[Counts, list[int]]:
     """Write the tokens of all texts, and count them; also after how many each text ends."""

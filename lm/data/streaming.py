@@ -13,9 +13,11 @@ it when it is resumed.)
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 _SAMPLE = 10_000_000  # characters that the vocabulary is made of
 _HELD_OUT = 500_000  # characters that validate, or a tenth of the sample if that is less
 _PEEK = 64  # rows by which the column of text is found
+# Seconds after which reading goes on when the Hub cannot be reached, beside the half minute that
+# `huggingface_hub` tries by itself.
+_WAITS = (10, 30, 60, 120, 240)
 
 
 def read_samples(source: Source, config: DataConfig, stem: Path) -> tuple[dict[str, Text], int]:
@@ -108,7 +113,7 @@ class DocumentStream:
             rank, world = (int(os.environ.get(name, d)) for name, d in (("RANK", 0), ("WORLD_SIZE", 1)))
             self._rows = split_dataset_by_node(rows, rank, world)
         self._size, self._seed = config.shuffle_buffer, seed
-        self._pool, self._closed = ThreadPoolExecutor(1), False
+        self._pool, self._closed = ThreadPoolExecutor(1), Event()
         self.restore({"epoch": 0, "buffer": 0, "taken": 0, "rows": None})
 
     def __next__(self) -> str:
@@ -132,7 +137,7 @@ class DocumentStream:
 
     def close(self) -> None:
         """Read no further."""
-        self._closed = True
+        self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _filled(self) -> tuple[dict[str, Any], list[str], Any]:
@@ -142,7 +147,22 @@ class DocumentStream:
         return place, texts, self._pool.submit(self._fill, after)
 
     def _fill(self, place: dict[str, Any], restoring: bool = False) -> tuple[dict, list[str], dict]:
-        """The place where a buffer begins, its documents in random order, the place after it."""
+        """The place where a buffer begins, its documents in random order, the place after it. What
+        broke off on the way from the Hub is read again, from the buffer's beginning."""
+        for wait in _WAITS:
+            try:
+                return self._read(place, restoring)
+            except Exception as error:
+                from lm.data.hub import is_of_network
+
+                if self._closed.is_set() or not is_of_network(error):
+                    raise
+                print(f"\nThe Hub cannot be reached; trying again in {wait} s.", file=sys.stderr)
+                self._closed.wait(wait)
+                restoring = True
+        return self._read(place, restoring)
+
+    def _read(self, place: dict[str, Any], restoring: bool) -> tuple[dict, list[str], dict]:
         place = {**place, "taken": 0}
         if restoring:
             self._rows.set_epoch(place["epoch"])
@@ -153,7 +173,7 @@ class DocumentStream:
         for row in self._iterator:
             if row["text"]:
                 texts.append(row["text"])
-            if len(texts) == self._size or self._closed:
+            if len(texts) == self._size or self._closed.is_set():
                 break
         order = np.random.default_rng([self._seed, place["epoch"], place["buffer"]]).permutation(len(texts))
         after = {**place, "buffer": place["buffer"] + 1, "rows": self._rows.state_dict()}

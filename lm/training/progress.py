@@ -5,7 +5,6 @@ On a terminal the live line is redrawn; into a file or a pipe go plain lines.
 
 from __future__ import annotations
 
-import re
 import shlex
 import time
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from lm.data import report
 from lm.data.stream import Corpus
 from lm.evaluation import Validation
 from lm.network import RecurrentLM
+from lm.visible import printable
 
 _PLAIN_LINE_EVERY = 30.0  # seconds
 
@@ -173,15 +173,6 @@ class Display:
             )
         parts.append(f"{now.tokens_per_second * self._characters_per_token:,.0f} char/s")
         return "  ".join(parts)
-
-
-def printable(text: str) -> str:
-    """`text` with control characters made visible, so that a model cannot steer the terminal."""
-    return re.sub(
-        r"[\x00-\x08\x0b-\x1f\x7f-\x9f]",
-        lambda match: chr(0x2400 + ord(match[0])) if match[0] < " " else "\ufffd",
-        text,
-    )
 
 
 def duration(seconds: float) -> str:

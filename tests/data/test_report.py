@@ -32,7 +32,7 @@ def test_the_report_tells_what_there_is(tmp_path):
     short = rows(corpus)
     assert short["Text"] == "t: 1 document, 800 characters to train on, 200 to validate"
     assert short["Tokens"] == "char, 4 types, 800 to train on, 1.00 characters each"
-    assert short["Unknown"] == "100 of the validation tokens (50.00%)"
+    assert short["Unknown"] == "100 of the validation tokens (50%)"
     full = rows(corpus, full=True)
     assert full["Commonest"] == "a 400  b 400"
     assert set(full) - set(short) == {"Characters", "Commonest", "Rarest", "Repeated"}
