@@ -75,7 +75,7 @@ class Corpus:
     train: Split
     validation: Split
     test: Split | None
-    parts: dict[str, int]  # how many of the training tokens come from each dataset, in their order
+    parts: list[int]  # how many of the training tokens come from each dataset, in their order
     held_out: list[int]  # first rows of each dataset that --streaming must leave out of training
     facts: dict[str, Any]  # for the report
 
@@ -118,7 +118,7 @@ def cached_corpus(key: str) -> Corpus | None:
         train=splits["train"],
         validation=splits["validation"],
         test=splits.get("test"),
-        parts=info.get("parts", {}),
+        parts=info.get("parts", []),
         held_out=info.get("held_out", []),
         facts=info.get("facts", {}),
     )
@@ -137,43 +137,47 @@ def _key(sources: list[Source], config: DataConfig, tokenizer: str) -> str:
 def _make(
     sources: list[Source], config: DataConfig, ready: Tokenizer | None, folder: Path, watch: Watch
 ) -> None:
-    each, held_out = [], []
-    for number, source in enumerate(sources):
-        stem = folder / f"{number}"
-        if config.streaming:
-            watch(f"Reading the beginning of {source.name}", None)
-            splits, rows = read_samples(source, config, stem)
-        else:
-            splits, rows = _read(source, config, stem, watch), 0
-        each.append(splits)
-        held_out.append(rows)
-    texts = {name: [splits[name] for splits in each if name in splits] for name in SPLITS}
-    facts = report.survey(_blocks(texts["train"], "Counting", watch))
-    tokenizer = ready or _learn(config, texts["train"], facts.characters, watch)
+    texts, held_out = _read_all(sources, config, folder, watch)
+    found = report.survey(_blocks(texts["train"], "Counting", watch))
+    tokenizer = ready or _learn(config, texts["train"], found.characters, watch)
     tokenizer.save(folder / "tokenizer.json")
-    sample = next(texts["train"][0].blocks()).replace(SEPARATOR, b"").decode()
-    exact = not ready or tokenizer.decode(tokenizer.encode(sample)) == sample
-    info: dict[str, Any] = {}
-    parts: dict[str, int] = {}
-    for name in filter(texts.get, SPLITS):
-        path = folder / f"{name}.tokens"
-        counts, ends = write_tokens(path, texts[name], tokenizer, watch)
+    info: dict[str, Any] = {"held_out": held_out}
+    for name, group in texts.items():
+        counts, parts = write_tokens(folder / f"{name}.tokens", group, tokenizer, watch)
         if counts.tokens < 2:
             raise DataError(
                 f"the {name} text of {' and '.join(s.name for s in sources)} has only {counts.tokens}"
                 " token(s); at least 2 are needed to predict one from the other: give more text."
             )
-        info[name] = asdict(counts)
-        if name == "train":
-            parts = {f"{i} {s.name}": n for i, (s, n) in enumerate(zip(sources, ends, strict=True), 1)}
-    for text in (text for group in texts.values() for text in group):
+        info |= {name: asdict(counts)} | ({"parts": parts} if name == "train" else {})
+    tokens = (np.memmap(folder / f"{n}.tokens", tokenizer.dtype, mode="r") for n in ("train", "validation"))
+    sample = next(texts["train"][0].blocks()).replace(SEPARATOR, b"").decode()
+    info["facts"] = found.saved() | {
+        "repeated": report.repeated(*tokens),
+        "exact": not ready or tokenizer.decode(tokenizer.encode(sample)) == sample,
+    }
+    for text in chain.from_iterable(texts.values()):
         text.path.unlink(missing_ok=True)
-    info |= {"parts": parts, "held_out": held_out}
-    train, validation = (
-        np.memmap(folder / f"{n}.tokens", tokenizer.dtype, mode="r") for n in ("train", "validation")
-    )
-    info["facts"] = facts.saved() | {"repeated": report.repeated(train, validation), "exact": exact}
     write_file(folder / "info.json", json.dumps(info, indent=2, ensure_ascii=False))
+
+
+def _read_all(
+    sources: list[Source], config: DataConfig, folder: Path, watch: Watch
+) -> tuple[dict[str, list[Text]], list[int]]:
+    """For each split the texts of all sources; and how many rows of each --streaming holds out."""
+    texts: dict[str, list[Text]] = {name: [] for name in SPLITS}
+    held_out = []
+    for number, source in enumerate(sources):
+        stem, rows = folder / f"{number}", 0
+        if config.streaming:
+            watch(f"Reading the beginning of {source.name}", None)
+            splits, rows = read_samples(source, config, stem)
+        else:
+            splits = _read(source, config, stem, watch)
+        for name, text in splits.items():
+            texts[name].append(text)
+        held_out.append(rows)
+    return {name: group for name, group in texts.items() if group}, held_out
 
 
 def _read(source: Source, config: DataConfig, stem: Path, watch: Watch) -> dict[str, Text]:
@@ -237,7 +241,7 @@ def _learn(config: DataConfig, texts: list[Text], characters: dict[str, int], wa
 def write_tokens(
     path: Path, texts: list[Text], tokenizer: Tokenizer, watch: Watch
 ) -> tuple[Counts, list[int]]:
-    """Write the tokens of all texts, and count them; also after how many each text ends."""
+    """Write the tokens of all texts, and count them: all together, and the tokens of each."""
     counts = dict.fromkeys(Counts.__dataclass_fields__, 0)
     separator = np.array([tokenizer.eos], tokenizer.dtype)
     ends, last = [], None

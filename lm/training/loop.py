@@ -157,8 +157,8 @@ def _windows(config: RunConfig, corpus: Corpus, device: torch.device) -> Windows
     if config.data.streaming:
         documents = DocumentStream(config.data, corpus.held_out, config.training.seed)
         return StreamedWindows(documents, corpus.tokenizer, size, bptt, device)
-    parts, eos = list(corpus.parts.values()), corpus.tokenizer.eos
-    return Windows(corpus.train.tokens, size, bptt, eos, device, parts=parts, mix=config.data.mix)
+    tokens, eos = corpus.train.tokens, corpus.tokenizer.eos
+    return Windows(tokens, size, bptt, eos, device, parts=corpus.parts, mix=config.data.mix)
 
 
 def _fit(trainer: Trainer, interruptions: list[int]) -> None:
