@@ -199,8 +199,9 @@ def _refusal(dataset: str, config: DataConfig, revision: str, error: Exception) 
         return "holds no files of a kind that can be read: Parquet, JSON, CSV or text."
     with contextlib.suppress(Exception):
         names = datasets.get_dataset_config_names(dataset, revision=revision)
-        if config.dataset_config not in names and len(names) > 1:
-            what = f"no configuration '{config.dataset_config}'" if config.dataset_config else "several"
+        if config.dataset_config not in (names if len(names) > 1 else [None, *names]):
+            wanted = f"no configuration '{config.dataset_config}'"
+            what = wanted if config.dataset_config else "several configurations"
             return f"has {what}; choose one with --dataset-config: {', '.join(names)}."
     return f"cannot be loaded from the Hub: {one_line(error).rstrip('.')}."
 

@@ -158,7 +158,8 @@ class DocumentStream:
                 if self._closed.is_set() or not is_of_network(error):
                     raise
                 print(f"\nThe Hub cannot be reached; trying again in {wait} s.", file=sys.stderr)
-                self._closed.wait(wait)
+                if self._closed.wait(wait):
+                    raise
                 restoring = True
         return self._read(place, restoring)
 
