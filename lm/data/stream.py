@@ -31,7 +31,6 @@ from lm.config import DataConfig
 from lm.data import report
 from lm.data.cache import cache_folder, make_once, mark_used
 from lm.data.sources import Source, find_source
-from lm.data.streaming import read_samples
 from lm.data.text import Text, count_characters, in_order, write_text
 from lm.errors import DataError, UserError
 from lm.files import write_text as write_file
@@ -170,6 +169,8 @@ def _read_all(
     for number, source in enumerate(sources):
         stem, rows = folder / f"{number}", 0
         if config.streaming:
+            from lm.data.streaming import read_samples
+
             watch(f"Reading the beginning of {source.name}", None)
             splits, rows = read_samples(source, config, stem)
         else:
