@@ -69,7 +69,7 @@ class Tokenizer:
     def save(self, path: str | Path) -> None:
         """Write a tokenizer.json that `tokenizers.Tokenizer.from_file` loads."""
         with replacing(path) as partial:
-            partial.write_text(self.backend.to_str(pretty=True), encoding="utf-8")
+            self.backend.save(str(partial))
 
     @property
     def end(self) -> int | None:
@@ -220,7 +220,7 @@ def read_backend(path: str | Path) -> Backend:
     if not Path(path).is_file():
         raise ModelError(f"{path} is missing.")
     try:
-        return Backend.from_str(Path(path).read_text(encoding="utf-8"))
+        return Backend.from_file(str(path))
     except Exception as error:  # `tokenizers` raises bare Exception
         raise ModelError(f"{path} is not a tokenizer that can be read: {one_line(error)}") from error
 
