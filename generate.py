@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from lm.command_line import add_settings, make_parser, run
 from lm.config import SamplingConfig, settings_of
 from lm.errors import UserError
+from lm.visible import printable
 
 if TYPE_CHECKING:
     from lm.language_model import LanguageModel
@@ -59,13 +60,14 @@ def at_least(minimum: int) -> Callable[[str], int]:
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     prompt = read_prompt(options)
+    stop = [from_argument("--stop", string) for string in options.stop]
 
     from lm.hub import default_model, load
 
     model = load(options.model or default_model(), options.device, options.precision)
     warn_of_unknown(model, prompt, options.unknown)
     settings = {name: getattr(options, name) for name in settings_of(SamplingConfig) if name in options}
-    settings |= {"max_new_tokens": options.length, "stop": options.stop, "unknown": options.unknown}
+    settings |= {"max_new_tokens": options.length, "stop": stop, "unknown": options.unknown}
     seed = options.seed if options.seed is not None else time.time_ns() % 2**31
     begin = time.perf_counter()
     if options.num_samples == 1 and not options.json:
@@ -82,13 +84,23 @@ def main(arguments: list[str] | None = None) -> int:
 def read_prompt(options: argparse.Namespace) -> str:
     file = getattr(options, "prompt_file", None)
     if file is None:
-        return options.prompt
+        return from_argument("--prompt", options.prompt)
     try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        # As texts are read for the training.
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
     except OSError as error:
         raise UserError(f"the prompt file {file} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"the prompt file {file} is not UTF-8, at byte {error.start}.") from error
+
+
+def from_argument(flag: str, text: str) -> str:
+    """What was typed behind a flag, in UTF-8 whatever the locale says of it."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode()
+    except UnicodeError as error:
+        raise UserError(f"the text of {flag} is not UTF-8, at byte {error.start}.") from error
 
 
 def warn_of_unknown(model: LanguageModel, prompt: str, unknown: str) -> None:
@@ -101,24 +113,34 @@ def warn_of_unknown(model: LanguageModel, prompt: str, unknown: str) -> None:
 
 def stream(model: LanguageModel, prompt: str, **settings) -> int:
     pieces = model.stream(prompt, **settings)  # refuses bad settings before anything is printed
-    print(prompt, end="", flush=True)
-    count = 0
+    show(prompt)
+    count, held = 0, ""
     for piece in pieces:
-        print(piece.text, end="", flush=True)
         count += 1
-    print(flush=True)
+        text = held + piece.text
+        # Half of a line's end, or a joiner, which terminals know only together with what it joins.
+        held = text[-1:] if text.endswith(("\r", "\u200d")) else ""
+        show(text.removesuffix(held))
+    show(held + "\n")
     return count
 
 
 def write_samples(model: LanguageModel, prompt: str, options: argparse.Namespace, **settings) -> int:
     samples = model.generate(prompt, num_samples=options.num_samples, **settings)
+    every_character = sys.stdout.encoding.lower().startswith("utf")
     for number, sample in enumerate(samples, start=1):
         if options.json:
             record = {"text": sample.text, "tokens": sample.tokens, "logprobs": sample.logprobs}
-            print(json.dumps({"prompt": prompt, **record, "seed": sample.seed}, ensure_ascii=False))
+            record = {"prompt": prompt, **record, "seed": sample.seed}
+            show(json.dumps(record, ensure_ascii=not every_character) + "\n")
         else:
-            print(f"--- sample {number}, seed {sample.seed}\n{prompt}{sample.text}\n")
+            show(f"--- sample {number}, seed {sample.seed}\n{prompt}{sample.text}\n\n")
     return sum(len(sample.tokens) for sample in samples)
+
+
+def show(text: str) -> None:
+    """Print text: exactly as it is, but what a terminal would obey is made visible on one."""
+    print(printable(text) if sys.stdout.isatty() else text, end="", flush=True)
 
 
 def script() -> int:
