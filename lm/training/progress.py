@@ -6,13 +6,12 @@ On a terminal the live line is redrawn; into a file or a pipe go plain lines.
 from __future__ import annotations
 
 import shlex
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import indent
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +22,7 @@ from lm.evaluation import Validation
 from lm.network import RecurrentLM
 from lm.visible import printable
 
+_INDENT = " " * 6
 _PLAIN_LINE_EVERY = 30.0  # seconds
 
 
@@ -129,11 +129,13 @@ class Display:
 
     def sample(self, text: str) -> None:
         """A short sample of what the model writes now."""
-        text = printable(text.rstrip().strip("\n"))
-        if self.console.is_terminal:  # where long lines go on below themselves
-            self.console.print(Padding(Text(text, style="dim"), (0, 0, 1, 6)), soft_wrap=False)
-        else:
-            self.say(indent(text, " " * 6) + "\n")
+        text = Text(printable(text.rstrip().strip("\n")), style="dim")
+        # On a terminal long lines go on below themselves. Nothing pads them at the right: terminals
+        # do not agree on how wide some characters are, and a line too long by one leaves an empty one.
+        wide = self.console.width - len(_INDENT) if self.console.is_terminal else sys.maxsize
+        for line in text.wrap(self.console, wide):
+            self.console.print(Text(_INDENT) + line)
+        self.console.print()
 
     def finish(self, figures: dict[str, Validation], seconds: float, run: Path, plot: Path) -> None:
         """The figures of the best weights on each split, and how to go on."""
