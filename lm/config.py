@@ -332,6 +332,8 @@ def check(setting: dataclasses.Field, kind: tuple[type, bool], value: Any) -> An
         value = str(value)
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
         raise UserError(f"{flag} takes {_A_KIND[wanted]}, not '{value}'.")
+    if isinstance(value, str) and re.search("[\ud800-\udfff]", value):  # bytes of no known meaning
+        raise UserError(f"{flag} {value!r} is not UTF-8; it is written into files that are: rename it.")
     if rule["choices"] and value not in rule["choices"]:
         raise UserError(f"{flag} is one of {', '.join(rule['choices'])}, not '{value}'.")
     if isinstance(value, float) and not abs(value) < float("inf"):
