@@ -10,7 +10,15 @@ from typing import Any
 import gradio as gr
 
 from app.models import Models
-from app.writing import USUAL_CONTINUATION, Past, checked_length, checked_seed, checked_text, continuation
+from app.writing import (
+    USUAL_CONTINUATION,
+    Past,
+    as_meant,
+    checked_length,
+    checked_seed,
+    checked_text,
+    continuation,
+)
 from lm.config import SamplingConfig
 from lm.errors import UserError
 from lm.language_model import LanguageModel
@@ -160,7 +168,7 @@ def _turn(
     with _told_to_the_person():
         length, seed = checked_length(length), checked_seed(seed)
         model = models.load(name)
-        _say_what_is_odd(model, checked_text(start))
+        _say_what_is_odd(model, as_meant(model, checked_text(start)))
         past = past.with_turn(before, start, seed)
         for text, line in continuation(model, start, seed=seed, max_new_tokens=length, **sampling):
             yield text, line, past

@@ -15,6 +15,7 @@ from typing import Any
 
 from lm.errors import UserError
 from lm.language_model import LanguageModel
+from lm.visible import CONTROLS, printable
 
 LONGEST_TEXT = 40_000  # characters; so many are read within a second, and only then can Stop be heard
 LONGEST_CONTINUATION = 20_000  # tokens
@@ -76,6 +77,15 @@ def checked_seed(seed: float | None) -> int:
     return int(seed)
 
 
+def as_meant(model: LanguageModel, text: str) -> str:
+    """`text` from the page as the model is to read it: what was made visible there is a control
+    character again, unless the model knows the picture itself."""
+    for picture in CONTROLS.keys() & set(text):
+        if model.tokenizer.unk is None or model.tokenizer.unknown_in(picture):
+            text = text.replace(picture, CONTROLS[picture])
+    return text
+
+
 def continuation(
     model: LanguageModel, text: str, *, seed: int, max_new_tokens: int, **sampling: Any
 ) -> Iterator[tuple[str, str]]:
@@ -84,19 +94,19 @@ def continuation(
     Tokens are made only while this is being read: closing it ends the computation.
     """
     begin = time.perf_counter()
-    shown, count, how = 0.0, 0, "stopped"
-    pieces = model.stream(text, seed=seed, max_new_tokens=max_new_tokens, **sampling)
+    written, shown, count, how = "", 0.0, 0, "stopped"
+    pieces = model.stream(as_meant(model, text), seed=seed, max_new_tokens=max_new_tokens, **sampling)
     try:
         with closing(pieces):
             for count, piece in enumerate(pieces, start=1):
-                text += piece.text
+                written += piece.text
                 now = time.perf_counter()
                 if now - shown >= _UPDATE_EVERY:
                     shown = now
-                    yield text, _line(seed, count, now - begin)
+                    yield text + printable(written), _line(seed, count, now - begin)
         how = "complete" if count == max_new_tokens else "the model ended the text"
         line = _line(seed, count, time.perf_counter() - begin)
-        yield text, line if count == max_new_tokens else f"{line} · {how}"
+        yield text + printable(written), line if count == max_new_tokens else f"{line} · {how}"
     finally:
         log.info("%d tokens in %.1f s: %s", count, time.perf_counter() - begin, how)
 
