@@ -95,9 +95,9 @@ def test_settings_out_of_range_are_refused(model, option, value):
 class Letters:
     """Tokens that are letters, for the text layer alone."""
 
-    eos = 0
+    end = 0
 
-    def decode_stream(self):
+    def decode_stream(self, after):
         return self
 
     def step(self, token):
@@ -107,7 +107,7 @@ class Letters:
 @given(text=st.text("ab<>", max_size=30), stops=st.lists(st.text("ab<>", min_size=1, max_size=4), max_size=3))
 @settings(deadline=None)
 def test_a_stop_string_ends_the_text_before_it_and_nothing_of_it_is_ever_shown(text, stops):
-    stream, shown = _Text(Letters(), tuple(stops)), ""
+    stream, shown = _Text(Letters(), tuple(stops), after=[]), ""
     for number, letter in enumerate(text, start=1):
         shown += stream.add(ord(letter), last=number == len(text))
         if stream.ended:

@@ -11,7 +11,6 @@ import errno
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -111,7 +110,7 @@ def remove(path: Path) -> bool:
 def mark_used(folder: Path) -> None:
     """Remember that a token stream was used now."""
     with suppress(OSError):  # a cache that can only be read is as good
-        os.utime(folder, (time.time(), folder.stat().st_mtime))
+        os.utime(folder)
 
 
 def _lock(key: str) -> Path:
@@ -120,5 +119,4 @@ def _lock(key: str) -> Path:
 
 def _entry(path: Path) -> Entry:
     files = [file.stat() for file in path.rglob("*") if file.is_file()]
-    stat = path.stat()
-    return Entry(path, sum(file.st_size for file in files), max(stat.st_atime, stat.st_mtime))
+    return Entry(path, sum(file.st_size for file in files), path.stat().st_mtime)

@@ -245,7 +245,7 @@ def cut_checkpoint(folder):
         (text(b"ab\xffcd" * 100), ["--dataset", "t.txt"], "t.txt is not UTF-8: byte 0xff at position 2"),
         (TABLE, ["--dataset", "t.jsonl", "--text-column", "c"], "it has a, b"),
         (TABLE, ["--dataset", "t.jsonl"], "--text-column: a ('x'), b ('y')"),
-        (text('{"a": \n', "t.jsonl"), ["--dataset", "t.jsonl"], "not be read as json"),
+        (text('{"a": \n', "t.jsonl"), ["--dataset", "t.jsonl"], "t.jsonl, line 1, is not JSON"),
         (GOOD, ["--dataset", "t.txt", "--tokenizer", "bpe", "--vocab-size", "10"], "10 is too small"),
         (GOOD, ["--dataset", "t.txt", "--hidden-size", "0"], "--hidden-size must be at least 1, not 0"),
         (GOOD, ["--dataset", "t.txt", "--max-time", "soon"], "'soon' is not a length of time"),
