@@ -1,7 +1,8 @@
 """The Hugging Face Hub, small and local, for its real clients `datasets` and `huggingface_hub`.
 
 The folder root/datasets/org/name or root/models/org/name is a repository, a folder name@v1 beside it another
-revision of it. Files may change at any time: a commit's sha is a hash of what is there.
+revision of it, a link to it an old name of it. Files may change at any time: a commit's sha is a hash of what
+is there.
 
     with HubServer(tmp_path) as hub:
         hub.cut("train.parquet", after=1000)  # the next download of it breaks off
@@ -34,8 +35,9 @@ from weakref import WeakSet
 
 LARGE = (".parquet", ".safetensors", ".arrow", ".gz", ".zst", ".bin")
 DATE = "2026-01-01T00:00:00.000Z"
-API = r"/api/(?P<kind>datasets|models)/(?P<id>[\w.-]+/[\w.-]+)"
-WEB = r"(/(?P<kind>datasets))?/(?P<id>[\w.-]+/[\w.-]+)"
+ID = r"(?P<id>[\w.-]+(/[\w.-]+)?)"
+API = rf"/api/(?P<kind>datasets|models)/{ID}"
+WEB = rf"(/(?P<kind>datasets))?/{ID}"
 ROUTES = {
     f"GET {API}(/revision/(?P<revision>[^/]+))?": "info",
     f"GET {API}/tree/(?P<revision>[^/]+)/?(?P<path>.*)": "tree",
@@ -262,7 +264,9 @@ class Answers(BaseHTTPRequestHandler):
 
     def info(self) -> None:
         folder, sha = self.hub.find(self.kind, self.id, self.revision)
-        about = {"_id": sha[:24], "id": self.id, "author": self.id.split("/")[0], "sha": sha}
+        path = folder.resolve().relative_to((self.hub.root / self.kind).resolve())
+        name = path.as_posix().partition("@")[0]
+        about = {"_id": sha[:24], "id": name, "author": name.split("/")[0], "sha": sha}
         about |= {"lastModified": DATE, "createdAt": DATE, "downloads": 0, "likes": 0, "tags": []}
         about |= {"private": False, "gated": False, "disabled": False}
         self.answer(200, {**about, "siblings": [{"rfilename": name} for name in files(folder)]})

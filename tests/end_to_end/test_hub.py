@@ -1,0 +1,373 @@
+"""Datasets, tokenizers and models of the Hugging Face Hub: the real scripts and the real client libraries
+against tests/hub_server.py, with connections that break, servers that die and repositories that are wrong."""
+
+import json
+import random
+import re
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import lm
+from lm.config import DataConfig
+from lm.data import streaming
+from lm.data.stream import cached_corpus
+from lm.vocabulary import train_tokenizer
+from tests.conftest import ROOT, script, some_text
+from tests.end_to_end.test_resume import kill_at_work, outcome, step_of
+from tests.hub_server import HubServer
+
+TINY = ["--hidden-size", "8", "--layers", "1", "--batch-size", "4", "--bptt", "8", "--quiet", "--overwrite"]
+OFFLINE = {"HF_HUB_OFFLINE": "1"}
+# Several command lines of train.py in one process, because most of a short run's time is its imports.
+SEVERAL = """
+import json, sys, time
+import train
+from lm.command_line import run
+for command in json.loads(sys.argv[1]):
+    start = time.monotonic()
+    status = run(train.main, command)
+    print(f"\\0{status} {time.monotonic() - start}", file=sys.stderr, flush=True)
+"""
+
+
+class Result(NamedTuple):
+    """How a run of train.py ended, and all that it wrote to standard error."""
+
+    status: int
+    error: str
+    seconds: float
+
+
+def several(hub, *commands, **environment) -> list[Result]:
+    """Run train.py with each of some command lines, in one new process."""
+    (hub.root / "several.py").write_text(SEVERAL)
+    lines = [[*map(str, command), *TINY, "--steps", "2", "--out", "run"] for command in commands]
+    done = script(str(hub.root / "several.py"), json.dumps(lines), cwd=hub.root, env=environment)
+    results = re.findall(r"([^\0]*)\0(\d+) (\S+)\n", done.stderr)
+    assert len(results) == len(commands), done.stderr
+    return [Result(int(status), error, float(seconds)) for error, status, seconds in results]
+
+
+def statuses(results) -> list[int]:
+    assert all(not result.error for result in results), results
+    return [result.status for result in results]
+
+
+def documents(hub, name: str, split: str = "train") -> list[str]:
+    """The documents of the stream that was made last of a dataset."""
+    folder = max((hub.root / "cache").glob(f"{name}-*"), key=lambda path: path.stat().st_mtime_ns)
+    corpus = cached_corpus(folder.name)
+    tokens = getattr(corpus, split).tokens
+    ends = np.flatnonzero(tokens == corpus.tokenizer.eos)
+    return [corpus.tokenizer.decode(ids[ids != corpus.tokenizer.eos]) for ids in np.split(tokens, ends)]
+
+
+def use(hub, monkeypatch) -> None:
+    """Make this Hub and a cache of its own those of all processes that the test starts."""
+    settings = {**hub.environment(hub.root / "hf"), "LM_CACHE": str(hub.root / "cache")}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    with HubServer(tmp_path) as hub:
+        use(hub, monkeypatch)
+        yield hub
+
+
+def put(hub, path: str, texts: list[str] | str, kind: str = "datasets") -> list[str] | str:
+    """Put a file into a repository: Parquet of documents, or anything as it is."""
+    file = hub.root / kind / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".parquet":
+        pq.write_table(pa.table({"id": range(len(texts)), "text": texts}), file)
+    else:
+        file.write_text(texts)
+    return texts
+
+
+def lines(seed: int, count: int = 40) -> list[str]:
+    return some_text(50 * count, seed).splitlines()[:count]
+
+
+def put_set(hub, repo: str = "org/set", shards: int = 3) -> list[str]:
+    """A dataset as they are on the Hub: shards, three splits. Its training documents."""
+    put(hub, f"{repo}/data/validation-00000-of-00001.parquet", lines(90))
+    put(hub, f"{repo}/data/test-00000-of-00001.parquet", lines(91))
+    of = f"{shards:05}.parquet"
+    files = [put(hub, f"{repo}/data/train-{i:05}-of-{of}", lines(i)) for i in range(shards)]
+    return [text for file in files for text in file]
+
+
+def left_behind(hub) -> list[str]:
+    """What lies in the caches beside what was found out and the locks: streams, and half-made things."""
+    cache = [p.name for p in (hub.root / "cache").iterdir() if p.name not in ("known", "locks")]
+    return cache + [p.name for p in (hub.root / "hf").rglob("*.incomplete")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def deserted(tmp_path_factory):
+    """A run whose server dies for good in the middle of a download. The library's patience takes half a
+    minute, so that this begins before the other tests and is looked at after them."""
+    with HubServer(tmp_path_factory.mktemp("deserted")) as hub, pytest.MonkeyPatch.context() as patch:
+        use(hub, patch)
+        put_set(hub)
+        hub.cut("train-00001-of-00003.parquet", after=100)
+        command = ["--dataset", "org/set", "--steps", "2", "--out", "run", *TINY]
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "train.py"), *command],
+            cwd=hub.root, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not any("cdn" in r.path and "train-00001" in r.path for r in hub.requests):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.01)
+        hub.stop()
+        patch.undo()
+        try:
+            yield hub, process
+        finally:
+            process.kill()
+
+
+def test_a_dataset_is_downloaded_once_and_then_needs_no_network(hub):
+    texts = put_set(hub)
+    run = ["--dataset", "org/set", "--test-split", "test"]
+    assert statuses(several(hub, run)) == [0]
+    assert documents(hub, "set") == texts
+    assert documents(hub, "set", "validation") == lines(90)
+    assert documents(hub, "set", "test") == lines(91)
+
+    hub.requests.clear()
+    # Another tokenizer reads the text again, from the library's cache.
+    assert statuses(several(hub, run, [*run, "--tokenizer", "byte"], **OFFLINE)) == [0, 0]
+    assert not hub.requests
+    assert documents(hub, "set") == texts
+
+    hub.stop()
+    *good, bad = several(hub, run, [*run, "--tokenizer", "word"], ["--dataset", "org/other"])
+    assert statuses(good) == [0, 0]
+    assert max(result.seconds for result in [*good, bad]) < 10
+    assert bad.status == 2
+    assert "the Hub cannot be reached" in bad.error
+
+
+def test_configurations_revisions_formats_and_columns(hub):
+    put(hub, "org/book/train.parquet", lines(0))
+    old = put(hub, "org/book@v1/train.parquet", lines(1))
+    put(hub, "org/tongues/en/train.parquet", lines(2))
+    german = put(hub, "org/tongues/de/train.parquet", lines(3))
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}/*\n" for name in ("en", "de"))
+    put(hub, "org/tongues/README.md", f"---\nconfigs:\n{configs}---\n")
+    rows = [json.dumps({"title": t[:9] + " x", "body": t, "n": 1}) for t in lines(4)]
+    put(hub, "org/jsonl/train.jsonl", "\n".join(rows))
+    put(hub, "org/csv/train.csv", "\n".join(["n,kind,story", *(f"1,tale,{t}" for t in lines(5))]))
+    put(hub, "org/texts/train/a.txt", "one\ntwo\n" * 99)
+    put(hub, "org/texts/train/b.txt", "three\n\nfour" * 99)
+    put(hub, "org/old/train.parquet", lines(6))
+    (hub.root / "datasets/old").symlink_to("org/old")  # a name from when there were no organisations
+    book = ["--dataset", "org/book", "--validation-split", "train"]
+    whole = book[2:]
+    assert statuses(several(
+        hub,
+        [*book, "--dataset-revision", "v1"],
+        ["--dataset", "org/tongues", "--dataset-config", "de", *whole],
+        ["--dataset", "org/jsonl", "--text-column", "body", *whole],
+        ["--dataset", "org/csv", *whole],
+        ["--dataset", "org/texts", *whole],
+        ["--dataset", "old", *whole],
+    )) == [0] * 6  # fmt: skip
+    assert documents(hub, "book") == old
+    assert documents(hub, "tongues") == german
+    assert documents(hub, "jsonl") == lines(4)
+    assert documents(hub, "csv") == lines(5)  # whose only column of more than single words is found
+    assert documents(hub, "texts") == ["one\ntwo\n" * 99, "three\n\nfour" * 99]
+    assert documents(hub, "old") == lines(6)
+
+    commit = hub.sha("org/book", "v1")
+    hub.stop()
+    assert statuses(several(hub, [*book, "--dataset-revision", commit, "--seed", "2"], **OFFLINE)) == [0]
+    assert documents(hub, "book") == old
+
+
+def test_a_download_that_breaks_off_goes_on(hub):
+    """It goes on at the last whole mebibyte; after a TCP reset the library begins the file again."""
+    digits = random.Random(0)
+    texts = [f"{digits.getrandbits(80_000):x}" for _ in range(200)]
+    put(hub, "org/set/train-0.parquet", texts)
+    put(hub, "org/set/train-1.parquet", lines(1))
+    put(hub, "org/set/validation.parquet", lines(2))
+    hub.cut("train-0.parquet", after=2_500_000)
+    hub.cut("train-1.parquet", after=500, reset=True)
+    assert statuses(several(hub, ["--dataset", "org/set"])) == [0]
+    asked = [(r.path[-15:], r.range) for r in hub.requests if "/cdn/" in r.path]
+    assert asked[:2] == [("train-0.parquet", None), ("train-0.parquet", f"bytes={2 << 20}-")]
+    assert asked[2:4] == [("train-1.parquet", None)] * 2
+    assert documents(hub, "set") == [*texts, *lines(1)]
+
+
+def test_mistakes_and_damage_are_told_in_one_line(hub):
+    put_set(hub)
+    for name in ("en", "de"):
+        put(hub, f"org/tongues/{name}/train.parquet", lines(2))
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}/*\n" for name in ("en", "de"))
+    put(hub, "org/tongues/README.md", f"---\nconfigs:\n{configs}---\n")
+    put(hub, "org/empty/README.md", "# Nothing yet\n")
+    put(hub, "org/weights/model.safetensors", "no text at all")
+    put(hub, "org/short/train.parquet", lines(3))
+    file = hub.root / "datasets/org/short/train.parquet"
+    file.write_bytes(file.read_bytes()[:-50])
+    put(hub, "org/weightsonly/config.json", "{}", "models")
+    put(hub, "org/broken/tokenizer.json", '{"version": "1.0", "mod', "models")
+    (hub.root / "boat.txt").write_text(some_text(3000))
+    boat = ["--dataset", "boat.txt", "--tokenizer"]
+    mistakes = {
+        "there is no file, folder or Hub dataset 'org/sett'": ["--dataset", "org/sett"],
+        "has several configurations; choose one with --dataset-config: en, de.": ["--dataset", "org/tongues"],
+        "has no configuration 'fr'; choose one with --dataset-config: en, de.": [
+            "--dataset", "org/tongues", "--dataset-config", "fr",
+        ],
+        "'org/set' has no revision 'v9'": ["--dataset", "org/set", "--dataset-revision", "v9"],
+        "set has no split 'tain'; it has train, validation, test.": [
+            "--dataset", "org/set", "--train-split", "tain",
+        ],
+        "'org/empty' holds no files of a kind that can be read": ["--dataset", "org/empty"],
+        "'org/weights' holds no files of a kind that can be read": ["--dataset", "org/weights"],
+        "train.parquet is damaged or cut short": ["--dataset", "org/short"],
+        "set has no column 'body'; it has id, text.": ["--dataset", "org/set", "--text-column", "body"],
+        "no file, folder or Hub model 'org/tok'": [*boat, "org/tok"],
+        "the Hub model 'org/weightsonly' has no tokenizer.json": [*boat, "org/weightsonly"],
+        "tokenizer.json is not a tokenizer that can be read": [*boat, "org/broken"],
+    }  # fmt: skip
+    results = several(hub, *mistakes.values())
+    offline = {
+        "HF_HUB_OFFLINE is set": ["--dataset", "org/tongues"],
+        "tokenizer.json of org/tok is not on this disk, and HF_HUB_OFFLINE is set": [*boat, "org/tok"],
+        "parquet of org/set is not on this disk, and HF_HUB_OFFLINE is set": ["--dataset", "org/set"],
+    }
+    results += several(hub, *offline.values(), **OFFLINE)
+    for message, result in zip([*mistakes, *offline], results, strict=True):
+        assert result.status == 2
+        assert message in result.error
+        assert result.error.startswith("error: ") and result.error.count("\n") == 1, result.error
+        assert result.seconds < 10
+    assert left_behind(hub) == []
+
+
+def test_a_stream_that_was_cut_killed_and_resumed_ends_as_an_unbroken_one(hub):
+    put_set(hub)
+    put_set(hub, "org/more", shards=2)
+    settings = [
+        "--dataset", "org/set", "--dataset", "org/more", "--mix", "0.7,0.3", "--streaming",
+        "--shuffle-buffer", "10", "--steps", "150", "--save-every", "10", *TINY,
+    ]  # fmt: skip
+    whole = script("train.py", *settings, "--out", "whole", cwd=hub.root)
+    assert whole.returncode == 0, whole.stderr
+
+    hub.requests.clear()
+    hub.cut("train-00002-of-00003.parquet", after=100)
+    run = hub.root / "killed"
+    kill_at_work([*settings, "--out", "killed"], hub.root, lambda: step_of(run) >= 20)
+    assert not hub.next_cut(hub.root / "train-00002-of-00003.parquet", 1000), "nothing was cut"
+    resumed = script("train.py", "--resume", "killed", cwd=hub.root)
+    assert resumed.returncode == 0, resumed.stderr
+    assert outcome(run) == outcome(hub.root / "whole")
+
+
+def test_each_process_streams_its_own_documents(hub):
+    texts = put_set(hub, shards=4)
+    (hub.root / "ranks.py").write_text(
+        "import json, os\n"
+        "from lm.config import DataConfig\n"
+        "from lm.data.streaming import DocumentStream\n"
+        "shares = []\n"
+        "for rank in '01':\n"
+        "    os.environ |= {'RANK': rank, 'WORLD_SIZE': '2'}\n"
+        "    stream = DocumentStream(DataConfig(dataset=('org/set',), streaming=True), [0], seed=1)\n"
+        "    shares.append([next(stream) for _ in range(80)])\n"
+        "    stream.close()\n"
+        "print(json.dumps(shares))\n"
+    )
+    done = script(str(hub.root / "ranks.py"), cwd=hub.root)
+    assert done.returncode == 0, done.stderr
+    first, second = json.loads(done.stdout)
+    assert sorted(first + second) == sorted(texts)
+
+
+def test_a_stream_waits_for_a_hub_that_is_away_for_minutes(tmp_path, monkeypatch):
+    (tmp_path / "boats.jsonl").write_text(
+        "".join(json.dumps({"text": f"boat {i}"}) + "\n" for i in range(40))
+    )
+
+    def taken(interrupted: bool) -> list[str]:
+        config = DataConfig(dataset=(str(tmp_path / "boats.jsonl"),), streaming=True, shuffle_buffer=8)
+        stream = streaming.DocumentStream(config, [0], seed=1)
+        read, breaks = stream._read, [ConnectionError, TimeoutError] if interrupted else []
+
+        def breaking(*arguments):
+            if breaks:
+                next(stream._iterator)  # a row that is lost with the connection
+                raise breaks.pop()
+            return read(*arguments)
+
+        stream._read = breaking
+        texts = [next(stream) for _ in range(80)]
+        stream.close()
+        return texts
+
+    monkeypatch.setattr(streaming, "_WAITS", (0, 0, 0))
+    assert taken(interrupted=True) == taken(interrupted=False)
+
+
+def test_a_tokenizer_of_a_hub_model(hub):
+    tokenizer = train_tokenizer("bpe", iter([some_text(20_000)]), 400)
+    folder = hub.root / "models/org/tok"
+    folder.mkdir(parents=True)
+    tokenizer.save(folder / "tokenizer.json")
+    (hub.root / "boat.txt").write_text(some_text(3000))
+    (hub.root / "ship.txt").write_text(some_text(3000, seed=1))
+    assert statuses(several(hub, ["--dataset", "boat.txt", "--tokenizer", "org/tok"])) == [0]
+    hub.stop()
+    assert statuses(several(hub, ["--dataset", "ship.txt", "--tokenizer", "org/tok"])) == [0]
+    assert (
+        lm.load(hub.root / "run").tokenizer.encode("The sea").tolist() == tokenizer.encode("The sea").tolist()
+    )
+
+
+def test_a_pushed_model_is_loaded_again_and_writes_the_same(hub):
+    (hub.root / "push.py").write_text(
+        "import lm\n"
+        "from lm.hub import PRETRAINED\n"
+        "model = lm.load(PRETRAINED, device='cpu')\n"
+        "model.push_to_hub('org/model')\n"
+        "print(model.generate('def ', max_new_tokens=40, seed=7)[0].text)\n"
+        "print(lm.load('org/model', device='cpu').generate('def ', max_new_tokens=40, seed=7)[0].text)\n"
+    )
+    pushed = script(str(hub.root / "push.py"), cwd=hub.root)
+    assert pushed.returncode == 0, pushed.stderr
+    size = len(pushed.stdout) // 2
+    assert pushed.stdout[:size] == pushed.stdout[size:] != ""
+    hub.stop()  # what was loaded once needs no network either
+    asked = ["org/model", "--prompt", "def ", "--length", "40", "--seed", "7", "--device", "cpu"]
+    result = script("generate.py", *asked, cwd=hub.root)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "def " + pushed.stdout[:size]
+
+
+def test_a_server_that_dies_in_a_download_ends_the_run_and_the_next_one_succeeds(deserted, monkeypatch):
+    hub, process = deserted
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 2
+    assert re.fullmatch(r"error: .*train-00001-of-00003\.parquet of org/set .*\n", error)
+    assert left_behind(hub) == []
+    hub.start()
+    use(hub, monkeypatch)
+    assert statuses(several(hub, ["--dataset", "org/set"])) == [0]
