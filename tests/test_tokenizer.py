@@ -99,6 +99,20 @@ def test_cutting_ordinary_text_changes_no_token(kind):
     assert ids == TRAINED[kind].backend.encode(text, add_special_tokens=False).ids
 
 
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@given(text=st.text(st.sampled_from("abS1 \n\t\r\x0b\x1c\x00'_;.\"") | st.characters(max_codepoint=127)))
+@settings(deadline=None, max_examples=300)
+def test_ascii_that_is_looked_up_word_by_word_has_the_same_tokens(kind, text):
+    tokenizer = TRAINED[kind]
+    assert tokenizer._cuts_as_gpt_2
+    expected = tokenizer.backend.encode(text, add_special_tokens=False).ids
+    with pytest.MonkeyPatch.context() as patch:
+        for cores in (1, 64):  # looked up, and merged
+            patch.setattr("lm.tokenizer.available_cores", lambda: cores)  # noqa: B023
+            assert tokenizer.encode(text).tolist() == expected
+    assert TRAINED["byte"].encode(text).tolist() == TRAINED["byte"].backend.encode(text).ids
+
+
 def test_saved_and_read_by_others_alike(tokenizer, tmp_path):
     tokenizer.save(tmp_path / "tokenizer.json")
     again = Tokenizer.load(tmp_path / "tokenizer.json")

@@ -4,7 +4,6 @@ never contains. So a text of any size is written, counted and read in constant m
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lm.tokenizer import SEPARATOR, safe_cut
+from lm.tokenizer import SEPARATOR, available_cores, safe_cut
 
 BLOCK = 1 << 19  # bytes
 T = TypeVar("T")
@@ -88,7 +87,7 @@ def count_characters(text: bytes) -> int:
 
 def in_order(function: Callable[[Any], T], blocks: Iterable[Any]) -> Iterator[T]:
     """`function` of each block, computed on all cores, a few blocks ahead and in their order."""
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = available_cores()
     with ThreadPoolExecutor(workers) as pool:
         ahead: deque = deque()
         try:
