@@ -133,9 +133,8 @@ class Display:
         # On a terminal long lines go on below themselves. Nothing pads them at the right: terminals
         # do not agree on how wide some characters are, and a line too long by one leaves an empty one.
         wide = self.console.width - len(_INDENT) if self.console.is_terminal else sys.maxsize
-        for line in text.wrap(self.console, wide):
-            self.console.print(Text(_INDENT) + line)
-        self.console.print()
+        lines = (Text(_INDENT) + line for line in text.wrap(self.console, wide))
+        self.console.print(Text("\n").join(lines), end="\n\n")
 
     def finish(self, figures: dict[str, Validation], seconds: float, run: Path, plot: Path) -> None:
         """The figures of the best weights on each split, and how to go on."""
