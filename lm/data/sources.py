@@ -55,6 +55,7 @@ class Source:
     options: dict[str, Any]  # of that loader
     config: DataConfig
     kept: Path | None = None  # a copy of standard input
+    revision: str | None = None  # the commit, if it comes from the Hub
 
     def check(self, split: str) -> None:
         """Raise DataError if there is no such split."""
@@ -197,7 +198,7 @@ def _from_hub(dataset: str, config: DataConfig) -> Source:
     identity = f"{dataset}\0{found.name}\0{found.revision}"
     name = dataset.split("/")[-1]
     options = found.options | _strictness(found.kind, config)
-    return Source(name, identity, found.kind, found.splits, options, config)
+    return Source(name, identity, found.kind, found.splits, options, config, revision=found.revision)
 
 
 def _strictness(kind: str, config: DataConfig) -> dict[str, str]:

@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -91,18 +92,30 @@ class DocumentStream:
 
     def __init__(self, config: DataConfig, held_out: list[int], seed: int):
         import datasets
-        from datasets.distributed import split_dataset_by_node
 
         # Its threads would be waited for at every end.
         datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0
-        self._sources = [find_source(dataset, config) for dataset in config.dataset]
-        self._split = config.train_split
+        self._config, self._held_out, self._split = config, held_out, config.train_split
+        self._size, self._seed = config.shuffle_buffer, seed
+        self._open([config.dataset_revision] * len(config.dataset))
+        self._pool, self._closed = ThreadPoolExecutor(1), Event()
+        self.restore({"epoch": 0, "buffer": 0, "taken": 0, "rows": None})
+
+    def _open(self, revisions: list[str | None]) -> None:
+        import datasets
+        from datasets.distributed import split_dataset_by_node
+
+        config, seed = self._config, self._seed
+        self._sources = [
+            find_source(dataset, replace(config, dataset_revision=revision))
+            for dataset, revision in zip(config.dataset, revisions, strict=True)
+        ]
         with self._sources[0].telling_trouble(self._split):
             each = [
                 _rows(source, self._split).skip(n)
                 if n
                 else _rows(source, self._split).shuffle(seed, buffer_size=1)
-                for source, n in zip(self._sources, held_out, strict=True)
+                for source, n in zip(self._sources, self._held_out, strict=True)
             ]
             if config.mix:
                 rows = datasets.interleave_datasets(
@@ -112,9 +125,6 @@ class DocumentStream:
                 rows = datasets.concatenate_datasets(each) if len(each) > 1 else each[0]
             rank, world = (int(os.environ.get(name, d)) for name, d in (("RANK", 0), ("WORLD_SIZE", 1)))
             self._rows = split_dataset_by_node(rows, rank, world)
-        self._size, self._seed = config.shuffle_buffer, seed
-        self._pool, self._closed = ThreadPoolExecutor(1), Event()
-        self.restore({"epoch": 0, "buffer": 0, "taken": 0, "rows": None})
 
     def __next__(self) -> str:
         while self._taken >= len(self._documents):
@@ -127,10 +137,17 @@ class DocumentStream:
     @property
     def place(self) -> dict[str, Any]:
         """Where the stream stands; can be written as JSON."""
-        return self._place | {"taken": self._taken}
+        return self._place | {"taken": self._taken, "revisions": self._revisions}
+
+    @property
+    def _revisions(self) -> list[str | None]:
+        return [source.revision for source in self._sources]
 
     def restore(self, place: dict[str, Any]) -> None:
-        """Go to a place where a stream of the same settings stood."""
+        """Go to a place where a stream of the same settings stood, and to the commits of then."""
+        revisions = place.get("revisions", self._revisions)
+        if revisions != self._revisions:
+            self._open(revisions)
         self._next = self._pool.submit(self._fill, place, restoring=True)
         self._place, self._documents, self._next = self._filled()
         self._taken = place["taken"]
