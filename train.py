@@ -50,13 +50,21 @@ def main(arguments: list[str] | None = None) -> int:
         print(yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True), end="")
         return 0
 
-    from lm.training.loop import train
+    from lm.data.stream import open_corpus
+    from lm.training.progress import Display
+    from lm.training.run import check_out
 
-    return train(config, overwrite=bool(actions["overwrite"]))
+    overwrite = bool(actions["overwrite"])
+    check_out(config, overwrite)
+    display = Display(config.training.quiet)
+    with display.watching() as watch:
+        corpus = open_corpus(config.data, watch)
+    from lm.training.loop import train  # with torch: mistakes are told before that second
+
+    return train(config, display, corpus, overwrite=overwrite)
 
 
 def resume(folder: str | None, given: dict) -> int:
-    from lm.training.loop import train
     from lm.training.run import find_run, read_config
 
     stopped = find_run(folder)
@@ -66,7 +74,10 @@ def resume(folder: str | None, given: dict) -> int:
     if changed:
         flags = ", ".join(map(flag_of, changed))
         raise UserError(f"a resumed run keeps its settings; leave out {flags}, or start a new run.")
-    return train(wanted, resume=stopped)
+    from lm.training.loop import train
+    from lm.training.progress import Display
+
+    return train(wanted, Display(wanted.training.quiet), resume=stopped)
 
 
 def script() -> int:

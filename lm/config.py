@@ -12,11 +12,13 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lm.errors import UserError
 
 CELLS = ("rnn", "gru", "lstm")
+RUNS = Path("runs")  # where runs are, unless another place is named
 
 
 def setting(

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from lm.config import ModelConfig, build, settings_of
+from lm.config import RUNS, ModelConfig, build, settings_of
 from lm.errors import ModelError, UserError, one_line
 from lm.files import replacing, write_text
 from lm.network import RecurrentLM, choose_device, choose_precision
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from lm.language_model import LanguageModel
 
 FORMAT_VERSION = 1
-RUNS = Path("runs")
 PRETRAINED = Path(__file__).parent / "pretrained"
 _FILES = ["config.json", "model.safetensors", "tokenizer.json", "README.md"]
 

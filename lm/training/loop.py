@@ -77,16 +77,28 @@ class Trainer:
         return self.earlier_seconds + time.perf_counter() - self.started
 
 
-def train(config: RunConfig, *, resume: Run | None = None, overwrite: bool = False) -> int:
-    """Train a model, or go on with a stopped run; the exit status of the script.
+def train(
+    config: RunConfig,
+    display: Display,
+    corpus: Corpus | None = None,
+    *,
+    resume: Run | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Train a model on `corpus`, or go on with a stopped run; the exit status of the script.
 
     Raises UserError for whatever a person can mend.
     """
-    display = Display(config.training.quiet)
     if resume and read_progress(checkpoint_of(resume)).finished:
         display.say(f"{resume.folder} has finished; sample from it with python generate.py {resume.folder}")
         return 0
-    trainer = _set_up(config, resume, overwrite, display)
+    if corpus is None:
+        # A resumed run needs the tokens, not the text: that may have moved, or was standard input.
+        corpus = cached_corpus(read_progress(checkpoint_of(resume)).corpus) if resume else None
+    if corpus is None:
+        with display.watching() as watch:
+            corpus = open_corpus(config.data, watch)
+    trainer = _set_up(config, corpus, resume, overwrite, display)
     with _interruptions() as interruptions:
         try:
             display.start()
@@ -103,16 +115,12 @@ def train(config: RunConfig, *, resume: Run | None = None, overwrite: bool = Fal
     return 0
 
 
-def _set_up(config: RunConfig, resume: Run | None, overwrite: bool, display: Display) -> Trainer:
+def _set_up(
+    config: RunConfig, corpus: Corpus, resume: Run | None, overwrite: bool, display: Display
+) -> Trainer:
     training = config.training
     device = choose_device(training.device)
     precision = choose_precision(training.precision, device)
-    # A resumed run needs the tokens, not the text: that may have moved, or was standard input.
-    corpus = cached_corpus(read_progress(checkpoint_of(resume)).corpus) if resume else None
-    try:
-        corpus = corpus or open_corpus(config.data, display.watch)
-    finally:
-        display.stop()
     windows = _windows(config, corpus, device)
     torch.manual_seed(training.seed)
     network = RecurrentLM(config.model, corpus.tokenizer.vocab_size).to(device)

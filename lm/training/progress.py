@@ -8,8 +8,11 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,10 +20,12 @@ from rich.table import Table
 from rich.text import Text
 
 from lm.data import report
-from lm.data.stream import Corpus
-from lm.evaluation import Validation
-from lm.network import RecurrentLM
+from lm.data.stream import Corpus, Watch
 from lm.visible import printable
+
+if TYPE_CHECKING:  # what is shown before torch is needed shall not wait for it
+    from lm.evaluation import Validation
+    from lm.network import RecurrentLM
 
 _INDENT = " " * 6
 _PLAIN_LINE_EVERY = 30.0  # seconds
@@ -52,8 +57,15 @@ class Display:
         """One line above the live one."""
         self.console.print(Text(line))
 
-    def watch(self, what: str, share: float | None) -> None:
-        """What is being done before the training, and how much of it is."""
+    @contextmanager
+    def watching(self) -> Iterator[Watch]:
+        """A function to call with what is being done before the training, and how much of it is."""
+        try:
+            yield self._watch
+        finally:
+            self.stop()
+
+    def _watch(self, what: str, share: float | None) -> None:
         if not self.console.is_terminal:
             if self._watched != (begun := what.partition(",")[0]):
                 self._watched = begun

@@ -11,10 +11,9 @@ from typing import Any
 
 import yaml
 
-from lm.config import RunConfig
+from lm.config import RUNS, RunConfig
 from lm.errors import ModelError, UserError
 from lm.files import folder_or_previous, write_text
-from lm.hub import RUNS
 
 
 @dataclass(frozen=True)
@@ -69,14 +68,10 @@ class Run:
                     file.truncate(lengths[path.name])
 
 
-def create_run(config: RunConfig, text_name: str, overwrite: bool) -> Run:
-    """Make the folder of a new run. Raises UserError if it is there already."""
-    if config.training.out:
-        folder = Path(config.training.out).expanduser()
-    else:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        folder = RUNS / f"{text_name}-{config.model.cell}-{stamp}"
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+def check_out(config: RunConfig, overwrite: bool) -> None:
+    """Raise UserError if the folder that --out names cannot become that of a new run."""
+    folder = Path(config.training.out or "").expanduser()
+    if config.training.out and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not overwrite:
             raise UserError(
                 f"{folder} exists: name another with --out, replace it with --overwrite, or go on"
@@ -84,7 +79,15 @@ def create_run(config: RunConfig, text_name: str, overwrite: bool) -> Run:
             )
         if not (folder / "training" / "config.yaml").is_file():
             raise UserError(f"{folder} is no run of this program, and --overwrite replaces only those.")
-        shutil.rmtree(folder)
+
+
+def create_run(config: RunConfig, text_name: str, overwrite: bool) -> Run:
+    """Make the folder of a new run. Raises UserError if it is there already."""
+    check_out(config, overwrite)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = Path(config.training.out or RUNS / f"{text_name}-{config.model.cell}-{stamp}").expanduser()
+    if config.training.out:
+        shutil.rmtree(folder, ignore_errors=True)
     run = Run(folder)
     try:
         run.training.mkdir(parents=True)
