@@ -1,0 +1,273 @@
+"""Every alphabet, every line's end and every odd byte, from the file through the training to the
+terminal, the pipe and the page."""
+
+import io
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pexpect
+import pytest
+from PIL import Image
+
+import generate
+import lm
+from lm.language_model import Piece
+from lm.visible import printable
+from tests.conftest import ROOT, script
+from tests.end_to_end.conftest import serving, until_ready
+from tests.end_to_end.test_page import Page
+
+FAMILY, RAINBOW = "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f3f3\ufe0f\u200d\U0001f308"
+WORDS = {
+    "chinese": ["海上", "小船", "夜里", "月亮", "回家", "我们"],
+    "arabic": ["البحر", "قارب", "صغير", "الليل", "هادئ", "القمر"],
+    "devanagari": ["समुद्र", "हिन्दी", "रोशनी", "क्षितिज", "शान्त", "चाँद"],
+    "emoji": [FAMILY, RAINBOW, "👩🏽\u200d🚀", "🇩🇪", "⛵", "❤\ufe0f"],
+}
+CONTROLS = ["sea\0", "\0boat", "\x1b[31mred", "\x07bell", "cr\rcr", "c1\x9b5m", "tab\tx", "\x7fdel"]
+SMALL = ["--hidden-size", 64, "--layers", 1, "--batch-size", 8, "--bptt", 48, "--lr", 1e-2]
+# A locale of ASCII that Python may not turn into UTF-8.
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def lines_of(words, count, end="\n", seed=0):
+    choose = random.Random(seed)
+    return [" ".join(choose.choices(words, k=choose.randint(3, 7))) + end for _ in range(count)]
+
+
+def on_a_terminal(name, *arguments, cwd):
+    """What a script writes where a person reads along."""
+    shown, status = pexpect.run(
+        " ".join(map(str, [sys.executable, ROOT / name, *arguments])),
+        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, withexitstatus=True, timeout=60,
+    )  # fmt: skip
+    assert status == 0, shown
+    return shown.decode().replace("\r\n", "\n")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("alphabets")
+
+
+@pytest.fixture(scope="module")
+def all_of_them(folder):
+    """A model of four alphabets, from a file of Windows, and what its training showed on a terminal."""
+    lines = [line for words in WORDS.values() for line in lines_of(words, 250, end="\r\n")]
+    random.Random(0).shuffle(lines)
+    (folder / "all.txt").write_bytes(b"\xef\xbb\xbf" + "".join(lines).encode())
+    shown = on_a_terminal(
+        "train.py", "--dataset", "all.txt", *SMALL, "--steps", 300, "--out", "runs/all", cwd=folder
+    )
+    return folder / "runs" / "all", shown
+
+
+@pytest.fixture(scope="module")
+def controls(folder):
+    """A model of control characters, from a table, whose line ends are its own."""
+    rows = [{"text": "".join(lines_of(CONTROLS, 5, end="\r\n", seed=i))} for i in range(150)]
+    (folder / "controls.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    result = script(
+        "train.py", "--dataset", "controls.jsonl", *SMALL, "--steps", 200, "--out", "runs/controls",
+        cwd=folder,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "␀" in result.stdout and "␛[31mred" in result.stdout
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", result.stdout)
+    return folder / "runs" / "controls"
+
+
+@pytest.fixture(scope="module")
+def of_bytes(folder, all_of_them):
+    """A model of the bytes of the four alphabets, trained where the terminal knows ASCII alone."""
+    result = script(
+        "train.py", "--dataset", "all.txt", "--tokenizer", "byte", *SMALL, "--steps", 300,
+        "--out", "runs/bytes", cwd=folder, env=ASCII,
+    )  # fmt: skip
+    assert result.returncode == 0 and not result.stderr
+    assert r"\u" in result.stdout  # its samples
+    return folder / "runs" / "bytes"
+
+
+def shares_of_known_words(text):
+    """For each alphabet: how many of the words that begin like its own are its own."""
+    found = {}
+    for name, words in WORDS.items():
+        seen = [word for word in text.split() if any(word[0] == known[0] for known in words)]
+        found[name] = sum(word in words for word in seen) / max(len(seen), 1)
+    return found
+
+
+def test_every_alphabet_is_learned_and_written(all_of_them):
+    run, _ = all_of_them
+    result = script(
+        "generate.py", run, "--num-samples", 12, "--length", 200, "--temperature", 0.6, "--seed", 1,
+        "--json", cwd=run,
+    )  # fmt: skip
+    texts = [json.loads(line)["text"].rpartition(" ")[0] for line in result.stdout.splitlines()]
+    shares = shares_of_known_words(" ".join(texts))
+    assert min(shares.values()) > 0.8, shares
+    assert "\ufffd" not in result.stdout
+    assert lm.load(run).tokenizer.unknown_in("\ufeff\r") == ["\ufeff", "\r"]  # the file's, not the text's
+
+
+def test_samples_on_a_terminal_leave_nothing_behind_a_line(all_of_them):
+    # Terminals disagree on the width of some characters: padding would flow over into empty lines.
+    _, shown = all_of_them
+    lines = re.findall(r" {6}\x1b\[2m(.*)\x1b\[0m( *)$", shown, re.MULTILINE)
+    assert len(lines) > 20
+    assert not any(padding for _, padding in lines)
+    assert min(shares_of_known_words(" ".join(sample for sample, _ in lines[-20:])).values()) > 0.5
+
+
+def test_a_prompt_from_windows_is_read_as_the_training_text_was(all_of_them, tmp_path):
+    run, _ = all_of_them
+    (tmp_path / "p.txt").write_bytes("\ufeffالبحر هادئ\r\nचाँद ".encode())
+    result = script(
+        "generate.py", run, "--prompt-file", "p.txt", "--length", 50, "--seed", 1, cwd=tmp_path, text=False
+    )
+    [expected] = lm.load(run).generate("البحر هادئ\nचाँद ", max_new_tokens=50, seed=1)
+    assert result.stdout.decode() == f"البحر هادئ\nचाँद {expected.text}\n"
+    assert b"warning" not in result.stderr
+
+
+def test_control_characters_go_into_a_pipe_and_are_shown_on_a_terminal(controls):
+    options = [controls, "--seed", 1, "--length", 400]
+    piped = script("generate.py", *options, cwd=controls, text=False).stdout.decode()
+    assert all(c in piped for c in "\0\x1b\x07\x7f\x9b") and "\r\n" in piped and "cr\rcr" in piped
+    shown = on_a_terminal("generate.py", *options, cwd=controls)
+    assert shown.startswith(printable(piped))
+    assert all(picture in shown for picture in ("sea␀", "␛[31mred", "␇bell", "cr␍cr", "␡del", "c1\ufffd5m"))
+
+
+class Writer:
+    """A model that writes the characters of `text`, one a token."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def stream(self, prompt):
+        return (Piece(character, 0, 0.0, ()) for character in self.text)
+
+
+@pytest.mark.parametrize("text", [f"{FAMILY} a {RAINBOW}", "a\r\nb\rc\r", "end\u200d"])
+def test_a_joiner_goes_with_what_it_joins_and_a_line_ends_at_once(text, monkeypatch):
+    written = []
+    monkeypatch.setattr(generate, "show", written.append)
+    assert generate.stream(Writer(text), "") == len(text)
+    assert "".join(written) == text + "\n"
+    assert not any(part.endswith(("\u200d", "\r")) for part in written[:-1])
+
+
+def test_bytes_become_whole_characters_and_never_stop_flowing(of_bytes):
+    pieces = list(lm.load(of_bytes).stream("海上", max_new_tokens=900, temperature=0.5, seed=1))
+    learned = "".join(piece.text for piece in pieces)
+    assert "\ufffd" not in learned and max(shares_of_known_words(learned).values()) > 0.8
+    wild = [of_bytes, "--prompt", "海上", "--seed", 1, "--length", 600, "--temperature", 5]
+    record = json.loads(script("generate.py", *wild, "--json", cwd=of_bytes, text=False).stdout)
+    streamed = script("generate.py", *wild, cwd=of_bytes, text=False).stdout.decode()
+    whole = bytes(token for token in record["tokens"] if token < 256).decode("utf-8", "replace")
+    assert whole.count("\ufffd") > 50
+    assert whole.startswith(record["text"]) and len(whole) - len(record["text"]) <= 1
+    assert streamed == f"海上{record['text']}\n"
+
+
+def test_a_terminal_that_knows_ascii_alone_is_shown_escapes(all_of_them):
+    run, _ = all_of_them
+    common = ["generate.py", run, "--prompt", FAMILY, "--seed", 1, "--length", 30]
+    [expected] = lm.load(run).generate(FAMILY, max_new_tokens=30, seed=1)
+    plain = script(*common, cwd=run, env=ASCII)
+    assert plain.stdout.encode().decode("unicode_escape") == f"{FAMILY}{expected.text}\n"
+    record = json.loads(script(*common, "--json", cwd=run, env=ASCII).stdout)
+    assert (record["prompt"], record["text"]) == (FAMILY, expected.text)
+
+
+@pytest.mark.parametrize("flag", ["--prompt", "--stop"])
+def test_arguments_that_are_not_utf_8_get_one_line(all_of_them, flag):
+    result = script("generate.py", flag, "caf\udce9", cwd=all_of_them[0])
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"error: the text of {flag} is not UTF-8, at byte 3.\n"
+
+
+def test_file_names_that_are_not_utf_8_get_one_line(tmp_path):
+    (tmp_path / "caf\udce9.txt").write_text("text")
+    result = script("train.py", "--dataset", "caf\udce9.txt", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: --dataset 'caf\\udce9.txt' is not UTF-8")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_single_line_of_50_mb_is_read_in_constant_memory(tmp_path):
+    words = [word for known in WORDS.values() for word in known]
+    line = "".join(lines_of(words, 2000, end=" "))
+    with (tmp_path / "line.txt").open("w", encoding="utf-8") as file:
+        file.writelines([line] * (50_000_000 // len(line.encode()) + 1))
+    output = tmp_path / "output"
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "train.py"), "--dataset", "line.txt", "--validation-split", "0.01",
+             "--hidden-size", "16", "--layers", "1", "--steps", "3", "--out", "run"],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=file,
+        )  # fmt: skip
+    memory = []  # MB, while the text is prepared
+    while process.poll() is None:
+        said = output.read_text()
+        if "Reading" in said and "validation tokens" not in said:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            memory += [int(size) / 1024 for size in re.findall(r"RssAnon:\s+(\d+)", status)]
+        time.sleep(0.01)
+    assert process.returncode == 0
+    stages = ["Reading line …", "Counting …", "Making the train tokens …", "Making the validation tokens …"]
+    assert output.read_text().splitlines()[:4] == stages
+    assert len(memory) > 10
+    assert max(memory) - memory[0] < 40  # of 50 as bytes, 100 as a string
+
+
+@pytest.fixture(scope="module")
+def page(browser, folder, all_of_them, controls):
+    with serving(folder) as server:
+        tab = browser.new_page(viewport={"width": 1200, "height": 800})
+        tab.goto(until_ready(server).address)
+        tab.locator("#facts table").wait_for()
+        yield Page(tab)
+        tab.close()
+
+
+def choose(page, name):
+    page.tab.get_by_label("Model").click()
+    page.tab.get_by_role("option", name=name, exact=True).click()
+
+
+def test_the_page_shows_each_paragraph_in_its_own_direction(page, all_of_them):
+    choose(page, "all")
+    page.set(Length=100, Seed=1)
+    page.editor.fill("البحر ")
+    expected = lm.load(all_of_them[0]).stream("البحر ", max_new_tokens=100, seed=1)
+    assert page.write() == "البحر " + "".join(piece.text for piece in expected)
+    page.editor.fill("البحر قارب\nsea boat")
+    picture = Image.open(io.BytesIO(page.editor.screenshot())).convert("L")
+    middle, line = picture.width // 2, 24  # pixels; below the padding
+    for top, side in ((12, "right"), (12 + line, "left")):
+        ink = {
+            name: sum(picture.crop((begin, top, begin + middle - 4, top + line)).histogram()[:100])
+            for name, begin in (("left", 4), ("right", middle))
+        }
+        assert max(ink, key=ink.get) == side and min(ink.values()) == 0, ink
+
+
+def test_the_page_shows_control_characters_and_the_model_reads_on_from_them(page, controls):
+    choose(page, "controls")
+    page.set(Length=120, Seed=1)
+    page.editor.fill("tab")
+    first = page.write()
+    assert sum(picture in first for picture in "␀␛␇␡␍") > 2
+    page.editor.fill("sea␀ ␛")
+    expected = lm.load(controls).stream("sea\0 \x1b", max_new_tokens=120, seed=1)
+    assert page.write() == "sea␀ ␛" + printable("".join(piece.text for piece in expected))
+    assert not page.messages()
