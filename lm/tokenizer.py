@@ -104,7 +104,9 @@ class Tokenizer:
         if self.kind == "char":
             return self._encode_characters(text)
         if self.kind == "byte":
-            return self._byte_ids[np.frombuffer(text, np.uint8)]
+            ids = np.frombuffer(text, np.uint8).astype(self.dtype)
+            ids[ids == SEPARATOR[0]] = self.eos
+            return ids
         if self.kind == "word":
             return self._encode_words(text)
         return self._encode_pieces(text)
@@ -152,9 +154,8 @@ class Tokenizer:
         return text.replace("\r\n", "\n") if unknown else text
 
     def _encode_characters(self, text: bytes) -> np.ndarray:
-        raw = np.frombuffer(text, np.uint8)
-        if np.count_nonzero(raw >= 0x80) == text.count(SEPARATOR):
-            return self._byte_ids[raw]
+        if self._ascii_ids is not None and is_ascii(text):
+            return np.frombuffer(text.translate(self._ascii_ids), np.uint8).astype(self.dtype)
         # The separator becomes a lone surrogate, which no text contains.
         return self._char_ids[_code_points(text.decode("utf-8", "surrogateescape"))]
 
@@ -209,10 +210,11 @@ class Tokenizer:
         return table
 
     @cached_property
-    def _byte_ids(self) -> np.ndarray:
-        table = self._char_ids[:256].copy() if self.kind == "char" else np.arange(256, dtype=self.dtype)
-        table[SEPARATOR[0]] = self.eos
-        return table
+    def _ascii_ids(self) -> bytes | None:
+        """For each byte of ASCII and SEPARATOR its id, if all of them are small: the fastest table."""
+        ids = self._char_ids[:256].copy()
+        ids[128:] = self.eos
+        return ids.astype(np.uint8).tobytes() if ids.max() < 256 else None
 
     @cached_property
     def _word_ids(self) -> dict[str, int]:
@@ -273,6 +275,11 @@ def read_backend(path: str | Path) -> Backend:
 def available_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_ascii(text: bytes) -> bool:
+    """Whether all characters of a text are ASCII; separators do not count."""
+    return int(np.count_nonzero(np.frombuffer(text, np.int8) < 0)) == text.count(SEPARATOR)
 
 
 def cut(text: bytes, size: int) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lm.data.text import in_order
-from lm.tokenizer import SEPARATOR
+from lm.tokenizer import SEPARATOR, is_ascii
 
 if TYPE_CHECKING:
     from lm.data.stream import Corpus
@@ -125,16 +125,25 @@ def survey(blocks: Iterable[bytes]) -> Survey:
 
 def _survey_block(block: bytes) -> tuple[np.ndarray, list[int]]:
     """How often each code point occurs, and the characters of each document in the block."""
-    codes, end = np.frombuffer(block, np.uint8), SEPARATOR[0]
-    if np.count_nonzero(codes >= 0x80) != block.count(SEPARATOR):
+    if is_ascii(block):
+        codes, end = np.frombuffer(block, np.uint8), SEPARATOR[0]
+        counts = _count_bytes(block)[:0x80]
+    else:
         text = block.decode("utf-8", "surrogateescape").encode("utf-32-le", "surrogatepass")
         codes, end = np.frombuffer(text, np.uint32), _END
-    counts = np.bincount(codes)
+        counts = np.bincount(codes)
     borders = np.flatnonzero(codes == end)
     lengths = np.diff(borders, prepend=-1, append=len(codes)) - 1
-    if end == SEPARATOR[0]:
-        counts = counts[:0x80]
     return counts, lengths.tolist()
+
+
+def _count_bytes(block: bytes) -> np.ndarray:
+    """How often each byte occurs (256,): counted in pairs, which takes half as long."""
+    pairs = np.bincount(np.frombuffer(block, np.uint16, len(block) // 2), minlength=1 << 16).reshape(256, 256)
+    counts = pairs.sum(axis=0) + pairs.sum(axis=1)
+    if len(block) % 2:
+        counts[block[-1]] += 1
+    return counts
 
 
 def repeated(train: np.ndarray, validation: np.ndarray) -> float:

@@ -252,23 +252,24 @@ def write_tokens(
             file.write(ids.data)  # not tofile, whose error does not tell that the disk is full
             counts["tokens"] += len(ids)
 
-        def encode(block: bytes) -> tuple[np.ndarray, int, int, int]:
-            documents = block.count(SEPARATOR)
-            ids = tokenizer.encode_bytes(block)
-            return ids, count_characters(block), len(block) - documents, documents
+        def encode(block: bytes) -> tuple[np.ndarray, dict[str, int]]:
+            ids, documents = tokenizer.encode_bytes(block), block.count(SEPARATOR)
+            return ids, {
+                "characters": count_characters(block),
+                "bytes": len(block) - documents,
+                "documents": documents,
+                "unknown": 0 if tokenizer.unk is None else int(np.count_nonzero(ids == tokenizer.unk)),
+            }
 
         for text in texts:
             if last is not None and last != tokenizer.eos:
                 write(separator)
             counts["documents"] += 1
             blocks = _blocks([text], f"Making the {path.stem} tokens", watch)
-            for ids, characters, size, documents in in_order(encode, blocks):
+            for ids, here in in_order(encode, blocks):
                 write(ids)
-                counts["characters"] += characters
-                counts["bytes"] += size
-                counts["documents"] += documents
-                if tokenizer.unk is not None:
-                    counts["unknown"] += int(np.count_nonzero(ids == tokenizer.unk))
+                for name, count in here.items():
+                    counts[name] += count
                 last = ids[-1] if len(ids) else last
             ends.append(counts["tokens"])
     return Counts(**counts), [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
