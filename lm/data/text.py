@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ import numpy as np
 from lm.tokenizer import SEPARATOR, available_cores, safe_cut
 
 BLOCK = 1 << 19  # bytes
+_TAIL = 1 << 12  # bytes at the end of a block in which it is cut
 T = TypeVar("T")
 
 
@@ -32,20 +34,19 @@ class Text:
 
     def blocks(self) -> Iterator[bytes]:
         """The text in pieces of about half a megabyte, cut where no tokenizer joins."""
-        with open(self.path, "rb") as file:
-            file.seek(self.start)
-            left, rest = len(self), b""
-            while left:
-                read = file.read(min(BLOCK, left))
-                left -= len(read)
-                block = rest + read
-                # A separator stays with what is before it.
-                end = safe_cut(block) if left else len(block)
-                end += block[end : end + 1] == SEPARATOR
-                yield block[:end]
-                rest = block[end:]
-            if rest:
-                yield rest
+        if not len(self):
+            return
+        with open(self.path, "rb") as file, mmap(file.fileno(), self.stop, access=ACCESS_READ) as whole:
+            begin = self.start
+            while begin < self.stop:
+                end = min(begin + BLOCK, self.stop)
+                if end < self.stop:
+                    tail = whole[max(begin, end - _TAIL) : end]
+                    end += safe_cut(tail) - len(tail)
+                    # A separator stays with what is before it.
+                    end += whole[end] == SEPARATOR[0]
+                yield whole[begin:end]
+                begin = end
 
     def cut(self, characters: int) -> tuple[Text, Text]:
         """The first so many characters and the rest, without a separator where they part."""
