@@ -139,8 +139,8 @@ class Tokenizer:
         if self.kind != "char" and not self._byte_level:
             return None
         name = "" if token in self._special else self.backend.id_to_token(int(token)) or ""
-        if self._byte_level and all(character in _BYTE_OF for character in name):
-            return bytes(_BYTE_OF[character] for character in name)
+        if self._byte_level and all(character in BYTE_OF for character in name):
+            return bytes(BYTE_OF[character] for character in name)
         return name.encode()
 
     def token_name(self, token: int) -> str:
@@ -318,7 +318,7 @@ def _kind(spec: dict) -> str:
     return model["type"].lower()
 
 
-def _byte_of_names() -> dict[str, int]:
+def byte_of_names() -> dict[str, int]:
     """Which byte each character of a byte-level token stands for (GPT-2's table): printable ones
     for themselves, those from 256 on for the other bytes in order."""
     names = pre_tokenizers.ByteLevel.alphabet()
@@ -330,4 +330,4 @@ def _code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
 
 
-_BYTE_OF = _byte_of_names()
+BYTE_OF = byte_of_names()

@@ -16,7 +16,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer as Backend, decoders, models, normalizers, pre_tokenizers, trainers
 
 from lm.errors import DataError, UserError, one_line
-from lm.tokenizer import EOS, ONE_CHARACTER, UNK, WHITE_SPACE, Tokenizer, read_backend
+from lm.tokenizer import BYTE_OF, EOS, ONE_CHARACTER, UNK, WHITE_SPACE, Tokenizer, read_backend
 
 KINDS = ("char", "byte", "bpe", "unigram", "word")
 _PIECES = 4096  # types of bpe and unigram
@@ -55,7 +55,7 @@ def char_tokenizer(
 
 def byte_tokenizer() -> Tokenizer:
     """256 tokens, each with its byte as its id, and <eos>."""
-    in_order = [_BYTE_NAMES[byte] for byte in range(256)]
+    in_order = sorted(BYTE_OF, key=BYTE_OF.__getitem__)
     backend = Backend(models.BPE(_numbered([*in_order, EOS]), merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
@@ -168,14 +168,3 @@ def _learned(backend: Backend, trainer: trainers.Trainer, texts: Iterable[str]) 
     except Exception as error:  # `tokenizers` raises bare Exception
         raise DataError(f"no vocabulary could be learned from this text: {one_line(error)}") from error
     return Tokenizer(backend)
-
-
-def _byte_names() -> dict[int, str]:
-    """The character that stands for each byte in byte-level tokenizers (GPT-2's table): printable
-    ones for themselves, the others by code points from 256 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
-
-
-_BYTE_NAMES = _byte_names()
