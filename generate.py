@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lm.command_line import add_settings, make_parser, run
-from lm.config import SamplingConfig, settings_of
+from lm.config import SamplingConfig
 from lm.errors import UserError
+from lm.settings import settings_of
 from lm.visible import printable
 
 if TYPE_CHECKING:

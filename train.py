@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 from lm.command_line import add_settings, make_parser, run
-from lm.config import GROUPS, RunConfig, flag_of
+from lm.config import GROUPS, RunConfig
 from lm.errors import UserError
+from lm.settings import flag_of
 
 TITLES = {"data": "the text", "model": "the network", "training": "the recipe and its budget"}
 # What may differ between a run and its resumption: nothing that changes the result.

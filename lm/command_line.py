@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from lm.config import check, flag_of, settings_of, value_types
 from lm.errors import UserError
+from lm.settings import check, flag_of, settings_of, value_types
 
 
 class HelpFormatter(argparse.HelpFormatter):

@@ -7,74 +7,16 @@ all read into them, and all of them are checked here.
 from __future__ import annotations
 
 import dataclasses
-import re
-import types
-import typing
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lm.errors import UserError
+from lm.settings import build, did_you_mean, flag_of, parse_duration, parse_mix, setting, settings_of
 
 CELLS = ("rnn", "gru", "lstm")
 RUNS = Path("runs")  # where runs are, unless another place is named
-
-
-def setting(
-    default: Any,
-    help: str,
-    *,
-    choices: Iterable[str] | None = None,
-    minimum: float | None = None,
-    below: float | None = None,
-    maximum: float | None = None,
-    positive: bool = False,
-    parse: typing.Callable[[str], Any] | None = None,
-    metavar: str | None = None,
-) -> Any:
-    """A dataclass field that carries its help line and its range."""
-    return field(
-        default=default,
-        metadata={
-            "help": help,
-            "choices": tuple(choices) if choices else None,
-            "minimum": minimum,
-            "below": below,
-            "maximum": maximum,
-            "positive": positive,
-            "parse": parse,
-            "metavar": metavar,
-        },
-    )
-
-
-def parse_duration(text: str | float) -> float:
-    """Seconds in '90s', '10m', '2h', '1h30m' or a plain number of seconds."""
-    if isinstance(text, (int, float)):
-        return float(text)
-    match = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", text.strip().lower())
-    try:
-        parts = [float(part or 0) for part in match.groups()]
-        seconds = parts[0] * 3600 + parts[1] * 60 + parts[2]
-    except (AttributeError, ValueError):
-        seconds = 0.0
-    if seconds <= 0:
-        raise UserError(f"'{text}' is not a length of time: write it like 90s, 10m or 2h.")
-    return seconds
-
-
-def parse_mix(text: str | Iterable[float]) -> tuple[float, ...]:
-    """Shares that sum to one in '0.7,0.3' or in a list of numbers."""
-    try:
-        shares = tuple(map(float, text.split(",") if isinstance(text, str) else text))
-    except (TypeError, ValueError):
-        raise UserError(f"--mix takes shares such as 0.7,0.3, not '{text}'.") from None
-    if not all(0 < share <= 1 for share in shares):
-        raise UserError(f"each share of --mix lies above 0 and at most at 1, not so in '{text}'.")
-    if abs(sum(shares) - 1) > 1e-6:
-        raise UserError(f"the shares of --mix must sum to 1; {text} sums to {sum(shares):g}.")
-    return shares
 
 
 @dataclass(frozen=True)
@@ -265,7 +207,7 @@ class RunConfig:
         groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
         for name, value in values.items():
             if name not in known:
-                raise UserError(f"{where}: there is no setting '{name}'{_did_you_mean(name, known)}.")
+                raise UserError(f"{where}: there is no setting '{name}'{did_you_mean(name, known)}.")
             groups[known[name]][name] = value
         config = cls(**{group: build(GROUPS[group], groups[group]) for group in GROUPS})
         if config.data.mix and len(config.data.mix) != len(config.data.dataset):
@@ -285,83 +227,3 @@ class RunConfig:
     def flat(self) -> dict[str, Any]:
         """The settings as one flat dictionary, in the order of the groups."""
         return {k: v for group in GROUPS for k, v in dataclasses.asdict(getattr(self, group)).items()}
-
-
-def settings_of(config_class: type) -> dict[str, dataclasses.Field]:
-    """The settings of a class above by name."""
-    return {f.name: f for f in dataclasses.fields(config_class)}
-
-
-def flag_of(name: str) -> str:
-    """'hidden_size' -> '--hidden-size'."""
-    return "--" + name.replace("_", "-")
-
-
-def build(config_class: type, values: Mapping[str, Any]) -> Any:
-    """An instance of `config_class` with each value of `values` converted and checked."""
-    kinds, settings = value_types(config_class), settings_of(config_class)
-    for name in values:
-        if name not in settings:
-            raise UserError(f"there is no setting '{name}'{_did_you_mean(name, settings)}.")
-    return config_class(**{n: check(settings[n], kinds[n], value) for n, value in values.items()})
-
-
-def value_types(config_class: type) -> dict[str, tuple[type, bool]]:
-    """For each setting the type of its value and whether it may be None."""
-    result = {}
-    for name, hint in typing.get_type_hints(config_class).items():
-        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        (kind,) = (typing.get_origin(o) or o for o in options if o is not type(None))
-        result[name] = (kind, type(None) in options)
-    return result
-
-
-def check(setting: dataclasses.Field, kind: tuple[type, bool], value: Any) -> Any:
-    """`value` as the setting's type. Raises UserError where it does not fit."""
-    (wanted, optional), rule, flag = kind, setting.metadata, flag_of(setting.name)
-    if value is None and optional:
-        return None
-    if rule["parse"]:
-        value = rule["parse"](value)
-    elif wanted is tuple:
-        values = value if isinstance(value, (list, tuple)) else [value]
-        if not values:
-            raise UserError(f"{flag} needs at least one value.")
-        return tuple(check(setting, (str, False), one) for one in values)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if wanted is str and isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-        raise UserError(f"{flag} takes {_A_KIND[wanted]}, not '{value}'.")
-    if isinstance(value, str) and re.search("[\ud800-\udfff]", value):  # bytes of no known meaning
-        raise UserError(f"{flag} {value!r} is not UTF-8; it is written into files that are: rename it.")
-    if rule["choices"] and value not in rule["choices"]:
-        raise UserError(f"{flag} is one of {', '.join(rule['choices'])}, not '{value}'.")
-    if isinstance(value, float) and not abs(value) < float("inf"):
-        raise UserError(f"{flag} must be a finite number, not {value}.")
-    if rule["minimum"] is not None and value < rule["minimum"]:
-        raise UserError(f"{flag} must be at least {rule['minimum']}, not {value}.")
-    if rule["below"] is not None and value >= rule["below"]:
-        raise UserError(f"{flag} must be below {rule['below']}, not {value}.")
-    if rule["maximum"] is not None and value > rule["maximum"]:
-        raise UserError(f"{flag} must be at most {rule['maximum']}, not {value}.")
-    if rule["positive"] and value <= 0:
-        raise UserError(f"{flag} must be above 0, not {value}.")
-    return value
-
-
-_A_KIND = {
-    int: "a whole number",
-    float: "a number",
-    str: "a word",
-    bool: "true or false",
-    tuple: "several values",
-}
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""

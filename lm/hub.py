@@ -18,10 +18,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from lm.config import RUNS, ModelConfig, build, settings_of
+from lm.config import RUNS, ModelConfig
 from lm.errors import ModelError, UserError, one_line
 from lm.files import replacing, write_text
 from lm.network import RecurrentLM, choose_device, choose_precision
+from lm.settings import build, settings_of
 from lm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

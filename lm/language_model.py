@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from lm.config import SamplingConfig, build
+from lm.config import SamplingConfig
 from lm.errors import UserError
 from lm.evaluation import Score, score_tokens
 from lm.generation.decoder import Decoder, Step
 from lm.network import RecurrentLM
+from lm.settings import build
 from lm.tokenizer import Tokenizer
 
 _LOOK_BACK = 8  # tokens of the prompt that may matter for how the next one is written

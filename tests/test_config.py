@@ -7,8 +7,9 @@ import time
 import pytest
 from hypothesis import given, strategies as st
 
-from lm.config import ModelConfig, RunConfig, TrainingConfig, build, parse_duration
+from lm.config import ModelConfig, RunConfig, TrainingConfig
 from lm.errors import UserError
+from lm.settings import build, parse_duration
 
 
 @pytest.mark.parametrize(
