@@ -100,6 +100,23 @@ class ModelConfig:
     dropout: float = setting(
         0.0, "share of the units dropped between layers while training", minimum=0, below=1
     )
+    input_dropout: float = setting(
+        0.0, "share of the units dropped of what the first layer reads", minimum=0, below=1
+    )
+    output_dropout: float = setting(
+        0.0, "share of the last layer's units dropped before the decoder", minimum=0, below=1
+    )
+    embedding_dropout: float = setting(
+        0.0, "share of the token types whose vectors are dropped in a window", minimum=0, below=1
+    )
+    weight_dropout: float = setting(
+        0.0, "share of the recurrent matrices' entries dropped in a window", minimum=0, below=1
+    )
+    locked_dropout: bool = setting(True, "drop the same units at every step of a window")
+    activation_reg: float = setting(0.0, "penalty on the square of the last layer's activations", minimum=0)
+    temporal_activation_reg: float = setting(
+        0.0, "penalty on the square of their change from step to step", minimum=0
+    )
     cell_implementation: str = setting(
         "fused",
         "'fused': torch's fast layers; 'reference': the readable cells of lm/cells.py",

@@ -6,10 +6,13 @@ from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from lm.cells import RecurrentStack, State
+from lm.cells import State
 from lm.config import ModelConfig
 from lm.errors import UserError
+from lm.loss import decoder_loss
+from lm.recurrence import RecurrentLayers, drop
 
 
 class RecurrentLM(nn.Module):
@@ -26,7 +29,7 @@ class RecurrentLM(nn.Module):
         hidden = config.hidden_size
         width = config.embedding_size or hidden
         self.embedding = nn.Embedding(vocab_size, width)
-        self.recurrent = _recurrent_layers(config, width)
+        self.recurrent = RecurrentLayers(config, width)
         # Tied to an embedding of another width, the decoder needs a map down to that width.
         self.projection = nn.Linear(hidden, width, bias=False) if config.tie and width != hidden else None
         self.decoder = nn.Linear(width if config.tie else hidden, vocab_size)
@@ -36,12 +39,48 @@ class RecurrentLM(nn.Module):
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (batch, time) int64 -> logits (batch, time, vocab), state after the last token."""
-        embedded = self.embedding(tokens)
-        if isinstance(self.recurrent, RecurrentStack):
-            hidden, state = self.recurrent(embedded, state)
-        else:
-            hidden, state = self._fused(embedded, state)
-        return self.decode(hidden), state
+        hidden, state = self.read(tokens, state)
+        return self.decode(self._drop_output(hidden)).transpose(0, 1), state
+
+    def read(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """tokens (batch, time) int64 -> the last layer's hidden states (time, batch, hidden), state.
+
+        While training, whole token types are dropped from the embedding (Gal & Ghahramani 2016),
+        and units of what the first layer reads.
+        """
+        config, weight = self.config, self.embedding.weight
+        if self.training and config.embedding_dropout:
+            weight = weight * F.dropout(weight.new_ones(len(weight), 1), config.embedding_dropout)
+        embedded = F.embedding(tokens.t(), weight)
+        embedded = drop(embedded, config.input_dropout, config.locked_dropout, self.training)
+        return self.recurrent(embedded, state)
+
+    def loss(
+        self, inputs: Tensor, targets: Tensor, state: State | None = None
+    ) -> tuple[Tensor, Tensor, State]:
+        """inputs, targets (batch, time) int64 -> the mean loss (nats per token), the penalties on
+        the activations, the state after the last token; without ever holding all the logits.
+
+        The penalties (Merity et al. 2017, arXiv:1708.02182) are on the size of what the decoder
+        reads and on how much the hidden state changes from step to step.
+        """
+        config = self.config
+        hidden, state = self.read(inputs, state)
+        dropped = self._drop_output(hidden)
+        shown = dropped if self.projection is None else self.projection(dropped)
+        loss = decoder_loss(
+            shown.flatten(0, 1), self.decoder.weight, self.decoder.bias, targets.t().flatten()
+        )
+        penalty = loss.new_zeros(())
+        if config.activation_reg:
+            penalty = penalty + config.activation_reg * dropped.float().square().mean()
+        if config.temporal_activation_reg:
+            change = (hidden[1:] - hidden[:-1]).float()
+            penalty = penalty + config.temporal_activation_reg * change.square().mean()
+        return loss, penalty, state
+
+    def _drop_output(self, hidden: Tensor) -> Tensor:
+        return drop(hidden, self.config.output_dropout, self.config.locked_dropout, self.training)
 
     def decode(self, hidden: Tensor) -> Tensor:
         """hidden (..., hidden) -> logits (..., vocab)."""
@@ -50,13 +89,6 @@ class RecurrentLM(nn.Module):
     def parameter_count(self) -> int:
         """The number of weights; a tied matrix counts once."""
         return sum(p.numel() for p in self.parameters())
-
-    def _fused(self, embedded: Tensor, state: State | None) -> tuple[Tensor, State]:
-        # torch.nn.LSTM's state is a tuple, that of RNN and GRU a bare tensor.
-        if self.config.cell == "lstm":
-            return self.recurrent(embedded, state)
-        hidden, state = self.recurrent(embedded, None if state is None else state[0])
-        return hidden, (state,)
 
     @torch.no_grad()
     def _initialise(self) -> None:
@@ -69,28 +101,16 @@ class RecurrentLM(nn.Module):
         for name, weight in self.recurrent.named_parameters():
             if weight.dim() == 1:
                 nn.init.zeros_(weight)
-            elif _is_recurrent(name):
+            elif name.startswith("weight_hh"):
                 for block in weight.split(hidden):
                     nn.init.orthogonal_(block)
             else:
                 for block in weight.split(hidden):
                     nn.init.xavier_uniform_(block)
-            if self.config.cell == "lstm" and weight.dim() == 1 and _is_recurrent(name):
+            if self.config.cell == "lstm" and name.startswith("bias_hh"):
                 # An open forget gate lets the memory reach far from the first step on
                 # (Jozefowicz et al. 2015).
                 weight[hidden : 2 * hidden].fill_(1.0)
-
-
-def _recurrent_layers(config: ModelConfig, input_size: int) -> nn.Module:
-    dropout = config.dropout if config.layers > 1 else 0.0
-    if config.cell_implementation == "reference":
-        return RecurrentStack(config.cell, input_size, config.hidden_size, config.layers, dropout)
-    layer = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[config.cell]
-    return layer(input_size, config.hidden_size, config.layers, dropout=dropout, batch_first=True)
-
-
-def _is_recurrent(name: str) -> bool:
-    return "_hh_" in name or "hidden_map" in name
 
 
 def choose_device(name: str) -> torch.device:

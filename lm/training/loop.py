@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch.nn import functional as F
 
 from lm.cells import State
 from lm.config import RunConfig
@@ -215,10 +214,9 @@ def _step(trainer: Trainer) -> torch.Tensor:
     training, network = trainer.config.training, trainer.network
     inputs, targets = trainer.windows.window(trainer.progress.step)
     with autocast(trainer.device, trainer.precision):
-        logits, state = network(inputs, _sometimes_emptied(trainer.state))
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+        loss, penalty, state = network.loss(inputs, targets, _sometimes_emptied(trainer.state))
     trainer.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    (loss + penalty).backward()
     if training.clip:
         torch.nn.utils.clip_grad_norm_(network.parameters(), training.clip)
     trainer.optimizer.step()

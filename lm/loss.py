@@ -1,0 +1,57 @@
+"""The loss without the logits: cross-entropy of a linear decoder, a few rows at a time.
+
+With 10,000 token types the logits of a window, their probabilities and their gradients would be
+hundreds of megabytes that are written once and read once. Here each block of rows is gone through
+forward and backward while it is in the cache; only the gradients that matter are kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_BLOCK = 2**21  # logits at a time
+
+
+def decoder_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    """The mean cross-entropy (nats) of the logits `hidden @ weight.T + bias`.
+
+    hidden (rows, units), weight (vocab, units), bias (vocab,), targets (rows,) int64 -> a scalar in
+    float32. Under autocast the products are computed in its precision, the rest in float32.
+    """
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    with torch.autocast(device, enabled=False):
+        return _DecoderLoss.apply(hidden.to(dtype), weight.to(dtype), bias.to(dtype), targets)
+
+
+class _DecoderLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        rows = max(1, _BLOCK // len(weight))
+        d_hidden = torch.empty_like(hidden)
+        d_weight = torch.zeros_like(weight, dtype=wide)
+        d_bias = torch.zeros_like(bias, dtype=wide)
+        total = torch.zeros((), dtype=wide, device=hidden.device)
+        for h, target, d_h in zip(hidden.split(rows), targets.split(rows), d_hidden.split(rows), strict=True):
+            logprobs = F.linear(h, weight, bias).to(wide).log_softmax(dim=1)
+            chosen = target[:, None]
+            total -= logprobs.gather(1, chosen).sum()
+            # The gradient of the cross-entropy in the logits: the probabilities, less one at the target.
+            d_logits = logprobs.exp_().scatter_add_(1, chosen, logprobs.new_full(chosen.shape, -1.0))
+            d_bias += d_logits.sum(dim=0)
+            d_logits = d_logits.to(h.dtype)
+            torch.mm(d_logits, weight, out=d_h)
+            d_weight += d_logits.t() @ h
+        ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype), d_bias.to(bias.dtype))
+        ctx.rows = len(hidden)
+        return total / len(hidden)
+
+    @staticmethod
+    def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:
+        d_loss = d_loss / ctx.rows
+        return *(grad * d_loss.to(grad.dtype) for grad in ctx.saved_tensors), None
