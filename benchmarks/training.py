@@ -51,8 +51,9 @@ def main() -> int:
 
 
 def cells(device: torch.device, precision: torch.dtype, rate: float) -> None:
-    header = f"{'cell':5} {'layers':9} {'window':8} {'tokens/s':>9} {'matrix rate':>11} {'obvious loop':>13} {'ratio':>6}"
-    print(header + (f" {'kernels':>8}" if device.type == "cuda" else ""))
+    columns = ("cell", "layers", "window", "tokens/s", "matrix rate", "obvious loop", "ratio")
+    formats = "{:5} {:9} {:8} {:>9} {:>11} {:>13} {:>6}"
+    print(formats.format(*columns) + ("  kernels" if device.type == "cuda" else ""))
     for cell in CELLS:
         for hidden, batch, bptt in SIZES:
             batch_of_tokens = random_windows(batch, bptt, VOCABULARY, device)
@@ -62,8 +63,15 @@ def cells(device: torch.device, precision: torch.dtype, rate: float) -> None:
             seconds, slow = alternate([ours, obvious], device)
             gates = CELLS[cell].gates
             work = 3 * 2 * batch * bptt * (2 * 2 * gates * hidden**2 + hidden * VOCABULARY)
-            line = f"{cell:5} 2 x {hidden:<5} {batch} x {bptt}  {batch * bptt / seconds:9,.0f}"
-            line += f" {work / seconds / rate:11.0%} {batch * bptt / slow:13,.0f} {slow / seconds:6.2f}"
+            line = formats.format(
+                cell,
+                f"2 x {hidden}",
+                f"{batch} x {bptt}",
+                f"{batch * bptt / seconds:,.0f}",
+                f"{work / seconds / rate:.0%}",
+                f"{batch * bptt / slow:,.0f}",
+                f"{slow / seconds:.2f}",
+            )
             print(line + (f" {kernel_share(ours):8.0%}" if device.type == "cuda" else ""), flush=True)
 
 
