@@ -111,7 +111,7 @@ def our_step(
         nonlocal state
         with autocast(device, precision):
             loss, penalty, state = network.loss(tokens[:, :-1], tokens[:, 1:], state)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         (loss + penalty).backward()
         nn.utils.clip_grad_norm_(network.parameters(), config.training.clip)
         optimizer.step()

@@ -139,13 +139,18 @@ class TrainingConfig:
         parse=parse_duration,
         metavar="TIME",
     )
-    lr: float = setting(3e-3, "the highest learning rate", positive=True)
+    lr: float = setting(4e-3, "the highest learning rate", positive=True)
     warmup: float = setting(0.02, "share of the budget over which the rate rises to it", minimum=0, below=1)
     schedule: str = setting(
         "cosine", "how the rate falls after that", choices=("cosine", "linear", "constant")
     )
+    optimizer: str = setting(
+        "muon",
+        "muon: orthogonalised updates of the recurrent matrices, AdamW for the rest; adamw: for all",
+        choices=("muon", "adamw"),
+    )
     clip: float = setting(1.0, "largest norm of the gradient; 0: no limit", minimum=0)
-    weight_decay: float = setting(0.1, "AdamW's decay of the weight matrices", minimum=0)
+    weight_decay: float = setting(0.1, "decoupled decay of the weight matrices", minimum=0)
     device: str = setting("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
     precision: str = setting(
         "auto",

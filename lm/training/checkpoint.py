@@ -21,6 +21,7 @@ from lm.errors import ModelError
 from lm.files import replace_folder
 from lm.hub import read_json, read_tensors
 from lm.network import RecurrentLM
+from lm.training.optimizer import Optimizer
 
 
 @dataclass
@@ -45,7 +46,7 @@ def save_checkpoint(
     folder: Path,
     progress: Progress,
     network: RecurrentLM,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     state: State | None,
     windows: Windows | StreamedWindows,
 ) -> None:
@@ -73,7 +74,7 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path,
     network: RecurrentLM,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     windows: Windows | StreamedWindows,
 ) -> tuple[Progress, State | None]:
     """Bring network, optimiser, place in the text and random states back to a checkpoint.

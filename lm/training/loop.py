@@ -23,7 +23,7 @@ from lm.evaluation import Validation
 from lm.network import RecurrentLM, autocast, choose_device, choose_precision, widest_float
 from lm.training import record
 from lm.training.checkpoint import Progress, load_checkpoint, read_progress
-from lm.training.optimizer import learning_rate, make_optimizer
+from lm.training.optimizer import Optimizer, learning_rate, make_optimizer
 from lm.training.progress import Display, Reading, duration, plural
 from lm.training.run import Run, checkpoint_of, create_run
 
@@ -41,7 +41,7 @@ class Trainer:
     run: Run
     corpus: Corpus
     network: RecurrentLM
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     windows: Windows | StreamedWindows
     device: torch.device
     precision: torch.dtype
@@ -215,7 +215,7 @@ def _step(trainer: Trainer) -> torch.Tensor:
     inputs, targets = trainer.windows.window(trainer.progress.step)
     with autocast(trainer.device, trainer.precision):
         loss, penalty, state = network.loss(inputs, targets, _sometimes_emptied(trainer.state))
-    trainer.optimizer.zero_grad(set_to_none=True)
+    trainer.optimizer.zero_grad()
     (loss + penalty).backward()
     if training.clip:
         torch.nn.utils.clip_grad_norm_(network.parameters(), training.clip)

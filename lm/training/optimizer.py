@@ -3,24 +3,64 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from lm.config import TrainingConfig
-from lm.network import RecurrentLM
+from lm.network import RecurrentLM, choose_precision
+from lm.training.muon import Muon
 
 _LOWEST = 0.02  # share of the highest rate that the schedules end at
 
 
-def make_optimizer(network: RecurrentLM, config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) that decays matrices and leaves biases alone."""
-    weights = [p for p in network.parameters() if p.requires_grad]
+class Optimizer:
+    """One or more of torch's optimisers, each for its own weights, stepped as one."""
+
+    def __init__(self, *parts: torch.optim.Optimizer):
+        self.parts = parts
+        # What they remember of each weight (momentum, ...), in one place.
+        self.state: dict[Tensor, dict[str, Any]] = defaultdict(dict)
+        for part in parts:
+            part.state = self.state
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for part in self.parts for group in part.param_groups]
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """One update of all weights."""
+        for part in self.parts:
+            part.step()
+
+
+def make_optimizer(network: RecurrentLM, config: TrainingConfig) -> Optimizer:
+    """AdamW (Loshchilov & Hutter 2019) that decays matrices and leaves biases alone; for the
+    recurrent layers' matrices Muon, unless the configuration wants AdamW for all."""
+    weights = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    matrices = []
+    if config.optimizer == "muon":
+        matrices = [w for name, w in weights.items() if name.startswith("recurrent.weight")]
+    special = set(map(id, matrices))
+    others = [w for w in weights.values() if id(w) not in special]
     groups = [
-        {"params": [p for p in weights if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in weights if p.dim() == 1], "weight_decay": 0.0},
+        {"params": [p for p in others if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in others if p.dim() == 1], "weight_decay": 0.0},
     ]
-    fused = weights[0].device.type in ("cpu", "cuda")
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=fused)
+    device = others[0].device
+    fused = device.type in ("cpu", "cuda")
+    adamw = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=fused)
+    if not matrices:
+        return Optimizer(adamw)
+    precision = choose_precision(config.precision, device)
+    return Optimizer(adamw, Muon(matrices, config.lr, config.weight_decay, precision))
 
 
 def learning_rate(done: float, config: TrainingConfig) -> float:

@@ -29,12 +29,21 @@ def test_no_warmup():
     assert learning_rate(0.0, TrainingConfig(lr=0.1, warmup=0.0)) == 0.1
 
 
-def test_only_matrices_decay():
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_every_weight_is_stepped_by_one_optimiser_and_only_matrices_decay(optimizer):
     network = RecurrentLM(ModelConfig(hidden_size=4), 5)
-    decayed, spared = make_optimizer(network, TrainingConfig(weight_decay=0.3)).param_groups
-    assert decayed["weight_decay"] == 0.3
-    assert spared["weight_decay"] == 0
-    assert all(p.dim() > 1 for p in decayed["params"])
-    assert all(p.dim() == 1 for p in spared["params"])
-    assert sum(p.numel() for g in (decayed, spared) for p in g["params"]) == network.parameter_count()
-    assert torch.is_tensor(decayed["params"][0])
+    groups = make_optimizer(network, TrainingConfig(weight_decay=0.3, optimizer=optimizer)).param_groups
+    for group in groups:
+        assert {p.dim() > 1 for p in group["params"]} == {group["weight_decay"] == 0.3}
+    stepped = [id(p) for group in groups for p in group["params"]]
+    assert sorted(stepped) == sorted(map(id, network.parameters()))
+
+
+def test_what_the_optimisers_remember_lies_in_one_place():
+    network = RecurrentLM(ModelConfig(hidden_size=4), 5)
+    optimizer = make_optimizer(network, TrainingConfig())
+    tokens = torch.zeros(2, 3, dtype=torch.long)
+    network.loss(tokens, tokens)[0].backward()
+    optimizer.step()
+    assert all(optimizer.state[weight] for weight in network.parameters())
+    assert list(optimizer.state[network.recurrent.weight_hh_l0]) == ["momentum"]

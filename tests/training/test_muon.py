@@ -1,0 +1,54 @@
+"""Muon against what it is defined to be."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from lm.training.muon import _POLYNOMIALS, Muon, orthogonalised
+
+
+def reference(matrix):
+    """The polynomials applied to the singular values themselves."""
+    u, values, v = torch.linalg.svd(matrix, full_matrices=False)
+    values = values / (matrix.norm() * 1.01 + 1e-7)
+    for a, b, c in _POLYNOMIALS:
+        values = a * values + b * values**3 + c * values**5
+    return u @ values.diag() @ v
+
+
+@given(rows=st.integers(1, 12), columns=st.integers(1, 12), seed=st.integers(0, 999))
+@settings(max_examples=40, deadline=None)
+def test_singular_vectors_stay_and_values_go_through_the_polynomials(rows, columns, seed):
+    matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    torch.testing.assert_close(orthogonalised(matrix), reference(matrix), rtol=1e-6, atol=1e-6)
+
+
+def test_the_singular_values_come_near_one():
+    values = torch.linalg.svdvals(orthogonalised(torch.randn(64, 256)))
+    assert values.min() > 0.18
+    assert values.max() < 1.9
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (7, 3)])
+def test_steps_are_nesterov_momentum_orthogonalised_and_decayed(shape):
+    torch.manual_seed(0)
+    weight = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    wanted, momentum = weight.detach().clone(), torch.zeros(shape, dtype=torch.float64)
+    muon = Muon([weight], lr=0.1, weight_decay=0.5, precision=torch.float64)
+    for _ in range(3):
+        weight.grad = torch.randn(shape, dtype=torch.float64)
+        muon.step()
+        momentum = 0.95 * momentum + 0.05 * weight.grad
+        update = reference(0.05 * weight.grad + 0.95 * momentum)
+        wanted = wanted * (1 - 0.1 * 0.5) - 0.1 * 0.2 * math.sqrt(7) * update
+        torch.testing.assert_close(weight.detach(), wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_a_gradient_of_nothing_changes_nothing():
+    weight = torch.randn(4, 4, requires_grad=True)
+    before = weight.detach().clone()
+    weight.grad = torch.zeros(4, 4)
+    Muon([weight], lr=0.1, weight_decay=0.0, precision=torch.float32).step()
+    assert torch.equal(weight, before)
