@@ -5,7 +5,8 @@
     python generate.py runs/hamlet --prompt "HAMLET:" --length 1000
     python generate.py --num-samples 4 --seed 7 --json
 
-Text goes to standard output as it is made, everything else to standard error.
+Text goes to standard output as it is made, everything else to standard error. What a model trained
+with --direction backward writes leads up to the prompt.
 """
 
 from __future__ import annotations
@@ -113,6 +114,10 @@ def warn_of_unknown(model: LanguageModel, prompt: str, unknown: str) -> None:
 
 
 def stream(model: LanguageModel, prompt: str, **settings) -> int:
+    if model.backward:  # its text is known from the end on, and can be read only when it is whole
+        (sample,) = model.generate(prompt, **settings)
+        show(f"{sample.text}{prompt}\n")
+        return len(sample.tokens)
     pieces = model.stream(prompt, **settings)  # refuses bad settings before anything is printed
     show(prompt)
     count, held = 0, ""
@@ -135,7 +140,8 @@ def write_samples(model: LanguageModel, prompt: str, options: argparse.Namespace
             record = {"prompt": prompt, **record, "seed": sample.seed}
             show(json.dumps(record, ensure_ascii=not every_character) + "\n")
         else:
-            show(f"--- sample {number}, seed {sample.seed}\n{prompt}{sample.text}\n\n")
+            text = sample.text + prompt if model.backward else prompt + sample.text
+            show(f"--- sample {number}, seed {sample.seed}\n{text}\n\n")
     return sum(len(sample.tokens) for sample in samples)
 
 

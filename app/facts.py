@@ -33,6 +33,7 @@ def facts(config: dict[str, Any]) -> list[tuple[str, str]]:
         for key in ("model", "trained_on", "validation")
     )
     units = f"{_number(model.get('layers'))} × {_number(model.get('hidden_size'))} units"
+    units += ", right to left" if model.get("direction") == "backward" else ""
     vocabulary = f"{config.get('tokenizer', '')}, {_number(config.get('vocab_size'))} tokens"
     text = f"{_name(trained.get('dataset'))}, {_number(trained.get('characters'))} characters"
     rows = [

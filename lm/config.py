@@ -117,11 +117,21 @@ class ModelConfig:
     temporal_activation_reg: float = setting(
         0.0, "penalty on the square of their change from step to step", minimum=0
     )
+    direction: str = setting(
+        "forward",
+        "'backward': read right to left, for text that must end in a given way and for two-sided scores",
+        choices=("forward", "backward"),
+    )
     cell_implementation: str = setting(
         "fused",
         "'fused': torch's fast layers; 'reference': the readable cells of lm/cells.py",
         choices=("fused", "reference"),
     )
+
+    @property
+    def backward(self) -> bool:
+        """Whether the network reads right to left."""
+        return self.direction == "backward"
 
 
 @dataclass(frozen=True)
@@ -206,6 +216,45 @@ class SamplingConfig:
         maximum=1,
     )
     greedy: bool = setting(False, "always take the likeliest token")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Which text is scored."""
+
+    dataset: tuple[str, ...] | None = setting(
+        None,
+        "a Hub id, a file, a folder, a glob, or '-' for standard input; repeat it to read several;"
+        " default: the text that the training held out",
+        metavar="X",
+    )
+    split: str | None = setting(
+        None,
+        "a split's name, or a fraction: 0.1 is the last tenth; default: test, else validation, else all",
+        metavar="SPLIT",
+    )
+
+
+@dataclass(frozen=True)
+class DynamicConfig:
+    """Dynamic evaluation: how fast a model learns from the text that it is scored on."""
+
+    dynamic_rate: float = setting(3e-4, "how far a weight moves after a segment", positive=True)
+    dynamic_decay: float = setting(
+        0.003, "share of the way back to the trained weights after a segment", minimum=0, maximum=1
+    )
+    dynamic_segment: int = setting(20, "tokens after each of which it learns", minimum=1, metavar="N")
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """The neural cache: how much a model is led by what it has just read."""
+
+    cache_window: int = setting(2000, "tokens that it holds", minimum=1, metavar="N")
+    cache_theta: float = setting(
+        0.5, "how much more the places count whose hidden states are alike", minimum=0
+    )
+    cache_lambda: float = setting(0.2, "its share in the prediction", positive=True, below=1)
 
 
 GROUPS = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}

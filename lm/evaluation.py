@@ -4,7 +4,7 @@ scores of each token."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,11 +51,12 @@ def validate(
     tokens before its share; by default there are as many as keep that overhead small. A `limit`
     scores only about so many tokens, spread evenly over the text.
     """
-    if streams is None:
-        streams = min(_MOST_STREAMS, len(tokens) // (4 * CONTEXT))
-    streams = max(1, min(streams, len(tokens) // max(CONTEXT, 1)))
-    total, scored = _total_loss(network, tokens, eos, streams, limit, precision)
-    loss = total / scored
+    device = next(network.parameters()).device
+    total, scored = torch.zeros((), dtype=widest_float(device), device=device), 0
+    for places, losses in _losses(network, tokens, eos, streams, limit, precision):
+        total += losses.sum()
+        scored += len(places)
+    loss = total.item() / scored
     bits = loss / math.log(2) * counts.tokens
     return Validation(
         loss=loss,
@@ -66,45 +67,70 @@ def validate(
     )
 
 
-@torch.inference_mode()
-def _total_loss(
+def token_losses(
     network: RecurrentLM,
     tokens: np.ndarray,
-    eos: int,
-    streams: int,
+    start: int,
+    *,
+    precision: torch.dtype = torch.float32,
+    watch: Callable[[float], None] = lambda share: None,
+) -> np.ndarray:
+    """The loss (tokens,) in nats of each of `tokens` (tokens,), as `validate` computes it; the
+    first one that is read is predicted after the token `start`."""
+    result = np.zeros(len(tokens), np.float64)
+    done = 0
+    for places, losses in _losses(network, tokens, start, None, 0, precision):
+        result[places] = losses.cpu().numpy()
+        done += len(places)
+        watch(done / len(tokens))
+    return result
+
+
+@torch.inference_mode()
+def _losses(
+    network: RecurrentLM,
+    tokens: np.ndarray,
+    start: int,
+    streams: int | None,
     limit: int,
     precision: torch.dtype,
-) -> tuple[float, int]:
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Window by window the places (n,) of tokens and their losses (n,), left on the device."""
+    backward = network.config.backward
+    tokens = tokens[::-1] if backward else tokens  # in the order in which they are read
+    if streams is None:
+        streams = min(_MOST_STREAMS, len(tokens) // (4 * CONTEXT))
+    streams = max(1, min(streams, len(tokens) // max(CONTEXT, 1)))
     device = next(network.parameters()).device
     bounds = np.arange(streams + 1) * len(tokens) // streams
     shares = np.diff(bounds)
     if limit:
         shares = np.minimum(shares, max(1, limit // streams))
     context = CONTEXT if streams > 1 else 0
-    # Column j of a stream is the token at place start + j; places before the text are <eos>.
+    # Column j of a stream is the token at place first + j; places before the text are `start`.
     first = bounds[:-1] - context
     state: State | None = None
-    total = torch.zeros((), dtype=widest_float(device), device=device)
     was_training = network.training
     network.eval()
     for begin in range(0, context + int(shares.max()), _WINDOW):
         end = min(begin + _WINDOW, context + int(shares.max()))
         places = first[:, None] + np.arange(begin - 1, end)[None, :]
         inside = places.clip(0, len(tokens) - 1)
-        batch = np.where(places < 0, eos, tokens[inside]).astype(np.int64)
+        batch = np.where(places < 0, start, tokens[inside]).astype(np.int64)
         batch = torch.from_numpy(batch).to(device)
         if begin == context and streams > 1:
             # The first stream has no text before it: it begins with an empty state.
             state = tuple(part.index_fill(1, torch.tensor([0], device=device), 0) for part in state)
         columns = np.arange(begin, end)[None, :] - context
-        wanted = torch.from_numpy((columns >= 0) & (columns < shares[:, None])).to(device)
+        scored = (columns >= 0) & (columns < shares[:, None])
         with autocast(device, precision):
             logits, state = network(batch[:, :-1], state)
-        if wanted.any():
-            losses = F.cross_entropy(logits[wanted].float(), batch[:, 1:][wanted], reduction="sum")
-            total += losses
+        if scored.any():
+            wanted = torch.from_numpy(scored).to(device)
+            losses = F.cross_entropy(logits[wanted].float(), batch[:, 1:][wanted], reduction="none")
+            at = inside[:, 1:][scored]
+            yield (len(tokens) - 1 - at if backward else at), losses
     network.train(was_training)
-    return total.item(), int(shares.sum())
 
 
 @dataclass(frozen=True)
@@ -120,8 +146,9 @@ class Score:
 
 @torch.inference_mode()
 def score_tokens(network: RecurrentLM, tokens: np.ndarray, start: int) -> Iterator[tuple[float, int, float]]:
-    """Yield log-probability (nats), rank and entropy (nats) of each of `tokens` (tokens,), the
-    first one predicted after the token `start`."""
+    """Yield log-probability (nats), rank and entropy (nats) of each of `tokens` (tokens,) in the
+    order in which the network reads them, the first one predicted after the token `start`."""
+    tokens = tokens[::-1] if network.config.backward else tokens
     device = next(network.parameters()).device
     ids = torch.from_numpy(np.concatenate([[start], tokens]).astype(np.int64)).to(device)
     state: State | None = None

@@ -198,6 +198,7 @@ def _weights(network: RecurrentLM) -> dict[str, torch.Tensor]:
 
 def _model_card(name: str, facts: dict[str, Any]) -> str:
     model, figures = facts["model"], facts.get("validation")
+    backward = model["direction"] == "backward"
     trained = facts.get("trained_on", {})
     lines = [
         "---",
@@ -209,7 +210,8 @@ def _model_card(name: str, facts: dict[str, Any]) -> str:
         "",
         f"Recurrent language model ({model['cell'].upper()}) of {model['layers']} layer(s) of"
         f" {model['hidden_size']} units: {facts['parameters']:,} parameters,"
-        f" {facts['vocab_size']:,} {facts['tokenizer']} tokens.",
+        f" {facts['vocab_size']:,} {facts['tokenizer']} tokens."
+        + (" It reads right to left." if backward else ""),
     ]
     if trained:
         lines += [
@@ -232,8 +234,14 @@ def _model_card(name: str, facts: dict[str, Any]) -> str:
         "```python",
         "import lm",
         "",
-        f'for piece in lm.load("{name}").stream("", max_new_tokens=400):',
-        '    print(piece.text, end="", flush=True)',
+        *(
+            [f'print(lm.load("{name}").generate("", max_new_tokens=400)[0].text)']
+            if backward
+            else [
+                f'for piece in lm.load("{name}").stream("", max_new_tokens=400):',
+                '    print(piece.text, end="", flush=True)',
+            ]
+        ),
         "```",
         "",
     ]

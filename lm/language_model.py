@@ -46,7 +46,11 @@ class Completion:
 
 
 class LanguageModel:
-    """A trained network and its tokenizer. `facts` is what config.json tells of its training."""
+    """A trained network and its tokenizer. `facts` is what config.json tells of its training.
+
+    `start` is the token after which a text begins. A `backward` model reads right to left: what it
+    writes leads up to the prompt, and it begins at the end.
+    """
 
     def __init__(
         self,
@@ -57,14 +61,15 @@ class LanguageModel:
     ):
         self.network, self.tokenizer, self.facts = network, tokenizer, facts or {}
         self.device = next(network.parameters()).device
+        self.backward = network.config.backward
         self._decoder = Decoder(network, precision)
         # A document begins after the end of another. A model of one single document has never
         # seen such an end: it begins at a line's end, the next best place, and never ends.
-        self._start, self._never = tokenizer.eos, [] if tokenizer.unk is None else [tokenizer.unk]
+        self.start, self._never = tokenizer.eos, [] if tokenizer.unk is None else [tokenizer.unk]
         if self.facts.get("trained_on", {}).get("documents") == 1:
             newline = tokenizer.encode("\n")
             if len(newline) == 1 and newline[0] != tokenizer.unk:
-                self._start = int(newline[0])
+                self.start = int(newline[0])
             if tokenizer.end is not None:
                 self._never.append(tokenizer.end)
 
@@ -84,8 +89,14 @@ class LanguageModel:
         `sampling` takes the fields of SamplingConfig: temperature, top_k, top_p, greedy. Without
         a `seed` each call gives another text. It ends after `max_new_tokens`, at a `stop` string,
         which is left out, or where the model ends the document. Raises UserError for settings out
-        of range, and with unknown="error" for characters that the vocabulary lacks.
+        of range, with unknown="error" for characters that the vocabulary lacks, and if the model is
+        `backward`: what that writes is known as a text only when it is whole.
         """
+        if self.backward:
+            raise UserError(
+                "this model reads right to left and cannot go on with a text: python generate.py with it"
+                " writes what leads up to the prompt."
+            )
         seeds = [secrets.randbits(31) if seed is None else seed]
         pieces = self._generate(prompt, seeds, max_new_tokens, stop, unknown, alternatives, sampling)
         return (piece for _, piece in pieces)
@@ -101,12 +112,15 @@ class LanguageModel:
         unknown: str = "replace",
         **sampling: Any,
     ) -> list[Completion]:
-        """Continue `prompt` `num_samples` times, decoded together; see `stream`.
+        """Continue `prompt` `num_samples` times, decoded together; see `stream`. What a `backward`
+        model writes comes before the prompt.
 
         Sample i is what `stream` writes with the seed `seed + i`.
         """
         first = secrets.randbits(31) if seed is None else seed
         seeds = [first + i for i in range(num_samples)]
+        if self.backward:
+            return self._generate_backward(prompt, seeds, max_new_tokens, stop, unknown, sampling)
         pieces: list[list[Piece]] = [[] for _ in seeds]
         for index, piece in self._generate(prompt, seeds, max_new_tokens, stop, unknown, 0, sampling):
             pieces[index].append(piece)
@@ -121,9 +135,12 @@ class LanguageModel:
         ]
 
     def score(self, text: str, *, unknown: str = "replace") -> list[Score]:
-        """What the model thinks of each token of `text`: log-probability, rank, entropy."""
+        """What the model thinks of each token of `text`, in the order of the text: log-probability,
+        rank, entropy."""
         ids = self._encode(text, unknown)
-        scores = score_tokens(self.network, ids, self._start)
+        scores = list(score_tokens(self.network, ids, self.start))
+        if self.backward:
+            scores.reverse()
         return [
             Score(self.tokenizer.token_name(token), int(token), *score)
             for token, score in zip(ids, scores, strict=True)
@@ -165,22 +182,54 @@ class LanguageModel:
         sampling: dict[str, Any],
     ) -> Iterator[tuple[int, Piece]]:
         """Check everything at once, then yield (stream, Piece) until every stream has ended."""
-        chosen = build(SamplingConfig, sampling)
         tokenizer = self.tokenizer
         read = self._encode(prompt, unknown).tolist()
-        prompt_ids = torch.tensor([self._start, *read])
         # A prompt that ends in a space has the one that goes before a word already.
         after = [] if tokenizer.kind == "word" and prompt[-1:].isspace() else read[-_LOOK_BACK:]
         streams = {i: _Text(tokenizer, tuple(stop), after) for i in range(len(seeds))}
-        steps = self._decoder.generate(
-            prompt_ids.to(self.device),
+        steps = self._steps(read, seeds, max_new_tokens, alternatives, sampling)
+        return self._pieces(steps, streams, max_new_tokens)
+
+    def _generate_backward(
+        self,
+        prompt: str,
+        seeds: list[int],
+        max_new_tokens: int,
+        stop: tuple[str, ...] | list[str],
+        unknown: str,
+        sampling: dict[str, Any],
+    ) -> list[Completion]:
+        read = self._encode(prompt, unknown).tolist()
+        before = [] if self.tokenizer.kind == "word" and prompt[:1].isspace() else read[:_LOOK_BACK]
+        streams = [_TextBackward(self.tokenizer, tuple(stop), before) for _ in seeds]
+        for step in self._steps(read[::-1], seeds, max_new_tokens, 0, sampling):
+            for index, stream in enumerate(streams):
+                if not stream.ended:
+                    stream.add(step.tokens[index], step.logprobs[index])
+            if all(stream.ended for stream in streams):
+                break
+        return [
+            Completion(stream.text(), stream.tokens[::-1], stream.logprobs[::-1], seed)
+            for stream, seed in zip(streams, seeds, strict=True)
+        ]
+
+    def _steps(
+        self,
+        read: list[int],
+        seeds: list[int],
+        max_new_tokens: int,
+        alternatives: int,
+        sampling: dict[str, Any],
+    ) -> Iterator[Step]:
+        """What the network writes after it has `read` those tokens."""
+        return self._decoder.generate(
+            torch.tensor([self.start, *read]).to(self.device),
             seeds,
-            chosen,
+            build(SamplingConfig, sampling),
             max_new_tokens,
             banned=self._never,
             alternatives=alternatives,
         )
-        return self._pieces(steps, streams, max_new_tokens)
 
     def _pieces(
         self, steps: Iterator[Step], streams: dict[int, _Text], max_new_tokens: int
@@ -226,3 +275,30 @@ class _Text:
             if any(s.startswith(text[-length:]) for s in self._stop):
                 return length
         return 0
+
+
+class _TextBackward:
+    """The text of one stream of a backward model, which grows at its beginning and ends before the
+    tokens `before`."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], before: list[int]):
+        self._tokenizer, self._before = tokenizer, before
+        self._stop = tuple(filter(None, stop))
+        # So many tokens hold a stop string, and the rest of a character behind it.
+        self._reach = max((len(s.encode()) for s in self._stop), default=0) + 4
+        self.tokens: list[int] = []  # in the order in which they are written
+        self.logprobs: list[float] = []
+        self.ended = False
+
+    def add(self, token: int, logprob: float) -> None:
+        """Put `token` before the text."""
+        self.tokens.append(token)
+        self.logprobs.append(logprob)
+        newest = self._tokenizer.decode(self.tokens[: -self._reach - 1 : -1]) if self._stop else ""
+        self.ended = token == self._tokenizer.end or any(s in newest for s in self._stop)
+
+    def text(self) -> str:
+        """The text in the order of reading, from the last stop string on."""
+        decode = self._tokenizer.decode
+        whole = decode([*self.tokens[::-1], *self._before]).removesuffix(decode(self._before))
+        return whole[max((whole.rfind(s) + len(s) for s in self._stop if s in whole), default=0) :]

@@ -10,15 +10,15 @@ from torch.nn import functional as F
 import lm.evaluation as evaluation
 from lm.config import ModelConfig
 from lm.data.stream import Counts
-from lm.evaluation import score_tokens, validate
+from lm.evaluation import score_tokens, token_losses, validate
 from lm.network import RecurrentLM
 
 EOS = 1
 
 
-def make(cell="lstm", vocab=7):
+def make(cell="lstm", vocab=7, direction="forward"):
     torch.manual_seed(0)
-    return RecurrentLM(ModelConfig(cell=cell, layers=1, hidden_size=12), vocab)
+    return RecurrentLM(ModelConfig(cell=cell, layers=1, hidden_size=12, direction=direction), vocab)
 
 
 def text(size, vocab=7):
@@ -102,3 +102,16 @@ def test_scores_of_tokens():
         assert entropy == pytest.approx(
             torch.distributions.Categorical(logits=logits[0, i]).entropy().item(), abs=1e-4
         )
+
+
+@pytest.mark.parametrize("size", [1, 700, 5000])
+def test_losses_of_tokens_stand_at_their_places_in_either_direction(size):
+    forward, backward, tokens = make(), make(direction="backward"), text(size)
+    mirrored = tokens[::-1].copy()
+    for network, read, step in ((forward, tokens, 1), (backward, mirrored, -1)):
+        expected = [-logprob for logprob, *_ in score_tokens(forward, read, EOS)]
+        losses = token_losses(network, tokens, EOS)
+        assert losses[::step] == pytest.approx(expected, abs=1e-4)
+        result = validate(network, tokens, counts(tokens), EOS)
+        assert result.loss == pytest.approx(np.mean(expected), abs=1e-5)
+        assert [-logprob for logprob, *_ in score_tokens(network, tokens, EOS)] == pytest.approx(expected)

@@ -1,6 +1,7 @@
 """The object that everyone asks: streams, samples, scores, saves."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -131,3 +132,49 @@ def test_a_model_of_one_document_starts_at_a_line_and_never_ends():
     assert len(pieces) == 200
     assert tokenizer.eos not in {piece.token for piece in pieces}
     assert len(list(many.stream(max_new_tokens=200, temperature=3.0, seed=1))) < 200
+
+
+@pytest.fixture(scope="module", params=["char", "byte", "bpe", "word"])
+def backward(request):
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(request.param, iter(["the sea was calm.\nnaïve 中文 " * 20]), 300)
+    config = ModelConfig(cell="gru", hidden_size=24, direction="backward")
+    return LanguageModel(RecurrentLM(config, tokenizer.vocab_size), tokenizer)
+
+
+def test_a_backward_model_writes_what_leads_up_to_the_prompt(backward):
+    """Each token it wrote is the one it finds likely before what follows it, in the order of reading."""
+    encode = backward.tokenizer.encode
+    for seed, prompt in enumerate(["the sea", "中文 calm.", ""] * 3):
+        (sample,) = backward.generate(prompt, max_new_tokens=12, seed=seed)
+        tokens = [token for token in sample.tokens if token != backward.tokenizer.end]
+        whole = backward.tokenizer.decode([*tokens, *encode(prompt).tolist()])
+        assert sample.text + prompt == whole
+        if encode(whole).tolist() == [*tokens, *encode(prompt).tolist()] and tokens == sample.tokens:
+            logprobs = [score.logprob for score in backward.score(whole)[: len(tokens)]]
+            assert logprobs == pytest.approx(sample.logprobs, abs=1e-4)
+    assert backward.generate("sea", num_samples=3, seed=4)[1] == backward.generate("sea", seed=5)[0]
+
+
+def test_scores_of_a_backward_model_are_in_the_order_of_the_text(backward):
+    scores = backward.score("the sea was")
+    assert [score.token for score in scores] == backward.tokenizer.encode("the sea was").tolist()
+    mirrored = [backward.start, *(score.token for score in reversed(scores))]
+    logits, _ = backward.network(torch.tensor([mirrored[:-1]]))
+    logprobs = logits[0].log_softmax(-1)[range(len(scores)), mirrored[1:]].tolist()
+    assert [score.logprob for score in reversed(scores)] == pytest.approx(logprobs, abs=1e-4)
+
+
+def test_a_backward_text_begins_behind_a_stop_string(backward):
+    options = {"max_new_tokens": 300, "seed": 2, "temperature": 1.5}
+    (whole,) = backward.generate("calm.", **options)
+    found = re.findall("[a-z]{1,2}", whole.text)
+    stop = found[len(found) // 2]
+    (stopped,) = backward.generate("calm.", stop=[stop, "@@"], **options)
+    assert stopped.text == whole.text.rpartition(stop)[2]
+    assert len(stopped.tokens) < len(whole.tokens)
+
+
+def test_a_backward_model_cannot_go_on_with_a_text(backward):
+    with pytest.raises(lm.UserError, match="reads right to left"):
+        backward.stream("the")

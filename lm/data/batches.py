@@ -24,7 +24,8 @@ class Windows:
     """Windows over a token stream (tokens,) for `batch_size` streams of `bptt` steps each.
 
     `parts` are the lengths of the texts that the tokens consist of and `mix` the share of the
-    streams that each of them gets; without a mix they are one ring.
+    streams that each of them gets; without a mix they are one ring. With `backward` each ring is
+    read from its last token to its first.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Windows:
         device: torch.device,
         parts: Sequence[int] | None = None,
         mix: Sequence[float] | None = None,
+        backward: bool = False,
     ):
         if len(tokens) < batch_size:
             raise UserError(
@@ -43,6 +45,7 @@ class Windows:
                 f" text; the largest that fits is {len(tokens)}."
             )
         self.batch_size, self.bptt, self.eos, self.device = batch_size, bptt, eos, device
+        self.backward = backward
         # On a GPU the whole text lies beside the network; on a CPU it stays mapped from disk.
         self.tokens = tokens
         self.on_device = None
@@ -76,7 +79,7 @@ class Windows:
     def window(self, step: int) -> tuple[Tensor, Tensor]:
         """The inputs and the targets, each (batch, time) int64, of window number `step`."""
         inside = (self.offsets + step * self.bptt) % self.lengths
-        places = self.begins + inside
+        places = self.begins + (self.lengths - 1 - inside if self.backward else inside)
         if self.on_device is None:
             batch = torch.from_numpy(self.tokens[places].astype(np.int64))
         else:

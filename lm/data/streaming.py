@@ -216,9 +216,10 @@ class StreamedWindows:
         batch_size: int,
         bptt: int,
         device: torch.device,
+        backward: bool = False,
     ):
         self.documents, self.tokenizer, self.device = documents, tokenizer, device
-        self.batch_size, self.bptt = batch_size, bptt
+        self.batch_size, self.bptt, self.backward = batch_size, bptt, backward
         # For each stream, the token it read last and those that it has not read yet.
         self._last = np.full((batch_size, 1), tokenizer.eos, np.int64)
         self._ahead = [np.zeros(0, tokenizer.dtype) for _ in range(batch_size)]
@@ -261,10 +262,12 @@ class StreamedWindows:
         self.documents.close()
 
     def _document(self) -> np.ndarray:
+        """The tokens (tokens,) of the next document in the order in which they are read, and <eos>."""
         ids = self.tokenizer.encode(next(self.documents))
-        if len(ids) and ids[-1] == self.tokenizer.eos:
-            return ids
-        return np.concatenate([ids, np.array([self.tokenizer.eos], ids.dtype)])
+        if len(ids) and ids[-1] == self.tokenizer.eos:  # the end of its last line, in words
+            ids = ids[:-1]
+        end = np.array([self.tokenizer.eos], ids.dtype)
+        return np.concatenate([ids[::-1] if self.backward else ids, end])
 
 
 def _rows(source: Source, split: str) -> datasets.IterableDataset:

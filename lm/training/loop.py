@@ -160,12 +160,12 @@ def _set_up(
 
 
 def _windows(config: RunConfig, corpus: Corpus, device: torch.device) -> Windows | StreamedWindows:
-    size, bptt = config.training.batch_size, config.training.bptt
+    size, bptt, backward = config.training.batch_size, config.training.bptt, config.model.backward
     if config.data.streaming:
         documents = DocumentStream(config.data, corpus.held_out, config.training.seed)
-        return StreamedWindows(documents, corpus.tokenizer, size, bptt, device)
+        return StreamedWindows(documents, corpus.tokenizer, size, bptt, device, backward)
     tokens, eos = corpus.train.tokens, corpus.tokenizer.eos
-    return Windows(tokens, size, bptt, eos, device, parts=corpus.parts, mix=config.data.mix)
+    return Windows(tokens, size, bptt, eos, device, corpus.parts, config.data.mix, backward)
 
 
 def _fit(trainer: Trainer, interruptions: list[int]) -> None:

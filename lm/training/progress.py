@@ -44,10 +44,10 @@ class Reading:
 
 
 class Display:
-    """Prints a run's progress to standard output; silent when `quiet`."""
+    """Prints a run's progress to standard output, or to standard error; silent when `quiet`."""
 
-    def __init__(self, quiet: bool = False):
-        self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
+    def __init__(self, quiet: bool = False, stderr: bool = False):
+        self.console = Console(quiet=quiet, stderr=stderr, highlight=False, soft_wrap=True)
         self._live: Progress | None = None
         self._last_line = time.monotonic()
         self._watched = ""
@@ -92,12 +92,13 @@ class Display:
         """What is about to be trained, on what."""
         train, config = corpus.train.counts, network.config
         self._characters_per_token = train.characters / max(train.tokens, 1)
-        readable = " (readable cells)" if config.cell_implementation == "reference" else ""
+        notes = " (readable cells)" if config.cell_implementation == "reference" else ""
+        notes += ", right to left" if config.backward else ""
         parameters = network.parameter_count()
         self.table(
             **report.rows(corpus, full),
             Model=f"{config.cell.upper()}, {plural(config.layers, 'layer')} of {config.hidden_size} units,"
-            f" {parameters:,} parameters{readable}",
+            f" {parameters:,} parameters{notes}",
             Compute=compute,
             Budget=budget,
             Run=str(folder),

@@ -65,8 +65,8 @@ def sample(trainer: Trainer) -> None:
         prompt = "def " if trainer.config.data.dataset == ("python",) else ""
     counts = trainer.corpus.train.counts
     length = max(24, round(_SAMPLE_LENGTH * counts.tokens / counts.characters))
-    pieces = model.stream(prompt, max_new_tokens=length, seed=trainer.config.training.seed)
-    text = prompt + "".join(piece.text for piece in pieces)
+    (written,) = model.generate(prompt, max_new_tokens=length, seed=trainer.config.training.seed)
+    text = written.text + prompt if model.backward else prompt + written.text
     trainer.run.add_sample(trainer.progress.step, text)
     trainer.display.sample(text)
 

@@ -17,7 +17,11 @@ from app.writing import (
     checked_text,
     continuation,
 )
+from lm.config import ModelConfig
 from lm.errors import UserError
+from lm.language_model import LanguageModel
+from lm.network import RecurrentLM
+from lm.vocabulary import train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +97,10 @@ def test_turns_are_taken_back_one_by_one_and_the_oldest_are_forgotten():
         past = past.with_turn(str(number), "", seed=number)
     assert len(past.turns) < 100 and past.turns[-1].before == "999" and past.seed == 999
     assert past.without_last().turns[-1].before == "998"
+
+
+def test_a_model_that_reads_right_to_left_is_refused_in_a_line():
+    tokenizer = train_tokenizer("char", iter(["abc"]))
+    network = RecurrentLM(ModelConfig(hidden_size=4, direction="backward"), tokenizer.vocab_size)
+    with pytest.raises(UserError, match=r"^this model reads right to left .*generate\.py"):
+        next(continuation(LanguageModel(network, tokenizer), "a", **settings()))

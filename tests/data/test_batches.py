@@ -95,3 +95,19 @@ def test_on_a_gpu_the_windows_are_the_same():
     for step in range(20):
         for a, b in zip(here.window(step), there.window(step), strict=True):
             assert torch.equal(a, b.cpu())
+
+
+@given(size=st.integers(4, 90), batch=st.integers(1, 4), bptt=st.integers(1, 9), step=st.integers(0, 30))
+def test_backward_windows_are_those_of_the_reversed_text(size, batch, bptt, step):
+    tokens = np.arange(size, dtype=np.uint16)
+    backward = Windows(tokens, batch, bptt, EOS, CPU, backward=True).window(step)
+    reversed_text = Windows(tokens[::-1].copy(), batch, bptt, EOS, CPU).window(step)
+    assert all(map(torch.equal, backward, reversed_text))
+
+
+def test_mixed_texts_are_each_read_backward_in_their_own_streams():
+    tokens = np.concatenate([np.arange(30), 100 + np.arange(20)])
+    windows = Windows(tokens, 4, 5, EOS, CPU, parts=[30, 20], mix=[0.5, 0.5], backward=True)
+    inputs, targets = windows.window(0)
+    assert inputs[0].tolist() == [EOS, 29, 28, 27, 26] and targets[0].tolist() == [29, 28, 27, 26, 25]
+    assert inputs[2].tolist() == [EOS, 119, 118, 117, 116]

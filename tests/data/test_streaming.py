@@ -157,3 +157,16 @@ def test_the_column_of_each_text_is_found(tmp_path):
     # The rows that were held out count with those that hold no text.
     assert corpus.held_out == [2]
     assert take(DocumentStream(config, corpus.held_out, 1), 1) == ["c d"]
+
+
+@pytest.mark.parametrize("kind", ["char", "word"])
+def test_backward_every_document_is_read_from_its_end_and_one_eos_parts_them(kind):
+    tokenizer = train_tokenizer(kind, iter(["one two\nthree\n"]))
+    texts = itertools.cycle(["one two\n", "three\n"] if kind == "word" else ["one", "two"])
+    windows = StreamedWindows(texts, tokenizer, 1, 40, torch.device("cpu"), backward=True)
+    _, targets = windows.window(0)
+    names = [tokenizer.backend.id_to_token(token) for token in targets[0].tolist()]
+    if kind == "word":
+        assert names[:6] == ["two", "one", "<eos>", "three", "<eos>", "two"]
+    else:
+        assert names[:9] == [*"eno", "<eos>", *"owt", "<eos>", "e"]
