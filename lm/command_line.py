@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from lm.errors import UserError
@@ -32,11 +32,14 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     )
 
 
-def add_settings(parser: argparse.ArgumentParser, config_class: type, title: str) -> None:
-    """Add one flag for every setting of `config_class`."""
+def add_settings(
+    parser: argparse.ArgumentParser, config_class: type, title: str, names: Iterable[str] | None = None
+) -> None:
+    """Add one flag for every setting of `config_class`, or for those of these `names`."""
     group = parser.add_argument_group(title)
-    kinds = value_types(config_class)
-    for name, setting in settings_of(config_class).items():
+    kinds, settings = value_types(config_class), settings_of(config_class)
+    for name in names or settings:
+        setting = settings[name]
         kind, _ = kinds[name]
         rule, default = setting.metadata, setting.default
         help_line = rule["help"].replace("%", "%%")

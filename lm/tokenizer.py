@@ -39,7 +39,7 @@ ONE_CHARACTER = r"[\s\S]"
 # White space as str.split sees it: the separators of ASCII are not in the pattern's own class.
 WHITE_SPACE = r"[\s\x1c-\x1f]+"
 _CODE_POINTS = 0x110000
-_PIECE = 1 << 14  # bytes that `tokenizers` gets at a time
+PIECE = 1 << 14  # bytes that `tokenizers` gets at a time
 _MOST_WORDS = 1 << 19  # that are remembered with their pieces
 # A core looks words up several times as fast as it merges their bytes (docs/benchmarks.md), but only
 # one at a time looks up, while `tokenizers` merges on all of them.
@@ -168,7 +168,7 @@ class Tokenizer:
     def _encode_pieces(self, text: bytes) -> np.ndarray:
         pieces, ends = [], []
         for document in text.split(SEPARATOR):
-            pieces += (piece.decode() for piece in cut(document, _PIECE))
+            pieces += (piece.decode() for piece in cut(document, PIECE))
             ends.append(len(pieces))
         look_up = self._cuts_as_gpt_2 and available_cores() < _CORES_THAT_MERGE
         plain = [look_up and piece.isascii() for piece in pieces]

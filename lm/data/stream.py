@@ -136,7 +136,7 @@ def _key(sources: list[Source], config: DataConfig, tokenizer: str) -> str:
 def _make(
     sources: list[Source], config: DataConfig, ready: Tokenizer | None, folder: Path, watch: Watch
 ) -> None:
-    texts, held_out = _read_all(sources, config, folder, watch)
+    texts, held_out = read_splits(sources, config, folder, watch)
     found = report.survey(_blocks(texts["train"], "Counting", watch))
     tokenizer = ready or _learn(config, texts["train"], found.characters, watch)
     tokenizer.save(folder / "tokenizer.json")
@@ -160,10 +160,11 @@ def _make(
     write_file(folder / "info.json", json.dumps(info, indent=2, ensure_ascii=False))
 
 
-def _read_all(
+def read_splits(
     sources: list[Source], config: DataConfig, folder: Path, watch: Watch
 ) -> tuple[dict[str, list[Text]], list[int]]:
-    """For each split the texts of all sources; and how many rows of each --streaming holds out."""
+    """For each split the texts of all sources, in files in `folder`; and how many rows of each
+    --streaming holds out."""
     texts: dict[str, list[Text]] = {name: [] for name in SPLITS}
     held_out = []
     for number, source in enumerate(sources):
@@ -183,15 +184,6 @@ def _read_all(
 
 def _read(source: Source, config: DataConfig, stem: Path, watch: Watch) -> dict[str, Text]:
     """Copy the splits of a source into files of their own, and cut off those that are fractions."""
-
-    def copy(split: str) -> Text:
-        here = source.fetched(split, watch)
-        pieces = _watched(here.read(split), f"Reading {source.name}", here.size(split), watch)
-        text = write_text(Path(f"{stem}-{split}.text"), pieces, config.max_chars)
-        if not len(text):
-            raise DataError(f"the split '{split}' of {source.name} is empty: there is nothing to learn from.")
-        return text
-
     wanted = {"validation": config.validation_split, "test": config.test_split}
     if wanted["validation"] is None:
         wanted["validation"] = "validation" if "validation" in source.files else "0.1"
@@ -199,7 +191,7 @@ def _read(source: Source, config: DataConfig, stem: Path, watch: Watch) -> dict[
     named = {name: split for name, split in wanted.items() if split and fractions[name] is None}
     for split in (config.train_split, *named.values()):
         source.check(split)
-    texts = {"train": copy(config.train_split)}
+    texts = {"train": copy_split(source, config.train_split, stem, watch)}
     if any(fractions.values()):
         total = sum(map(count_characters, texts["train"].blocks()))
         if total < 2:
@@ -211,7 +203,17 @@ def _read(source: Source, config: DataConfig, stem: Path, watch: Watch) -> dict[
                 if kept <= 0:
                     raise UserError("--validation-split and --test-split leave nothing to train on.")
                 texts["train"], texts[name] = texts["train"].cut(math.floor(total * kept))
-    return texts | {name: copy(split) for name, split in named.items()}
+    return texts | {name: copy_split(source, split, stem, watch) for name, split in named.items()}
+
+
+def copy_split(source: Source, split: str, stem: Path, watch: Watch) -> Text:
+    """Copy a split of a source into a file whose path begins with `stem`. Raises DataError."""
+    here = source.fetched(split, watch)
+    pieces = _watched(here.read(split), f"Reading {source.name}", here.size(split), watch)
+    text = write_text(Path(f"{stem}-{split}.text"), pieces, source.config.max_chars)
+    if not len(text):
+        raise DataError(f"the split '{split}' of {source.name} is empty.")
+    return text
 
 
 def _fraction(name: str, text: str | None) -> float | None:

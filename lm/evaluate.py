@@ -1,0 +1,282 @@
+"""Score a text with a trained model.
+
+    python -m lm.evaluate runs/hamlet                           the text that its training held out
+    python -m lm.evaluate runs/hamlet --dataset new.txt         all of another text
+    python -m lm.evaluate runs/hamlet --dynamic --cache         learning from it while reading
+    python -m lm.evaluate runs/hamlet --per-word words.tsv      the surprisal of each word
+
+The figures go to standard output, all else to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lm.command_line import add_settings, make_parser, run
+from lm.config import CacheConfig, DataConfig, DynamicConfig, EvaluationConfig, RunConfig
+from lm.errors import UserError
+from lm.settings import build, flag_of, settings_of
+
+if TYPE_CHECKING:
+    from lm.data.stream import Watch
+    from lm.figures import Estimate
+    from lm.language_model import LanguageModel
+    from lm.surprisal import ScoredText, Table
+
+READING = ("dataset_config", "dataset_revision", "text_column", "max_chars", "encoding_errors")
+ADAPTIVE = {"dynamic": DynamicConfig, "cache": CacheConfig}
+_MOST_NAMED = 8  # unknown characters
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    parser.prog = "python -m lm.evaluate"
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a run, a saved folder or a Hub id")
+    add("--backward", metavar="MODEL", help="one that reads right to left, for scores from both sides")
+    add("--per-token", metavar="FILE", help="write a table of all tokens; '-': to standard output")
+    add("--per-word", metavar="FILE", help="write a table of all words; '-': to standard output")
+    add("--json", action="store_true", default=False, help="the figures as one object of JSON")
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
+    add("--precision", choices=("auto", "fp32", "bf16"), default="fp32", help="of the products")
+    add("--dynamic", action="store_true", default=False, help="let the weights learn while reading")
+    add("--cache", action="store_true", default=False, help="let the model remember what it has read")
+    add_settings(parser, EvaluationConfig, "the text")
+    add_settings(parser, DataConfig, "how it is read", READING)
+    add_settings(parser, DynamicConfig, "dynamic evaluation (--dynamic)")
+    add_settings(parser, CacheConfig, "the neural cache (--cache)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = vars(parse(arguments))
+    adaptive = adaptive_settings(options)
+    check_outputs(options)
+
+    from lm.training.progress import Display
+
+    progress = Display(stderr=True)
+    with progress.watching() as watch:
+        models = load_models(options)
+        name, text = read_text(options, watch)
+        scores = score(models, text, options["precision"], "", {}, watch)
+        if adaptive:
+            way = " + ".join(adaptive)
+            adapted = score(models, text, options["precision"], way, adaptive, watch)
+    shown = {"plain" if side == "surprisal" else side: scored for side, scored in scores.items()}
+    if adaptive:
+        shown |= {way if side == "surprisal" else f"{side}, {way}": s for side, s in adapted.items()}
+        scores = adapted
+    warn_of_unknown(next(iter(shown.values())))
+    if options["json"]:
+        print(json.dumps(record(options["model"], name, shown)))
+    else:
+        display = progress if "-" in (options.get("per_token"), options.get("per_word")) else Display()
+        display.table(**rows(options["model"], models, name, shown))
+
+    from lm.surprisal import token_table, word_table
+
+    for flag, table in (("per_token", token_table), ("per_word", word_table)):
+        if flag in options:
+            write_table(options[flag], table(scores))
+    return 0
+
+
+def adaptive_settings(options: dict[str, Any]) -> dict[str, Any]:
+    """What --dynamic and --cache ask for, as the arguments of `score_text`. Raises UserError."""
+    chosen = {}
+    for name, config_class in ADAPTIVE.items():
+        given = {n: options[n] for n in settings_of(config_class) if n in options}
+        if given and not options[name]:
+            raise UserError(f"{flag_of(next(iter(given)))} is a setting of --{name}: name that, too.")
+        if options[name]:
+            chosen[name] = build(config_class, given)
+    return chosen
+
+
+def check_outputs(options: dict[str, Any]) -> None:
+    """Raise UserError, before any work is done, if a table cannot be written."""
+    files = [options[name] for name in ("per_token", "per_word") if name in options]
+    if files.count("-") + options["json"] > 1:
+        raise UserError(
+            "--per-token -, --per-word - and --json all go to standard output: choose one of them."
+        )
+    for file in filter(lambda file: file != "-", files):
+        path = Path(file).expanduser()
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise UserError(f"{file} cannot be written: name a file in a folder that is there.")
+
+
+def load_models(options: dict[str, Any]) -> list[LanguageModel]:
+    """The model, and the one that reads the other way if there is one. Raises UserError."""
+    from lm.hub import load
+
+    names = [options[name] for name in ("model", "backward") if name in options]
+    models = [load(name, options["device"]) for name in names]
+    if len(models) == 2:
+        for name, model, backward in zip(names, models, (False, True), strict=True):
+            if model.backward != backward:
+                how = "right to left" if model.backward else "left to right"
+                raise UserError(f"{name} reads {how}: name a forward model and --backward a backward one.")
+        if len({model.tokenizer.backend.to_str() for model in models}) > 1:
+            raise UserError(
+                f"{names[0]} and {names[1]} have different tokenizers, so their scores cannot be joined:"
+                " train both on the same text with the same --tokenizer, or one with the tokenizer.json"
+                " of the other."
+            )
+    return models
+
+
+def read_text(options: dict[str, Any], watch: Watch) -> tuple[str, bytes]:
+    """The name and the text to score: UTF-8 with SEPARATOR between documents. Raises UserError."""
+    from lm.data.whole import read_held_out, read_whole
+    from lm.hub import find_model
+    from lm.training.run import Run, read_config
+
+    split = options.get("split")
+    given = {name: options[name] for name in READING if name in options}
+    if "dataset" in options:
+        config = build(DataConfig, {"dataset": options["dataset"], **given})
+        return read_whole(config, split, watch)
+    if given:
+        raise UserError(f"{flag_of(next(iter(given)))} goes with --dataset.")
+    file = Run(find_model(options["model"])).config
+    if not file.is_file():
+        raise UserError(f"{options['model']} does not tell what text it held out: name one with --dataset.")
+    if split not in (None, "validation", "test"):
+        raise UserError(f"without --dataset, --split is validation or test, not {split}.")
+    config = RunConfig.from_flat(read_config(file), where=str(file)).data
+    return read_held_out(config, split or "validation", watch)
+
+
+def score(
+    models: list[LanguageModel],
+    text: bytes,
+    precision: str,
+    way: str,
+    adaptive: dict[str, Any],
+    watch: Watch,
+) -> dict[str, ScoredText]:
+    """The scores by the names of their columns: surprisal, or forward, backward and their mean."""
+    from lm.network import choose_precision
+    from lm.surprisal import score_text, two_sided
+
+    sides = ["surprisal"] if len(models) == 1 else ["forward", "backward"]
+    scores = {}
+    for side, model in zip(sides, models, strict=True):
+        what = ", ".join(filter(None, ("Scoring" + (f" {side}" if len(models) > 1 else ""), way)))
+        scores[side] = score_text(
+            model,
+            text,
+            precision=choose_precision(precision, model.device),
+            watch=lambda share, what=what: watch(what, share),
+            **adaptive,
+        )
+    if len(models) == 2:
+        scores["mean"] = two_sided(*scores.values())
+    return scores
+
+
+def warn_of_unknown(scored: ScoredText) -> None:
+    """A line on standard error if the vocabulary lacks some of the text."""
+    from lm.tokenizer import SEPARATOR
+
+    if not scored.unknown:
+        return
+    missing = scored.tokenizer.unknown_in(scored.text.replace(SEPARATOR, b"").decode())
+    names = ", ".join(map(repr, missing[:_MOST_NAMED])) + (" …" if len(missing) > _MOST_NAMED else "")
+    print(
+        f"warning: {scored.unknown:,} of the {len(scored.tokens):,} tokens are unknown to the model and"
+        f" scored as <unk>, so that the figures are too good ({names}).",
+        file=sys.stderr,
+    )
+
+
+def record(model: str, name: str, shown: dict[str, ScoredText]) -> dict[str, Any]:
+    """The figures as they are written in JSON."""
+    scored = next(iter(shown.values()))
+    sizes = {**sizes_of(scored), "unknown": scored.unknown}
+    figures = {label: asdict(scored.figures) for label, scored in shown.items()}
+    return {"model": model, "text": name, **sizes, "scores": figures}
+
+
+def rows(name: str, models: list[LanguageModel], text: str, shown: dict[str, ScoredText]) -> dict[str, str]:
+    """The figures as lines for a person, a column for each way of scoring."""
+    from lm.training.progress import plural
+
+    sizes = sizes_of(next(iter(shown.values())))
+    sizes = ", ".join(plural(count, unit.removesuffix("s")) for unit, count in sizes.items())
+    columns = []
+    for label, scored in shown.items():
+        found = scored.figures
+        column = [
+            label if len(shown) > 1 else "",
+            with_interval(found.loss, 4),
+            with_interval(found.perplexity, 2),
+            with_interval(found.bits_per_character, 4),
+            with_interval(found.bits_per_byte, 4),
+        ]
+        columns.append([cell.ljust(max(map(len, column))) for cell in column])
+    lines = ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
+    names = ("", "Nats per token", "Perplexity", "Bits per character", "Bits per byte")
+    config = models[0].network.config
+    kind = f"{models[0].tokenizer.kind}, {config.cell.upper()}, {plural(config.layers, 'layer')} of"
+    return {
+        "Model": f"{name}: {kind} {config.hidden_size} units{', right to left' if config.backward else ''}",
+        "Text": f"{text}: {sizes}",
+        **dict(zip(names, lines, strict=True)),
+    }
+
+
+def with_interval(estimate: Estimate, digits: int) -> str:
+    """'1.5501 (1.5382 to 1.5620)'."""
+    low_to_high = estimate.interval and " to ".join(f"{end:.{digits}f}" for end in estimate.interval)
+    return f"{estimate.value:.{digits}f}" + (f" ({low_to_high})" if low_to_high else "")
+
+
+def sizes_of(scored: ScoredText) -> dict[str, int]:
+    """How large the text is."""
+    from lm.data.text import count_characters
+    from lm.tokenizer import SEPARATOR
+
+    documents = scored.text.count(SEPARATOR)
+    return {
+        "tokens": len(scored.tokens),
+        "characters": count_characters(scored.text),
+        "bytes": len(scored.text) - documents,
+        "documents": documents + 1,
+    }
+
+
+def write_table(file: str, table: Table) -> None:
+    """Write a table into a file, which is there as a whole or not at all. Raises UserError."""
+    from lm.files import replacing
+    from lm.surprisal import table_lines
+
+    if file == "-":
+        sys.stdout.writelines(table_lines(table))
+        return
+    path = Path(file).expanduser()
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a device: nothing may take its place
+            with open(path, "w", encoding="utf-8", newline="") as opened:
+                opened.writelines(table_lines(table))
+            return
+        with replacing(path) as partial, open(partial, "w", encoding="utf-8", newline="") as opened:
+            opened.writelines(table_lines(table))
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror}.") from error
+
+
+def script() -> int:
+    return run(main)
+
+
+if __name__ == "__main__":
+    sys.exit(script())
