@@ -71,3 +71,16 @@ def trained_run(tmp_path_factory, text_file) -> Path:
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     return folder / "runs" / "boat"
+
+
+@pytest.fixture(scope="session")
+def backward_run(tmp_path_factory, text_file) -> Path:
+    """The same of a model that reads right to left."""
+    folder = tmp_path_factory.mktemp("backward")
+    result = script(
+        "train.py", "--dataset", text_file, *SMALL, "--steps", 300, "--lr", 1e-2, "--direction", "backward",
+        "--sample-prompt", " light.", "--out", "runs/taob", cwd=folder,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert ", right to left" in result.stdout
+    return folder / "runs" / "taob"
