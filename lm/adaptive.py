@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ def adaptive_losses(
         # cuDNN's layers have a backward pass only while training, when there would be dropout too.
         with (
             torch.set_grad_enabled(dynamic is not None),
-            torch.backends.cudnn.flags(enabled=dynamic is None),
+            torch.backends.cudnn.flags(enabled=False) if dynamic else nullcontext(),
             autocast(device, precision),
         ):
             hidden, state = reader.read(segment[None, :-1], state)

@@ -62,17 +62,14 @@ def main(arguments: list[str] | None = None) -> int:
     from lm.training.progress import Display
 
     progress = Display(stderr=True)
+    ways = {"plain": {}, **({" + ".join(adaptive): adaptive} if adaptive else {})}
     with progress.watching() as watch:
         models = load_models(options)
         name, text = read_text(options, watch)
-        scores = score(models, text, options["precision"], "", {}, watch)
-        if adaptive:
-            way = " + ".join(adaptive)
-            adapted = score(models, text, options["precision"], way, adaptive, watch)
-    shown = {"plain" if side == "surprisal" else side: scored for side, scored in scores.items()}
-    if adaptive:
-        shown |= {way if side == "surprisal" else f"{side}, {way}": s for side, s in adapted.items()}
-        scores = adapted
+        scores = {way: score(models, text, options["precision"], ways, way, watch) for way in ways}
+    shown = {
+        label(side, way, ways): scored for way, sides in scores.items() for side, scored in sides.items()
+    }
     warn_of_unknown(next(iter(shown.values())))
     if options["json"]:
         print(json.dumps(record(options["model"], name, shown)))
@@ -84,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     for flag, table in (("per_token", token_table), ("per_word", word_table)):
         if flag in options:
-            write_table(options[flag], table(scores))
+            write_table(options[flag], table(list(scores.values())[-1]))
     return 0
 
 
@@ -103,10 +100,10 @@ def adaptive_settings(options: dict[str, Any]) -> dict[str, Any]:
 def check_outputs(options: dict[str, Any]) -> None:
     """Raise UserError, before any work is done, if a table cannot be written."""
     files = [options[name] for name in ("per_token", "per_word") if name in options]
-    if files.count("-") + options["json"] > 1:
-        raise UserError(
-            "--per-token -, --per-word - and --json all go to standard output: choose one of them."
-        )
+    if len(files) > len(set(files)):
+        raise UserError("--per-token and --per-word would go to one place: name another for one of them.")
+    if "-" in files and options["json"]:
+        raise UserError("the table and --json would both go to standard output: name a file for the table.")
     for file in filter(lambda file: file != "-", files):
         path = Path(file).expanduser()
         if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
@@ -159,37 +156,44 @@ def score(
     models: list[LanguageModel],
     text: bytes,
     precision: str,
+    ways: dict[str, dict[str, Any]],
     way: str,
-    adaptive: dict[str, Any],
     watch: Watch,
 ) -> dict[str, ScoredText]:
     """The scores by the names of their columns: surprisal, or forward, backward and their mean."""
     from lm.network import choose_precision
     from lm.surprisal import score_text, two_sided
 
-    sides = ["surprisal"] if len(models) == 1 else ["forward", "backward"]
     scores = {}
-    for side, model in zip(sides, models, strict=True):
-        what = ", ".join(filter(None, ("Scoring" + (f" {side}" if len(models) > 1 else ""), way)))
+    for side, model in zip(
+        ["surprisal"] if len(models) == 1 else ["forward", "backward"], models, strict=True
+    ):
+        what = f"Scoring ({label(side, way, ways)})"
         scores[side] = score_text(
             model,
             text,
             precision=choose_precision(precision, model.device),
             watch=lambda share, what=what: watch(what, share),
-            **adaptive,
+            **ways[way],
         )
-    if len(models) == 2:
-        scores["mean"] = two_sided(*scores.values())
-    return scores
+    return scores if len(models) == 1 else {**scores, "mean": two_sided(*scores.values())}
+
+
+def label(side: str, way: str, ways: dict[str, Any]) -> str:
+    """What a column of figures is called: 'plain', 'forward', 'forward dynamic'."""
+    if side == "surprisal":
+        return way
+    return f"{side} {way}" if len(ways) > 1 else side
 
 
 def warn_of_unknown(scored: ScoredText) -> None:
     """A line on standard error if the vocabulary lacks some of the text."""
     from lm.tokenizer import SEPARATOR
 
-    if not scored.unknown:
+    apart = b"\n" if scored.tokenizer.kind == "word" else b""
+    missing = scored.tokenizer.unknown_in(scored.text.replace(SEPARATOR, apart).decode())
+    if not missing:  # there may be an <unk> that stands in the text itself
         return
-    missing = scored.tokenizer.unknown_in(scored.text.replace(SEPARATOR, b"").decode())
     names = ", ".join(map(repr, missing[:_MOST_NAMED])) + (" …" if len(missing) > _MOST_NAMED else "")
     print(
         f"warning: {scored.unknown:,} of the {len(scored.tokens):,} tokens are unknown to the model and"

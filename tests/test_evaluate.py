@@ -87,7 +87,9 @@ def test_a_table_can_go_into_a_pipe(evaluate, trained_run, tmp_path):
     (tmp_path / "new.txt").write_text("The sea")
     os.mkfifo(tmp_path / "pipe")
     read = []
-    reader = threading.Thread(target=lambda: read.extend((tmp_path / "pipe").read_text().splitlines()))
+    reader = threading.Thread(
+        target=lambda: read.extend((tmp_path / "pipe").read_text().splitlines()), daemon=True
+    )
     reader.start()
     assert evaluate(trained_run, "--dataset", "new.txt", "--per-token", "pipe").returncode == 0
     reader.join(timeout=10)
@@ -119,7 +121,8 @@ def test_a_backward_model_is_scored_from_the_end_of_what_its_training_held_out(e
         (["RUN", "--backward", "BPE"], "have different tokenizers"),
         (["RUN", "--per-word", "no/where.tsv"], "no/where.tsv cannot be written"),
         (["RUN", "--dataset", "good.txt", "--per-word", "/proc/w.tsv"], "/proc/w.tsv cannot be written"),
-        (["RUN", "--per-word", "-", "--json"], "all go to standard output"),
+        (["RUN", "--per-word", "-", "--json"], "both go to standard output"),
+        (["RUN", "--per-word", "x", "--per-token", "x"], "would go to one place"),
         (["SHIPPED"], "does not tell what text it held out: name one with --dataset"),
     ],
 )
