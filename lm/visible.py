@@ -28,7 +28,7 @@ def escaped(part: bytes) -> str:
 
     def escape(match: re.Match[str]) -> str:
         code = ord(match[0])
-        return _SHORT.get(match[0]) or (f"\\x{code - 0xDC00:02x}" if code >= 0xDC80 else f"\\u{code:04x}")
+        return _SHORT.get(match[0]) or (f"\\x{code - 0xDC00:x}" if code >= 0xDC80 else f"\\u{code:04x}")
 
     return _HIDDEN.sub(escape, part.decode("utf-8", "surrogateescape"))
 
