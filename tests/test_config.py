@@ -60,7 +60,7 @@ def test_max_time_may_be_seconds_or_text():
     assert build(TrainingConfig, {"max_time": "2m"}) == build(TrainingConfig, {"max_time": 120})
 
 
-@pytest.mark.parametrize("script", [["train.py"], ["generate.py"], ["-m", "app"]])
+@pytest.mark.parametrize("script", [["train.py"], ["generate.py"], ["-m", "app"], ["-m", "lm.evaluate"]])
 def test_help_answers_at_once_and_without_torch(script):
     from tests.conftest import ROOT
 
