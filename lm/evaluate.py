@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from lm.settings import build, flag_of, settings_of
 
 if TYPE_CHECKING:
     from lm.data.stream import Watch
-    from lm.figures import Estimate
+    from lm.figures import Estimate, Figures
     from lm.language_model import LanguageModel
     from lm.surprisal import ScoredText, Table
 
@@ -75,7 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(record(options["model"], name, shown)))
     else:
         display = progress if "-" in (options.get("per_token"), options.get("per_word")) else Display()
-        display.table(**rows(options["model"], models, name, shown))
+        for lines in blocks(options, models, name, scores):
+            display.table(**lines)
 
     from lm.surprisal import token_table, word_table
 
@@ -210,32 +212,52 @@ def record(model: str, name: str, shown: dict[str, ScoredText]) -> dict[str, Any
     return {"model": model, "text": name, **sizes, "scores": figures}
 
 
-def rows(name: str, models: list[LanguageModel], text: str, shown: dict[str, ScoredText]) -> dict[str, str]:
-    """The figures as lines for a person, a column for each way of scoring."""
+def blocks(
+    options: dict[str, Any], models: list[LanguageModel], name: str, scores: dict[str, dict[str, ScoredText]]
+) -> Iterator[dict[str, str]]:
+    """The figures as lines for a person: a block for each side, in it a column for each way."""
     from lm.training.progress import plural
 
-    sizes = sizes_of(next(iter(shown.values())))
-    sizes = ", ".join(plural(count, unit.removesuffix("s")) for unit, count in sizes.items())
-    columns = []
-    for label, scored in shown.items():
-        found = scored.figures
-        column = [
-            label if len(shown) > 1 else "",
-            with_interval(found.loss, 4),
-            with_interval(found.perplexity, 2),
-            with_interval(found.bits_per_character, 4),
-            with_interval(found.bits_per_byte, 4),
-        ]
-        columns.append([cell.ljust(max(map(len, column))) for cell in column])
-    lines = ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
-    names = ("", "Nats per token", "Perplexity", "Bits per character", "Bits per byte")
-    config = models[0].network.config
-    kind = f"{models[0].tokenizer.kind}, {config.cell.upper()}, {plural(config.layers, 'layer')} of"
-    return {
-        "Model": f"{name}: {kind} {config.hidden_size} units{', right to left' if config.backward else ''}",
-        "Text": f"{text}: {sizes}",
-        **dict(zip(names, lines, strict=True)),
+    for number, side in enumerate(scores["plain"]):
+        sides = [scored[side] for scored in scores.values()]
+        if side == "mean":
+            lines = {"Mean": "of the two at each token; no probability of the text"}
+        else:
+            title = "Model" if side == "surprisal" else side.capitalize()
+            lines = {title: description(options["backward" if number else "model"], models[number])}
+        if number == 0:
+            lines["Text"] = f"{name}: " + ", ".join(
+                plural(count, unit.removesuffix("s")) for unit, count in sizes_of(sides[0]).items()
+            )
+        columns = [column_of(scored.figures, way) for way, scored in zip(scores, sides, strict=True)]
+        if len(columns) == 1:
+            del columns[0][""]
+        for unit in columns[0]:
+            lines[unit] = "  ".join(column[unit] for column in columns).rstrip()
+        yield lines
+
+
+def description(name: str, model: LanguageModel) -> str:
+    """'runs/hamlet: char, LSTM, 2 layers of 256 units'."""
+    from lm.training.progress import plural
+
+    config = model.network.config
+    layers = f"{plural(config.layers, 'layer')} of {config.hidden_size} units"
+    direction = ", right to left" if config.backward else ""
+    return f"{name}: {model.tokenizer.kind}, {config.cell.upper()}, {layers}{direction}"
+
+
+def column_of(figures: Figures, way: str) -> dict[str, str]:
+    """One column of the figures, its cells of one width."""
+    cells = {
+        "": way,
+        "Nats per token": with_interval(figures.loss, 4),
+        "Perplexity": with_interval(figures.perplexity, 2),
+        "Bits per character": with_interval(figures.bits_per_character, 4),
+        "Bits per byte": with_interval(figures.bits_per_byte, 4),
     }
+    width = max(map(len, cells.values()))
+    return {name: cell.ljust(width) for name, cell in cells.items()}
 
 
 def with_interval(estimate: Estimate, digits: int) -> str:
