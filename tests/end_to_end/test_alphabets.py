@@ -149,6 +149,8 @@ def test_control_characters_go_into_a_pipe_and_are_shown_on_a_terminal(controls)
 class Writer:
     """A model that writes the characters of `text`, one a token."""
 
+    backward = False
+
     def __init__(self, text):
         self.text = text
 
