@@ -34,7 +34,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("model", nargs="?", default=None, metavar="MODEL", help="a run, a saved folder or a Hub id")
     text = parser.add_mutually_exclusive_group()
-    text.add_argument("--prompt", default="", metavar="TEXT", help="what the text begins with")
+    text.add_argument("--prompt", default="", metavar="TEXT", help="how the text begins, or ends if backward")
     text.add_argument("--prompt-file", metavar="F", help="read it from a file; '-': standard input")
     add("--length", type=at_least(1), default=400, metavar="N", help="tokens to write (default: 400)")
     add("--num-samples", type=at_least(1), default=1, metavar="N", help="texts, written together")
