@@ -1,11 +1,12 @@
 """What could steer a terminal or break a table can be seen, and taken back."""
 
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lm.visible import escaped, unescaped
 
 
 @given(st.binary())
+@settings(deadline=None)
 def test_what_was_escaped_is_one_visible_word_and_can_be_taken_back(part):
     text = escaped(part)
     assert unescaped(text) == part
@@ -14,6 +15,7 @@ def test_what_was_escaped_is_one_visible_word_and_can_be_taken_back(part):
 
 
 @given(st.text())
+@settings(deadline=None)
 def test_so_are_characters(text):
     assert unescaped(escaped(text.encode())) == text.encode()
 

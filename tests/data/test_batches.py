@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lm.data.batches import Windows, share_out
 from lm.errors import UserError
@@ -98,6 +98,7 @@ def test_on_a_gpu_the_windows_are_the_same():
 
 
 @given(size=st.integers(4, 90), batch=st.integers(1, 4), bptt=st.integers(1, 9), step=st.integers(0, 30))
+@settings(deadline=None)
 def test_backward_windows_are_those_of_the_reversed_text(size, batch, bptt, step):
     tokens = np.arange(size, dtype=np.uint16)
     backward = Windows(tokens, batch, bptt, EOS, CPU, backward=True).window(step)
