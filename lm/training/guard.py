@@ -1,6 +1,6 @@
 """The guard rail: a training step that ruins the network is undone.
 
-Every now and then all of a training that goes well is copied in memory. Where the loss is no longer
+Where the loss is looked at and goes well, all of the training is copied in memory. Where the loss is no longer
 a number, or has risen far above what it was of late, the training goes back there with a lower
 learning rate. The clock runs on.
 
@@ -13,7 +13,6 @@ that did the harm. That takes a moment, so it is done on suspicion alone.
 from __future__ import annotations
 
 import math
-from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
     from lm.training.loop import Trainer
 
 _MOST_UNDONE = 3
-_COPY_EVERY = 100  # steps: a copy takes about as long as the optimiser takes for one
-_REMEMBERED = 20  # losses, whose median is what is usual
+_REMEMBERED = 20  # losses, by which to tell what is usual
 _TOO_MUCH = 0.2  # above what is usual, as a share of it,
 _AT_LEAST = 0.4  # nats, and at least this
 _COMPARED = 2048  # tokens, about, that both networks read
@@ -48,8 +46,8 @@ def went_back(trainer: Trainer, loss: float, complete: bool) -> bool:
         return True
     if not complete:
         return False
-    usual = median(progress.losses or [math.log(trainer.network.vocab_size)])
-    margin = max(_TOO_MUCH * usual, _AT_LEAST)
+    usual = _usual(progress.losses or [math.log(trainer.network.vocab_size)])
+    margin = _margin(usual)
     if loss > usual + margin:
         if _was_harmed(trainer, margin / 2):
             _go_back(trainer, f"rose from {usual:.2f} to {loss:.2f}")
@@ -60,18 +58,27 @@ def went_back(trainer: Trainer, loss: float, complete: bool) -> bool:
 
 
 def remember(trainer: Trainer) -> None:
-    """Copy the training, if it is time to and it goes well."""
-    progress, good = trainer.progress, trainer.good
-    if good and (progress.step % _COPY_EVERY or not _goes_well(progress.losses)):
-        return
-    trainer.good = capture(trainer).kept(good.tensors if good else None)
+    """Copy the training, if it goes well. That takes no longer than the optimiser takes for a step,
+    and is done only where the loss is looked at."""
+    good = trainer.good
+    if not good or _goes_well(trainer.progress.losses):
+        trainer.good = capture(trainer).kept(good.tensors if good else None)
 
 
 def _goes_well(losses: list[float]) -> bool:
     """Whether the last loss is about as low as usual: where it has begun to rise, a copy would
     preserve the beginning of the harm."""
-    usual = median(losses)
-    return losses[-1] <= usual + max(_TOO_MUCH * usual, _AT_LEAST) / 4
+    usual = _usual(losses)
+    return losses[-1] <= usual + _margin(usual) / 4
+
+
+def _usual(losses: list[float]) -> float:
+    """The lower quartile: a loss that falls, as at the beginning, was higher most of the time."""
+    return sorted(losses)[len(losses) // 4]
+
+
+def _margin(usual: float) -> float:
+    return max(_TOO_MUCH * usual, _AT_LEAST)
 
 
 def _go_back(trainer: Trainer, why: str) -> None:

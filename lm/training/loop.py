@@ -301,7 +301,9 @@ def _save_due(trainer: Trainer) -> bool:
     every = trainer.config.training.save_every
     if every:
         return trainer.progress.step % every == 0
-    return time.perf_counter() - trainer.saved > _SAVE_EVERY
+    # Best where the guard has just made its copy, which is saved too if it is of another step.
+    patience = _SAVE_EVERY if trainer.progress.step % _LOG_EVERY == 0 else 2 * _SAVE_EVERY
+    return time.perf_counter() - trainer.saved > patience
 
 
 def _reading(trainer: Trainer, steps: int, seconds: float) -> Reading:
