@@ -1,8 +1,8 @@
 """The guard rail: a training step that ruins the network is undone.
 
-Where the loss is looked at and goes well, all of the training is copied in memory. Where the loss is no longer
-a number, or has risen far above what it was of late, the training goes back there with a lower
-learning rate. The clock runs on.
+Whenever the loss has been looked at and is well, all of the training is copied in memory. Where the
+loss is no longer a number, or has risen far above what it was of late, the training goes back to that
+copy with a lower learning rate. The clock runs on.
 
 A risen loss is no proof: the text itself may have changed, from English to Chinese say, and then
 going back would only meet the same text again. So the network of now and that of the copy read the

@@ -203,7 +203,8 @@ def _fit(trainer: Trainer, interruptions: list[int]) -> None:
     """The loop: one window after the other until the budget is spent or someone interrupts."""
     training = trainer.config.training
     trainer.started = trainer.saved = since = time.perf_counter()
-    guard.remember(trainer)
+    if not trainer.good:  # else it came with the checkpoint
+        guard.remember(trainer)
     steps_since = 0
     trainer.network.train()
     spent = trainer.done >= 1 or _out_of_patience(trainer)
