@@ -44,9 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     actions = {name: given.pop(name, None) for name in ("config", "print_config", "find_lr", "overwrite")}
     if "resume" in given:
         if actions["find_lr"]:
-            raise UserError(
-                "--find-lr and --resume contradict each other: a run that goes on keeps its rate."
-            )
+            raise UserError("--find-lr and --resume contradict each other: a resumed run keeps its rate.")
         return resume(given.pop("resume"), given)
 
     from lm.training.run import read_config
