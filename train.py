@@ -8,6 +8,7 @@ python train.py --resume                     go on with the newest run
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from lm.command_line import add_settings, make_parser, run
@@ -17,13 +18,17 @@ from lm.settings import flag_of
 
 TITLES = {"data": "the text", "model": "the network", "training": "the recipe and its budget"}
 # What may differ between a run and its resumption: nothing that changes the result.
-FREE_ON_RESUME = {"device", "quiet", "save_every", "out"}
+FREE_ON_RESUME = {"device", "quiet", "save_every", "out", "track"}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--config", metavar="FILE", help="read settings from a YAML file")
     parser.add_argument("--print-config", action="store_true", help="print the settings and exit")
+    parser.add_argument(
+        "--find-lr", action="store_true",
+        help="try rising learning rates for 200 steps, draw the loss into ./find-lr.svg and suggest one",
+    )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace a run of the same name")
     parser.add_argument(
         "--resume", nargs="?", const=None, metavar="DIR",
@@ -36,14 +41,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     given = vars(parse(arguments))
-    actions = {name: given.pop(name, None) for name in ("config", "print_config", "overwrite")}
+    actions = {name: given.pop(name, None) for name in ("config", "print_config", "find_lr", "overwrite")}
     if "resume" in given:
+        if actions["find_lr"]:
+            raise UserError("--find-lr and --resume contradict each other: a resumed run keeps its rate.")
         return resume(given.pop("resume"), given)
 
     from lm.training.run import read_config
 
     file = actions["config"]
     values = {**(read_config(Path(file)) if file else {}), **given}
+    if values.get("init_from"):
+        from lm.training.finetune import with_model_settings
+
+        values = with_model_settings(values)
     config = RunConfig.from_flat(values, where=file or "the settings")
     if actions["print_config"]:
         import yaml
@@ -54,12 +65,20 @@ def main(arguments: list[str] | None = None) -> int:
     from lm.data.stream import open_corpus
     from lm.training.progress import Display
     from lm.training.run import check_out
+    from lm.training.tracking import check_installed
 
     overwrite = bool(actions["overwrite"])
-    check_out(config, overwrite)
+    check_installed(config.training.track)
+    if not actions["find_lr"]:
+        check_out(config, overwrite)
     display = Display(config.training.quiet)
     with display.watching() as watch:
         corpus = open_corpus(config.data, watch)
+    if actions["find_lr"]:
+        from lm.training.find_lr import find_rate
+
+        find_rate(config, corpus, display)
+        return 0
     from lm.training.loop import train  # with torch: mistakes are told before that second
 
     return train(config, display, corpus, overwrite=overwrite)
@@ -75,6 +94,13 @@ def resume(folder: str | None, given: dict) -> int:
     if changed:
         flags = ", ".join(map(flag_of, changed))
         raise UserError(f"a resumed run keeps its settings; leave out {flags}, or start a new run.")
+    if wanted.training.init_from and Path(wanted.data.tokenizer).name == "tokenizer.json":
+        # That model may be gone, but the run holds its tokenizer too.
+        known = replace(wanted.data, tokenizer=str(stopped.folder / "tokenizer.json"))
+        wanted = replace(wanted, data=known)
+    from lm.training.tracking import check_installed
+
+    check_installed(wanted.training.track)
     from lm.training.loop import train
     from lm.training.progress import Display
 

@@ -160,12 +160,21 @@ class TrainingConfig:
         choices=("muon", "adamw"),
     )
     clip: float = setting(1.0, "largest norm of the gradient; 0: no limit", minimum=0)
+    patience: int | None = setting(
+        None, "end early when N validations in a row brought nothing better", minimum=1, metavar="N"
+    )
     weight_decay: float = setting(0.1, "decoupled decay of the weight matrices", minimum=0)
     device: str = setting("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
     precision: str = setting(
         "auto",
         "auto: bf16 where the hardware multiplies it fast, else fp32",
         choices=("auto", "fp32", "bf16"),
+    )
+    init_from: str | None = setting(
+        None,
+        "begin with the weights of a run, a model folder or a Hub model, in its shape and, unless"
+        " --tokenizer names one, with its tokenizer",
+        metavar="MODEL",
     )
     out: str | None = setting(
         None, "folder of the run; default: runs/<dataset>-<cell>-<date-time>", metavar="DIR"
@@ -197,6 +206,11 @@ class TrainingConfig:
     )
     seed: int = setting(
         1, "of the weights, the dropout and the samples", minimum=0, maximum=2**63 - 1, metavar="N"
+    )
+    track: str = setting(
+        "none",
+        "show the figures in a tracker as well: trackio, tensorboard or wandb",
+        choices=("none", "trackio", "tensorboard", "wandb"),
     )
     quiet: bool = setting(False, "print nothing but errors")
 

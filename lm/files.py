@@ -26,6 +26,19 @@ def write_text(path: str | Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8", newline="")
 
 
+def append_text(path: str | Path, text: str) -> None:
+    """Add `text` as UTF-8 to the end of `path`: all of it or, where the disk is full, nothing."""
+    data = text.encode()
+    with open(path, "ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError:
+            file.truncate(end)
+            raise
+
+
 def replace_folder(path: str | Path, fill: Callable[[Path], None]) -> None:
     """Build a folder with `fill(folder)` and put it in the place of `path`.
 
@@ -35,10 +48,14 @@ def replace_folder(path: str | Path, fill: Callable[[Path], None]) -> None:
     path = Path(path)
     new, old = path.with_name(path.name + ".new"), _previous(path)
     shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    fill(new)
-    for file in new.iterdir():
-        _flush_to_disk(file)
+    try:
+        new.mkdir(parents=True)
+        fill(new)
+        for file in new.iterdir():
+            _flush_to_disk(file)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
     if path.exists():
         shutil.rmtree(old, ignore_errors=True)
         os.rename(path, old)

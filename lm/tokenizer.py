@@ -30,7 +30,7 @@ from tokenizers import Tokenizer as Backend, pre_tokenizers
 from tokenizers.decoders import DecodeStream
 
 from lm.errors import ModelError, one_line
-from lm.files import replacing
+from lm.files import write_text
 
 EOS, UNK = "<eos>", "<unk>"
 # Between documents of a text as bytes stands one that UTF-8 never contains.
@@ -79,8 +79,8 @@ class Tokenizer:
 
     def save(self, path: str | Path) -> None:
         """Write a tokenizer.json that `tokenizers.Tokenizer.from_file` loads."""
-        with replacing(path) as partial:
-            self.backend.save(str(partial))
+        # Not backend.save, whose error does not tell that the disk is full.
+        write_text(path, self.backend.to_str(pretty=True))
 
     @property
     def end(self) -> int | None:

@@ -1,6 +1,7 @@
 """Writing is all or nothing."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from lm.files import folder_or_previous, replace_folder, replacing, write_text
+from lm.files import append_text, folder_or_previous, replace_folder, replacing, write_text
 from tests.conftest import ROOT
 
 
@@ -88,3 +89,17 @@ def test_a_kill_at_any_moment_leaves_one_whole_folder(tmp_path, wait):
     a, b = (folder / "a").read_text(), (folder / "b").read_text()
     assert a == b
     assert len(a) >= 10000
+
+
+def test_a_line_that_finds_no_room_leaves_no_half(tmp_path):
+    path = tmp_path / "growing.txt"
+    append_text(path, "whole\n")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            append_text(path, "too long for it\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    append_text(path, "again\n")
+    assert path.read_text() == "whole\nagain\n"

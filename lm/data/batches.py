@@ -64,6 +64,7 @@ class Windows:
         self.begins = (np.cumsum(lengths) - lengths)[of][:, None]
         numbers = np.concatenate([np.arange(n) for n in self.streams])
         starts = numbers * lengths[of] // np.array(self.streams)[of]
+        self.shortest = int((lengths // np.array(self.streams)).min())  # tokens from a stream to the next
         self.offsets = starts[:, None] + np.arange(-1, bptt)[None, :]
 
     @property

@@ -20,7 +20,7 @@ _REPEATED = 0.3  # share of the validation text that makes a warning
 _UNKNOWN = 0.05  # share of its tokens that makes one
 _ODD = 0.1  # share of the distinct characters that makes one
 _PER_TOKEN = 4  # parameters for each token of the training text that make one
-_SHOWN = 20  # commonest and rarest characters
+SHOWN = 20  # commonest and rarest characters
 _CODE_POINTS = 0x110000
 _END = ord(SEPARATOR.decode("utf-8", "surrogateescape"))
 _SPAN = 64  # tokens
@@ -78,6 +78,12 @@ def warnings(corpus: Corpus, parameters: int, hidden_size: int, layers: int) -> 
             f"{facts['odd_characters']:,} of the {distinct:,} different characters are control signs or not"
             " assigned at all: is this a text, and is it UTF-8?"
         )
+    if facts.get("unknown"):
+        counts = corpus.train.counts
+        result.append(
+            f"{counts.unknown:,} tokens of the training text ({counts.unknown / counts.tokens:.2%}) are"
+            f" unknown to the tokenizer, such as {' '.join(map(repr, facts['unknown']))}."
+        )
     if corpus.validation.counts.unknown > _UNKNOWN * corpus.validation.counts.tokens:
         result.append(
             "a large part of the validation text is <unk>, so its bits per character are too good to be"
@@ -103,8 +109,8 @@ class Survey:
             "longest_document": self.longest,
             "distinct_characters": len(ranked),
             "odd_characters": odd,
-            "commonest": ranked[:_SHOWN],
-            "rarest": ranked[: -_SHOWN - 1 : -1],
+            "commonest": ranked[:SHOWN],
+            "rarest": ranked[: -SHOWN - 1 : -1],
         }
 
 

@@ -151,7 +151,9 @@ def _make(
         info |= {name: asdict(counts)} | ({"parts": parts} if name == "train" else {})
     tokens = (np.memmap(folder / f"{n}.tokens", tokenizer.dtype, mode="r") for n in ("train", "validation"))
     sample = next(texts["train"][0].blocks()).replace(SEPARATOR, b"").decode()
+    unknown = tokenizer.unknown_in(sample if tokenizer.kind == "word" else "".join(found.characters))
     info["facts"] = found.saved() | {
+        "unknown": unknown[: report.SHOWN] if ready else [],
         "repeated": report.repeated(*tokens),
         "exact": not ready or tokenizer.decode(tokenizer.encode(sample)) == sample,
     }

@@ -2,26 +2,30 @@
 
 state.safetensors   weights, the optimiser's moments, the carried recurrent state, random states
 progress.json       step, clock, running sums, the place in the growing files
+good.safetensors    the same of the state to which lm/training/guard.py would go back, if that is
+good.json           another one
 """
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
-from lm.cells import State
-from lm.data.batches import Windows
-from lm.data.streaming import StreamedWindows
 from lm.errors import ModelError
 from lm.files import replace_folder
 from lm.hub import read_json, read_tensors
-from lm.network import RecurrentLM
-from lm.training.optimizer import Optimizer
+
+if TYPE_CHECKING:
+    from lm.training.loop import Trainer
+
+_NOW, _GOOD = ("state.safetensors", "progress.json"), ("good.safetensors", "good.json")
 
 
 @dataclass
@@ -36,77 +40,118 @@ class Progress:
     loss_count: int = 0
     best_loss: float = float("inf")
     best_step: int = 0
+    worse: int = 0  # validations in a row that brought nothing better
     reserve: float = 0.0  # seconds that the last validation of all is expected to take
+    losses: list[float] = field(default_factory=list)  # of late, by which the guard judges
+    undone: int = 0  # how often the guard went back
+    rate: float = 1.0  # by which it lowered the learning rate
     finished: bool = False
     lengths: dict[str, int] = field(default_factory=dict)  # of the growing files
     place: dict[str, Any] = field(default_factory=dict)  # in a text that is streamed
 
 
-def save_checkpoint(
-    folder: Path,
-    progress: Progress,
-    network: RecurrentLM,
-    optimizer: Optimizer,
-    state: State | None,
-    windows: Windows | StreamedWindows,
-) -> None:
-    """Put a checkpoint in the place of the one before it."""
-    progress.place, data = windows.place()
-    tensors = {f"network.{name}": weight for name, weight in network.named_parameters()}
-    for name, weight in network.named_parameters():
-        for key, value in optimizer.state[weight].items():
+@dataclass
+class Snapshot:
+    """A training at one step: `restore` takes a trainer there."""
+
+    progress: Progress
+    tensors: dict[str, Tensor]
+
+    def kept(self, buffers: dict[str, Tensor] | None = None) -> Snapshot:
+        """A copy that further training leaves alone, in the memory of `buffers` where they fit."""
+        copies = {}
+        for name, tensor in self.tensors.items():
+            buffer = (buffers or {}).get(name)
+            fits = buffer is not None and _kind(buffer) == _kind(tensor)
+            copies[name] = buffer.copy_(tensor) if fits else tensor.clone()
+        return Snapshot(self.progress, copies)
+
+
+def capture(trainer: Trainer) -> Snapshot:
+    """The training as it is now; the tensors are its own, so the next step changes them."""
+    progress = trainer.progress
+    progress.seconds, progress.loss_sum = trainer.seconds, trainer.loss_sum.item()
+    progress.lengths = trainer.run.lengths()
+    progress.place, data = trainer.windows.place()
+    tensors = {}
+    for name, weight in trainer.network.named_parameters():
+        tensors[f"network.{name}"] = weight.detach()
+        for key, value in trainer.optimizer.state[weight].items():
             tensors[f"optimizer.{name}.{key}"] = value
-    for index, part in enumerate(state or ()):
+    for index, part in enumerate(trainer.state or ()):
         tensors[f"state.{index}"] = part
     tensors |= {f"data.{name}": tensor for name, tensor in data.items()}
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
-    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    return Snapshot(copy.deepcopy(progress), tensors)
+
+
+def restore(trainer: Trainer, snapshot: Snapshot) -> None:
+    """Bring network, optimiser, carried state, place in the text and random states back to a
+    snapshot, which is left as it is. Raises KeyError or RuntimeError if it is of another network."""
+    tensors, device = snapshot.tensors, trainer.device
+    with torch.no_grad():
+        for name, weight in trainer.network.named_parameters():
+            weight.copy_(tensors[f"network.{name}"])
+            prefix, held = f"optimizer.{name}.", trainer.optimizer.state[weight]
+            moments = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            for key in held.keys() - moments.keys():
+                held[key].zero_()  # as before the first step
+            for key, value in moments.items():
+                if key in held:
+                    held[key].copy_(value)
+                else:
+                    # AdamW keeps its step count on the CPU unless it is fused on a GPU.
+                    on_cpu = key == "step" and device.type != "cuda"
+                    held[key] = value.to("cpu" if on_cpu else weight.device, copy=True)
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    trainer.progress = copy.deepcopy(snapshot.progress)
+    trainer.loss_sum.fill_(trainer.progress.loss_sum)
+    data = {k.removeprefix("data."): v.clone() for k, v in tensors.items() if k.startswith("data.")}
+    trainer.windows.restore(trainer.progress.place, data)
+    parts = tuple(tensors[k].to(device, copy=True) for k in ("state.0", "state.1") if k in tensors)
+    trainer.state = parts or None
+
+
+def save_checkpoint(folder: Path, now: Snapshot, good: Snapshot | None) -> None:
+    """Put a checkpoint in the place of the one before it."""
 
     def fill(new: Path) -> None:
-        (new / "state.safetensors").write_bytes(save(tensors))
-        (new / "progress.json").write_text(json.dumps(asdict(progress), indent=2))
+        _write(new, now, _NOW)
+        if good and good.progress.step != now.progress.step:
+            _write(new, good, _GOOD)
 
     replace_folder(folder, fill)
 
 
-def load_checkpoint(
-    folder: Path,
-    network: RecurrentLM,
-    optimizer: Optimizer,
-    windows: Windows | StreamedWindows,
-) -> tuple[Progress, State | None]:
-    """Bring network, optimiser, place in the text and random states back to a checkpoint.
-    Raises ModelError."""
-    progress = read_progress(folder)
-    tensors = read_tensors(folder / "state.safetensors")
-    device = next(network.parameters()).device
+def load_checkpoint(folder: Path, trainer: Trainer) -> None:
+    """Take a new trainer to where a run stopped. Raises ModelError."""
+    now = Snapshot(read_progress(folder), read_tensors(folder / _NOW[0]))
     try:
-        with torch.no_grad():
-            for name, weight in network.named_parameters():
-                weight.copy_(tensors[f"network.{name}"])
-                prefix = f"optimizer.{name}."
-                moments = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-                optimizer.state[weight] = {
-                    # AdamW keeps its step count on the CPU unless it is fused on a GPU.
-                    k: v.to(weight.device if k != "step" or device.type == "cuda" else "cpu")
-                    for k, v in moments.items()
-                }
+        restore(trainer, now)
     except (KeyError, RuntimeError) as error:
         raise ModelError(f"{folder} does not fit its run's config.yaml: {error}") from error
-    torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"])
-    windows.restore(progress.place, {k[5:]: v for k, v in tensors.items() if k.startswith("data.")})
-    parts = tuple(tensors[k].to(device) for k in ("state.0", "state.1") if k in tensors)
-    return progress, parts or None
+    if (folder / _GOOD[1]).exists():
+        trainer.good = Snapshot(read_progress(folder, _GOOD[1]), read_tensors(folder / _GOOD[0]))
 
 
-def read_progress(folder: Path) -> Progress:
+def read_progress(folder: Path, name: str = _NOW[1]) -> Progress:
     """The progress.json of a checkpoint. Raises ModelError."""
-    values = read_json(folder / "progress.json", folder)
+    values = read_json(folder / name, folder)
     try:
         return Progress(**{f.name: values[f.name] for f in fields(Progress)})
     except KeyError as error:
-        raise ModelError(f"{folder / 'progress.json'} is damaged: it lacks {error}.") from error
+        raise ModelError(f"{folder / name} is damaged: it lacks {error}.") from error
+
+
+def _kind(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    return tensor.shape, tensor.dtype, tensor.device
+
+
+def _write(folder: Path, snapshot: Snapshot, names: tuple[str, str]) -> None:
+    tensors = {name: t.detach().cpu().contiguous() for name, t in snapshot.tensors.items()}
+    (folder / names[0]).write_bytes(save(tensors))
+    (folder / names[1]).write_text(json.dumps(asdict(snapshot.progress), indent=2))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import shlex
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -21,11 +21,15 @@ from lm.data.streaming import DocumentStream, StreamedWindows
 from lm.errors import UserError
 from lm.evaluation import Validation
 from lm.network import RecurrentLM, autocast, choose_device, choose_precision, widest_float
-from lm.training import record
-from lm.training.checkpoint import Progress, load_checkpoint, read_progress
+from lm.training import guard, record
+from lm.training.checkpoint import Progress, Snapshot, load_checkpoint, read_progress
+from lm.training.disk import Disk
+from lm.training.finetune import start_from
+from lm.training.memory import telling_what_to_lower
 from lm.training.optimizer import Optimizer, learning_rate, make_optimizer
 from lm.training.progress import Display, Reading, duration, plural
 from lm.training.run import Run, checkpoint_of, create_run
+from lm.training.tracking import Tracker
 
 DEFAULT_TIME = 120.0  # seconds, if no budget is named
 _LOG_EVERY = 25  # steps
@@ -38,7 +42,6 @@ class Trainer:
     """Everything a running training holds."""
 
     config: RunConfig
-    run: Run
     corpus: Corpus
     network: RecurrentLM
     optimizer: Optimizer
@@ -47,8 +50,12 @@ class Trainer:
     precision: torch.dtype
     display: Display
     progress: Progress
+    disk: Disk
     loss_sum: torch.Tensor  # of the training loss since the last line of metrics, on the device
+    run: Run | None = None  # its folder
+    tracker: Tracker | None = None
     state: State | None = None  # the streams' recurrent state after the last window
+    good: Snapshot | None = None  # to which the guard goes back
     validation: Validation | None = None
     earlier_seconds: float = 0.0  # on the clock before this process took over
     started: float = field(default_factory=time.perf_counter)
@@ -97,8 +104,19 @@ def train(
     if corpus is None:
         with display.watching() as watch:
             corpus = open_corpus(config.data, watch)
-    trainer = _set_up(config, corpus, resume, overwrite, display)
-    with _interruptions() as interruptions:
+    trainer: Trainer | None = None
+
+    def saved() -> Path | None:
+        return trainer.run.folder if trainer and trainer.progress.best_step else None
+
+    with telling_what_to_lower(config, corpus.tokenizer.vocab_size, saved):
+        trainer = _set_up(config, corpus, resume, overwrite, display)
+        return _run(trainer)
+
+
+def _run(trainer: Trainer) -> int:
+    display = trainer.display
+    with _interruptions() as interruptions, closing(trainer.tracker):
         try:
             display.start()
             _fit(trainer, interruptions)
@@ -106,56 +124,63 @@ def train(
             display.stop()
             trainer.windows.close()
         if interruptions:
-            record.save(trainer)
+            saved = "saved" if record.save(trainer) else "not saved, but the last checkpoint is there"
+            if not trainer.disk.worked:
+                raise record.nothing_saved(trainer)
             folder = shlex.quote(str(trainer.run.folder))
-            display.say(f"\nStopped and saved. Go on with: python train.py --resume {folder}")
+            display.say(f"\nStopped and {saved}. Go on with: python train.py --resume {folder}")
             return 128 + interruptions[0]
         record.finish(trainer)
     return 0
 
 
-def _set_up(
-    config: RunConfig, corpus: Corpus, resume: Run | None, overwrite: bool, display: Display
-) -> Trainer:
+def build(config: RunConfig, corpus: Corpus, display: Display) -> Trainer:
+    """All that a training needs but the folder of a run. Raises UserError for settings that do not
+    fit the text or the machine."""
     training = config.training
     device = choose_device(training.device)
-    precision = choose_precision(training.precision, device)
     windows = _windows(config, corpus, device)
     torch.manual_seed(training.seed)
     network = RecurrentLM(config.model, corpus.tokenizer.vocab_size).to(device)
-    optimizer = make_optimizer(network, training)
-    progress, state = Progress(corpus=corpus.key), None
-    run = resume
-    if resume:
-        progress, state = load_checkpoint(checkpoint_of(resume), network, optimizer, windows)
-        if progress.corpus != corpus.key:
-            raise UserError(f"{resume.folder} cannot be resumed: the text of {corpus.name} has changed.")
-        resume.cut(progress.lengths)
-    else:
-        run = create_run(config, corpus.name, overwrite)
-        corpus.tokenizer.save(run.folder / "tokenizer.json")
-    trainer = Trainer(
+    return Trainer(
         config=config,
-        run=run,
         corpus=corpus,
         network=network,
-        optimizer=optimizer,
+        optimizer=make_optimizer(network, training),
         windows=windows,
         device=device,
-        precision=precision,
+        precision=choose_precision(training.precision, device),
         display=display,
-        progress=progress,
-        loss_sum=torch.tensor(progress.loss_sum, dtype=widest_float(device), device=device),
-        state=state,
-        earlier_seconds=progress.seconds,
+        progress=Progress(corpus=corpus.key),
+        disk=Disk(display.say),
+        loss_sum=torch.zeros((), dtype=widest_float(device), device=device),
     )
+
+
+def _set_up(
+    config: RunConfig, corpus: Corpus, resume: Run | None, overwrite: bool, display: Display
+) -> Trainer:
+    trainer, init_from = build(config, corpus, display), config.training.init_from
+    network, device = trainer.network, trainer.device
+    if resume:
+        trainer.run, trainer.disk.worked = resume, True
+        load_checkpoint(checkpoint_of(resume), trainer)
+        if trainer.progress.corpus != corpus.key:
+            raise UserError(f"{resume.folder} cannot be resumed: the text of {corpus.name} has changed.")
+        trainer.earlier_seconds = trainer.progress.seconds
+        resume.cut(trainer.progress.lengths)
+        beginning = f"Going on from step {trainer.progress.step:,}.\n"
+    else:
+        beginning = start_from(init_from, network, corpus.tokenizer) if init_from else ""
+        trainer.run = create_run(config, corpus.name, corpus.tokenizer, overwrite)
     compute = device.type
     if device.type == "cpu":
         compute += f" ({plural(torch.get_num_threads(), 'thread')})"
-    compute += ", bf16" if precision == torch.bfloat16 else ", fp32"
-    display.facts(corpus, network, compute, _budget(trainer), run.folder, config.data.data_report)
-    if resume:
-        display.say(f"Going on from step {progress.step:,}.\n")
+    compute += ", bf16" if trainer.precision == torch.bfloat16 else ", fp32"
+    display.facts(corpus, network, compute, _budget(trainer), trainer.run.folder, config.data.data_report)
+    if beginning:
+        display.say(beginning)
+    trainer.tracker = Tracker(trainer.run, config, trainer.progress.step, display.say)
     return trainer
 
 
@@ -165,20 +190,29 @@ def _windows(config: RunConfig, corpus: Corpus, device: torch.device) -> Windows
         documents = DocumentStream(config.data, corpus.held_out, config.training.seed)
         return StreamedWindows(documents, corpus.tokenizer, size, bptt, device, backward)
     tokens, eos = corpus.train.tokens, corpus.tokenizer.eos
-    return Windows(tokens, size, bptt, eos, device, corpus.parts, config.data.mix, backward)
+    windows = Windows(tokens, size, bptt, eos, device, corpus.parts, config.data.mix, backward)
+    if windows.shortest < bptt:
+        raise UserError(
+            f"--bptt {bptt} is longer than a stream: {len(tokens):,} tokens for {size} streams leave the"
+            f" shortest {windows.shortest}. Lower --bptt to that, or read fewer streams by --batch-size."
+        )
+    return windows
 
 
 def _fit(trainer: Trainer, interruptions: list[int]) -> None:
     """The loop: one window after the other until the budget is spent or someone interrupts."""
-    training, progress = trainer.config.training, trainer.progress
+    training = trainer.config.training
     trainer.started = trainer.saved = since = time.perf_counter()
+    if not trainer.good:  # else it came with the checkpoint
+        guard.remember(trainer)
     steps_since = 0
     trainer.network.train()
-    spent = trainer.done >= 1
+    spent = trainer.done >= 1 or _out_of_patience(trainer)
     while not spent and not interruptions:
         for group in trainer.optimizer.param_groups:
-            group["lr"] = learning_rate(trainer.done, training)
-        trainer.loss_sum += _step(trainer)
+            group["lr"] = trainer.progress.rate * learning_rate(trainer.done, training)
+        trainer.loss_sum += step(trainer)
+        progress = trainer.progress
         progress.step += 1
         progress.loss_count += 1
         steps_since += 1
@@ -193,23 +227,33 @@ def _fit(trainer: Trainer, interruptions: list[int]) -> None:
         if not (log_due or sample_due or save_due):
             continue  # without ever waiting for the device
         now = _reading(trainer, steps_since, time.perf_counter() - since)
+        if guard.went_back(trainer, now.train_loss, complete=log_due):
+            spent, since, steps_since = False, time.perf_counter(), 0
+            continue
         if validation_due:
             record.validate_now(trainer)
             now = dataclasses.replace(now, validation=trainer.validation)
             trainer.display.milestone(now)
+            if not spent and (spent := _out_of_patience(trainer)):
+                trainer.display.say(
+                    f"{plural(progress.worse, 'validation')} in a row brought nothing better than"
+                    f" {progress.best_loss:.4f} at step {progress.best_step:,}: ending here."
+                )
         if log_due:
             record.log(trainer, now, validation_due)
             trainer.loss_sum.zero_()
             progress.loss_count = 0
         if sample_due:
             record.sample(trainer)
+        if log_due:
+            guard.remember(trainer)
         if save_due:
             record.save(trainer)
         trainer.display.update(dataclasses.replace(now, done=trainer.done, seconds=trainer.seconds))
         since, steps_since = time.perf_counter(), 0
 
 
-def _step(trainer: Trainer) -> torch.Tensor:
+def step(trainer: Trainer) -> torch.Tensor:
     """Learn from one window; its loss, left on the device."""
     training, network = trainer.config.training, trainer.network
     inputs, targets = trainer.windows.window(trainer.progress.step)
@@ -242,6 +286,11 @@ def _validation_due(trainer: Trainer) -> bool:
     return progress.step % every == 0 if every else progress.tenth > tenth
 
 
+def _out_of_patience(trainer: Trainer) -> bool:
+    patience = trainer.config.training.patience
+    return patience is not None and trainer.progress.worse >= patience
+
+
 def _sample_due(trainer: Trainer, validation_due: bool) -> bool:
     every = trainer.config.training.sample_every
     if every is None:
@@ -253,18 +302,14 @@ def _save_due(trainer: Trainer) -> bool:
     every = trainer.config.training.save_every
     if every:
         return trainer.progress.step % every == 0
-    return time.perf_counter() - trainer.saved > _SAVE_EVERY
+    # Best where the guard has just made its copy, which is saved too if it is of another step.
+    patience = _SAVE_EVERY if trainer.progress.step % _LOG_EVERY == 0 else 2 * _SAVE_EVERY
+    return time.perf_counter() - trainer.saved > patience
 
 
 def _reading(trainer: Trainer, steps: int, seconds: float) -> Reading:
-    training, progress = trainer.config.training, trainer.progress
+    progress = trainer.progress
     loss = trainer.loss_sum.item() / progress.loss_count
-    if not math.isfinite(loss):
-        kept = f" {trainer.run.folder} keeps the best weights so far." if progress.best_step else ""
-        raise UserError(
-            f"the loss is no longer a number at step {progress.step:,}: lower --lr (now"
-            f" {training.lr:g}) or --clip.{kept}"
-        )
     rate = steps * trainer.windows.tokens_per_step / max(seconds, 1e-9)
     return Reading(trainer.done, progress.step, trainer.seconds, loss, rate, trainer.validation)
 

@@ -1,31 +1,36 @@
-"""loss.svg: the loss curve of a run, drawn without a plotting library."""
+"""Pictures of a training, drawn without a plotting library: loss.svg, and that of --find-lr."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import dropwhile
 from typing import Any
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 560, 350  # small, so that the letters stay legible in a narrow column
-LEFT, RIGHT, TOP, BOTTOM = 60, 20, 66, 52
+LEFT, RIGHT, TOP, BOTTOM = 60, 60, 66, 52
 _MOST_POINTS = 400
 _STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #374151 }
   .title { font-size: 15px; font-weight: 600 }
   .back { fill: #ffffff } .grid { stroke: #e5e7eb }
   .train { stroke: #94a3b8 } .validation { stroke: #ea580c } .dot { fill: #ea580c }
+  .rate { stroke: #0d9488 } .of-rate { fill: #0f766e }
   @media (prefers-color-scheme: dark) {
     text { fill: #d4d4d8 } .back { fill: #18181b } .grid { stroke: #3f3f46 } .train { stroke: #71717a }
+    .rate { stroke: #2dd4bf } .of-rate { fill: #2dd4bf }
   }
 """
 
 Points = list[tuple[float, float]]
+Scale = Callable[[float], float]  # a value -> its place in the picture
 
 
 def loss_curve(records: list[dict[str, Any]], title: str) -> str:
-    """An SVG of training and validation loss (nats per token) over the steps."""
+    """An SVG of training and validation loss (nats per token) and the learning rate over the steps."""
     train = _thin([(r["step"], r["train_loss"]) for r in records if "train_loss" in r])
+    rates = _thin([(r["step"], r["learning_rate"]) for r in records if "learning_rate" in r])
     # The last record scores the whole validation text and replaces that step's estimate.
     by_step = {r["step"]: r["validation_loss"] for r in records if "validation_loss" in r}
     validation = sorted(by_step.items())
@@ -33,14 +38,49 @@ def loss_curve(records: list[dict[str, Any]], title: str) -> str:
         train = [(0, 0.0)]
     low, high = _range(train, validation)
     train = list(dropwhile(lambda point: point[1] > high, train))
-    last = max(x for x, _ in train + validation) or 1
+    last = max(x for x, _ in train + validation + rates) or 1
+    x, y = _scale(0, last, LEFT, WIDTH - RIGHT), _scale(low, high, HEIGHT - BOTTOM, TOP)
+    parts = _frame(title, "step", [(x(step), f"{step:,g}") for step in _ticks(0, last)], low, high)
+    if rates:  # its axis is at the right
+        highest = max(rate for _, rate in rates) * 1.05 or 1.0
+        height = _scale(0, highest, HEIGHT - BOTTOM, TOP)
+        parts.append(_line("rate", [(x(step), height(rate)) for step, rate in rates], 1.5))
+        for rate in _ticks(0, highest):
+            place = f'x="{WIDTH - RIGHT + 8}" y="{height(rate) + 4:.1f}"'
+            parts.append(f'<text class="of-rate" {place}>{rate:g}</text>')
+    for name, points in (("train", train), ("validation", validation)):
+        parts.append(_line(name, [(x(step), y(min(loss, high))) for step, loss in points]))
+    parts += [_dot(x(step), y(min(loss, high))) for step, loss in validation]
+    best = f" (best {min(loss for _, loss in validation):.3f})" if validation else ""
+    parts += _legend("train", "training", 0) + _legend("validation", f"validation{best}", 110)
+    parts += _legend("rate", "learning rate", 320, 1.5) if rates else []
+    return "\n".join([*parts, "</svg>\n"])
 
-    def x(step: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * step / last
 
-    def y(loss: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (high - min(loss, high)) / (high - low)
+def rate_curve(losses: Points, suggested: float, title: str) -> str:
+    """An SVG of the loss (nats per token) over the learning rate, with the suggested rate marked."""
+    first, last = math.log10(losses[0][0]), math.log10(losses[-1][0])
+    # Where the loss explodes, it leaves the picture above.
+    low, start = min(loss for _, loss in losses), losses[0][1]
+    room = max((start - low) * 0.1, 0.02)
+    low, high = low - room, start + 2 * room
+    x, y = _scale(first, last, LEFT, WIDTH - RIGHT), _scale(low, high, HEIGHT - BOTTOM, TOP)
+    powers = range(math.ceil(first - 1e-9), math.floor(last + 1e-9) + 1)
+    parts = _frame(title, "learning rate", [(x(p), f"{10.0**p:g}") for p in powers], low, high)
+    points = [(x(math.log10(rate)), y(min(loss, high))) for rate, loss in losses]
+    place = x(math.log10(suggested))
+    parts.append(f'<path class="rate" d="M{place:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
+    parts.append(_line("validation", points))
+    parts += _legend("validation", "training loss", 0) + _legend(
+        "rate", f"suggested: {suggested:.2g}", 160, 1
+    )
+    return "\n".join([*parts, "</svg>\n"])
 
+
+def _frame(title: str, below: str, ticks: list[tuple[float, str]], low: float, high: float) -> list[str]:
+    """All but the curves: title, grid, the losses from `low` to `high` at the left, and `ticks`,
+    each with its place, at the bottom."""
+    y = _scale(low, high, HEIGHT - BOTTOM, TOP)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
         f"<title>{escape(title)}</title><style>{_STYLE}</style>",
@@ -50,32 +90,35 @@ def loss_curve(records: list[dict[str, Any]], title: str) -> str:
     for value in _ticks(low, high):
         parts.append(f'<path class="grid" d="M{LEFT} {y(value):.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>')
-    for value in _ticks(0, last):
-        parts.append(
-            f'<text x="{x(value):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{value:,g}</text>'
-        )
-    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 12}" text-anchor="middle">step</text>')
+    for place, name in ticks:
+        parts.append(f'<text x="{place:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{name}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 12}" text-anchor="middle">{below}</text>')
     parts.append(
         f'<text transform="translate(18 {HEIGHT / 2}) rotate(-90)" text-anchor="middle">'
         "loss (nats per token)</text>"
     )
-    for name, points in (("train", train), ("validation", validation)):
-        path = " ".join(f"{x(step):.1f},{y(loss):.1f}" for step, loss in points)
-        parts.append(f'<polyline class="{name}" fill="none" stroke-width="2" points="{path}"/>')
-    parts += [
-        f'<circle class="dot" cx="{x(step):.1f}" cy="{y(loss):.1f}" r="3"/>' for step, loss in validation
-    ]
-    parts += _legend(validation)
-    return "\n".join([*parts, "</svg>\n"])
+    return parts
 
 
-def _legend(validation: Points) -> list[str]:
-    best = f" (best {min(loss for _, loss in validation):.3f})" if validation else ""
-    line = 'fill="none" stroke-width="2"'
+def _scale(low: float, high: float, at_low: float, at_high: float) -> Scale:
+    """The straight line through (low, at_low) and (high, at_high)."""
+    return lambda value: at_low + (at_high - at_low) * (value - low) / ((high - low) or 1)
+
+
+def _line(name: str, points: Points, width: float = 2) -> str:
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return f'<polyline class="{name}" fill="none" stroke-width="{width}" points="{path}"/>'
+
+
+def _dot(x: float, y: float) -> str:
+    return f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3"/>'
+
+
+def _legend(name: str, text: str, x: int, width: float = 2) -> list[str]:
     return [
-        f'<path class="train" {line} d="M{LEFT} 46h24"/><text x="{LEFT + 30}" y="50">training</text>',
-        f'<path class="validation" {line} d="M{LEFT + 110} 46h24"/>',
-        f'<text x="{LEFT + 140}" y="50">validation{best}</text>',
+        f'<path class="{name}" fill="none" stroke-width="{width}" d="M{LEFT + x} 46h24"/>',
+        f'<text x="{LEFT + x + 30}" y="50">{escape(text)}</text>',
     ]
 
 

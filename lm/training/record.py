@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
 from lm.data.stream import Split
+from lm.errors import UserError
 from lm.evaluation import Validation, validate
 from lm.files import write_text
 from lm.hub import load_weights, read_tensors, save_model
 from lm.language_model import LanguageModel
 from lm.network import RecurrentLM
-from lm.training.checkpoint import save_checkpoint
+from lm.training.checkpoint import capture, save_checkpoint
 from lm.training.plot import loss_curve
 from lm.training.progress import Reading
 from lm.training.run import read_metrics
@@ -34,9 +36,12 @@ def validate_now(trainer: Trainer) -> None:
     if share < 1:
         whole = (time.perf_counter() - begin) / share + 0.5
         progress.reserve = min(progress.reserve or whole, whole)
-    if trainer.validation.loss < progress.best_loss:
+    progress.worse = 0 if trainer.validation.loss < progress.best_loss else progress.worse + 1
+    if not progress.worse:
+        before = progress.best_loss, progress.best_step
         progress.best_loss, progress.best_step = trainer.validation.loss, progress.step
-        _save_model(trainer, trainer.network, {"validation": trainer.validation})
+        if not _save_model(trainer, trainer.network, {"validation": trainer.validation}):
+            progress.best_loss, progress.best_step = before
 
 
 def log(trainer: Trainer, now: Reading, validated: bool) -> None:
@@ -51,7 +56,8 @@ def log(trainer: Trainer, now: Reading, validated: bool) -> None:
     }
     if validated:
         record["validation_loss"] = now.validation.loss
-    trainer.run.log(record)
+    trainer.disk.attempt("the metrics", lambda: trainer.run.log(record))
+    trainer.tracker.log(record)
     if validated:
         _draw(trainer)
 
@@ -67,40 +73,56 @@ def sample(trainer: Trainer) -> None:
     length = max(24, round(_SAMPLE_LENGTH * counts.tokens / counts.characters))
     (written,) = model.generate(prompt, max_new_tokens=length, seed=trainer.config.training.seed)
     text = written.text + prompt if model.backward else prompt + written.text
-    trainer.run.add_sample(trainer.progress.step, text)
+    trainer.disk.attempt("the sample", lambda: trainer.run.add_sample(trainer.progress.step, text))
+    trainer.tracker.sample(text, trainer.progress.step)
     trainer.display.sample(text)
 
 
-def save(trainer: Trainer) -> None:
-    """Everything that `--resume` needs."""
-    progress = trainer.progress
-    progress.seconds, progress.loss_sum = trainer.seconds, trainer.loss_sum.item()
-    progress.lengths = trainer.run.lengths()
-    save_checkpoint(
-        trainer.run.checkpoint, progress, trainer.network, trainer.optimizer, trainer.state, trainer.windows
+def save(trainer: Trainer) -> bool:
+    """Save everything that `--resume` needs; whether there was room for it."""
+    now = capture(trainer)
+    saved = trainer.disk.attempt(
+        "the checkpoint", lambda: save_checkpoint(trainer.run.checkpoint, now, trainer.good)
     )
+    trainer.disk.worked |= saved
     trainer.saved = time.perf_counter()
+    return saved
+
+
+def nothing_saved(trainer: Trainer) -> UserError:
+    """The error for a person where there was never room for what they wanted."""
+    folder = trainer.run.folder
+    again = f" and go on by --resume {shlex.quote(str(folder))}" if trainer.disk.worked else ""
+    return UserError(
+        f"the model could not be saved in {folder}: {trainer.disk.trouble}. Make room{again}, or name"
+        " another folder with --out."
+    )
 
 
 def finish(trainer: Trainer) -> None:
-    """Score the whole validation text once with the best weights, and tell how to go on."""
+    """Score the whole validation text once with the best weights, and tell how to go on. Raises
+    UserError if no model could ever be saved."""
     run, progress = trainer.run, trainer.progress
     best = copy.deepcopy(trainer.network)
-    load_weights(best, read_tensors(run.folder / "model.safetensors"), run.folder)
+    if progress.best_step:  # else there was no room for any
+        load_weights(best, read_tensors(run.folder / "model.safetensors"), run.folder)
+    else:
+        progress.best_step = progress.step
     figures = {"validation": _figures(trainer, best, trainer.corpus.validation)}
     if trainer.corpus.test:
         figures["test"] = _figures(trainer, best, trainer.corpus.test)
-    _save_model(trainer, best, figures)
-    run.log(
-        {
-            "step": progress.best_step,
-            "tokens": progress.best_step * trainer.windows.tokens_per_step,
-            "seconds": round(trainer.seconds, 3),
-            "validation_loss": figures["validation"].loss,
-        }
-    )
+    if not _save_model(trainer, best, figures) and not (run.folder / "model.safetensors").exists():
+        raise nothing_saved(trainer)
+    last = {
+        "step": progress.best_step,
+        "tokens": progress.best_step * trainer.windows.tokens_per_step,
+        "seconds": round(trainer.seconds, 3),
+        "validation_loss": figures["validation"].loss,
+    }
+    trainer.disk.attempt("the metrics", lambda: run.log(last))
+    trainer.tracker.log({"step": progress.step + 1, "final_validation_loss": last["validation_loss"]})
     _draw(trainer)
-    progress.finished = True
+    progress.finished, trainer.good = True, None
     save(trainer)
     trainer.display.finish(figures, trainer.seconds, run.folder, run.plot)
 
@@ -116,10 +138,14 @@ def _figures(trainer: Trainer, network: RecurrentLM, split: Split, limit: int = 
     )
 
 
-def _save_model(trainer: Trainer, network: RecurrentLM, figures: dict[str, Validation]) -> None:
+def _save_model(trainer: Trainer, network: RecurrentLM, figures: dict[str, Validation]) -> bool:
     facts = {"trained_on": _trained_on(trainer)}
     facts |= {split: dataclasses.asdict(validation) for split, validation in figures.items()}
-    save_model(trainer.run.folder, network, trainer.corpus.tokenizer, facts)
+    saved = trainer.disk.attempt(
+        "the model", lambda: save_model(trainer.run.folder, network, trainer.corpus.tokenizer, facts)
+    )
+    trainer.disk.worked |= saved
+    return saved
 
 
 def _trained_on(trainer: Trainer) -> dict[str, Any]:
@@ -130,6 +156,7 @@ def _trained_on(trainer: Trainer) -> dict[str, Any]:
         characters, tokens, documents = (round(share * n) for n in (characters, tokens, documents))
     return {
         "dataset": " + ".join(trainer.config.data.dataset),
+        **({"init_from": trainer.config.training.init_from} if trainer.config.training.init_from else {}),
         "characters": characters,
         "tokens": tokens,
         "documents": documents,
@@ -140,4 +167,5 @@ def _trained_on(trainer: Trainer) -> dict[str, Any]:
 
 def _draw(trainer: Trainer) -> None:
     title = f"{trainer.corpus.name}, {trainer.config.model.cell.upper()}"
-    write_text(trainer.run.plot, loss_curve(read_metrics(trainer.run), title))
+    picture = loss_curve(read_metrics(trainer.run), title)
+    trainer.disk.attempt("the picture", lambda: write_text(trainer.run.plot, picture))

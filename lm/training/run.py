@@ -7,13 +7,16 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from lm.config import RUNS, RunConfig
 from lm.errors import ModelError, UserError
-from lm.files import folder_or_previous, write_text
+from lm.files import append_text, folder_or_previous, write_text
+
+if TYPE_CHECKING:
+    from lm.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,11 @@ class Run:
 
     def log(self, record: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl."""
-        with open(self.metrics, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        append_text(self.metrics, json.dumps(record) + "\n")
 
     def add_sample(self, step: int, text: str) -> None:
         """Add one sample to samples.txt."""
-        with open(self.samples, "a", encoding="utf-8", newline="") as file:
-            file.write(f"--- step {step}\n{text}\n\n")
+        append_text(self.samples, f"--- step {step}\n{text}\n\n")
 
     def lengths(self) -> dict[str, int]:
         """How long the growing files are; belongs into a checkpoint."""
@@ -81,8 +82,8 @@ def check_out(config: RunConfig, overwrite: bool) -> None:
             raise UserError(f"{folder} is no run of this program, and --overwrite replaces only those.")
 
 
-def create_run(config: RunConfig, text_name: str, overwrite: bool) -> Run:
-    """Make the folder of a new run. Raises UserError if it is there already."""
+def create_run(config: RunConfig, text_name: str, tokenizer: Tokenizer, overwrite: bool) -> Run:
+    """Make the folder of a new run. Raises UserError if it is there already or cannot be made."""
     check_out(config, overwrite)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = Path(config.training.out or RUNS / f"{text_name}-{config.model.cell}-{stamp}").expanduser()
@@ -91,9 +92,10 @@ def create_run(config: RunConfig, text_name: str, overwrite: bool) -> Run:
     run = Run(folder)
     try:
         run.training.mkdir(parents=True)
+        write_text(run.config, yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True))
+        tokenizer.save(folder / "tokenizer.json")
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be made: {error.strerror}.") from error
-    write_text(run.config, yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True))
     return run
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import ROOT, script
 
@@ -74,3 +75,22 @@ def test_kills_at_random_moments_change_nothing(tmp_path, text_file, cell, preci
     result = script("train.py", *command, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert outcome(run) == outcome(tmp_path / "whole")
+
+
+def test_a_kill_before_a_step_is_undone_changes_nothing(tmp_path, text_file):
+    """The rate grows until the loss has risen at step 75; the copy to go back to is that of step 50."""
+    settings = ["--dataset", str(text_file), "--cell", "gru", "--precision", "fp32", *SETTINGS]
+    settings += ["--lr", "0.5", "--warmup", "0.9", "--track", "tensorboard"]
+    whole = script("train.py", *settings, "--out", "whole", cwd=tmp_path)
+    assert whole.stdout.count("back to step") == 2, whole.stdout + whole.stderr
+
+    run = tmp_path / "killed"
+    kill_at_work([*settings, "--out", "killed"], tmp_path, lambda: step_of(run) >= 66)
+    assert script("train.py", "--resume", "killed", cwd=tmp_path).returncode == 0
+    assert outcome(run) == outcome(tmp_path / "whole")
+    *records, _ = outcome(run)[1]
+    assert [r["step"] for r in records] == sorted({*range(16, 161, 16), *range(25, 161, 25)})
+    # The tracker tells what the file tells: nothing twice, and nothing of what was undone.
+    events = EventAccumulator(str(run / "training/tensorboard")).Reload()
+    tracked = [(event.step, event.value) for event in events.Scalars("train_loss")]
+    assert tracked == [(r["step"], pytest.approx(r["train_loss"])) for r in records]

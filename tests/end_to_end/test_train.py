@@ -250,6 +250,7 @@ def cut_checkpoint(folder):
         (GOOD, ["--dataset", "t.txt", "--hidden-size", "0"], "--hidden-size must be at least 1, not 0"),
         (GOOD, ["--dataset", "t.txt", "--max-time", "soon"], "'soon' is not a length of time"),
         (GOOD, ["--dataset", "t.txt", "--batch-size", "9000"], "the largest that fits is 4500"),
+        (GOOD, ["--dataset", "t.txt", "--bptt", "600", "--batch-size", "8"], "leave the shortest 562"),
         (GOOD, ["--dataset", "t.txt", "--steps", "5", "--epochs", "1"], "contradict each other"),
         (GOOD, ["--dataset", "t.txt", "--lr", "1e30", "--clip", "0", "--steps", "50"], "lower --lr"),
         (finished_run, ["--dataset", "t.txt", "--out", "r"], "r exists: name another with --out"),

@@ -1,0 +1,44 @@
+"""A step that ruins the network is undone, and nothing else is."""
+
+import json
+import random
+import re
+
+import pytest
+
+from tests.conftest import SMALL, some_text
+from train import main
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def metrics(run):
+    return [json.loads(line) for line in (run / "training" / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_loss_that_explodes_is_taken_back_until_the_rate_is_right(here, text_file, capsys):
+    command = ["--dataset", str(text_file), *SMALL, "--steps", "150", "--sample-every", "0", "--lr", "30"]
+    assert main([*command, "--out", "r"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"loss rose from 3.50 to [\d.]+ by step 15: back to step 0, with 0.5 times the", shown)
+    assert "with 0.125 times the learning rate (2 of at most 3 times)" in shown
+    *records, last = metrics(here / "r")
+    assert last["validation_loss"] < 3.3
+    steps = [record["step"] for record in records]
+    assert steps == sorted({*range(15, 151, 15), *range(25, 151, 25)})
+
+
+def test_another_kind_of_text_is_no_harm(here, capsys):
+    """The loss rises from 1 to 5 where the digits begin, and no undoing would help."""
+    digits = "".join(random.Random(1).choices("0123456789", k=12_000))
+    (here / "t.txt").write_text(some_text(24_000) + digits)
+    command = ["--dataset", "t.txt", "--hidden-size", "32", "--layers", "1", "--batch-size", "1"]
+    command += ["--bptt", "32", "--steps", "850", "--lr", "0.01", "--sample-every", "0", "--out", "r"]
+    assert main(command) == 0
+    losses = [record["train_loss"] for record in metrics(here / "r")[:-1]]
+    assert max(losses[20:]) > min(losses[:20]) + 1.5  # it did rise
+    assert "back to step" not in capsys.readouterr().out

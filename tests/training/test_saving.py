@@ -1,0 +1,97 @@
+"""A full disk, too little memory, patience: a training ends well or says what to do."""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import ROOT, SMALL, script
+from train import main
+
+LITTLE = 20_000  # bytes: enough for the metrics, not for the weights
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_disk_that_is_full_for_a_while_costs_a_warning(here, text_file):
+    command = ["--dataset", str(text_file), *SMALL, "--steps", "100000", "--eval-every", "40"]
+    command += ["--save-every", "20", "--sample-every", "0", "--out", "r"]
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *command], stdout=subprocess.PIPE, text=True
+    ) as process:
+        progress = here / "r/training/checkpoint/progress.json"
+
+        def wait_for(words):
+            for line in process.stdout:
+                if words in line:
+                    return
+            pytest.fail(f"never said: {words}")
+
+        def limit(size):
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+        wait_for("step 40 ")
+        limit(LITTLE)
+        wait_for("Warning: the checkpoint could not be saved: File too large.")
+        assert json.loads(progress.read_text())["step"] % 20 == 0
+        assert (here / "r/model.safetensors").stat().st_size > LITTLE
+        limit(resource.RLIM_INFINITY)
+        wait_for("Saving the checkpoint works again.")
+        process.terminate()
+        process.stdout.read()
+    assert process.wait() == 128 + 15
+    assert not [path for path in here.rglob("*") if "partial" in path.name or path.suffix == ".new"]
+    steps = [
+        json.loads(line)["step"] for line in (here / "r/training/metrics.jsonl").read_text().splitlines()
+    ]
+    assert steps == sorted(set(steps))
+
+
+def test_a_disk_that_is_always_full_ends_with_one_line(here, text_file):
+    command = ["--dataset", text_file, *SMALL, "--steps", 30, "--sample-every", 0, "--out", "r"]
+    assert script("train.py", *command, "--quiet", cwd=here).returncode == 0  # the tokens are there now
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LITTLE, LITTLE))  # noqa: E731
+    result = script("train.py", *command, "--overwrite", cwd=here, preexec_fn=limit)
+    assert result.returncode == 2
+    assert result.stdout.count("Warning: the model could not be saved: File too large.") == 1
+    assert result.stderr.startswith("error: the model could not be saved in r: File too large. Make room")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_too_little_memory_names_what_to_lower(here, text_file):
+    size = 1_000_000_000
+    limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (size, size))  # noqa: E731
+    result = script(
+        "train.py", "--dataset", text_file, "--hidden-size", 500, "--batch-size", 400, "--bptt", 64,
+        "--quiet", cwd=here, preexec_fn=limit,
+    )  # fmt: skip
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        "error: there is not enough memory: lower --batch-size (now 400), --bptt (now 64), --hidden-size"
+        " (now 500) or --layers (now 2).\n"
+    )
+
+
+def test_patience_ends_where_nothing_gets_better(here, text_file, capsys):
+    """A rate of almost nothing learns nothing that five digits could show."""
+    command = ["--dataset", str(text_file), *SMALL, "--steps", "5000", "--lr", "1e-30", "--eval-every", "5"]
+    begin = time.perf_counter()
+    assert main([*command, "--sample-every", "0", "--patience", "3", "--out", "r"]) == 0
+    assert time.perf_counter() - begin < 30
+    shown = capsys.readouterr().out
+    assert "3 validations in a row brought nothing better than 3." in shown
+    assert "at step 5: ending here." in shown
+    progress = json.loads((here / "r/training/checkpoint/progress.json").read_text())
+    assert (progress["step"], progress["best_step"], progress["worse"]) == (20, 5, 3)
+    # Killed before the end, it remembers that it had none left.
+    path = here / "r/training/checkpoint/progress.json"
+    path.write_text(path.read_text().replace('"finished": true', '"finished": false'))
+    assert main(["--resume", "r"]) == 0
+    assert json.loads(path.read_text())["step"] == 20

@@ -1,0 +1,75 @@
+"""A tracker hears of every step once, also of a run that was killed and resumed."""
+
+import sqlite3
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lm.config import RunConfig, TrainingConfig
+from lm.errors import UserError
+from lm.training import tracking
+from lm.training.run import Run
+from lm.training.tracking import Tracker
+
+
+def track_twice(folder, name, said):
+    """A run that is killed at step 75 and goes on from its checkpoint at step 50."""
+    run, config = Run(folder / "r"), RunConfig(training=TrainingConfig(track=name, lr=0.25))
+    run.training.mkdir(parents=True)
+    for begin, steps in ((0, (25, 50, 75)), (50, (75, 100))):
+        tracker = Tracker(run, config, begin, said.append)
+        for step in steps:
+            tracker.log({"step": step, "train_loss": 100.0 / step, "learning_rate": 0.25})
+            tracker.sample(f"text of {step}", step)
+        tracker.close()
+    return run
+
+
+def test_tensorboard(tmp_path):
+    said = []
+    run = track_twice(tmp_path, "tensorboard", said)
+    events = EventAccumulator(str(run.training / "tensorboard")).Reload()
+    losses = [(event.step, event.value) for event in events.Scalars("train_loss")]
+    assert losses == [(step, pytest.approx(100 / step)) for step in (25, 50, 75, 100)]
+    texts = events.Tensors("sample/text_summary")
+    assert [event.step for event in texts] == [25, 50, 75, 100]
+    assert b"text of 100" in texts[-1].tensor_proto.string_val[0]
+    assert b"lr: 0.25" in events.Tensors("config/text_summary")[0].tensor_proto.string_val[0]
+    assert not said
+
+
+def test_trackio(tmp_path, monkeypatch):
+    import trackio
+    from trackio import sqlite_storage, utils
+
+    for module in (trackio, sqlite_storage, utils):
+        monkeypatch.setattr(module, "TRACKIO_DIR", tmp_path / "trackio")
+    said = []
+    track_twice(tmp_path, "trackio", said)
+    (database,) = (tmp_path / "trackio").glob("*.db")
+    with sqlite3.connect(database) as connection:
+        select = "select run_name, step, cast(metrics as text) from metrics order by id"
+        rows = connection.execute(select).fetchall()
+        (config,) = connection.execute("select cast(config as text) from configs").fetchone()
+    assert len({name for name, _, _ in rows}) == 1
+    assert [step for _, step, metrics in rows if "train_loss" in metrics] == [25, 50, 75, 100]
+    assert sum("text of" in metrics for _, _, metrics in rows) == 4
+    assert '"lr"' in config
+    assert not said
+
+
+def test_a_tracker_that_fails_costs_one_warning(tmp_path, monkeypatch):
+    def fail(*_):
+        raise ConnectionError("the network is down")
+
+    monkeypatch.setattr(tracking._TensorBoard, "log", fail)
+    said = []
+    track_twice(tmp_path, "tensorboard", said)
+    assert len(said) == 2  # one for each of the two beginnings
+    assert said[0] == "Warning: tensorboard fails, training goes on without it: the network is down"
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(tracking._PACKAGES, "wandb", "no_such_package")
+    with pytest.raises(UserError, match=r"--track wandb needs .*: pip install no_such_package"):
+        tracking.check_installed("wandb")
