@@ -14,6 +14,7 @@ from pathlib import Path
 from lm.command_line import add_settings, make_parser, run
 from lm.config import GROUPS, RunConfig
 from lm.errors import UserError
+from lm.presets import describe, preset
 from lm.settings import flag_of
 
 TITLES = {"data": "the text", "model": "the network", "training": "the recipe and its budget"}
@@ -23,6 +24,9 @@ FREE_ON_RESUME = {"device", "quiet", "save_every", "out", "track"}
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
+    parser.add_argument(
+        "--preset", metavar="NAME", help=f"a named recipe, which the other settings override: {describe()}"
+    )
     parser.add_argument("--config", metavar="FILE", help="read settings from a YAML file")
     parser.add_argument("--print-config", action="store_true", help="print the settings and exit")
     parser.add_argument(
@@ -41,7 +45,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     given = vars(parse(arguments))
-    actions = {name: given.pop(name, None) for name in ("config", "print_config", "find_lr", "overwrite")}
+    names = ("preset", "config", "print_config", "find_lr", "overwrite")
+    actions = {name: given.pop(name, None) for name in names}
     if "resume" in given:
         if actions["find_lr"]:
             raise UserError("--find-lr and --resume contradict each other: a resumed run keeps its rate.")
@@ -50,7 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     from lm.training.run import read_config
 
     file = actions["config"]
-    values = {**(read_config(Path(file)) if file else {}), **given}
+    recipe = preset(actions["preset"]) if actions["preset"] else {}
+    values = {**recipe, **(read_config(Path(file)) if file else {}), **given}
     if values.get("init_from"):
         from lm.training.finetune import with_model_settings
 

@@ -57,7 +57,7 @@ def cells(device: torch.device, precision: torch.dtype, rate: float) -> None:
     for cell in CELLS:
         for hidden, batch, bptt in SIZES:
             batch_of_tokens = random_windows(batch, bptt, VOCABULARY, device)
-            config = RunConfig.from_flat({"cell": cell, "hidden_size": hidden})
+            config = RunConfig.from_flat({"cell": cell, "hidden_size": hidden, "dropout": 0, "lr": 1e-3})
             ours = our_step(config, VOCABULARY, batch_of_tokens, device, precision)
             obvious = obvious_step(cell, hidden, batch_of_tokens, device)
             seconds, slow = alternate([ours, obvious], device)
@@ -85,7 +85,7 @@ def words(path: Path, device: torch.device, precision: torch.dtype) -> None:
     def window(batch: int, bptt: int) -> torch.Tensor:
         return stream[: batch * (bptt + 1)].view(batch, bptt + 1).to(device)
 
-    config = RunConfig.from_flat({"hidden_size": 650, "tie": True})
+    config = RunConfig.from_flat({"hidden_size": 650, "tie": True, "dropout": 0, "lr": 1e-3})
     size, bptt = config.training.batch_size, config.training.bptt
     ours = our_step(config, len(vocabulary), window(size, bptt), device, precision)
     example = obvious_step("lstm", 650, window(20, 35), device, vocab=len(vocabulary), example=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from lm.errors import UserError
-from lm.settings import check, flag_of, settings_of, value_types
+from lm.settings import ValueType, check, flag_of, settings_of, value_types
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -44,7 +44,7 @@ def add_settings(
         rule, default = setting.metadata, setting.default
         help_line = rule["help"].replace("%", "%%")
         if kind is bool:
-            action = argparse.BooleanOptionalAction if name == "tie" else "store_true"
+            action = argparse.BooleanOptionalAction if default is True or name == "tie" else "store_true"
             group.add_argument(flag_of(name), action=action, help=help_line)
             continue
         if default not in (None, ""):
@@ -60,7 +60,7 @@ def add_settings(
         )
 
 
-def _converter(setting: Any, kind: tuple[type, bool]) -> Callable[[str], Any]:
+def _converter(setting: Any, kind: ValueType) -> Callable[[str], Any]:
     def convert(text: str) -> Any:
         value: Any = text
         if not setting.metadata["parse"] and kind[0] in (int, float):

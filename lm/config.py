@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from lm.errors import UserError
-from lm.settings import build, did_you_mean, flag_of, parse_duration, parse_mix, setting, settings_of
+from lm.settings import Auto, build, did_you_mean, flag_of, parse_duration, parse_mix, setting, settings_of
 
 CELLS = ("rnn", "gru", "lstm")
+DEFAULT_TIME = 120.0  # seconds of training, if no budget is named
 RUNS = Path("runs")  # where runs are, unless another place is named
 
 
@@ -92,13 +93,21 @@ class ModelConfig:
 
     cell: str = setting("lstm", "the recurrent cell", choices=CELLS)
     layers: int = setting(2, "recurrent layers on top of each other", minimum=1, metavar="N")
-    hidden_size: int = setting(256, "units in each layer", minimum=1, metavar="N")
+    hidden_size: int | Auto = setting(
+        "auto",
+        "units in each layer; auto: as many as the text and the budget can teach",
+        minimum=1,
+        metavar="N",
+    )
     embedding_size: int | None = setting(
         None, "length of a token's vector; default: the hidden size", minimum=1, metavar="N"
     )
     tie: bool = setting(False, "share one matrix between the embedding and the decoder")
-    dropout: float = setting(
-        0.0, "share of the units dropped between layers while training", minimum=0, below=1
+    dropout: float | Auto = setting(
+        "auto",
+        "share of the units dropped between layers while training; auto: by how often the text is read",
+        minimum=0,
+        below=1,
     )
     input_dropout: float = setting(
         0.0, "share of the units dropped of what the first layer reads", minimum=0, below=1
@@ -149,15 +158,17 @@ class TrainingConfig:
         parse=parse_duration,
         metavar="TIME",
     )
-    lr: float = setting(4e-3, "the highest learning rate", positive=True)
+    lr: float | Auto = setting(
+        "auto", "the highest learning rate; auto: by the cell, its size and the optimiser", positive=True
+    )
     warmup: float = setting(0.02, "share of the budget over which the rate rises to it", minimum=0, below=1)
     schedule: str = setting(
         "cosine", "how the rate falls after that", choices=("cosine", "linear", "constant")
     )
     optimizer: str = setting(
-        "muon",
-        "muon: orthogonalised updates of the recurrent matrices, AdamW for the rest; adamw: for all",
-        choices=("muon", "adamw"),
+        "adamw",
+        "adamw: for all weights; muon: orthogonalised updates of the recurrent matrices",
+        choices=("adamw", "muon"),
     )
     clip: float = setting(1.0, "largest norm of the gradient; 0: no limit", minimum=0)
     patience: int | None = setting(

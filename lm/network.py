@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ class RecurrentLM(nn.Module):
 
     def __init__(self, config: ModelConfig, vocab_size: int):
         super().__init__()
+        if config.dropout == "auto":  # lm/training/sizing.py decides; a network by itself drops nothing
+            config = replace(config, dropout=0.0)
         self.config, self.vocab_size = config, vocab_size
         hidden = config.hidden_size
         width = config.embedding_size or hidden

@@ -12,6 +12,10 @@ from typing import Any
 
 from lm.errors import UserError
 
+Auto = typing.Literal["auto"]  # a value that is chosen by the data and the budget
+ValueType = tuple[type, tuple[str | None, ...]]
+_WORDS = {None: type(None), "auto": Auto}  # what may stand in a value's place, and its type
+
 
 def setting(
     default: Any,
@@ -88,28 +92,30 @@ def build(config_class: type, values: Mapping[str, Any]) -> Any:
     return config_class(**{n: check(settings[n], kinds[n], value) for n, value in values.items()})
 
 
-def value_types(config_class: type) -> dict[str, tuple[type, bool]]:
-    """For each setting the type of its value and whether it may be None."""
+def value_types(config_class: type) -> dict[str, ValueType]:
+    """For each setting the type of its value and the words that may stand in its place."""
     result = {}
     for name, hint in typing.get_type_hints(config_class).items():
-        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        (kind,) = (typing.get_origin(o) or o for o in options if o is not type(None))
-        result[name] = (kind, type(None) in options)
+        union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+        options = set(typing.get_args(hint)) if union else {hint}
+        words = tuple(word for word, option in _WORDS.items() if option in options)
+        (kind,) = options - set(_WORDS.values())
+        result[name] = (typing.get_origin(kind) or kind, words)
     return result
 
 
-def check(setting: dataclasses.Field, kind: tuple[type, bool], value: Any) -> Any:
+def check(setting: dataclasses.Field, kind: ValueType, value: Any) -> Any:
     """`value` as the setting's type. Raises UserError where it does not fit."""
-    (wanted, optional), rule, flag = kind, setting.metadata, flag_of(setting.name)
-    if value is None and optional:
-        return None
+    (wanted, words), rule, flag = kind, setting.metadata, flag_of(setting.name)
+    if (value is None or isinstance(value, str)) and value in words:
+        return value
     if rule["parse"]:
         value = rule["parse"](value)
     elif wanted is tuple:
         values = value if isinstance(value, (list, tuple)) else [value]
         if not values:
             raise UserError(f"{flag} needs at least one value.")
-        return tuple(check(setting, (str, False), one) for one in values)
+        return tuple(check(setting, (str, ()), one) for one in values)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if wanted is str and isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -9,6 +9,7 @@ from hypothesis import given, strategies as st
 
 from lm.config import ModelConfig, RunConfig, TrainingConfig
 from lm.errors import UserError
+from lm.presets import PRESETS, preset
 from lm.settings import build, parse_duration
 
 
@@ -96,3 +97,16 @@ def test_one_dataset_or_several():
     config = RunConfig.from_flat({"dataset": ["a", "b"], "mix": [0.7, 0.3]})
     assert (config.data.dataset, config.data.mix) == (("a", "b"), (0.7, 0.3))
     assert RunConfig.from_flat(config.flat()) == config
+
+
+def test_auto_is_a_value_where_it_is_allowed():
+    assert RunConfig.from_flat({"hidden_size": "auto", "lr": "auto"}).model.hidden_size == "auto"
+    with pytest.raises(UserError, match="--layers takes a whole number, not 'auto'"):
+        RunConfig.from_flat({"layers": "auto"})
+
+
+def test_presets_hold_known_settings():
+    for name in PRESETS:
+        RunConfig.from_flat(preset(name))
+    with pytest.raises(UserError, match=r"--preset is one of .*did you mean 'words'"):
+        preset("word")

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from lm.cells import State
-from lm.config import RunConfig
+from lm.config import DEFAULT_TIME, RunConfig
 from lm.data.batches import Windows
 from lm.data.stream import Corpus, cached_corpus, open_corpus
 from lm.data.streaming import DocumentStream, StreamedWindows
@@ -29,9 +29,9 @@ from lm.training.memory import telling_what_to_lower
 from lm.training.optimizer import Optimizer, learning_rate, make_optimizer
 from lm.training.progress import Display, Reading, duration, plural
 from lm.training.run import Run, checkpoint_of, create_run
+from lm.training.sizing import sized
 from lm.training.tracking import Tracker
 
-DEFAULT_TIME = 120.0  # seconds, if no budget is named
 _LOG_EVERY = 25  # steps
 _SAVE_EVERY = 30.0  # seconds
 _EMPTIED = 0.01  # share of the windows before which a stream's state is emptied
@@ -137,9 +137,10 @@ def _run(trainer: Trainer) -> int:
 def build(config: RunConfig, corpus: Corpus, display: Display) -> Trainer:
     """All that a training needs but the folder of a run. Raises UserError for settings that do not
     fit the text or the machine."""
-    training = config.training
-    device = choose_device(training.device)
+    device = choose_device(config.training.device)
     windows = _windows(config, corpus, device)
+    config = sized(config, windows, corpus.tokenizer.vocab_size, device)
+    training = config.training
     torch.manual_seed(training.seed)
     network = RecurrentLM(config.model, corpus.tokenizer.vocab_size).to(device)
     return Trainer(
@@ -160,7 +161,8 @@ def build(config: RunConfig, corpus: Corpus, display: Display) -> Trainer:
 def _set_up(
     config: RunConfig, corpus: Corpus, resume: Run | None, overwrite: bool, display: Display
 ) -> Trainer:
-    trainer, init_from = build(config, corpus, display), config.training.init_from
+    trainer = build(config, corpus, display)
+    config, init_from = trainer.config, trainer.config.training.init_from
     network, device = trainer.network, trainer.device
     if resume:
         trainer.run, trainer.disk.worked = resume, True

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.conftest import ROOT
-from tests.end_to_end.conftest import serving, until_ready
+from tests.end_to_end.conftest import free_port, serving, until_ready
 
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1440, "height": 900}
@@ -29,7 +29,8 @@ def servers(tmp_path_factory, browser, trained_run):
         shutil.copytree(ROOT / package, bare / "root" / package, ignore=shutil.ignore_patterns("pretrained"))
     with (
         serving(full, "--models", "runs", "--models", "more") as first,
-        serving(bare, root=bare / "root") as second,
+        # Both would look for a free port from 7860 on, and could find the same one.
+        serving(bare, "--port", free_port(), root=bare / "root") as second,
     ):
         yield until_ready(first), until_ready(second)
 

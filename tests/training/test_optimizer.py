@@ -32,7 +32,9 @@ def test_no_warmup():
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_every_weight_is_stepped_by_one_optimiser_and_only_matrices_decay(optimizer):
     network = RecurrentLM(ModelConfig(hidden_size=4), 5)
-    groups = make_optimizer(network, TrainingConfig(weight_decay=0.3, optimizer=optimizer)).param_groups
+    groups = make_optimizer(
+        network, TrainingConfig(lr=0.1, weight_decay=0.3, optimizer=optimizer)
+    ).param_groups
     for group in groups:
         assert {p.dim() > 1 for p in group["params"]} == {group["weight_decay"] == 0.3}
     stepped = [id(p) for group in groups for p in group["params"]]
@@ -41,7 +43,7 @@ def test_every_weight_is_stepped_by_one_optimiser_and_only_matrices_decay(optimi
 
 def test_what_the_optimisers_remember_lies_in_one_place():
     network = RecurrentLM(ModelConfig(hidden_size=4), 5)
-    optimizer = make_optimizer(network, TrainingConfig())
+    optimizer = make_optimizer(network, TrainingConfig(lr=0.1, optimizer="muon"))
     tokens = torch.zeros(2, 3, dtype=torch.long)
     network.loss(tokens, tokens)[0].backward()
     optimizer.step()

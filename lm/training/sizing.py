@@ -1,0 +1,100 @@
+"""What `auto` in the settings stands for: a recipe made for the text, the budget and the machine.
+
+Small networks learn most in the first minute, larger ones in the tenth, and a text that is read many
+times needs dropout. The figures behind the constants are in docs/recipes.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+
+import torch
+
+from lm.cells import CELLS
+from lm.config import DEFAULT_TIME, ModelConfig, RunConfig
+from lm.data.batches import Windows
+from lm.data.streaming import StreamedWindows
+from lm.network import RecurrentLM, autocast, choose_precision
+
+SIZES = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+_TOKENS_PER_WEIGHT = 3.0  # that a network should read at least
+_PROBES = 3  # steps that are timed, the first of which warms up
+# The highest learning rates for 256 units; they fall with the square root of the size.
+_RATES = {"rnn": 3e-3, "gru": 4e-3, "lstm": 1e-2}
+_MUON_RATE = 2.5e-3
+
+
+def sized(
+    config: RunConfig, windows: Windows | StreamedWindows, vocab_size: int, device: torch.device
+) -> RunConfig:
+    """The settings with a number wherever they said auto.
+
+    The hidden size is the largest with which the budget lets the network read several tokens for
+    each of its weights; how many that are in a budget of time is found by timing a few steps.
+    """
+    model, training = config.model, config.training
+    if "auto" not in (model.hidden_size, model.dropout, training.lr):
+        return config
+    if model.hidden_size != "auto":
+        tokens = _tokens(config, model, windows, vocab_size, device)
+    else:
+        for size in SIZES:
+            larger = dataclasses.replace(config.model, hidden_size=size)
+            read = _tokens(config, larger, windows, vocab_size, device)
+            if size > SIZES[0] and read < _TOKENS_PER_WEIGHT * _recurrent_weights(larger):
+                break
+            model, tokens = larger, read
+    if model.dropout == "auto":
+        per_epoch = (windows.steps_per_epoch or math.inf) * windows.tokens_per_step  # a stream has no end
+        epochs = tokens / per_epoch
+        model = dataclasses.replace(model, dropout=_dropout(epochs))
+    if training.lr == "auto":
+        rate = _MUON_RATE if training.optimizer == "muon" else _RATES[model.cell]
+        training = dataclasses.replace(training, lr=float(f"{rate * (256 / model.hidden_size) ** 0.5:.2g}"))
+    return dataclasses.replace(config, model=model, training=training)
+
+
+def _tokens(
+    config: RunConfig,
+    model: ModelConfig,
+    windows: Windows | StreamedWindows,
+    vocab_size: int,
+    device: torch.device,
+) -> float:
+    """How many tokens the network will read within the budget."""
+    training = config.training
+    steps = training.steps or (training.epochs or 0) * windows.steps_per_epoch
+    if not steps:
+        budget = training.max_time or DEFAULT_TIME
+        steps = budget / _seconds_a_step(config, model, vocab_size, device)
+    return steps * windows.tokens_per_step
+
+
+def _recurrent_weights(model: ModelConfig) -> int:
+    """Those of the layers; the tables of token vectors are looked up, not multiplied."""
+    hidden = model.hidden_size
+    inputs = (model.embedding_size or hidden) + (model.layers - 1) * hidden
+    return CELLS[model.cell].gates * hidden * (inputs + model.layers * hidden)
+
+
+def _dropout(epochs: float) -> float:
+    """Nothing for a text that is read a few times, up to a half for one read a hundred times."""
+    return round(min(max(0.13 * math.log(max(epochs, 1) / 3), 0.0), 0.5), 2)
+
+
+def _seconds_a_step(config: RunConfig, model: ModelConfig, vocab_size: int, device: torch.device) -> float:
+    """The time that a forward and a backward pass take."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        network = RecurrentLM(model, vocab_size).to(device)
+        shape = (config.training.batch_size, config.training.bptt)
+        tokens = torch.randint(vocab_size, shape, device=device)
+        for probe in range(_PROBES):
+            if probe == 1:
+                begin = time.perf_counter()
+            with autocast(device, choose_precision(config.training.precision, device)):
+                loss, _, _ = network.loss(tokens, tokens)
+            loss.backward()
+            loss.item()  # waits for the device
+    return (time.perf_counter() - begin) / (_PROBES - 1)

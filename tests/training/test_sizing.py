@@ -1,0 +1,58 @@
+"""What `auto` becomes: a network for the text and the budget."""
+
+import numpy as np
+import pytest
+import torch
+
+from lm.config import CELLS, RunConfig
+from lm.data.batches import Windows
+from lm.training.sizing import SIZES, sized
+
+CPU = torch.device("cpu")
+
+
+def settle(tokens=100_000, **settings):
+    config = RunConfig.from_flat({"batch_size": 4, "bptt": 8, **settings})
+    windows = Windows(np.zeros(tokens, np.uint16), 4, 8, 0, CPU)
+    return sized(config, windows, 50, CPU)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_larger_budget_gets_a_larger_network(cell):
+    sizes = [settle(cell=cell, steps=steps).model.hidden_size for steps in (1, 100_000, 5_000_000)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] == SIZES[0] < sizes[1] < sizes[-1]
+
+
+def test_steps_and_epochs_of_the_same_length_get_the_same_network():
+    assert settle(steps=100_000).model == settle(epochs=100_000 * 4 * 8 / 100_000).model
+
+
+def test_a_budget_of_time_is_measured_on_this_machine():
+    short, long = (settle(max_time=seconds).model.hidden_size for seconds in (1, 3000))
+    assert SIZES[0] <= short < long
+
+
+def test_the_more_often_a_text_is_read_the_more_is_dropped():
+    dropped = [settle(epochs=epochs, hidden_size=8).model.dropout for epochs in (1, 10, 100, 1000)]
+    assert dropped == sorted(dropped)
+    assert dropped[0] == 0 < dropped[1] < dropped[2]
+    assert dropped[-1] <= 0.5
+
+
+def test_what_was_named_stays():
+    config = settle(hidden_size=37, dropout=0.11, lr=0.013, steps=10)
+    assert (config.model.hidden_size, config.model.dropout, config.training.lr) == (37, 0.11, 0.013)
+
+
+def test_nothing_is_drawn_from_the_random_state_that_the_weights_come_from():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    settle(max_time=5)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_larger_networks_learn_at_lower_rates():
+    rates = [settle(hidden_size=size, steps=10).training.lr for size in (64, 256, 1024)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[1] == pytest.approx(0.01)
