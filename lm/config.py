@@ -99,9 +99,10 @@ class ModelConfig:
         minimum=1,
         metavar="N",
     )
-    embedding_size: int | None = setting(
-        None, "length of a token's vector; default: the hidden size", minimum=1, metavar="N"
+    embedding_size: int | Auto = setting(
+        "auto", "length of a token's vector; auto: by the number of token types", minimum=1, metavar="N"
     )
+    residual: bool = setting(True, "add to what each further layer shows what it read")
     tie: bool = setting(False, "share one matrix between the embedding and the decoder")
     dropout: float | Auto = setting(
         "auto",

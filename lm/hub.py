@@ -99,10 +99,12 @@ def read_model(folder: Path) -> tuple[RecurrentLM, Tokenizer, dict[str, Any]]:
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     known = settings_of(ModelConfig)
     try:
-        config = build(ModelConfig, {k: v for k, v in facts["model"].items() if k in known})
+        # Models without the setting are from before layers could add to what they read.
+        settings = {"residual": False, **facts["model"]}
+        config = build(ModelConfig, {k: v for k, v in settings.items() if k in known and v is not None})
+        network = RecurrentLM(config, tokenizer.vocab_size)
     except (UserError, KeyError, AttributeError) as error:
         raise ModelError(f"{folder / 'config.json'} does not describe a model: {error}") from error
-    network = RecurrentLM(config, tokenizer.vocab_size)
     load_weights(network, read_tensors(folder / "model.safetensors"), folder)
     return network.eval(), tokenizer, facts
 

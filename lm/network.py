@@ -26,11 +26,15 @@ class RecurrentLM(nn.Module):
 
     def __init__(self, config: ModelConfig, vocab_size: int):
         super().__init__()
-        if config.dropout == "auto":  # lm/training/sizing.py decides; a network by itself drops nothing
+        # What "auto" stands for in a training, lm/training/sizing.py decides.
+        if config.hidden_size == "auto":
+            raise UserError("--hidden-size auto is decided where a training begins; here it takes a number.")
+        if config.dropout == "auto":
             config = replace(config, dropout=0.0)
+        if config.embedding_size == "auto":
+            config = replace(config, embedding_size=config.hidden_size)
         self.config, self.vocab_size = config, vocab_size
-        hidden = config.hidden_size
-        width = config.embedding_size or hidden
+        hidden, width = config.hidden_size, config.embedding_size
         self.embedding = nn.Embedding(vocab_size, width)
         self.recurrent = RecurrentLayers(config, width)
         # Tied to an embedding of another width, the decoder needs a map down to that width.

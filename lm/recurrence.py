@@ -51,11 +51,14 @@ class RecurrentLayers(nn.Module):
             zeros = x.new_zeros(config.layers, x.shape[1], config.hidden_size)
             state = (zeros,) * CELLS[config.cell].states
         for layer in range(config.layers):
+            below = x
             if layer > 0:
                 x = drop(x, config.dropout, config.locked_dropout, self.training)
             w_ih, w_hh, *biases = self.weights(layer)
             w_hh = F.dropout(w_hh, config.weight_dropout, self.training)
             x, final = self._layer(x, tuple(part[layer] for part in state), [w_ih, w_hh, *biases])
+            if config.residual and layer > 0:
+                x = x + below
             finals.append(final)
         return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 

@@ -12,9 +12,10 @@ from lm.network import RecurrentLM
 from lm.recurrence import drop
 
 
-def network(cell="lstm", **settings):
+def network(cell="lstm", residual=False, **settings):
     torch.manual_seed(0)
-    return RecurrentLM(ModelConfig(cell=cell, hidden_size=6, embedding_size=5, **settings), 11).double()
+    config = ModelConfig(cell=cell, hidden_size=6, embedding_size=5, residual=residual, **settings)
+    return RecurrentLM(config, 11).double()
 
 
 TOKENS = torch.randint(0, 11, (3, 8), generator=torch.Generator().manual_seed(1))
@@ -25,6 +26,20 @@ def plain(of, weights, x):
     stack = RecurrentStack(of.config.cell, 5, 6, 2).double()
     stack.load_state_dict(weights)
     return stack(x.transpose(0, 1))[0].transpose(0, 1)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("implementation", ["fused", "reference"])
+def test_each_further_layer_adds_what_it_read(cell, implementation):
+    model = network(cell, residual=True, layers=3, cell_implementation=implementation)
+    x = model.embedding(TOKENS.t())
+    for layer in range(3):
+        alone = RecurrentStack(cell, x.shape[2], 6).double()
+        names = alone.state_dict()
+        alone.load_state_dict({n: getattr(model.recurrent, n.replace("l0", f"l{layer}")) for n in names})
+        shown = alone(x.transpose(0, 1))[0].transpose(0, 1)
+        x = x + shown if layer else shown
+    torch.testing.assert_close(model.read(TOKENS)[0], x)
 
 
 @pytest.mark.parametrize("cell", CELLS)

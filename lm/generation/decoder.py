@@ -46,6 +46,7 @@ class Decoder:
         weights = network.recurrent.state_dict()
         cell = network.config.cell
         self._advance = {"rnn": _rnn, "gru": _gru, "lstm": _lstm}[cell]
+        self._residual = network.config.residual
         self._layers = []
         for layer in range(network.config.layers):
             w_ih, w_hh, b_ih, b_hh = (
@@ -92,7 +93,8 @@ class Decoder:
             old = tuple(part[layer] for part in state)
             gates = torch.addmm(bias, torch.cat([x, old[0].to(x.dtype)], dim=1), weights)
             new.append(self._advance(gates.float(), old))
-            x = new[-1][0].to(self.dtype)
+            shown = new[-1][0].to(self.dtype)
+            x = shown + x if self._residual and layer > 0 else shown
         if self._projection is not None:
             x = x @ self._projection
         logits = torch.addmm(self._decoder_bias, x, self._decoder).float()

@@ -19,7 +19,7 @@ from lm.network import RecurrentLM
 from lm.settings import build, flag_of, settings_of
 from lm.tokenizer import EOS, UNK, Tokenizer
 
-_SHAPE = ("cell", "layers", "hidden_size", "embedding_size", "tie")
+_SHAPE = ("cell", "layers", "hidden_size", "embedding_size", "residual", "tie")
 _OF_VOCABULARY = ("embedding.", "decoder.")  # weights with a row for each token
 
 

@@ -21,8 +21,8 @@ from lm.network import RecurrentLM, autocast, choose_precision
 SIZES = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 _TOKENS_PER_WEIGHT = 3.0  # that a network should read at least
 _PROBES = 3  # steps that are timed, the first of which warms up
-# The highest learning rates for 256 units; they fall with the square root of the size.
-_RATES = {"rnn": 3e-3, "gru": 4e-3, "lstm": 1e-2}
+# The highest learning rates for 256 units; they fall with the fourth root of the size.
+_RATES = {"rnn": 5e-3, "gru": 8e-3, "lstm": 1.5e-2}
 _MUON_RATE = 2.5e-3
 
 
@@ -35,6 +35,9 @@ def sized(
     each of its weights; how many that are in a budget of time is found by timing a few steps.
     """
     model, training = config.model, config.training
+    if model.embedding_size == "auto":
+        model = dataclasses.replace(model, embedding_size=_embedding_size(vocab_size))
+        config = dataclasses.replace(config, model=model)
     if "auto" not in (model.hidden_size, model.dropout, training.lr):
         return config
     if model.hidden_size != "auto":
@@ -52,7 +55,7 @@ def sized(
         model = dataclasses.replace(model, dropout=_dropout(epochs))
     if training.lr == "auto":
         rate = _MUON_RATE if training.optimizer == "muon" else _RATES[model.cell]
-        training = dataclasses.replace(training, lr=float(f"{rate * (256 / model.hidden_size) ** 0.5:.2g}"))
+        training = dataclasses.replace(training, lr=float(f"{rate * (256 / model.hidden_size) ** 0.25:.2g}"))
     return dataclasses.replace(config, model=model, training=training)
 
 
@@ -75,8 +78,13 @@ def _tokens(
 def _recurrent_weights(model: ModelConfig) -> int:
     """Those of the layers; the tables of token vectors are looked up, not multiplied."""
     hidden = model.hidden_size
-    inputs = (model.embedding_size or hidden) + (model.layers - 1) * hidden
+    inputs = model.embedding_size + (model.layers - 1) * hidden
     return CELLS[model.cell].gates * hidden * (inputs + model.layers * hidden)
+
+
+def _embedding_size(vocab_size: int) -> int:
+    """64 numbers tell some hundred characters apart, words take a few hundred."""
+    return 32 * max(1, round(14 * vocab_size**0.36 / 32))
 
 
 def _dropout(epochs: float) -> float:

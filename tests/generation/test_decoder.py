@@ -11,7 +11,7 @@ from lm.network import RecurrentLM
 IMPLEMENTATIONS = ("fused", "reference")
 
 
-def make(cell, layers=2, tie=False, embedding_size=None, implementation="fused", seed=0):
+def make(cell, layers=2, tie=False, embedding_size="auto", implementation="fused", seed=0):
     torch.manual_seed(seed)
     config = ModelConfig(
         cell=cell, layers=layers, hidden_size=24, tie=tie, embedding_size=embedding_size,
@@ -30,7 +30,7 @@ def make(cell, layers=2, tie=False, embedding_size=None, implementation="fused",
 @given(
     layers=st.integers(1, 3),
     tie=st.booleans(),
-    embedding_size=st.sampled_from([None, 5]),
+    embedding_size=st.sampled_from(["auto", 5]),
     seed=st.integers(0, 50),
 )
 @settings(max_examples=8, deadline=None)
