@@ -15,6 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -43,17 +45,23 @@ def measure(
     options: argparse.Namespace, cell: str, seed: int, train_options: list[str]
 ) -> tuple[float, float, float, int]:
     """Validation loss, bits per character, median training speed and steps of one run."""
+    budget = ["--cell", cell, "--max-time", options.max_time, "--seed", str(seed)]
+    config, records, _ = trained(options.dataset, [*budget, *train_options])
+    figures, trained_on = config["validation"], config["trained_on"]
+    characters_per_token = trained_on["characters"] / trained_on["tokens"]
+    speeds = [r["tokens_per_second"] * characters_per_token for r in records if "tokens_per_second" in r]
+    return figures["loss"], figures["bits_per_character"], statistics.median(speeds), trained_on["steps"]
+
+
+def trained(dataset: str, options: list[str]) -> tuple[dict, list[dict], dict]:
+    """The config.json, the metrics and the settings of a run of train.py, of which nothing is kept."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        command = [sys.executable, ROOT / "train.py", "--dataset", options.dataset, "--cell", cell]
-        command += ["--max-time", options.max_time, "--seed", str(seed), "--sample-every", "0", "--quiet"]
-        subprocess.run([*command, "--out", run, *train_options], check=True)
+        command = [sys.executable, ROOT / "train.py", "--dataset", dataset, *options]
+        subprocess.run([*command, "--sample-every", "0", "--quiet", "--out", run], check=True)
         config = json.loads((run / "config.json").read_text())
         records = [json.loads(line) for line in (run / "training" / "metrics.jsonl").open()]
-    figures, trained = config["validation"], config["trained_on"]
-    characters_per_token = trained["characters"] / trained["tokens"]
-    speeds = [r["tokens_per_second"] * characters_per_token for r in records if "tokens_per_second" in r]
-    return figures["loss"], figures["bits_per_character"], statistics.median(speeds), trained["steps"]
+        return config, records, yaml.safe_load((run / "training" / "config.yaml").read_text())
 
 
 if __name__ == "__main__":
