@@ -75,16 +75,6 @@ def test_what_validates_is_left_out(shards):
     assert not {document.removesuffix("runs") for document in trained} & validating
 
 
-def test_processes_share_the_documents_out(shards, monkeypatch):
-    shares = []
-    for rank in range(2):
-        monkeypatch.setenv("RANK", str(rank))
-        monkeypatch.setenv("WORLD_SIZE", "2")
-        shares.append(set(take(stream(shards), 60)))
-    assert not shares[0] & shares[1]
-    assert shares[0] | shares[1] == ALL
-
-
 def test_a_mix_has_its_shares(shards):
     config = DataConfig(
         dataset=(f"{shards}/a.parquet", f"{shards}/x"), mix=(0.75, 0.25), streaming=True, shuffle_buffer=10
