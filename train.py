@@ -48,8 +48,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    given = vars(parse(arguments))
     with joined_ranks() as ranks:
+        given = vars(parse(arguments))
         ranks.check_same({"--resume": "resume" in given}, "start all of them by one command.")
         return begin(given, ranks)
 

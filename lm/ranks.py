@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # one process shall not wait for torch before its settings ar
 # As long as one may keep the others waiting, by making a token stream or while the Hub is away. It is
 # not how soon a rank that died is missed: that takes no time.
 _PATIENCE = timedelta(minutes=30)
-_HEAD_START = 0.5  # seconds for rank 0 to tell of a mistake that all ranks meet
+_HEAD_START = 0.3  # seconds for rank 0 to tell of a mistake that all ranks meet
 
 
 class RankLost(UserError):

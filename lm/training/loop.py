@@ -188,7 +188,7 @@ def _set_up(
     network, device = trainer.network, trainer.device
     if resume:
         trainer.run, trainer.disk.worked = resume, True
-        load_checkpoint(checkpoint_of(resume), trainer)
+        load_checkpoint(Path(ranks.from_first(lambda: str(checkpoint_of(resume)))), trainer)
         if trainer.progress.corpus != corpus.key:
             raise UserError(f"{resume.folder} cannot be resumed: the text of {corpus.name} has changed.")
         trainer.earlier_seconds = trainer.progress.seconds
