@@ -88,9 +88,10 @@ def begin(given: dict, ranks: Ranks) -> int:
     from lm.training.tracking import check_installed
 
     overwrite = bool(actions["overwrite"])
-    check_installed(config.training.track)
-    if not actions["find_lr"] and ranks.first:
-        check_out(config, overwrite)
+    if ranks.first:
+        check_installed(config.training.track)
+        if not actions["find_lr"]:
+            check_out(config, overwrite)
     display = Display(config.training.quiet or not ranks.first)
     with display.watching() as watch:
         corpus = ranks.one_on_each_machine(lambda: open_corpus(config.data, watch))
@@ -132,7 +133,8 @@ def resume(folder: str | None, given: dict, ranks: Ranks) -> int:
         wanted = replace(wanted, data=known)
     from lm.training.tracking import check_installed
 
-    check_installed(wanted.training.track)
+    if ranks.first:
+        check_installed(wanted.training.track)
     from lm.training.loop import train
     from lm.training.progress import Display
 

@@ -60,7 +60,7 @@ class Ranks:
 
     def share(self, count: int) -> slice:
         """Which of `count` things in a row, as streams of text, are this rank's."""
-        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+        return share_of(count, self.rank, self.size)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Add up the tensors of all ranks, in place."""
@@ -202,6 +202,11 @@ class Ranks:
 
 
 ALONE = Ranks()
+
+
+def share_of(count: int, number: int, shares: int) -> slice:
+    """Which of `count` things in a row belong to share `number`; the sizes differ by one at most."""
+    return slice(count * number // shares, count * (number + 1) // shares)
 
 
 @contextmanager

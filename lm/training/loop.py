@@ -22,7 +22,7 @@ from lm.data.streaming import DocumentStream, StreamedWindows
 from lm.errors import UserError
 from lm.evaluation import Validation
 from lm.network import RecurrentLM, autocast, choose_device, choose_precision, widest_float
-from lm.ranks import ALONE, RankLost, Ranks
+from lm.ranks import ALONE, Ranks, share_of
 from lm.training import guard, record
 from lm.training.checkpoint import Progress, Snapshot, load_checkpoint, read_progress, seed_of
 from lm.training.disk import Disk
@@ -129,12 +129,14 @@ def train(
 
 def _run(trainer: Trainer) -> int:
     display = trainer.display
-    with _interruptions(trainer.ranks) as interruptions, closing(trainer.tracker):
+    with (
+        _interruptions(trainer.ranks) as interruptions,
+        record.telling_how_to_go_on(trainer),
+        closing(trainer.tracker),
+    ):
         try:
             display.start()
             interrupted = _fit(trainer, interruptions)
-        except RankLost as error:
-            raise RankLost(record.rank_lost(trainer)) from error
         finally:
             display.stop()
             trainer.windows.close()
@@ -309,7 +311,7 @@ def step(trainer: Trainer) -> torch.Tensor:
     trainer.optimizer.zero_grad()
     for number in range(training.accumulate):
         # Of all streams those of this rank, of these one part, which counts as much as it has streams.
-        rows = Ranks(number, training.accumulate).share(len(inputs))
+        rows = share_of(len(inputs), number, training.accumulate)
         weight = (rows.stop - rows.start) / training.batch_size
         with autocast(trainer.device, trainer.precision):
             state = before and tuple(part[:, rows] for part in before)
@@ -389,8 +391,11 @@ def _budget(trainer: Trainer) -> str:
 
 @contextmanager
 def _interruptions(ranks: Ranks) -> Iterator[list[int]]:
-    """A list that Ctrl-C and SIGTERM write their number into; the second one kills as usual, but not
-    one of several ranks: torchrun hands on what the terminal has sent already, and kills by itself."""
+    """A list that Ctrl-C and SIGTERM write their number into; the second one kills as usual.
+
+    Of several ranks none is killed by the second one, or after the training: torchrun sends it to those
+    that are just saving, or telling that another has ended. It kills by itself where that takes long.
+    """
     received: list[int] = []
     before = {}
 
@@ -405,5 +410,6 @@ def _interruptions(ranks: Ranks) -> Iterator[list[int]]:
     try:
         yield received
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if ranks.alone:
+            for number, handler in before.items():
+                signal.signal(number, handler)

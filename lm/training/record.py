@@ -6,6 +6,8 @@ import copy
 import dataclasses
 import shlex
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lm.data.stream import Split
@@ -15,6 +17,7 @@ from lm.files import folder_or_previous, write_text
 from lm.hub import load_weights, read_tensors, save_model
 from lm.language_model import LanguageModel
 from lm.network import RecurrentLM
+from lm.ranks import RankLost
 from lm.training.checkpoint import capture, of_all_ranks, save_checkpoint
 from lm.training.plot import loss_curve
 from lm.training.progress import Reading
@@ -105,8 +108,16 @@ def nothing_saved(trainer: Trainer) -> UserError:
     )
 
 
-def rank_lost(trainer: Trainer) -> str:
-    """What to do when another rank has ended."""
+@contextmanager
+def telling_how_to_go_on(trainer: Trainer) -> Iterator[None]:
+    """Say what to do where another rank has ended."""
+    try:
+        yield
+    except RankLost as error:
+        raise RankLost(_how_to_go_on(trainer)) from error
+
+
+def _how_to_go_on(trainer: Trainer) -> str:
     folder = trainer.run.folder
     again = f"go on from its last checkpoint by --resume {shlex.quote(str(folder))}, on any number of ranks"
     if folder_or_previous(trainer.run.checkpoint) is None:

@@ -68,8 +68,10 @@ def _tokens(
     steps = training.steps or (training.epochs or 0) * windows.steps_per_epoch
     if not steps:
         budget = training.max_time or DEFAULT_TIME
-        streams = windows.rows.stop - windows.rows.start  # of this process: the others read meanwhile
-        steps = budget / _seconds_a_step(config, model, vocab_size, device, streams)
+        # Those of this process, a part at a time: the others read theirs meanwhile.
+        streams = (windows.rows.stop - windows.rows.start) // training.accumulate
+        seconds = training.accumulate * _seconds_a_part(config, model, vocab_size, device, streams)
+        steps = budget / seconds
     return steps * windows.tokens_per_step
 
 
@@ -85,10 +87,10 @@ def _dropout(epochs: float) -> float:
     return round(min(max(0.13 * math.log(max(epochs, 1) / 3), 0.0), 0.5), 2)
 
 
-def _seconds_a_step(
+def _seconds_a_part(
     config: RunConfig, model: ModelConfig, vocab_size: int, device: torch.device, streams: int
 ) -> float:
-    """The time that a forward and a backward pass take."""
+    """The time that a forward and a backward pass over so many streams take."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         network = RecurrentLM(model, vocab_size).to(device)
         shape = (streams, config.training.bptt)

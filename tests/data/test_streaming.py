@@ -84,9 +84,9 @@ def test_a_mix_has_its_shares(shards):
     assert sitting == pytest.approx(200, abs=40)
 
 
-def windows(shards, batch=4, bptt=8):
+def windows(shards, batch=4, bptt=8, rows=None):
     tokenizer = train_tokenizer("byte", [])
-    return StreamedWindows(stream(shards), tokenizer, batch, bptt, torch.device("cpu"))
+    return StreamedWindows(stream(shards), tokenizer, batch, bptt, torch.device("cpu"), rows=rows)
 
 
 def test_windows_follow_each_other_and_hold_whole_documents(shards):
@@ -99,6 +99,18 @@ def test_windows_follow_each_other_and_hold_whole_documents(shards):
             list(g) for end, g in itertools.groupby(row.tolist(), cut.tokenizer.eos.__eq__) if not end
         ]
         assert {bytes(document).decode() for document in whole} <= ALL
+
+
+def test_ranks_share_the_streams_out_and_stand_at_the_same_place(shards):
+    whole, *shares = (windows(shards, rows=rows) for rows in (None, slice(0, 1), slice(1, 4)))
+    for step in range(20):
+        inputs, targets = (torch.cat(parts) for parts in zip(*(s.window(step) for s in shares), strict=True))
+        for part, all_of_it in zip((inputs, targets), whole.window(step), strict=True):
+            assert torch.equal(part, all_of_it)
+    for share in shares:
+        place, tensors = share.place()
+        assert place == whole.place()[0]
+        assert all(torch.equal(tensor, whole.place()[1][name]) for name, tensor in tensors.items())
 
 
 @pytest.mark.parametrize("read", [0, 7, 50])

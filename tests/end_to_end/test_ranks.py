@@ -19,9 +19,7 @@ def rank_processes(torchrun):
     return {name: int(pid) for pid in of for name in of[pid] if name.startswith("RANK=")}
 
 
-def test_a_rank_that_dies_ends_the_others_and_another_number_goes_on(
-    tmp_path, text_file, monkeypatch, capsys
-):
+def test_a_rank_that_dies_ends_the_others_and_one_goes_on(tmp_path, text_file, monkeypatch, capsys):
     command = ["--dataset", text_file, *SMALL, "--steps", 600, "--save-every", 10, "--sample-every", 0]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     process = subprocess.Popen(
