@@ -12,6 +12,7 @@ By itself a process is rank 0 of 1: nothing here does anything then, and torch.d
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -37,6 +38,10 @@ _HEAD_START = 0.3  # seconds for rank 0 to tell of a mistake that all ranks meet
 
 class RankLost(UserError):
     """Another rank has ended, so this one cannot go on."""
+
+
+class RanksDisagree(UserError):
+    """The ranks were started to do different things. All of them raise it."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ class Ranks:
         return whole
 
     def check_same(self, values: dict[str, Any], remedy: str) -> None:
-        """Raise UserError if `values`, which can be written as JSON, are not those of rank 0."""
+        """Raise RanksDisagree if `values`, which can be written as JSON, are not those of rank 0."""
         if self.alone:
             return
         import torch
@@ -154,7 +159,7 @@ class Ranks:
             return
         rank = int(odd.gt(0).nonzero()[0])
         what = self._from(rank, lambda: ", ".join(differences))  # so that whoever tells can tell it
-        raise UserError(f"rank {rank} does not agree with rank 0: {what}; {remedy}")
+        raise RanksDisagree(f"rank {rank} does not agree with rank 0: {what}; {remedy}")
 
     def one_on_each_machine(self, make: Callable[[], Any]) -> Any:
         """What `make` returns, called by one rank on each machine before the others, which find in
@@ -222,21 +227,39 @@ def joined_ranks() -> Iterator[Ranks]:
     ranks = _join(size)
     try:
         yield ranks
-    except UserError as error:
-        # torchrun now ends all that still run: first the one line shall be told.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        lost = isinstance(error, RankLost)
-        if not ranks.first and not lost:
-            time.sleep(_HEAD_START)
-        if not _is_first_to_tell(ranks):
-            sys.exit(2)
-        if not ranks.first and not lost and not str(error).startswith("rank "):
-            raise UserError(f"rank {ranks.rank}: {error}") from error
+    except BaseException as error:
+        # torch's own end would wait for ranks that are gone, and now and then abort.
+        mistake, interrupted = isinstance(error, UserError), isinstance(error, KeyboardInterrupt)
+        atexit.register(_leave, 2 if mistake else 130 if interrupted else 1)
+        if mistake:
+            _tell_once(ranks, error)
         raise
-    else:
-        import torch.distributed as dist
+    import torch.distributed as dist
 
-        dist.destroy_process_group()
+    dist.destroy_process_group()
+
+
+def _tell_once(ranks: Ranks, error: UserError) -> None:
+    """Raise SystemExit on all ranks but the one that is to tell the error."""
+    # torchrun ends the others as soon as one has ended: first the line shall be told.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    own = not isinstance(error, (RankLost, RanksDisagree))
+    if own and not ranks.first:
+        time.sleep(_HEAD_START)
+    try:
+        told = ranks.store.add("told", 1) > 1
+    except RuntimeError:  # who kept the store is gone
+        told = False
+    if told:
+        sys.exit(2)
+    if own and not ranks.first:
+        raise UserError(f"rank {ranks.rank}: {error}") from error
+
+
+def _leave(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _join(size: int) -> Ranks:
@@ -261,13 +284,6 @@ def _from_environment(name: str, default: int) -> int:
         return int(os.environ.get(name, default))
     except ValueError:
         raise UserError(f"${name} is '{os.environ[name]}', not a number: start by torchrun.") from None
-
-
-def _is_first_to_tell(ranks: Ranks) -> bool:
-    try:
-        return ranks.store.add("told", 1) == 1
-    except RuntimeError:  # who kept the store is gone
-        return True
 
 
 def _shown(value: Any) -> str:
