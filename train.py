@@ -4,6 +4,7 @@
 python train.py                              two minutes on Python's own standard library
 python train.py --dataset my.txt --max-time 10m
 python train.py --resume                     go on with the newest run
+torchrun --nproc-per-node 2 train.py         two processes; docs/scaling.md
 """
 
 import argparse
@@ -15,11 +16,14 @@ from lm.command_line import add_settings, make_parser, run
 from lm.config import GROUPS, RunConfig
 from lm.errors import UserError
 from lm.presets import describe, preset
+from lm.ranks import Ranks, joined_ranks
 from lm.settings import flag_of
 
 TITLES = {"data": "the text", "model": "the network", "training": "the recipe and its budget"}
 # What may differ between a run and its resumption: nothing that changes the result.
-FREE_ON_RESUME = {"device", "quiet", "save_every", "out", "track"}
+FREE_ON_RESUME = {"device", "quiet", "save_every", "out", "track", "accumulate"}
+# What may differ between the ranks: where something lies on each machine. The text itself is compared.
+FREE_BETWEEN_RANKS = {"dataset", "tokenizer", "init_from", "out", "quiet", "track"}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -44,13 +48,21 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    given = vars(parse(arguments))
+    with joined_ranks() as ranks:
+        given = vars(parse(arguments))
+        ranks.check_same({"--resume": "resume" in given}, "start all of them by one command.")
+        return begin(given, ranks)
+
+
+def begin(given: dict, ranks: Ranks) -> int:
     names = ("preset", "config", "print_config", "find_lr", "overwrite")
     actions = {name: given.pop(name, None) for name in names}
+    if actions["find_lr"] and not ranks.alone:
+        raise UserError("--find-lr is of one process: start it without torchrun.")
     if "resume" in given:
         if actions["find_lr"]:
             raise UserError("--find-lr and --resume contradict each other: a resumed run keeps its rate.")
-        return resume(given.pop("resume"), given)
+        return resume(given.pop("resume"), given, ranks)
 
     from lm.training.run import read_config
 
@@ -62,10 +74,12 @@ def main(arguments: list[str] | None = None) -> int:
 
         values = with_model_settings(values)
     config = RunConfig.from_flat(values, where=file or "the settings")
+    check_settings(config, ranks)
     if actions["print_config"]:
         import yaml
 
-        print(yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True), end="")
+        if ranks.first:
+            print(yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True), end="")
         return 0
 
     from lm.data.stream import open_corpus
@@ -74,12 +88,13 @@ def main(arguments: list[str] | None = None) -> int:
     from lm.training.tracking import check_installed
 
     overwrite = bool(actions["overwrite"])
-    check_installed(config.training.track)
-    if not actions["find_lr"]:
-        check_out(config, overwrite)
-    display = Display(config.training.quiet)
+    if ranks.first:
+        check_installed(config.training.track)
+        if not actions["find_lr"]:
+            check_out(config, overwrite)
+    display = Display(config.training.quiet or not ranks.first)
     with display.watching() as watch:
-        corpus = open_corpus(config.data, watch)
+        corpus = ranks.one_on_each_machine(lambda: open_corpus(config.data, watch))
     if actions["find_lr"]:
         from lm.training.find_lr import find_rate
 
@@ -87,15 +102,27 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     from lm.training.loop import train  # with torch: mistakes are told before that second
 
-    return train(config, display, corpus, overwrite=overwrite)
+    return train(config, display, corpus, overwrite=overwrite, ranks=ranks)
 
 
-def resume(folder: str | None, given: dict) -> int:
-    from lm.training.run import find_run, read_config
+def check_settings(config: RunConfig, ranks: Ranks) -> None:
+    """Raise UserError if the ranks are to do different things."""
+    if "-" in config.data.dataset and not ranks.alone:
+        raise UserError("--dataset - is read by one process: write the text into a file for several.")
+    settings = config.flat().items()
+    shared = {flag_of(name): value for name, value in settings if name not in FREE_BETWEEN_RANKS}
+    ranks.check_same(shared, "start all of them with the same settings.")
 
-    stopped = find_run(folder)
-    saved = RunConfig.from_flat(read_config(stopped.config), where=str(stopped.config)).flat()
+
+def resume(folder: str | None, given: dict, ranks: Ranks) -> int:
+    from lm.training.run import Run, find_run, read_config
+
+    # Of several machines only the first one needs to have the run.
+    stopped = Run(Path(ranks.from_first(lambda: str(find_run(folder).folder))))
+    values = ranks.from_first(lambda: read_config(stopped.config))
+    saved = RunConfig.from_flat(values, where=str(stopped.config)).flat()
     wanted = RunConfig.from_flat({**saved, **given})
+    check_settings(wanted, ranks)
     changed = [n for n, value in wanted.flat().items() if n not in FREE_ON_RESUME and saved[n] != value]
     if changed:
         flags = ", ".join(map(flag_of, changed))
@@ -106,11 +133,12 @@ def resume(folder: str | None, given: dict) -> int:
         wanted = replace(wanted, data=known)
     from lm.training.tracking import check_installed
 
-    check_installed(wanted.training.track)
+    if ranks.first:
+        check_installed(wanted.training.track)
     from lm.training.loop import train
     from lm.training.progress import Display
 
-    return train(wanted, Display(wanted.training.quiet), resume=stopped)
+    return train(wanted, Display(wanted.training.quiet or not ranks.first), resume=stopped, ranks=ranks)
 
 
 def script() -> int:

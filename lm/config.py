@@ -148,7 +148,15 @@ class ModelConfig:
 class TrainingConfig:
     """The recipe and its budget."""
 
-    batch_size: int = setting(32, "streams read in parallel", minimum=1, metavar="N")
+    batch_size: int = setting(
+        32, "streams read in parallel, by all processes together", minimum=1, metavar="N"
+    )
+    accumulate: int = setting(
+        1,
+        "go through a step's streams in N parts, one after the other: takes less memory, learns the same",
+        minimum=1,
+        metavar="N",
+    )
     bptt: int = setting(64, "steps of truncated back-propagation through time", minimum=1, metavar="N")
     steps: int | None = setting(None, "budget: this many updates", minimum=1, metavar="N")
     epochs: float | None = setting(None, "budget: passes over the training text", positive=True, metavar="N")

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from lm.cells import State
 from lm.data.stream import Counts
 from lm.network import RecurrentLM, autocast, widest_float
+from lm.ranks import ALONE, Ranks
 
 # A stream that starts inside the text first reads this many tokens without being scored. After
 # so many, what the state was before makes no difference that a loss of five digits could show.
@@ -43,27 +44,30 @@ def validate(
     limit: int = 0,
     streams: int | None = None,
     precision: torch.dtype = torch.float32,
+    ranks: Ranks = ALONE,
 ) -> Validation:
     """Predict every one of `tokens` (tokens,) exactly once.
 
     With `streams=1` the state is carried from the first token to the last. More streams share
     the text out and run side by side, each brought into the right state by reading the `CONTEXT`
     tokens before its share; by default there are as many as keep that overhead small. A `limit`
-    scores only about so many tokens, spread evenly over the text.
+    scores only about so many tokens, spread evenly over the text. Several `ranks` read a share of
+    the streams each.
     """
     device = next(network.parameters()).device
     total, scored = torch.zeros((), dtype=widest_float(device), device=device), 0
-    for places, losses in _losses(network, tokens, eos, streams, limit, precision):
+    for places, losses in _losses(network, tokens, eos, streams, limit, precision, ranks):
         total += losses.sum()
         scored += len(places)
-    loss = total.item() / scored
+    total, scored = ranks.sum(torch.tensor([total.item(), scored], dtype=torch.float64)).tolist()
+    loss = total / scored
     bits = loss / math.log(2) * counts.tokens
     return Validation(
         loss=loss,
         perplexity=math.exp(min(loss, 700.0)),
         bits_per_character=bits / max(counts.characters, 1),
         bits_per_byte=bits / max(counts.bytes, 1),
-        tokens=scored,
+        tokens=int(scored),
     )
 
 
@@ -94,8 +98,10 @@ def _losses(
     streams: int | None,
     limit: int,
     precision: torch.dtype,
+    ranks: Ranks = ALONE,
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Window by window the places (n,) of tokens and their losses (n,), left on the device."""
+    """Window by window the places (n,) of tokens and their losses (n,), left on the device; with
+    several `ranks` those of this one's share of the streams."""
     backward = network.config.backward
     tokens = tokens[::-1] if backward else tokens  # in the order in which they are read
     if streams is None:
@@ -108,7 +114,10 @@ def _losses(
         shares = np.minimum(shares, max(1, limit // streams))
     context = CONTEXT if streams > 1 else 0
     # Column j of a stream is the token at place first + j; places before the text are `start`.
-    first = bounds[:-1] - context
+    mine = ranks.share(streams)
+    shares, first = shares[mine], bounds[:-1][mine] - context
+    if not len(first):
+        return
     state: State | None = None
     was_training = network.training
     network.eval()
@@ -118,7 +127,7 @@ def _losses(
         inside = places.clip(0, len(tokens) - 1)
         batch = np.where(places < 0, start, tokens[inside]).astype(np.int64)
         batch = torch.from_numpy(batch).to(device)
-        if begin == context and streams > 1:
+        if begin == context and streams > 1 and mine.start == 0:
             # The first stream has no text before it: it begins with an empty state.
             state = tuple(part.index_fill(1, torch.tensor([0], device=device), 0) for part in state)
         columns = np.arange(begin, end)[None, :] - context

@@ -12,6 +12,7 @@ from lm.config import ModelConfig
 from lm.data.stream import Counts
 from lm.evaluation import score_tokens, token_losses, validate
 from lm.network import RecurrentLM
+from lm.ranks import Ranks
 
 EOS = 1
 
@@ -75,6 +76,21 @@ def test_a_limit_scores_about_so_many_spread_over_the_text():
     result = validate(network, tokens, counts(tokens), EOS, limit=7_000)
     assert 6_900 <= result.tokens <= 7_000
     assert result.loss == pytest.approx(by_hand(network, tokens), abs=0.05)
+
+
+@pytest.mark.parametrize(("size", "limit"), [(1, 0), (900, 0), (9000, 0), (60_000, 7000)])
+def test_ranks_score_every_token_once_together(size, limit):
+    """Also where there are fewer streams than ranks."""
+    network, tokens = make(), text(size)
+    alone = validate(network, tokens, counts(tokens), EOS, limit=limit)
+    total, places = 0.0, []
+    for rank in range(3):
+        share = evaluation._losses(network, tokens, EOS, None, limit, torch.float32, Ranks(rank, 3))
+        for at, losses in share:
+            total += losses.sum().item()
+            places += at.tolist()
+    assert len(set(places)) == len(places) == alone.tokens
+    assert total / len(places) == pytest.approx(alone.loss, rel=1e-6)
 
 
 def test_units():

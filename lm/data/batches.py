@@ -25,7 +25,8 @@ class Windows:
 
     `parts` are the lengths of the texts that the tokens consist of and `mix` the share of the
     streams that each of them gets; without a mix they are one ring. With `backward` each ring is
-    read from its last token to its first.
+    read from its last token to its first. Of all streams only `rows` are read here: the others are
+    read by other processes.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Windows:
         parts: Sequence[int] | None = None,
         mix: Sequence[float] | None = None,
         backward: bool = False,
+        rows: slice | None = None,
     ):
         if len(tokens) < batch_size:
             raise UserError(
@@ -45,7 +47,7 @@ class Windows:
                 f" text; the largest that fits is {len(tokens)}."
             )
         self.batch_size, self.bptt, self.eos, self.device = batch_size, bptt, eos, device
-        self.backward = backward
+        self.backward, self.rows = backward, rows or slice(0, batch_size)
         # On a GPU the whole text lies beside the network; on a CPU it stays mapped from disk.
         self.tokens = tokens
         self.on_device = None
@@ -58,14 +60,14 @@ class Windows:
                 f"--batch-size {batch_size} is more than the mixed texts have tokens: the shortest"
                 f" of them has {lengths.min():,}."
             )
-        # For each stream (batch, 1): where its ring begins, how long it is, and its place in it.
+        # For each stream (rows, 1): where its ring begins, how long it is, and its place in it.
         of = np.repeat(np.arange(len(lengths)), self.streams)
-        self.lengths = lengths[of][:, None]
-        self.begins = (np.cumsum(lengths) - lengths)[of][:, None]
+        self.lengths = lengths[of][self.rows, None]
+        self.begins = (np.cumsum(lengths) - lengths)[of][self.rows, None]
         numbers = np.concatenate([np.arange(n) for n in self.streams])
         starts = numbers * lengths[of] // np.array(self.streams)[of]
         self.shortest = int((lengths // np.array(self.streams)).min())  # tokens from a stream to the next
-        self.offsets = starts[:, None] + np.arange(-1, bptt)[None, :]
+        self.offsets = starts[self.rows, None] + np.arange(-1, bptt)[None, :]
 
     @property
     def steps_per_epoch(self) -> float:
@@ -78,7 +80,7 @@ class Windows:
         return self.batch_size * self.bptt
 
     def window(self, step: int) -> tuple[Tensor, Tensor]:
-        """The inputs and the targets, each (batch, time) int64, of window number `step`."""
+        """The inputs and the targets, each (rows, time) int64, of window number `step`."""
         inside = (self.offsets + step * self.bptt) % self.lengths
         places = self.begins + (self.lengths - 1 - inside if self.backward else inside)
         if self.on_device is None:

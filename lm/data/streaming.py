@@ -12,7 +12,6 @@ it when it is resumed.)
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -87,8 +86,7 @@ def _texts(source: Source, split: str) -> Iterator[str]:
 
 
 class DocumentStream:
-    """The documents of all texts for ever, in a random order that depends on `seed` alone, and
-    with several processes each its own share of them."""
+    """The documents of all texts for ever, in a random order that depends on `seed` alone."""
 
     def __init__(self, config: DataConfig, held_out: list[int], seed: int):
         import datasets
@@ -103,7 +101,6 @@ class DocumentStream:
 
     def _open(self, revisions: list[str | None]) -> None:
         import datasets
-        from datasets.distributed import split_dataset_by_node
 
         config, seed = self._config, self._seed
         self._sources = [
@@ -118,13 +115,11 @@ class DocumentStream:
                 for source, n in zip(self._sources, self._held_out, strict=True)
             ]
             if config.mix:
-                rows = datasets.interleave_datasets(
+                self._rows = datasets.interleave_datasets(
                     each, probabilities=list(config.mix), seed=seed, stopping_strategy="all_exhausted"
                 )
             else:
-                rows = datasets.concatenate_datasets(each) if len(each) > 1 else each[0]
-            rank, world = (int(os.environ.get(name, d)) for name, d in (("RANK", 0), ("WORLD_SIZE", 1)))
-            self._rows = split_dataset_by_node(rows, rank, world)
+                self._rows = datasets.concatenate_datasets(each) if len(each) > 1 else each[0]
 
     def __next__(self) -> str:
         while self._taken >= len(self._documents):
@@ -205,7 +200,12 @@ class DocumentStream:
 
 
 class StreamedWindows:
-    """Windows for truncated back-propagation over documents that come one after the other."""
+    """Windows for truncated back-propagation over documents that come one after the other.
+
+    Of all streams only `rows` are read here and the others by other processes. Which stream gets a
+    document depends on all that came before, so each process deals out all of them: the place in the
+    text is the same everywhere, and another number of processes can go on from it.
+    """
 
     steps_per_epoch = None  # nobody knows how long the text is
 
@@ -217,9 +217,11 @@ class StreamedWindows:
         bptt: int,
         device: torch.device,
         backward: bool = False,
+        rows: slice | None = None,
     ):
         self.documents, self.tokenizer, self.device = documents, tokenizer, device
         self.batch_size, self.bptt, self.backward = batch_size, bptt, backward
+        self.rows = rows or slice(0, batch_size)
         # For each stream, the token it read last and those that it has not read yet.
         self._last = np.full((batch_size, 1), tokenizer.eos, np.int64)
         self._ahead = [np.zeros(0, tokenizer.dtype) for _ in range(batch_size)]
@@ -230,7 +232,7 @@ class StreamedWindows:
         return self.batch_size * self.bptt
 
     def window(self, step: int) -> tuple[Tensor, Tensor]:
-        """The inputs and the targets, each (batch, time) int64, of the next window."""
+        """The inputs and the targets, each (rows, time) int64, of the next window."""
         for stream in range(self.batch_size):
             while len(self._ahead[stream]) < self.bptt:
                 self._ahead[stream] = np.concatenate([self._ahead[stream], self._document()])
@@ -238,7 +240,8 @@ class StreamedWindows:
         inputs = np.concatenate([self._last, targets[:, :-1]], axis=1)
         self._last = targets[:, -1:]
         self._ahead = [ahead[self.bptt :] for ahead in self._ahead]
-        return torch.from_numpy(inputs).to(self.device), torch.from_numpy(targets).to(self.device)
+        inputs, targets = (torch.from_numpy(part[self.rows]).to(self.device) for part in (inputs, targets))
+        return inputs, targets
 
     def place(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Where the windows stand: what can be written as JSON, and tensors."""

@@ -1,9 +1,12 @@
 """All that exact resuming needs, in one folder that is replaced as a whole.
 
-state.safetensors   weights, the optimiser's moments, the carried recurrent state, random states
+state.safetensors   weights, the optimiser's moments, the recurrent state of all streams, random states
 progress.json       step, clock, running sums, the place in the growing files
 good.safetensors    the same of the state to which lm/training/guard.py would go back, if that is
 good.json           another one
+
+Several ranks leave one such folder: what they hold in common, the states of all their streams, and the
+random state of each. So it does not matter how many of them go on, except for what is random.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
@@ -116,6 +120,48 @@ def restore(trainer: Trainer, snapshot: Snapshot) -> None:
     trainer.state = parts or None
 
 
+def of_all_ranks(trainer: Trainer, snapshot: Snapshot) -> Snapshot:
+    """What each rank has captured -> one snapshot, the same on all of them."""
+    ranks, windows = trainer.ranks, trainer.windows
+    if ranks.alone:
+        return snapshot
+    tensors = {}
+    for name, tensor in snapshot.tensors.items():
+        if name.startswith("state."):
+            tensors[name] = ranks.joined(tensor, 1, windows.rows, windows.batch_size)
+        elif name.startswith("random."):
+            each = ranks.joined(tensor[None], 0, slice(ranks.rank, ranks.rank + 1), ranks.size)
+            tensors |= {f"{name}.{rank}": state for rank, state in enumerate(each)}
+        else:
+            tensors[name] = tensor
+    return Snapshot(snapshot.progress, tensors)
+
+
+def of_this_rank(trainer: Trainer, snapshot: Snapshot) -> Snapshot:
+    """A snapshot of all ranks -> what this one needs. Where their number has changed, what is random
+    begins anew."""
+    ranks, rows = trainer.ranks, trainer.windows.rows
+    randoms = {name: t for name, t in snapshot.tensors.items() if name.startswith("random.")}
+    tensors = {name: t for name, t in snapshot.tensors.items() if name not in randoms}
+    tensors |= {name: t[:, rows] for name, t in tensors.items() if name.startswith("state.")}
+    if ranks.size == max(1, sum(name.startswith("random.cpu.") for name in randoms)):
+        own = "" if ranks.alone else f".{ranks.rank}"
+        tensors |= {
+            name: randoms[name + own] for name in ("random.cpu", "random.cuda") if name + own in randoms
+        }
+    else:
+        seed = seed_of(trainer, snapshot.progress.step)
+        devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+        tensors |= {f"random.{d}": torch.Generator(d).manual_seed(seed).get_state() for d in devices}
+    return Snapshot(snapshot.progress, tensors)
+
+
+def seed_of(trainer: Trainer, step: int) -> int:
+    """A seed for what shall be random in another way on each rank, from some step on."""
+    source = np.random.SeedSequence([trainer.config.training.seed, step, trainer.ranks.rank])
+    return int(source.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
 def save_checkpoint(folder: Path, now: Snapshot, good: Snapshot | None) -> None:
     """Put a checkpoint in the place of the one before it."""
 
@@ -128,14 +174,14 @@ def save_checkpoint(folder: Path, now: Snapshot, good: Snapshot | None) -> None:
 
 
 def load_checkpoint(folder: Path, trainer: Trainer) -> None:
-    """Take a new trainer to where a run stopped. Raises ModelError."""
-    now = Snapshot(read_progress(folder), read_tensors(folder / _NOW[0]))
+    """Take a new trainer to where a run stopped. The first rank reads for all. Raises ModelError."""
+    now = _read(trainer, folder, _NOW)
     try:
         restore(trainer, now)
     except (KeyError, RuntimeError) as error:
         raise ModelError(f"{folder} does not fit its run's config.yaml: {error}") from error
-    if (folder / _GOOD[1]).exists():
-        trainer.good = Snapshot(read_progress(folder, _GOOD[1]), read_tensors(folder / _GOOD[0]))
+    if trainer.ranks.from_first((folder / _GOOD[1]).exists):
+        trainer.good = _read(trainer, folder, _GOOD)
 
 
 def read_progress(folder: Path, name: str = _NOW[1]) -> Progress:
@@ -149,6 +195,13 @@ def read_progress(folder: Path, name: str = _NOW[1]) -> Progress:
 
 def _kind(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
     return tensor.shape, tensor.dtype, tensor.device
+
+
+def _read(trainer: Trainer, folder: Path, names: tuple[str, str]) -> Snapshot:
+    ranks = trainer.ranks
+    progress = Progress(**ranks.from_first(lambda: asdict(read_progress(folder, names[1]))))
+    tensors = ranks.tensors_from_first(lambda: read_tensors(folder / names[0]))
+    return of_this_rank(trainer, Snapshot(progress, tensors))
 
 
 def _write(folder: Path, snapshot: Snapshot, names: tuple[str, str]) -> None:

@@ -92,7 +92,8 @@ def _go_back(trainer: Trainer, why: str) -> None:
         )
     restore(trainer, trainer.good)
     now = trainer.progress
-    trainer.run.cut(now.lengths)
+    if trainer.ranks.first:
+        trainer.run.cut(now.lengths)
     trainer.tracker.back_to(now.step)
     # What these tell does not depend on where the training stands: the best weights are saved.
     now.best_loss, now.best_step, now.reserve = then.best_loss, then.best_step, then.reserve
@@ -126,11 +127,12 @@ def _was_harmed(trainer: Trainer, margin: float) -> bool:
 
 @torch.no_grad()
 def _loss(trainer: Trainer, windows: list[tuple[Tensor, Tensor]]) -> float:
-    """Nats per token over windows that follow each other, from an empty state."""
+    """Nats per token over windows that follow each other, from an empty state, on all ranks."""
     network, state, total = trainer.network.eval(), None, 0.0
     for inputs, targets in windows:
         with autocast(trainer.device, trainer.precision):
             loss, _, state = network.loss(inputs, targets, state)
         total += loss.item()
     network.train()
-    return total / len(windows)
+    total *= len(windows[0][0]) / trainer.windows.batch_size  # this rank's share of the streams
+    return trainer.ranks.sum(torch.tensor(total, dtype=torch.float64)).item() / len(windows)

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from lm.cells import State
@@ -21,8 +22,9 @@ from lm.data.streaming import DocumentStream, StreamedWindows
 from lm.errors import UserError
 from lm.evaluation import Validation
 from lm.network import RecurrentLM, autocast, choose_device, choose_precision, widest_float
+from lm.ranks import ALONE, Ranks, share_of
 from lm.training import guard, record
-from lm.training.checkpoint import Progress, Snapshot, load_checkpoint, read_progress
+from lm.training.checkpoint import Progress, Snapshot, load_checkpoint, read_progress, seed_of
 from lm.training.disk import Disk
 from lm.training.finetune import start_from
 from lm.training.memory import telling_what_to_lower
@@ -52,6 +54,7 @@ class Trainer:
     progress: Progress
     disk: Disk
     loss_sum: torch.Tensor  # of the training loss since the last line of metrics, on the device
+    ranks: Ranks = ALONE
     run: Run | None = None  # its folder
     tracker: Tracker | None = None
     state: State | None = None  # the streams' recurrent state after the last window
@@ -59,7 +62,8 @@ class Trainer:
     validation: Validation | None = None
     earlier_seconds: float = 0.0  # on the clock before this process took over
     started: float = field(default_factory=time.perf_counter)
-    saved: float = field(default_factory=time.perf_counter)
+    saved: float = 0.0  # when, on the clock
+    agreed: float = 0.0  # what the first rank's clock showed at the last step
 
     @property
     def total_steps(self) -> int | None:
@@ -75,12 +79,17 @@ class Trainer:
         if self.total_steps:
             return self.progress.step / self.total_steps
         budget = self.config.training.max_time or DEFAULT_TIME
-        return self.seconds / max(budget - self.progress.reserve, 0.5 * budget)
+        return self.now / max(budget - self.progress.reserve, 0.5 * budget)
 
     @property
     def seconds(self) -> float:
         """On the clock since the first step, evaluations and saving included, pauses left out."""
         return self.earlier_seconds + time.perf_counter() - self.started
+
+    @property
+    def now(self) -> float:
+        """The same for all ranks, who shall decide the same."""
+        return self.seconds if self.ranks.alone else self.agreed
 
 
 def train(
@@ -90,59 +99,73 @@ def train(
     *,
     resume: Run | None = None,
     overwrite: bool = False,
+    ranks: Ranks = ALONE,
 ) -> int:
-    """Train a model on `corpus`, or go on with a stopped run; the exit status of the script.
+    """Train a model on `corpus`, or go on with a stopped run; the exit status of the script. Each of
+    several ranks calls it.
 
     Raises UserError for whatever a person can mend.
     """
-    if resume and read_progress(checkpoint_of(resume)).finished:
+    stopped = resume and ranks.from_first(lambda: dataclasses.asdict(read_progress(checkpoint_of(resume))))
+    if stopped and stopped["finished"]:
         display.say(f"{resume.folder} has finished; sample from it with python generate.py {resume.folder}")
         return 0
     if corpus is None:
         # A resumed run needs the tokens, not the text: that may have moved, or was standard input.
-        corpus = cached_corpus(read_progress(checkpoint_of(resume)).corpus) if resume else None
+        corpus = cached_corpus(stopped["corpus"]) if stopped else None
     if corpus is None:
         with display.watching() as watch:
-            corpus = open_corpus(config.data, watch)
+            corpus = ranks.one_on_each_machine(lambda: open_corpus(config.data, watch))
+    ranks.check_same({"the text": corpus.key}, "give all of them the same text.")
     trainer: Trainer | None = None
 
     def saved() -> Path | None:
         return trainer.run.folder if trainer and trainer.progress.best_step else None
 
     with telling_what_to_lower(config, corpus.tokenizer.vocab_size, saved):
-        trainer = _set_up(config, corpus, resume, overwrite, display)
+        trainer = _set_up(config, corpus, resume, overwrite, display, ranks)
         return _run(trainer)
 
 
 def _run(trainer: Trainer) -> int:
     display = trainer.display
-    with _interruptions() as interruptions, closing(trainer.tracker):
+    with (
+        _interruptions(trainer.ranks) as interruptions,
+        record.telling_how_to_go_on(trainer),
+        closing(trainer.tracker),
+    ):
         try:
             display.start()
-            _fit(trainer, interruptions)
+            interrupted = _fit(trainer, interruptions)
         finally:
             display.stop()
             trainer.windows.close()
-        if interruptions:
+        if interrupted:
             saved = "saved" if record.save(trainer) else "not saved, but the last checkpoint is there"
             if not trainer.disk.worked:
                 raise record.nothing_saved(trainer)
             folder = shlex.quote(str(trainer.run.folder))
             display.say(f"\nStopped and {saved}. Go on with: python train.py --resume {folder}")
-            return 128 + interruptions[0]
+            return 128 + interrupted
         record.finish(trainer)
     return 0
 
 
-def build(config: RunConfig, corpus: Corpus, display: Display) -> Trainer:
+def build(config: RunConfig, corpus: Corpus, display: Display, ranks: Ranks = ALONE) -> Trainer:
     """All that a training needs but the folder of a run. Raises UserError for settings that do not
     fit the text or the machine."""
     device = choose_device(config.training.device)
-    windows = _windows(config, corpus, device)
-    config = sized(config, windows, corpus.tokenizer.vocab_size, device)
+    ranks.take_device(device)
+    precision = choose_precision(config.training.precision, device)
+    ranks.check_same(
+        {"--device": device.type, "--precision": str(precision)}, "name them, so that all can do the same."
+    )
+    windows = _windows(config, corpus, device, ranks)
+    vocab_size = corpus.tokenizer.vocab_size
+    config = RunConfig.from_flat(ranks.from_first(lambda: sized(config, windows, vocab_size, device).flat()))
     training = config.training
     torch.manual_seed(training.seed)
-    network = RecurrentLM(config.model, corpus.tokenizer.vocab_size).to(device)
+    network = RecurrentLM(config.model, vocab_size).to(device)
     return Trainer(
         config=config,
         corpus=corpus,
@@ -150,49 +173,68 @@ def build(config: RunConfig, corpus: Corpus, display: Display) -> Trainer:
         optimizer=make_optimizer(network, training),
         windows=windows,
         device=device,
-        precision=choose_precision(training.precision, device),
+        precision=precision,
         display=display,
         progress=Progress(corpus=corpus.key),
         disk=Disk(display.say),
         loss_sum=torch.zeros((), dtype=widest_float(device), device=device),
+        ranks=ranks,
     )
 
 
 def _set_up(
-    config: RunConfig, corpus: Corpus, resume: Run | None, overwrite: bool, display: Display
+    config: RunConfig, corpus: Corpus, resume: Run | None, overwrite: bool, display: Display, ranks: Ranks
 ) -> Trainer:
-    trainer = build(config, corpus, display)
+    trainer = build(config, corpus, display, ranks)
     config, init_from = trainer.config, trainer.config.training.init_from
     network, device = trainer.network, trainer.device
     if resume:
         trainer.run, trainer.disk.worked = resume, True
-        load_checkpoint(checkpoint_of(resume), trainer)
+        load_checkpoint(Path(ranks.from_first(lambda: str(checkpoint_of(resume)))), trainer)
         if trainer.progress.corpus != corpus.key:
             raise UserError(f"{resume.folder} cannot be resumed: the text of {corpus.name} has changed.")
         trainer.earlier_seconds = trainer.progress.seconds
-        resume.cut(trainer.progress.lengths)
+        if ranks.first:
+            resume.cut(trainer.progress.lengths)
         beginning = f"Going on from step {trainer.progress.step:,}.\n"
     else:
         beginning = start_from(init_from, network, corpus.tokenizer) if init_from else ""
-        trainer.run = create_run(config, corpus.name, corpus.tokenizer, overwrite)
+        make = lambda: str(create_run(config, corpus.name, corpus.tokenizer, overwrite).folder)  # noqa: E731
+        trainer.run = Run(Path(ranks.from_first(make)))
+        ranks.copy_from_first(network.parameters())
+        if not ranks.first:
+            torch.manual_seed(seed_of(trainer, 0))
     compute = device.type
     if device.type == "cpu":
-        compute += f" ({plural(torch.get_num_threads(), 'thread')})"
+        compute += f" ({plural(torch.get_num_threads(), 'thread')}{'' if ranks.alone else ' a rank'})"
+    if not ranks.alone:
+        compute += f", {ranks.size} ranks"
     compute += ", bf16" if trainer.precision == torch.bfloat16 else ", fp32"
     display.facts(corpus, network, compute, _budget(trainer), trainer.run.folder, config.data.data_report)
     if beginning:
         display.say(beginning)
+    if not ranks.first:
+        config = dataclasses.replace(config, training=dataclasses.replace(config.training, track="none"))
     trainer.tracker = Tracker(trainer.run, config, trainer.progress.step, display.say)
     return trainer
 
 
-def _windows(config: RunConfig, corpus: Corpus, device: torch.device) -> Windows | StreamedWindows:
+def _windows(
+    config: RunConfig, corpus: Corpus, device: torch.device, ranks: Ranks
+) -> Windows | StreamedWindows:
     size, bptt, backward = config.training.batch_size, config.training.bptt, config.model.backward
+    parts = config.training.accumulate
+    if size < ranks.size * parts:
+        raise UserError(
+            f"--batch-size {size} is too few streams for {plural(ranks.size, 'rank')} with --accumulate"
+            f" {parts}: name at least {ranks.size * parts}."
+        )
+    rows = ranks.share(size)
     if config.data.streaming:
         documents = DocumentStream(config.data, corpus.held_out, config.training.seed)
-        return StreamedWindows(documents, corpus.tokenizer, size, bptt, device, backward)
+        return StreamedWindows(documents, corpus.tokenizer, size, bptt, device, backward, rows)
     tokens, eos = corpus.train.tokens, corpus.tokenizer.eos
-    windows = Windows(tokens, size, bptt, eos, device, corpus.parts, config.data.mix, backward)
+    windows = Windows(tokens, size, bptt, eos, device, corpus.parts, config.data.mix, backward, rows)
     if windows.shortest < bptt:
         raise UserError(
             f"--bptt {bptt} is longer than a stream: {len(tokens):,} tokens for {size} streams leave the"
@@ -201,19 +243,24 @@ def _windows(config: RunConfig, corpus: Corpus, device: torch.device) -> Windows
     return windows
 
 
-def _fit(trainer: Trainer, interruptions: list[int]) -> None:
-    """The loop: one window after the other until the budget is spent or someone interrupts."""
-    training = trainer.config.training
-    trainer.started = trainer.saved = since = time.perf_counter()
+def _fit(trainer: Trainer, interruptions: list[int]) -> int:
+    """The loop: one window after the other until the budget is spent or someone interrupts; the
+    number of the signal, else 0."""
+    training, ranks = trainer.config.training, trainer.ranks
+    trainer.started = since = time.perf_counter()
+    trainer.saved = trainer.agreed = trainer.earlier_seconds
     if not trainer.good:  # else it came with the checkpoint
         guard.remember(trainer)
     steps_since = 0
     trainer.network.train()
     spent = trainer.done >= 1 or _out_of_patience(trainer)
-    while not spent and not interruptions:
+    interrupted = 0
+    while not spent and not interrupted:
+        agreement = ranks.agreeing(trainer.seconds, interruptions)
         for group in trainer.optimizer.param_groups:
             group["lr"] = trainer.progress.rate * learning_rate(trainer.done, training)
         trainer.loss_sum += step(trainer)
+        trainer.agreed, interrupted = agreement()
         progress = trainer.progress
         progress.step += 1
         progress.loss_count += 1
@@ -253,30 +300,43 @@ def _fit(trainer: Trainer, interruptions: list[int]) -> None:
             record.save(trainer)
         trainer.display.update(dataclasses.replace(now, done=trainer.done, seconds=trainer.seconds))
         since, steps_since = time.perf_counter(), 0
+    return ranks.agreeing(trainer.seconds, interruptions)()[1]
 
 
 def step(trainer: Trainer) -> torch.Tensor:
-    """Learn from one window; its loss, left on the device."""
-    training, network = trainer.config.training, trainer.network
+    """Learn from one window; its loss, that of all streams, left on the device."""
+    training, network, ranks = trainer.config.training, trainer.network, trainer.ranks
     inputs, targets = trainer.windows.window(trainer.progress.step)
-    with autocast(trainer.device, trainer.precision):
-        loss, penalty, state = network.loss(inputs, targets, _sometimes_emptied(trainer.state))
+    before, after, total = _sometimes_emptied(trainer), [], 0.0
     trainer.optimizer.zero_grad()
-    (loss + penalty).backward()
+    for number in range(training.accumulate):
+        # Of all streams those of this rank, of these one part, which counts as much as it has streams.
+        rows = share_of(len(inputs), number, training.accumulate)
+        weight = (rows.stop - rows.start) / training.batch_size
+        with autocast(trainer.device, trainer.precision):
+            state = before and tuple(part[:, rows] for part in before)
+            loss, penalty, state = network.loss(inputs[rows], targets[rows], state)
+        ((loss + penalty) * weight).backward()
+        total += loss.detach() * weight
+        after.append(state)
+    total = ranks.sum_gradients(network.parameters(), total)
     if training.clip:
         torch.nn.utils.clip_grad_norm_(network.parameters(), training.clip)
     trainer.optimizer.step()
     # The state goes on into the next window, the gradient stops here.
-    trainer.state = tuple(part.detach() for part in state)
-    return loss.detach()
+    trainer.state = tuple(torch.cat(parts, dim=1).detach() for parts in zip(*after, strict=True))
+    return total
 
 
-def _sometimes_emptied(state: State | None) -> State | None:
-    """The state (layers, batch, hidden), now and then with zeros for a stream: a network that never
+def _sometimes_emptied(trainer: Trainer) -> State | None:
+    """The state (layers, rows, hidden), now and then with zeros for a stream: a network that never
     saw the empty state, with which every text it is to write begins, would begin with nonsense."""
+    state, training = trainer.state, trainer.config.training
     if state is None:
         return None
-    kept = torch.rand(state[0].shape[1]) >= _EMPTIED  # drawn on the CPU: no waiting for a GPU
+    # Drawn for all streams and by the step alone, so that it does not matter how many ranks there are.
+    drawn = np.random.default_rng([training.seed, trainer.progress.step]).random(training.batch_size)
+    kept = torch.from_numpy(drawn[trainer.windows.rows] >= _EMPTIED)
     if kept.all():
         return state
     return tuple(part * kept.to(part.device)[None, :, None] for part in state)
@@ -306,7 +366,7 @@ def _save_due(trainer: Trainer) -> bool:
         return trainer.progress.step % every == 0
     # Best where the guard has just made its copy, which is saved too if it is of another step.
     patience = _SAVE_EVERY if trainer.progress.step % _LOG_EVERY == 0 else 2 * _SAVE_EVERY
-    return time.perf_counter() - trainer.saved > patience
+    return trainer.now - trainer.saved > patience
 
 
 def _reading(trainer: Trainer, steps: int, seconds: float) -> Reading:
@@ -330,14 +390,19 @@ def _budget(trainer: Trainer) -> str:
 
 
 @contextmanager
-def _interruptions() -> Iterator[list[int]]:
-    """A list that Ctrl-C and SIGTERM write their number into; the second one kills as usual."""
+def _interruptions(ranks: Ranks) -> Iterator[list[int]]:
+    """A list that Ctrl-C and SIGTERM write their number into; the second one kills as usual.
+
+    Of several ranks none is killed by the second one, or after the training: torchrun sends it to those
+    that are just saving, or telling that another has ended. It kills by itself where that takes long.
+    """
     received: list[int] = []
     before = {}
 
     def remember(number: int, _frame: object) -> None:
         received.append(number)
-        signal.signal(number, before[number])
+        if ranks.alone:
+            signal.signal(number, before[number])
 
     for number in (signal.SIGINT, signal.SIGTERM):
         before[number] = signal.getsignal(number)
@@ -345,5 +410,6 @@ def _interruptions() -> Iterator[list[int]]:
     try:
         yield received
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if ranks.alone:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -36,7 +36,7 @@ def telling_what_to_lower(
         lower = f"{', '.join(named)} or {last}" if named else last
         run = saved()
         kept = f" {run} keeps the best weights so far; --init-from {run} goes on from them." if run else ""
-        raise UserError(f"there is not enough memory: lower {lower}.{kept}") from error
+        raise UserError(f"there is not enough memory: lower {lower}, or raise --accumulate.{kept}") from error
 
 
 def _is_shortage(error: Exception) -> bool:

@@ -6,16 +6,19 @@ import copy
 import dataclasses
 import shlex
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lm.data.stream import Split
 from lm.errors import UserError
 from lm.evaluation import Validation, validate
-from lm.files import write_text
+from lm.files import folder_or_previous, write_text
 from lm.hub import load_weights, read_tensors, save_model
 from lm.language_model import LanguageModel
 from lm.network import RecurrentLM
-from lm.training.checkpoint import capture, save_checkpoint
+from lm.ranks import RankLost
+from lm.training.checkpoint import capture, of_all_ranks, save_checkpoint
 from lm.training.plot import loss_curve
 from lm.training.progress import Reading
 from lm.training.run import read_metrics
@@ -34,18 +37,21 @@ def validate_now(trainer: Trainer) -> None:
     trainer.validation = _figures(trainer, trainer.network, split, limit)
     share = trainer.validation.tokens / split.counts.tokens
     if share < 1:
-        whole = (time.perf_counter() - begin) / share + 0.5
+        whole = trainer.ranks.from_first(lambda: (time.perf_counter() - begin) / share + 0.5)
         progress.reserve = min(progress.reserve or whole, whole)
     progress.worse = 0 if trainer.validation.loss < progress.best_loss else progress.worse + 1
     if not progress.worse:
         before = progress.best_loss, progress.best_step
         progress.best_loss, progress.best_step = trainer.validation.loss, progress.step
-        if not _save_model(trainer, trainer.network, {"validation": trainer.validation}):
+        figures = {"validation": trainer.validation}
+        if not trainer.ranks.from_first(lambda: _save_model(trainer, trainer.network, figures)):
             progress.best_loss, progress.best_step = before
 
 
 def log(trainer: Trainer, now: Reading, validated: bool) -> None:
     """One line of metrics; with a validation also the picture."""
+    if not trainer.ranks.first:
+        return
     record = {
         "step": now.step,
         "tokens": now.step * trainer.windows.tokens_per_step,
@@ -64,6 +70,8 @@ def log(trainer: Trainer, now: Reading, validated: bool) -> None:
 
 def sample(trainer: Trainer) -> None:
     """Show what the model writes now, and keep it."""
+    if not trainer.ranks.first:
+        return
     facts = {"trained_on": _trained_on(trainer)}
     model = LanguageModel(trainer.network, trainer.corpus.tokenizer, facts)
     prompt = trainer.config.training.sample_prompt
@@ -80,12 +88,13 @@ def sample(trainer: Trainer) -> None:
 
 def save(trainer: Trainer) -> bool:
     """Save everything that `--resume` needs; whether there was room for it."""
-    now = capture(trainer)
-    saved = trainer.disk.attempt(
-        "the checkpoint", lambda: save_checkpoint(trainer.run.checkpoint, now, trainer.good)
+    now, good = of_all_ranks(trainer, capture(trainer)), trainer.good
+    good = good and of_all_ranks(trainer, good)
+    saved = not trainer.ranks.first or trainer.disk.attempt(
+        "the checkpoint", lambda: save_checkpoint(trainer.run.checkpoint, now, good)
     )
     trainer.disk.worked |= saved
-    trainer.saved = time.perf_counter()
+    trainer.saved = trainer.now
     return saved
 
 
@@ -99,18 +108,46 @@ def nothing_saved(trainer: Trainer) -> UserError:
     )
 
 
+@contextmanager
+def telling_how_to_go_on(trainer: Trainer) -> Iterator[None]:
+    """Say what to do where another rank has ended."""
+    try:
+        yield
+    except RankLost as error:
+        raise RankLost(_how_to_go_on(trainer)) from error
+
+
+def _how_to_go_on(trainer: Trainer) -> str:
+    folder = trainer.run.folder
+    again = f"go on from its last checkpoint by --resume {shlex.quote(str(folder))}, on any number of ranks"
+    if folder_or_previous(trainer.run.checkpoint) is None:
+        again = f"start again with --overwrite, since {folder} has no checkpoint yet"
+    return f"another rank has ended, and so does this training by step {trainer.progress.step:,}: {again}."
+
+
 def finish(trainer: Trainer) -> None:
     """Score the whole validation text once with the best weights, and tell how to go on. Raises
     UserError if no model could ever be saved."""
     run, progress = trainer.run, trainer.progress
     best = copy.deepcopy(trainer.network)
     if progress.best_step:  # else there was no room for any
-        load_weights(best, read_tensors(run.folder / "model.safetensors"), run.folder)
+        if trainer.ranks.first:
+            load_weights(best, read_tensors(run.folder / "model.safetensors"), run.folder)
+        trainer.ranks.copy_from_first(best.parameters())
     else:
         progress.best_step = progress.step
     figures = {"validation": _figures(trainer, best, trainer.corpus.validation)}
     if trainer.corpus.test:
         figures["test"] = _figures(trainer, best, trainer.corpus.test)
+    if trainer.ranks.first:
+        _conclude(trainer, best, figures)
+    progress.finished, trainer.good = True, None
+    save(trainer)
+    trainer.display.finish(figures, trainer.seconds, run.folder, run.plot)
+
+
+def _conclude(trainer: Trainer, best: RecurrentLM, figures: dict[str, Validation]) -> None:
+    run, progress = trainer.run, trainer.progress
     if not _save_model(trainer, best, figures) and not (run.folder / "model.safetensors").exists():
         raise nothing_saved(trainer)
     last = {
@@ -122,9 +159,6 @@ def finish(trainer: Trainer) -> None:
     trainer.disk.attempt("the metrics", lambda: run.log(last))
     trainer.tracker.log({"step": progress.step + 1, "final_validation_loss": last["validation_loss"]})
     _draw(trainer)
-    progress.finished, trainer.good = True, None
-    save(trainer)
-    trainer.display.finish(figures, trainer.seconds, run.folder, run.plot)
 
 
 def _figures(trainer: Trainer, network: RecurrentLM, split: Split, limit: int = 0) -> Validation:
@@ -135,6 +169,7 @@ def _figures(trainer: Trainer, network: RecurrentLM, split: Split, limit: int = 
         trainer.corpus.tokenizer.eos,
         limit=limit,
         precision=trainer.precision,
+        ranks=trainer.ranks,
     )
 
 

@@ -71,7 +71,10 @@ def _tokens(
     steps = training.steps or (training.epochs or 0) * windows.steps_per_epoch
     if not steps:
         budget = training.max_time or DEFAULT_TIME
-        steps = budget / _seconds_a_step(config, model, vocab_size, device)
+        # Those of this process, a part at a time: the others read theirs meanwhile.
+        streams = (windows.rows.stop - windows.rows.start) // training.accumulate
+        seconds = training.accumulate * _seconds_a_part(config, model, vocab_size, device, streams)
+        steps = budget / seconds
     return steps * windows.tokens_per_step
 
 
@@ -92,11 +95,13 @@ def _dropout(epochs: float) -> float:
     return round(min(max(0.13 * math.log(max(epochs, 1) / 3), 0.0), 0.5), 2)
 
 
-def _seconds_a_step(config: RunConfig, model: ModelConfig, vocab_size: int, device: torch.device) -> float:
-    """The time that a forward and a backward pass take."""
+def _seconds_a_part(
+    config: RunConfig, model: ModelConfig, vocab_size: int, device: torch.device, streams: int
+) -> float:
+    """The time that a forward and a backward pass over so many streams take."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         network = RecurrentLM(model, vocab_size).to(device)
-        shape = (config.training.batch_size, config.training.bptt)
+        shape = (streams, config.training.bptt)
         tokens = torch.randint(vocab_size, shape, device=device)
         for probe in range(_PROBES):
             if probe == 1:

@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from lm.data.batches import Windows, share_out
 from lm.errors import UserError
+from lm.ranks import share_of
 
 CPU, EOS = torch.device("cpu"), 999
 
@@ -37,6 +38,19 @@ def test_an_epoch_predicts_every_token_once(batch, bptt, windows_each):
     assert windows.steps_per_epoch == windows_each
     seen = Counter(t for step in range(windows_each) for t in windows.window(step)[1].flatten().tolist())
     assert seen == Counter(range(size))
+
+
+@given(batch=st.integers(3, 9), ranks=st.integers(1, 3), step=st.integers(0, 40))
+def test_ranks_share_the_streams_out(batch, ranks, step):
+    tokens = np.arange(100, dtype=np.uint16)
+    mixed = {"parts": [60, 40], "mix": [0.7, 0.3]}
+    rows = [share_of(batch, rank, ranks) for rank in range(ranks)]
+    shares = [Windows(tokens, batch, 5, EOS, CPU, rows=share, **mixed) for share in rows]
+    whole = Windows(tokens, batch, 5, EOS, CPU, **mixed)
+    assert {share.tokens_per_step for share in shares} == {whole.tokens_per_step}
+    inputs, targets = (torch.cat(parts) for parts in zip(*(s.window(step) for s in shares), strict=True))
+    assert torch.equal(inputs, whole.window(step)[0])
+    assert torch.equal(targets, whole.window(step)[1])
 
 
 @given(

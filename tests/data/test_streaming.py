@@ -75,16 +75,6 @@ def test_what_validates_is_left_out(shards):
     assert not {document.removesuffix("runs") for document in trained} & validating
 
 
-def test_processes_share_the_documents_out(shards, monkeypatch):
-    shares = []
-    for rank in range(2):
-        monkeypatch.setenv("RANK", str(rank))
-        monkeypatch.setenv("WORLD_SIZE", "2")
-        shares.append(set(take(stream(shards), 60)))
-    assert not shares[0] & shares[1]
-    assert shares[0] | shares[1] == ALL
-
-
 def test_a_mix_has_its_shares(shards):
     config = DataConfig(
         dataset=(f"{shards}/a.parquet", f"{shards}/x"), mix=(0.75, 0.25), streaming=True, shuffle_buffer=10
@@ -94,9 +84,9 @@ def test_a_mix_has_its_shares(shards):
     assert sitting == pytest.approx(200, abs=40)
 
 
-def windows(shards, batch=4, bptt=8):
+def windows(shards, batch=4, bptt=8, rows=None):
     tokenizer = train_tokenizer("byte", [])
-    return StreamedWindows(stream(shards), tokenizer, batch, bptt, torch.device("cpu"))
+    return StreamedWindows(stream(shards), tokenizer, batch, bptt, torch.device("cpu"), rows=rows)
 
 
 def test_windows_follow_each_other_and_hold_whole_documents(shards):
@@ -109,6 +99,18 @@ def test_windows_follow_each_other_and_hold_whole_documents(shards):
             list(g) for end, g in itertools.groupby(row.tolist(), cut.tokenizer.eos.__eq__) if not end
         ]
         assert {bytes(document).decode() for document in whole} <= ALL
+
+
+def test_ranks_share_the_streams_out_and_stand_at_the_same_place(shards):
+    whole, *shares = (windows(shards, rows=rows) for rows in (None, slice(0, 1), slice(1, 4)))
+    for step in range(20):
+        inputs, targets = (torch.cat(parts) for parts in zip(*(s.window(step) for s in shares), strict=True))
+        for part, all_of_it in zip((inputs, targets), whole.window(step), strict=True):
+            assert torch.equal(part, all_of_it)
+    for share in shares:
+        place, tensors = share.place()
+        assert place == whole.place()[0]
+        assert all(torch.equal(tensor, whole.place()[1][name]) for name, tensor in tensors.items())
 
 
 @pytest.mark.parametrize("read", [0, 7, 50])

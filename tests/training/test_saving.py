@@ -75,7 +75,7 @@ def test_too_little_memory_names_what_to_lower(here, text_file):
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
         "error: there is not enough memory: lower --batch-size (now 400), --bptt (now 64), --hidden-size"
-        " (now 500) or --layers (now 2).\n"
+        " (now 500) or --layers (now 2), or raise --accumulate.\n"
     )
 
 
