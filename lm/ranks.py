@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,7 @@ class Ranks:
     local: int = 0  # the rank among those of this machine
     machine: int = 0
     store: Any = None  # what torchrun keeps for all ranks
+    rooms: dict[int, Tensor] = field(default_factory=dict)  # for gradients, by their number
 
     @property
     def alone(self) -> bool:
@@ -84,11 +85,15 @@ class Ranks:
         import torch
 
         weights = list(weights)
-        together = torch.cat([*(weight.grad.flatten() for weight in weights), loss.reshape(1)])
-        *gradients, loss = self.sum(together).split([*(weight.numel() for weight in weights), 1])
+        parts = [*(weight.grad.flatten() for weight in weights), loss.reshape(1)]
+        sizes = [len(part) for part in parts]
+        # The same memory every time: fetching so much anew costs as much as the copy itself.
+        if (room := self.rooms.get(sum(sizes))) is None:
+            room = self.rooms[sum(sizes)] = parts[0].new_empty(sum(sizes))
+        *gradients, loss = self.sum(torch.cat(parts, out=room)).split(sizes)
         for weight, gradient in zip(weights, gradients, strict=True):
             weight.grad = gradient.view_as(weight)
-        return loss.view(())
+        return loss.reshape(()).clone()
 
     def agreeing(self, clock: float, signals: list[int]) -> Callable[[], tuple[float, int]]:
         """Begin to agree; the function that is returned ends it: what rank 0's `clock` showed, and
