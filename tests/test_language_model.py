@@ -16,7 +16,7 @@ from lm.vocabulary import train_tokenizer
 
 @pytest.fixture(scope="module", params=["char", "bpe"])
 def model(request):
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     tokenizer = train_tokenizer(request.param, iter(["the sea was calm.\nnaïve 中文 " * 20]), 300)
     network = RecurrentLM(ModelConfig(cell="gru", hidden_size=24), tokenizer.vocab_size)
     return LanguageModel(network, tokenizer)
@@ -136,7 +136,7 @@ def test_a_model_of_one_document_starts_at_a_line_and_never_ends():
 
 @pytest.fixture(scope="module", params=["char", "byte", "bpe", "word"])
 def backward(request):
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     tokenizer = train_tokenizer(request.param, iter(["the sea was calm.\nnaïve 中文 " * 20]), 300)
     config = ModelConfig(cell="gru", hidden_size=24, direction="backward")
     return LanguageModel(RecurrentLM(config, tokenizer.vocab_size), tokenizer)
