@@ -187,8 +187,8 @@ class TrainingConfig:
     device: str = setting("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
     precision: str = setting(
         "auto",
-        "auto: bf16 where the hardware multiplies it fast, else fp32",
-        choices=("auto", "fp32", "bf16"),
+        "auto: bf16 where the hardware multiplies it fast, fp16 on GPUs that lack it, else fp32",
+        choices=("auto", "fp32", "bf16", "fp16"),
     )
     init_from: str | None = setting(
         None,

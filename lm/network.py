@@ -139,11 +139,17 @@ def widest_float(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+PRECISIONS = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+
+
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """'auto' -> bf16 where the hardware multiplies it fast, else fp32."""
+    """'auto' -> bf16 where the hardware multiplies it fast, else fp16 where it does that, else fp32.
+    Raises UserError for fp16 anywhere but on a GPU."""
     if name == "auto":
-        name = "bf16" if _bf16_is_fast(device) else "fp32"
-    return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
+        name = "bf16" if _bf16_is_fast(device) else "fp16" if _fp16_is_fast(device) else "fp32"
+    if name == "fp16" and device.type != "cuda":
+        raise UserError("--precision fp16 is for CUDA GPUs; --precision auto takes what is fast here.")
+    return next(dtype for dtype, known in PRECISIONS.items() if known == name)
 
 
 def _bf16_is_fast(device: torch.device) -> bool:
@@ -154,6 +160,10 @@ def _bf16_is_fast(device: torch.device) -> bool:
         features = getattr(torch.cpu, "get_capabilities", dict)()
         return bool(features.get("amx_bf16") or features.get("avx512_bf16"))
     return False
+
+
+def _fp16_is_fast(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)  # Volta, Turing
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager:

@@ -49,6 +49,7 @@ class Progress:
     losses: list[float] = field(default_factory=list)  # of late, by which the guard judges
     undone: int = 0  # how often the guard went back
     rate: float = 1.0  # by which it lowered the learning rate
+    scaler: dict[str, Any] = field(default_factory=dict)  # the scale of the loss in float16
     finished: bool = False
     lengths: dict[str, int] = field(default_factory=dict)  # of the growing files
     place: dict[str, Any] = field(default_factory=dict)  # in a text that is streamed
@@ -75,6 +76,7 @@ def capture(trainer: Trainer) -> Snapshot:
     """The training as it is now; the tensors are its own, so the next step changes them."""
     progress = trainer.progress
     progress.seconds, progress.loss_sum = trainer.seconds, trainer.loss_sum.item()
+    progress.scaler = trainer.optimizer.scaler.state_dict()
     progress.lengths = trainer.run.lengths()
     progress.place, data = trainer.windows.place()
     tensors = {}
@@ -113,6 +115,7 @@ def restore(trainer: Trainer, snapshot: Snapshot) -> None:
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
     trainer.progress = copy.deepcopy(snapshot.progress)
+    trainer.optimizer.scaler.load_state_dict(trainer.progress.scaler)
     trainer.loss_sum.fill_(trainer.progress.loss_sum)
     data = {k.removeprefix("data."): v.clone() for k, v in tensors.items() if k.startswith("data.")}
     trainer.windows.restore(trainer.progress.place, data)

@@ -21,7 +21,7 @@ from lm.data.stream import Corpus, cached_corpus, open_corpus
 from lm.data.streaming import DocumentStream, StreamedWindows
 from lm.errors import UserError
 from lm.evaluation import Validation
-from lm.network import RecurrentLM, autocast, choose_device, choose_precision, widest_float
+from lm.network import PRECISIONS, RecurrentLM, autocast, choose_device, choose_precision, widest_float
 from lm.ranks import ALONE, Ranks, share_of
 from lm.training import guard, record
 from lm.training.checkpoint import Progress, Snapshot, load_checkpoint, read_progress, seed_of
@@ -209,7 +209,7 @@ def _set_up(
         compute += f" ({plural(torch.get_num_threads(), 'thread')}{'' if ranks.alone else ' a rank'})"
     if not ranks.alone:
         compute += f", {ranks.size} ranks"
-    compute += ", bf16" if trainer.precision == torch.bfloat16 else ", fp32"
+    compute += f", {PRECISIONS[trainer.precision]}"
     display.facts(corpus, network, compute, _budget(trainer), trainer.run.folder, config.data.data_report)
     if beginning:
         display.say(beginning)
@@ -316,10 +316,11 @@ def step(trainer: Trainer) -> torch.Tensor:
         with autocast(trainer.device, trainer.precision):
             state = before and tuple(part[:, rows] for part in before)
             loss, penalty, state = network.loss(inputs[rows], targets[rows], state)
-        ((loss + penalty) * weight).backward()
+        trainer.optimizer.scaler.scale((loss + penalty) * weight).backward()
         total += loss.detach() * weight
         after.append(state)
     total = ranks.sum_gradients(network.parameters(), total)
+    trainer.optimizer.unscale()
     if training.clip:
         torch.nn.utils.clip_grad_norm_(network.parameters(), training.clip)
     trainer.optimizer.step()

@@ -17,10 +17,15 @@ _LOWEST = 0.02  # share of the highest rate that the schedules end at
 
 
 class Optimizer:
-    """One or more of torch's optimisers, each for its own weights, stepped as one."""
+    """One or more of torch's optimisers, each for its own weights, stepped as one.
 
-    def __init__(self, *parts: torch.optim.Optimizer):
-        self.parts = parts
+    In float16 small gradients would vanish: the loss is multiplied by a scale before the backward pass
+    and the gradients are divided by it afterwards; a step whose gradients overflowed is left out and
+    halves the scale (Micikevicius et al. 2018, arXiv:1710.03740). In other precisions the scale is one.
+    """
+
+    def __init__(self, *parts: torch.optim.Optimizer, scaler: torch.amp.GradScaler):
+        self.parts, self.scaler = parts, scaler
         # What they remember of each weight (momentum, ...), in one place.
         self.state: dict[Tensor, dict[str, Any]] = defaultdict(dict)
         for part in parts:
@@ -35,10 +40,16 @@ class Optimizer:
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
+    def unscale(self) -> None:
+        """Divide the gradients by the scale of the loss, so that they can be clipped."""
+        for part in self.parts:
+            self.scaler.unscale_(part)
+
     def step(self) -> None:
         """One update of all weights."""
         for part in self.parts:
-            part.step()
+            self.scaler.step(part)
+        self.scaler.update()
 
 
 def make_optimizer(network: RecurrentLM, config: TrainingConfig) -> Optimizer:
@@ -57,10 +68,12 @@ def make_optimizer(network: RecurrentLM, config: TrainingConfig) -> Optimizer:
     device = others[0].device
     fused = device.type in ("cpu", "cuda")
     adamw = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=fused)
-    if not matrices:
-        return Optimizer(adamw)
     precision = choose_precision(config.precision, device)
-    return Optimizer(adamw, Muon(matrices, config.lr, config.weight_decay, precision))
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    if not matrices:
+        return Optimizer(adamw, scaler=scaler)
+    muon = Muon(matrices, config.lr, config.weight_decay, precision)
+    return Optimizer(adamw, muon, scaler=scaler)
 
 
 def learning_rate(done: float, config: TrainingConfig) -> float:

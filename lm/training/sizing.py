@@ -21,8 +21,8 @@ from lm.network import RecurrentLM, autocast, choose_precision
 SIZES = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 _TOKENS_PER_WEIGHT = 3.0  # that a network should read at least
 _PROBES = 3  # steps that are timed, the first of which warms up
-# The highest learning rates for 256 units; they fall with the fourth root of the size.
-_RATES = {"rnn": 5e-3, "gru": 8e-3, "lstm": 1.5e-2}
+# The highest learning rates for 256 units; they fall with the square root of the size.
+_RATES = {"rnn": 6e-3, "gru": 8e-3, "lstm": 1.5e-2}
 _MUON_RATE = 2.5e-3
 
 
@@ -55,7 +55,7 @@ def sized(
         model = dataclasses.replace(model, dropout=_dropout(epochs))
     if training.lr == "auto":
         rate = _MUON_RATE if training.optimizer == "muon" else _RATES[model.cell]
-        training = dataclasses.replace(training, lr=float(f"{rate * (256 / model.hidden_size) ** 0.25:.2g}"))
+        training = dataclasses.replace(training, lr=float(f"{rate * (256 / model.hidden_size) ** 0.5:.2g}"))
     return dataclasses.replace(config, model=model, training=training)
 
 

@@ -41,6 +41,30 @@ def test_every_weight_is_stepped_by_one_optimiser_and_only_matrices_decay(optimi
     assert sorted(stepped) == sorted(map(id, network.parameters()))
 
 
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_in_float16_the_loss_is_scaled_and_a_step_that_overflows_is_left_out(optimizer):
+    def learn(scaled, steps):
+        torch.manual_seed(0)
+        network = RecurrentLM(ModelConfig(hidden_size=4), 5)
+        of = make_optimizer(network, TrainingConfig(lr=0.1, precision="fp32", optimizer=optimizer))
+        of.scaler = torch.amp.GradScaler("cpu", enabled=scaled)
+        tokens = torch.tensor([[0, 1, 2]])
+        for step in steps:
+            of.zero_grad()
+            of.scaler.scale(network.loss(tokens, tokens)[0]).backward()
+            if step == "overflow":
+                network.recurrent.weight_hh_l1.grad[0, 0] = network.decoder.bias.grad[0] = torch.inf
+            of.unscale()
+            of.step()
+        return list(network.parameters()), of.scaler.get_scale()
+
+    plain, _ = learn(False, ["good", "good"])
+    scaled, scale = learn(True, ["good", "overflow", "good"])
+    assert scale == 2**15
+    # Muon skips the matrices' step where theirs overflowed, AdamW where the others' did.
+    torch.testing.assert_close(scaled, plain)
+
+
 def test_what_the_optimisers_remember_lies_in_one_place():
     network = RecurrentLM(ModelConfig(hidden_size=4), 5)
     optimizer = make_optimizer(network, TrainingConfig(lr=0.1, optimizer="muon"))
