@@ -31,7 +31,7 @@ CHANGES = {
     "twice the rate": ["--lr", 2.0],
     "linear": ["--schedule", "linear"],
     "no decay": ["--weight-decay", "0"],
-    "muon": ["--optimizer", "muon"],
+    "adamw": ["--optimizer", "adamw"],
     "dropout": ["--dropout", "0.2"],
     "unlocked dropout": ["--dropout", "0.2", "--no-locked-dropout"],
     "input dropout": ["--input-dropout", "0.1"],

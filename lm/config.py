@@ -168,16 +168,16 @@ class TrainingConfig:
         metavar="TIME",
     )
     lr: float | Auto = setting(
-        "auto", "the highest learning rate; auto: by the cell, its size and the optimiser", positive=True
+        "auto", "the highest learning rate; auto: by the cell and its size", positive=True
     )
     warmup: float = setting(0.02, "share of the budget over which the rate rises to it", minimum=0, below=1)
     schedule: str = setting(
         "cosine", "how the rate falls after that", choices=("cosine", "linear", "constant")
     )
     optimizer: str = setting(
-        "adamw",
-        "adamw: for all weights; muon: orthogonalised updates of the recurrent matrices",
-        choices=("adamw", "muon"),
+        "muon",
+        "muon: orthogonalised updates of the recurrent matrices, AdamW for the rest; adamw: for all",
+        choices=("muon", "adamw"),
     )
     clip: float = setting(1.0, "largest norm of the gradient; 0: no limit", minimum=0)
     patience: int | None = setting(

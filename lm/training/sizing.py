@@ -17,13 +17,13 @@ from lm.config import DEFAULT_TIME, ModelConfig, RunConfig
 from lm.data.batches import Windows
 from lm.data.streaming import StreamedWindows
 from lm.network import RecurrentLM, autocast, choose_precision
+from lm.training.optimizer import make_optimizer
 
 SIZES = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 _TOKENS_PER_WEIGHT = 3.0  # that a network should read at least
 _PROBES = 3  # steps that are timed, the first of which warms up
 # The highest learning rates for 256 units; they fall with the square root of the size.
 _RATES = {"rnn": 6e-3, "gru": 8e-3, "lstm": 1.5e-2}
-_MUON_RATE = 2.5e-3
 
 
 def sized(
@@ -54,8 +54,8 @@ def sized(
         epochs = tokens / per_epoch
         model = dataclasses.replace(model, dropout=_dropout(epochs))
     if training.lr == "auto":
-        rate = _MUON_RATE if training.optimizer == "muon" else _RATES[model.cell]
-        training = dataclasses.replace(training, lr=float(f"{rate * (256 / model.hidden_size) ** 0.5:.2g}"))
+        rate = _RATES[model.cell] * (256 / model.hidden_size) ** 0.5
+        training = dataclasses.replace(training, lr=float(f"{rate:.2g}"))
     return dataclasses.replace(config, model=model, training=training)
 
 
@@ -98,16 +98,18 @@ def _dropout(epochs: float) -> float:
 def _seconds_a_part(
     config: RunConfig, model: ModelConfig, vocab_size: int, device: torch.device, streams: int
 ) -> float:
-    """The time that a forward and a backward pass over so many streams take."""
+    """The time that it takes to learn from a window of so many streams."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         network = RecurrentLM(model, vocab_size).to(device)
         shape = (streams, config.training.bptt)
         tokens = torch.randint(vocab_size, shape, device=device)
+        optimizer = make_optimizer(network, dataclasses.replace(config.training, lr=1e-3))
         for probe in range(_PROBES):
             if probe == 1:
                 begin = time.perf_counter()
             with autocast(device, choose_precision(config.training.precision, device)):
                 loss, _, _ = network.loss(tokens, tokens)
             loss.backward()
+            optimizer.step()
             loss.item()  # waits for the device
     return (time.perf_counter() - begin) / (_PROBES - 1)
