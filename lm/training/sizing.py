@@ -109,7 +109,7 @@ def _seconds_a_part(
                 begin = time.perf_counter()
             with autocast(device, choose_precision(config.training.precision, device)):
                 loss, _, _ = network.loss(tokens, tokens)
-            loss.backward()
+            optimizer.scaler.scale(loss).backward()
             optimizer.step()
             loss.item()  # waits for the device
     return (time.perf_counter() - begin) / (_PROBES - 1)
