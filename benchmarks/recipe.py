@@ -19,7 +19,7 @@ from quality import trained
 CELLS = ("lstm", "gru", "rnn")
 REGIMES = {
     "short": ["--max-chars", "1100000", "--steps", "480"],
-    "long": ["--max-chars", "100000", "--steps", "660", "--dropout", "0"],
+    "long": ["--max-chars", "100000", "--steps", "660", "--dropout", "0", "--output-dropout", "0"],
 }
 CHANGES = {
     "another seed": ["--seed", "2"],

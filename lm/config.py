@@ -113,8 +113,11 @@ class ModelConfig:
     input_dropout: float = setting(
         0.0, "share of the units dropped of what the first layer reads", minimum=0, below=1
     )
-    output_dropout: float = setting(
-        0.0, "share of the last layer's units dropped before the decoder", minimum=0, below=1
+    output_dropout: float | Auto = setting(
+        "auto",
+        "share of what the decoder reads dropped while training; auto: by how often the text is read",
+        minimum=0,
+        below=1,
     )
     embedding_dropout: float = setting(
         0.0, "share of the token types whose vectors are dropped in a window", minimum=0, below=1

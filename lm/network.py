@@ -29,8 +29,8 @@ class RecurrentLM(nn.Module):
         # What "auto" stands for in a training, lm/training/sizing.py decides.
         if config.hidden_size == "auto":
             raise UserError("--hidden-size auto is decided where a training begins; here it takes a number.")
-        if config.dropout == "auto":
-            config = replace(config, dropout=0.0)
+        dropouts = [name for name in ("dropout", "output_dropout") if getattr(config, name) == "auto"]
+        config = replace(config, **dict.fromkeys(dropouts, 0.0))
         if config.embedding_size == "auto":
             config = replace(config, embedding_size=config.hidden_size)
         self.config, self.vocab_size = config, vocab_size

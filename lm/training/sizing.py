@@ -20,7 +20,7 @@ from lm.network import RecurrentLM, autocast, choose_precision
 from lm.training.optimizer import make_optimizer
 
 SIZES = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
-_TOKENS_PER_WEIGHT = 3.0  # that a network should read at least
+_TOKENS_PER_WEIGHT = 4.0  # that a network should read at least
 _PROBES = 3  # steps that are timed, the first of which warms up
 # The highest learning rates for 256 units; they fall with the square root of the size.
 _RATES = {"rnn": 6e-3, "gru": 8e-3, "lstm": 1.5e-2}
@@ -38,7 +38,7 @@ def sized(
     if model.embedding_size == "auto":
         model = dataclasses.replace(model, embedding_size=_embedding_size(vocab_size))
         config = dataclasses.replace(config, model=model)
-    if "auto" not in (model.hidden_size, model.dropout, training.lr):
+    if "auto" not in (model.hidden_size, model.dropout, model.output_dropout, training.lr):
         return config
     if model.hidden_size != "auto":
         tokens = _tokens(config, model, windows, vocab_size, device)
@@ -49,10 +49,10 @@ def sized(
             if size > SIZES[0] and read < _TOKENS_PER_WEIGHT * _recurrent_weights(larger):
                 break
             model, tokens = larger, read
-    if model.dropout == "auto":
-        per_epoch = (windows.steps_per_epoch or math.inf) * windows.tokens_per_step  # a stream has no end
-        epochs = tokens / per_epoch
-        model = dataclasses.replace(model, dropout=_dropout(epochs))
+    per_epoch = (windows.steps_per_epoch or math.inf) * windows.tokens_per_step  # a stream has no end
+    for name in ("dropout", "output_dropout"):
+        if getattr(model, name) == "auto":
+            model = dataclasses.replace(model, **{name: _dropout(tokens / per_epoch)})
     if training.lr == "auto":
         rate = _RATES[model.cell] * (256 / model.hidden_size) ** 0.5
         training = dataclasses.replace(training, lr=float(f"{rate:.2g}"))
@@ -92,7 +92,7 @@ def _embedding_size(vocab_size: int) -> int:
 
 def _dropout(epochs: float) -> float:
     """Nothing for a text that is read a few times, up to a half for one read a hundred times."""
-    return round(min(max(0.13 * math.log(max(epochs, 1) / 3), 0.0), 0.5), 2)
+    return round(min(max(0.16 * math.log(max(epochs, 1) / 3), 0.0), 0.5), 2)
 
 
 def _seconds_a_part(

@@ -40,6 +40,12 @@ def test_the_more_often_a_text_is_read_the_more_is_dropped():
     assert dropped[-1] <= 0.5
 
 
+def test_between_the_layers_and_before_the_decoder_as_much_is_dropped():
+    model = settle(epochs=20, hidden_size=8).model
+    assert model.dropout == model.output_dropout > 0
+    assert settle(epochs=20, hidden_size=8, output_dropout=0.0).model.output_dropout == 0
+
+
 def test_what_was_named_stays():
     config = settle(hidden_size=37, dropout=0.11, lr=0.013, steps=10)
     assert (config.model.hidden_size, config.model.dropout, config.training.lr) == (37, 0.11, 0.013)
