@@ -37,6 +37,7 @@ SECONDS = 1.0  # that one measurement lasts, at least
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--text", help="a text of words: compare at the shape of PyTorch's example")
+    parser.add_argument("--optimizer", default="muon", help="of our step: muon or adamw")
     options = parser.parse_args()
     device = choose_device("auto")
     precision = choose_precision("auto", device)
@@ -44,20 +45,22 @@ def main() -> int:
     print(f"{device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"one large product in {str(precision)[6:]}: {rate / 1e9:,.0f} GFLOP/s")
     if options.text:
-        words(Path(options.text), device, precision)
+        words(Path(options.text), device, precision, options.optimizer)
     else:
-        cells(device, precision, rate)
+        cells(device, precision, rate, options.optimizer)
     return 0
 
 
-def cells(device: torch.device, precision: torch.dtype, rate: float) -> None:
+def cells(device: torch.device, precision: torch.dtype, rate: float, optimizer: str) -> None:
     columns = ("cell", "layers", "window", "tokens/s", "matrix rate", "obvious loop", "ratio")
     formats = "{:5} {:9} {:8} {:>9} {:>11} {:>13} {:>6}"
     print(formats.format(*columns) + ("  kernels" if device.type == "cuda" else ""))
     for cell in CELLS:
         for hidden, batch, bptt in SIZES:
             batch_of_tokens = random_windows(batch, bptt, VOCABULARY, device)
-            config = RunConfig.from_flat({"cell": cell, "hidden_size": hidden, "dropout": 0, "lr": 1e-3})
+            config = RunConfig.from_flat(
+                {"cell": cell, "hidden_size": hidden, "lr": 1e-3, "optimizer": optimizer}
+            )
             ours = our_step(config, VOCABULARY, batch_of_tokens, device, precision)
             obvious = obvious_step(cell, hidden, batch_of_tokens, device)
             seconds, slow = alternate([ours, obvious], device)
@@ -75,7 +78,7 @@ def cells(device: torch.device, precision: torch.dtype, rate: float) -> None:
             print(line + (f" {kernel_share(ours):8.0%}" if device.type == "cuda" else ""), flush=True)
 
 
-def words(path: Path, device: torch.device, precision: torch.dtype) -> None:
+def words(path: Path, device: torch.device, precision: torch.dtype, optimizer: str) -> None:
     """PyTorch's word-level example (LSTM 2 x 650, tied, batch 20 x 35, float32, SGD, clipping at 0.25)
     against our step for the same network at our own batch shape."""
     tokens = path.read_text(encoding="utf-8").replace("\n", " <eos> ").split()
@@ -85,7 +88,7 @@ def words(path: Path, device: torch.device, precision: torch.dtype) -> None:
     def window(batch: int, bptt: int) -> torch.Tensor:
         return stream[: batch * (bptt + 1)].view(batch, bptt + 1).to(device)
 
-    config = RunConfig.from_flat({"hidden_size": 650, "tie": True, "dropout": 0, "lr": 1e-3})
+    config = RunConfig.from_flat({"hidden_size": 650, "tie": True, "lr": 1e-3, "optimizer": optimizer})
     size, bptt = config.training.batch_size, config.training.bptt
     ours = our_step(config, len(vocabulary), window(size, bptt), device, precision)
     example = obvious_step("lstm", 650, window(20, 35), device, vocab=len(vocabulary), example=True)
