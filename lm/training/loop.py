@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +25,7 @@ from lm.training import guard, record
 from lm.training.checkpoint import Progress, Snapshot, load_checkpoint, read_progress, seed_of
 from lm.training.disk import Disk
 from lm.training.finetune import start_from
+from lm.training.interruptions import listening
 from lm.training.memory import telling_what_to_lower
 from lm.training.optimizer import Optimizer, learning_rate, make_optimizer
 from lm.training.progress import Display, Reading, duration, plural
@@ -130,7 +129,7 @@ def train(
 def _run(trainer: Trainer) -> int:
     display = trainer.display
     with (
-        _interruptions(trainer.ranks) as interruptions,
+        listening(trainer.ranks) as interruptions,
         record.telling_how_to_go_on(trainer),
         closing(trainer.tracker),
     ):
@@ -388,29 +387,3 @@ def _budget(trainer: Trainer) -> str:
         text += f" ({', '.join(map(str, trainer.windows.streams))} of them in each text)"
     per_epoch = trainer.windows.steps_per_epoch
     return f"{text}, {per_epoch:,.0f} steps an epoch" if per_epoch else text
-
-
-@contextmanager
-def _interruptions(ranks: Ranks) -> Iterator[list[int]]:
-    """A list that Ctrl-C and SIGTERM write their number into; the second one kills as usual.
-
-    Of several ranks none is killed by the second one, or after the training: torchrun sends it to those
-    that are just saving, or telling that another has ended. It kills by itself where that takes long.
-    """
-    received: list[int] = []
-    before = {}
-
-    def remember(number: int, _frame: object) -> None:
-        received.append(number)
-        if ranks.alone:
-            signal.signal(number, before[number])
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.getsignal(number)
-        signal.signal(number, remember)
-    try:
-        yield received
-    finally:
-        if ranks.alone:
-            for number, handler in before.items():
-                signal.signal(number, handler)
