@@ -8,6 +8,7 @@ optimizer for hidden layers in neural networks"). The size of the step is scaled
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import torch
@@ -25,7 +26,15 @@ _MOMENTUM = 0.95
 _LARGEST = 1.01  # the polynomials are made for values up to one; the room is for rounding
 
 
-class Muon(torch.optim.Optimizer):
+class QuickStart:
+    """torch's optimisers, without the compiler that they import when they are made: a second of every
+    start, for a decorator that keeps it away from them."""
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+
+
+class Muon(QuickStart, torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised, with decoupled weight decay. All parameters are matrices.
 
     `precision` is the type the products are computed in: bf16 is enough where it is fast.

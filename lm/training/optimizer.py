@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import defaultdict
 from typing import Any
@@ -11,9 +12,15 @@ from torch import Tensor
 
 from lm.config import TrainingConfig
 from lm.network import RecurrentLM, choose_precision
-from lm.training.muon import Muon
+from lm.training.muon import Muon, QuickStart
 
 _LOWEST = 0.02  # share of the highest rate that the schedules end at
+
+
+class AdamW(QuickStart, torch.optim.AdamW):
+    """torch's own (Loshchilov & Hutter 2019)."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
 class Optimizer:
@@ -53,7 +60,7 @@ class Optimizer:
 
 
 def make_optimizer(network: RecurrentLM, config: TrainingConfig) -> Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) that decays matrices and leaves biases alone; for the
+    """AdamW that decays matrices and leaves biases alone; for the
     recurrent layers' matrices Muon, unless the configuration wants AdamW for all."""
     weights = {name: p for name, p in network.named_parameters() if p.requires_grad}
     matrices = []
@@ -67,7 +74,7 @@ def make_optimizer(network: RecurrentLM, config: TrainingConfig) -> Optimizer:
     ]
     device = others[0].device
     fused = device.type in ("cpu", "cuda")
-    adamw = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=fused)
+    adamw = AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=fused)
     precision = choose_precision(config.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     if not matrices:
