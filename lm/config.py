@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from lm.errors import UserError
-from lm.settings import Auto, build, did_you_mean, flag_of, parse_duration, parse_mix, setting, settings_of
+from lm.settings import (
+    Auto,
+    build,
+    did_you_mean,
+    flag_of,
+    parse_duration,
+    parse_mix,
+    parse_temperature,
+    setting,
+    settings_of,
+)
 
 CELLS = ("rnn", "gru", "lstm")
 DEFAULT_TIME = 120.0  # seconds of training, if no budget is named
@@ -242,8 +252,11 @@ class TrainingConfig:
 class SamplingConfig:
     """How the next token is chosen."""
 
-    temperature: float = setting(
-        0.8, "above 1: more surprising, below 1: more likely text; 0: greedy", minimum=0
+    temperature: float | tuple[float, float] = setting(
+        0.8,
+        "above 1: more surprising, below 1: more likely text; 0: greedy; 0.3:1.0 rises over the length",
+        parse=parse_temperature,
+        metavar="T",
     )
     top_k: int = setting(0, "choose among the K likeliest tokens; 0: all", minimum=0, metavar="K")
     top_p: float = setting(
@@ -251,6 +264,36 @@ class SamplingConfig:
         "choose among the likeliest tokens that together have this probability",
         positive=True,
         maximum=1,
+        metavar="P",
+    )
+    min_p: float = setting(
+        0.0,
+        "choose among the tokens that are at least this many times as likely as the likeliest",
+        minimum=0,
+        maximum=1,
+        metavar="P",
+    )
+    typical_p: float = setting(
+        1.0,
+        "choose among the tokens of the most usual surprisal that together have this probability",
+        positive=True,
+        maximum=1,
+        metavar="P",
+    )
+    repetition_penalty: float = setting(
+        1.0, "above 1: tokens that occur in the window become less likely", positive=True, metavar="R"
+    )
+    presence_penalty: float = setting(
+        0.0, "taken from the logits of the tokens that occur in the window", metavar="R"
+    )
+    frequency_penalty: float = setting(
+        0.0, "taken from a token's logit for each time that it occurs in the window", metavar="R"
+    )
+    repetition_window: int = setting(
+        64, "how many of the last tokens, the prompt's too, the penalties look at", minimum=1, metavar="N"
+    )
+    no_repeat_ngram: int = setting(
+        0, "never write N tokens that stood in this order before; 0: no limit", minimum=0, metavar="N"
     )
     greedy: bool = setting(False, "always take the likeliest token")
 

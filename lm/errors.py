@@ -13,7 +13,7 @@ class ModelError(UserError):
     """A saved model or a run is missing, damaged or of another kind."""
 
 
-def one_line(error: BaseException, limit: int = 200) -> str:
+def one_line(error: BaseException | str, limit: int = 200) -> str:
     """The message of `error` folded into one line, for quoting inside a UserError."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"

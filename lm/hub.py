@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save
 from lm.config import RUNS, ModelConfig
 from lm.errors import ModelError, UserError, one_line
 from lm.files import replacing, write_text
-from lm.network import RecurrentLM, choose_device, choose_precision
+from lm.network import PRECISIONS, RecurrentLM, choose_device, choose_precision
 from lm.settings import build, settings_of
 from lm.tokenizer import Tokenizer
 
@@ -34,7 +34,8 @@ _FILES = ["config.json", "model.safetensors", "tokenizer.json", "README.md"]
 
 
 def load(model: str | Path, device: str = "auto", precision: str = "fp32") -> LanguageModel:
-    """Load a run, a saved folder or a Hub id onto "cpu", "cuda", "mps" or "auto".
+    """Load a run, a saved folder or a Hub id onto "cpu", "cuda", "mps" or "auto", to be run in "fp32",
+    "bf16", "fp16" (on a GPU), "int8" (on a CPU) or "auto".
 
     Raises ModelError if there is no such model, or if it is damaged or from a newer version.
     """
@@ -42,7 +43,9 @@ def load(model: str | Path, device: str = "auto", precision: str = "fp32") -> La
 
     where = choose_device(device)
     network, tokenizer, facts = read_model(find_model(model))
-    return LanguageModel(network.to(where), tokenizer, facts, choose_precision(precision, where))
+    if precision != "int8":
+        precision = PRECISIONS[choose_precision(precision, where)]
+    return LanguageModel(network.to(where), tokenizer, facts, precision)
 
 
 def find_model(model: str | Path) -> Path:

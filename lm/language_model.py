@@ -1,15 +1,16 @@
 """LanguageModel: a network with its tokenizer, the one object that everyone asks.
 
-The training loop, generate.py, the web page and a notebook all use these few methods.
+The training loop, generate.py, the web page, the API and a notebook all use these few methods.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,10 +18,18 @@ import torch
 from lm.config import SamplingConfig
 from lm.errors import UserError
 from lm.evaluation import Score, score_tokens
-from lm.generation.decoder import Decoder, Step
+from lm.generation.beam import beam_search
+from lm.generation.constraints import Banned, Match, Vocabulary, one_of
+from lm.generation.decoder import Decoder
+from lm.generation.mixture import Mixture
+from lm.generation.streams import Constraint, Stream, Streams, Token
+from lm.generation.text import Text, TextBackward
 from lm.network import RecurrentLM
 from lm.settings import build
 from lm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from lm.session import Session
 
 _LOOK_BACK = 8  # tokens of the prompt that may matter for how the next one is written
 
@@ -42,7 +51,29 @@ class Completion:
     text: str
     tokens: list[int]
     logprobs: list[float]  # nats
-    seed: int
+    seed: int | None  # None: of a beam search
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a model beside the prompt; `sampling` says how a token is chosen."""
+
+    sampling: SamplingConfig
+    max_new_tokens: int = 400
+    stop: Sequence[str] = ()  # the text ends before the first of these strings
+    unknown: str = "replace"  # characters that the vocabulary lacks: error, skip or replace
+    alternatives: int = 0  # how many of the likeliest tokens to tell at each step
+    ban: Sequence[str] = ()  # strings that the text may not hold
+    match: str | None = None  # a regular expression that it must match
+    choices: Sequence[str] = ()  # or the only texts that it may be
+    logit_bias: Mapping[int, float] | None = None  # added to the logits of tokens
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Request:
+        """From the fields above and those of SamplingConfig. Raises UserError for any other."""
+        own = {field.name for field in fields(cls)} - {"sampling"}
+        sampling = build(SamplingConfig, {k: v for k, v in settings.items() if k not in own})
+        return cls(sampling, **{k: v for k, v in settings.items() if k in own})
 
 
 class LanguageModel:
@@ -57,12 +88,13 @@ class LanguageModel:
         network: RecurrentLM,
         tokenizer: Tokenizer,
         facts: dict[str, Any] | None = None,
-        precision: torch.dtype = torch.float32,
+        precision: str = "fp32",
+        decoder: Decoder | Mixture | None = None,
     ):
         self.network, self.tokenizer, self.facts = network, tokenizer, facts or {}
-        self.device = next(network.parameters()).device
+        self.device = network.embedding.weight.device
         self.backward = network.config.backward
-        self._decoder = Decoder(network, precision)
+        self.decoder = decoder or Decoder(network, precision)
         # A document begins after the end of another. A model of one single document has never
         # seen such an end: it begins at a line's end, the next best place, and never ends.
         self.start, self._never = tokenizer.eos, [] if tokenizer.unk is None else [tokenizer.unk]
@@ -72,72 +104,95 @@ class LanguageModel:
                 self.start = int(newline[0])
             if tokenizer.end is not None:
                 self._never.append(tokenizer.end)
+        self.streams = Streams(self.decoder, tokenizer.vocab_size, self._never)
 
-    def stream(
-        self,
-        prompt: str = "",
-        *,
-        max_new_tokens: int = 400,
-        seed: int | None = None,
-        stop: tuple[str, ...] | list[str] = (),
-        unknown: str = "replace",
-        alternatives: int = 0,
-        **sampling: Any,
-    ) -> Generator[Piece]:
+    def mixed_with(self, others: Sequence[tuple[LanguageModel, float]]) -> LanguageModel:
+        """This model and others as one, the average of their probabilities; this one's weight is what
+        the others leave of one. Raises UserError if they do not share a vocabulary and a direction."""
+        vocabulary = self.tokenizer.backend.get_vocab()
+        if any(other.tokenizer.backend.get_vocab() != vocabulary for other, _ in others):
+            raise UserError("models can be mixed only if they have the same vocabulary.")
+        if any(other.backward != self.backward or other.device != self.device for other, _ in others):
+            raise UserError("models can be mixed only if they read in the same direction.")
+        weights = [weight for _, weight in others]
+        if min(weights) <= 0 or sum(weights) >= 1:
+            raise UserError("the weights of the models that are mixed in lie above 0, and sum to below 1.")
+        decoders = [self.decoder, *(other.decoder for other, _ in others)]
+        mixture = Mixture(decoders, [1 - sum(weights), *weights])
+        return LanguageModel(self.network, self.tokenizer, self.facts, decoder=mixture)
+
+    def stream(self, prompt: str = "", *, seed: int | None = None, **settings: Any) -> Generator[Piece]:
         """Continue `prompt`, yielding a Piece for every token as it is made.
 
-        `sampling` takes the fields of SamplingConfig: temperature, top_k, top_p, greedy. Without
-        a `seed` each call gives another text. It ends after `max_new_tokens`, at a `stop` string,
-        which is left out, or where the model ends the document. Raises UserError for settings out
-        of range, with unknown="error" for characters that the vocabulary lacks, and if the model is
-        `backward`: what that writes is known as a text only when it is whole.
+        `settings` are the fields of Request and of SamplingConfig: max_new_tokens, stop, temperature,
+        top_p, … Without a `seed` each call gives another text. It ends after `max_new_tokens`, at a
+        `stop` string, which is left out, or where the model ends the document. Raises UserError for
+        settings out of range, with unknown="error" for characters that the vocabulary lacks, and if the
+        model is `backward`: what that writes is known as a text only when it is whole.
         """
-        if self.backward:
-            raise UserError(
-                "this model reads right to left and cannot go on with a text: python generate.py with it"
-                " writes what leads up to the prompt."
-            )
-        seeds = [secrets.randbits(31) if seed is None else seed]
-        pieces = self._generate(prompt, seeds, max_new_tokens, stop, unknown, alternatives, sampling)
+        self._forward_only()
+        pieces = self.stream_all([prompt], [seed], **settings)
         return (piece for _, piece in pieces)
+
+    def stream_all(
+        self, prompts: Sequence[str], seeds: Sequence[int | None], **settings: Any
+    ) -> Iterator[tuple[int, Piece]]:
+        """Continue each of `prompts` with its seed, decoded together; yields (its number, Piece)."""
+        self._forward_only()
+        request = Request.of(settings)
+        reads = [self.encode(prompt, request.unknown) for prompt in prompts]
+        seeds = [secrets.randbits(31) if seed is None else seed for seed in seeds]
+        made = [self.constraints(prompt, request) for prompt in prompts]  # refuses what cannot be
+        return self._pieces(prompts, reads, seeds, made, request)
 
     def generate(
         self,
-        prompt: str = "",
+        prompt: str | Sequence[str] = "",
         *,
         num_samples: int = 1,
-        max_new_tokens: int = 400,
         seed: int | None = None,
-        stop: tuple[str, ...] | list[str] = (),
-        unknown: str = "replace",
-        **sampling: Any,
+        beams: int = 1,
+        length_penalty: float = 1.0,
+        **settings: Any,
     ) -> list[Completion]:
-        """Continue `prompt` `num_samples` times, decoded together; see `stream`. What a `backward`
-        model writes comes before the prompt.
+        """Continue `prompt`, or each of several, `num_samples` times, decoded together; see `stream`.
+        What a `backward` model writes comes before the prompt.
 
-        Sample i is what `stream` writes with the seed `seed + i`.
+        Sample i is what `stream` writes with the seed `seed + i`. With `beams` above one, the samples
+        are the best that a beam search of that width finds.
         """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        request = Request.of(settings)
+        if beams > 1:
+            return [c for p in prompts for c in self._best(p, num_samples, beams, length_penalty, request)]
         first = secrets.randbits(31) if seed is None else seed
-        seeds = [first + i for i in range(num_samples)]
+        prompts = [p for p in prompts for _ in range(num_samples)]
+        seeds = [first + i for i in range(len(prompts))]
         if self.backward:
-            return self._generate_backward(prompt, seeds, max_new_tokens, stop, unknown, sampling)
-        pieces: list[list[Piece]] = [[] for _ in seeds]
-        for index, piece in self._generate(prompt, seeds, max_new_tokens, stop, unknown, 0, sampling):
-            pieces[index].append(piece)
+            return self._generate_backward(prompts, seeds, request)
+        pieces: list[list[Piece]] = [[] for _ in prompts]
+        for number, piece in self.stream_all(prompts, seeds, **settings):
+            pieces[number].append(piece)
         return [
             Completion(
                 text="".join(p.text for p in sample),
-                tokens=[p.token for p in sample],
-                logprobs=[p.logprob for p in sample],
+                tokens=[p.token for p in sample if p.token >= 0],
+                logprobs=[p.logprob for p in sample if p.token >= 0],
                 seed=seed,
             )
             for sample, seed in zip(pieces, seeds, strict=True)
         ]
 
+    def session(self) -> Session:
+        """A text, so far empty, with the state after it: to feed, sample, fork and rewind."""
+        from lm.session import Session
+
+        return Session(self)
+
     def score(self, text: str, *, unknown: str = "replace") -> list[Score]:
         """What the model thinks of each token of `text`, in the order of the text: log-probability,
         rank, entropy."""
-        ids = self._encode(text, unknown)
+        ids = np.array(self.encode(text, unknown), self.tokenizer.dtype)
         scores = list(score_tokens(self.network, ids, self.start))
         if self.backward:
             scores.reverse()
@@ -160,7 +215,9 @@ class LanguageModel:
 
         return push(self, repo_id, private)
 
-    def _encode(self, text: str, unknown: str) -> np.ndarray:
+    def encode(self, text: str, unknown: str = "replace") -> list[int]:
+        """The tokens of `text`; characters that the vocabulary lacks are replaced by <unk>, skipped or,
+        with "error", refused by a UserError."""
         missing = self.tokenizer.unknown_in(text) if unknown != "replace" else []
         if missing and unknown == "error":
             raise UserError(
@@ -169,136 +226,152 @@ class LanguageModel:
             )
         for character in missing:
             text = text.replace(character, "")
-        return self.tokenizer.encode(text)
+        return self.tokenizer.encode(text).tolist()
 
-    def _generate(
-        self,
-        prompt: str,
-        seeds: list[int],
-        max_new_tokens: int,
-        stop: tuple[str, ...] | list[str],
-        unknown: str,
-        alternatives: int,
-        sampling: dict[str, Any],
-    ) -> Iterator[tuple[int, Piece]]:
-        """Check everything at once, then yield (stream, Piece) until every stream has ended."""
-        tokenizer = self.tokenizer
-        read = self._encode(prompt, unknown).tolist()
+    def piece(self, token: Token, text: str) -> Piece:
+        """A token with the text that it lets be shown."""
+        name = self.tokenizer.token_name
+        others = tuple((name(other), p) for other, p in token.alternatives)
+        return Piece(text, token.token, token.logprob, others)
+
+    def text_after(self, prompt: str, read: Sequence[int], stop: Sequence[str]) -> Text:
+        """Turns the tokens that follow a prompt, read as these tokens, into text."""
         # A prompt that ends in a space has the one that goes before a word already.
-        after = [] if tokenizer.kind == "word" and prompt[-1:].isspace() else read[-_LOOK_BACK:]
-        streams = {i: _Text(tokenizer, tuple(stop), after) for i in range(len(seeds))}
-        steps = self._steps(read, seeds, max_new_tokens, alternatives, sampling)
-        return self._pieces(steps, streams, max_new_tokens)
+        spaced = self.tokenizer.kind == "word" and prompt[-1:].isspace()
+        return Text(self.tokenizer, tuple(stop), [] if spaced else list(read[-_LOOK_BACK:]))
 
-    def _generate_backward(
-        self,
-        prompt: str,
-        seeds: list[int],
-        max_new_tokens: int,
-        stop: tuple[str, ...] | list[str],
-        unknown: str,
-        sampling: dict[str, Any],
-    ) -> list[Completion]:
-        read = self._encode(prompt, unknown).tolist()
-        before = [] if self.tokenizer.kind == "word" and prompt[:1].isspace() else read[:_LOOK_BACK]
-        streams = [_TextBackward(self.tokenizer, tuple(stop), before) for _ in seeds]
-        for step in self._steps(read[::-1], seeds, max_new_tokens, 0, sampling):
-            for index, stream in enumerate(streams):
-                if not stream.ended:
-                    stream.add(step.tokens[index], step.logprobs[index])
-            if all(stream.ended for stream in streams):
-                break
-        return [
-            Completion(stream.text(), stream.tokens[::-1], stream.logprobs[::-1], seed)
-            for stream, seed in zip(streams, seeds, strict=True)
-        ]
-
-    def _steps(
-        self,
-        read: list[int],
-        seeds: list[int],
-        max_new_tokens: int,
-        alternatives: int,
-        sampling: dict[str, Any],
-    ) -> Iterator[Step]:
-        """What the network writes after it has `read` those tokens."""
-        return self._decoder.generate(
-            torch.tensor([self.start, *read]).to(self.device),
-            seeds,
-            build(SamplingConfig, sampling),
-            max_new_tokens,
-            banned=self._never,
-            alternatives=alternatives,
-        )
+    def _forward_only(self) -> None:
+        if self.backward:
+            raise UserError(
+                "this model reads right to left and cannot go on with a text: python generate.py with it"
+                " writes what leads up to the prompt."
+            )
 
     def _pieces(
-        self, steps: Iterator[Step], streams: dict[int, _Text], max_new_tokens: int
+        self,
+        prompts: Sequence[str],
+        reads: list[list[int]],
+        seeds: list[int],
+        constraints: list[list[Constraint]],
+        request: Request,
     ) -> Iterator[tuple[int, Piece]]:
-        name = self.tokenizer.token_name
-        for number, step in enumerate(steps, start=1):
-            for index, text in list(streams.items()):
-                token = step.tokens[index]
-                shown = text.add(token, last=number == max_new_tokens)
-                named = tuple((name(other), p) for other, p in step.alternatives[index])
+        streams, texts, counts = [], [], [0] * len(prompts)
+        for prompt, read, seed, limits in zip(prompts, reads, seeds, constraints, strict=True):
+            streams.append(self.add([self.start, *read], seed, limits, request))
+            texts.append(self.text_after(prompt, read, request.stop))
+        tokens = self.streams.tokens(*streams)
+        try:
+            for number, token in tokens:
+                text = texts[number]
                 if text.ended:
-                    del streams[index]
-                yield index, Piece(shown, token, step.logprobs[index], named)
-            if not streams:
-                return
+                    continue
+                counts[number] += 1
+                shown = text.add(token.token, last=counts[number] == request.max_new_tokens)
+                streams[number].ended |= text.ended
+                yield number, self.piece(token, shown)
+        finally:
+            tokens.close()
+        for number, text in enumerate(texts):
+            if held := text.rest():
+                yield number, Piece(held, -1, 0.0, ())
 
+    def add(
+        self,
+        tokens: list[int],
+        seed: int,
+        constraints: list[Constraint],
+        request: Request,
+        **state: Any,
+    ) -> Stream:
+        """A stream that goes on after these tokens; `state` as for `Streams.add`."""
+        return self.streams.add(
+            tokens,
+            request.sampling,
+            seed,
+            request.max_new_tokens,
+            alternatives=request.alternatives,
+            bias=request.logit_bias,
+            constraints=constraints,
+            **state,
+        )
 
-class _Text:
-    """The text of one stream, shown as soon as it can be no part of a stop string."""
+    def constraints(self, prompt: str, request: Request) -> list[Constraint]:
+        """Those of one stream, made anew for each: they remember what was written."""
+        if request.match is not None and request.choices:
+            raise UserError("a pattern and a list of choices contradict each other: name one of them.")
+        made: list[Constraint] = []
+        pattern = one_of(request.choices) if request.choices else request.match
+        if pattern is not None:
+            # Words are written with a space before them.
+            spaced = self.tokenizer.kind == "word" and not prompt[-1:].isspace()
+            made.append(Match(self.vocabulary, f" ?({pattern})" if spaced else pattern))
+        if request.ban:
+            made.append(Banned(self.vocabulary, request.ban, prompt.encode("utf-8", "replace")))
+        return made
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], after: list[int]):
-        self._end, self._stream = tokenizer.end, tokenizer.decode_stream(after)
-        self._stop = tuple(filter(None, stop))
-        self._held = ""
-        self.ended = False
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens as the constraints know them."""
+        tokenizer, pieces = self.tokenizer, []
+        for token in range(tokenizer.vocab_size):
+            piece = tokenizer.bytes_of(token)
+            if piece is None:
+                text = tokenizer.decode([token])
+                piece = text.encode() if text.isspace() else b" " + text.encode()
+            silent = token in (tokenizer.unk, tokenizer.end)
+            pieces.append(None if silent or not piece else piece)
+        return Vocabulary(pieces, lambda text: tokenizer.encode(text).tolist(), tokenizer.eos)
 
-    def add(self, token: int, last: bool) -> str:
-        """The text that may be shown after `token`."""
-        text = self._held + self._stream.step(token)
-        found = min((at for s in self._stop if (at := text.find(s)) >= 0), default=-1)
-        if found >= 0:
-            self.ended = True
-            return text[:found]
-        self.ended = last or token == self._end
-        keep = 0 if self.ended else self._possible_start(text)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
+    def _best(
+        self, prompt: str, samples: int, beams: int, length_penalty: float, request: Request
+    ) -> list[Completion]:
+        """The best of a beam search, which knows neither a sampler nor constraints."""
+        if request.ban or request.match is not None or request.choices:
+            raise UserError("a beam search takes no --ban, --match or --choice: sample instead.")
+        read = self.encode(prompt, request.unknown)
+        found = beam_search(
+            self.decoder, [self.start, *(read[::-1] if self.backward else read)], max(beams, samples),
+            request.max_new_tokens, length_penalty=length_penalty, end=self.tokenizer.end, never=self._never,
+        )  # fmt: skip
+        completions = []
+        for one in found[:samples]:
+            if self.backward:
+                text = self._text_before(prompt, read, request.stop)
+                for token, logprob in zip(one.tokens, one.logprobs, strict=True):
+                    if not text.ended:
+                        text.add(token, logprob)
+                completions.append(Completion(text.text(), text.tokens[::-1], text.logprobs[::-1], None))
+                continue
+            text, shown, count = self.text_after(prompt, read, request.stop), "", 0
+            for count, token in enumerate(one.tokens, start=1):
+                shown += text.add(token, last=count == len(one.tokens))
+                if text.ended:
+                    break
+            completions.append(Completion(shown, one.tokens[:count], one.logprobs[:count], None))
+        return completions
 
-    def _possible_start(self, text: str) -> int:
-        """Length of the longest end of `text` with which a stop string could begin."""
-        longest = max((len(s) for s in self._stop), default=0)
-        for length in range(min(len(text), longest - 1), 0, -1):
-            if any(s.startswith(text[-length:]) for s in self._stop):
-                return length
-        return 0
+    def _generate_backward(
+        self, prompts: Sequence[str], seeds: Sequence[int], request: Request
+    ) -> list[Completion]:
+        if request.ban or request.match is not None or request.choices:
+            raise UserError("a model that reads right to left takes no --ban, --match or --choice.")
+        reads = [self.encode(prompt, request.unknown) for prompt in prompts]
+        texts = [
+            self._text_before(prompt, read, request.stop) for prompt, read in zip(prompts, reads, strict=True)
+        ]
+        streams = [
+            self.add([self.start, *read[::-1]], seed, [], request)
+            for read, seed in zip(reads, seeds, strict=True)
+        ]
+        for number, token in self.streams.tokens(*streams):
+            if not texts[number].ended:
+                texts[number].add(token.token, token.logprob)
+                streams[number].ended |= texts[number].ended
+        return [
+            Completion(text.text(), text.tokens[::-1], text.logprobs[::-1], seed)
+            for text, seed in zip(texts, seeds, strict=True)
+        ]
 
-
-class _TextBackward:
-    """The text of one stream of a backward model, which grows at its beginning and ends before the
-    tokens `before`."""
-
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], before: list[int]):
-        self._tokenizer, self._before = tokenizer, before
-        self._stop = tuple(filter(None, stop))
-        # So many tokens hold a stop string, and the rest of a character behind it.
-        self._reach = max((len(s.encode()) for s in self._stop), default=0) + 4
-        self.tokens: list[int] = []  # in the order in which they are written
-        self.logprobs: list[float] = []
-        self.ended = False
-
-    def add(self, token: int, logprob: float) -> None:
-        """Put `token` before the text."""
-        self.tokens.append(token)
-        self.logprobs.append(logprob)
-        newest = self._tokenizer.decode(self.tokens[: -self._reach - 1 : -1]) if self._stop else ""
-        self.ended = token == self._tokenizer.end or any(s in newest for s in self._stop)
-
-    def text(self) -> str:
-        """The text in the order of reading, from the last stop string on."""
-        decode = self._tokenizer.decode
-        whole = decode([*self.tokens[::-1], *self._before]).removesuffix(decode(self._before))
-        return whole[max((whole.rfind(s) + len(s) for s in self._stop if s in whole), default=0) :]
+    def _text_before(self, prompt: str, read: list[int], stop: Sequence[str]) -> TextBackward:
+        spaced = self.tokenizer.kind == "word" and prompt[:1].isspace()
+        return TextBackward(self.tokenizer, tuple(stop), [] if spaced else read[:_LOOK_BACK])

@@ -73,6 +73,20 @@ def parse_mix(text: str | Iterable[float]) -> tuple[float, ...]:
     return shares
 
 
+def parse_temperature(value: str | float | Iterable[float]) -> float | tuple[float, float]:
+    """0.8, or (0.3, 1.0) in '0.3:1.0' or two numbers: from the first token to the last."""
+    try:
+        parts = value.split(":") if isinstance(value, str) else value
+        numbers = [float(part) for part in (parts if isinstance(parts, (list, tuple)) else [parts])]
+        if not 1 <= len(numbers) <= 2 or isinstance(value, bool):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise UserError(f"--temperature takes a number, or two such as 0.3:1.0, not '{value}'.") from None
+    if not all(0 <= number < float("inf") for number in numbers):
+        raise UserError(f"--temperature must be at least 0 and finite, not {value}.")
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+
+
 def settings_of(config_class: type) -> dict[str, dataclasses.Field]:
     """The settings of a class above by name."""
     return {f.name: f for f in dataclasses.fields(config_class)}
@@ -99,8 +113,9 @@ def value_types(config_class: type) -> dict[str, ValueType]:
         union = typing.get_origin(hint) in (types.UnionType, typing.Union)
         options = set(typing.get_args(hint)) if union else {hint}
         words = tuple(word for word, option in _WORDS.items() if option in options)
-        (kind,) = options - set(_WORDS.values())
-        result[name] = (typing.get_origin(kind) or kind, words)
+        kind, *others = options - set(_WORDS.values())
+        # Of several kinds: whatever the setting's `parse` makes.
+        result[name] = (object if others else typing.get_origin(kind) or kind, words)
     return result
 
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings, strategies as st
 
 import lm
 from lm.config import ModelConfig
-from lm.language_model import LanguageModel, _Text
+from lm.generation.text import Text
+from lm.language_model import LanguageModel
 from lm.network import RecurrentLM
 from lm.vocabulary import train_tokenizer
 
@@ -108,7 +109,7 @@ class Letters:
 @given(text=st.text("ab<>", max_size=30), stops=st.lists(st.text("ab<>", min_size=1, max_size=4), max_size=3))
 @settings(deadline=None)
 def test_a_stop_string_ends_the_text_before_it_and_nothing_of_it_is_ever_shown(text, stops):
-    stream, shown = _Text(Letters(), tuple(stops), after=[]), ""
+    stream, shown = Text(Letters(), tuple(stops), after=[]), ""
     for number, letter in enumerate(text, start=1):
         shown += stream.add(ord(letter), last=number == len(text))
         if stream.ended:

@@ -1,11 +1,26 @@
 """Each sampler against its definition."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
 from lm.config import SamplingConfig
-from lm.generation.samplers import choose, filtered, temperature, top_k, top_p
+from lm.generation.samplers import (
+    Rules,
+    choose,
+    filtered,
+    frequency_penalty,
+    is_greedy,
+    min_p,
+    presence_penalty,
+    repetition_penalty,
+    temperature,
+    top_k,
+    top_p,
+    typical_p,
+)
 
 LOGITS = st.lists(st.floats(-8, 8, width=32), min_size=2, max_size=12).map(lambda v: torch.tensor([v]))
 COMMON = settings(deadline=None)
@@ -42,33 +57,113 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p(logits, p):
     assert inside - probabilities[mask].min().item() < p + 1e-5
 
 
-@given(logits=LOGITS, k=st.integers(1, 5), p=st.floats(0.1, 1), u=st.floats(0, 1, exclude_max=True))
+@given(logits=LOGITS, share=st.floats(0.01, 1))
 @COMMON
-def test_a_token_that_was_filtered_out_is_never_chosen(logits, k, p, u):
-    sampling = SamplingConfig(temperature=0.7, top_k=k, top_p=p)
-    token = choose(logits, torch.tensor([u], dtype=torch.float64), sampling)
-    assert kept(filtered(logits, sampling))[token]
+def test_min_p_keeps_what_is_that_share_of_the_likeliest(logits, share):
+    probabilities = logits.double().softmax(-1)[0]
+    mask = kept(min_p(logits.double(), share))
+    clear = (probabilities - share * probabilities.max()).abs() > 1e-9
+    assert torch.equal(mask[clear], (probabilities >= share * probabilities.max())[clear])
+
+
+@given(logits=LOGITS, p=st.floats(0.01, 0.999))
+@COMMON
+def test_typical_p_keeps_the_most_usual_surprisals_that_reach_p(logits, p):
+    logits = logits.double()
+    mask = kept(typical_p(logits, p))
+    probabilities = logits.softmax(-1)[0]
+    strange = (probabilities.log() + (-(probabilities * probabilities.log()).sum())).abs()
+    inside = probabilities[mask].sum().item()
+    assert mask.any()
+    assert strange[mask].max() <= (strange[~mask].min() if (~mask).any() else math.inf) + 1e-9
+    assert inside >= p - 1e-9
+    strangest = strange[mask].argmax()
+    assert inside - probabilities[mask][strangest].item() < p + 1e-9
+
+
+COUNTS = st.lists(st.integers(0, 4), min_size=12, max_size=12)
+
+
+@given(logits=LOGITS, counts=COUNTS, penalty=st.floats(0.5, 3))
+@COMMON
+def test_the_penalties_are_what_their_papers_say(logits, counts, penalty):
+    counts = torch.tensor([counts[: logits.shape[1]]], dtype=torch.float32)
+    rows = list(zip(logits[0].tolist(), counts[0].tolist(), strict=True))
+    repetition = [(x / penalty if x > 0 else x * penalty) if n else x for x, n in rows]
+    assert repetition_penalty(logits, counts, penalty)[0].tolist() == pytest.approx(repetition, abs=1e-5)
+    presence = [x - penalty * (n > 0) for x, n in rows]
+    assert presence_penalty(logits, counts, penalty)[0].tolist() == pytest.approx(presence, abs=1e-5)
+    frequency = [x - penalty * n for x, n in rows]
+    assert frequency_penalty(logits, counts, penalty)[0].tolist() == pytest.approx(frequency, abs=1e-5)
+
+
+SAMPLINGS = st.builds(
+    SamplingConfig,
+    temperature=st.sampled_from([0.0, 0.5, 1.0, 1.7]),
+    top_k=st.sampled_from([0, 1, 3, 50]),
+    top_p=st.sampled_from([1.0, 0.9, 0.3]),
+    min_p=st.sampled_from([0.0, 0.2]),
+    typical_p=st.sampled_from([1.0, 0.8]),
+)
+
+
+def rules_of(*samplings, vocab_size):
+    return Rules.of(samplings, vocab_size, torch.device("cpu"))
+
+
+def uniform(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@given(logits=LOGITS, sampling=SAMPLINGS, u=st.floats(0, 1, exclude_max=True))
+@COMMON
+def test_a_token_that_was_filtered_out_is_never_chosen(logits, sampling, u):
+    rules = rules_of(sampling, vocab_size=logits.shape[1])
+    (token,) = choose(logits, uniform(u), rules)
+    assert kept(filtered(logits, rules))[token]
+    if is_greedy(sampling):
+        assert logits[0, token] == logits.max()
+
+
+@given(
+    logits=st.integers(2, 12).flatmap(
+        lambda n: st.lists(
+            st.lists(st.floats(-8, 8, width=32), min_size=n, max_size=n), min_size=2, max_size=6
+        )
+    ),
+    data=st.data(),
+)
+@settings(deadline=None, max_examples=200)
+def test_each_row_depends_on_itself_alone(logits, data):
+    """Whatever the other rows ask for, to the last token."""
+    logits = torch.tensor(logits)
+    rows, size = logits.shape
+    samplings = data.draw(st.lists(SAMPLINGS, min_size=rows, max_size=rows))
+    uniforms = data.draw(st.lists(st.floats(0, 1, exclude_max=True), min_size=rows, max_size=rows))
+    together = choose(logits, uniform(*uniforms), rules_of(*samplings, vocab_size=size))
+    for row in range(rows):
+        alone = choose(
+            logits[row : row + 1], uniform(uniforms[row]), rules_of(samplings[row], vocab_size=size)
+        )
+        assert together[row] == alone[0]
 
 
 @pytest.mark.parametrize("sampling", [SamplingConfig(greedy=True), SamplingConfig(temperature=0.0)])
 def test_greedy_takes_the_likeliest(sampling):
     logits = torch.tensor([[0.1, 2.0, 1.9]])
     for u in (0.0, 0.5, 0.99):
-        assert choose(logits, torch.tensor([u], dtype=torch.float64), sampling).item() == 1
+        assert choose(logits, uniform(u), rules_of(sampling, vocab_size=3)).item() == 1
 
 
 def test_choices_have_the_probabilities_of_the_logits():
     logits = torch.tensor([[0.5, 0.3, 0.2]]).log().expand(100_000, -1)
     uniforms = torch.rand(100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    tokens = choose(logits, uniforms, SamplingConfig(temperature=1.0))
-    shares = torch.bincount(tokens, minlength=3) / 100_000
+    rules = rules_of(SamplingConfig(temperature=1.0), vocab_size=3)
+    shares = torch.bincount(choose(logits, uniforms, rules), minlength=3) / 100_000
     torch.testing.assert_close(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.006, rtol=0)
 
 
-def test_each_row_depends_on_itself_alone():
-    logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(1))
-    uniforms = torch.rand(5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    sampling = SamplingConfig(top_p=0.9)
-    together = choose(logits, uniforms, sampling)
-    alone = torch.cat([choose(logits[i : i + 1], uniforms[i : i + 1], sampling) for i in range(5)])
-    assert torch.equal(together, alone)
+def test_rounding_never_leads_past_the_last_token_that_is_left():
+    logits = torch.tensor([[0.0, 0.0, -torch.inf, -torch.inf]])
+    rules = rules_of(SamplingConfig(temperature=1.0), vocab_size=4)
+    assert choose(logits, uniform(1.0), rules).item() == 1

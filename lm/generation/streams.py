@@ -1,0 +1,304 @@
+"""Many texts at once: a scheduler that adds and removes streams between the steps of one batch.
+
+A recurrent state has a fixed size, so a stream can come or go at any step. Each has its own prompt,
+sampler settings, seed and constraints, and what it writes depends on nothing else. Nobody owns the loop:
+whoever waits for a token makes the next step, for all. Many threads may do so at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lm.cells import State
+from lm.config import SamplingConfig
+from lm.errors import UserError
+from lm.generation.decoder import WINDOW, Batch, Decoder
+from lm.generation.samplers import Rules, choose, penalised
+from lm.network import widest_float
+
+_BURST = 0.005  # seconds that one consumer goes on for all before the others are woken
+
+
+class Constraint(Protocol):
+    """What one stream may write. Where it is `complete`, the text is whole as it is: any token may be
+    chosen, and one that is not allowed ends the text."""
+
+    complete: bool
+
+    def allowed(self) -> Tensor:
+        """Which tokens may come next (vocab,) bool."""
+
+    def accept(self, token: int) -> None:
+        """Take note of the token that came."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """One decoded token."""
+
+    token: int
+    logprob: float  # nats, under the model, before any sampler
+    alternatives: list[tuple[int, float]]  # the likeliest tokens with their log-probabilities
+    state: State | None  # in which the model has read all that stands before this token
+
+
+class Stream:
+    """A text that is being written. Made by `Streams.add`."""
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        state: State,
+        sampling: SamplingConfig,
+        seed: int,
+        limit: int,
+        alternatives: int,
+        bias: Mapping[int, float],
+        constraints: Sequence[Constraint],
+        keep_states: bool,
+        history: Sequence[int],
+    ):
+        self.sampling, self.limit, self.alternatives = sampling, limit, alternatives
+        self.bias, self.constraints, self.keep_states = dict(bias), list(constraints), keep_states
+        self.to_read, self.last, self.state = list(prompt[:-1]), int(prompt[-1]), state
+        self.made = 0
+        self.ended = False
+        self.error: UserError | None = None
+        self.ready: deque[Token] = deque()
+        self.uniform = random.Random(seed).random
+        # What the penalties look at.
+        written = [*history, *prompt]
+        self.window = deque(written[-sampling.repetition_window :], maxlen=sampling.repetition_window)
+        self.counts = Counter(self.window)
+        self._grams: dict[tuple[int, ...], set[int]] = {}
+        self._tail: deque[int] = deque(maxlen=max(sampling.no_repeat_ngram - 1, 0))
+        if sampling.no_repeat_ngram:
+            for token in written:
+                self._note_gram(token)
+
+    def write(self, token: Token) -> None:
+        """Add what was decoded."""
+        self.made += 1
+        self.last = token.token
+        self.ended = self.ended or self.made >= self.limit
+        if len(self.window) == self.window.maxlen:
+            self.counts[self.window[0]] -= 1
+        self.window.append(token.token)
+        self.counts[token.token] += 1
+        if self.sampling.no_repeat_ngram:
+            self._note_gram(token.token)
+        for constraint in self.constraints:
+            constraint.accept(token.token)
+        self.ready.append(token)
+
+    def _note_gram(self, token: int) -> None:
+        if len(self._tail) == self._tail.maxlen:
+            self._grams.setdefault(tuple(self._tail), set()).add(token)
+        self._tail.append(token)
+
+    @property
+    def repeating(self) -> list[int]:
+        """The tokens with which an n-gram would come again."""
+        return sorted(self._grams.get(tuple(self._tail), ()))
+
+    @property
+    def temperature(self) -> float:
+        """That of the next token; it may rise or fall evenly over the length."""
+        t = self.sampling.temperature
+        if not isinstance(t, tuple):
+            return t
+        return max(t[0] + (t[1] - t[0]) * self.made / max(self.limit - 1, 1), 1e-3)
+
+    @property
+    def free(self) -> bool:
+        """Whether every token may come at every step."""
+        return not (self.constraints or self.bias or self.sampling.no_repeat_ngram)
+
+
+class Streams:
+    """The streams of one decoder. `never` are the tokens that none of them may write."""
+
+    def __init__(self, decoder: Decoder, vocab_size: int, never: Sequence[int] = ()):
+        self._decoder, self._vocab_size = decoder, vocab_size
+        self._never = torch.zeros(vocab_size, device=decoder.device)
+        self._never[list(never)] = -torch.inf
+        self._uniform = widest_float(decoder.device)
+        self._lock = threading.Lock()
+        self._waiting: deque[Stream] = deque()  # those whose prompt is not yet read
+        self._running: list[Stream] = []  # in the order of the batch's rows
+        self._batch: Batch | None = None
+        self._rules: Rules | None = None
+        self._consumers = 0
+
+    def add(
+        self,
+        prompt: Sequence[int],
+        sampling: SamplingConfig,
+        seed: int,
+        limit: int,
+        *,
+        state: State | None = None,
+        alternatives: int = 0,
+        bias: Mapping[int, float] | None = None,
+        constraints: Sequence[Constraint] = (),
+        keep_states: bool = False,
+        history: Sequence[int] = (),
+    ) -> Stream:
+        """A stream that goes on after `prompt`, of at least one token, read in `state` or from the
+        empty one, for at most `limit` tokens. With `alternatives`, each step tells that many likeliest
+        tokens; `bias` is added to the logits of tokens. `history` is what was read before the prompt,
+        which the penalties know."""
+        state = self._decoder.empty() if state is None else state
+        stream = Stream(
+            prompt, state, sampling, seed, limit, alternatives, bias or {}, constraints, keep_states, history
+        )
+        with self._lock:
+            self._waiting.append(stream)
+        return stream
+
+    def tokens(self, *streams: Stream) -> Iterator[tuple[int, Token]]:
+        """The tokens of one or more streams as they are made, each with its stream's number. Closing
+        the iterator ends the streams.
+
+        Raises UserError where the settings leave no token to choose.
+        """
+        with self._lock:
+            self._consumers += 1
+        try:
+            going_on = dict(enumerate(streams))
+            while going_on:
+                for number, stream in list(going_on.items()):
+                    while stream.ready:
+                        yield number, stream.ready.popleft()
+                    if stream.error:
+                        raise stream.error
+                    if stream.ended and not stream.ready:
+                        del going_on[number]
+                with self._lock:
+                    self._drive(list(going_on.values()))
+        finally:
+            for stream in streams:
+                stream.ended = True
+            with self._lock:
+                self._consumers -= 1
+
+    @torch.inference_mode()
+    def _drive(self, streams: list[Stream]) -> None:
+        """Go on until one of these has made a token or ended, and where others wait for theirs as well,
+        a while longer: waking them costs more than a step."""
+        until = time.perf_counter() + _BURST
+        while not any(stream.ready or stream.ended for stream in streams) or (
+            self._consumers > 1 and time.perf_counter() < until
+        ):
+            if not streams or all(stream.ended for stream in streams):
+                return
+            self._advance()
+
+    def _advance(self) -> None:
+        """Remove the streams that have ended, read a window of a waiting prompt, make a step."""
+        for row in reversed(range(len(self._running))):
+            if self._running[row].ended:
+                self._batch.remove(row)
+                last = self._running.pop()
+                if row < len(self._running):
+                    self._running[row] = last
+                self._rules = None
+        while self._waiting and self._waiting[0].ended:
+            self._waiting.popleft()
+        if self._waiting:
+            self._read(self._waiting.popleft())
+        if self._running:
+            self._step()
+
+    def _read(self, stream: Stream) -> None:
+        if stream.to_read:
+            window, stream.to_read = stream.to_read[:WINDOW], stream.to_read[WINDOW:]
+            stream.state = self._decoder.read(torch.tensor(window), stream.state)
+        if stream.to_read:
+            self._waiting.append(stream)  # behind the others
+            return
+        self._batch = self._batch or self._decoder.batch()
+        self._batch.add(stream.state)
+        self._running.append(stream)
+        self._rules = None
+
+    def _step(self) -> None:
+        streams, device = self._running, self._decoder.device
+        if self._rules is None:
+            self._rules = Rules.of([s.sampling for s in streams], self._vocab_size, device)
+            self._ramps = any(isinstance(s.sampling.temperature, tuple) for s in streams)
+            self._free = all(stream.free for stream in streams)
+            self._most = max(stream.alternatives for stream in streams)
+        rules = self._rules
+        if self._ramps:
+            heights = torch.tensor([[s.temperature or 1.0] for s in streams], device=device)
+            rules = dataclasses.replace(rules, temperature=heights)
+        logits = self._batch.step(torch.tensor([s.last for s in streams], device=device))
+
+        allowed = logits + self._never
+        if rules.counting:
+            allowed = penalised(allowed, self._counts(), rules)
+        if not self._free:
+            allowed = self._constrained(allowed)
+        uniforms = torch.tensor([s.uniform() for s in streams], dtype=self._uniform, device=device)
+        chosen = choose(allowed, uniforms, rules)
+        logprobs = logits.log_softmax(dim=-1)
+        likeliest = _likeliest(logprobs, self._most) if self._most else None
+        logprobs = logprobs.gather(1, chosen[:, None])[:, 0].tolist()
+        for row, (stream, token) in enumerate(zip(streams, chosen.tolist(), strict=True)):
+            if stream.ended:
+                continue
+            if any(c.complete and not c.allowed()[token] for c in stream.constraints):
+                stream.ended = True  # the text is whole, and what would come is no part of it
+                continue
+            others = likeliest[row][: stream.alternatives] if likeliest else []
+            state = self._batch.state(row) if stream.keep_states else None
+            stream.write(Token(token, logprobs[row], others, state))
+
+    def _counts(self) -> Tensor:
+        counts = torch.zeros(len(self._running), self._vocab_size)
+        for row, stream in enumerate(self._running):
+            tokens = list(stream.counts)
+            counts[row, tokens] = torch.tensor([float(stream.counts[token]) for token in tokens])
+        return counts.to(self._decoder.device)
+
+    def _constrained(self, logits: Tensor) -> Tensor:
+        """Each stream's own bias and constraints."""
+        for row, stream in enumerate(self._running):
+            if stream.free or stream.ended:
+                continue
+            if stream.bias:
+                logits[row, list(stream.bias)] += torch.tensor(
+                    list(stream.bias.values()), dtype=logits.dtype, device=logits.device
+                )
+            if repeating := stream.repeating if stream.sampling.no_repeat_ngram else []:
+                logits[row, repeating] = -torch.inf
+            for constraint in stream.constraints:
+                if not constraint.complete:
+                    logits[row].masked_fill_(~constraint.allowed().to(logits.device), -torch.inf)
+            if logits[row].max() == -torch.inf:
+                stream.ended = True
+                stream.error = UserError(
+                    f"after {stream.made} tokens there is none left to choose: what is banned, repeated or"
+                    " asked for leaves nothing."
+                )
+                logits[row, 0] = 0.0  # the others go on
+        return logits
+
+
+def _likeliest(logprobs: Tensor, count: int) -> list[list[tuple[int, float]]]:
+    best = logprobs.topk(min(count, logprobs.shape[-1]), dim=-1)
+    return [
+        list(zip(tokens, values, strict=True))
+        for tokens, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
