@@ -97,14 +97,14 @@ class LanguageModel:
         self.decoder = decoder or Decoder(network, precision)
         # A document begins after the end of another. A model of one single document has never
         # seen such an end: it begins at a line's end, the next best place, and never ends.
-        self.start, self._never = tokenizer.eos, [] if tokenizer.unk is None else [tokenizer.unk]
+        self.start, self.never = tokenizer.eos, [] if tokenizer.unk is None else [tokenizer.unk]
         if self.facts.get("trained_on", {}).get("documents") == 1:
             newline = tokenizer.encode("\n")
             if len(newline) == 1 and newline[0] != tokenizer.unk:
                 self.start = int(newline[0])
             if tokenizer.end is not None:
-                self._never.append(tokenizer.end)
-        self.streams = Streams(self.decoder, tokenizer.vocab_size, self._never)
+                self.never.append(tokenizer.end)
+        self.streams = Streams(self.decoder, tokenizer.vocab_size, self.never)
 
     def mixed_with(self, others: Sequence[tuple[LanguageModel, float]]) -> LanguageModel:
         """This model and others as one, the average of their probabilities; this one's weight is what
@@ -302,9 +302,7 @@ class LanguageModel:
         made: list[Constraint] = []
         pattern = one_of(request.choices) if request.choices else request.match
         if pattern is not None:
-            # Words are written with a space before them.
-            spaced = self.tokenizer.kind == "word" and not prompt[-1:].isspace()
-            made.append(Match(self.vocabulary, f" ?({pattern})" if spaced else pattern))
+            made.append(Match(self.vocabulary, pattern, after_a_space=self.tokenizer.kind == "word"))
         if request.ban:
             made.append(Banned(self.vocabulary, request.ban, prompt.encode("utf-8", "replace")))
         return made
@@ -320,7 +318,7 @@ class LanguageModel:
                 piece = text.encode() if text.isspace() else b" " + text.encode()
             silent = token in (tokenizer.unk, tokenizer.end)
             pieces.append(None if silent or not piece else piece)
-        return Vocabulary(pieces, lambda text: tokenizer.encode(text).tolist(), tokenizer.eos)
+        return Vocabulary(pieces)
 
     def _best(
         self, prompt: str, samples: int, beams: int, length_penalty: float, request: Request
@@ -331,7 +329,7 @@ class LanguageModel:
         read = self.encode(prompt, request.unknown)
         found = beam_search(
             self.decoder, [self.start, *(read[::-1] if self.backward else read)], max(beams, samples),
-            request.max_new_tokens, length_penalty=length_penalty, end=self.tokenizer.end, never=self._never,
+            request.max_new_tokens, length_penalty=length_penalty, end=self.tokenizer.end, never=self.never,
         )  # fmt: skip
         completions = []
         for one in found[:samples]:

@@ -93,15 +93,14 @@ class Session:
             tokens.close()
 
     def next(self, count: int = 10) -> list[tuple[str, int, float]]:
-        """The likeliest next tokens: what to show for each, its id, its probability."""
+        """The likeliest next tokens that may be written: what to show for each, its id, its probability."""
         batch = self._model.decoder.batch()
         batch.add(self._states[len(self.tokens) - 1])
         last = torch.tensor(self.tokens[-1:], device=self._model.device)
-        best = batch.step(last)[0].softmax(dim=-1).topk(min(count, self._model.tokenizer.vocab_size))
-        return [
-            (self._model.tokenizer.token_name(token), token, probability)
-            for token, probability in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
+        best = batch.step(last)[0].softmax(dim=-1).sort(descending=True)
+        ranked = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        name, never = self._model.tokenizer.token_name, self._model.never
+        return [(name(token), token, p) for token, p in ranked if token not in never][:count]
 
     def add(self, token: int) -> None:
         """Add one token, such as one of `next`."""

@@ -5,7 +5,7 @@ They know tokens by the bytes that each of them writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -18,26 +18,36 @@ from lm.errors import UserError, one_line
 class Vocabulary:
     """The bytes that each token writes (None: none, like <eos>), prepared for the constraints."""
 
-    def __init__(self, pieces: Sequence[bytes | None], encode: Callable[[str], list[int]], eos: int):
-        self.pieces, self.encode, self.eos = list(pieces), encode, eos
+    def __init__(self, pieces: Sequence[bytes | None]):
+        self.pieces = list(pieces)
 
     @cached_property
     def automaton(self) -> object:
         """The vocabulary as the library of patterns wants it."""
         from llguidance import LLTokenizer, TokenizerWrapper
 
-        vocabulary = self
+        # The library counts on a token for each byte, and one for the end, which here is none of ours. A
+        # token that writes nothing is named by a byte that no text holds.
+        names = [piece or b"\xff%d" % i for i, piece in enumerate(self.pieces)]
+        silent = [i for i, piece in enumerate(self.pieces) if not piece]
+        names += [bytes([byte]) for byte in range(256)] + [b"\xffend"]
+        known = {name: i for i, name in reversed(list(enumerate(names)))}
+        longest = max(map(len, names))
 
         class Wrapped:
-            eos_token_id, bos_token_id = vocabulary.eos, None
-            # A token that writes nothing is named by a byte that no text holds.
-            tokens = [piece or b"\xff<%d>" % i for i, piece in enumerate(vocabulary.pieces)]  # noqa: RUF012
-            special_token_ids = [i for i, piece in enumerate(vocabulary.pieces) if not piece]  # noqa: RUF012
+            eos_token_id, bos_token_id = len(names) - 1, None
+            tokens, special_token_ids = names, [*silent, len(names) - 1]
 
-            def __call__(self, text: str) -> list[int]:
-                return vocabulary.encode(text)
+            def __call__(self, text: str | bytes) -> list[int]:
+                """Text that can only be this, in tokens, always the longest that fits."""
+                rest, tokens = text.encode() if isinstance(text, str) else text, []
+                while rest:
+                    size = next(n for n in range(min(longest, len(rest)), 0, -1) if rest[:n] in known)
+                    tokens.append(known[rest[:size]])
+                    rest = rest[size:]
+                return tokens
 
-        return LLTokenizer(TokenizerWrapper(Wrapped()), n_vocab=len(self.pieces), slices=[])
+        return LLTokenizer(TokenizerWrapper(Wrapped()), n_vocab=len(names), slices=[])
 
     def holding(self, string: bytes) -> list[int]:
         """The tokens that hold a string."""
@@ -51,17 +61,19 @@ class Vocabulary:
 class Match:
     """The text matches a regular expression, from its first character on; it may end wherever it does.
 
-    By llguidance, in the syntax of Rust's `regex`. Raises UserError for a pattern that it refuses.
+    By llguidance, in the syntax of Rust's `regex`. `after_a_space`: the tokens are words, which are
+    written with a space before them, the first too. Raises UserError for a pattern that it refuses.
     """
 
-    def __init__(self, vocabulary: Vocabulary, pattern: str):
+    def __init__(self, vocabulary: Vocabulary, pattern: str, *, after_a_space: bool = False):
         from llguidance import LLMatcher
 
-        self._matcher = LLMatcher(vocabulary.automaton, LLMatcher.grammar_from_regex(pattern))
+        whole = f" ?({pattern})" if after_a_space else pattern
+        self._matcher = LLMatcher(vocabulary.automaton, LLMatcher.grammar_from_regex(whole))
         if self._matcher.is_error():
             reason = one_line(self._matcher.get_error(), 160)
             raise UserError(f"the pattern {pattern!r} cannot be used: {reason}")
-        self._size, self._eos = len(vocabulary.pieces), vocabulary.eos
+        self._size = len(vocabulary.pieces)
         self._allowed: Tensor | None = None
 
     @property
@@ -74,7 +86,6 @@ class Match:
         if self._allowed is None:
             bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
             self._allowed = torch.from_numpy(np.unpackbits(bits, bitorder="little")[: self._size] > 0)
-            self._allowed[self._eos] = False
         return self._allowed
 
     def accept(self, token: int) -> None:

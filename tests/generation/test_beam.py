@@ -1,0 +1,51 @@
+"""Beam search against trying everything."""
+
+import itertools
+
+import pytest
+import torch
+
+from lm.generation.beam import beam_search
+from lm.generation.decoder import Decoder
+from tests.generation.test_decoder import make
+
+
+def all_texts(network, prompt, length, end, never, penalty):
+    """Every text of at most `length` tokens with its score."""
+    texts = {}
+    tokens = [t for t in range(13) if t not in never]
+    for size in range(1, length + 1):
+        for text in itertools.product(tokens, repeat=size):
+            if end in text[:-1] or (size < length and text[-1] != end):
+                continue
+            with torch.no_grad():
+                logprobs = network(torch.tensor([[*prompt, *text]]))[0][0].log_softmax(-1)
+            at = range(len(prompt) - 1, len(prompt) - 1 + size)
+            total = sum(logprobs[place, token].item() for place, token in zip(at, text, strict=True))
+            texts[text] = total / size**penalty
+    return texts
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+def test_a_search_wide_enough_finds_the_best_of_all_texts(cell, penalty):
+    network, prompt, end, never = make(cell), [1, 2], 3, [0, *range(6, 13)]
+    texts = all_texts(network, prompt, 3, end, never, penalty)
+    best = sorted(texts, key=lambda text: -texts[text])[:4]
+    found = beam_search(
+        Decoder(network), prompt, 40, 3, length_penalty=penalty, end=end, never=never
+    )  # as wide as there are beginnings
+    assert [tuple(one.tokens) for one in found[:4]] == best
+    for one in found:
+        assert one.score == pytest.approx(texts[tuple(one.tokens)], abs=1e-4)
+        assert sum(one.logprobs) / len(one.tokens) ** penalty == pytest.approx(one.score, abs=1e-4)
+
+
+def test_one_beam_is_greedy_and_more_are_no_worse():
+    network = make("gru")
+    tokens = [4]
+    for _ in range(12):
+        tokens.append(int(network(torch.tensor([tokens]))[0][0, -1].argmax()))
+    (greedy,) = beam_search(Decoder(network), [4], 1, 12)
+    assert greedy.tokens == tokens[1:]
+    assert beam_search(Decoder(network), [4], 6, 12)[0].score >= greedy.score

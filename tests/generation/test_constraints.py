@@ -1,0 +1,82 @@
+"""What may be written: patterns, choices, banned strings; for every kind of token."""
+
+import re
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from lm.config import ModelConfig
+from lm.errors import UserError
+from lm.language_model import LanguageModel
+from lm.network import RecurrentLM
+from lm.vocabulary import train_tokenizer
+
+TEXT = "the sea was calm. 12 boats, 7 ports; naïve 中文 (a) [b] {c} a+b=c\n"
+
+
+@pytest.fixture(scope="module", params=["char", "byte", "bpe", "unigram", "word"])
+def model(request):
+    torch.manual_seed(1)
+    tokenizer = train_tokenizer(request.param, iter([TEXT * 20]), 400)
+    network = RecurrentLM(ModelConfig(cell="gru", hidden_size=24), tokenizer.vocab_size)
+    return LanguageModel(network, tokenizer, {"trained_on": {"documents": 1}})
+
+
+def text_of(model, prompt="the ", **options):
+    (sample,) = model.generate(prompt, **{"max_new_tokens": 40, "temperature": 1.5, **options})
+    return sample.text
+
+
+QUIET = settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+PATTERNS = ["[0-9]{3,5}", "(sea|boats)( was){1,3}", "a{7}", "中{1,4}文"]
+OF_WORDS = ["(sea|boats,)( was| calm.){1,3}", "12|naïve 中文"]
+
+
+@given(seed=st.integers(0, 1000), which=st.integers(0, 3))
+@QUIET
+def test_the_text_matches_the_pattern(model, seed, which):
+    pattern = OF_WORDS[which % 2] if model.tokenizer.kind == "word" else PATTERNS[which]
+    assert re.fullmatch(pattern, text_of(model, seed=seed, match=pattern, max_new_tokens=60))
+
+
+def test_where_the_length_ends_before_the_match_the_text_is_its_beginning(model):
+    if model.tokenizer.kind != "word":
+        assert text_of(model, seed=1, match="(sea ){50}", max_new_tokens=10) in "sea " * 50
+
+
+@given(seed=st.integers(0, 1000))
+@QUIET
+def test_the_text_is_one_of_the_choices(model, seed):
+    choices = ["sea was", "boats,"] if model.tokenizer.kind == "word" else ["(a) [b]", "a+b=c", "naïve 中"]
+    assert text_of(model, seed=seed, choices=choices) in choices
+
+
+@given(seed=st.integers(0, 1000), banned=st.lists(st.sampled_from(["e", "th", "sea", " ", "文", "as c"])))
+@QUIET
+def test_a_banned_string_is_never_written(model, seed, banned):
+    if model.tokenizer.kind == "word":
+        banned = [string for string in banned if string != " "]
+    prompt = "the t"  # with which a banned string may have begun
+    text = text_of(model, prompt, seed=seed, ban=banned, max_new_tokens=150)
+    for string in banned:
+        assert string not in text
+        assert string not in (prompt + text)[len(prompt) - len(string) + 1 :]
+
+
+def test_a_constraint_changes_nothing_where_it_asks_for_nothing(model):
+    free = text_of(model, seed=3)
+    assert text_of(model, seed=3, ban=["@@@"]) == free
+    if model.tokenizer.kind in ("char", "word"):  # bytes by an untrained model make no characters
+        assert text_of(model, seed=3, match="(?s:.)*") == free
+
+
+def test_what_cannot_be_is_told_in_one_line(model):
+    with pytest.raises(UserError, match=r"the pattern '\(' cannot be used"):
+        model.stream("", match="(")
+    with pytest.raises(UserError, match="contradict each other"):
+        model.stream("", match="a", choices=["b"])
+    with pytest.raises(UserError, match="none left to choose"):
+        text_of(model, match="[0-9]+", ban=list("0123456789"))

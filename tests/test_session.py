@@ -1,0 +1,126 @@
+"""A text and the state after it: fed, sampled, branched, taken back, put aside."""
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from lm.config import ModelConfig
+from lm.errors import ModelError, UserError
+from lm.language_model import LanguageModel
+from lm.network import RecurrentLM
+from lm.session import Session
+from lm.vocabulary import train_tokenizer
+
+FACTS = {"trained_on": {"documents": 1}}  # it never ends by itself
+
+
+def make(seed=1, direction="forward", kind="char"):
+    torch.manual_seed(seed)
+    tokenizer = train_tokenizer(kind, iter(["the sea was calm.\nnaïve 中文 " * 20]), 300)
+    config = ModelConfig(hidden_size=24, direction=direction)
+    return LanguageModel(RecurrentLM(config, tokenizer.vocab_size), tokenizer, FACTS)
+
+
+MODEL = make()
+
+
+def sampled(session, **options):
+    return "".join(piece.text for piece in session.sample(**options))
+
+
+def test_a_sample_is_what_the_model_streams_after_the_text():
+    session = MODEL.session()
+    session.feed("the sea")
+    options = {"max_new_tokens": 50, "seed": 4, "temperature": 1.1, "repetition_penalty": 1.2}
+    text = sampled(session, **options)
+    assert text == "".join(piece.text for piece in MODEL.stream("the sea", **options))
+    assert session.text == "the sea" + text
+    assert len(session) == len("the sea") + 50
+
+
+@given(steps=st.lists(st.tuples(st.sampled_from("fsarb"), st.integers(1, 30)), max_size=12))
+@settings(deadline=None, max_examples=40)
+def test_whatever_was_done_before_the_state_is_that_of_the_text(steps):
+    """Feed, sample, add a token, rewind and branch in any order; then ask for what comes next."""
+    session = MODEL.session()
+    for action, count in steps:
+        if action == "f":
+            session.feed("the sea was calm."[:count])
+        elif action == "s":
+            sampled(session, max_new_tokens=count, seed=count)
+        elif action == "a":
+            session.add(session.next(3)[count % 3][1])
+        elif action == "r":
+            session.rewind(min(count, len(session)))
+        else:
+            branch = session.fork()
+            sampled(branch, max_new_tokens=count, seed=1)
+    fresh = MODEL.session()
+    fresh.feed(session.text)
+    assert fresh.tokens == session.tokens
+    ours, theirs = session.next(50), fresh.next(50)
+    assert {t: p for _, t, p in ours} == pytest.approx({t: p for _, t, p in theirs}, abs=1e-5)
+
+
+def test_going_back_and_on_again_writes_the_same(monkeypatch):
+    monkeypatch.setattr("lm.session._ALL_KEPT", 10)  # so that most states are computed again
+    session = MODEL.session()
+    session.feed("the")
+    first = sampled(session, max_new_tokens=200, seed=1)
+    place = session.fork()
+    onward = sampled(place, max_new_tokens=30, seed=7)
+    place.rewind(30 + 77)
+    assert place.text == "the" + first[: 200 - 77]
+    other = sampled(place, max_new_tokens=77, seed=9)
+    assert other != first[-77:]
+    place.rewind(77)
+    place.feed(first[-77:])
+    assert sampled(place, max_new_tokens=30, seed=7) == onward
+    assert session.text == "the" + first  # the branch has left it alone
+
+
+def test_a_sample_that_is_broken_off_keeps_what_was_shown():
+    session = MODEL.session()
+    pieces = session.sample(max_new_tokens=1000, seed=1)
+    shown = "".join(next(pieces).text for _ in range(7))
+    pieces.close()
+    assert session.text == shown
+    assert not MODEL.streams._running or MODEL.streams._running[0].ended
+    sampled(session, max_new_tokens=3, seed=1)
+    assert len(session) == 10
+
+
+def test_save_and_load(tmp_path):
+    session = MODEL.session()
+    session.feed("the sea")
+    sampled(session, max_new_tokens=20, seed=2)
+    session.save(tmp_path / "scene.session")
+    loaded = Session.load(MODEL, tmp_path / "scene.session")
+    assert loaded.text == session.text
+    assert loaded.next(5) == session.next(5)
+    assert sampled(loaded, max_new_tokens=20, seed=3) == sampled(session, max_new_tokens=20, seed=3)
+    loaded.rewind(30)
+    with pytest.raises(ModelError, match="another model"):
+        Session.load(make(seed=2), tmp_path / "scene.session")
+    content = (tmp_path / "scene.session").read_bytes()
+    for damaged in (content[:50], b"", b"x" * 200):
+        (tmp_path / "cut").write_bytes(damaged)
+        with pytest.raises(ModelError, match="no session"):
+            Session.load(MODEL, tmp_path / "cut")
+
+
+def test_mistakes_are_told():
+    session = MODEL.session()
+    session.feed("the")
+    with pytest.raises(UserError, match="has 3 tokens"):
+        session.rewind(4)
+    with pytest.raises(UserError, match="right to left"):
+        make(direction="backward").session()
+    with pytest.raises(UserError, match="does not know"):
+        session.feed("ß", unknown="error")
+
+
+def test_constraints_hold_in_a_session_too():
+    session = MODEL.session()
+    session.feed("the ")
+    assert sampled(session, choices=["calm", "sea"], seed=1, max_new_tokens=20) in ("calm", "sea")
