@@ -1,0 +1,148 @@
+"""generate.py with what a writer wants of it: several prompts, limits, searches, gaps, picking by hand."""
+
+import json
+import re
+
+import pexpect
+import pytest
+
+from lm.session import Session
+from tests.conftest import ROOT, WORDS, script
+
+
+def generate(run, *arguments, **options):
+    result = script("generate.py", run, *arguments, cwd=run, **options)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_several_prompts_from_a_file_are_continued_together(trained_run, tmp_path):
+    (tmp_path / "prompts.txt").write_text("The sea\nA boat\nLight\n")
+    lines = generate(
+        trained_run, "--prompts-file", tmp_path / "prompts.txt", "--json", "--seed", 3, "--length", 40
+    ).splitlines()
+    samples = [json.loads(line) for line in lines]
+    assert [s["prompt"] for s in samples] == ["The sea", "A boat", "Light"]
+    assert [s["seed"] for s in samples] == [3, 4, 5]
+    alone = generate(trained_run, "--prompt", "A boat", "--json", "--seed", 4, "--length", 40)
+    assert json.loads(alone)["text"] == samples[1]["text"]
+
+
+def test_match_choice_and_ban(trained_run):
+    text = generate(trained_run, "--match", "[A-Z][a-z]+( [a-z]+){2}\\.", "--seed", 1)
+    assert re.fullmatch("[A-Z][a-z]+( [a-z]+){2}\\.\n", text)
+    text = generate(trained_run, "--prompt", "The ", "--choice", "small boat", "--choice", "calm sea")
+    assert text in ("The small boat\n", "The calm sea\n")
+    text = generate(trained_run, "--ban", "the", "--ban", " a ", "--length", 1500, "--seed", 1)
+    assert "the" not in text and " a " not in text
+    assert "the" in generate(trained_run, "--length", 1500, "--seed", 1)
+
+
+def test_a_beam_search_is_likelier_than_a_greedy_text(trained_run):
+    search = ["--prompt", "The ", "--length", 30, "--json"]
+    greedy = json.loads(generate(trained_run, *search, "--greedy"))
+    best, second = map(
+        json.loads, generate(trained_run, *search, "--beams", 8, "--num-samples", 2).splitlines()
+    )
+    assert sum(best["logprobs"]) >= sum(greedy["logprobs"])
+    assert sum(best["logprobs"]) >= sum(second["logprobs"])
+    assert best["seed"] is None and best["text"] != second["text"]
+    assert "one of the 8 best" in generate(trained_run, *search[:-1], "--beams", 8)
+
+
+def test_a_mixture_with_itself_is_the_model(trained_run):
+    options = ["--seed", 2, "--length", 60, "--temperature", "0.5:1.2"]
+    assert generate(trained_run, *options, "--mix", f"{trained_run}=0.3") == generate(trained_run, *options)
+
+
+def test_ends_first(trained_run, backward_run):
+    text = generate(backward_run, "--suffix", " light.", "--length", 60, "--seed", 1)
+    assert text.endswith(" light.\n") and len(text) == 60 + len(" light.\n")
+    assert sum(word in text.lower() for word in WORDS) > 3
+
+
+def test_a_gap_is_filled_with_what_fits_both_sides(trained_run, backward_run):
+    gap = ["--infill", "The small bo| went out to find", "--length", 12, "--seed", 1]
+    for first, second in ((trained_run, backward_run), (backward_run, trained_run)):
+        lines = generate(first, *gap, "--backward-model", second, "--num-samples", 3, "--json").splitlines()
+        found = [json.loads(line) for line in lines]
+        assert [f["score"] for f in found] == sorted((f["score"] for f in found), reverse=True)
+        assert found[0]["text"].startswith("at")
+        words = ("The small bo" + found[0]["text"] + " went").lower().replace(".", "").split()
+        assert set(words) <= set(WORDS), words
+
+
+MISTAKES = [
+    (["--match", "("], "the pattern '(' cannot be used"),
+    (["--match", "a", "--choice", "b"], "contradict each other"),
+    (["--suffix", "x"], "--suffix is for a model trained with --direction backward"),
+    (["--infill", "a|b"], "--backward-model"),
+    (["--mix", "nowhere=0.5"], "there is no model folder 'nowhere'"),
+    (["--temperature", "1:2:3"], "two such as 0.3:1.0"),
+    (["--temperature", "hot"], "takes a number"),
+    (["--match", "[0-9]"], "there is none left to choose"),
+    (["--beams", "3", "--ban", "a"], "a beam search takes no --ban"),
+    (["--prompts-file", "/nowhere"], "cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), MISTAKES)
+def test_mistakes_are_one_line(trained_run, arguments, told):
+    result = script("generate.py", trained_run, *arguments, cwd=trained_run)
+    assert result.returncode == 2
+    assert told in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_picking_by_hand_in_a_terminal(trained_run):
+    """Two tokens picked, some written, taken back, typed: what stands there at the end is the text."""
+    child = pexpect.spawn(
+        "python", [str(ROOT / "generate.py"), str(trained_run), "--interactive", "--prompt", "The se"],
+        cwd=str(trained_run), encoding="utf-8", timeout=60, dimensions=(60, 100),
+    )  # fmt: skip
+    child.expect("> ")
+    assert "'a'" in child.before and "█" in child.before and "%" in child.before
+    child.sendline("1")
+    child.expect("The sea▏")
+    for command, shown in (
+        ("g 12", r"The sea.{8,}▏"),
+        ("u", "The sea▏"),
+        ('"1"', r"The sea.*▏"),
+        (" was calm", "was calm▏"),
+    ):
+        child.expect("> ")
+        child.sendline(command)
+        child.expect(shown)
+    child.expect("> ")
+    child.sendline("q")
+    child.expect(pexpect.EOF)
+    assert child.before.strip().splitlines()[-1].startswith("The sea")
+    assert child.before.strip().endswith(" was calm")
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_commands_may_come_from_a_file(trained_run):
+    result = script(
+        "generate.py", trained_run, "--interactive", "--prompt", "The se", cwd=trained_run, input="1\n was\n",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "The sea was\n"
+
+
+def test_every_precision_writes_words(trained_run):
+    for precision in ("bf16", "int8"):
+        text = generate(
+            trained_run, "--length", 300, "--seed", 1, "--precision", precision, "--temperature", 0.5
+        )
+        words = text.lower().replace(".", "").split()[:-1]
+        assert sum(word in WORDS for word in words) > 0.9 * len(words)
+
+
+def test_a_session_of_another_run_is_refused(trained_run, backward_run, tmp_path):
+    import lm
+
+    session = lm.load(trained_run).session()
+    session.feed("The sea")
+    session.save(tmp_path / "s")
+    assert Session.load(lm.load(trained_run), tmp_path / "s").text == "The sea"
