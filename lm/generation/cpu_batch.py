@@ -33,20 +33,25 @@ class CPUWeights:
         self.hidden: list[Product] = []
         for layer in range(config.layers):
             w_ih, w_hh, b_ih, b_hh = (_ordered(config.cell, w) for w in network.recurrent.weights(layer))
+            # Hidden units lie between -1 and 1; with the residual path, layers add up.
+            below = _largest(embedding) if layer == 0 else float(layer if config.residual else 1)
             inputs = None
             if layer == 0 and len(embedding) * len(w_ih) <= _LARGEST_TABLE:
                 self.table = torch.addmm(b_ih, embedding, w_ih.t()).numpy()
+                below = 0.0
             elif config.cell == "gru":
-                inputs = product(w_ih, b_ih, precision)
+                inputs = product(w_ih, b_ih, precision, below)
             else:
                 w_hh, b_hh = torch.cat([w_ih, w_hh], dim=1), b_ih + b_hh
             self.inputs.append(inputs)
-            self.hidden.append(product(w_hh, b_hh, precision))
+            self.hidden.append(product(w_hh, b_hh, precision, max(below, 1.0)))
+        top: float | None = float(config.layers if config.residual else 1)
         self.projection = None
         if network.projection is not None:
             weight = network.projection.weight.detach()
-            self.projection = product(weight, weight.new_zeros(len(weight)), precision)
-        self.decoder = product(network.decoder.weight.detach(), network.decoder.bias.detach(), precision)
+            self.projection = product(weight, weight.new_zeros(len(weight)), precision, top)
+            top = None
+        self.decoder = product(network.decoder.weight.detach(), network.decoder.bias.detach(), precision, top)
 
 
 class CPUBatch:
@@ -100,6 +105,10 @@ class CPUBatch:
         if weights.projection is not None:
             x = weights.projection(torch.from_numpy(x))
         return torch.from_numpy(weights.decoder(torch.from_numpy(x)))
+
+
+def _largest(numbers: Tensor) -> float:
+    return float(numbers.abs().max())
 
 
 def _rnn(from_below: np.ndarray | None, gates: np.ndarray, state: np.ndarray) -> None:

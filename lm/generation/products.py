@@ -20,11 +20,11 @@ _BLOCK = 8
 _ROWS = 32  # for which oneDNN lays the weights out
 
 
-def product(weight: Tensor, bias: Tensor, precision: str) -> Product:
+def product(weight: Tensor, bias: Tensor, precision: str, largest: float | None = None) -> Product:
     """rows -> rows @ weight.T + bias, with weight (outputs, inputs) and bias (outputs,) copied and kept
-    in `precision`: fp32, bf16 or int8."""
+    in `precision`: fp32, bf16 or int8. `largest`: no number in the rows is larger, if that is known."""
     if precision == "int8":
-        return _int8(weight, bias)
+        return _int8(weight, bias, largest)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     weight, bias = weight.to(dtype, copy=True).contiguous(), bias.to(dtype, copy=True)
     return _packed(weight, bias) or _in_blocks(weight, bias)
@@ -70,18 +70,22 @@ def _in_blocks(weight: Tensor, bias: Tensor) -> Product:
     return multiply
 
 
-def _int8(weight: Tensor, bias: Tensor) -> Product:
-    """Whole numbers of a byte: each row of the weights and each row that comes in has a scale of its
-    own. Sums of whole numbers are exact, whatever the order."""
+def _int8(weight: Tensor, bias: Tensor, largest: float | None) -> Product:
+    """Whole numbers of a byte, with a scale for each row of the weights, and for what comes in: one for
+    all, or each row's own. Sums of whole numbers are exact, whatever the order."""
     scale = (weight.abs().amax(dim=1) / 127).clamp_min(1e-12)
     columns = (weight / scale[:, None]).round().to(torch.int8).t()
     bias = bias.clone()
+    if largest is not None:
+        scale *= largest / 127
 
     def multiply(rows: Tensor) -> np.ndarray:
-        values = rows.numpy()
-        largest = np.maximum(np.abs(values).max(axis=1, keepdims=True), 1e-12)
-        whole = torch.from_numpy(np.rint(values * (127 / largest)).astype(np.int8))
-        sums = torch._int_mm(whole, columns)
-        return torch.addcmul(bias, sums * torch.from_numpy(largest / 127), scale).numpy()
+        whole = rows.numpy()
+        size = largest or np.maximum(np.abs(whole).max(axis=1, keepdims=True), 1e-12)
+        whole = whole * (127 / size)
+        sums = torch._int_mm(torch.from_numpy(np.rint(whole, out=whole).astype(np.int8)), columns).float()
+        if largest is None:
+            sums *= torch.from_numpy(size / 127)
+        return torch.addcmul(bias, sums, scale).numpy()
 
     return multiply

@@ -13,8 +13,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -42,8 +41,7 @@ class Constraint(Protocol):
         """Take note of the token that came."""
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """One decoded token."""
 
     token: int
@@ -76,6 +74,10 @@ class Stream:
         self.error: UserError | None = None
         self.ready: deque[Token] = deque()
         self.uniform = random.Random(seed).random
+        # Whether every token may come at every step, and whether a penalty asks for what was written.
+        self.free = not (self.constraints or self.bias or sampling.no_repeat_ngram)
+        self.counting = (sampling.repetition_penalty, sampling.presence_penalty) != (1, 0)
+        self.counting |= sampling.frequency_penalty != 0
         # What the penalties look at.
         written = [*history, *prompt]
         self.window = deque(written[-sampling.repetition_window :], maxlen=sampling.repetition_window)
@@ -90,15 +92,18 @@ class Stream:
         """Add what was decoded."""
         self.made += 1
         self.last = token.token
-        self.ended = self.ended or self.made >= self.limit
-        if len(self.window) == self.window.maxlen:
-            self.counts[self.window[0]] -= 1
-        self.window.append(token.token)
-        self.counts[token.token] += 1
-        if self.sampling.no_repeat_ngram:
-            self._note_gram(token.token)
-        for constraint in self.constraints:
-            constraint.accept(token.token)
+        if self.made >= self.limit:
+            self.ended = True
+        if self.counting:
+            if len(self.window) == self.window.maxlen:
+                self.counts[self.window[0]] -= 1
+            self.window.append(token.token)
+            self.counts[token.token] += 1
+        if not self.free:
+            if self.sampling.no_repeat_ngram:
+                self._note_gram(token.token)
+            for constraint in self.constraints:
+                constraint.accept(token.token)
         self.ready.append(token)
 
     def _note_gram(self, token: int) -> None:
@@ -118,11 +123,6 @@ class Stream:
         if not isinstance(t, tuple):
             return t
         return max(t[0] + (t[1] - t[0]) * self.made / max(self.limit - 1, 1), 1e-3)
-
-    @property
-    def free(self) -> bool:
-        """Whether every token may come at every step."""
-        return not (self.constraints or self.bias or self.sampling.no_repeat_ngram)
 
 
 class Streams:
@@ -213,10 +213,12 @@ class Streams:
                 if row < len(self._running):
                     self._running[row] = last
                 self._rules = None
-        while self._waiting and self._waiting[0].ended:
-            self._waiting.popleft()
-        if self._waiting:
-            self._read(self._waiting.popleft())
+        reading = False
+        while self._waiting and not reading:  # those who have nothing to read begin together
+            stream = self._waiting.popleft()
+            if not stream.ended:
+                reading = bool(stream.to_read)
+                self._read(stream)
         if self._running:
             self._step()
 
@@ -258,7 +260,7 @@ class Streams:
         for row, (stream, token) in enumerate(zip(streams, chosen.tolist(), strict=True)):
             if stream.ended:
                 continue
-            if any(c.complete and not c.allowed()[token] for c in stream.constraints):
+            if stream.constraints and any(c.complete and not c.allowed()[token] for c in stream.constraints):
                 stream.ended = True  # the text is whole, and what would come is no part of it
                 continue
             others = likeliest[row][: stream.alternatives] if likeliest else []
