@@ -41,7 +41,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     text.add_argument("--prompts-file", metavar="F", help="many prompts, one a line, continued together")
     text.add_argument("--suffix", metavar="TEXT", help="how the text ends; for a backward model")
     text.add_argument("--infill", metavar="LEFT|RIGHT", help="what stands between; with --backward-model")
-    add("--length", type=at_least(1), default=400, metavar="N", help="tokens to write (default: 400)")
+    add("--length", type=at_least(1), default=None, metavar="N",
+        help="tokens to write (default: 400; 80 into a gap)")  # fmt: skip
     add("--num-samples", type=at_least(1), default=1, metavar="N", help="texts, written together")
     add("--interactive", action="store_true", default=False, help="pick the next tokens by hand")
     add_settings(parser, SamplingConfig, "how the next token is chosen")
@@ -114,7 +115,8 @@ def main(arguments: list[str] | None = None) -> int:
     for prompt in prompts:
         warn_of_unknown(model, prompt, options.unknown)
     settings = {name: getattr(options, name) for name in settings_of(SamplingConfig) if name in options}
-    settings |= {"max_new_tokens": options.length, "unknown": options.unknown, **texts}
+    settings |= {"unknown": options.unknown, **texts}
+    settings["max_new_tokens"] = options.length or (80 if "infill" in options else 400)
     settings |= {"match": match, "choices": choices}
     seed = options.seed if options.seed is not None else time.time_ns() % 2**31
     if options.interactive:
@@ -221,8 +223,6 @@ def fill(model: LanguageModel, options: argparse.Namespace, **settings: Any) -> 
     left, bar, right = from_argument("--infill", options.infill).partition("|")
     if not bar:
         raise UserError("--infill takes what stands before the gap and behind it, with a | between them.")
-    if "max_new_tokens" in settings and "--length" not in sys.argv:
-        settings["max_new_tokens"] = 80
     gaps = infill(model, other, left, right, **settings)
     for gap in gaps[: options.num_samples]:
         if options.json:

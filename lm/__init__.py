@@ -16,6 +16,7 @@ _HOME_OF = {
     "LanguageModel": "lm.language_model",
     "Piece": "lm.language_model",
     "Score": "lm.evaluation",
+    "Session": "lm.session",
     "UserError": "lm.errors",
 }
 
