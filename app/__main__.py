@@ -1,10 +1,11 @@
-"""Open the web page that writes with your models.
+"""Open the web page that writes with your models, or serve them to programs.
 
     python -m app                                the models in runs/, on this computer only
     python -m app --models runs --models ~/old   the models of several folders
     python -m app --host 0.0.0.0 --auth me:pass  for others in the network, behind a password
+    python -m app --api                          an API like OpenAI's instead of the page; see docs/api.md
 
-The address of the page is printed on standard output. Ctrl-C ends it.
+The address is printed on standard output. Ctrl-C ends it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -21,6 +23,8 @@ from lm.command_line import make_parser, run
 from lm.errors import UserError, one_line
 
 DEFAULT_MODELS = "runs"
+API_PORT = 8000
+KEY_VARIABLE = "LM_API_KEY"
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -30,10 +34,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--models", action="append", default=None, metavar="DIR",
         help=f"a folder of models; repeatable (default: {DEFAULT_MODELS})")  # fmt: skip
     add("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
-    add("--port", type=port, default=None, metavar="N", help="default: 7860, or the next free one")
+    add("--port", type=port, default=None, metavar="N",
+        help=f"default: 7860, or the next free one; {API_PORT} with --api")  # fmt: skip
     add("--share", action="store_true", default=False, help="a public link, through Gradio's servers")
     add("--auth", type=credentials, default=None, metavar="USER:PASSWORD", help="who may come in")
-    return parser.parse_args(arguments)
+    add("--api", action="store_true", default=False, help="serve the models to programs, over HTTP")
+    add("--api-key", type=api_key, default=None, metavar="KEY",
+        help=f"the key that programs must have. Others on this computer can see a command line: better set"
+        f" the environment variable {KEY_VARIABLE}")  # fmt: skip
+    options = parser.parse_args(arguments)
+    if options.api and (options.share or options.auth):
+        parser.error("--share and --auth are for the page: with --api, --api-key says who may come in")
+    if options.api_key and not options.api:
+        parser.error("--api-key is for --api: the page has --auth")
+    return options
 
 
 def port(text: str) -> int:
@@ -50,6 +64,12 @@ def credentials(text: str) -> tuple[str, str]:
     return user, password
 
 
+def api_key(text: str) -> str:
+    if not (text.isascii() and text.isprintable() and text.strip() == text != ""):
+        raise argparse.ArgumentTypeError("a key is made of letters, digits and signs of ASCII")
+    return text
+
+
 def model_folders(named: list[str] | None) -> list[Path]:
     """The folders to look into. Raises UserError if one that was named is not there."""
     folders = [Path(name).expanduser() for name in named or [DEFAULT_MODELS]]
@@ -62,7 +82,13 @@ def model_folders(named: list[str] | None) -> list[Path]:
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     folders = model_folders(options.models)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("app").setLevel(logging.INFO)
+    (serve_api if options.api else open_page)(options, folders)
+    return 0
 
+
+def open_page(options: argparse.Namespace, folders: list[Path]) -> None:
     # Gradio reads this when it is imported: the page sends nothing anywhere.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import torch
@@ -73,8 +99,6 @@ def main(arguments: list[str] | None = None) -> int:
 
     # Threads that fight over the cores halve everybody's speed, so each writer gets a share of them.
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // WRITERS_AT_ONCE))
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("app").setLevel(logging.INFO)
     page = build(Models(folders))
     try:
         page.launch(
@@ -94,7 +118,40 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"The page is at {page.local_url}", flush=True)
     wait_for_the_end()
     page.close(verbose=False)
-    return 0
+
+
+def serve_api(options: argparse.Namespace, folders: list[Path]) -> None:
+    key = options.api_key or key_of_environment()
+    # Before torch is imported, so that a port that is taken is told at once.
+    listener = listen(options.host, options.port or API_PORT)
+
+    from app.api import serve
+    from app.models import Models
+
+    host, port = listener.getsockname()[:2]
+    if not key and not (host.startswith("127.") or host == "::1"):
+        print(f"warning: whoever reaches this address may use it; {KEY_VARIABLE} sets a key", file=sys.stderr)
+    print(f"The API is at http://{f'[{host}]' if ':' in host else host}:{port}/v1", flush=True)
+    serve(Models(folders), listener, key)
+    print(file=sys.stderr)
+
+
+def key_of_environment() -> str | None:
+    try:
+        return api_key(os.environ[KEY_VARIABLE]) if os.environ.get(KEY_VARIABLE) else None
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"{KEY_VARIABLE}: {error}.") from error
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises UserError."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise UserError(
+            f"the API cannot listen on {host}, port {port}; is it taken? ({one_line(error, 80)})"
+        ) from error
 
 
 def wait_for_the_end() -> None:
@@ -109,6 +166,10 @@ def wait_for_the_end() -> None:
 
 def script() -> int:
     return run(main)
+
+
+def api_script() -> int:
+    return run(main, ["--api", *sys.argv[1:]])
 
 
 if __name__ == "__main__":
