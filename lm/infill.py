@@ -67,16 +67,13 @@ def infill(
 
 
 def _cuts(text: str, from_the_end: bool = False) -> list[str]:
-    """The whole text and three shorter ones, cut at spaces near its quarters."""
+    """The whole text and shorter ones, cut at spaces near its quarters, with that space and without."""
     pieces = [text]
     for quarter in (1, 2, 3):
         near = len(text) * quarter // 4
-        if from_the_end:
-            at = text.find(" ", near)
-            pieces += [text[at:]] if at >= 0 else []
-        else:
-            at = text.rfind(" ", 0, near)
-            pieces += [text[: at + 1]] if at >= 0 else []
+        at = text.find(" ", near) if from_the_end else text.rfind(" ", 0, near)
+        if at >= 0:
+            pieces += [text[at:], text[at + 1 :]] if from_the_end else [text[: at + 1], text[:at]]
     return pieces
 
 
