@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,7 @@ def main() -> int:
     )
     print(f"memory: {rate / 1e9:.0f} GB/s")
     speeds(network, precisions, rate)
+    arrival(network)
     samplers(network)
     if options.text:
         losses(options, precisions)
@@ -128,6 +130,37 @@ def writing(streams: Streams, count: int) -> Callable[[int], None]:
             pass
 
     return write
+
+
+def arrival(network: RecurrentLM) -> None:
+    """How long a newcomer waits for its first token while 31 others write, and how long the leaving of
+    one takes."""
+    streams = Streams(Decoder(network), network.vocab_size)
+    others = [streams.add([1], SamplingConfig(), seed, 10**9) for seed in range(31)]
+    writing = streams.tokens(*others)
+
+    def write() -> None:
+        for _ in writing:
+            pass
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    first, prompt = [], [1] * 50
+    for seed in range(40):
+        time.sleep(0.02)
+        begin = time.perf_counter()
+        tokens = streams.tokens(streams.add(prompt, SamplingConfig(), seed, 100))
+        next(tokens)
+        first.append(time.perf_counter() - begin)
+        tokens.close()
+    for stream in others:
+        stream.ended = True
+    thread.join()
+    first.sort()
+    print(
+        f"\nfirst token of a newcomer after {len(prompt)} tokens of prompt, while 31 others write:", end=" "
+    )
+    print(f"{1e3 * statistics.median(first):.0f} ms (95%: {1e3 * first[-2]:.0f} ms)")
 
 
 def samplers(network: RecurrentLM) -> None:

@@ -86,7 +86,6 @@ class CPUBatch:
         """A copy of a stream's state (layers, 1, hidden)."""
         return tuple(torch.from_numpy(part[:, row, None].copy()) for part in self._state)
 
-    @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:
         """tokens (count,) int64 -> logits (count, vocab) float32."""
         weights, read = self._weights, tokens.numpy()

@@ -6,6 +6,7 @@ is a number, or one for each row: (rows, 1).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor
 
 from lm.config import SamplingConfig
-from lm.network import widest_float
 
 Strength = float | Tensor
 
@@ -184,7 +184,7 @@ def filtered(logits: Tensor, rules: Rules) -> Tensor:
 
 
 def choose(logits: Tensor, uniforms: Tensor, rules: Rules) -> Tensor:
-    """logits (rows, vocab), uniforms (rows,) in [0, 1) -> chosen tokens (rows,).
+    """logits (rows, vocab), uniforms (rows,) in [0, 1), as wide as they can be -> tokens (rows,).
 
     Each row is drawn by inverting its own cumulative distribution at its own uniform number, so that
     a row's choice depends on nothing but that row.
@@ -193,15 +193,18 @@ def choose(logits: Tensor, uniforms: Tensor, rules: Rules) -> Tensor:
     if rules.top_k is not None:
         # Where each row chooses among a few, the rest is not looked at again. In the order of the
         # vocabulary, so that the same number chooses the same token.
-        few = min(int((logits >= _border(logits, rules.top_k)).sum(dim=-1).max()), logits.shape[-1])
+        border = _border(logits, rules.top_k)
+        few = int((logits >= border).sum(dim=-1).max())
         tokens = logits.topk(few, dim=-1).indices.sort(dim=-1).values
         left = logits.gather(-1, tokens)
-    left = filtered(left, rules).to(widest_float(logits.device))
+        left = left.masked_fill(left < border, -torch.inf)
+        rules = dataclasses.replace(rules, top_k=None)
+    left = filtered(left, rules).to(uniforms.dtype)
     weights = (left - left.amax(dim=-1, keepdim=True)).exp()
     cumulative = weights.cumsum(dim=-1)
-    # Rounding must not lead past the last token that has a probability.
-    total = cumulative[:, -1:]
-    targets = torch.minimum(uniforms[:, None] * total, total.nextafter(torch.zeros_like(total)))
+    # A little below one, so that rounding never leads past the last token that has a probability.
+    below = uniforms * (1 - torch.finfo(uniforms.dtype).eps)
+    targets = below[:, None] * cumulative[:, -1:]
     chosen = torch.searchsorted(cumulative, targets, right=True)
     if tokens is not None:
         chosen = tokens.gather(-1, chosen)

@@ -241,6 +241,7 @@ class Streams:
             self._ramps = any(isinstance(s.sampling.temperature, tuple) for s in streams)
             self._free = all(stream.free for stream in streams)
             self._most = max(stream.alternatives for stream in streams)
+            self._counting = self._rules.counting
         rules = self._rules
         if self._ramps:
             heights = torch.tensor([[s.temperature or 1.0] for s in streams], device=device)
@@ -248,7 +249,7 @@ class Streams:
         logits = self._batch.step(torch.tensor([s.last for s in streams], device=device))
 
         allowed = logits + self._never
-        if rules.counting:
+        if self._counting:
             allowed = penalised(allowed, self._counts(), rules)
         if not self._free:
             allowed = self._constrained(allowed)
