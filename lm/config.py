@@ -27,6 +27,7 @@ from lm.settings import (
 
 CELLS = ("rnn", "gru", "lstm")
 DEFAULT_TIME = 120.0  # seconds of training, if no budget is named
+AUTOMATIC_DROPOUTS = ("dropout", "output_dropout", "input_dropout", "weight_dropout")
 RUNS = Path("runs")  # where runs are, unless another place is named
 
 
@@ -120,20 +121,23 @@ class ModelConfig:
         minimum=0,
         below=1,
     )
-    input_dropout: float = setting(
-        0.0, "share of the units dropped of what the first layer reads", minimum=0, below=1
+    input_dropout: float | Auto = setting(
+        "auto", "share of the units dropped of what the first layer reads; auto: likewise", minimum=0, below=1
     )
     output_dropout: float | Auto = setting(
         "auto",
-        "share of what the decoder reads dropped while training; auto: by how often the text is read",
+        "share of what the decoder reads dropped while training; auto: likewise",
         minimum=0,
         below=1,
     )
     embedding_dropout: float = setting(
         0.0, "share of the token types whose vectors are dropped in a window", minimum=0, below=1
     )
-    weight_dropout: float = setting(
-        0.0, "share of the recurrent matrices' entries dropped in a window", minimum=0, below=1
+    weight_dropout: float | Auto = setting(
+        "auto",
+        "share of the recurrent matrices' entries dropped in a window; auto: likewise",
+        minimum=0,
+        below=1,
     )
     locked_dropout: bool = setting(True, "drop the same units at every step of a window")
     activation_reg: float = setting(0.0, "penalty on the square of the last layer's activations", minimum=0)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lm.cells import State
-from lm.config import ModelConfig
+from lm.config import AUTOMATIC_DROPOUTS, ModelConfig
 from lm.errors import UserError
 from lm.loss import decoder_loss
 from lm.recurrence import RecurrentLayers, drop
@@ -29,7 +29,7 @@ class RecurrentLM(nn.Module):
         # What "auto" stands for in a training, lm/training/sizing.py decides.
         if config.hidden_size == "auto":
             raise UserError("--hidden-size auto is decided where a training begins; here it takes a number.")
-        dropouts = [name for name in ("dropout", "output_dropout") if getattr(config, name) == "auto"]
+        dropouts = [name for name in AUTOMATIC_DROPOUTS if getattr(config, name) == "auto"]
         config = replace(config, **dict.fromkeys(dropouts, 0.0))
         if config.embedding_size == "auto":
             config = replace(config, embedding_size=config.hidden_size)

@@ -13,7 +13,7 @@ import time
 import torch
 
 from lm.cells import CELLS
-from lm.config import DEFAULT_TIME, ModelConfig, RunConfig
+from lm.config import AUTOMATIC_DROPOUTS, DEFAULT_TIME, ModelConfig, RunConfig
 from lm.data.batches import Windows
 from lm.data.streaming import StreamedWindows
 from lm.network import RecurrentLM, autocast, choose_precision
@@ -24,6 +24,8 @@ _TOKENS_PER_WEIGHT = 4.0  # that a network should read at least
 _PROBES = 3  # steps that are timed, the first of which warms up
 # The highest learning rates for 256 units; they fall with the square root of the size.
 _RATES = {"rnn": 6e-3, "gru": 8e-3, "lstm": 1.5e-2}
+# How much of the dropout goes to the inputs and the recurrent matrices as well.
+_OF_THE_CELLS = {"rnn": 0.0, "gru": 0.5, "lstm": 0.5}
 
 
 def sized(
@@ -38,7 +40,8 @@ def sized(
     if model.embedding_size == "auto":
         model = dataclasses.replace(model, embedding_size=_embedding_size(vocab_size))
         config = dataclasses.replace(config, model=model)
-    if "auto" not in (model.hidden_size, model.dropout, model.output_dropout, training.lr):
+    dropouts = [name for name in AUTOMATIC_DROPOUTS if getattr(model, name) == "auto"]
+    if "auto" not in (model.hidden_size, training.lr) and not dropouts:
         return config
     if model.hidden_size != "auto":
         tokens = _tokens(config, model, windows, vocab_size, device)
@@ -50,9 +53,10 @@ def sized(
                 break
             model, tokens = larger, read
     per_epoch = (windows.steps_per_epoch or math.inf) * windows.tokens_per_step  # a stream has no end
-    for name in ("dropout", "output_dropout"):
-        if getattr(model, name) == "auto":
-            model = dataclasses.replace(model, **{name: _dropout(tokens / per_epoch)})
+    share = _dropout(tokens / per_epoch)
+    for name in dropouts:
+        part = _OF_THE_CELLS[model.cell] if name in ("input_dropout", "weight_dropout") else 1.0
+        model = dataclasses.replace(model, **{name: round(part * share, 2)})
     if training.lr == "auto":
         rate = _RATES[model.cell] * (256 / model.hidden_size) ** 0.5
         training = dataclasses.replace(training, lr=float(f"{rate:.2g}"))
@@ -92,7 +96,7 @@ def _embedding_size(vocab_size: int) -> int:
 
 def _dropout(epochs: float) -> float:
     """Nothing for a text that is read a few times, up to a half for one read a hundred times."""
-    return round(min(max(0.16 * math.log(max(epochs, 1) / 3), 0.0), 0.5), 2)
+    return min(max(0.16 * math.log(max(epochs, 1) / 3), 0.0), 0.5)
 
 
 def _seconds_a_part(

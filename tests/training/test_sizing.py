@@ -29,7 +29,7 @@ def test_steps_and_epochs_of_the_same_length_get_the_same_network():
 
 
 def test_a_budget_of_time_is_measured_on_this_machine():
-    short, long = (settle(max_time=seconds).model.hidden_size for seconds in (1, 3000))
+    short, long = (settle(max_time=seconds).model.hidden_size for seconds in (1, 30_000))
     assert SIZES[0] <= short < long
 
 
@@ -44,6 +44,15 @@ def test_between_the_layers_and_before_the_decoder_as_much_is_dropped():
     model = settle(epochs=20, hidden_size=8).model
     assert model.dropout == model.output_dropout > 0
     assert settle(epochs=20, hidden_size=8, output_dropout=0.0).model.output_dropout == 0
+
+
+def test_half_as_much_of_the_inputs_and_the_recurrence_of_cells_with_gates():
+    for cell in CELLS:
+        model = settle(cell=cell, epochs=20, hidden_size=8).model
+        half = 0 if cell == "rnn" else pytest.approx(model.dropout / 2, abs=0.01)
+        assert model.input_dropout == half
+        assert model.weight_dropout == half
+    assert settle(epochs=20, hidden_size=8, weight_dropout=0.0).model.weight_dropout == 0
 
 
 def test_what_was_named_stays():
