@@ -24,8 +24,8 @@ _TOKENS_PER_WEIGHT = 4.0  # that a network should read at least
 _PROBES = 3  # steps that are timed, the first of which warms up
 # The highest learning rates for 256 units; they fall with the square root of the size.
 _RATES = {"rnn": 6e-3, "gru": 8e-3, "lstm": 1.5e-2}
-# How much of the dropout goes to the inputs and the recurrent matrices as well.
-_OF_THE_CELLS = {"rnn": 0.0, "gru": 0.5, "lstm": 0.5}
+_OF_THE_INPUTS = 0.5  # how much of the other dropouts' share they lose
+_OF_THE_RECURRENCE = {"rnn": 0.0, "gru": 0.0, "lstm": 0.5}  # likewise
 
 
 def sized(
@@ -55,8 +55,8 @@ def sized(
     per_epoch = (windows.steps_per_epoch or math.inf) * windows.tokens_per_step  # a stream has no end
     share = _dropout(tokens / per_epoch)
     for name in dropouts:
-        part = _OF_THE_CELLS[model.cell] if name in ("input_dropout", "weight_dropout") else 1.0
-        model = dataclasses.replace(model, **{name: round(part * share, 2)})
+        part = {"input_dropout": _OF_THE_INPUTS, "weight_dropout": _OF_THE_RECURRENCE[model.cell]}
+        model = dataclasses.replace(model, **{name: round(part.get(name, 1.0) * share, 2)})
     if training.lr == "auto":
         rate = _RATES[model.cell] * (256 / model.hidden_size) ** 0.5
         training = dataclasses.replace(training, lr=float(f"{rate:.2g}"))
