@@ -73,7 +73,10 @@ class Request:
         """From the fields above and those of SamplingConfig. Raises UserError for any other."""
         own = {field.name for field in fields(cls)} - {"sampling"}
         sampling = build(SamplingConfig, {k: v for k, v in settings.items() if k not in own})
-        return cls(sampling, **{k: v for k, v in settings.items() if k in own})
+        request = cls(sampling, **{k: v for k, v in settings.items() if k in own})
+        if request.max_new_tokens < 1:
+            raise UserError(f"the number of new tokens must be at least 1, not {request.max_new_tokens}.")
+        return request
 
 
 class LanguageModel:

@@ -70,11 +70,9 @@ class Match:
 
         whole = f" ?({pattern})" if after_a_space else pattern
         self._matcher = LLMatcher(vocabulary.automaton, LLMatcher.grammar_from_regex(whole))
-        if self._matcher.is_error():
-            reason = one_line(self._matcher.get_error(), 160)
-            raise UserError(f"the pattern {pattern!r} cannot be used: {reason}")
-        self._size = len(vocabulary.pieces)
+        self._pattern, self._size = pattern, len(vocabulary.pieces)
         self._allowed: Tensor | None = None
+        self._check()
 
     @property
     def complete(self) -> bool:
@@ -85,14 +83,21 @@ class Match:
         """Which tokens may come next (vocab,) bool."""
         if self._allowed is None:
             bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+            self._check()
             self._allowed = torch.from_numpy(np.unpackbits(bits, bitorder="little")[: self._size] > 0)
         return self._allowed
 
     def accept(self, token: int) -> None:
         """Take note of the token that came."""
-        if not self._matcher.consume_token(token):
-            raise AssertionError(f"token {token} was not allowed")
+        self._matcher.consume_token(token)
+        self._check()
         self._allowed = None
+
+    def _check(self) -> None:
+        """Some patterns turn out to be too large only when they are used."""
+        if self._matcher.is_error():
+            reason = one_line(self._matcher.get_error(), 160)
+            raise UserError(f"the pattern {self._pattern[:80]!r} cannot be used: {reason}")
 
 
 def one_of(strings: Sequence[str]) -> str:

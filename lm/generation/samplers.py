@@ -121,13 +121,13 @@ class Rules:
         """One row for each of these settings."""
 
         def column(name: str, neutral: float, dtype: torch.dtype = torch.float32) -> Tensor | None:
-            values = [getattr(row, name) for row in rows]
+            values = [min(getattr(row, name), 2**31) for row in rows]
             if all(value == neutral for value in values):
                 return None
             return torch.tensor(values, dtype=dtype, device=device)[:, None]
 
         greedy = [is_greedy(row) for row in rows]
-        heights = [[1.0] if is_greedy(row) else [start_of(row.temperature)] for row in rows]
+        heights = [[1.0 if is_greedy(row) else height(start_of(row.temperature))] for row in rows]
         k = column("top_k", 0, torch.long)
         return cls(
             greedy=torch.tensor(greedy, device=device)[:, None] if any(greedy) else None,
@@ -153,6 +153,11 @@ class Rules:
 def start_of(temperature: float | tuple[float, float]) -> float:
     """The temperature of the first token."""
     return temperature[0] if isinstance(temperature, tuple) else temperature
+
+
+def height(temperature: float) -> float:
+    """A temperature by which logits can be divided; below it, the likeliest token is all there is."""
+    return max(temperature, 1e-3)
 
 
 def is_greedy(sampling: SamplingConfig) -> bool:

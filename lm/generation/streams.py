@@ -22,7 +22,7 @@ from lm.cells import State
 from lm.config import SamplingConfig
 from lm.errors import UserError
 from lm.generation.decoder import WINDOW, Batch, Decoder
-from lm.generation.samplers import Rules, choose, penalised
+from lm.generation.samplers import Rules, choose, height, penalised
 from lm.network import widest_float
 
 _BURST = 0.005  # seconds that one consumer goes on for all before the others are woken
@@ -99,12 +99,13 @@ class Stream:
                 self.counts[self.window[0]] -= 1
             self.window.append(token.token)
             self.counts[token.token] += 1
-        if not self.free:
-            if self.sampling.no_repeat_ngram:
-                self._note_gram(token.token)
-            for constraint in self.constraints:
-                constraint.accept(token.token)
+        if self.sampling.no_repeat_ngram:
+            self._note_gram(token.token)
         self.ready.append(token)
+
+    def fail(self, error: UserError) -> None:
+        """End with an error, which whoever reads the stream gets."""
+        self.ended, self.error = True, error
 
     def _note_gram(self, token: int) -> None:
         if len(self._tail) == self._tail.maxlen:
@@ -122,7 +123,7 @@ class Stream:
         t = self.sampling.temperature
         if not isinstance(t, tuple):
             return t
-        return max(t[0] + (t[1] - t[0]) * self.made / max(self.limit - 1, 1), 1e-3)
+        return height(t[0] + (t[1] - t[0]) * self.made / max(self.limit - 1, 1))
 
 
 class Streams:
@@ -158,6 +159,8 @@ class Streams:
         empty one, for at most `limit` tokens. With `alternatives`, each step tells that many likeliest
         tokens; `bias` is added to the logits of tokens. `history` is what was read before the prompt,
         which the penalties know."""
+        if any(not 0 <= token < self._vocab_size for token in bias or {}):
+            raise UserError(f"the logit bias names a token that is none of 0 to {self._vocab_size - 1}.")
         state = self._decoder.empty() if state is None else state
         stream = Stream(
             prompt, state, sampling, seed, limit, alternatives, bias or {}, constraints, keep_states, history
@@ -244,7 +247,7 @@ class Streams:
             self._counting = self._rules.counting
         rules = self._rules
         if self._ramps:
-            heights = torch.tensor([[s.temperature or 1.0] for s in streams], device=device)
+            heights = torch.tensor([[height(s.temperature)] for s in streams], device=device)
             rules = dataclasses.replace(rules, temperature=heights)
         logits = self._batch.step(torch.tensor([s.last for s in streams], device=device))
 
@@ -261,12 +264,24 @@ class Streams:
         for row, (stream, token) in enumerate(zip(streams, chosen.tolist(), strict=True)):
             if stream.ended:
                 continue
-            if stream.constraints and any(c.complete and not c.allowed()[token] for c in stream.constraints):
-                stream.ended = True  # the text is whole, and what would come is no part of it
-                continue
             others = likeliest[row][: stream.alternatives] if likeliest else []
             state = self._batch.state(row) if stream.keep_states else None
-            stream.write(Token(token, logprobs[row], others, state))
+            if stream.free or self._fits(stream, token):
+                stream.write(Token(token, logprobs[row], others, state))
+
+    def _fits(self, stream: Stream, token: int) -> bool:
+        """Whether a token may be written; where the text is whole, one that may not ends it."""
+        try:
+            for constraint in stream.constraints:
+                if constraint.complete and not constraint.allowed()[token]:
+                    stream.ended = True
+                    return False
+            for constraint in stream.constraints:
+                constraint.accept(token)
+        except UserError as error:  # the others go on
+            stream.fail(error)
+            return False
+        return True
 
     def _counts(self) -> Tensor:
         counts = torch.zeros(len(self._running), self._vocab_size)
@@ -286,16 +301,18 @@ class Streams:
                 )
             if repeating := stream.repeating if stream.sampling.no_repeat_ngram else []:
                 logits[row, repeating] = -torch.inf
-            for constraint in stream.constraints:
-                if not constraint.complete:
-                    logits[row].masked_fill_(~constraint.allowed().to(logits.device), -torch.inf)
-            if logits[row].max() == -torch.inf:
-                stream.ended = True
-                stream.error = UserError(
-                    f"after {stream.made} tokens there is none left to choose: what is banned, repeated or"
-                    " asked for leaves nothing."
-                )
-                logits[row, 0] = 0.0  # the others go on
+            try:
+                for constraint in stream.constraints:
+                    if not constraint.complete:
+                        logits[row].masked_fill_(~constraint.allowed().to(logits.device), -torch.inf)
+                if logits[row].max() == -torch.inf:
+                    raise UserError(
+                        f"after {stream.made} tokens there is none left to choose: what is banned, repeated"
+                        " or asked for leaves nothing."
+                    )
+            except UserError as error:
+                stream.fail(error)
+                logits[row] = 0.0  # the others go on
         return logits
 
 

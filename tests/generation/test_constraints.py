@@ -80,3 +80,15 @@ def test_what_cannot_be_is_told_in_one_line(model):
         model.stream("", match="a", choices=["b"])
     with pytest.raises(UserError, match="none left to choose"):
         text_of(model, match="[0-9]+", ban=list("0123456789"))
+
+
+def test_a_pattern_that_turns_out_too_large_ends_that_text_alone(model):
+    if model.tokenizer.kind != "char":
+        return
+    expected = text_of(model, seed=4)
+    streams = model.stream_all(["the ", "the "], [4, 5], max_new_tokens=40, temperature=1.5)
+    with pytest.raises(UserError, match="cannot be used"):
+        text_of(model, match="a{99999}{99999}", max_new_tokens=2000)
+    assert "".join(piece.text for number, piece in streams if number == 0) == expected
+    with pytest.raises(UserError, match="at least 1"):
+        text_of(model, max_new_tokens=0)

@@ -170,6 +170,33 @@ def test_settings_that_leave_no_token_end_that_stream_with_one_line_and_no_other
     assert written(streams, other) == written(alone, alone.add([1], SamplingConfig(), 5, 30))
 
 
+def test_odd_settings_trouble_nobody():
+    alone = streams_of()
+    expected = written(alone, alone.add([1], SamplingConfig(), 5, 30))
+    streams = streams_of()
+    other = streams.add([1], SamplingConfig(), 5, 30)
+    odd = [
+        streams.add([1], sampling, 1, 30)
+        for sampling in (
+            SamplingConfig(temperature=1e-40),
+            SamplingConfig(temperature=(0.0, 1e-30)),
+            SamplingConfig(top_k=2**70),
+            SamplingConfig(temperature=1e30),
+            SamplingConfig(repetition_penalty=1e-30, presence_penalty=1e30),
+        )
+    ]
+    texts = [[] for _ in range(6)]
+    for number, token in streams.tokens(other, *odd):
+        texts[number].append(token.token)
+    assert texts[0] == expected
+    assert all(len(text) == 30 for text in texts)
+    greedy = streams.add([1], SamplingConfig(greedy=True), 1, 30)
+    assert texts[1] == texts[2] == written(streams, greedy)
+    for token in (-1, VOCAB):
+        with pytest.raises(UserError, match="logit bias"):
+            streams.add([1], SamplingConfig(), 1, 5, bias={token: 1.0})
+
+
 def test_states_come_with_the_tokens_if_asked_for():
     decoder = Decoder(make("gru"))
     streams = Streams(decoder, VOCAB)
