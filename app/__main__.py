@@ -95,10 +95,10 @@ def open_page(options: argparse.Namespace, folders: list[Path]) -> None:
 
     from app.models import Models
     from app.page import build, launch_settings
-    from app.write import WRITERS_AT_ONCE
 
-    # Threads that fight over the cores halve everybody's speed, so each writer gets a share of them.
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // WRITERS_AT_ONCE))
+    # All writers share one batch, which one of them computes at a time. The browser is often on the
+    # same machine, and threads that fight over the cores slow everybody down many times.
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
     page = build(Models(folders))
     try:
         page.launch(

@@ -23,7 +23,7 @@ from lm.config import SamplingConfig
 from lm.errors import UserError
 from lm.language_model import LanguageModel
 
-WRITERS_AT_ONCE = 4
+WRITERS_AT_ONCE = 32
 HINT = "Generate goes on from the end of the text. Ctrl-Enter generates, Esc stops."
 WAITING = "Waiting for the model…"
 _USUAL = SamplingConfig()
