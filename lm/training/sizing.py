@@ -53,7 +53,7 @@ def sized(
                 break
             model, tokens = larger, read
     per_epoch = (windows.steps_per_epoch or math.inf) * windows.tokens_per_step  # a stream has no end
-    share = _dropout(tokens / per_epoch)
+    share = _dropout(tokens / per_epoch, _recurrent_weights(model) / per_epoch)
     for name in dropouts:
         part = {"input_dropout": _OF_THE_INPUTS, "weight_dropout": _OF_THE_RECURRENCE[model.cell]}
         model = dataclasses.replace(model, **{name: round(part.get(name, 1.0) * share, 2)})
@@ -94,9 +94,11 @@ def _embedding_size(vocab_size: int) -> int:
     return 32 * max(1, round(14 * vocab_size**0.36 / 32))
 
 
-def _dropout(epochs: float) -> float:
-    """Nothing for a text that is read a few times, up to a half for one read a hundred times."""
-    return min(max(0.16 * math.log(max(epochs, 1) / 3), 0.0), 0.5)
+def _dropout(epochs: float, weights_per_token: float) -> float:
+    """Nothing for a text that is read a few times, up to a half for one read a hundred times; less
+    where there are not two weights for each token of the text, which cannot learn it by heart."""
+    share = min(max(0.16 * math.log(max(epochs, 1) / 3), 0.0), 0.5)
+    return share * min(weights_per_token / 2, 1.0)
 
 
 def _seconds_a_part(

@@ -34,25 +34,31 @@ def test_a_budget_of_time_is_measured_on_this_machine():
 
 
 def test_the_more_often_a_text_is_read_the_more_is_dropped():
-    dropped = [settle(epochs=epochs, hidden_size=8).model.dropout for epochs in (1, 10, 100, 1000)]
+    dropped = [settle(epochs=epochs, hidden_size=200).model.dropout for epochs in (1, 10, 100, 1000)]
     assert dropped == sorted(dropped)
     assert dropped[0] == 0 < dropped[1] < dropped[2]
     assert dropped[-1] <= 0.5
 
 
+def test_a_network_too_small_to_learn_the_text_by_heart_drops_less():
+    small, middle, large = (settle(epochs=20, hidden_size=size).model.dropout for size in (8, 64, 200))
+    assert small < middle < large
+    assert settle(epochs=20, hidden_size=400).model.dropout == large
+
+
 def test_between_the_layers_and_before_the_decoder_as_much_is_dropped():
-    model = settle(epochs=20, hidden_size=8).model
+    model = settle(epochs=20, hidden_size=200).model
     assert model.dropout == model.output_dropout > 0
-    assert settle(epochs=20, hidden_size=8, output_dropout=0.0).model.output_dropout == 0
+    assert settle(epochs=20, hidden_size=200, output_dropout=0.0).model.output_dropout == 0
 
 
 def test_half_as_much_of_the_inputs_and_of_the_recurrence_of_an_lstm():
     for cell in CELLS:
-        model = settle(cell=cell, epochs=20, hidden_size=8).model
+        model = settle(cell=cell, epochs=20, hidden_size=200).model
         half = pytest.approx(model.dropout / 2, abs=0.01)
         assert model.input_dropout == half
         assert model.weight_dropout == (half if cell == "lstm" else 0)
-    assert settle(epochs=20, hidden_size=8, weight_dropout=0.0).model.weight_dropout == 0
+    assert settle(epochs=20, hidden_size=200, weight_dropout=0.0).model.weight_dropout == 0
 
 
 def test_what_was_named_stays():
