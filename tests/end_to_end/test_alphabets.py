@@ -140,7 +140,7 @@ def test_a_prompt_from_windows_is_read_as_the_training_text_was(all_of_them, tmp
 
 
 def test_control_characters_go_into_a_pipe_and_are_shown_on_a_terminal(controls):
-    options = [controls, "--seed", 1, "--length", 400]
+    options = [controls, "--seed", 1, "--length", 1500]
     piped = script("generate.py", *options, cwd=controls, text=False).stdout.decode()
     assert all(c in piped for c in "\0\x1b\x07\x7f\x9b") and "\r\n" in piped and "cr\rcr" in piped
     shown = on_a_terminal("generate.py", *options, cwd=controls)
