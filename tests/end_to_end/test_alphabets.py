@@ -72,7 +72,7 @@ def all_of_them(folder):
 @pytest.fixture(scope="module")
 def controls(folder):
     """A model of control characters, from a table, whose line ends are its own."""
-    rows = [{"text": "".join(lines_of(CONTROLS, 5, end="\r\n", seed=i))} for i in range(150)]
+    rows = [{"text": "".join(lines_of(CONTROLS, 50, end="\r\n", seed=i))} for i in range(15)]
     (folder / "controls.jsonl").write_text("\n".join(map(json.dumps, rows)))
     result = script(
         "train.py", "--dataset", "controls.jsonl", *SMALL, "--steps", 200, "--out", "runs/controls",
