@@ -10,7 +10,6 @@ from lm.settings import did_you_mean
 
 _USUAL_TOKENS = 16  # as OpenAI has it
 _USAGE = "stream_options.include_usage"
-_LEAST_TEMPERATURE = 1e-3  # below it a token's probability is 0 or 1 anyway
 _LEAST_SHARE = 1e-6  # a top_p of 0 means the likeliest token alone
 _MOST_STOPS, _MOST_BANNED, _MOST_BIASED = 4, 64, 1024
 _LONGEST_STRING = 1000  # characters of a stop string, a banned one or a pattern
@@ -103,8 +102,6 @@ class Asked:
         if not isinstance(options, dict) or options.keys() - {"include_usage", "include_obfuscation"}:
             raise Refused("'stream_options' is an object that may hold 'include_usage'.", "stream_options")
         numbers = {"temperature": 1.0, **{name: v for name, v in numbers.items() if v is not None}}
-        if numbers["temperature"] < _LEAST_TEMPERATURE:
-            numbers["temperature"] = 0.0
         for name in {"top_p", "typical_p"} & numbers.keys():
             numbers[name] = max(numbers[name], _LEAST_SHARE)
         settings = {

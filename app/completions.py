@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from app.asked import Asked, Refused
 from lm.alignment import positions, token_starts
 from lm.language_model import LanguageModel, Piece
 
 _LEAST_LOGPROB = -9999.0  # JSON knows no infinity
-_WINDOW = 256  # tokens of a prompt that are scored at a time
 
 
 @dataclass(frozen=True)
@@ -129,30 +127,18 @@ class _Choice:
         return Part(self._index, finish_reason="stop" if stopped else "length")
 
 
-@torch.inference_mode()
 def _scored(model: LanguageModel, prompt: str, read: list[int], count: int | None) -> list[Entry]:
     """The tokens of a prompt as the model finds them; none unless `logprobs` asks for them."""
     if count is None or not read:
         return []
-    text, name = prompt.encode("utf-8", "replace"), model.tokenizer.token_name
+    text = prompt.encode("utf-8", "replace")
     starts = token_starts(model.tokenizer, text, np.array(read))
     # Not strict: line ends of Windows may be one token, of two characters.
     offsets = positions(text, starts).offset.tolist() + [len(prompt)] * len(read)
-    ids = torch.tensor([model.start, *read], device=model.device)
-    entries: list[Entry] = []
-    state = None
-    for begin in range(0, len(read), _WINDOW):
-        window = ids[begin : begin + _WINDOW + 1]
-        logits, state = model.network(window[None, :-1], state)
-        logprobs = logits[0].float().log_softmax(dim=-1)
-        own = logprobs.gather(1, window[1:, None])[:, 0].tolist()
-        best = logprobs.topk(min(count, logprobs.shape[-1]), dim=-1)
-        for token, logprob, others, values in zip(
-            window[1:].tolist(), own, best.indices.tolist(), best.values.tolist(), strict=True
-        ):
-            likeliest = _likeliest(name(token), logprob, zip(map(name, others), values, strict=True))
-            entries.append(Entry(name(token), logprob, likeliest, offsets[len(entries)]))
-    return entries
+    return [
+        Entry(one.text, one.logprob, _likeliest(one.text, one.logprob, one.alternatives), offset)
+        for one, offset in zip(model.score(prompt, alternatives=count), offsets, strict=False)
+    ]
 
 
 def _likeliest(name: str, logprob: float, others: Iterable[tuple[str, float]]) -> dict[str, float]:

@@ -151,12 +151,16 @@ class Score:
     logprob: float  # nats
     rank: int  # 1: the model's first choice
     entropy: float  # nats; how undecided the model was before it
+    alternatives: tuple[tuple[str, float], ...] = ()  # the likeliest tokens with their logprobs
 
 
 @torch.inference_mode()
-def score_tokens(network: RecurrentLM, tokens: np.ndarray, start: int) -> Iterator[tuple[float, int, float]]:
-    """Yield log-probability (nats), rank and entropy (nats) of each of `tokens` (tokens,) in the
-    order in which the network reads them, the first one predicted after the token `start`."""
+def score_tokens(
+    network: RecurrentLM, tokens: np.ndarray, start: int, alternatives: int = 0
+) -> Iterator[tuple[float, int, float, list[tuple[int, float]]]]:
+    """Yield log-probability (nats), rank, entropy (nats) and that many likeliest `alternatives` of each
+    of `tokens` (tokens,) in the order in which the network reads them, the first one predicted after
+    the token `start`."""
     tokens = tokens[::-1] if network.config.backward else tokens
     device = next(network.parameters()).device
     ids = torch.from_numpy(np.concatenate([[start], tokens]).astype(np.int64)).to(device)
@@ -168,7 +172,17 @@ def score_tokens(network: RecurrentLM, tokens: np.ndarray, start: int) -> Iterat
         chosen = logprobs.gather(1, window[1:, None])
         ranks = (logprobs > chosen).sum(dim=1) + 1
         entropies = _entropy(logprobs)
-        yield from zip(chosen[:, 0].tolist(), ranks.tolist(), entropies.tolist(), strict=True)
+        others = likeliest(logprobs, alternatives)
+        yield from zip(chosen[:, 0].tolist(), ranks.tolist(), entropies.tolist(), others, strict=True)
+
+
+def likeliest(logprobs: Tensor, count: int) -> list[list[tuple[int, float]]]:
+    """logprobs (rows, vocab) -> for each row the `count` likeliest tokens, the likeliest first."""
+    best = logprobs.topk(min(count, logprobs.shape[-1]), dim=-1)
+    return [
+        list(zip(tokens, values, strict=True))
+        for tokens, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
 
 
 def _entropy(logprobs: Tensor) -> Tensor:

@@ -116,7 +116,7 @@ class LanguageModel:
         if any(other.tokenizer.backend.get_vocab() != vocabulary for other, _ in others):
             raise UserError("models can be mixed only if they have the same vocabulary.")
         if any(other.backward != self.backward or other.device != self.device for other, _ in others):
-            raise UserError("models can be mixed only if they read in the same direction.")
+            raise UserError("models can be mixed only if they read in one direction, on one device.")
         weights = [weight for _, weight in others]
         if min(weights) <= 0 or sum(weights) >= 1:
             raise UserError("the weights of the models that are mixed in lie above 0, and sum to below 1.")
@@ -192,16 +192,18 @@ class LanguageModel:
 
         return Session(self)
 
-    def score(self, text: str, *, unknown: str = "replace") -> list[Score]:
+    def score(self, text: str, *, unknown: str = "replace", alternatives: int = 0) -> list[Score]:
         """What the model thinks of each token of `text`, in the order of the text: log-probability,
-        rank, entropy."""
-        ids = np.array(self.encode(text, unknown), self.tokenizer.dtype)
-        scores = list(score_tokens(self.network, ids, self.start))
+        rank, entropy, and that many of the likeliest tokens in its place. Raises UserError for models
+        that are mixed."""
+        self._one_network("scored with")
+        ids, name = np.array(self.encode(text, unknown), self.tokenizer.dtype), self.tokenizer.token_name
+        scores = list(score_tokens(self.network, ids, self.start, alternatives))
         if self.backward:
             scores.reverse()
         return [
-            Score(self.tokenizer.token_name(token), int(token), *score)
-            for token, score in zip(ids, scores, strict=True)
+            Score(name(token), int(token), *figures, tuple((name(other), p) for other, p in others))
+            for token, (*figures, others) in zip(ids, scores, strict=True)
         ]
 
     def save(self, folder: str | Path, *, half: bool = False) -> None:
@@ -209,6 +211,7 @@ class LanguageModel:
         `half` stores the weights as float16, in half the space."""
         from lm.hub import save_model
 
+        self._one_network("saved")
         dtype = torch.float16 if half else torch.float32
         save_model(folder, self.network, self.tokenizer, self.facts, dtype)
 
@@ -216,6 +219,7 @@ class LanguageModel:
         """Upload the model to the Hugging Face Hub; its address."""
         from lm.hub import push
 
+        self._one_network("saved")
         return push(self, repo_id, private)
 
     def encode(self, text: str, unknown: str = "replace") -> list[int]:
@@ -242,6 +246,10 @@ class LanguageModel:
         # A prompt that ends in a space has the one that goes before a word already.
         spaced = self.tokenizer.kind == "word" and prompt[-1:].isspace()
         return Text(self.tokenizer, tuple(stop), [] if spaced else list(read[-_LOOK_BACK:]))
+
+    def _one_network(self, done: str) -> None:
+        if isinstance(self.decoder, Mixture):
+            raise UserError(f"models that are mixed write, but cannot be {done} together: take one of them.")
 
     def _forward_only(self) -> None:
         if self.backward:
@@ -334,22 +342,29 @@ class LanguageModel:
             self.decoder, [self.start, *(read[::-1] if self.backward else read)], max(beams, samples),
             request.max_new_tokens, length_penalty=length_penalty, end=self.tokenizer.end, never=self.never,
         )  # fmt: skip
-        completions = []
-        for one in found[:samples]:
-            if self.backward:
-                text = self._text_before(prompt, read, request.stop)
-                for token, logprob in zip(one.tokens, one.logprobs, strict=True):
-                    if not text.ended:
-                        text.add(token, logprob)
-                completions.append(Completion(text.text(), text.tokens[::-1], text.logprobs[::-1], None))
-                continue
-            text, shown, count = self.text_after(prompt, read, request.stop), "", 0
-            for count, token in enumerate(one.tokens, start=1):
-                shown += text.add(token, last=count == len(one.tokens))
-                if text.ended:
-                    break
-            completions.append(Completion(shown, one.tokens[:count], one.logprobs[:count], None))
-        return completions
+        whole = self._whole_backward if self.backward else self._whole
+        return [whole(prompt, read, one.tokens, one.logprobs, request.stop) for one in found[:samples]]
+
+    def _whole(
+        self, prompt: str, read: list[int], tokens: list[int], logprobs: list[float], stop: Sequence[str]
+    ) -> Completion:
+        """What tokens that were all decoded write, up to a stop string."""
+        text, shown, count = self.text_after(prompt, read, stop), "", 0
+        for count, token in enumerate(tokens, start=1):
+            shown += text.add(token, last=count == len(tokens))
+            if text.ended:
+                break
+        return Completion(shown, tokens[:count], logprobs[:count], None)
+
+    def _whole_backward(
+        self, prompt: str, read: list[int], tokens: list[int], logprobs: list[float], stop: Sequence[str]
+    ) -> Completion:
+        text = self._text_before(prompt, read, stop)
+        for token, logprob in zip(tokens, logprobs, strict=True):
+            text.add(token, logprob)
+            if text.ended:
+                break
+        return Completion(text.text(), text.tokens[::-1], text.logprobs[::-1], None)
 
     def _generate_backward(
         self, prompts: Sequence[str], seeds: Sequence[int], request: Request

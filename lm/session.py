@@ -10,13 +10,12 @@ The state has a fixed size, so that going back, branching and putting aside cost
 
 from __future__ import annotations
 
-import hashlib
 import json
+import secrets
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
@@ -25,9 +24,7 @@ from lm.cells import State
 from lm.errors import ModelError, UserError
 from lm.files import replacing
 from lm.generation.decoder import WINDOW
-
-if TYPE_CHECKING:
-    from lm.language_model import LanguageModel, Piece
+from lm.language_model import LanguageModel, Piece, Request
 
 _ALL_KEPT = 512  # tokens, the last ones, after each of which the state is kept
 _ONE_OF = 64  # of those before them
@@ -68,29 +65,30 @@ class Session:
 
     def sample(self, *, seed: int | None = None, **settings: Any) -> Generator[Piece]:
         """Let the model go on, yielding a Piece for each token; `settings` as for `LanguageModel.stream`.
-        The text holds what was yielded, whenever one stops."""
-        import secrets
-
-        from lm.language_model import Request
-
+        The text holds what was yielded, whenever one stops; a `stop` string is left out of both."""
         model, request = self._model, Request.of(settings)
         seed = secrets.randbits(31) if seed is None else seed
         constraints = model.constraints(self.text[-1000:], request)
         history, last, state = self.tokens[:-1], self.tokens[-1], self._states[len(self.tokens) - 1]
         text = model.text_after(self.text[-4:], self.tokens[1:], request.stop)
         stream = model.add([last], seed, constraints, request, state=state, keep_states=True, history=history)
-        tokens = model.streams.tokens(stream)
+        tokens, wanted = model.streams.tokens(stream), self.text
         try:
             for count, (_, token) in enumerate(tokens, start=1):
                 self._states[len(self.tokens)] = token.state
                 self.tokens.append(token.token)
                 self._thin_out()
                 shown = text.add(token.token, last=count == request.max_new_tokens)
+                wanted += shown
+                if text.ended and request.stop:
+                    self._cut_to(wanted)
                 yield model.piece(token, shown)
                 if text.ended:
                     break
         finally:
             tokens.close()
+        if held := text.rest():
+            yield Piece(held, -1, 0.0, ())
 
     def next(self, count: int = 10) -> list[tuple[str, int, float]]:
         """The likeliest next tokens that may be written: what to show for each, its id, its probability."""
@@ -130,7 +128,7 @@ class Session:
         state = self._states[len(self.tokens) - 1]
         tensors = {f"state.{i}": part.contiguous() for i, part in enumerate(state)}
         tensors["tokens"] = torch.tensor(self.tokens)
-        facts = {"format_version": 1, "model": self._fingerprint()}
+        facts = {"format_version": 1, "model": self._model.decoder.fingerprint()}
         with replacing(path) as partial:
             save_file(tensors, partial, {"session": json.dumps(facts)})
 
@@ -146,7 +144,7 @@ class Session:
             state = tuple(tensors[f"state.{i}"].to(model.device) for i in range(len(tensors) - 1))
         except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
             raise ModelError(f"{path} holds no session that can be read.") from error
-        if facts.get("format_version") != 1 or facts.get("model") != session._fingerprint():
+        if facts.get("format_version") != 1 or facts.get("model") != model.decoder.fingerprint():
             raise ModelError(f"{path} is a session of another model or a newer program.")
         session._states = {0: model.decoder.empty(), len(session.tokens) - 1: state}
         return session
@@ -158,15 +156,14 @@ class Session:
             batch.step(torch.tensor([token], device=self._model.device))
         return batch.state(0)
 
+    def _cut_to(self, text: str) -> None:
+        """Take back what goes on behind this beginning of the text."""
+        while len(self.text) > len(text):
+            self.rewind(1)
+        self.feed(text[len(self.text) :])  # what a token wrote before the place at which it was cut
+
     def _thin_out(self) -> None:
         """Forget most of the states that are long past: they can be computed again."""
         old = len(self.tokens) - _ALL_KEPT
         if old > 0 and old % _ONE_OF:
             self._states.pop(old, None)
-
-    def _fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        for name, weight in sorted(self._model.network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(weight.detach().cpu().numpy()).tobytes())
-        return digest.hexdigest()

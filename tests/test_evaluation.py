@@ -111,13 +111,16 @@ def test_scores_of_tokens():
     network, tokens = make(), text(700)
     logits, _ = network(torch.from_numpy(np.concatenate([[EOS], tokens]).astype(np.int64))[None, :-1])
     logprobs = logits[0].log_softmax(-1).detach()
-    for i, (logprob, rank, entropy) in enumerate(score_tokens(network, tokens, EOS)):
+    for i, (logprob, rank, entropy, others) in enumerate(score_tokens(network, tokens, EOS, 3)):
         expected = logprobs[i, tokens[i]]
         assert logprob == pytest.approx(expected.item(), abs=1e-5)
         assert rank == 1 + (logprobs[i] > expected).sum()
         assert entropy == pytest.approx(
             torch.distributions.Categorical(logits=logits[0, i]).entropy().item(), abs=1e-4
         )
+        best = logprobs[i].topk(3)
+        assert [token for token, _ in others] == best.indices.tolist()
+        assert [p for _, p in others] == pytest.approx(best.values.tolist(), abs=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 700, 5000])

@@ -90,6 +90,35 @@ def test_a_sample_that_is_broken_off_keeps_what_was_shown():
     assert len(session) == 10
 
 
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_a_stop_string_is_left_out_of_the_text_too(kind):
+    model = make(kind=kind)
+    free = model.session()
+    free.feed("the sea")
+    text = sampled(free, max_new_tokens=60, seed=3)
+    for stop in {text[9:10], text[20:22], text[-1:]}:
+        session = model.session()
+        session.feed("the sea")
+        shown = sampled(session, max_new_tokens=60, seed=3, stop=[stop])
+        assert shown == text.split(stop)[0]
+        assert session.text == "the sea" + shown
+        fresh = model.session()
+        fresh.feed(session.text)
+        ours, theirs = ({t: p for _, t, p in s.next(400)} for s in (session, fresh))
+        if session.tokens == fresh.tokens:
+            assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+def test_what_may_begin_a_stop_string_is_shown_at_last():
+    session = MODEL.session()
+    text = sampled(session, max_new_tokens=1, seed=1)
+    session.rewind(1)
+    assert sampled(session, max_new_tokens=1, seed=1, stop=[text + "@@"]) == text
+    session.rewind(1)
+    choices = [text + "a", text + "b"]
+    assert sampled(session, choices=choices, seed=1, stop=["a@", "b@"]) in choices
+
+
 def test_save_and_load(tmp_path):
     session = MODEL.session()
     session.feed("the sea")

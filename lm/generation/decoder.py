@@ -7,6 +7,7 @@ is the network's forward pass: a test holds them together.
 
 from __future__ import annotations
 
+import hashlib
 from functools import cached_property
 from typing import Protocol
 
@@ -71,6 +72,14 @@ class Decoder:
             _, state = network.read(tokens[None].to(self.device), state)
         network.train(was_training)
         return tuple(part.float() for part in state)
+
+    def fingerprint(self) -> str:
+        """The same for the same weights alone: whose states these are."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self._network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(weight.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def batch(self) -> Batch:
         """A batch without any stream yet."""

@@ -30,6 +30,11 @@ class Mixture:
         read = (d.read(tokens, s) for d, s in zip(self._decoders, self._split(state), strict=True))
         return tuple(part for state in read for part in state)
 
+    def fingerprint(self) -> str:
+        """The same for the same mixture alone."""
+        parts = zip(self._decoders, self._weights, strict=True)
+        return " + ".join(f"{weight:.6g} {decoder.fingerprint()}" for decoder, weight in parts)
+
     def batch(self) -> Batch:
         """A batch without any stream yet."""
         return _Batch([decoder.batch() for decoder in self._decoders], self._weights, self._split)

@@ -53,7 +53,7 @@ def _onednn(weight: Tensor) -> tuple[Callable[..., Tensor] | None, Tensor | None
     try:
         laid_out = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
         return torch.ops.mkldnn._linear_pointwise.default, laid_out
-    except (AttributeError, NotImplementedError, RuntimeError):  # another build of torch
+    except (AttributeError, RuntimeError):  # another build of torch
         return None, None
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from lm.cells import State
 from lm.config import SamplingConfig
 from lm.errors import UserError
+from lm.evaluation import likeliest
 from lm.generation.decoder import WINDOW, Batch, Decoder
 from lm.generation.samplers import Rules, choose, height, penalised
 from lm.network import widest_float
@@ -259,12 +260,12 @@ class Streams:
         uniforms = torch.tensor([s.uniform() for s in streams], dtype=self._uniform, device=device)
         chosen = choose(allowed, uniforms, rules)
         logprobs = logits.log_softmax(dim=-1)
-        likeliest = _likeliest(logprobs, self._most) if self._most else None
+        best = likeliest(logprobs, self._most) if self._most else None
         logprobs = logprobs.gather(1, chosen[:, None])[:, 0].tolist()
         for row, (stream, token) in enumerate(zip(streams, chosen.tolist(), strict=True)):
             if stream.ended:
                 continue
-            others = likeliest[row][: stream.alternatives] if likeliest else []
+            others = best[row][: stream.alternatives] if best else []
             state = self._batch.state(row) if stream.keep_states else None
             if stream.free or self._fits(stream, token):
                 stream.write(Token(token, logprobs[row], others, state))
@@ -314,11 +315,3 @@ class Streams:
                 stream.fail(error)
                 logits[row] = 0.0  # the others go on
         return logits
-
-
-def _likeliest(logprobs: Tensor, count: int) -> list[list[tuple[int, float]]]:
-    best = logprobs.topk(min(count, logprobs.shape[-1]), dim=-1)
-    return [
-        list(zip(tokens, values, strict=True))
-        for tokens, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    ]

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from lm.config import ModelConfig
-from lm.errors import UserError
+from lm.errors import ModelError, UserError
 from lm.generation.decoder import Decoder
 from lm.generation.mixture import Mixture
 from lm.language_model import LanguageModel
 from lm.network import RecurrentLM
+from lm.session import Session
 from lm.vocabulary import train_tokenizer
 from tests.generation.test_decoder import make
 
@@ -53,6 +54,20 @@ def test_mixed_models_write_as_one_model_does():
     # A model mixed with itself is itself.
     same = first.mixed_with([(first, 0.5)]).generate("ab", seed=1, max_new_tokens=50)[0].text
     assert same == first.generate("ab", seed=1, max_new_tokens=50)[0].text
+
+
+def test_a_mixture_has_sessions_and_no_scores(tmp_path):
+    mixed = model(seed=1).mixed_with([(model(seed=2), 0.4)])
+    session = mixed.session()
+    session.feed("ab")
+    session.save(tmp_path / "s")
+    assert Session.load(mixed, tmp_path / "s").next(3) == session.next(3)
+    for other in (model(seed=1), model(seed=1).mixed_with([(model(seed=2), 0.5)])):
+        with pytest.raises(ModelError, match="another model"):
+            Session.load(other, tmp_path / "s")
+    for refused in (lambda: mixed.score("ab"), lambda: mixed.save(tmp_path / "m")):
+        with pytest.raises(UserError, match="mixed"):
+            refused()
 
 
 def test_what_cannot_be_mixed_is_told_in_one_line():
