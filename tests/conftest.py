@@ -1,5 +1,8 @@
 """What all tests share: a cache of their own, small texts, and models trained in a second."""
 
+import contextlib
+import importlib
+import io
 import os
 import random
 import subprocess
@@ -7,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from lm.command_line import run
 
 ROOT = Path(__file__).parent.parent
 SENTENCE = "the sea was calm and a small boat went out to find where light comes from at night"
@@ -59,6 +64,18 @@ def script(name: str, *arguments: object, cwd: Path, **options) -> subprocess.Co
         timeout=options.pop("timeout", 120),
         **options,
     )
+
+
+def called(module: str, *arguments: object) -> subprocess.CompletedProcess:
+    """What `script` does for a script that needs no folder, in this process: torch is there already."""
+    main = importlib.import_module(module).main
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="") for _ in range(2))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = run(main, [*map(str, arguments)])
+    for stream in (out, err):
+        stream.flush()
+    written = (stream.buffer.getvalue().decode() for stream in (out, err))
+    return subprocess.CompletedProcess(arguments, status, *written)
 
 
 @pytest.fixture(scope="session")

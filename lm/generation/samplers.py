@@ -79,9 +79,8 @@ def typical_p(logits: Tensor, p: Strength) -> Tensor:
 def _past(ordered: Tensor, p: Strength, order: Tensor) -> Tensor:
     """Which tokens come after those that already reach `p`, given their probabilities in an order."""
     p = torch.as_tensor(p, dtype=ordered.dtype, device=ordered.device)
-    # With p = 1 all stay, whatever the sum is rounded to.
+    # Before the first there is nothing, so it stays; with p = 1 all do, whatever the sum is rounded to.
     out = (ordered.cumsum(dim=-1) - ordered >= p) & (p < 1)
-    out[..., 0] = False  # the first always stays, however small p is
     return torch.zeros_like(out).scatter(-1, order, out)
 
 

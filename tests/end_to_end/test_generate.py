@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT, WORDS, script
+from tests.conftest import ROOT, WORDS, called, script
 
 
 def test_it_writes_words_it_has_learned(trained_run):
@@ -43,11 +43,11 @@ def test_text_streams_as_it_is_made(trained_run):
 
 def test_samples_of_a_batch_are_the_single_texts(trained_run):
     common = [trained_run, "--prompt", "A ", "--length", 80, "--json"]
-    batch = script("generate.py", *common, "--num-samples", 9, "--seed", 4, cwd=trained_run)
+    batch = called("generate", *common, "--num-samples", 9, "--seed", 4)
     records = [json.loads(line) for line in batch.stdout.splitlines()]
     assert len(records) == 9
     for i in (0, 5, 8):
-        alone = json.loads(script("generate.py", *common, "--seed", 4 + i, cwd=trained_run).stdout)
+        alone = json.loads(called("generate", *common, "--seed", 4 + i).stdout)
         assert alone == records[i]
     assert {"text", "tokens", "logprobs"} <= set(records[0])
     assert len({record["text"] for record in records}) == 9
@@ -55,17 +55,15 @@ def test_samples_of_a_batch_are_the_single_texts(trained_run):
 
 def test_stop_ends_before_the_string(trained_run):
     options = ["--prompt", "The", "--seed", 2, "--length", 500]
-    whole = script("generate.py", trained_run, *options, cwd=trained_run).stdout
-    stopped = script(
-        "generate.py", trained_run, *options, "--stop", ".\n", "--stop", "@@", cwd=trained_run
-    ).stdout
+    whole = called("generate", trained_run, *options).stdout
+    stopped = called("generate", trained_run, *options, "--stop", ".\n", "--stop", "@@").stdout
     assert stopped == whole.split(".\n")[0] + "\n"
 
 
 def test_greedy_and_top_k_of_one_agree(trained_run):
-    greedy = script("generate.py", trained_run, "--greedy", cwd=trained_run).stdout
-    assert greedy == script("generate.py", trained_run, "--top-k", 1, "--seed", 9, cwd=trained_run).stdout
-    assert greedy == script("generate.py", trained_run, "--temperature", 0, cwd=trained_run).stdout
+    greedy = called("generate", trained_run, "--greedy").stdout
+    assert greedy == called("generate", trained_run, "--top-k", 1, "--seed", 9).stdout
+    assert greedy == called("generate", trained_run, "--temperature", 0).stdout
 
 
 def test_the_prompt_may_come_from_a_file_or_standard_input(trained_run, tmp_path):
@@ -81,11 +79,11 @@ def test_the_prompt_may_come_from_a_file_or_standard_input(trained_run, tmp_path
 
 def test_unknown_characters(trained_run):
     common = [trained_run, "--prompt", "The 日 sea", "--length", 20, "--seed", 1]
-    replaced = script("generate.py", *common, cwd=trained_run)
+    replaced = called("generate", *common)
     assert replaced.returncode == 0
     assert replaced.stderr.splitlines()[0] == "warning: the model does not know '日'; replaced by <unk>."
-    assert script("generate.py", *common, "--unknown", "skip", cwd=trained_run).returncode == 0
-    refused = script("generate.py", *common, "--unknown", "error", cwd=trained_run)
+    assert called("generate", *common, "--unknown", "skip").returncode == 0
+    refused = called("generate", *common, "--unknown", "error")
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: the model does not know '日'")
     assert refused.stdout == ""

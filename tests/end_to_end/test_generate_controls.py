@@ -7,11 +7,11 @@ import pexpect
 import pytest
 
 from lm.session import Session
-from tests.conftest import ROOT, WORDS, script
+from tests.conftest import ROOT, WORDS, called, script
 
 
-def generate(run, *arguments, **options):
-    result = script("generate.py", run, *arguments, cwd=run, **options)
+def generate(run, *arguments):
+    result = called("generate", run, *arguments)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -88,7 +88,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("arguments", "told"), MISTAKES)
 def test_mistakes_are_one_line(trained_run, arguments, told):
-    result = script("generate.py", trained_run, *arguments, cwd=trained_run)
+    result = called("generate", trained_run, *arguments)
     assert result.returncode == 2
     assert told in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.conftest import ROOT, SMALL, script, some_text
+from tests.conftest import ROOT, SMALL, called, script, some_text
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +111,7 @@ def test_every_cell_trains_in_both_implementations(here, text_file, cell, implem
     assert result.returncode == 0, result.stderr
     records = metrics(here / "r")
     assert records[-1]["validation_loss"] < 3.3
-    assert script("generate.py", "r", "--length", 20, cwd=here).returncode == 0
+    assert called("generate", here / "r", "--length", 20).returncode == 0
 
 
 def test_reference_and_fused_learn_the_same(here, text_file):

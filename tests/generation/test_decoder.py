@@ -75,8 +75,8 @@ def test_a_row_is_the_same_to_the_last_bit_whatever_is_beside_it(cell, precision
     alone = batch_of("cpu", network, 1, precision)
     expected = [alone.step(token[None])[0] for token in watched]
 
-    batch = batch_of("cpu", network, 1, precision)
-    row = 0
+    batch = batch_of("cpu", network, 4, precision)
+    row = 3  # the last, which moves when another is removed
     for token, logits in zip(watched, expected, strict=True):
         for _ in range(torch.randint(0, 4, (1,), generator=choose)):
             batch.add(Decoder(network).empty())
@@ -103,15 +103,26 @@ def test_rows_are_taken_in_any_order_and_number(kind):
     assert batch.step(torch.tensor([5, 5, 6, 6])).shape == (4, 13)
 
 
-def test_where_onednn_is_missing_rows_are_multiplied_in_blocks(monkeypatch):
-    monkeypatch.setattr("lm.generation.products._onednn", lambda weight: (None, None))
+def no_onednn(weight):
+    return None, None
+
+
+def another_onednn(weight):
+    """Rows come out otherwise alone than among others."""
+    return lambda rows, weight, bias, *_: rows @ weight.t() + bias + 1e-3 * len(rows), weight
+
+
+@pytest.mark.parametrize("found", [no_onednn, another_onednn])
+def test_without_an_onednn_that_fits_rows_are_multiplied_in_blocks(monkeypatch, found):
+    monkeypatch.setattr("lm.generation.products._onednn", found)
     test_a_row_is_the_same_to_the_last_bit_whatever_is_beside_it("lstm", "fp32")
 
 
+@pytest.mark.parametrize("shape", [{}, {"tie": True, "embedding_size": 5, "layers": 3}])
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_fewer_bits_change_little(cell, precision):
-    network = make(cell)
+def test_fewer_bits_change_little(cell, precision, shape):
+    network = make(cell, **shape)
     tokens = torch.randint(0, 13, (4, 30), generator=torch.Generator().manual_seed(0))
     exact, rounded = batch_of("cpu", network, 4), batch_of("cpu", network, 4, precision)
     change = 0.0

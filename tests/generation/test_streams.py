@@ -149,6 +149,11 @@ def test_the_temperature_goes_evenly_over_the_length():
     for _ in streams.tokens(stream):
         heights.append(stream.temperature)
     assert heights[:11] == pytest.approx([0.2 + 0.1 * i for i in range(11)])
+    # It is what the tokens are drawn with: greedy at first, anything at last.
+    rising = written(streams, streams.add([1], SamplingConfig(temperature=(0.0, 50.0)), 1, 60))
+    greedy = written(streams, streams.add([1], SamplingConfig(greedy=True), 1, 60))
+    assert rising[0] == greedy[0]
+    assert len(set(rising[30:])) > 8 > len(set(greedy[30:]))
 
 
 def test_settings_that_leave_no_token_end_that_stream_with_one_line_and_no_other():
