@@ -71,6 +71,10 @@ def test_going_back_and_on_again_writes_the_same(monkeypatch):
     onward = sampled(place, max_new_tokens=30, seed=7)
     place.rewind(30 + 77)
     assert place.text == "the" + first[: 200 - 77]
+    fresh = MODEL.session()
+    fresh.feed(place.text)
+    ours, theirs = ({token: p for _, token, p in one.next(50)} for one in (place, fresh))
+    assert ours == pytest.approx(theirs, abs=1e-5)
     other = sampled(place, max_new_tokens=77, seed=9)
     assert other != first[-77:]
     place.rewind(77)

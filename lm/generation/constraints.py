@@ -90,7 +90,6 @@ class Match:
     def accept(self, token: int) -> None:
         """Take note of the token that came."""
         self._matcher.consume_token(token)
-        self._check()
         self._allowed = None
 
     def _check(self) -> None:

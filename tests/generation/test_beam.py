@@ -41,6 +41,37 @@ def test_a_search_wide_enough_finds_the_best_of_all_texts(cell, penalty):
         assert sum(one.logprobs) / len(one.tokens) ** penalty == pytest.approx(one.score, abs=1e-4)
 
 
+def plain_search(network, prompt, beams, limit, end, penalty):
+    """The same without a batch, a bound or an early end."""
+    alive, finished = [([], 0.0)], []
+    for size in range(1, limit + 1):
+        longer = []
+        for text, total in alive:
+            with torch.no_grad():
+                logprobs = network(torch.tensor([[*prompt, *text]]))[0][0, -1].log_softmax(-1).tolist()
+            longer += [([*text, token], total + logprob) for token, logprob in enumerate(logprobs)]
+        longer.sort(key=lambda one: -one[1])
+        alive = []
+        for text, total in longer[: 2 * beams]:
+            if len(alive) == beams:
+                break
+            if text[-1] == end or size == limit:
+                finished.append((total / size**penalty, text))
+            else:
+                alive.append((text, total))
+    return [text for _, text in sorted(finished, key=lambda one: -one[0])[:beams]]
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.6, 1.5])
+@pytest.mark.parametrize("beams", [1, 2, 3, 5])
+def test_a_narrow_search_keeps_as_many_beginnings_as_it_is_wide(beams, penalty):
+    for seed in range(4):
+        network = make("gru", seed=seed)
+        network.decoder.bias.data[3] += 1.5  # so that texts often end
+        found = beam_search(Decoder(network), [1], beams, 6, length_penalty=penalty, end=3)
+        assert [one.tokens for one in found] == plain_search(network, [1], beams, 6, 3, penalty)
+
+
 def test_one_beam_is_greedy_and_more_are_no_worse():
     network = make("gru")
     tokens = [4]

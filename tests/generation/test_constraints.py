@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from lm.config import ModelConfig
 from lm.errors import UserError
+from lm.generation.constraints import Banned, Vocabulary
 from lm.language_model import LanguageModel
 from lm.network import RecurrentLM
 from lm.vocabulary import train_tokenizer
@@ -64,6 +65,27 @@ def test_a_banned_string_is_never_written(model, seed, banned):
     for string in banned:
         assert string not in text
         assert string not in (prompt + text)[len(prompt) - len(string) + 1 :]
+
+
+@given(
+    strings=st.lists(st.text("abc", min_size=1, max_size=4), max_size=3),
+    pieces=st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=5, unique=True),
+    before=st.text("abc", max_size=5),
+    choose=st.lists(st.integers(0, 4), max_size=8),
+)
+@settings(deadline=None, max_examples=300)
+def test_just_the_tokens_are_banned_with_which_a_string_would_stand_there(strings, pieces, before, choose):
+    banned = Banned(Vocabulary([piece.encode() for piece in pieces]), strings, before.encode())
+    text = before
+    for number in [*choose, 0]:
+        # A string that ends in the new token; those that the prompt held already are no fault of it.
+        expected = [
+            not any(s in (text + piece)[max(len(text) - len(s) + 1, 0) :] for s in strings)
+            for piece in pieces
+        ]
+        assert banned.allowed().tolist() == expected
+        banned.accept(number % len(pieces))
+        text += pieces[number % len(pieces)]
 
 
 def test_a_constraint_changes_nothing_where_it_asks_for_nothing(model):
