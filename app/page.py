@@ -1,4 +1,4 @@
-"""The page: the choice of a model above, the tabs below it, its facts beside them."""
+"""The page: the choice of a model above, a tab for each thing to do below."""
 
 from __future__ import annotations
 
@@ -9,21 +9,13 @@ import gradio as gr
 
 from app import write
 from app.facts import describe, note
+from app.language import label, translations
+from app.messages import INTERNAL
 from app.models import Models
 from lm.errors import UserError
 
 TITLE = "Write with a recurrent language model"
-
-# Ctrl-Enter and Esc press the buttons, wherever on the page the person is.
-_KEYS = """() => {
-    document.addEventListener("keydown", (event) => {
-        const enter = event.key === "Enter" && (event.ctrlKey || event.metaKey);
-        const button = enter ? "generate" : event.key === "Escape" ? "stop" : null;
-        if (!button) return;
-        if (enter) event.preventDefault();
-        document.getElementById(button)?.click();
-    });
-}"""
+_HERE = Path(__file__).parent
 
 
 def build(models: Models) -> gr.Blocks:
@@ -32,22 +24,20 @@ def build(models: Models) -> gr.Blocks:
     with gr.Blocks(title=TITLE) as page:
         with gr.Row(elem_id="head", equal_height=True):
             with gr.Column(scale=5, min_width=300):
-                gr.Markdown(f"# {TITLE}", elem_id="title")
+                gr.Markdown(label("# Write with a recurrent language model"), elem_id="title")
             with gr.Column(scale=3, min_width=300):
                 model = gr.Dropdown(
-                    names, label="Model", show_label=False, container=False, filterable=False, elem_id="model"
-                )
-        with gr.Row(elem_id="page"):
-            with gr.Column(scale=5, min_width=300):
-                write.build(models, model)
-            with gr.Column(scale=3, min_width=300):
-                facts = gr.HTML(label="Facts", elem_id="facts")
+                    names, label=label("Model"), show_label=False, container=False, filterable=False,
+                    elem_id="model",
+                )  # fmt: skip
+        with gr.Tabs(elem_id="tabs"), gr.Tab(label("Write"), id="write"):
+            editor = write.build(models, model)
 
-        def refresh() -> tuple[gr.Dropdown, str]:
+        def refresh(chosen: str | None) -> tuple[gr.Dropdown, str]:
             """List the models there are now."""
             names = list(models.found())
-            first = names[0] if names else None
-            return gr.Dropdown(names, value=first), tell(first)
+            chosen = chosen if chosen in names else names[0] if names else None
+            return gr.Dropdown(names, value=chosen), tell(chosen)
 
         def tell(model: str | None) -> str:
             """The facts of a model and its loss curve, as HTML."""
@@ -56,8 +46,10 @@ def build(models: Models) -> gr.Blocks:
             except UserError as error:
                 return note(str(error))
 
-        page.load(refresh, None, [model, facts], api_name="models", show_progress="hidden")
-        model.input(tell, model, facts, api_name="facts", show_progress="hidden")
+        page.load(refresh, model, [model, editor.facts], **INTERNAL)
+        page.load(None, None, editor.text, js="() => lm.storedText()", **INTERNAL)
+        model.input(tell, model, editor.facts, **INTERNAL)
+        page.unload(editor.leave)
     return page
 
 
@@ -74,9 +66,10 @@ def launch_settings() -> dict[str, Any]:
     )
     return {
         "theme": theme,
-        "css_paths": Path(__file__).parent / "style.css",
-        "js": _KEYS,
+        "css_paths": sorted((_HERE / "styles").glob("*.css")),
+        "head": f"<script>{(_HERE / 'page.js').read_text()}</script>",
         "footer_links": ["api"],
         "run_history": False,
         "ssr_mode": False,
+        "i18n": translations(),
     }

@@ -3,209 +3,417 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from app.controls import Controls
+from app.desk import Desk, Desks, Version
+from app.draft import Draft, as_meant
+from app.language import label, said
+from app.messages import INTERNAL, told_to_the_person
 from app.models import Models
+from app.originality import marked
 from app.writing import (
+    MOST_CANDIDATES,
     USUAL_CONTINUATION,
-    Past,
-    as_meant,
+    Progress,
     checked_length,
     checked_seed,
     checked_text,
-    continuation,
+    continued,
 )
-from lm.config import SamplingConfig
 from lm.errors import UserError
 from lm.language_model import LanguageModel
 
 WRITERS_AT_ONCE = 32
-HINT = "Generate goes on from the end of the text. Ctrl-Enter generates, Esc stops."
-WAITING = "Waiting for the model…"
-_USUAL = SamplingConfig()
-# Silent updates of one another's fields are no part of what other programs may call.
-_INTERNAL = {"show_progress": "hidden", "api_visibility": "private"}
-
-# What runs in the browser. At the start, before the server answers: what a person typed while the
-# model writes would be lost with its next words, so the text can only be read until it has ended.
+HINT = (
+    "Ctrl-Enter generates, Esc stops. Click into the text, or press Ctrl-Space, to see what else could"
+    " stand there."
+)
+_ALTERNATIVES = (Path(__file__).parent / "alternatives.js").read_text()
+_LEVELS = "lm.ask = (place) => trigger('click', { place }); watch('value', () => lm.levels(props.value));"
+# At the start, before the server answers: Stop is there, all else waits.
 _ON_START = """() => {
-    const text = document.querySelector("#text textarea");
-    text.readOnly = true;
-    text.scrollTop = text.followed = text.scrollHeight - text.clientHeight;
+    lm.begin();
     const set = (interactive) => ({__type__: "update", interactive});
-    return [set(false), set(true), set(false), set(false), set(false), "WAITING"];
-}""".replace("WAITING", WAITING)
-_ON_END = """(...inputs) => {
-    document.querySelector("#text textarea").readOnly = false;
-    return inputs;
+    return [set(false), set(true), set(false), set(false), set(false), set(false), "…"];
 }"""
-# With each new part: show the end, unless the person has scrolled back to read.
-_ON_CHANGE = """() => {
-    const text = document.querySelector("#text textarea");
-    if (!text.readOnly || text.scrollTop < text.followed - 4) return;
-    text.scrollTop = text.followed = text.scrollHeight - text.clientHeight;
-}"""
-
-Shown = tuple[str, str, Past]
+_ON_END = "(...inputs) => { lm.end(); return inputs; }"
+_ON_COLOURS = "(on) => void document.body.classList.toggle('no-colours', !on)"
+_SKIP = [gr.skip()] * MOST_CANDIDATES
 
 
-def build(models: Models, model: gr.Dropdown) -> None:
-    """Lay out the tab in the Blocks around it; `model` is where a model is chosen."""
-    past = gr.State(Past())
-    text = gr.Textbox(
-        label="Text",
-        elem_id="text",
-        placeholder="Type how the text begins, then press Generate.",
-        lines=16,
-        max_lines=16,
-        autoscroll=False,
-        html_attributes=gr.InputHTMLAttributes(spellcheck=False, autocorrect="off", autocapitalize="off"),
-    )
-    with gr.Row(elem_id="actions"):
-        generate_button = gr.Button("Generate", variant="primary", elem_id="generate", min_width=60)
-        stop_button = gr.Button("Stop", elem_id="stop", interactive=False, min_width=60)
-        undo_button = gr.Button("Undo", elem_id="undo", interactive=False, min_width=60)
-        again_button = gr.Button("Regenerate", elem_id="regenerate", interactive=False, min_width=60)
-    with gr.Row(elem_id="made"):
-        status = gr.Markdown(HINT, label="Status", elem_id="status")
-        reuse_button = gr.Button("Use this seed again", size="sm", elem_id="reuse", interactive=False)
-    with gr.Group(elem_id="settings"):
-        with gr.Row():
-            temperature = gr.Slider(
-                0, 2, _USUAL.temperature, step=0.05, label="Temperature", info="0: the likeliest",
-                min_width=260,
-            )  # fmt: skip
-            top_p = gr.Slider(
-                0.01, 1, _USUAL.top_p, step=0.01, label="Top-p", info="1: all tokens", min_width=260
-            )
-        with gr.Row():
-            top_k = gr.Number(_USUAL.top_k, precision=0, label="Top-k", info="0: all tokens", min_width=90)
-            length = gr.Number(
-                USUAL_CONTINUATION, precision=0, label="Length", info="in tokens", min_width=90
-            )
-            # An empty number would be shown, and sent, as 0.
-            seed = gr.Number(-1, precision=0, label="Seed", info="-1: random", min_width=90)
+class Editor:
+    """The tab's components, and what happens between them."""
 
-    def generate(
-        text: str,
-        model: str | None,
-        temperature: float,
-        top_k: int | None,
-        top_p: float,
-        length: int | None,
-        seed: int | None,
-        past: Past,
-    ) -> Iterator[Shown]:
-        """Continue a text with a model; yields the text as it grows and a line on its making.
+    def __init__(self, models: Models, model: gr.Dropdown):
+        self.models, self.model, self.desks = models, model, Desks()
+        with gr.Row(elem_id="page"):
+            with gr.Column(scale=5, min_width=300):
+                self._lay_out_text()
+            with gr.Column(scale=3, min_width=300):
+                self._lay_out_settings()
+        self._wire()
 
-        top_k 0 and top_p 1 leave all tokens in the choice; length counts tokens; an empty seed, or
-        -1, is a random one. The same seed and settings give the same text.
-        """
-        sampling = {"temperature": temperature, "top_k": top_k or 0, "top_p": top_p}
-        yield from _turn(models, model, text, text, past, length, seed, sampling)
-
-    def regenerate(
-        text: str,
-        model: str | None,
-        temperature: float,
-        top_k: int | None,
-        top_p: float,
-        length: int | None,
-        past: Past,
-    ) -> Iterator[Shown]:
-        """Write the last continuation once more, with another seed."""
-        start = past.turns[-1].start if past.turns else text
-        if not text.startswith(start):
-            gr.Info("This goes on from the text as it was before your changes; Undo brings them back.")
-        sampling = {"temperature": temperature, "top_k": top_k or 0, "top_p": top_p}
-        yield from _turn(models, model, text, start, past, length, None, sampling)
-
-    choices = [text, model, temperature, top_k, top_p, length]
-    buttons = [generate_button, stop_button, undo_button, again_button, reuse_button]
-    writing = []
-    for button, function, inputs in (
-        (generate_button, generate, [*choices, seed, past]),
-        (again_button, regenerate, [*choices, past]),
-    ):
-        # The listeners of one button run one after the other.
-        button.click(None, None, [*buttons, status], js=_ON_START, **_INTERNAL)
-        writing.append(
-            button.click(
-                function,
-                inputs,
-                [text, status, past],
-                api_name=function.__name__,
-                concurrency_id="write",
-                concurrency_limit=WRITERS_AT_ONCE,
-                show_progress="hidden",
-            )
+    def _lay_out_text(self) -> None:
+        self.text = gr.Textbox(
+            label=label("Text"),
+            elem_id="text",
+            placeholder=label("Type how the text begins, then press Generate."),
+            lines=16,
+            max_lines=16,
+            autoscroll=False,
+            html_attributes=gr.InputHTMLAttributes(spellcheck=False, autocorrect="off", autocapitalize="off"),
         )
-    text.change(None, js=_ON_CHANGE, **_INTERNAL)
-    stop_button.click(None, cancels=writing)
-    undone = undo_button.click(_undo, [text, past], [text, status, past], **_INTERNAL)
-    for event in [*writing, undone]:
-        # Gradio counts a cancellation as a failure, and does not run `then` after an error.
-        for ended in (event.success, event.failure):
-            ended(_at_rest, [past, status], [*buttons, status], js=_ON_END, **_INTERNAL)
-    reuse_button.click(lambda past: past.seed, past, seed, **_INTERNAL)
+        self.levels = gr.HTML("", html_template="", js_on_load=_LEVELS, elem_id="levels")
+        with gr.Row(elem_id="actions"):
+            self.generate = gr.Button(
+                label("Generate"), variant="primary", elem_id="generate", elem_classes="lm-go", min_width=60
+            )
+            self.stop = gr.Button(
+                label("Stop"), elem_id="stop", elem_classes="lm-stop", interactive=False, min_width=60
+            )
+            self.undo = gr.Button(label("Undo"), elem_id="undo", interactive=False, min_width=60)
+            self.redo = gr.Button(label("Redo"), elem_id="redo", interactive=False, min_width=60)
+            self.again = gr.Button(label("Regenerate"), elem_id="regenerate", interactive=False, min_width=60)
+        with gr.Row(elem_id="made"):
+            self.status = gr.Markdown(label(HINT), label=label("Status"), elem_id="status")
+            self.reuse = gr.Button(
+                label("Use this seed again"), size="sm", elem_id="reuse", interactive=False
+            )
+        with gr.Row(elem_id="candidates", visible=False) as self.choice:
+            self.boxes, self.takes = [], []
+            for number in range(MOST_CANDIDATES):
+                with gr.Column(min_width=220, visible=False, elem_classes="candidate") as column:
+                    box = gr.Textbox(
+                        label=f"{number + 1}", lines=8, max_lines=8, interactive=False, autoscroll=False
+                    )
+                    take = gr.Button(label("Take this one"), size="sm", elem_id=f"take-{number + 1}")
+                self.boxes.append((column, box))
+                self.takes.append(take)
+        with gr.Row(elem_id="looks"):
+            self.colours = gr.Checkbox(
+                True, label=label("Colour what was unlikely"), elem_id="colours", container=False, min_width=0
+            )
+            self.copied = gr.Checkbox(
+                False, label=label("Underline what is copied from the training text"), elem_id="copied",
+                container=False, min_width=0,
+            )  # fmt: skip
+        self.panel = gr.HTML(
+            None,
+            html_template='<p class="title" role="status"></p><div class="options"></div>',
+            js_on_load=_ALTERNATIVES,
+            elem_id="alternatives",
+            apply_default_css=False,
+        )
+        with gr.Accordion(label("Versions"), open=False, elem_id="versions", visible=False) as self.branches:
+            self.versions = gr.Radio([], label=label("Go back to a version"), elem_id="version")
 
+    def _lay_out_settings(self) -> None:
+        with gr.Group(elem_id="settings"):
+            with gr.Row():
+                self.length = gr.Number(
+                    USUAL_CONTINUATION, precision=0, label=label("Length"), info=label("in tokens"),
+                    min_width=90, elem_id="length",
+                )  # fmt: skip
+                # An empty number would be shown, and sent, as 0.
+                self.seed = gr.Number(
+                    -1, precision=0, label=label("Seed"), info=label("-1: random"), min_width=90,
+                    elem_id="seed",
+                )  # fmt: skip
+                self.count = gr.Number(
+                    1, precision=0, minimum=1, maximum=MOST_CANDIDATES, label=label("Candidates"),
+                    info=label("to choose from"), min_width=90, elem_id="count",
+                )  # fmt: skip
+            self.controls = Controls()
+        self.facts = gr.HTML(label="Facts", elem_id="facts")
 
-def _turn(
-    models: Models,
-    name: str | None,
-    before: str,
-    start: str,
-    past: Past,
-    length: int | None,
-    seed: int | None,
-    sampling: dict[str, Any],
-) -> Iterator[Shown]:
-    """Let the model continue `start`; `before` is what Undo will bring back."""
-    with _told_to_the_person():
+    def _wire(self) -> None:
+        shown = [self.text, self.levels, self.status]
+        buttons = [self.generate, self.stop, self.undo, self.redo, self.again, self.reuse]
+        columns = [column for column, _ in self.boxes]
+        boxes = [box for _, box in self.boxes]
+        chosen = [self.text, self.model, self.length, self.seed, self.count, *self.controls.components]
+        at_rest = [*buttons, self.status, self.text, self.levels, self.branches, self.versions]
+
+        writing = []
+        for trigger, function, inputs in (
+            (self.generate.click, self.on_generate, chosen),
+            (self.again.click, self.on_regenerate, chosen),
+            (self.panel.click, self.on_pick, chosen),
+        ):
+            # The listeners of one trigger run one after the other.
+            trigger(None, None, [*buttons, self.status], js=_ON_START, **INTERNAL)
+            writing.append(
+                trigger(
+                    function,
+                    inputs,
+                    [*shown, self.choice, *columns, *boxes, self.panel],
+                    concurrency_id="write",
+                    concurrency_limit=WRITERS_AT_ONCE,
+                    **INTERNAL,
+                )
+            )
+        self.stop.click(None, cancels=writing)
+        moves = [
+            self.undo.click(self.on_undo, [self.text], [*shown, self.choice, self.panel], **INTERNAL),
+            self.redo.click(self.on_redo, [self.text], [*shown, self.choice, self.panel], **INTERNAL),
+            self.versions.input(
+                self.on_version, [self.versions, self.text], [*shown, self.choice, self.panel], **INTERNAL
+            ),
+            *(
+                take.click(self._taker(number), [self.text], [*shown, self.choice, self.panel], **INTERNAL)
+                for number, take in enumerate(self.takes)
+            ),
+        ]
+        for event in [*writing, *moves]:
+            # Gradio counts a cancellation as a failure, and does not run `then` after an error.
+            for ended in (event.success, event.failure):
+                ended(
+                    self.at_rest, [self.status, self.text, self.model, self.copied], at_rest, js=_ON_END,
+                    **INTERNAL,
+                )  # fmt: skip
+        self.text.change(None, js="() => lm.changed()", **INTERNAL)
+        self.levels.click(self.on_place, [self.text, self.model], self.panel, **INTERNAL)
+        self.reuse.click(self.on_reuse, None, self.seed, **INTERNAL)
+        self.colours.change(
+            None,
+            self.colours,
+            js="(on) => void document.body.classList.toggle('no-colours', !on)",
+            **INTERNAL,
+        )
+        self.copied.input(self.on_copied, [self.text, self.model, self.copied], self.levels, **INTERNAL)
+
+    def on_generate(
+        self, request: gr.Request, text: str, name: str, length: int, seed: int, count: int, *controls: Any
+    ) -> Iterator[list[Any]]:
+        """Go on from the end of the text."""
+        desk = self.desks.of(request.session_hash)
+        with told_to_the_person():
+            model = self.models.load(name)
+            _say_what_is_odd(model, checked_text(text))
+            desk.note(text)
+            start = desk.draft(text, model)
+            yield from self._turn(desk, start, desk.now, length, seed, count, controls)
+
+    def on_regenerate(
+        self, request: gr.Request, text: str, name: str, length: int, seed: int, count: int, *controls: Any
+    ) -> Iterator[list[Any]]:
+        """Write the end of the text once more, with another seed."""
+        desk = self.desks.of(request.session_hash)
+        with told_to_the_person():
+            model = self.models.load(name)
+            desk.note(text)
+            before = _start_of_the_last_turn(desk.now)
+            if not text.startswith(before.text):
+                gr.Info(said("This goes on from the text before your changes; Undo brings them back."))
+            start = desk.draft(before.text, model)
+            yield from self._turn(desk, start, before, length, None, count, controls)
+
+    def on_pick(
+        self, request: gr.Request, event: gr.EventData, text: str, name: str, length: int, seed: int,
+        count: int, *controls: Any,
+    ) -> Iterator[list[Any]]:  # fmt: skip
+        """Put another token at a place, and go on from there; at the end of the text, only add it."""
+        desk = self.desks.of(request.session_hash)
+        with told_to_the_person():
+            model = self.models.load(name)
+            desk.note(checked_text(text))
+            place, token = int(event._data["start"]), int(event._data["token"])
+            start = desk.draft(text, model).picked(place, token)
+            if place >= len(text):
+                desk.add(Version(start, start=desk.now, seed=desk.now.seed))
+                yield [*_shown(start), gr.skip(), gr.skip(), *_SKIP, *_SKIP, _panel(start, len(start.text))]
+                return
+            yield from self._turn(desk, start, desk.now, length, seed, 1, controls)
+
+    def _turn(
+        self, desk: Desk, start: Draft, before: Version, length: Any, seed: Any, count: Any, controls: Any
+    ) -> Iterator[list[Any]]:
+        """Let the model write what comes after `start`, one or several times."""
         length, seed = checked_length(length), checked_seed(seed)
-        model = models.load(name)
-        _say_what_is_odd(model, as_meant(model, checked_text(start)))
-        past = past.with_turn(before, start, seed)
-        for text, line in continuation(model, start, seed=seed, max_new_tokens=length, **sampling):
-            yield text, line, past
+        count = max(1, min(MOST_CANDIDATES, int(count or 1)))
+        drafts = [start.fork() for _ in range(count)]
+        seeds = [seed + number for number in range(count)]
+        versions = [Version(d, start=before, seed=s) for d, s in zip(drafts, seeds, strict=True)]
+        # Several are shown beside each other, without the text before them.
+        visible = [gr.Column(visible=number < count > 1) for number in range(MOST_CANDIDATES)]
+        layout, panel = [gr.Row(visible=count > 1), *visible], None  # both only once
+        with closing(continued(drafts, seeds, length, **self.controls.settings(controls))) as steps:
+            for progress in steps:
+                if panel is None:  # with the first words there is a version that Stop can rest at
+                    desk.candidates = versions if count > 1 else []
+                    if count == 1:
+                        desk.add(versions[0])
+                line = _line(progress, seed)
+                if count == 1:
+                    main, boxes = [*_shown(drafts[0]), line], _SKIP
+                else:
+                    texts = [draft.text[len(start.text) :] for draft in drafts]
+                    main = [gr.skip(), gr.skip(), line]
+                    boxes = [*texts, *[""] * (MOST_CANDIDATES - count)]
+                yield [*main, *layout, *boxes, panel]
+                layout, panel = [gr.skip(), *_SKIP], gr.skip()
+
+    def _taker(self, number: int) -> Any:
+        def take(text: str, request: gr.Request) -> list[Any]:
+            """Go on with one of the candidates."""
+            desk = self.desks.of(request.session_hash)
+            if number < len(desk.candidates):
+                desk.note(text)
+                desk.add(desk.candidates[number])
+                desk.candidates = []
+            return self._move(desk.now)
+
+        return take
+
+    def on_undo(self, text: str, request: gr.Request) -> list[Any]:
+        """Go back to the version before."""
+        return self._move(self.desks.of(request.session_hash).undo(text))
+
+    def on_redo(self, text: str, request: gr.Request) -> list[Any]:
+        """Go on to the version after."""
+        return self._move(self.desks.of(request.session_hash).redo(text))
+
+    def on_version(self, number: int, text: str, request: gr.Request) -> list[Any]:
+        """Go to another branch."""
+        return self._move(self.desks.of(request.session_hash).go_to(int(number), text))
+
+    def _move(self, version: Version) -> list[Any]:
+        levels = version.draft.levels if version.draft else ""
+        return [version.text, _units(version.text, levels), "", gr.Row(visible=False), None]
+
+    def on_place(self, text: str, name: str, request: gr.Request, event: gr.EventData) -> dict[str, Any]:
+        """What else could stand where the caret is."""
+        with told_to_the_person():
+            place = len(
+                text.encode("utf-16-le")[: 2 * int(event._data["place"])].decode("utf-16-le", "ignore")
+            )
+            draft = self.desks.of(request.session_hash).draft(text, self.models.load(name))
+            return _panel(draft, place)
+
+    def leave(self, request: gr.Request) -> None:
+        """Forget the desk of a person who has left."""
+        self.desks.clear(request.session_hash)
+
+    def on_reuse(self, request: gr.Request) -> int | None:
+        """The seed of the version that is shown."""
+        return self.desks.of(request.session_hash).now.seed
+
+    def on_copied(self, text: str, name: str, copied: bool, request: gr.Request) -> str:
+        """Mark what is copied from the training text, or do not."""
+        with told_to_the_person():
+            return self._levels(self.desks.of(request.session_hash), text, name, copied)
+
+    def _levels(self, desk: Desk, text: str, name: str, copied: bool) -> str:
+        draft = desk.now.draft
+        levels = draft.levels if draft and draft.text == text else ""
+        if copied:
+            levels = marked(self.models.folder(name), text, levels)
+        return _units(text, levels)
+
+    def at_rest(self, line: str, text: str, name: str, copied: bool, request: gr.Request) -> list[Any]:
+        """All that changes when the writing has come to its end, or was stopped."""
+        desk = self.desks.of(request.session_hash)
+        now, written = desk.now, desk.now.seed is not None
+        # What was made in the last moment before Stop was not yet shown.
+        text = now.text if now.text.startswith(text) and now.draft else text
+        try:
+            levels = self._levels(desk, text, name, copied)
+        except UserError as error:
+            gr.Warning(escape(str(error)))
+            levels = self._levels(desk, text, name, False)
+        ends = [(_snippet(number, version), number) for number, version in desk.ends()]
+        current = next((n for n, v in desk.ends() if v is now), None)
+        return [
+            gr.Button(label("Continue") if written else label("Generate"), interactive=True),
+            gr.Button(interactive=False),  # Stop
+            gr.Button(interactive=now.before is not None),
+            gr.Button(interactive=now.after is not None),
+            gr.Button(interactive=written),
+            gr.Button(interactive=written),
+            said(HINT) if line in ("…", "") else line,
+            text,
+            levels,
+            gr.Accordion(visible=len(ends) > 1),
+            gr.Radio(ends, value=current),
+        ]
 
 
-def _undo(text: str, past: Past) -> Shown:
-    if not past.turns:
-        return text, HINT, past
-    return past.turns[-1].before, HINT, past.without_last()
+def build(models: Models, model: gr.Dropdown) -> Editor:
+    """Lay out the tab in the Blocks around it; `model` is where a model is chosen."""
+    return Editor(models, model)
 
 
-def _at_rest(past: Past, line: str) -> list[Any]:
-    """The five buttons and the status line while nothing is being written."""
-    written = bool(past.turns)
-    return [
-        gr.Button("Continue" if written else "Generate", interactive=True),
-        gr.Button(interactive=False),  # Stop
-        gr.Button(interactive=written),
-        gr.Button(interactive=written),
-        gr.Button(interactive=past.seed is not None),
-        HINT if line == WAITING else line,
+def _start_of_the_last_turn(version: Version) -> Version:
+    """The version from which the model last went on."""
+    while version.start and version.seed is None:
+        version = version.start
+    return version.start or version
+
+
+def _shown(draft: Draft) -> list[str]:
+    return [draft.text, _units(draft.text, draft.levels)]
+
+
+def _units(text: str, levels: str) -> str:
+    """Levels for the browser, which counts in units of UTF-16."""
+    if text.isascii() or max(text, default="") <= "\uffff":
+        return levels
+    return "".join(
+        level * (1 + (character > "\uffff")) for character, level in zip(text, levels, strict=False)
+    )
+
+
+def _line(progress: Progress, seed: int) -> str:
+    line = said(
+        "seed {seed} · {tokens:,} tokens · {speed:,.0f} tokens/s",
+        seed=seed, tokens=progress.tokens, speed=progress.tokens_per_second,
+    )  # fmt: skip
+    return line + (f" · {said('the model ended the text')}" if progress.ended else "")
+
+
+def _panel(draft: Draft, place: int) -> dict[str, Any]:
+    """What the panel of alternatives shows."""
+    found = draft.alternatives(place)
+    most = max((p for *_, p in found.tokens), default=1.0)
+    if found.there is None:
+        title, hint = said("What could come next:"), said("Add it to the text")
+    else:
+        title = said("What else could stand in the place of “{token}”:", token=_visible(found.there))
+        hint = said("Put it here and go on")
+    options = [
+        {
+            "name": _visible(name),
+            "percent": f"{p:.1%}" if p >= 0.001 else "<0.1%",
+            "share": p / most,
+            "start": found.start,
+            "token": token,
+        }
+        for name, token, p in found.tokens
     ]
+    return {"title": title, "hint": hint, "options": options}
+
+
+def _visible(token: str) -> str:
+    return token.replace("\n", "↵").replace("\t", "⇥").replace(" ", "␣") or "∅"
+
+
+def _snippet(number: int, version: Version) -> str:
+    end = " ".join(version.text[-60:].split())
+    return f"{number} · {len(version.text):,} · …{end}"
 
 
 def _say_what_is_odd(model: LanguageModel, text: str) -> None:
     if not text:
-        gr.Info("Empty prompt: the model starts a text of its own.")
-    unknown = model.tokenizer.unknown_in(text)
+        gr.Info(said("Empty prompt: the model starts a text of its own."))
+    unknown = model.tokenizer.unknown_in(as_meant(model, text))
     if unknown:
         names = ", ".join(map(repr, unknown[:8])) + (" …" if len(unknown) > 8 else "")
-        gr.Warning(escape(f"The model does not know {names}; it reads <unk> in their place."))
-
-
-@contextmanager
-def _told_to_the_person() -> Iterator[None]:
-    """A UserError becomes a message on the page. Messages are HTML there, so it is escaped."""
-    try:
-        yield
-    except UserError as error:
-        raise gr.Error(escape(str(error)), print_exception=False) from error
+        gr.Warning(
+            escape(said("The model does not know {names}; it reads <unk> in their place.", names=names))
+        )

@@ -1,4 +1,4 @@
-"""How a text is continued for the page: settings checked, words made a few at a time, turns kept.
+"""How drafts are continued for the page: settings checked, words made a few at a time.
 
 Nothing here knows of Gradio.
 """
@@ -8,45 +8,37 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from typing import Any
 
+from app.draft import Draft
 from lm.errors import UserError
-from lm.language_model import LanguageModel
-from lm.visible import CONTROLS, printable
 
 LONGEST_TEXT = 40_000  # characters; so many are read within a second, and only then can Stop be heard
 LONGEST_CONTINUATION = 20_000  # tokens
 USUAL_CONTINUATION = 400
+MOST_CANDIDATES = 4
 LARGEST_SEED = 2**53 - 1  # as far as a browser counts exactly
 _UPDATE_EVERY = 0.05  # seconds
-_TURNS_KEPT = 50
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One continuation by the model."""
+class Progress:
+    """How far the writing is."""
 
-    before: str  # the text when the button was pressed; Undo brings it back
-    start: str  # the text that was continued; Regenerate continues it again
+    tokens: int  # of all drafts together
+    seconds: float
+    complete: bool = False  # whether it is over
+    ended: bool = False  # whether the model ended the text before its length
 
-
-@dataclass(frozen=True)
-class Past:
-    """The turns of one person, and the seed of the last."""
-
-    turns: tuple[Turn, ...] = ()
-    seed: int | None = None
-
-    def with_turn(self, before: str, start: str, seed: int) -> Past:
-        return Past((*self.turns, Turn(before, start))[-_TURNS_KEPT:], seed)
-
-    def without_last(self) -> Past:
-        return replace(self, turns=self.turns[:-1])
+    @property
+    def tokens_per_second(self) -> float:
+        """The speed, of all drafts together."""
+        return self.tokens / self.seconds if self.seconds else 0.0
 
 
 def checked_text(text: str) -> str:
@@ -77,39 +69,39 @@ def checked_seed(seed: float | None) -> int:
     return int(seed)
 
 
-def as_meant(model: LanguageModel, text: str) -> str:
-    """`text` from the page as the model is to read it: what was made visible there is a control
-    character again, unless the model knows the picture itself."""
-    for picture in CONTROLS.keys() & set(text):
-        if model.tokenizer.unk is None or model.tokenizer.unknown_in(picture):
-            text = text.replace(picture, CONTROLS[picture])
-    return text
-
-
-def continuation(
-    model: LanguageModel, text: str, *, seed: int, max_new_tokens: int, **sampling: Any
-) -> Iterator[tuple[str, str]]:
-    """Continue `text`: yield it as it grows, some twenty times a second, with a line on its making.
+def continued(
+    drafts: Sequence[Draft], seeds: Sequence[int], max_new_tokens: int, **settings: Any
+) -> Iterator[Progress]:
+    """Let drafts go on side by side, each with its seed; yields some twenty times a second.
 
     Tokens are made only while this is being read: closing it ends the computation.
     """
     begin = time.perf_counter()
-    written, shown, count, how = "", 0.0, 0, "stopped"
-    pieces = model.stream(as_meant(model, text), seed=seed, max_new_tokens=max_new_tokens, **sampling)
+    counts, shown, how = [0] * len(drafts), 0.0, "stopped"
+
+    def now(**state: bool) -> Progress:
+        return Progress(sum(counts), time.perf_counter() - begin, **state)
+
     try:
-        with closing(pieces):
-            for count, piece in enumerate(pieces, start=1):
-                written += piece.text
-                now = time.perf_counter()
-                if now - shown >= _UPDATE_EVERY:
-                    shown = now
-                    yield text + printable(written), _line(seed, count, now - begin)
-        how = "complete" if count == max_new_tokens else "the model ended the text"
-        line = _line(seed, count, time.perf_counter() - begin)
-        yield text + printable(written), line if count == max_new_tokens else f"{line} · {how}"
+        with ExitStack() as stack:
+            going_on = {
+                number: stack.enter_context(
+                    closing(draft.write(seed, max_new_tokens=max_new_tokens, **settings))
+                )
+                for number, (draft, seed) in enumerate(zip(drafts, seeds, strict=True))
+            }
+            while going_on:
+                for number, writer in list(going_on.items()):
+                    made = next(writer, None)
+                    if made is None:
+                        del going_on[number]
+                    else:
+                        counts[number] = made
+                if time.perf_counter() - shown >= _UPDATE_EVERY:
+                    shown = time.perf_counter()
+                    yield now()
+        ended = min(counts) < max_new_tokens
+        how = "the model ended the text" if ended else "complete"
+        yield now(complete=True, ended=ended)
     finally:
-        log.info("%d tokens in %.1f s: %s", count, time.perf_counter() - begin, how)
-
-
-def _line(seed: int, count: int, seconds: float) -> str:
-    return f"seed {seed} · {count:,} tokens · {count / seconds:,.0f} tokens/s"
+        log.info("%d tokens in %.1f s: %s", sum(counts), time.perf_counter() - begin, how)

@@ -6,16 +6,16 @@ import logging
 import pytest
 
 import lm
+from app.draft import Draft
 from app.writing import (
     LARGEST_SEED,
     LONGEST_CONTINUATION,
     LONGEST_TEXT,
     USUAL_CONTINUATION,
-    Past,
     checked_length,
     checked_seed,
     checked_text,
-    continuation,
+    continued,
 )
 from lm.config import ModelConfig
 from lm.errors import UserError
@@ -30,37 +30,45 @@ def model(trained_run):
 
 
 def settings(**changed):
-    return {"seed": 1, "max_new_tokens": 100, "top_p": 0.9} | changed
+    return {"max_new_tokens": 100, "top_p": 0.9} | changed
+
+
+def draft(model, text):
+    return Draft(model).followed(text)
 
 
 def test_the_text_grows_from_the_prompt_to_what_the_model_streams(model):
-    steps = [text for text, _ in continuation(model, "The sea ", **settings(max_new_tokens=2000))]
-    written = "".join(piece.text for piece in model.stream("The sea ", **settings(max_new_tokens=2000)))
-    assert len(steps) > 2
-    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(steps))
-    assert steps[0].startswith("The sea ") and steps[-1] == "The sea " + written
+    one, seen = draft(model, "The sea "), []
+    for _ in continued([one], [1], **settings(max_new_tokens=2000)):
+        seen.append(one.text)
+    written = "".join(p.text for p in model.stream("The sea ", seed=1, **settings(max_new_tokens=2000)))
+    assert len(seen) > 2
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(seen))
+    assert seen[0].startswith("The sea ") and seen[-1] == "The sea " + written
 
 
-def test_the_line_tells_seed_tokens_and_speed(model):
-    *_, (_, line) = continuation(model, "The sea ", **settings(seed=12345, max_new_tokens=50))
-    assert line.startswith("seed 12345 · 50 tokens · ") and line.endswith(" tokens/s")
+def test_candidates_are_what_each_seed_writes_alone(model):
+    start = draft(model, "The sea ")
+    several = [start.fork() for _ in range(3)]
+    *_, last = continued(several, [5, 6, 7], **settings())
+    alone = [start.fork() for _ in range(3)]
+    for one, seed in zip(alone, [5, 6, 7], strict=True):
+        list(continued([one], [seed], **settings()))
+    assert [one.text for one in several] == [one.text for one in alone]
+    assert len({one.text for one in several}) == 3
+    assert last.complete and last.tokens == 300 and not last.ended and last.tokens_per_second > 0
+    assert start.text == "The sea "
 
 
-def test_closing_ends_the_computation_at_once(model, monkeypatch, caplog):
-    made = []
-    stream = model.stream
-
-    def counted(*arguments, **keywords):
-        return (made.append(piece) or piece for piece in stream(*arguments, **keywords))
-
-    monkeypatch.setattr(model, "stream", counted)
+def test_closing_ends_the_computation_at_once(model, caplog):
     caplog.set_level(logging.INFO, "app")
-    steps = continuation(model, "", **settings(max_new_tokens=LONGEST_CONTINUATION))
+    one = draft(model, "")
+    steps = continued([one], [1], **settings(max_new_tokens=LONGEST_CONTINUATION))
     next(steps), next(steps)
-    before = len(made)
+    before = len(one.text)
     steps.close()
-    assert 1 < before == len(made) < LONGEST_CONTINUATION
-    assert f"{before} tokens" in caplog.text and "stopped" in caplog.text
+    assert 1 < before == len(one.text) < LONGEST_CONTINUATION
+    assert f"{one.written} tokens" in caplog.text and "stopped" in caplog.text
 
 
 def test_a_seed_that_is_empty_or_minus_one_is_random():
@@ -91,16 +99,8 @@ def test_a_text_that_is_too_long_is_refused():
         checked_text("x" * (LONGEST_TEXT + 1))
 
 
-def test_turns_are_taken_back_one_by_one_and_the_oldest_are_forgotten():
-    past = Past()
-    for number in range(1000):
-        past = past.with_turn(str(number), "", seed=number)
-    assert len(past.turns) < 100 and past.turns[-1].before == "999" and past.seed == 999
-    assert past.without_last().turns[-1].before == "998"
-
-
 def test_a_model_that_reads_right_to_left_is_refused_in_a_line():
     tokenizer = train_tokenizer("char", iter(["abc"]))
     network = RecurrentLM(ModelConfig(hidden_size=4, direction="backward"), tokenizer.vocab_size)
-    with pytest.raises(UserError, match=r"^this model reads right to left .*generate\.py"):
-        next(continuation(LanguageModel(network, tokenizer), "a", **settings()))
+    with pytest.raises(UserError, match="reads right to left"):
+        Draft(LanguageModel(network, tokenizer))

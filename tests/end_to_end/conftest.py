@@ -1,5 +1,6 @@
 """For the tests of the page: a browser, and the real `python -m app` as a process of its own."""
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.end_to_end.page import DESKTOP, Page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = (
@@ -88,3 +90,68 @@ def browser():
         browser = playwright.chromium.launch(executable_path=path, args=QUIET.split())
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory, browser, trained_run):
+    """One page with two models, and one of an installation that lacks even the shipped model; they
+    start side by side."""
+    full, bare = tmp_path_factory.mktemp("full"), tmp_path_factory.mktemp("bare")
+    shutil.copytree(trained_run, full / "runs" / "boat")
+    other = shutil.copytree(trained_run, full / "more" / "other")
+    config = json.loads((other / "config.json").read_text())
+    config["trained_on"]["dataset"] = "<img src=x onerror=alert(1)>${alert(2)}"
+    (other / "config.json").write_text(json.dumps(config))
+    for package in ("lm", "app"):
+        shutil.copytree(ROOT / package, bare / "root" / package, ignore=shutil.ignore_patterns("pretrained"))
+    with (
+        serving(full, "--models", "runs", "--models", "more") as first,
+        # Both would look for a free port from 7860 on, and could find the same one.
+        serving(bare, "--port", free_port(), root=bare / "root") as second,
+    ):
+        yield until_ready(first), until_ready(second)
+
+
+@pytest.fixture(scope="session")
+def server(servers):
+    return servers[0]
+
+
+@pytest.fixture(scope="session")
+def context(browser):
+    context = browser.new_context()
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def open_page(browser, context):
+    """Opens tabs, each a visit of its own; all must be free of errors and stay on this computer."""
+    tabs, troubles = [], []
+
+    def open_page(server, path="", size=DESKTOP, tab_name="Write", locale=None):
+        tab = (browser.new_context(locale=locale) if locale else context).new_page()
+        tabs.append(tab)
+        tab.set_viewport_size(size)
+        tab.set_default_timeout(10_000)
+        tab.on("pageerror", lambda error: troubles.append(str(error)))
+        tab.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
+        tab.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
+        tab.on("request", lambda r: r.url.startswith((server.address, "data:")) or troubles.append(r.url))
+        # Every visit begins anew, and remembers when it is loaded again.
+        tab.add_init_script("sessionStorage.known ||= (localStorage.clear(), 1)")
+        tab.goto(server.address + path)
+        tab.locator("#facts table, #facts .note").wait_for()
+        if tab_name != "Write":
+            tab.get_by_role("tab", name=tab_name).click()
+        return Page(tab)
+
+    yield open_page
+    for tab in tabs:
+        tab.close()
+    assert not troubles
+
+
+@pytest.fixture
+def page(open_page, server):
+    return open_page(server)

@@ -1,0 +1,24 @@
+// What else could stand at a place of the text: a button for each token. Gradio gives the four names.
+const bar = (share) => {
+  const meter = document.createElement("span");
+  meter.className = "bar";
+  meter.style.setProperty("--share", share);
+  return meter;
+};
+function draw() {
+  const { title = "", hint = "", options = [] } = props.value || {};
+  const heading = element.querySelector(".title");
+  heading.textContent = title;
+  const buttons = options.map(({ name, percent, share, start, token }) => {
+    const button = document.createElement("button");
+    const text = document.createElement("code");
+    text.textContent = name;
+    button.append(text, ` ${percent}`, bar(share));
+    button.title = hint;
+    button.addEventListener("click", () => trigger("click", { start, token }));
+    return button;
+  });
+  element.querySelector(".options").replaceChildren(...buttons);
+}
+watch("value", draw);
+draw();

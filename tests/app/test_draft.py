@@ -1,0 +1,130 @@
+"""A draft: it follows every edit as if it had read the text anew, and knows what else could stand anywhere."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from app.draft import Draft, as_meant
+from lm.config import ModelConfig
+from lm.errors import UserError
+from lm.language_model import LanguageModel
+from lm.network import RecurrentLM
+from lm.visible import printable
+from lm.vocabulary import train_tokenizer
+from tests.conftest import some_text
+
+KINDS = ("char", "byte", "bpe", "word", "unigram")
+
+
+@pytest.fixture(scope="module")
+def models():
+    made = {}
+    for kind in KINDS:
+        torch.manual_seed(1)
+        tokenizer = train_tokenizer(kind, iter([some_text(3000) + "naïve 中文 😀 \x1b\n" * 9]), 300)
+        config = ModelConfig(cell="gru", layers=1, hidden_size=16, embedding_size=16)
+        network = RecurrentLM(config, tokenizer.vocab_size)
+        with torch.no_grad():
+            network.decoder.weight *= 4  # so that it is sure of something
+        made[kind] = LanguageModel(network, tokenizer, {"trained_on": {"documents": 1}})
+    return made
+
+
+TEXTS = st.text(st.sampled_from("The sea was calm\n,. ï中😀␛x"), max_size=25)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(edits=st.lists(st.tuples(TEXTS, st.integers(0, 30), st.booleans()), min_size=1, max_size=4))
+@settings(max_examples=25, deadline=None)
+def test_a_draft_that_followed_edits_is_the_draft_of_the_text(models, kind, edits):
+    model, draft = models[kind], Draft(models[kind])
+    for part, at, write in edits:
+        draft = draft.followed(draft.text[:at] + part + draft.text[at + 2 :])
+        if write:
+            list(draft.write(seed=at, max_new_tokens=5))
+        assert len(draft.levels) == len(draft.text) and draft.written == len(draft.session)
+        assert draft._starts == sorted(draft._starts)
+    # The session has read just these tokens, whatever it kept of earlier ones.
+    fresh = model.session()
+    for token in draft.session.tokens[1:]:
+        fresh.add(token)
+    assert [n[1] for n in fresh.next(3)] == [n[1] for n in draft.session.next(3)]
+    for ours, theirs in zip(draft.session.next(3), fresh.next(3), strict=True):
+        assert ours[2] == pytest.approx(theirs[2], abs=1e-4)
+    if kind == "char":  # of which every text is cut in one way only
+        assert draft.session.tokens[1:] == model.encode(as_meant(model, draft.text))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_following_does_not_change_the_draft_it_came_from(models, kind):
+    draft = Draft(models[kind]).followed("The sea was calm")
+    tokens, text = list(draft.session.tokens), draft.text
+    draft.followed("The sky")
+    draft.alternatives(4)
+    draft.picked(4, draft.alternatives(4).tokens[0][1])
+    assert draft.session.tokens == tokens and draft.text == text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_alternatives_are_the_probabilities_after_the_text_before(models, kind):
+    model = models[kind]
+    draft = Draft(model).followed("The sea was calm and naïve 中文")
+    for place in (0, 4, 9, 12, 25, len(draft.text)):
+        found = draft.alternatives(place, 5)
+        before = draft.session.fork()
+        while before.tokens and (len(before) and draft._starts[len(before) - 1] >= found.start):
+            before.rewind(1)
+        assert [token for _, token, _ in found.tokens] == [token for _, token, _ in before.next(5)]
+        assert found.start <= place
+        if place == len(draft.text):
+            assert found.there is None
+        else:
+            assert place < found.start + max(len(found.there), 1)
+            assert draft.text[found.start :].startswith(found.there)
+
+
+def test_a_picked_token_stands_in_the_text_and_the_rest_is_gone(models):
+    draft = Draft(models["char"]).followed("The sea was calm")
+    token = models["char"].encode("n")[0]
+    picked = draft.picked(4, token)
+    assert picked.text == "The n" and picked.levels[:4] == "    " and picked.levels[4].isdigit()
+    assert picked.session.tokens[1:] == models["char"].encode("The n")
+    for nonsense in (-1, 10**9, models["char"].tokenizer.unk):
+        with pytest.raises(UserError, match="no such token"):
+            draft.picked(4, nonsense)
+
+
+def test_levels_are_the_surprisal_of_what_was_written_and_only_of_that(models):
+    model = models["char"]
+    draft = Draft(model).followed("The sea ")
+    pieces = list(model.stream("The sea ", seed=3, max_new_tokens=40, temperature=1.5))
+    list(draft.write(seed=3, max_new_tokens=40, temperature=1.5))
+    assert draft.text == "The sea " + "".join(printable(piece.text) for piece in pieces)
+    bits = [-piece.logprob / math.log(2) for piece in pieces]
+    assert draft.levels == " " * 8 + "".join(str(max(0, min(9, int(b)))) for b in bits)
+    assert len(set(draft.levels[8:])) > 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stop_string_is_in_neither_text_nor_session(models, kind):
+    model = models[kind]
+    whole = Draft(model).followed("The sea")
+    list(whole.write(seed=8, max_new_tokens=60))
+    stop = whole.text[len("The sea") + 12 :][:3]
+    draft = Draft(model).followed("The sea")
+    list(draft.write(seed=8, max_new_tokens=60, stop=[stop]))
+    assert whole.text.startswith(draft.text) and len(draft.text) < len(whole.text)
+    assert stop not in draft.text[len("The sea") :]
+    assert draft.written == len(draft.session) and len(draft.levels) == len(draft.text)
+
+
+def test_an_edit_reads_no_more_than_what_has_changed(models, monkeypatch):
+    model = models["char"]
+    draft = Draft(model).followed("The sea was calm. " * 100)
+    read = []
+    original = type(draft.session).feed
+    monkeypatch.setattr(type(draft.session), "feed", lambda s, text: read.append(text) or original(s, text))
+    assert draft.followed(draft.text[:-3] + "new").text.endswith("new")
+    assert read == ["new"]

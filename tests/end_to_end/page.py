@@ -1,0 +1,60 @@
+"""The web page as a person meets it, for the tests of its tabs."""
+
+import time
+
+PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1440, "height": 900}
+PROMPT = "The sea was "
+
+
+class Page:
+    """What a person sees and does."""
+
+    def __init__(self, tab):
+        self.tab = tab
+        self.generate, self.stop = tab.locator("#generate"), tab.locator("#stop")
+        self.undo, self.regenerate = tab.locator("#undo"), tab.locator("#regenerate")
+        self.editor = tab.get_by_role("textbox", name="Text", exact=True)
+
+    @property
+    def text(self):
+        return self.editor.input_value()
+
+    @property
+    def status(self):
+        return self.tab.locator("#status").inner_text().strip()
+
+    def set(self, **fields):
+        names = {"Top_p": "number input for Top-p"}
+        for field, value in fields.items():
+            self.tab.get_by_label(names.get(field, field), exact=True).fill(str(value))
+
+    def wait_for(self, condition, seconds=10.0):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, (self.status, self.messages())
+            self.tab.wait_for_timeout(10)
+
+    def at_rest(self):
+        self.wait_for(lambda: self.generate.is_enabled() and not self.stop.is_enabled())
+        return self.text
+
+    def write(self, button=None):
+        """Press a button, wait until the text is complete, return it."""
+        before = self.text
+        (button or self.generate).click()
+        self.wait_for(lambda: self.text != before)
+        return self.at_rest()
+
+    def start_writing_for_long(self):
+        """Ask for more than can be written in a test, and wait until it grows."""
+        self.set(Length=20_000, Top_p=0.9)
+        self.editor.fill(PROMPT)
+        self.generate.click()
+        self.wait_for(lambda: len(self.text) > len(PROMPT))
+
+    def messages(self):
+        return " ".join(self.tab.locator(".toast-body").all_inner_texts())
+
+    def wait_for_message(self, part):
+        self.wait_for(lambda: part in self.messages())
