@@ -6,10 +6,10 @@ const bar = (share) => {
   return meter;
 };
 function draw() {
-  const { title = "", hint = "", options = [] } = props.value || {};
+  const { title = "", hint = "", start = "", options = [] } = props.value || {};
   const heading = element.querySelector(".title");
   heading.textContent = title;
-  const buttons = options.map(({ name, percent, share, start, token }) => {
+  const buttons = options.map(({ name, percent, share, token }) => {
     const button = document.createElement("button");
     const text = document.createElement("code");
     text.textContent = name;
@@ -19,6 +19,7 @@ function draw() {
     return button;
   });
   element.querySelector(".options").replaceChildren(...buttons);
+  element.dataset.start = start;
 }
 watch("value", draw);
 draw();

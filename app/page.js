@@ -146,8 +146,12 @@
     storedText: () => localStorage.getItem(STORED_TEXT) || "",
     keepOwn: (values) => localStorage.setItem(STORED_OWN, JSON.stringify(values)),
     own(usual) {
-      const kept = JSON.parse(localStorage.getItem(STORED_OWN) || "[]");
-      return kept.length === usual.length ? kept : usual;
+      try {
+        const kept = JSON.parse(localStorage.getItem(STORED_OWN));
+        return kept.length === usual.length ? kept : usual;
+      } catch {
+        return usual; // nothing was kept, or nothing of ours
+      }
     },
   };
   setUp();

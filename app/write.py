@@ -391,12 +391,11 @@ def _panel(draft: Draft, place: int) -> dict[str, Any]:
             "name": _visible(name),
             "percent": f"{p:.1%}" if p >= 0.001 else "<0.1%",
             "share": p / most,
-            "start": found.start,
             "token": token,
         }
         for name, token, p in found.tokens
     ]
-    return {"title": title, "hint": hint, "options": options}
+    return {"title": title, "hint": hint, "start": found.start, "options": options}
 
 
 def _visible(token: str) -> str:
