@@ -21,4 +21,5 @@ def told_to_the_person() -> Iterator[None]:
         yield
     except UserError as error:
         message = str(error)
-        raise gr.Error(escape(message[:1].upper() + message[1:]), print_exception=False) from error
+        message = escape(message[:1].upper() + message[1:], quote=False)
+        raise gr.Error(message, print_exception=False) from error

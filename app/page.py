@@ -9,6 +9,7 @@ import gradio as gr
 
 from app import write
 from app.facts import describe, note
+from app.functions import Functions
 from app.language import label, translations
 from app.messages import INTERNAL
 from app.models import Models
@@ -50,6 +51,7 @@ def build(models: Models) -> gr.Blocks:
         page.load(None, None, editor.text, js="() => lm.storedText()", **INTERNAL)
         model.input(tell, model, editor.facts, **INTERNAL)
         page.unload(editor.leave)
+        Functions(models).offer()
     return page
 
 
