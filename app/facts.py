@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path, PurePath
 from typing import Any
 
+from app.language import said
 from lm import hub
 from lm.errors import UserError
 
@@ -32,25 +33,22 @@ def facts(config: dict[str, Any]) -> list[tuple[str, str]]:
         value if isinstance(value := config.get(key), dict) else {}
         for key in ("model", "trained_on", "validation")
     )
-    units = f"{_number(model.get('layers'))} × {_number(model.get('hidden_size'))} units"
-    units += ", right to left" if model.get("direction") == "backward" else ""
-    vocabulary = f"{config.get('tokenizer', '')}, {_number(config.get('vocab_size'))} tokens"
-    text = f"{_name(trained.get('dataset'))}, {_number(trained.get('characters'))} characters"
+    layers, hidden = _number(model.get("layers")), _number(model.get("hidden_size"))
+    units = said("{layers} × {hidden} units", layers=layers, hidden=hidden)
+    units += said(", right to left") if model.get("direction") == "backward" else ""
+    vocabulary = said("{count} tokens", count=_number(config.get("vocab_size")))
+    length = said("{count} characters", count=_number(trained.get("characters")))
+    loss = said("{loss} nats per token", loss=_decimal(validation.get("loss")))
+    bits = {unit: _decimal(validation.get(f"bits_per_{unit}")) for unit in ("character", "byte")}
     rows = [
-        ("Cell", f"{str(model.get('cell', '')).upper()}, {units}", "cell" in model),
-        ("Parameters", _number(config.get("parameters")), "parameters" in config),
-        ("Tokenizer", vocabulary, "tokenizer" in config),
-        ("Trained on", text, "dataset" in trained),
-        ("Validation loss", f"{_decimal(validation.get('loss'))} nats per token", "loss" in validation),
-        ("Perplexity", _decimal(validation.get("perplexity"), 2), "perplexity" in validation),
-        *(
-            (
-                f"Bits per {unit}",
-                _decimal(validation.get(f"bits_per_{unit}")),
-                f"bits_per_{unit}" in validation,
-            )
-            for unit in ("character", "byte")
-        ),
+        (said("Cell"), f"{str(model.get('cell', '')).upper()}, {units}", "cell" in model),
+        (said("Parameters"), _number(config.get("parameters")), "parameters" in config),
+        (said("Tokenizer"), f"{config.get('tokenizer', '')}, {vocabulary}", "tokenizer" in config),
+        (said("Trained on"), f"{_name(trained.get('dataset'))}, {length}", "dataset" in trained),
+        (said("Validation loss"), loss, "loss" in validation),
+        (said("Perplexity"), _decimal(validation.get("perplexity"), 2), "perplexity" in validation),
+        (said("Bits per character"), bits["character"], "bits_per_character" in validation),
+        (said("Bits per byte"), bits["byte"], "bits_per_byte" in validation),
     ]
     return [(name, value) for name, value, known in rows if known]
 
@@ -60,14 +58,12 @@ def curve(folder: Path) -> str:
     path = folder / "training" / "loss.svg"
     try:
         if path.stat().st_size > _LARGEST_CURVE:
-            return note("The loss curve is too large to show.")
+            return note(said("The loss curve is too large to show."))
         data = base64.b64encode(path.read_bytes()).decode("ascii")
     except OSError:
-        return note("No loss curve was saved with this model.")
-    return (
-        '<img class="curve" alt="Loss curve: training and validation loss over the steps of the training"'
-        f' src="data:image/svg+xml;base64,{data}">'
-    )
+        return note(said("No loss curve was saved with this model."))
+    alt = said("Loss curve: training and validation loss over the steps of the training")
+    return f'<img class="curve" alt="{alt}" src="data:image/svg+xml;base64,{data}">'
 
 
 def note(message: str) -> str:
