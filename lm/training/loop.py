@@ -35,6 +35,7 @@ from lm.training.tracking import Tracker
 
 _LOG_EVERY = 25  # steps
 _SAVE_EVERY = 30.0  # seconds
+_MOST_SCORING = 0.25  # share of a budget of time that the last validation may take
 _EMPTIED = 0.01  # share of the windows before which a stream's state is emptied
 
 
@@ -78,7 +79,15 @@ class Trainer:
         if self.total_steps:
             return self.progress.step / self.total_steps
         budget = self.config.training.max_time or DEFAULT_TIME
-        return self.now / max(budget - self.progress.reserve, 0.5 * budget)
+        return self.now / (budget - min(self.progress.reserve, _MOST_SCORING * budget))
+
+    @property
+    def share_scored(self) -> float:
+        """Which share of the validation and test text there is time for at the end."""
+        if self.total_steps or not self.progress.reserve:
+            return 1.0
+        budget = self.config.training.max_time or DEFAULT_TIME
+        return min(1.0, _MOST_SCORING * budget / self.progress.reserve)
 
     @property
     def seconds(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import shlex
 import time
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ def validate_now(trainer: Trainer) -> None:
     split, progress = trainer.corpus.validation, trainer.progress
     limit = trainer.config.training.eval_tokens
     trainer.validation = _figures(trainer, trainer.network, split, limit)
-    share = trainer.validation.tokens / split.counts.tokens
+    share = trainer.validation.tokens / _tokens_to_score(trainer)
     if share < 1:
         whole = trainer.ranks.from_first(lambda: (time.perf_counter() - begin) / share + 0.5)
         progress.reserve = min(progress.reserve or whole, whole)
@@ -136,14 +137,30 @@ def finish(trainer: Trainer) -> None:
         trainer.ranks.copy_from_first(best.parameters())
     else:
         progress.best_step = progress.step
-    figures = {"validation": _figures(trainer, best, trainer.corpus.validation)}
-    if trainer.corpus.test:
-        figures["test"] = _figures(trainer, best, trainer.corpus.test)
+    share, splits = trainer.share_scored, _splits(trainer).items()
+    limits = {name: math.ceil(share * split.counts.tokens) if share < 1 else 0 for name, split in splits}
+    figures = {name: _figures(trainer, best, split, limits[name]) for name, split in splits}
+    if share < 1:
+        trainer.display.say(
+            f"the last figures are of {share:.0%} of the text that is scored, spread over it: the"
+            f" whole would take too much of the budget. python -m lm.evaluate {shlex.quote(str(run.folder))}"
+            " scores all of it."
+        )
     if trainer.ranks.first:
         _conclude(trainer, best, figures)
     progress.finished, trainer.good = True, None
     save(trainer)
     trainer.display.finish(figures, trainer.seconds, run.folder, run.plot)
+
+
+def _splits(trainer: Trainer) -> dict[str, Split]:
+    """What is scored at the end."""
+    splits = {"validation": trainer.corpus.validation, "test": trainer.corpus.test}
+    return {name: split for name, split in splits.items() if split}
+
+
+def _tokens_to_score(trainer: Trainer) -> int:
+    return sum(split.counts.tokens for split in _splits(trainer).values())
 
 
 def _conclude(trainer: Trainer, best: RecurrentLM, figures: dict[str, Validation]) -> None:

@@ -153,6 +153,19 @@ def test_other_budgets(here, text_file, budget):
         assert time.perf_counter() - begin < 60
 
 
+def test_a_validation_text_that_is_too_long_does_not_break_the_budget(here):
+    (here / "long.txt").write_text(some_text(1_000_000))
+    result = script(
+        "train.py", "--dataset", "long.txt", "--validation-split", 0.6, "--hidden-size", 256, "--layers", 2,
+        "--max-time", "4s", "--eval-tokens", 2000, "--out", "r", cwd=here,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "% of the text that is scored" in result.stdout and "python -m lm.evaluate r" in result.stdout
+    config = json.loads((here / "r" / "config.json").read_text())
+    assert 1000 < config["validation"]["tokens"] < 300_000  # of 600,000
+    assert metrics(here / "r")[-1]["seconds"] < 8
+
+
 def test_the_config_of_a_run_makes_the_same_run_again(here, text_file):
     arguments = ["--dataset", text_file, *SMALL, "--steps", 20, "--lr", 0.01]
     assert script("train.py", *arguments, "--out", "a", cwd=here).returncode == 0
