@@ -18,9 +18,13 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lm.command_line import make_parser, run
 from lm.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from app.jobs import Jobs
 
 DEFAULT_MODELS = "runs"
 API_PORT = 8000
@@ -37,6 +41,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--port", type=port, default=None, metavar="N",
         help=f"default: 7860, or the next free one; {API_PORT} with --api")  # fmt: skip
     add("--share", action="store_true", default=False, help="a public link, through Gradio's servers")
+    add("--allow-changes", action="store_true", default=False,
+        help="with --share: let visitors train, rename and delete models, too")  # fmt: skip
     add("--auth", type=credentials, default=None, metavar="USER:PASSWORD", help="who may come in")
     add("--api", action="store_true", default=False, help="serve the models to programs, over HTTP")
     add("--api-key", type=api_key, default=None, metavar="KEY",
@@ -99,7 +105,8 @@ def open_page(options: argparse.Namespace, folders: list[Path]) -> None:
     # All writers share one batch, which one of them computes at a time. The browser is often on the
     # same machine, and threads that fight over the cores slow everybody down many times.
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
-    page = build(Models(folders))
+    jobs = trainings(folders[0]) if options.allow_changes or not options.share else None
+    page = build(Models(folders), jobs)
     try:
         page.launch(
             server_name=options.host,
@@ -118,6 +125,19 @@ def open_page(options: argparse.Namespace, folders: list[Path]) -> None:
     print(f"The page is at {page.local_url}", flush=True)
     wait_for_the_end()
     page.close(verbose=False)
+
+
+def trainings(folder: Path) -> Jobs | None:
+    """The trainings that the page may start, whose models appear in `folder`."""
+    from app.jobs import Jobs
+
+    try:
+        jobs = Jobs(folder)
+        jobs.keep_going()  # what waited when the last server ended
+    except UserError as error:
+        print(f"warning: {error}", file=sys.stderr)
+        return None
+    return jobs
 
 
 def serve_api(options: argparse.Namespace, folders: list[Path]) -> None:

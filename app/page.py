@@ -7,11 +7,12 @@ from typing import Any
 
 import gradio as gr
 
-from app import write
+from app import compare, library, training, write
 from app.facts import describe, note
 from app.functions import Functions
+from app.jobs import Jobs
 from app.language import label, translations
-from app.messages import INTERNAL
+from app.messages import INTERNAL, told_to_the_person
 from app.models import Models
 from lm.errors import UserError
 
@@ -19,8 +20,9 @@ TITLE = "Write with a recurrent language model"
 _HERE = Path(__file__).parent
 
 
-def build(models: Models) -> gr.Blocks:
-    """The page over `models`; start it with `launch(**launch_settings())`."""
+def build(models: Models, jobs: Jobs | None = None) -> gr.Blocks:
+    """The page over `models`; start it with `launch(**launch_settings())`. Without `jobs` nobody can train
+    or change models on it."""
     names = list(models.found())
     with gr.Blocks(title=TITLE) as page:
         with gr.Row(elem_id="head", equal_height=True):
@@ -31,8 +33,16 @@ def build(models: Models) -> gr.Blocks:
                     names, label=label("Model"), show_label=False, container=False, filterable=False,
                     elem_id="model",
                 )  # fmt: skip
-        with gr.Tabs(elem_id="tabs"), gr.Tab(label("Write"), id="write"):
-            editor = write.build(models, model)
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab(label("Write"), id="write"):
+                editor = write.build(models, model)
+            with gr.Tab(label("Compare"), id="compare") as tab:
+                compare.build(models, tab)
+            if jobs:
+                with gr.Tab(label("Train"), id="train") as tab:
+                    trainer = training.build(jobs, tab)
+            with gr.Tab(label("Models"), id="models") as tab:
+                shelf = library.build(models, tab, may_change=bool(jobs), busy=jobs and jobs.job_of)
 
         def refresh(chosen: str | None) -> tuple[gr.Dropdown, str]:
             """List the models there are now."""
@@ -47,8 +57,22 @@ def build(models: Models) -> gr.Blocks:
             except UserError as error:
                 return note(str(error))
 
+        def follow(chosen: str | None, renamed: dict[str, str]) -> tuple[gr.Dropdown, str]:
+            """List the models there are now that one was deleted, or is called otherwise."""
+            return refresh(renamed.get(chosen, chosen))
+
+        for change in shelf.changes:
+            change.success(follow, [model, shelf.renamed], [model, editor.facts], **INTERNAL)
         page.load(refresh, model, [model, editor.facts], **INTERNAL)
         page.load(None, None, editor.text, js="() => lm.storedText()", **INTERNAL)
+
+        def write_with(job: str | None) -> tuple[gr.Dropdown, str, gr.Tabs]:
+            """Choose the model of a training, and open the tab to write with it."""
+            with told_to_the_person():
+                return *refresh(trainer.model_of(job)), gr.Tabs(selected="write")
+
+        if jobs:
+            trainer.use.click(write_with, trainer.job, [model, editor.facts, tabs], **INTERNAL)
         model.input(tell, model, editor.facts, **INTERNAL)
         page.unload(editor.leave)
         Functions(models).offer()

@@ -28,7 +28,6 @@ def token_view(label: str | I18nData, elem_id: str) -> gr.HTML:
     return gr.HTML(
         None,
         label=label,
-        show_label=True,
         elem_id=elem_id,
         elem_classes="token-view",
         html_template='<div class="tokens" tabindex="0" role="listbox"></div>',

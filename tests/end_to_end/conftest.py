@@ -141,7 +141,7 @@ def open_page(browser, context):
         # Every visit begins anew, and remembers when it is loaded again.
         tab.add_init_script("sessionStorage.known ||= (localStorage.clear(), 1)")
         tab.goto(server.address + path)
-        tab.locator("#facts table, #facts .note").wait_for()
+        tab.locator("#facts table, #facts .note").first.wait_for()
         if tab_name != "Write":
             tab.get_by_role("tab", name=tab_name).click()
         return Page(tab)
