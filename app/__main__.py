@@ -24,7 +24,7 @@ from lm.command_line import make_parser, run
 from lm.errors import UserError, one_line
 
 if TYPE_CHECKING:
-    from app.jobs import Jobs
+    from app.trainings.jobs import Jobs
 
 DEFAULT_MODELS = "runs"
 API_PORT = 8000
@@ -129,7 +129,7 @@ def open_page(options: argparse.Namespace, folders: list[Path]) -> None:
 
 def trainings(folder: Path) -> Jobs | None:
     """The trainings that the page may start, whose models appear in `folder`."""
-    from app.jobs import Jobs
+    from app.trainings.jobs import Jobs
 
     try:
         jobs = Jobs(folder)

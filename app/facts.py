@@ -44,7 +44,7 @@ def facts(config: dict[str, Any]) -> list[tuple[str, str]]:
         (said("Cell"), f"{str(model.get('cell', '')).upper()}, {units}", "cell" in model),
         (said("Parameters"), _number(config.get("parameters")), "parameters" in config),
         (said("Tokenizer"), f"{config.get('tokenizer', '')}, {vocabulary}", "tokenizer" in config),
-        (said("Trained on"), f"{_name(trained.get('dataset'))}, {length}", "dataset" in trained),
+        (said("Trained on"), f"{dataset_name(trained.get('dataset'))}, {length}", "dataset" in trained),
         (said("Validation loss"), loss, "loss" in validation),
         (said("Perplexity"), _decimal(validation.get("perplexity"), 2), "perplexity" in validation),
         (said("Bits per character"), bits["character"], "bits_per_character" in validation),
@@ -71,7 +71,7 @@ def note(message: str) -> str:
     return f'<p class="note">{escape(message)}</p>'
 
 
-def _name(dataset: Any) -> str:
+def dataset_name(dataset: Any) -> str:
     """A Hub id as it is; of a path on this computer only the last part."""
     path = PurePath(str(dataset))
     return path.name if path.is_absolute() else str(dataset)

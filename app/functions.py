@@ -1,28 +1,32 @@
 """The page's functions for programs: what gradio_client calls by name, and what an MCP client has as tools.
 
-They keep nothing between two calls. Every model is one of the list that `models` tells.
+They keep nothing between two calls. Every model is one of the list that `list_models` tells. Gradio makes the
+descriptions that a program sees of the docstrings, line by line: each argument has one line.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import wraps
-from typing import Any
+from typing import Any, get_type_hints
 
 import gradio as gr
 
 from app.draft import Draft, as_meant
-from app.facts import facts
+from app.facts import dataset_name
 from app.messages import told_to_the_person
 from app.models import Models
 from app.write import WRITERS_AT_ONCE
 from app.writing import checked_length, checked_seed, checked_text, continued
 from lm import hub
+from lm.errors import UserError, one_line
 from lm.surprisal import score_text
 
 MOST_ALTERNATIVES = 100
+LONGEST_STOP = 200  # characters, as on the page
 
 
 class Functions:
@@ -31,17 +35,22 @@ class Functions:
     def __init__(self, models: Models):
         self._models = models
 
-    def models(self) -> list[dict[str, str]]:
-        """List the language models that there are, the newest first: the name of each, which the other
-        functions take, its cell, size, what it was trained on and how well it predicts text."""
-        found = []
-        for name, folder in self._models.found().items():
-            with told_to_the_person():
-                config = hub.read_json(folder / "config.json", folder)
-            found.append({"Name": name, **dict(facts(config))})
-        return found
+    def list_models(self) -> list[dict[str, Any]]:
+        """List the recurrent language models that there are, the newest first.
 
-    def write(
+        Returns:
+            for each model its name, which the other tools take; its cell, size and kind of tokens;
+            the data set that it was trained on; how well it predicts text that it has not seen
+        """
+        listed = []
+        for name, folder in self._models.found().items():
+            try:
+                listed.append({"name": name, **_facts(hub.read_json(folder / "config.json", folder))})
+            except UserError:  # deleted in this moment
+                continue
+        return listed
+
+    def continue_text(
         self,
         model: str,
         prompt: str = "",
@@ -53,20 +62,26 @@ class Functions:
         seed: int = -1,
         stop: str = "",
     ) -> Generator[str]:
-        """Continue a text with a recurrent language model, and give back what the model wrote.
+        """Let a recurrent language model continue a text. It answers no questions: it goes on in the manner
+        of what it was trained on. A client that streams gets the text as it grows.
 
         Args:
-            model: the name of a model, as the function models tells it
-            prompt: how the text begins; empty: the model begins
-            length: how many tokens to write at most
-            temperature: above 1 more surprising, below 1 more likely text; 0: always the likeliest token
-            top_p: choose among the likeliest tokens that together have this probability; 1: all
-            top_k: choose among so many likeliest tokens; 0: all
-            min_p: leave out tokens less likely than this share of the likeliest; 0: none
+            model: name of a model, as list_models tells it
+            prompt: how the text begins; empty: the model begins one
+            length: how many tokens to write at most, 1 to 20000; of most models a token is one character
+            temperature: 0: always the likeliest token; below 1: more likely, above 1: more surprising text
+            top_p: choose among the likeliest tokens that together have this probability, up to 1: all
+            top_k: choose among so many of the likeliest tokens; 0: all
+            min_p: leave out tokens less likely than this share of the likeliest one, 0 to 1; 0: none
             seed: the same seed and settings give the same text; -1: a random one
-            stop: end before this text; empty: write the whole length
+            stop: end before this text comes, at most 200 characters; empty: write the whole length
+
+        Returns:
+            what the model wrote, without the prompt
         """
-        sampling = {"temperature": temperature, "top_p": top_p, "top_k": int(top_k), "min_p": min_p}
+        sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
+        if len(stop) > LONGEST_STOP:
+            raise UserError(f"'stop' has {len(stop):,} characters and may have {LONGEST_STOP}: shorten it.")
         draft = Draft(self._models.load(model)).followed(checked_text(prompt))
         begin = len(draft.text)
         settings = {"stop": [stop] if stop else [], **sampling}
@@ -74,25 +89,33 @@ class Functions:
             for _ in steps:
                 yield draft.text[begin:]
 
-    def alternatives(self, model: str, text: str = "", count: int = 10) -> list[dict[str, Any]]:
-        """Tell which tokens a model thinks likeliest after a text, each with its probability.
+    def next_tokens(self, model: str, text: str = "", count: int = 10) -> list[dict[str, Any]]:
+        """Tell what a recurrent language model thinks comes next after a text.
 
         Args:
-            model: the name of a model, as the function models tells it
-            text: what stands before
-            count: how many tokens to tell, at most 100
+            model: name of a model, as list_models tells it
+            text: what stands before; empty: a text begins
+            count: how many tokens to tell, 1 to 100
+
+        Returns:
+            the likeliest tokens, the likeliest first, each with its probability
         """
-        count = max(1, min(MOST_ALTERNATIVES, int(count)))
+        if not 1 <= count <= MOST_ALTERNATIVES:
+            raise UserError(f"'count' is a number of tokens from 1 to {MOST_ALTERNATIVES}, not {count:,}.")
         draft = Draft(self._models.load(model)).followed(checked_text(text))
         found = draft.alternatives(len(text), count)
         return [{"token": name, "probability": p} for name, _, p in found.tokens]
 
-    def score(self, model: str, text: str) -> dict[str, Any]:
-        """Tell how surprising a text is to a model: in all, and for each word in bits.
+    def score_text(self, model: str, text: str) -> dict[str, Any]:
+        """Tell how surprising a text is to a recurrent language model, in all and word by word.
 
         Args:
-            model: the name of a model, as the function models tells it
+            model: name of a model, as list_models tells it
             text: the text to score
+
+        Returns:
+            bits: the surprisal of the whole text; bits_per_character; perplexity of a token;
+            words: the surprisal of each word in bits
         """
         loaded = self._models.load(model)
         scored = score_text(loaded, as_meant(loaded, checked_text(text)))
@@ -100,7 +123,7 @@ class Functions:
         return {
             "bits": float(scored.bits.sum()),
             "bits_per_character": figures.bits_per_character.value,
-            "perplexity": math.exp(scored.losses.mean()),
+            "perplexity": figures.perplexity.value,
             "words": [
                 {"word": word, "bits": float(bits)}
                 for word, bits in zip(words["word"], words["surprisal"], strict=True)
@@ -109,28 +132,81 @@ class Functions:
 
     def offer(self) -> None:
         """Make them known in the Blocks around."""
-        for function in (self.models, self.write, self.alternatives, self.score):
+        for function in (self.list_models, self.continue_text, self.next_tokens, self.score_text):
             gr.api(
-                _told(function),
+                told(function),
                 api_name=function.__name__,
                 concurrency_id="write",
                 concurrency_limit=WRITERS_AT_ONCE,
             )
 
 
-def _told(function: Callable) -> Callable:
-    """The function, with a UserError as the message that a program gets."""
-    if function.__name__ == "write":
+def told(function: Callable) -> Callable:
+    """The function as a program calls it: each argument is of its type, and a UserError is a message."""
+    if inspect.isgeneratorfunction(function):
 
         @wraps(function)
-        def told(*arguments: Any, **named: Any) -> Generator[str]:
+        def as_called(*arguments: Any, **named: Any) -> Generator[Any]:
             with told_to_the_person():
-                yield from function(*arguments, **named)
+                yield from function(**checked_arguments(function, *arguments, **named))
     else:
 
         @wraps(function)
-        def told(*arguments: Any, **named: Any) -> Any:
+        def as_called(*arguments: Any, **named: Any) -> Any:
             with told_to_the_person():
-                return function(*arguments, **named)
+                return function(**checked_arguments(function, *arguments, **named))
 
-    return told
+    return as_called
+
+
+def checked_arguments(function: Callable, *arguments: Any, **named: Any) -> dict[str, Any]:
+    """The arguments of a call by their names, each of its type; what is None has its default. Raises
+    UserError."""
+    signature, types = inspect.signature(function), get_type_hints(function)
+    try:
+        bound = signature.bind(*arguments, **named)
+    except TypeError as error:
+        raise UserError(f"{function.__name__}: {one_line(error)}.") from error
+    checked = {}
+    for name, value in bound.arguments.items():
+        default = signature.parameters[name].default
+        if value is None and default is not inspect.Parameter.empty:
+            continue
+        checked[name] = _checked(name, types[name], value)
+    return checked
+
+
+def _checked(name: str, wanted: type, value: Any) -> Any:
+    if wanted is str:
+        if isinstance(value, str):
+            return value
+        raise UserError(f"'{name}' must be a string, not {_shown(value)}.")
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if wanted is int:
+        if number and (isinstance(value, int) or value.is_integer()):  # JavaScript has one kind of number
+            return int(value)
+        raise UserError(f"'{name}' must be a whole number, not {_shown(value)}.")
+    try:
+        if number and math.isfinite(value):
+            return float(value)
+    except OverflowError:
+        pass
+    raise UserError(f"'{name}' must be a number, not {_shown(value)}.")
+
+
+def _shown(value: Any) -> str:
+    return one_line(repr(value), 60)
+
+
+def _facts(config: dict[str, Any]) -> dict[str, Any]:
+    """Of config.json what helps to choose a model; what it does not tell is left out."""
+    model, trained, validation = (
+        value if isinstance(value := config.get(key), dict) else {}
+        for key in ("model", "trained_on", "validation")
+    )
+    return {
+        **{name: model[name] for name in ("cell", "layers", "hidden_size", "direction") if name in model},
+        **{name: config[name] for name in ("parameters", "tokenizer", "vocab_size") if name in config},
+        **({"trained_on": dataset_name(trained["dataset"])} if "dataset" in trained else {}),
+        "validation": validation,
+    }

@@ -14,6 +14,14 @@ from lm.errors import UserError
 INTERNAL = {"show_progress": "hidden", "api_visibility": "private"}
 
 
+def number_of(event: gr.EventData, name: str) -> int:
+    """A whole number that the browser tells with an event. Raises UserError."""
+    value = event._data.get(name) if isinstance(event._data, dict) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 2**53:
+        raise UserError("the page sent something that makes no sense here: reload it.")
+    return int(value)
+
+
 @contextmanager
 def told_to_the_person() -> Iterator[None]:
     """A UserError becomes a message on the page. Messages are HTML there, so it is escaped."""

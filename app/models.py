@@ -1,11 +1,16 @@
-"""The models that the page offers: finding them, and loading each of them once."""
+"""The models that the page offers: finding them, loading each of them once, renaming and deleting them."""
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
+import tempfile
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +18,7 @@ from typing import TYPE_CHECKING
 import lm
 from lm import hub
 from lm.errors import UserError
+from lm.files import write_text
 
 if TYPE_CHECKING:
     from lm.language_model import LanguageModel
@@ -20,6 +26,12 @@ if TYPE_CHECKING:
 SHIPPED = "shipped with lm"
 NO_MODEL = "There is no model yet. Train one, with python train.py, then reload this page."
 _KEPT = 4  # models held in memory
+_LONGEST_NAME = 80  # characters
+_NOT_IN_A_NAME = set('/\\:*?"<>|')  # what some file system or shell gives a meaning to
+_DELETED = ".deleted-"
+_LEFT_OVER = 3600.0  # seconds after which nobody is still deleting what lies in such a folder
+
+Busy = Callable[[Path], bool]  # whether something is writing into a folder
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +81,71 @@ class Models:
                 self._loaded.popitem(last=False)
             return self._loaded[folder][1]
 
+    def stamp(self, name: str | None) -> str:
+        """Tells one model from another that has been given its name, or has been trained further, since.
+        Raises UserError as `folder` does."""
+        return _stamp(self.folder(name))
+
+    def can_change(self, name: str) -> bool:
+        """Whether a model may be renamed and deleted: not the one that ships, and none that --models names
+        itself."""
+        folder = self.found().get(name)
+        return folder is not None and self._is_ours(folder)
+
+    def _is_ours(self, folder: Path) -> bool:
+        return folder != hub.PRETRAINED and folder.parent in self._folders
+
+    def rename(self, name: str, new: str, stamp: str, busy: Busy = lambda folder: False) -> str:
+        """Give a model another name, under which its folder lies from then on; what it is called now.
+        `stamp` is that of the model that the person saw. Raises UserError, and then nothing has changed."""
+        new = _checked_name(new)
+        with self._changing(name, stamp, busy) as folder:
+            target = folder.with_name(new)
+            if new == folder.name:
+                return name
+            if new in self.found() or os.path.lexists(target):
+                raise UserError(f"There is something called '{new}' already: choose another name.")
+            os.rename(folder, target)
+            self._forget(folder)
+        _retitle(target / "README.md", folder.name, new)
+        return new
+
+    def delete(self, name: str, stamp: str, busy: Busy = lambda folder: False) -> None:
+        """Delete a model's folder with all that is in it; the other arguments are those of `rename`.
+        Raises UserError, and then nothing has changed."""
+        with self._changing(name, stamp, busy) as folder:
+            _sweep(folder.parent)
+            # It is gone in one step, though it takes many to delete.
+            hidden = Path(tempfile.mkdtemp(prefix=_DELETED, dir=folder.parent))
+            try:
+                os.rename(folder, hidden / "model")
+            except OSError:
+                hidden.rmdir()
+                raise
+            self._forget(folder)
+        _remove(hidden)
+
+    @contextmanager
+    def _changing(self, name: str, stamp: str, busy: Busy) -> Iterator[Path]:
+        """The folder of a model that may be changed, while no one else changes one from this page."""
+        with self._lock:
+            folder = self.folder(name)
+            if not self._is_ours(folder):
+                raise UserError(f"'{name}' is not in a folder of models of this page: it stays as it is.")
+            if _stamp(folder) != stamp:
+                raise UserError(f"'{name}' has changed meanwhile: look at it again.")
+            if busy(folder):
+                raise UserError(f"'{name}' is being trained: wait until that has ended.")
+            try:
+                yield folder
+            except FileNotFoundError as error:  # another page was quicker
+                raise UserError(f"The model '{name}' is gone: reload the page.") from error
+            except OSError as error:
+                raise UserError(f"'{name}' cannot be changed: {error.strerror}.") from error
+
+    def _forget(self, folder: Path) -> None:
+        self._loaded.pop(folder, None)
+
 
 def _models_at(folder: Path) -> list[Path]:
     """The models in `folder`, or `folder` itself where it is a model."""
@@ -102,3 +179,60 @@ def _version(folder: Path) -> int:
         return os.stat(folder / "model.safetensors").st_mtime_ns
     except OSError as error:
         raise UserError(f"The model '{folder.name}' is gone: reload the page.") from error
+
+
+def _stamp(folder: Path) -> str:
+    try:
+        return f"{os.stat(folder).st_ino}-{_version(folder)}"
+    except OSError as error:
+        raise UserError(f"The model '{folder.name}' is gone: reload the page.") from error
+
+
+def _changed(path: Path) -> float | None:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return None
+
+
+def _checked_name(name: str) -> str:
+    """A name that a folder may get. Raises UserError."""
+    name = str(name or "").strip()
+    if not name:
+        raise UserError("The new name is empty: type one.")
+    if len(name) > _LONGEST_NAME:
+        raise UserError(f"The new name has {len(name)} characters, and it may have {_LONGEST_NAME}.")
+    wrong = next((c for c in name if c in _NOT_IN_A_NAME or not c.isprintable()), None)
+    if wrong or name.startswith((".", "-")) or name.endswith(".") or name == SHIPPED:
+        why = f"may not hold {wrong!r}" if wrong else "is none that a folder may have here"
+        raise UserError(f"The name {why}: use letters, digits, spaces and hyphens.")
+    return name
+
+
+def _retitle(card: Path, old: str, new: str) -> None:
+    """Put the new name where the card of a saved model tells the old one."""
+    try:
+        text = card.read_text(encoding="utf-8")
+        changed = text.replace(f"\n# {old}\n", f"\n# {new}\n").replace(
+            f'lm.load("{old}")', f'lm.load("{new}")'
+        )
+        if changed != text:
+            write_text(card, changed)
+    except (OSError, ValueError) as error:  # the card is only read by people
+        log.warning("%s tells the old name: %s", card, error)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a deletion left that was killed."""
+    for path in folder.glob(f"{_DELETED}*"):
+        if time.time() - (_changed(path) or time.time()) > _LEFT_OVER:
+            _remove(path)
+
+
+def _remove(hidden: Path) -> None:
+    model = hidden / "model"
+    if model.is_symlink():
+        model.unlink()
+    shutil.rmtree(hidden, ignore_errors=True)
+    if hidden.exists():
+        log.warning("%s could not be deleted: do it by hand", hidden)

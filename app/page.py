@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from app import compare, library, training, write
 from app.facts import describe, note
 from app.functions import Functions
-from app.jobs import Jobs
+from app.gate import Gate, Page
 from app.language import label, translations
 from app.messages import INTERNAL, told_to_the_person
 from app.models import Models
+from app.trainings.jobs import Jobs
 from lm.errors import UserError
 
 TITLE = "Write with a recurrent language model"
@@ -24,7 +26,7 @@ def build(models: Models, jobs: Jobs | None = None) -> gr.Blocks:
     """The page over `models`; start it with `launch(**launch_settings())`. Without `jobs` nobody can train
     or change models on it."""
     names = list(models.found())
-    with gr.Blocks(title=TITLE) as page:
+    with Page(title=TITLE) as page:
         with gr.Row(elem_id="head", equal_height=True):
             with gr.Column(scale=5, min_width=300):
                 gr.Markdown(label("# Write with a recurrent language model"), elem_id="title")
@@ -97,5 +99,7 @@ def launch_settings() -> dict[str, Any]:
         "footer_links": ["api"],
         "run_history": False,
         "ssr_mode": False,
+        "enable_monitoring": False,
+        "app_kwargs": {"middleware": [Middleware(Gate)]},
         "i18n": translations(),
     }

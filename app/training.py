@@ -8,13 +8,13 @@ from typing import Any
 
 import gradio as gr
 
-from app.estimate import Preview, gigabytes
-from app.job import FAILED, INTERRUPTED, PAUSED, QUEUED, RUNNING
-from app.jobs import Jobs
 from app.language import label, said
-from app.live import Live
 from app.messages import INTERNAL, told_to_the_person
-from app.recipe import DEFAULT_TEXT
+from app.trainings.estimate import Preview, gigabytes
+from app.trainings.job import FAILED, INTERRUPTED, PAUSED, QUEUED, RUNNING
+from app.trainings.jobs import Jobs
+from app.trainings.live import Live
+from app.trainings.recipe import DEFAULT_TEXT
 from lm.training.plot import loss_curve
 from lm.training.progress import duration
 
@@ -147,8 +147,10 @@ class Trainer:
         values = [value for _, value in choices]
         return gr.Dropdown(choices, value=chosen if chosen in values else DEFAULT_TEXT)
 
-    def on_upload(self, path: str) -> tuple[gr.Dropdown, str]:
+    def on_upload(self, path: str | None) -> tuple[gr.Dropdown, str]:
         """Keep an uploaded text, and choose it."""
+        if not path:  # what was chosen has been taken back
+            return gr.skip(), gr.skip()
         with told_to_the_person():
             return self.texts(self.jobs.texts.add_file(path).dataset), ""
 
@@ -216,9 +218,9 @@ class Trainer:
 def _settings(
     text: str, hub: str, cell: str, tokenizer: str, size: str, layers: int, time: str
 ) -> dict[str, Any]:
-    """What the form says, as app/recipe.py takes it."""
+    """What the form says, as app/trainings/recipe.py takes it."""
     return {
-        "dataset": (hub or "").strip() or text,
+        "dataset": hub.strip() or text or DEFAULT_TEXT,
         "cell": cell,
         "tokenizer": tokenizer,
         "hidden_size": size,

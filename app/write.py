@@ -14,7 +14,7 @@ from app.controls import Controls
 from app.desk import Desk, Desks, Version
 from app.draft import Draft, as_meant
 from app.language import label, said
-from app.messages import INTERNAL, told_to_the_person
+from app.messages import INTERNAL, number_of, told_to_the_person
 from app.models import Models
 from app.originality import marked
 from app.writing import (
@@ -223,7 +223,7 @@ class Editor:
         with told_to_the_person():
             model = self.models.load(name)
             desk.note(checked_text(text))
-            place, token = int(event._data["start"]), int(event._data["token"])
+            place, token = number_of(event, "start"), number_of(event, "token")
             start = desk.draft(text, model).picked(place, token)
             if place >= len(text):
                 desk.add(Version(start, start=desk.now, seed=desk.now.seed))
@@ -290,9 +290,8 @@ class Editor:
     def on_place(self, text: str, name: str, request: gr.Request, event: gr.EventData) -> dict[str, Any]:
         """What else could stand where the caret is."""
         with told_to_the_person():
-            place = len(
-                text.encode("utf-16-le")[: 2 * int(event._data["place"])].decode("utf-16-le", "ignore")
-            )
+            units = text.encode("utf-16-le")[: 2 * max(0, number_of(event, "place"))]
+            place = len(units.decode("utf-16-le", "ignore"))
             draft = self.desks.of(request.session_hash).draft(text, self.models.load(name))
             return _panel(draft, place)
 
@@ -312,8 +311,12 @@ class Editor:
     def _levels(self, desk: Desk, text: str, name: str, copied: bool) -> str:
         draft = desk.now.draft
         levels = draft.levels if draft and draft.text == text else ""
-        if copied:
-            levels = marked(self.models.folder(name), text, levels)
+        if copied and text:
+            levels, searched = marked(self.models.folder(name), text, levels)
+            if searched < 1:
+                gr.Info(
+                    said("Only {share:.0%} of the training text was searched: it is long.", share=searched)
+                )
         return _units(text, levels)
 
     def at_rest(self, line: str, text: str, name: str, copied: bool, request: gr.Request) -> list[Any]:

@@ -170,8 +170,11 @@ def python_library() -> list[str]:
     """The files of the running Python's standard library, tests left out, sorted."""
     root = Path(sysconfig.get_paths()["stdlib"])
     left_out = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
-    files = (p for p in root.rglob("*.py") if left_out.isdisjoint(p.relative_to(root).parts))
-    return sorted(map(str, files))
+    files = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in left_out]  # site-packages may be large
+        files += [os.path.join(folder, name) for name in names if name.endswith(".py")]
+    return sorted(files)
 
 
 def own_files(name: str, files: dict[str, list[str]], config: DataConfig) -> Source:

@@ -1,4 +1,4 @@
-"""A draft: it follows every edit as if it had read the text anew, and knows what else could stand anywhere."""
+"""A draft: it follows every edit as if it had read the text anew, and knows what else could stand there."""
 
 import math
 

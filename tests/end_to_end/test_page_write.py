@@ -264,3 +264,13 @@ def test_no_stored_nonsense_breaks_the_page(page):
     page.set(Length=5)
     page.editor.fill(PROMPT)
     assert len(page.write()) > len(PROMPT)
+
+
+def test_what_is_copied_from_the_training_text_is_underlined(page, text_file):
+    copied = text_file.read_text()[1000:1060]
+    page.editor.fill(f"The sea ☃{copied}☃ was calm")
+    page.tab.get_by_label("Underline what is copied from the training text").check()
+    marked = page.tab.locator("#backdrop .copied")
+    page.wait_for(lambda: "".join(marked.all_inner_texts()) == copied.replace("\n", ""))
+    page.tab.get_by_label("Underline what is copied from the training text").uncheck()
+    page.wait_for(lambda: marked.count() == 0)

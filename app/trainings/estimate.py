@@ -1,7 +1,7 @@
 """What a training would take, measured before it starts: time, memory, disk; and what is in its text.
 
-It is measured by a process of its own (app/measure.py), which is given so many seconds. What it has told
-until then is shown, and remembered.
+It is measured by a process of its own (app/trainings/measure.py), which is given so many seconds. What it
+has told until then is shown, and remembered.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from app.runner import command, environment
+from app.trainings.runner import command, environment
 from lm.errors import UserError, one_line
 
 LIMIT = 60.0  # seconds that all of it may take
@@ -76,11 +76,11 @@ def preview(settings: dict[str, Any], models: Path, busy: bool = False, limit: f
 
 
 def _measured_elsewhere(settings: dict[str, Any], limit: float) -> Preview:
-    """Run app/measure.py on the settings in an empty folder, where no file can be taken for a dataset."""
+    """Run measure.py on the settings in an empty folder, where no file can be taken for a dataset."""
     late = False
     with tempfile.TemporaryDirectory(prefix="lm-estimate-") as folder:
         process = subprocess.Popen(
-            command("-m", "app.measure"), cwd=folder, env=environment(), start_new_session=True,
+            command("-m", "app.trainings.measure"), cwd=folder, env=environment(), start_new_session=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, encoding="utf-8", errors="replace",
         )  # fmt: skip

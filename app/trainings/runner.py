@@ -1,7 +1,7 @@
 """The process that starts the queued trainings one after the other, and the one that each of them is.
 
-    python -m app.runner MODELS                start what is queued in MODELS/.jobs until nothing is
-    python -m app.runner MODELS --job ID       be the training ID
+    python -m app.trainings.runner MODELS                start what is queued in MODELS/.jobs until nothing is
+    python -m app.trainings.runner MODELS --job ID       be the training ID
 
 The page only writes what is wanted into `.jobs` and sees to it that a runner is there. Each process has
 a session of its own, so that a closed terminal, a restarted server or a killed one ends neither the
@@ -30,21 +30,21 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
-from app import job as jobs, locks
-from app.job import Job, Store
-from app.recipe import resolved
+from app.trainings import job as jobs, locks
+from app.trainings.job import Job, Store
+from app.trainings.recipe import resolved
 from lm.errors import UserError, one_line
 from lm.files import write_text
 
-_ROOT = Path(__file__).resolve().parent.parent  # of the packages
+_ROOT = Path(__file__).resolve().parents[2]  # of the packages
 _EVERY = 0.25  # seconds
 _NICENESS = 5  # who writes on the page shall not wait for a training
 
 
 def command(*arguments: object) -> list[str]:
-    """The command line that runs `app.runner`, or another module that is named by `-m`, with the Python
-    and the files of this process, wherever it is started."""
-    module = [] if arguments[:1] == ("-m",) else ["-m", "app.runner"]
+    """The command line that runs this module, or another one that is named by `-m`, with the Python and
+    the files of this process, wherever it is started."""
+    module = [] if arguments[:1] == ("-m",) else ["-m", "app.trainings.runner"]
     # -P: modules are not looked for in the folder where it is started.
     return [sys.executable, "-P", *module, *map(str, arguments)]
 
@@ -201,7 +201,9 @@ def give_way(to_be_killed: int) -> None:
 def script() -> int:
     import argparse
 
-    parser = argparse.ArgumentParser(prog="python -m app.runner", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m app.trainings.runner", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("models", type=Path)
     parser.add_argument("--at-once", type=int, default=1)
     parser.add_argument("--job")

@@ -1,7 +1,7 @@
 """A training that was asked for on the page, as it lies on the disk.
 
     <models>/.jobs/lock                held for a moment while a state changes
-                   runner              locked as long as a runner lives (app/runner.py)
+                   runner              locked as long as a runner lives (app/trainings/runner.py)
                    runner.log          what runners had to complain of
                    <id>/job.json       the settings, the state, the times
                         process        locked as long as the training lives; names its process
@@ -31,8 +31,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from app import locks
-from app.texts import Texts
+from app.trainings import locks
+from app.trainings.texts import Texts
 from lm.errors import one_line
 from lm.files import folder_or_previous, write_text
 from lm.training.run import Run
@@ -59,7 +59,7 @@ class Job:
     title: str  # for people
     text: str  # likewise: what it is trained on
     run: str  # the name of the run's folder, beside `.jobs`
-    settings: dict[str, Any] = field(default_factory=dict)  # see app/recipe.py
+    settings: dict[str, Any] = field(default_factory=dict)  # see app/trainings/recipe.py
     state: str = QUEUED
     asked: str | None = None  # of a running one: 'pause' or 'stop'
     asked_at: float = 0.0  # seconds since the epoch, like all times here

@@ -6,7 +6,7 @@ import threading
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from app.texts import Texts, safe_name
+from app.trainings.texts import Texts, safe_name
 from lm import hub
 from lm.errors import UserError
 

@@ -1,8 +1,8 @@
 """The trainings that were asked for on the page: adding, pausing, resuming, stopping, watching them.
 
 This is all that the page needs to know of them. It keeps no training itself: each is a process of its
-own (app/runner.py), and how they stand lies on the disk (app/job.py), where every page and every server
-on the same folder sees the same. So any of them may end and come back at any time.
+own (runner.py), and how they stand lies on the disk (job.py), where every page and every server on the
+same folder sees the same. So any of them may end and come back at any time.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from app import estimate, locks, recipe, runner
-from app.estimate import Estimate, Preview
-from app.job import (
+from app.trainings import estimate, locks, recipe, runner
+from app.trainings.estimate import Estimate, Preview
+from app.trainings.job import (
     DONE,
     FAILED,
     INTERRUPTED,
@@ -40,8 +40,8 @@ from app.job import (
     in_order,
     new_id,
 )  # fmt: skip
-from app.live import Follower, Live
-from app.texts import Text, Texts, safe_stem
+from app.trainings.live import Follower, Live
+from app.trainings.texts import Text, Texts, safe_stem
 from lm.errors import UserError
 
 MOST_WAITING = 20  # jobs in the queue
@@ -84,7 +84,7 @@ class Jobs:
         return estimate.preview(recipe.resolved(flat, self.texts), self._store.models, busy, limit)
 
     def add(self, settings: Mapping[str, Any], title: str = "", estimated: Estimate | None = None) -> Job:
-        """Put a training with the `settings` of a browser (app/recipe.py) at the end of the queue. With
+        """Put a training with the `settings` of a browser (recipe.py) at the end of the queue. With
         its estimate, a long one validates, shows a sample and keeps its best weights more than ten times."""
         flat = recipe.checked(settings, self.texts)
         flat |= _more_often(flat, estimated)

@@ -2,7 +2,7 @@
 
 A browser chooses among the texts that were uploaded, the default one and datasets on the Hub. What it
 calls the text is never taken for a path: a word such as `etc/passwd` can only be the id of a dataset,
-and whoever reads it does so in an empty folder (`Jobs.preview`, `app/runner.py`), because
+and whoever reads it does so in an empty folder (`Jobs.preview`, `app/trainings/runner.py`), because
 `lm.data.sources` would prefer a file of that name.
 """
 
@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from app.texts import PREFIX, Texts
+from app.trainings.texts import PREFIX, Texts
 from lm.config import GROUPS, RunConfig
 from lm.errors import UserError, one_line
 from lm.settings import did_you_mean, value_types

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from app import estimate, measure
-from app.jobs import Jobs
+from app.trainings import estimate, measure
+from app.trainings.jobs import Jobs
 from lm.config import RunConfig
 from lm.data.stream import open_corpus
 from lm.errors import UserError

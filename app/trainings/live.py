@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.job import DONE, QUEUED, RUNNING, Job, Store
+from app.trainings.job import DONE, QUEUED, RUNNING, Job, Store
 from lm.config import DEFAULT_TIME
 from lm.errors import UserError
 from lm.training.run import Run, read_config

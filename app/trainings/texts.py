@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from app.locks import locked
+from app.trainings.locks import locked
 from lm.errors import UserError
 
 FOLDER = ".texts"

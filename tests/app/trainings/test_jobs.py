@@ -13,8 +13,8 @@ from dataclasses import replace
 import pytest
 
 import lm
-from app import job as on_disk
-from app.jobs import MOST_WAITING, Jobs
+from app.trainings import job as on_disk
+from app.trainings.jobs import MOST_WAITING, Jobs
 from lm import hub
 from lm.errors import UserError
 from tests.conftest import ROOT, some_text
@@ -23,7 +23,7 @@ SHAPE = {"hidden_size": 32, "layers": 1, "batch_size": 8, "bptt": 32, "embedding
 STEPS = 400
 SERVER = """
 import sys, time
-from app.jobs import Jobs
+from app.trainings.jobs import Jobs
 jobs = Jobs(sys.argv[1])
 settings = eval(sys.argv[2])
 for _ in range(int(sys.argv[3])):
@@ -161,7 +161,7 @@ def runner_of(jobs):
 
     def found():
         result = subprocess.run(
-            ["pgrep", "-f", f"app.runner {path} .*--at-once"], capture_output=True, text=True
+            ["pgrep", "-f", f"app.trainings.runner {path} .*--at-once"], capture_output=True, text=True
         )
         return result.stdout.split()
 
@@ -248,7 +248,7 @@ def test_a_training_that_does_not_listen_is_killed_by_a_second_stop(jobs, settin
     jobs.stop(job.id)  # too soon
     time.sleep(0.3)
     assert jobs.get(job.id).state == "running"
-    monkeypatch.setattr("app.jobs._PATIENCE", 0.0)
+    monkeypatch.setattr("app.trainings.jobs._PATIENCE", 0.0)
     jobs.stop(job.id)
     until(jobs, job, "stopped")
 
@@ -278,7 +278,7 @@ def test_a_runner_that_cannot_start_loses_no_training(jobs, settings, monkeypatc
     job = jobs.add({**settings, "steps": 5})
     assert jobs.list() == [job] and caplog.text.count("no training can be started") == 1
     log.rmdir()
-    monkeypatch.setattr("app.jobs._AFTER_FAILURE", 0.0)
+    monkeypatch.setattr("app.trainings.jobs._AFTER_FAILURE", 0.0)
     jobs.list()
     until(jobs, job, "done")
 
@@ -353,7 +353,7 @@ def test_other_names_than_those_of_trainings_are_refused(jobs, id):
 
 
 def test_the_queue_has_an_end(jobs, settings, monkeypatch):
-    monkeypatch.setattr("app.runner.start_runner", lambda store, at_once: None)  # nothing begins
+    monkeypatch.setattr("app.trainings.runner.start_runner", lambda store, at_once: None)  # nothing begins
     added = [jobs.add(settings) for _ in range(MOST_WAITING)]
     assert [job.id for job in jobs.list()] == [job.id for job in added]
     assert [jobs.live(job.id).place for job in added] == list(range(1, MOST_WAITING + 1))

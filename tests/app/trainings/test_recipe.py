@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
-from app import recipe
-from app.recipe import check_text, checked, resolved
-from app.texts import Texts
+from app.trainings import recipe
+from app.trainings.recipe import check_text, checked, resolved
+from app.trainings.texts import Texts
 from lm.config import RunConfig
 from lm.errors import UserError
 from tests.conftest import some_text

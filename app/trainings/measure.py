@@ -1,6 +1,6 @@
-"""The process that measures what a training would take: see app/estimate.py.
+"""The process that measures what a training would take: see app/trainings/estimate.py.
 
-    python -m app.measure < settings.json
+    python -m app.trainings.measure < settings.json
 
 It writes what it finds, a JSON object a line, as soon as it is known. It makes the token stream, which
 stays in the cache for the training, builds the very trainer that train.py would build, and takes a few
@@ -19,8 +19,8 @@ import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from app.estimate import Estimate, free_memory
-from app.runner import give_way
+from app.trainings.estimate import Estimate, free_memory
+from app.trainings.runner import give_way
 from lm.config import AUTOMATIC_DROPOUTS, DEFAULT_TIME, RunConfig
 from lm.errors import UserError
 

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from app.job import Job, Store, new_id
-from app.live import _MOST_POINTS, Follower
+from app.trainings.job import Job, Store, new_id
+from app.trainings.live import _MOST_POINTS, Follower
 from lm.training.plot import loss_curve
 
 LOG = """Counting …

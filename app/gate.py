@@ -1,0 +1,133 @@
+"""Where requests come in, before Gradio reads them: what no page of ours sends is refused here.
+
+Gradio's server can do more than this page needs, and it meets nonsense with a traceback. Whoever sends some
+gets one line, and so does the log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from html import escape
+from typing import Any
+
+import gradio as gr
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.language import said
+from lm.errors import one_line
+
+LONGEST_BODY = 8_000_000  # bytes of a request that is no upload
+_PREFIX = "/gradio_api"
+# Of Gradio's routes those that the page, gradio_client and MCP use.
+_ROUTES = (
+    "info", "config", "heartbeat/", "queue/", "call/", "cancel", "reset", "startup-events", "file=",
+    "upload", "theme.css", "user", "login_check", "token", "app_id", "openapi.json", "mcp",
+)  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+
+class Page(gr.Blocks):
+    """Blocks that answer values which no browser of ours sends with a message."""
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *others: Any, **named: Any) -> Any:
+        """The inputs of an event as its function takes them. Raises gr.Error."""
+        try:
+            if block_fn.fn is None:
+                raise ValueError("this event belongs to the browser alone")
+            inputs = _encodable(inputs)
+            for number, (block, value) in enumerate(zip(block_fn.inputs, inputs, strict=False)):
+                if isinstance(block, (gr.Textbox, gr.Markdown)):  # which would take whatever comes
+                    inputs[number] = _text(value)
+            return await super().preprocess_data(block_fn, inputs, *others, **named)
+        except gr.Error as error:  # a value out of a control's range
+            message = escape(one_line(error.message), quote=False)
+            raise gr.Error(message, print_exception=False) from error
+        except Exception as error:
+            log.info("refused: event %s: %s", block_fn.api_name, _told(error))
+            message = said("The page sent something that makes no sense here: reload it, and try again.")
+            raise gr.Error(message, print_exception=False) from error
+
+
+class Gate:
+    """The middleware before Gradio's routes."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        path, started, size = scope["path"], False, 0
+        limited = not path.startswith(f"{_PREFIX}/upload")  # for which Gradio has a limit of its own
+        if not _is_open(path):
+            return await _answer(send, 404, "There is nothing here.")
+        if limited and _announced(scope) > LONGEST_BODY:
+            return await _answer(send, 413, f"A request has at most {LONGEST_BODY:,} bytes.")
+
+        async def received() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if limited and size > LONGEST_BODY:
+                raise ValueError(f"more than {LONGEST_BODY:,} bytes")
+            return message
+
+        async def sent(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, received, sent)
+        except Exception as error:
+            # None of our own code runs in a route, so it was the request that made Gradio stumble.
+            log.info("refused: %s %s: %s", scope["method"], one_line(ascii(path), 80), _told(error))
+            if started:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            else:
+                await _answer(send, 400, "This request makes no sense here.")
+
+
+def _announced(scope: Scope) -> int:
+    length = dict(scope["headers"]).get(b"content-length", b"")
+    return int(length) if length.isdigit() else 0
+
+
+def _is_open(path: str) -> bool:
+    if not path.startswith(f"{_PREFIX}/"):
+        return not path.startswith("/monitoring")
+    route = path.removeprefix(f"{_PREFIX}/")
+    # A file of another computer is none of ours.
+    return route.startswith(_ROUTES) and not route.startswith(("file=http:", "file=https:"))
+
+
+async def _answer(send: Send, status: int, message: str) -> None:
+    body = json.dumps({"detail": message}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _encodable(value: Any) -> Any:
+    """`value` without halves of surrogate pairs, which JSON can hold and no answer can."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [_encodable(one) for one in value]
+    if isinstance(value, dict):
+        return {_encodable(name): _encodable(one) for name, one in value.items()}
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, (str, type(None))):
+        raise ValueError("this is no text")
+    return value or ""
+
+
+def _told(error: Exception) -> str:
+    """An error in one line of what every terminal can show."""
+    return one_line(ascii(f"{type(error).__name__}: {error}"), 160)
