@@ -18,6 +18,7 @@ from app.language import said
 from lm.errors import one_line
 
 LONGEST_BODY = 8_000_000  # bytes of a request that is no upload
+VISITS_KEPT = 256  # of those that never say that they have ended
 _PREFIX = "/gradio_api"
 # Of Gradio's routes those that the page, gradio_client and MCP use.
 _ROUTES = (
@@ -29,7 +30,14 @@ log = logging.getLogger(__name__)
 
 
 class Page(gr.Blocks):
-    """Blocks that answer values which no browser of ours sends with a message."""
+    """Blocks that answer values which no browser of ours sends with a message, and forget who has left."""
+
+    def forget(self, visit: str | None) -> None:
+        """Free what Gradio keeps of a visit, half a megabyte: all that each component showed last."""
+        holder = self.state_holder
+        with holder.lock:
+            holder.session_data.pop(visit, None)
+            holder.time_last_used.pop(visit, None)
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *others: Any, **named: Any) -> Any:
         """The inputs of an event as its function takes them. Raises gr.Error."""
@@ -38,8 +46,11 @@ class Page(gr.Blocks):
                 raise ValueError("this event belongs to the browser alone")
             inputs = _encodable(inputs)
             for number, (block, value) in enumerate(zip(block_fn.inputs, inputs, strict=False)):
-                if isinstance(block, (gr.Textbox, gr.Markdown)):  # which would take whatever comes
+                # These would take whatever comes.
+                if isinstance(block, (gr.Textbox, gr.Markdown)):
                     inputs[number] = _text(value)
+                elif isinstance(block, gr.Dropdown) and not block.multiselect and isinstance(value, list):
+                    raise ValueError("this is no choice")
             return await super().preprocess_data(block_fn, inputs, *others, **named)
         except gr.Error as error:  # a value out of a control's range
             message = escape(one_line(error.message), quote=False)

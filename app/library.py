@@ -172,19 +172,20 @@ class Library:
         question = said("Delete “{model}”? Its folder and all that is in it will be gone.", model=name)
         return gr.Group(visible=True), f'<p role="alert">{escape(question)}</p>'
 
-    def on_rename(self, name: str | None, stamp: str, new: str) -> tuple[str, dict[str, str]]:
+    def on_rename(self, name: str | None, stamp: str, new: str) -> tuple[gr.Dropdown, dict[str, str]]:
         """Give a model another name."""
         with told_to_the_person():
             now = self.models.rename(name, new, stamp, self._is_busy)
         gr.Info(escape(said("It is called “{model}” now.", model=now)))
-        return now, {name: now}
+        return gr.Dropdown(list(self.models.found()), value=now), {name: now}
 
-    def on_delete(self, name: str | None, stamp: str) -> tuple[None, dict[str, str]]:
+    def on_delete(self, name: str | None, stamp: str) -> tuple[gr.Dropdown, dict[str, str]]:
         """Delete a model."""
         with told_to_the_person():
             self.models.delete(name, stamp, self._is_busy)
         gr.Info(escape(said("“{model}” is deleted.", model=name)))
-        return None, {}
+        names = list(self.models.found())
+        return gr.Dropdown(names, value=names[0] if names else None), {}
 
     def _is_busy(self, folder: Path) -> bool:
         return being_trained(folder) or bool(self.busy and self.busy(folder))

@@ -8,10 +8,10 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from app import compare, library, training, write
+from app import compare, inside, library, tour, training, write
 from app.facts import describe, note
 from app.functions import Functions
-from app.gate import Gate, Page
+from app.gate import VISITS_KEPT, Gate, Page
 from app.language import label, translations
 from app.messages import INTERNAL, told_to_the_person
 from app.models import Models
@@ -26,7 +26,8 @@ def build(models: Models, jobs: Jobs | None = None) -> gr.Blocks:
     """The page over `models`; start it with `launch(**launch_settings())`. Without `jobs` nobody can train
     or change models on it."""
     names = list(models.found())
-    with Page(title=TITLE) as page:
+    # Copies of files that were downloaded are deleted after an hour.
+    with Page(title=TITLE, delete_cache=(600, 3600)) as page:
         with gr.Row(elem_id="head", equal_height=True):
             with gr.Column(scale=5, min_width=300):
                 gr.Markdown(label("# Write with a recurrent language model"), elem_id="title")
@@ -35,9 +36,12 @@ def build(models: Models, jobs: Jobs | None = None) -> gr.Blocks:
                     names, label=label("Model"), show_label=False, container=False, filterable=False,
                     elem_id="model",
                 )  # fmt: skip
+        above = gr.Column()
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(label("Write"), id="write"):
                 editor = write.build(models, model)
+            with gr.Tab(label("Look inside"), id="inside"):
+                inside.build(models, model)
             with gr.Tab(label("Compare"), id="compare") as tab:
                 compare.build(models, tab)
             if jobs:
@@ -65,6 +69,8 @@ def build(models: Models, jobs: Jobs | None = None) -> gr.Blocks:
 
         for change in shelf.changes:
             change.success(follow, [model, shelf.renamed], [model, editor.facts], **INTERNAL)
+        with above:
+            tour.build(model, tabs, editor.facts, refresh, may_train=jobs is not None)
         page.load(refresh, model, [model, editor.facts], **INTERNAL)
         page.load(None, None, editor.text, js="() => lm.storedText()", **INTERNAL)
 
@@ -76,7 +82,13 @@ def build(models: Models, jobs: Jobs | None = None) -> gr.Blocks:
         if jobs:
             trainer.use.click(write_with, trainer.job, [model, editor.facts, tabs], **INTERNAL)
         model.input(tell, model, editor.facts, **INTERNAL)
-        page.unload(editor.leave)
+
+        def leave(request: gr.Request) -> None:
+            """Forget a person who has left."""
+            editor.leave(request)
+            page.forget(request.session_hash)
+
+        page.unload(leave)
         Functions(models).offer()
     return page
 
@@ -95,11 +107,12 @@ def launch_settings() -> dict[str, Any]:
     return {
         "theme": theme,
         "css_paths": sorted((_HERE / "styles").glob("*.css")),
-        "head": f"<script>{(_HERE / 'page.js').read_text()}</script>",
+        "head": "".join(f"<script>{(_HERE / name).read_text()}</script>" for name in ("page.js", "tour.js")),
         "footer_links": ["api"],
         "run_history": False,
         "ssr_mode": False,
         "enable_monitoring": False,
+        "state_session_capacity": VISITS_KEPT,
         "app_kwargs": {"middleware": [Middleware(Gate)]},
         "i18n": translations(),
     }

@@ -18,7 +18,8 @@ from lm.visible import printable
 
 APART = "apart"  # the choice of colours that is no model's
 _MOST_UNKNOWN = 0.01  # of a text's tokens
-_BITS_A_LEVEL = 2.0  # of a word; a token view has as many levels as a token usually has bits
+_BITS_A_LEVEL = 2.0  # a word has more of them than the token that a token view is made for
+_BITS_APART = 1.0  # likewise, of the difference between models
 
 
 def figures(judgement: Judgement) -> str:
@@ -73,7 +74,7 @@ def view(judgement: Judgement, colours: str) -> dict[str, Any]:
     signed = apart and len(names) == 2
     sign = bits[names[0]] >= bits[names[1]] if signed else [True] * len(values)
     levels = [
-        min(STRONGEST, int(value / _BITS_A_LEVEL)) * (1 if first else -1)
+        min(STRONGEST, int(value / (_BITS_APART if apart else _BITS_A_LEVEL))) * (1 if first else -1)
         for value, first in zip(values, sign, strict=True)
     ]
     tips = [

@@ -93,7 +93,7 @@ def score_text(
     tokens = model.tokenizer.encode_bytes(text)
     if not len(tokens):
         raise UserError("the text is empty: there is nothing to score.")
-    _check_known(model.tokenizer, tokens)
+    check_known(model.tokenizer, tokens)
     if dynamic or cache:
         losses = adaptive_losses(
             model.network,
@@ -181,7 +181,8 @@ def _names(tokenizer: Tokenizer, tokens: np.ndarray) -> list[str]:
     return [names[token] for token in tokens.tolist()]
 
 
-def _check_known(tokenizer: Tokenizer, tokens: np.ndarray) -> None:
+def check_known(tokenizer: Tokenizer, tokens: np.ndarray) -> None:
+    """Raises UserError for tokens of which a model knows none."""
     if tokenizer.unk is None:
         return
     known = np.setdiff1d(tokens, [tokenizer.unk, tokenizer.eos])
