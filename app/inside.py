@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import Any
 
@@ -9,9 +10,10 @@ import gradio as gr
 
 from app.language import label, said
 from app.looking import LONGEST, PATTERN, Look, Looks, in_line, tsv
-from app.messages import INTERNAL, told_to_the_person
+from app.messages import INTERNAL, number_of, told_to_the_person
 from app.models import Models
 from app.tokens import token_view
+from lm.errors import UserError
 from lm.insight.places import Snippet
 from lm.insight.similar import similar_places
 from lm.insight.surprising import most_surprising
@@ -19,6 +21,7 @@ from lm.insight.units import FoundUnits
 from lm.insight.walkthrough import Walkthrough, walk_through
 
 _LOOKERS = 4  # at once
+Looked = tuple[str, str | None]  # a text, and the name of the model that has read it
 EXAMPLE = '''def greet(name, loud=False):
     """Return a greeting for `name`; "loud" adds marks."""
     text = "Hello, " + name  # the "usual" words
@@ -76,6 +79,7 @@ class Inside:
             self.name = gr.Dropdown(
                 ["h"], value="h", label=label("State or gate"), min_width=110, elem_id="inside-name"
             )
+        self.looked = gr.State(("", None))  # the text in the view, and the name of its model
         self.view = token_view(label("The text as the model sees it"), "inside-view")
         self.hint = gr.Markdown(
             label(
@@ -115,33 +119,38 @@ class Inside:
         slow = {"concurrency_id": "inside", "concurrency_limit": _LOOKERS} | INTERNAL
         self.look.click(
             self.on_look, [*given, *view],
-            [self.view, self.totals, self.places, self.layer, self.unit, self.name, self.steps, self.similar],
+            [self.looked, self.view, self.totals, self.places, *view[1:], self.steps, self.similar],
             **slow,
         )  # fmt: skip
-        self.show.input(self.on_show, [*given, *view], self.view, **slow)
+        self.show.input(self.on_show, [self.looked, *view], self.view, **slow)
         for component in (self.layer, self.unit, self.name):
-            component.input(self.on_unit, [*given, *view], [self.show, self.view], **slow)
+            component.input(self.on_unit, [self.looked, *view], [self.show, self.view], **slow)
         self.property.input(
             lambda name: gr.Textbox(visible=name == PATTERN), self.property, self.pattern, **INTERNAL
         )
         self.find.click(
-            self.on_find, [*given, self.property, self.pattern], [self.found, self.measure], **slow
-        ).success(self.on_found, [*given, self.found], [self.view, *view], **slow)
-        self.found.input(self.on_found, [*given, self.found], [self.view, *view], **slow)
-        self.view.click(self.on_token, [*given, *view], self.steps, **slow)
-        self.view.select(self.on_span, [*given, self.show], self.similar, **slow)
+            self.on_find,
+            [*given, self.property, self.pattern],
+            [self.looked, self.found, self.measure, self.totals, self.places],
+            **slow,
+        ).success(self.on_found, [self.looked, self.found], [self.view, *view], **slow)
+        self.found.input(self.on_found, [self.looked, self.found], [self.view, *view], **slow)
+        self.view.click(self.on_token, [self.looked, *view], self.steps, **slow)
+        self.view.select(self.on_span, [self.looked, self.show], self.similar, **slow)
 
-    def _look(self, text: str, name: str) -> Look:
+    def _look(self, looked: Looked) -> Look:
+        text, name = looked
         return self.looks.of(self.models.load(name), text)
 
     def on_look(self, text: str, name: str, show: str, layer: int, unit: int, state: str) -> list[Any]:
         """Read the text, and tell how surprising it was."""
         with told_to_the_person():
-            look = self._look(text, name)
+            look = self._look((text, name))
             trace = look.trace
             layer, unit = min(int(layer), trace.layers), min(int(unit or 0), trace.units - 1)
             state = state if state in trace.names else "h"
             return [
+                (text, name),
                 _view(look, show, layer, unit, state),
                 _totals(look),
                 _places(look),
@@ -152,46 +161,48 @@ class Inside:
                 "",
             ]
 
-    def on_show(self, text: str, name: str, show: str, layer: int, unit: int, state: str) -> dict[str, Any]:
+    def on_show(self, looked: Looked, show: str, layer: int, unit: int, state: str) -> dict[str, Any]:
         """Colour the text by something else."""
         with told_to_the_person():
-            return _view(self._look(text, name), show, int(layer), int(unit or 0), state)
+            return _view(self._look(looked), show, int(layer), int(unit or 0), state)
 
-    def on_unit(self, text: str, name: str, show: str, layer: int, unit: int, state: str) -> tuple[Any, Any]:
+    def on_unit(self, looked: Looked, show: str, layer: int, unit: int, state: str) -> tuple[Any, Any]:
         """Colour the text by another unit."""
-        return "unit", self.on_show(text, name, "unit", layer, unit, state)
+        return "unit", self.on_show(looked, "unit", layer, unit, state)
 
-    def on_find(self, text: str, name: str, tracked: str, pattern: str) -> tuple[gr.Radio, str]:
+    def on_find(self, text: str, name: str, tracked: str, pattern: str) -> list[Any]:
         """Rank the units by how well they track a property of the text."""
         with told_to_the_person():
-            found = self._look(text, name).found(tracked, pattern or "")
+            look = self._look((text, name))
+            found = look.found(tracked, pattern or "")
             choices = [(_line_of(found, n), _value_of(unit)) for n, unit in enumerate(found.units[:10])]
-            return gr.Radio(choices, value=choices[0][1], visible=True), _measure(found)
+            radio = gr.Radio(choices, value=choices[0][1], visible=True)
+            return [(text, name), radio, _measure(found), _totals(look), _places(look)]
 
-    def on_found(self, text: str, name: str, found: str) -> list[Any]:
+    def on_found(self, looked: Looked, found: str) -> list[Any]:
         """Show one of the units that were found."""
         with told_to_the_person():
-            look = self._look(text, name)
+            look = self._look(looked)
             state, layer, unit = _parts_of(found)
             states = gr.Dropdown([(_name_of(known), known) for known in look.trace.names], value=state)
             layers = gr.Dropdown(list(range(1, look.trace.layers + 1)), value=layer)
             return [_view(look, "unit", layer, unit, state), "unit", layers, unit, states]
 
     def on_token(
-        self, text: str, name: str, show: str, layer: int, unit: int, state: str, event: gr.EventData
+        self, looked: Looked, show: str, layer: int, unit: int, state: str, event: gr.EventData
     ) -> str:
         """Go through the equations of a unit at one token."""
         with told_to_the_person():
-            look, index = self._look(text, name), int(event._data["index"])
+            look, index = self._look(looked), number_of(event, "index")
             start, _ = look.characters(index, index + 1, show == "words")
             token = look.trace.token_at(start)
             return _steps(look, walk_through(look.trace, token, int(layer) - 1, int(unit or 0), 5))
 
-    def on_span(self, text: str, name: str, show: str, event: gr.EventData) -> str:
+    def on_span(self, looked: Looked, show: str, event: gr.EventData) -> str:
         """Find the places at which the state is most like that after a span."""
         with told_to_the_person():
-            look = self._look(text, name)
-            span = look.characters(int(event._data["start"]), int(event._data["end"]), show == "words")
+            look = self._look(looked)
+            span = look.characters(number_of(event, "start"), number_of(event, "end"), show == "words")
             rows = [
                 f'<tr><td class="number">{place.similarity:.3f}</td><td>{_snippet(place.place)}</td></tr>'
                 for place in similar_places(look.trace, *span)
@@ -298,8 +309,9 @@ def _value_of(unit: Any) -> str:
 
 
 def _parts_of(value: str) -> tuple[str, int, int]:
-    name, layer, unit = value.split()
-    return name, int(layer), int(unit)
+    if not (parts := re.fullmatch(r"([hc]) (\d{1,6}) (\d{1,6})", value or "")):
+        raise UserError("choose one of the units that were found.")
+    return parts[1], int(parts[2]), int(parts[3])
 
 
 def _name_of(state: str) -> str:

@@ -1,4 +1,4 @@
-"""What the Look inside tab shows of a text: how surprising it was, what units did, and why. No Gradio here."""
+"""What the Look inside tab shows of a text: how surprising it was, what units did. No Gradio here."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from lm.insight.trace import Trace, trace_text
 from lm.insight.units import FoundUnits, find_units
 from lm.language_model import LanguageModel
 from lm.surprisal import ScoredText, Table, score_text, table_lines
+from lm.visible import printable
 
 LONGEST = 20_000  # characters
 PATTERN = "pattern"  # the property that a regular expression tells
@@ -63,7 +64,8 @@ class Look:
     def unit(self, layer: int, name: str, unit: int) -> dict[str, Any]:
         """The tokens, coloured by what a unit or a gate was after each of them."""
         values = self.trace.values(layer, name, unit)
-        largest = max(1.0, float(np.abs(values).max())) if name == "c" else 1.0
+        # A memory may count to hundreds; a single peak shall not bleach the rest.
+        largest = max(1.0, float(np.quantile(np.abs(values), 0.98))) if name == "c" else 1.0
         levels = [level_of_activation(value, largest) for value in values.tolist()]
         return coloured(self.tokens, levels, [f"{value:+.3f}" for value in values.tolist()])
 
@@ -100,13 +102,16 @@ class Looks:
             )
         key = model, text
         with self._lock:
-            if key not in self._kept:
-                meant = as_meant(model, text)
-                self._kept[key] = Look(trace_text(model, meant), score_text(model, meant))
+            look = self._kept.get(key)
+        if look is None:
+            meant = as_meant(model, text)
+            look = Look(trace_text(model, meant), score_text(model, meant))
+        with self._lock:
+            self._kept[key] = look
             self._kept.move_to_end(key)
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
-            return self._kept[key]
+        return look
 
 
 def tsv(table: Table) -> str:
@@ -117,4 +122,4 @@ def tsv(table: Table) -> str:
 
 def in_line(parts: Sequence[str]) -> str:
     """Part of a text on one line."""
-    return "".join(parts).replace("\n", "↵").replace("\t", "⇥")
+    return printable("".join(parts)).replace("\n", "↵").replace("\t", "⇥")
