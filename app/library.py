@@ -21,14 +21,13 @@ from lm.errors import UserError
 _LONGEST_QUERY = 200
 _KINDS = ["str", "str", "str", "number", "str", "str", "number", "number", "str"]
 _PACKERS = 2  # at a time: it is work for the disk
+# The file is made when it is asked for, and not whenever a model is looked at.
 _FETCH = """(file) => {
-    // The link is there once the page has drawn what the server told it.
-    const press = (left) => {
-        const link = document.querySelector("#models-zip a[href], a#models-zip[href]");
-        if (link) link.click();
-        else if (left) setTimeout(press, 50, left - 1);
-    };
-    if (file) press(40);
+    if (!file) return;
+    const link = Object.assign(document.createElement("a"), { href: file.url, download: file.orig_name });
+    document.body.append(link);
+    link.click();
+    link.remove();
 }"""
 
 
@@ -102,7 +101,7 @@ class Library:
         listed = [self.table, self.chosen]
         refresh = {"fn": self.on_refresh, "inputs": [self.query, self.chosen], "outputs": listed, **INTERNAL}
         tab.select(**refresh).then(**look)
-        self.query.input(self.on_query, self.query, self.table, trigger_mode="always_last", **INTERNAL)
+        self.query.change(self.on_query, self.query, self.table, trigger_mode="always_last", **INTERNAL)
         self.table.select(self.on_row, None, self.chosen, **INTERNAL).then(**look)
         self.chosen.input(**look)
         self.download.click(

@@ -230,9 +230,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _remove(hidden: Path) -> None:
-    model = hidden / "model"
-    if model.is_symlink():
-        model.unlink()
+    """Delete what is hidden; of a link only the link."""
     shutil.rmtree(hidden, ignore_errors=True)
     if hidden.exists():
         log.warning("%s could not be deleted: do it by hand", hidden)

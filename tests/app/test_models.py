@@ -1,9 +1,11 @@
 """Which models the page offers, that it loads no others, and how they are renamed and deleted."""
 
+import gc
 import os
 import shutil
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -247,6 +249,26 @@ def test_of_two_who_rename_or_delete_one_model_at_once_one_is_told_that_it_is_go
         (refused,) = (str(result) for result in results if isinstance(result, UserError))
         assert len(done) == 1 and done[0] in Models([runs]).found() and len(Models([runs]).found()) == 2
         assert "gone" in refused or "no model" in refused, refused
+
+
+def test_a_model_that_goes_away_in_the_last_moment_is_told_to_be_gone(runs):
+    models = Models([runs])
+    for name, change in (
+        ("older", delete),
+        ("newer", lambda models, name, **busy: rename(models, name, "new", **busy)),
+    ):
+        with pytest.raises(UserError, match=f"'{name}' is gone"):
+            change(models, name, busy=shutil.rmtree)
+    assert sorted(path.name for path in runs.iterdir()) == ["broken", "empty"]
+
+
+def test_what_was_renamed_or_deleted_takes_no_memory(runs):
+    models = Models([runs])
+    loaded = [weakref.ref(models.load(name)) for name in ("older", "newer")]
+    rename(models, "older", "new")
+    delete(models, "newer")
+    gc.collect()
+    assert [one() for one in loaded] == [None, None]
 
 
 def test_a_folder_that_may_not_be_written_is_one_line(runs, monkeypatch):

@@ -142,9 +142,10 @@ def open_page(browser, context):
         tab.add_init_script("sessionStorage.known ||= (localStorage.clear(), 1)")
         tab.goto(server.address + path)
         tab.locator("#facts table, #facts .note").first.wait_for()
+        page = Page(tab)
         if tab_name != "Write":
-            tab.get_by_role("tab", name=tab_name).click()
-        return Page(tab)
+            page.go_to(tab_name)
+        return page
 
     yield open_page
     for tab in tabs:

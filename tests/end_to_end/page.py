@@ -24,6 +24,13 @@ class Page:
     def status(self):
         return self.tab.locator("#status").inner_text().strip()
 
+    def go_to(self, tab):
+        """Open a tab; on a phone some of them are in a menu."""
+        if self.tab.get_by_role("tab", name=tab, exact=True).count():
+            return self.tab.get_by_role("tab", name=tab, exact=True).click()
+        self.tab.get_by_role("button", name="More tabs").click()
+        self.tab.locator(".overflow-dropdown").get_by_role("button", name=tab, exact=True).click()
+
     def set(self, **fields):
         names = {"Top_p": "number input for Top-p"}
         for field, value in fields.items():

@@ -1,0 +1,27 @@
+"""The Models tab where people may change models, and where they may not."""
+
+import shutil
+
+import pytest
+
+from app.models import Models
+from app.page import build
+from app.trainings.jobs import Jobs
+
+
+@pytest.fixture
+def runs(tmp_path, trained_run):
+    shutil.copytree(trained_run, tmp_path / "runs" / "boat")
+    return tmp_path / "runs"
+
+
+def events(page):
+    """The names of all functions that a browser can call."""
+    return {event.name for event in page.fns.values()}
+
+
+def test_without_leave_to_change_models_nothing_that_does_can_be_called(runs):
+    changes = {"on_rename", "on_delete", "on_ask"}
+    assert changes <= events(build(Models([runs]), Jobs(runs)))
+    shared = events(build(Models([runs]), None))
+    assert not changes & shared and {"on_look", "on_download"} <= shared
