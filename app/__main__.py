@@ -3,6 +3,7 @@
     python -m app                                the models in runs/, on this computer only
     python -m app --models runs --models ~/old   the models of several folders
     python -m app --host 0.0.0.0 --auth me:pass  for others in the network, behind a password
+    python -m app --mcp                          the page, and its functions as tools of a language model
     python -m app --api                          an API like OpenAI's instead of the page; see docs/api.md
 
 The address is printed on standard output. Ctrl-C ends it.
@@ -17,6 +18,7 @@ import signal
 import socket
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,13 +44,21 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help=f"default: 7860, or the next free one; {API_PORT} with --api")  # fmt: skip
     add("--share", action="store_true", default=False, help="a public link, through Gradio's servers")
     add("--allow-changes", action="store_true", default=False,
-        help="with --share: let visitors train, rename and delete models, too")  # fmt: skip
+        help="where anybody can open the page (--share, or --host without --auth): let them train, rename"
+        " and delete models, too")  # fmt: skip
     add("--auth", type=credentials, default=None, metavar="USER:PASSWORD", help="who may come in")
+    add("--mcp", action="store_true", default=False,
+        help="the functions of the page as tools of the Model Context Protocol; needs lm[mcp]")  # fmt: skip
     add("--api", action="store_true", default=False, help="serve the models to programs, over HTTP")
     add("--api-key", type=api_key, default=None, metavar="KEY",
         help=f"the key that programs must have. Others on this computer can see a command line: better set"
         f" the environment variable {KEY_VARIABLE}")  # fmt: skip
     options = parser.parse_args(arguments)
+    if options.mcp and options.api:
+        parser.error("--mcp is for the page: with --api there are no tools")
+    if options.mcp and options.auth:
+        # Gradio calls its own server for a tool, and has no password there.
+        parser.error("--mcp cannot be behind --auth: leave out one of them")
     if options.api and (options.share or options.auth):
         parser.error("--share and --auth are for the page: with --api, --api-key says who may come in")
     if options.api_key and not options.api:
@@ -95,6 +105,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def open_page(options: argparse.Namespace, folders: list[Path]) -> None:
+    if options.mcp and not find_spec("mcp"):
+        raise UserError("--mcp needs packages that are not here: pip install 'lm[mcp]'")
     # Gradio reads this when it is imported: the page sends nothing anywhere.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import torch
@@ -105,7 +117,8 @@ def open_page(options: argparse.Namespace, folders: list[Path]) -> None:
     # All writers share one batch, which one of them computes at a time. The browser is often on the
     # same machine, and threads that fight over the cores slow everybody down many times.
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
-    jobs = trainings(folders[0]) if options.allow_changes or not options.share else None
+    for_everybody = options.share or not (options.auth or is_local(options.host))
+    jobs = trainings(folders[0]) if options.allow_changes or not for_everybody else None
     page = build(Models(folders), jobs)
     try:
         page.launch(
@@ -113,6 +126,7 @@ def open_page(options: argparse.Namespace, folders: list[Path]) -> None:
             server_port=options.port,
             share=options.share,
             auth=options.auth,
+            mcp_server=options.mcp,
             quiet=True,
             prevent_thread_lock=True,
             **launch_settings(),
@@ -125,6 +139,11 @@ def open_page(options: argparse.Namespace, folders: list[Path]) -> None:
     print(f"The page is at {page.local_url}", flush=True)
     wait_for_the_end()
     page.close(verbose=False)
+
+
+def is_local(host: str) -> bool:
+    """Whether only programs on this computer reach an address."""
+    return host.startswith("127.") or host in ("localhost", "::1")
 
 
 def trainings(folder: Path) -> Jobs | None:
@@ -149,7 +168,7 @@ def serve_api(options: argparse.Namespace, folders: list[Path]) -> None:
     from app.models import Models
 
     host, port = listener.getsockname()[:2]
-    if not key and not (host.startswith("127.") or host == "::1"):
+    if not key and not is_local(host):
         print(f"warning: whoever reaches this address may use it; {KEY_VARIABLE} sets a key", file=sys.stderr)
     print(f"The API is at http://{f'[{host}]' if ':' in host else host}:{port}/v1", flush=True)
     serve(Models(folders), listener, key)

@@ -29,6 +29,7 @@ from lm.visible import printable
 
 AT_ONCE = 8
 _LENGTH = 600  # characters
+_TEMPERATURES = (0.8, 0.5, 1.1, 1.4)
 _USUAL = SamplingConfig()
 _PER_SIDE = 3  # the controls of a side
 _WORDS = (
@@ -86,13 +87,15 @@ class Comparer:
     def _lay_out_side(self, number: int) -> None:
         with gr.Column(min_width=240, visible=number < 2, elem_classes="side") as column:
             names = list(self.models.found())
+            # Where there is no other model to compare with, there are other settings.
+            usual = _USUAL.temperature if number < len(names) else _TEMPERATURES[number]
             name = gr.Dropdown(
                 names, value=_nth(names, number), label=label("Model"), filterable=False,
                 elem_id=f"compare-model-{number + 1}",
             )  # fmt: skip
             with gr.Row(elem_classes="side-settings"):
                 temperature = gr.Slider(
-                    0, 2, _USUAL.temperature, step=0.05, label=label("Temperature"), min_width=110,
+                    0, 2, usual, step=0.05, label=label("Temperature"), min_width=110,
                     elem_id=f"compare-temperature-{number + 1}",
                 )  # fmt: skip
                 top_p = gr.Slider(

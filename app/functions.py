@@ -39,8 +39,9 @@ class Functions:
         """List the recurrent language models that there are, the newest first.
 
         Returns:
-            for each model its name, which the other tools take; its cell, size and kind of tokens;
-            the data set that it was trained on; how well it predicts text that it has not seen
+            the name of each, which the other tools take
+            its cell, its size and its kind of tokens
+            what it was trained on, and how well it predicts text that it has not seen
         """
         listed = []
         for name, folder in self._models.found().items():
@@ -114,7 +115,9 @@ class Functions:
             text: the text to score
 
         Returns:
-            bits: the surprisal of the whole text; bits_per_character; perplexity of a token;
+            bits: the surprisal of the whole text
+            bits_per_character
+            perplexity: of a token
             words: the surprisal of each word in bits
         """
         loaded = self._models.load(model)

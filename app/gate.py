@@ -19,6 +19,8 @@ from lm.errors import one_line
 
 LONGEST_BODY = 8_000_000  # bytes of a request that is no upload
 VISITS_KEPT = 256  # of those that never say that they have ended
+ANSWERS_KEPT = 1024  # visits that have not fetched an answer
+MOST_WAITING = 1000  # events in the queue, before others are sent away
 _PREFIX = "/gradio_api"
 # Of Gradio's routes those that the page, gradio_client and MCP use.
 _ROUTES = (
@@ -34,14 +36,21 @@ class Page(gr.Blocks):
 
     def forget(self, visit: str | None) -> None:
         """Free what Gradio keeps of a visit, half a megabyte: all that each component showed last."""
-        holder = self.state_holder
+        holder, queue = self.state_holder, self._queue
         with holder.lock:
             holder.session_data.pop(visit, None)
             holder.time_last_used.pop(visit, None)
+        # Answers that nobody has fetched: Gradio would keep them for good.
+        for kept in [*list(queue.pending_messages_per_session)[:-ANSWERS_KEPT], visit]:
+            if not queue.event_ids_to_events.keys() & queue.pending_event_ids_session.get(kept, set()):
+                queue.pending_messages_per_session.pop(kept, None)
+                queue.pending_event_ids_session.pop(kept, None)
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *others: Any, **named: Any) -> Any:
         """The inputs of an event as its function takes them. Raises gr.Error."""
         try:
+            if len(self._queue.pending_messages_per_session) > 2 * ANSWERS_KEPT:
+                self.forget(None)
             if block_fn.fn is None:
                 raise ValueError("this event belongs to the browser alone")
             inputs = _encodable(inputs)

@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from app import compare, inside, library, tour, training, write
 from app.facts import describe, note
 from app.functions import Functions
-from app.gate import VISITS_KEPT, Gate, Page
+from app.gate import MOST_WAITING, VISITS_KEPT, Gate, Page
 from app.language import label, translations
 from app.messages import INTERNAL, told_to_the_person
 from app.models import Models
@@ -90,6 +90,7 @@ def build(models: Models, jobs: Jobs | None = None) -> gr.Blocks:
 
         page.unload(leave)
         Functions(models).offer()
+    page.queue(max_size=MOST_WAITING)
     return page
 
 
@@ -102,7 +103,10 @@ def launch_settings() -> dict[str, Any]:
         body_text_color_subdued="*neutral_500",
         block_info_text_color="*neutral_500",
         button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_700",
         button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_hover_dark="*primary_800",
+        color_accent="*primary_700",
     )
     return {
         "theme": theme,

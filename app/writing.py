@@ -22,6 +22,9 @@ USUAL_CONTINUATION = 400
 MOST_CANDIDATES = 4
 LARGEST_SEED = 2**53 - 1  # as far as a browser counts exactly
 _UPDATE_EVERY = 0.05  # seconds
+# So many can be shown their text as often as that; to show it takes longer than to write it.
+_UNHURRIED = 4
+_writers: set[object] = set()  # all that write now
 
 log = logging.getLogger(__name__)
 
@@ -72,17 +75,19 @@ def checked_seed(seed: float | None) -> int:
 def continued(
     drafts: Sequence[Draft], seeds: Sequence[int], max_new_tokens: int, **settings: Any
 ) -> Iterator[Progress]:
-    """Let drafts go on side by side, each with its seed; yields some twenty times a second.
+    """Let drafts go on side by side, each with its seed; yields some twenty times a second, less often while
+    many people write.
 
     Tokens are made only while this is being read: closing it ends the computation.
     """
-    begin = time.perf_counter()
+    begin, me = time.perf_counter(), object()
     counts, shown, how = [0] * len(drafts), 0.0, "stopped"
 
     def now(**state: bool) -> Progress:
         return Progress(sum(counts), time.perf_counter() - begin, **state)
 
     try:
+        _writers.add(me)
         with ExitStack() as stack:
             going_on = {
                 number: stack.enter_context(
@@ -97,11 +102,12 @@ def continued(
                         del going_on[number]
                     else:
                         counts[number] = made
-                if time.perf_counter() - shown >= _UPDATE_EVERY:
+                if time.perf_counter() - shown >= _UPDATE_EVERY * max(1, len(_writers) / _UNHURRIED):
                     shown = time.perf_counter()
                     yield now()
         ended = min(counts) < max_new_tokens
         how = "the model ended the text" if ended else "complete"
         yield now(complete=True, ended=ended)
     finally:
+        _writers.discard(me)
         log.info("%d tokens in %.1f s: %s", sum(counts), time.perf_counter() - begin, how)

@@ -66,14 +66,14 @@ def serving(cwd: Path, *arguments: object, root: Path = ROOT):
         process.wait(timeout=10)
 
 
-def until_ready(server: Server) -> Server:
-    """Wait until the page is there."""
+def until_ready(server: Server, sign: str = "") -> Server:
+    """Wait until the page is there: its address comes behind this `sign`."""
     deadline = time.monotonic() + 60
-    while not (found := re.search(r"http://\S+", server.output.read_text())):
+    while not (found := re.search(rf"{sign}.*?(http://\S+)", server.output.read_text())):
         assert server.process.poll() is None, server.log.read_text()
         assert time.monotonic() < deadline, "the page did not start within a minute"
         time.sleep(0.05)
-    server.address = found[0]
+    server.address = found[1]
     return server
 
 

@@ -1,0 +1,169 @@
+"""The page for programs: gradio_client and an MCP client, as their own users would write them."""
+
+import ast
+import asyncio
+import itertools
+import re
+import shutil
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+
+import pytest
+
+from lm.command_line import run
+from tests.conftest import ROOT, called
+from tests.end_to_end.conftest import free_port, serving, until_ready
+
+TOOLS = {"list_models", "continue_text", "next_tokens", "score_text"}
+HAS_MCP = find_spec("mcp") is not None
+needs_mcp = pytest.mark.skipif(not HAS_MCP, reason="the real MCP client is not here: pip install 'lm[mcp]'")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, trained_run):
+    """A page with one model beside the shipped one, and with MCP where that is installed."""
+    folder = tmp_path_factory.mktemp("programs")
+    shutil.copytree(trained_run, folder / "runs" / "boat")
+    with serving(folder, "--port", free_port(), *(["--mcp"] if HAS_MCP else [])) as server:
+        yield until_ready(server, "The page is at")
+
+
+@pytest.fixture(scope="module")
+def client(served):
+    from gradio_client import Client
+
+    client = Client(served.address, verbose=False)
+    yield client
+    client.close()
+
+
+def test_a_program_lists_models_writes_asks_and_scores(client):
+    named = client.view_api(return_format="dict")["named_endpoints"]
+    assert {name[1:] for name in named} == TOOLS  # and none of the page's own events
+    assert client.predict(api_name="/list_models")[0]["name"] == "boat"
+    wanted = {"model": "boat", "prompt": "The sea ", "length": 30, "seed": 3}
+    text = client.predict(**wanted, api_name="/continue_text")
+    assert len(text) == 30 and client.predict(**wanted, api_name="/continue_text") == text
+    assert len(client.predict("boat", "The sea ", 3, api_name="/next_tokens")) == 3
+    assert client.predict("boat", "The sea was calm", api_name="/score_text")["words"][2]["word"] == "was"
+
+
+def test_a_mistake_is_the_message_of_an_exception(client):
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises(AppError, match=r"There is no model '\.\./boat' here"):
+        client.predict("../boat", api_name="/continue_text")
+    with pytest.raises(AppError, match=r"--top-p must be at most 1, not 1\.5"):
+        client.predict("boat", top_p=1.5, api_name="/continue_text")
+
+
+def test_a_text_is_streamed_and_a_program_that_cancels_frees_the_computation(client, served):
+    before, parts = len(served.ended()), []
+    job = client.submit("boat", "The sea ", 20_000, seed=1, api_name="/continue_text")
+    for part in job:
+        parts.append(part)
+        if len(parts) == 3:
+            job.cancel()
+    assert len(parts) < 20 and all(b.startswith(a) for a, b in itertools.pairwise(parts))
+    assert freed(served, before)
+
+
+def test_a_program_that_dies_frees_the_computation(served):
+    lines = (
+        "import os, sys; from gradio_client import Client",
+        "client = Client(sys.argv[1], verbose=False)",
+        "job = client.submit('boat', 'The ', 20_000, api_name='/continue_text')",
+        "next(iter(job)); os._exit(0)",
+    )
+    before = len(served.ended())
+    subprocess.run([sys.executable, "-c", "\n".join(lines), served.address], check=True, timeout=60)
+    assert freed(served, before)
+
+
+def freed(served, before):
+    """Whether the next continuation to end does so before its 20,000 tokens are written."""
+    deadline = time.monotonic() + 3
+    while len(served.ended()) == before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    tokens, how = re.match(r"(\d+) tokens in .*: (\w+)", served.ended()[before]).groups()
+    return how == "stopped" and int(tokens) < 20_000
+
+
+@needs_mcp
+def test_a_language_model_has_the_functions_as_tools(served):
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamablehttp_client
+
+    async def talk():
+        async with (
+            streamablehttp_client(f"{served.address}gradio_api/mcp/") as (read, write, _),
+            ClientSession(read, write) as session,
+        ):
+            await session.initialize()
+            tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+            calls = [
+                ("list_models", {}),
+                ("continue_text", {"model": "boat", "prompt": "The ", "length": 20, "seed": 3}),
+                ("next_tokens", {"model": "boat", "text": "The ", "count": 2}),
+                ("score_text", {"model": "boat", "text": "The sea"}),
+                ("score_text", {"model": "nothing", "text": "The sea"}),
+                ("score_text", {"model": "boat", "text": ["The sea"]}),
+            ]
+            return tools, [await session.call_tool(name, arguments) for name, arguments in calls]
+
+    tools, answers = asyncio.run(talk())
+    assert tools.keys() == TOOLS
+    schema = tools["continue_text"].inputSchema
+    assert schema["required"] == ["model"] and schema["properties"]["length"]["type"] == "integer"
+    parameters = [one for tool in tools.values() for one in tool.inputSchema["properties"].values()]
+    assert all(one["description"] for one in parameters)
+    texts = [answer.content[0].text for answer in answers]
+    assert [answer.isError for answer in answers] == [False] * 4 + [True] * 2
+    assert ast.literal_eval(texts[0])[0]["name"] == "boat" and len(texts[1]) == 20
+    assert len(ast.literal_eval(texts[2])) == 2 and ast.literal_eval(texts[3])["bits"] > 0
+    assert texts[4].startswith("There is no model 'nothing' here")
+    assert "Traceback" not in served.log.read_text()
+
+
+@pytest.mark.skipif(HAS_MCP, reason="the packages are here")
+def test_without_its_packages_the_flag_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = called("app.__main__", "--mcp")
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert "pip install 'lm[mcp]'" in result.stderr
+
+
+def test_tools_are_not_offered_past_a_password(capsys):
+    with pytest.raises(SystemExit):
+        from app.__main__ import main
+
+        run(main, ["--mcp", "--auth", "me:secret"])
+    assert "--mcp cannot be behind --auth" in capsys.readouterr().err
+
+
+def test_a_crowd_is_served_fairly_and_leaves_nothing_behind():
+    table = benchmark("--users", 6, "--seconds", 4, "--length", 100)
+    slowest, fastest = map(float, table["share of the slowest and of the fastest user"].split(", "))
+    assert slowest > 0.3 and fastest < 2
+    assert table["errors"] == table["tracebacks in the server's log"] == "0"
+    assert int(table["a second later: the server is idle for"].rstrip("%")) > 80
+
+
+@pytest.mark.slow
+def test_32_users_for_two_minutes_and_200_visits():
+    table = benchmark("--users", 32, "--seconds", 120, "--visits", 200)
+    slowest, fastest = map(float, table["share of the slowest and of the fastest user"].split(", "))
+    assert slowest > 0.5 and fastest < 1.5 and table["errors"] == "0"
+    for row in ("memory after a quarter of the time, at its end", "memory after 100 and after 200 visits"):
+        early, late = (int(kb.replace(",", "")) for kb in re.findall(r"([\d,]+) kB", table[row]))
+        assert late < early + 60_000  # kB
+
+
+def benchmark(*arguments):
+    """The rows of the table that benchmarks/page.py prints."""
+    command = [sys.executable, ROOT / "benchmarks" / "page.py", *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr
+    return dict(re.findall(r"^\| (.+?) \| (.+) \|$", result.stdout, re.MULTILINE))
