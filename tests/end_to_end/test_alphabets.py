@@ -22,7 +22,7 @@ from lm.language_model import Piece
 from lm.visible import printable
 from tests.conftest import ROOT, script
 from tests.end_to_end.conftest import serving, until_ready
-from tests.end_to_end.test_page import Page
+from tests.end_to_end.page import Page
 
 FAMILY, RAINBOW = "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f3f3\ufe0f\u200d\U0001f308"
 WORDS = {
