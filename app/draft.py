@@ -20,6 +20,7 @@ from lm.errors import UserError
 from lm.language_model import LanguageModel
 from lm.visible import CONTROLS, printable
 
+_RETURN = printable("\r")
 NOT_WRITTEN = " "  # the level of what the model has not written
 
 
@@ -68,11 +69,14 @@ class Draft:
         pieces = self.session.sample(seed=seed, **settings)
         try:
             for piece in pieces:
-                level = level_of_bits(-piece.logprob / math.log(2))
+                level, shown = level_of_bits(-piece.logprob / math.log(2)), printable(piece.text)
+                if shown.startswith("\n") and self.text.endswith(_RETURN) and self.levels[-1] != NOT_WRITTEN:
+                    # A line's end of Windows, whose parts came one after the other, is shown as a line's end.
+                    self.text, self.levels = self.text[:-1], self.levels[:-1]
                 if piece.token >= 0:
                     self._starts.append(len(self.text))
                     made += 1
-                self._add(printable(piece.text), str(level))
+                self._add(shown, str(level))
                 yield made
         finally:
             pieces.close()

@@ -244,7 +244,7 @@ def page(browser, folder, all_of_them, controls):
 
 
 def choose(page, name):
-    page.tab.get_by_label("Model").click()
+    page.tab.locator("#model input").click()
     page.tab.get_by_role("option", name=name, exact=True).click()
 
 

@@ -166,7 +166,7 @@ def test_facts_and_curve_of_the_model_are_shown_and_follow_the_choice(page, trai
         assert part in facts.inner_text()
     curve = facts.get_by_role("img", name="Loss curve")
     assert curve.is_visible() and curve.evaluate("e => e.complete && e.naturalWidth > 0")
-    page.tab.get_by_label("Model").click()
+    page.tab.locator("#model input").click()
     page.tab.get_by_role("option", name="other").click()
     page.wait_for(lambda: "<img src=x onerror=alert(1)>${alert(2)}" in facts.inner_text())
 
