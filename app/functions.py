@@ -27,6 +27,8 @@ from lm.surprisal import score_text
 
 MOST_ALTERNATIVES = 100
 LONGEST_STOP = 200  # characters, as on the page
+# Those of the page's sliders: far beyond them the probabilities are no numbers any more.
+_RANGES = {"temperature": (0, 2), "top_p": (0.01, 1), "min_p": (0, 1)}
 
 
 class Functions:
@@ -70,8 +72,8 @@ class Functions:
             model: name of a model, as list_models tells it
             prompt: how the text begins; empty: the model begins one
             length: how many tokens to write at most, 1 to 20000; of most models a token is one character
-            temperature: 0: always the likeliest token; below 1: more likely, above 1: more surprising text
-            top_p: choose among the likeliest tokens that together have this probability, up to 1: all
+            temperature: 0 to 2; 0: always the likeliest token, above 1: more surprising text
+            top_p: choose among the likeliest tokens that together have this probability, 0.01 to 1; 1: all
             top_k: choose among so many of the likeliest tokens; 0: all
             min_p: leave out tokens less likely than this share of the likeliest one, 0 to 1; 0: none
             seed: the same seed and settings give the same text; -1: a random one
@@ -81,6 +83,9 @@ class Functions:
             what the model wrote, without the prompt
         """
         sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
+        for name, (low, high) in _RANGES.items():
+            if not low <= sampling[name] <= high:
+                raise UserError(f"'{name}' is a number from {low:g} to {high:g}, not {sampling[name]:g}.")
         if len(stop) > LONGEST_STOP:
             raise UserError(f"'stop' has {len(stop):,} characters and may have {LONGEST_STOP}: shorten it.")
         draft = Draft(self._models.load(model)).followed(checked_text(prompt))
@@ -186,7 +191,8 @@ def _checked(name: str, wanted: type, value: Any) -> Any:
         raise UserError(f"'{name}' must be a string, not {_shown(value)}.")
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if wanted is int:
-        if number and (isinstance(value, int) or value.is_integer()):  # JavaScript has one kind of number
+        # JavaScript has one kind of number, which counts as far as this.
+        if number and abs(value) <= 2**53 and value == int(value):
             return int(value)
         raise UserError(f"'{name}' must be a whole number, not {_shown(value)}.")
     try:

@@ -46,6 +46,11 @@ class Page(gr.Blocks):
                 queue.pending_messages_per_session.pop(kept, None)
                 queue.pending_event_ids_session.pop(kept, None)
 
+    @property
+    def takes_uploads(self) -> bool:
+        """Whether something on the page is for files."""
+        return any(isinstance(block, (gr.UploadButton, gr.File)) for block in self.blocks.values())
+
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *others: Any, **named: Any) -> Any:
         """The inputs of an event as its function takes them. Raises gr.Error."""
         try:
@@ -82,7 +87,7 @@ class Gate:
             return await self._app(scope, receive, send)
         path, started, size = scope["path"], False, 0
         limited = not path.startswith(f"{_PREFIX}/upload")  # for which Gradio has a limit of its own
-        if not _is_open(path):
+        if not _is_open(path) or not (limited or scope["app"].get_blocks().takes_uploads):
             return await _answer(send, 404, "There is nothing here.")
         if limited and _announced(scope) > LONGEST_BODY:
             return await _answer(send, 413, f"A request has at most {LONGEST_BODY:,} bytes.")
@@ -132,7 +137,10 @@ async def _answer(send: Send, status: int, message: str) -> None:
 
 
 def _encodable(value: Any) -> Any:
-    """`value` without halves of surrogate pairs, which JSON can hold and no answer can."""
+    """`value` without halves of surrogate pairs, which JSON can hold and no answer can. Raises ValueError
+    for numbers that no answer can hold."""
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError("this number is too large")
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, list):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import lm
 from lm import hub
-from lm.errors import UserError
+from lm.errors import UserError, one_line
 from lm.files import write_text
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Models:
         if not name:
             raise UserError("Choose a model first.")
         if name not in found:
+            name = one_line(name, 80)
             raise UserError(f"There is no model '{name}' here: choose another, or reload the page.")
         return found[name]
 

@@ -16,6 +16,7 @@ from app.language import label, translations
 from app.messages import INTERNAL, told_to_the_person
 from app.models import Models
 from app.trainings.jobs import Jobs
+from app.trainings.texts import LARGEST
 from lm.errors import UserError
 
 TITLE = "Write with a recurrent language model"
@@ -117,6 +118,7 @@ def launch_settings() -> dict[str, Any]:
         "ssr_mode": False,
         "enable_monitoring": False,
         "state_session_capacity": VISITS_KEPT,
+        "max_file_size": LARGEST,
         "app_kwargs": {"middleware": [Middleware(Gate)]},
         "i18n": translations(),
     }

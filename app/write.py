@@ -279,9 +279,11 @@ class Editor:
         """Go on to the version after."""
         return self._move(self.desks.of(request.session_hash).redo(text))
 
-    def on_version(self, number: int, text: str, request: gr.Request) -> list[Any]:
+    def on_version(self, number: int | None, text: str, request: gr.Request) -> list[Any]:
         """Go to another branch."""
-        return self._move(self.desks.of(request.session_hash).go_to(int(number), text))
+        return self._move(
+            self.desks.of(request.session_hash).go_to(-1 if number is None else int(number), text)
+        )
 
     def _move(self, version: Version) -> list[Any]:
         levels = version.draft.levels if version.draft else ""

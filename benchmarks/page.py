@@ -243,7 +243,7 @@ def use_in_browser(url: str) -> None:
                 })"""
             )
             print(f"| from pressing Generate to the first character, {which} visit | {waited:.0f} ms |")
-            tab.locator("#stop").click()
+            tab.locator("#generate:enabled").wait_for()
         browser.close()
 
 
