@@ -154,5 +154,7 @@
       }
     },
   };
+  // The language in which Gradio shows our texts.
+  document.documentElement.lang = navigator.language.startsWith("zh") ? "zh" : "en";
   setUp();
 })();

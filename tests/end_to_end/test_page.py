@@ -11,17 +11,17 @@ from tests.end_to_end.page import PHONE, PROMPT
 
 
 def test_text_arrives_little_by_little(page):
-    page.set(Length=1500, Top_p=0.9)
+    page.set(Length=6000, Top_p=0.9)
     page.editor.fill(PROMPT)
     page.generate.click()
     seen = []
-    page.wait_for(lambda: seen.append(page.text) or "1,500 tokens" in page.status)
+    page.wait_for(lambda: seen.append(page.text) or "6,000 tokens" in page.status)
     final = page.at_rest()
     steps = sorted({len(text) for text in seen})
     assert len(steps) > 5
-    assert final.startswith(PROMPT) and len(final) == len(PROMPT) + 1500
+    assert final.startswith(PROMPT) and len(final) == len(PROMPT) + 6000
     assert all(final.startswith(text) for text in seen)
-    assert re.fullmatch(r"seed \d+ · 1,500 tokens · [\d,]+ tokens/s", page.status)
+    assert re.fullmatch(r"seed \d+ · 6,000 tokens · [\d,]+ tokens/s", page.status)
 
 
 def test_stop_ends_the_computation_within_a_second(page, server):
