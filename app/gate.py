@@ -46,6 +46,10 @@ class Page(gr.Blocks):
                 queue.pending_messages_per_session.pop(kept, None)
                 queue.pending_event_ids_session.pop(kept, None)
 
+    def queue(self, **settings: Any) -> gr.Blocks:
+        """Gradio's own, with an end; it is called when the Blocks are made."""
+        return super().queue(**{"max_size": MOST_WAITING, **settings})
+
     @property
     def takes_uploads(self) -> bool:
         """Whether something on the page is for files."""

@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from app import compare, inside, library, tour, training, write
 from app.facts import describe, note
 from app.functions import Functions
-from app.gate import MOST_WAITING, VISITS_KEPT, Gate, Page
+from app.gate import VISITS_KEPT, Gate, Page
 from app.language import label, translations
 from app.messages import INTERNAL, told_to_the_person
 from app.models import Models
@@ -91,7 +91,6 @@ def build(models: Models, jobs: Jobs | None = None) -> gr.Blocks:
 
         page.unload(leave)
         Functions(models).offer()
-    page.queue(max_size=MOST_WAITING)
     return page
 
 

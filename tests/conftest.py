@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from lm.command_line import run
+# One thread each, before torch is imported: the small matrices here gain nothing from more, and two busy
+# processes of two threads on two cores slow each other down ten times.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+from lm.command_line import run  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 SENTENCE = "the sea was calm and a small boat went out to find where light comes from at night"
@@ -20,12 +24,7 @@ WORDS = sorted(set(SENTENCE.split()))
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory):
-    """Tests never see the user's token streams, and the user never theirs.
-
-    One thread each: the small matrices here gain nothing from more, and two busy processes of
-    two threads on two cores slow each other down ten times.
-    """
-    os.environ["OMP_NUM_THREADS"] = "1"
+    """Tests never see the user's token streams, and the user never theirs."""
     os.environ["LM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("hf"))
 

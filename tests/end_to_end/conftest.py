@@ -133,7 +133,7 @@ def open_page(browser, context):
         tab = (browser.new_context(locale=locale) if locale else context).new_page()
         tabs.append(tab)
         tab.set_viewport_size(size)
-        tab.set_default_timeout(10_000)
+        tab.set_default_timeout(30_000)
         tab.on("pageerror", lambda error: troubles.append(str(error)))
         tab.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
         tab.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
@@ -156,3 +156,10 @@ def open_page(browser, context):
 @pytest.fixture
 def page(open_page, server):
     return open_page(server)
+
+
+def pytest_collection_modifyitems(items):
+    """All that watch a browser run in one worker of pytest-xdist: they measure and wait, one at a time."""
+    for item in items:
+        if "browser" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("browser"))

@@ -36,7 +36,7 @@ class Page:
         for field, value in fields.items():
             self.tab.get_by_label(names.get(field, field), exact=True).fill(str(value))
 
-    def wait_for(self, condition, seconds=10.0):
+    def wait_for(self, condition, seconds=30.0):
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, (self.status, self.messages())

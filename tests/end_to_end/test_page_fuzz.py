@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -51,8 +52,7 @@ EVENTS = [None, {}, [], "x", 3, {"index": -1}, {"index": 10**20}, {"index": None
           {"start": 10**20, "token": -1}, {"start": 0, "end": 3}, {"start": 3, "end": 10**9},
           {"index": 0, "value": "x", "selected": True, "row_value": [[1]]}]  # fmt: skip
 SECRET = "what nobody may read"
-# They would train for minutes; the slow test starts them, too.
-TRAINING = {"on_start", "on_look"}
+TRAINING = "train-time"  # what has this input would train for minutes; the slow test starts it, too
 
 
 @pytest.fixture(scope="module")
@@ -95,20 +95,26 @@ def end_trainings(folder: Path) -> None:
 
 
 def test_no_event_of_the_page_stumbles_over_nonsense(served):
-    seen = asyncio.run(attack(served, rounds=2, seed=1, leave_out=TRAINING))
-    assert seen["answered"] > 30 and seen["refused"] > 30
+    seen = run(attack(served, rounds=1, seed=1, trainings=False))
+    assert seen["answered"] > 15 and seen["refused"] > 15
     assert_unharmed(served)
 
 
 @pytest.mark.slow
-def test_no_event_of_the_page_stumbles_over_much_nonsense(served):
-    for seed in range(2, 12):
-        asyncio.run(attack(served, rounds=10, seed=seed, leave_out=TRAINING if seed % 5 else set()))
-        end_trainings(served.log.parent)
+@pytest.mark.parametrize("seed", range(2, 8))
+def test_no_event_of_the_page_stumbles_over_much_nonsense(served, seed):
+    run(attack(served, rounds=8, seed=seed, trainings=seed == 2))
+    end_trainings(served.log.parent)
     assert_unharmed(served)
 
 
-async def attack(served, rounds, seed, leave_out):
+def run(coroutine):
+    """`asyncio.run` in a thread of its own: Playwright's loop runs in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
+
+
+async def attack(served, rounds, seed, trainings):
     """Send nonsense to every event, as eight people at once would. Returns how often it was answered and how
     often refused."""
     rng, seen = random.Random(seed), {"answered": 0, "refused": 0}
@@ -119,7 +125,10 @@ async def attack(served, rounds, seed, leave_out):
         events, alone = [], []
         for event in config["dependencies"]:
             (events if event["backend_fn"] else alone).append(event)
-        events = [event for event in events if event["api_name"] not in leave_out]
+        ids = [{components[i]["props"].get("elem_id") for i in event["inputs"]} for event in events]
+        events = [
+            e for e, of_inputs in zip(events, ids, strict=True) if trainings or TRAINING not in of_inputs
+        ]
         # of listeners that share a function, some
         names = [re.sub(r"_\d+$", "", event["api_name"]) for event in events]
         events = [e for n, e in enumerate(events) if names[:n].count(names[n]) < 3] + alone[:3]
@@ -164,7 +173,7 @@ async def send(http, event, values, visit, rng):
     assert joined.status_code < 500, (event["api_name"], joined.text, str(body)[:500])
     if joined.status_code != 200:
         return False
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     async with http.stream("GET", "/gradio_api/queue/data", params={"session_hash": visit}) as stream:
         async for line in stream.aiter_lines():
             assert time.monotonic() < deadline, (event["api_name"], str(body)[:500])
