@@ -15,7 +15,7 @@ import pytest
 # processes of two threads on two cores slow each other down ten times.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from lm.command_line import run  # noqa: E402
+from lm.command_line import run
 
 ROOT = Path(__file__).parent.parent
 SENTENCE = "the sea was calm and a small boat went out to find where light comes from at night"
@@ -66,11 +66,14 @@ def script(name: str, *arguments: object, cwd: Path, **options) -> subprocess.Co
 
 
 def called(module: str, *arguments: object) -> subprocess.CompletedProcess:
-    """What `script` does for a script that needs no folder, in this process: torch is there already."""
+    """What `script` does, in this process and folder: torch is there already."""
     main = importlib.import_module(module).main
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="") for _ in range(2))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = run(main, [*map(str, arguments)])
+        try:
+            status = run(main, [*map(str, arguments)])
+        except SystemExit as refused:  # by argparse
+            status = refused.code
     for stream in (out, err):
         stream.flush()
     written = (stream.buffer.getvalue().decode() for stream in (out, err))

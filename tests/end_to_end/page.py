@@ -40,7 +40,7 @@ class Page:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, (self.status, self.messages())
-            self.tab.wait_for_timeout(10)
+            self.tab.wait_for_timeout(40)
 
     def at_rest(self):
         self.wait_for(lambda: self.generate.is_enabled() and not self.stop.is_enabled())

@@ -297,8 +297,9 @@ def test_an_empty_text_and_one_that_is_too_long_are_one_message_each(comparing):
     comparing.at_rest()
 
 
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("size", "theme"), [(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop, light", "phone, dark"]
+)
 def test_nothing_is_wider_than_the_screen(open_comparing, size, theme):
     comparing = open_comparing(path=f"?__theme={theme}", size=size)
     for count in (3, 4):

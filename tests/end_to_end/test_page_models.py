@@ -234,8 +234,9 @@ def test_a_model_is_downloaded_as_a_zip_that_works(shelf, runs, tmp_path):
         assert written[0] == written[1]
 
 
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("size", "theme"), [(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop, light", "phone, dark"]
+)
 def test_nothing_is_wider_than_the_screen(server, open_page, runs, size, theme):
     (runs / "boat" / "README.md").write_text("# boat\n\n    " + "x" * 300 + "\n\n" + "y" * 300)
     shelf = Shelf(open_page(server, f"?__theme={theme}", tab_name="Models", size=size))

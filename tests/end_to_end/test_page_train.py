@@ -95,6 +95,7 @@ def test_a_training_is_paused_resumed_and_stopped_while_another_one_waits(page, 
     page.wait_for(lambda: page.tab.get_by_label("Model", exact=True).input_value().startswith("first-lstm"))
 
 
+@pytest.mark.slow
 def test_a_restarted_server_finds_its_training_running(open_page, text_file, tmp_path):
     with serving(tmp_path, "--port", free_port()) as server:
         page = open_page(until_ready(server), tab_name="Train")

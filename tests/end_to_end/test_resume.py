@@ -61,7 +61,14 @@ def kill_at_work(command, folder, moment, pause=0.0):
     assert process.wait() == -signal.SIGKILL, "it had ended before it could be killed"
 
 
-@pytest.mark.parametrize(("cell", "precision"), [("lstm", "bf16"), ("gru", "fp32"), ("rnn", "fp32")])
+@pytest.mark.parametrize(
+    ("cell", "precision"),
+    [
+        ("lstm", "bf16"),
+        pytest.param("gru", "fp32", marks=pytest.mark.slow),
+        pytest.param("rnn", "fp32", marks=pytest.mark.slow),
+    ],
+)
 def test_kills_at_random_moments_change_nothing(tmp_path, text_file, cell, precision):
     settings = ["--dataset", str(text_file), "--cell", cell, "--precision", precision, *SETTINGS]
     assert script("train.py", *settings, "--out", "whole", cwd=tmp_path).returncode == 0

@@ -94,20 +94,16 @@ def test_on_a_terminal_one_line_is_redrawn(here, text_file):
 
 
 def test_quiet_says_nothing(here, text_file):
-    result = script(
-        "train.py", "--dataset", text_file, *SMALL, "--steps", 5, "--quiet", "--out", "r", cwd=here
-    )
+    result = called("train", "--dataset", text_file, *SMALL, "--steps", 5, "--quiet", "--out", "r")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 @pytest.mark.parametrize("implementation", ["fused", "reference"])
 def test_every_cell_trains_in_both_implementations(here, text_file, cell, implementation):
-    result = script(
-        "train.py", "--dataset", text_file, "--cell", cell, "--cell-implementation", implementation,
+    result = called("train", "--dataset", text_file, "--cell", cell, "--cell-implementation", implementation,
         "--hidden-size", 16, "--layers", 2, "--dropout", 0.1, "--tie", "--batch-size", 8, "--bptt", 16,
-        "--steps", 30, "--precision", "fp32", "--out", "r", cwd=here,
-    )  # fmt: skip
+        "--steps", 30, "--sample-every", 30, "--precision", "fp32", "--out", "r")  # fmt: skip
     assert result.returncode == 0, result.stderr
     records = metrics(here / "r")
     assert records[-1]["validation_loss"] < 3.3
@@ -118,10 +114,8 @@ def test_reference_and_fused_learn_the_same(here, text_file):
     """Without dropout and in float32 the two implementations follow the same curve."""
     curves = []
     for implementation in ("fused", "reference"):
-        script(
-            "train.py", "--dataset", text_file, "--cell", "gru", "--cell-implementation", implementation,
-            *SMALL, "--steps", 40, "--precision", "fp32", "--out", implementation, cwd=here,
-        )  # fmt: skip
+        called("train", "--dataset", text_file, "--cell", "gru", "--cell-implementation", implementation,
+            *SMALL, "--steps", 40, "--sample-every", 40, "--precision", "fp32", "--out", implementation)  # fmt: skip
         curves.append(
             [r["validation_loss"] for r in metrics(here / implementation) if "validation_loss" in r]
         )
@@ -129,10 +123,8 @@ def test_reference_and_fused_learn_the_same(here, text_file):
 
 
 def test_bpe(here, text_file):
-    result = script(
-        "train.py", "--dataset", text_file, "--tokenizer", "bpe", "--vocab-size", 300, *SMALL,
-        "--steps", 60, "--out", "r", cwd=here,
-    )  # fmt: skip
+    result = called("train", "--dataset", text_file, "--tokenizer", "bpe", "--vocab-size", 300, *SMALL,
+        "--steps", 60, "--out", "r")  # fmt: skip
     assert result.returncode == 0, result.stderr
     config = json.loads((here / "r" / "config.json").read_text())
     assert config["tokenizer"] == "bpe"
@@ -143,7 +135,7 @@ def test_bpe(here, text_file):
 @pytest.mark.parametrize("budget", [("--epochs", "0.5"), ("--max-time", "3s")])
 def test_other_budgets(here, text_file, budget):
     begin = time.perf_counter()
-    result = script("train.py", "--dataset", text_file, *SMALL, *budget, "--out", "r", cwd=here)
+    result = called("train", "--dataset", text_file, *SMALL, *budget, "--out", "r")
     assert result.returncode == 0, result.stderr
     last = metrics(here / "r")[-1]
     if budget[0] == "--epochs":
@@ -155,9 +147,9 @@ def test_other_budgets(here, text_file, budget):
 
 def test_a_validation_text_that_is_too_long_does_not_break_the_budget(here):
     (here / "long.txt").write_text(some_text(1_000_000))
-    result = script(
-        "train.py", "--dataset", "long.txt", "--validation-split", 0.6, "--hidden-size", 256, "--layers", 2,
-        "--max-time", "4s", "--eval-tokens", 2000, "--out", "r", cwd=here,
+    result = called(
+        "train", "--dataset", "long.txt", "--validation-split", 0.6, "--hidden-size", 256, "--layers", 2,
+        "--max-time", "4s", "--eval-tokens", 2000, "--out", "r",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "% of the text that is scored" in result.stdout and "python -m lm.evaluate r" in result.stdout
@@ -168,13 +160,11 @@ def test_a_validation_text_that_is_too_long_does_not_break_the_budget(here):
 
 def test_the_config_of_a_run_makes_the_same_run_again(here, text_file):
     arguments = ["--dataset", text_file, *SMALL, "--steps", 20, "--lr", 0.01]
-    assert script("train.py", *arguments, "--out", "a", cwd=here).returncode == 0
-    result = script("train.py", "--config", "a/training/config.yaml", "--out", "b", cwd=here)
+    assert called("train", *arguments, "--out", "a").returncode == 0
+    result = called("train", "--config", "a/training/config.yaml", "--out", "b")
     assert result.returncode == 0, result.stderr
     assert (here / "a/model.safetensors").read_bytes() == (here / "b/model.safetensors").read_bytes()
-    printed = script(
-        "train.py", "--config", "a/training/config.yaml", "--lr", "0.5", "--print-config", cwd=here
-    )
+    printed = called("train", "--config", "a/training/config.yaml", "--lr", "0.5", "--print-config")
     assert "lr: 0.5\n" in printed.stdout
     assert "hidden_size: 32\n" in printed.stdout
 
@@ -183,12 +173,12 @@ def test_overwrite_replaces_a_run_and_nothing_else(here, text_file):
     arguments = ["--dataset", text_file, *SMALL, "--steps", 3]
     (here / "mine").mkdir()
     (here / "mine" / "diary.txt").write_text("precious")
-    result = script("train.py", *arguments, "--out", "mine", "--overwrite", cwd=here)
+    result = called("train", *arguments, "--out", "mine", "--overwrite")
     assert result.returncode == 2
     assert (here / "mine" / "diary.txt").exists()
-    assert script("train.py", *arguments, "--out", "r", cwd=here).returncode == 0
-    assert script("train.py", *arguments, "--out", "r", cwd=here).returncode == 2
-    assert script("train.py", *arguments, "--out", "r", "--overwrite", cwd=here).returncode == 0
+    assert called("train", *arguments, "--out", "r").returncode == 0
+    assert called("train", *arguments, "--out", "r").returncode == 2
+    assert called("train", *arguments, "--out", "r", "--overwrite").returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -236,7 +226,7 @@ GOOD = text(some_text(5000))
 
 def finished_run(folder):
     GOOD(folder)
-    script("train.py", "--dataset", "t.txt", *SMALL, "--steps", 3, "--out", "r", cwd=folder)
+    called("train", "--dataset", "t.txt", *SMALL, "--steps", 3, "--out", "r")
 
 
 def cut_checkpoint(folder):
@@ -278,7 +268,7 @@ def test_mistakes_get_one_line_and_leave_nothing(here, prepare, arguments, messa
     if prepare:
         prepare(here)
     before = {p for p in here.rglob("*") if "training" not in p.parts}
-    result = script("train.py", *arguments, cwd=here)
+    result = called("train", *arguments)
     assert result.returncode == 2, result.stderr
     lines = result.stderr.strip().splitlines()
     assert message in lines[-1]
