@@ -156,10 +156,3 @@ def open_page(browser, context):
 @pytest.fixture
 def page(open_page, server):
     return open_page(server)
-
-
-def pytest_collection_modifyitems(items):
-    """All that watch a browser run in one worker of pytest-xdist: they measure and wait, one at a time."""
-    for item in items:
-        if "browser" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("browser"))

@@ -169,6 +169,7 @@ def test_a_joiner_goes_with_what_it_joins_and_a_line_ends_at_once(text, monkeypa
     assert not any(part.endswith(("\u200d", "\r")) for part in written[:-1])
 
 
+@pytest.mark.slow
 def test_bytes_become_whole_characters_and_never_stop_flowing(of_bytes):
     pieces = list(lm.load(of_bytes).stream("海上", max_new_tokens=900, temperature=0.5, seed=1))
     learned = "".join(piece.text for piece in pieces)
@@ -182,6 +183,7 @@ def test_bytes_become_whole_characters_and_never_stop_flowing(of_bytes):
     assert streamed == f"海上{record['text']}\n"
 
 
+@pytest.mark.slow
 def test_a_terminal_that_knows_ascii_alone_is_shown_escapes(all_of_them):
     run, _ = all_of_them
     common = ["generate.py", run, "--prompt", FAMILY, "--seed", 1, "--length", 30]

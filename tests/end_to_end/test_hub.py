@@ -204,6 +204,7 @@ def test_configurations_revisions_formats_and_columns(hub):
     assert documents(hub, "book") == old
 
 
+@pytest.mark.slow
 def test_a_download_that_breaks_off_goes_on(hub):
     """It goes on at the last whole mebibyte; after a TCP reset the library begins the file again."""
     digits = random.Random(0)
@@ -268,6 +269,7 @@ def test_mistakes_and_damage_are_told_in_one_line(hub):
     assert left_behind(hub) == []
 
 
+@pytest.mark.slow
 def test_a_stream_that_was_cut_killed_and_resumed_ends_as_an_unbroken_one(hub):
     put_set(hub)
     put_set(hub, "org/more", shards=2)
@@ -337,6 +339,7 @@ def test_a_pushed_model_is_loaded_again_and_writes_the_same(hub):
     assert result.stdout == "def " + pushed.stdout[:size]
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_in_a_download_ends_the_run_and_the_next_one_succeeds(deserted, monkeypatch):
     hub, process = deserted
     error = process.communicate(timeout=60)[1]

@@ -42,7 +42,7 @@ def looked_at(page, tab):
     "theme, size",
     [
         ("light", DESKTOP),
-        ("dark", PHONE),
+        pytest.param("dark", PHONE, marks=pytest.mark.slow),
         pytest.param("light", PHONE, marks=pytest.mark.slow),
         pytest.param("dark", DESKTOP, marks=pytest.mark.slow),
     ],

@@ -130,6 +130,7 @@ def test_settings_of_one_model_are_compared_and_a_seed_gives_the_same_texts_agai
     assert comparing.text(1) == comparing.text(2) == first[0]
 
 
+@pytest.mark.slow
 def test_columns_are_added_up_to_four_and_removed_down_to_two_with_what_they_hold(comparing):
     tab = comparing.tab
     remove = tab.get_by_role("button", name="Remove this column")
@@ -181,6 +182,7 @@ def test_stop_and_leaving_end_the_computation(comparing, server, how):
         assert 100 < len(comparing.text(1)) < 20_000 and comparing.add.is_enabled()
 
 
+@pytest.mark.slow
 def test_a_model_that_reads_right_to_left_says_so_and_the_other_writes(comparing):
     comparing.choose(1, "taob")
     comparing.choose(2, "boat")
@@ -197,7 +199,7 @@ def test_a_model_that_reads_right_to_left_says_so_and_the_other_writes(comparing
     comparing.at_rest()
 
 
-@pytest.mark.parametrize("length", ["0", "30000"])
+@pytest.mark.parametrize("length", ["0", pytest.param("30000", marks=pytest.mark.slow)])
 def test_a_length_out_of_range_is_one_message(comparing, length):
     comparing.set("length", length)
     comparing.run.click()
@@ -287,6 +289,7 @@ def test_what_is_scored_and_what_models_are_called_is_shown_as_text(comparing):
     assert comparing.tab.locator("#compare b, #compare-view img").count() == 0
 
 
+@pytest.mark.slow
 def test_an_empty_text_and_one_that_is_too_long_are_one_message_each(comparing):
     comparing.tab.locator("#compare-score").click()
     comparing.page.wait_for_message("The text is empty")
@@ -315,6 +318,7 @@ def test_nothing_is_wider_than_the_screen(open_comparing, size, theme):
         assert box["x"] >= 0 and box["x"] + box["width"] <= size["width"] and box["height"] >= 32
 
 
+@pytest.mark.slow
 def test_in_chinese(open_page, server):
     page = open_page(server, tab_name="比较", locale="zh-CN")
     page.wait_for(lambda: page.tab.locator("#compare-curves :is(img, .note)").count())

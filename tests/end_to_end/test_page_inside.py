@@ -96,6 +96,7 @@ def test_units_that_track_a_property_are_found_and_shown(page):
     page.wait_for(lambda: levels(page) != before)
 
 
+@pytest.mark.slow
 def test_a_regular_expression_can_be_the_property_and_a_wrong_one_is_told(page):
     page.tab.get_by_label("Find units that track").click()
     page.tab.get_by_role("option", name="a regular expression").click()
@@ -145,7 +146,9 @@ def test_a_text_of_which_nothing_is_known_is_told(page):
     page.wait_for_message("the text is empty".capitalize())
 
 
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize(
+    "size", [DESKTOP, pytest.param(PHONE, marks=pytest.mark.slow)], ids=["desktop", "phone"]
+)
 def test_the_tour_shows_each_tab_with_the_model_that_ships(open_page, server, size):
     page = open_page(server, size=size)
     page.tab.get_by_role("button", name="A short tour").click()

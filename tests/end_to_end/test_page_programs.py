@@ -144,6 +144,7 @@ def test_tools_are_not_offered_past_a_password(capsys):
     assert "--mcp cannot be behind --auth" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_crowd_is_served_fairly_and_leaves_nothing_behind(served, capsys):
     from benchmarks.page import crowd
 

@@ -74,6 +74,7 @@ def test_a_text_is_looked_at_trained_on_watched_and_written_with(page, text_file
     assert len(page.write()) == 28
 
 
+@pytest.mark.slow
 def test_a_training_is_paused_resumed_and_stopped_while_another_one_waits(page, text_file, trainer):
     fill_in(page, text_file, "60s", "first")
     press(page, "Start training")

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT, SMALL
 from tests.end_to_end.test_resume import step_of
 from train import main
@@ -19,6 +21,7 @@ def rank_processes(torchrun):
     return {name: int(pid) for pid in of for name in of[pid] if name.startswith("RANK=")}
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_ends_the_others_and_one_goes_on(tmp_path, text_file, monkeypatch, capsys):
     command = ["--dataset", text_file, *SMALL, "--steps", 600, "--save-every", 10, "--sample-every", 0]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -85,6 +85,7 @@ def test_kills_at_random_moments_change_nothing(tmp_path, text_file, cell, preci
     assert outcome(run) == outcome(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_kill_before_a_step_is_undone_changes_nothing(tmp_path, text_file):
     """The rate grows until the loss has risen at step 75; the copy to go back to is an earlier one."""
     settings = ["--dataset", str(text_file), "--cell", "gru", "--precision", "fp32", *SETTINGS]

@@ -141,6 +141,7 @@ def test_any_number_of_ranks_learns_the_same_and_goes_on_from_any_other(here):
     assert same(here / "one", here / "stopped")
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_others_and_nothing_is_lost(here):
     """Dropout differs from rank to rank, and a resumed run draws what an unbroken one would have."""
     command = ["--dataset", "t.txt", *NET, "--dropout", "0.2", "--steps", "60", "--save-every", "7"]

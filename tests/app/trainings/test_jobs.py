@@ -130,6 +130,7 @@ def test_two_trainings_run_one_after_the_other_and_their_models_load(jobs, setti
     assert len(models[0].generate("The", max_new_tokens=5)[0].text) == 5
 
 
+@pytest.mark.slow
 def test_trainings_outlive_the_server_and_the_runner_that_are_killed(tmp_path, whole, jobs, settings):
     server = subprocess.Popen(
         [sys.executable, "-c", SERVER, str(tmp_path / "models"), repr(settings), "2"],
@@ -169,6 +170,7 @@ def runner_of(jobs):
     return int(number)
 
 
+@pytest.mark.slow
 def test_a_training_paused_at_any_moment_gives_its_place_away_and_ends_as_if_it_never_paused(
     jobs, settings, whole
 ):
