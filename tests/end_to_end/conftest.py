@@ -157,3 +157,12 @@ def open_page(browser, context):
 @pytest.fixture
 def page(open_page, server):
     return open_page(server)
+
+
+def pytest_collection_modifyitems(items):
+    """All that watch a browser run one after the other in one worker, as they measure and wait; that takes
+    longest and begins first."""
+    items.sort(key=lambda item: "browser" not in item.fixturenames)
+    for item in items:
+        if "browser" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("browser"))

@@ -12,6 +12,11 @@ TABS = ("Write", "Look inside", "Compare", "Train", "Models")
 # What axe finds in Gradio's own markup: the head of a message is a button, to fold it, and holds the one
 # that closes it. It goes by itself, and Tab reaches both.
 KNOWN = {("nested-interactive", ".toast-header")}
+# A colour that is on its way to another has the contrast of neither.
+SETTLED = """() => {
+    for (const change of document.getAnimations())
+        if (change instanceof CSSTransition) change.finish();
+}"""
 needs_axe = pytest.mark.skipif(
     not find_spec("axe_playwright_python"), reason="axe-core is not here: pip install 'lm[test]'"
 )
@@ -54,6 +59,7 @@ def test_axe_finds_nothing_serious_on_any_tab(open_page, server, theme, size):
     found, checked = [], set()
     for tab in TABS:
         looked_at(page, tab)
+        page.tab.evaluate(SETTLED)
         result = page.tab.evaluate("axe.run(document)")
         checked |= {rule["id"] for rule in result["passes"]}
         for rule in result["violations"]:

@@ -48,7 +48,7 @@ def press(page, name):
 
 
 def test_a_text_is_looked_at_trained_on_watched_and_written_with(page, text_file, open_page, trainer):
-    fill_in(page, text_file, "12s", "my boat")
+    fill_in(page, text_file, "10s", "my boat")
     press(page, "Look at the text first")
     report = page.tab.locator("#train-report")
     page.wait_for(lambda: "Memory" in report.inner_text(), seconds=60)

@@ -89,7 +89,7 @@ def test_what_does_not_fit_into_the_memory_is_not_tried(jobs, text, monkeypatch)
     config = RunConfig.from_flat({**values, "bptt": 512})
     begin = time.perf_counter()
     told = measure.measure(config, open_corpus(config.data))
-    assert time.perf_counter() - begin < 3
+    assert time.perf_counter() - begin < 15  # its steps would take minutes
     assert told.seconds == told.steps_per_second == None  # noqa: E711
     assert told.parameters > 100e6 and told.memory > 60e9
     assert any(
