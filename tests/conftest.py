@@ -1,5 +1,6 @@
 """What all tests share: a cache of their own, small texts, and models trained in a second."""
 
+import asyncio
 import contextlib
 import importlib
 import io
@@ -7,7 +8,10 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,6 +82,12 @@ def called(module: str, *arguments: object) -> subprocess.CompletedProcess:
         stream.flush()
     written = (stream.buffer.getvalue().decode() for stream in (out, err))
     return subprocess.CompletedProcess(arguments, status, *written)
+
+
+def run_async(coroutine: Coroutine) -> Any:
+    """`asyncio.run` in a thread of its own: where browser tests have run, Playwright's loop is in the main one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import lm
 from app.api import Api
 from app.models import SHIPPED, Models
 from tests.app.conftest import LIMITS, URL, ask, refused
+from tests.conftest import run_async
 
 
 def events(client, **body):
@@ -198,7 +199,7 @@ def test_a_client_that_leaves_ends_its_computation(api, stream):
     body = {"model": "char", "n": 3, "max_tokens": 3000, "stream": stream}
     begin = time.monotonic()
     leave = (lambda got: len(got) > 500) if stream else (lambda got: time.monotonic() - begin > 0.1)
-    got = asyncio.run(served(api.app(), body, leave))
+    got = run_async(served(api.app(), body, leave))
     until(lambda: api._writing == 0, seconds=0.5)
     assert len(got) < 100_000 and b'"length"' not in got
     streams = api._models.load("char").streams

@@ -139,6 +139,7 @@ def test_a_prompt_from_windows_is_read_as_the_training_text_was(all_of_them, tmp
     assert b"warning" not in result.stderr
 
 
+@pytest.mark.slow
 def test_control_characters_go_into_a_pipe_and_are_shown_on_a_terminal(controls):
     options = [controls, "--seed", 1, "--length", 1500]
     piped = script("generate.py", *options, cwd=controls, text=False).stdout.decode()

@@ -166,6 +166,7 @@ def test_a_dataset_and_a_tokenizer_are_downloaded_once_and_then_need_no_network(
     assert file["model"] == json.loads(tokenizer.backend.to_str())["model"]
 
 
+@pytest.mark.slow
 def test_configurations_revisions_formats_and_columns(hub):
     put(hub, "org/book/train.parquet", lines(0))
     old = put(hub, "org/book@v1/train.parquet", lines(1))

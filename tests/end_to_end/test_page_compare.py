@@ -109,6 +109,7 @@ def test_two_models_write_beside_each_other_little_by_little(comparing):
     assert re.fullmatch(r"seed 1 · 20,0\d\d characters · \d,\d{3} tokens", comparing.line(2))
 
 
+@pytest.mark.slow
 def test_settings_of_one_model_are_compared_and_a_seed_gives_the_same_texts_again(comparing):
     comparing.choose(1, "boat")
     comparing.choose(2, "boat")
@@ -301,7 +302,9 @@ def test_an_empty_text_and_one_that_is_too_long_are_one_message_each(comparing):
 
 
 @pytest.mark.parametrize(
-    ("size", "theme"), [(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop, light", "phone, dark"]
+    ("size", "theme"),
+    [pytest.param(DESKTOP, "light", marks=pytest.mark.slow), (PHONE, "dark")],
+    ids=["desktop, light", "phone, dark"],
 )
 def test_nothing_is_wider_than_the_screen(open_comparing, size, theme):
     comparing = open_comparing(path=f"?__theme={theme}", size=size)

@@ -12,13 +12,13 @@ import re
 import shutil
 import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.conftest import run_async
 from tests.end_to_end.conftest import free_port, serving, until_ready
 
 NUMBERS = [
@@ -95,7 +95,7 @@ def end_trainings(folder: Path) -> None:
 
 
 def test_no_event_of_the_page_stumbles_over_nonsense(served):
-    seen = run(attack(served, rounds=1, seed=1, trainings=False))
+    seen = run_async(attack(served, rounds=1, seed=1, trainings=False))
     assert seen["answered"] > 15 and seen["refused"] > 15
     assert_unharmed(served)
 
@@ -103,15 +103,9 @@ def test_no_event_of_the_page_stumbles_over_nonsense(served):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2, 8))
 def test_no_event_of_the_page_stumbles_over_much_nonsense(served, seed):
-    run(attack(served, rounds=8, seed=seed, trainings=seed == 2))
+    run_async(attack(served, rounds=8, seed=seed, trainings=seed == 2))
     end_trainings(served.log.parent)
     assert_unharmed(served)
-
-
-def run(coroutine):
-    """`asyncio.run` in a thread of its own: Playwright's loop runs in this one."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, coroutine).result()
 
 
 async def attack(served, rounds, seed, trainings):
@@ -279,6 +273,7 @@ def test_no_file_of_this_computer_can_be_fetched(served):
             connection.close()
 
 
+@pytest.mark.slow
 def test_an_upload_stays_in_its_place_and_has_a_limit(served):
     folder = served.log.parent
     with httpx.Client(base_url=served.address, timeout=30) as http:

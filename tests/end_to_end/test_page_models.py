@@ -118,6 +118,7 @@ def test_all_models_are_in_a_table_that_can_be_searched_and_sorted(shelf):
     shelf.wait_for(lambda: shelf.chosen == "ship")
 
 
+@pytest.mark.slow
 def test_facts_curve_and_card_of_the_chosen_model_are_shown_and_its_card_runs_nothing(shelf, trained_run):
     assert shelf.chosen == "boat"
     config = json.loads((trained_run / "config.json").read_text())
@@ -237,7 +238,9 @@ def test_a_model_is_downloaded_as_a_zip_that_works(shelf, runs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "theme"), [(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop, light", "phone, dark"]
+    ("size", "theme"),
+    [pytest.param(DESKTOP, "light", marks=pytest.mark.slow), (PHONE, "dark")],
+    ids=["desktop, light", "phone, dark"],
 )
 def test_nothing_is_wider_than_the_screen(server, open_page, runs, size, theme):
     (runs / "boat" / "README.md").write_text("# boat\n\n    " + "x" * 300 + "\n\n" + "y" * 300)

@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-import asyncio
 import itertools
 import re
 import shutil
@@ -14,7 +13,7 @@ from importlib.util import find_spec
 import pytest
 
 from lm.command_line import run
-from tests.conftest import ROOT, called
+from tests.conftest import ROOT, called, run_async
 from tests.end_to_end.conftest import free_port, serving, until_ready
 
 TOOLS = {"list_models", "continue_text", "next_tokens", "score_text"}
@@ -114,7 +113,7 @@ def test_a_language_model_has_the_functions_as_tools(served):
             ]
             return tools, [await session.call_tool(name, arguments) for name, arguments in calls]
 
-    tools, answers = asyncio.run(talk())
+    tools, answers = run_async(talk())
     assert tools.keys() == TOOLS
     schema = tools["continue_text"].inputSchema
     assert schema["required"] == ["model"] and schema["properties"]["length"]["type"] == "integer"

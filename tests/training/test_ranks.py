@@ -124,6 +124,7 @@ def stop_at(started, folder, step, number, rank):
     return started.wait()
 
 
+@pytest.mark.slow
 def test_any_number_of_ranks_learns_the_same_and_goes_on_from_any_other(here):
     command = ["--dataset", "t.txt", *EXACT, "--save-every", "5"]
     trained(here, 1, *command, "--out", "one")

@@ -201,6 +201,7 @@ def test_a_training_paused_at_any_moment_gives_its_place_away_and_ends_as_if_it_
     assert jobs.live(job.id).train[-1][0] == STEPS
 
 
+@pytest.mark.slow
 def test_a_killed_training_is_told_and_goes_on_from_its_checkpoint(jobs, settings, whole):
     job = jobs.add(settings)
     wait(lambda: on_disk.checkpoint_of(run_of(jobs, job)) and steps_in(jobs, job) > 100)
