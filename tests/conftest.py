@@ -85,7 +85,7 @@ def called(module: str, *arguments: object) -> subprocess.CompletedProcess:
 
 
 def run_async(coroutine: Coroutine) -> Any:
-    """`asyncio.run` in a thread of its own: where browser tests have run, Playwright's loop is in the main one."""
+    """`asyncio.run` in a thread of its own: Playwright's loop, where it has one, is in the main thread."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, coroutine).result()
 
