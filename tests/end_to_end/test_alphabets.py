@@ -268,6 +268,7 @@ def test_the_page_shows_each_paragraph_in_its_own_direction(page, all_of_them):
         assert max(ink, key=ink.get) == side and min(ink.values()) == 0, ink
 
 
+@pytest.mark.slow
 def test_the_page_shows_control_characters_and_the_model_reads_on_from_them(page, controls):
     choose(page, "controls")
     page.set(Length=120, Seed=1)

@@ -75,8 +75,8 @@ def test_nothing_typed_is_lost_while_the_model_writes(page):
 def test_the_end_of_the_text_is_shown_unless_one_scrolls_back(page):
     page.start_writing_for_long()
     distance = "e => e.scrollHeight - e.clientHeight - e.scrollTop"
-    page.wait_for(lambda: len(page.text) > 3000)
-    page.wait_for(lambda: page.editor.evaluate(distance) < 5, seconds=1)
+    page.wait_for(lambda: len(page.text) > 2000)
+    page.wait_for(lambda: page.editor.evaluate(distance) < 5)
     page.editor.evaluate("e => e.scrollTop = 0")
     length = len(page.text)
     page.wait_for(lambda: len(page.text) > length + 500)

@@ -250,6 +250,7 @@ def test_a_text_is_scored_by_each_model_and_the_words_are_shown_where_they_disag
     assert places[0][1].replace("↵ ", "\n").strip() in TEXT
 
 
+@pytest.mark.slow
 def test_the_words_are_coloured_and_each_tells_its_bits(comparing):
     comparing.choose(1, "boat")
     comparing.choose(2, "taob")

@@ -198,6 +198,7 @@ def test_two_people_who_delete_one_model_and_one_who_writes_with_it(server, open
     writer.at_rest()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_going_on_is_neither_renamed_nor_deleted(shelf, runs):
     progress = runs / "boat/training/checkpoint/progress.json"
     progress.write_text(json.dumps(json.loads(progress.read_text()) | {"finished": False}))

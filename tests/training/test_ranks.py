@@ -191,6 +191,7 @@ def test_only_the_first_rank_writes_and_the_machines_share_no_disk(here):
         (["--batch-size", "1"], ["--batch-size", "1"], "--batch-size 1 is too few streams for 2 ranks"),
     ],
 )
+@pytest.mark.slow
 def test_mistakes_are_told_once(here, first, second, message):
     (here / "u.txt").write_text("other text " * 20)
     command = ["--dataset", "t.txt", *EXACT, "--out", "r"]
