@@ -17,6 +17,7 @@ from itertools import pairwise
 import numpy as np
 
 from app.draft import Draft, as_meant
+from app.writing import until_shown
 from lm.alignment import Words, positions, words_in, words_of_tokens
 from lm.errors import UserError
 from lm.insight.places import Snippet, characters_at, snippet
@@ -26,7 +27,6 @@ from lm.surprisal import ScoredText, score_text
 MOST_SIDES = 4
 _TOKENS_PER_CHARACTER = 4  # at most: a byte is a token, and four of them make a character
 _LONGEST_WORD = 24  # characters; in Chinese a word, which is what stands between white space, is a paragraph
-_UPDATE_EVERY = 0.05  # seconds
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def side_by_side(sides: Sequence[Side], prompt: str, seed: int, length: int) -> 
                 for side, draft, writer in zip(sides, drafts, writers, strict=True):
                     if side.going_on:
                         _step(side, draft, writer, len(prompt) + length)
-                if time.perf_counter() - shown >= _UPDATE_EVERY:
+                if time.perf_counter() - shown >= until_shown(sum(len(side.text) for side in sides)):
                     shown = time.perf_counter()
                     yield
         how = "complete"

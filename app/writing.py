@@ -21,12 +21,18 @@ LONGEST_CONTINUATION = 20_000  # tokens
 USUAL_CONTINUATION = 400
 MOST_CANDIDATES = 4
 LARGEST_SEED = 2**53 - 1  # as far as a browser counts exactly
-_UPDATE_EVERY = 0.05  # seconds
-# So many can be shown their text as often as that; to show it takes longer than to write it.
-_UNHURRIED = 4
+# To show a text takes longer than to write it: every so many seconds so many characters can be shown, to so
+# many people.
+_UPDATE_EVERY, _UNHURRIED_CHARACTERS, _UNHURRIED_PEOPLE = 0.05, 4_000, 4
 _writers: set[object] = set()  # all that write now
 
 log = logging.getLogger(__name__)
+
+
+def until_shown(characters: int, people: int = 1) -> float:
+    """Seconds from one update of a page that shows this much to the next; more often, the browser would fall
+    behind and Stop not be heard."""
+    return _UPDATE_EVERY * max(1, characters / _UNHURRIED_CHARACTERS, people / _UNHURRIED_PEOPLE)
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,7 @@ def continued(
 
     try:
         _writers.add(me)
+        before = sum(len(draft.text) for draft in drafts)
         with ExitStack() as stack:
             going_on = {
                 number: stack.enter_context(
@@ -102,7 +109,7 @@ def continued(
                         del going_on[number]
                     else:
                         counts[number] = made
-                if time.perf_counter() - shown >= _UPDATE_EVERY * max(1, len(_writers) / _UNHURRIED):
+                if time.perf_counter() - shown >= until_shown(before + sum(counts), len(_writers)):
                     shown = time.perf_counter()
                     yield now()
         ended = min(counts) < max_new_tokens
