@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from app import alternatives
 from app.controls import Controls
 from app.desk import Desk, Desks, Version
 from app.draft import Draft, as_meant
@@ -34,7 +34,6 @@ HINT = (
     "Ctrl-Enter generates, Esc stops. Click into the text, or press Ctrl-Space, to see what else could"
     " stand there."
 )
-_ALTERNATIVES = (Path(__file__).parent / "alternatives.js").read_text()
 _LEVELS = "lm.ask = (place) => trigger('click', { place }); watch('value', () => lm.levels(props.value));"
 # At the start, before the server answers: Stop is there, all else waits.
 _ON_START = """() => {
@@ -103,13 +102,7 @@ class Editor:
                 False, label=label("Underline what is copied from the training text"), elem_id="copied",
                 container=False, min_width=0,
             )  # fmt: skip
-        self.panel = gr.HTML(
-            None,
-            html_template='<p class="title" role="status"></p><div class="options"></div>',
-            js_on_load=_ALTERNATIVES,
-            elem_id="alternatives",
-            apply_default_css=False,
-        )
+        self.panel = alternatives.panel()
         with gr.Accordion(label("Versions"), open=False, elem_id="versions", visible=False) as self.branches:
             self.versions = gr.Radio([], label=label("Go back to a version"), elem_id="version")
 
@@ -180,12 +173,7 @@ class Editor:
         self.text.change(None, js="() => lm.changed()", **INTERNAL)
         self.levels.click(self.on_place, [self.text, self.model], self.panel, **INTERNAL)
         self.reuse.click(self.on_reuse, None, self.seed, **INTERNAL)
-        self.colours.change(
-            None,
-            self.colours,
-            js="(on) => void document.body.classList.toggle('no-colours', !on)",
-            **INTERNAL,
-        )
+        self.colours.change(None, self.colours, js=_ON_COLOURS, **INTERNAL)
         self.copied.input(self.on_copied, [self.text, self.model, self.copied], self.levels, **INTERNAL)
 
     def on_generate(
@@ -227,7 +215,14 @@ class Editor:
             start = desk.draft(text, model).picked(place, token)
             if place >= len(text):
                 desk.add(Version(start, start=desk.now, seed=desk.now.seed))
-                yield [*_shown(start), gr.skip(), gr.skip(), *_SKIP, *_SKIP, _panel(start, len(start.text))]
+                yield [
+                    *_shown(start),
+                    gr.skip(),
+                    gr.skip(),
+                    *_SKIP,
+                    *_SKIP,
+                    alternatives.found(start, len(start.text)),
+                ]
                 return
             yield from self._turn(desk, start, desk.now, length, seed, 1, controls)
 
@@ -295,7 +290,7 @@ class Editor:
             units = text.encode("utf-16-le")[: 2 * max(0, number_of(event, "place"))]
             place = len(units.decode("utf-16-le", "ignore"))
             draft = self.desks.of(request.session_hash).draft(text, self.models.load(name))
-            return _panel(draft, place)
+            return alternatives.found(draft, place)
 
     def leave(self, request: gr.Request) -> None:
         """Forget the desk of a person who has left."""
@@ -380,31 +375,6 @@ def _line(progress: Progress, seed: int) -> str:
         seed=seed, tokens=progress.tokens, speed=progress.tokens_per_second,
     )  # fmt: skip
     return line + (f" · {said('the model ended the text')}" if progress.ended else "")
-
-
-def _panel(draft: Draft, place: int) -> dict[str, Any]:
-    """What the panel of alternatives shows."""
-    found = draft.alternatives(place)
-    most = max((p for *_, p in found.tokens), default=1.0)
-    if found.there is None:
-        title, hint = said("What could come next:"), said("Add it to the text")
-    else:
-        title = said("What else could stand in the place of “{token}”:", token=_visible(found.there))
-        hint = said("Put it here and go on")
-    options = [
-        {
-            "name": _visible(name),
-            "percent": f"{p:.1%}" if p >= 0.001 else "<0.1%",
-            "share": p / most,
-            "token": token,
-        }
-        for name, token, p in found.tokens
-    ]
-    return {"title": title, "hint": hint, "start": found.start, "options": options}
-
-
-def _visible(token: str) -> str:
-    return token.replace("\n", "↵").replace("\t", "⇥").replace(" ", "␣") or "∅"
 
 
 def _snippet(number: int, version: Version) -> str:

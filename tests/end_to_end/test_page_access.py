@@ -17,9 +17,6 @@ SETTLED = """() => {
     for (const change of document.getAnimations())
         if (change instanceof CSSTransition) change.finish();
 }"""
-needs_axe = pytest.mark.skipif(
-    not find_spec("axe_playwright_python"), reason="axe-core is not here: pip install 'lm[test]'"
-)
 
 
 def axe():
@@ -42,7 +39,6 @@ def looked_at(page, tab):
     page.tab.wait_for_timeout(400)  # what a tab shows when it is opened
 
 
-@needs_axe
 @pytest.mark.parametrize(
     "theme, size",
     [
@@ -71,7 +67,6 @@ def test_axe_finds_nothing_serious_on_any_tab(open_page, server, theme, size):
     assert {"color-contrast", "label", "button-name", "aria-required-attr", "html-has-lang"} <= checked
 
 
-@needs_axe
 def test_axe_would_find_what_is_wrong(open_page, server):
     page = open_page(server)
     page.tab.evaluate(axe())

@@ -308,8 +308,13 @@ def test_an_empty_text_and_one_that_is_too_long_are_one_message_each(comparing):
 
 @pytest.mark.parametrize(
     ("size", "theme"),
-    [pytest.param(DESKTOP, "light", marks=pytest.mark.slow), (PHONE, "dark")],
-    ids=["desktop, light", "phone, dark"],
+    [
+        pytest.param(DESKTOP, "light", marks=pytest.mark.slow),
+        pytest.param(DESKTOP, "dark", marks=pytest.mark.slow),
+        pytest.param(PHONE, "light", marks=pytest.mark.slow),
+        (PHONE, "dark"),
+    ],
+    ids=["desktop, light", "desktop, dark", "phone, light", "phone, dark"],
 )
 def test_nothing_is_wider_than_the_screen(open_comparing, size, theme):
     comparing = open_comparing(path=f"?__theme={theme}", size=size)

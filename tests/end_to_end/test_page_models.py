@@ -148,7 +148,14 @@ def test_a_model_is_renamed_and_the_head_of_the_page_follows(shelf, runs):
     assert head(shelf) == "canoe"
 
 
-@pytest.mark.parametrize("name", ["../out", "taob"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../out",
+        "taob",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("/tmp/out", " ", ".x", "<b>x</b>")),
+    ],
+)
 def test_a_name_that_cannot_be_is_one_message(shelf, runs, name):
     shelf.rename(name)
     shelf.wait_for(lambda: shelf.page.messages())
@@ -240,8 +247,13 @@ def test_a_model_is_downloaded_as_a_zip_that_works(shelf, runs, tmp_path):
 
 @pytest.mark.parametrize(
     ("size", "theme"),
-    [pytest.param(DESKTOP, "light", marks=pytest.mark.slow), (PHONE, "dark")],
-    ids=["desktop, light", "phone, dark"],
+    [
+        pytest.param(DESKTOP, "light", marks=pytest.mark.slow),
+        pytest.param(DESKTOP, "dark", marks=pytest.mark.slow),
+        pytest.param(PHONE, "light", marks=pytest.mark.slow),
+        (PHONE, "dark"),
+    ],
+    ids=["desktop, light", "desktop, dark", "phone, light", "phone, dark"],
 )
 def test_nothing_is_wider_than_the_screen(server, open_page, runs, size, theme):
     (runs / "boat" / "README.md").write_text("# boat\n\n    " + "x" * 300 + "\n\n" + "y" * 300)

@@ -60,13 +60,11 @@ def test_a_mistake_is_the_message_of_an_exception(client):
 
 
 def test_a_text_is_streamed_and_a_program_that_cancels_frees_the_computation(client, served):
-    before, parts = len(served.ended()), []
+    before = len(served.ended())
     job = client.submit("boat", "The sea ", 20_000, seed=1, api_name="/continue_text")
-    for part in job:
-        parts.append(part)
-        if len(parts) == 3:
-            job.cancel()
-    assert len(parts) < 20 and all(b.startswith(a) for a, b in itertools.pairwise(parts))
+    parts = list(itertools.islice(job, 3))
+    job.cancel()  # to read on could wait for good: gradio_client may miss that a job it cancelled has ended
+    assert all(b.startswith(a) for a, b in itertools.pairwise(parts))
     assert freed(served, before)
 
 

@@ -1,5 +1,6 @@
 """train.py as a person meets it: what it shows, what it leaves behind, how it refuses."""
 
+import itertools
 import json
 import re
 import signal
@@ -100,7 +101,11 @@ def test_quiet_says_nothing(here, text_file):
 
 @pytest.mark.parametrize(
     ("cell", "implementation"),
-    [("rnn", "fused"), ("gru", "fused"), ("lstm", "fused"), ("lstm", "reference")],
+    [
+        *itertools.product(["rnn", "gru", "lstm"], ["fused"]),
+        ("lstm", "reference"),
+        *(pytest.param(cell, "reference", marks=pytest.mark.slow) for cell in ("rnn", "gru")),
+    ],
 )
 def test_every_cell_trains_in_both_implementations(here, text_file, cell, implementation):
     result = called("train", "--dataset", text_file, "--cell", cell, "--cell-implementation", implementation,
