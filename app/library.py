@@ -15,7 +15,8 @@ from app.catalogue import Entry, being_trained, card, entries, pack
 from app.facts import describe, note
 from app.language import label, said
 from app.messages import INTERNAL, told_to_the_person
-from app.models import Busy, Models
+from app.models import Models
+from app.trainings.jobs import Jobs
 from lm.errors import UserError
 
 _LONGEST_QUERY = 200
@@ -38,8 +39,8 @@ class Library:
     a model by its old one, if that is what happened.
     """
 
-    def __init__(self, models: Models, tab: gr.Tab, may_change: bool, busy: Busy | None):
-        self.models, self.may_change, self.busy = models, may_change, busy
+    def __init__(self, models: Models, tab: gr.Tab, jobs: Jobs | None):
+        self.models, self.jobs, self.may_change = models, jobs, jobs is not None
         self.changes: list[Any] = []
         self.renamed = gr.State({})
         self.stamp = gr.State("")  # of the model that is shown
@@ -174,7 +175,9 @@ class Library:
     def on_rename(self, name: str | None, stamp: str, new: str) -> tuple[gr.Dropdown, dict[str, str]]:
         """Give a model another name."""
         with told_to_the_person():
+            before = self.models.folder(name)
             now = self.models.rename(name, new, stamp, self._is_busy)
+            self.jobs.follow(before, now)
         gr.Info(escape(said("It is called “{model}” now.", model=now)))
         return gr.Dropdown(list(self.models.found()), value=now), {name: now}
 
@@ -187,13 +190,13 @@ class Library:
         return gr.Dropdown(names, value=names[0] if names else None), {}
 
     def _is_busy(self, folder: Path) -> bool:
-        return being_trained(folder) or bool(self.busy and self.busy(folder))
+        return being_trained(folder) or bool(self.jobs.job_of(folder))
 
 
-def build(models: Models, tab: gr.Tab, may_change: bool, busy: Busy | None = None) -> Library:
-    """Lay out the tab in the Blocks around it, and refresh it when `tab` is opened. Where people may not
-    change models, the events that do are not there at all. `busy` tells that a folder is being written."""
-    return Library(models, tab, may_change, busy)
+def build(models: Models, tab: gr.Tab, jobs: Jobs | None) -> Library:
+    """Lay out the tab in the Blocks around it, and refresh it when `tab` is opened. Without `jobs`, where
+    people may not change models, the events that do are not there at all."""
+    return Library(models, tab, jobs)
 
 
 def _table(found: list[Entry]) -> dict[str, Any]:

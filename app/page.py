@@ -49,7 +49,7 @@ def build(models: Models, jobs: Jobs | None = None) -> gr.Blocks:
                 with gr.Tab(label("Train"), id="train") as tab:
                     trainer = training.build(jobs, tab)
             with gr.Tab(label("Models"), id="models") as tab:
-                shelf = library.build(models, tab, may_change=bool(jobs), busy=jobs and jobs.job_of)
+                shelf = library.build(models, tab, jobs)
 
         def refresh(chosen: str | None) -> tuple[gr.Dropdown, str]:
             """List the models there are now."""

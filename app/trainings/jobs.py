@@ -139,6 +139,15 @@ class Jobs:
         going_on = (job for job in self._store.all() if job.state in _GOES_ON)
         return next((job for job in going_on if self._store.run_of(job).folder == wanted), None)
 
+    def follow(self, folder: str | Path, name: str) -> None:
+        """The run's `folder` is called `name` now: its training, if that is here, finds it there."""
+        folder = Path(folder).absolute()
+        if any(self._store.run_of(job).folder == folder for job in self._store.all()):
+            with self._locked():
+                for job in self._store.all():
+                    if self._store.run_of(job).folder == folder:
+                        self._write(replace(job, run=name))
+
     def pause(self, id: str) -> Job:
         """Let a training save and end, and the next one begin; `resume` goes on exactly there."""
         with self._changing(id) as job:

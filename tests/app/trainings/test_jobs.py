@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -215,6 +216,22 @@ def test_a_killed_training_is_told_and_goes_on_from_its_checkpoint(jobs, setting
     until(jobs, job, "done")
     assert "Going on from step" in jobs._store.log_of(job.id).read_text()
     assert weights(jobs, job) == whole
+
+
+def test_the_model_of_a_training_is_found_under_another_name(jobs, settings, trained_run):
+    job, other = jobs.add(settings), jobs.add(settings)
+    for one in (job, other):
+        jobs.stop(one.id)
+        until(jobs, one, "stopped")
+    folder = run_of(jobs, job).folder
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(trained_run, folder)
+    assert jobs.model_of(jobs.get(job.id)) == job.run
+    folder.rename(folder.with_name("canoe"))
+    jobs.follow(folder, "canoe")
+    jobs.follow(folder.with_name("elsewhere"), "nothing")
+    assert jobs.model_of(jobs.get(job.id)) == "canoe"
+    assert jobs.get(other.id).run == other.run
 
 
 def test_stop_keeps_the_best_weights_as_a_model_and_is_final(jobs, settings):
