@@ -77,7 +77,7 @@ class Inside:
                 0, precision=0, minimum=0, label=label("Unit"), min_width=80, elem_id="inside-unit"
             )
             self.name = gr.Dropdown(
-                ["h"], value="h", label=label("State or gate"), min_width=110, elem_id="inside-name"
+                ["h"], value="h", label=label("State or gate"), min_width=150, elem_id="inside-name"
             )
         self.looked = gr.State(("", None))  # the text in the view, and the name of its model
         self.view = token_view(label("The text as the model sees it"), "inside-view")

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 
 import pytest
 
@@ -17,16 +16,14 @@ from tests.conftest import ROOT, called, run_async
 from tests.end_to_end.conftest import free_port, serving, until_ready
 
 TOOLS = {"list_models", "continue_text", "next_tokens", "score_text"}
-HAS_MCP = find_spec("mcp") is not None
-needs_mcp = pytest.mark.skipif(not HAS_MCP, reason="the real MCP client is not here: pip install 'lm[mcp]'")
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, trained_run):
-    """A page with one model beside the shipped one, and with MCP where that is installed."""
+    """A page with one model beside the shipped one, and with MCP."""
     folder = tmp_path_factory.mktemp("programs")
     shutil.copytree(trained_run, folder / "runs" / "boat")
-    with serving(folder, "--port", free_port(), *(["--mcp"] if HAS_MCP else [])) as server:
+    with serving(folder, "--port", free_port(), "--mcp") as server:
         yield until_ready(server, "The page is at")
 
 
@@ -89,7 +86,6 @@ def freed(served, before):
     return how == "stopped" and int(tokens) < 20_000
 
 
-@needs_mcp
 def test_a_language_model_has_the_functions_as_tools(served):
     from mcp import ClientSession
     from mcp.client.streamable_http import streamable_http_client
@@ -125,9 +121,9 @@ def test_a_language_model_has_the_functions_as_tools(served):
     assert "Traceback" not in served.log.read_text()
 
 
-@pytest.mark.skipif(HAS_MCP, reason="the packages are here")
 def test_without_its_packages_the_flag_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "mcp", None)  # cannot be imported
     result = called("app.__main__", "--mcp")
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert "pip install 'lm[mcp]'" in result.stderr
