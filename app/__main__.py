@@ -109,6 +109,9 @@ def open_page(options: argparse.Namespace, folders: list[Path]) -> None:
         raise UserError("--mcp needs packages that are not here: pip install 'lm[mcp]'")
     # Gradio reads this when it is imported: the page sends nothing anywhere.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    # For a dashboard that is not open here, it would make a table of its last 10,000 events after each event.
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(sys.maxsize)
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
     import torch
 
     from app.models import Models
