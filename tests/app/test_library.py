@@ -25,3 +25,13 @@ def test_without_leave_to_change_models_nothing_that_does_can_be_called(runs):
     assert changes <= events(build(Models([runs]), Jobs(runs)))
     shared = events(build(Models([runs]), None))
     assert not changes & shared and {"on_look", "on_download"} <= shared
+
+
+def test_a_renamed_model_is_still_its_trainings(runs, monkeypatch):
+    jobs, followed = Jobs(runs), []
+    monkeypatch.setattr(jobs, "follow", lambda *told: followed.append(told))
+    models = Models([runs])
+    page = build(models, jobs)
+    rename = next(event.fn for event in page.fns.values() if event.name == "on_rename")
+    rename("boat", models.stamp("boat"), "canoe")
+    assert followed == [(runs / "boat", "canoe")]
