@@ -29,11 +29,10 @@ _tanh_grad = torch.ops.aten.tanh_backward.grad_input
 def cpu_layer(cell: str, x: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, State]:
     """x (time, batch, input), state and torch's four weights -> hidden states (time, batch,
     hidden), state after the last step. Under autocast all of it is computed in its precision."""
-    device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    dtype = product_dtype(x)
     x, state = x.to(dtype), tuple(part.to(dtype) for part in state)
     weights = [weight.to(dtype) for weight in weights]
-    with torch.autocast(device, enabled=False):
+    with torch.autocast(x.device.type, enabled=False):
         outputs, *final = _FUNCTIONS[cell].apply(x, *weights, *state)
     return outputs, tuple(final)
 
@@ -208,7 +207,7 @@ def _to_weights(
 def _packed(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
     """A function that maps h (rows, k) to h @ weight.T for a weight (n, k) that is used many times:
     oneDNN brings it into its own layout once. Those operators serve torch's compiler."""
-    if not _onednn_multiplies(weight.dtype):
+    if not onednn_multiplies(weight.dtype):
         transposed = weight.t()
         return lambda h: h @ transposed
     ours = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
@@ -216,7 +215,14 @@ def _packed(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
     return lambda h: product(h, ours, None, "none", [], "")
 
 
-def _onednn_multiplies(dtype: torch.dtype) -> bool:
+def product_dtype(x: Tensor) -> torch.dtype:
+    """In what products with x are computed: autocast's dtype, where that is on."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+def onednn_multiplies(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has kernels for it on this CPU: bfloat16 wants AVX-512."""
     if not torch.backends.mkldnn.is_available():
         return False
     return dtype == torch.float32 or (

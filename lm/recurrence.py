@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lm.cells import CELLS, State
 from lm.config import ModelConfig
-from lm.cpu_layer import cpu_layer
+from lm.cpu_layer import cpu_layer, onednn_multiplies, product_dtype
 
 _GATES = {name: cell.gates for name, cell in CELLS.items()}
 _TORCH = {"rnn": torch._VF.rnn_tanh, "gru": torch._VF.gru, "lstm": torch._VF.lstm}
@@ -66,12 +66,17 @@ class RecurrentLayers(nn.Module):
         cell = self.config.cell
         if self.config.cell_implementation == "reference":
             return _readable_layer(cell, x, state, weights)
-        if x.device.type == "cpu" and (cell != "lstm" or self.config.hidden_size >= _LARGE):
+        if x.device.type == "cpu" and (cell != "lstm" or self.config.hidden_size >= _LARGE or _lacks_lstm(x)):
             return cpu_layer(cell, x, state, weights)
         state = tuple(part[None] for part in state)
         given = state if cell == "lstm" else state[0]
         out, *final = _TORCH[cell](x, given, weights, True, 1, 0.0, self.training, False, False)
         return out, tuple(part[0] for part in final)
+
+
+def _lacks_lstm(x: Tensor) -> bool:
+    """Whether torch's LSTM on this CPU would fail, which leaves bfloat16 to oneDNN."""
+    return product_dtype(x) == torch.bfloat16 and not onednn_multiplies(torch.bfloat16)
 
 
 def _readable_layer(cell: str, x: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, State]:

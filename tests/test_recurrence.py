@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from lm.cells import CELLS, RecurrentStack
 from lm.config import ModelConfig
 from lm.network import RecurrentLM
-from lm.recurrence import drop
+from lm.recurrence import _TORCH, drop
 
 
 def network(cell="lstm", residual=False, **settings):
@@ -54,6 +54,22 @@ def test_dropped_weights_are_those_of_one_mask_for_all_steps(cell, implementatio
         weights[name] = F.dropout(weights[name], 0.4)
     assert (weights["weight_hh_l0"] == 0).double().mean() > 0.2
     torch.testing.assert_close(hidden, plain(model, weights, model.embedding(TOKENS.t())))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("has_kernels", [True, False])
+def test_bf16_is_near_float32_on_every_cpu(cell, has_kernels, monkeypatch):
+    model = network(cell).float().eval()
+    exact, _ = model(TOKENS)
+    if not has_kernels:  # as without AVX-512, where torch's own LSTM ends in an error
+        monkeypatch.setattr("lm.recurrence.onednn_multiplies", lambda dtype: False)
+        monkeypatch.setattr("lm.cpu_layer.onednn_multiplies", lambda dtype: False)
+        monkeypatch.setitem(_TORCH, "lstm", None)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough, _ = model(TOKENS)
+        model.loss(TOKENS, TOKENS)[0].backward()
+    torch.testing.assert_close(rough.float(), exact, rtol=0, atol=0.03)
+    assert all(weight.grad.isfinite().all() for weight in model.parameters())
 
 
 @pytest.mark.parametrize("cell", CELLS)
