@@ -18,7 +18,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -53,7 +53,7 @@ class Ranks:
     local: int = 0  # the rank among those of this machine
     machine: int = 0
     store: Any = None  # what torchrun keeps for all ranks
-    rooms: dict[int, Tensor] = field(default_factory=dict)  # for gradients, by their number
+    rooms: dict[Any, Tensor] = field(default_factory=dict)  # by how many numbers of which type they hold
 
     @property
     def alone(self) -> bool:
@@ -87,13 +87,38 @@ class Ranks:
         weights = list(weights)
         parts = [*(weight.grad.flatten() for weight in weights), loss.reshape(1)]
         sizes = [len(part) for part in parts]
-        # The same memory every time: fetching so much anew costs as much as the copy itself.
-        if (room := self.rooms.get(sum(sizes))) is None:
-            room = self.rooms[sum(sizes)] = parts[0].new_empty(sum(sizes))
+        room = self._room(sum(sizes), parts[0])
         *gradients, loss = self.sum(torch.cat(parts, out=room)).split(sizes)
         for weight, gradient in zip(weights, gradients, strict=True):
             weight.grad = gradient.view_as(weight)
         return loss.reshape(()).clone()
+
+    def shared_out(
+        self, make: Callable[[int], Tensor], like: Sequence[Tensor], costs: Sequence[float]
+    ) -> list[Tensor]:
+        """What `make` returns for each number, a tensor in the shape of that one of `like`, made by one
+        rank for all. Those that cost most are given out first, each to the rank with the least to do."""
+        if self.alone:
+            return [make(number) for number in range(len(like))]
+        burdens, makers = [0.0] * self.size, [0] * len(like)
+        for number in sorted(range(len(like)), key=lambda number: -costs[number]):
+            makers[number] = rank = burdens.index(min(burdens))
+            burdens[rank] += costs[number]
+        sizes = [one.numel() for one in like]
+        room = self._room(sum(sizes), like[0]).zero_()
+        parts = [part.view_as(one) for part, one in zip(room.split(sizes), like, strict=True)]
+        for number, rank in enumerate(makers):
+            if rank == self.rank:
+                parts[number].copy_(make(number))
+        self._added_to_zeros(room)
+        return parts
+
+    def _room(self, size: int, like: Tensor) -> Tensor:
+        """Memory for so many numbers of the kind of `like`, the same every time: fetching so much anew
+        costs as much as the copy into it."""
+        if (room := self.rooms.get((size, like.dtype))) is None:
+            room = self.rooms[size, like.dtype] = like.new_empty(size)
+        return room
 
     def agreeing(self, clock: float, signals: list[int]) -> Callable[[], tuple[float, int]]:
         """Begin to agree; the function that is returned ends it: what rank 0's `clock` showed, and
@@ -138,13 +163,9 @@ class Ranks:
 
     def joined(self, part: Tensor, dim: int, rows: slice, count: int) -> Tensor:
         """The whole tensor, with `count` rows along `dim`, of which each rank has a part: its `rows`."""
-        import torch
-
         whole = part.new_zeros(*part.shape[:dim], count, *part.shape[dim + 1 :])
         whole.narrow(dim, rows.start, rows.stop - rows.start).copy_(part)
-        # Bytes to which only zeros are added stay what they are, in every type.
-        self.sum(whole.view(-1).view(torch.uint8))
-        return whole
+        return self._added_to_zeros(whole)
 
     def check_same(self, values: dict[str, Any], remedy: str) -> None:
         """Raise RanksDisagree if `values`, which can be written as JSON, are not those of rank 0."""
@@ -192,6 +213,14 @@ class Ranks:
                 f" --nproc-per-node {count}, or name --device cpu."
             )
         torch.cuda.set_device(self.local)
+
+    def _added_to_zeros(self, whole: Tensor) -> Tensor:
+        """Put together what one rank alone has of each place, the others having zeros there."""
+        import torch
+
+        # Bytes to which only zeros are added stay what they are, in every type.
+        self.sum(whole.view(-1).view(torch.uint8))
+        return whole
 
     def _copy(self, rank: int, tensors: Iterable[Tensor]) -> None:
         import torch.distributed as dist

@@ -14,6 +14,8 @@ import math
 import torch
 from torch import Tensor
 
+from lm.ranks import ALONE, Ranks
+
 # Coefficients of x -> a x + b x³ + c x⁵, one row an iteration, that bring small singular values up
 # fastest (Amsel et al. 2025, "The Polar Express", arXiv:2505.16932). The paper has more rows. After
 # these three the values lie between 0.2 and 1.9, and bringing them closer to one gained nothing.
@@ -37,27 +39,42 @@ class QuickStart:
 class Muon(QuickStart, torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised, with decoupled weight decay. All parameters are matrices.
 
-    `precision` is the type the products are computed in: bf16 is enough where it is fast.
+    `precision` is the type the products are computed in: bf16 is enough where it is fast. Of several
+    `ranks` each orthogonalises some of the matrices for all.
     """
 
-    def __init__(self, matrices: list[Tensor], lr: float, weight_decay: float, precision: torch.dtype):
+    def __init__(
+        self,
+        matrices: list[Tensor],
+        lr: float,
+        weight_decay: float,
+        precision: torch.dtype,
+        ranks: Ranks = ALONE,
+    ):
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
-        self.precision = precision
+        self.precision, self._ranks = precision, ranks
 
     @torch.no_grad()
     def step(self) -> None:
         """One update from the gradients that are there."""
-        for group in self.param_groups:
-            for weight in group["params"]:
-                state = self.state[weight]
-                if not state:
-                    state["momentum"] = torch.zeros_like(weight)
-                momentum = state["momentum"].lerp_(weight.grad, 1 - _MOMENTUM)
-                ahead = weight.grad.lerp(momentum, _MOMENTUM)
-                update = orthogonalised(ahead.to(self.precision))
-                size = group["lr"] * 0.2 * math.sqrt(max(weight.shape))
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(update, alpha=-size)
+        (group,) = self.param_groups
+        weights = group["params"]
+        ahead = [self._ahead(weight) for weight in weights]
+        updates = self._ranks.shared_out(
+            lambda number: orthogonalised(ahead[number]),
+            like=ahead,
+            costs=[min(matrix.shape) * matrix.numel() for matrix in ahead],
+        )
+        for weight, update in zip(weights, updates, strict=True):
+            weight.mul_(1 - group["lr"] * group["weight_decay"])
+            weight.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(weight.shape)))
+
+    def _ahead(self, weight: Tensor) -> Tensor:
+        state = self.state[weight]
+        if not state:
+            state["momentum"] = torch.zeros_like(weight)
+        momentum = state["momentum"].lerp_(weight.grad, 1 - _MOMENTUM)
+        return weight.grad.lerp(momentum, _MOMENTUM).to(self.precision)
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:

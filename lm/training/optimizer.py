@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lm.config import TrainingConfig
 from lm.network import RecurrentLM, choose_precision
+from lm.ranks import ALONE, Ranks
 from lm.training.muon import Muon, QuickStart
 
 _LOWEST = 0.02  # share of the highest rate that the schedules end at
@@ -59,7 +60,7 @@ class Optimizer:
         self.scaler.update()
 
 
-def make_optimizer(network: RecurrentLM, config: TrainingConfig) -> Optimizer:
+def make_optimizer(network: RecurrentLM, config: TrainingConfig, ranks: Ranks = ALONE) -> Optimizer:
     """AdamW that decays matrices and leaves biases alone; for the
     recurrent layers' matrices Muon, unless the configuration wants AdamW for all."""
     weights = {name: p for name, p in network.named_parameters() if p.requires_grad}
@@ -79,7 +80,7 @@ def make_optimizer(network: RecurrentLM, config: TrainingConfig) -> Optimizer:
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     if not matrices:
         return Optimizer(adamw, scaler=scaler)
-    muon = Muon(matrices, config.lr, config.weight_decay, precision)
+    muon = Muon(matrices, config.lr, config.weight_decay, precision, ranks)
     return Optimizer(adamw, muon, scaler=scaler)
 
 
