@@ -6,8 +6,8 @@ The training loop, generate.py, the web page, the API and a notebook all use the
 from __future__ import annotations
 
 import secrets
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from lm.config import SamplingConfig
 from lm.errors import UserError
 from lm.evaluation import Score, score_tokens
 from lm.generation.beam import beam_search
-from lm.generation.constraints import Banned, Match, Vocabulary, one_of
+from lm.generation.constraints import Banned, Constraint, Match, NoRepeat, OneOf, Vocabulary
 from lm.generation.decoder import Decoder
 from lm.generation.mixture import Mixture
-from lm.generation.streams import Constraint, Stream, Streams, Token
+from lm.generation.request import Request
+from lm.generation.streams import Stream, Streams, Token
 from lm.generation.text import Text, TextBackward
 from lm.network import RecurrentLM
-from lm.settings import build
 from lm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -52,31 +51,6 @@ class Completion:
     tokens: list[int]
     logprobs: list[float]  # nats
     seed: int | None  # None: of a beam search
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked of a model beside the prompt; `sampling` says how a token is chosen."""
-
-    sampling: SamplingConfig
-    max_new_tokens: int = 400
-    stop: Sequence[str] = ()  # the text ends before the first of these strings
-    unknown: str = "replace"  # characters that the vocabulary lacks: error, skip or replace
-    alternatives: int = 0  # how many of the likeliest tokens to tell at each step
-    ban: Sequence[str] = ()  # strings that the text may not hold
-    match: str | None = None  # a regular expression that it must match
-    choices: Sequence[str] = ()  # or the only texts that it may be
-    logit_bias: Mapping[int, float] | None = None  # added to the logits of tokens
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Request:
-        """From the fields above and those of SamplingConfig. Raises UserError for any other."""
-        own = {field.name for field in fields(cls)} - {"sampling"}
-        sampling = build(SamplingConfig, {k: v for k, v in settings.items() if k not in own})
-        request = cls(sampling, **{k: v for k, v in settings.items() if k in own})
-        if request.max_new_tokens < 1:
-            raise UserError(f"the number of new tokens must be at least 1, not {request.max_new_tokens}.")
-        return request
 
 
 class LanguageModel:
@@ -307,16 +281,28 @@ class LanguageModel:
         )
 
     def constraints(self, prompt: str, request: Request) -> list[Constraint]:
-        """Those of one stream, made anew for each: they remember what was written."""
+        """Those of one text, made anew for each: they remember what was written."""
         if request.match is not None and request.choices:
             raise UserError("a pattern and a list of choices contradict each other: name one of them.")
+        if request.match is not None and self.backward:
+            raise UserError("a model that reads right to left takes no pattern: name choices (--choice).")
         made: list[Constraint] = []
-        pattern = one_of(request.choices) if request.choices else request.match
-        if pattern is not None:
-            made.append(Match(self.vocabulary, pattern, after_a_space=self.tokenizer.kind == "word"))
+        words = self.tokenizer.kind == "word"  # which are written with a space before them, the first too
+        if request.match is not None:
+            made.append(Match(self.vocabulary, request.match, after_a_space=words))
+        if request.choices:
+            choices = [*request.choices, *(f" {choice}" for choice in request.choices if words)]
+            made.append(OneOf(self.vocabulary, [self._in_order(choice) for choice in choices]))
         if request.ban:
-            made.append(Banned(self.vocabulary, request.ban, prompt.encode("utf-8", "replace")))
+            if words:  # the space between the prompt and the text is the word's that comes second
+                prompt = f" {prompt.lstrip(' ')}" if self.backward else prompt.rstrip(" ")
+            strings = [self._in_order(string) for string in request.ban]
+            made.append(Banned(self.vocabulary, strings, self._in_order(prompt)))
         return made
+
+    def _in_order(self, text: str) -> bytes:
+        """The bytes of a text in the order in which they are written."""
+        return text.encode("utf-8", "replace")[:: -1 if self.backward else 1]
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -328,19 +314,22 @@ class LanguageModel:
                 text = tokenizer.decode([token])
                 piece = text.encode() if text.isspace() else b" " + text.encode()
             silent = token in (tokenizer.unk, tokenizer.end)
-            pieces.append(None if silent or not piece else piece)
+            pieces.append(None if silent or not piece else piece[:: -1 if self.backward else 1])
         return Vocabulary(pieces)
 
     def _best(
         self, prompt: str, samples: int, beams: int, length_penalty: float, request: Request
     ) -> list[Completion]:
-        """The best of a beam search, which knows neither a sampler nor constraints."""
-        if request.ban or request.match is not None or request.choices:
-            raise UserError("a beam search takes no --ban, --match or --choice: sample instead.")
+        """The best of a beam search, which knows no sampler."""
         read = self.encode(prompt, request.unknown)
+        tokens = [self.start, *(read[::-1] if self.backward else read)]
+        limits = self.constraints(prompt, request)
+        if size := request.sampling.no_repeat_ngram:
+            limits.append(NoRepeat(self.tokenizer.vocab_size, size, tokens))
         found = beam_search(
-            self.decoder, [self.start, *(read[::-1] if self.backward else read)], max(beams, samples),
-            request.max_new_tokens, length_penalty=length_penalty, end=self.tokenizer.end, never=self.never,
+            self.decoder, tokens, max(beams, samples), request.max_new_tokens,
+            length_penalty=length_penalty, end=self.tokenizer.end, never=self.never,
+            bias=request.logit_bias or {}, constraints=limits,
         )  # fmt: skip
         whole = self._whole_backward if self.backward else self._whole
         return [whole(prompt, read, one.tokens, one.logprobs, request.stop) for one in found[:samples]]
@@ -369,15 +358,14 @@ class LanguageModel:
     def _generate_backward(
         self, prompts: Sequence[str], seeds: Sequence[int], request: Request
     ) -> list[Completion]:
-        if request.ban or request.match is not None or request.choices:
-            raise UserError("a model that reads right to left takes no --ban, --match or --choice.")
         reads = [self.encode(prompt, request.unknown) for prompt in prompts]
+        made = [self.constraints(prompt, request) for prompt in prompts]
         texts = [
             self._text_before(prompt, read, request.stop) for prompt, read in zip(prompts, reads, strict=True)
         ]
         streams = [
-            self.add([self.start, *read[::-1]], seed, [], request)
-            for read, seed in zip(reads, seeds, strict=True)
+            self.add([self.start, *read[::-1]], seed, limits, request)
+            for read, seed, limits in zip(reads, seeds, made, strict=True)
         ]
         for number, token in self.streams.tokens(*streams):
             if not texts[number].ended:

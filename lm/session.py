@@ -24,7 +24,8 @@ from lm.cells import State
 from lm.errors import ModelError, UserError
 from lm.files import replacing
 from lm.generation.decoder import WINDOW
-from lm.language_model import LanguageModel, Piece, Request
+from lm.generation.request import Request
+from lm.language_model import LanguageModel, Piece
 
 _ALL_KEPT = 512  # tokens, the last ones, after each of which the state is kept
 _ONE_OF = 64  # of those before them

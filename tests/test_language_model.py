@@ -176,6 +176,22 @@ def test_a_backward_text_begins_behind_a_stop_string(backward):
     assert len(stopped.tokens) < len(whole.tokens)
 
 
+def test_a_backward_model_knows_choices_and_banned_strings(backward):
+    choices = ["the sea", "calm.", "naïve"] if backward.tokenizer.kind == "word" else ["the s", "ca", "naï"]
+    written = {backward.generate("was", seed=s, choices=choices)[0].text.strip() for s in range(12)}
+    assert len(written) > 1 and written <= set(choices)
+    options = {"max_new_tokens": 80, "seed": 3, "temperature": 1.5}
+    (free,) = backward.generate("sea was", **options)
+    letter = max(filter(str.isalpha, free.text), key=free.text.count)
+    (text,) = backward.generate("sea was", ban=[letter, "e s"], **options)
+    assert letter in free.text and letter not in text.text
+    assert "e s" not in text.text + "sea"
+    (best,) = backward.generate("was", beams=8, choices=choices)
+    assert best.text.strip() in choices
+
+
 def test_a_backward_model_cannot_go_on_with_a_text(backward):
     with pytest.raises(lm.UserError, match="reads right to left"):
         backward.stream("the")
+    with pytest.raises(lm.UserError, match="reads right to left takes no pattern"):
+        backward.generate("the", match="[a-z]+")

@@ -1,12 +1,15 @@
-"""What a text may be: a pattern that it must match, strings that it must not hold.
+"""What a text may be: a pattern that it must match, the texts that it may be, strings that it must not
+hold, runs of tokens that must not come again.
 
-They know tokens by the bytes that each of them writes.
+All but the last know tokens by the bytes that each of them writes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -15,11 +18,43 @@ from torch import Tensor
 from lm.errors import UserError, one_line
 
 
+class Constraint(Protocol):
+    """What one text may be. Where it is `complete`, the text is whole as it is: any token may be chosen,
+    and one that is not allowed ends the text."""
+
+    complete: bool
+
+    def allowed(self) -> Tensor:
+        """Which tokens may come next (vocab,) bool."""
+
+    def accept(self, token: int) -> None:
+        """Take note of the token that came."""
+
+    def fork(self) -> Self:
+        """A second one, for a text that is the same up to here."""
+
+
+def check_bias(bias: Mapping[int, float], vocab_size: int) -> None:
+    """Raise UserError if what is to be added to the logits of tokens names one that there is not."""
+    if any(not 0 <= token < vocab_size for token in bias):
+        raise UserError(f"the logit bias names a token that is none of 0 to {vocab_size - 1}.")
+
+
 class Vocabulary:
-    """The bytes that each token writes (None: none, like <eos>), prepared for the constraints."""
+    """The bytes that each token writes (None: none, like <eos>), prepared for the constraints. For a text
+    that is written from its end on, all bytes are in the reverse order."""
 
     def __init__(self, pieces: Sequence[bytes | None]):
         self.pieces = list(pieces)
+
+    @cached_property
+    def writing(self) -> dict[bytes, list[int]]:
+        """The tokens that write exactly this."""
+        known: dict[bytes, list[int]] = {}
+        for token, piece in enumerate(self.pieces):
+            if piece:
+                known.setdefault(piece, []).append(token)
+        return known
 
     @cached_property
     def automaton(self) -> object:
@@ -92,6 +127,12 @@ class Match:
         self._matcher.consume_token(token)
         self._allowed = None
 
+    def fork(self) -> Match:
+        """A second one, for a text that is the same up to here."""
+        other = copy.copy(self)
+        other._matcher = self._matcher.deep_copy()
+        return other
+
     def _check(self) -> None:
         """Some patterns turn out to be too large only when they are used."""
         if self._matcher.is_error():
@@ -99,11 +140,34 @@ class Match:
             raise UserError(f"the pattern {self._pattern[:80]!r} cannot be used: {reason}")
 
 
-def one_of(strings: Sequence[str]) -> str:
-    """The pattern that matches these strings and nothing else."""
-    special = r"\.+*?()|[]{}^$#&-~/"
-    escaped = ("".join("\\" + c if c in special else c for c in string) for string in strings)
-    return "|".join(f"({string})" for string in escaped)
+class OneOf:
+    """The text is one of some strings."""
+
+    def __init__(self, vocabulary: Vocabulary, strings: Sequence[bytes]):
+        self._vocabulary = vocabulary
+        self._rests = set(strings)  # what may still come
+
+    @property
+    def complete(self) -> bool:
+        """Whether the text so far is one of them."""
+        return b"" in self._rests
+
+    def allowed(self) -> Tensor:
+        """Which tokens may come next (vocab,) bool."""
+        beginnings = {rest[:size] for rest in self._rests for size in range(1, len(rest) + 1)}
+        writing = self._vocabulary.writing
+        allowed = torch.zeros(len(self._vocabulary.pieces), dtype=torch.bool)
+        allowed[[token for text in beginnings & writing.keys() for token in writing[text]]] = True
+        return allowed
+
+    def accept(self, token: int) -> None:
+        """Take note of the token that came."""
+        piece = self._vocabulary.pieces[token] or b""
+        self._rests = {rest[len(piece) :] for rest in self._rests if rest.startswith(piece)}
+
+    def fork(self) -> OneOf:
+        """A second one, for a text that is the same up to here."""
+        return copy.copy(self)
 
 
 class Banned:
@@ -111,9 +175,9 @@ class Banned:
 
     complete = False
 
-    def __init__(self, vocabulary: Vocabulary, strings: Sequence[str], before: bytes = b""):
+    def __init__(self, vocabulary: Vocabulary, strings: Sequence[bytes], before: bytes = b""):
         self._vocabulary = vocabulary
-        self._strings = [string.encode() for string in strings if string]
+        self._strings = list(filter(None, strings))
         self._reach = max(map(len, self._strings), default=1) - 1
         self._tail = self._kept(before)
         always = {token for string in self._strings for token in vocabulary.holding(string)}
@@ -138,5 +202,41 @@ class Banned:
         """Take note of the token that came."""
         self._tail = self._kept(self._tail + (self._vocabulary.pieces[token] or b""))
 
+    def fork(self) -> Banned:
+        """A second one, for a text that is the same up to here."""
+        return copy.copy(self)
+
     def _kept(self, text: bytes) -> bytes:
         return text[-self._reach :] if self._reach else b""
+
+
+class NoRepeat:
+    """No run of `size` tokens comes twice, those that were `written` before included (Paulus et al. 2017,
+    arXiv:1705.04304, have it for three)."""
+
+    complete = False
+
+    def __init__(self, vocab_size: int, size: int, written: Sequence[int]):
+        self._vocab_size, self._size = vocab_size, size
+        self._after: dict[tuple[int, ...], set[int]] = {}  # what has followed all but the last of a run
+        self._tail: tuple[int, ...] = ()
+        for token in written:
+            self.accept(token)
+
+    def allowed(self) -> Tensor:
+        """Which tokens may come next (vocab,) bool."""
+        allowed = torch.ones(self._vocab_size, dtype=torch.bool)
+        allowed[list(self._after.get(self._tail, ()))] = False
+        return allowed
+
+    def accept(self, token: int) -> None:
+        """Take note of the token that came."""
+        if len(self._tail) == self._size - 1:
+            self._after.setdefault(self._tail, set()).add(token)
+        self._tail = (*self._tail, token)[-self._size + 1 :] if self._size > 1 else ()
+
+    def fork(self) -> NoRepeat:
+        """A second one, for a text that is the same up to here."""
+        other = copy.copy(self)
+        other._after = {run: set(tokens) for run, tokens in self._after.items()}
+        return other

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,24 +22,12 @@ from lm.cells import State
 from lm.config import SamplingConfig
 from lm.errors import UserError
 from lm.evaluation import likeliest
+from lm.generation.constraints import Constraint, NoRepeat, check_bias
 from lm.generation.decoder import WINDOW, Batch, Decoder
 from lm.generation.samplers import Rules, choose, height, penalised
 from lm.network import widest_float
 
 _BURST = 0.005  # seconds that one consumer goes on for all before the others are woken
-
-
-class Constraint(Protocol):
-    """What one stream may write. Where it is `complete`, the text is whole as it is: any token may be
-    chosen, and one that is not allowed ends the text."""
-
-    complete: bool
-
-    def allowed(self) -> Tensor:
-        """Which tokens may come next (vocab,) bool."""
-
-    def accept(self, token: int) -> None:
-        """Take note of the token that came."""
 
 
 class Token(NamedTuple):
@@ -76,18 +64,13 @@ class Stream:
         self.ready: deque[Token] = deque()
         self.uniform = random.Random(seed).random
         # Whether every token may come at every step, and whether a penalty asks for what was written.
-        self.free = not (self.constraints or self.bias or sampling.no_repeat_ngram)
+        self.free = not (self.constraints or self.bias)
         self.counting = (sampling.repetition_penalty, sampling.presence_penalty) != (1, 0)
         self.counting |= sampling.frequency_penalty != 0
         # What the penalties look at.
-        written = [*history, *prompt]
-        self.window = deque(written[-sampling.repetition_window :], maxlen=sampling.repetition_window)
+        written = [*history[-sampling.repetition_window :], *prompt]
+        self.window = deque(written, maxlen=sampling.repetition_window)
         self.counts = Counter(self.window)
-        self._grams: dict[tuple[int, ...], set[int]] = {}
-        self._tail: deque[int] = deque(maxlen=max(sampling.no_repeat_ngram - 1, 0))
-        if sampling.no_repeat_ngram:
-            for token in written:
-                self._note_gram(token)
 
     def write(self, token: Token) -> None:
         """Add what was decoded."""
@@ -100,23 +83,11 @@ class Stream:
                 self.counts[self.window[0]] -= 1
             self.window.append(token.token)
             self.counts[token.token] += 1
-        if self.sampling.no_repeat_ngram:
-            self._note_gram(token.token)
         self.ready.append(token)
 
     def fail(self, error: UserError) -> None:
         """End with an error, which whoever reads the stream gets."""
         self.ended, self.error = True, error
-
-    def _note_gram(self, token: int) -> None:
-        if len(self._tail) == self._tail.maxlen:
-            self._grams.setdefault(tuple(self._tail), set()).add(token)
-        self._tail.append(token)
-
-    @property
-    def repeating(self) -> list[int]:
-        """The tokens with which an n-gram would come again."""
-        return sorted(self._grams.get(tuple(self._tail), ()))
 
     @property
     def temperature(self) -> float:
@@ -160,8 +131,10 @@ class Streams:
         empty one, for at most `limit` tokens. With `alternatives`, each step tells that many likeliest
         tokens; `bias` is added to the logits of tokens. `history` is what was read before the prompt,
         which the penalties know."""
-        if any(not 0 <= token < self._vocab_size for token in bias or {}):
-            raise UserError(f"the logit bias names a token that is none of 0 to {self._vocab_size - 1}.")
+        check_bias(bias or {}, self._vocab_size)
+        if sampling.no_repeat_ngram:
+            no_repeat = NoRepeat(self._vocab_size, sampling.no_repeat_ngram, [*history, *prompt])
+            constraints = [*constraints, no_repeat]
         state = self._decoder.empty() if state is None else state
         stream = Stream(
             prompt, state, sampling, seed, limit, alternatives, bias or {}, constraints, keep_states, history
@@ -300,8 +273,6 @@ class Streams:
                 logits[row, list(stream.bias)] += torch.tensor(
                     list(stream.bias.values()), dtype=logits.dtype, device=logits.device
                 )
-            if repeating := stream.repeating if stream.sampling.no_repeat_ngram else []:
-                logits[row, repeating] = -torch.inf
             try:
                 for constraint in stream.constraints:
                     if not constraint.complete:

@@ -4,7 +4,7 @@ import pytest
 
 from app.controls import PRESETS, Controls, settings
 from lm.errors import UserError
-from lm.language_model import Request
+from lm.generation.request import Request
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,7 @@ MISTAKES = [
     (["--temperature", "1:2:3"], "two such as 0.3:1.0"),
     (["--temperature", "hot"], "takes a number"),
     (["--match", "[0-9]"], "there is none left to choose"),
-    (["--beams", "3", "--ban", "a"], "a beam search takes no --ban"),
+    (["--beams", "3", "--match", "q+", "--ban", "q"], "none left to choose"),
     (["--prompts-file", "/nowhere"], "cannot be read"),
 ]
 

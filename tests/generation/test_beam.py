@@ -1,11 +1,14 @@
 """Beam search against trying everything."""
 
 import itertools
+import math
 
 import pytest
 import torch
 
+from lm.errors import UserError
 from lm.generation.beam import beam_search
+from lm.generation.constraints import Banned, NoRepeat, OneOf, Vocabulary
 from lm.generation.decoder import Decoder
 from tests.generation.test_decoder import make
 
@@ -70,6 +73,70 @@ def test_a_narrow_search_keeps_as_many_beginnings_as_it_is_wide(beams, penalty):
         network.decoder.bias.data[3] += 1.5  # so that texts often end
         found = beam_search(Decoder(network), [1], beams, 6, length_penalty=penalty, end=3)
         assert [one.tokens for one in found] == plain_search(network, [1], beams, 6, 3, penalty)
+
+
+def texts_of(network, prompt, allowed, whole, limit):
+    """Every text that may be written, with its score, the end of one that is `whole` included."""
+    texts = {}
+
+    def go_on(text, total):
+        with torch.no_grad():
+            logprobs = network(torch.tensor([[*prompt, *text]]))[0][0, -1].log_softmax(-1).tolist()
+        may = [token for token in range(13) if allowed((*text, token))]
+        if whole(text):
+            others = sum(math.exp(logprobs[token]) for token in range(13) if token not in may)
+            texts[text] = (total + math.log(others)) / max(len(text), 1)
+        for token in may:
+            longer = (*text, token)
+            if len(longer) == limit:
+                texts[longer] = (total + logprobs[token]) / limit
+            else:
+                go_on(longer, total + logprobs[token])
+
+    go_on((), 0.0)
+    return texts
+
+
+LETTERS = Vocabulary([bytes([97 + token]) for token in range(13)])  # a to m
+
+
+def test_a_search_finds_the_best_of_the_texts_that_may_be():
+    network = make("gru")
+    choices = [b"abc", b"ab", b"kk", b"", b"cdefg"]
+    texts = texts_of(
+        network, [1, 2], lambda text: any(c.startswith(bytes(97 + t for t in text)) for c in choices),
+        lambda text: bytes(97 + t for t in text) in choices, 4,
+    )  # fmt: skip
+    found = beam_search(Decoder(network), [1, 2], 40, 4, constraints=[OneOf(LETTERS, choices)])
+    assert [tuple(one.tokens) for one in found] == sorted(texts, key=lambda text: -texts[text])
+    assert [one.score for one in found] == pytest.approx(sorted(texts.values(), reverse=True), abs=1e-4)
+
+
+def test_constraints_of_a_search_are_each_texts_own():
+    network, banned, pairs = make("lstm"), Banned(LETTERS, [b"ca", b"k"]), NoRepeat(13, 2, [1, 2])
+
+    def allowed(text):
+        letters, runs = bytes(97 + t for t in text), list(itertools.pairwise([1, 2, *text]))
+        return b"ca" not in letters and b"k" not in letters and len(set(runs)) == len(runs)
+
+    texts = texts_of(network, [1, 2], allowed, lambda text: False, 3)
+    found = beam_search(Decoder(network), [1, 2], 150, 3, constraints=[banned, pairs])
+    best = sorted(texts, key=lambda text: -texts[text])[:20]
+    assert [tuple(one.tokens) for one in found[:20]] == best
+
+
+def test_a_bias_counts_in_a_search():
+    decoder = Decoder(make("gru"))
+    (always,) = beam_search(decoder, [4], 1, 5, bias={7: 100.0})
+    assert always.tokens == [7] * 5 and always.score == pytest.approx(0.0)
+    assert sum(always.logprobs) < -1.0  # under the model it is not so likely
+    with pytest.raises(UserError, match="logit bias"):
+        beam_search(decoder, [4], 1, 5, bias={13: 1.0})
+
+
+def test_where_nothing_may_be_written_a_search_says_so():
+    with pytest.raises(UserError, match="after 0 tokens there is none left"):
+        beam_search(Decoder(make("gru")), [4], 3, 5, constraints=[OneOf(LETTERS, [b"xyz"])])
 
 
 def test_one_beam_is_greedy_and_more_are_no_worse():

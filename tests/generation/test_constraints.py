@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from lm.config import ModelConfig
 from lm.errors import UserError
-from lm.generation.constraints import Banned, Vocabulary
+from lm.generation.constraints import Banned, NoRepeat, OneOf, Vocabulary
 from lm.language_model import LanguageModel
 from lm.network import RecurrentLM
 from lm.vocabulary import train_tokenizer
@@ -55,12 +55,15 @@ def test_the_text_is_one_of_the_choices(model, seed):
     assert text_of(model, seed=seed, choices=choices) in choices
 
 
-@given(seed=st.integers(0, 1000), banned=st.lists(st.sampled_from(["e", "th", "sea", " ", "文", "as c"])))
+@given(
+    seed=st.integers(0, 1000),
+    banned=st.lists(st.sampled_from(["e", "th", "sea", " ", "文", "as c", "the w", "the t"])),
+)
 @QUIET
 def test_a_banned_string_is_never_written(model, seed, banned):
     if model.tokenizer.kind == "word":
         banned = [string for string in banned if string != " "]
-    prompt = "the t"  # with which a banned string may have begun
+    prompt = "the " if model.tokenizer.kind == "word" else "the t"  # in which a banned string may begin
     text = text_of(model, prompt, seed=seed, ban=banned, max_new_tokens=150)
     for string in banned:
         assert string not in text
@@ -75,7 +78,8 @@ def test_a_banned_string_is_never_written(model, seed, banned):
 )
 @settings(deadline=None, max_examples=300)
 def test_just_the_tokens_are_banned_with_which_a_string_would_stand_there(strings, pieces, before, choose):
-    banned = Banned(Vocabulary([piece.encode() for piece in pieces]), strings, before.encode())
+    vocabulary = Vocabulary([piece.encode() for piece in pieces])
+    banned = Banned(vocabulary, [string.encode() for string in strings], before.encode())
     text = before
     for number in [*choose, 0]:
         # A string that ends in the new token; those that the prompt held already are no fault of it.
@@ -86,6 +90,45 @@ def test_just_the_tokens_are_banned_with_which_a_string_would_stand_there(string
         assert banned.allowed().tolist() == expected
         banned.accept(number % len(pieces))
         text += pieces[number % len(pieces)]
+
+
+@given(
+    strings=st.lists(st.text("ab", max_size=5), min_size=1, max_size=4),
+    pieces=st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=5),
+    choose=st.lists(st.integers(0, 4), max_size=5),
+)
+@settings(deadline=None, max_examples=300)
+def test_just_the_tokens_may_come_that_lead_to_one_of_the_strings(strings, pieces, choose):
+    one_of = OneOf(Vocabulary([piece.encode() for piece in pieces]), [string.encode() for string in strings])
+    text = ""
+    for number in [*choose, 0]:
+        assert one_of.complete == (text in strings)
+        allowed = [any(string.startswith(text + piece) for string in strings) for piece in pieces]
+        assert one_of.allowed().tolist() == allowed
+        if not allowed[number % len(pieces)]:
+            break
+        before = one_of.fork()
+        one_of.accept(number % len(pieces))
+        assert before.allowed().tolist() == allowed  # a fork goes on by itself
+        text += pieces[number % len(pieces)]
+
+
+@given(
+    size=st.integers(1, 4),
+    written=st.lists(st.integers(0, 2), max_size=8),
+    more=st.lists(st.integers(0, 2), max_size=8),
+)
+@settings(deadline=None, max_examples=300)
+def test_just_the_tokens_may_come_that_end_a_new_run(size, written, more):
+    no_repeat, text = NoRepeat(3, size, written), list(written)
+    for token in [*more, 0]:
+        runs = {tuple(text[at : at + size]) for at in range(len(text) - size + 1)}
+        allowed = [(*text[len(text) - size + 1 :], t) not in runs or len(text) < size - 1 for t in range(3)]
+        assert no_repeat.allowed().tolist() == allowed
+        before = no_repeat.fork()
+        no_repeat.accept(token)
+        assert before.allowed().tolist() == allowed
+        text.append(token)
 
 
 def test_a_constraint_changes_nothing_where_it_asks_for_nothing(model):
