@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODELS = "runs"
 API_PORT = 8000
+LONGEST_UNREAD = 60_000  # milliseconds that a program may leave what it was sent unread, then it is left
 KEY_VARIABLE = "LM_API_KEY"
 
 
@@ -189,7 +190,10 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens there. Raises UserError."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family)
+        listener = socket.create_server(address[:2], family=family)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # on Linux; all its connections inherit it
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LONGEST_UNREAD)
+        return listener
     except OSError as error:
         raise UserError(
             f"the API cannot listen on {host}, port {port}; is it taken? ({one_line(error, 80)})"

@@ -142,6 +142,18 @@ def test_a_client_that_leaves_before_the_whole_answer_frees_its_computation(serv
     idle(server)
 
 
+@pytest.mark.slow
+def test_a_client_that_reads_nothing_is_left_after_a_minute(server):
+    host, port = server.address.removesuffix("/v1").removeprefix("http://").split(":")
+    body = json.dumps({"model": "boat", "n": 32, "max_tokens": LONG, "logprobs": 5, "stream": True})
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        until(lambda: writing(server) == 32, seconds=5)
+        until(lambda: writing(server) == 0, seconds=120)
+        assert server.ended()[-1].endswith("stopped")
+
+
 def idle(server):
     """Within a second nothing is written any more, and then nothing is computed."""
     until(lambda: writing(server) == 0, seconds=1)
