@@ -15,7 +15,7 @@ from typing import Any
 
 from lm import hub
 from lm.errors import UserError
-from lm.training.run import Run, read_metrics
+from lm.training.run import Run, read_metrics, validations
 
 WIDTH, HEIGHT = 640, 320  # without the legend, small, so that the letters stay legible on a phone
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 16, 52
@@ -52,11 +52,9 @@ def curve_of(name: str, folder: Path) -> Curve | None:
         figures = config["validation"]
         if (folder / "training" / "metrics.jsonl").stat().st_size > _LARGEST:
             return None
-        # The last record scores the whole validation text and replaces that step's estimate.
-        records = {r["step"]: r for r in read_metrics(Run(folder)) if "validation_loss" in r}
+        points, _ = validations(read_metrics(Run(folder)))
         bits_per_nat = figures["bits_per_character"] / figures["loss"]
         per_token = bits_of(figures["loss"]) / figures["bits_per_character"]  # characters
-        points = sorted(records.values(), key=lambda record: record["step"])
         curve = Curve(
             name,
             [float(r["tokens"]) * per_token for r in points],

@@ -311,7 +311,7 @@ def _losses(live: Live) -> str:
 def _curve(live: Live) -> str:
     """The loss curve so far, as an image, where no script runs."""
     records = [{"step": step, "train_loss": loss} for step, _, loss in live.train]
-    records += [{"step": step, "validation_loss": loss} for step, _, loss in live.validation]
+    records += live.validation
     if len(live.train) < 2:
         return ""
     data = base64.b64encode(loss_curve(records, live.job.title).encode()).decode("ascii")

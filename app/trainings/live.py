@@ -56,10 +56,9 @@ class Live:
     tokens_per_second: float | None
     characters_per_second: float | None
     train_loss: float | None  # nats per token, the last
-    validation_loss: float | None
-    best_loss: float | None  # the lowest validation loss
+    validation_loss: float | None  # the last, in the end that of the whole text
     train: list[Point]
-    validation: list[Point]
+    validation: list[dict[str, Any]]  # records of metrics.jsonl, in its order
     samples: list[tuple[int, str]]  # step and text of the last ones, the newest last
     rows: dict[str, str]  # the data report and what else train.py said before it began
     warnings: list[str]
@@ -106,10 +105,9 @@ class Follower:
                 tokens_per_second=speed,
                 characters_per_second=speed * per_token if speed and per_token else None,
                 train_loss=figures.last.get("train_loss"),
-                validation_loss=figures.validation[-1][2] if figures.validation else None,
-                best_loss=min((point[2] for point in figures.validation), default=None),
+                validation_loss=figures.validation[-1]["validation_loss"] if figures.validation else None,
                 train=figures.train.points(),
-                validation=sorted(figures.validation),
+                validation=list(figures.validation),
                 samples=_samples(run.samples),
                 rows=rows,
                 warnings=list(dict.fromkeys(_WARNING.findall("\n".join([head, *last])))),
@@ -147,7 +145,7 @@ class _Figures:
     line: bytes = b""  # the last one that was read
     last: dict[str, Any] = field(default_factory=dict)  # the last record of the loop
     train: _Curve = field(default_factory=lambda: _Curve())
-    validation: list[Point] = field(default_factory=list)
+    validation: list[dict[str, Any]] = field(default_factory=list)
 
     def read_on(self, path: Path) -> None:
         """Read what has been added; begin anew if it is not what was read before, because the training
@@ -182,9 +180,7 @@ class _Figures:
             self.last = record
             self.train.add((step, seconds, float(record["train_loss"])))
         if "validation_loss" in record:
-            # The last record scores the whole validation text and replaces that step's estimate.
-            self.validation = [point for point in self.validation if point[0] != step]
-            self.validation.append((step, seconds, float(record["validation_loss"])))
+            self.validation.append(record)
             del self.validation[:-_MOST_VALIDATIONS]
 
 

@@ -8,6 +8,8 @@ from itertools import dropwhile
 from typing import Any
 from xml.sax.saxutils import escape
 
+from lm.training.run import validations
+
 WIDTH, HEIGHT = 560, 350  # small, so that the letters stay legible in a narrow column
 LEFT, RIGHT, TOP, BOTTOM = 60, 60, 66, 52
 _MOST_POINTS = 400
@@ -16,6 +18,7 @@ _STYLE = """
   .title { font-size: 15px; font-weight: 600 }
   .back { fill: #ffffff } .grid { stroke: #e5e7eb }
   .train { stroke: #94a3b8 } .validation { stroke: #ea580c } .dot { fill: #ea580c }
+  .ring { stroke: #ea580c; stroke-width: 2; fill: none }
   .rate { stroke: #0d9488 } .of-rate { fill: #0f766e }
   @media (prefers-color-scheme: dark) {
     text { fill: #d4d4d8 } .back { fill: #18181b } .grid { stroke: #3f3f46 } .train { stroke: #71717a }
@@ -31,12 +34,12 @@ def loss_curve(records: list[dict[str, Any]], title: str) -> str:
     """An SVG of training and validation loss (nats per token) and the learning rate over the steps."""
     train = _thin([(r["step"], r["train_loss"]) for r in records if "train_loss" in r])
     rates = _thin([(r["step"], r["learning_rate"]) for r in records if "learning_rate" in r])
-    # The last record scores the whole validation text and replaces that step's estimate.
-    by_step = {r["step"]: r["validation_loss"] for r in records if "validation_loss" in r}
-    validation = sorted(by_step.items())
+    on_the_way, last_one = validations(records)
+    validation = [(r["step"], r["validation_loss"]) for r in on_the_way]
+    whole = [(last_one["step"], last_one["validation_loss"])] if last_one else []
     if not train + validation:
         train = [(0, 0.0)]
-    low, high = _range(train, validation)
+    low, high = _range(train, validation + whole)
     train = list(dropwhile(lambda point: point[1] > high, train))
     last = max(x for x, _ in train + validation + rates) or 1
     x, y = _scale(0, last, LEFT, WIDTH - RIGHT), _scale(low, high, HEIGHT - BOTTOM, TOP)
@@ -51,9 +54,12 @@ def loss_curve(records: list[dict[str, Any]], title: str) -> str:
     for name, points in (("train", train), ("validation", validation)):
         parts.append(_line(name, [(x(step), y(min(loss, high))) for step, loss in points]))
     parts += [_dot(x(step), y(min(loss, high))) for step, loss in validation]
-    best = f" (best {min(loss for _, loss in validation):.3f})" if validation else ""
-    parts += _legend("train", "training", 0) + _legend("validation", f"validation{best}", 110)
-    parts += _legend("rate", "learning rate", 320, 1.5) if rates else []
+    parts += [_ring(x(step), y(min(loss, high))) for step, loss in whole]
+    figure = f" (best {min(loss for _, loss in validation):.3f})" if validation else ""
+    if whole:
+        figure = f" (○ all of it: {whole[0][1]:.3f})"
+    parts += _legend("train", "training", 0) + _legend("validation", f"validation{figure}", 100)
+    parts += _legend("rate", "learning rate", 325, 1.5) if rates else []
     return "\n".join([*parts, "</svg>\n"])
 
 
@@ -113,6 +119,10 @@ def _line(name: str, points: Points, width: float = 2) -> str:
 
 def _dot(x: float, y: float) -> str:
     return f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3"/>'
+
+
+def _ring(x: float, y: float) -> str:
+    return f'<circle class="ring" cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
 
 
 def _legend(name: str, text: str, x: int, width: float = 2) -> list[str]:

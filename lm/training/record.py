@@ -63,6 +63,7 @@ def log(trainer: Trainer, now: Reading, validated: bool) -> None:
     }
     if validated:
         record["validation_loss"] = now.validation.loss
+        record["validation_tokens"] = now.validation.tokens
     trainer.disk.attempt("the metrics", lambda: trainer.run.log(record))
     trainer.tracker.log(record)
     if validated:
@@ -146,6 +147,11 @@ def finish(trainer: Trainer) -> None:
             f" whole would take too much of the budget. python -m lm.evaluate {shlex.quote(str(run.folder))}"
             " scores all of it."
         )
+    elif trainer.validation and trainer.validation.tokens < figures["validation"].tokens:
+        trainer.display.say(
+            f"the last figures are of the whole text, those on the way were of {trainer.validation.tokens:,}"
+            " tokens of it."
+        )
     if trainer.ranks.first:
         _conclude(trainer, best, figures)
     progress.finished, trainer.good = True, None
@@ -172,6 +178,7 @@ def _conclude(trainer: Trainer, best: RecurrentLM, figures: dict[str, Validation
         "tokens": progress.best_step * trainer.windows.tokens_per_step,
         "seconds": round(trainer.seconds, 3),
         "validation_loss": figures["validation"].loss,
+        "validation_tokens": figures["validation"].tokens,
     }
     trainer.disk.attempt("the metrics", lambda: run.log(last))
     trainer.tracker.log({"step": progress.step + 1, "final_validation_loss": last["validation_loss"]})

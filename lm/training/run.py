@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,6 +136,16 @@ def read_metrics(run: Run) -> list[dict[str, Any]]:
             except ValueError:
                 break
     return records
+
+
+def validations(records: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """The records of a run's validations, one a step, in the order of the steps; and apart from them the
+    last one, if it looked at more of the text than those on the way."""
+    found = [record for record in records if "validation_loss" in record]
+    looked_at = [record.get("validation_tokens", 0) for record in found]
+    whole = found.pop() if len(found) > 1 and looked_at[-1] > looked_at[-2] > 0 else None
+    by_step = {record["step"]: record for record in found}
+    return [by_step[step] for step in sorted(by_step)], whole
 
 
 def checkpoint_of(run: Run) -> Path:

@@ -44,6 +44,20 @@ def test_the_last_figure_of_a_step_counts():
     assert "best 1.500" in loss_curve(records, "t")
 
 
+def test_the_figure_of_the_whole_text_is_no_point_of_the_curve_of_a_part():
+    records = [{"step": n, "validation_loss": 3 - n / 10, "validation_tokens": 512} for n in range(1, 4)]
+    whole = {"step": 2, "validation_loss": 2.9, "validation_tokens": 4096}
+    curve, last = (
+        loss_curve([*records, whole], "t"),
+        loss_curve([*records, {**whole, "validation_tokens": 512}], "t"),
+    )
+    assert len(lines(curve)["validation"]) == len(lines(last)["validation"]) == 3
+    assert "all of it: 2.900" in curve and "ring" in curve.partition("</style>")[2]
+    assert "best 2.700" in last and "ring" not in last.partition("</style>")[2]
+    heights = [y for _, y in lines(curve)["validation"]]
+    assert heights == sorted(heights) and len(set(heights)) == 3
+
+
 def test_nothing_yet_is_still_a_picture():
     assert ElementTree.fromstring(loss_curve([], "empty")) is not None
 

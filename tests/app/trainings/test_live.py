@@ -60,8 +60,8 @@ def test_figures_grow_with_the_file(place):
     live = place.live()
     assert (live.phase, live.step, len(live.train), live.total_steps) == ("training", 500, 20, None)
     assert live.train[0] == (25, 0.5, 2.9975)
-    assert live.validation == [(250, 5.0, 2.4975), (500, 10.0, 2.495)]
-    assert (live.validation_loss, live.best_loss, live.train_loss) == (2.495, 2.495, 2.95)
+    assert [(r["step"], r["validation_loss"]) for r in live.validation] == [(250, 2.4975), (500, 2.495)]
+    assert (live.validation_loss, live.train_loss) == (2.495, 2.95)
     assert live.tokens_per_second == 1500.0 and live.characters_per_second is None
     assert 10 <= live.seconds < 12 and live.left == pytest.approx(100 - live.seconds)
     assert live.done == pytest.approx(live.seconds / 100)
@@ -111,12 +111,12 @@ def test_a_long_training_keeps_few_points_and_their_mean(place):
     assert loss_curve([{"step": s, "train_loss": loss} for s, _, loss in live.train], "x")
 
 
-def test_the_last_record_replaces_its_steps_estimate_and_is_no_step(place):
+def test_the_last_record_tells_of_the_whole_text_and_is_no_step(place):
     place.write(range(25, 501, 25))
     place.run.log({"step": 250, "seconds": 11.0, "validation_loss": 2.1})
     live = place.live("done")
-    assert live.validation == [(250, 11.0, 2.1), (500, 10.0, 2.495)] and live.step == 500
-    assert (live.best_loss, live.done, live.left, live.phase) == (2.1, 1.0, 0.0, "over")
+    assert (live.validation_loss, live.step) == (2.1, 500)
+    assert (live.done, live.left, live.phase) == (1.0, 0.0, "over")
 
 
 def test_what_train_py_said_is_told(place):
