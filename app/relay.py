@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 _EVERY = 0.02  # seconds; what is made in between is read together, which spares the wakings
+_MOST_UNREAD = 2000  # items, before no more are made until some are read
 
 
 class Relay(Generic[T]):
@@ -19,7 +20,7 @@ class Relay(Generic[T]):
 
     def __init__(self, make: Callable[[], Generator[T]]):
         self._make, self._loop = make, asyncio.get_running_loop()
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._items: list[T] = []
         self._news = asyncio.Event()
         self._error: BaseException | None = None
@@ -41,7 +42,9 @@ class Relay(Generic[T]):
 
     def leave(self) -> None:
         """End it: the generator is closed when it makes its next item."""
-        self.left = True
+        with self._changed:
+            self.left = True
+            self._changed.notify()
 
     async def batches(self) -> AsyncIterator[list[T]]:
         """What has been made, as soon as there is something, then some fifty times a second. Raises what
@@ -50,8 +53,9 @@ class Relay(Generic[T]):
             await self._news.wait()
             self._news.clear()
             done = self._done  # before the items are taken: what comes later is news again
-            with self._lock:
+            with self._changed:
                 items, self._items = self._items, []
+                self._changed.notify()
             if items:
                 yield items
             if done:
@@ -61,7 +65,8 @@ class Relay(Generic[T]):
             raise self._error
 
     def _put(self, item: T) -> None:
-        with self._lock:
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._items) < _MOST_UNREAD or self.left)
             self._items.append(item)
         if not self._news.is_set():
             self._wake()
