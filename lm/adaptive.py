@@ -18,7 +18,7 @@ from lm.config import CacheConfig, DynamicConfig
 from lm.network import RecurrentLM, autocast
 
 _WINDOW = 256  # tokens that a network which does not learn reads at a time
-_SMALLEST = 1e-8  # what keeps the first steps of weights without a gradient finite
+_SMALLEST = 1e-8  # what keeps the steps of a network without any gradient finite
 
 
 def adaptive_losses(
@@ -68,11 +68,12 @@ def adaptive_losses(
 class _Learner:
     """Dynamic evaluation (Krause et al. 2018, arXiv:1709.07432): after each segment a step of
 
-        w += −rate · g / r + min(decay · r / mean(r), 1) · (trained w − w)
+        w += −rate · g / (r + mean(r)) + min(decay · r / mean(r), 1) · (trained w − w)
 
     with g the segment's gradient and r its root mean square, for each weight. The paper takes r
     from the training text; here it is the mean over the segments read so far, so that a model needs
-    nothing but itself and the text.
+    nothing but itself and the text. Where the paper adds a small constant to r, here it is the mean
+    of all r: without it the vectors of words that are met for the first time would leap.
     """
 
     def __init__(self, network: RecurrentLM, config: DynamicConfig):
@@ -91,10 +92,10 @@ class _Learner:
             torch._foreach_addcmul_(self._squares, gradients, gradients, 1 / self._segments)
             sizes = torch._foreach_sqrt(self._squares)
             mean = sum(size.sum() for size in sizes) / self._count
-            rates = torch._foreach_mul(sizes, (self._config.dynamic_decay / mean).item())
+            rates = torch._foreach_mul(sizes, (self._config.dynamic_decay / (mean + _SMALLEST)).item())
             torch._foreach_clamp_max_(rates, 1.0)
             torch._foreach_lerp_(self._weights, self._trained, rates)
-            torch._foreach_add_(sizes, _SMALLEST)
+            torch._foreach_add_(sizes, mean.item() + _SMALLEST)
             torch._foreach_addcdiv_(self._weights, gradients, sizes, -self._config.dynamic_rate)
 
 

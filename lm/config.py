@@ -323,7 +323,7 @@ class EvaluationConfig:
 class DynamicConfig:
     """Dynamic evaluation: how fast a model learns from the text that it is scored on."""
 
-    dynamic_rate: float = setting(3e-4, "how far a weight moves after a segment", positive=True)
+    dynamic_rate: float = setting(1e-3, "how far a weight moves after a segment", positive=True)
     dynamic_decay: float = setting(
         0.003, "share of the way back to the trained weights after a segment", minimum=0, maximum=1
     )

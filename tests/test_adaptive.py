@@ -72,7 +72,7 @@ def learned_by_hand(network, tokens, rate, decay, segment):
         size = torch.stack(squares).mean(0).sqrt()
         now = flat(weights).detach()
         pull = (decay * size / size.mean()).clamp(max=1)
-        now = now + pull * (trained - now) - rate * gradient / (size + 1e-8)
+        now = now + pull * (trained - now) - rate * gradient / (size + size.mean())
         torch.nn.utils.vector_to_parameters(now, weights)
     return np.array(losses)
 

@@ -20,7 +20,7 @@ from lm.network import RecurrentLM, autocast, choose_precision
 from lm.training.optimizer import make_optimizer
 
 SIZES = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
-_TOKENS_PER_WEIGHT = 4.0  # that a network should read at least
+_TOKENS_PER_WEIGHT = 5.0  # that a network should read at least
 _PROBES = 3  # steps that are timed, the first of which warms up
 # The highest learning rates for 256 units; they fall with the square root of the size.
 _RATES = {"rnn": 6e-3, "gru": 8e-3, "lstm": 1.5e-2}
