@@ -41,6 +41,11 @@ _ON_START = """() => {
     const set = (interactive) => ({__type__: "update", interactive});
     return [set(false), set(true), set(false), set(false), set(false), set(false), "…"];
 }"""
+# Until a move has come to its end nothing may be written, or its end would seem the writing's.
+_ON_MOVE = """() => {
+    const waits = {__type__: "update", interactive: false};
+    return [waits, waits];
+}"""
 _ON_END = "(...inputs) => { lm.end(); return inputs; }"
 _ON_COLOURS = "(on) => void document.body.classList.toggle('no-colours', !on)"
 _SKIP = [gr.skip()] * MOST_CANDIDATES
@@ -152,17 +157,15 @@ class Editor:
                 )
             )
         self.stop.click(None, cancels=writing)
-        moves = [
-            self.undo.click(self.on_undo, [self.text], [*shown, self.choice, self.panel], **INTERNAL),
-            self.redo.click(self.on_redo, [self.text], [*shown, self.choice, self.panel], **INTERNAL),
-            self.versions.input(
-                self.on_version, [self.versions, self.text], [*shown, self.choice, self.panel], **INTERNAL
-            ),
-            *(
-                take.click(self._taker(number), [self.text], [*shown, self.choice, self.panel], **INTERNAL)
-                for number, take in enumerate(self.takes)
-            ),
-        ]
+        moves = []
+        for trigger, function, inputs in (
+            (self.undo.click, self.on_undo, [self.text]),
+            (self.redo.click, self.on_redo, [self.text]),
+            (self.versions.input, self.on_version, [self.versions, self.text]),
+            *((take.click, self._taker(number), [self.text]) for number, take in enumerate(self.takes)),
+        ):
+            trigger(None, None, [self.generate, self.again], js=_ON_MOVE, **INTERNAL)
+            moves.append(trigger(function, inputs, [*shown, self.choice, self.panel], **INTERNAL))
         for event in [*writing, *moves]:
             # Gradio counts a cancellation as a failure, and does not run `then` after an error.
             for ended in (event.success, event.failure):

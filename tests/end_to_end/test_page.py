@@ -134,6 +134,20 @@ def test_the_same_seed_gives_the_same_text(page):
     assert page.write() != first
 
 
+def test_what_is_written_right_after_undo_can_be_stopped(page):
+    """Undo's end once came after the beginning of the writing, and took Stop away."""
+    page.start_writing_for_long()
+    page.stop.click()
+    page.at_rest()
+    page.undo.click()
+    page.generate.click()
+    page.wait_for(page.stop.is_enabled)
+    page.tab.wait_for_timeout(500)
+    assert page.stop.is_enabled() and not page.generate.is_enabled()
+    page.stop.click()
+    page.at_rest()
+
+
 def test_unknown_characters_are_named(page):
     page.set(Length=5)
     page.editor.fill("The <b>sea</b> ☃")
