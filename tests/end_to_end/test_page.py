@@ -134,15 +134,23 @@ def test_the_same_seed_gives_the_same_text(page):
     assert page.write() != first
 
 
+def _after_a_while(route):
+    """As on a slow network."""
+    time.sleep(0.3)
+    route.continue_()
+
+
 def test_what_is_written_right_after_undo_can_be_stopped(page):
     """Undo's end once came after the beginning of the writing, and took Stop away."""
-    page.start_writing_for_long()
-    page.stop.click()
-    page.at_rest()
+    page.set(Length=5)
+    page.editor.fill(PROMPT)
+    page.write()
+    page.set(Length=20_000, Top_p=0.9)
+    page.tab.route("**/queue/join*", _after_a_while)
     page.undo.click()
     page.generate.click()
-    page.wait_for(page.stop.is_enabled)
-    page.tab.wait_for_timeout(500)
+    page.tab.unroute("**/queue/join*", _after_a_while)
+    page.wait_for(lambda: len(page.text) > len(PROMPT) + 50)
     assert page.stop.is_enabled() and not page.generate.is_enabled()
     page.stop.click()
     page.at_rest()
