@@ -237,9 +237,9 @@ def test_a_single_line_of_50_mb_is_read_in_constant_memory(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def page(browser, folder, all_of_them, controls):
+def page(context, folder, all_of_them, controls):
     with serving(folder) as server:
-        tab = browser.new_page(viewport={"width": 1200, "height": 800})
+        tab = context.new_page()
         tab.goto(until_ready(server).address)
         tab.locator("#facts table").wait_for()
         yield Page(tab)

@@ -64,7 +64,8 @@ def kill_at_work(command, folder, moment, pause=0.0):
 @pytest.mark.parametrize(
     ("cell", "precision"),
     [
-        ("lstm", "bf16"),
+        ("lstm", "fp32"),
+        pytest.param("lstm", "bf16", marks=pytest.mark.slow),
         pytest.param("gru", "fp32", marks=pytest.mark.slow),
         pytest.param("rnn", "fp32", marks=pytest.mark.slow),
     ],

@@ -217,7 +217,7 @@ def test_interrupted_it_saves_and_says_how_to_go_on(here, text_file, number):
             break
     else:
         pytest.fail("it did not go on")
-    again.send_signal(signal.SIGINT)
+    again.terminate()
     again.communicate(timeout=30)
 
 
