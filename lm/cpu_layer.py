@@ -61,7 +61,7 @@ class _RNN(torch.autograd.Function):
             d_h = times_w(d_gate)
             if d_before is not None:
                 d_h.add_(d_before)
-        return *_to_weights(x, w_ih, hs, d_gates, d_gates), d_h
+        return *_to_weights(x, w_ih, hs, d_gates), d_h
 
 
 class _GRU(torch.autograd.Function):
@@ -113,8 +113,7 @@ class _GRU(torch.autograd.Function):
             d_h = times_w(d_gates[t]).add_(kept)
             if d_outs[t] is not None:
                 d_h.add_(d_outs[t])
-        d_from_x = torch.cat([d_from_h[:, :, : 2 * hidden], d_ns], dim=2)
-        return *_to_weights(x, w_ih, hs, d_from_x, d_from_h), d_h
+        return *_to_weights(x, w_ih, hs, d_from_h, d_ns), d_h
 
 
 class _LSTM(torch.autograd.Function):
@@ -168,7 +167,7 @@ class _LSTM(torch.autograd.Function):
             d_h = times_w(d_gates[t])
             if d_outs[t] is not None:
                 d_h.add_(d_outs[t])
-        return *_to_weights(x, w_ih, hs, d_all, d_all), d_h, d_c
+        return *_to_weights(x, w_ih, hs, d_all), d_h, d_c
 
 
 _FUNCTIONS = {"rnn": _RNN, "gru": _GRU, "lstm": _LSTM}
@@ -191,17 +190,18 @@ def _arriving(d_out: Tensor | None, d_h: Tensor | None, hs: Tensor) -> tuple[Ten
 
 
 def _to_weights(
-    x: Tensor, w_ih: Tensor, hs: Tensor, d_from_x: Tensor, d_from_h: Tensor
+    x: Tensor, w_ih: Tensor, hs: Tensor, d_gates: Tensor, d_ns: Tensor | None = None
 ) -> tuple[Tensor, ...]:
-    """The gradients of the inputs and of torch's four weights from those of the gates' two parts."""
-    from_x, from_h = d_from_x.flatten(0, 1), d_from_h.flatten(0, 1)
-    return (
-        d_from_x @ w_ih,
-        from_x.t() @ x.flatten(0, 1),
-        from_h.t() @ hs[:-1].flatten(0, 1),
-        from_x.sum(dim=0),
-        from_h.sum(dim=0),
-    )
+    """The gradients of the inputs and of torch's four weights from those of the gates; `d_ns`: what the
+    last gate sends to the input's map, where that is not what it sends to the recurrent one."""
+    flat = d_gates.flatten(0, 1)
+    d_w_hh, d_b_hh = flat.t() @ hs[:-1].flatten(0, 1), flat.sum(dim=0)
+    d_b_ih = d_b_hh.clone()
+    if d_ns is not None:  # in place: to fetch as much memory as the gates take anew costs time
+        last = slice(-d_ns.shape[2], None)
+        d_gates[:, :, last] = d_ns
+        d_b_ih[last] = d_ns.sum(dim=(0, 1))
+    return d_gates @ w_ih, flat.t() @ x.flatten(0, 1), d_w_hh, d_b_ih, d_b_hh
 
 
 def _packed(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:

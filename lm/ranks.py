@@ -100,18 +100,22 @@ class Ranks:
         rank for all. Those that cost most are given out first, each to the rank with the least to do."""
         if self.alone:
             return [make(number) for number in range(len(like))]
+        import torch
+        import torch.distributed as dist
+
         burdens, makers = [0.0] * self.size, [0] * len(like)
         for number in sorted(range(len(like)), key=lambda number: -costs[number]):
             makers[number] = rank = burdens.index(min(burdens))
             burdens[rank] += costs[number]
-        sizes = [one.numel() for one in like]
-        room = self._room(sum(sizes), like[0]).zero_()
-        parts = [part.view_as(one) for part, one in zip(room.split(sizes), like, strict=True)]
-        for number, rank in enumerate(makers):
-            if rank == self.rank:
-                parts[number].copy_(make(number))
-        self._added_to_zeros(room)
-        return parts
+        made, sending = [], []
+        with _noticing_loss():
+            for number, maker in enumerate(makers):
+                own = maker == self.rank
+                made.append(make(number).contiguous() if own else torch.empty_like(like[number]))
+                sending.append(dist.broadcast(made[-1], maker, async_op=True))  # while the next is made
+            for work in sending:
+                work.wait()
+        return made
 
     def _room(self, size: int, like: Tensor) -> Tensor:
         """Memory for so many numbers of the kind of `like`, the same every time: fetching so much anew
@@ -165,7 +169,11 @@ class Ranks:
         """The whole tensor, with `count` rows along `dim`, of which each rank has a part: its `rows`."""
         whole = part.new_zeros(*part.shape[:dim], count, *part.shape[dim + 1 :])
         whole.narrow(dim, rows.start, rows.stop - rows.start).copy_(part)
-        return self._added_to_zeros(whole)
+        # Bytes to which only zeros are added stay what they are, in every type.
+        import torch
+
+        self.sum(whole.view(-1).view(torch.uint8))
+        return whole
 
     def check_same(self, values: dict[str, Any], remedy: str) -> None:
         """Raise RanksDisagree if `values`, which can be written as JSON, are not those of rank 0."""
@@ -213,14 +221,6 @@ class Ranks:
                 f" --nproc-per-node {count}, or name --device cpu."
             )
         torch.cuda.set_device(self.local)
-
-    def _added_to_zeros(self, whole: Tensor) -> Tensor:
-        """Put together what one rank alone has of each place, the others having zeros there."""
-        import torch
-
-        # Bytes to which only zeros are added stay what they are, in every type.
-        self.sum(whole.view(-1).view(torch.uint8))
-        return whole
 
     def _copy(self, rank: int, tensors: Iterable[Tensor]) -> None:
         import torch.distributed as dist
