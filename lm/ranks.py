@@ -108,11 +108,12 @@ class Ranks:
             makers[number] = rank = burdens.index(min(burdens))
             burdens[rank] += costs[number]
         made, sending = [], []
-        with _noticing_loss():
-            for number, maker in enumerate(makers):
-                own = maker == self.rank
-                made.append(make(number).contiguous() if own else torch.empty_like(like[number]))
+        for number, maker in enumerate(makers):
+            own = maker == self.rank
+            made.append(make(number).contiguous() if own else torch.empty_like(like[number]))
+            with _noticing_loss():
                 sending.append(dist.broadcast(made[-1], maker, async_op=True))  # while the next is made
+        with _noticing_loss():
             for work in sending:
                 work.wait()
         return made
@@ -167,11 +168,11 @@ class Ranks:
 
     def joined(self, part: Tensor, dim: int, rows: slice, count: int) -> Tensor:
         """The whole tensor, with `count` rows along `dim`, of which each rank has a part: its `rows`."""
+        import torch
+
         whole = part.new_zeros(*part.shape[:dim], count, *part.shape[dim + 1 :])
         whole.narrow(dim, rows.start, rows.stop - rows.start).copy_(part)
         # Bytes to which only zeros are added stay what they are, in every type.
-        import torch
-
         self.sum(whole.view(-1).view(torch.uint8))
         return whole
 
