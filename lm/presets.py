@@ -18,20 +18,11 @@ class Preset:
 
 
 PRESETS = {
-    # Words are few and their vocabulary is large: tied vectors, and dropout everywhere (after Merity
-    # et al. 2017, arXiv:1708.02182). Measured on Penn Treebank: docs/recipes.md.
+    # Words are few and their vocabulary is large: tied vectors, some of which are left out at a time
+    # (after Merity et al. 2017, arXiv:1708.02182). Measured on Penn Treebank: docs/recipes.md.
     "words": Preset(
         "words as tokens",
-        {
-            "tokenizer": "word",
-            "tie": True,
-            "embedding_size": 320,
-            "dropout": 0.3,
-            "input_dropout": 0.2,
-            "output_dropout": 0.4,
-            "embedding_dropout": 0.1,
-            "weight_dropout": 0.2,
-        },
+        {"tokenizer": "word", "tie": True, "embedding_size": 320, "embedding_dropout": 0.1},
     ),
     "readable": Preset(
         "one small layer, computed by the cells of lm/cells.py",
