@@ -102,12 +102,14 @@ def test_after_a_resumption_the_curve_is_that_of_the_file(place):
 def test_a_long_training_keeps_few_points_and_their_mean(place):
     lines = [{"step": n, "seconds": n / 9, "train_loss": float(n % 2)} for n in range(1, 100_001)]
     place.run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    begin = time.perf_counter()
     live = place.live()
+    first = time.perf_counter() - begin
     assert _MOST_POINTS / 2 <= len(live.train) <= _MOST_POINTS + 1 and live.train[-1][0] == 100_000
     assert all(0.4 < loss < 0.6 for _, _, loss in live.train)
     begin = time.perf_counter()
     place.live()
-    assert time.perf_counter() - begin < 0.05
+    assert time.perf_counter() - begin < first / 4  # what was read is not read again
     assert loss_curve([{"step": s, "train_loss": loss} for s, _, loss in live.train], "x")
 
 
