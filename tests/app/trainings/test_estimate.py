@@ -106,6 +106,14 @@ def test_the_formula_of_the_memory_grows_with_the_shape(settings, near):
     assert measure.memory_needed(RunConfig.from_flat(settings), 100) == pytest.approx(near, rel=0.3)
 
 
+def test_a_budget_of_time_is_filled_with_steps(jobs, text, monkeypatch):
+    monkeypatch.setattr(measure, "_besides", lambda trainer: (0.0, 0.0))
+    config = RunConfig.from_flat({**SHAPE, "dataset": [str(jobs.texts.get(text).path)], "max_time": "20s"})
+    told = measure.measure(config, open_corpus(config.data), seconds=0.2)
+    assert told.steps == pytest.approx(20 * told.steps_per_second, rel=0.1)
+    assert 20 <= told.seconds < 20 + 10 / told.steps_per_second
+
+
 def test_steps_are_those_that_validations_leave_room_for():
     assert measure._within(100, 1, 0) == (100, 100)
     assert measure._within(100, 1, 2) == (82, 102)  # the last validation is after the last step
