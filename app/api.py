@@ -193,9 +193,9 @@ class _Job:
             how = f"refused: {error}"
             raise
         finally:
-            self._api.release(self._texts)
             tokens = writing.usage()["completion_tokens"] if writing else 0
             log.info("%d tokens in %.1f s: %s", tokens, time.perf_counter() - begin, one_line(how))
+            self._api.release(self._texts)  # last: who sees that there is room finds the line in the log
 
 
 async def _gone(receive: Receive) -> None:
