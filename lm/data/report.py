@@ -14,12 +14,13 @@ from lm.data.text import in_order
 from lm.tokenizer import SEPARATOR, is_ascii
 
 if TYPE_CHECKING:
+    from lm.config import ModelConfig
     from lm.data.stream import Corpus
 
 _REPEATED = 0.3  # share of the validation text that makes a warning
 _UNKNOWN = 0.05  # share of its tokens that makes one
 _ODD = 0.1  # share of the distinct characters that makes one
-_PER_TOKEN = 4  # parameters for each token of the training text that make one
+_PER_TOKEN = 4  # weights for each token of the training text that make one
 SHOWN = 20  # commonest and rarest characters
 _CODE_POINTS = 0x110000
 _END = ord(SEPARATOR.decode("utf-8", "surrogateescape"))
@@ -56,21 +57,23 @@ def rows(corpus: Corpus, full: bool = False) -> dict[str, str]:
     return result
 
 
-def warnings(corpus: Corpus, parameters: int, hidden_size: int, layers: int) -> list[str]:
-    """What a person should know before training a model of this size on the text, a line each."""
+def warnings(corpus: Corpus, weights: int, model: ModelConfig) -> list[str]:
+    """What a person should know before training a model with so many weights in its layers on the
+    text, a line each."""
     facts, tokens, result = corpus.facts, corpus.train.counts.tokens, []
     if facts.get("repeated", 0) > _REPEATED:
         result.append(
             f"{facts['repeated']:.0%} of the validation text stands word for word in the training text:"
             " its loss says little about new text."
         )
-    if parameters > _PER_TOKEN * tokens:
+    if weights > _PER_TOKEN * tokens:
         # A layer has about 8·hidden² weights; as many as tokens are plenty.
-        fitting = max(16, 8 * int(math.sqrt(tokens / (8 * layers)) / 8))
-        size = f"--hidden-size {fitting} and " if fitting < hidden_size else ""
+        fitting = max(16, 8 * int(math.sqrt(tokens / (8 * model.layers)) / 8))
+        advice = [f"--hidden-size {fitting}"] if fitting < model.hidden_size else []
+        advice += ["--dropout 0.3"] if model.dropout < 0.3 else []
         result.append(
-            f"the text is small for {parameters:,} parameters ({tokens:,} tokens): the model may learn it"
-            f" by heart; try {size}--dropout 0.3, or more text."
+            f"the text is small for layers of {weights:,} weights ({tokens:,} tokens): the model may learn it"
+            f" by heart; try {' and '.join(advice)}{', or ' if advice else ''}more text."
         )
     distinct = facts.get("distinct_characters", 0)
     if facts.get("odd_characters", 0) > max(_ODD * distinct, 8):

@@ -94,16 +94,17 @@ class Display:
         self._characters_per_token = train.characters / max(train.tokens, 1)
         notes = " (readable cells)" if config.cell_implementation == "reference" else ""
         notes += ", right to left" if config.backward else ""
-        parameters = network.parameter_count()
         self.table(
             **report.rows(corpus, full),
             Model=f"{config.cell.upper()}, {plural(config.layers, 'layer')} of {config.hidden_size} units,"
-            f" {parameters:,} parameters{notes}",
+            f" {network.parameter_count():,} parameters{notes}",
             Compute=compute,
             Budget=budget,
             Run=str(folder),
         )
-        for warning in report.warnings(corpus, parameters, config.hidden_size, config.layers):
+        # The tables of token vectors are left out: no smaller layers would make them smaller.
+        weights = sum(weight.numel() for weight in network.recurrent.parameters())
+        for warning in report.warnings(corpus, weights, config):
             self.console.print(Text(f"warning: {warning}", style="yellow"))
         self.console.print()
 
@@ -178,7 +179,7 @@ class Display:
             self.console.print(table, soft_wrap=False)
 
     def _figures(self, now: Reading) -> str:
-        left = now.seconds * (1 - now.done) / now.done if now.done > 0 else 0.0
+        left = now.seconds * max(1 - now.done, 0.0) / now.done if now.done > 0 else 0.0  # may end late
         parts = [f"step {now.step:,}", f"{duration(now.seconds)} (ETA {duration(left)})"]
         parts.append(f"train {now.train_loss:.3f}")
         if now.validation:

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from lm.config import DataConfig
+from lm.config import DataConfig, ModelConfig
 from lm.data.report import repeated, rows, survey, warnings
 from lm.data.stream import open_corpus
 from lm.tokenizer import SEPARATOR
 from tests.conftest import some_text
+
+SMALL = ModelConfig(hidden_size=8, layers=1, dropout=0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -55,25 +57,27 @@ def test_a_validation_text_out_of_the_training_text_is_seen(share, long, monkeyp
 
 def test_warnings_come_where_they_are_due(tmp_path):
     corpus = corpus_of(tmp_path, some_text(40_000))
-    assert warnings(corpus, 50_000, 64, 1) == []
-    (small,) = warnings(corpus, 1_000_000, 256, 2)
-    assert "small for 1,000,000 parameters" in small
-    assert "--hidden-size 40 and --dropout 0.3" in small
+    assert warnings(corpus, 50_000, SMALL) == []
+    (small,) = warnings(corpus, 1_000_000, ModelConfig(hidden_size=256, layers=2, dropout=0.0))
+    assert "small for layers of 1,000,000 weights" in small
+    assert small.endswith("try --hidden-size 40 and --dropout 0.3, or more text.")
+    (done,) = warnings(corpus, 1_000_000, ModelConfig(hidden_size=16, layers=8, dropout=0.4))
+    assert done.endswith("try more text.")
 
 
 def test_a_text_twice_over_is_warned_of(tmp_path):
-    (warning,) = warnings(corpus_of(tmp_path, some_text(10_000) * 2), 1000, 8, 1)
+    (warning,) = warnings(corpus_of(tmp_path, some_text(10_000) * 2), 1000, SMALL)
     assert "100% of the validation text stands word for word in the training text" in warning
 
 
 def test_a_binary_file_is_warned_of_but_not_chinese(tmp_path):
     noise = bytes(np.random.default_rng(0).integers(0, 256, 20_000).astype(np.uint8))
-    (warning, *_) = warnings(corpus_of(tmp_path, noise, encoding_errors="replace"), 1000, 8, 1)
+    (warning, *_) = warnings(corpus_of(tmp_path, noise, encoding_errors="replace"), 1000, SMALL)
     assert "is this a text" in warning
     chinese = "".join(map(chr, np.random.default_rng(0).integers(0x4E00, 0x9FA0, 20_000)))
-    assert not any("is this a text" in w for w in warnings(corpus_of(tmp_path, chinese), 1000, 8, 1))
+    assert not any("is this a text" in w for w in warnings(corpus_of(tmp_path, chinese), 1000, SMALL))
 
 
 def test_many_unknown_tokens_are_warned_of(tmp_path):
-    (warning,) = warnings(corpus_of(tmp_path, some_text(9000) + "日" * 1000), 1000, 8, 1)
+    (warning,) = warnings(corpus_of(tmp_path, some_text(9000) + "日" * 1000), 1000, SMALL)
     assert "<unk>" in warning

@@ -53,11 +53,13 @@ def test_a_tab_that_is_closed_ends_its_computation(open_page, server):
 def test_ctrl_enter_generates_and_escape_stops(page, server):
     page.set(Length=20_000, Top_p=0.9)
     page.editor.fill(PROMPT)
+    before = len(server.ended())
     page.editor.press("Control+Enter")
     page.wait_for(lambda: len(page.text) > len(PROMPT))
     page.editor.press("Escape")
-    text = page.at_rest()
+    page.wait_for(lambda: len(server.ended()) > before, seconds=1)
     assert server.ended()[-1].endswith("stopped")
+    text = page.at_rest()
     page.set(Length=20)
     page.tab.get_by_label("Length").press("Control+Enter")  # from wherever one is on the page
     page.wait_for(lambda: len(page.text) > len(text))
