@@ -54,9 +54,12 @@ def main() -> int:
 
         with telling_what_to_lower(config, corpus.tokenizer.vocab_size):
             estimate = measure(config, corpus)
-        model = {**asdict(config.model), **estimate.decided}
+        from lm.training.sizing import recurrent_weights
+
+        decided = RunConfig.from_flat(config.flat() | estimate.decided)
+        model = _at_least(decided, corpus.tokenizer.vocab_size).model
         _tell(
-            warnings=report.warnings(corpus, estimate.parameters, model["hidden_size"], model["layers"]),
+            warnings=report.warnings(corpus, recurrent_weights(model), model),
             estimate=asdict(estimate),
         )
     except UserError as error:
@@ -181,44 +184,36 @@ def memory_needed(config: RunConfig, vocab_size: int) -> int:
     back-propagation keeps of each unit and step. With an `auto` size it is that of the smallest network
     that there could be. On seven shapes, 2026-11-24, it was 0.8 to 1.4 of what the process had."""
     from lm.cells import CELLS
+    from lm.training.sizing import parameters
 
     config = _at_least(config, vocab_size)
     model, training = config.model, config.training
     tokens = training.batch_size * training.bptt / training.accumulate
     kept = model.layers * model.hidden_size * (CELLS[model.cell].gates + _KEPT_A_UNIT)
-    return round(_PROCESS + 4 * (6 * _parameters(config, vocab_size) + tokens * kept))
-
-
-def _parameters(config: RunConfig, vocab_size: int) -> int:
-    """Those of a network of that shape, which is not made for it."""
-    import torch
-
-    from lm.network import RecurrentLM
-
-    with torch.device("meta"):
-        return RecurrentLM(config.model, vocab_size).parameter_count()
+    return round(_PROCESS + 4 * (6 * parameters(model, vocab_size) + tokens * kept))
 
 
 def _at_least(config: RunConfig, vocab_size: int) -> RunConfig:
-    """The settings with the smallest network that `auto` may stand for, and without dropout."""
+    """The settings with the smallest network that `auto` may stand for."""
     from lm.training.sizing import SIZES, _embedding_size as embedding_size
 
     model = config.model
-    zero = {name: 0.0 for name in AUTOMATIC_DROPOUTS if getattr(model, name) == "auto"}
     hidden = SIZES[0] if model.hidden_size == "auto" else model.hidden_size
     embedding = embedding_size(vocab_size) if model.embedding_size == "auto" else model.embedding_size
-    return replace(config, model=replace(model, hidden_size=hidden, embedding_size=embedding, **zero))
+    return replace(config, model=replace(model, hidden_size=hidden, embedding_size=embedding))
 
 
 def _untried(config: RunConfig, corpus: Corpus, memory: int) -> Estimate:
     """The estimate for a network that does not fit into the memory that is free."""
-    vocab_size = corpus.tokenizer.vocab_size
-    parameters, flat = _parameters(_at_least(config, vocab_size), vocab_size), config.flat()
+    from lm.training.sizing import parameters
+
+    vocab_size, flat = corpus.tokenizer.vocab_size, config.flat()
+    weights = parameters(_at_least(config, vocab_size).model, vocab_size)
     return Estimate(
-        parameters=parameters,
+        parameters=weights,
         decided={name: flat[name] for name in _DECIDED},
         seconds=config.training.max_time, steps=config.training.steps, epochs=config.training.epochs,
-        steps_per_second=None, characters_per_second=None, memory=memory, disk=16 * parameters,
+        steps_per_second=None, characters_per_second=None, memory=memory, disk=16 * weights,
     )  # fmt: skip
 
 

@@ -70,7 +70,7 @@ def warnings(corpus: Corpus, weights: int, model: ModelConfig) -> list[str]:
         # A layer has about 8·hidden² weights; as many as tokens are plenty.
         fitting = max(16, 8 * int(math.sqrt(tokens / (8 * model.layers)) / 8))
         advice = [f"--hidden-size {fitting}"] if fitting < model.hidden_size else []
-        advice += ["--dropout 0.3"] if model.dropout < 0.3 else []
+        advice += ["--dropout 0.3"] if model.dropout != "auto" and model.dropout < 0.3 else []
         result.append(
             f"the text is small for layers of {weights:,} weights ({tokens:,} tokens): the model may learn it"
             f" by heart; try {' and '.join(advice)}{', or ' if advice else ''}more text."

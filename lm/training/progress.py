@@ -90,6 +90,8 @@ class Display:
         full: bool = False,
     ) -> None:
         """What is about to be trained, on what."""
+        from lm.training.sizing import recurrent_weights
+
         train, config = corpus.train.counts, network.config
         self._characters_per_token = train.characters / max(train.tokens, 1)
         notes = " (readable cells)" if config.cell_implementation == "reference" else ""
@@ -102,9 +104,7 @@ class Display:
             Budget=budget,
             Run=str(folder),
         )
-        # The tables of token vectors are left out: no smaller layers would make them smaller.
-        weights = sum(weight.numel() for weight in network.recurrent.parameters())
-        for warning in report.warnings(corpus, weights, config):
+        for warning in report.warnings(corpus, recurrent_weights(config), config):
             self.console.print(Text(f"warning: {warning}", style="yellow"))
         self.console.print()
 

@@ -49,11 +49,11 @@ def sized(
         for size in SIZES:
             larger = dataclasses.replace(config.model, hidden_size=size)
             read = _tokens(config, larger, windows, vocab_size, device)
-            if size > SIZES[0] and read < _TOKENS_PER_WEIGHT * _recurrent_weights(larger):
+            if size > SIZES[0] and read < _TOKENS_PER_WEIGHT * recurrent_weights(larger):
                 break
             model, tokens = larger, read
     per_epoch = (windows.steps_per_epoch or math.inf) * windows.tokens_per_step  # a stream has no end
-    share = _dropout(tokens / per_epoch, _recurrent_weights(model) / per_epoch)
+    share = _dropout(tokens / per_epoch, parameters(model, vocab_size) / per_epoch)
     for name in dropouts:
         part = {"input_dropout": _OF_THE_INPUTS, "weight_dropout": _OF_THE_RECURRENCE[model.cell]}
         model = dataclasses.replace(model, **{name: round(part.get(name, 1.0) * share, 2)})
@@ -61,6 +61,13 @@ def sized(
         rate = _RATES[model.cell] * (256 / model.hidden_size) ** 0.5
         training = dataclasses.replace(training, lr=float(f"{rate:.2g}"))
     return dataclasses.replace(config, model=model, training=training)
+
+
+def parameters(model: ModelConfig, vocab_size: int) -> int:
+    """The weights of a network of that shape, which is not made for it."""
+    zero = {name: 0.0 for name in AUTOMATIC_DROPOUTS if getattr(model, name) == "auto"}
+    with torch.device("meta"):
+        return RecurrentLM(dataclasses.replace(model, **zero), vocab_size).parameter_count()
 
 
 def _tokens(
@@ -82,7 +89,7 @@ def _tokens(
     return steps * windows.tokens_per_step
 
 
-def _recurrent_weights(model: ModelConfig) -> int:
+def recurrent_weights(model: ModelConfig) -> int:
     """Those of the layers; the tables of token vectors are looked up, not multiplied."""
     hidden = model.hidden_size
     inputs = model.embedding_size + (model.layers - 1) * hidden
@@ -96,7 +103,8 @@ def _embedding_size(vocab_size: int) -> int:
 
 def _dropout(epochs: float, weights_per_token: float) -> float:
     """Nothing for a text that is read a few times, up to a half for one read a hundred times; less
-    where there are not two weights for each token of the text, which cannot learn it by heart."""
+    where there are not two weights for each token of the text, which cannot learn it by heart. The
+    tables of token vectors count, too: words are learned by heart in them."""
     share = min(max(0.16 * math.log(max(epochs, 1) / 3), 0.0), 0.5)
     return share * min(weights_per_token / 2, 1.0)
 

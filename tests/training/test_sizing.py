@@ -11,10 +11,10 @@ from lm.training.sizing import SIZES, sized
 CPU = torch.device("cpu")
 
 
-def settle(tokens=100_000, **settings):
+def settle(tokens=100_000, vocab_size=50, **settings):
     config = RunConfig.from_flat({"batch_size": 4, "bptt": 8, **settings})
     windows = Windows(np.zeros(tokens, np.uint16), 4, 8, 0, CPU)
-    return sized(config, windows, 50, CPU)
+    return sized(config, windows, vocab_size, CPU)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -44,6 +44,11 @@ def test_a_network_too_small_to_learn_the_text_by_heart_drops_less():
     small, middle, large = (settle(epochs=20, hidden_size=size).model.dropout for size in (8, 64, 200))
     assert small < middle < large
     assert settle(epochs=20, hidden_size=400).model.dropout == large
+
+
+def test_a_large_vocabulary_is_learned_by_heart_in_its_table():
+    few, many = (settle(vocab_size=size, epochs=20, hidden_size=32).model.dropout for size in (50, 10_000))
+    assert few < many == settle(epochs=20, hidden_size=400).model.dropout
 
 
 def test_between_the_layers_and_before_the_decoder_as_much_is_dropped():
