@@ -64,10 +64,13 @@ def sized(
 
 
 def parameters(model: ModelConfig, vocab_size: int) -> int:
-    """The weights of a network of that shape, which is not made for it."""
-    zero = {name: 0.0 for name in AUTOMATIC_DROPOUTS if getattr(model, name) == "auto"}
-    with torch.device("meta"):
-        return RecurrentLM(dataclasses.replace(model, **zero), vocab_size).parameter_count()
+    """The weights of a network of that shape, which is not made for it: that takes memory, or on torch's
+    "meta" device its compiler, which is seconds away."""
+    hidden, width = model.hidden_size, model.embedding_size
+    biases = 2 * CELLS[model.cell].gates * hidden * model.layers + vocab_size
+    projection = hidden * width if width != hidden else 0
+    decoder = projection if model.tie else vocab_size * hidden
+    return recurrent_weights(model) + vocab_size * width + decoder + biases
 
 
 def _tokens(

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import signal
 import subprocess
@@ -188,6 +189,15 @@ def test_overwrite_replaces_a_run_and_nothing_else(here, text_file):
     assert called("train", *arguments, "--out", "r").returncode == 0
     assert called("train", *arguments, "--out", "r").returncode == 2
     assert called("train", *arguments, "--out", "r", "--overwrite").returncode == 0
+
+
+def test_a_start_does_not_wait_for_a_compiler_that_is_not_used(here, text_file):
+    code = "import sys, train; sys.exit(train.main(sys.argv[1:]) or 'torch._dynamo' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code, "--dataset", text_file, "--hidden-size", "auto", "--steps", "3"],
+        cwd=here, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

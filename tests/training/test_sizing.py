@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, strategies as st
 
-from lm.config import CELLS, RunConfig
+from lm.config import CELLS, ModelConfig, RunConfig
 from lm.data.batches import Windows
-from lm.training.sizing import SIZES, sized
+from lm.network import RecurrentLM
+from lm.training.sizing import SIZES, parameters, sized
 
 CPU = torch.device("cpu")
 
@@ -82,3 +84,16 @@ def test_larger_networks_learn_at_lower_rates():
     rates = [settle(hidden_size=size, steps=10).training.lr for size in (64, 256, 1024)]
     assert rates == sorted(rates, reverse=True)
     assert rates[1] == pytest.approx(0.015)
+
+
+@given(
+    st.sampled_from(CELLS),
+    st.integers(1, 3),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.booleans(),
+    st.integers(2, 40),
+)
+def test_weights_are_counted_without_making_the_network(cell, layers, hidden, width, tie, vocab_size):
+    model = ModelConfig(cell=cell, layers=layers, hidden_size=hidden, embedding_size=width, tie=tie)
+    assert parameters(model, vocab_size) == RecurrentLM(model, vocab_size).parameter_count()
