@@ -156,7 +156,7 @@ def test_a_client_that_reads_nothing_is_left_after_a_minute(server):
 
 def idle(server):
     """Soon nothing is written any more, and then nothing is computed."""
-    until(lambda: writing(server) == 0, seconds=4)
+    until(lambda: writing(server) == 0, seconds=10)
     assert server.ended()[-1].endswith("stopped")
     busy = server.cpu_seconds()
     time.sleep(1)
