@@ -30,18 +30,17 @@ def test_as_much_is_written_as_was_asked_for_and_its_speed_is_told(page):
     assert re.fullmatch(r"seed \d+ · 1,000 tokens · [\d,]+ tokens/s", page.status)
 
 
-# It takes a moment of a machine at rest to end, and seconds of a busy one; the whole text takes longer.
-def test_stop_ends_the_computation(page, server):
+def test_stop_ends_the_computation_within_a_second(page, server):
     before = len(server.ended())
     page.start_writing_for_long()
     page.stop.click()
-    page.wait_for(lambda: len(server.ended()) > before, seconds=10)
+    page.wait_for(lambda: len(server.ended()) > before, seconds=1)
     tokens = int(re.match(r"(\d+) tokens in .*: stopped", server.ended()[-1])[1])
     assert 0 < tokens < 20_000
     text = page.at_rest()
     busy = server.cpu_seconds()
     page.tab.wait_for_timeout(1000)
-    assert server.cpu_seconds() - busy < 0.5
+    assert server.cpu_seconds() - busy < 0.3
     assert page.text == text and len(text) <= len(PROMPT) + tokens
     assert re.match(r"seed \d+ · [\d,]+ tokens", page.status)
 
@@ -50,7 +49,7 @@ def test_a_tab_that_is_closed_ends_its_computation(open_page, server):
     page, before = open_page(server), len(server.ended())
     page.start_writing_for_long()
     page.tab.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 1
     while len(server.ended()) == before:
         assert time.monotonic() < deadline, "the computation goes on for nobody"
         time.sleep(0.02)
@@ -64,7 +63,7 @@ def test_ctrl_enter_generates_and_escape_stops(page, server):
     page.editor.press("Control+Enter")
     page.wait_for(lambda: len(page.text) > len(PROMPT))
     page.editor.press("Escape")
-    page.wait_for(lambda: len(server.ended()) > before, seconds=10)
+    page.wait_for(lambda: len(server.ended()) > before, seconds=1)
     assert server.ended()[-1].endswith("stopped")
     text = page.at_rest()
     page.set(Length=20)
@@ -85,7 +84,7 @@ def test_the_end_of_the_text_is_shown_unless_one_scrolls_back(page):
     page.start_writing_for_long()
     distance = "e => e.scrollHeight - e.clientHeight - e.scrollTop"
     page.wait_for(lambda: len(page.text) > 2000)
-    page.wait_for(lambda: page.editor.evaluate(distance) < 5, seconds=10)
+    page.wait_for(lambda: page.editor.evaluate(distance) < 5, seconds=1)
     page.editor.evaluate("e => e.scrollTop = 0")
     length = len(page.text)
     page.wait_for(lambda: len(page.text) > length + 500)

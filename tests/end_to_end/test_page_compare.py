@@ -182,7 +182,7 @@ def test_stop_and_leaving_end_the_computation(comparing, server, how):
         comparing.tab.keyboard.press("Escape")
     else:
         comparing.tab.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 2
     while len(server.ended()) == before:
         assert time.monotonic() < deadline, "the computation goes on for nobody"
         time.sleep(0.02)
