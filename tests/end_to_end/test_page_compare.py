@@ -103,7 +103,7 @@ def test_two_models_write_beside_each_other_little_by_little(comparing):
         }, 5);
     }""")
     comparing.run.click()
-    comparing.wait_for(lambda: comparing.tab.evaluate("seen.size") > 2)
+    comparing.wait_for(lambda: comparing.tab.evaluate("seen.size") > 3)
     assert len(comparing.text(1)) < 20_000 and len(comparing.text(2)) < 20_000
     comparing.stop.click()
     comparing.at_rest()
