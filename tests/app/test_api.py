@@ -206,6 +206,14 @@ def test_a_client_that_leaves_ends_its_computation(api, stream):
     assert not streams._consumers and all(one.ended for one in [*streams._running, *streams._waiting])
 
 
+def test_whoever_sees_that_there_is_room_finds_the_line_of_what_ended(api, client, monkeypatch):
+    writing = []
+    monkeypatch.setattr("app.api.log.info", lambda *line: writing.append(api._writing))
+    ask(client, n=3)
+    assert writing == [3]
+    until(lambda: api._writing == 0)
+
+
 def test_more_texts_than_the_server_writes_at_once_have_to_wait(api, client):
     """And the others are served meanwhile, by as many threads as there are texts."""
     assert "at most 8" in refused(client, n=9)["message"]
