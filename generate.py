@@ -21,11 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm.command_line import add_settings, make_parser, run
-from lm.config import SamplingConfig
+from lm.cli.parser import add_settings, make_parser, run
+from lm.config.schema import SamplingConfig
+from lm.config.settings import settings_of
 from lm.errors import UserError
-from lm.settings import settings_of
-from lm.visible import printable
+from lm.escaping import printable
 
 if TYPE_CHECKING:
     from lm.language_model import LanguageModel
@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
     choices = [from_argument("--choice", text) for text in options.choice]
     match = options.match and from_argument("--match", options.match)
 
-    from lm.hub import default_model, load
+    from lm.saving import default_model, load
 
     def loaded(name: str | Path) -> LanguageModel:
         return load(name, options.device, options.precision)
@@ -120,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings |= {"match": match, "choices": choices}
     seed = options.seed if options.seed is not None else time.time_ns() % 2**31
     if options.interactive:
-        from lm.interactive import interact
+        from lm.cli.interactive import interact
 
         return interact(model, prompts[0], seed=seed, **settings)
     begin = time.perf_counter()
@@ -214,8 +214,8 @@ def write_samples(
 
 
 def fill(model: LanguageModel, options: argparse.Namespace, **settings: Any) -> int:
-    from lm.hub import load
-    from lm.infill import infill
+    from lm.insight.infill import infill
+    from lm.saving import load
 
     if options.backward_model is None:
         raise UserError("--infill needs a model that reads the other way: name it with --backward-model.")

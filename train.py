@@ -12,12 +12,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from lm.command_line import add_settings, make_parser, run
-from lm.config import GROUPS, RunConfig
+from lm.cli.parser import add_settings, make_parser, run
+from lm.config.presets import describe, preset
+from lm.config.schema import GROUPS, RunConfig
+from lm.config.settings import flag_of
+from lm.distributed import Ranks, joined_ranks
 from lm.errors import UserError
-from lm.presets import describe, preset
-from lm.ranks import Ranks, joined_ranks
-from lm.settings import flag_of
 
 TITLES = {"data": "the text", "model": "the network", "training": "the recipe and its budget"}
 # What may differ between a run and its resumption: nothing that changes the result.
@@ -64,7 +64,7 @@ def begin(given: dict, ranks: Ranks) -> int:
             raise UserError("--find-lr and --resume contradict each other: a resumed run keeps its rate.")
         return resume(given.pop("resume"), given, ranks)
 
-    from lm.training.run import read_config
+    from lm.run_folder import read_config
 
     file = actions["config"]
     recipe = preset(actions["preset"]) if actions["preset"] else {}
@@ -82,9 +82,9 @@ def begin(given: dict, ranks: Ranks) -> int:
             print(yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True), end="")
         return 0
 
-    from lm.data.stream import open_corpus
+    from lm.data.corpus import open_corpus
+    from lm.run_folder import check_out
     from lm.training.progress import Display
-    from lm.training.run import check_out
     from lm.training.tracking import check_installed
 
     overwrite = bool(actions["overwrite"])
@@ -115,7 +115,7 @@ def check_settings(config: RunConfig, ranks: Ranks) -> None:
 
 
 def resume(folder: str | None, given: dict, ranks: Ranks) -> int:
-    from lm.training.run import Run, find_run, read_config
+    from lm.run_folder import Run, find_run, read_config
 
     # Of several machines only the first one needs to have the run.
     stopped = Run(Path(ranks.from_first(lambda: str(find_run(folder).folder))))

@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lm.command_line import make_parser, run
+from lm.cli.parser import make_parser, run
 from lm.errors import UserError, one_line
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """The HTTP API for programs, in the form of OpenAI's: completions of the models, streamed or whole.
 
 One event loop talks to the clients; each request's text is made in a thread of its own. All of them drive
-one batch together, see lm/generation/streams.py.
+one batch together, see lm/generation/scheduler.py.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from lm.settings import did_you_mean
+from lm.config.settings import did_you_mean
 
 _USUAL_TOKENS = 16  # as OpenAI has it
 _USAGE = "stream_options.include_usage"

@@ -21,9 +21,9 @@ from markdown_it.token import Token
 
 from app.models import Models
 from app.trainings.job import has_finished
-from lm import hub
+from lm import saving
 from lm.errors import UserError
-from lm.training.run import Run
+from lm.run_folder import Run
 
 _TAKEN_ALONG = ("config.json", "model.safetensors", "tokenizer.json", "README.md")
 _LARGEST_CARD = 200_000  # bytes
@@ -110,7 +110,7 @@ def being_trained(folder: Path) -> bool:
 
 def _entry(name: str, folder: Path) -> Entry | None:
     try:
-        config = hub.read_json(folder / "config.json", folder)
+        config = saving.read_json(folder / "config.json", folder)
     except UserError:  # it has just been deleted
         return None
     model, trained, figures = (
@@ -135,7 +135,7 @@ def _entry(name: str, folder: Path) -> Entry | None:
 
 def _dataset(folder: Path) -> str:
     try:
-        trained = hub.read_json(folder / "config.json", folder).get("trained_on")
+        trained = saving.read_json(folder / "config.json", folder).get("trained_on")
     except UserError:
         return ""
     return str(trained.get("dataset", "")) if isinstance(trained, dict) else ""

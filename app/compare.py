@@ -22,10 +22,10 @@ from app.models import Models
 from app.scoreboard import APART
 from app.tokens import token_view
 from app.writing import LONGEST_CONTINUATION, checked_seed, checked_text
-from lm.config import SamplingConfig
+from lm.config.schema import SamplingConfig
 from lm.errors import UserError
+from lm.escaping import printable
 from lm.language_model import LanguageModel
-from lm.visible import printable
 
 AT_ONCE = 8
 _LENGTH = 600  # characters

@@ -18,11 +18,11 @@ import numpy as np
 
 from app.draft import Draft, as_meant
 from app.writing import until_shown
-from lm.alignment import Words, positions, words_in, words_of_tokens
 from lm.errors import UserError
 from lm.insight.places import Snippet, characters_at, snippet
+from lm.insight.surprisal import ScoredText, score_text
 from lm.language_model import LanguageModel
-from lm.surprisal import ScoredText, score_text
+from lm.tokenization.positions import Words, positions, words_in, words_of_tokens
 
 MOST_SIDES = 4
 _TOKENS_PER_CHARACTER = 4  # at most: a byte is a token, and four of them make a character

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from app.asked import Asked, Refused
-from lm.alignment import positions, token_starts
 from lm.language_model import LanguageModel, Piece
+from lm.tokenization.positions import positions, token_starts
 
 _LEAST_LOGPROB = -9999.0  # JSON knows no infinity
 

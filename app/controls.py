@@ -10,7 +10,7 @@ import gradio as gr
 
 from app.language import label
 from app.messages import INTERNAL
-from lm.config import SamplingConfig
+from lm.config.schema import SamplingConfig
 from lm.errors import UserError
 
 _USUAL = SamplingConfig()

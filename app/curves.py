@@ -13,9 +13,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from lm import hub
+from lm import saving
 from lm.errors import UserError
-from lm.training.run import Run, read_metrics, validations
+from lm.run_folder import Run, read_metrics, validations
 
 WIDTH, HEIGHT = 640, 320  # without the legend, small, so that the letters stay legible on a phone
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 16, 52
@@ -48,7 +48,7 @@ class Curve:
 def curve_of(name: str, folder: Path) -> Curve | None:
     """The curve of the run in `folder`; None if there is none, or not enough to draw it."""
     try:
-        config = hub.read_json(folder / "config.json", folder)
+        config = saving.read_json(folder / "config.json", folder)
         figures = config["validation"]
         if (folder / "training" / "metrics.jsonl").stat().st_size > _LARGEST:
             return None

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from app.tokens import level_of_bits
-from lm.alignment import token_starts
 from lm.errors import UserError
+from lm.escaping import CONTROLS, printable
 from lm.language_model import LanguageModel
-from lm.visible import CONTROLS, printable
+from lm.tokenization.positions import token_starts
 
 _RETURN = printable("\r")
 NOT_WRITTEN = " "  # the level of what the model has not written

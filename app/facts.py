@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from app.language import said
-from lm import hub
+from lm import saving
 from lm.errors import UserError
 
 _LARGEST_CURVE = 1_000_000  # bytes
@@ -20,7 +20,7 @@ _LARGEST_CURVE = 1_000_000  # bytes
 def describe(folder: Path) -> str:
     """The facts and the curve of the model in `folder`, as HTML."""
     try:
-        rows = facts(hub.read_json(folder / "config.json", folder))
+        rows = facts(saving.read_json(folder / "config.json", folder))
     except UserError as error:
         return note(str(error))
     lines = [f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows]

@@ -21,9 +21,9 @@ from app.messages import told_to_the_person
 from app.models import Models
 from app.write import WRITERS_AT_ONCE
 from app.writing import checked_length, checked_seed, checked_text, continued
-from lm import hub
+from lm import saving
 from lm.errors import UserError, one_line
-from lm.surprisal import score_text
+from lm.insight.surprisal import score_text
 
 MOST_ALTERNATIVES = 100
 LONGEST_STOP = 200  # characters, as on the page
@@ -48,7 +48,7 @@ class Functions:
         listed = []
         for name, folder in self._models.found().items():
             try:
-                listed.append({"name": name, **_facts(hub.read_json(folder / "config.json", folder))})
+                listed.append({"name": name, **_facts(saving.read_json(folder / "config.json", folder))})
             except UserError:  # deleted in this moment
                 continue
         return listed

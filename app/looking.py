@@ -15,13 +15,13 @@ import numpy as np
 from app.draft import as_meant
 from app.tokens import coloured, level_of_activation, level_of_bits
 from lm.errors import UserError
+from lm.escaping import printable
 from lm.insight.places import pieces
 from lm.insight.properties import PROPERTIES, matching
+from lm.insight.surprisal import ScoredText, Table, score_text, table_lines
 from lm.insight.trace import Trace, trace_text
 from lm.insight.units import FoundUnits, find_units
 from lm.language_model import LanguageModel
-from lm.surprisal import ScoredText, Table, score_text, table_lines
-from lm.visible import printable
 
 LONGEST = 20_000  # characters
 PATTERN = "pattern"  # the property that a regular expression tells

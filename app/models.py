@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lm
-from lm import hub
+from lm import saving
 from lm.errors import UserError, one_line
 from lm.files import write_text
 
@@ -54,8 +54,8 @@ class Models:
             for path in _models_at(folder):
                 if path not in found.values():
                     found[path.name if path.name not in found else str(path)] = path
-        if _is_readable(hub.PRETRAINED):
-            found[SHIPPED] = hub.PRETRAINED
+        if _is_readable(saving.PRETRAINED):
+            found[SHIPPED] = saving.PRETRAINED
         return found
 
     def folder(self, name: str | None) -> Path:
@@ -94,7 +94,7 @@ class Models:
         return folder is not None and self._is_ours(folder)
 
     def _is_ours(self, folder: Path) -> bool:
-        return folder != hub.PRETRAINED and folder.parent in self._folders
+        return folder != saving.PRETRAINED and folder.parent in self._folders
 
     def rename(self, name: str, new: str, stamp: str, busy: Busy = lambda folder: False) -> str:
         """Give a model another name, under which its folder lies from then on; what it is called now.
@@ -151,7 +151,7 @@ class Models:
 def _models_at(folder: Path) -> list[Path]:
     """The models in `folder`, or `folder` itself where it is a model."""
     try:
-        paths = [folder] if hub.is_model(folder) else hub.models_in(folder)
+        paths = [folder] if saving.is_model(folder) else saving.models_in(folder)
     except OSError as error:  # a folder that may not be read, or a run that has just been deleted
         _warn_once(f"{folder} is left out: {error}")
         return []
@@ -160,10 +160,10 @@ def _models_at(folder: Path) -> list[Path]:
 
 def _is_readable(folder: Path) -> bool:
     """Whether a folder holds a model whose config.json can be read."""
-    if not hub.is_model(folder):
+    if not saving.is_model(folder):
         return False
     try:
-        hub.read_json(folder / "config.json", folder)
+        saving.read_json(folder / "config.json", folder)
     except UserError as error:
         _warn_once(f"{folder} is left out: {error}")
         return False

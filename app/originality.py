@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from lm.copied import TrainingText
+from lm.memorization.search import TrainingText
 
 _PATIENCE = 2.0  # seconds that one search may take
 _KEPT = 4  # texts that are held open; they are mapped, not in memory

@@ -13,8 +13,8 @@ from app.comparison import Judgement, perplexity, unknown_share
 from app.facts import note
 from app.language import said
 from app.tokens import STRONGEST, coloured
-from lm.surprisal import ScoredText
-from lm.visible import printable
+from lm.escaping import printable
+from lm.insight.surprisal import ScoredText
 
 APART = "apart"  # the choice of colours that is no model's
 _MOST_UNKNOWN = 0.01  # of a text's tokens

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 from gradio.i18n import I18nData
 
-from lm.visible import printable
+from lm.escaping import printable
 
 _SCRIPT = Path(__file__).parent / "tokens.js"
 STRONGEST = 9  # levels go from -9 (cold) over 0 (no colour) to 9 (warm)

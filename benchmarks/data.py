@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lm.config import DataConfig
+from lm.config.schema import DataConfig
 
 ROOT = Path(__file__).parent.parent
 
@@ -66,7 +66,7 @@ def measure(dataset: str, kind: str, cache: str) -> list[float]:
     the stream again."""
     import torch  # noqa: F401  (train.py holds it in memory too)
 
-    from lm.data.stream import open_corpus
+    from lm.data.corpus import open_corpus
 
     os.environ["LM_CACHE"] = cache
     config = DataConfig(dataset=dataset, tokenizer=kind, encoding_errors="replace")
@@ -101,11 +101,11 @@ def anonymous_memory() -> float:
 
 def compare(dataset: str, size: int, repeats: int) -> None:
     """bpe by `tokenizers.encode_batch` of whole documents, and by the token stream's own encoder."""
+    from lm.data.corpus import write_tokens
     from lm.data.sources import find_source
-    from lm.data.stream import write_tokens
     from lm.data.text import write_text
-    from lm.tokenizer import SEPARATOR, cut
-    from lm.vocabulary import train_tokenizer
+    from lm.tokenization.tokenizer import SEPARATOR, cut
+    from lm.tokenization.vocabulary import train_tokenizer
 
     config = DataConfig(dataset=dataset, encoding_errors="replace")
     source = find_source(dataset, config).fetched("train", lambda what, share: None)

@@ -26,11 +26,11 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import lm
-from lm.config import ModelConfig, SamplingConfig
+from lm.config.schema import ModelConfig, SamplingConfig
 from lm.generation.decoder import Decoder
 from lm.generation.samplers import Rules, choose, penalised
-from lm.generation.streams import Streams
-from lm.network import RecurrentLM
+from lm.generation.scheduler import Streams
+from lm.model.network import RecurrentLM
 
 ROOT = Path(__file__).resolve().parent.parent
 REPEATS = 5

@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from lm.config import RunConfig
-from lm.data.stream import open_corpus
-from lm.ranks import ALONE, Ranks, joined_ranks
+from lm.config.schema import RunConfig
+from lm.data.corpus import open_corpus
+from lm.distributed import ALONE, Ranks, joined_ranks
 from lm.training.loop import Trainer, build, step
 from lm.training.progress import Display
 

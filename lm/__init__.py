@@ -12,10 +12,10 @@ __version__ = "0.1.0"
 
 # Names are resolved on first use, so that `python train.py --help` does not wait for torch.
 _HOME_OF = {
-    "load": "lm.hub",
+    "load": "lm.saving",
     "LanguageModel": "lm.language_model",
     "Piece": "lm.language_model",
-    "Score": "lm.evaluation",
+    "Score": "lm.evaluation.losses",
     "Session": "lm.session",
     "UserError": "lm.errors",
 }

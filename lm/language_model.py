@@ -16,16 +16,16 @@ import numpy as np
 import torch
 
 from lm.errors import UserError
-from lm.evaluation import Score, score_tokens
+from lm.evaluation.losses import Score, score_tokens
 from lm.generation.beam import beam_search
 from lm.generation.constraints import Banned, Constraint, Match, NoRepeat, OneOf, Vocabulary
 from lm.generation.decoder import Decoder
-from lm.generation.mixture import Mixture
+from lm.generation.detokenize import Text, TextBackward
+from lm.generation.ensemble import Mixture
 from lm.generation.request import Request
-from lm.generation.streams import Stream, Streams, Token
-from lm.generation.text import Text, TextBackward
-from lm.network import RecurrentLM
-from lm.tokenizer import Tokenizer
+from lm.generation.scheduler import Stream, Streams, Token
+from lm.model.network import RecurrentLM
+from lm.tokenization.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from lm.session import Session
@@ -183,7 +183,7 @@ class LanguageModel:
     def save(self, folder: str | Path, *, half: bool = False) -> None:
         """Write config.json, model.safetensors, tokenizer.json and README.md into `folder`;
         `half` stores the weights as float16, in half the space."""
-        from lm.hub import save_model
+        from lm.saving import save_model
 
         self._one_network("saved")
         dtype = torch.float16 if half else torch.float32
@@ -191,7 +191,7 @@ class LanguageModel:
 
     def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
         """Upload the model to the Hugging Face Hub; its address."""
-        from lm.hub import push
+        from lm.saving import push
 
         self._one_network("saved")
         return push(self, repo_id, private)

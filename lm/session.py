@@ -20,12 +20,12 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
-from lm.cells import State
 from lm.errors import ModelError, UserError
 from lm.files import replacing
 from lm.generation.decoder import WINDOW
 from lm.generation.request import Request
 from lm.language_model import LanguageModel, Piece
+from lm.model.cells import State
 
 _ALL_KEPT = 512  # tokens, the last ones, after each of which the state is kept
 _ONE_OF = 64  # of those before them

@@ -19,7 +19,7 @@ import pytest
 # processes of two threads on two cores slow each other down ten times.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from lm.command_line import run
+from lm.cli.parser import run
 
 ROOT = Path(__file__).parent.parent
 SENTENCE = "the sea was calm and a small boat went out to find where light comes from at night"

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 import lm
-from lm.config import ModelConfig
-from lm.generation.text import Text
+from lm.config.schema import ModelConfig
+from lm.generation.detokenize import Text
 from lm.language_model import LanguageModel
-from lm.network import RecurrentLM
-from lm.vocabulary import train_tokenizer
+from lm.model.network import RecurrentLM
+from lm.tokenization.vocabulary import train_tokenizer
 
 
 @pytest.fixture(scope="module", params=["char", "bpe"])

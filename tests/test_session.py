@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from lm.config import ModelConfig
+from lm.config.schema import ModelConfig
 from lm.errors import ModelError, UserError
 from lm.language_model import LanguageModel
-from lm.network import RecurrentLM
+from lm.model.network import RecurrentLM
 from lm.session import Session
-from lm.vocabulary import train_tokenizer
+from lm.tokenization.vocabulary import train_tokenizer
 
 FACTS = {"trained_on": {"documents": 1}}  # it never ends by itself
 

@@ -7,7 +7,7 @@
                         process        locked as long as the training lives; names its process
                         log.txt        what train.py printed
 
-Folders whose name begins with a dot hold neither config.json nor training/, so `lm.hub.models_in` and
+Folders whose name begins with a dot hold neither config.json nor training/, so `lm.saving.models_in` and
 `--resume` take `.jobs` for no model and no run; and being beside the runs, it moves with them.
 
 Who is running is told by locks alone. The training holds the lock on `process` from before its start,
@@ -35,7 +35,7 @@ from app.trainings import locks
 from app.trainings.texts import Texts
 from lm.errors import one_line
 from lm.files import folder_or_previous, write_text
-from lm.training.run import Run
+from lm.run_folder import Run
 
 FOLDER = ".jobs"
 QUEUED, RUNNING, PAUSED, STOPPED = "queued", "running", "paused", "stopped"

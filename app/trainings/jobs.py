@@ -269,7 +269,7 @@ class Jobs:
 
 
 def _is_model(folder: Path) -> bool:
-    from lm.hub import is_model  # with torch: who only starts trainings does without
+    from lm.saving import is_model  # with torch: who only starts trainings does without
 
     return is_model(folder)
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from app.trainings.job import DONE, QUEUED, RUNNING, Job, Store
-from lm.config import DEFAULT_TIME
+from lm.config.schema import DEFAULT_TIME
 from lm.errors import UserError
-from lm.training.run import Run, read_config
+from lm.run_folder import Run, read_config
 
 _MOST_POINTS = 600  # of the training loss
 _MOST_VALIDATIONS = 2000

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from app.trainings.estimate import Estimate, free_memory
 from app.trainings.runner import give_way
-from lm.config import AUTOMATIC_DROPOUTS, DEFAULT_TIME, RunConfig
+from lm.config.schema import AUTOMATIC_DROPOUTS, DEFAULT_TIME, RunConfig
 from lm.errors import UserError
 
 if TYPE_CHECKING:
-    from lm.data.stream import Corpus
+    from lm.data.corpus import Corpus
     from lm.training.loop import Trainer
 
 _MEASURED = 2.0  # seconds of steps that are timed
@@ -46,15 +46,15 @@ def main() -> int:
     config = RunConfig.from_flat(json.load(sys.stdin))
     try:
         from lm.data import report
-        from lm.data.stream import open_corpus
+        from lm.data.corpus import open_corpus
 
         corpus = open_corpus(config.data)
         _tell(rows=report.rows(corpus, full=True))
-        from lm.training.memory import telling_what_to_lower
+        from lm.training.out_of_memory import telling_what_to_lower
 
         with telling_what_to_lower(config, corpus.tokenizer.vocab_size):
             estimate = measure(config, corpus)
-        from lm.training.sizing import recurrent_weights
+        from lm.training.auto import recurrent_weights
 
         decided = RunConfig.from_flat(config.flat() | estimate.decided)
         model = _at_least(decided, corpus.tokenizer.vocab_size).model
@@ -136,7 +136,7 @@ def _within(budget: float, a_step: float, between: float) -> tuple[int, float]:
 def _besides(trainer: Trainer) -> tuple[float, float]:
     """Seconds that a validation in between takes with its sample and its checkpoint, and those that
     scoring the whole validation text takes at the end."""
-    from lm.evaluation import validate
+    from lm.evaluation.losses import validate
     from lm.language_model import LanguageModel
 
     corpus, limit = trainer.corpus, trainer.config.training.eval_tokens
@@ -183,8 +183,8 @@ def memory_needed(config: RunConfig, vocab_size: int) -> int:
     """About how many bytes a training takes on a CPU: the process itself, six numbers a weight, and what
     back-propagation keeps of each unit and step. With an `auto` size it is that of the smallest network
     that there could be. On seven shapes, 2026-11-24, it was 0.8 to 1.4 of what the process had."""
-    from lm.cells import CELLS
-    from lm.training.sizing import parameters
+    from lm.model.cells import CELLS
+    from lm.training.auto import parameters
 
     config = _at_least(config, vocab_size)
     model, training = config.model, config.training
@@ -195,7 +195,7 @@ def memory_needed(config: RunConfig, vocab_size: int) -> int:
 
 def _at_least(config: RunConfig, vocab_size: int) -> RunConfig:
     """The settings with the smallest network that `auto` may stand for."""
-    from lm.training.sizing import SIZES, _embedding_size as embedding_size
+    from lm.training.auto import SIZES, _embedding_size as embedding_size
 
     model = config.model
     hidden = SIZES[0] if model.hidden_size == "auto" else model.hidden_size
@@ -205,7 +205,7 @@ def _at_least(config: RunConfig, vocab_size: int) -> RunConfig:
 
 def _untried(config: RunConfig, corpus: Corpus, memory: int) -> Estimate:
     """The estimate for a network that does not fit into the memory that is free."""
-    from lm.training.sizing import parameters
+    from lm.training.auto import parameters
 
     vocab_size, flat = corpus.tokenizer.vocab_size, config.flat()
     weights = parameters(_at_least(config, vocab_size).model, vocab_size)

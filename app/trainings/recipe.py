@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.trainings.texts import PREFIX, Texts
-from lm.config import GROUPS, RunConfig
+from lm.config.schema import GROUPS, RunConfig
+from lm.config.settings import did_you_mean, value_types
 from lm.errors import UserError, one_line
-from lm.settings import did_you_mean, value_types
 
 TOKENIZERS = ("char", "byte", "bpe", "unigram", "word")
 DEFAULT_TEXT = "python"

@@ -11,7 +11,7 @@ any page on that folder starts as soon as something waits, sees its lock and wai
 A training is `train.main`, called in its process. It is asked to pause or to stop through its job.json,
 which it looks at a few times a second; it then sends itself SIGTERM, so no signal ever goes to a process
 id that was told by a file. Before the loop begins, that ends it on the spot, which every file that is
-being written withstands; in the loop it saves first (lm/training/interruptions.py).
+being written withstands; in the loop it saves first (lm/training/signals.py).
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def making_room_for(path: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise DataError(
                 f"no room is left in {cache_folder()} for the token stream: free some, for example by"
-                " python -m lm.data clear, or set LM_CACHE to a folder on a larger disk."
+                " python -m lm data clear, or set LM_CACHE to a folder on a larger disk."
             ) from error
         raise DataError(f"the cache folder {cache_folder()} cannot be used: {error}.") from error
 

@@ -20,7 +20,7 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub import constants, errors
 
-from lm.config import DataConfig
+from lm.config.schema import DataConfig
 from lm.data.cache import known
 from lm.errors import DataError, UserError, one_line
 from lm.files import write_text

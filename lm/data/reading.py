@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from lm.errors import DataError, one_line
-from lm.tokenizer import SEPARATOR
+from lm.tokenization.tokenizer import SEPARATOR
 
 if TYPE_CHECKING:
     import datasets

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lm.data.text import in_order
-from lm.tokenizer import SEPARATOR, is_ascii
+from lm.tokenization.tokenizer import SEPARATOR, is_ascii
 
 if TYPE_CHECKING:
-    from lm.config import ModelConfig
-    from lm.data.stream import Corpus
+    from lm.config.schema import ModelConfig
+    from lm.data.corpus import Corpus
 
 _REPEATED = 0.3  # share of the validation text that makes a warning
 _UNKNOWN = 0.05  # share of its tokens that makes one

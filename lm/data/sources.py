@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lm.config import DataConfig
+from lm.config.schema import DataConfig
 from lm.data import reading
 from lm.data.cache import PARTIAL, cache_folder, known, making_room_for
 from lm.errors import DataError, one_line

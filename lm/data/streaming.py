@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lm.config import DataConfig
+from lm.config.schema import DataConfig
 from lm.data import reading
 from lm.data.sources import Source, find_source
 from lm.data.text import Text, write_text
 from lm.errors import DataError, UserError
-from lm.tokenizer import SEPARATOR, Tokenizer
+from lm.tokenization.tokenizer import SEPARATOR, Tokenizer
 
 if TYPE_CHECKING:
     import datasets

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lm.tokenizer import SEPARATOR, available_cores, safe_cut
+from lm.tokenization.tokenizer import SEPARATOR, available_cores, safe_cut
 
 BLOCK = 1 << 19  # bytes
 _TAIL = 1 << 12  # bytes at the end of a block in which it is cut

@@ -1,7 +1,7 @@
 """A decoding step on a CPU: a few products that read each weight once, and arithmetic between them.
 
 At so few rows torch's operations cost more than what they compute, several times as much as numpy's:
-the products are torch's (lm/generation/products.py), the cells' equations are numpy's, in place. With
+the products are torch's (lm/generation/matmul.py), the cells' equations are numpy's, in place. With
 σ(x) = (1 + tanh(x/2)) / 2 one tanh serves all gates; the halves lie in the weights, where they are exact.
 """
 
@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lm.cells import CELLS, State
-from lm.generation.products import Product, product
-from lm.network import RecurrentLM
+from lm.generation.matmul import Product, product
+from lm.model.cells import CELLS, State
+from lm.model.network import RecurrentLM
 
 _LARGEST_TABLE = 2**25  # numbers
 

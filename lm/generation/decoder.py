@@ -14,11 +14,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lm.cells import CELLS, State
 from lm.errors import UserError
 from lm.generation.cpu_batch import CPUBatch, CPUWeights
 from lm.generation.gpu_batch import GPUBatch, GPUWeights
-from lm.network import PRECISIONS, RecurrentLM, autocast
+from lm.model.cells import CELLS, State
+from lm.model.network import PRECISIONS, RecurrentLM, autocast
 
 WINDOW = 256  # tokens of a prompt that are read without a break; more would keep the others waiting
 

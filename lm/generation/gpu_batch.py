@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lm.cells import CELLS, State
-from lm.network import RecurrentLM
+from lm.model.cells import CELLS, State
+from lm.model.network import RecurrentLM
 
 # Kernels for other numbers of rows round differently. A step always computes whole blocks of so many, so
 # that a stream writes the same alone and in a batch.

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lm.config import SamplingConfig
+from lm.config.schema import SamplingConfig
+from lm.config.settings import build
 from lm.errors import UserError
-from lm.settings import build
 
 
 @dataclass(frozen=True)

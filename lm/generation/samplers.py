@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lm.config import SamplingConfig
+from lm.config.schema import SamplingConfig
 
 Strength = float | Tensor
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from lm.alignment import token_starts, words_in
-from lm.tokenizer import Tokenizer
+from lm.tokenization.positions import token_starts, words_in
+from lm.tokenization.tokenizer import Tokenizer
 
 AROUND = 30  # characters of a snippet on either side of what it shows
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lm.alignment import positions
 from lm.insight.places import Snippet, characters_at, snippet, token_spans
-from lm.surprisal import ScoredText
+from lm.insight.surprisal import ScoredText
+from lm.tokenization.positions import positions
 
 
 @dataclass(frozen=True)

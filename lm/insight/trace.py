@@ -2,7 +2,7 @@
 
 The hidden states come from the network's own fast layers, one pass over the text. All else follows from
 them without another: the gates of all steps are two matrix products, because x_t and h_{t-1} are known by
-then, and the LSTM's memory is c_t = f ⊙ c_{t-1} + i ⊙ g. The names are those of the equations in lm/cells.py.
+then, and the LSTM's memory is c_t = f ⊙ c_{t-1} + i ⊙ g. Names as in lm/model/cells.py.
 
 >>> import lm
 >>> from lm.insight.trace import trace_text
@@ -22,14 +22,14 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from lm.cells import State
 from lm.errors import UserError
-from lm.evaluation import likeliest
+from lm.evaluation.losses import likeliest
 from lm.insight.places import token_spans
+from lm.insight.surprisal import check_known
 from lm.language_model import LanguageModel
-from lm.network import RecurrentLM
-from lm.recurrence import RecurrentLayers
-from lm.surprisal import check_known
+from lm.model.cells import State
+from lm.model.layers import RecurrentLayers
+from lm.model.network import RecurrentLM
 
 # The states of each cell, then its gates in the order of torch's weights.
 STATES = {"rnn": ("h",), "gru": ("h",), "lstm": ("h", "c")}

@@ -1,4 +1,4 @@
-"""One step of one unit: every equation of its cell with the real numbers, as in lm/cells.py.
+"""One step of one unit: every equation of its cell with the real numbers, as in lm/model/cells.py.
 
 Nothing is taken from a trace but what the step begins with, x and the state before. The sums are added up
 here term by term, from the weights of this one unit, in double precision.

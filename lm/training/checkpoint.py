@@ -2,7 +2,7 @@
 
 state.safetensors   weights, the optimiser's moments, the recurrent state of all streams, random states
 progress.json       step, clock, running sums, the place in the growing files
-good.safetensors    the same of the state to which lm/training/guard.py would go back, if that is
+good.safetensors    the same of the state to which lm/training/rollback.py would go back, if that is
 good.json           another one
 
 Several ranks leave one such folder: what they hold in common, the states of all their streams, and the
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lm.errors import ModelError
 from lm.files import replace_folder
-from lm.hub import read_json, read_tensors
+from lm.saving import read_json, read_tensors
 
 if TYPE_CHECKING:
     from lm.training.loop import Trainer

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from lm.config import RunConfig
-from lm.data.stream import Corpus
+from lm.config.schema import RunConfig
+from lm.data.corpus import Corpus
 from lm.files import write_text
 from lm.training.finetune import start_from
 from lm.training.loop import build, step
-from lm.training.memory import telling_what_to_lower
+from lm.training.out_of_memory import telling_what_to_lower
 from lm.training.plot import Points, rate_curve
 from lm.training.progress import Display
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from lm.config import ModelConfig
+from lm.config.schema import ModelConfig
+from lm.config.settings import build, flag_of, settings_of
 from lm.errors import UserError
-from lm.hub import find_model, read_model
-from lm.network import RecurrentLM
-from lm.settings import build, flag_of, settings_of
-from lm.tokenizer import EOS, UNK, Tokenizer
+from lm.model.network import RecurrentLM
+from lm.saving import find_model, read_model
+from lm.tokenization.tokenizer import EOS, UNK, Tokenizer
 
 _SHAPE = ("cell", "layers", "hidden_size", "embedding_size", "residual", "tie")
 _OF_VOCABULARY = ("embedding.", "decoder.")  # weights with a row for each token

@@ -12,25 +12,25 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lm.cells import State
-from lm.config import DEFAULT_TIME, RunConfig
+from lm.config.schema import DEFAULT_TIME, RunConfig
 from lm.data.batches import Windows
-from lm.data.stream import Corpus, cached_corpus, open_corpus
+from lm.data.corpus import Corpus, cached_corpus, open_corpus
 from lm.data.streaming import DocumentStream, StreamedWindows
+from lm.distributed import ALONE, Ranks, share_of
 from lm.errors import UserError
-from lm.evaluation import Validation
-from lm.network import PRECISIONS, RecurrentLM, autocast, choose_device, choose_precision, widest_float
-from lm.ranks import ALONE, Ranks, share_of
-from lm.training import guard, record
+from lm.evaluation.losses import Validation
+from lm.model.cells import State
+from lm.model.network import PRECISIONS, RecurrentLM, autocast, choose_device, choose_precision, widest_float
+from lm.run_folder import Run, checkpoint_of, create_run
+from lm.training import record, rollback
+from lm.training.auto import sized
 from lm.training.checkpoint import Progress, Snapshot, load_checkpoint, read_progress, seed_of
 from lm.training.disk import Disk
 from lm.training.finetune import start_from
-from lm.training.interruptions import listening
-from lm.training.memory import telling_what_to_lower
 from lm.training.optimizer import Optimizer, learning_rate, make_optimizer
+from lm.training.out_of_memory import telling_what_to_lower
 from lm.training.progress import Display, Reading, duration, plural
-from lm.training.run import Run, checkpoint_of, create_run
-from lm.training.sizing import sized
+from lm.training.signals import listening
 from lm.training.tracking import Tracker
 
 _LOG_EVERY = 25  # steps
@@ -258,7 +258,7 @@ def _fit(trainer: Trainer, interruptions: list[int]) -> int:
     trainer.started = since = time.perf_counter()
     trainer.saved = trainer.agreed = trainer.earlier_seconds
     if not trainer.good:  # else it came with the checkpoint
-        guard.remember(trainer)
+        rollback.remember(trainer)
     steps_since = 0
     trainer.network.train()
     spent = trainer.done >= 1 or _out_of_patience(trainer)
@@ -284,7 +284,7 @@ def _fit(trainer: Trainer, interruptions: list[int]) -> int:
         if not (log_due or sample_due or save_due):
             continue  # without ever waiting for the device
         now = _reading(trainer, steps_since, time.perf_counter() - since)
-        if guard.went_back(trainer, now.train_loss, complete=log_due):
+        if rollback.went_back(trainer, now.train_loss, complete=log_due):
             spent, since, steps_since = False, time.perf_counter(), 0
             continue
         if validation_due:
@@ -303,7 +303,7 @@ def _fit(trainer: Trainer, interruptions: list[int]) -> int:
         if sample_due:
             record.sample(trainer)
         if log_due:
-            guard.remember(trainer)
+            rollback.remember(trainer)
         if save_due:
             record.save(trainer)
         trainer.display.update(dataclasses.replace(now, done=trainer.done, seconds=trainer.seconds))

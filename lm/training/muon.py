@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from lm.ranks import ALONE, Ranks
+from lm.distributed import ALONE, Ranks
 
 # Coefficients of x -> a x + b x³ + c x⁵, one row an iteration, that bring small singular values up
 # fastest (Amsel et al. 2025, "The Polar Express", arXiv:2505.16932). The paper has more rows. After

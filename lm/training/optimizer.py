@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm.config import TrainingConfig
-from lm.network import RecurrentLM, choose_precision
-from lm.ranks import ALONE, Ranks
+from lm.config.schema import TrainingConfig
+from lm.distributed import ALONE, Ranks
+from lm.model.network import RecurrentLM, choose_precision
 from lm.training.muon import Muon, QuickStart
 
 _LOWEST = 0.02  # share of the highest rate that the schedules end at

@@ -8,7 +8,7 @@ from itertools import dropwhile
 from typing import Any
 from xml.sax.saxutils import escape
 
-from lm.training.run import validations
+from lm.run_folder import validations
 
 WIDTH, HEIGHT = 560, 350  # small, so that the letters stay legible in a narrow column
 LEFT, RIGHT, TOP, BOTTOM = 60, 60, 66, 52

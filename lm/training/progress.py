@@ -20,12 +20,12 @@ from rich.table import Table
 from rich.text import Text
 
 from lm.data import report
-from lm.data.stream import Corpus, Watch
-from lm.visible import printable
+from lm.data.corpus import Corpus, Watch
+from lm.escaping import printable
 
 if TYPE_CHECKING:  # what is shown before torch is needed shall not wait for it
-    from lm.evaluation import Validation
-    from lm.network import RecurrentLM
+    from lm.evaluation.losses import Validation
+    from lm.model.network import RecurrentLM
 
 _INDENT = " " * 6
 _PLAIN_LINE_EVERY = 30.0  # seconds
@@ -90,7 +90,7 @@ class Display:
         full: bool = False,
     ) -> None:
         """What is about to be trained, on what."""
-        from lm.training.sizing import recurrent_weights
+        from lm.training.auto import recurrent_weights
 
         train, config = corpus.train.counts, network.config
         self._characters_per_token = train.characters / max(train.tokens, 1)

@@ -11,18 +11,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from lm.data.stream import Split
+from lm.data.corpus import Split
+from lm.distributed import RankLost
 from lm.errors import UserError
-from lm.evaluation import Validation, validate
+from lm.evaluation.losses import Validation, validate
 from lm.files import folder_or_previous, write_text
-from lm.hub import load_weights, read_tensors, save_model
 from lm.language_model import LanguageModel
-from lm.network import RecurrentLM
-from lm.ranks import RankLost
+from lm.model.network import RecurrentLM
+from lm.run_folder import read_metrics
+from lm.saving import load_weights, read_tensors, save_model
 from lm.training.checkpoint import capture, of_all_ranks, save_checkpoint
 from lm.training.plot import loss_curve
 from lm.training.progress import Reading
-from lm.training.run import read_metrics
 
 if TYPE_CHECKING:
     from lm.training.loop import Trainer
@@ -144,7 +144,7 @@ def finish(trainer: Trainer) -> None:
     if share < 1:
         trainer.display.say(
             f"the last figures are of {share:.0%} of the text that is scored, spread over it: the"
-            f" whole would take too much of the budget. python -m lm.evaluate {shlex.quote(str(run.folder))}"
+            f" whole would take too much of the budget. python -m lm evaluate {shlex.quote(str(run.folder))}"
             " scores all of it."
         )
     elif trainer.validation and trainer.validation.tokens < figures["validation"].tokens:

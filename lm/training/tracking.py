@@ -19,9 +19,9 @@ from typing import Any, Protocol
 
 import yaml
 
-from lm.config import RunConfig
+from lm.config.schema import RunConfig
 from lm.errors import UserError, one_line
-from lm.training.run import Run
+from lm.run_folder import Run
 
 _PROJECT = "lm"
 _PACKAGES = {"trackio": "trackio", "tensorboard": "tensorboard", "wandb": "wandb"}

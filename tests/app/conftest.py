@@ -7,10 +7,10 @@ from starlette.testclient import TestClient
 from app.api import Api
 from app.asked import Limits
 from app.models import Models
-from lm.config import ModelConfig
+from lm.config.schema import ModelConfig
 from lm.language_model import LanguageModel
-from lm.network import RecurrentLM
-from lm.vocabulary import train_tokenizer
+from lm.model.network import RecurrentLM
+from lm.tokenization.vocabulary import train_tokenizer
 from tests.conftest import some_text
 
 URL = "/v1/completions"

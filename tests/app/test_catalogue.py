@@ -12,7 +12,7 @@ import pytest
 import lm
 from app.catalogue import being_trained, card, entries, pack
 from app.models import SHIPPED, Models
-from lm import hub
+from lm import saving
 from lm.errors import UserError
 
 HOSTILE = """---
@@ -37,7 +37,7 @@ tags: [x]
 
 @pytest.fixture
 def runs(tmp_path, trained_run, backward_run, monkeypatch):
-    monkeypatch.setattr(hub, "PRETRAINED", tmp_path / "none")
+    monkeypatch.setattr(saving, "PRETRAINED", tmp_path / "none")
     for age, (name, run) in enumerate({"boat": trained_run, "taob": backward_run}.items()):
         shutil.copytree(run, tmp_path / "runs" / name)
         os.utime(tmp_path / "runs" / name / "model.safetensors", (1e9 - age, 1e9 - age))
@@ -88,7 +88,7 @@ def test_a_config_of_nonsense_is_a_row_with_empty_cells(runs):
 
 
 def test_the_shipped_model_is_in_the_table(runs, monkeypatch, trained_run):
-    monkeypatch.setattr(hub, "PRETRAINED", trained_run)
+    monkeypatch.setattr(saving, "PRETRAINED", trained_run)
     assert entries(Models([runs]))[-1].name == SHIPPED
 
 

@@ -9,11 +9,11 @@ import pytest
 
 import lm
 from app.comparison import Side, judged, perplexity, side_by_side, unknown_share
-from lm.config import ModelConfig
+from lm.config.schema import ModelConfig
 from lm.errors import UserError
 from lm.language_model import LanguageModel
-from lm.network import RecurrentLM
-from lm.vocabulary import train_tokenizer
+from lm.model.network import RecurrentLM
+from lm.tokenization.vocabulary import train_tokenizer
 from tests.conftest import some_text
 
 TEXT = "The sea was calm\nand a small boat went out.\n\nTo find where light comes from.\n"

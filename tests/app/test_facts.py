@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from app.facts import describe, facts
-from lm.hub import read_json
+from lm.saving import read_json
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from app.looking import LONGEST, Looks, in_line
-from lm.config import ModelConfig
+from lm.config.schema import ModelConfig
 from lm.errors import UserError
 from lm.language_model import LanguageModel
-from lm.network import RecurrentLM
-from lm.vocabulary import train_tokenizer
+from lm.model.network import RecurrentLM
+from lm.tokenization.vocabulary import train_tokenizer
 from tests.conftest import some_text
 
 KINDS = ("char", "byte", "bpe", "word", "unigram")

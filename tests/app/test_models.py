@@ -11,14 +11,14 @@ import pytest
 
 import app.models
 from app.models import NO_MODEL, SHIPPED, Models
-from lm import hub
+from lm import saving
 from lm.errors import UserError
 
 
 @pytest.fixture
 def runs(tmp_path, trained_run, monkeypatch):
     """A folder with two models, an empty folder and a broken model; no model ships."""
-    monkeypatch.setattr(hub, "PRETRAINED", tmp_path / "none")
+    monkeypatch.setattr(saving, "PRETRAINED", tmp_path / "none")
     runs = tmp_path / "runs"
     for age, name in enumerate(("newer", "older")):
         shutil.copytree(trained_run, runs / name)
@@ -52,7 +52,7 @@ def test_a_folder_that_is_a_model_is_listed_itself(runs):
 
 
 def test_the_shipped_model_is_listed_last(runs, monkeypatch, trained_run):
-    monkeypatch.setattr(hub, "PRETRAINED", trained_run)
+    monkeypatch.setattr(saving, "PRETRAINED", trained_run)
     assert list(Models([runs]).found()) == ["newer", "older", SHIPPED]
 
 
@@ -181,7 +181,7 @@ def test_a_link_is_deleted_and_what_it_leads_to_stays(runs, tmp_path, trained_ru
 
 @pytest.mark.parametrize("change", [lambda models, name: rename(models, name, "new"), delete])
 def test_what_is_not_below_the_models_folders_stays(runs, tmp_path, trained_run, monkeypatch, change):
-    monkeypatch.setattr(hub, "PRETRAINED", shutil.copytree(trained_run, tmp_path / "shipped"))
+    monkeypatch.setattr(saving, "PRETRAINED", shutil.copytree(trained_run, tmp_path / "shipped"))
     models = Models([runs / "older", tmp_path / "other"])
     before = contents(tmp_path)
     for name in ("older", SHIPPED):

@@ -17,11 +17,11 @@ from app.writing import (
     checked_text,
     continued,
 )
-from lm.config import ModelConfig
+from lm.config.schema import ModelConfig
 from lm.errors import UserError
 from lm.language_model import LanguageModel
-from lm.network import RecurrentLM
-from lm.vocabulary import train_tokenizer
+from lm.model.network import RecurrentLM
+from lm.tokenization.vocabulary import train_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from lm.data.batches import Windows, share_out
+from lm.distributed import share_of
 from lm.errors import UserError
-from lm.ranks import share_of
 
 CPU, EOS = torch.device("cpu"), 999
 

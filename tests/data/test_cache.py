@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from lm.config import DataConfig
+from lm.cli.data import main
+from lm.config.schema import DataConfig
 from lm.data import cache
-from lm.data.__main__ import main
-from lm.data.stream import open_corpus
+from lm.data.corpus import open_corpus
 from tests.conftest import ROOT, script, some_text
 
 
@@ -26,8 +26,8 @@ def test_a_maker_that_was_killed_is_made_up_for(tmp_path, own_cache):
     (tmp_path / "t.txt").write_text(some_text(3_000_000))
     code = f"""
 import time
-from lm.config import DataConfig
-from lm.data.stream import open_corpus
+from lm.config.schema import DataConfig
+from lm.data.corpus import open_corpus
 def watch(what, share):
     if what.startswith("Making the validation"):
         print("here", flush=True)
@@ -56,7 +56,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, own_cache):
     assert result.returncode == 2
     assert len(result.stderr.strip().splitlines()) == 1
     assert "no room is left in" in result.stderr
-    assert "python -m lm.data clear" in result.stderr
+    assert "python -m lm data clear" in result.stderr
     assert not cache.entries()
 
 
@@ -101,6 +101,6 @@ def test_a_stream_that_is_being_made_is_not_deleted(own_cache, capsys):
 
 
 def test_a_name_that_nothing_has_is_one_line(tmp_path):
-    result = script("-m lm.data", "info", "nothing", cwd=tmp_path)
+    result = script("-m lm data", "info", "nothing", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.startswith("error: nothing in ")

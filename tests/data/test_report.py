@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from lm.config import DataConfig, ModelConfig
+from lm.config.schema import DataConfig, ModelConfig
+from lm.data.corpus import open_corpus
 from lm.data.report import repeated, rows, survey, warnings
-from lm.data.stream import open_corpus
-from lm.tokenizer import SEPARATOR
+from lm.tokenization.tokenizer import SEPARATOR
 from tests.conftest import some_text
 
 SMALL = ModelConfig(hidden_size=8, layers=1, dropout=0.0)

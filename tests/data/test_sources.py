@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lm.config import DataConfig
+from lm.config.schema import DataConfig
 from lm.data.sources import find_source, python_library
 from lm.errors import DataError
 

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lm.config import DataConfig, RunConfig
-from lm.data.stream import open_corpus
+from lm.config.schema import DataConfig, RunConfig
+from lm.data.corpus import open_corpus
 from lm.data.streaming import DocumentStream, StreamedWindows
 from lm.errors import DataError, UserError
-from lm.vocabulary import train_tokenizer
+from lm.tokenization.vocabulary import train_tokenizer
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from hypothesis import given, settings, strategies as st
 
 from lm.data import text as text_module
 from lm.data.text import Text, count_characters, in_order, write_text
-from lm.tokenizer import SEPARATOR
+from lm.tokenization.tokenizer import SEPARATOR
 
 DOCUMENTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40), min_size=1)
 

@@ -18,8 +18,8 @@ from PIL import Image
 
 import generate
 import lm
+from lm.escaping import printable
 from lm.language_model import Piece
-from lm.visible import printable
 from tests.conftest import ROOT, script
 from tests.end_to_end.conftest import serving, until_ready
 from tests.end_to_end.page import Page

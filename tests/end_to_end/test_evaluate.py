@@ -1,4 +1,4 @@
-"""python -m lm.evaluate, and a model that reads right to left, as a person meets them."""
+"""python -m lm evaluate, and a model that reads right to left, as a person meets them."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from tests.conftest import WORDS, script
 
 def test_without_a_text_it_scores_what_the_training_held_out(trained_run):
     validation = json.loads((trained_run / "config.json").read_text())["validation"]
-    result = script("-m lm.evaluate", trained_run, "--json", cwd=trained_run)
+    result = script("-m lm evaluate", trained_run, "--json", cwd=trained_run)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["tokens"] == found["characters"] == validation["tokens"] == 3000
@@ -23,7 +23,7 @@ def test_without_a_text_it_scores_what_the_training_held_out(trained_run):
 
 def test_a_table_goes_to_standard_output_alone(trained_run, tmp_path):
     arguments = [trained_run, "--dataset", "-", "--per-word", "-"]
-    result = script("-m lm.evaluate", *arguments, cwd=tmp_path, input="The sea was calm.\n")
+    result = script("-m lm evaluate", *arguments, cwd=tmp_path, input="The sea was calm.\n")
     assert result.returncode == 0, result.stderr
     rows = csv.DictReader(io.StringIO(result.stdout), delimiter="\t", quoting=csv.QUOTE_NONE)
     assert [row["word"] for row in rows] == ["The", "sea", "was", "calm."]

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lm.config import DataConfig
+from lm.config.schema import DataConfig
 from lm.data import streaming
-from lm.data.stream import cached_corpus
-from lm.vocabulary import train_tokenizer
+from lm.data.corpus import cached_corpus
+from lm.tokenization.vocabulary import train_tokenizer
 from tests.conftest import ROOT, script, some_text
 from tests.end_to_end.test_resume import kill_at_work, outcome, step_of
 from tests.hub_server import HubServer
@@ -28,7 +28,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1"}
 SEVERAL = """
 import json, sys, time
 import train
-from lm.command_line import run
+from lm.cli.parser import run
 for command in json.loads(sys.argv[1]):
     start = time.monotonic()
     status = run(train.main, command)
@@ -323,7 +323,7 @@ def test_a_stream_waits_for_a_hub_that_is_away_for_minutes(tmp_path, monkeypatch
 def test_a_pushed_model_is_loaded_again_and_writes_the_same(hub):
     (hub.root / "push.py").write_text(
         "import lm\n"
-        "from lm.hub import PRETRAINED\n"
+        "from lm.saving import PRETRAINED\n"
         "model = lm.load(PRETRAINED, device='cpu')\n"
         "model.push_to_hub('org/model')\n"
         "print(model.generate('def ', max_new_tokens=40, seed=7)[0].text)\n"

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from lm.command_line import run
+from lm.cli.parser import run
 from tests.conftest import ROOT, called, run_async
 from tests.end_to_end.conftest import free_port, serving, until_ready
 

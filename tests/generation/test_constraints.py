@@ -6,12 +6,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from lm.config import ModelConfig
+from lm.config.schema import ModelConfig
 from lm.errors import UserError
 from lm.generation.constraints import Banned, NoRepeat, OneOf, Vocabulary
 from lm.language_model import LanguageModel
-from lm.network import RecurrentLM
-from lm.vocabulary import train_tokenizer
+from lm.model.network import RecurrentLM
+from lm.tokenization.vocabulary import train_tokenizer
 
 TEXT = "the sea was calm. 12 boats, 7 ports; naïve 中文 (a) [b] {c} a+b=c\n"
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from lm.config import CELLS, ModelConfig
+from lm.config.schema import CELLS, ModelConfig
 from lm.errors import UserError
 from lm.generation import cpu_batch
 from lm.generation.decoder import WINDOW, Decoder
 from lm.generation.gpu_batch import GPUBatch, GPUWeights
-from lm.network import RecurrentLM
+from lm.model.network import RecurrentLM
 
 
 def make(cell, layers=2, tie=False, embedding_size="auto", implementation="fused", residual=True, seed=0):
@@ -116,7 +116,7 @@ def another_onednn(weight):
 
 @pytest.mark.parametrize("found", [no_onednn, another_onednn])
 def test_without_an_onednn_that_fits_rows_are_multiplied_in_blocks(monkeypatch, found):
-    monkeypatch.setattr("lm.generation.products._onednn", found)
+    monkeypatch.setattr("lm.generation.matmul._onednn", found)
     test_a_row_is_the_same_to_the_last_bit_whatever_is_beside_it("lstm", "fp32")
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from lm.config import SamplingConfig
+from lm.config.schema import SamplingConfig
 from lm.generation.samplers import (
     Rules,
     choose,

@@ -3,10 +3,10 @@
 import torch
 from hypothesis import strategies as st
 
-from lm.config import ModelConfig
+from lm.config.schema import ModelConfig
 from lm.language_model import LanguageModel
-from lm.network import RecurrentLM
-from lm.vocabulary import train_tokenizer
+from lm.model.network import RecurrentLM
+from lm.tokenization.vocabulary import train_tokenizer
 
 SAMPLE = "the sea was calm.\n\tnaïve  中文　😀 été\x85 the\xa0boat <eos> a\\n\n" * 30
 # The first word is one that all tokenizers know.

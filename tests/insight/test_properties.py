@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from lm.errors import UserError
 from lm.insight.properties import PROPERTIES, bracket_depth, comments, matching, quotes
-from lm.tokenizer import WHITE_SPACE
+from lm.tokenization.tokenizer import WHITE_SPACE
 
 ANY = st.text("aA1é中 \t\n\"'()[]{}#/*“”‘’\\.-_<>!", max_size=60)
 # What is inside and what is not, such that any order of them keeps each as it is.

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 
 from lm.errors import UserError
+from lm.insight.surprisal import score_text
 from lm.insight.surprising import most_surprising
-from lm.surprisal import score_text
-from lm.vocabulary import KINDS
+from lm.tokenization.vocabulary import KINDS
 from tests.insight.networks import make
-from tests.test_alignment import DOCUMENTS, joined
+from tests.tokenization.test_positions import DOCUMENTS, joined
 
 
 @pytest.mark.parametrize("kind", KINDS)

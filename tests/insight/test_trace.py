@@ -7,16 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from lm.cells import CELLS
 from lm.errors import UserError
-from lm.hub import load
 from lm.insight import trace as module
 from lm.insight.places import pieces, token_spans
 from lm.insight.trace import trace_text
-from lm.tokenizer import SEPARATOR
-from lm.vocabulary import KINDS
+from lm.model.cells import CELLS
+from lm.saving import load
+from lm.tokenization.tokenizer import SEPARATOR
+from lm.tokenization.vocabulary import KINDS
 from tests.insight.networks import SHAPES, TEXTS, make
-from tests.test_alignment import DOCUMENTS, joined
+from tests.tokenization.test_positions import DOCUMENTS, joined
 
 CLOSE = {"rtol": 1e-7, "atol": 1e-10}
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from lm.errors import UserError
-from lm.hub import load
 from lm.insight.properties import PROPERTIES, matching
 from lm.insight.trace import trace_text
 from lm.insight.units import _scores, _threshold, find_units
+from lm.saving import load
 from tests.conftest import some_text
 from tests.insight.networks import make
 

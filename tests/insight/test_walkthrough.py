@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from lm.cells import CELLS
 from lm.errors import UserError
-from lm.hub import PRETRAINED, load
 from lm.insight.trace import trace_text
 from lm.insight.walkthrough import walk_through
+from lm.model.cells import CELLS
+from lm.saving import PRETRAINED, load
 from tests.insight.networks import SHAPES, TEXTS, make
 
 

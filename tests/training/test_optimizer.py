@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from lm.config import ModelConfig, TrainingConfig
-from lm.network import RecurrentLM
+from lm.config.schema import ModelConfig, TrainingConfig
+from lm.model.network import RecurrentLM
 from lm.training.optimizer import learning_rate, make_optimizer
 
 

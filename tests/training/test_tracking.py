@@ -5,10 +5,10 @@ import sqlite3
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lm.config import RunConfig, TrainingConfig
+from lm.config.schema import RunConfig, TrainingConfig
 from lm.errors import UserError
+from lm.run_folder import Run
 from lm.training import tracking
-from lm.training.run import Run
 from lm.training.tracking import Tracker
 
 

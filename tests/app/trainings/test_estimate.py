@@ -8,10 +8,10 @@ import pytest
 
 from app.trainings import estimate, measure
 from app.trainings.jobs import Jobs
-from lm.config import RunConfig
-from lm.data.stream import open_corpus
+from lm.config.schema import RunConfig
+from lm.data.corpus import open_corpus
 from lm.errors import UserError
-from lm.network import RecurrentLM
+from lm.model.network import RecurrentLM
 from tests.conftest import some_text
 
 SHAPE = {"hidden_size": 32, "layers": 1, "batch_size": 8, "bptt": 32}

@@ -16,7 +16,7 @@ import pytest
 import lm
 from app.trainings import job as on_disk
 from app.trainings.jobs import MOST_WAITING, Jobs
-from lm import hub
+from lm import saving
 from lm.errors import UserError
 from tests.conftest import ROOT, some_text
 
@@ -122,7 +122,7 @@ def test_two_trainings_run_one_after_the_other_and_their_models_load(jobs, setti
     assert ("running", "running") not in together and ("running", "queued") in together
     first, second = jobs.get(first.id), jobs.get(second.id)
     assert first.state == "done" and first.ended <= second.started
-    names = [path.name for path in hub.models_in(jobs._store.models)]
+    names = [path.name for path in saving.models_in(jobs._store.models)]
     assert names == [second.run, first.run] and jobs.model_of(first) == first.run
     assert first.run.startswith("My-first-b-one-b-lstm-2") and second.run.startswith("boat-gru-2")
     assert first.title == "My *first* … <b>one</b>" and second.text == "boat.txt"

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 from app.trainings import recipe
 from app.trainings.recipe import check_text, checked, resolved
 from app.trainings.texts import Texts
-from lm.config import RunConfig
+from lm.config.schema import RunConfig
 from lm.errors import UserError
 from tests.conftest import some_text
 

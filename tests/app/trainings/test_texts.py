@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from app.trainings.texts import Texts, safe_name
-from lm import hub
+from lm import saving
 from lm.errors import UserError
 
 
@@ -35,8 +35,8 @@ def test_an_upload_is_copied_and_kept_once(texts, tmp_path):
 def test_texts_that_are_called_like_the_files_of_a_model_make_none(texts, tmp_path):
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         texts.add(f'"{name}"', name)
-    assert hub.models_in(tmp_path / "models") == [] and hub.models_in(texts.folder) == []
-    assert not hub.is_model(texts.folder)
+    assert saving.models_in(tmp_path / "models") == [] and saving.models_in(texts.folder) == []
+    assert not saving.is_model(texts.folder)
 
 
 @pytest.mark.parametrize(

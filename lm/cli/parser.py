@@ -1,0 +1,91 @@
+"""What the scripts share: flags made from the settings, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from lm.config.settings import ValueType, check, flag_of, settings_of, value_types
+from lm.errors import UserError
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Help that keeps the description's line breaks and names each flag's value once."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=34, width=100)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "".join(indent + line for line in text.splitlines(keepends=True))
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """A parser whose result holds only the flags that were given."""
+    return argparse.ArgumentParser(
+        description=description,
+        formatter_class=HelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+
+
+def add_settings(
+    parser: argparse.ArgumentParser, config_class: type, title: str, names: Iterable[str] | None = None
+) -> None:
+    """Add one flag for every setting of `config_class`, or for those of these `names`."""
+    group = parser.add_argument_group(title)
+    kinds, settings = value_types(config_class), settings_of(config_class)
+    for name in names or settings:
+        setting = settings[name]
+        kind, _ = kinds[name]
+        rule, default = setting.metadata, setting.default
+        help_line = rule["help"].replace("%", "%%")
+        if kind is bool:
+            action = argparse.BooleanOptionalAction if default is True or name == "tie" else "store_true"
+            group.add_argument(flag_of(name), action=action, help=help_line)
+            continue
+        if default not in (None, ""):
+            help_line += f" (default: {', '.join(default) if kind is tuple else default})"
+        repeated = kind is tuple and not rule["parse"]
+        metavar = rule["metavar"] or ("|".join(rule["choices"]) if rule["choices"] else None)
+        group.add_argument(
+            flag_of(name),
+            # A flag of several values is repeated; they are checked together, by the settings.
+            **({"action": "append"} if repeated else {"type": _converter(setting, kinds[name])}),
+            metavar=metavar or name.upper(),
+            help=help_line,
+        )
+
+
+def _converter(setting: Any, kind: ValueType) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        value: Any = text
+        if not setting.metadata["parse"] and kind[0] in (int, float):
+            try:
+                value = kind[0](text)
+            except ValueError:
+                value = text
+        return check(setting, kind, value)
+
+    return convert
+
+
+def run(main: Callable[[list[str] | None], int], arguments: list[str] | None = None) -> int:
+    """Call a script's `main`, turning mistakes of the user into one line and exit status 2."""
+    # Where the locale is not UTF-8, what it lacks is written as \u4e2d, as Python's errors are.
+    sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        return main(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe (`| head`) has left; Python would complain once more on exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141

@@ -1,0 +1,171 @@
+"""RecurrentLM: embedding -> recurrent layers -> decoder."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lm.config.schema import AUTOMATIC_DROPOUTS, ModelConfig
+from lm.errors import UserError
+from lm.model.cells import State
+from lm.model.layers import RecurrentLayers, drop
+from lm.model.loss import decoder_loss
+
+
+class RecurrentLM(nn.Module):
+    """A network that reads token ids and predicts, after each, the next one.
+
+    The recurrent state is a value that goes in and comes out of `forward`; nothing is kept in
+    the module. It is a tuple of tensors (layers, batch, hidden): (h,) for RNN and GRU, (h, c)
+    for LSTM.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int):
+        super().__init__()
+        # What "auto" stands for in a training, lm/training/auto.py decides.
+        if config.hidden_size == "auto":
+            raise UserError("--hidden-size auto is decided where a training begins; here it takes a number.")
+        dropouts = [name for name in AUTOMATIC_DROPOUTS if getattr(config, name) == "auto"]
+        config = replace(config, **dict.fromkeys(dropouts, 0.0))
+        if config.embedding_size == "auto":
+            config = replace(config, embedding_size=config.hidden_size)
+        self.config, self.vocab_size = config, vocab_size
+        hidden, width = config.hidden_size, config.embedding_size
+        self.embedding = nn.Embedding(vocab_size, width)
+        self.recurrent = RecurrentLayers(config, width)
+        # Tied to an embedding of another width, the decoder needs a map down to that width.
+        self.projection = nn.Linear(hidden, width, bias=False) if config.tie and width != hidden else None
+        self.decoder = nn.Linear(width if config.tie else hidden, vocab_size)
+        if config.tie:
+            self.decoder.weight = self.embedding.weight
+        self._initialise()
+
+    def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """tokens (batch, time) int64 -> logits (batch, time, vocab), state after the last token."""
+        hidden, state = self.read(tokens, state)
+        return self.decode(self._drop_output(hidden)).transpose(0, 1), state
+
+    def read(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """tokens (batch, time) int64 -> the last layer's hidden states (time, batch, hidden), state.
+
+        While training, whole token types are dropped from the embedding (Gal & Ghahramani 2016),
+        and units of what the first layer reads.
+        """
+        config, weight = self.config, self.embedding.weight
+        if self.training and config.embedding_dropout:
+            weight = weight * F.dropout(weight.new_ones(len(weight), 1), config.embedding_dropout)
+        embedded = F.embedding(tokens.t(), weight)
+        embedded = drop(embedded, config.input_dropout, config.locked_dropout, self.training)
+        return self.recurrent(embedded, state)
+
+    def loss(
+        self, inputs: Tensor, targets: Tensor, state: State | None = None
+    ) -> tuple[Tensor, Tensor, State]:
+        """inputs, targets (batch, time) int64 -> the mean loss (nats per token), the penalties on
+        the activations, the state after the last token; without ever holding all the logits.
+
+        The penalties (Merity et al. 2017, arXiv:1708.02182) are on the size of what the decoder
+        reads and on how much the hidden state changes from step to step.
+        """
+        config = self.config
+        hidden, state = self.read(inputs, state)
+        dropped = self._drop_output(hidden)
+        shown = dropped if self.projection is None else self.projection(dropped)
+        loss = decoder_loss(
+            shown.flatten(0, 1), self.decoder.weight, self.decoder.bias, targets.t().flatten()
+        )
+        penalty = loss.new_zeros(())
+        if config.activation_reg:
+            penalty = penalty + config.activation_reg * dropped.float().square().mean()
+        if config.temporal_activation_reg:
+            change = (hidden[1:] - hidden[:-1]).float()
+            penalty = penalty + config.temporal_activation_reg * change.square().mean()
+        return loss, penalty, state
+
+    def _drop_output(self, hidden: Tensor) -> Tensor:
+        return drop(hidden, self.config.output_dropout, self.config.locked_dropout, self.training)
+
+    def decode(self, hidden: Tensor) -> Tensor:
+        """hidden (..., hidden) -> logits (..., vocab)."""
+        return self.decoder(hidden if self.projection is None else self.projection(hidden))
+
+    def parameter_count(self) -> int:
+        """The number of weights; a tied matrix counts once."""
+        return sum(p.numel() for p in self.parameters())
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        hidden = self.config.hidden_size
+        # Untied vectors of unit size reach the gates strongly from the first step on, which is
+        # worth a plateau of a hundred steps; tied ones also make the logits and must be small.
+        nn.init.normal_(self.embedding.weight)
+        nn.init.normal_(self.decoder.weight, std=0.1 if self.config.tie else hidden**-0.5)
+        nn.init.zeros_(self.decoder.bias)
+        for name, weight in self.recurrent.named_parameters():
+            if weight.dim() == 1:
+                nn.init.zeros_(weight)
+            elif name.startswith("weight_hh"):
+                for block in weight.split(hidden):
+                    nn.init.orthogonal_(block)
+            else:
+                for block in weight.split(hidden):
+                    nn.init.xavier_uniform_(block)
+            if self.config.cell == "lstm" and name.startswith("bias_hh"):
+                # An open forget gate lets the memory reach far from the first step on
+                # (Jozefowicz et al. 2015).
+                weight[hidden : 2 * hidden].fill_(1.0)
+
+
+def choose_device(name: str) -> torch.device:
+    """'auto' -> CUDA, else Apple's MPS, else the CPU. Raises UserError where it is not there."""
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if name == "auto":
+        name = next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
+    if not there.get(name, False):
+        raise UserError(f"--device {name}: this machine has none; --device auto takes what is there.")
+    return torch.device(name)
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """The type to add up many numbers in: float64, which Apple's MPS lacks."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+PRECISIONS = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """'auto' -> bf16 where the hardware multiplies it fast, else fp16 where it does that, else fp32.
+    Raises UserError for fp16 anywhere but on a GPU."""
+    if name == "auto":
+        name = "bf16" if _bf16_is_fast(device) else "fp16" if _fp16_is_fast(device) else "fp32"
+    if name == "fp16" and device.type != "cuda":
+        raise UserError("--precision fp16 is for CUDA GPUs; --precision auto takes what is fast here.")
+    return next(dtype for dtype, known in PRECISIONS.items() if known == name)
+
+
+def _bf16_is_fast(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
+    if device.type == "cpu":
+        # Older torch cannot tell; float32 is always right.
+        features = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(features.get("amx_bf16") or features.get("avx512_bf16"))
+    return False
+
+
+def _fp16_is_fast(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)  # Volta, Turing
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager:
+    """Compute matrix products in `precision` inside the block; float32 changes nothing."""
+    return torch.autocast(device.type, precision, enabled=precision != torch.float32)

@@ -1,0 +1,156 @@
+"""A run's folder: the model at its top, everything about its training in `training/`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from lm.config.schema import RUNS, RunConfig
+from lm.errors import ModelError, UserError
+from lm.files import append_text, folder_or_previous, write_text
+
+if TYPE_CHECKING:
+    from lm.tokenization.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Run:
+    """The places in a run's folder, and its growing files."""
+
+    folder: Path
+
+    @property
+    def training(self) -> Path:
+        return self.folder / "training"
+
+    @property
+    def config(self) -> Path:
+        return self.training / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.training / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.training / "samples.txt"
+
+    @property
+    def plot(self) -> Path:
+        return self.training / "loss.svg"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.training / "checkpoint"
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Add one line to metrics.jsonl."""
+        append_text(self.metrics, json.dumps(record) + "\n")
+
+    def add_sample(self, step: int, text: str) -> None:
+        """Add one sample to samples.txt."""
+        append_text(self.samples, f"--- step {step}\n{text}\n\n")
+
+    def lengths(self) -> dict[str, int]:
+        """How long the growing files are; belongs into a checkpoint."""
+        return {p.name: p.stat().st_size if p.exists() else 0 for p in (self.metrics, self.samples)}
+
+    def cut(self, lengths: dict[str, int]) -> None:
+        """Take the growing files back to what they were at a checkpoint."""
+        for path in (self.metrics, self.samples):
+            if path.exists():
+                with open(path, "r+b") as file:
+                    file.truncate(lengths[path.name])
+
+
+def check_out(config: RunConfig, overwrite: bool) -> None:
+    """Raise UserError if the folder that --out names cannot become that of a new run."""
+    folder = Path(config.training.out or "").expanduser()
+    if config.training.out and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not overwrite:
+            raise UserError(
+                f"{folder} exists: name another with --out, replace it with --overwrite, or go on"
+                f" with it by --resume {folder}."
+            )
+        if not (folder / "training" / "config.yaml").is_file():
+            raise UserError(f"{folder} is no run of this program, and --overwrite replaces only those.")
+
+
+def create_run(config: RunConfig, text_name: str, tokenizer: Tokenizer, overwrite: bool) -> Run:
+    """Make the folder of a new run. Raises UserError if it is there already or cannot be made."""
+    check_out(config, overwrite)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = Path(config.training.out or RUNS / f"{text_name}-{config.model.cell}-{stamp}").expanduser()
+    if config.training.out:
+        shutil.rmtree(folder, ignore_errors=True)
+    run = Run(folder)
+    try:
+        run.training.mkdir(parents=True)
+        write_text(run.config, yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True))
+        tokenizer.save(folder / "tokenizer.json")
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be made: {error.strerror}.") from error
+    return run
+
+
+def find_run(folder: str | Path | None) -> Run:
+    """The run to resume: the one named, or the newest in runs/. Raises UserError."""
+    if folder is not None:
+        run = Run(Path(folder).expanduser())
+        if not run.config.is_file():
+            raise ModelError(f"{folder} is no run: it has no training/config.yaml.")
+    else:
+        runs = [Run(path) for path in RUNS.iterdir()] if RUNS.is_dir() else []
+        runs = [run for run in runs if run.config.is_file()]
+        if not runs:
+            raise UserError(f"there is no run to resume in {RUNS}/.")
+        run = max(runs, key=lambda run: run.config.stat().st_mtime)
+    return run
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file, flat. Raises UserError."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold lines of the form 'name: value'.")
+    return {str(name).replace("-", "_"): value for name, value in values.items()}
+
+
+def read_metrics(run: Run) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; a last line that is half written is left out."""
+    records = []
+    if run.metrics.exists():
+        for line in run.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+    return records
+
+
+def validations(records: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """The records of a run's validations, one a step, in the order of the steps; and apart from them the
+    last one, if it looked at more of the text than those on the way."""
+    found = [record for record in records if "validation_loss" in record]
+    looked_at = [record.get("validation_tokens", 0) for record in found]
+    whole = found.pop() if len(found) > 1 and looked_at[-1] > looked_at[-2] > 0 else None
+    by_step = {record["step"]: record for record in found}
+    return [by_step[step] for step in sorted(by_step)], whole
+
+
+def checkpoint_of(run: Run) -> Path:
+    """The folder of the last checkpoint. Raises ModelError if there is none."""
+    folder = folder_or_previous(run.checkpoint)
+    if folder is None:
+        raise ModelError(f"{run.folder} has no checkpoint to resume from: it was stopped before the first.")
+    return folder

@@ -1,0 +1,141 @@
+"""The command line of the evaluation: what it shows, what it writes, how it refuses."""
+
+import csv
+import json
+import math
+import os
+import re
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from lm.cli.evaluate import main
+from lm.cli.parser import run
+from lm.config.schema import ModelConfig
+from lm.language_model import LanguageModel
+from lm.model.network import RecurrentLM
+from lm.saving import PRETRAINED
+from lm.tokenization.vocabulary import train_tokenizer
+
+
+@pytest.fixture
+def evaluate(capsys, monkeypatch, tmp_path):
+    """`python -m lm evaluate` in the folder `tmp_path`, without waiting for a process."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        status = run(main, [*map(str, arguments)])
+        return SimpleNamespace(returncode=status, **capsys.readouterr()._asdict())
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def bpe_model(tmp_path_factory):
+    """A backward model of other tokens."""
+    tokenizer = train_tokenizer("bpe", iter(["the sea was calm"]), 260)
+    network = RecurrentLM(ModelConfig(hidden_size=4, direction="backward"), tokenizer.vocab_size)
+    folder = tmp_path_factory.mktemp("models") / "bpe"
+    LanguageModel(network, tokenizer).save(folder)
+    return folder
+
+
+def table(file):
+    with open(file, encoding="utf-8", newline="") as opened:
+        return list(csv.DictReader(opened, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def test_another_text_is_scored_wholly_and_shown_as_a_table(evaluate, trained_run, tmp_path):
+    (tmp_path / "new.txt").write_text("The sea was calm.\nLight, light; é!\n")
+    result = evaluate(trained_run, "--dataset", "new.txt", "--dynamic", "--cache")
+    assert result.returncode == 0, result.err
+    lines = result.out.splitlines()
+    assert "char, LSTM, 1 layer of 32 units" in lines[0]
+    assert lines[1].endswith("new: 35 tokens, 35 characters, 36 bytes, 1 document")
+    assert lines[2].split() == ["plain", "dynamic", "+", "cache"]
+    assert len(re.findall(r"\d\.\d{4}", lines[3])) == 2
+    assert result.err.count("warning:") == 1
+    assert "4 of the 35 tokens are unknown to the model" in result.err
+    assert "'é'" in result.err
+
+
+def test_tables_of_tokens_and_of_words_from_both_sides(
+    evaluate, trained_run, backward_run, text_file, tmp_path
+):
+    options = ["--backward", backward_run, "--dataset", text_file, "--split", "0.1", "--json"]
+    result = evaluate(trained_run, *options, "--per-token", "t.tsv", "--per-word", "w.tsv")
+    assert result.returncode == 0, result.err
+    scores = json.loads(result.out)["scores"]
+    assert list(scores) == ["forward", "backward", "mean"]
+    assert all(scores[side]["loss"]["value"] < 1.3 for side in scores)
+    held_out = text_file.read_text()[27_000:]
+    tokens, words = (table(tmp_path / name) for name in ("t.tsv", "w.tsv"))
+    assert [row["word"] for row in words] == held_out.split()
+    assert len(tokens) == len(held_out)
+    for side, figures in scores.items():
+        total = figures["loss"]["value"] * len(tokens) / math.log(2)
+        assert sum(float(row[side]) for row in tokens) == pytest.approx(total, rel=1e-4)
+        assert sum(float(row[side]) + float(row[f"{side}_space"]) for row in words) <= total * 1.0001
+    # Where a word begins is hard to tell from the left, how it ends from the right.
+    first = [row for row in tokens if row["word"] and row["token"] == row["word"][0] and row["column"] != "1"]
+    forward, backward = (sum(float(row[side]) for row in first) for side in ("forward", "backward"))
+    assert forward > 2 * backward
+
+
+def test_a_table_can_go_into_a_pipe(evaluate, trained_run, tmp_path):
+    (tmp_path / "new.txt").write_text("The sea")
+    os.mkfifo(tmp_path / "pipe")
+    read = []
+    reader = threading.Thread(
+        target=lambda: read.extend((tmp_path / "pipe").read_text().splitlines()), daemon=True
+    )
+    reader.start()
+    assert evaluate(trained_run, "--dataset", "new.txt", "--per-token", "pipe").returncode == 0
+    reader.join(timeout=10)
+    assert len(read) == 8
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_backward_model_is_scored_from_the_end_of_what_its_training_held_out(evaluate, backward_run):
+    validation = json.loads((backward_run / "config.json").read_text())["validation"]
+    found = json.loads(evaluate(backward_run, "--json").out)
+    assert found["scores"]["plain"]["loss"]["value"] == pytest.approx(validation["loss"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "there is no model folder 'nowhere'"),
+        (["RUN", "--dataset", "none.txt"], "there is no file or folder 'none.txt'"),
+        (["RUN", "--dataset", "empty.txt"], "the split 'train' of empty is empty"),
+        (["RUN", "--dataset", "other.txt"], "the model knows none of the characters of this text"),
+        (["RUN", "--dataset", "good.txt", "--split", "test"], "good has no split 'test'; it has train"),
+        (["RUN", "--dataset", "good.txt", "--split", "2"], "--split is a split's name or lies between"),
+        (["RUN", "--split", "test"], "the model was trained without a test text"),
+        (["RUN", "--split", "0.5"], "without --dataset, --split is validation or test"),
+        (["RUN", "--max-chars", "50"], "--max-chars goes with --dataset"),
+        (["RUN", "--dynamic-rate", "0.1"], "--dynamic-rate is a setting of --dynamic"),
+        (["RUN", "--cache", "--cache-lambda", "1"], "--cache-lambda must be below 1"),
+        (["RUN", "--backward", "RUN"], "reads left to right: name a forward model"),
+        (["RUN", "--backward", "BPE"], "have different tokenizers"),
+        (["RUN", "--per-word", "no/where.tsv"], "no/where.tsv cannot be written"),
+        (["RUN", "--dataset", "good.txt", "--per-word", "/proc/w.tsv"], "/proc/w.tsv cannot be written"),
+        (["RUN", "--per-word", "-", "--json"], "both go to standard output"),
+        (["RUN", "--per-word", "x", "--per-token", "x"], "would go to one place"),
+        (["SHIPPED"], "does not tell what text it held out: name one with --dataset"),
+    ],
+)
+def test_mistakes_get_one_line_and_leave_nothing(
+    evaluate, trained_run, bpe_model, tmp_path, arguments, message
+):
+    for name, content in (("empty", ""), ("other", "ЖЩ Я"), ("good", "The sea")):
+        (tmp_path / f"{name}.txt").write_text(content)
+    before = set(tmp_path.iterdir())
+    named = {"RUN": trained_run, "BPE": bpe_model, "SHIPPED": PRETRAINED}
+    result = evaluate(*(named.get(argument, argument) for argument in arguments))
+    assert result.returncode == 2, result.err
+    assert message in result.err.strip().splitlines()[-1]
+    assert "Traceback" not in result.err
+    assert result.out == "" or "/proc/w.tsv" in arguments
+    assert set(tmp_path.iterdir()) == before

@@ -1,0 +1,129 @@
+"""Dynamic evaluation and the neural cache, against the equations written out one token at a time."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lm.config.schema import CacheConfig, DynamicConfig, ModelConfig
+from lm.evaluation.dynamic import adaptive_losses
+from lm.evaluation.losses import token_losses
+from lm.model.network import RecurrentLM
+
+START = 1
+
+
+def make(cell="lstm", vocab=7, **config):
+    torch.manual_seed(0)
+    return RecurrentLM(ModelConfig(cell=cell, layers=2, hidden_size=12, **config), vocab)
+
+
+def text(size, vocab=7):
+    return np.random.default_rng(0).integers(0, vocab, size).astype(np.uint16)
+
+
+def cached_by_hand(network, tokens, window, theta, share):
+    """p = (1 − λ) p_network + λ p_cache, from the definition."""
+    ids = torch.from_numpy(np.concatenate([[START], tokens]).astype(np.int64))
+    with torch.no_grad():
+        hidden, _ = network.eval().read(ids[None, :-1])
+        probabilities = network.decode(hidden[:, 0]).softmax(-1)
+    hidden, losses = hidden[:, 0], []
+    for t, token in enumerate(tokens.tolist()):
+        p = probabilities[t, token].item()
+        places = range(max(0, t - window), t)
+        if places:
+            weights = {i: math.exp(theta * float(hidden[t] @ hidden[i])) for i in places}
+            same = sum(weight for i, weight in weights.items() if tokens[i] == token)
+            p = (1 - share) * p + share * same / sum(weights.values())
+        losses.append(-math.log(p))
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("window", [1, 10, 2000])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_the_cache_is_its_definition(cell, window):
+    network, tokens = make(cell), text(300)
+    config = CacheConfig(cache_window=window, cache_theta=1.3, cache_lambda=0.3)
+    expected = cached_by_hand(network, tokens, window, 1.3, 0.3)
+    assert adaptive_losses(network, tokens, START, cache=config) == pytest.approx(expected, abs=1e-4)
+
+
+def learned_by_hand(network, tokens, rate, decay, segment):
+    """The same update, weight by weight as one flat vector, the state carried."""
+    network, state, squares, losses = copy.deepcopy(network).eval(), None, [], []
+    weights = list(network.parameters())
+    flat = torch.nn.utils.parameters_to_vector
+    trained = flat(weights).detach()
+    ids = torch.from_numpy(np.concatenate([[START], tokens]).astype(np.int64))
+    for begin in range(0, len(tokens), segment):
+        part = ids[begin : begin + segment + 1]
+        logits, state = network(part[None, :-1], state)
+        state = tuple(s.detach() for s in state)
+        each = F.cross_entropy(logits[0], part[1:], reduction="none")
+        losses += each.tolist()
+        network.zero_grad()
+        each.mean().backward()
+        gradient = flat([w.grad for w in weights])
+        squares.append(gradient**2)
+        size = torch.stack(squares).mean(0).sqrt()
+        now = flat(weights).detach()
+        pull = (decay * size / size.mean()).clamp(max=1)
+        now = now + pull * (trained - now) - rate * gradient / (size + size.mean())
+        torch.nn.utils.vector_to_parameters(now, weights)
+    return np.array(losses)
+
+
+@pytest.mark.parametrize(("cell", "tie"), [("rnn", False), ("gru", False), ("lstm", True)])
+def test_dynamic_evaluation_is_its_definition(cell, tie):
+    network, tokens = make(cell, tie=tie, embedding_size=8), text(130)
+    config = DynamicConfig(dynamic_rate=0.01, dynamic_decay=0.1, dynamic_segment=20)
+    expected = learned_by_hand(network, tokens, 0.01, 0.1, 20)
+    assert adaptive_losses(network, tokens, START, dynamic=config) == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_repeats_is_learned_and_the_model_stays_as_it_was():
+    network, tokens = make(), np.tile(text(40), 30)
+    before = copy.deepcopy(network.state_dict())
+    plain = token_losses(network, tokens, START)
+    rate = DynamicConfig(dynamic_rate=0.003)
+    learned = adaptive_losses(network, tokens, START, dynamic=rate)
+    both = adaptive_losses(network, tokens, START, dynamic=rate, cache=CacheConfig())
+    assert learned[-400:].mean() < plain[-400:].mean() - 0.2
+    assert both[-400:].mean() < plain[-400:].mean() - 0.2
+    assert not np.array_equal(both, learned)
+    assert all(torch.equal(before[name], weight) for name, weight in network.state_dict().items())
+    assert token_losses(network, tokens, START) == pytest.approx(plain)
+
+
+def test_dropout_plays_no_part_even_in_a_network_that_is_being_trained():
+    network = make(dropout=0.5, output_dropout=0.5, weight_dropout=0.5).train()
+    config, tokens = DynamicConfig(dynamic_rate=0.01), text(100)
+    assert (
+        adaptive_losses(network, tokens, START, dynamic=config)
+        == adaptive_losses(network, tokens, START, dynamic=config)
+    ).all()
+    assert network.training
+
+
+def test_a_backward_model_learns_from_right_to_left():
+    forward, tokens = make(), text(90)
+    backward = make(direction="backward")
+    config = {"dynamic": DynamicConfig(dynamic_rate=0.01), "cache": CacheConfig(cache_window=30)}
+    mirrored = adaptive_losses(forward, tokens[::-1].copy(), START, **config)
+    assert adaptive_losses(backward, tokens, START, **config) == pytest.approx(mirrored[::-1])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_on_a_gpu(cell):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    network, tokens = make(cell), text(200)
+    config = {"dynamic": DynamicConfig(dynamic_rate=0.003), "cache": CacheConfig()}
+    expected = adaptive_losses(network, tokens, START, **config)
+    found = adaptive_losses(network.cuda(), tokens, START, **config)
+    assert found == pytest.approx(expected, abs=1e-3)

@@ -1,0 +1,78 @@
+"""Several models as one."""
+
+import pytest
+import torch
+
+from lm.config.schema import ModelConfig
+from lm.errors import ModelError, UserError
+from lm.generation.decoder import Decoder
+from lm.generation.ensemble import Mixture
+from lm.language_model import LanguageModel
+from lm.model.network import RecurrentLM
+from lm.session import Session
+from lm.tokenization.vocabulary import train_tokenizer
+from tests.generation.test_decoder import make
+
+
+def test_its_probabilities_are_the_weighted_mean():
+    networks = [make("lstm", seed=1), make("gru", layers=1, seed=2), make("rnn", seed=3)]
+    weights = [0.5, 0.3, 0.2]
+    mixture = Mixture([Decoder(network) for network in networks], weights)
+    tokens = torch.randint(0, 13, (2, 9), generator=torch.Generator().manual_seed(0))
+    batch = mixture.batch()
+    for row in tokens:
+        batch.add(mixture.read(row[:4], mixture.empty()))
+    for place in range(4, 9):
+        logits = batch.step(tokens[:, place].contiguous())
+        with torch.no_grad():
+            each = [n(tokens[:, : place + 1])[0][:, -1].softmax(-1) for n in networks]
+        mean = sum(weight * p for weight, p in zip(weights, each, strict=True))
+        torch.testing.assert_close(logits.exp(), mean, atol=1e-5, rtol=1e-4)
+    kept = batch.state(1)
+    batch.remove(0)
+    assert batch.count == 1
+    assert all(map(torch.equal, batch.state(0), kept))
+    batch.take([0, 0])
+    assert batch.count == 2
+
+
+FACTS = {"trained_on": {"documents": 1}}  # it never ends by itself
+
+
+def model(text="abc\n", seed=0):
+    torch.manual_seed(seed)
+    tokenizer = train_tokenizer("char", iter([text]))
+    return LanguageModel(RecurrentLM(ModelConfig(hidden_size=8), tokenizer.vocab_size), tokenizer, FACTS)
+
+
+def test_mixed_models_write_as_one_model_does():
+    first, second = model(seed=1), model(seed=2)
+    mixed = first.mixed_with([(second, 0.4)])
+    text = mixed.generate("ab", seed=1, max_new_tokens=50)[0].text
+    assert text == mixed.generate("ab", seed=1, max_new_tokens=50)[0].text
+    assert text not in (m.generate("ab", seed=1, max_new_tokens=50)[0].text for m in (first, second))
+    # A model mixed with itself is itself.
+    same = first.mixed_with([(first, 0.5)]).generate("ab", seed=1, max_new_tokens=50)[0].text
+    assert same == first.generate("ab", seed=1, max_new_tokens=50)[0].text
+
+
+def test_a_mixture_has_sessions_and_no_scores(tmp_path):
+    mixed = model(seed=1).mixed_with([(model(seed=2), 0.4)])
+    session = mixed.session()
+    session.feed("ab")
+    session.save(tmp_path / "s")
+    assert Session.load(mixed, tmp_path / "s").next(3) == session.next(3)
+    for other in (model(seed=1), model(seed=1).mixed_with([(model(seed=2), 0.5)])):
+        with pytest.raises(ModelError, match="another model"):
+            Session.load(other, tmp_path / "s")
+    for refused in (lambda: mixed.score("ab"), lambda: mixed.save(tmp_path / "m")):
+        with pytest.raises(UserError, match="mixed"):
+            refused()
+
+
+def test_what_cannot_be_mixed_is_told_in_one_line():
+    with pytest.raises(UserError, match="the same vocabulary"):
+        model().mixed_with([(model("xyz"), 0.5)])
+    for weight in (0, 1, -0.5):
+        with pytest.raises(UserError, match="weights"):
+            model().mixed_with([(model(), weight)])

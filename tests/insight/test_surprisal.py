@@ -1,0 +1,124 @@
+"""The surprisals of tokens and words: nothing is lost and nothing counted twice."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+
+from lm.config.schema import CacheConfig, DynamicConfig, ModelConfig
+from lm.errors import UserError
+from lm.escaping import unescaped
+from lm.insight.surprisal import score_text, table_lines, two_sided, word_table
+from lm.language_model import LanguageModel
+from lm.model.network import RecurrentLM
+from lm.tokenization.tokenizer import SEPARATOR
+from lm.tokenization.vocabulary import KINDS, train_tokenizer
+from tests.tokenization.test_positions import DOCUMENTS, SAMPLE, joined
+
+
+def make(kind, direction="forward"):
+    tokenizer = train_tokenizer(kind, iter([SAMPLE]), 400)
+    torch.manual_seed(0)
+    config = ModelConfig(cell="gru", layers=1, hidden_size=8, direction=direction)
+    return LanguageModel(RecurrentLM(config, tokenizer.vocab_size), tokenizer)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def model(request):
+    return make(request.param)
+
+
+@given(documents=DOCUMENTS)
+@settings(deadline=None, max_examples=40)
+def test_words_and_what_is_left_sum_to_the_bits_of_the_text(model, documents):
+    text = joined(documents)
+    try:
+        scored = score_text(model, text)
+    except UserError:  # a text of nothing but unknown characters
+        return
+    tokens, words = scored.per_token(), scored.per_word()
+    total = scored.losses.sum() / math.log(2)
+    assert sum(tokens["surprisal"]) == pytest.approx(total)
+    first = next((i for i, word in enumerate(tokens["word"]) if word), len(tokens["word"]))
+    left = sum(tokens["surprisal"][:first])
+    assert left + sum(words["surprisal"]) + sum(words["space"]) == pytest.approx(total)
+    assert [unescaped(w).decode() for w in words["word"]] == [w for d in documents for w in d.split()]
+    assert scored.figures.loss.value == pytest.approx(scored.losses.mean())
+    if model.tokenizer.kind != "word" and not scored.unknown:
+        written = b"".join(map(unescaped, tokens["token"]))
+        assert written == text.replace(SEPARATOR, b"<eos>")
+
+
+def test_the_figures_of_a_text_are_the_scores_of_the_model(model):
+    text = "the sea was calm.\nthe boat"
+    scored = score_text(model, text)
+    logprobs = [score.logprob for score in model.score(text)]
+    assert scored.losses == pytest.approx([-p for p in logprobs], abs=1e-4)
+    found = scored.figures
+    assert found.bits_per_character.value == pytest.approx(-sum(logprobs) / len(text) / math.log(2))
+
+
+def test_a_word_of_characters_and_the_white_space_behind_it():
+    scored = score_text(make("char"), "\na bé \n\nthe\n")
+    bits, words = scored.bits, scored.per_word()
+    assert words["word"] == ["a", "bé", "the"]
+    assert words["line"].tolist() == [2, 2, 4]
+    assert words["column"].tolist() == [1, 3, 1]
+    assert words["offset"].tolist() == [1, 3, 8]
+    assert words["tokens"].tolist() == [1, 2, 3]
+    assert words["surprisal"] == pytest.approx([bits[1], bits[3:5].sum(), bits[8:11].sum()])
+    assert words["space"] == pytest.approx([bits[2], bits[5:8].sum(), bits[11]])
+    assert scored.per_token()["word"] == ["", "a", "", "bé", "bé", "", "", "", *["the"] * 3, ""]
+
+
+def test_a_space_that_is_part_of_a_token_counts_with_its_word():
+    scored = score_text(make("bpe"), "the sea the")
+    assert scored.per_token()["token"] == ["the", r"\ssea", r"\sthe"]
+    assert scored.per_word()["surprisal"] == pytest.approx(scored.bits)
+    assert scored.per_word()["space"].tolist() == [0, 0, 0]
+
+
+def test_a_table_has_a_line_for_each_row_and_a_field_for_each_column():
+    scored = score_text(make("byte"), 'a\t"b"\\ \r中\n')
+    lines = list(table_lines(scored.per_token()))
+    assert lines[0] == "token\tword\tdocument\tline\tcolumn\toffset\tsurprisal\n"
+    rows = [line.removesuffix("\n").split("\t") for line in lines[1:]]
+    shown = ["a", r"\t", '"', "b", '"', r"\\", r"\s", r"\r", r"\xe4", r"\xb8", r"\xad", r"\n"]
+    assert [row[0] for row in rows] == shown
+    assert [row[1] for row in rows] == ["a", "", *[r'"b"\\'] * 4, "", "", *["中"] * 3, ""]
+    assert [float(row[-1]) for row in rows] == pytest.approx(scored.bits, abs=1e-5)
+
+
+def test_two_sides():
+    text = "the sea was calm.\n"
+    forward, backward = (score_text(make("char", d), text) for d in ("forward", "backward"))
+    mean = two_sided(forward, backward)
+    assert mean.bits == pytest.approx((forward.bits + backward.bits) / 2)
+    table = word_table({"forward": forward, "backward": backward, "mean": mean})
+    assert list(table)[6:] == [
+        "forward", "forward_space", "backward", "backward_space", "mean", "mean_space",
+    ]  # fmt: skip
+    assert table["mean"] == pytest.approx((table["forward"] + table["backward"]) / 2)
+    assert table["backward"][0] == pytest.approx(backward.bits[:3].sum())
+
+
+def test_learning_while_reading_changes_the_scores_and_not_the_model():
+    model, text = make("char"), "the sea was calm. " * 20
+    plain = score_text(model, text)
+    learned = score_text(model, text, dynamic=DynamicConfig(dynamic_rate=0.01), cache=CacheConfig())
+    assert learned.losses.mean() < plain.losses.mean() - 0.1
+    assert np.array_equal(score_text(model, text).losses, plain.losses)
+
+
+def test_texts_without_a_score():
+    with pytest.raises(UserError, match="the text is empty"):
+        score_text(make("char"), "")
+    with pytest.raises(UserError, match="knows none of the characters"):
+        score_text(make("char"), "ЖЩ Я\n")
+    with pytest.raises(UserError, match="knows none of the words"):
+        score_text(make("word"), "wholly other\n")
+    assert score_text(make("char"), "Жa").unknown == 1
+    assert score_text(make("byte"), "ЖЩ").unknown == 0
+    assert len(score_text(make("char"), "a\r\nb").tokens) == 3  # as line ends are read for the training

@@ -1,0 +1,151 @@
+"""The regularisers against plain references, and the three ways of computing a layer."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lm.config.schema import ModelConfig
+from lm.model.cells import CELLS, RecurrentStack
+from lm.model.layers import _TORCH, drop
+from lm.model.network import RecurrentLM
+
+
+def network(cell="lstm", residual=False, **settings):
+    torch.manual_seed(0)
+    config = ModelConfig(cell=cell, hidden_size=6, embedding_size=5, residual=residual, **settings)
+    return RecurrentLM(config, 11).double()
+
+
+TOKENS = torch.randint(0, 11, (3, 8), generator=torch.Generator().manual_seed(1))
+
+
+def plain(of, weights, x):
+    """What the readable cells make of x (time, batch, input) with these recurrent weights."""
+    stack = RecurrentStack(of.config.cell, 5, 6, 2).double()
+    stack.load_state_dict(weights)
+    return stack(x.transpose(0, 1))[0].transpose(0, 1)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("implementation", ["fused", "reference"])
+def test_each_further_layer_adds_what_it_read(cell, implementation):
+    model = network(cell, residual=True, layers=3, cell_implementation=implementation)
+    x = model.embedding(TOKENS.t())
+    for layer in range(3):
+        alone = RecurrentStack(cell, x.shape[2], 6).double()
+        names = alone.state_dict()
+        alone.load_state_dict({n: getattr(model.recurrent, n.replace("l0", f"l{layer}")) for n in names})
+        shown = alone(x.transpose(0, 1))[0].transpose(0, 1)
+        x = x + shown if layer else shown
+    torch.testing.assert_close(model.read(TOKENS)[0], x)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("implementation", ["fused", "reference"])
+def test_dropped_weights_are_those_of_one_mask_for_all_steps(cell, implementation):
+    model = network(cell, weight_dropout=0.4, cell_implementation=implementation)
+    torch.manual_seed(5)
+    hidden, _ = model.read(TOKENS)
+    torch.manual_seed(5)
+    weights = dict(model.recurrent.state_dict())
+    for name in ("weight_hh_l0", "weight_hh_l1"):
+        weights[name] = F.dropout(weights[name], 0.4)
+    assert (weights["weight_hh_l0"] == 0).double().mean() > 0.2
+    torch.testing.assert_close(hidden, plain(model, weights, model.embedding(TOKENS.t())))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("has_kernels", [True, False])
+def test_bf16_is_near_float32_on_every_cpu(cell, has_kernels, monkeypatch):
+    model = network(cell).float().eval()
+    exact, _ = model(TOKENS)
+    if not has_kernels:  # as without AVX-512, where torch's own LSTM ends in an error
+        monkeypatch.setattr("lm.model.layers.onednn_multiplies", lambda dtype: False)
+        monkeypatch.setattr("lm.model.cpu_kernels.onednn_multiplies", lambda dtype: False)
+        monkeypatch.setitem(_TORCH, "lstm", None)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough, _ = model(TOKENS)
+        model.loss(TOKENS, TOKENS)[0].backward()
+    torch.testing.assert_close(rough.float(), exact, rtol=0, atol=0.03)
+    assert all(weight.grad.isfinite().all() for weight in model.parameters())
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_dropped_weights_get_no_gradient(cell):
+    model = network(cell, weight_dropout=0.4)
+    torch.manual_seed(5)
+    model.loss(TOKENS, TOKENS)[0].backward()
+    torch.manual_seed(5)
+    mask = F.dropout(torch.ones_like(model.recurrent.weight_hh_l0), 0.4) > 0
+    gradient = model.recurrent.weight_hh_l0.grad
+    assert (gradient[~mask] == 0).all()
+    assert (gradient[mask] != 0).all()
+
+
+def test_locked_dropout_drops_the_same_units_at_every_step():
+    torch.manual_seed(0)
+    x = torch.ones(50, 4, 30)
+    locked = drop(x, 0.3, locked=True, training=True)
+    assert (locked == locked[0]).all()
+    assert locked.unique().tolist() == pytest.approx([0, 1 / 0.7])
+    assert not (locked[0, 0] == locked[0, 1]).all()  # each stream has its own mask
+    free = drop(x, 0.3, locked=False, training=True)
+    assert not (free == free[0]).all()
+    assert drop(x, 0.3, locked=True, training=False) is x
+
+
+def test_embedding_dropout_drops_whole_token_types():
+    model = network(embedding_dropout=0.5)
+    torch.manual_seed(3)
+    kept = F.dropout(torch.ones(11, 1, dtype=torch.float64), 0.5)
+    torch.manual_seed(3)
+    hidden, _ = model.read(TOKENS)
+    x = F.embedding(TOKENS.t(), model.embedding.weight * kept)
+    torch.testing.assert_close(hidden, plain(model, model.recurrent.state_dict(), x))
+
+
+@pytest.mark.parametrize("where", ["input_dropout", "dropout", "output_dropout"])
+def test_each_dropout_acts_where_its_name_says_and_only_in_training(where):
+    model = network(**{where: 0.5})
+    torch.manual_seed(1)
+    hidden, _ = model.read(TOKENS)
+    logits, _ = model(TOKENS)
+    clean = network().read(TOKENS)[0]
+    assert torch.equal(hidden, clean) == (where == "output_dropout")
+    assert not torch.equal(logits, network()(TOKENS)[0])
+    model.eval()
+    torch.testing.assert_close(model(TOKENS)[0], network()(TOKENS)[0])
+
+
+def test_the_activation_penalties_are_their_definitions():
+    model = network(activation_reg=2.0, temporal_activation_reg=3.0, output_dropout=0.4)
+    torch.manual_seed(1)
+    _, penalty, _ = model.loss(TOKENS, TOKENS)
+    torch.manual_seed(1)
+    hidden, _ = model.read(TOKENS)
+    dropped = drop(hidden, 0.4, locked=True, training=True)
+    size = torch.stack([step.square().mean() for step in dropped]).mean()
+    change = torch.stack([(b - a).square().mean() for a, b in pairwise(hidden)]).mean()
+    torch.testing.assert_close(penalty, 2 * size + 3 * change, check_dtype=False)
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_the_loss_is_that_of_the_logits(tie):
+    model = network(tie=tie).eval()
+    loss, penalty, state = model.loss(TOKENS[:, :-1], TOKENS[:, 1:])
+    logits, end = model(TOKENS[:, :-1])
+    torch.testing.assert_close(loss, F.cross_entropy(logits.flatten(0, 1), TOKENS[:, 1:].flatten()))
+    assert penalty == 0
+    torch.testing.assert_close(state, end)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("cell", CELLS)
+def test_cudnn_is_equal_to_the_readable_cells(cell):
+    model = network(cell, weight_dropout=0.0).float()
+    on_cpu, _ = model(TOKENS)
+    on_gpu, _ = model.cuda()(TOKENS.cuda())
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,51 @@
+"""The loss in blocks is the cross-entropy, and so are its gradients."""
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from torch.nn import functional as F
+
+from lm.model import loss
+from lm.model.loss import decoder_loss
+
+
+def make(rows, units, vocab, dtype=torch.float64, seed=0):
+    torch.manual_seed(seed)
+    shapes = ((rows, units), (vocab, units), (vocab,))
+    tensors = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+    return tensors, torch.randint(0, vocab, (rows,))
+
+
+@given(
+    rows=st.integers(1, 20),
+    units=st.integers(1, 5),
+    vocab=st.integers(2, 9),
+    block=st.integers(1, 60),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=40, deadline=None)
+def test_equal_to_the_plain_cross_entropy(rows, units, vocab, block, seed):
+    tensors, targets = make(rows, units, vocab, seed=seed)
+    plain = F.cross_entropy(F.linear(*tensors), targets)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss, "_BLOCK", block)
+        ours = decoder_loss(*tensors, targets)
+    torch.testing.assert_close(ours, plain)
+    grads = [torch.autograd.grad(3 * value, tensors) for value in (ours, plain)]
+    torch.testing.assert_close(*grads)
+
+
+def test_gradients_are_those_of_finite_differences():
+    tensors, targets = make(6, 3, 5)
+    assert torch.autograd.gradcheck(lambda *t: decoder_loss(*t, targets), tensors)
+
+
+def test_bf16_under_autocast_is_near_float32():
+    tensors, targets = make(64, 32, 500, torch.float32)
+    exact = decoder_loss(*tensors, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = decoder_loss(*tensors, targets)
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=1e-2, atol=0)
+    for ours, right in zip(*(torch.autograd.grad(v, tensors) for v in (rough, exact)), strict=True):
+        assert (ours - right).norm() < 0.02 * right.norm()

@@ -1,0 +1,83 @@
+"""The network: state in and out, both implementations alike, tied weights, shapes."""
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from lm.config.schema import CELLS, ModelConfig
+from lm.errors import UserError
+from lm.model.network import RecurrentLM, choose_device, choose_precision
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@given(cut=st.integers(1, 11), seed=st.integers(0, 99))
+@settings(max_examples=10, deadline=None)
+def test_reading_in_pieces_with_the_state_carried_equals_reading_at_once(cell, cut, seed):
+    torch.manual_seed(seed)
+    network = RecurrentLM(ModelConfig(cell=cell, hidden_size=8), 5).double()
+    tokens = torch.randint(0, 5, (3, 12))
+    whole, end = network(tokens)
+    first, state = network(tokens[:, :cut])
+    second, state = network(tokens[:, cut:], state)
+    torch.testing.assert_close(torch.cat([first, second], dim=1), whole)
+    torch.testing.assert_close(state, end)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_reference_and_fused_are_the_same_network(cell):
+    torch.manual_seed(0)
+    fused = RecurrentLM(ModelConfig(cell=cell, hidden_size=8), 5).double()
+    config = ModelConfig(cell=cell, hidden_size=8, cell_implementation="reference")
+    reference = RecurrentLM(config, 5).double()
+    reference.load_state_dict(fused.state_dict())
+    tokens = torch.randint(0, 5, (2, 7))
+    torch.testing.assert_close(reference(tokens)[0], fused(tokens)[0], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_both_implementations_begin_with_the_same_weights(cell):
+    networks = []
+    for implementation in ("fused", "reference"):
+        torch.manual_seed(3)
+        networks.append(
+            RecurrentLM(ModelConfig(cell=cell, hidden_size=8, cell_implementation=implementation), 5)
+        )
+    first, second = (network.state_dict() for network in networks)
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name])
+
+
+@pytest.mark.parametrize("embedding_size", ["auto", 4])
+def test_a_tied_decoder_is_the_embedding(embedding_size):
+    config = ModelConfig(hidden_size=8, embedding_size=embedding_size, tie=True)
+    network = RecurrentLM(config, 11)
+    assert network.decoder.weight is network.embedding.weight
+    logits, _ = network(torch.zeros(2, 3, dtype=torch.long))
+    assert logits.shape == (2, 3, 11)
+    untied = RecurrentLM(ModelConfig(hidden_size=8, embedding_size=embedding_size), 11)
+    projection = 8 * 4 if embedding_size == 4 else 0
+    assert network.parameter_count() == untied.parameter_count() - 8 * 11 + projection
+
+
+def test_an_lstm_begins_with_its_memory_open():
+    network = RecurrentLM(ModelConfig(cell="lstm", hidden_size=4, layers=1), 3)
+    bias = network.recurrent.bias_hh_l0
+    assert bias.tolist() == [0] * 4 + [1] * 4 + [0] * 8
+
+
+def test_a_missing_device_is_a_users_error():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match="--device cuda"):
+        choose_device("cuda")
+    assert choose_device("auto").type in ("cpu", "mps")
+
+
+def test_precision_auto_follows_the_hardware(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    assert choose_precision("auto", cpu) is torch.bfloat16
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    assert choose_precision("auto", cpu) is torch.float32
+    assert choose_precision("bf16", cpu) is torch.bfloat16

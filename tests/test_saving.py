@@ -1,0 +1,123 @@
+"""A model on disk: saved, loaded, and refused when it is damaged. Pushed to a hub that answers."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import lm
+from lm.config.schema import CELLS, ModelConfig
+from lm.errors import ModelError
+from lm.language_model import LanguageModel
+from lm.model.network import RecurrentLM
+from lm.saving import PRETRAINED, default_model, find_model, is_model, models_in
+from lm.tokenization.vocabulary import train_tokenizer
+
+
+def make(**options):
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer("char", iter(["the sea was calm\n"]))
+    network = RecurrentLM(ModelConfig(hidden_size=8, **options), tokenizer.vocab_size)
+    facts = {"trained_on": {"dataset": "x", "characters": 17, "documents": 3}}
+    return LanguageModel(network, tokenizer, facts)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    make().save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("options", [{}, {"tie": True}, {"tie": True, "embedding_size": 5, "layers": 1}])
+@pytest.mark.parametrize("implementation", ["fused", "reference"])
+def test_a_loaded_model_writes_what_the_saved_one_did(tmp_path, cell, options, implementation):
+    model = make(cell=cell, cell_implementation=implementation, **options)
+    model.save(tmp_path / "m")
+    again = lm.load(tmp_path / "m", device="cpu")
+    assert again.generate("sea", seed=1)[0] == model.generate("sea", seed=1)[0]
+    assert again.facts["trained_on"] == model.facts["trained_on"]
+
+
+def test_the_files_are_those_of_the_design(saved):
+    assert {p.name for p in saved.iterdir()} == {
+        "config.json", "model.safetensors", "tokenizer.json", "README.md",
+    }  # fmt: skip
+    assert json.loads((saved / "config.json").read_text())["format_version"] == 1
+    assert (saved / "README.md").read_text().startswith("---\nlibrary_name: lm\n")
+
+
+def cut_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def other_shape(folder):
+    facts = json.loads((folder / "config.json").read_text())
+    facts["model"]["hidden_size"] = 9
+    (folder / "config.json").write_text(json.dumps(facts))
+
+
+def newer(folder):
+    facts = json.loads((folder / "config.json").read_text()) | {"format_version": 99}
+    (folder / "config.json").write_text(json.dumps(facts))
+
+
+def less_weights(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("decoder.bias")
+    save_file(weights, folder / "model.safetensors")
+
+
+def settings_out_of_range(folder):
+    facts = json.loads((folder / "config.json").read_text())
+    facts["model"]["hidden_size"] = 0
+    (folder / "config.json").write_text(json.dumps(facts))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut_weights, "model.safetensors is damaged or cut short"),
+        (other_shape, "disagree with its config.json"),
+        (less_weights, "disagree with its config.json, at decoder.bias"),
+        (newer, "format version 99"),
+        (settings_out_of_range, "does not describe a model"),
+        (lambda f: (f / "config.json").write_text("{"), "config.json is damaged"),
+        (lambda f: (f / "config.json").write_text("{}"), "not a model of this program"),
+        (lambda f: (f / "config.json").unlink(), "no model folder"),
+        (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer"),
+        (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json is missing"),
+        (shutil.rmtree, "there is no model folder"),
+    ],
+)
+def test_a_damaged_model_is_refused_in_one_line(saved, damage, message):
+    damage(saved)
+    with pytest.raises(ModelError, match=message) as error:
+        lm.load(saved)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_is_no_model_folder(saved):
+    with pytest.raises(ModelError, match="is a file"):
+        find_model(saved / "config.json")
+
+
+def test_the_newest_run_is_the_default(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert default_model() == PRETRAINED
+    make().save("runs/a")
+    make().save("runs/b")
+    (tmp_path / "runs" / "no-model").mkdir()
+    assert default_model().name == "b"
+    assert [path.name for path in models_in(tmp_path / "runs")] == ["b", "a"]
+
+
+def test_a_model_ships_with_the_package():
+    assert is_model(PRETRAINED)
+    assert sum(path.stat().st_size for path in PRETRAINED.iterdir()) <= 2_000_000
+    text = "".join(p.text for p in lm.load(PRETRAINED).stream("def ", max_new_tokens=300, seed=1))
+    assert "self" in text or "return" in text or "(" in text

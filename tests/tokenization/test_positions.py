@@ -1,0 +1,100 @@
+"""Every token and every word of a text stands where it is said to stand."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from tokenizers import Tokenizer as Backend, decoders, models, normalizers, pre_tokenizers
+
+from lm.tokenization.positions import positions, token_starts, words_in, words_of_tokens
+from lm.tokenization.tokenizer import SEPARATOR, Tokenizer
+from lm.tokenization.vocabulary import KINDS, train_tokenizer
+
+SAMPLE = "the sea was calm.\n\tnaïve  中文　😀 été\x85 the\xa0boat <eos> a\\n\n" * 30
+DOCUMENTS = st.lists(
+    st.text("the ab中é😀 \n\t\u3000\xa0\x1c\\<", min_size=1, max_size=30), min_size=1, max_size=4
+)
+
+
+def lower_case_pieces():
+    """A tokenizer of another make: it changes the text and marks where words go on."""
+    pieces = ["<unk>", "<eos>", *"theab", *(f"##{c}" for c in "theab"), "the", "中", "e", "##e", "<", "\\"]
+    backend = Backend(
+        models.WordPiece({p: i for i, p in enumerate(dict.fromkeys(pieces))}, unk_token="<unk>")
+    )
+    backend.normalizer = normalizers.BertNormalizer()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    return Tokenizer(backend)
+
+
+@pytest.fixture(scope="module", params=[*KINDS, "other"])
+def tokenizer(request):
+    kind = request.param
+    return lower_case_pieces() if kind == "other" else train_tokenizer(kind, iter([SAMPLE]), 400)
+
+
+def joined(documents):
+    return SEPARATOR.join(document.encode() for document in documents)
+
+
+@given(documents=DOCUMENTS)
+@settings(deadline=None, max_examples=60)
+def test_tokens_begin_where_their_part_of_the_text_begins(tokenizer, documents):
+    text = joined(documents)
+    tokens = tokenizer.encode_bytes(text)
+    starts = token_starts(tokenizer, text, tokens)
+    assert len(starts) == len(tokens)
+    assert (np.diff(starts) >= 0).all()
+    for token, start in zip(tokens.tolist(), starts.tolist(), strict=True):
+        here = text[start:]
+        if token == tokenizer.eos:
+            assert here.startswith((SEPARATOR, b"\n")) or here.startswith(b"<eos>")
+        elif tokenizer.kind in ("word", "wordpiece"):
+            name = tokenizer.backend.id_to_token(token).removeprefix("##")
+            # One of another make leaves out accents and control characters, so compare beginnings.
+            first = here.decode("utf-8", "replace")[0].replace("é", "e")
+            assert name == "<unk>" or name[0].replace("é", "e") == first
+        elif token != tokenizer.unk:
+            assert here.startswith(tokenizer.bytes_of(token))
+
+
+@given(documents=DOCUMENTS)
+@settings(deadline=None)
+def test_words_are_those_of_split_and_stand_where_a_person_finds_them(documents):
+    text = joined(documents)
+    words = words_in(text)
+    assert words.texts == [word for document in documents for word in document.split()]
+    at = positions(text, words.starts)
+    for word, document, line, column, offset in zip(
+        words.texts, at.document, at.line, at.column, at.offset, strict=True
+    ):
+        whole = documents[document - 1]
+        assert whole[offset:].startswith(word)
+        assert whole.split("\n")[line - 1][column - 1 :].startswith(word)
+
+
+@given(documents=DOCUMENTS)
+@settings(deadline=None, max_examples=60)
+def test_each_token_belongs_to_the_word_of_its_first_character_that_is_no_white_space(tokenizer, documents):
+    text = joined(documents)
+    words = words_in(text)
+    starts = token_starts(tokenizer, text, tokenizer.encode_bytes(text))
+    owner, space = words_of_tokens(starts, len(text), words)
+    begins = [*starts.tolist(), len(text)]
+    for begin, end, word, alone in zip(begins, begins[1:], owner.tolist(), space.tolist(), strict=False):
+        covering = [
+            number
+            for number, (first, last) in enumerate(zip(words.starts, words.ends, strict=True))
+            if first < max(end, begin + 1) and last > begin
+        ]
+        assert alone == (not covering)
+        assert word == (covering[0] if covering else np.count_nonzero(words.starts < begin) - 1)
+
+
+def test_places_inside_a_character_are_those_of_the_character():
+    text = "a中\n\nb".encode() + SEPARATOR + b"c"
+    at = positions(text, np.arange(len(text)))
+    assert at.offset.tolist() == [0, 1, 1, 1, 2, 3, 4, 5, 0]
+    assert at.line.tolist() == [1, 1, 1, 1, 1, 2, 3, 3, 1]
+    assert at.column.tolist() == [1, 2, 2, 2, 3, 1, 1, 2, 1]
+    assert at.document.tolist() == [1] * 8 + [2]

@@ -1,0 +1,162 @@
+"""Every kind of tokenizer gives back the text it was given, is saved in one file that Hugging Face
+`tokenizers` reads alike, and never shows half a character."""
+
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import given, settings, strategies as st
+
+from lm.errors import ModelError
+from lm.tokenization.tokenizer import SEPARATOR, Tokenizer, cut
+from lm.tokenization.vocabulary import train_tokenizer
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+SAMPLE = f"naïve e\u0301 {FAMILY} 中文 العربية हिन्दी \0 \r\n\ttab <eos> <unk> <0x41> ▁ Ġ end"
+EXACT = ("byte", "bpe", "unigram")
+KINDS = ("char", *EXACT, "word")
+
+TRAINED = {kind: train_tokenizer(kind, ["the boat went out to the sea\n" * 50], 300) for kind in EXACT}
+
+
+@pytest.fixture(params=KINDS)
+def tokenizer(request):
+    return train_tokenizer(request.param, [SAMPLE], 400)
+
+
+@pytest.mark.parametrize("kind", EXACT)
+@given(text=TEXTS)
+@settings(deadline=None)
+def test_any_text_is_given_back(kind, text):
+    tokenizer = TRAINED[kind]
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert not np.isin(ids, [tokenizer.eos, -1 if tokenizer.unk is None else tokenizer.unk]).any()
+
+
+@given(text=TEXTS)
+@settings(deadline=None)
+def test_char_gives_back_text_of_known_characters(text):
+    tokenizer = train_tokenizer("char", [text])
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert len(ids) == len(text)
+    assert ids.tolist() == tokenizer.backend.encode(text, add_special_tokens=False).ids
+
+
+@given(text=TEXTS)
+@settings(deadline=None)
+def test_word_gives_back_words_and_lines(text):
+    tokenizer = train_tokenizer("word", [text])
+    ids = tokenizer.encode(text)
+    lines = [" ".join(line.split()) for line in text.split("\n")]
+    assert tokenizer.decode(ids) == "\n".join(lines).replace("<eos>", "\n")
+    assert ids.tolist() == tokenizer.backend.encode(text, add_special_tokens=False).ids
+
+
+def test_word_counts_as_the_published_figures_do():
+    """One <eos> a line, <unk> written out is <unk>: so Penn Treebank has 10,000 types."""
+    tokenizer = train_tokenizer("word", [" the <unk> sat \n the end \n"])
+    assert tokenizer.vocab_size == 5  # <unk> <eos> the sat end
+    ids = tokenizer.encode(" the <unk> sat \n the end \n").tolist()
+    assert len(ids) == 7
+    assert (ids[1], ids[3], ids[6]) == (tokenizer.unk, tokenizer.eos, tokenizer.eos)
+
+
+@given(documents=st.lists(TEXTS.filter(bool), min_size=1, max_size=5))
+@settings(deadline=None)
+@pytest.mark.parametrize("kind", KINDS)
+def test_bytes_become_what_their_documents_become(kind, documents):
+    tokenizer = TRAINED.get(kind) or train_tokenizer(kind, documents)
+    ids = tokenizer.encode_bytes(SEPARATOR.join(d.encode() for d in documents))
+    if kind == "word":  # where the end of a line separates documents too
+        *others, last = documents
+        lines = [document.removesuffix("\n") + "\n" for document in others]
+        expected = tokenizer.encode("".join(lines) + last).tolist()
+    else:
+        ends = ([tokenizer.eos] * (i > 0) for i in range(len(documents)))
+        expected = [i for end, d in zip(ends, documents, strict=True) for i in [*end, *tokenizer.encode(d)]]
+    assert ids.tolist() == expected
+    assert ids.dtype == np.uint16
+
+
+@given(words=st.lists(TEXTS, max_size=30), size=st.integers(8, 40))
+@settings(deadline=None)
+@pytest.mark.parametrize("kind", EXACT)
+def test_cutting_a_text_before_its_tokens_are_made_loses_nothing(kind, words, size):
+    text = " ".join(words)
+    pieces = list(cut(text.encode(), size))
+    assert b"".join(pieces) == text.encode()
+    assert all(len(piece) <= size for piece in pieces)
+    ids = [i for piece in pieces for i in TRAINED[kind].encode(piece.decode())]
+    assert TRAINED[kind].decode(ids) == text
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_cutting_ordinary_text_changes_no_token(kind):
+    text = "It's the boat; it went out (again), to the sea.\n\n    And 1,024 boats' sails\twere  seen! " * 9
+    ids = [i for piece in cut(text.encode(), 64) for i in TRAINED[kind].encode(piece.decode())]
+    assert ids == TRAINED[kind].backend.encode(text, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@given(text=st.text(st.sampled_from("abS1 \n\t\r\x0b\x1c\x00'_;.\"") | st.characters(max_codepoint=127)))
+@settings(deadline=None, max_examples=300)
+def test_ascii_that_is_looked_up_word_by_word_has_the_same_tokens(kind, text):
+    tokenizer = TRAINED[kind]
+    assert tokenizer._cuts_as_gpt_2
+    expected = tokenizer.backend.encode(text, add_special_tokens=False).ids
+    with pytest.MonkeyPatch.context() as patch:
+        for cores in (1, 64):  # looked up, and merged
+            patch.setattr("lm.tokenization.tokenizer.available_cores", lambda: cores)  # noqa: B023
+            assert tokenizer.encode(text).tolist() == expected
+    assert TRAINED["byte"].encode(text).tolist() == TRAINED["byte"].backend.encode(text).ids
+
+
+def test_saved_and_read_by_others_alike(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "tokenizer.json")
+    again = Tokenizer.load(tmp_path / "tokenizer.json")
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert (again.kind, again.unk, again.eos) == (tokenizer.kind, tokenizer.unk, tokenizer.eos)
+    assert again.encode(SAMPLE).tolist() == tokenizer.encode(SAMPLE).tolist()
+    plain = SAMPLE.replace("<eos>", "")  # which others take for the token
+    assert theirs.encode(plain).ids == tokenizer.encode(plain).tolist()
+    assert theirs.decode(theirs.encode(plain).ids) == tokenizer.decode(tokenizer.encode(plain))
+    assert again.vocab_size == theirs.get_vocab_size()
+
+
+def test_the_pieces_of_a_stream_are_the_text_and_never_half_a_character(tokenizer):
+    stream = tokenizer.decode_stream()
+    ids = tokenizer.encode(SAMPLE)
+    pieces = [stream.step(token) for token in ids]
+    assert "".join(pieces) == tokenizer.decode(ids)
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_a_stream_goes_on_from_what_was_before():
+    tokenizer = train_tokenizer("word", ["the boat went out"])
+    the, boat = tokenizer.encode("the boat")
+    assert tokenizer.decode_stream().step(boat) == "boat"
+    assert tokenizer.decode_stream(after=[the]).step(boat) == " boat"
+
+
+@pytest.mark.parametrize("kind", ["char", *EXACT])
+def test_written_out_special_tokens_are_text(kind):
+    tokenizer = train_tokenizer(kind, ["<eos>ab" * 20], 300)
+    assert tokenizer.eos not in tokenizer.encode("<eos>")
+    assert tokenizer.decode(tokenizer.encode("<eos>a")) == "<eos>a"
+
+
+def test_unknown_characters_become_unk_and_are_named():
+    tokenizer = train_tokenizer("char", ["abc"])
+    assert tokenizer.encode("azb").tolist()[1] == tokenizer.unk
+    assert tokenizer.unknown_in("a日z日") == ["日", "z"]
+    assert train_tokenizer("byte", []).unknown_in("日") == []
+    assert train_tokenizer("word", ["a boat"]).unknown_in("a ship and a boat") == ["ship", "and"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", '{"model": 1}'])
+def test_a_broken_file_is_refused(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(ModelError, match=r"tokenizer\.json"):
+        Tokenizer.load(tmp_path / "tokenizer.json")
