@@ -26,7 +26,7 @@ from lm.cli.parser import make_parser, run
 from lm.errors import UserError, one_line
 
 if TYPE_CHECKING:
-    from app.trainings.jobs import Jobs
+    from .jobs.queue import Jobs
 
 DEFAULT_MODELS = "runs"
 API_PORT = 8000
@@ -115,8 +115,8 @@ def open_page(options: argparse.Namespace, folders: list[Path]) -> None:
     os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
     import torch
 
-    from app.models import Models
-    from app.page import build, launch_settings
+    from .page import build, launch_settings
+    from .registry import Models
 
     # All writers share one batch, which one of them computes at a time. The browser is often on the
     # same machine, and threads that fight over the cores slow everybody down many times.
@@ -152,7 +152,7 @@ def is_local(host: str) -> bool:
 
 def trainings(folder: Path) -> Jobs | None:
     """The trainings that the page may start, whose models appear in `folder`."""
-    from app.trainings.jobs import Jobs
+    from .jobs.queue import Jobs
 
     try:
         jobs = Jobs(folder)
@@ -168,8 +168,8 @@ def serve_api(options: argparse.Namespace, folders: list[Path]) -> None:
     # Before torch is imported, so that a port that is taken is told at once.
     listener = listen(options.host, options.port or API_PORT)
 
-    from app.api import serve
-    from app.models import Models
+    from .api.server import serve
+    from .registry import Models
 
     host, port = listener.getsockname()[:2]
     if not key and not is_local(host):

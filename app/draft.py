@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from app.tokens import level_of_bits
 from lm.errors import UserError
 from lm.escaping import CONTROLS, printable
 from lm.language_model import LanguageModel
 from lm.tokenization.positions import token_starts
+
+from .ui.token_view import level_of_bits
 
 _RETURN = printable("\r")
 NOT_WRITTEN = " "  # the level of what the model has not written

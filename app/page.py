@@ -8,19 +8,25 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from app import compare, inside, library, tour, training, write
-from app.facts import describe, note
-from app.functions import Functions
-from app.gate import VISITS_KEPT, Gate, Page
-from app.language import label, translations
-from app.messages import INTERNAL, told_to_the_person
-from app.models import Models
-from app.trainings.jobs import Jobs
-from app.trainings.texts import LARGEST
 from lm.errors import UserError
 
+from .endpoints import Functions
+from .jobs.queue import Jobs
+from .jobs.uploads import LARGEST
+from .registry import Models
+from .tabs.compare import tab as compare
+from .tabs.inside import tab as inside
+from .tabs.models import tab as library
+from .tabs.train import tab as training
+from .tabs.write import tab as write
+from .ui import tour
+from .ui.errors import INTERNAL, told_to_the_person
+from .ui.i18n import label, translations
+from .ui.middleware import VISITS_KEPT, Gate, Page
+from .ui.model_facts import describe, note
+
 TITLE = "Write with a recurrent language model"
-_HERE = Path(__file__).parent
+_STATIC = Path(__file__).parent / "static"
 
 
 def build(models: Models, jobs: Jobs | None = None) -> gr.Blocks:
@@ -110,8 +116,10 @@ def launch_settings() -> dict[str, Any]:
     )
     return {
         "theme": theme,
-        "css_paths": sorted((_HERE / "styles").glob("*.css")),
-        "head": "".join(f"<script>{(_HERE / name).read_text()}</script>" for name in ("page.js", "tour.js")),
+        "css_paths": sorted((_STATIC / "styles").glob("*.css")),
+        "head": "".join(
+            f"<script>{(_STATIC / name).read_text()}</script>" for name in ("page.js", "tour.js")
+        ),
         "footer_links": ["api"],
         "run_history": False,
         "ssr_mode": False,

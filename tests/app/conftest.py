@@ -4,9 +4,9 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from app.api import Api
-from app.asked import Limits
-from app.models import Models
+from app.api.request import Limits
+from app.api.server import Api
+from app.registry import Models
 from lm.config.schema import ModelConfig
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM

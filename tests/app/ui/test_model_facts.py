@@ -1,0 +1,68 @@
+"""What the page tells of a model, and that nothing in a file can become a part of the page."""
+
+import base64
+import json
+import re
+import shutil
+
+import pytest
+
+from app.ui.model_facts import describe, facts
+from lm.saving import read_json
+
+
+@pytest.fixture
+def run(tmp_path, trained_run):
+    return shutil.copytree(trained_run, tmp_path / "run")
+
+
+def test_the_facts_are_those_of_config_json(run):
+    config = read_json(run / "config.json", run)
+    shown = dict(facts(config))
+    assert shown["Cell"] == "LSTM, 1 × 32 units"
+    assert shown["Parameters"] == f"{config['parameters']:,}"
+    assert shown["Tokenizer"] == f"char, {config['vocab_size']} tokens"
+    assert shown["Trained on"] == f"boat.txt, {config['trained_on']['characters']:,} characters"
+    figures = config["validation"]
+    assert shown["Validation loss"] == f"{figures['loss']:.3f} nats per token"
+    assert shown["Perplexity"] == f"{figures['perplexity']:.2f}"
+    assert shown["Bits per character"] == f"{figures['bits_per_character']:.3f}"
+    assert shown["Bits per byte"] == f"{figures['bits_per_byte']:.3f}"
+
+
+def test_the_curve_is_the_file_of_the_run_as_an_image(run):
+    (data,) = re.findall(r'<img [^>]*src="data:image/svg\+xml;base64,([^"]+)">', describe(run))
+    assert base64.b64decode(data) == (run / "training" / "loss.svg").read_bytes()
+
+
+def test_a_model_without_a_curve_is_described_all_the_same(run):
+    shutil.rmtree(run / "training")
+    assert "No loss curve" in describe(run)
+    assert "LSTM, 1 × 32 units" in describe(run)
+
+
+def test_what_a_file_says_stays_text(run):
+    config = json.loads((run / "config.json").read_text())
+    config["trained_on"]["dataset"] = "<script>alert(1)</script>"
+    (run / "config.json").write_text(json.dumps(config))
+    page = describe(run)
+    assert "&lt;script&gt;" in page and "<script" not in page
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"model": "lstm", "trained_on": [], "validation": None},
+        {"model": {"cell": 3, "layers": "two"}, "parameters": None, "tokenizer": {}},
+        {"validation": {"loss": "low", "perplexity": None}, "trained_on": {"dataset": None}},
+    ],
+)
+def test_odd_values_in_config_json_break_nothing(run, config):
+    (run / "config.json").write_text(json.dumps(config))
+    assert "<img" in describe(run)
+
+
+def test_a_config_that_is_gone_is_a_message(run):
+    (run / "config.json").unlink()
+    assert "config.json" in describe(run)
