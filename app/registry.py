@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lm.language_model import LanguageModel
 
 SHIPPED = "shipped with lm"
-NO_MODEL = "There is no model yet. Train one, with python train.py, then reload this page."
+NO_MODEL = "There is no model yet. Train one, with `lm train`, then reload this page."
 _KEPT = 4  # models held in memory
 _LONGEST_NAME = 80  # characters
 _NOT_IN_A_NAME = set('/\\:*?"<>|')  # what some file system or shell gives a meaning to

@@ -1,9 +1,6 @@
-"""python -m lm evaluate|data ..."""
+"""`python -m lm`: the same as the `lm` command."""
 
-import sys
-
-from lm.cli import data, evaluate
-from lm.cli.parser import run
+from lm.cli.main import script
 
 if __name__ == "__main__":
-    sys.exit(run({"evaluate": evaluate.main, "data": data.main}[sys.argv.pop(1)]))
+    script()

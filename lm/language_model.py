@@ -24,6 +24,7 @@ from lm.generation.detokenize import Text, TextBackward
 from lm.generation.ensemble import Mixture
 from lm.generation.request import Request
 from lm.generation.scheduler import Stream, Streams, Token
+from lm.invocation import command
 from lm.model.network import RecurrentLM
 from lm.tokenization.tokenizer import Tokenizer
 
@@ -228,8 +229,8 @@ class LanguageModel:
     def _forward_only(self) -> None:
         if self.backward:
             raise UserError(
-                "this model reads right to left and cannot go on with a text: python generate.py with it"
-                " writes what leads up to the prompt."
+                "this model reads right to left and cannot continue a text: use"
+                f" `{command('generate')}` to write what comes before the prompt."
             )
 
     def _pieces(

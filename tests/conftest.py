@@ -71,11 +71,11 @@ def script(name: str, *arguments: object, cwd: Path, **options) -> subprocess.Co
 
 def called(module: str, *arguments: object) -> subprocess.CompletedProcess:
     """What `script` does, in this process and folder: torch is there already."""
-    main = importlib.import_module(module).main
+    main = importlib.import_module(module if "." in module else f"lm.cli.{module}").main
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="") for _ in range(2))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            status = run(main, [*map(str, arguments)])
+            status = run(lambda: main([*map(str, arguments)]))
         except SystemExit as refused:  # by argparse
             status = refused.code
     for stream in (out, err):

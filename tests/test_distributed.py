@@ -17,12 +17,12 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 from lm.cli.parser import run
+from lm.cli.train import main
 from tests.conftest import some_text
-from train import main
 
 FORKS = multiprocessing.get_context("forkserver")
 # The last two take a second each, and are imported by torch's optimisers and by --streaming.
-FORKS.set_forkserver_preload(["train", "lm.training.loop", "torch._dynamo", "datasets"])
+FORKS.set_forkserver_preload(["lm.cli.train", "lm.training.loop", "torch._dynamo", "datasets"])
 NET = ["--hidden-size", "24", "--layers", "2", "--batch-size", "8", "--bptt", "16", "--precision", "fp32"]
 EXACT = [*NET, "--dropout", "0", "--lr", "0.01", "--sample-every", "0", "--eval-every", "20", "--steps", "50"]
 
@@ -40,7 +40,7 @@ def _rank(environment, folder, arguments):
     for name, number in (("out", 1), ("err", 2)):
         file = os.open(f"{name}{environment['RANK']}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(file, number)
-    code = run(main, list(map(str, arguments)))
+    code = run(lambda: main(list(map(str, arguments))))
     sys.stdout.flush()
     os._exit(code)
 

@@ -50,7 +50,7 @@ class Writing:
         if model.backward:
             raise Refused(
                 f"the model '{asked.model}' reads right to left and cannot go on with a text: choose another"
-                " one, or use python generate.py.", "model",
+                " one, or use `lm generate`.", "model",
             )  # fmt: skip
         last = max(asked.settings["logit_bias"], default=0)
         if last >= model.tokenizer.vocab_size:

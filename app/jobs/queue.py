@@ -66,7 +66,7 @@ class Jobs:
 
     def __init__(self, models: str | Path, at_once: int = 1):
         if not locks.AVAILABLE:
-            raise UserError("Training from the page needs Linux or macOS; python train.py trains everywhere.")
+            raise UserError("Training from the page needs Linux or macOS; `lm train` works everywhere.")
         self._store, self._at_once = Store(Path(models)), at_once
         self._lock = threading.Lock()
         self._followers: OrderedDict[str, Follower] = OrderedDict()

@@ -153,7 +153,7 @@ def _trained(store: Store, job: Job) -> tuple[int, str]:
     """Call train.py; its exit status and, if it failed, why."""
     try:
         arguments = _arguments(store, job)
-        import train as script
+        from lm.cli import train as script
 
         return script.main(arguments), ""
     except UserError as error:

@@ -1,8 +1,8 @@
 """See and empty the cache of token streams.
 
-python -m lm data info                 what is in it
-python -m lm data info shakespeare     more of what begins so
-python -m lm data clear [NAME ...]     delete all, or what begins so
+lm data info                 what is in it
+lm data info shakespeare     more of what begins so
+lm data clear [NAME ...]     delete all, or what begins so
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import argparse
 import sys
 import time
 
-from lm.cli.parser import make_parser, run
+from lm.cli.parser import make_parser
 from lm.data.cache import Entry, cache_folder, entries, remove
 from lm.errors import UserError
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = make_parser(__doc__)
-    parser.prog = "python -m lm data"
+    parser = make_parser("data", __doc__ or "")
     parser.add_argument("action", choices=("info", "clear"))
     parser.add_argument("names", nargs="*", default=[], metavar="NAME", help="how names of streams begin")
     return parser.parse_args(arguments)
@@ -68,7 +67,3 @@ def clear(chosen: list[Entry]) -> int:
 
 def megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
-
-
-if __name__ == "__main__":
-    sys.exit(run(main))

@@ -1,9 +1,9 @@
 """Score a text with a trained model.
 
-    python -m lm evaluate runs/hamlet                           the text that its training held out
-    python -m lm evaluate runs/hamlet --dataset new.txt         all of another text
-    python -m lm evaluate runs/hamlet --dynamic --cache         learning from it while reading
-    python -m lm evaluate runs/hamlet --per-word words.tsv      the surprisal of each word
+    lm evaluate runs/hamlet                           the text that its training held out
+    lm evaluate runs/hamlet --dataset new.txt         all of another text
+    lm evaluate runs/hamlet --dynamic --cache         learning from it while reading
+    lm evaluate runs/hamlet --per-word words.tsv      the surprisal of each word
 
 The figures go to standard output, all else to standard error.
 """
@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm.cli.parser import add_settings, make_parser, run
+from lm.cli.parser import add_settings, make_parser
 from lm.config.schema import CacheConfig, DataConfig, DynamicConfig, EvaluationConfig, RunConfig
 from lm.config.settings import build, flag_of, settings_of
 from lm.errors import UserError
@@ -36,8 +36,7 @@ _MOST_NAMED = 8  # unknown characters
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = make_parser(__doc__)
-    parser.prog = "python -m lm evaluate"
+    parser = make_parser("evaluate", __doc__ or "")
     add = parser.add_argument
     add("model", metavar="MODEL", help="a run, a saved folder or a Hub id")
     add("--backward", metavar="MODEL", help="one that reads right to left, for scores from both sides")
@@ -298,11 +297,3 @@ def write_table(file: str, table: Table) -> None:
             opened.writelines(table_lines(table))
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error.strerror}.") from error
-
-
-def script() -> int:
-    return run(main)
-
-
-if __name__ == "__main__":
-    sys.exit(script())

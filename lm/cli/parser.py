@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -10,6 +11,7 @@ from typing import Any
 
 from lm.config.settings import ValueType, check, flag_of, settings_of, value_types
 from lm.errors import UserError
+from lm.invocation import command
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -22,10 +24,12 @@ class HelpFormatter(argparse.HelpFormatter):
         return "".join(indent + line for line in text.splitlines(keepends=True))
 
 
-def make_parser(description: str) -> argparse.ArgumentParser:
-    """A parser whose result holds only the flags that were given."""
+def make_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """The parser of the subcommand `name`, whose result holds only the flags that were given."""
+    prog = command(name)
     return argparse.ArgumentParser(
-        description=description,
+        prog=prog,
+        description=description.replace(f"lm {name}", prog),
         formatter_class=HelpFormatter,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
@@ -73,12 +77,13 @@ def _converter(setting: Any, kind: ValueType) -> Callable[[str], Any]:
     return convert
 
 
-def run(main: Callable[[list[str] | None], int], arguments: list[str] | None = None) -> int:
-    """Call a script's `main`, turning mistakes of the user into one line and exit status 2."""
-    # Where the locale is not UTF-8, what it lacks is written as \u4e2d, as Python's errors are.
-    sys.stdout.reconfigure(errors="backslashreplace")
+def run(main: Callable[[], int]) -> int:
+    """Call `main`; a UserError becomes one line on standard error and exit status 2."""
+    # Characters missing from the locale's encoding are written as \u4e2d, as Python's errors are.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return main(arguments)
+        return main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -86,6 +91,6 @@ def run(main: Callable[[list[str] | None], int], arguments: list[str] | None = N
         print(file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of a pipe (`| head`) has left; Python would complain once more on exit.
+        # The reader of the pipe (`| head`) has closed it. Without this, Python reports it again on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lm.errors import DataError
+from lm.invocation import command
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 PARTIAL = ".partial"
@@ -77,8 +78,8 @@ def making_room_for(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise DataError(
-                f"no room is left in {cache_folder()} for the token stream: free some, for example by"
-                " python -m lm data clear, or set LM_CACHE to a folder on a larger disk."
+                f"no room is left in {cache_folder()} for the token stream: free some, for example with"
+                f" `{command('data clear')}`, or set LM_CACHE to a folder on a larger disk."
             ) from error
         raise DataError(f"the cache folder {cache_folder()} cannot be used: {error}.") from error
 

@@ -19,6 +19,7 @@ from lm.data.streaming import DocumentStream, StreamedWindows
 from lm.distributed import ALONE, Ranks, share_of
 from lm.errors import UserError
 from lm.evaluation.losses import Validation
+from lm.invocation import command
 from lm.model.cells import State
 from lm.model.network import PRECISIONS, RecurrentLM, autocast, choose_device, choose_precision, widest_float
 from lm.run_folder import Run, checkpoint_of, create_run
@@ -116,7 +117,9 @@ def train(
     """
     stopped = resume and ranks.from_first(lambda: dataclasses.asdict(read_progress(checkpoint_of(resume))))
     if stopped and stopped["finished"]:
-        display.say(f"{resume.folder} has finished; sample from it with python generate.py {resume.folder}")
+        display.say(
+            f"{resume.folder} has finished; sample from it with {command('generate')} {resume.folder}"
+        )
         return 0
     if corpus is None:
         # A resumed run needs the tokens, not the text: that may have moved, or was standard input.
@@ -153,7 +156,7 @@ def _run(trainer: Trainer) -> int:
             if not trainer.disk.worked:
                 raise record.nothing_saved(trainer)
             folder = shlex.quote(str(trainer.run.folder))
-            display.say(f"\nStopped and {saved}. Go on with: python train.py --resume {folder}")
+            display.say(f"\nStopped and {saved}. Go on with: {command('train')} --resume {folder}")
             return 128 + interrupted
         record.finish(trainer)
     return 0

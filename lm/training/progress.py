@@ -22,6 +22,7 @@ from rich.text import Text
 from lm.data import report
 from lm.data.corpus import Corpus, Watch
 from lm.escaping import printable
+from lm.invocation import command
 
 if TYPE_CHECKING:  # what is shown before torch is needed shall not wait for it
     from lm.evaluation.losses import Validation
@@ -161,8 +162,8 @@ class Display:
             },
             Run=str(run),
             Curve=str(plot),
-            Sample=f"python generate.py {shlex.quote(str(run))}",
-            Page=f"python -m app{_models_flag(run)}",
+            Sample=f"{command('generate')} {shlex.quote(str(run))}",
+            Page=f"{command('app')}{_models_flag(run)}",
         )
 
     def table(self, **rows: str) -> None:

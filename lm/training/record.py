@@ -16,6 +16,7 @@ from lm.distributed import RankLost
 from lm.errors import UserError
 from lm.evaluation.losses import Validation, validate
 from lm.files import folder_or_previous, write_text
+from lm.invocation import command
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.run_folder import read_metrics
@@ -144,7 +145,7 @@ def finish(trainer: Trainer) -> None:
     if share < 1:
         trainer.display.say(
             f"the last figures are of {share:.0%} of the text that is scored, spread over it: the"
-            f" whole would take too much of the budget. python -m lm evaluate {shlex.quote(str(run.folder))}"
+            f" whole would take too much of the budget. {command('evaluate')} {shlex.quote(str(run.folder))}"
             " scores all of it."
         )
     elif trainer.validation and trainer.validation.tokens < figures["validation"].tokens:

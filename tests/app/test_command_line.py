@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-from app.__main__ import model_folders, parse
+from app.command_line import model_folders, parse
 from lm.errors import UserError
 from tests.conftest import ROOT, script
 
 
 def test_help_answers_at_once_without_torch_or_gradio():
     blocked = "import sys; sys.modules['torch'] = sys.modules['gradio'] = None; sys.argv = ['app', '--help'];"
-    command = [sys.executable, "-c", f"{blocked} from app.__main__ import script; script()"]
+    command = [sys.executable, "-c", f"{blocked} from app.command_line import main; main()"]
     seconds = []
     for _ in range(3):  # the best of three: the machine may be busy
         begin = time.perf_counter()

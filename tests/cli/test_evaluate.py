@@ -25,7 +25,7 @@ def evaluate(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):
-        status = run(main, [*map(str, arguments)])
+        status = run(lambda: main([*map(str, arguments)]))
         return SimpleNamespace(returncode=status, **capsys.readouterr()._asdict())
 
     return call

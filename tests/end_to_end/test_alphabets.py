@@ -16,8 +16,8 @@ import pexpect
 import pytest
 from PIL import Image
 
-import generate
 import lm
+from lm.cli import generate
 from lm.escaping import printable
 from lm.language_model import Piece
 from tests.conftest import ROOT, script

@@ -187,7 +187,7 @@ def test_a_signal_ends_it_at_once_even_in_the_middle_of_a_text(tmp_path, trained
 
 def test_help_and_refusals_need_no_torch(tmp_path):
     blocked = "import sys; sys.modules['torch'] = sys.modules['gradio'] = sys.modules['uvicorn'] = None;"
-    run = f"{blocked} from app.__main__ import api_script; sys.exit(api_script())"
+    run = f"{blocked} from app.command_line import serve; from lm.cli.parser import run; sys.exit(run(serve))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     def serve(*arguments):

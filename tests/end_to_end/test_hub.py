@@ -27,7 +27,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1"}
 # Several command lines of train.py in one process, because most of a short run's time is its imports.
 SEVERAL = """
 import json, sys, time
-import train
+from lm.cli import train
 from lm.cli.parser import run
 for command in json.loads(sys.argv[1]):
     start = time.monotonic()

@@ -11,7 +11,6 @@ import time
 
 import pytest
 
-from lm.cli.parser import run
 from tests.conftest import ROOT, called, run_async
 from tests.end_to_end.conftest import free_port, serving, until_ready
 
@@ -124,16 +123,14 @@ def test_a_language_model_has_the_functions_as_tools(served):
 def test_without_its_packages_the_flag_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "mcp", None)  # cannot be imported
-    result = called("app.__main__", "--mcp")
+    result = called("app.command_line", "--mcp")
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert "pip install 'lm[mcp]'" in result.stderr
 
 
 def test_tools_are_not_offered_past_a_password(capsys):
     with pytest.raises(SystemExit):
-        from app.__main__ import main
-
-        run(main, ["--mcp", "--auth", "me:secret"])
+        main(["--mcp", "--auth", "me:secret"])
     assert "--mcp cannot be behind --auth" in capsys.readouterr().err
 
 

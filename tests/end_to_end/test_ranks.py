@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from lm.cli.train import main
 from tests.conftest import ROOT, SMALL
 from tests.end_to_end.test_resume import step_of
-from train import main
 
 
 def rank_processes(torchrun):

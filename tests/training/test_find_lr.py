@@ -4,9 +4,9 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from lm.cli.train import main
 from lm.training.find_lr import suggestion
 from tests.conftest import SMALL
-from train import main
 
 
 def test_it_draws_one_picture_and_writes_nothing_else(tmp_path, monkeypatch, text_file, capsys):

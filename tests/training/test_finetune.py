@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import lm
+from lm.cli.train import main
 from lm.errors import UserError
 from tests.conftest import some_text
-from train import main
 
 STEPS = ["--batch-size", "8", "--bptt", "32", "--sample-every", "0", "--steps", "2", "--lr", "1e-30"]
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from lm.cli.train import main
 from tests.conftest import SMALL, some_text
-from train import main
 
 
 @pytest.fixture(autouse=True)

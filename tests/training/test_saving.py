@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from lm.cli.train import main
 from tests.conftest import ROOT, SMALL, script
-from train import main
 
 LITTLE = 20_000  # bytes: enough for the metrics, not for the weights
 

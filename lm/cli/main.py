@@ -1,0 +1,47 @@
+"""The `lm` command and its subcommands."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+import lm
+from lm.cli.parser import HelpFormatter, run
+
+# Each is imported only when it runs: `lm --help` should not wait for torch, nor `lm train` for gradio.
+COMMANDS = {
+    "train": ("lm.cli.train:main", "train a model, resume a run or fine-tune"),
+    "generate": ("lm.cli.generate:main", "generate text with a model"),
+    "evaluate": ("lm.cli.evaluate:main", "score a text: loss, perplexity, surprisal per token and word"),
+    "app": ("lm_studio.command_line:main", "open the web UI"),
+    "serve": ("lm_studio.command_line:serve", "serve models over an OpenAI-compatible API"),
+    "data": ("lm.cli.data:main", "show or clear the cache of tokenized text"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the subcommand named by the first argument; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="lm", description=lm.__doc__.splitlines()[0], formatter_class=HelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"recurrent-lm {lm.__version__}")
+    names = "\n".join(f"  {name:10} {help}" for name, (_, help) in COMMANDS.items())
+    parser.epilog = f"commands:\n{names}\n\n`lm COMMAND --help` lists the flags of a command."
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    return run_command(options.command, options.arguments)
+
+
+def run_command(name: str, arguments: Sequence[str]) -> int:
+    """Run one subcommand; the exit status."""
+    module, _, function = COMMANDS[name][0].partition(":")
+    return getattr(import_module(module), function)(list(arguments))
+
+
+def script(name: str | None = None) -> NoReturn:
+    """The console script `lm`, or one of its subcommands as a script of its own."""
+    sys.exit(run(lambda: main() if name is None else run_command(name, sys.argv[1:])))

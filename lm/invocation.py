@@ -1,0 +1,30 @@
+"""How the user started the program, so that messages name a command they can run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[1]  # the checkout, or site-packages
+_IN_A_CHECKOUT = {
+    "train": "python train.py",
+    "generate": "python generate.py",
+    "app": "python -m app",
+    "serve": "python -m app --api",
+}
+
+
+def command(name: str) -> str:
+    """The command line of the subcommand `name`: 'lm train', or in a checkout 'python train.py'."""
+    started = Path(sys.argv[0]).resolve()
+    if started == _ROOT / "lm" / "__main__.py":
+        return f"python -m lm {name}"
+    scripts = (_ROOT / "train.py", _ROOT / "generate.py")
+    if started in scripts or _ROOT / "app" in started.parents:
+        return _IN_A_CHECKOUT.get(name, f"python -m lm {name}")
+    return f"lm {name}"
+
+
+def pip_install(extra: str) -> str:
+    """The command that installs one of the optional dependencies in pyproject.toml."""
+    return f"pip install 'recurrent-lm[{extra}]'"
