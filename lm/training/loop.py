@@ -117,9 +117,7 @@ def train(
     """
     stopped = resume and ranks.from_first(lambda: dataclasses.asdict(read_progress(checkpoint_of(resume))))
     if stopped and stopped["finished"]:
-        display.say(
-            f"{resume.folder} has finished; sample from it with {command('generate')} {resume.folder}"
-        )
+        display.say(f"{resume.folder} has finished. Generate with: {command('generate')} {resume.folder}")
         return 0
     if corpus is None:
         # A resumed run needs the tokens, not the text: that may have moved, or was standard input.

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from app.command_line import main
 from tests.conftest import ROOT, called, run_async
 from tests.end_to_end.conftest import free_port, serving, until_ready
 
