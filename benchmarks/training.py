@@ -25,7 +25,8 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from lm.config.schema import RunConfig
 from lm.model.cells import CELLS
-from lm.model.network import RecurrentLM, autocast, choose_device, choose_precision
+from lm.model.device import autocast, choose_device, choose_precision
+from lm.model.network import RecurrentLM
 from lm.training.optimizer import make_optimizer
 
 SIZES = ((256, 32, 64), (512, 64, 64), (1024, 64, 64))  # hidden size, batch size, BPTT length

@@ -22,7 +22,8 @@ from lm.config.schema import RUNS, ModelConfig
 from lm.config.settings import build, settings_of
 from lm.errors import ModelError, UserError, one_line
 from lm.files import replacing, write_text
-from lm.model.network import PRECISIONS, RecurrentLM, choose_device, choose_precision
+from lm.model.device import PRECISIONS, choose_device, choose_precision
+from lm.model.network import RecurrentLM
 from lm.tokenization.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

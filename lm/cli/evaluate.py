@@ -163,7 +163,7 @@ def score(
 ) -> dict[str, ScoredText]:
     """The scores by the names of their columns: surprisal, or forward, backward and their mean."""
     from lm.insight.surprisal import score_text, two_sided
-    from lm.model.network import choose_precision
+    from lm.model.device import choose_precision
 
     scores = {}
     for side, model in zip(

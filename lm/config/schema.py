@@ -162,6 +162,32 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class NetworkConfig(ModelConfig):
+    """A ModelConfig with a number in place of every `auto`: what a network is built from."""
+
+    hidden_size: int = 0
+    embedding_size: int = 0
+    dropout: float = 0.0
+    input_dropout: float = 0.0
+    output_dropout: float = 0.0
+    weight_dropout: float = 0.0
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> NetworkConfig:
+        """`config` with its `auto` dropouts at 0 and an `auto` embedding as wide as the hidden state.
+
+        Raises UserError if the hidden size is still `auto`; lm/training/auto.py chooses it.
+        """
+        if config.hidden_size == "auto":
+            raise UserError("--hidden-size auto is chosen when a training starts; name a number here.")
+        values = {name: getattr(config, name) for name in settings_of(ModelConfig)}
+        values |= {name: 0.0 for name in AUTOMATIC_DROPOUTS if values[name] == "auto"}
+        if values["embedding_size"] == "auto":
+            values["embedding_size"] = values["hidden_size"]
+        return cls(**values)
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """The recipe and its budget."""
 
@@ -250,6 +276,13 @@ class TrainingConfig:
         choices=("none", "trackio", "tensorboard", "wandb"),
     )
     quiet: bool = setting(False, "print nothing but errors")
+
+
+@dataclass(frozen=True)
+class RecipeConfig(TrainingConfig):
+    """A TrainingConfig with a number in place of every `auto`."""
+
+    lr: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -382,3 +415,17 @@ class RunConfig:
     def flat(self) -> dict[str, Any]:
         """The settings as one flat dictionary, in the order of the groups."""
         return {k: v for group in GROUPS for k, v in dataclasses.asdict(getattr(self, group)).items()}
+
+
+@dataclass(frozen=True)
+class ResolvedConfig(RunConfig):
+    """A RunConfig with a number in place of every `auto`: what a training runs with."""
+
+    model: NetworkConfig = NetworkConfig()
+    training: RecipeConfig = RecipeConfig()
+
+    @classmethod
+    def of(cls, config: RunConfig) -> ResolvedConfig:
+        """`config`, in which no `auto` is left."""
+        recipe = {name: getattr(config.training, name) for name in settings_of(TrainingConfig)}
+        return cls(config.data, NetworkConfig.of(config.model), RecipeConfig(**recipe))

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from lm.config.schema import CacheConfig, DynamicConfig
 from lm.model.cells import State
-from lm.model.network import RecurrentLM, autocast
+from lm.model.device import autocast
+from lm.model.network import RecurrentLM
 
 _WINDOW = 256  # tokens that a network which does not learn reads at a time
 _SMALLEST = 1e-8  # what keeps the steps of a network without any gradient finite

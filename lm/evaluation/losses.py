@@ -15,7 +15,9 @@ from torch.nn import functional as F
 from lm.data.corpus import Counts
 from lm.distributed import ALONE, Ranks
 from lm.model.cells import State
-from lm.model.network import RecurrentLM, autocast, widest_float
+from lm.model.device import autocast, widest_float
+from lm.model.loss import likeliest
+from lm.model.network import RecurrentLM
 
 # A stream that starts inside the text first reads this many tokens without being scored. After
 # so many, what the state was before makes no difference that a loss of five digits could show.
@@ -174,15 +176,6 @@ def score_tokens(
         entropies = _entropy(logprobs)
         others = likeliest(logprobs, alternatives)
         yield from zip(chosen[:, 0].tolist(), ranks.tolist(), entropies.tolist(), others, strict=True)
-
-
-def likeliest(logprobs: Tensor, count: int) -> list[list[tuple[int, float]]]:
-    """logprobs (rows, vocab) -> for each row the `count` likeliest tokens, the likeliest first."""
-    best = logprobs.topk(min(count, logprobs.shape[-1]), dim=-1)
-    return [
-        list(zip(tokens, values, strict=True))
-        for tokens, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    ]
 
 
 def _entropy(logprobs: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ from lm.errors import UserError
 from lm.generation.cpu_batch import CPUBatch, CPUWeights
 from lm.generation.gpu_batch import GPUBatch, GPUWeights
 from lm.model.cells import CELLS, State
-from lm.model.network import PRECISIONS, RecurrentLM, autocast
+from lm.model.device import PRECISIONS, autocast
+from lm.model.network import RecurrentLM
 
 WINDOW = 256  # tokens of a prompt that are read without a break; more would keep the others waiting
 

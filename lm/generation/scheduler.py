@@ -20,12 +20,12 @@ from torch import Tensor
 
 from lm.config.schema import SamplingConfig
 from lm.errors import UserError
-from lm.evaluation.losses import likeliest
 from lm.generation.constraints import Constraint, NoRepeat, check_bias
 from lm.generation.decoder import WINDOW, Batch, Decoder
 from lm.generation.samplers import Rules, choose, height, penalised
 from lm.model.cells import State
-from lm.model.network import widest_float
+from lm.model.device import widest_float
+from lm.model.loss import likeliest
 
 _BURST = 0.005  # seconds that one consumer goes on for all before the others are woken
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from lm.config.schema import ModelConfig
+from lm.config.schema import NetworkConfig
 from lm.model.cells import CELLS, State
 from lm.model.cpu_kernels import cpu_layer, onednn_multiplies, product_dtype
 
@@ -29,7 +29,7 @@ class RecurrentLayers(nn.Module):
     the steps of a window; Merity et al. 2017, arXiv:1708.02182).
     """
 
-    def __init__(self, config: ModelConfig, input_size: int):
+    def __init__(self, config: NetworkConfig, input_size: int):
         super().__init__()
         self.config = config
         hidden, rows = config.hidden_size, _GATES[config.cell] * config.hidden_size

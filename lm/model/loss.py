@@ -55,3 +55,12 @@ class _DecoderLoss(torch.autograd.Function):
     def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:
         d_loss = d_loss / ctx.rows
         return *(grad * d_loss.to(grad.dtype) for grad in ctx.saved_tensors), None
+
+
+def likeliest(logprobs: Tensor, count: int) -> list[list[tuple[int, float]]]:
+    """logprobs (rows, vocab) -> for each row the `count` likeliest tokens, the likeliest first."""
+    best = logprobs.topk(min(count, logprobs.shape[-1]), dim=-1)
+    return [
+        list(zip(tokens, values, strict=True))
+        for tokens, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]

@@ -16,7 +16,8 @@ from lm.config.schema import AUTOMATIC_DROPOUTS, DEFAULT_TIME, ModelConfig, RunC
 from lm.data.batches import Windows
 from lm.data.streaming import StreamedWindows
 from lm.model.cells import CELLS
-from lm.model.network import RecurrentLM, autocast, choose_precision
+from lm.model.device import autocast, choose_precision
+from lm.model.network import RecurrentLM
 from lm.training.optimizer import make_optimizer
 
 SIZES = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048)

@@ -21,7 +21,8 @@ from lm.errors import UserError
 from lm.evaluation.losses import Validation
 from lm.invocation import command
 from lm.model.cells import State
-from lm.model.network import PRECISIONS, RecurrentLM, autocast, choose_device, choose_precision, widest_float
+from lm.model.device import PRECISIONS, autocast, choose_device, choose_precision, widest_float
+from lm.model.network import RecurrentLM
 from lm.run_folder import Run, checkpoint_of, create_run
 from lm.training import record, rollback
 from lm.training.auto import sized

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lm.config.schema import TrainingConfig
 from lm.distributed import ALONE, Ranks
-from lm.model.network import RecurrentLM, choose_precision
+from lm.model.device import choose_precision
+from lm.model.network import RecurrentLM
 from lm.training.muon import Muon, QuickStart
 
 _LOWEST = 0.02  # share of the highest rate that the schedules end at

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lm.errors import UserError
-from lm.model.network import autocast
+from lm.model.device import autocast
 from lm.training.checkpoint import capture, restore
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from hypothesis import given, settings, strategies as st
 
 from lm.config.schema import CELLS, ModelConfig
 from lm.errors import UserError
-from lm.model.network import RecurrentLM, choose_device, choose_precision
+from lm.model.device import choose_device, choose_precision
+from lm.model.network import RecurrentLM
 
 
 @pytest.mark.parametrize("cell", CELLS)
