@@ -47,6 +47,10 @@ class Run:
         return self.training / "loss.svg"
 
     @property
+    def facts(self) -> Path:
+        return self.training / "facts.json"
+
+    @property
     def checkpoint(self) -> Path:
         return self.training / "checkpoint"
 
