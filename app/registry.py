@@ -19,12 +19,13 @@ import lm
 from lm import saving
 from lm.errors import UserError, one_line
 from lm.files import write_text
+from lm.invocation import command
 
 if TYPE_CHECKING:
     from lm.language_model import LanguageModel
 
 SHIPPED = "shipped with lm"
-NO_MODEL = "There is no model yet. Train one, with `lm train`, then reload this page."
+NO_MODEL = f"There is no model yet. Train one with `{command('train')}`, then reload this page."
 _KEPT = 4  # models held in memory
 _LONGEST_NAME = 80  # characters
 _NOT_IN_A_NAME = set('/\\:*?"<>|')  # what some file system or shell gives a meaning to

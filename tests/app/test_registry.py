@@ -65,7 +65,7 @@ def test_only_what_is_listed_is_loaded(runs, name):
 def test_without_any_model_the_message_says_what_to_do(tmp_path, runs):
     with pytest.raises(UserError) as caught:
         Models([tmp_path / "absent"]).load(None)
-    assert str(caught.value) == NO_MODEL and "python train.py" in NO_MODEL
+    assert str(caught.value) == NO_MODEL and "lm train" in NO_MODEL
 
 
 def test_a_model_is_read_once_until_it_is_trained_further(runs):

@@ -31,7 +31,7 @@ from lm.cli import train
 from lm.cli.parser import run
 for command in json.loads(sys.argv[1]):
     start = time.monotonic()
-    status = run(train.main, command)
+    status = run(lambda: train.main(command))
     print(f"\\0{status} {time.monotonic() - start}", file=sys.stderr, flush=True)
 """
 
