@@ -23,7 +23,7 @@ from .continuation import checked_length, checked_seed, checked_text, continued
 from .draft import Draft, as_meant
 from .registry import Models
 from .tabs.write.tab import WRITERS_AT_ONCE
-from .ui.errors import told_to_the_person
+from .ui.errors import show_errors
 from .ui.model_facts import dataset_name
 
 MOST_ALTERNATIVES = 100
@@ -156,13 +156,13 @@ def told(function: Callable) -> Callable:
 
         @wraps(function)
         def as_called(*arguments: Any, **named: Any) -> Generator[Any]:
-            with told_to_the_person():
+            with show_errors():
                 yield from function(**checked_arguments(function, *arguments, **named))
     else:
 
         @wraps(function)
         def as_called(*arguments: Any, **named: Any) -> Any:
-            with told_to_the_person():
+            with show_errors():
                 return function(**checked_arguments(function, *arguments, **named))
 
     return as_called

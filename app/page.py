@@ -20,8 +20,8 @@ from .tabs.models import tab as library
 from .tabs.train import tab as training
 from .tabs.write import tab as write
 from .ui import tour
-from .ui.errors import INTERNAL, told_to_the_person
-from .ui.i18n import label, translations
+from .ui.errors import INTERNAL, show_errors
+from .ui.i18n import localized, translations
 from .ui.middleware import VISITS_KEPT, Gate, Page
 from .ui.model_facts import describe, note
 
@@ -37,24 +37,24 @@ def build(models: Models, jobs: Jobs | None = None) -> gr.Blocks:
     with Page(title=TITLE, delete_cache=(600, 3600)) as page:
         with gr.Row(elem_id="head", equal_height=True):
             with gr.Column(scale=5, min_width=300):
-                gr.Markdown(label("# Write with a recurrent language model"), elem_id="title")
+                gr.Markdown(localized("# Write with a recurrent language model"), elem_id="title")
             with gr.Column(scale=3, min_width=300):
                 model = gr.Dropdown(
-                    names, label=label("Model"), show_label=False, container=False, filterable=False,
+                    names, label=localized("Model"), show_label=False, container=False, filterable=False,
                     elem_id="model",
                 )  # fmt: skip
         above = gr.Column()
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab(label("Write"), id="write"):
+            with gr.Tab(localized("Write"), id="write"):
                 editor = write.build(models, model)
-            with gr.Tab(label("Look inside"), id="inside"):
+            with gr.Tab(localized("Look inside"), id="inside"):
                 inside.build(models, model)
-            with gr.Tab(label("Compare"), id="compare") as tab:
+            with gr.Tab(localized("Compare"), id="compare") as tab:
                 compare.build(models, tab)
             if jobs:
-                with gr.Tab(label("Train"), id="train") as tab:
+                with gr.Tab(localized("Train"), id="train") as tab:
                     trainer = training.build(jobs, tab)
-            with gr.Tab(label("Models"), id="models") as tab:
+            with gr.Tab(localized("Models"), id="models") as tab:
                 shelf = library.build(models, tab, jobs)
 
         def refresh(chosen: str | None) -> tuple[gr.Dropdown, str]:
@@ -83,7 +83,7 @@ def build(models: Models, jobs: Jobs | None = None) -> gr.Blocks:
 
         def write_with(job: str | None) -> tuple[gr.Dropdown, str, gr.Tabs]:
             """Choose the model of a training, and open the tab to write with it."""
-            with told_to_the_person():
+            with show_errors():
                 return *refresh(trainer.model_of(job)), gr.Tabs(selected="write")
 
         if jobs:

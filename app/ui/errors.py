@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
+from typing import Any
 
 import gradio as gr
 
 from lm.errors import UserError
 
 # Programs call the plain functions of app/endpoints.py, not the events of the page.
-INTERNAL = {"show_progress": "hidden", "api_visibility": "private"}
+INTERNAL: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
-def number_of(event: gr.EventData, name: str) -> int:
+def event_int(event: gr.EventData, name: str) -> int:
     """A whole number that the browser tells with an event. Raises UserError."""
     value = event._data.get(name) if isinstance(event._data, dict) else None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 2**53:
@@ -23,7 +24,7 @@ def number_of(event: gr.EventData, name: str) -> int:
 
 
 @contextmanager
-def told_to_the_person() -> Iterator[None]:
+def show_errors() -> Iterator[None]:
     """A UserError becomes a message on the page. Messages are HTML there, so it is escaped."""
     try:
         yield

@@ -1,8 +1,8 @@
 """The page in English and Chinese.
 
 The English texts are in the code and serve as keys; translations/*.json has the Chinese, one file per tab.
-`label` marks a text that is laid out once and shown in the browser's language. `said` translates a message
-for the person who made the current request.
+`localized` marks a text that is laid out once and shown in the browser's language. `translate` translates a
+message for the user who made the current request.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def chinese() -> dict[str, str]:
     return {e: z for file in files for e, z in json.loads(file.read_text("utf-8")).items()}
 
 
-def label(english: str) -> I18nData:
+def localized(english: str) -> I18nData:
     """A text of the page, in the language of whichever browser shows it. Raises KeyError if it has not
     been translated."""
     if english not in chinese():
@@ -34,7 +34,7 @@ def label(english: str) -> I18nData:
     return I18nData(_key(english))
 
 
-def said(english: str, **values: object) -> str:
+def translate(english: str, **values: object) -> str:
     """A text for the person who asks now, with `values` put in as by `str.format`. Raises KeyError if it
     has not been translated."""
     translated = chinese()[english]

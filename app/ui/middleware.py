@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lm.errors import one_line
 
-from .i18n import said
+from .i18n import translate
 
 LONGEST_BODY = 8_000_000  # bytes of a request that is no upload
 VISITS_KEPT = 256  # of those that never say that they have ended
@@ -76,7 +76,7 @@ class Page(gr.Blocks):
             raise gr.Error(message, print_exception=False) from error
         except Exception as error:
             log.info("refused: event %s: %s", block_fn.api_name, _told(error))
-            message = said("The page sent something that makes no sense here: reload it, and try again.")
+            message = translate("The page sent something that makes no sense here: reload it, and try again.")
             raise gr.Error(message, print_exception=False) from error
 
 

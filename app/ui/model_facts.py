@@ -13,7 +13,7 @@ from typing import Any
 from lm import saving
 from lm.errors import UserError
 
-from .i18n import said
+from .i18n import translate
 
 _LARGEST_CURVE = 1_000_000  # bytes
 
@@ -35,21 +35,21 @@ def facts(config: dict[str, Any]) -> list[tuple[str, str]]:
         for key in ("model", "trained_on", "validation")
     )
     layers, hidden = _number(model.get("layers")), _number(model.get("hidden_size"))
-    units = said("{layers} × {hidden} units", layers=layers, hidden=hidden)
-    units += said(", right to left") if model.get("direction") == "backward" else ""
-    vocabulary = said("{count} tokens", count=_number(config.get("vocab_size")))
-    length = said("{count} characters", count=_number(trained.get("characters")))
-    loss = said("{loss} nats per token", loss=_decimal(validation.get("loss")))
+    units = translate("{layers} × {hidden} units", layers=layers, hidden=hidden)
+    units += translate(", right to left") if model.get("direction") == "backward" else ""
+    vocabulary = translate("{count} tokens", count=_number(config.get("vocab_size")))
+    length = translate("{count} characters", count=_number(trained.get("characters")))
+    loss = translate("{loss} nats per token", loss=_decimal(validation.get("loss")))
     bits = {unit: _decimal(validation.get(f"bits_per_{unit}")) for unit in ("character", "byte")}
     rows = [
-        (said("Cell"), f"{str(model.get('cell', '')).upper()}, {units}", "cell" in model),
-        (said("Parameters"), _number(config.get("parameters")), "parameters" in config),
-        (said("Tokenizer"), f"{config.get('tokenizer', '')}, {vocabulary}", "tokenizer" in config),
-        (said("Trained on"), f"{dataset_name(trained.get('dataset'))}, {length}", "dataset" in trained),
-        (said("Validation loss"), loss, "loss" in validation),
-        (said("Perplexity"), _decimal(validation.get("perplexity"), 2), "perplexity" in validation),
-        (said("Bits per character"), bits["character"], "bits_per_character" in validation),
-        (said("Bits per byte"), bits["byte"], "bits_per_byte" in validation),
+        (translate("Cell"), f"{str(model.get('cell', '')).upper()}, {units}", "cell" in model),
+        (translate("Parameters"), _number(config.get("parameters")), "parameters" in config),
+        (translate("Tokenizer"), f"{config.get('tokenizer', '')}, {vocabulary}", "tokenizer" in config),
+        (translate("Trained on"), f"{dataset_name(trained.get('dataset'))}, {length}", "dataset" in trained),
+        (translate("Validation loss"), loss, "loss" in validation),
+        (translate("Perplexity"), _decimal(validation.get("perplexity"), 2), "perplexity" in validation),
+        (translate("Bits per character"), bits["character"], "bits_per_character" in validation),
+        (translate("Bits per byte"), bits["byte"], "bits_per_byte" in validation),
     ]
     return [(name, value) for name, value, known in rows if known]
 
@@ -59,11 +59,11 @@ def curve(folder: Path) -> str:
     path = folder / "training" / "loss.svg"
     try:
         if path.stat().st_size > _LARGEST_CURVE:
-            return note(said("The loss curve is too large to show."))
+            return note(translate("The loss curve is too large to show."))
         data = base64.b64encode(path.read_bytes()).decode("ascii")
     except OSError:
-        return note(said("No loss curve was saved with this model."))
-    alt = said("Loss curve: training and validation loss over the steps of the training")
+        return note(translate("No loss curve was saved with this model."))
+    alt = translate("Loss curve: training and validation loss over the steps of the training")
     return f'<img class="curve" alt="{alt}" src="data:image/svg+xml;base64,{data}">'
 
 

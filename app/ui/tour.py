@@ -10,7 +10,7 @@ from gradio.i18n import I18nData
 
 from ..registry import SHIPPED
 from .errors import INTERNAL
-from .i18n import label, said
+from .i18n import localized, translate
 
 
 class Step(NamedTuple):
@@ -47,9 +47,9 @@ def build(
     model: gr.Dropdown, tabs: gr.Tabs, facts: gr.HTML, refresh: Callable[[str], Any], may_train: bool
 ) -> None:
     """Lay out the tour in the Blocks around it; `refresh` lists the models and chooses one."""
-    with gr.Accordion(label("A short tour"), open=False, elem_id="tour"):
+    with gr.Accordion(localized("A short tour"), open=False, elem_id="tour"):
         told = gr.Markdown(
-            label("Each step does what it says, with the model that ships."), elem_id="tour-told"
+            localized("Each step does what it says, with the model that ships."), elem_id="tour-told"
         )
         with gr.Row(elem_id="tour-steps"):
             for step in STEPS:
@@ -67,7 +67,7 @@ def _button(
     told: gr.Markdown,
 ) -> None:
     def show() -> list[Any]:
-        return [*refresh(SHIPPED), gr.Tabs(selected=step.tab), said(step.told)]
+        return [*refresh(SHIPPED), gr.Tabs(selected=step.tab), translate(step.told)]
 
     button = gr.Button(_title(step), size="sm", min_width=120, elem_id=f"tour-{step.name}")
     button.click(show, None, [model, facts, tabs, told], **INTERNAL).success(
@@ -76,4 +76,4 @@ def _button(
 
 
 def _title(step: Step) -> I18nData:
-    return label(step.button)
+    return localized(step.button)

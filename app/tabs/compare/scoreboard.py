@@ -12,7 +12,7 @@ from typing import Any
 from lm.escaping import printable
 from lm.insight.surprisal import ScoredText
 
-from ...ui.i18n import said
+from ...ui.i18n import translate
 from ...ui.model_facts import note
 from ...ui.token_view import STRONGEST, coloured
 from .comparison import Judgement, perplexity, unknown_share
@@ -26,24 +26,24 @@ _BITS_APART = 1.0  # likewise, of the difference between models
 def figures(judgement: Judgement) -> str:
     """The table of the models' figures, the best first."""
     head = [
-        said("Model"),
-        said("Bits per character"),
-        said("Perplexity"),
-        said("Tokens"),
-        said("Bits in all"),
+        translate("Model"),
+        translate("Bits per character"),
+        translate("Perplexity"),
+        translate("Tokens"),
+        translate("Bits in all"),
     ]
     rows = []
     for name, scored in sorted(judgement.scored.items(), key=_how_good):
         unknown = ""
         if scored.unknown:
-            unknown = said("It does not know {share:.1%} of its tokens, so its figures look too good.",
+            unknown = translate("It does not know {share:.1%} of its tokens, so its figures look too good.",
                            share=unknown_share(scored))  # fmt: skip
         rows.append([
             _named(name, unknown), f"{scored.figures.bits_per_character.value:.3f}",
             f"{perplexity(scored):,.2f}", f"{len(scored.tokens):,}", f"{scored.bits.sum():,.1f}",
         ])  # fmt: skip
     rows += [[_named(name, why[:1].upper() + why[1:]), *["–"] * 4] for name, why in judgement.refused.items()]
-    return _table(said("The text as each model scores it"), head, rows)
+    return _table(translate("The text as each model scores it"), head, rows)
 
 
 def places(judgement: Judgement) -> str:
@@ -52,7 +52,12 @@ def places(judgement: Judgement) -> str:
     if not found:
         return ""
     names = list(judgement.scored)
-    head = [said("Line"), said("Where they disagree most"), *map(escape, names), said("Difference in bits")]
+    head = [
+        translate("Line"),
+        translate("Where they disagree most"),
+        *map(escape, names),
+        translate("Difference in bits"),
+    ]
     rows = []
     for one in found:
         place = one.place
@@ -62,7 +67,7 @@ def places(judgement: Judgement) -> str:
             f"{one.line:,}", f'<span class="context">{context}{escape(_flat(place.after))}</span>',
             *bits, f"{one.difference:.1f}",
         ])  # fmt: skip
-    caption = said("Bits of a word and of the white space after it, by each model")
+    caption = translate("Bits of a word and of the white space after it, by each model")
     return _table(caption, head, rows)
 
 
@@ -79,7 +84,7 @@ def view(judgement: Judgement, colours: str) -> dict[str, Any]:
         for value, first in zip(values, sign, strict=True)
     ]
     tips = [
-        "\n".join(said("{model}: {bits:.1f} bits", model=name, bits=bits[name][n]) for name in names)
+        "\n".join(translate("{model}: {bits:.1f} bits", model=name, bits=bits[name][n]) for name in names)
         for n in range(len(levels))
     ]
     return coloured(judgement.pieces(), levels, tips)
@@ -93,12 +98,12 @@ def _how_good(item: tuple[str, ScoredText]) -> tuple[bool, float]:
 def word_line(judgement: Judgement, number: int) -> str:
     """A word of the text and its bits by each model, as HTML."""
     bits = (
-        said("{model}: {bits:.1f} bits", model=name, bits=values[number])
+        translate("{model}: {bits:.1f} bits", model=name, bits=values[number])
         for name, values in judgement.bits.items()
     )
     line = f"“{_flat(judgement.words.texts[number])}” · {' · '.join(bits)}"
     if not judgement.known[number]:
-        line += f" · {said('not all of the models know it')}"
+        line += f" · {translate('not all of the models know it')}"
     return note(line)
 
 

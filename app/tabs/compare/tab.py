@@ -19,8 +19,8 @@ from lm.language_model import LanguageModel
 from ...continuation import LONGEST_CONTINUATION, checked_seed, checked_text
 from ...draft import as_meant
 from ...registry import Models
-from ...ui.errors import INTERNAL, number_of, told_to_the_person
-from ...ui.i18n import label, said
+from ...ui.errors import INTERNAL, event_int, show_errors
+from ...ui.i18n import localized, translate
 from ...ui.model_facts import note
 from ...ui.token_view import token_view
 from . import scoreboard
@@ -63,27 +63,31 @@ class Comparer:
     def _lay_out_prompt(self) -> None:
         with gr.Row(elem_id="compare-common"):
             self.prompt = gr.Textbox(
-                "", label=label("Prompt"), lines=2, max_lines=6, scale=6, min_width=280,
-                placeholder=label("How each of the texts begins"), elem_id="compare-prompt",
+                "", label=localized("Prompt"), lines=2, max_lines=6, scale=6, min_width=280,
+                placeholder=localized("How each of the texts begins"), elem_id="compare-prompt",
             )  # fmt: skip
             self.length = gr.Number(
-                _LENGTH, precision=0, label=label("Length"), info=label("in characters"), min_width=100,
+                _LENGTH,
+                precision=0,
+                label=localized("Length"),
+                info=localized("in characters"),
+                min_width=100,
                 elem_id="compare-length",
-            )  # fmt: skip
+            )
             self.seed = gr.Number(
-                1, precision=0, label=label("Seed"), info=label("-1: random"), min_width=100,
+                1, precision=0, label=localized("Seed"), info=localized("-1: random"), min_width=100,
                 elem_id="compare-seed",
             )  # fmt: skip
         with gr.Row(elem_id="compare-actions"):
             self.run = gr.Button(
-                label("Write beside each other"), variant="primary", elem_id="compare-run",
+                localized("Write beside each other"), variant="primary", elem_id="compare-run",
                 elem_classes="lm-go", min_width=140,
             )  # fmt: skip
             self.stop = gr.Button(
-                label("Stop"), elem_id="compare-stop", elem_classes="lm-stop", interactive=False,
+                localized("Stop"), elem_id="compare-stop", elem_classes="lm-stop", interactive=False,
                 min_width=80,
             )  # fmt: skip
-            self.add = gr.Button(label("Add a column"), elem_id="compare-add", min_width=110)
+            self.add = gr.Button(localized("Add a column"), elem_id="compare-add", min_width=110)
 
     def _lay_out_side(self, number: int) -> None:
         with gr.Column(min_width=240, visible=number < 2, elem_classes="side") as column:
@@ -91,12 +95,12 @@ class Comparer:
             # Where there is no other model to compare with, there are other settings.
             usual = _USUAL.temperature if number < len(names) else _TEMPERATURES[number]
             name = gr.Dropdown(
-                names, value=_nth(names, number), label=label("Model"), filterable=False,
+                names, value=_nth(names, number), label=localized("Model"), filterable=False,
                 elem_id=f"compare-model-{number + 1}",
             )  # fmt: skip
             with gr.Row(elem_classes="side-settings"):
                 temperature = gr.Slider(
-                    0, 2, usual, step=0.05, label=label("Temperature"), min_width=110,
+                    0, 2, usual, step=0.05, label=localized("Temperature"), min_width=110,
                     elem_id=f"compare-temperature-{number + 1}",
                 )  # fmt: skip
                 top_p = gr.Slider(
@@ -104,12 +108,15 @@ class Comparer:
                     elem_id=f"compare-top-p-{number + 1}",
                 )  # fmt: skip
             box = gr.Textbox(
-                label=label("What it writes"), lines=14, max_lines=14, interactive=False,
+                label=localized("What it writes"), lines=14, max_lines=14, interactive=False,
                 elem_id=f"compare-text-{number + 1}", elem_classes="side-text",
             )  # fmt: skip
             line = gr.HTML("", elem_id=f"compare-line-{number + 1}", elem_classes="side-line")
             remove = gr.Button(
-                label("Remove this column"), size="sm", visible=False, elem_id=f"compare-remove-{number + 1}"
+                localized("Remove this column"),
+                size="sm",
+                visible=False,
+                elem_id=f"compare-remove-{number + 1}",
             )
         self.columns.append(column)
         self.names.append(name)
@@ -119,27 +126,27 @@ class Comparer:
         self.removes.append(remove)
 
     def _lay_out_curves(self) -> None:
-        gr.Markdown(label("## Loss curves"))
+        gr.Markdown(localized("## Loss curves"))
         self.over = gr.Radio(
-            [(label("over the text read"), "characters"), (label("over the time"), "seconds")],
-            value="characters", label=label("Validation loss"), elem_id="compare-over",
+            [(localized("over the text read"), "characters"), (localized("over the time"), "seconds")],
+            value="characters", label=localized("Validation loss"), elem_id="compare-over",
         )  # fmt: skip
         self.curves = gr.HTML(elem_id="compare-curves")
 
     def _lay_out_scores(self) -> None:
-        gr.Markdown(label("## Score a text"))
+        gr.Markdown(localized("## Score a text"))
         self.text = gr.Textbox(
-            "", lines=5, max_lines=12, label=label("Text to score"), elem_id="compare-score-text",
-            placeholder=label("A text that all of the models shall predict"),
+            "", lines=5, max_lines=12, label=localized("Text to score"), elem_id="compare-score-text",
+            placeholder=localized("A text that all of the models shall predict"),
         )  # fmt: skip
         self.score = gr.Button(
-            label("Score it with each model"), elem_id="compare-score", size="md", min_width=140
+            localized("Score it with each model"), elem_id="compare-score", size="md", min_width=140
         )
         self.figures = gr.HTML(elem_id="compare-figures", elem_classes="compare-table")
         with gr.Column(visible=False) as self.apart:
             self.places = gr.HTML(elem_id="compare-places", elem_classes="compare-table")
-            self.shown = gr.Radio([], label=label("Colours"), elem_id="compare-shown")
-            self.view = token_view(label("The text, word by word"), "compare-view")
+            self.shown = gr.Radio([], label=localized("Colours"), elem_id="compare-shown")
+            self.view = token_view(localized("The text, word by word"), "compare-view")
             self.word = gr.HTML("", elem_id="compare-word")
 
     def _wire(self, tab: gr.Tab) -> None:
@@ -184,7 +191,7 @@ class Comparer:
         self, prompt: str, length: float, seed: float, count: int, *controls: Any
     ) -> Iterator[list[Any]]:
         """Let each of the sides write."""
-        with told_to_the_person():
+        with show_errors():
             checked_text(prompt)
             length, seed = _checked_length(length), checked_seed(seed)
             sides, lines = self._sides(count, controls), [""] * MOST_SIDES
@@ -204,15 +211,17 @@ class Comparer:
 
     def on_score(self, text: str, count: int, *names: str) -> Iterator[list[Any]]:
         """Let each of the models score a text."""
-        with told_to_the_person():
+        with show_errors():
             chosen = list(dict.fromkeys(names[:count]))
             models = {name: self.models.load(name) for name in chosen}
             judgement = None
             for judgement in judged(models, checked_text(text)):
                 yield [scoreboard.figures(judgement), *[gr.skip()] * 6]
             scored = list(judgement.scored)
-            choices = [(said("where they disagree"), APART)] if len(scored) > 1 else []
-            choices += [(said("surprisal of {model}", model=name), str(n)) for n, name in enumerate(scored)]
+            choices = [(translate("where they disagree"), APART)] if len(scored) > 1 else []
+            choices += [
+                (translate("surprisal of {model}", model=name), str(n)) for n, name in enumerate(scored)
+            ]
             colours = choices[0][1] if choices else None
             yield [
                 scoreboard.figures(judgement),
@@ -220,7 +229,7 @@ class Comparer:
                 scoreboard.places(judgement),
                 gr.Radio(choices, value=colours),
                 scoreboard.view(judgement, colours) if choices else None,
-                note(said("Choose a word to see its bits.")) if choices else "",
+                note(translate("Choose a word to see its bits.")) if choices else "",
                 judgement,
             ]
 
@@ -230,8 +239,8 @@ class Comparer:
 
     def on_word(self, judgement: Judgement | None, event: gr.EventData) -> Any:
         """The bits of one word."""
-        with told_to_the_person():
-            number = number_of(event, "index")
+        with show_errors():
+            number = event_int(event, "index")
         if judgement is None or not 0 <= number < len(judgement.words.texts):
             return gr.skip()
         return scoreboard.word_line(judgement, number)
@@ -253,17 +262,17 @@ class Comparer:
         parts = []
         if drawn:
             words = {
-                "bits": said("bits per character"),
-                "characters": said("characters read"),
-                "seconds": said("seconds"),
+                "bits": translate("bits per character"),
+                "characters": translate("characters read"),
+                "seconds": translate("seconds"),
             }
             data = base64.b64encode(picture(drawn, over == "seconds", words).encode()).decode("ascii")
-            alt = said("Loss curves: {curves}", curves=_described(drawn))
+            alt = translate("Loss curves: {curves}", curves=_described(drawn))
             parts.append(f'<img class="curve" alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">')
         if words := [curve.name for curve in drawn if curve.words]:
-            parts.append(note(said(_WORDS, names=", ".join(words))))
+            parts.append(note(translate(_WORDS, names=", ".join(words))))
         if without:
-            parts.append(note(said("Without a loss curve: {names}.", names=", ".join(without))))
+            parts.append(note(translate("Without a loss curve: {names}.", names=", ".join(without))))
         return "".join(parts)
 
     def on_add(self, count: int) -> list[Any]:
@@ -328,27 +337,27 @@ def _checked_length(length: float | None) -> int:
 
 def _oddities(model: LanguageModel, prompt: str) -> str:
     if model.backward:
-        return said("This model reads right to left: it can score a text, but not go on with one.")
+        return translate("This model reads right to left: it can score a text, but not go on with one.")
     unknown = model.tokenizer.unknown_in(as_meant(model, prompt))
     if not unknown:
         return ""
     names = ", ".join(map(repr, unknown[:8])) + (" …" if len(unknown) > 8 else "")
-    return said("The model does not know {names}; it reads <unk> in their place.", names=names)
+    return translate("The model does not know {names}; it reads <unk> in their place.", names=names)
 
 
 def _line(side: Side, odd: str, before: int, seed: int) -> str:
     """What stands under the text of a side, as HTML."""
     parts = [] if side.model.backward else [
-        said("seed {seed} · {characters:,} characters · {tokens:,} tokens",
+        translate("seed {seed} · {characters:,} characters · {tokens:,} tokens",
              seed=seed, characters=max(len(side.text) - before, 0), tokens=side.tokens)
     ]  # fmt: skip
     if side.ended and not side.model.backward:
-        parts.append(said("the model ended the text"))
+        parts.append(translate("the model ended the text"))
     return note(" · ".join(parts)) + (note(odd) if odd else "")
 
 
 def _described(curves: Sequence[Curve]) -> str:
     return ", ".join(
-        said("{name} to {bits:.3f} bits per character", name=curve.name, bits=min(curve.bits))
+        translate("{name} to {bits:.3f} bits per character", name=curve.name, bits=min(curve.bits))
         for curve in curves
     )

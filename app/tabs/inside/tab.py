@@ -16,8 +16,8 @@ from lm.insight.units import FoundUnits
 from lm.insight.walkthrough import Walkthrough, walk_through
 
 from ...registry import Models
-from ...ui.errors import INTERNAL, number_of, told_to_the_person
-from ...ui.i18n import label, said
+from ...ui.errors import INTERNAL, event_int, show_errors
+from ...ui.i18n import localized, translate
 from ...ui.token_view import token_view
 from .looks import LONGEST, PATTERN, Look, Looks, in_line, tsv
 
@@ -57,33 +57,37 @@ class Inside:
 
     def _lay_out_text(self) -> None:
         self.text = gr.Textbox(
-            EXAMPLE, label=label("A text to look at"), lines=6, max_lines=10, max_length=LONGEST,
+            EXAMPLE, label=localized("A text to look at"), lines=6, max_lines=10, max_length=LONGEST,
             elem_id="inside-text",
             html_attributes=gr.InputHTMLAttributes(spellcheck=False, autocorrect="off", autocapitalize="off"),
         )  # fmt: skip
         self.look = gr.Button(
-            label("Look inside"), variant="primary", elem_id="inside-look", elem_classes="lm-go"
+            localized("Look inside"), variant="primary", elem_id="inside-look", elem_classes="lm-go"
         )
         self.show = gr.Radio(
             [
-                (label("Surprise of each token"), "tokens"), (label("Surprise of each word"), "words"),
-                (label("A hidden unit"), "unit"),
-            ], value="tokens", label=label("Colours"), elem_id="inside-show",
-        )  # fmt: skip
+                (localized("Surprise of each token"), "tokens"),
+                (localized("Surprise of each word"), "words"),
+                (localized("A hidden unit"), "unit"),
+            ],
+            value="tokens",
+            label=localized("Colours"),
+            elem_id="inside-show",
+        )
         with gr.Row():
             self.layer = gr.Dropdown(
-                [1, 2], value=1, label=label("Layer"), min_width=80, elem_id="inside-layer"
+                [1, 2], value=1, label=localized("Layer"), min_width=80, elem_id="inside-layer"
             )
             self.unit = gr.Number(
-                0, precision=0, minimum=0, label=label("Unit"), min_width=80, elem_id="inside-unit"
+                0, precision=0, minimum=0, label=localized("Unit"), min_width=80, elem_id="inside-unit"
             )
             self.name = gr.Dropdown(
-                ["h"], value="h", label=label("State or gate"), min_width=150, elem_id="inside-name"
+                ["h"], value="h", label=localized("State or gate"), min_width=150, elem_id="inside-name"
             )
         self.looked = gr.State(("", None))  # the text in the view, and the name of its model
-        self.view = token_view(label("The text as the model sees it"), "inside-view")
+        self.view = token_view(localized("The text as the model sees it"), "inside-view")
         self.hint = gr.Markdown(
-            label(
+            localized(
                 "Click a token to see how the unit was computed there; select several to find similar places."
             ),
             elem_id="inside-hint",
@@ -96,21 +100,35 @@ class Inside:
         with gr.Group():
             self.property = gr.Dropdown(
                 [
-                    (label("inside quotes"), "quotes"), (label("inside brackets"), "brackets"),
-                    (label("inside a comment"), "comments"), (label("position in the line"), "line_position"),
-                    (label("indentation"), "indentation"), (label("depth of brackets"), "bracket_depth"),
-                    (label("position in the word"), "word_position"), (label("vowels"), "vowels"),
-                    (label("digits"), "digits"), (label("capital letters"), "upper_case"),
-                    (label("white space"), "white_space"), (label("punctuation"), "punctuation"),
-                    (label("a regular expression"), PATTERN),
-                ], value="quotes", label=label("Find units that track"), elem_id="inside-property",
-            )  # fmt: skip
+                    (localized("inside quotes"), "quotes"),
+                    (localized("inside brackets"), "brackets"),
+                    (localized("inside a comment"), "comments"),
+                    (localized("position in the line"), "line_position"),
+                    (localized("indentation"), "indentation"),
+                    (localized("depth of brackets"), "bracket_depth"),
+                    (localized("position in the word"), "word_position"),
+                    (localized("vowels"), "vowels"),
+                    (localized("digits"), "digits"),
+                    (localized("capital letters"), "upper_case"),
+                    (localized("white space"), "white_space"),
+                    (localized("punctuation"), "punctuation"),
+                    (localized("a regular expression"), PATTERN),
+                ],
+                value="quotes",
+                label=localized("Find units that track"),
+                elem_id="inside-property",
+            )
             self.pattern = gr.Textbox(
-                "", label=label("Regular expression"), max_lines=1, max_length=200, visible=False,
-                elem_id="inside-pattern", placeholder="[A-Z]\\w+",
-            )  # fmt: skip
-            self.find = gr.Button(label("Find units"), elem_id="inside-find")
-        self.found = gr.Radio([], label=label("The best units"), visible=False, elem_id="inside-found")
+                "",
+                label=localized("Regular expression"),
+                max_lines=1,
+                max_length=200,
+                visible=False,
+                elem_id="inside-pattern",
+                placeholder="[A-Z]\\w+",
+            )
+            self.find = gr.Button(localized("Find units"), elem_id="inside-find")
+        self.found = gr.Radio([], label=localized("The best units"), visible=False, elem_id="inside-found")
         self.measure = gr.Markdown(elem_id="inside-measure")
         self.places = gr.HTML(elem_id="inside-places", elem_classes="figures")
 
@@ -145,7 +163,7 @@ class Inside:
 
     def on_look(self, text: str, name: str, show: str, layer: int, unit: int, state: str) -> list[Any]:
         """Read the text, and tell how surprising it was."""
-        with told_to_the_person():
+        with show_errors():
             look = self._look((text, name))
             trace = look.trace
             layer, unit = min(int(layer), trace.layers), min(int(unit or 0), trace.units - 1)
@@ -164,7 +182,7 @@ class Inside:
 
     def on_show(self, looked: Looked, show: str, layer: int, unit: int, state: str) -> dict[str, Any]:
         """Colour the text by something else."""
-        with told_to_the_person():
+        with show_errors():
             return _view(self._look(looked), show, int(layer), int(unit or 0), state)
 
     def on_unit(self, looked: Looked, show: str, layer: int, unit: int, state: str) -> tuple[Any, Any]:
@@ -173,7 +191,7 @@ class Inside:
 
     def on_find(self, text: str, name: str, tracked: str, pattern: str) -> list[Any]:
         """Rank the units by how well they track a property of the text."""
-        with told_to_the_person():
+        with show_errors():
             look = self._look((text, name))
             found = look.found(tracked, pattern or "")
             choices = [(_line_of(found, n), _value_of(unit)) for n, unit in enumerate(found.units[:10])]
@@ -182,7 +200,7 @@ class Inside:
 
     def on_found(self, looked: Looked, found: str) -> list[Any]:
         """Show one of the units that were found."""
-        with told_to_the_person():
+        with show_errors():
             look = self._look(looked)
             state, layer, unit = _parts_of(found)
             states = gr.Dropdown([(_name_of(known), known) for known in look.trace.names], value=state)
@@ -193,23 +211,23 @@ class Inside:
         self, looked: Looked, show: str, layer: int, unit: int, state: str, event: gr.EventData
     ) -> str:
         """Go through the equations of a unit at one token."""
-        with told_to_the_person():
-            look, index = self._look(looked), number_of(event, "index")
+        with show_errors():
+            look, index = self._look(looked), event_int(event, "index")
             start, _ = look.characters(index, index + 1, show == "words")
             token = look.trace.token_at(start)
             return _steps(look, walk_through(look.trace, token, int(layer) - 1, int(unit or 0), 5))
 
     def on_span(self, looked: Looked, show: str, event: gr.EventData) -> str:
         """Find the places at which the state is most like that after a span."""
-        with told_to_the_person():
+        with show_errors():
             look = self._look(looked)
-            span = look.characters(number_of(event, "start"), number_of(event, "end"), show == "words")
+            span = look.characters(event_int(event, "start"), event_int(event, "end"), show == "words")
             rows = [
                 f'<tr><td class="number">{place.similarity:.3f}</td><td>{_snippet(place.place)}</td></tr>'
                 for place in similar_places(look.trace, *span)
             ]
             shown = in_line([look.trace.text[slice(*span)]])
-            title = said("Where the state is most like that after “{span}” (cosine):", span=shown[:60])
+            title = translate("Where the state is most like that after “{span}” (cosine):", span=shown[:60])
             return f"<h3>{escape(title)}</h3><table>{''.join(rows)}</table>"
 
 
@@ -222,17 +240,17 @@ def _view(look: Look, show: str, layer: int, unit: int, name: str) -> dict[str, 
 def _totals(look: Look) -> str:
     figures, scored = look.scored.figures, look.scored
     rows = {
-        said("Surprise in all"): said(
+        translate("Surprise in all"): translate(
             "{bits:,.0f} bits, {tokens:,} tokens", bits=scored.bits.sum(), tokens=len(scored.tokens)
         ),
-        said("Bits per character"): f"{figures.bits_per_character.value:.3f}",
-        said("Perplexity"): f"{figures.perplexity.value:.2f}",
+        translate("Bits per character"): f"{figures.bits_per_character.value:.3f}",
+        translate("Perplexity"): f"{figures.perplexity.value:.2f}",
     }
     links = [
         f'<a download="{name}.tsv" href="{tsv(table)}">{escape(text)}</a>'
         for name, table, text in (
-            ("tokens", scored.per_token(), said("Download the tokens (TSV)")),
-            ("words", scored.per_word(), said("Download the words (TSV)")),
+            ("tokens", scored.per_token(), translate("Download the tokens (TSV)")),
+            ("words", scored.per_word(), translate("Download the words (TSV)")),
         )
     ]
     lines = (f'<tr><th scope="row">{escape(n)}</th><td>{escape(v)}</td></tr>' for n, v in rows.items())
@@ -241,11 +259,11 @@ def _totals(look: Look) -> str:
 
 def _places(look: Look) -> str:
     rows = (
-        f'<tr><td class="number">{escape(said("{bits:.1f} bits", bits=place.bits))}</td>'
+        f'<tr><td class="number">{escape(translate("{bits:.1f} bits", bits=place.bits))}</td>'
         f"<td>{_snippet(place.place)}</td></tr>"
         for place in most_surprising(look.scored, 10)
     )
-    return f"<h3>{escape(said('The most surprising places'))}</h3><table>{''.join(rows)}</table>"
+    return f"<h3>{escape(translate('The most surprising places'))}</h3><table>{''.join(rows)}</table>"
 
 
 def _snippet(part: Snippet) -> str:
@@ -255,7 +273,7 @@ def _snippet(part: Snippet) -> str:
 
 def _steps(look: Look, step: Walkthrough) -> str:
     """The equations of a step, and what moved each of its gates most."""
-    title = said(
+    title = translate(
         "Layer {layer}, unit {unit}, while “{token}” is read",
         layer=step.layer + 1, unit=step.unit, token=in_line([step.read]),
     )  # fmt: skip
@@ -276,20 +294,21 @@ def _steps(look: Look, step: Walkthrough) -> str:
     ]
     expected = ", ".join(f"“{in_line([name])}” {p:.0%}" for name, p in look.trace.expected(step.token, 3))
     return (
-        f"<h3>{escape(title)}</h3><p>{escape(said('Before:'))} <code>{escape(before)}</code>."
-        f" {escape(said('The model expected {tokens}.', tokens=expected))}</p><table>{''.join(lines)}</table>"
-        f"<h4>{escape(said('What moved each sum most'))}</h4><table>{''.join(terms)}</table>"
+        f"<h3>{escape(title)}</h3><p>{escape(translate('Before:'))} <code>{escape(before)}</code>."
+        f" {escape(translate('The model expected {tokens}.', tokens=expected))}</p>"
+        f"<table>{''.join(lines)}</table>"
+        f"<h4>{escape(translate('What moved each sum most'))}</h4><table>{''.join(terms)}</table>"
     )
 
 
 def _measure(found: FoundUnits) -> str:
     if found.measure == "auc":
-        return said(
+        return translate(
             "Best of {count:,} units, by how often a unit is higher (or lower) inside than outside: 1 is"
             " always, 0.5 is chance. Told for a part of the text by which it was not chosen.",
             count=found.among,
         )
-    return said(
+    return translate(
         "Best of {count:,} units, by the rank correlation of their values with the quantity: 1 or -1 is"
         " perfect, 0 is chance. Told for a part of the text by which it was not chosen.",
         count=found.among,
@@ -298,8 +317,8 @@ def _measure(found: FoundUnits) -> str:
 
 def _line_of(found: FoundUnits, number: int) -> str:
     unit = found.units[number]
-    way = said("high there") if unit.direction > 0 else said("low there")
-    return said(
+    way = translate("high there") if unit.direction > 0 else translate("low there")
+    return translate(
         "layer {layer}, {name}[{unit}]: {score:.2f}, {way}",
         layer=unit.layer + 1, name=unit.name, unit=unit.unit, score=unit.score, way=way,
     )  # fmt: skip
@@ -317,13 +336,13 @@ def _parts_of(value: str) -> tuple[str, int, int]:
 
 def _name_of(state: str) -> str:
     return {
-        "h": said("h, the hidden state"),
-        "c": said("c, the memory cell"),
-        "i": said("i, the input gate"),
-        "f": said("f, the forget gate"),
-        "g": said("g, the proposal"),
-        "o": said("o, the output gate"),
-        "r": said("r, the reset gate"),
-        "z": said("z, the update gate"),
-        "n": said("n, the proposal"),
+        "h": translate("h, the hidden state"),
+        "c": translate("c, the memory cell"),
+        "i": translate("i, the input gate"),
+        "f": translate("f, the forget gate"),
+        "g": translate("g, the proposal"),
+        "o": translate("o, the output gate"),
+        "r": translate("r, the reset gate"),
+        "z": translate("z, the update gate"),
+        "n": translate("n, the proposal"),
     }[state]

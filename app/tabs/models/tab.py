@@ -15,8 +15,8 @@ from lm.errors import UserError
 
 from ...jobs.queue import Jobs
 from ...registry import Models
-from ...ui.errors import INTERNAL, told_to_the_person
-from ...ui.i18n import label, said
+from ...ui.errors import INTERNAL, show_errors
+from ...ui.i18n import localized, translate
 from ...ui.model_facts import describe, note
 from .catalog import Entry, being_trained, card, entries, pack
 
@@ -51,31 +51,34 @@ class Library:
                 with gr.Column(scale=4, min_width=300):
                     self._lay_out_facts()
                 with gr.Column(scale=5, min_width=300):
-                    gr.Markdown(label("## Model card"))
+                    gr.Markdown(localized("## Model card"))
                     self.card = gr.HTML(elem_id="models-card", apply_default_css=False)
         self._wire(tab)
 
     def _lay_out_table(self) -> None:
         self.query = gr.Textbox(
-            "", label=label("Find"), max_lines=1, max_length=_LONGEST_QUERY, elem_id="models-query",
-            placeholder=label("Part of a name, a cell, a tokenizer or a dataset"),
+            "", label=localized("Find"), max_lines=1, max_length=_LONGEST_QUERY, elem_id="models-query",
+            placeholder=localized("Part of a name, a cell, a tokenizer or a dataset"),
         )  # fmt: skip
         self.table = gr.Dataframe(
             headers=[""] * len(_KINDS), datatype=_KINDS, type="array", interactive=False, max_height=400,
-            label=label("Models"), elem_id="models-table", buttons=[], pinned_columns=1,
+            label=localized("Models"), elem_id="models-table", buttons=[], pinned_columns=1,
         )  # fmt: skip
         self.chosen = gr.Dropdown(
-            [], label=label("Chosen model"), info=label("Or choose a row of the table."), filterable=False,
+            [],
+            label=localized("Chosen model"),
+            info=localized("Or choose a row of the table."),
+            filterable=False,
             elem_id="models-chosen",
-        )  # fmt: skip
+        )
 
     def _lay_out_facts(self) -> None:
         self.facts = gr.HTML(elem_id="models-facts")
         with gr.Row(elem_id="models-actions"):
-            self.download = gr.Button(label("Download"), elem_id="models-download", min_width=110)
+            self.download = gr.Button(localized("Download"), elem_id="models-download", min_width=110)
             if self.may_change:
                 self.delete = gr.Button(
-                    label("Delete …"), elem_id="models-delete", interactive=False, min_width=110
+                    localized("Delete …"), elem_id="models-delete", interactive=False, min_width=110
                 )
         self.zip = gr.DownloadButton("", visible="hidden", elem_id="models-zip")
         if not self.may_change:
@@ -84,16 +87,22 @@ class Library:
             self.question = gr.HTML("", elem_id="models-question", padding=True)
             with gr.Row():
                 self.really = gr.Button(
-                    label("Delete it for good"), variant="stop", elem_id="models-really", min_width=120
+                    localized("Delete it for good"), variant="stop", elem_id="models-really", min_width=120
                 )
-                self.keep = gr.Button(label("Keep it"), elem_id="models-keep", min_width=90)
+                self.keep = gr.Button(localized("Keep it"), elem_id="models-keep", min_width=90)
         with gr.Row(elem_id="models-rename-row", equal_height=True):
             self.name = gr.Textbox(
-                "", label=label("New name"), max_lines=1, max_length=_LONGEST_QUERY, elem_id="models-name",
-                scale=3, min_width=180, interactive=False,
-            )  # fmt: skip
+                "",
+                label=localized("New name"),
+                max_lines=1,
+                max_length=_LONGEST_QUERY,
+                elem_id="models-name",
+                scale=3,
+                min_width=180,
+                interactive=False,
+            )
             self.rename = gr.Button(
-                label("Rename"), elem_id="models-rename", interactive=False, scale=1, min_width=90
+                localized("Rename"), elem_id="models-rename", interactive=False, scale=1, min_width=90
             )
 
     def _wire(self, tab: gr.Tab) -> None:
@@ -149,7 +158,7 @@ class Library:
             told = [note(str(error)), "", ""]
             free = False
         else:
-            told = [describe(folder), card(folder) or note(said("It has no card.")), stamp]
+            told = [describe(folder), card(folder) or note(translate("It has no card.")), stamp]
             free = self.models.can_change(name)
         if not self.may_change:
             return told
@@ -163,30 +172,30 @@ class Library:
 
     def on_download(self, name: str | None) -> Iterator[str | None]:
         """Pack a model; Gradio keeps a copy of the file for as long as it keeps such."""
-        with told_to_the_person(), tempfile.TemporaryDirectory(prefix="lm-") as folder:
+        with show_errors(), tempfile.TemporaryDirectory(prefix="lm-") as folder:
             yield str(pack(self.models.folder(name), Path(folder)))
 
     def on_ask(self, name: str | None) -> tuple[gr.Group, str]:
         """Make sure that a model is meant to be deleted."""
-        with told_to_the_person():
+        with show_errors():
             self.models.folder(name)
-        question = said("Delete “{model}”? Its folder and all that is in it will be gone.", model=name)
+        question = translate("Delete “{model}”? Its folder and all that is in it will be gone.", model=name)
         return gr.Group(visible=True), f'<p role="alert">{escape(question)}</p>'
 
     def on_rename(self, name: str | None, stamp: str, new: str) -> tuple[gr.Dropdown, dict[str, str]]:
         """Give a model another name."""
-        with told_to_the_person():
+        with show_errors():
             before = self.models.folder(name)
             now = self.models.rename(name, new, stamp, self._is_busy)
             self.jobs.follow(before, now)
-        gr.Info(escape(said("It is called “{model}” now.", model=now)))
+        gr.Info(escape(translate("It is called “{model}” now.", model=now)))
         return gr.Dropdown(list(self.models.found()), value=now), {name: now}
 
     def on_delete(self, name: str | None, stamp: str) -> tuple[gr.Dropdown, dict[str, str]]:
         """Delete a model."""
-        with told_to_the_person():
+        with show_errors():
             self.models.delete(name, stamp, self._is_busy)
-        gr.Info(escape(said("“{model}” is deleted.", model=name)))
+        gr.Info(escape(translate("“{model}” is deleted.", model=name)))
         names = list(self.models.found())
         return gr.Dropdown(names, value=names[0] if names else None), {}
 
@@ -217,7 +226,7 @@ def _table(found: list[Entry]) -> dict[str, Any]:
             entry.name, entry.cell, size, _written(entry.parameters, ",d"), tokenizer, entry.dataset,
             _written(figures[0], ".3f"), _written(figures[1], ",.2f"), date,
         ])  # fmt: skip
-    return {"headers": [said(name) for name in head], "data": rows, "metadata": {"display_value": shown}}
+    return {"headers": [translate(name) for name in head], "data": rows, "metadata": {"display_value": shown}}
 
 
 def _written(value: float | None, how: str) -> str:

@@ -16,8 +16,8 @@ from ...jobs.job import FAILED, INTERRUPTED, PAUSED, QUEUED, RUNNING
 from ...jobs.progress import Live
 from ...jobs.queue import Jobs
 from ...jobs.recipe import DEFAULT_TEXT
-from ...ui.errors import INTERNAL, told_to_the_person
-from ...ui.i18n import label, said
+from ...ui.errors import INTERNAL, show_errors
+from ...ui.i18n import localized, translate
 
 _SIZES = [64, 128, 256, 384, 512, 1024]
 _TIMES = ["1m", "2m", "5m", "10m", "30m", "1h", "4h", "12h"]
@@ -45,74 +45,84 @@ class Trainer:
     def _lay_out_wishes(self) -> None:
         with gr.Group():
             self.text = gr.Dropdown(
-                [(label("Python's own standard library"), DEFAULT_TEXT)], value=DEFAULT_TEXT,
-                label=label("Text to learn from"), elem_id="train-text",
+                [(localized("Python's own standard library"), DEFAULT_TEXT)], value=DEFAULT_TEXT,
+                label=localized("Text to learn from"), elem_id="train-text",
             )  # fmt: skip
             self.upload = gr.UploadButton(
-                label("Upload a text"), file_count="single", size="sm", elem_id="train-upload",
+                localized("Upload a text"), file_count="single", size="sm", elem_id="train-upload",
                 file_types=[".txt", ".md", ".py", ".json", ".jsonl", ".csv", ".tsv"],
             )  # fmt: skip
             self.hub = gr.Textbox(
-                "", label=label("Or a dataset of the Hugging Face Hub"), info=label("Such as owner/name."),
-                max_length=200, elem_id="train-hub",
-            )  # fmt: skip
+                "",
+                label=localized("Or a dataset of the Hugging Face Hub"),
+                info=localized("Such as owner/name."),
+                max_length=200,
+                elem_id="train-hub",
+            )
         with gr.Group():
             self.cell = gr.Radio(
-                [("LSTM", "lstm"), ("GRU", "gru"), ("RNN", "rnn")], value="lstm", elem_id="train-cell",
-                label=label("Cell"), info=label("The LSTM remembers longest, the plain RNN is the simplest."),
-            )  # fmt: skip
+                [("LSTM", "lstm"), ("GRU", "gru"), ("RNN", "rnn")],
+                value="lstm",
+                elem_id="train-cell",
+                label=localized("Cell"),
+                info=localized("The LSTM remembers longest, the plain RNN is the simplest."),
+            )
             self.tokenizer = gr.Radio(
                 [
-                    (label("Characters"), "char"), (label("Bytes"), "byte"),
-                    (label("Pieces of words"), "bpe"), (label("Words"), "word"),
-                ], value="char", label=label("Tokens"), elem_id="train-tokenizer",
+                    (localized("Characters"), "char"), (localized("Bytes"), "byte"),
+                    (localized("Pieces of words"), "bpe"), (localized("Words"), "word"),
+                ], value="char", label=localized("Tokens"), elem_id="train-tokenizer",
             )  # fmt: skip
             with gr.Row():
                 self.size = gr.Dropdown(
-                    [(label("automatic"), "auto"), *((str(n), str(n)) for n in _SIZES)],
-                    value="auto", label=label("Hidden size"), min_width=120, elem_id="train-size",
+                    [(localized("automatic"), "auto"), *((str(n), str(n)) for n in _SIZES)],
+                    value="auto", label=localized("Hidden size"), min_width=120, elem_id="train-size",
                 )  # fmt: skip
                 self.layers = gr.Dropdown(
-                    [1, 2, 3, 4], value=2, label=label("Layers"), min_width=80, elem_id="train-layers"
+                    [1, 2, 3, 4], value=2, label=localized("Layers"), min_width=80, elem_id="train-layers"
                 )
                 self.time = gr.Dropdown(
-                    _TIMES, value="2m", label=label("Time"), min_width=90, allow_custom_value=True,
+                    _TIMES, value="2m", label=localized("Time"), min_width=90, allow_custom_value=True,
                     elem_id="train-time",
                 )  # fmt: skip
             self.title = gr.Textbox(
-                "", label=label("Name"), info=label("Empty: that of the text."), max_length=80,
+                "", label=localized("Name"), info=localized("Empty: that of the text."), max_length=80,
                 elem_id="train-title",
             )  # fmt: skip
         with gr.Row():
-            self.look = gr.Button(label("Look at the text first"), elem_id="train-look", min_width=100)
+            self.look = gr.Button(localized("Look at the text first"), elem_id="train-look", min_width=100)
             self.start = gr.Button(
-                label("Start training"), variant="primary", elem_id="train-start", elem_classes="lm-go",
+                localized("Start training"), variant="primary", elem_id="train-start", elem_classes="lm-go",
                 min_width=100,
             )  # fmt: skip
         self.report = gr.HTML(label="Report", elem_id="train-report", elem_classes="figures")
 
     def _lay_out_progress(self) -> None:
-        self.job = gr.Dropdown([], label=label("Trainings"), elem_id="train-job", filterable=False)
+        self.job = gr.Dropdown([], label=localized("Trainings"), elem_id="train-job", filterable=False)
         self.state = gr.HTML(elem_id="train-state", elem_classes="figures")
         with gr.Row(elem_id="train-actions"):
             self.pause = gr.Button(
-                label("Pause"), interactive=False, min_width=60, size="md", elem_id="train-pause"
+                localized("Pause"), interactive=False, min_width=60, size="md", elem_id="train-pause"
             )
             self.resume = gr.Button(
-                label("Resume"), interactive=False, min_width=60, size="md", elem_id="train-resume"
+                localized("Resume"), interactive=False, min_width=60, size="md", elem_id="train-resume"
             )
             self.stop = gr.Button(
-                label("Stop"), interactive=False, min_width=60, size="md", elem_id="train-stop"
+                localized("Stop"), interactive=False, min_width=60, size="md", elem_id="train-stop"
             )
             self.remove = gr.Button(
-                label("Take off the list"), interactive=False, min_width=60, size="md", elem_id="train-remove"
+                localized("Take off the list"),
+                interactive=False,
+                min_width=60,
+                size="md",
+                elem_id="train-remove",
             )
             self.use = gr.Button(
-                label("Write with it"), interactive=False, min_width=60, size="md", elem_id="train-use"
+                localized("Write with it"), interactive=False, min_width=60, size="md", elem_id="train-use"
             )
         self.curve = gr.HTML(elem_id="train-curve")
         self.sample = gr.Textbox(
-            label=label("What it writes now"), lines=8, max_lines=8, interactive=False, visible=False,
+            label=localized("What it writes now"), lines=8, max_lines=8, interactive=False, visible=False,
             autoscroll=False, elem_id="train-sample",
         )  # fmt: skip
         self.timer = gr.Timer(_EVERY, active=False)
@@ -144,7 +154,7 @@ class Trainer:
     def texts(self, chosen: str | None) -> gr.Dropdown:
         """The texts there are to choose from."""
         known = [(f"{t.name} · {gigabytes(t.size)}", t.dataset) for t in self.jobs.texts.all()]
-        choices = [(said("Python's own standard library"), DEFAULT_TEXT), *known]
+        choices = [(translate("Python's own standard library"), DEFAULT_TEXT), *known]
         values = [value for _, value in choices]
         return gr.Dropdown(choices, value=chosen if chosen in values else DEFAULT_TEXT)
 
@@ -152,25 +162,25 @@ class Trainer:
         """Keep an uploaded text, and choose it."""
         if not path:  # what was chosen has been taken back
             return gr.skip(), gr.skip()
-        with told_to_the_person():
+        with show_errors():
             return self.texts(self.jobs.texts.add_file(path).dataset), ""
 
     def on_look(self, *wishes: Any) -> str:
         """What is in the text, and what training on it would take."""
-        with told_to_the_person():
+        with show_errors():
             return _report(self.jobs.preview(_settings(*wishes)), layers=wishes[-2])
 
     def on_start(self, *wishes: Any) -> gr.Dropdown:
         """Put a training into the queue."""
         *wishes, title = wishes
-        with told_to_the_person():
+        with show_errors():
             job = self.jobs.add(_settings(*wishes), title)
         return self._choice(job.id)[0]
 
     def _asker(self, action: Any) -> Any:
         def ask(id: str | None) -> None:
             """Let a training do something."""
-            with told_to_the_person():
+            with show_errors():
                 action(id or "")
 
         return ask
@@ -179,13 +189,13 @@ class Trainer:
         """All that there is to see of one training now."""
         choice, id = self._choice(id)
         if not id:
-            nothing = escape(said("No training yet: choose a text and start one."))
+            nothing = escape(translate("No training yet: choose a text and start one."))
             off = [gr.Button(interactive=False)] * 5
             return [
                 choice, f'<p class="note">{nothing}</p>', *off, "", gr.Textbox(visible=False),
                 gr.Timer(active=False),
             ]  # fmt: skip
-        with told_to_the_person():
+        with show_errors():
             live = self.jobs.live(id)
         state, asked = live.job.state, live.job.asked
         going_on = any(job.state in (QUEUED, RUNNING) for job in self.jobs.list())
@@ -233,17 +243,17 @@ def _settings(
 def _report(preview: Preview, layers: int) -> str:
     rows, estimate = dict(preview.rows), preview.estimate
     if estimate:
-        rows[said("Network")] = said(
+        rows[translate("Network")] = translate(
             "{layers} layers of {hidden} units, {parameters:,} parameters",
             layers=layers, hidden=estimate.decided.get("hidden_size"), parameters=estimate.parameters,
         )  # fmt: skip
         if estimate.characters_per_second and estimate.seconds:
-            rows[said("Speed")] = said(
+            rows[translate("Speed")] = translate(
                 "about {speed:,.0f} characters/s, reads the text {epochs:.2g} times in {time}",
                 speed=estimate.characters_per_second, epochs=estimate.epochs or 0,
                 time=duration(estimate.seconds),
             )  # fmt: skip
-        rows[said("Memory")] = said(
+        rows[translate("Memory")] = translate(
             "about {memory}, and {disk} of the disk",
             memory=gigabytes(estimate.memory), disk=gigabytes(estimate.disk),
         )  # fmt: skip
@@ -252,16 +262,16 @@ def _report(preview: Preview, layers: int) -> str:
 
 def _state(live: Live) -> str:
     rows = {
-        said("Text"): live.job.text,
-        said("State"): _state_line(live),
-        said("Time"): _times(live),
-        said("Loss"): _losses(live),
-        said("Speed"): said("{speed:,.0f} characters/s", speed=live.characters_per_second)
+        translate("Text"): live.job.text,
+        translate("State"): _state_line(live),
+        translate("Time"): _times(live),
+        translate("Loss"): _losses(live),
+        translate("Speed"): translate("{speed:,.0f} characters/s", speed=live.characters_per_second)
         if live.characters_per_second
         else "",
-        said("Network"): live.rows.get("Model", ""),
+        translate("Network"): live.rows.get("Model", ""),
     }
-    name = escape(said("Progress"))
+    name = escape(translate("Progress"))
     bar = f'<progress aria-label="{name}" max="1" value="{live.done:.4f}">{live.done:.1%}</progress>'
     error = _warnings([live.error] if live.error else [])
     table = _table({name: value for name, value in rows.items() if value})
@@ -271,41 +281,41 @@ def _state(live: Live) -> str:
 def _state_line(live: Live) -> str:
     name = _name_of_state(live.job.state)
     if live.phase == "waiting":
-        return said("{state}, number {place} in the queue", state=name, place=live.place)
+        return translate("{state}, number {place} in the queue", state=name, place=live.place)
     if live.phase == "preparing":
-        return said("{state}: it reads the text", state=name)
+        return translate("{state}: it reads the text", state=name)
     if live.phase == "finishing":
-        return said("{state}: it saves, or looks at the whole validation text", state=name)
+        return translate("{state}: it saves, or looks at the whole validation text", state=name)
     return name
 
 
 def _name_of_state(state: str) -> str:
     return {
-        "queued": said("waiting"),
-        "running": said("running"),
-        "paused": said("paused"),
-        "stopped": said("stopped"),
-        "done": said("done"),
-        "failed": said("failed"),
-        "interrupted": said("interrupted"),
+        "queued": translate("waiting"),
+        "running": translate("running"),
+        "paused": translate("paused"),
+        "stopped": translate("stopped"),
+        "done": translate("done"),
+        "failed": translate("failed"),
+        "interrupted": translate("interrupted"),
     }[state]
 
 
 def _times(live: Live) -> str:
     if not live.step:
         return ""
-    spent = said("{spent}, step {step:,}", spent=duration(live.seconds), step=live.step)
+    spent = translate("{spent}, step {step:,}", spent=duration(live.seconds), step=live.step)
     if live.phase == "training" and live.left is not None:
-        return said("{spent}, about {left} left", spent=spent, left=duration(live.left))
+        return translate("{spent}, about {left} left", spent=spent, left=duration(live.left))
     return spent
 
 
 def _losses(live: Live) -> str:
     parts = []
     if live.train_loss is not None:
-        parts.append(said("training {loss:.3f}", loss=live.train_loss))
+        parts.append(translate("training {loss:.3f}", loss=live.train_loss))
     if live.validation_loss is not None:
-        parts.append(said("validation {loss:.3f}", loss=live.validation_loss))
+        parts.append(translate("validation {loss:.3f}", loss=live.validation_loss))
     return ", ".join(parts)
 
 
@@ -316,7 +326,7 @@ def _curve(live: Live) -> str:
     if len(live.train) < 2:
         return ""
     data = base64.b64encode(loss_curve(records, live.job.title).encode()).decode("ascii")
-    alt = said("Loss curve: training and validation loss over the steps of the training")
+    alt = translate("Loss curve: training and validation loss over the steps of the training")
     return f'<img class="curve" alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
 
 

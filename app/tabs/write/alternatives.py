@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from ...draft import Draft
-from ...ui.i18n import said
+from ...ui.i18n import translate
 
 _SCRIPT = (Path(__file__).parents[2] / "static" / "alternatives.js").read_text()
 
@@ -30,10 +30,10 @@ def found(draft: Draft, place: int) -> dict[str, Any]:
     likely = draft.alternatives(place)
     most = max((p for *_, p in likely.tokens), default=1.0)
     if likely.there is None:
-        title, hint = said("What could come next:"), said("Add it to the text")
+        title, hint = translate("What could come next:"), translate("Add it to the text")
     else:
-        title = said("What else could stand in the place of “{token}”:", token=_visible(likely.there))
-        hint = said("Put it here and go on")
+        title = translate("What else could stand in the place of “{token}”:", token=_visible(likely.there))
+        hint = translate("Put it here and go on")
     options = [
         {
             "name": _visible(name),

@@ -12,7 +12,7 @@ from lm.config.schema import SamplingConfig
 from lm.errors import UserError
 
 from ...ui.errors import INTERNAL
-from ...ui.i18n import label
+from ...ui.i18n import localized
 
 _USUAL = SamplingConfig()
 # What a preset leaves out has its usual value.
@@ -31,24 +31,24 @@ class Controls:
     def __init__(self):
         self.preset = gr.Radio(
             [
-                (label("Precise"), "precise"),
-                (label("Balanced"), "balanced"),
-                (label("Wild"), "wild"),
-                (label("My own"), OWN),
+                (localized("Precise"), "precise"),
+                (localized("Balanced"), "balanced"),
+                (localized("Wild"), "wild"),
+                (localized("My own"), OWN),
             ],
-            value="balanced", label=label("Style"), elem_id="preset",
+            value="balanced", label=localized("Style"), elem_id="preset",
         )  # fmt: skip
         self._by_name = {
             "temperature": gr.Slider(
-                0, 2, _USUAL.temperature, step=0.05, label=label("Temperature"), elem_id="temperature",
-                info=label("How daring: 0 always takes the likeliest token, above 1 gets wild."),
+                0, 2, _USUAL.temperature, step=0.05, label=localized("Temperature"), elem_id="temperature",
+                info=localized("How daring: 0 always takes the likeliest token, above 1 gets wild."),
             ),
             "top_p": gr.Slider(
                 0.01, 1, _USUAL.top_p, step=0.01, label="Top-p", elem_id="top_p",
-                info=label("Choose among the likeliest tokens that share this probability. 1: all."),
+                info=localized("Choose among the likeliest tokens that share this probability. 1: all."),
             ),
         }  # fmt: skip
-        with gr.Accordion(label("More controls"), open=False, elem_id="more"):
+        with gr.Accordion(localized("More controls"), open=False, elem_id="more"):
             self._lay_out_more()
         self._keep_own()
 
@@ -59,40 +59,46 @@ class Controls:
             )
 
         self._by_name["end_temperature"] = gr.Slider(
-            -0.05, 2, -0.05, step=0.05, label=label("Temperature at the end"), elem_id="end_temperature",
-            info=label("It rises or falls to this over the length. Below 0: it stays."),
+            -0.05, 2, -0.05, step=0.05, label=localized("Temperature at the end"), elem_id="end_temperature",
+            info=localized("It rises or falls to this over the length. Below 0: it stays."),
         )  # fmt: skip
-        slider("top_k", 0, 200, 1, "Top-k", label("Choose among so many likeliest tokens. 0: all."))
+        slider("top_k", 0, 200, 1, "Top-k", localized("Choose among so many likeliest tokens. 0: all."))
         slider(
             "min_p", 0, 0.5, 0.01, "Min-p",
-            label("Leave out what is less likely than this share of the likeliest. 0: nothing."),
+            localized("Leave out what is less likely than this share of the likeliest. 0: nothing."),
         )  # fmt: skip
         slider("typical_p", 0.01, 1, 0.01, "Typical-p",
-               label("Choose among the tokens whose surprise is most usual. 1: all."))  # fmt: skip
-        slider("repetition_penalty", 1, 2, 0.05, label("Repetition penalty"),
-               label("Above 1: what was just written becomes less likely."))  # fmt: skip
-        slider("presence_penalty", 0, 2, 0.1, label("Presence penalty"),
-               label("Takes the same from every token that was just written."))  # fmt: skip
-        slider("frequency_penalty", 0, 2, 0.1, label("Frequency penalty"),
-               label("Takes more from a token the more often it was just written."))  # fmt: skip
-        slider("repetition_window", 1, 512, 1, label("Penalty window"),
-               label("How many of the last tokens the three penalties look at."))  # fmt: skip
+               localized("Choose among the tokens whose surprise is most usual. 1: all."))  # fmt: skip
+        slider("repetition_penalty", 1, 2, 0.05, localized("Repetition penalty"),
+               localized("Above 1: what was just written becomes less likely."))  # fmt: skip
+        slider("presence_penalty", 0, 2, 0.1, localized("Presence penalty"),
+               localized("Takes the same from every token that was just written."))  # fmt: skip
+        slider("frequency_penalty", 0, 2, 0.1, localized("Frequency penalty"),
+               localized("Takes more from a token the more often it was just written."))  # fmt: skip
+        slider("repetition_window", 1, 512, 1, localized("Penalty window"),
+               localized("How many of the last tokens the three penalties look at."))  # fmt: skip
         slider(
-            "no_repeat_ngram", 0, 50, 1, label("No repeats of"),
-            label("Never write so many tokens in an order that was there before. 0: may repeat."),
+            "no_repeat_ngram", 0, 50, 1, localized("No repeats of"),
+            localized("Never write so many tokens in an order that was there before. 0: may repeat."),
         )  # fmt: skip
         self._by_name["stop"] = gr.Textbox(
-            "", lines=1, label=label("Stop at"), elem_id="stop_at", max_length=200,
-            info=label("End before this text. \\n is a line's end."),
+            "", lines=1, label=localized("Stop at"), elem_id="stop_at", max_length=200,
+            info=localized("End before this text. \\n is a line's end."),
         )  # fmt: skip
         self._by_name["ban"] = gr.Textbox(
-            "", lines=1, label=label("Never write"), elem_id="ban", max_length=1000,
-            info=label("Texts that must not occur, with commas between."),
+            "", lines=1, label=localized("Never write"), elem_id="ban", max_length=1000,
+            info=localized("Texts that must not occur, with commas between."),
         )  # fmt: skip
         self._by_name["match"] = gr.Textbox(
-            "", lines=1, label=label("Must match"), elem_id="match", max_length=200,
-            info=label("A regular expression for all that is written, such as [a-z ]+\\. for one sentence."),
-        )  # fmt: skip
+            "",
+            lines=1,
+            label=localized("Must match"),
+            elem_id="match",
+            max_length=200,
+            info=localized(
+                "A regular expression for all that is written, such as [a-z ]+\\. for one sentence."
+            ),
+        )
 
     @property
     def components(self) -> list[gr.components.Component]:

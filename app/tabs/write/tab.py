@@ -23,8 +23,8 @@ from ...continuation import (
 )
 from ...draft import Draft, as_meant
 from ...registry import Models
-from ...ui.errors import INTERNAL, number_of, told_to_the_person
-from ...ui.i18n import label, said
+from ...ui.errors import INTERNAL, event_int, show_errors
+from ...ui.i18n import localized, translate
 from . import alternatives
 from .controls import Controls
 from .desk import Desk, Desks, Version
@@ -66,9 +66,9 @@ class Editor:
 
     def _lay_out_text(self) -> None:
         self.text = gr.Textbox(
-            label=label("Text"),
+            label=localized("Text"),
             elem_id="text",
-            placeholder=label("Type how the text begins, then press Generate."),
+            placeholder=localized("Type how the text begins, then press Generate."),
             lines=16,
             max_lines=16,
             autoscroll=False,
@@ -77,18 +77,24 @@ class Editor:
         self.levels = gr.HTML("", html_template="", js_on_load=_LEVELS, elem_id="levels")
         with gr.Row(elem_id="actions"):
             self.generate = gr.Button(
-                label("Generate"), variant="primary", elem_id="generate", elem_classes="lm-go", min_width=60
+                localized("Generate"),
+                variant="primary",
+                elem_id="generate",
+                elem_classes="lm-go",
+                min_width=60,
             )
             self.stop = gr.Button(
-                label("Stop"), elem_id="stop", elem_classes="lm-stop", interactive=False, min_width=60
+                localized("Stop"), elem_id="stop", elem_classes="lm-stop", interactive=False, min_width=60
             )
-            self.undo = gr.Button(label("Undo"), elem_id="undo", interactive=False, min_width=60)
-            self.redo = gr.Button(label("Redo"), elem_id="redo", interactive=False, min_width=60)
-            self.again = gr.Button(label("Regenerate"), elem_id="regenerate", interactive=False, min_width=60)
+            self.undo = gr.Button(localized("Undo"), elem_id="undo", interactive=False, min_width=60)
+            self.redo = gr.Button(localized("Redo"), elem_id="redo", interactive=False, min_width=60)
+            self.again = gr.Button(
+                localized("Regenerate"), elem_id="regenerate", interactive=False, min_width=60
+            )
         with gr.Row(elem_id="made"):
-            self.status = gr.Markdown(label(HINT), label=label("Status"), elem_id="status")
+            self.status = gr.Markdown(localized(HINT), label=localized("Status"), elem_id="status")
             self.reuse = gr.Button(
-                label("Use this seed again"), size="sm", elem_id="reuse", interactive=False
+                localized("Use this seed again"), size="sm", elem_id="reuse", interactive=False
             )
         with gr.Row(elem_id="candidates", visible=False) as self.choice:
             self.boxes, self.takes = [], []
@@ -97,36 +103,42 @@ class Editor:
                     box = gr.Textbox(
                         label=f"{number + 1}", lines=8, max_lines=8, interactive=False, autoscroll=False
                     )
-                    take = gr.Button(label("Take this one"), size="sm", elem_id=f"take-{number + 1}")
+                    take = gr.Button(localized("Take this one"), size="sm", elem_id=f"take-{number + 1}")
                 self.boxes.append((column, box))
                 self.takes.append(take)
         with gr.Row(elem_id="looks"):
             self.colours = gr.Checkbox(
-                True, label=label("Colour what was unlikely"), elem_id="colours", container=False, min_width=0
+                True,
+                label=localized("Colour what was unlikely"),
+                elem_id="colours",
+                container=False,
+                min_width=0,
             )
             self.copied = gr.Checkbox(
-                False, label=label("Underline what is copied from the training text"), elem_id="copied",
+                False, label=localized("Underline what is copied from the training text"), elem_id="copied",
                 container=False, min_width=0,
             )  # fmt: skip
         self.panel = alternatives.panel()
-        with gr.Accordion(label("Versions"), open=False, elem_id="versions", visible=False) as self.branches:
-            self.versions = gr.Radio([], label=label("Go back to a version"), elem_id="version")
+        with gr.Accordion(
+            localized("Versions"), open=False, elem_id="versions", visible=False
+        ) as self.branches:
+            self.versions = gr.Radio([], label=localized("Go back to a version"), elem_id="version")
 
     def _lay_out_settings(self) -> None:
         with gr.Group(elem_id="settings"):
             with gr.Row():
                 self.length = gr.Number(
-                    USUAL_CONTINUATION, precision=0, label=label("Length"), info=label("in tokens"),
+                    USUAL_CONTINUATION, precision=0, label=localized("Length"), info=localized("in tokens"),
                     min_width=90, elem_id="length",
                 )  # fmt: skip
                 # An empty number would be shown, and sent, as 0.
                 self.seed = gr.Number(
-                    -1, precision=0, label=label("Seed"), info=label("-1: random"), min_width=90,
+                    -1, precision=0, label=localized("Seed"), info=localized("-1: random"), min_width=90,
                     elem_id="seed",
                 )  # fmt: skip
                 self.count = gr.Number(
-                    1, precision=0, minimum=1, maximum=MOST_CANDIDATES, label=label("Candidates"),
-                    info=label("to choose from"), min_width=90, elem_id="count",
+                    1, precision=0, minimum=1, maximum=MOST_CANDIDATES, label=localized("Candidates"),
+                    info=localized("to choose from"), min_width=90, elem_id="count",
                 )  # fmt: skip
             self.controls = Controls()
         self.facts = gr.HTML(label="Facts", elem_id="facts")
@@ -185,7 +197,7 @@ class Editor:
     ) -> Iterator[list[Any]]:
         """Go on from the end of the text."""
         desk = self.desks.of(request.session_hash)
-        with told_to_the_person():
+        with show_errors():
             model = self.models.load(name)
             _say_what_is_odd(model, checked_text(text))
             desk.note(text)
@@ -197,12 +209,12 @@ class Editor:
     ) -> Iterator[list[Any]]:
         """Write the end of the text once more, with another seed."""
         desk = self.desks.of(request.session_hash)
-        with told_to_the_person():
+        with show_errors():
             model = self.models.load(name)
             desk.note(text)
             before = _start_of_the_last_turn(desk.now)
             if not text.startswith(before.text):
-                gr.Info(said("This goes on from the text before your changes; Undo brings them back."))
+                gr.Info(translate("This goes on from the text before your changes; Undo brings them back."))
             start = desk.draft(before.text, model)
             yield from self._turn(desk, start, before, length, None, count, controls)
 
@@ -212,10 +224,10 @@ class Editor:
     ) -> Iterator[list[Any]]:  # fmt: skip
         """Put another token at a place, and go on from there; at the end of the text, only add it."""
         desk = self.desks.of(request.session_hash)
-        with told_to_the_person():
+        with show_errors():
             model = self.models.load(name)
             desk.note(checked_text(text))
-            place, token = number_of(event, "start"), number_of(event, "token")
+            place, token = event_int(event, "start"), event_int(event, "token")
             start = desk.draft(text, model).picked(place, token)
             if place >= len(text):
                 desk.add(Version(start, start=desk.now, seed=desk.now.seed))
@@ -290,8 +302,8 @@ class Editor:
 
     def on_place(self, text: str, name: str, request: gr.Request, event: gr.EventData) -> dict[str, Any]:
         """What else could stand where the caret is."""
-        with told_to_the_person():
-            units = text.encode("utf-16-le")[: 2 * max(0, number_of(event, "place"))]
+        with show_errors():
+            units = text.encode("utf-16-le")[: 2 * max(0, event_int(event, "place"))]
             place = len(units.decode("utf-16-le", "ignore"))
             draft = self.desks.of(request.session_hash).draft(text, self.models.load(name))
             return alternatives.found(draft, place)
@@ -306,7 +318,7 @@ class Editor:
 
     def on_copied(self, text: str, name: str, copied: bool, request: gr.Request) -> str:
         """Mark what is copied from the training text, or do not."""
-        with told_to_the_person():
+        with show_errors():
             return self._levels(self.desks.of(request.session_hash), text, name, copied)
 
     def _levels(self, desk: Desk, text: str, name: str, copied: bool) -> str:
@@ -316,7 +328,9 @@ class Editor:
             levels, searched = marked(self.models.folder(name), text, levels)
             if searched < 1:
                 gr.Info(
-                    said("Only {share:.0%} of the training text was searched: it is long.", share=searched)
+                    translate(
+                        "Only {share:.0%} of the training text was searched: it is long.", share=searched
+                    )
                 )
         return _units(text, levels)
 
@@ -334,13 +348,13 @@ class Editor:
         ends = [(_snippet(number, version), number) for number, version in desk.ends()]
         current = next((n for n, v in desk.ends() if v is now), None)
         return [
-            gr.Button(label("Continue") if written else label("Generate"), interactive=True),
+            gr.Button(localized("Continue") if written else localized("Generate"), interactive=True),
             gr.Button(interactive=False),  # Stop
             gr.Button(interactive=now.before is not None),
             gr.Button(interactive=now.after is not None),
             gr.Button(interactive=written),
             gr.Button(interactive=written),
-            said(HINT) if line in ("…", "") else line,
+            translate(HINT) if line in ("…", "") else line,
             text,
             levels,
             gr.Accordion(visible=len(ends) > 1),
@@ -374,11 +388,11 @@ def _units(text: str, levels: str) -> str:
 
 
 def _line(progress: Progress, seed: int) -> str:
-    line = said(
+    line = translate(
         "seed {seed} · {tokens:,} tokens · {speed:,.0f} tokens/s",
         seed=seed, tokens=progress.tokens, speed=progress.tokens_per_second,
     )  # fmt: skip
-    return line + (f" · {said('the model ended the text')}" if progress.ended else "")
+    return line + (f" · {translate('the model ended the text')}" if progress.ended else "")
 
 
 def _snippet(number: int, version: Version) -> str:
@@ -388,10 +402,10 @@ def _snippet(number: int, version: Version) -> str:
 
 def _say_what_is_odd(model: LanguageModel, text: str) -> None:
     if not text:
-        gr.Info(said("Empty prompt: the model starts a text of its own."))
+        gr.Info(translate("Empty prompt: the model starts a text of its own."))
     unknown = model.tokenizer.unknown_in(as_meant(model, text))
     if unknown:
         names = ", ".join(map(repr, unknown[:8])) + (" …" if len(unknown) > 8 else "")
         gr.Warning(
-            escape(said("The model does not know {names}; it reads <unk> in their place.", names=names))
+            escape(translate("The model does not know {names}; it reads <unk> in their place.", names=names))
         )

@@ -9,17 +9,17 @@ from types import SimpleNamespace
 import pytest
 from gradio.context import LocalContext
 
-from app.ui.i18n import chinese, label, said, translations
+from app.ui.i18n import chinese, localized, translate, translations
 
 APP = Path(__file__).parents[3] / "app"
 FIELD = re.compile(r"\{[^}]*\}")
 
 
 def sentences():
-    """Each sentence that stands in the code as the argument of `label` or `said`."""
+    """Each sentence that stands in the code as the argument of `localized` or `translate`."""
     for path in APP.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("label", "said"):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("localized", "translate"):
                 for part in ast.walk(node.args[0]):
                     if isinstance(part, ast.Constant) and isinstance(part.value, str):
                         yield path.name, part.value
@@ -50,15 +50,15 @@ def test_no_sentence_is_translated_twice_in_different_ways():
 def test_a_person_is_told_in_the_language_of_the_browser(languages, chinese_is_said):
     token = LocalContext.request.set(SimpleNamespace(headers={"accept-language": languages}))
     try:
-        assert (said("Stop") == "停止") == chinese_is_said
+        assert (translate("Stop") == "停止") == chinese_is_said
     finally:
         LocalContext.request.reset(token)
-    assert said("Stop") == "Stop"
+    assert translate("Stop") == "Stop"
 
 
 def test_the_browser_knows_every_label_by_the_same_name():
     tables = translations().translations_dict
-    assert tables["en"][label("Stop").key] == "Stop" and tables["zh"][label("Stop").key] == "停止"
+    assert tables["en"][localized("Stop").key] == "Stop" and tables["zh"][localized("Stop").key] == "停止"
     assert len(tables["en"]) == len(tables["zh"]) == len(chinese())
     with pytest.raises(KeyError, match="no Chinese"):
-        label("something that nobody has translated")
+        localized("something that nobody has translated")
