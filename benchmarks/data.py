@@ -102,13 +102,14 @@ def anonymous_memory() -> float:
 def compare(dataset: str, size: int, repeats: int) -> None:
     """bpe by `tokenizers.encode_batch` of whole documents, and by the token stream's own encoder."""
     from lm.data.corpus import write_tokens
+    from lm.data.progress import no_progress
     from lm.data.sources import find_source
     from lm.data.text import write_text
     from lm.tokenization.tokenizer import SEPARATOR, cut
     from lm.tokenization.vocabulary import train_tokenizer
 
     config = DataConfig(dataset=dataset, encoding_errors="replace")
-    source = find_source(dataset, config).fetched("train", lambda what, share: None)
+    source = find_source(dataset, config).fetched("train", no_progress)
     with tempfile.TemporaryDirectory() as folder:
         text = write_text(Path(folder) / "text", source.read("train"), size)
         documents = [d.decode() for d in text.path.read_bytes().split(SEPARATOR)]
@@ -118,9 +119,7 @@ def compare(dataset: str, size: int, repeats: int) -> None:
             "tokenizers.encode_batch": lambda: [
                 e.ids for e in encode_batch(documents, add_special_tokens=False)
             ],
-            "the token stream": lambda: write_tokens(
-                Path(folder) / "tokens", [text], tokenizer, lambda what, share: None
-            ),
+            "the token stream": lambda: write_tokens(Path(folder) / "tokens", [text], tokenizer, no_progress),
         }
         speeds: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(repeats):

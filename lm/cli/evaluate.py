@@ -25,7 +25,7 @@ from lm.config.settings import build, flag_of, settings_of
 from lm.errors import UserError
 
 if TYPE_CHECKING:
-    from lm.data.corpus import Watch
+    from lm.data.progress import ProgressCallback
     from lm.evaluation.metrics import Estimate, Figures
     from lm.insight.surprisal import ScoredText, Table
     from lm.language_model import LanguageModel
@@ -61,12 +61,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     from lm.training.progress import Display
 
-    progress = Display(stderr=True)
+    display = Display(stderr=True)
     ways = {"plain": {}, **({" + ".join(adaptive): adaptive} if adaptive else {})}
-    with progress.watching() as watch:
+    with display.progress() as progress:
         models = load_models(options)
-        name, text = read_text(options, watch)
-        scores = {way: score(models, text, options["precision"], ways, way, watch) for way in ways}
+        name, text = read_text(options, progress)
+        scores = {way: score(models, text, options["precision"], ways, way, progress) for way in ways}
     shown = {
         label(side, way, ways): scored for way, sides in scores.items() for side, scored in sides.items()
     }
@@ -74,7 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options["json"]:
         print(json.dumps(record(options["model"], name, shown)))
     else:
-        display = progress if "-" in (options.get("per_token"), options.get("per_word")) else Display()
+        if "-" not in (options.get("per_token"), options.get("per_word")):
+            display = Display()
         for lines in blocks(options, models, name, scores):
             display.table(**lines)
 
@@ -131,7 +132,7 @@ def load_models(options: dict[str, Any]) -> list[LanguageModel]:
     return models
 
 
-def read_text(options: dict[str, Any], watch: Watch) -> tuple[str, bytes]:
+def read_text(options: dict[str, Any], progress: ProgressCallback) -> tuple[str, bytes]:
     """The name and the text to score: UTF-8 with SEPARATOR between documents. Raises UserError."""
     from lm.data.eval_text import read_held_out, read_whole
     from lm.run_folder import Run, read_config
@@ -141,7 +142,7 @@ def read_text(options: dict[str, Any], watch: Watch) -> tuple[str, bytes]:
     given = {name: options[name] for name in READING if name in options}
     if "dataset" in options:
         config = build(DataConfig, {"dataset": options["dataset"], **given})
-        return read_whole(config, split, watch)
+        return read_whole(config, split, progress)
     if given:
         raise UserError(f"{flag_of(next(iter(given)))} goes with --dataset.")
     file = Run(find_model(options["model"])).config
@@ -150,7 +151,7 @@ def read_text(options: dict[str, Any], watch: Watch) -> tuple[str, bytes]:
     if split not in (None, "validation", "test"):
         raise UserError(f"without --dataset, --split is validation or test, not {split}.")
     config = RunConfig.from_flat(read_config(file), where=str(file)).data
-    return read_held_out(config, split or "validation", watch)
+    return read_held_out(config, split or "validation", progress)
 
 
 def score(
@@ -159,7 +160,7 @@ def score(
     precision: str,
     ways: dict[str, dict[str, Any]],
     way: str,
-    watch: Watch,
+    progress: ProgressCallback,
 ) -> dict[str, ScoredText]:
     """The scores by the names of their columns: surprisal, or forward, backward and their mean."""
     from lm.insight.surprisal import score_text, two_sided
@@ -174,7 +175,7 @@ def score(
             model,
             text,
             precision=choose_precision(precision, model.device),
-            watch=lambda share, what=what: watch(what, share),
+            progress=lambda fraction, what=what: progress(what, fraction),
             **ways[way],
         )
     return scores if len(models) == 1 else {**scores, "mean": two_sided(*scores.values())}

@@ -91,8 +91,8 @@ def begin(given: dict, ranks: Ranks) -> int:
         if not actions["find_lr"]:
             check_out(config, overwrite)
     display = Display(config.training.quiet or not ranks.first)
-    with display.watching() as watch:
-        corpus = ranks.one_on_each_machine(lambda: open_corpus(config.data, watch))
+    with display.progress() as progress:
+        corpus = ranks.one_on_each_machine(lambda: open_corpus(config.data, progress))
     if actions["find_lr"]:
         from lm.training.find_lr import find_rate
 

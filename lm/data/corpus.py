@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -29,6 +29,7 @@ import numpy as np
 from lm.config.schema import DataConfig
 from lm.data import report
 from lm.data.cache import cache_folder, make_once, mark_used
+from lm.data.progress import ProgressCallback, no_progress, with_progress
 from lm.data.sources import Source, find_source
 from lm.data.text import Text, count_characters, in_order, write_text
 from lm.errors import DataError, UserError
@@ -40,9 +41,6 @@ FORMAT = 2
 SPLITS = ("train", "validation", "test")
 _LEARNED_FROM = 100 << 20  # bytes of text that are enough to learn pieces of words
 _PIECE = 1 << 14  # bytes that a trainer of `tokenizers` gets at a time
-
-# Is told what takes time, and which share of it is done if that is known.
-Watch = Callable[[str, float | None], None]
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class Corpus:
     facts: dict[str, Any]  # for the report
 
 
-def open_corpus(config: DataConfig, watch: Watch = lambda what, share: None) -> Corpus:
+def open_corpus(config: DataConfig, progress: ProgressCallback = no_progress) -> Corpus:
     """Find the text and map its token stream, making it first if this is the first time.
 
     Raises UserError for text that cannot be read or is too small to learn from.
@@ -90,7 +88,7 @@ def open_corpus(config: DataConfig, watch: Watch = lambda what, share: None) -> 
     sources = [find_source(dataset, config) for dataset in config.dataset]
     try:
         key = _key(sources, config, shape)
-        make_once(key, lambda folder: _make(sources, config, ready, folder, watch))
+        make_once(key, lambda folder: _make(sources, config, ready, folder, progress))
     finally:
         for source in sources:
             source.forget()
@@ -134,15 +132,19 @@ def _key(sources: list[Source], config: DataConfig, tokenizer: str) -> str:
 
 
 def _make(
-    sources: list[Source], config: DataConfig, ready: Tokenizer | None, folder: Path, watch: Watch
+    sources: list[Source],
+    config: DataConfig,
+    ready: Tokenizer | None,
+    folder: Path,
+    progress: ProgressCallback,
 ) -> None:
-    texts, held_out = read_splits(sources, config, folder, watch)
-    found = report.survey(_blocks(texts["train"], "Counting", watch))
-    tokenizer = ready or _learn(config, texts["train"], found.characters, watch)
+    texts, held_out = read_splits(sources, config, folder, progress)
+    found = report.survey(_blocks(texts["train"], "Counting", progress))
+    tokenizer = ready or _learn(config, texts["train"], found.characters, progress)
     tokenizer.save(folder / "tokenizer.json")
     info: dict[str, Any] = {"held_out": held_out}
     for name, group in texts.items():
-        counts, parts = write_tokens(folder / f"{name}.tokens", group, tokenizer, watch)
+        counts, parts = write_tokens(folder / f"{name}.tokens", group, tokenizer, progress)
         if counts.tokens < 2:
             raise DataError(
                 f"the {name} text of {' and '.join(s.name for s in sources)} has only {counts.tokens}"
@@ -163,7 +165,7 @@ def _make(
 
 
 def read_splits(
-    sources: list[Source], config: DataConfig, folder: Path, watch: Watch
+    sources: list[Source], config: DataConfig, folder: Path, progress: ProgressCallback
 ) -> tuple[dict[str, list[Text]], list[int]]:
     """For each split the texts of all sources, in files in `folder`; and how many rows of each
     --streaming holds out."""
@@ -174,17 +176,17 @@ def read_splits(
         if config.streaming:
             from lm.data.streaming import read_samples
 
-            watch(f"Reading the beginning of {source.name}", None)
+            progress(f"Reading the beginning of {source.name}", None)
             splits, rows = read_samples(source, config, stem)
         else:
-            splits = _read(source, config, stem, watch)
+            splits = _read(source, config, stem, progress)
         for name, text in splits.items():
             texts[name].append(text)
         held_out.append(rows)
     return {name: group for name, group in texts.items() if group}, held_out
 
 
-def _read(source: Source, config: DataConfig, stem: Path, watch: Watch) -> dict[str, Text]:
+def _read(source: Source, config: DataConfig, stem: Path, progress: ProgressCallback) -> dict[str, Text]:
     """Copy the splits of a source into files of their own, and cut off those that are fractions."""
     wanted = {"validation": config.validation_split, "test": config.test_split}
     if wanted["validation"] is None:
@@ -193,7 +195,7 @@ def _read(source: Source, config: DataConfig, stem: Path, watch: Watch) -> dict[
     named = {name: split for name, split in wanted.items() if split and fractions[name] is None}
     for split in (config.train_split, *named.values()):
         source.check(split)
-    texts = {"train": copy_split(source, config.train_split, stem, watch)}
+    texts = {"train": copy_split(source, config.train_split, stem, progress)}
     if any(fractions.values()):
         total = sum(map(count_characters, texts["train"].blocks()))
         if total < 2:
@@ -205,13 +207,13 @@ def _read(source: Source, config: DataConfig, stem: Path, watch: Watch) -> dict[
                 if kept <= 0:
                     raise UserError("--validation-split and --test-split leave nothing to train on.")
                 texts["train"], texts[name] = texts["train"].cut(math.floor(total * kept))
-    return texts | {name: copy_split(source, split, stem, watch) for name, split in named.items()}
+    return texts | {name: copy_split(source, split, stem, progress) for name, split in named.items()}
 
 
-def copy_split(source: Source, split: str, stem: Path, watch: Watch) -> Text:
+def copy_split(source: Source, split: str, stem: Path, progress: ProgressCallback) -> Text:
     """Copy a split of a source into a file whose path begins with `stem`. Raises DataError."""
-    here = source.fetched(split, watch)
-    pieces = _watched(here.read(split), f"Reading {source.name}", here.size(split), watch)
+    here = source.fetched(split, progress)
+    pieces = with_progress(here.read(split), f"Reading {source.name}", here.size(split), progress)
     text = write_text(Path(f"{stem}-{split}.text"), pieces, source.config.max_chars)
     if not len(text):
         raise DataError(f"the split '{split}' of {source.name} is empty.")
@@ -228,7 +230,9 @@ def _fraction(name: str, text: str | None) -> float | None:
     return fraction
 
 
-def _learn(config: DataConfig, texts: list[Text], characters: dict[str, int], watch: Watch) -> Tokenizer:
+def _learn(
+    config: DataConfig, texts: list[Text], characters: dict[str, int], progress: ProgressCallback
+) -> Tokenizer:
     kind, size, rare = config.tokenizer, config.vocab_size, config.min_frequency
     if kind == "char":  # whose counting is done already
         if len(characters) < 2:
@@ -237,14 +241,14 @@ def _learn(config: DataConfig, texts: list[Text], characters: dict[str, int], wa
         return vocabulary.char_tokenizer(characters, size, rare)
     # Of a long text, evenly spread samples are enough to learn pieces of words.
     every = 1 if kind == "word" else 1 + sum(map(len, texts)) // _LEARNED_FROM
-    blocks = _blocks(texts, f"Learning the {kind} vocabulary", watch)
+    blocks = _blocks(texts, f"Learning the {kind} vocabulary", progress)
     sample = (block for number, block in enumerate(blocks) if number % every == 0)
     pieces = (p.decode() for block in sample for d in block.split(SEPARATOR) for p in cut(d, _PIECE))
     return vocabulary.train_tokenizer(kind, pieces, size, rare)
 
 
 def write_tokens(
-    path: Path, texts: list[Text], tokenizer: Tokenizer, watch: Watch
+    path: Path, texts: list[Text], tokenizer: Tokenizer, progress: ProgressCallback
 ) -> tuple[Counts, list[int]]:
     """Write the tokens of all texts, and count them: all together, and the tokens of each."""
     counts = dict.fromkeys(Counts.__dataclass_fields__, 0)
@@ -269,7 +273,7 @@ def write_tokens(
             if last is not None and last != tokenizer.eos:
                 write(separator)
             counts["documents"] += 1
-            blocks = _blocks([text], f"Making the {path.stem} tokens", watch)
+            blocks = _blocks([text], f"Making the {path.stem} tokens", progress)
             for ids, here in in_order(encode, blocks):
                 write(ids)
                 for name, count in here.items():
@@ -279,20 +283,7 @@ def write_tokens(
     return Counts(**counts), [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
 
 
-def _blocks(texts: list[Text], what: str, watch: Watch) -> Iterator[bytes]:
+def _blocks(texts: list[Text], what: str, progress: ProgressCallback) -> Iterator[bytes]:
     """The blocks of all texts, with a separator between two texts."""
     blocks = (b for i, text in enumerate(texts) for b in chain([SEPARATOR] * (i > 0), text.blocks()))
-    return _watched(blocks, what, sum(map(len, texts)), watch)
-
-
-def _watched(pieces: Iterator[bytes], what: str, total: int | None, watch: Watch) -> Iterator[bytes]:
-    """The pieces, while `watch` is told how far they are."""
-    done = 0
-    watch(what, 0.0 if total else None)
-    for piece in pieces:
-        yield piece
-        done += len(piece)
-        watch(
-            f"{what}, {done / 1e6:,.0f} MB" if done >= 1e6 else what,
-            min(done / total, 1.0) if total else None,
-        )
+    return with_progress(blocks, what, sum(map(len, texts)), progress)

@@ -13,7 +13,6 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from huggingface_hub import constants, errors
 
 from lm.config.schema import DataConfig
 from lm.data.cache import known
+from lm.data.progress import ProgressCallback
 from lm.errors import DataError, UserError, one_line
 from lm.files import write_text
 
@@ -64,10 +64,10 @@ def find(dataset: str, config: DataConfig) -> HubFiles:
     return found
 
 
-def fetch(file: str, watch: Callable[[str, float | None], None]) -> str:
+def fetch(file: str, progress: ProgressCallback) -> str:
     """The path of a Hub dataset's file on this disk, downloaded if it is not there. Raises DataError."""
     where = _ADDRESS.fullmatch(file).groupdict()
-    bar = _watched(f"Downloading {Path(where['path']).name}", watch)
+    bar = _watched(f"Downloading {Path(where['path']).name}", progress)
     return _download(
         where["repo"], where["path"], repo_type="dataset", revision=where["revision"], tqdm_class=bar
     )
@@ -206,11 +206,11 @@ def _refusal(dataset: str, config: DataConfig, revision: str, error: Exception) 
     return f"cannot be loaded from the Hub: {one_line(error).rstrip('.')}."
 
 
-def _watched(what: str, watch: Callable[[str, float | None], None]) -> type:
+def _watched(what: str, progress: ProgressCallback) -> type:
     from tqdm import tqdm
 
     class Watched(tqdm):
-        """Draws nothing and tells `watch` instead."""
+        """Draws nothing and tells `progress` instead."""
 
         def __init__(self, *args: Any, **kwargs: Any):
             kwargs.pop("name", None)  # of the library's own bars
@@ -219,7 +219,7 @@ def _watched(what: str, watch: Callable[[str, float | None], None]) -> type:
         def update(self, n: float | None = 1) -> None:
             super().update(n)
             share = min(self.n / self.total, 1.0) if self.total else None
-            watch(f"{what}, {self.n / 1e6:,.0f} MB", share)
+            progress(f"{what}, {self.n / 1e6:,.0f} MB", share)
 
     return Watched
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lm.config.schema import DataConfig
 from lm.data import reading
 from lm.data.cache import PARTIAL, cache_folder, known, making_room_for
+from lm.data.progress import ProgressCallback
 from lm.errors import DataError, one_line
 from lm.files import write_text
 
@@ -62,14 +63,14 @@ class Source:
         if split not in self.files:
             raise DataError(f"{self.name} has no split '{split}'; it has {', '.join(self.files)}.")
 
-    def fetched(self, split: str, watch: Callable[[str, float | None], None]) -> Source:
+    def fetched(self, split: str, progress: ProgressCallback) -> Source:
         """The same with the files of a split on this disk. Raises DataError."""
         self.check(split)
         files = self.files[split]
         if any(map(is_remote, files)):
             from lm.data.hub import fetch
 
-            files = [fetch(file, watch) for file in files]
+            files = [fetch(file, progress) for file in files]
         files = [inside for file in files for inside in reading.inside(file)]
         return dataclasses.replace(self, files=self.files | {split: files})
 

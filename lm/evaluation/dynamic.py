@@ -30,7 +30,7 @@ def adaptive_losses(
     dynamic: DynamicConfig | None = None,
     cache: CacheConfig | None = None,
     precision: torch.dtype = torch.float32,
-    watch: Callable[[float], None] = lambda share: None,
+    progress: Callable[[float], None] = lambda fraction: None,
 ) -> np.ndarray:
     """The loss (tokens,) in nats of each of `tokens` (tokens,), read in one go from the first, which
     is predicted after the token `start`, to the last; what was read changes what is predicted, by
@@ -62,7 +62,7 @@ def adaptive_losses(
         if learner:
             learner.learn(losses.mean())
         state = tuple(part.detach() for part in state)
-        watch((begin + len(scored)) / len(tokens))
+        progress((begin + len(scored)) / len(tokens))
     return result[::-1].copy() if backward else result
 
 

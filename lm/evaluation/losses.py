@@ -79,7 +79,7 @@ def token_losses(
     start: int,
     *,
     precision: torch.dtype = torch.float32,
-    watch: Callable[[float], None] = lambda share: None,
+    progress: Callable[[float], None] = lambda fraction: None,
 ) -> np.ndarray:
     """The loss (tokens,) in nats of each of `tokens` (tokens,), as `validate` computes it; the
     first one that is read is predicted after the token `start`."""
@@ -88,7 +88,7 @@ def token_losses(
     for places, losses in _losses(network, tokens, start, None, 0, precision):
         result[places] = losses.cpu().numpy()
         done += len(places)
-        watch(done / len(tokens))
+        progress(done / len(tokens))
     return result
 
 

@@ -80,7 +80,7 @@ def score_text(
     dynamic: DynamicConfig | None = None,
     cache: CacheConfig | None = None,
     precision: torch.dtype = torch.float32,
-    watch: Callable[[float], None] = lambda share: None,
+    progress: Callable[[float], None] = lambda fraction: None,
 ) -> ScoredText:
     """Score each token of a text, or of documents as UTF-8 with SEPARATOR between them.
 
@@ -102,10 +102,10 @@ def score_text(
             dynamic=dynamic,
             cache=cache,
             precision=precision,
-            watch=watch,
+            progress=progress,
         )
     else:
-        losses = token_losses(model.network, tokens, model.start, precision=precision, watch=watch)
+        losses = token_losses(model.network, tokens, model.start, precision=precision, progress=progress)
     return ScoredText(model.tokenizer, text, tokens, losses)
 
 

@@ -193,10 +193,10 @@ class Trace:
 
 
 def trace_text(
-    model: LanguageModel, text: str, *, watch: Callable[[float], None] = lambda share: None
+    model: LanguageModel, text: str, *, progress: Callable[[float], None] = lambda fraction: None
 ) -> Trace:
-    """Read a text; `watch` is told the share that has been read. Raises UserError for an empty text and for
-    one of which the model knows nothing."""
+    """Read a text; `progress` is called with the fraction read so far. Raises UserError for an empty text
+    and for one of which the model knows nothing."""
     encoded = text.replace("\r\n", "\n").encode("utf-8", "replace")  # as texts are read for the training
     tokens = model.tokenizer.encode_bytes(encoded)
     if not len(tokens):
@@ -204,12 +204,12 @@ def trace_text(
     check_known(model.tokenizer, tokens)
     starts, ends = token_spans(model.tokenizer, encoded, tokens)
     ids = np.concatenate([[model.start], tokens[::-1] if model.backward else tokens])
-    hidden = _read(model.network, ids.astype(np.int64), watch)
+    hidden = _read(model.network, ids.astype(np.int64), progress)
     return Trace(model, encoded.decode(), tokens, starts, ends, hidden)
 
 
 @torch.inference_mode()
-def _read(network: RecurrentLM, ids: np.ndarray, watch: Callable[[float], None]) -> list[np.ndarray]:
+def _read(network: RecurrentLM, ids: np.ndarray, progress: Callable[[float], None]) -> list[np.ndarray]:
     """ids (steps,) -> for each layer h (steps, units) after each step."""
     config, recurrent = network.config, network.recurrent
     weight = network.embedding.weight
@@ -227,7 +227,7 @@ def _read(network: RecurrentLM, ids: np.ndarray, watch: Callable[[float], None])
             h, states[layer] = functional_call(one, weights, (x, states[layer]))
             hidden[layer][begin : begin + len(window)] = _array(h[:, 0])
             x = h + x if config.residual and layer > 0 else h
-        watch(min(begin + _WINDOW, len(ids)) / len(ids))
+        progress(min(begin + _WINDOW, len(ids)) / len(ids))
     return hidden
 
 

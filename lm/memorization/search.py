@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from lm.data.corpus import Watch
+from lm.data.progress import ProgressCallback, no_progress
 from lm.errors import UserError
 from lm.memorization.training_text import MARGIN, UNKNOWN, find_written
 from lm.tokenization.tokenizer import SEPARATOR, Tokenizer
@@ -88,7 +88,7 @@ class TrainingText:
         cls,
         model: LanguageModel | str | Path,
         make: bool = False,
-        watch: Watch = lambda what, share: None,
+        progress: ProgressCallback = no_progress,
     ) -> TrainingText:
         """The training text of a model, or of the run or the saved model in a folder, as it lies in the
         cache; the standard library, for a model of that. With `make` the token stream of a run is made
@@ -104,7 +104,7 @@ class TrainingText:
             tokenizer = Tokenizer.load(folder / "tokenizer.json")
         else:
             folder, facts, tokenizer = None, model.facts, model.tokenizer
-        found = find_written(folder, facts, tokenizer, make, watch)
+        found = find_written(folder, facts, tokenizer, make, progress)
         return cls(found.name, found.text, found.exact)
 
     def copied_spans(self, text: str, least: int = 30) -> list[tuple[int, int]]:

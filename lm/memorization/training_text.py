@@ -26,7 +26,8 @@ import numpy as np
 from lm.config.schema import DataConfig, RunConfig
 from lm.data import reading
 from lm.data.cache import cache_folder, entries, make_once, mark_used
-from lm.data.corpus import Watch, cached_corpus, open_corpus
+from lm.data.corpus import cached_corpus, open_corpus
+from lm.data.progress import ProgressCallback
 from lm.data.sources import Source, find_source
 from lm.data.text import write_text
 from lm.errors import DataError, UserError
@@ -52,7 +53,7 @@ class Written:
 
 
 def find_written(
-    folder: Path | None, facts: dict[str, Any], tokenizer: Tokenizer, make: bool, watch: Watch
+    folder: Path | None, facts: dict[str, Any], tokenizer: Tokenizer, make: bool, progress: ProgressCallback
 ) -> Written:
     """The training text of the model in `folder`, or of one that is known by `facts`, its config.json.
 
@@ -67,18 +68,18 @@ def find_written(
     if config and config.streaming:
         raise UserError(f"{model} was trained with --streaming, which keeps nothing of the text.")
     key = (run and _stream_of(run)) or _stream_like(facts, tokenizer)
-    if key and (found := _of_stream(key, watch)):
+    if key and (found := _of_stream(key, progress)):
         return found
     if trained_on.get("dataset") == "python":
-        return _of_library(trained_on, tokenizer, watch)
+        return _of_library(trained_on, tokenizer, progress)
     what = f"the text that {model} was trained on, {trained_on['dataset']}," if trained_on else "its text"
     if make and config and all(map(_is_here, config.dataset)):
         if config.tokenizer not in vocabulary.KINDS:
             config = replace(config, tokenizer=str(folder / "tokenizer.json"))
-        corpus = open_corpus(config, watch)
+        corpus = open_corpus(config, progress)
         if any(getattr(corpus.train.counts, name) != trained_on.get(name) for name in _COUNTS):
             raise DataError(f"{what} has changed since: copies can be found in what it was alone.")
-        return _of_stream(corpus.key, watch)
+        return _of_stream(corpus.key, progress)
     if not trained_on:
         raise UserError(f"{model} does not tell what text it was trained on.")
     raise DataError(
@@ -135,7 +136,7 @@ def _is_here(dataset: str) -> bool:
     return dataset == "python" or Path(dataset).expanduser().exists() or glob.has_magic(dataset)
 
 
-def _of_stream(key: str, watch: Watch) -> Written | None:
+def _of_stream(key: str, progress: ProgressCallback) -> Written | None:
     """The text of a token stream, or None if neither of them is in the cache."""
     if not (cache_folder() / f"{key}-text").is_dir():
         corpus = cached_corpus(key)
@@ -145,14 +146,14 @@ def _of_stream(key: str, watch: Watch) -> Written | None:
         def make(folder: Path) -> None:
             tokens = corpus.train.tokens
             blocks = (tokens[begin : begin + _BLOCK] for begin in range(0, len(tokens), _BLOCK))
-            _write(folder, corpus.tokenizer, _watched(blocks, len(tokens), watch))
+            _write(folder, corpus.tokenizer, _with_progress(blocks, len(tokens), progress))
             write_file(folder / "train.json", json.dumps({"name": corpus.name, "exact": True}))
 
         make_once(f"{key}-text", make)
     return _opened(f"{key}-text")
 
 
-def _of_library(trained_on: dict[str, Any], tokenizer: Tokenizer, watch: Watch) -> Written:
+def _of_library(trained_on: dict[str, Any], tokenizer: Tokenizer, progress: ProgressCallback) -> Written:
     """The beginning of this Python's standard library, as much of it as the model was trained on. It
     is exact if the tokens are as many as they were."""
     source, characters = _library(), trained_on.get("characters")
@@ -171,7 +172,7 @@ def _of_library(trained_on: dict[str, Any], tokenizer: Tokenizer, watch: Watch) 
                 counts["documents"] += block.count(SEPARATOR)
                 yield ids
 
-        _write(folder, tokenizer, _watched(encoded(), None, watch))
+        _write(folder, tokenizer, _with_progress(encoded(), None, progress))
         text.path.unlink()
         exact = all(trained_on.get(name) == count for name, count in counts.items())
         write_file(folder / "train.json", json.dumps({"name": "python", "exact": exact}))
@@ -192,13 +193,15 @@ def _opened(key: str) -> Written:
     return Written(told["name"], np.asarray(np.memmap(folder / "train.text", np.uint8, "r")), told["exact"])
 
 
-def _watched(blocks: Iterable[np.ndarray], tokens: int | None, watch: Watch) -> Iterator[np.ndarray]:
+def _with_progress(
+    blocks: Iterable[np.ndarray], tokens: int | None, progress: ProgressCallback
+) -> Iterator[np.ndarray]:
     done, what = 0, "Writing out the training text"
-    watch(what, None)
+    progress(what, None)
     for block in blocks:
         yield block
         done += len(block)
-        watch(what, done / tokens if tokens else None)
+        progress(what, done / tokens if tokens else None)
 
 
 def _write(folder: Path, tokenizer: Tokenizer, blocks: Iterable[np.ndarray]) -> None:

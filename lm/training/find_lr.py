@@ -52,7 +52,7 @@ def _walk(config: RunConfig, corpus: Corpus, display: Display) -> Points:
     losses: Points = []
     mean = weight = 0.0
     try:
-        with display.watching() as watch:
+        with display.progress() as progress:
             for number in range(_STEPS + 1):
                 rate = _LOWEST * (_HIGHEST / _LOWEST) ** (number / _STEPS)
                 for group in trainer.optimizer.param_groups:
@@ -64,7 +64,7 @@ def _walk(config: RunConfig, corpus: Corpus, display: Display) -> Points:
                 if not math.isfinite(loss) or (losses and mean / weight > _EXPLODED * losses[0][1]):
                     break
                 losses.append((rate, mean / weight))
-                watch("Trying learning rates", number / _STEPS)
+                progress("Trying learning rates", number / _STEPS)
     finally:
         trainer.windows.close()
     return losses

@@ -124,8 +124,8 @@ def train(
         # A resumed run needs the tokens, not the text: that may have moved, or was standard input.
         corpus = cached_corpus(stopped["corpus"]) if stopped else None
     if corpus is None:
-        with display.watching() as watch:
-            corpus = ranks.one_on_each_machine(lambda: open_corpus(config.data, watch))
+        with display.progress() as progress:
+            corpus = ranks.one_on_each_machine(lambda: open_corpus(config.data, progress))
     ranks.check_same({"the text": corpus.key}, "give all of them the same text.")
     trainer: Trainer | None = None
 

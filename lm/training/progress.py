@@ -20,7 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lm.data import report
-from lm.data.corpus import Corpus, Watch
+from lm.data.corpus import Corpus
+from lm.data.progress import ProgressCallback
 from lm.escaping import printable
 from lm.invocation import command
 
@@ -51,7 +52,7 @@ class Display:
         self.console = Console(quiet=quiet, stderr=stderr, highlight=False, soft_wrap=True)
         self._live: Progress | None = None
         self._last_line = time.monotonic()
-        self._watched = ""
+        self._last_task = ""
         self._characters_per_token = 1.0
 
     def say(self, line: str) -> None:
@@ -59,17 +60,17 @@ class Display:
         self.console.print(Text(line))
 
     @contextmanager
-    def watching(self) -> Iterator[Watch]:
-        """A function to call with what is being done before the training, and how much of it is."""
+    def progress(self) -> Iterator[ProgressCallback]:
+        """A callback that shows the progress of what precedes training."""
         try:
-            yield self._watch
+            yield self._show_progress
         finally:
             self.stop()
 
-    def _watch(self, what: str, share: float | None) -> None:
+    def _show_progress(self, task: str, fraction: float | None) -> None:
         if not self.console.is_terminal:
-            if self._watched != (begun := what.partition(",")[0]):
-                self._watched = begun
+            if self._last_task != (begun := task.partition(",")[0]):
+                self._last_task = begun
                 self.say(f"{begun} …")
             return
         if not self._live:
@@ -78,7 +79,7 @@ class Display:
             self._task = self._live.add_task("")
             self._live.start()
         self._live.update(
-            self._task, description=what, total=None if share is None else 1.0, completed=share or 0
+            self._task, description=task, total=None if fraction is None else 1.0, completed=fraction or 0
         )
 
     def facts(

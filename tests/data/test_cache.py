@@ -28,11 +28,11 @@ def test_a_maker_that_was_killed_is_made_up_for(tmp_path, own_cache):
 import time
 from lm.config.schema import DataConfig
 from lm.data.corpus import open_corpus
-def watch(what, share):
-    if what.startswith("Making the validation"):
+def progress(task, fraction):
+    if task.startswith("Making the validation"):
         print("here", flush=True)
         time.sleep(60)
-open_corpus(DataConfig(dataset={str(tmp_path / "t.txt")!r}), watch)
+open_corpus(DataConfig(dataset={str(tmp_path / "t.txt")!r}), progress)
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     maker = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)

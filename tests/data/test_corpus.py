@@ -65,10 +65,10 @@ def test_a_second_run_reads_nothing_again(tmp_path):
     (tmp_path / "t.txt").write_text("some text to read " * 10)
     config = DataConfig(dataset=str(tmp_path / "t.txt"))
     lines = []
-    open_corpus(config, lambda what, share: lines.append(what))
+    open_corpus(config, lambda task, fraction: lines.append(task))
     assert lines
     lines.clear()
-    corpus = open_corpus(config, lambda what, share: lines.append(what))
+    corpus = open_corpus(config, lambda task, fraction: lines.append(task))
     assert not lines
     assert isinstance(corpus.train.tokens, np.memmap)
     assert corpus.train.tokens.dtype == np.uint16
@@ -83,7 +83,7 @@ def test_other_settings_make_another_stream(tmp_path, change):
 
 def make_in_another_process(config, queue):
     lines = []
-    corpus = open_corpus(config, lambda what, share: lines.append(what))
+    corpus = open_corpus(config, lambda task, fraction: lines.append(task))
     queue.put((len(lines), corpus.key))
 
 

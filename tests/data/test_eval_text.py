@@ -1,17 +1,16 @@
 """Which text is scored: a split as a whole, or what a training held out."""
 
+from dataclasses import replace
+
 import pytest
 
 from lm.config.schema import DataConfig
 from lm.data.cache import cache_folder
 from lm.data.corpus import open_corpus
 from lm.data.eval_text import read_held_out, read_whole
+from lm.data.progress import no_progress
 from lm.errors import UserError
 from lm.tokenization.tokenizer import SEPARATOR
-
-
-def watch(what, share):
-    pass
 
 
 @pytest.fixture
@@ -23,25 +22,26 @@ def split_folder(tmp_path):
 
 def test_the_test_split_is_scored_else_the_validation_split_else_all(split_folder):
     config = DataConfig(dataset=str(split_folder))
-    assert read_whole(config, None, watch) == (split_folder.name, b"the test text\n" * 20)
-    assert read_whole(config, "train", watch)[1] == b"the train text\n" * 20
+    assert read_whole(config, None, no_progress) == (split_folder.name, b"the test text\n" * 20)
+    assert read_whole(config, "train", no_progress)[1] == b"the train text\n" * 20
     (split_folder / "test.txt").unlink()
-    assert read_whole(config, None, watch)[1] == b"the valid text\n" * 20
+    assert read_whole(config, None, no_progress)[1] == b"the valid text\n" * 20
     (split_folder / "valid.txt").unlink()
-    assert read_whole(config, None, watch)[1] == b"the train text\n" * 20
+    assert read_whole(config, None, no_progress)[1] == b"the train text\n" * 20
     assert not list(cache_folder().glob("text.*"))
 
 
 def test_a_fraction_is_the_end_of_the_text(tmp_path):
     (tmp_path / "a.txt").write_text("0123456789é")
-    assert read_whole(DataConfig(dataset=str(tmp_path / "a.txt")), "0.3", watch)[1].decode() == "789é"
-    assert read_whole(DataConfig(dataset=str(tmp_path / "a.txt"), max_chars=4), None, watch)[1] == b"0123"
+    config = DataConfig(dataset=str(tmp_path / "a.txt"))
+    assert read_whole(config, "0.3", no_progress)[1].decode() == "789é"
+    assert read_whole(replace(config, max_chars=4), None, no_progress)[1] == b"0123"
 
 
 def test_several_texts_are_documents_one_after_the_other(split_folder, tmp_path):
     (tmp_path / "b.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     files = (str(split_folder / "test.txt"), str(tmp_path / "b.jsonl"))
-    name, text = read_whole(DataConfig(dataset=files), None, watch)
+    name, text = read_whole(DataConfig(dataset=files), None, no_progress)
     assert name == "test+b"
     assert text.split(SEPARATOR)[1:] == [b"one", b"two"]
 
@@ -54,13 +54,13 @@ def test_what_was_held_out_is_exactly_the_text_of_its_tokens(tmp_path, settings)
     corpus = open_corpus(config)
     for split in ("validation", "test"):
         if made := getattr(corpus, split):
-            _, text = read_held_out(config, split, watch)
+            _, text = read_held_out(config, split, no_progress)
             assert corpus.tokenizer.encode_bytes(text).tolist() == made.tokens.tolist()
         else:
             with pytest.raises(UserError, match="without a test text, only with validation"):
-                read_held_out(config, split, watch)
+                read_held_out(config, split, no_progress)
 
 
 def test_standard_input_cannot_be_read_again():
     with pytest.raises(UserError, match="trained on standard input: name a text"):
-        read_held_out(DataConfig(dataset="-"), "validation", watch)
+        read_held_out(DataConfig(dataset="-"), "validation", no_progress)

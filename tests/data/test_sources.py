@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lm.config.schema import DataConfig
+from lm.data.progress import no_progress
 from lm.data.sources import find_source, python_library
 from lm.errors import DataError
 
@@ -22,7 +23,7 @@ def found(dataset, **options):
 def documents(source, split="train"):
     """The documents of a split, as text."""
     return (
-        b"".join(source.fetched(split, lambda what, share: None).read(split))
+        b"".join(source.fetched(split, no_progress).read(split))
         .decode("utf-8", "surrogateescape")
         .split("\udcff")
     )

@@ -143,7 +143,7 @@ def test_a_trained_model_is_read_without_its_dropout(trained_run, text_file):
     model = load(trained_run, device="cpu")
     text = text_file.read_text()[:300]
     shares = []
-    before = trace_text(model, text, watch=shares.append)
+    before = trace_text(model, text, progress=shares.append)
     assert shares[-1] == 1
     model.network.train()
     assert np.array_equal(trace_text(model, text).hidden[0], before.hidden[0])

@@ -326,9 +326,9 @@ def test_without_the_cache_it_is_said_or_the_text_is_read_again(run, text_file, 
     with pytest.raises(DataError, match=r"boat.txt, is not in the cache .*cache was emptied; train on"):
         TrainingText.of(run)
     assert not (tmp_path / "cache").exists()
-    watched = []
-    check(TrainingText.of(run, make=True, watch=lambda what, share: watched.append(what)), text_file)
-    assert "Writing out the training text" in watched
+    tasks = []
+    check(TrainingText.of(run, make=True, progress=lambda task, fraction: tasks.append(task)), text_file)
+    assert "Writing out the training text" in tasks
 
 
 def test_a_text_that_has_changed_since_is_refused(run, tmp_path):
