@@ -115,14 +115,14 @@ def open_page(options: argparse.Namespace, folders: list[Path]) -> None:
     import torch
 
     from .page import build, launch_settings
-    from .registry import Models
+    from .registry import ModelRegistry
 
     # All writers share one batch, which one of them computes at a time. The browser is often on the
     # same machine, and threads that fight over the cores slow everybody down many times.
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
     for_everybody = options.share or not (options.auth or is_local(options.host))
     jobs = trainings(folders[0]) if options.allow_changes or not for_everybody else None
-    page = build(Models(folders), jobs)
+    page = build(ModelRegistry(folders), jobs)
     try:
         page.launch(
             server_name=options.host,
@@ -168,13 +168,13 @@ def serve_api(options: argparse.Namespace, folders: list[Path]) -> None:
     listener = listen(options.host, options.port or API_PORT)
 
     from .api.server import serve
-    from .registry import Models
+    from .registry import ModelRegistry
 
     host, port = listener.getsockname()[:2]
     if not key and not is_local(host):
         print(f"warning: whoever reaches this address may use it; {KEY_VARIABLE} sets a key", file=sys.stderr)
     print(f"The API is at http://{f'[{host}]' if ':' in host else host}:{port}/v1", flush=True)
-    serve(Models(folders), listener, key)
+    serve(ModelRegistry(folders), listener, key)
     print(file=sys.stderr)
 
 

@@ -21,7 +21,7 @@ from lm.insight.surprisal import score_text
 
 from .continuation import checked_length, checked_seed, checked_text, continued
 from .draft import Draft, as_meant
-from .registry import Models
+from .registry import ModelRegistry
 from .tabs.write.tab import WRITERS_AT_ONCE
 from .ui.errors import show_errors
 from .ui.model_facts import dataset_name
@@ -35,7 +35,7 @@ _RANGES = {"temperature": (0, 2), "top_p": (0.01, 1), "min_p": (0, 1)}
 class Functions:
     """What programs may ask of some models."""
 
-    def __init__(self, models: Models):
+    def __init__(self, models: ModelRegistry):
         self._models = models
 
     def list_models(self) -> list[dict[str, Any]]:
@@ -47,7 +47,7 @@ class Functions:
             what it was trained on, and how well it predicts text that it has not seen
         """
         listed = []
-        for name, folder in self._models.found().items():
+        for name, folder in self._models.folders().items():
             try:
                 listed.append({"name": name, **_facts(saving.read_json(folder / "config.json", folder))})
             except UserError:  # deleted in this moment

@@ -13,7 +13,7 @@ from lm.errors import UserError
 from .endpoints import Functions
 from .jobs.queue import Jobs
 from .jobs.uploads import LARGEST
-from .registry import Models
+from .registry import ModelRegistry
 from .tabs.compare import tab as compare
 from .tabs.inside import tab as inside
 from .tabs.models import tab as library
@@ -29,10 +29,10 @@ TITLE = "Write with a recurrent language model"
 _STATIC = Path(__file__).parent / "static"
 
 
-def build(models: Models, jobs: Jobs | None = None) -> gr.Blocks:
+def build(models: ModelRegistry, jobs: Jobs | None = None) -> gr.Blocks:
     """The page over `models`; start it with `launch(**launch_settings())`. Without `jobs` nobody can train
     or change models on it."""
-    names = list(models.found())
+    names = list(models.folders())
     # Copies of files that were downloaded are deleted after an hour.
     with Page(title=TITLE, delete_cache=(600, 3600)) as page:
         with gr.Row(elem_id="head", equal_height=True):
@@ -59,7 +59,7 @@ def build(models: Models, jobs: Jobs | None = None) -> gr.Blocks:
 
         def refresh(chosen: str | None) -> tuple[gr.Dropdown, str]:
             """List the models there are now."""
-            names = list(models.found())
+            names = list(models.folders())
             chosen = chosen if chosen in names else names[0] if names else None
             return gr.Dropdown(names, value=chosen), tell(chosen)
 

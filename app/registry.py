@@ -37,7 +37,7 @@ Busy = Callable[[Path], bool]  # whether something is writing into a folder
 log = logging.getLogger(__name__)
 
 
-class Models:
+class ModelRegistry:
     """The models below some folders, and the one that ships with lm; each is named by a word.
 
     Only these can be loaded, whatever name arrives from a browser.
@@ -48,7 +48,7 @@ class Models:
         self._lock = threading.Lock()
         self._loaded: OrderedDict[Path, tuple[int, LanguageModel]] = OrderedDict()
 
-    def found(self) -> dict[str, Path]:
+    def folders(self) -> dict[str, Path]:
         """The models by name, the newest of each folder first, the shipped one last."""
         found: dict[str, Path] = {}
         for folder in self._folders:
@@ -61,7 +61,7 @@ class Models:
 
     def folder(self, name: str | None) -> Path:
         """The folder of a model that is listed. Raises UserError for any other name."""
-        found = self.found()
+        found = self.folders()
         if not found:
             raise UserError(NO_MODEL)
         if not name:
@@ -83,15 +83,15 @@ class Models:
                 self._loaded.popitem(last=False)
             return self._loaded[folder][1]
 
-    def stamp(self, name: str | None) -> str:
+    def fingerprint(self, name: str | None) -> str:
         """Tells one model from another that has been given its name, or has been trained further, since.
         Raises UserError as `folder` does."""
         return _stamp(self.folder(name))
 
-    def can_change(self, name: str) -> bool:
+    def is_editable(self, name: str) -> bool:
         """Whether a model may be renamed and deleted: not the one that ships, and none that --models names
         itself."""
-        folder = self.found().get(name)
+        folder = self.folders().get(name)
         return folder is not None and self._is_ours(folder)
 
     def _is_ours(self, folder: Path) -> bool:
@@ -105,7 +105,7 @@ class Models:
             target = folder.with_name(new)
             if new == folder.name:
                 return name
-            if new in self.found() or os.path.lexists(target):
+            if new in self.folders() or os.path.lexists(target):
                 raise UserError(f"There is something called '{new}' already: choose another name.")
             os.rename(folder, target)
             self._forget(folder)

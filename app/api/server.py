@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lm.errors import UserError, one_line
 
-from ..registry import Models
+from ..registry import ModelRegistry
 from .completions import Envelope, Part, Writing, merged
 from .relay import Relay, relayed
 from .request import Asked, Limits, Refused
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 class Api:
     """The models, and what is being written for whom."""
 
-    def __init__(self, models: Models, limits: Limits):
+    def __init__(self, models: ModelRegistry, limits: Limits):
         self._models, self._limits = models, limits
         # A thread for each request that is served at once, which are at most as many as texts.
         self._threads = ThreadPoolExecutor(limits.streams, thread_name_prefix="writing")
@@ -162,7 +162,7 @@ class Api:
 
     def load(self, name: str) -> Any:
         """The model of that name. Raises Refused."""
-        if name not in self._models.found():
+        if name not in self._models.folders():
             raise _no_model(name)
         try:
             return self._models.load(name)
@@ -229,7 +229,7 @@ class _Server(uvicorn.Server):
         self.api.end()
 
 
-def serve(models: Models, listener: socket.socket, key: str | None) -> None:
+def serve(models: ModelRegistry, listener: socket.socket, key: str | None) -> None:
     """Serve on a socket that listens, until Ctrl-C or SIGTERM."""
     api = Api(models, Limits())
     config = uvicorn.Config(

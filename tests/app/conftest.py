@@ -6,7 +6,7 @@ from starlette.testclient import TestClient
 
 from app.api.request import Limits
 from app.api.server import Api
-from app.registry import Models
+from app.registry import ModelRegistry
 from lm.config.schema import ModelConfig
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
@@ -37,7 +37,7 @@ def api_runs(tmp_path_factory):
 
 @pytest.fixture(scope="package")
 def api(api_runs):
-    return Api(Models([api_runs]), LIMITS)
+    return Api(ModelRegistry([api_runs]), LIMITS)
 
 
 @pytest.fixture(scope="package")

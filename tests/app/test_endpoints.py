@@ -11,13 +11,13 @@ from hypothesis import given, settings, strategies as st
 
 import lm
 from app.endpoints import Functions, checked_arguments, told
-from app.registry import SHIPPED, Models
+from app.registry import SHIPPED, ModelRegistry
 from lm.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def functions(api_runs):
-    return Functions(Models([api_runs]))
+    return Functions(ModelRegistry([api_runs]))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_every_model_is_listed_with_what_helps_to_choose_it_and_no_path(function
     config = json.loads((moved / "config.json").read_text())
     config["trained_on"]["dataset"] = str(tmp_path / "secret" / "text.txt")
     (moved / "config.json").write_text(json.dumps(config))
-    listed = Functions(Models([tmp_path])).list_models()
+    listed = Functions(ModelRegistry([tmp_path])).list_models()
     assert listed[0]["trained_on"] == "text.txt" and str(tmp_path) not in str(listed)
 
 

@@ -125,9 +125,9 @@ def test_what_cannot_be_trained_is_told_in_a_line(page):
 
 def test_a_page_that_is_shared_with_everybody_has_no_such_tab(tmp_path):
     from app.page import build
-    from app.registry import Models
+    from app.registry import ModelRegistry
 
-    shared = build(Models([tmp_path]))
+    shared = build(ModelRegistry([tmp_path]))
     labels = [getattr(block, "id", None) for block in shared.blocks.values() if type(block).__name__ == "Tab"]
     assert "train" not in labels and "write" in labels
 

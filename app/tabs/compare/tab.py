@@ -18,7 +18,7 @@ from lm.language_model import LanguageModel
 
 from ...continuation import LONGEST_CONTINUATION, checked_seed, checked_text
 from ...draft import as_meant
-from ...registry import Models
+from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, event_int, show_errors
 from ...ui.i18n import localized, translate
 from ...ui.model_facts import note
@@ -44,7 +44,7 @@ _ON_START = f"() => {{ {_SET} return [{'set(false), ' * (2 + MOST_SIDES)} set(tr
 class Comparer:
     """The tab's components, and what happens between them."""
 
-    def __init__(self, models: Models, tab: gr.Tab):
+    def __init__(self, models: ModelRegistry, tab: gr.Tab):
         self.models = models
         self.count = gr.State(2)  # columns that are shown
         self.judgement = gr.State(None)
@@ -91,7 +91,7 @@ class Comparer:
 
     def _lay_out_side(self, number: int) -> None:
         with gr.Column(min_width=240, visible=number < 2, elem_classes="side") as column:
-            names = list(self.models.found())
+            names = list(self.models.folders())
             # Where there is no other model to compare with, there are other settings.
             usual = _USUAL.temperature if number < len(names) else _TEMPERATURES[number]
             name = gr.Dropdown(
@@ -247,7 +247,7 @@ class Comparer:
 
     def on_refresh(self, *names: str) -> list[gr.Dropdown]:
         """List the models there are now."""
-        found = list(self.models.found())
+        found = list(self.models.folders())
         return [
             gr.Dropdown(found, value=name if name in found else _nth(found, number))
             for number, name in enumerate(names)
@@ -255,7 +255,7 @@ class Comparer:
 
     def on_curves(self, count: int, over: str, *names: str) -> str:
         """The loss curves of the models that are chosen."""
-        found, chosen = self.models.found(), dict.fromkeys(names[:count])
+        found, chosen = self.models.folders(), dict.fromkeys(names[:count])
         curves = {name: curve_of(name, found[name]) for name in chosen if name in found}
         drawn = [curve for curve in curves.values() if curve]
         without = [name for name, curve in curves.items() if not curve]
@@ -317,7 +317,7 @@ class Comparer:
         return [Side(self.models.load(name), float(t), float(p)) for name, t, p in values]
 
 
-def build(models: Models, tab: gr.Tab) -> Comparer:
+def build(models: ModelRegistry, tab: gr.Tab) -> Comparer:
     """Lay out the tab in the Blocks around it, and refresh it when `tab` is opened."""
     return Comparer(models, tab)
 

@@ -15,7 +15,7 @@ from lm.insight.surprising import most_surprising
 from lm.insight.units import FoundUnits
 from lm.insight.walkthrough import Walkthrough, walk_through
 
-from ...registry import Models
+from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, event_int, show_errors
 from ...ui.i18n import localized, translate
 from ...ui.token_view import token_view
@@ -38,7 +38,7 @@ for number, name in enumerate(names):
 '''
 
 
-def build(models: Models, model: gr.Dropdown) -> Inside:
+def build(models: ModelRegistry, model: gr.Dropdown) -> Inside:
     """Lay out the tab in the Blocks around it; `model` is where a model is chosen."""
     return Inside(models, model)
 
@@ -46,7 +46,7 @@ def build(models: Models, model: gr.Dropdown) -> Inside:
 class Inside:
     """The tab's components, and what happens between them."""
 
-    def __init__(self, models: Models, model: gr.Dropdown):
+    def __init__(self, models: ModelRegistry, model: gr.Dropdown):
         self.models, self.model, self.looks = models, model, Looks()
         with gr.Row(elem_id="inside"):
             with gr.Column(scale=5, min_width=300):

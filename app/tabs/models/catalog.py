@@ -24,7 +24,7 @@ from lm.errors import UserError
 from lm.run_folder import Run
 
 from ...jobs.job import has_finished
-from ...registry import Models
+from ...registry import ModelRegistry
 
 _TAKEN_ALONG = ("config.json", "model.safetensors", "tokenizer.json", "README.md")
 _LARGEST_CARD = 200_000  # bytes
@@ -57,9 +57,9 @@ class Entry:
         return all(word in about for word in query.lower().split())
 
 
-def entries(models: Models, query: str = "") -> list[Entry]:
-    """The models that match a query, in the order in which `Models` finds them."""
-    found = (_entry(name, folder) for name, folder in models.found().items())
+def entries(models: ModelRegistry, query: str = "") -> list[Entry]:
+    """The models that match a query, in the order in which `ModelRegistry` finds them."""
+    found = (_entry(name, folder) for name, folder in models.folders().items())
     return [entry for entry in found if entry and entry.matches(query)]
 
 

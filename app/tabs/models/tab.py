@@ -14,7 +14,7 @@ import gradio as gr
 from lm.errors import UserError
 
 from ...jobs.queue import Jobs
-from ...registry import Models
+from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, show_errors
 from ...ui.i18n import localized, translate
 from ...ui.model_facts import describe, note
@@ -40,7 +40,7 @@ class Library:
     a model by its old one, if that is what happened.
     """
 
-    def __init__(self, models: Models, tab: gr.Tab, jobs: Jobs | None):
+    def __init__(self, models: ModelRegistry, tab: gr.Tab, jobs: Jobs | None):
         self.models, self.jobs, self.may_change = models, jobs, jobs is not None
         self.changes: list[Any] = []
         self.renamed = gr.State({})
@@ -140,7 +140,7 @@ class Library:
 
     def on_refresh(self, query: str, chosen: str | None) -> tuple[dict[str, Any], gr.Dropdown]:
         """List the models there are now."""
-        names = list(self.models.found())
+        names = list(self.models.folders())
         chosen = chosen if chosen in names else names[0] if names else None
         return self.on_query(query), gr.Dropdown(names, value=chosen)
 
@@ -148,12 +148,12 @@ class Library:
         """Choose the model of a row."""
         row = event._data.get("row_value") if isinstance(event._data, dict) else None
         name = row[0] if isinstance(row, list) and row else None
-        return name if name in list(self.models.found()) else gr.skip()
+        return name if name in list(self.models.folders()) else gr.skip()
 
     def on_look(self, name: str | None) -> list[Any]:
         """All that is told of a model."""
         try:
-            folder, stamp = self.models.folder(name), self.models.stamp(name)
+            folder, stamp = self.models.folder(name), self.models.fingerprint(name)
         except UserError as error:
             told = [note(str(error)), "", ""]
             free = False
@@ -189,21 +189,21 @@ class Library:
             now = self.models.rename(name, new, stamp, self._is_busy)
             self.jobs.follow(before, now)
         gr.Info(escape(translate("It is called “{model}” now.", model=now)))
-        return gr.Dropdown(list(self.models.found()), value=now), {name: now}
+        return gr.Dropdown(list(self.models.folders()), value=now), {name: now}
 
     def on_delete(self, name: str | None, stamp: str) -> tuple[gr.Dropdown, dict[str, str]]:
         """Delete a model."""
         with show_errors():
             self.models.delete(name, stamp, self._is_busy)
         gr.Info(escape(translate("“{model}” is deleted.", model=name)))
-        names = list(self.models.found())
+        names = list(self.models.folders())
         return gr.Dropdown(names, value=names[0] if names else None), {}
 
     def _is_busy(self, folder: Path) -> bool:
         return being_trained(folder) or bool(self.jobs.job_of(folder))
 
 
-def build(models: Models, tab: gr.Tab, jobs: Jobs | None) -> Library:
+def build(models: ModelRegistry, tab: gr.Tab, jobs: Jobs | None) -> Library:
     """Lay out the tab in the Blocks around it, and refresh it when `tab` is opened. Without `jobs`, where
     people may not change models, the events that do are not there at all."""
     return Library(models, tab, jobs)

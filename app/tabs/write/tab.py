@@ -22,7 +22,7 @@ from ...continuation import (
     continued,
 )
 from ...draft import Draft, as_meant
-from ...registry import Models
+from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, event_int, show_errors
 from ...ui.i18n import localized, translate
 from . import alternatives
@@ -55,7 +55,7 @@ _SKIP = [gr.skip()] * MOST_CANDIDATES
 class Editor:
     """The tab's components, and what happens between them."""
 
-    def __init__(self, models: Models, model: gr.Dropdown):
+    def __init__(self, models: ModelRegistry, model: gr.Dropdown):
         self.models, self.model, self.desks = models, model, Desks()
         with gr.Row(elem_id="page"):
             with gr.Column(scale=5, min_width=300):
@@ -362,7 +362,7 @@ class Editor:
         ]
 
 
-def build(models: Models, model: gr.Dropdown) -> Editor:
+def build(models: ModelRegistry, model: gr.Dropdown) -> Editor:
     """Lay out the tab in the Blocks around it; `model` is where a model is chosen."""
     return Editor(models, model)
 

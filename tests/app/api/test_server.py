@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 import lm
 from app.api.server import Api
-from app.registry import SHIPPED, Models
+from app.registry import SHIPPED, ModelRegistry
 from tests.app.conftest import LIMITS, URL, ask, refused
 from tests.conftest import run_async
 
@@ -237,7 +237,7 @@ def test_more_texts_than_the_server_writes_at_once_have_to_wait(api, client):
 
 
 def test_a_server_that_ends_says_so_to_those_that_it_serves(api_runs):
-    api = Api(Models([api_runs]), LIMITS)
+    api = Api(ModelRegistry([api_runs]), LIMITS)
     with TestClient(api.app()) as client:
         threading.Timer(0.2, api.end).start()
         assert "ending" in refused(client, 503, max_tokens=3000, n=8)["message"]

@@ -10,7 +10,7 @@ import zipfile
 import pytest
 
 import lm
-from app.registry import SHIPPED, Models
+from app.registry import SHIPPED, ModelRegistry
 from app.tabs.models.catalog import being_trained, card, entries, pack
 from lm import saving
 from lm.errors import UserError
@@ -52,7 +52,7 @@ def change(folder, **changed):
 
 def test_a_model_is_told_with_what_its_config_says(runs):
     config = json.loads((runs / "boat/config.json").read_text())
-    boat, taob = entries(Models([runs]))
+    boat, taob = entries(ModelRegistry([runs]))
     assert (boat.name, boat.cell, boat.layers, boat.hidden, boat.backward) == ("boat", "LSTM", 1, 32, False)
     assert (boat.parameters, boat.tokenizer, boat.vocabulary) == (
         config["parameters"],
@@ -72,12 +72,12 @@ def test_a_model_is_told_with_what_its_config_says(runs):
      ("1×32", "boat taob"), ("lstm taob 32", "taob"), ("gru", ""), ("lstm gru", "")],
 )  # fmt: skip
 def test_the_table_holds_what_has_all_words_of_a_query(runs, query, found):
-    assert [entry.name for entry in entries(Models([runs]), query)] == found.split()
+    assert [entry.name for entry in entries(ModelRegistry([runs]), query)] == found.split()
 
 
 def test_a_config_of_nonsense_is_a_row_with_empty_cells(runs):
     change(runs / "boat", model=[], parameters="many", trained_on=None, validation={"perplexity": True})
-    boat, _ = entries(Models([runs]))
+    boat, _ = entries(ModelRegistry([runs]))
     assert (boat.cell, boat.layers, boat.parameters, boat.dataset, boat.perplexity) == (
         "",
         None,
@@ -89,7 +89,7 @@ def test_a_config_of_nonsense_is_a_row_with_empty_cells(runs):
 
 def test_the_shipped_model_is_in_the_table(runs, monkeypatch, trained_run):
     monkeypatch.setattr(saving, "PRETRAINED", trained_run)
-    assert entries(Models([runs]))[-1].name == SHIPPED
+    assert entries(ModelRegistry([runs]))[-1].name == SHIPPED
 
 
 def test_the_card_is_shown_as_the_model_came_with_it(runs):

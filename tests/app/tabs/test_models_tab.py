@@ -6,7 +6,7 @@ import pytest
 
 from app.jobs.queue import Jobs
 from app.page import build
-from app.registry import Models
+from app.registry import ModelRegistry
 
 
 @pytest.fixture
@@ -22,16 +22,16 @@ def events(page):
 
 def test_without_leave_to_change_models_nothing_that_does_can_be_called(runs):
     changes = {"on_rename", "on_delete", "on_ask"}
-    assert changes <= events(build(Models([runs]), Jobs(runs)))
-    shared = events(build(Models([runs]), None))
+    assert changes <= events(build(ModelRegistry([runs]), Jobs(runs)))
+    shared = events(build(ModelRegistry([runs]), None))
     assert not changes & shared and {"on_look", "on_download"} <= shared
 
 
 def test_a_renamed_model_is_still_its_trainings(runs, monkeypatch):
     jobs, followed = Jobs(runs), []
     monkeypatch.setattr(jobs, "follow", lambda *told: followed.append(told))
-    models = Models([runs])
+    models = ModelRegistry([runs])
     page = build(models, jobs)
     rename = next(event.fn for event in page.fns.values() if event.name == "on_rename")
-    rename("boat", models.stamp("boat"), "canoe")
+    rename("boat", models.fingerprint("boat"), "canoe")
     assert followed == [(runs / "boat", "canoe")]
