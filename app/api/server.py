@@ -76,13 +76,13 @@ class Api:
 
     async def models(self, request: Request) -> Response:
         """The models that there are."""
-        found = await run_in_threadpool(self._models.found)
+        found = await run_in_threadpool(self._models.folders)
         return json_response({"object": "list", "data": [_model(*one) for one in found.items()]})
 
     async def model(self, request: Request) -> Response:
         """One of them."""
         name = request.path_params["name"]
-        found = await run_in_threadpool(self._models.found)
+        found = await run_in_threadpool(self._models.folders)
         if name not in found:
             raise _no_model(name)
         return json_response(_model(name, found[name]))
