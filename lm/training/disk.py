@@ -13,6 +13,7 @@ class Disk:
     """Tries to write, and remembers what could not be written."""
 
     say: Callable[[str], None]
+    warn: Callable[[str], None]
     worked: bool = False  # whether there is anything to go on from: a checkpoint or weights
     trouble: str = ""  # the last one
     failing: set[str] = field(default_factory=set)
@@ -24,11 +25,11 @@ class Disk:
         except OSError as error:
             self.trouble = error.strerror or one_line(error)
             if what not in self.failing:
-                self.say(
-                    f"Warning: {what} could not be saved: {self.trouble}. Training goes on with what was"
+                self.failing.add(what)  # first: a warning is itself written to facts.json
+                self.warn(
+                    f"{what} could not be saved: {self.trouble}. Training goes on with what was"
                     " saved before, and tries again at the next save."
                 )
-            self.failing.add(what)
             return False
         if what in self.failing:
             self.say(f"Saving {what} works again.")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from lm.config.schema import DEFAULT_TIME, RunConfig
+from lm.data import report
 from lm.data.batches import Windows
 from lm.data.corpus import Corpus, cached_corpus, open_corpus
 from lm.data.streaming import DocumentStream, StreamedWindows
@@ -25,9 +26,10 @@ from lm.model.device import PRECISIONS, autocast, choose_device, choose_precisio
 from lm.model.network import RecurrentLM
 from lm.run_folder import Run, checkpoint_of, create_run
 from lm.training import record, rollback
-from lm.training.auto import sized
+from lm.training.auto import recurrent_weights, sized
 from lm.training.checkpoint import Progress, Snapshot, load_checkpoint, read_progress, seed_of
 from lm.training.disk import Disk
+from lm.training.facts import Facts
 from lm.training.finetune import start_from
 from lm.training.optimizer import Optimizer, learning_rate, make_optimizer
 from lm.training.out_of_memory import telling_what_to_lower
@@ -186,7 +188,7 @@ def build(config: RunConfig, corpus: Corpus, display: Display, ranks: Ranks = AL
         precision=precision,
         display=display,
         progress=Progress(corpus=corpus.key),
-        disk=Disk(display.say),
+        disk=Disk(display.say, display.warn),
         loss_sum=torch.zeros((), dtype=widest_float(device), device=device),
         ranks=ranks,
     )
@@ -220,13 +222,42 @@ def _set_up(
     if not ranks.alone:
         compute += f", {ranks.size} ranks"
     compute += f", {PRECISIONS[trainer.precision]}"
-    display.facts(corpus, network, compute, _budget(trainer), trainer.run.folder, config.data.data_report)
+    _record_facts(trainer, compute)
     if beginning:
         display.say(beginning)
     if not ranks.first:
         config = dataclasses.replace(config, training=dataclasses.replace(config.training, track="none"))
-    trainer.tracker = Tracker(trainer.run, config, trainer.progress.step, display.say)
+    trainer.tracker = Tracker(trainer.run, config, trainer.progress.step, display.warn)
     return trainer
+
+
+def _record_facts(trainer: Trainer, compute: str) -> None:
+    """Write what is about to be trained to facts.json, with the warnings that come later, and print it."""
+    run, corpus, config, disk = trainer.run, trainer.corpus, trainer.config, trainer.disk
+    model, counts = config.model, corpus.train.counts
+    notes = " (readable cells)" if model.cell_implementation == "reference" else ""
+    notes += ", right to left" if model.backward else ""
+    facts = Facts(
+        text=report.rows(corpus, config.data.data_report),
+        model=f"{model.cell.upper()}, {plural(model.layers, 'layer')} of {model.hidden_size} units,"
+        f" {trainer.network.parameter_count():,} parameters{notes}",
+        compute=compute,
+        budget=_budget(trainer),
+        total_steps=trainer.total_steps,
+        characters_per_token=counts.characters / max(counts.tokens, 1),
+        settings=config.flat(),
+        warnings=report.warnings(corpus, recurrent_weights(model), model),
+    )
+
+    def add(warning: str) -> None:
+        if warning not in facts.warnings:
+            facts.warnings.append(warning)
+            disk.attempt("facts.json", lambda: facts.save(run))
+
+    if trainer.ranks.first:
+        trainer.display.on_warning = add
+        disk.attempt("facts.json", lambda: facts.save(run))
+    trainer.display.facts(facts, run.folder)
 
 
 def _windows(

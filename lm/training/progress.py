@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +19,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from lm.data import report
-from lm.data.corpus import Corpus
 from lm.data.progress import ProgressCallback
 from lm.escaping import printable
 from lm.invocation import command
+from lm.training.facts import Facts
 
 if TYPE_CHECKING:  # what is shown before torch is needed shall not wait for it
     from lm.evaluation.losses import Validation
-    from lm.model.network import RecurrentLM
 
 _INDENT = " " * 6
 _PLAIN_LINE_EVERY = 30.0  # seconds
@@ -54,10 +52,17 @@ class Display:
         self._last_line = time.monotonic()
         self._last_task = ""
         self._characters_per_token = 1.0
+        self.on_warning: Callable[[str], None] | None = None  # is called with each one, without "Warning: "
 
     def say(self, line: str) -> None:
         """One line above the live one."""
         self.console.print(Text(line))
+
+    def warn(self, line: str) -> None:
+        """Print a warning above the live line, and report it to `on_warning`."""
+        self.say(f"Warning: {line}")
+        if self.on_warning:
+            self.on_warning(line)
 
     @contextmanager
     def progress(self) -> Iterator[ProgressCallback]:
@@ -82,31 +87,17 @@ class Display:
             self._task, description=task, total=None if fraction is None else 1.0, completed=fraction or 0
         )
 
-    def facts(
-        self,
-        corpus: Corpus,
-        network: RecurrentLM,
-        compute: str,
-        budget: str,
-        folder: Path,
-        full: bool = False,
-    ) -> None:
-        """What is about to be trained, on what."""
-        from lm.training.auto import recurrent_weights
-
-        train, config = corpus.train.counts, network.config
-        self._characters_per_token = train.characters / max(train.tokens, 1)
-        notes = " (readable cells)" if config.cell_implementation == "reference" else ""
-        notes += ", right to left" if config.backward else ""
+    def facts(self, facts: Facts, folder: Path) -> None:
+        """Print what is about to be trained, and on what."""
+        self._characters_per_token = facts.characters_per_token
         self.table(
-            **report.rows(corpus, full),
-            Model=f"{config.cell.upper()}, {plural(config.layers, 'layer')} of {config.hidden_size} units,"
-            f" {network.parameter_count():,} parameters{notes}",
-            Compute=compute,
-            Budget=budget,
+            **facts.text,
+            Model=facts.model,
+            Compute=facts.compute,
+            Budget=facts.budget,
             Run=str(folder),
         )
-        for warning in report.warnings(corpus, recurrent_weights(config), config):
+        for warning in facts.warnings:
             self.console.print(Text(f"warning: {warning}", style="yellow"))
         self.console.print()
 

@@ -53,8 +53,8 @@ def check_installed(track: str) -> None:
 class Tracker:
     """Sends what is new to a tracker, or nothing anywhere."""
 
-    def __init__(self, run: Run, config: RunConfig, step: int, say: Callable[[str], None]):
-        self._name, self._say, self._sink = config.training.track, say, None
+    def __init__(self, run: Run, config: RunConfig, step: int, warn: Callable[[str], None]):
+        self._name, self._warn, self._sink = config.training.track, warn, None
         self._quiet, self._file = config.training.quiet, run.training / "tracker.json"
         if self._name == "none":
             return
@@ -108,7 +108,7 @@ class Tracker:
                 act()
         except Exception as error:  # of a package that may raise anything
             self._sink = None
-            self._say(f"Warning: {self._name} fails, training goes on without it: {one_line(error)}")
+            self._warn(f"{self._name} fails, training goes on without it: {one_line(error)}")
 
 
 class _TensorBoard:

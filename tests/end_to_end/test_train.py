@@ -38,6 +38,7 @@ def test_a_run_holds_what_the_design_says(trained_run):
         "tokenizer.json",
         "README.md",
         "training/config.yaml",
+        "training/facts.json",
         "training/metrics.jsonl",
         "training/samples.txt",
         "training/loss.svg",

@@ -44,6 +44,8 @@ def test_a_disk_that_is_full_for_a_while_costs_a_warning(here, text_file):
         assert (here / "r/model.safetensors").stat().st_size > LITTLE
         limit(resource.RLIM_INFINITY)
         wait_for("Saving the checkpoint works again.")
+        warnings = json.loads((here / "r/training/facts.json").read_text())["warnings"]
+        assert any(line.startswith("the checkpoint could not be saved: File too large.") for line in warnings)
         process.terminate()
         process.stdout.read()
     assert process.wait() == 128 + 15

@@ -1,0 +1,52 @@
+"""facts.json: what a run is about to do, and its warnings, for the web UI and other programs to read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from lm.files import write_text
+from lm.run_folder import Run
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "text": dict,
+    "warnings": list,
+    "model": str,
+    "compute": str,
+    "budget": str,
+    "total_steps": (int, type(None)),
+    "characters_per_token": (int, float),
+    "settings": dict,
+}
+
+
+@dataclass
+class Facts:
+    """What is known about a run when its first step begins, and what went wrong since."""
+
+    text: dict[str, str]  # the rows of the data report
+    model: str
+    compute: str
+    budget: str
+    total_steps: int | None  # None: the budget is a time
+    characters_per_token: float
+    settings: dict[str, Any]  # flat, with a number in place of every `auto`
+    warnings: list[str] = field(default_factory=list)
+
+    def save(self, run: Run) -> None:
+        """Write facts.json. Raises OSError."""
+        write_text(run.facts, json.dumps(asdict(self), indent=1) + "\n")
+
+
+def read_facts(run: Run) -> Facts | None:
+    """The facts of a run; None if facts.json is missing, damaged or from another program."""
+    try:
+        found = json.loads(run.facts.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    values: dict[str, Any] = {f.name: found.get(f.name) for f in fields(Facts)}
+    well_formed = all(isinstance(values[name], kind) for name, kind in _TYPES.items())
+    return Facts(**values) if well_formed else None

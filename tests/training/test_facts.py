@@ -1,0 +1,67 @@
+"""facts.json: what a run reports about itself to other programs."""
+
+import json
+
+import pytest
+
+from lm.cli.train import main
+from lm.config.schema import RunConfig
+from lm.run_folder import Run
+from lm.training.facts import Facts, read_facts
+from tests.conftest import SMALL
+
+FACTS = Facts({"Text": "a"}, "LSTM", "cpu", "10 steps", 10, 1.5, {"cell": "lstm"}, ["little text"])
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = Run(tmp_path)
+    run.training.mkdir()
+    return run
+
+
+def test_facts_are_read_as_they_were_saved(run):
+    assert read_facts(run) is None
+    FACTS.save(run)
+    assert read_facts(run) == FACTS
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"null", b"[]", b"{}", b"\xff", b'{"text": {}', b'{"text": [], "warnings": {}}']
+)
+def test_damaged_or_foreign_facts_count_as_missing(run, content):
+    run.facts.write_bytes(content)
+    assert read_facts(run) is None
+
+
+@pytest.mark.parametrize("name", list(vars(FACTS)))
+def test_facts_with_a_value_of_the_wrong_type_count_as_missing(run, name):
+    wrong = 5 if name != "total_steps" and name != "characters_per_token" else "5"
+    run.facts.write_text(json.dumps(vars(FACTS) | {name: wrong}))
+    assert read_facts(run) is None
+
+
+def test_a_run_records_what_it_prints(run, text_file, capsys):
+    options = [
+        "--dataset",
+        text_file,
+        *SMALL,
+        "--epochs",
+        0.3,
+        "--hidden-size",
+        320,
+        "--out",
+        run.folder / "r",
+    ]
+    assert main([str(option) for option in options]) == 0
+    shown, facts = capsys.readouterr().out, read_facts(Run(run.folder / "r"))
+    assert facts is not None
+    for name, value in (*facts.text.items(), ("Model", facts.model), ("Budget", facts.budget)):
+        assert f"{name:{len('Compute') + 2}}{value}" in shown or f"{name:8}{value}" in shown
+    assert facts.budget.startswith(f"{facts.total_steps:,} steps, ")
+    assert [f"warning: {line}" for line in facts.warnings] == [
+        line for line in shown.splitlines() if line.startswith("warning: ")
+    ]
+    assert facts.warnings and facts.compute.startswith("cpu (") and facts.characters_per_token == 1
+    assert RunConfig.from_flat(facts.settings).model.hidden_size == 320
+    assert "auto" not in [facts.settings[name] for name in ("lr", "dropout", "embedding_size")]
