@@ -17,11 +17,11 @@ from lm.errors import UserError
 
 from .draft import Draft
 
-LONGEST_TEXT = 40_000  # characters; so many are read within a second, and only then can Stop be heard
-LONGEST_CONTINUATION = 20_000  # tokens
-USUAL_CONTINUATION = 400
-MOST_CANDIDATES = 4
-LARGEST_SEED = 2**53 - 1  # as far as a browser counts exactly
+MAX_CHARACTERS = 40_000  # characters; so many are read within a second, and only then can Stop be heard
+MAX_LENGTH = 20_000  # tokens
+DEFAULT_LENGTH = 400
+MAX_CANDIDATES = 4
+MAX_SEED = 2**53 - 1  # as far as a browser counts exactly
 # To show a text takes longer than to write it: every so many seconds so many characters can be shown, to so
 # many people.
 _UPDATE_EVERY, _UNHURRIED_CHARACTERS, _UNHURRIED_PEOPLE = 0.05, 4_000, 4
@@ -30,7 +30,7 @@ _writers: set[object] = set()  # all that write now
 log = logging.getLogger(__name__)
 
 
-def until_shown(characters: int, people: int = 1) -> float:
+def update_interval(characters: int, people: int = 1) -> float:
     """Seconds from one update of a page that shows this much to the next; more often, the browser would fall
     behind and Stop not be heard."""
     return _UPDATE_EVERY * max(1, characters / _UNHURRIED_CHARACTERS, people / _UNHURRIED_PEOPLE)
@@ -53,20 +53,18 @@ class Progress:
 
 def checked_text(text: str) -> str:
     """`text`, if it is not too long. Raises UserError."""
-    if len(text) > LONGEST_TEXT:
+    if len(text) > MAX_CHARACTERS:
         raise UserError(
-            f"The text has {len(text):,} characters and this page takes {LONGEST_TEXT:,}: shorten it."
+            f"The text has {len(text):,} characters and this page takes {MAX_CHARACTERS:,}: shorten it."
         )
     return text
 
 
 def checked_length(length: float | None) -> int:
     """The number of tokens to write; the usual one if the field is empty. Raises UserError."""
-    length = USUAL_CONTINUATION if length is None else int(length)
-    if not 1 <= length <= LONGEST_CONTINUATION:
-        raise UserError(
-            f"The length is a number of tokens from 1 to {LONGEST_CONTINUATION:,}, not {length:,}."
-        )
+    length = DEFAULT_LENGTH if length is None else int(length)
+    if not 1 <= length <= MAX_LENGTH:
+        raise UserError(f"The length is a number of tokens from 1 to {MAX_LENGTH:,}, not {length:,}.")
     return length
 
 
@@ -74,12 +72,12 @@ def checked_seed(seed: float | None) -> int:
     """The seed; a random one if the field is empty or -1. Raises UserError."""
     if seed is None or seed == -1:
         return secrets.randbits(31)
-    if not 0 <= seed <= LARGEST_SEED:
-        raise UserError(f"The seed is a number from 0 to {LARGEST_SEED:,}; empty, or -1: a random one.")
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"The seed is a number from 0 to {MAX_SEED:,}; empty, or -1: a random one.")
     return int(seed)
 
 
-def continued(
+def continue_drafts(
     drafts: Sequence[Draft], seeds: Sequence[int], max_new_tokens: int, **settings: Any
 ) -> Iterator[Progress]:
     """Let drafts go on side by side, each with its seed; yields some twenty times a second, less often while
@@ -110,7 +108,7 @@ def continued(
                         del going_on[number]
                     else:
                         counts[number] = made
-                if time.perf_counter() - shown >= until_shown(before + sum(counts), len(_writers)):
+                if time.perf_counter() - shown >= update_interval(before + sum(counts), len(_writers)):
                     shown = time.perf_counter()
                     yield now()
         ended = min(counts) < max_new_tokens

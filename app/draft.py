@@ -19,7 +19,7 @@ from lm.escaping import CONTROLS, printable
 from lm.language_model import LanguageModel
 from lm.tokenization.positions import token_starts
 
-from .ui.token_view import level_of_bits
+from .ui.token_view import surprisal_level
 
 _RETURN = printable("\r")
 NOT_WRITTEN = " "  # the level of what the model has not written
@@ -55,7 +55,7 @@ class Draft:
         other.text, other.levels, other._starts = self.text, self.levels, list(self._starts)
         return other
 
-    def followed(self, text: str) -> Draft:
+    def with_text(self, text: str) -> Draft:
         """The draft of a text, which reads only what is not at the beginning of this one."""
         draft = self.fork()
         if text != self.text:
@@ -70,7 +70,7 @@ class Draft:
         pieces = self.session.sample(seed=seed, **settings)
         try:
             for piece in pieces:
-                level, shown = level_of_bits(-piece.logprob / math.log(2)), printable(piece.text)
+                level, shown = surprisal_level(-piece.logprob / math.log(2)), printable(piece.text)
                 if shown.startswith("\n") and self.text.endswith(_RETURN) and self.levels[-1] != NOT_WRITTEN:
                     # A line's end of Windows, whose parts came one after the other, is shown as a line's end.
                     self.text, self.levels = self.text[:-1], self.levels[:-1]
@@ -94,7 +94,7 @@ class Draft:
         start = len(self.text) if at_end else self._starts[number]
         return Alternatives(start, None if at_end else self.text[start : self._end(number)], tokens)
 
-    def picked(self, place: int, token: int) -> Draft:
+    def with_token(self, place: int, token: int) -> Draft:
         """The draft up to a place of the text, with this token there. Raises UserError if it is none that
         the model may write."""
         if not 0 <= token < self.model.tokenizer.vocab_size or token in self.model.never:
@@ -105,7 +105,7 @@ class Draft:
         text = self.model.text_after(draft.text[-4:], draft.session.tokens[1:], ())
         draft._starts.append(len(draft.text))
         draft.session.add(token)
-        level = level_of_bits(-math.log2(max(chances[token], 1e-9)))
+        level = surprisal_level(-math.log2(max(chances[token], 1e-9)))
         draft._add(printable(text.add(token, last=False)), str(level))
         return draft
 
@@ -115,9 +115,9 @@ class Draft:
 
     def _feed(self, text: str) -> None:
         before = len(self.session)
-        self.session.feed(as_meant(self.model, text))
+        self.session.feed(restore_controls(self.model, text))
         read = np.array(self.session.tokens[1 + before :], np.int64)
-        data = as_meant(self.model, text).encode("utf-8", "replace")
+        data = restore_controls(self.model, text).encode("utf-8", "replace")
         starts = token_starts(self.model.tokenizer, data, read).tolist()
         # From bytes to characters: those bytes count that begin one.
         begins = [at for at, byte in enumerate(data) if byte & 0xC0 != 0x80]
@@ -165,7 +165,7 @@ class Draft:
         return self._starts[number + 1] if number + 1 < self.written else len(self.text)
 
 
-def as_meant(model: LanguageModel, text: str) -> str:
+def restore_controls(model: LanguageModel, text: str) -> str:
     """`text` from the page as the model is to read it: what was made visible there is a control
     character again, unless the model knows the picture itself."""
     for picture in CONTROLS.keys() & set(text):

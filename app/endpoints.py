@@ -19,8 +19,8 @@ from lm import saving
 from lm.errors import UserError, one_line
 from lm.insight.surprisal import score_text
 
-from .continuation import checked_length, checked_seed, checked_text, continued
-from .draft import Draft, as_meant
+from .continuation import checked_length, checked_seed, checked_text, continue_drafts
+from .draft import Draft, restore_controls
 from .registry import ModelRegistry
 from .tabs.write.tab import WRITERS_AT_ONCE
 from .ui.errors import show_errors
@@ -89,10 +89,12 @@ class Functions:
                 raise UserError(f"'{name}' is a number from {low:g} to {high:g}, not {sampling[name]:g}.")
         if len(stop) > LONGEST_STOP:
             raise UserError(f"'stop' has {len(stop):,} characters and may have {LONGEST_STOP}: shorten it.")
-        draft = Draft(self._models.load(model)).followed(checked_text(prompt))
+        draft = Draft(self._models.load(model)).with_text(checked_text(prompt))
         begin = len(draft.text)
         settings = {"stop": [stop] if stop else [], **sampling}
-        with closing(continued([draft], [checked_seed(seed)], checked_length(length), **settings)) as steps:
+        with closing(
+            continue_drafts([draft], [checked_seed(seed)], checked_length(length), **settings)
+        ) as steps:
             for _ in steps:
                 yield draft.text[begin:]
 
@@ -109,7 +111,7 @@ class Functions:
         """
         if not 1 <= count <= MOST_ALTERNATIVES:
             raise UserError(f"'count' is a number of tokens from 1 to {MOST_ALTERNATIVES}, not {count:,}.")
-        draft = Draft(self._models.load(model)).followed(checked_text(text))
+        draft = Draft(self._models.load(model)).with_text(checked_text(text))
         found = draft.alternatives(len(text), count)
         return [{"token": name, "probability": p} for name, _, p in found.tokens]
 
@@ -127,7 +129,7 @@ class Functions:
             words: the surprisal of each word in bits
         """
         loaded = self._models.load(model)
-        scored = score_text(loaded, as_meant(loaded, checked_text(text)))
+        scored = score_text(loaded, restore_controls(loaded, checked_text(text)))
         figures, words = scored.figures, scored.per_word()
         return {
             "bits": float(scored.bits.sum()),

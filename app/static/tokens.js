@@ -7,20 +7,20 @@ const indexOf = (node) => {
 };
 
 function draw() {
-  const { tokens = [], levels = [], tips = [], chosen = null } = props.value || {};
+  const { tokens = [], levels = [], tooltips = [], selected = null } = props.value || {};
   const parts = tokens.map((text, index) => {
     const token = document.createElement("span");
     token.id = `${element.id || "view"}-token-${index}`;
     token.dataset.index = index;
     token.setAttribute("role", "option");
-    token.setAttribute("aria-selected", index === chosen);
+    token.setAttribute("aria-selected", index === selected);
     token.textContent = text;
     if (levels[index]) token.dataset.level = levels[index];
     if (text.includes("\n")) token.classList.add("ends-line");
-    if (tips[index]) token.title = tips[index];
+    if (tooltips[index]) token.title = tooltips[index];
     return token;
   });
-  current = chosen ?? -1;
+  current = selected ?? -1;
   anchor = -1;
   box().replaceChildren(...parts);
   box().setAttribute("aria-label", props.label || "");

@@ -16,11 +16,11 @@ from gradio.i18n import I18nData
 from lm.escaping import printable
 
 _SCRIPT = Path(__file__).parents[1] / "static" / "tokens.js"
-STRONGEST = 9  # levels go from -9 (cold) over 0 (no colour) to 9 (warm)
+MAX_LEVEL = 9  # levels go from -9 (cold) over 0 (no colour) to 9 (warm)
 
 
 def token_view(label: str | I18nData, elem_id: str) -> gr.HTML:
-    """An empty view. Its value is made by `coloured`.
+    """An empty view. Its value is made by `colored_tokens`.
 
     It triggers `click` with the number of a token as `index`, and `select` with the `start` and `end`
     (exclusive) of several; a listener takes them from `gr.EventData`.
@@ -36,25 +36,28 @@ def token_view(label: str | I18nData, elem_id: str) -> gr.HTML:
     )
 
 
-def coloured(
-    tokens: Iterable[str], levels: Sequence[int] = (), tips: Sequence[str] = (), chosen: int | None = None
+def colored_tokens(
+    tokens: Iterable[str],
+    levels: Sequence[int] = (),
+    tooltips: Sequence[str] = (),
+    selected: int | None = None,
 ) -> dict[str, Any]:
     """What a token view shows: the text of each token, its level of colour, what is told when the mouse
     is on it, and which one is the chosen one."""
     return {
         "tokens": [printable(token) for token in tokens],
         "levels": list(levels),
-        "tips": list(tips),
-        "chosen": chosen,
+        "tooltips": list(tooltips),
+        "selected": selected,
     }
 
 
-def level_of_bits(bits: float) -> int:
+def surprisal_level(bits: float) -> int:
     """The level of a surprisal in bits: a token of a probability above a half has none."""
-    return max(0, min(STRONGEST, int(bits)))
+    return max(0, min(MAX_LEVEL, int(bits)))
 
 
-def level_of_activation(value: float, largest: float = 1.0) -> int:
+def activation_level(value: float, largest: float = 1.0) -> int:
     """The level of a value between -largest and largest."""
     share = value / largest if largest else 0.0
-    return round(max(-1.0, min(1.0, share)) * STRONGEST)
+    return round(max(-1.0, min(1.0, share)) * MAX_LEVEL)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from app.draft import Draft, as_meant
+from app.draft import Draft, restore_controls
 from lm.config.schema import ModelConfig
 from lm.errors import UserError
 from lm.escaping import printable
@@ -41,7 +41,7 @@ TEXTS = st.text(st.sampled_from("The sea was calm\n,. ï中😀␛x"), max_size=
 def test_a_draft_that_followed_edits_is_the_draft_of_the_text(models, kind, edits):
     model, draft = models[kind], Draft(models[kind])
     for part, at, write in edits:
-        draft = draft.followed(draft.text[:at] + part + draft.text[at + 2 :])
+        draft = draft.with_text(draft.text[:at] + part + draft.text[at + 2 :])
         if write:
             list(draft.write(seed=at, max_new_tokens=5))
         assert len(draft.levels) == len(draft.text) and draft.written == len(draft.session)
@@ -54,23 +54,23 @@ def test_a_draft_that_followed_edits_is_the_draft_of_the_text(models, kind, edit
     for ours, theirs in zip(draft.session.next(3), fresh.next(3), strict=True):
         assert ours[2] == pytest.approx(theirs[2], abs=1e-4)
     if kind == "char":  # of which every text is cut in one way only
-        assert draft.session.tokens[1:] == model.encode(as_meant(model, draft.text))
+        assert draft.session.tokens[1:] == model.encode(restore_controls(model, draft.text))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_following_does_not_change_the_draft_it_came_from(models, kind):
-    draft = Draft(models[kind]).followed("The sea was calm")
+    draft = Draft(models[kind]).with_text("The sea was calm")
     tokens, text = list(draft.session.tokens), draft.text
-    draft.followed("The sky")
+    draft.with_text("The sky")
     draft.alternatives(4)
-    draft.picked(4, draft.alternatives(4).tokens[0][1])
+    draft.with_token(4, draft.alternatives(4).tokens[0][1])
     assert draft.session.tokens == tokens and draft.text == text
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_alternatives_are_the_probabilities_after_the_text_before(models, kind):
     model = models[kind]
-    draft = Draft(model).followed("The sea was calm and naïve 中文")
+    draft = Draft(model).with_text("The sea was calm and naïve 中文")
     for place in (0, 4, 9, 12, 25, len(draft.text)):
         found = draft.alternatives(place, 5)
         before = draft.session.fork()
@@ -86,19 +86,19 @@ def test_alternatives_are_the_probabilities_after_the_text_before(models, kind):
 
 
 def test_a_picked_token_stands_in_the_text_and_the_rest_is_gone(models):
-    draft = Draft(models["char"]).followed("The sea was calm")
+    draft = Draft(models["char"]).with_text("The sea was calm")
     token = models["char"].encode("n")[0]
-    picked = draft.picked(4, token)
+    picked = draft.with_token(4, token)
     assert picked.text == "The n" and picked.levels[:4] == "    " and picked.levels[4].isdigit()
     assert picked.session.tokens[1:] == models["char"].encode("The n")
     for nonsense in (-1, 10**9, models["char"].tokenizer.unk):
         with pytest.raises(UserError, match="no such token"):
-            draft.picked(4, nonsense)
+            draft.with_token(4, nonsense)
 
 
 def test_levels_are_the_surprisal_of_what_was_written_and_only_of_that(models):
     model = models["char"]
-    draft = Draft(model).followed("The sea ")
+    draft = Draft(model).with_text("The sea ")
     pieces = list(model.stream("The sea ", seed=3, max_new_tokens=40, temperature=1.5))
     list(draft.write(seed=3, max_new_tokens=40, temperature=1.5))
     assert draft.text == "The sea " + "".join(printable(piece.text) for piece in pieces)
@@ -110,23 +110,23 @@ def test_levels_are_the_surprisal_of_what_was_written_and_only_of_that(models):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stop_string_is_in_neither_text_nor_session(models, kind):
     model = models[kind]
-    whole = Draft(model).followed("The sea")
+    whole = Draft(model).with_text("The sea")
     list(whole.write(seed=8, max_new_tokens=60))
     written = "".join(piece.text for piece in model.stream("The sea", seed=8, max_new_tokens=60))
     parts = [written[at : at + 2] for at in range(4, len(written) - 2)]
     stop = next(part for part in parts if "\ufffd" not in part)  # half characters are in no text
-    draft = Draft(model).followed("The sea")
+    draft = Draft(model).with_text("The sea")
     list(draft.write(seed=8, max_new_tokens=60, stop=[stop]))
     assert whole.text.startswith(draft.text) and len(draft.text) < len(whole.text)
-    assert stop not in as_meant(model, draft.text[len("The sea") :])
+    assert stop not in restore_controls(model, draft.text[len("The sea") :])
     assert draft.written == len(draft.session) and len(draft.levels) == len(draft.text)
 
 
 def test_an_edit_reads_no_more_than_what_has_changed(models, monkeypatch):
     model = models["char"]
-    draft = Draft(model).followed("The sea was calm. " * 100)
+    draft = Draft(model).with_text("The sea was calm. " * 100)
     read = []
     original = type(draft.session).feed
     monkeypatch.setattr(type(draft.session), "feed", lambda s, text: read.append(text) or original(s, text))
-    assert draft.followed(draft.text[:-3] + "new").text.endswith("new")
+    assert draft.with_text(draft.text[:-3] + "new").text.endswith("new")
     assert read == ["new"]

@@ -22,8 +22,8 @@ from lm.insight.surprisal import ScoredText, score_text
 from lm.language_model import LanguageModel
 from lm.tokenization.positions import Words, positions, words_in, words_of_tokens
 
-from ...continuation import until_shown
-from ...draft import Draft, as_meant
+from ...continuation import update_interval
+from ...draft import Draft, restore_controls
 
 MOST_SIDES = 4
 _TOKENS_PER_CHARACTER = 4  # at most: a byte is a token, and four of them make a character
@@ -58,7 +58,7 @@ def side_by_side(sides: Sequence[Side], prompt: str, seed: int, length: int) -> 
     computation. Raises UserError before anything is written.
     """
     begin, shown, how = time.perf_counter(), 0.0, "stopped"
-    drafts = [Draft(side.model).followed(prompt) for side in sides]
+    drafts = [Draft(side.model).with_text(prompt) for side in sides]
     try:
         with ExitStack() as stack:
             writers = [
@@ -80,7 +80,7 @@ def side_by_side(sides: Sequence[Side], prompt: str, seed: int, length: int) -> 
                 for side, draft, writer in zip(sides, drafts, writers, strict=True):
                     if side.going_on:
                         _step(side, draft, writer, len(prompt) + length)
-                if time.perf_counter() - shown >= until_shown(sum(len(side.text) for side in sides)):
+                if time.perf_counter() - shown >= update_interval(sum(len(side.text) for side in sides)):
                     shown = time.perf_counter()
                     yield
         how = "complete"
@@ -205,7 +205,7 @@ def judged(models: Mapping[str, LanguageModel], text: str) -> Iterator[Judgement
     text = text.replace("\r\n", "\n").encode("utf-8", "replace").decode()
     if not text:
         raise UserError("the text is empty: there is nothing to score.")
-    meant = {as_meant(model, text) for model in models.values()}
+    meant = {restore_controls(model, text) for model in models.values()}
     text = meant.pop() if len(meant) == 1 else text
     scored: dict[str, ScoredText] = {}
     refused: dict[str, str] = {}

@@ -14,7 +14,7 @@ from lm.insight.surprisal import ScoredText
 
 from ...ui.i18n import translate
 from ...ui.model_facts import note
-from ...ui.token_view import STRONGEST, coloured
+from ...ui.token_view import MAX_LEVEL, colored_tokens
 from .comparison import Judgement, perplexity, unknown_share
 
 APART = "apart"  # the choice of colours that is no model's
@@ -80,14 +80,14 @@ def view(judgement: Judgement, colours: str) -> dict[str, Any]:
     signed = apart and len(names) == 2
     sign = bits[names[0]] >= bits[names[1]] if signed else [True] * len(values)
     levels = [
-        min(STRONGEST, int(value / (_BITS_APART if apart else _BITS_A_LEVEL))) * (1 if first else -1)
+        min(MAX_LEVEL, int(value / (_BITS_APART if apart else _BITS_A_LEVEL))) * (1 if first else -1)
         for value, first in zip(values, sign, strict=True)
     ]
     tips = [
         "\n".join(translate("{model}: {bits:.1f} bits", model=name, bits=bits[name][n]) for name in names)
         for n in range(len(levels))
     ]
-    return coloured(judgement.pieces(), levels, tips)
+    return colored_tokens(judgement.pieces(), levels, tips)
 
 
 def _how_good(item: tuple[str, ScoredText]) -> tuple[bool, float]:

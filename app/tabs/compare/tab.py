@@ -16,8 +16,8 @@ from lm.errors import UserError
 from lm.escaping import printable
 from lm.language_model import LanguageModel
 
-from ...continuation import LONGEST_CONTINUATION, checked_seed, checked_text
-from ...draft import as_meant
+from ...continuation import MAX_LENGTH, checked_seed, checked_text
+from ...draft import restore_controls
 from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, event_int, show_errors
 from ...ui.i18n import localized, translate
@@ -328,17 +328,15 @@ def _nth(names: list[str], number: int) -> str | None:
 
 def _checked_length(length: float | None) -> int:
     length = _LENGTH if length is None else int(length)
-    if not 1 <= length <= LONGEST_CONTINUATION:
-        raise UserError(
-            f"The length is a number of characters from 1 to {LONGEST_CONTINUATION:,}, not {length:,}."
-        )
+    if not 1 <= length <= MAX_LENGTH:
+        raise UserError(f"The length is a number of characters from 1 to {MAX_LENGTH:,}, not {length:,}.")
     return length
 
 
 def _oddities(model: LanguageModel, prompt: str) -> str:
     if model.backward:
         return translate("This model reads right to left: it can score a text, but not go on with one.")
-    unknown = model.tokenizer.unknown_in(as_meant(model, prompt))
+    unknown = model.tokenizer.unknown_in(restore_controls(model, prompt))
     if not unknown:
         return ""
     names = ", ".join(map(repr, unknown[:8])) + (" …" if len(unknown) > 8 else "")

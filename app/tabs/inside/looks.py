@@ -21,8 +21,8 @@ from lm.insight.trace import Trace, trace_text
 from lm.insight.units import FoundUnits, find_units
 from lm.language_model import LanguageModel
 
-from ...draft import as_meant
-from ...ui.token_view import coloured, level_of_activation, level_of_bits
+from ...draft import restore_controls
+from ...ui.token_view import activation_level, colored_tokens, surprisal_level
 
 LONGEST = 20_000  # characters
 PATTERN = "pattern"  # the property that a regular expression tells
@@ -51,24 +51,24 @@ class Look:
         """The tokens, coloured by their bits."""
         bits = self.scored.bits.tolist()
         tips = [f"{b:.1f} bits, p = {2**-b:.2g}" for b in bits]
-        return coloured(self.tokens, [level_of_bits(b) for b in bits], tips)
+        return colored_tokens(self.tokens, [surprisal_level(b) for b in bits], tips)
 
     def surprise_of_words(self) -> dict[str, Any]:
         """The words, coloured by their bits; a word has the colour of a token of half of them."""
         parts, starts = self.words
         table = self.scored.per_word()
         bits = dict(zip(np.asarray(table["offset"]).tolist(), table["surprisal"].tolist(), strict=True))
-        levels = [level_of_bits(bits.get(start, 0.0) / 2) for start in starts.tolist()]
+        levels = [surprisal_level(bits.get(start, 0.0) / 2) for start in starts.tolist()]
         tips = [f"{bits[start]:.1f} bits" if start in bits else "" for start in starts.tolist()]
-        return coloured(parts, levels, tips)
+        return colored_tokens(parts, levels, tips)
 
     def unit(self, layer: int, name: str, unit: int) -> dict[str, Any]:
         """The tokens, coloured by what a unit or a gate was after each of them."""
         values = self.trace.values(layer, name, unit)
         # A memory may count to hundreds; a single peak shall not bleach the rest.
         largest = max(1.0, float(np.quantile(np.abs(values), 0.98))) if name == "c" else 1.0
-        levels = [level_of_activation(value, largest) for value in values.tolist()]
-        return coloured(self.tokens, levels, [f"{value:+.3f}" for value in values.tolist()])
+        levels = [activation_level(value, largest) for value in values.tolist()]
+        return colored_tokens(self.tokens, levels, [f"{value:+.3f}" for value in values.tolist()])
 
     def found(self, name: str, pattern: str) -> FoundUnits:
         """The units that track a property best. Raises UserError."""
@@ -105,7 +105,7 @@ class Looks:
         with self._lock:
             look = self._kept.get(key)
         if look is None:
-            meant = as_meant(model, text)
+            meant = restore_controls(model, text)
             look = Look(trace_text(model, meant), score_text(model, meant))
         with self._lock:
             self._kept[key] = look

@@ -47,7 +47,7 @@ class Desk:
     def draft(self, text: str, model: LanguageModel) -> Draft:
         """A draft of `text` as `model` has read it, from what it has read of the text that is shown."""
         known = self.now.draft
-        return (known if known and known.model is model else Draft(model)).followed(text)
+        return (known if known and known.model is model else Draft(model)).with_text(text)
 
     def note(self, text: str) -> None:
         """Make a version of what the person has typed since."""

@@ -13,15 +13,15 @@ from lm.errors import UserError
 from lm.language_model import LanguageModel
 
 from ...continuation import (
-    MOST_CANDIDATES,
-    USUAL_CONTINUATION,
+    DEFAULT_LENGTH,
+    MAX_CANDIDATES,
     Progress,
     checked_length,
     checked_seed,
     checked_text,
-    continued,
+    continue_drafts,
 )
-from ...draft import Draft, as_meant
+from ...draft import Draft, restore_controls
 from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, event_int, show_errors
 from ...ui.i18n import localized, translate
@@ -49,7 +49,7 @@ _ON_MOVE = """() => {
 }"""
 _ON_END = "(...inputs) => { lm.end(); return inputs; }"
 _ON_COLOURS = "(on) => void document.body.classList.toggle('no-colours', !on)"
-_SKIP = [gr.skip()] * MOST_CANDIDATES
+_SKIP = [gr.skip()] * MAX_CANDIDATES
 
 
 class Editor:
@@ -98,7 +98,7 @@ class Editor:
             )
         with gr.Row(elem_id="candidates", visible=False) as self.choice:
             self.boxes, self.takes = [], []
-            for number in range(MOST_CANDIDATES):
+            for number in range(MAX_CANDIDATES):
                 with gr.Column(min_width=220, visible=False, elem_classes="candidate") as column:
                     box = gr.Textbox(
                         label=f"{number + 1}", lines=8, max_lines=8, interactive=False, autoscroll=False
@@ -128,7 +128,7 @@ class Editor:
         with gr.Group(elem_id="settings"):
             with gr.Row():
                 self.length = gr.Number(
-                    USUAL_CONTINUATION, precision=0, label=localized("Length"), info=localized("in tokens"),
+                    DEFAULT_LENGTH, precision=0, label=localized("Length"), info=localized("in tokens"),
                     min_width=90, elem_id="length",
                 )  # fmt: skip
                 # An empty number would be shown, and sent, as 0.
@@ -137,7 +137,7 @@ class Editor:
                     elem_id="seed",
                 )  # fmt: skip
                 self.count = gr.Number(
-                    1, precision=0, minimum=1, maximum=MOST_CANDIDATES, label=localized("Candidates"),
+                    1, precision=0, minimum=1, maximum=MAX_CANDIDATES, label=localized("Candidates"),
                     info=localized("to choose from"), min_width=90, elem_id="count",
                 )  # fmt: skip
             self.controls = Controls()
@@ -228,7 +228,7 @@ class Editor:
             model = self.models.load(name)
             desk.note(checked_text(text))
             place, token = event_int(event, "start"), event_int(event, "token")
-            start = desk.draft(text, model).picked(place, token)
+            start = desk.draft(text, model).with_token(place, token)
             if place >= len(text):
                 desk.add(Version(start, start=desk.now, seed=desk.now.seed))
                 yield [
@@ -247,14 +247,14 @@ class Editor:
     ) -> Iterator[list[Any]]:
         """Let the model write what comes after `start`, one or several times."""
         length, seed = checked_length(length), checked_seed(seed)
-        count = max(1, min(MOST_CANDIDATES, int(count or 1)))
+        count = max(1, min(MAX_CANDIDATES, int(count or 1)))
         drafts = [start.fork() for _ in range(count)]
         seeds = [seed + number for number in range(count)]
         versions = [Version(d, start=before, seed=s) for d, s in zip(drafts, seeds, strict=True)]
         # Several are shown beside each other, without the text before them.
-        visible = [gr.Column(visible=number < count > 1) for number in range(MOST_CANDIDATES)]
+        visible = [gr.Column(visible=number < count > 1) for number in range(MAX_CANDIDATES)]
         layout, panel = [gr.Row(visible=count > 1), *visible], None  # both only once
-        with closing(continued(drafts, seeds, length, **self.controls.settings(controls))) as steps:
+        with closing(continue_drafts(drafts, seeds, length, **self.controls.settings(controls))) as steps:
             for progress in steps:
                 if panel is None:  # with the first words there is a version that Stop can rest at
                     desk.candidates = versions if count > 1 else []
@@ -266,7 +266,7 @@ class Editor:
                 else:
                     texts = [draft.text[len(start.text) :] for draft in drafts]
                     main = [gr.skip(), gr.skip(), line]
-                    boxes = [*texts, *[""] * (MOST_CANDIDATES - count)]
+                    boxes = [*texts, *[""] * (MAX_CANDIDATES - count)]
                 yield [*main, *layout, *boxes, panel]
                 layout, panel = [gr.skip(), *_SKIP], gr.skip()
 
@@ -403,7 +403,7 @@ def _snippet(number: int, version: Version) -> str:
 def _say_what_is_odd(model: LanguageModel, text: str) -> None:
     if not text:
         gr.Info(translate("Empty prompt: the model starts a text of its own."))
-    unknown = model.tokenizer.unknown_in(as_meant(model, text))
+    unknown = model.tokenizer.unknown_in(restore_controls(model, text))
     if unknown:
         names = ", ".join(map(repr, unknown[:8])) + (" …" if len(unknown) > 8 else "")
         gr.Warning(

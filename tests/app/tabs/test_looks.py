@@ -39,7 +39,7 @@ def test_every_view_shows_the_whole_text_once(models, kind, text):
     look = Looks().of(models[kind], text)
     for view in (look.surprise(), look.surprise_of_words(), look.unit(1, "c", 3)):
         assert "".join(view["tokens"]) == text
-        assert len(view["levels"]) == len(view["tips"]) == len(view["tokens"])
+        assert len(view["levels"]) == len(view["tooltips"]) == len(view["tokens"])
     for of_words in (False, True):
         count = len((look.surprise_of_words() if of_words else look.surprise())["tokens"])
         assert look.characters(0, count, of_words) == (0, len(text))
@@ -51,7 +51,7 @@ def test_words_begin_where_words_begin_and_have_their_bits(models):
     look = Looks().of(models["char"], "  The sea\nwas")
     assert look.surprise_of_words()["tokens"] == ["  ", "The ", "sea\n", "was"]
     bits = look.scored.bits
-    assert look.surprise_of_words()["tips"][1:] == [
+    assert look.surprise_of_words()["tooltips"][1:] == [
         f"{bits[2:5].sum():.1f} bits", f"{bits[6:9].sum():.1f} bits", f"{bits[10:].sum():.1f} bits"
     ]  # fmt: skip
 
