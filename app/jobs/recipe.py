@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lm.config.schema import GROUPS, RunConfig
-from lm.config.settings import did_you_mean, value_types
+from lm.config.settings import did_you_mean, settings_of
 from lm.errors import UserError, one_line
 
 from .uploads import PREFIX, Texts
@@ -62,13 +62,13 @@ def checked(values: Mapping[str, Any], texts: Texts) -> dict[str, Any]:
 
     None and empty words are defaults, whole floats are whole numbers. Raises UserError.
     """
-    kinds = {name: kind for group in GROUPS.values() for name, kind in value_types(group).items()}
+    known = {name: setting for group in GROUPS.values() for name, setting in settings_of(group).items()}
     wanted = {}
     for name, value in values.items():
         if name not in SETTINGS:
             raise UserError(f"The page has no setting '{_short(name)}'{did_you_mean(str(name), SETTINGS)}.")
         if name != "dataset" and value is not None and value != "":
-            wanted[name] = _converted(name, value, kinds[name][0])
+            wanted[name] = _converted(name, value, known[name].type)
     dataset = check_text(values.get("dataset") or DEFAULT_TEXT, texts)
     try:
         flat = RunConfig.from_flat(wanted | {"dataset": [dataset]}).flat()

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from lm.config.settings import ValueType, check, flag_of, settings_of, value_types
+from lm.config.settings import Setting, settings_of
 from lm.errors import UserError
 from lm.invocation import command
 
@@ -41,38 +41,33 @@ def add_settings(
 ) -> None:
     """Add one flag for every setting of `config_class`, or for those of these `names`."""
     group = parser.add_argument_group(title)
-    kinds, settings = value_types(config_class), settings_of(config_class)
+    settings = settings_of(config_class)
     for name in names or settings:
         setting = settings[name]
-        kind, _ = kinds[name]
-        rule, default = setting.metadata, setting.default
-        help_line = rule["help"].replace("%", "%%")
-        if kind is bool:
+        rule, default = setting.rule, setting.default
+        help_line = rule.help.replace("%", "%%")
+        if setting.type is bool:
             action = argparse.BooleanOptionalAction if default is True or name == "tie" else "store_true"
-            group.add_argument(flag_of(name), action=action, help=help_line)
+            group.add_argument(setting.flag, action=action, help=help_line)
             continue
         if default not in (None, ""):
-            help_line += f" (default: {', '.join(default) if kind is tuple else default})"
-        repeated = kind is tuple and not rule["parse"]
-        metavar = rule["metavar"] or ("|".join(rule["choices"]) if rule["choices"] else None)
-        group.add_argument(
-            flag_of(name),
-            # A flag of several values is repeated; they are checked together, by the settings.
-            **({"action": "append"} if repeated else {"type": _converter(setting, kinds[name])}),
-            metavar=metavar or name.upper(),
-            help=help_line,
-        )
+            help_line += f" (default: {', '.join(default) if setting.type is tuple else default})"
+        metavar = rule.metavar or "|".join(rule.choices) or name.upper()
+        if setting.type is tuple and not rule.parse:  # the values of a repeated flag are checked together
+            group.add_argument(setting.flag, action="append", metavar=metavar, help=help_line)
+        else:
+            group.add_argument(setting.flag, type=_converter(setting), metavar=metavar, help=help_line)
 
 
-def _converter(setting: Any, kind: ValueType) -> Callable[[str], Any]:
+def _converter(setting: Setting) -> Callable[[str], Any]:
     def convert(text: str) -> Any:
         value: Any = text
-        if not setting.metadata["parse"] and kind[0] in (int, float):
+        if not setting.rule.parse and setting.type in (int, float):
             try:
-                value = kind[0](text)
+                value = setting.type(text)
             except ValueError:
                 value = text
-        return check(setting, kind, value)
+        return setting.check(value)
 
     return convert
 

@@ -1,4 +1,4 @@
-"""Named recipes: `--preset NAME`. The command line and a file of settings win over a preset."""
+"""Named recipes (`--preset NAME`), which a settings file and the command line override."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from lm.errors import UserError
 
 @dataclass(frozen=True)
 class Preset:
-    """A name's meaning, in a few words and in settings."""
+    """Settings with a short description."""
 
     help: str
     settings: dict[str, Any]
 
 
 PRESETS = {
-    # Words are few and their vocabulary is large: tied vectors, some of which are left out at a time
+    # A word vocabulary is large and most words are rare: tied weights and embedding dropout
     # (after Merity et al. 2017, arXiv:1708.02182). Measured on Penn Treebank: docs/recipes.md.
     "words": Preset(
-        "words as tokens",
+        "word-level model",
         {"tokenizer": "word", "tie": True, "embedding_size": 320, "embedding_dropout": 0.1},
     ),
     "readable": Preset(
@@ -32,10 +32,10 @@ PRESETS = {
 
 
 def preset(name: str) -> dict[str, Any]:
-    """The settings of a named recipe. Raises UserError if there is none of that name."""
+    """The settings of a named recipe. Raises UserError if the name is unknown."""
     if name not in PRESETS:
         raise UserError(
-            f"--preset is one of {', '.join(PRESETS)}, not '{name}'{did_you_mean(name, PRESETS)}."
+            f"--preset must be one of {', '.join(PRESETS)}, got '{name}'{did_you_mean(name, PRESETS)}."
         )
     return PRESETS[name].settings
 

@@ -1,7 +1,6 @@
-"""Every setting there is: its default, its range and the line of help that `--help` shows.
+"""All settings: defaults, valid ranges and the help lines that `--help` prints.
 
-The dataclasses below are the only list. The command line, the YAML file and the saved run are
-all read into them, and all of them are checked here.
+The command line, YAML files and saved runs are all read into these dataclasses and validated here.
 """
 
 from __future__ import annotations
@@ -26,132 +25,134 @@ from lm.config.settings import (
 from lm.errors import UserError
 
 CELLS = ("rnn", "gru", "lstm")
-DEFAULT_TIME = 120.0  # seconds of training, if no budget is named
+DEFAULT_TIME = 120.0  # seconds of training if no budget is set
 AUTOMATIC_DROPOUTS = ("dropout", "output_dropout", "input_dropout", "weight_dropout")
-RUNS = Path("runs")  # where runs are, unless another place is named
+RUNS = Path("runs")  # default folder of the runs
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the text comes from and how it becomes tokens."""
+    """Where the text comes from and how it is tokenized."""
 
     dataset: tuple[str, ...] = setting(
         ("python",),
-        "a Hub id, a file, a folder, a glob, '-' for standard input, or 'python': the source of"
-        " Python's own standard library; repeat it to read several",
+        "Hub id, file, folder, glob, '-' (standard input) or 'python' (the source code of Python's"
+        " standard library); repeatable",
         metavar="X",
     )
     mix: tuple[float, ...] | None = setting(
         None,
-        "the share of each --dataset in what is trained on, such as 0.7,0.3; default: all of each",
+        "proportion of each --dataset in the training data, such as 0.7,0.3; default: all of each",
         parse=parse_mix,
         metavar="SHARES",
     )
-    dataset_config: str | None = setting(None, "which configuration of a Hub dataset", metavar="NAME")
-    dataset_revision: str | None = setting(
-        None, "which commit, branch or tag of a Hub dataset", metavar="NAME"
-    )
+    dataset_config: str | None = setting(None, "configuration of a Hub dataset", metavar="NAME")
+    dataset_revision: str | None = setting(None, "commit, branch or tag of a Hub dataset", metavar="NAME")
     text_column: str | None = setting(
-        None, "the column that holds the text; default: found by itself", metavar="NAME"
+        None, "column that contains the text; default: detected automatically", metavar="NAME"
     )
-    train_split: str = setting("train", "the split to train on", metavar="NAME")
+    train_split: str = setting("train", "split to train on", metavar="NAME")
     validation_split: str | None = setting(
         None,
-        "a split's name, or a fraction such as 0.1; default: the set's own, else the last 10%",
+        "split name or a fraction such as 0.1; default: the dataset's own split, else the last 10%",
         metavar="SPLIT",
     )
     test_split: str | None = setting(
         None,
-        "a split's name, or a fraction that is left out of training; scored once, at the end",
+        "split name or a fraction to hold out of training; scored once, at the end",
         metavar="SPLIT",
     )
     streaming: bool = setting(
-        False, "read while training, for a text that does not fit on the disk: nothing is kept of it"
+        False, "stream the text while training and store none of it; for text that does not fit on the disk"
     )
     shuffle_buffer: int = setting(
-        1000, "documents among which --streaming chooses the next one", minimum=1, metavar="N"
+        1000, "documents in the shuffle buffer of --streaming", minimum=1, metavar="N"
     )
     max_chars: int | None = setting(
         None, "use only the first N characters of each split", minimum=2, metavar="N"
     )
     encoding_errors: str = setting(
-        "strict", "what to do with bytes that are not UTF-8", choices=("strict", "replace")
+        "strict", "what to do with bytes that are not valid UTF-8", choices=("strict", "replace")
     )
     tokenizer: str = setting(
         "char",
-        "what a token is: char, byte, bpe, unigram, word, or a ready one: a tokenizer.json or a Hub id",
+        "char, byte, bpe, unigram or word, or an existing tokenizer: a tokenizer.json or a Hub id",
         metavar="T",
     )
     vocab_size: int | None = setting(
         None,
-        "token types; default: 4096 for bpe and unigram, 65536 for word, all for char",
+        "maximum vocabulary size; default: 4096 for bpe and unigram, 65536 for word, no limit for char",
         minimum=3,
         metavar="N",
     )
     min_frequency: int = setting(
-        1, "rarer characters or words become <unk>; rarer pairs are not merged by bpe", minimum=1, metavar="N"
+        1,
+        "minimum number of occurrences: rarer characters and words become <unk>, rarer bpe pairs are not"
+        " merged",
+        minimum=1,
+        metavar="N",
     )
-    data_report: bool = setting(False, "show more of the text: its commonest and rarest characters")
+    data_report: bool = setting(False, "print more about the text: its most and least common characters")
 
     def __post_init__(self) -> None:
-        if isinstance(self.dataset, str):  # so that Python can write DataConfig(dataset="my.txt")
+        if isinstance(self.dataset, str):  # DataConfig(dataset="my.txt")
             object.__setattr__(self, "dataset", (self.dataset,))
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The shape of the network."""
+    """The architecture of the network."""
 
-    cell: str = setting("lstm", "the recurrent cell", choices=CELLS)
-    layers: int = setting(2, "recurrent layers on top of each other", minimum=1, metavar="N")
+    cell: str = setting("lstm", "type of the recurrent cell", choices=CELLS)
+    layers: int = setting(2, "number of recurrent layers", minimum=1, metavar="N")
     hidden_size: int | Auto = setting(
         "auto",
-        "units in each layer; auto: as many as the text and the budget can teach",
+        "units per layer; auto: chosen from the size of the text and the training budget",
         minimum=1,
         metavar="N",
     )
     embedding_size: int | Auto = setting(
-        "auto", "length of a token's vector; auto: by the number of token types", minimum=1, metavar="N"
+        "auto",
+        "size of the token embeddings; auto: chosen from the vocabulary size",
+        minimum=1,
+        metavar="N",
     )
-    residual: bool = setting(True, "add to what each further layer shows what it read")
-    tie: bool = setting(False, "share one matrix between the embedding and the decoder")
+    residual: bool = setting(True, "residual connections around every layer but the first")
+    tie: bool = setting(False, "tie the weights of the embedding and the decoder")
     dropout: float | Auto = setting(
         "auto",
-        "share of the units dropped between layers while training; auto: by how often the text is read",
+        "dropout between layers; auto: chosen from the number of passes over the text",
         minimum=0,
         below=1,
     )
     input_dropout: float | Auto = setting(
-        "auto", "share of the units dropped of what the first layer reads; auto: likewise", minimum=0, below=1
+        "auto", "dropout on the input of the first layer; auto: as for --dropout", minimum=0, below=1
     )
     output_dropout: float | Auto = setting(
-        "auto",
-        "share of what the decoder reads dropped while training; auto: likewise",
-        minimum=0,
-        below=1,
+        "auto", "dropout on the input of the decoder; auto: as for --dropout", minimum=0, below=1
     )
     embedding_dropout: float = setting(
-        0.0, "share of the token types whose vectors are dropped in a window", minimum=0, below=1
+        0.0, "fraction of the token types whose embedding is dropped in a window", minimum=0, below=1
     )
     weight_dropout: float | Auto = setting(
         "auto",
-        "share of the recurrent matrices' entries dropped in a window; auto: likewise",
+        "dropout on the recurrent weights, the same for a whole window; auto: as for --dropout",
         minimum=0,
         below=1,
     )
-    locked_dropout: bool = setting(True, "drop the same units at every step of a window")
-    activation_reg: float = setting(0.0, "penalty on the square of the last layer's activations", minimum=0)
+    locked_dropout: bool = setting(True, "use the same dropout mask at every step of a window")
+    activation_reg: float = setting(0.0, "L2 penalty on the activations of the last layer", minimum=0)
     temporal_activation_reg: float = setting(
-        0.0, "penalty on the square of their change from step to step", minimum=0
+        0.0, "L2 penalty on the change of these activations from step to step", minimum=0
     )
     direction: str = setting(
         "forward",
-        "'backward': read right to left, for text that must end in a given way and for two-sided scores",
+        "'backward' reads right to left: for text with a given ending, and for two-sided scores",
         choices=("forward", "backward"),
     )
     cell_implementation: str = setting(
         "fused",
-        "'fused': torch's fast layers; 'reference': the readable cells of lm/model/cells.py",
+        "'fused': PyTorch's fast layers; 'reference': the readable cells of lm/model/cells.py",
         choices=("fused", "reference"),
     )
 
@@ -163,7 +164,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig(ModelConfig):
-    """A ModelConfig with a number in place of every `auto`: what a network is built from."""
+    """A ModelConfig with every `auto` resolved to a number: what a network is built from."""
 
     hidden_size: int = 0
     embedding_size: int = 0
@@ -174,12 +175,12 @@ class NetworkConfig(ModelConfig):
 
     @classmethod
     def of(cls, config: ModelConfig) -> NetworkConfig:
-        """`config` with its `auto` dropouts at 0 and an `auto` embedding as wide as the hidden state.
+        """Resolve `auto` dropouts to 0 and an `auto` embedding size to the hidden size.
 
         Raises UserError if the hidden size is still `auto`; lm/training/auto.py chooses it.
         """
         if config.hidden_size == "auto":
-            raise UserError("--hidden-size auto is chosen when a training starts; name a number here.")
+            raise UserError("--hidden-size auto is chosen when training starts; set a number here.")
         values = {name: getattr(config, name) for name in settings_of(ModelConfig)}
         values |= {name: 0.0 for name in AUTOMATIC_DROPOUTS if values[name] == "auto"}
         if values["embedding_size"] == "auto":
@@ -189,150 +190,152 @@ class NetworkConfig(ModelConfig):
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The recipe and its budget."""
+    """The training recipe and its budget."""
 
     batch_size: int = setting(
-        32, "streams read in parallel, by all processes together", minimum=1, metavar="N"
+        32, "number of parallel text streams, over all processes", minimum=1, metavar="N"
     )
     accumulate: int = setting(
         1,
-        "go through a step's streams in N parts, one after the other: takes less memory, learns the same",
+        "compute each step in N micro-batches (gradient accumulation): less memory, same result",
         minimum=1,
         metavar="N",
     )
-    bptt: int = setting(64, "steps of truncated back-propagation through time", minimum=1, metavar="N")
-    steps: int | None = setting(None, "budget: this many updates", minimum=1, metavar="N")
-    epochs: float | None = setting(None, "budget: passes over the training text", positive=True, metavar="N")
+    bptt: int = setting(
+        64, "window length of truncated backpropagation through time, in tokens", minimum=1, metavar="N"
+    )
+    steps: int | None = setting(None, "budget: number of optimizer steps", minimum=1, metavar="N")
+    epochs: float | None = setting(
+        None, "budget: number of passes over the training text", above=0, metavar="N"
+    )
     max_time: float | None = setting(
         None,
-        "budget: time from the first step on, such as 90s, 10m or 2h; default, if none is named: 2m",
-        positive=True,
+        "budget: time from the first step, such as 90s, 10m or 2h; default if no budget is set: 2m",
+        above=0,
         parse=parse_duration,
         metavar="TIME",
     )
-    lr: float | Auto = setting(
-        "auto", "the highest learning rate; auto: by the cell and its size", positive=True
+    lr: float | Auto = setting("auto", "peak learning rate; auto: chosen from the cell and its size", above=0)
+    warmup: float = setting(
+        0.02, "fraction of the budget over which the learning rate rises to its peak", minimum=0, below=1
     )
-    warmup: float = setting(0.02, "share of the budget over which the rate rises to it", minimum=0, below=1)
     schedule: str = setting(
-        "cosine", "how the rate falls after that", choices=("cosine", "linear", "constant")
+        "cosine", "learning rate decay after the warmup", choices=("cosine", "linear", "constant")
     )
     optimizer: str = setting(
         "muon",
-        "muon: orthogonalised updates of the recurrent matrices, AdamW for the rest; adamw: for all",
+        "muon: Muon (orthogonalized updates) for the recurrent matrices, AdamW for the rest; adamw: AdamW"
+        " for everything",
         choices=("muon", "adamw"),
     )
-    clip: float = setting(1.0, "largest norm of the gradient; 0: no limit", minimum=0)
+    clip: float = setting(1.0, "maximum norm of the gradient; 0: no clipping", minimum=0)
     patience: int | None = setting(
-        None, "end early when N validations in a row brought nothing better", minimum=1, metavar="N"
+        None, "stop early after N validations without improvement", minimum=1, metavar="N"
     )
-    weight_decay: float = setting(0.1, "decoupled decay of the weight matrices", minimum=0)
-    device: str = setting("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
+    weight_decay: float = setting(0.1, "decoupled weight decay of the weight matrices", minimum=0)
+    device: str = setting("auto", "device to compute on", choices=("auto", "cpu", "cuda", "mps"))
     precision: str = setting(
         "auto",
-        "auto: bf16 where the hardware multiplies it fast, fp16 on GPUs that lack it, else fp32",
+        "auto: bf16 where the hardware is fast at it, fp16 on GPUs without bf16, else fp32",
         choices=("auto", "fp32", "bf16", "fp16"),
     )
     init_from: str | None = setting(
         None,
-        "begin with the weights of a run, a model folder or a Hub model, in its shape and, unless"
-        " --tokenizer names one, with its tokenizer",
+        "start from the weights of a run, a model folder or a Hub model, with its architecture and, unless"
+        " --tokenizer is given, its tokenizer",
         metavar="MODEL",
     )
     out: str | None = setting(
         None, "folder of the run; default: runs/<dataset>-<cell>-<date-time>", metavar="DIR"
     )
     eval_every: int | None = setting(
-        None, "validate every N steps; default: ten times in all", minimum=1, metavar="N"
+        None, "validate every N steps; default: ten times in total", minimum=1, metavar="N"
     )
     eval_tokens: int = setting(
         32768,
-        "tokens, spread over the validation text, that a validation in between looks at;"
-        " the last one looks at all; 0: always all",
+        "tokens per validation during training, spread over the validation text; the final validation uses"
+        " the whole text; 0: always the whole text",
         minimum=0,
         metavar="N",
     )
     save_every: int | None = setting(
         None,
-        "save the state for --resume every N steps; default: every 30 s and at each validation",
+        "save a checkpoint for --resume every N steps; default: every 30 s and at each validation",
         minimum=1,
         metavar="N",
     )
     sample_every: int | None = setting(
-        None,
-        "show a sample every N steps; 0: never; default: at each validation",
-        minimum=0,
-        metavar="N",
+        None, "print a sample every N steps; 0: never; default: at each validation", minimum=0, metavar="N"
     )
     sample_prompt: str | None = setting(
-        None, "what the samples begin with; default: nothing, or 'def ' in Python", metavar="TEXT"
+        None, "prompt for the samples; default: none, or 'def ' for Python", metavar="TEXT"
     )
     seed: int = setting(
-        1, "of the weights, the dropout and the samples", minimum=0, maximum=2**63 - 1, metavar="N"
+        1, "random seed for the weights, dropout and samples", minimum=0, maximum=2**63 - 1, metavar="N"
     )
     track: str = setting(
         "none",
-        "show the figures in a tracker as well: trackio, tensorboard or wandb",
+        "also log the metrics to a tracker: trackio, tensorboard or wandb",
         choices=("none", "trackio", "tensorboard", "wandb"),
     )
-    quiet: bool = setting(False, "print nothing but errors")
+    quiet: bool = setting(False, "print only errors")
 
 
 @dataclass(frozen=True)
 class RecipeConfig(TrainingConfig):
-    """A TrainingConfig with a number in place of every `auto`."""
+    """A TrainingConfig with every `auto` resolved to a number."""
 
     lr: float = 0.0
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How the next token is chosen."""
+    """How the next token is chosen from the model's distribution."""
 
     temperature: float | tuple[float, float] = setting(
         0.8,
-        "above 1: more surprising, below 1: more likely text; 0: greedy; 0.3:1.0 rises over the length",
+        "below 1: more predictable text; above 1: more surprising; 0: greedy; 0.3:1.0 rises over the length",
         parse=parse_temperature,
         metavar="T",
     )
-    top_k: int = setting(0, "choose among the K likeliest tokens; 0: all", minimum=0, metavar="K")
+    top_k: int = setting(0, "sample from the K most likely tokens; 0: all", minimum=0, metavar="K")
     top_p: float = setting(
         1.0,
-        "choose among the likeliest tokens that together have this probability",
-        positive=True,
+        "sample from the most likely tokens that together have probability P; 1: all",
+        above=0,
         maximum=1,
         metavar="P",
     )
     min_p: float = setting(
         0.0,
-        "choose among the tokens that are at least this many times as likely as the likeliest",
+        "sample from the tokens at least P times as likely as the most likely one; 0: all",
         minimum=0,
         maximum=1,
         metavar="P",
     )
     typical_p: float = setting(
         1.0,
-        "choose among the tokens of the most usual surprisal that together have this probability",
-        positive=True,
+        "sample from the most typical tokens (by surprisal) that together have probability P; 1: all",
+        above=0,
         maximum=1,
         metavar="P",
     )
     repetition_penalty: float = setting(
-        1.0, "above 1: tokens that occur in the window become less likely", positive=True, metavar="R"
+        1.0, "above 1: tokens in the penalty window become less likely", above=0, metavar="R"
     )
     presence_penalty: float = setting(
-        0.0, "taken from the logits of the tokens that occur in the window", metavar="R"
+        0.0, "subtracted from the logit of every token in the penalty window", metavar="R"
     )
     frequency_penalty: float = setting(
-        0.0, "taken from a token's logit for each time that it occurs in the window", metavar="R"
+        0.0, "subtracted from a token's logit for each time it occurs in the penalty window", metavar="R"
     )
     repetition_window: int = setting(
-        64, "how many of the last tokens, the prompt's too, the penalties look at", minimum=1, metavar="N"
+        64, "number of recent tokens, prompt included, that the penalties look at", minimum=1, metavar="N"
     )
     no_repeat_ngram: int = setting(
-        0, "never write N tokens that stood in this order before; 0: no limit", minimum=0, metavar="N"
+        0, "never repeat a sequence of N tokens; 0: no limit", minimum=0, metavar="N"
     )
-    greedy: bool = setting(False, "always take the likeliest token")
+    greedy: bool = setting(False, "always choose the most likely token")
 
 
 @dataclass(frozen=True)
@@ -341,37 +344,35 @@ class EvaluationConfig:
 
     dataset: tuple[str, ...] | None = setting(
         None,
-        "a Hub id, a file, a folder, a glob, or '-' for standard input; repeat it to read several;"
-        " default: the text that the training held out",
+        "Hub id, file, folder, glob or '-' (standard input); repeatable; default: the text held out during"
+        " training",
         metavar="X",
     )
     split: str | None = setting(
         None,
-        "a split's name, or a fraction: 0.1 is the last tenth; default: test, else validation, else all",
+        "split name or a fraction (0.1: the last tenth); default: test, else validation, else everything",
         metavar="SPLIT",
     )
 
 
 @dataclass(frozen=True)
 class DynamicConfig:
-    """Dynamic evaluation: how fast a model learns from the text that it is scored on."""
+    """Dynamic evaluation: the model keeps learning from the text it is scored on."""
 
-    dynamic_rate: float = setting(1e-3, "how far a weight moves after a segment", positive=True)
+    dynamic_rate: float = setting(1e-3, "learning rate of the update after each segment", above=0)
     dynamic_decay: float = setting(
-        0.003, "share of the way back to the trained weights after a segment", minimum=0, maximum=1
+        0.003, "decay toward the trained weights after each segment", minimum=0, maximum=1
     )
-    dynamic_segment: int = setting(20, "tokens after each of which it learns", minimum=1, metavar="N")
+    dynamic_segment: int = setting(20, "tokens per segment", minimum=1, metavar="N")
 
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """The neural cache: how much a model is led by what it has just read."""
+    """The neural cache: predictions are mixed with what followed similar states in recent text."""
 
-    cache_window: int = setting(2000, "tokens that it holds", minimum=1, metavar="N")
-    cache_theta: float = setting(
-        0.5, "how much more the places count whose hidden states are alike", minimum=0
-    )
-    cache_lambda: float = setting(0.2, "its share in the prediction", positive=True, below=1)
+    cache_window: int = setting(2000, "number of recent tokens in the cache", minimum=1, metavar="N")
+    cache_theta: float = setting(0.5, "how strongly similar hidden states are preferred", minimum=0)
+    cache_lambda: float = setting(0.2, "weight of the cache in the prediction", above=0, below=1)
 
 
 GROUPS = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
@@ -387,7 +388,7 @@ class RunConfig:
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any], where: str = "the settings") -> RunConfig:
-        """Build and check the settings from {'hidden_size': 256, ...}; absent ones are defaults.
+        """Build and validate the settings from {'hidden_size': 256, ...}; missing ones are defaults.
 
         Raises UserError for an unknown name, a wrong type or a value out of range.
         """
@@ -395,22 +396,27 @@ class RunConfig:
         groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
         for name, value in values.items():
             if name not in known:
-                raise UserError(f"{where}: there is no setting '{name}'{did_you_mean(name, known)}.")
+                raise UserError(f"{where}: unknown setting '{name}'{did_you_mean(name, known)}.")
             groups[known[name]][name] = value
         config = cls(**{group: build(GROUPS[group], groups[group]) for group in GROUPS})
-        if config.data.mix and len(config.data.mix) != len(config.data.dataset):
-            raise UserError(
-                f"--mix names {len(config.data.mix)} shares, but there are {len(config.data.dataset)} of"
-                " --dataset: name one share for each."
-            )
-        if config.data.streaming and (config.data.max_chars or config.training.epochs):
-            flag = "--max-chars" if config.data.max_chars else "--epochs"
-            raise UserError(f"{flag} needs the whole text, which --streaming never sees: leave it out.")
-        budgets = [n for n in ("steps", "epochs", "max_time") if getattr(config.training, n)]
-        if len(budgets) > 1:
-            named = " and ".join(flag_of(name) for name in budgets)
-            raise UserError(f"{named} contradict each other: name one budget.")
+        config.check()
         return config
+
+    def check(self) -> None:
+        """Raises UserError for settings that cannot be combined."""
+        data, training = self.data, self.training
+        if data.mix and len(data.mix) != len(data.dataset):
+            raise UserError(
+                f"--mix has {len(data.mix)} proportions, but --dataset is given {len(data.dataset)} times;"
+                " give one proportion for each."
+            )
+        if data.streaming and (data.max_chars or training.epochs):
+            flag = "--max-chars" if data.max_chars else "--epochs"
+            raise UserError(f"{flag} needs the whole text; it cannot be combined with --streaming.")
+        budgets = [n for n in ("steps", "epochs", "max_time") if getattr(training, n)]
+        if len(budgets) > 1:
+            flags = " and ".join(map(flag_of, budgets))
+            raise UserError(f"{flags} cannot be combined; choose one budget.")
 
     def flat(self) -> dict[str, Any]:
         """The settings as one flat dictionary, in the order of the groups."""
@@ -419,13 +425,13 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class ResolvedConfig(RunConfig):
-    """A RunConfig with a number in place of every `auto`: what a training runs with."""
+    """A RunConfig with every `auto` resolved to a number: what training runs with."""
 
     model: NetworkConfig = NetworkConfig()
     training: RecipeConfig = RecipeConfig()
 
     @classmethod
     def of(cls, config: RunConfig) -> ResolvedConfig:
-        """`config`, in which no `auto` is left."""
+        """`config`, which must not have any `auto` left but those NetworkConfig.of resolves."""
         recipe = {name: getattr(config.training, name) for name in settings_of(TrainingConfig)}
         return cls(config.data, NetworkConfig.of(config.model), RecipeConfig(**recipe))

@@ -1,95 +1,150 @@
-"""How a setting is declared, checked and converted; the settings themselves are in lm/config/schema.py."""
+"""How a setting is declared, parsed and validated; the settings themselves are in lm/config/schema.py."""
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import math
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
-from dataclasses import field
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 from lm.errors import UserError
 
-Auto = typing.Literal["auto"]  # a value that is chosen by the data and the budget
-ValueType = tuple[type, tuple[str | None, ...]]
-_WORDS = {None: type(None), "auto": Auto}  # what may stand in a value's place, and its type
+Auto = Literal["auto"]  # in place of a value that depends on the text and the budget
+T = TypeVar("T")
+
+_KEYWORDS = {None: type(None), "auto": Auto}  # allowed in place of a value, with their types
+_TYPE_NAMES = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The help line and the valid values of a setting."""
+
+    help: str
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None  # exclusive minimum
+    below: float | None = None  # exclusive maximum
+    parse: Callable[[Any], Any] | None = None
+    metavar: str | None = None
+
+    @property
+    def range(self) -> str:
+        """The valid numbers in words: 'in [0, 1)', 'at least 1', 'greater than 0'."""
+        if self.maximum is None and self.below is None:
+            return f"at least {self.minimum}" if self.above is None else f"greater than {self.above}"
+        low = f"[{self.minimum}" if self.above is None else f"({self.above}"
+        high = f"{self.maximum}]" if self.below is None else f"{self.below})"
+        return f"in {low}, {high}"
+
+    def contains(self, value: float) -> bool:
+        """Whether `value` is within the bounds."""
+        return not (
+            (self.minimum is not None and value < self.minimum)
+            or (self.maximum is not None and value > self.maximum)
+            or (self.above is not None and value <= self.above)
+            or (self.below is not None and value >= self.below)
+        )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A field of a settings class with its rule."""
+
+    name: str
+    default: Any
+    type: type  # `object` if the values have several types
+    keywords: tuple[str | None, ...]  # allowed in place of a value: "auto", None
+    rule: Rule
+
+    @property
+    def flag(self) -> str:
+        """Its flag on the command line."""
+        return flag_of(self.name)
+
+    def check(self, value: Any) -> Any:
+        """`value` converted to the type of the setting. Raises UserError if it is not valid."""
+        if (value is None or isinstance(value, str)) and value in self.keywords:
+            return value
+        if self.rule.parse:
+            value = self.rule.parse(value)
+        elif self.type is tuple:
+            values = value if isinstance(value, (list, tuple)) else [value]
+            if not values:
+                raise UserError(f"{self.flag} needs at least one value.")
+            item = dataclasses.replace(self, type=str, keywords=())
+            return tuple(item.check(one) for one in values)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if self.type is float and number:
+            value = float(value)
+        if self.type is str and number:
+            value = str(value)
+        if not isinstance(value, self.type) or (self.type is int and not number):
+            expected = _TYPE_NAMES.get(self.type, "a list")
+            raise UserError(f"{self.flag} must be {expected}, got '{value}'.")
+        if isinstance(value, str) and re.search("[\ud800-\udfff]", value):  # undecodable bytes
+            raise UserError(
+                f"{self.flag} {value!r} is not UTF-8 and cannot be saved with the settings; rename it."
+            )
+        if self.rule.choices and value not in self.rule.choices:
+            raise UserError(f"{self.flag} must be one of {', '.join(self.rule.choices)}, got '{value}'.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{self.flag} must be finite, got {value}.")
+        if isinstance(value, (int, float)) and not self.rule.contains(value):
+            raise UserError(f"{self.flag} must be {self.rule.range}, got {value}.")
+        return value
 
 
 def setting(
     default: Any,
     help: str,
     *,
-    choices: Iterable[str] | None = None,
+    choices: Iterable[str] = (),
     minimum: float | None = None,
-    below: float | None = None,
     maximum: float | None = None,
-    positive: bool = False,
-    parse: typing.Callable[[str], Any] | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    parse: Callable[[Any], Any] | None = None,
     metavar: str | None = None,
 ) -> Any:
-    """A dataclass field that carries its help line and its range."""
-    return field(
-        default=default,
-        metadata={
-            "help": help,
-            "choices": tuple(choices) if choices else None,
-            "minimum": minimum,
-            "below": below,
-            "maximum": maximum,
-            "positive": positive,
-            "parse": parse,
-            "metavar": metavar,
-        },
-    )
+    """A dataclass field that carries its rule."""
+    rule = Rule(help, tuple(choices), minimum, maximum, above, below, parse, metavar)
+    return dataclasses.field(default=default, metadata={"rule": rule})
 
 
-def parse_duration(text: str | float) -> float:
-    """Seconds in '90s', '10m', '2h', '1h30m' or a plain number of seconds."""
-    if isinstance(text, (int, float)):
-        return float(text)
-    match = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", text.strip().lower())
-    try:
-        parts = [float(part or 0) for part in match.groups()]
-        seconds = parts[0] * 3600 + parts[1] * 60 + parts[2]
-    except (AttributeError, ValueError):
-        seconds = 0.0
-    if seconds <= 0:
-        raise UserError(f"'{text}' is not a length of time: write it like 90s, 10m or 2h.")
-    return seconds
+def settings_of(config_class: type) -> Mapping[str, Setting]:
+    """The settings that a class of lm/config/schema.py declares, by name."""
+    hints = typing.get_type_hints(config_class)
+    settings = {}
+    for field in dataclasses.fields(config_class):
+        hint = hints[field.name]
+        union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+        options = set(typing.get_args(hint)) if union else {hint}
+        keywords = tuple(word for word, option in _KEYWORDS.items() if option in options)
+        value_type, *others = options - set(_KEYWORDS.values())
+        value_type = object if others else typing.get_origin(value_type) or value_type
+        settings[field.name] = Setting(
+            field.name, field.default, value_type, keywords, field.metadata["rule"]
+        )
+    return settings
 
 
-def parse_mix(text: str | Iterable[float]) -> tuple[float, ...]:
-    """Shares that sum to one in '0.7,0.3' or in a list of numbers."""
-    try:
-        shares = tuple(map(float, text.split(",") if isinstance(text, str) else text))
-    except (TypeError, ValueError):
-        raise UserError(f"--mix takes shares such as 0.7,0.3, not '{text}'.") from None
-    if not all(0 < share <= 1 for share in shares):
-        raise UserError(f"each share of --mix lies above 0 and at most at 1, not so in '{text}'.")
-    if abs(sum(shares) - 1) > 1e-6:
-        raise UserError(f"the shares of --mix must sum to 1; {text} sums to {sum(shares):g}.")
-    return shares
+def build(config_class: type[T], values: Mapping[str, Any]) -> T:
+    """An instance of `config_class` from `values`, each converted and validated.
 
-
-def parse_temperature(value: str | float | Iterable[float]) -> float | tuple[float, float]:
-    """0.8, or (0.3, 1.0) in '0.3:1.0' or two numbers: from the first token to the last."""
-    try:
-        parts = value.split(":") if isinstance(value, str) else value
-        numbers = [float(part) for part in (parts if isinstance(parts, (list, tuple)) else [parts])]
-        if not 1 <= len(numbers) <= 2 or isinstance(value, bool):
-            raise ValueError
-    except (TypeError, ValueError):
-        raise UserError(f"--temperature takes a number, or two such as 0.3:1.0, not '{value}'.") from None
-    if not all(0 <= number < float("inf") for number in numbers):
-        raise UserError(f"--temperature must be at least 0 and finite, not {value}.")
-    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
-
-
-def settings_of(config_class: type) -> dict[str, dataclasses.Field]:
-    """The settings of a class above by name."""
-    return {f.name: f for f in dataclasses.fields(config_class)}
+    Raises UserError for an unknown name or an invalid value.
+    """
+    settings = settings_of(config_class)
+    for name in values:
+        if name not in settings:
+            raise UserError(f"unknown setting '{name}'{did_you_mean(name, settings)}.")
+    return config_class(**{name: settings[name].check(value) for name, value in values.items()})
 
 
 def flag_of(name: str) -> str:
@@ -97,74 +152,49 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def build(config_class: type, values: Mapping[str, Any]) -> Any:
-    """An instance of `config_class` with each value of `values` converted and checked."""
-    kinds, settings = value_types(config_class), settings_of(config_class)
-    for name in values:
-        if name not in settings:
-            raise UserError(f"there is no setting '{name}'{did_you_mean(name, settings)}.")
-    return config_class(**{n: check(settings[n], kinds[n], value) for n, value in values.items()})
-
-
-def value_types(config_class: type) -> dict[str, ValueType]:
-    """For each setting the type of its value and the words that may stand in its place."""
-    result = {}
-    for name, hint in typing.get_type_hints(config_class).items():
-        union = typing.get_origin(hint) in (types.UnionType, typing.Union)
-        options = set(typing.get_args(hint)) if union else {hint}
-        words = tuple(word for word, option in _WORDS.items() if option in options)
-        kind, *others = options - set(_WORDS.values())
-        # Of several kinds: whatever the setting's `parse` makes.
-        result[name] = (object if others else typing.get_origin(kind) or kind, words)
-    return result
-
-
-def check(setting: dataclasses.Field, kind: ValueType, value: Any) -> Any:
-    """`value` as the setting's type. Raises UserError where it does not fit."""
-    (wanted, words), rule, flag = kind, setting.metadata, flag_of(setting.name)
-    if (value is None or isinstance(value, str)) and value in words:
-        return value
-    if rule["parse"]:
-        value = rule["parse"](value)
-    elif wanted is tuple:
-        values = value if isinstance(value, (list, tuple)) else [value]
-        if not values:
-            raise UserError(f"{flag} needs at least one value.")
-        return tuple(check(setting, (str, ()), one) for one in values)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if wanted is str and isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-        raise UserError(f"{flag} takes {_A_KIND[wanted]}, not '{value}'.")
-    if isinstance(value, str) and re.search("[\ud800-\udfff]", value):  # bytes of no known meaning
-        raise UserError(f"{flag} {value!r} is not UTF-8; it is written into files that are: rename it.")
-    if rule["choices"] and value not in rule["choices"]:
-        raise UserError(f"{flag} is one of {', '.join(rule['choices'])}, not '{value}'.")
-    if isinstance(value, float) and not abs(value) < float("inf"):
-        raise UserError(f"{flag} must be a finite number, not {value}.")
-    if rule["minimum"] is not None and value < rule["minimum"]:
-        raise UserError(f"{flag} must be at least {rule['minimum']}, not {value}.")
-    if rule["below"] is not None and value >= rule["below"]:
-        raise UserError(f"{flag} must be below {rule['below']}, not {value}.")
-    if rule["maximum"] is not None and value > rule["maximum"]:
-        raise UserError(f"{flag} must be at most {rule['maximum']}, not {value}.")
-    if rule["positive"] and value <= 0:
-        raise UserError(f"{flag} must be above 0, not {value}.")
-    return value
-
-
-_A_KIND = {
-    int: "a whole number",
-    float: "a number",
-    str: "a word",
-    bool: "true or false",
-    tuple: "several values",
-}
-
-
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    import difflib
-
+    """ "; did you mean 'hidden_size'?" for a misspelled name, '' if no known name is similar."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def parse_duration(text: str | float) -> float:
+    """Seconds in '90s', '10m', '2h', '1h30m' or a plain number of seconds."""
+    if isinstance(text, (int, float)):
+        return float(text)
+    number = r"(\d+\.?\d*|\.\d+)"
+    match = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text.strip().lower())
+    hours, minutes, seconds = (float(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    duration = hours * 3600 + minutes * 60 + seconds
+    if duration <= 0:
+        raise UserError(f"'{text}' is not a duration; write it like 90s, 10m or 2h.")
+    return duration
+
+
+def parse_mix(text: str | Iterable[float]) -> tuple[float, ...]:
+    """Proportions that sum to one, from '0.7,0.3' or a list of numbers."""
+    try:
+        shares = tuple(map(float, text.split(",") if isinstance(text, str) else text))
+    except (TypeError, ValueError):
+        raise UserError(f"--mix must be a list of proportions such as 0.7,0.3, got '{text}'.") from None
+    if not all(0 < share <= 1 for share in shares):
+        raise UserError(f"each proportion in --mix must be in (0, 1], got '{text}'.")
+    if abs(sum(shares) - 1) > 1e-6:
+        raise UserError(f"the proportions in --mix must sum to 1; {text} sums to {sum(shares):g}.")
+    return shares
+
+
+def parse_temperature(value: str | float | Sequence[float]) -> float | tuple[float, float]:
+    """A number, or first and last temperature of a ramp, from '0.3:1.0' or two numbers."""
+    try:
+        parts = value.split(":") if isinstance(value, str) else value
+        numbers = list(map(float, parts if isinstance(parts, (list, tuple)) else [parts]))
+        if not 1 <= len(numbers) <= 2 or isinstance(value, bool):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise UserError(
+            f"--temperature must be a number or a range such as 0.3:1.0, got '{value}'."
+        ) from None
+    if not all(0 <= number < math.inf for number in numbers):
+        raise UserError(f"--temperature must be at least 0 and finite, got {value}.")
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])

@@ -1,4 +1,4 @@
-"""What can be asked of a model that shall write, with the defaults."""
+"""The arguments of a generation call, with their defaults."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from lm.errors import UserError
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a model beside the prompt; `sampling` says how a token is chosen."""
+    """What to generate from a prompt; `sampling` is how each token is chosen."""
 
     sampling: SamplingConfig
     max_new_tokens: int = 400
     stop: Sequence[str] = ()  # the text ends before the first of these strings
-    unknown: str = "replace"  # characters that the vocabulary lacks: error, skip or replace
-    alternatives: int = 0  # how many of the likeliest tokens to tell at each step
-    ban: Sequence[str] = ()  # strings that the text may not hold
-    match: str | None = None  # a regular expression that it must match
-    choices: Sequence[str] = ()  # or the only texts that it may be
-    logit_bias: Mapping[int, float] | None = None  # added to the logits of tokens
+    unknown: str = "replace"  # characters missing from the vocabulary: error, skip or replace
+    alternatives: int = 0  # number of most likely tokens to report at each step
+    ban: Sequence[str] = ()  # strings that must not occur in the text
+    match: str | None = None  # regular expression that the text must match
+    choices: Sequence[str] = ()  # the text must be one of these
+    logit_bias: Mapping[int, float] | None = None  # token id -> number added to its logit
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Request:
@@ -32,5 +32,5 @@ class Request:
         sampling = build(SamplingConfig, {k: v for k, v in settings.items() if k not in own})
         request = cls(sampling, **{k: v for k, v in settings.items() if k in own})
         if request.max_new_tokens < 1:
-            raise UserError(f"the number of new tokens must be at least 1, not {request.max_new_tokens}.")
+            raise UserError(f"max_new_tokens must be at least 1, got {request.max_new_tokens}.")
         return request

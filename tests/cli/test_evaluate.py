@@ -116,7 +116,7 @@ def test_a_backward_model_is_scored_from_the_end_of_what_its_training_held_out(e
         (["RUN", "--split", "0.5"], "without --dataset, --split is validation or test"),
         (["RUN", "--max-chars", "50"], "--max-chars goes with --dataset"),
         (["RUN", "--dynamic-rate", "0.1"], "--dynamic-rate is a setting of --dynamic"),
-        (["RUN", "--cache", "--cache-lambda", "1"], "--cache-lambda must be below 1"),
+        (["RUN", "--cache", "--cache-lambda", "1"], "--cache-lambda must be in (0, 1), got 1.0"),
         (["RUN", "--backward", "RUN"], "reads left to right: name a forward model"),
         (["RUN", "--backward", "BPE"], "have different tokenizers"),
         (["RUN", "--per-word", "no/where.tsv"], "no/where.tsv cannot be written"),
