@@ -1,4 +1,4 @@
-"""The models that the page offers: finding them, loading each of them once, renaming and deleting them."""
+"""The models the web UI offers: list them, load each one once, rename and delete them."""
 
 from __future__ import annotations
 
@@ -13,165 +13,169 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import lm
 from lm import saving
 from lm.errors import UserError, one_line
 from lm.files import write_text
 from lm.invocation import command
-
-if TYPE_CHECKING:
-    from lm.language_model import LanguageModel
+from lm.language_model import LanguageModel
 
 SHIPPED = "shipped with lm"
-NO_MODEL = f"There is no model yet. Train one with `{command('train')}`, then reload this page."
-_KEPT = 4  # models held in memory
-_LONGEST_NAME = 80  # characters
-_NOT_IN_A_NAME = set('/\\:*?"<>|')  # what some file system or shell gives a meaning to
-_DELETED = ".deleted-"
-_LEFT_OVER = 3600.0  # seconds after which nobody is still deleting what lies in such a folder
+_MAX_LOADED = 4  # models in memory
+_MAX_NAME_LENGTH = 80  # characters
+_FORBIDDEN_IN_NAMES = set('/\\:*?"<>|')  # special to some file system or shell
+_DELETED_PREFIX = ".deleted-"
+_LEFTOVER_AGE = 3600.0  # seconds; by then no process is still deleting such a folder
 
-Busy = Callable[[Path], bool]  # whether something is writing into a folder
+IsBusy = Callable[[Path], bool]  # whether something is writing to a folder
 
 log = logging.getLogger(__name__)
 
 
 class ModelRegistry:
-    """The models below some folders, and the one that ships with lm; each is named by a word.
+    """The models in some folders and the one that ships with lm, each with a name.
 
-    Only these can be loaded, whatever name arrives from a browser.
+    Only these can be loaded, whatever name a browser sends.
     """
 
-    def __init__(self, folders: list[Path]):
-        self._folders = folders
+    def __init__(self, roots: list[Path]):
+        self._roots = roots
         self._lock = threading.Lock()
         self._loaded: OrderedDict[Path, tuple[int, LanguageModel]] = OrderedDict()
 
     def folders(self) -> dict[str, Path]:
-        """The models by name, the newest of each folder first, the shipped one last."""
-        found: dict[str, Path] = {}
-        for folder in self._folders:
-            for path in _models_at(folder):
-                if path not in found.values():
-                    found[path.name if path.name not in found else str(path)] = path
+        """The models' folders by name: the newest of each root first, the shipped model last."""
+        folders: dict[str, Path] = {}
+        for root in self._roots:
+            for path in _models_in(root):
+                if path not in folders.values():
+                    folders[path.name if path.name not in folders else str(path)] = path
         if _is_readable(saving.PRETRAINED):
-            found[SHIPPED] = saving.PRETRAINED
-        return found
+            folders[SHIPPED] = saving.PRETRAINED
+        return folders
 
     def folder(self, name: str | None) -> Path:
-        """The folder of a model that is listed. Raises UserError for any other name."""
-        found = self.folders()
-        if not found:
-            raise UserError(NO_MODEL)
+        """The folder of a listed model. Raises UserError for any other name."""
+        folders = self.folders()
+        if not folders:
+            raise UserError(
+                f"there is no model yet: train one with `{command('train')}`, then reload this page."
+            )
         if not name:
-            raise UserError("Choose a model first.")
-        if name not in found:
-            name = one_line(name, 80)
-            raise UserError(f"There is no model '{name}' here: choose another, or reload the page.")
-        return found[name]
+            raise UserError("choose a model first.")
+        if name not in folders:
+            raise UserError(
+                f"there is no model '{one_line(name, 80)}' here: choose another, or reload the page."
+            )
+        return folders[name]
 
     def load(self, name: str | None) -> LanguageModel:
-        """The model of that name, read again only if it was trained further. Raises UserError."""
+        """Load a model, or return the one in memory unless it has been trained further since.
+
+        Raises UserError if the name is not listed or the model cannot be read.
+        """
         folder = self.folder(name)
-        with self._lock:  # two people who want the same model load it once
+        with self._lock:  # simultaneous requests for a model load it once
             version = _version(folder)
             if folder not in self._loaded or self._loaded[folder][0] != version:
                 self._loaded[folder] = version, lm.load(folder)
             self._loaded.move_to_end(folder)
-            while len(self._loaded) > _KEPT:
+            while len(self._loaded) > _MAX_LOADED:
                 self._loaded.popitem(last=False)
             return self._loaded[folder][1]
 
     def fingerprint(self, name: str | None) -> str:
-        """Tells one model from another that has been given its name, or has been trained further, since.
-        Raises UserError as `folder` does."""
-        return _stamp(self.folder(name))
+        """Identifies a model: changes when it is trained further or when another model takes its name.
 
-    def is_editable(self, name: str) -> bool:
-        """Whether a model may be renamed and deleted: not the one that ships, and none that --models names
-        itself."""
-        folder = self.folders().get(name)
-        return folder is not None and self._is_ours(folder)
+        Raises UserError as `folder` does.
+        """
+        return _fingerprint(self.folder(name))
 
-    def _is_ours(self, folder: Path) -> bool:
-        return folder != saving.PRETRAINED and folder.parent in self._folders
+    def is_editable(self, name: str | None) -> bool:
+        """Whether a model can be renamed and deleted. The shipped model and models passed to --models
+        themselves cannot."""
+        folder = self.folders().get(name or "")
+        return folder is not None and self._is_below_a_root(folder)
 
-    def rename(self, name: str, new: str, stamp: str, busy: Busy = lambda folder: False) -> str:
-        """Give a model another name, under which its folder lies from then on; what it is called now.
-        `stamp` is that of the model that the person saw. Raises UserError, and then nothing has changed."""
+    def _is_below_a_root(self, folder: Path) -> bool:
+        return folder != saving.PRETRAINED and folder.parent in self._roots
+
+    def rename(
+        self, name: str | None, new: str, fingerprint: str, is_busy: IsBusy = lambda folder: False
+    ) -> str:
+        """Rename a model and its folder; returns its name in the list from now on.
+
+        `fingerprint` is that of the model the user saw. Raises UserError, and then nothing has changed.
+        """
         new = _checked_name(new)
-        with self._changing(name, stamp, busy) as folder:
+        with self._editing(name, fingerprint, is_busy) as folder:
             target = folder.with_name(new)
             if new == folder.name:
-                return name
+                return str(name)  # a path, if an earlier root has a model of the same name
             if new in self.folders() or os.path.lexists(target):
-                raise UserError(f"There is something called '{new}' already: choose another name.")
+                raise UserError(f"'{new}' already exists: choose another name.")
             os.rename(folder, target)
-            self._forget(folder)
-        _retitle(target / "README.md", folder.name, new)
+            self._loaded.pop(folder, None)
+        _rename_in_card(target / "README.md", folder.name, new)
         return new
 
-    def delete(self, name: str, stamp: str, busy: Busy = lambda folder: False) -> None:
-        """Delete a model's folder with all that is in it; the other arguments are those of `rename`.
-        Raises UserError, and then nothing has changed."""
-        with self._changing(name, stamp, busy) as folder:
-            _sweep(folder.parent)
-            # It is gone in one step, though it takes many to delete.
-            hidden = Path(tempfile.mkdtemp(prefix=_DELETED, dir=folder.parent))
+    def delete(self, name: str | None, fingerprint: str, is_busy: IsBusy = lambda folder: False) -> None:
+        """Delete a model's folder. Arguments and errors are those of `rename`."""
+        with self._editing(name, fingerprint, is_busy) as folder:
+            _remove_leftovers(folder.parent)
+            # Deleting takes many steps; the rename makes the model disappear in one.
+            hidden = Path(tempfile.mkdtemp(prefix=_DELETED_PREFIX, dir=folder.parent))
             try:
                 os.rename(folder, hidden / "model")
             except OSError:
                 hidden.rmdir()
                 raise
-            self._forget(folder)
+            self._loaded.pop(folder, None)
         _remove(hidden)
 
     @contextmanager
-    def _changing(self, name: str, stamp: str, busy: Busy) -> Iterator[Path]:
-        """The folder of a model that may be changed, while no one else changes one from this page."""
+    def _editing(self, name: str | None, fingerprint: str, is_busy: IsBusy) -> Iterator[Path]:
+        """The folder of an editable model, while no other request to this server edits one."""
         with self._lock:
             folder = self.folder(name)
-            if not self._is_ours(folder):
-                raise UserError(f"'{name}' is not in a folder of models of this page: it stays as it is.")
-            if _stamp(folder) != stamp:
-                raise UserError(f"'{name}' has changed meanwhile: look at it again.")
-            if busy(folder):
-                raise UserError(f"'{name}' is being trained: wait until that has ended.")
+            if not self._is_below_a_root(folder):
+                raise UserError(f"'{name}' cannot be changed: it is not in one of this page's model folders.")
+            if _fingerprint(folder) != fingerprint:
+                raise UserError(f"'{name}' has changed in the meantime: check it before you try again.")
+            if is_busy(folder):
+                raise UserError(f"'{name}' is being trained: wait until training has finished.")
             try:
                 yield folder
-            except FileNotFoundError as error:  # another page was quicker
-                raise UserError(f"The model '{name}' is gone: reload the page.") from error
+            except FileNotFoundError as error:  # another server was faster
+                raise _gone(folder) from error
             except OSError as error:
-                raise UserError(f"'{name}' cannot be changed: {error.strerror}.") from error
-
-    def _forget(self, folder: Path) -> None:
-        self._loaded.pop(folder, None)
+                raise UserError(f"cannot change '{name}': {error.strerror}.") from error
 
 
-def _models_at(folder: Path) -> list[Path]:
-    """The models in `folder`, or `folder` itself where it is a model."""
+def _models_in(root: Path) -> list[Path]:
+    """The models in `root`, or `root` itself if it is a model."""
     try:
-        paths = [folder] if saving.is_model(folder) else saving.models_in(folder)
-    except OSError as error:  # a folder that may not be read, or a run that has just been deleted
-        _warn_once(f"{folder} is left out: {error}")
+        paths = [root] if saving.is_model(root) else saving.models_in(root)
+    except OSError as error:  # the folder is not readable, or a run has just been deleted
+        _warn_once(f"skipping {root}: {error}")
         return []
     return [path for path in paths if _is_readable(path)]
 
 
 def _is_readable(folder: Path) -> bool:
-    """Whether a folder holds a model whose config.json can be read."""
+    """Whether a folder contains a model with a valid config.json."""
     if not saving.is_model(folder):
         return False
     try:
         saving.read_json(folder / "config.json", folder)
     except UserError as error:
-        _warn_once(f"{folder} is left out: {error}")
+        _warn_once(f"skipping {folder}: {error}")
         return False
     return True
 
 
-@cache  # the folders are looked through again and again
+@cache  # folders are listed again and again
 def _warn_once(message: str) -> None:
     log.warning(message)
 
@@ -180,39 +184,36 @@ def _version(folder: Path) -> int:
     try:
         return os.stat(folder / "model.safetensors").st_mtime_ns
     except OSError as error:
-        raise UserError(f"The model '{folder.name}' is gone: reload the page.") from error
+        raise _gone(folder) from error
 
 
-def _stamp(folder: Path) -> str:
+def _fingerprint(folder: Path) -> str:
     try:
         return f"{os.stat(folder).st_ino}-{_version(folder)}"
     except OSError as error:
-        raise UserError(f"The model '{folder.name}' is gone: reload the page.") from error
+        raise _gone(folder) from error
 
 
-def _changed(path: Path) -> float | None:
-    try:
-        return os.stat(path).st_mtime
-    except OSError:
-        return None
+def _gone(folder: Path) -> UserError:
+    return UserError(f"the model '{folder.name}' no longer exists: reload the page.")
 
 
-def _checked_name(name: str) -> str:
-    """A name that a folder may get. Raises UserError."""
+def _checked_name(name: str | None) -> str:
+    """`name` without surrounding white space. Raises UserError if a folder cannot have it."""
     name = str(name or "").strip()
     if not name:
-        raise UserError("The new name is empty: type one.")
-    if len(name) > _LONGEST_NAME:
-        raise UserError(f"The new name has {len(name)} characters, and it may have {_LONGEST_NAME}.")
-    wrong = next((c for c in name if c in _NOT_IN_A_NAME or not c.isprintable()), None)
+        raise UserError("the new name is empty: enter one.")
+    if len(name) > _MAX_NAME_LENGTH:
+        raise UserError(f"the new name has {len(name)} characters; the limit is {_MAX_NAME_LENGTH}.")
+    wrong = next((c for c in name if c in _FORBIDDEN_IN_NAMES or not c.isprintable()), None)
     if wrong or name.startswith((".", "-")) or name.endswith(".") or name == SHIPPED:
-        why = f"may not hold {wrong!r}" if wrong else "is none that a folder may have here"
-        raise UserError(f"The name {why}: use letters, digits, spaces and hyphens.")
+        problem = f"the new name contains {wrong!r}" if wrong else f"'{name}' is not a valid name"
+        raise UserError(f"{problem}: use letters, digits, spaces and hyphens.")
     return name
 
 
-def _retitle(card: Path, old: str, new: str) -> None:
-    """Put the new name where the card of a saved model tells the old one."""
+def _rename_in_card(card: Path, old: str, new: str) -> None:
+    """Replace a model's name in the title and the example code of its card."""
     try:
         text = card.read_text(encoding="utf-8")
         changed = text.replace(f"\n# {old}\n", f"\n# {new}\n").replace(
@@ -220,19 +221,22 @@ def _retitle(card: Path, old: str, new: str) -> None:
         )
         if changed != text:
             write_text(card, changed)
-    except (OSError, ValueError) as error:  # the card is only read by people
-        log.warning("%s tells the old name: %s", card, error)
+    except (OSError, ValueError) as error:  # no program reads the card
+        log.warning("%s still has the old name: %s", card, error)
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what a deletion left that was killed."""
-    for path in folder.glob(f"{_DELETED}*"):
-        if time.time() - (_changed(path) or time.time()) > _LEFT_OVER:
-            _remove(path)
+def _remove_leftovers(root: Path) -> None:
+    """Remove what is left of deletions that were killed."""
+    for path in root.glob(f"{_DELETED_PREFIX}*"):
+        try:
+            if time.time() - os.stat(path).st_mtime > _LEFTOVER_AGE:
+                _remove(path)
+        except OSError:  # another server has just removed it
+            continue
 
 
 def _remove(hidden: Path) -> None:
-    """Delete what is hidden; of a link only the link."""
+    """Delete a hidden folder. Of a symbolic link in it, only the link is deleted."""
     shutil.rmtree(hidden, ignore_errors=True)
     if hidden.exists():
-        log.warning("%s could not be deleted: do it by hand", hidden)
+        log.warning("cannot delete %s: delete it yourself", hidden)

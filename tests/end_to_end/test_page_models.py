@@ -197,7 +197,7 @@ def test_two_people_who_delete_one_model_and_one_who_writes_with_it(server, open
     # Meanwhile another model gets the name of the one that the other person sees.
     (runs / "taob").rename(runs / "boat")
     other.press("Delete it for good")
-    other.message("'boat' has changed meanwhile")
+    other.message("'boat' has changed in the meantime")
     assert (runs / "boat").is_dir()
     length = len(writer.text)
     writer.wait_for(lambda: len(writer.text) > length + 100)
