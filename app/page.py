@@ -20,7 +20,7 @@ from .tabs.models import tab as library
 from .tabs.train import tab as training
 from .tabs.write import tab as write
 from .ui import tour
-from .ui.errors import INTERNAL, show_errors
+from .ui.errors import INTERNAL, as_sentence, show_errors
 from .ui.i18n import localized, translations
 from .ui.middleware import VISITS_KEPT, Gate, Page
 from .ui.model_facts import describe, note
@@ -68,7 +68,7 @@ def build(models: ModelRegistry, jobs: Jobs | None = None) -> gr.Blocks:
             try:
                 return describe(models.folder(model))
             except UserError as error:
-                return note(str(error))
+                return note(as_sentence(error))
 
         def follow(chosen: str | None, renamed: dict[str, str]) -> tuple[gr.Dropdown, str]:
             """List the models there are now that one was deleted, or is called otherwise."""

@@ -23,12 +23,16 @@ def event_int(event: gr.EventData, name: str) -> int:
     return int(value)
 
 
+def as_sentence(error: UserError) -> str:
+    """The message of an error with a capital letter."""
+    message = str(error)
+    return message[:1].upper() + message[1:]
+
+
 @contextmanager
 def show_errors() -> Iterator[None]:
     """A UserError becomes a message on the page. Messages are HTML there, so it is escaped."""
     try:
         yield
     except UserError as error:
-        message = str(error)
-        message = escape(message[:1].upper() + message[1:], quote=False)
-        raise gr.Error(message, print_exception=False) from error
+        raise gr.Error(escape(as_sentence(error), quote=False), print_exception=False) from error

@@ -13,6 +13,7 @@ from typing import Any
 from lm import saving
 from lm.errors import UserError
 
+from .errors import as_sentence
 from .i18n import translate
 
 _LARGEST_CURVE = 1_000_000  # bytes
@@ -23,7 +24,7 @@ def describe(folder: Path) -> str:
     try:
         rows = facts(saving.read_json(folder / "config.json", folder))
     except UserError as error:
-        return note(str(error))
+        return note(as_sentence(error))
     lines = [f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows]
     return f'<table class="facts">{"".join(lines)}</table>{curve(folder)}'
 

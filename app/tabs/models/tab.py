@@ -15,7 +15,7 @@ from lm.errors import UserError
 
 from ...jobs.queue import Jobs
 from ...registry import ModelRegistry
-from ...ui.errors import INTERNAL, show_errors
+from ...ui.errors import INTERNAL, as_sentence, show_errors
 from ...ui.i18n import localized, translate
 from ...ui.model_facts import describe, note
 from .catalog import Entry, being_trained, card, entries, pack
@@ -155,7 +155,7 @@ class Library:
         try:
             folder, stamp = self.models.folder(name), self.models.fingerprint(name)
         except UserError as error:
-            told = [note(str(error)), "", ""]
+            told = [note(as_sentence(error)), "", ""]
             free = False
         else:
             told = [describe(folder), card(folder) or note(translate("It has no card.")), stamp]
