@@ -136,7 +136,7 @@ def train(store: Store, id: str, lock: int) -> int:
     os.pwrite(lock, f"{os.getpid()} {socket.gethostname()}".encode(), 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
-    give_way(500)
+    lower_priority(500)
     over = threading.Event()
     threading.Thread(target=_obey, args=(store, id, over), daemon=True).start()
     status, message = _trained(store, store.get(id))
@@ -190,7 +190,7 @@ def _obey(store: Store, id: str, over: threading.Event) -> None:
             return
 
 
-def give_way(to_be_killed: int) -> None:
+def lower_priority(to_be_killed: int) -> None:
     """Let whoever writes on the page go first, and where memory runs out, let this process die for it
     rather than the server: `to_be_killed`, up to 1000, says how much rather."""
     with contextlib.suppress(OSError):

@@ -39,7 +39,7 @@ def sized(
     """
     model, training = config.model, config.training
     if model.embedding_size == "auto":
-        model = dataclasses.replace(model, embedding_size=_embedding_size(vocab_size))
+        model = dataclasses.replace(model, embedding_size=embedding_size(vocab_size))
         config = dataclasses.replace(config, model=model)
     dropouts = [name for name in AUTOMATIC_DROPOUTS if getattr(model, name) == "auto"]
     if "auto" not in (model.hidden_size, training.lr) and not dropouts:
@@ -62,6 +62,11 @@ def sized(
         rate = _RATES[model.cell] * (256 / model.hidden_size) ** 0.5
         training = dataclasses.replace(training, lr=float(f"{rate:.2g}"))
     return dataclasses.replace(config, model=model, training=training)
+
+
+def embedding_size(vocab_size: int) -> int:
+    """64 numbers tell some hundred characters apart, words take a few hundred."""
+    return 32 * max(1, round(14 * vocab_size**0.36 / 32))
 
 
 def parameters(model: ModelConfig, vocab_size: int) -> int:
@@ -98,11 +103,6 @@ def recurrent_weights(model: ModelConfig) -> int:
     hidden = model.hidden_size
     inputs = model.embedding_size + (model.layers - 1) * hidden
     return CELLS[model.cell].gates * hidden * (inputs + model.layers * hidden)
-
-
-def _embedding_size(vocab_size: int) -> int:
-    """64 numbers tell some hundred characters apart, words take a few hundred."""
-    return 32 * max(1, round(14 * vocab_size**0.36 / 32))
 
 
 def _dropout(epochs: float, weights_per_token: float) -> float:

@@ -39,7 +39,7 @@ from lm.training.tracking import Tracker
 
 _LOG_EVERY = 25  # steps
 _SAVE_EVERY = 30.0  # seconds
-_MOST_SCORING = 0.25  # share of a budget of time that the last validation may take
+_MAX_SCORING_SHARE = 0.25  # of a time budget, for the final evaluation
 _EMPTIED = 0.01  # share of the windows before which a stream's state is emptied
 
 
@@ -83,7 +83,7 @@ class Trainer:
         if self.total_steps:
             return self.progress.step / self.total_steps
         budget = self.config.training.max_time or DEFAULT_TIME
-        return self.now / (budget - min(self.progress.reserve, _MOST_SCORING * budget))
+        return self.now / (budget - scoring_time(budget, self.progress.reserve))
 
     @property
     def share_scored(self) -> float:
@@ -91,7 +91,7 @@ class Trainer:
         if self.total_steps or not self.progress.reserve:
             return 1.0
         budget = self.config.training.max_time or DEFAULT_TIME
-        return min(1.0, _MOST_SCORING * budget / self.progress.reserve)
+        return scoring_time(budget, self.progress.reserve) / self.progress.reserve
 
     @property
     def seconds(self) -> float:
@@ -102,6 +102,12 @@ class Trainer:
     def now(self) -> float:
         """The same for all ranks, who shall decide the same."""
         return self.seconds if self.ranks.alone else self.agreed
+
+
+def scoring_time(budget: float, full: float) -> float:
+    """Seconds of a time budget that are reserved for the final evaluation, if evaluating the whole
+    validation and test text takes `full` seconds."""
+    return min(full, _MAX_SCORING_SHARE * budget)
 
 
 def train(

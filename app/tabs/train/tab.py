@@ -245,7 +245,7 @@ def _report(preview: Preview, layers: int) -> str:
     if estimate:
         rows[translate("Network")] = translate(
             "{layers} layers of {hidden} units, {parameters:,} parameters",
-            layers=layers, hidden=estimate.decided.get("hidden_size"), parameters=estimate.parameters,
+            layers=layers, hidden=estimate.resolved.get("hidden_size"), parameters=estimate.parameters,
         )  # fmt: skip
         if estimate.characters_per_second and estimate.seconds:
             rows[translate("Speed")] = translate(
