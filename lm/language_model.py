@@ -26,7 +26,7 @@ from lm.generation.request import Request
 from lm.generation.scheduler import Stream, Streams, Token
 from lm.invocation import command
 from lm.model.network import RecurrentLM
-from lm.tokenization.tokenizer import Tokenizer
+from lm.tokenization.tokenizer import Tokenizer, describe_unknown
 
 if TYPE_CHECKING:
     from lm.session import Session
@@ -203,7 +203,7 @@ class LanguageModel:
         missing = self.tokenizer.unknown_in(text) if unknown != "replace" else []
         if missing and unknown == "error":
             raise UserError(
-                f"the model does not know {', '.join(map(repr, missing[:8]))}: leave them out, or"
+                f"the model does not know {describe_unknown(self.tokenizer, text)}: leave them out, or"
                 " choose --unknown skip or replace."
             )
         for character in missing:

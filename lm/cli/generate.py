@@ -171,11 +171,12 @@ def from_argument(flag: str, text: str) -> str:
 
 
 def warn_of_unknown(model: LanguageModel, prompt: str, unknown: str) -> None:
-    missing = model.tokenizer.unknown_in(prompt) if unknown != "error" else []
+    from lm.tokenization.tokenizer import describe_unknown
+
+    missing = describe_unknown(model.tokenizer, prompt) if unknown != "error" else ""
     if missing:
         what = "replaced by <unk>" if unknown == "replace" else "left out"
-        names = ", ".join(map(repr, missing[:8])) + (" …" if len(missing) > 8 else "")
-        print(f"warning: the model does not know {names}; {what}.", file=sys.stderr)
+        print(f"warning: the model does not know {missing}; {what}.", file=sys.stderr)
 
 
 def stream(model: LanguageModel, prompt: str, **settings: Any) -> int:

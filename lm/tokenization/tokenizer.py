@@ -44,6 +44,7 @@ _MOST_WORDS = 1 << 19  # that are remembered with their pieces
 # A core looks words up several times as fast as it merges their bytes (docs/benchmarks.md), but only
 # one at a time looks up, while `tokenizers` merges on all of them.
 _CORES_THAT_MERGE = 5
+_MAX_DESCRIBED = 8  # unknown characters or words named in a message
 # What GPT-2's byte-level pre-tokenizer cuts ASCII into. White space is written out, because that of
 # Python has some characters more.
 _ASCII_WORDS = re.compile(
@@ -61,7 +62,10 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         self.vocab_size: int = 1 + max(backend.get_vocab().values(), default=-1)
-        self.eos: int | None = backend.token_to_id(EOS)
+        eos = backend.token_to_id(EOS)
+        if eos is None:
+            raise ModelError(f"the tokenizer has no {EOS} token, which separates documents.")
+        self.eos: int = eos
         spec = json.loads(backend.to_str())
         model = spec["model"]
         self.kind = _kind(spec)
@@ -69,8 +73,6 @@ class Tokenizer:
         self.unk: int | None = model.get("unk_id")
         if model.get("unk_token") is not None:
             self.unk = backend.token_to_id(model["unk_token"])
-        if self.eos is None:
-            raise ModelError(f"the tokenizer has no {EOS} token, which separates documents.")
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -260,6 +262,14 @@ class _PiecesOfWords(dict[str, bytes]):
         ids = np.array(self._backend.encode(word, add_special_tokens=False).ids, self._dtype).tobytes()
         self[word] = ids
         return ids
+
+
+def describe_unknown(tokenizer: Tokenizer, text: str) -> str:
+    """The first characters or words of `text` that the vocabulary lacks, for a message: "'日', '本' …".
+    Empty if it lacks none."""
+    unknown = tokenizer.unknown_in(text)
+    more = " …" if len(unknown) > _MAX_DESCRIBED else ""
+    return ", ".join(map(repr, unknown[:_MAX_DESCRIBED])) + more
 
 
 def read_backend(path: str | Path) -> Backend:

@@ -7,7 +7,7 @@ import tokenizers
 from hypothesis import given, settings, strategies as st
 
 from lm.errors import ModelError
-from lm.tokenization.tokenizer import SEPARATOR, Tokenizer, cut
+from lm.tokenization.tokenizer import SEPARATOR, Tokenizer, cut, describe_unknown
 from lm.tokenization.vocabulary import train_tokenizer
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -153,6 +153,14 @@ def test_unknown_characters_become_unk_and_are_named():
     assert tokenizer.unknown_in("a日z日") == ["日", "z"]
     assert train_tokenizer("byte", []).unknown_in("日") == []
     assert train_tokenizer("word", ["a boat"]).unknown_in("a ship and a boat") == ["ship", "and"]
+
+
+def test_a_message_names_at_most_eight_unknown_characters():
+    tokenizer = train_tokenizer("char", ["abc"])
+    assert describe_unknown(tokenizer, "cab") == ""
+    assert describe_unknown(tokenizer, "a日z日") == "'日', 'z'"
+    assert describe_unknown(tokenizer, "12345678") == "'1', '2', '3', '4', '5', '6', '7', '8'"
+    assert describe_unknown(tokenizer, "123456789") == "'1', '2', '3', '4', '5', '6', '7', '8' …"
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", '{"model": 1}'])
