@@ -1,4 +1,4 @@
-"""The Look inside tab as a person meets it: surprise, units, similar places, equations, and the tour."""
+"""The Look inside tab in a browser: surprisal, units, similar contexts, equations, and the tour."""
 
 import base64
 import math
@@ -24,23 +24,23 @@ def model(trained_run):
 def page(open_page, server):
     page = open_page(server, tab_name="Look inside")
     page.tab.locator("#inside-text textarea").fill(TEXT * 3)
-    look(page)
+    analyze(page)
     return page
 
 
-def look(page):
+def analyze(page):
     page.tab.locator("#inside-look").click()
     page.wait_for(lambda: page.tab.locator("#inside-totals td").count())
 
 
 def levels(page):
-    """[(text, level), ...] of the view's tokens."""
+    """[(text, level, tooltip), ...] of the tokens in the view."""
     script = """() => [...document.querySelectorAll("#inside-view [data-index]")].map(
         (e) => [e.textContent, Number(e.dataset.level || 0), e.title])"""
     return page.tab.evaluate(script)
 
 
-def test_each_token_has_the_colour_of_its_surprise(page, model):
+def test_tokens_are_colored_by_surprisal(page, model):
     scores = model.score(TEXT * 3)
     shown = levels(page)
     assert "".join(text for text, _, _ in shown) == TEXT * 3
@@ -48,58 +48,58 @@ def test_each_token_has_the_colour_of_its_surprise(page, model):
     assert sum(level != min(9, int(b)) for (_, level, _), b in zip(shown, bits, strict=True)) <= 2
     totals = page.tab.locator("#inside-totals").inner_text()
     assert f"{sum(bits):,.0f} bits" in totals
-    places = page.tab.locator("#inside-places tr")
-    assert places.count() == 10 and f"{max(bits):.1f} bits" in places.first.inner_text()
-    assert not page.tab.locator("#inside-view b, #inside-places b").count()  # what it wrote is text
+    surprising = page.tab.locator("#inside-places tr")
+    assert surprising.count() == 10 and f"{max(bits):.1f} bits" in surprising.first.inner_text()
+    assert not page.tab.locator("#inside-view b, #inside-places b").count()  # the text is not HTML
 
 
-def test_words_have_colours_too_and_both_tables_can_be_downloaded(page):
-    page.tab.get_by_label("Surprise of each word").click()
+def test_words_are_colored_too_and_both_tables_can_be_downloaded(page):
+    page.tab.get_by_label("Word surprisal").click()
     page.wait_for(lambda: tuple(t for t, _, _ in levels(page))[3:4] == ("calm. ",))
     with page.tab.expect_download() as download:
-        page.tab.get_by_role("link", name="Download the words (TSV)").click()
+        page.tab.get_by_role("link", name="Download words (TSV)").click()
     lines = download.value.path().read_text().splitlines()
     assert download.value.suggested_filename == "words.tsv"
     assert lines[0].split("\t")[0] == "word" and lines[4].startswith("calm.\t") and len(lines) > 50
-    address = page.tab.get_by_role("link", name="Download the tokens (TSV)").get_attribute("href")
+    address = page.tab.get_by_role("link", name="Download tokens (TSV)").get_attribute("href")
     assert base64.b64decode(address.partition("base64,")[2]).decode().startswith("token\t")
 
 
-def test_a_unit_and_a_gate_colour_the_text_by_their_values(page, model):
+def test_a_unit_and_a_gate_color_the_text_by_their_values(page, model):
     trace = trace_text(model, TEXT * 3)
     page.tab.locator("#inside-unit input").fill("5")
     page.tab.locator("#inside-unit input").press("Tab")
 
     def shown(name):
         values = trace.values(0, name, 5)
-        return lambda: [tip for _, _, tip in levels(page)] == [f"{value:+.3f}" for value in values]
+        return lambda: [tooltip for _, _, tooltip in levels(page)] == [f"{value:+.3f}" for value in values]
 
     page.wait_for(shown("h"))
-    assert page.tab.get_by_label("A hidden unit").is_checked()
+    assert page.tab.get_by_label("Hidden unit").is_checked()
     page.tab.get_by_label("State or gate").click()
-    page.tab.get_by_role("option", name="f, the forget gate").click()
+    page.tab.get_by_role("option", name="f (forget gate)").click()
     page.wait_for(shown("f"))
     assert min(level for _, level, _ in levels(page)) >= 0  # a gate is never negative
 
 
 def test_units_that_track_a_property_are_found_and_shown(page):
     page.tab.get_by_label("Find units that track").click()
-    page.tab.get_by_role("option", name="white space").click()
+    page.tab.get_by_role("option", name="Whitespace").click()
     page.tab.locator("#inside-find").click()
     units = page.tab.locator("#inside-found label")
     page.wait_for(lambda: units.count() == 10)
     assert float(units.first.inner_text().split(": ")[1].split(",")[0]) > 0.9
     assert "chance" in page.tab.locator("#inside-measure").inner_text()
-    page.wait_for(lambda: page.tab.get_by_label("A hidden unit").is_checked())
+    page.wait_for(lambda: page.tab.get_by_label("Hidden unit").is_checked())
     before = levels(page)
     units.nth(1).click()
     page.wait_for(lambda: levels(page) != before)
 
 
 @pytest.mark.slow
-def test_a_regular_expression_can_be_the_property_and_a_wrong_one_is_told(page):
+def test_units_can_track_a_regular_expression_and_an_invalid_one_is_an_error(page):
     page.tab.get_by_label("Find units that track").click()
-    page.tab.get_by_role("option", name="a regular expression").click()
+    page.tab.get_by_role("option", name="Regular expression").click()
     page.tab.locator("#inside-pattern :is(input, textarea)").fill("(unclosed")
     page.tab.locator("#inside-find").click()
     page.wait_for_message("cannot be read")
@@ -108,17 +108,17 @@ def test_a_regular_expression_can_be_the_property_and_a_wrong_one_is_told(page):
     page.wait_for(lambda: page.tab.locator("#inside-found label").count() == 10)
 
 
-def test_a_click_goes_through_the_equations_with_the_real_numbers(page, model):
+def test_a_click_shows_the_equations_with_the_real_numbers(page, model):
     page.tab.locator("#inside-view [data-index='30']").click()
     steps = page.tab.locator("#inside-steps")
     page.wait_for(lambda: "Layer 1, unit 0" in steps.inner_text())
     step = walk_through(trace_text(model, TEXT * 3), 30, 0, 0)
     for equation in step.equations:
         assert equation.numbers in steps.inner_text() and f"{equation.value:+.4f}" in steps.inner_text()
-    assert "What moved each sum most" in steps.inner_text()
+    assert "Largest contributions to each gate" in steps.inner_text()
 
 
-def test_selected_characters_are_found_elsewhere_by_mouse_and_by_key(page):
+def test_contexts_similar_to_a_selection_are_found_by_mouse_and_keyboard(page):
     page.tab.evaluate("""() => {
         const tokens = document.querySelectorAll("#inside-view [data-index]");
         document.getSelection().setBaseAndExtent(tokens[4].firstChild, 0, tokens[6].firstChild, 1);
@@ -127,7 +127,7 @@ def test_selected_characters_are_found_elsewhere_by_mouse_and_by_key(page):
     similar = page.tab.locator("#inside-similar")
     page.wait_for(lambda: similar.locator("tr").count() >= 2)
     assert "“sea”" in similar.inner_text()
-    assert similar.locator("mark").first.inner_text() == "sea"  # the same sentence comes three times
+    assert similar.locator("mark").first.inner_text() == "sea"  # the text repeats a sentence
     page.tab.locator("#inside-view .tokens").focus()
     for _ in range(8):
         page.tab.keyboard.press("ArrowRight")
@@ -137,19 +137,19 @@ def test_selected_characters_are_found_elsewhere_by_mouse_and_by_key(page):
     page.wait_for(lambda: "“sea”" not in similar.inner_text())
 
 
-def test_a_text_of_which_nothing_is_known_is_told(page):
+def test_unknown_and_empty_texts_are_errors(page):
     page.tab.locator("#inside-text textarea").fill("☃☃☃")
     page.tab.locator("#inside-look").click()
     page.wait_for_message("knows none of the characters")
     page.tab.locator("#inside-text textarea").fill("")
     page.tab.locator("#inside-look").click()
-    page.wait_for_message("the text is empty".capitalize())
+    page.wait_for_message("The text is empty")
 
 
 @pytest.mark.parametrize(
     "size", [DESKTOP, pytest.param(PHONE, marks=pytest.mark.slow)], ids=["desktop", "phone"]
 )
-def test_the_tour_shows_each_tab_with_the_model_that_ships(open_page, server, size):
+def test_the_tour_shows_each_tab_with_the_shipped_model(open_page, server, size):
     page = open_page(server, size=size)
     page.tab.get_by_role("button", name="A short tour").click()
     page.set(Length=40)

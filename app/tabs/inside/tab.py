@@ -1,8 +1,9 @@
-"""The Look inside tab: what surprises a model in a text, what its units do there, and how one is computed."""
+"""The Look inside tab: the surprisal of each token of a text, the units behind it, and their equations."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from html import escape
 from typing import Any
 
@@ -12,17 +13,16 @@ from lm.errors import UserError
 from lm.insight.places import Snippet
 from lm.insight.similar import similar_places
 from lm.insight.surprising import most_surprising
-from lm.insight.units import FoundUnits
+from lm.insight.units import FoundUnit, FoundUnits
 from lm.insight.walkthrough import Walkthrough, walk_through
 
 from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, event_int, show_errors
 from ...ui.i18n import localized, translate
 from ...ui.token_view import token_view
-from .looks import LONGEST, PATTERN, Look, Looks, in_line, tsv
+from .analysis import MAX_LENGTH, REGEX, Analysis, AnalysisCache, on_one_line, tsv_url
 
-_LOOKERS = 4  # at once
-Looked = tuple[str, str | None]  # a text, and the name of the model that has read it
+_CONCURRENCY_LIMIT = 4
 EXAMPLE = '''def greet(name, loud=False):
     """Return a greeting for `name`; "loud" adds marks."""
     text = "Hello, " + name  # the "usual" words
@@ -37,41 +37,50 @@ for number, name in enumerate(names):
     print(number, greet(name, loud=(number == 2)), sep=": ", end="\\n")
 '''
 
-
-def build(models: ModelRegistry, model: gr.Dropdown) -> Inside:
-    """Lay out the tab in the Blocks around it; `model` is where a model is chosen."""
-    return Inside(models, model)
+Viewed = tuple[str, str | None]  # the text in the token view, and the name of the model that read it
 
 
-class Inside:
-    """The tab's components, and what happens between them."""
+def build(models: ModelRegistry, model: gr.Dropdown) -> InsideTab:
+    """Lay out the tab in the enclosing Blocks; `model` selects the model."""
+    return InsideTab(models, model)
+
+
+class InsideTab:
+    """The tab's components and event handlers."""
 
     def __init__(self, models: ModelRegistry, model: gr.Dropdown):
-        self.models, self.model, self.looks = models, model, Looks()
+        self.models, self.model, self.cache = models, model, AnalysisCache()
         with gr.Row(elem_id="inside"):
             with gr.Column(scale=5, min_width=300):
                 self._lay_out_text()
+                self._lay_out_view()
             with gr.Column(scale=4, min_width=300):
-                self._lay_out_questions()
+                self._lay_out_results()
         self._wire()
 
     def _lay_out_text(self) -> None:
         self.text = gr.Textbox(
-            EXAMPLE, label=localized("A text to look at"), lines=6, max_lines=10, max_length=LONGEST,
+            EXAMPLE,
+            label=localized("Text to analyze"),
+            lines=6,
+            max_lines=10,
+            max_length=MAX_LENGTH,
             elem_id="inside-text",
             html_attributes=gr.InputHTMLAttributes(spellcheck=False, autocorrect="off", autocapitalize="off"),
-        )  # fmt: skip
-        self.look = gr.Button(
-            localized("Look inside"), variant="primary", elem_id="inside-look", elem_classes="lm-go"
         )
-        self.show = gr.Radio(
+        self.analyze = gr.Button(
+            localized("Analyze"), variant="primary", elem_id="inside-look", elem_classes="lm-go"
+        )
+
+    def _lay_out_view(self) -> None:
+        self.color_by = gr.Radio(
             [
-                (localized("Surprise of each token"), "tokens"),
-                (localized("Surprise of each word"), "words"),
-                (localized("A hidden unit"), "unit"),
+                (localized("Token surprisal"), "tokens"),
+                (localized("Word surprisal"), "words"),
+                (localized("Hidden unit"), "unit"),
             ],
             value="tokens",
-            label=localized("Colours"),
+            label=localized("Color by"),
             elem_id="inside-show",
         )
         with gr.Row():
@@ -84,35 +93,35 @@ class Inside:
             self.name = gr.Dropdown(
                 ["h"], value="h", label=localized("State or gate"), min_width=150, elem_id="inside-name"
             )
-        self.looked = gr.State(("", None))  # the text in the view, and the name of its model
-        self.view = token_view(localized("The text as the model sees it"), "inside-view")
+        self.viewed = gr.State(("", None))
+        self.view = token_view(localized("Text as the model sees it"), "inside-view")
         self.hint = gr.Markdown(
             localized(
-                "Click a token to see how the unit was computed there; select several to find similar places."
+                "Click a token to see how the unit is computed. Select several to find similar contexts."
             ),
             elem_id="inside-hint",
         )
-        self.steps = gr.HTML(elem_id="inside-steps", elem_classes="figures")
+        self.equations = gr.HTML(elem_id="inside-steps", elem_classes="figures")
         self.similar = gr.HTML(elem_id="inside-similar", elem_classes="figures")
 
-    def _lay_out_questions(self) -> None:
+    def _lay_out_results(self) -> None:
         self.totals = gr.HTML(elem_id="inside-totals", elem_classes="figures")
         with gr.Group():
             self.property = gr.Dropdown(
                 [
-                    (localized("inside quotes"), "quotes"),
-                    (localized("inside brackets"), "brackets"),
-                    (localized("inside a comment"), "comments"),
-                    (localized("position in the line"), "line_position"),
-                    (localized("indentation"), "indentation"),
-                    (localized("depth of brackets"), "bracket_depth"),
-                    (localized("position in the word"), "word_position"),
-                    (localized("vowels"), "vowels"),
-                    (localized("digits"), "digits"),
-                    (localized("capital letters"), "upper_case"),
-                    (localized("white space"), "white_space"),
-                    (localized("punctuation"), "punctuation"),
-                    (localized("a regular expression"), PATTERN),
+                    (localized("Inside quotes"), "quotes"),
+                    (localized("Inside brackets"), "brackets"),
+                    (localized("Inside comments"), "comments"),
+                    (localized("Position in line"), "line_position"),
+                    (localized("Indentation"), "indentation"),
+                    (localized("Bracket depth"), "bracket_depth"),
+                    (localized("Position in word"), "word_position"),
+                    (localized("Vowels"), "vowels"),
+                    (localized("Digits"), "digits"),
+                    (localized("Uppercase letters"), "upper_case"),
+                    (localized("Whitespace"), "white_space"),
+                    (localized("Punctuation"), "punctuation"),
+                    (localized("Regular expression"), REGEX),
                 ],
                 value="quotes",
                 label=localized("Find units that track"),
@@ -128,163 +137,198 @@ class Inside:
                 placeholder="[A-Z]\\w+",
             )
             self.find = gr.Button(localized("Find units"), elem_id="inside-find")
-        self.found = gr.Radio([], label=localized("The best units"), visible=False, elem_id="inside-found")
+        self.found = gr.Radio([], label=localized("Best units"), visible=False, elem_id="inside-found")
         self.measure = gr.Markdown(elem_id="inside-measure")
-        self.places = gr.HTML(elem_id="inside-places", elem_classes="figures")
+        self.surprising = gr.HTML(elem_id="inside-places", elem_classes="figures")
 
     def _wire(self) -> None:
-        given = [self.text, self.model]
-        view = [self.show, self.layer, self.unit, self.name]
-        slow = {"concurrency_id": "inside", "concurrency_limit": _LOOKERS} | INTERNAL
-        self.look.click(
-            self.on_look, [*given, *view],
-            [self.looked, self.view, self.totals, self.places, *view[1:], self.steps, self.similar],
-            **slow,
-        )  # fmt: skip
-        self.show.input(self.on_show, [self.looked, *view], self.view, **slow)
-        for component in (self.layer, self.unit, self.name):
-            component.input(self.on_unit, [self.looked, *view], [self.show, self.view], **slow)
-        self.property.input(
-            lambda name: gr.Textbox(visible=name == PATTERN), self.property, self.pattern, **INTERNAL
+        source = [self.text, self.model]
+        unit = [self.layer, self.unit, self.name]
+        view = [self.color_by, *unit]
+        heavy = {"concurrency_id": "inside", "concurrency_limit": _CONCURRENCY_LIMIT, **INTERNAL}
+        self.analyze.click(
+            self.on_analyze,
+            [*source, *view],
+            [self.viewed, self.view, self.totals, self.surprising, *unit, self.equations, self.similar],
+            **heavy,
         )
+        self.color_by.input(self.on_color_by, [self.viewed, *view], self.view, **heavy)
+        for changed in (self.layer.input, self.unit.input, self.name.input):
+            changed(self.on_unit, [self.viewed, *view], [self.color_by, self.view], **heavy)
+        self.view.click(self.on_click, [self.viewed, *view], self.equations, **heavy)
+        self.view.select(self.on_select, [self.viewed, self.color_by], self.similar, **heavy)
+
+        self.property.input(
+            lambda name: gr.Textbox(visible=name == REGEX), self.property, self.pattern, **INTERNAL
+        )
+        show_found = {
+            "fn": self.on_found,
+            "inputs": [self.viewed, self.found],
+            "outputs": [self.view, *view],
+            **heavy,
+        }
         self.find.click(
             self.on_find,
-            [*given, self.property, self.pattern],
-            [self.looked, self.found, self.measure, self.totals, self.places],
-            **slow,
-        ).success(self.on_found, [self.looked, self.found], [self.view, *view], **slow)
-        self.found.input(self.on_found, [self.looked, self.found], [self.view, *view], **slow)
-        self.view.click(self.on_token, [self.looked, *view], self.steps, **slow)
-        self.view.select(self.on_span, [self.looked, self.show], self.similar, **slow)
+            [*source, self.property, self.pattern],
+            [self.viewed, self.found, self.measure, self.totals, self.surprising],
+            **heavy,
+        ).success(**show_found)
+        self.found.input(**show_found)
 
-    def _look(self, looked: Looked) -> Look:
-        text, name = looked
-        return self.looks.of(self.models.load(name), text)
+    def _analysis(self, viewed: Viewed) -> Analysis:
+        text, model = viewed
+        return self.cache.get(self.models.load(model), text)
 
-    def on_look(self, text: str, name: str, show: str, layer: int, unit: int, state: str) -> list[Any]:
-        """Read the text, and tell how surprising it was."""
+    def on_analyze(
+        self, text: str, model: str | None, color_by: str, layer: int, unit: int, name: str
+    ) -> list[Any]:
+        """Run the model on the text and show the surprisals."""
         with show_errors():
-            look = self._look((text, name))
-            trace = look.trace
+            analysis = self._analysis((text, model))
+            trace = analysis.trace
             layer, unit = min(int(layer), trace.layers), min(int(unit or 0), trace.units - 1)
-            state = state if state in trace.names else "h"
+            name = name if name in trace.names else "h"
             return [
-                (text, name),
-                _view(look, show, layer, unit, state),
-                _totals(look),
-                _places(look),
+                (text, model),
+                _colored(analysis, color_by, layer, unit, name),
+                _totals(analysis),
+                _most_surprising(analysis),
                 gr.Dropdown(list(range(1, trace.layers + 1)), value=layer),
                 gr.Number(unit, maximum=trace.units - 1),
-                gr.Dropdown([(_name_of(known), known) for known in trace.names], value=state),
+                gr.Dropdown(_name_choices(analysis), value=name),
                 "",
                 "",
             ]
 
-    def on_show(self, looked: Looked, show: str, layer: int, unit: int, state: str) -> dict[str, Any]:
-        """Colour the text by something else."""
+    def on_color_by(self, viewed: Viewed, color_by: str, layer: int, unit: int, name: str) -> dict[str, Any]:
+        """Color the text by a different quantity."""
         with show_errors():
-            return _view(self._look(looked), show, int(layer), int(unit or 0), state)
+            return _colored(self._analysis(viewed), color_by, int(layer), int(unit or 0), name)
 
-    def on_unit(self, looked: Looked, show: str, layer: int, unit: int, state: str) -> tuple[Any, Any]:
-        """Colour the text by another unit."""
-        return "unit", self.on_show(looked, "unit", layer, unit, state)
+    def on_unit(
+        self, viewed: Viewed, color_by: str, layer: int, unit: int, name: str
+    ) -> tuple[str, dict[str, Any]]:
+        """Color the text by a different unit, state or gate."""
+        return "unit", self.on_color_by(viewed, "unit", layer, unit, name)
 
-    def on_find(self, text: str, name: str, tracked: str, pattern: str) -> list[Any]:
-        """Rank the units by how well they track a property of the text."""
-        with show_errors():
-            look = self._look((text, name))
-            found = look.found(tracked, pattern or "")
-            choices = [(_line_of(found, n), _value_of(unit)) for n, unit in enumerate(found.units[:10])]
-            radio = gr.Radio(choices, value=choices[0][1], visible=True)
-            return [(text, name), radio, _measure(found), _totals(look), _places(look)]
-
-    def on_found(self, looked: Looked, found: str) -> list[Any]:
-        """Show one of the units that were found."""
-        with show_errors():
-            look = self._look(looked)
-            state, layer, unit = _parts_of(found)
-            states = gr.Dropdown([(_name_of(known), known) for known in look.trace.names], value=state)
-            layers = gr.Dropdown(list(range(1, look.trace.layers + 1)), value=layer)
-            return [_view(look, "unit", layer, unit, state), "unit", layers, unit, states]
-
-    def on_token(
-        self, looked: Looked, show: str, layer: int, unit: int, state: str, event: gr.EventData
+    def on_click(
+        self, viewed: Viewed, color_by: str, layer: int, unit: int, name: str, event: gr.EventData
     ) -> str:
-        """Go through the equations of a unit at one token."""
+        """Show the equations of the unit at the clicked token."""
         with show_errors():
-            look, index = self._look(looked), event_int(event, "index")
-            start, _ = look.characters(index, index + 1, show == "words")
-            token = look.trace.token_at(start)
-            return _steps(look, walk_through(look.trace, token, int(layer) - 1, int(unit or 0), 5))
+            analysis, index = self._analysis(viewed), event_int(event, "index")
+            start, _ = analysis.characters(index, index + 1, color_by == "words")
+            token = analysis.trace.token_at(start)
+            step = walk_through(analysis.trace, token, int(layer) - 1, int(unit or 0), 5)
+            return _equations(step, analysis.trace.expected(token, 3))
 
-    def on_span(self, looked: Looked, show: str, event: gr.EventData) -> str:
-        """Find the places at which the state is most like that after a span."""
+    def on_select(self, viewed: Viewed, color_by: str, event: gr.EventData) -> str:
+        """Show where the hidden state is most similar to that after the selected span."""
         with show_errors():
-            look = self._look(looked)
-            span = look.characters(event_int(event, "start"), event_int(event, "end"), show == "words")
-            rows = [
-                f'<tr><td class="number">{place.similarity:.3f}</td><td>{_snippet(place.place)}</td></tr>'
-                for place in similar_places(look.trace, *span)
-            ]
-            shown = in_line([look.trace.text[slice(*span)]])
-            title = translate("Where the state is most like that after “{span}” (cosine):", span=shown[:60])
-            return f"<h3>{escape(title)}</h3><table>{''.join(rows)}</table>"
+            analysis = self._analysis(viewed)
+            start, end = event_int(event, "start"), event_int(event, "end")
+            span = analysis.characters(start, end, color_by == "words")
+            return _similar(analysis, span)
+
+    def on_find(self, text: str, model: str | None, property_name: str, pattern: str) -> list[Any]:
+        """List the units that best track a property of the text."""
+        with show_errors():
+            analysis = self._analysis((text, model))
+            found = analysis.find_units(property_name, pattern or "")
+            choices = [(_description(found, unit), _value(unit)) for unit in found.units[:10]]
+            radio = gr.Radio(choices, value=choices[0][1], visible=True)
+            return [(text, model), radio, _measure(found), _totals(analysis), _most_surprising(analysis)]
+
+    def on_found(self, viewed: Viewed, found: str) -> list[Any]:
+        """Color the text by one of the best units."""
+        with show_errors():
+            analysis = self._analysis(viewed)
+            name, layer, unit = _parsed_value(found)
+            names = gr.Dropdown(_name_choices(analysis), value=name)
+            layers = gr.Dropdown(list(range(1, analysis.trace.layers + 1)), value=layer)
+            return [_colored(analysis, "unit", layer, unit, name), "unit", layers, unit, names]
 
 
-def _view(look: Look, show: str, layer: int, unit: int, name: str) -> dict[str, Any]:
-    if show == "words":
-        return look.surprise_of_words()
-    return look.unit(layer - 1, name, unit) if show == "unit" else look.surprise()
+def _colored(analysis: Analysis, color_by: str, layer: int, unit: int, name: str) -> dict[str, Any]:
+    if color_by == "unit":
+        return analysis.color_by_unit(layer - 1, name, unit)
+    return analysis.color_words() if color_by == "words" else analysis.color_tokens()
 
 
-def _totals(look: Look) -> str:
-    figures, scored = look.scored.figures, look.scored
+def _totals(analysis: Analysis) -> str:
+    """The scores of the whole text and links to download those of its tokens and words, as HTML."""
+    scored, metrics = analysis.scored, analysis.scored.figures
+    total = translate(
+        "{bits:,.0f} bits, {tokens:,} tokens", bits=scored.bits.sum(), tokens=len(scored.tokens)
+    )
     rows = {
-        translate("Surprise in all"): translate(
-            "{bits:,.0f} bits, {tokens:,} tokens", bits=scored.bits.sum(), tokens=len(scored.tokens)
-        ),
-        translate("Bits per character"): f"{figures.bits_per_character.value:.3f}",
-        translate("Perplexity"): f"{figures.perplexity.value:.2f}",
+        translate("Total surprisal"): total,
+        translate("Bits per character"): f"{metrics.bits_per_character.value:.3f}",
+        translate("Perplexity"): f"{metrics.perplexity.value:.2f}",
     }
+    lines = (f'<tr><th scope="row">{escape(n)}</th><td>{escape(v)}</td></tr>' for n, v in rows.items())
     links = [
-        f'<a download="{name}.tsv" href="{tsv(table)}">{escape(text)}</a>'
+        f'<a download="{name}.tsv" href="{tsv_url(table)}">{escape(text)}</a>'
         for name, table, text in (
-            ("tokens", scored.per_token(), translate("Download the tokens (TSV)")),
-            ("words", scored.per_word(), translate("Download the words (TSV)")),
+            ("tokens", scored.per_token(), translate("Download tokens (TSV)")),
+            ("words", scored.per_word(), translate("Download words (TSV)")),
         )
     ]
-    lines = (f'<tr><th scope="row">{escape(n)}</th><td>{escape(v)}</td></tr>' for n, v in rows.items())
     return f'<table>{"".join(lines)}</table><p class="links">{" ".join(links)}</p>'
 
 
-def _places(look: Look) -> str:
+def _most_surprising(analysis: Analysis) -> str:
+    """A table of the tokens with the highest surprisal, as HTML."""
     rows = (
-        f'<tr><td class="number">{escape(translate("{bits:.1f} bits", bits=place.bits))}</td>'
-        f"<td>{_snippet(place.place)}</td></tr>"
-        for place in most_surprising(look.scored, 10)
+        (translate("{bits:.1f} bits", bits=token.bits), token.place)
+        for token in most_surprising(analysis.scored, 10)
     )
-    return f"<h3>{escape(translate('The most surprising places'))}</h3><table>{''.join(rows)}</table>"
+    return _snippet_table(translate("Most surprising tokens"), rows)
 
 
-def _snippet(part: Snippet) -> str:
-    before, text, after = (escape(in_line([text])) for text in (part.before, part.text, part.after))
+def _similar(analysis: Analysis, span: tuple[int, int]) -> str:
+    """A table of the contexts whose hidden states are most similar to that after `span`, as HTML."""
+    rows = ((f"{found.similarity:.3f}", found.place) for found in similar_places(analysis.trace, *span))
+    shown = on_one_line(analysis.trace.text[slice(*span)])[:60]
+    title = translate("Hidden states most similar to the one after “{span}” (cosine similarity)", span=shown)
+    return _snippet_table(title, rows)
+
+
+def _snippet_table(title: str, rows: Iterable[tuple[str, Snippet]]) -> str:
+    lines = (
+        f'<tr><td class="number">{escape(number)}</td><td>{_snippet(snippet)}</td></tr>'
+        for number, snippet in rows
+    )
+    return f"<h3>{escape(title)}</h3><table>{''.join(lines)}</table>"
+
+
+def _snippet(snippet: Snippet) -> str:
+    before, text, after = (
+        escape(on_one_line(text)) for text in (snippet.before, snippet.text, snippet.after)
+    )
     return f'<code class="snippet">{before}<mark>{text}</mark>{after}</code>'
 
 
-def _steps(look: Look, step: Walkthrough) -> str:
-    """The equations of a step, and what moved each of its gates most."""
+def _equations(step: Walkthrough, predictions: list[tuple[str, float]]) -> str:
+    """The equations of a step and the largest contributions to each gate, as HTML.
+
+    `predictions` are the tokens that the model predicted for this position, with their probabilities.
+    """
     title = translate(
-        "Layer {layer}, unit {unit}, while “{token}” is read",
-        layer=step.layer + 1, unit=step.unit, token=in_line([step.read]),
-    )  # fmt: skip
+        "Layer {layer}, unit {unit}, reading “{token}”",
+        layer=step.layer + 1,
+        unit=step.unit,
+        token=on_one_line(step.read),
+    )
     before = f"h = {step.h_before:+.4f}" + ("" if step.c_before is None else f", c = {step.c_before:+.4f}")
-    lines = [
-        f"<tr><th scope='row'>{escape(e.name)}</th><td><code>{escape(e.formula)}</code><br>"
-        f"<code>= {escape(e.numbers)}</code><br><code>= <b>{e.value:+.4f}</b></code></td></tr>"
-        for e in step.equations
+    predicted = ", ".join(f"“{on_one_line(token)}” {p:.0%}" for token, p in predictions)
+    equations = [
+        f'<tr><th scope="row">{escape(equation.name)}</th><td><code>{escape(equation.formula)}</code><br>'
+        f"<code>= {escape(equation.numbers)}</code><br><code>= <b>{equation.value:+.4f}</b></code></td></tr>"
+        for equation in step.equations
     ]
-    terms = [
-        f"<tr><th scope='row'>{escape(gate.name)}</th><td>"
+    contributions = [
+        f'<tr><th scope="row">{escape(gate.name)}</th><td>'
         + "<br>".join(
             f"<code>{t.source}[{t.index}]: {t.value:+.3f} × {t.weight:+.3f} = {t.product:+.3f}</code>"
             for t in gate.largest
@@ -292,57 +336,67 @@ def _steps(look: Look, step: Walkthrough) -> str:
         + "</td></tr>"
         for gate in step.gates
     ]
-    expected = ", ".join(f"“{in_line([name])}” {p:.0%}" for name, p in look.trace.expected(step.token, 3))
     return (
-        f"<h3>{escape(title)}</h3><p>{escape(translate('Before:'))} <code>{escape(before)}</code>."
-        f" {escape(translate('The model expected {tokens}.', tokens=expected))}</p>"
-        f"<table>{''.join(lines)}</table>"
-        f"<h4>{escape(translate('What moved each sum most'))}</h4><table>{''.join(terms)}</table>"
+        f"<h3>{escape(title)}</h3>"
+        f"<p>{escape(translate('State before:'))} <code>{escape(before)}</code><br>"
+        f"{escape(translate('Predictions: {tokens}', tokens=predicted))}</p>"
+        f"<table>{''.join(equations)}</table>"
+        f"<h4>{escape(translate('Largest contributions to each gate'))}</h4>"
+        f"<table>{''.join(contributions)}</table>"
     )
 
 
 def _measure(found: FoundUnits) -> str:
     if found.measure == "auc":
         return translate(
-            "Best of {count:,} units, by how often a unit is higher (or lower) inside than outside: 1 is"
-            " always, 0.5 is chance. Told for a part of the text by which it was not chosen.",
+            "Best of {count:,} units by AUC: 1 means always higher (or always lower) inside than outside,"
+            " 0.5 is chance. Scored on held-out text.",
             count=found.among,
         )
     return translate(
-        "Best of {count:,} units, by the rank correlation of their values with the quantity: 1 or -1 is"
-        " perfect, 0 is chance. Told for a part of the text by which it was not chosen.",
+        "Best of {count:,} units by rank correlation with the quantity: 1 is perfect, 0 is chance. Scored on"
+        " held-out text.",
         count=found.among,
     )
 
 
-def _line_of(found: FoundUnits, number: int) -> str:
-    unit = found.units[number]
-    way = translate("high there") if unit.direction > 0 else translate("low there")
+def _description(found: FoundUnits, unit: FoundUnit) -> str:
+    if found.measure == "auc":
+        direction = translate("higher inside") if unit.direction > 0 else translate("lower inside")
+    else:
+        direction = translate("positive") if unit.direction > 0 else translate("negative")
     return translate(
-        "layer {layer}, {name}[{unit}]: {score:.2f}, {way}",
-        layer=unit.layer + 1, name=unit.name, unit=unit.unit, score=unit.score, way=way,
-    )  # fmt: skip
+        "layer {layer}, {name}[{unit}]: {score:.2f}, {direction}",
+        layer=unit.layer + 1,
+        name=unit.name,
+        unit=unit.unit,
+        score=unit.score,
+        direction=direction,
+    )
 
 
-def _value_of(unit: Any) -> str:
+def _value(unit: FoundUnit) -> str:
     return f"{unit.name} {unit.layer + 1} {unit.unit}"
 
 
-def _parts_of(value: str) -> tuple[str, int, int]:
+def _parsed_value(value: str) -> tuple[str, int, int]:
+    """State, layer from 1, and unit from `_value`. Raises UserError if the browser sent anything else."""
     if not (parts := re.fullmatch(r"([hc]) (\d{1,6}) (\d{1,6})", value or "")):
-        raise UserError("choose one of the units that were found.")
+        raise UserError("choose one of the best units.")
     return parts[1], int(parts[2]), int(parts[3])
 
 
-def _name_of(state: str) -> str:
-    return {
-        "h": translate("h, the hidden state"),
-        "c": translate("c, the memory cell"),
-        "i": translate("i, the input gate"),
-        "f": translate("f, the forget gate"),
-        "g": translate("g, the proposal"),
-        "o": translate("o, the output gate"),
-        "r": translate("r, the reset gate"),
-        "z": translate("z, the update gate"),
-        "n": translate("n, the proposal"),
-    }[state]
+def _name_choices(analysis: Analysis) -> list[tuple[str, str]]:
+    """The states and gates of the model's cell, with their values for the dropdown."""
+    names = {
+        "h": translate("h (hidden state)"),
+        "c": translate("c (cell state)"),
+        "i": translate("i (input gate)"),
+        "f": translate("f (forget gate)"),
+        "g": translate("g (cell candidate)"),
+        "o": translate("o (output gate)"),
+        "r": translate("r (reset gate)"),
+        "z": translate("z (update gate)"),
+        "n": translate("n (candidate state)"),
+    }
+    return [(names[name], name) for name in analysis.trace.names]

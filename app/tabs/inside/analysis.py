@@ -1,0 +1,135 @@
+"""Texts analyzed for the Look inside tab: the surprisal of each token and the state of each unit.
+
+Nothing here depends on Gradio.
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lm.errors import UserError
+from lm.escaping import printable
+from lm.insight.places import pieces
+from lm.insight.properties import PROPERTIES, matching
+from lm.insight.surprisal import ScoredText, Table, score_text, table_lines
+from lm.insight.trace import Trace, trace_text
+from lm.insight.units import FoundUnits, find_units
+from lm.language_model import LanguageModel
+
+from ...draft import restore_controls
+from ...ui.token_view import activation_level, colored_tokens, surprisal_level
+
+MAX_LENGTH = 20_000  # characters
+REGEX = "pattern"  # the property that a regular expression defines
+_CACHE_SIZE = 4  # analyses; each holds all hidden states of its text
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """A text with its trace and scores; the methods that color it return values for a token view."""
+
+    trace: Trace
+    scored: ScoredText
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        """The displayed text of each token."""
+        return pieces(self.trace.text, self.trace.starts)
+
+    @cached_property
+    def words(self) -> tuple[list[str], np.ndarray]:
+        """The text cut before each word, and the first character (parts,) of each part."""
+        starts = np.union1d([0], np.asarray(self.scored.per_word()["offset"], np.int64))
+        return pieces(self.trace.text, starts), starts
+
+    def color_tokens(self) -> dict[str, Any]:
+        """The tokens, colored by surprisal."""
+        bits = self.scored.bits.tolist()
+        tooltips = [f"{b:.1f} bits, p = {2**-b:.2g}" for b in bits]
+        return colored_tokens(self.tokens, [surprisal_level(b) for b in bits], tooltips)
+
+    def color_words(self) -> dict[str, Any]:
+        """The words, colored by surprisal: a word of 2n bits gets the color of a token of n bits."""
+        parts, starts = self.words
+        table = self.scored.per_word()
+        columns = (np.asarray(table[name]).tolist() for name in ("offset", "surprisal"))
+        bits = dict(zip(*columns, strict=True))
+        levels = [surprisal_level(bits.get(start, 0.0) / 2) for start in starts.tolist()]
+        tooltips = [f"{bits[start]:.1f} bits" if start in bits else "" for start in starts.tolist()]
+        return colored_tokens(parts, levels, tooltips)
+
+    def color_by_unit(self, layer: int, name: str, unit: int) -> dict[str, Any]:
+        """The tokens, colored by the value of a unit's state or gate `name` after each token."""
+        values = self.trace.values(layer, name, unit)
+        # Cell states can count to hundreds. The quantile keeps a single peak from fading all other colors.
+        largest = max(1.0, float(np.quantile(np.abs(values), 0.98))) if name == "c" else 1.0
+        levels = [activation_level(value, largest) for value in values.tolist()]
+        return colored_tokens(self.tokens, levels, [f"{value:+.3f}" for value in values.tolist()])
+
+    def find_units(self, property_name: str, pattern: str) -> FoundUnits:
+        """The units that best track a property. `pattern` is a regular expression, used if the property is
+        REGEX. Raises UserError if the property is unknown or cannot be tracked in this text."""
+        if property_name == REGEX:
+            return find_units(self.trace, matching(self.trace.text, pattern))
+        if property_name not in PROPERTIES:
+            raise UserError("choose a property for the units to track.")
+        return find_units(self.trace, PROPERTIES[property_name](self.trace.text))
+
+    def characters(self, start: int, end: int, by_word: bool) -> tuple[int, int]:
+        """Convert a range of tokens or words in the view, end excluded, to a range of characters.
+
+        Raises UserError if the view has no such range.
+        """
+        starts = self.words[1] if by_word else self.trace.starts
+        if not 0 <= start < end <= len(starts):
+            raise UserError("the text has changed: analyze it again.")
+        after = int(starts[end]) if end < len(starts) else len(self.trace.text)
+        return int(starts[start]), after
+
+
+class AnalysisCache:
+    """The most recent analyses."""
+
+    def __init__(self) -> None:
+        self._analyses: OrderedDict[tuple[LanguageModel, str], Analysis] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, model: LanguageModel, text: str) -> Analysis:
+        """The analysis of `text` by `model`, computed if it is not in the cache.
+
+        Raises UserError if the text is too long or cannot be scored.
+        """
+        if len(text) > MAX_LENGTH:
+            raise UserError(
+                f"the text has {len(text):,} characters; the limit is {MAX_LENGTH:,}: shorten it."
+            )
+        key = model, text
+        with self._lock:
+            analysis = self._analyses.get(key)
+        if analysis is None:
+            original = restore_controls(model, text)
+            analysis = Analysis(trace_text(model, original), score_text(model, original))
+        with self._lock:
+            self._analyses[key] = analysis
+            self._analyses.move_to_end(key)
+            while len(self._analyses) > _CACHE_SIZE:
+                self._analyses.popitem(last=False)
+        return analysis
+
+
+def tsv_url(table: Table) -> str:
+    """A data URL from which the browser downloads `table` as tab-separated values."""
+    data = base64.b64encode("".join(table_lines(table)).encode()).decode("ascii")
+    return f"data:text/tab-separated-values;charset=utf-8;base64,{data}"
+
+
+def on_one_line(text: str) -> str:
+    """`text` with visible control characters, tabs and line ends."""
+    return printable(text).replace("\n", "↵").replace("\t", "⇥")

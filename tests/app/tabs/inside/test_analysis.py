@@ -1,0 +1,92 @@
+"""The views of the Look inside tab show every character once, in the right color."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from app.tabs.inside.analysis import MAX_LENGTH, AnalysisCache, on_one_line
+from lm.config.schema import ModelConfig
+from lm.errors import UserError
+from lm.language_model import LanguageModel
+from lm.model.network import RecurrentLM
+from lm.tokenization.vocabulary import train_tokenizer
+from tests.conftest import some_text
+
+KINDS = ("char", "byte", "bpe", "word", "unigram")
+
+
+@pytest.fixture(scope="module")
+def models():
+    models = {}
+    for kind in KINDS:
+        torch.manual_seed(1)
+        tokenizer = train_tokenizer(kind, iter([some_text(3000) + "naïve 中文 😀\n" * 9]), 300)
+        config = ModelConfig(cell="lstm", layers=2, hidden_size=16, embedding_size=16)
+        models[kind] = LanguageModel(RecurrentLM(config, tokenizer.vocab_size), tokenizer)
+    return models
+
+
+def analyze(model, text):
+    return AnalysisCache().get(model, text)
+
+
+TEXTS = st.text(st.sampled_from("The sea was calm\n ,.ï中😀"), min_size=1, max_size=60).map("sea ".__add__)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(text=TEXTS)
+@settings(max_examples=25, deadline=None)
+def test_every_view_shows_the_whole_text_once(models, kind, text):
+    analysis = analyze(models[kind], text)
+    for view in (analysis.color_tokens(), analysis.color_words(), analysis.color_by_unit(1, "c", 3)):
+        assert "".join(view["tokens"]) == text
+        assert len(view["levels"]) == len(view["tooltips"]) == len(view["tokens"])
+    for by_word in (False, True):
+        count = len((analysis.color_words() if by_word else analysis.color_tokens())["tokens"])
+        assert analysis.characters(0, count, by_word) == (0, len(text))
+        spans = [analysis.characters(n, n + 1, by_word) for n in range(count)]
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(spans))
+
+
+def test_words_are_split_at_whitespace_and_colored_by_their_bits(models):
+    analysis = analyze(models["char"], "  The sea\nwas")
+    view, bits = analysis.color_words(), analysis.scored.bits
+    assert view["tokens"] == ["  ", "The ", "sea\n", "was"]
+    sums = [bits[2:5].sum(), bits[6:9].sum(), bits[10:].sum()]
+    assert view["tooltips"][1:] == [f"{total:.1f} bits" for total in sums]
+
+
+def test_positive_activations_are_warm_and_negative_ones_cold(models):
+    analysis = analyze(models["char"], "The sea was calm")
+    values = analysis.trace.values(0, "h", 2)
+    levels = np.array(analysis.color_by_unit(0, "h", 2)["levels"])
+    clear = np.abs(values) > 0.06
+    assert (np.sign(levels)[clear] == np.sign(values)[clear]).all()
+    assert (np.abs(levels) <= 9).all()
+
+
+def test_a_text_is_analyzed_once_per_model(models):
+    cache = AnalysisCache()
+    assert cache.get(models["char"], "The sea") is cache.get(models["char"], "The sea")
+    assert cache.get(models["char"], "The sea") is not cache.get(models["byte"], "The sea")
+
+
+def test_a_text_over_the_limit_is_an_error(models):
+    with pytest.raises(UserError, match="shorten it"):
+        analyze(models["char"], "x" * (MAX_LENGTH + 1))
+
+
+def test_ranges_and_properties_that_do_not_exist_are_errors(models):
+    analysis = analyze(models["char"], "The sea")
+    for start, end in ((-1, 1), (0, 0), (3, 2), (0, 8), (10**9, 10**9 + 1)):
+        with pytest.raises(UserError, match="analyze it again"):
+            analysis.characters(start, end, False)
+    with pytest.raises(UserError, match="choose a property"):
+        analysis.find_units("nonsense", "")
+
+
+def test_control_characters_are_visible_on_one_line():
+    assert on_one_line("a\n\t\x1b[31m") == "a↵⇥␛[31m"
