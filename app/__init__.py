@@ -1,1 +1,1 @@
-"""The web page: one file a tab, thin over lm. Start it with `python -m app`."""
+"""The web UI (`lm app`) and the HTTP API (`lm serve`), installed as lm_studio."""

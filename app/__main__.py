@@ -7,4 +7,4 @@ from lm.cli.parser import run
 from .command_line import main
 
 if __name__ == "__main__":
-    sys.exit(run(lambda: main(sys.argv[1:])))
+    sys.exit(run(main))

@@ -1,12 +1,6 @@
-"""Open the web page that writes with your models, or serve them to programs.
+"""The commands `lm app` (the web UI) and `lm serve` (the HTTP API).
 
-    lm app                                the models in runs/, on this computer only
-    lm app --models runs --models ~/old   the models of several folders
-    lm app --host 0.0.0.0 --auth me:pass  for others in the network, behind a password
-    lm app --mcp                          the page, and its functions as tools of a language model
-    lm serve                                 an API like OpenAI's instead of the page; see docs/api.md
-
-The address is printed on standard output. Ctrl-C ends it.
+`python -m app` is `lm app`; `python -m app --api` is `lm serve`.
 """
 
 from __future__ import annotations
@@ -14,59 +8,154 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import socket
 import sys
-import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lm.cli.parser import make_parser
+from lm.config.schema import RUNS
 from lm.errors import UserError, one_line
+from lm.invocation import command, pip_install
 
-if TYPE_CHECKING:
-    from .jobs.queue import Jobs
-
-DEFAULT_MODELS = "runs"
 API_PORT = 8000
-LONGEST_UNREAD = 60_000  # milliseconds that a program may leave what it was sent unread, then it is left
 KEY_VARIABLE = "LM_API_KEY"
+_UNREAD_TIMEOUT = 60_000  # milliseconds until a client that does not read its response is disconnected
+_APP = """Open the web UI: write with your models, look inside, compare and train them.
+
+    lm app                                the models in runs/, for this computer only
+    lm app --models runs --models ~/old   the models in several folders
+    lm app --host 0.0.0.0 --auth me:pass  for others on the network, with a password
+    lm app --mcp                          also offer its functions as MCP tools
+
+The address is printed on standard output. Ctrl-C stops the server.
+"""
+_SERVE = """Serve your models over an OpenAI-compatible HTTP API; see docs/api.md.
+
+    lm serve                                 the models in runs/, for this computer only
+    LM_API_KEY=secret lm serve --host 0.0.0.0   for others on the network, with a key
+
+The address is printed on standard output. Ctrl-C stops the server.
+"""
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = make_parser("app", __doc__ or "")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `lm app`; the exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if "--api" in arguments:
+        arguments.remove("--api")
+        return serve(arguments)
+    options = parse_app(arguments)
+    folders = model_folders(options.models)
+    require(command("app"), ("gradio", "starlette", "uvicorn", "markdown_it"), "studio")
+    if options.mcp:
+        require("--mcp", ("mcp",), "mcp")
+    log_to_stderr()
+    # Gradio reads these when it is imported: no telemetry, and no analytics of every event, which it would
+    # otherwise recompute from the last 10,000 events after each one.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(sys.maxsize)
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
+    from .launch import launch
+
+    launch(
+        folders,
+        host=options.host,
+        port=options.port,
+        share=options.share,
+        auth=options.auth,
+        mcp=options.mcp,
+        changes_allowed=options.allow_changes or not is_public(options),
+    )
+    return 0
+
+
+def serve(arguments: Sequence[str] | None = None) -> int:
+    """Run `lm serve`; the exit status."""
+    options = parse_serve(sys.argv[1:] if arguments is None else arguments)
+    folders = model_folders(options.models)
+    require(command("serve"), ("starlette", "uvicorn"), "studio")
+    key = options.api_key or key_from_environment()
+    # Before torch is imported, so that a port in use is reported immediately.
+    listener = listen(options.host, options.port)
+    log_to_stderr()
+    host, port = listener.getsockname()[:2]
+    if not key and not is_local(host):
+        print(
+            f"warning: anyone who can reach this address can use it; set {KEY_VARIABLE} to require a key",
+            file=sys.stderr,
+        )
+    from .api.server import run_server
+
+    print(f"The API is at http://{f'[{host}]' if ':' in host else host}:{port}/v1", flush=True)
+    run_server(folders, listener, key)
+    return 0
+
+
+def parse_app(arguments: Sequence[str]) -> argparse.Namespace:
+    """The flags of `lm app`. Exits with status 2 if they are invalid."""
+    parser = make_parser("app", _APP)
+    add_address(parser, port_help="port (default: 7860, or the next free one)")
     add = parser.add_argument
-    add("--models", action="append", default=None, metavar="DIR",
-        help=f"a folder of models; repeatable (default: {DEFAULT_MODELS})")  # fmt: skip
-    add("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
-    add("--port", type=port, default=None, metavar="N",
-        help=f"default: 7860, or the next free one; {API_PORT} with --api")  # fmt: skip
-    add("--share", action="store_true", default=False, help="a public link, through Gradio's servers")
-    add("--allow-changes", action="store_true", default=False,
-        help="where anybody can open the page (--share, or --host without --auth): let them train, rename"
-        " and delete models, too")  # fmt: skip
-    add("--auth", type=credentials, default=None, metavar="USER:PASSWORD", help="who may come in")
-    add("--mcp", action="store_true", default=False,
-        help="the functions of the page as tools of the Model Context Protocol; needs lm[mcp]")  # fmt: skip
-    add("--api", action="store_true", default=False, help="serve the models to programs, over HTTP")
-    add("--api-key", type=api_key, default=None, metavar="KEY",
-        help=f"the key that programs must have. Others on this computer can see a command line: better set"
-        f" the environment variable {KEY_VARIABLE}")  # fmt: skip
+    add("--share", action="store_true", default=False, help="create a public link through Gradio's servers")
+    add(
+        "--auth",
+        type=credentials,
+        default=None,
+        metavar="USER:PASSWORD",
+        help="require this user name and password",
+    )
+    add(
+        "--allow-changes",
+        action="store_true",
+        default=False,
+        help="let everyone train, rename and delete models, even with --share or with --host without --auth",
+    )
+    add(
+        "--mcp",
+        action="store_true",
+        default=False,
+        help=f"offer the functions of the page as MCP tools; needs {pip_install('mcp')}",
+    )
+    add("--api", action="store_true", help="serve the HTTP API instead, as `lm serve` does")
     options = parser.parse_args(arguments)
-    if options.mcp and options.api:
-        parser.error("--mcp is for the page: with --api there are no tools")
     if options.mcp and options.auth:
-        # Gradio calls its own server for a tool, and has no password there.
-        parser.error("--mcp cannot be behind --auth: leave out one of them")
-    if options.api and (options.share or options.auth):
-        parser.error("--share and --auth are for the page: with --api, --api-key says who may come in")
-    if options.api_key and not options.api:
-        parser.error("--api-key is for --api: the page has --auth")
+        # For each tool call, Gradio sends a request to its own server, without a password.
+        parser.error("--mcp cannot be combined with --auth")
     return options
 
 
-def port(text: str) -> int:
+def parse_serve(arguments: Sequence[str]) -> argparse.Namespace:
+    """The flags of `lm serve`. Exits with status 2 if they are invalid."""
+    parser = make_parser("serve", _SERVE)
+    add_address(parser, port_help=f"port (default: {API_PORT})", port=API_PORT)
+    parser.add_argument(
+        "--api-key",
+        type=api_key,
+        default=None,
+        metavar="KEY",
+        help="key that clients must send. Other users of this computer can see the command line; prefer the"
+        f" environment variable {KEY_VARIABLE}",
+    )
+    return parser.parse_args(arguments)
+
+
+def add_address(parser: argparse.ArgumentParser, port_help: str, port: int | None = None) -> None:
+    """Add the flags that both commands have."""
+    add = parser.add_argument
+    add(
+        "--models",
+        action="append",
+        default=None,
+        metavar="DIR",
+        help=f"folder of models; repeatable (default: {RUNS})",
+    )
+    add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    add("--port", type=port_number, default=port, metavar="N", help=port_help)
+
+
+def port_number(text: str) -> int:
     number = int(text)
     if not 0 < number < 65536:
         raise argparse.ArgumentTypeError("must be between 1 and 65535")
@@ -76,139 +165,64 @@ def port(text: str) -> int:
 def credentials(text: str) -> tuple[str, str]:
     user, _, password = text.partition(":")
     if not (user and password):
-        raise argparse.ArgumentTypeError("write it as USER:PASSWORD")
+        raise argparse.ArgumentTypeError("must be USER:PASSWORD")
     return user, password
 
 
 def api_key(text: str) -> str:
     if not (text.isascii() and text.isprintable() and text.strip() == text != ""):
-        raise argparse.ArgumentTypeError("a key is made of letters, digits and signs of ASCII")
+        raise argparse.ArgumentTypeError("must consist of printable ASCII characters")
     return text
 
 
-def model_folders(named: list[str] | None) -> list[Path]:
-    """The folders to look into. Raises UserError if one that was named is not there."""
-    folders = [Path(name).expanduser() for name in named or [DEFAULT_MODELS]]
-    for folder in folders if named else []:
-        if not folder.is_dir():
-            raise UserError(f"--models {folder}: there is no such folder.")
-    return folders
-
-
-def main(arguments: list[str] | None = None) -> int:
-    options = parse(arguments)
-    folders = model_folders(options.models)
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("app").setLevel(logging.INFO)
-    (serve_api if options.api else open_page)(options, folders)
-    return 0
-
-
-def open_page(options: argparse.Namespace, folders: list[Path]) -> None:
-    if options.mcp and not find_spec("mcp"):
-        raise UserError("--mcp needs packages that are not here: pip install 'lm[mcp]'")
-    # Gradio reads this when it is imported: the page sends nothing anywhere.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    # For a dashboard that is not open here, it would make a table of its last 10,000 events after each event.
-    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(sys.maxsize)
-    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
-    import torch
-
-    from .page import build, launch_settings
-    from .registry import ModelRegistry
-
-    # All writers share one batch, which one of them computes at a time. The browser is often on the
-    # same machine, and threads that fight over the cores slow everybody down many times.
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
-    for_everybody = options.share or not (options.auth or is_local(options.host))
-    jobs = trainings(folders[0]) if options.allow_changes or not for_everybody else None
-    page = build(ModelRegistry(folders), jobs)
-    try:
-        page.launch(
-            server_name=options.host,
-            server_port=options.port,
-            share=options.share,
-            auth=options.auth,
-            mcp_server=options.mcp,
-            quiet=True,
-            prevent_thread_lock=True,
-            **launch_settings(),
-        )
-    except OSError as error:
-        where = f"port {options.port}" if options.port else "any port from 7860 on"
-        raise UserError(
-            f"the page cannot listen on {options.host}, {where}; is it taken? ({one_line(error, 80)})"
-        ) from error
-    print(f"The page is at {page.local_url}", flush=True)
-    wait_for_the_end()
-    page.close(verbose=False)
-
-
-def is_local(host: str) -> bool:
-    """Whether only programs on this computer reach an address."""
-    return host.startswith("127.") or host in ("localhost", "::1")
-
-
-def trainings(folder: Path) -> Jobs | None:
-    """The trainings that the page may start, whose models appear in `folder`."""
-    from .jobs.queue import Jobs
-
-    try:
-        jobs = Jobs(folder)
-        jobs.keep_going()  # what waited when the last server ended
-    except UserError as error:
-        print(f"warning: {error}", file=sys.stderr)
-        return None
-    return jobs
-
-
-def serve_api(options: argparse.Namespace, folders: list[Path]) -> None:
-    key = options.api_key or key_of_environment()
-    # Before torch is imported, so that a port that is taken is told at once.
-    listener = listen(options.host, options.port or API_PORT)
-
-    from .api.server import serve
-    from .registry import ModelRegistry
-
-    host, port = listener.getsockname()[:2]
-    if not key and not is_local(host):
-        print(f"warning: whoever reaches this address may use it; {KEY_VARIABLE} sets a key", file=sys.stderr)
-    print(f"The API is at http://{f'[{host}]' if ':' in host else host}:{port}/v1", flush=True)
-    serve(ModelRegistry(folders), listener, key)
-    print(file=sys.stderr)
-
-
-def key_of_environment() -> str | None:
+def key_from_environment() -> str | None:
+    """The API key in the environment, if one is set. Raises UserError if it is invalid."""
     try:
         return api_key(os.environ[KEY_VARIABLE]) if os.environ.get(KEY_VARIABLE) else None
     except argparse.ArgumentTypeError as error:
-        raise UserError(f"{KEY_VARIABLE}: {error}.") from error
+        raise UserError(f"{KEY_VARIABLE} {error}.") from error
+
+
+def model_folders(names: Sequence[str] | None) -> list[Path]:
+    """The folders named by --models. Raises UserError if one of them does not exist."""
+    folders = [Path(name).expanduser() for name in names or []]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"--models {folder}: no such folder.")
+    return folders or [RUNS]
+
+
+def require(what: str, modules: Sequence[str], extra: str) -> None:
+    """Raise UserError if one of the optional `modules` is not installed."""
+    if any(find_spec(name) is None for name in modules):
+        raise UserError(f"{what} needs packages that are not installed: {pip_install(extra)}")
+
+
+def log_to_stderr() -> None:
+    """Log what happens to standard error, whether this package is called app or lm_studio."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger(__package__).setLevel(logging.INFO)
+
+
+def is_local(host: str) -> bool:
+    """Whether an address can only be reached from this computer."""
+    return host.startswith("127.") or host in ("localhost", "::1")
+
+
+def is_public(options: argparse.Namespace) -> bool:
+    """Whether anyone can open the page: others on the network, without a password, or everyone."""
+    return bool(options.share or not (options.auth or is_local(options.host)))
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there. Raises UserError."""
+    """A listening socket. Raises UserError if the address cannot be used."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address[:2], family=family)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # on Linux; all its connections inherit it
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LONGEST_UNREAD)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # on Linux; inherited by the accepted connections
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_TIMEOUT)
         return listener
     except OSError as error:
         raise UserError(
-            f"the API cannot listen on {host}, port {port}; is it taken? ({one_line(error, 80)})"
+            f"the API cannot listen on {host}, port {port}; is it in use? ({one_line(error, 80)})"
         ) from error
-
-
-def wait_for_the_end() -> None:
-    """Wait for Ctrl-C or SIGTERM, which are how a server is meant to end."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-
-
-def serve(arguments: list[str] | None = None) -> int:
-    """`lm serve`: the API instead of the page."""
-    return main(["--api", *(sys.argv[1:] if arguments is None else arguments)])

@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 
 from lm.errors import UserError
 
-from .endpoints import Functions
+from .endpoints import Endpoints
 from .jobs.queue import Jobs
 from .jobs.uploads import LARGEST
 from .registry import ModelRegistry
@@ -96,7 +96,7 @@ def build(models: ModelRegistry, jobs: Jobs | None = None) -> gr.Blocks:
             page.forget(request.session_hash)
 
         page.unload(leave)
-        Functions(models).offer()
+        Endpoints(models).register()
     return page
 
 

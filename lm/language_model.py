@@ -114,7 +114,7 @@ class LanguageModel:
 
     def stream_all(
         self, prompts: Sequence[str], seeds: Sequence[int | None], **settings: Any
-    ) -> Iterator[tuple[int, Piece]]:
+    ) -> Generator[tuple[int, Piece]]:
         """Continue each of `prompts` with its seed, decoded together; yields (its number, Piece)."""
         self._forward_only()
         request = Request.of(settings)

@@ -1,13 +1,10 @@
-"""Completions as OpenAI's clients expect them: what the model writes, as parts of an answer.
-
-Nothing here knows of HTTP.
-"""
+"""Completions as chunks and as OpenAI's response objects; independent of HTTP."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,181 +14,199 @@ import numpy as np
 from lm.language_model import LanguageModel, Piece
 from lm.tokenization.positions import positions, token_starts
 
-from .request import Asked, Refused
+from .request import CompletionRequest, RequestError
 
-_LEAST_LOGPROB = -9999.0  # JSON knows no infinity
+_MIN_LOGPROB = -9999.0  # JSON has no infinity
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One token as `logprobs` tells it."""
+class TokenLogprob:
+    """One token in `logprobs`."""
 
     token: str
     logprob: float  # nats
-    likeliest: dict[str, float]
-    offset: int  # the character of the answer's text at which it begins
+    top: dict[str, float]  # the most likely tokens and this one
+    offset: int  # of its first character in the text of the choice
 
 
 @dataclass
-class Part:
-    """A part of one choice; with a finish_reason the last one."""
+class Chunk:
+    """A piece of one choice; the last one has a finish_reason."""
 
     index: int
     text: str = ""
-    entries: list[Entry] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: str | None = None
 
 
-class Writing:
-    """The answer to a request, written while `parts` is read. Raises Refused, or UserError of lm, at
-    once for what this model cannot do."""
+class CompletionStream:
+    """The choices of one request, generated while `chunks` is iterated over.
 
-    def __init__(self, model: LanguageModel, asked: Asked):
+    Raises RequestError, or UserError from lm, for requests that this model cannot serve.
+    """
+
+    def __init__(self, model: LanguageModel, request: CompletionRequest):
         if model.backward:
-            raise Refused(
-                f"the model '{asked.model}' reads right to left and cannot go on with a text: choose another"
-                " one, or use `lm generate`.", "model",
-            )  # fmt: skip
-        last = max(asked.settings["logit_bias"], default=0)
-        if last >= model.tokenizer.vocab_size:
-            known = f"this model has the tokens 0 to {model.tokenizer.vocab_size - 1:,}"
-            raise Refused(f"'logit_bias': {known}, and {last} is none of them.", "logit_bias")
-        self._model, self._asked = model, asked
-        self._reads = [model.encode(prompt) for prompt in asked.prompts]
+            raise RequestError(
+                f"the model '{request.model}' reads right to left and cannot continue a text; use a forward"
+                " model, or `lm generate`.",
+                "model",
+            )
+        vocab_size = model.tokenizer.vocab_size
+        largest = max(request.settings["logit_bias"], default=0)
+        if largest >= vocab_size:
+            raise RequestError(
+                f"token ids in 'logit_bias' must be between 0 and {vocab_size - 1:,}, got {largest}.",
+                "logit_bias",
+            )
+        self._model, self._request = model, request
+        self._prompt_tokens = [model.encode(prompt) for prompt in request.prompts]
         self._choices = [
-            _Choice(model, asked, number * asked.n + i, prompt, read)
-            for number, (prompt, read) in enumerate(zip(asked.prompts, self._reads, strict=True))
-            for i in range(asked.n)
+            _Choice(model, request, number * request.n + i, prompt, tokens)
+            for number, (prompt, tokens) in enumerate(zip(request.prompts, self._prompt_tokens, strict=True))
+            for i in range(request.n)
         ]
-        # As in LanguageModel.generate, each text has the seed after that of the one before.
-        first = secrets.randbits(31) if asked.seed is None else asked.seed
+        # Choice i has the seed `seed + i`, as sample i of LanguageModel.generate does.
+        first = secrets.randbits(31) if request.seed is None else request.seed
         seeds = [first + i for i in range(len(self._choices))]
-        prompts = [prompt for prompt in asked.prompts for _ in range(asked.n)]
-        self._pieces: Iterator[tuple[int, Piece]] | None = None
-        if asked.max_tokens:
-            settings = {**asked.settings, "max_new_tokens": asked.max_tokens}
+        prompts = [prompt for prompt in request.prompts for _ in range(request.n)]
+        self._pieces: Generator[tuple[int, Piece]] | None = None
+        if request.max_tokens:
+            settings = {**request.settings, "max_new_tokens": request.max_tokens}
             self._pieces = model.stream_all(prompts, seeds, **settings)
 
-    def parts(self) -> Iterator[Part]:
-        """The parts of all choices as they are made. Closing it ends the computation."""
-        asked = self._asked
-        if asked.echo:
-            for number, (prompt, read) in enumerate(zip(asked.prompts, self._reads, strict=True)):
-                entries = _scored(self._model, prompt, read, asked.logprobs)
-                for index in range(number * asked.n, (number + 1) * asked.n):
-                    yield Part(index, prompt, entries)
+    def chunks(self) -> Generator[Chunk]:
+        """The chunks of all choices as they are generated. Closing it stops the computation."""
+        request = self._request
+        if request.echo:
+            for number, (prompt, tokens) in enumerate(zip(request.prompts, self._prompt_tokens, strict=True)):
+                logprobs = _prompt_logprobs(self._model, prompt, tokens, request.logprobs)
+                for index in range(number * request.n, (number + 1) * request.n):
+                    yield Chunk(index, prompt, logprobs)
         if self._pieces is not None:
             with closing(self._pieces):
-                for number, piece in self._pieces:
-                    yield self._choices[number].add(piece)
+                for index, piece in self._pieces:
+                    yield self._choices[index].add(piece)
         for choice in self._choices:
-            yield choice.end()
+            yield choice.finish()
 
     def usage(self) -> dict[str, int]:
-        """The tokens that were read and those that were written so far."""
-        read, written = sum(map(len, self._reads)), sum(choice.count for choice in self._choices)
-        return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+        """The tokens read and generated so far."""
+        prompt = sum(map(len, self._prompt_tokens))
+        completion = sum(choice.num_tokens for choice in self._choices)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+        }
 
 
 class _Choice:
-    """One text that is written: its pieces become parts."""
+    """Turns the generated pieces of one choice into chunks."""
 
-    def __init__(self, model: LanguageModel, asked: Asked, index: int, prompt: str, read: list[int]):
-        self._model, self._asked, self._index, self.count = model, asked, index, 0
-        self._before = len(prompt) if asked.echo else 0
-        self._text = model.text_after(prompt, read, ())  # what the tokens write, stop strings and all
-        self._written = self._shown = 0  # characters
-        self._last: int | None = None
-        self._held: list[Entry] = []  # tokens whose text is not yet shown
+    def __init__(
+        self, model: LanguageModel, request: CompletionRequest, index: int, prompt: str, tokens: list[int]
+    ):
+        self._model, self._request, self._index, self.num_tokens = model, request, index, 0
+        self._start = len(prompt) if request.echo else 0
+        self._text = model.text_after(prompt, tokens, ())  # of all tokens, a stop string included
+        self._generated = self._sent = 0  # characters
+        self._last_token: int | None = None
+        self._pending: list[TokenLogprob] = []  # tokens whose text has not been sent yet
 
-    def add(self, piece: Piece) -> Part:
-        """What one more piece shows."""
-        self._shown += len(piece.text)
-        if piece.token >= 0:  # else it holds nothing but text that was held back
-            self.count, self._last = self.count + 1, piece.token
-            if self._asked.logprobs is not None:
+    def add(self, piece: Piece) -> Chunk:
+        """The chunk for one more piece."""
+        self._sent += len(piece.text)
+        if piece.token >= 0:  # else the piece is text that was held back until it could not be a stop string
+            self.num_tokens, self._last_token = self.num_tokens + 1, piece.token
+            if self._request.logprobs is not None:
                 name = self._model.tokenizer.token_name(piece.token)
-                likeliest = _likeliest(name, piece.logprob, piece.alternatives)
-                self._held.append(Entry(name, piece.logprob, likeliest, self._before + self._written))
-            self._written += len(self._text.add(piece.token, last=False))
-        entries = [entry for entry in self._held if entry.offset < self._before + self._shown]
-        self._held = self._held[len(entries) :]
-        return Part(self._index, piece.text, entries)
+                top = _top_logprobs(name, piece.logprob, piece.alternatives)
+                offset = self._start + self._generated
+                self._pending.append(TokenLogprob(name, piece.logprob, top, offset))
+            self._generated += len(self._text.add(piece.token, last=False))
+        sent = [token for token in self._pending if token.offset < self._start + self._sent]
+        self._pending = self._pending[len(sent) :]
+        return Chunk(self._index, piece.text, sent)
 
-    def end(self) -> Part:
-        """The end. Tokens that wrote nothing of the text, such as those of a stop string, are left out."""
+    def finish(self) -> Chunk:
+        """The last chunk. Tokens without any text in the completion, as in a stop string, are left out."""
         stopped = (
-            self.count < self._asked.max_tokens
-            or (self.count and self._last == self._model.tokenizer.end)
-            or self._shown < self._written  # by a stop string in the very last token
+            self.num_tokens < self._request.max_tokens
+            or (self.num_tokens and self._last_token == self._model.tokenizer.end)
+            or self._sent < self._generated  # a stop string in the very last token
         )
-        return Part(self._index, finish_reason="stop" if stopped else "length")
+        return Chunk(self._index, finish_reason="stop" if stopped else "length")
 
 
-def _scored(model: LanguageModel, prompt: str, read: list[int], count: int | None) -> list[Entry]:
-    """The tokens of a prompt as the model finds them; none unless `logprobs` asks for them."""
-    if count is None or not read:
+def _prompt_logprobs(
+    model: LanguageModel, prompt: str, tokens: list[int], alternatives: int | None
+) -> list[TokenLogprob]:
+    """The scores of the tokens of a prompt; none if the request has no `logprobs`."""
+    if alternatives is None or not tokens:
         return []
     text = prompt.encode("utf-8", "replace")
-    starts = token_starts(model.tokenizer, text, np.array(read))
-    # Not strict: line ends of Windows may be one token, of two characters.
-    offsets = positions(text, starts).offset.tolist() + [len(prompt)] * len(read)
+    starts = token_starts(model.tokenizer, text, np.array(tokens))
+    # Not strict: a Windows line ending of two characters may be one token.
+    offsets = positions(text, starts).offset.tolist() + [len(prompt)] * len(tokens)
     return [
-        Entry(one.text, one.logprob, _likeliest(one.text, one.logprob, one.alternatives), offset)
-        for one, offset in zip(model.score(prompt, alternatives=count), offsets, strict=False)
+        TokenLogprob(
+            score.text, score.logprob, _top_logprobs(score.text, score.logprob, score.alternatives), offset
+        )
+        for score, offset in zip(model.score(prompt, alternatives=alternatives), offsets, strict=False)
     ]
 
 
-def _likeliest(name: str, logprob: float, others: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """The likeliest tokens and the one that is there; of two of the same name, the likelier one."""
-    likeliest: dict[str, float] = {}
+def _top_logprobs(name: str, logprob: float, others: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """The most likely tokens and the chosen one; of two with the same name, the more likely one."""
+    top: dict[str, float] = {}
     for other, value in others:
-        likeliest.setdefault(other, value)
-    return {**likeliest, name: logprob}
+        top.setdefault(other, value)
+    return {**top, name: logprob}
 
 
-def merged(parts: Iterable[Part]) -> list[Part]:
-    """One part of each choice for all that came of it, in the order of the choices."""
-    by_index: dict[int, Part] = {}
-    for part in parts:
-        whole = by_index.setdefault(part.index, Part(part.index))
-        whole.text += part.text
-        whole.entries += part.entries
-        whole.finish_reason = part.finish_reason or whole.finish_reason
-    return [by_index[index] for index in sorted(by_index)]
+def merge(chunks: Iterable[Chunk]) -> list[Chunk]:
+    """All chunks of each choice as one, in the order of the choices."""
+    merged: dict[int, Chunk] = {}
+    for chunk in chunks:
+        whole = merged.setdefault(chunk.index, Chunk(chunk.index))
+        whole.text += chunk.text
+        whole.logprobs += chunk.logprobs
+        whole.finish_reason = chunk.finish_reason or whole.finish_reason
+    return [merged[index] for index in sorted(merged)]
 
 
-class Envelope:
-    """What all objects of one answer have in common."""
+class ResponseBuilder:
+    """Builds the response objects of one request, which share an id and a creation time."""
 
-    def __init__(self, asked: Asked):
-        self._asked = asked
-        self._facts = {
+    def __init__(self, request: CompletionRequest):
+        self._with_logprobs = request.logprobs is not None
+        self._common = {
             "id": f"cmpl-{secrets.token_hex(12)}",
             "object": "text_completion",
             "created": int(time.time()),
-            "model": asked.model,
+            "model": request.model,
         }
 
-    def around(self, parts: Iterable[Part], **more: Any) -> dict[str, Any]:
-        """The object that holds these parts."""
-        return {**self._facts, "choices": [self._choice(part) for part in parts], **more}
+    def build(self, chunks: Iterable[Chunk], **fields: Any) -> dict[str, Any]:
+        """A response object with these chunks as its choices."""
+        return {**self._common, "choices": [self._choice(chunk) for chunk in chunks], **fields}
 
-    def _choice(self, part: Part) -> dict[str, Any]:
+    def _choice(self, chunk: Chunk) -> dict[str, Any]:
         logprobs = None
-        if self._asked.logprobs is not None:
+        if self._with_logprobs:
             logprobs = {
-                "tokens": [entry.token for entry in part.entries],
-                "token_logprobs": [max(_LEAST_LOGPROB, entry.logprob) for entry in part.entries],
+                "tokens": [token.token for token in chunk.logprobs],
+                "token_logprobs": [max(_MIN_LOGPROB, token.logprob) for token in chunk.logprobs],
                 "top_logprobs": [
-                    {name: max(_LEAST_LOGPROB, logprob) for name, logprob in entry.likeliest.items()}
-                    for entry in part.entries
+                    {name: max(_MIN_LOGPROB, logprob) for name, logprob in token.top.items()}
+                    for token in chunk.logprobs
                 ],
-                "text_offset": [entry.offset for entry in part.entries],
+                "text_offset": [token.offset for token in chunk.logprobs],
             }
         return {
-            "text": part.text,
-            "index": part.index,
+            "text": chunk.text,
+            "index": chunk.index,
             "logprobs": logprobs,
-            "finish_reason": part.finish_reason,
+            "finish_reason": chunk.finish_reason,
         }

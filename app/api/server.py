@@ -1,7 +1,7 @@
-"""The HTTP API for programs, in the form of OpenAI's: completions of the models, streamed or whole.
+"""The OpenAI-compatible HTTP API: completions, streamed or whole, by any of the models.
 
-One event loop talks to the clients; each request's text is made in a thread of its own. All of them drive
-one batch together, see lm/generation/scheduler.py.
+One event loop handles the connections. Each request runs in a thread of its own, and all of them generate in
+one batch; see lm/generation/scheduler.py.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -26,33 +27,51 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lm.errors import UserError, one_line
+from lm.language_model import LanguageModel
 
 from ..registry import ModelRegistry
-from .completions import Envelope, Part, Writing, merged
-from .relay import Relay, relayed
-from .request import Asked, Limits, Refused
-from .responses import HANDLERS, body_of, dumped, error_object, guarded, json_response, message_of
+from .background import BackgroundGenerator, in_background
+from .completions import Chunk, CompletionStream, ResponseBuilder, merge
+from .request import CompletionRequest, Limits, RequestError
+from .responses import (
+    EXCEPTION_HANDLERS,
+    encode_json,
+    error_message,
+    error_object,
+    json_response,
+    read_json,
+    require_key,
+)
 
-_TIME_TO_END = 5  # seconds that answers may still take when the server is to end
-_EVENTS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # no proxy shall hold them back
+_SHUTDOWN_TIMEOUT = 5  # seconds
+_STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold the events back
+]
 
 log = logging.getLogger(__name__)
 
 
 class Api:
-    """The models, and what is being written for whom."""
+    """The endpoints, with the models and the requests being served."""
 
     def __init__(self, models: ModelRegistry, limits: Limits):
         self._models, self._limits = models, limits
-        # A thread for each request that is served at once, which are at most as many as texts.
-        self._threads = ThreadPoolExecutor(limits.streams, thread_name_prefix="writing")
+        # One thread per request; there are never more requests than sequences.
+        self._threads = ThreadPoolExecutor(limits.sequences, thread_name_prefix="completion")
         self._lock = threading.Lock()
-        self._writing = 0  # texts
-        self._relays: set[Relay[Part]] = set()
-        self._ending = False
+        self._num_sequences = 0
+        self._running: set[BackgroundGenerator[Chunk]] = set()
+        self._shutting_down = False
+
+    @property
+    def num_sequences(self) -> int:
+        """The number of sequences being generated."""
+        return self._num_sequences
 
     def app(self, key: str | None = None) -> ASGIApp:
-        """The application; with a `key`, for those alone who have it."""
+        """The ASGI application; with a `key`, it serves only clients that send it."""
         app = Starlette(
             routes=[
                 Route("/v1/completions", self.completions, methods=["POST"]),
@@ -60,186 +79,195 @@ class Api:
                 Route("/v1/models/{name:path}", self.model),
                 Route("/health", self.health),
             ],
-            exception_handlers=HANDLERS,
+            exception_handlers=EXCEPTION_HANDLERS,
         )
-        return guarded(app, key) if key else app
+        return require_key(app, key) if key else app
 
-    def end(self) -> None:
-        """End what is being written, and refuse what comes."""
-        self._ending = True
-        for relay in list(self._relays):
-            relay.leave()
+    def shut_down(self) -> None:
+        """Cancel the requests being served, and reject new ones."""
+        self._shutting_down = True
+        for generator in list(self._running):
+            generator.cancel()
 
     async def health(self, request: Request) -> Response:
-        """That the server is there, and how many texts it is writing."""
-        return json_response({"status": "ok", "writing": self._writing})
+        """GET /health: the number of sequences being generated."""
+        return json_response({"status": "ok", "writing": self._num_sequences})
 
     async def models(self, request: Request) -> Response:
-        """The models that there are."""
-        found = await run_in_threadpool(self._models.folders)
-        return json_response({"object": "list", "data": [_model(*one) for one in found.items()]})
+        """GET /v1/models: all models."""
+        folders = await run_in_threadpool(self._models.folders)
+        return json_response({"object": "list", "data": [_model_object(*item) for item in folders.items()]})
 
     async def model(self, request: Request) -> Response:
-        """One of them."""
+        """GET /v1/models/NAME: one of them."""
         name = request.path_params["name"]
-        found = await run_in_threadpool(self._models.folders)
-        if name not in found:
-            raise _no_model(name)
-        return json_response(_model(name, found[name]))
+        folders = await run_in_threadpool(self._models.folders)
+        if name not in folders:
+            raise _model_not_found(name)
+        return json_response(_model_object(name, folders[name]))
 
     async def completions(self, request: Request) -> ASGIApp:
-        """What the models make of one or more prompts."""
-        asked = Asked.of(await body_of(request, self._limits.body), self._limits)
+        """POST /v1/completions: the completions of one or more prompts."""
+        body = await read_json(request, self._limits.body_bytes)
+        completion_request = CompletionRequest.parse(body, self._limits)
 
-        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-            job = self._job(asked)
-            async with relayed(job.parts, self._threads, _gone(receive)) as relay:
-                self._relays.add(relay)
+        async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+            job = self._admit(completion_request)
+            async with in_background(job.chunks, self._threads, _disconnected(receive)) as generator:
+                self._running.add(generator)
                 try:
-                    async with aclosing(relay.batches()) as batches:
-                        if asked.stream:
-                            await self._send_events(job, relay, batches, send)
+                    async with aclosing(generator.batches()) as batches:
+                        if completion_request.stream:
+                            await self._send_events(job, generator, batches, send)
                         else:
-                            parts = [part async for batch in batches for part in batch]
-                            self._still_wanted(relay)
-                            body = job.envelope.around(merged(parts), usage=job.usage)
-                            await json_response(body)(scope, receive, send)
+                            chunks = [chunk async for batch in batches for chunk in batch]
+                            _raise_if_canceled(generator)
+                            response = job.response.build(merge(chunks), usage=job.usage)
+                            await json_response(response)(scope, receive, send)
                 finally:
-                    self._relays.discard(relay)
+                    self._running.discard(generator)
 
-        return answer
+        return respond
 
     async def _send_events(
-        self, job: _Job, relay: Relay[Part], batches: AsyncIterator[list[Part]], send: Send
+        self,
+        job: _Job,
+        generator: BackgroundGenerator[Chunk],
+        batches: AsyncIterator[list[Chunk]],
+        send: Send,
     ) -> None:
-        """The answer as server-sent events. What goes wrong before the first is an ordinary error."""
-        first = await anext(batches, [])
-        self._still_wanted(relay)
-        headers = [(name.encode(), value.encode()) for name, value in _EVENTS.items()]
-        headers.append((b"content-type", b"text/event-stream; charset=utf-8"))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        """Send the response as server-sent events. An error before the first one is an ordinary response."""
+        batch: list[Chunk] = await anext(batches, [])
+        _raise_if_canceled(generator)
+        await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
 
         async def send_data(*objects: Any) -> None:
-            data = b"".join(b"data: " + dumped(one) + b"\n\n" for one in objects)
+            data = b"".join(b"data: " + encode_json(item) + b"\n\n" for item in objects)
             await send({"type": "http.response.body", "body": data, "more_body": True})
 
-        # Where the usage is asked for, all events have the field, and the last one tells it.
-        usage = {"usage": None} if job.asked.usage else {}
+        # With include_usage, every event has the field, and the last one its value.
+        usage = {"usage": None} if job.request.include_usage else {}
         try:
-            batch = first
             while batch:
-                parts = [p for p in merged(batch) if p.text or p.entries or p.finish_reason]
-                await send_data(*(job.envelope.around([part], **usage) for part in parts))
+                chunks = [c for c in merge(batch) if c.text or c.logprobs or c.finish_reason]
+                await send_data(*(job.response.build([chunk], **usage) for chunk in chunks))
                 batch = await anext(batches, [])
-            self._still_wanted(relay)
-            if job.asked.usage:
-                await send_data(job.envelope.around([], usage=job.usage))
+            _raise_if_canceled(generator)
+            if job.request.include_usage:
+                await send_data(job.response.build([], usage=job.usage))
         except Exception as error:
-            if not isinstance(error, (Refused, UserError)):
+            if not isinstance(error, (RequestError, UserError)):
                 log.exception("a request failed")
-            refused = error if isinstance(error, Refused) else Refused(message_of(error))
-            await send_data(error_object(refused.message, refused.status, refused.param, refused.code))
+            if not isinstance(error, RequestError):
+                error = RequestError(error_message(error))
+            await send_data(error_object(error.message, error.status, error.param, error.code))
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
 
-    def _still_wanted(self, relay: Relay[Part]) -> None:
-        """Raises Refused if the text was ended before it was complete."""
-        if relay.left:
-            raise Refused("the server is ending: try again later.", status=503)
-
-    def _job(self, asked: Asked) -> _Job:
-        """Room for the texts that are asked for. Raises Refused if there is none."""
-        if self._ending:
-            raise Refused("the server is ending: try again later.", status=503)
-        wanted, most = len(asked.prompts) * asked.n, self._limits.streams
+    def _admit(self, request: CompletionRequest) -> _Job:
+        """Reserve the sequences of a request. Raises RequestError if there are too many."""
+        if self._shutting_down:
+            raise _shutting_down()
+        wanted, limit = len(request.prompts) * request.n, self._limits.sequences
         with self._lock:
-            if self._writing + wanted > most:
-                raise Refused(
-                    f"{self._writing} texts are being written, and this server writes at most {most} at once:"
-                    " try again in a moment.", code="rate_limit_exceeded", status=429,
-                )  # fmt: skip
-            self._writing += wanted
-        return _Job(self, asked, wanted)
+            if self._num_sequences + wanted > limit:
+                raise RequestError(
+                    f"{self._num_sequences} completions are being generated; this server generates at most"
+                    f" {limit} at a time. Try again in a moment.",
+                    code="rate_limit_exceeded",
+                    status=429,
+                )
+            self._num_sequences += wanted
+        return _Job(self, request, wanted)
 
-    def load(self, name: str) -> Any:
-        """The model of that name. Raises Refused."""
+    def load(self, name: str) -> LanguageModel:
+        """A model by name. Raises RequestError if it does not exist or cannot be loaded."""
         if name not in self._models.folders():
-            raise _no_model(name)
+            raise _model_not_found(name)
         try:
             return self._models.load(name)
         except UserError as error:
-            raise Refused(f"the model '{name}' cannot be used: {error}", "model", status=503) from error
+            raise RequestError(f"cannot load the model '{name}': {error}", "model", status=503) from error
 
-    def release(self, texts: int) -> None:
-        """Room for others."""
+    def release(self, sequences: int) -> None:
+        """Make the sequences of a finished request available to others."""
         with self._lock:
-            self._writing -= texts
+            self._num_sequences -= sequences
 
 
 class _Job:
-    """One request for completions while it is served."""
+    """A request for completions that is being served."""
 
-    def __init__(self, api: Api, asked: Asked, texts: int):
-        self._api, self.asked, self._texts = api, asked, texts
-        self.envelope = Envelope(asked)
+    def __init__(self, api: Api, request: CompletionRequest, sequences: int):
+        self._api, self.request, self._sequences = api, request, sequences
+        self.response = ResponseBuilder(request)
         self.usage: dict[str, int] = {}
 
-    def parts(self) -> Generator[Part]:
-        """The parts of the answer; runs in a thread."""
-        begin, writing, how = time.perf_counter(), None, "stopped"
+    def chunks(self) -> Generator[Chunk]:
+        """Generate the completions; called in a thread."""
+        start, completion, outcome = time.perf_counter(), None, "stopped"
         try:
-            writing = Writing(self._api.load(self.asked.model), self.asked)
-            yield from writing.parts()
-            self.usage, how = writing.usage(), "complete"
-        except (Refused, UserError) as error:
-            how = f"refused: {error}"
+            completion = CompletionStream(self._api.load(self.request.model), self.request)
+            yield from completion.chunks()
+            self.usage, outcome = completion.usage(), "complete"
+        except (RequestError, UserError) as error:
+            outcome = f"rejected: {error}"
             raise
         finally:
-            tokens = writing.usage()["completion_tokens"] if writing else 0
-            log.info("%d tokens in %.1f s: %s", tokens, time.perf_counter() - begin, one_line(how))
-            self._api.release(self._texts)  # last: who sees that there is room finds the line in the log
+            tokens = completion.usage()["completion_tokens"] if completion else 0
+            log.info("%d tokens in %.1f s: %s", tokens, time.perf_counter() - start, one_line(outcome))
+            self._api.release(self._sequences)  # after logging: /health must not run ahead of the log
 
 
-async def _gone(receive: Receive) -> None:
-    """Wait until the client has left."""
+async def _disconnected(receive: Receive) -> None:
+    """Wait until the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-def _model(name: str, folder: Path) -> dict[str, Any]:
+def _raise_if_canceled(generator: BackgroundGenerator[Chunk]) -> None:
+    if generator.canceled:
+        raise _shutting_down()
+
+
+def _shutting_down() -> RequestError:
+    return RequestError("the server is shutting down; try again later.", status=503)
+
+
+def _model_not_found(name: str) -> RequestError:
+    message = f"there is no model '{name[:100]}' here; GET /v1/models lists the models."
+    return RequestError(message, "model", "model_not_found", status=404)
+
+
+def _model_object(name: str, folder: Path) -> dict[str, Any]:
     try:
         created = int((folder / "model.safetensors").stat().st_mtime)
-    except OSError:  # it has just been deleted
+    except OSError:  # just deleted
         created = 0
     return {"id": name, "object": "model", "created": created, "owned_by": "lm"}
 
 
-def _no_model(name: str) -> Refused:
-    message = f"there is no model '{name[:100]}' here; GET /v1/models lists those that there are."
-    return Refused(message, "model", "model_not_found", status=404)
-
-
 class _Server(uvicorn.Server):
-    """Ends what is being written as soon as it is to end."""
+    """A uvicorn server that cancels running requests when it is told to stop."""
 
-    api: Api
+    def __init__(self, config: uvicorn.Config, api: Api):
+        super().__init__(config)
+        self._api = api
 
-    def handle_exit(self, sig: int, frame: Any) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
-        self.api.end()
+        self._api.shut_down()
 
 
-def serve(models: ModelRegistry, listener: socket.socket, key: str | None) -> None:
-    """Serve on a socket that listens, until Ctrl-C or SIGTERM."""
-    api = Api(models, Limits())
+def run_server(folders: Sequence[Path], listener: socket.socket, key: str | None) -> None:
+    """Serve the models in `folders` on a listening socket until Ctrl-C or SIGTERM."""
+    api = Api(ModelRegistry(list(folders)), Limits())
     config = uvicorn.Config(
         api.app(key),
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=_TIME_TO_END,
+        timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT,
     )
-    server = _Server(config)
-    server.api = api
-    server.run(sockets=[listener])
+    _Server(config, api).run(sockets=[listener])

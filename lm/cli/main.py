@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from typing import NoReturn
 
 import lm
@@ -39,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_command(name: str, arguments: Sequence[str]) -> int:
     """Run one subcommand; the exit status."""
     module, _, function = COMMANDS[name][0].partition(":")
+    package = module.partition(".")[0]
+    if find_spec(package) is None:  # a checkout that is not installed: lm_studio is its folder app/
+        module = module.replace(package, "app", 1)
     return getattr(import_module(module), function)(list(arguments))
 
 

@@ -45,7 +45,7 @@ def add_settings(
     for name in names or settings:
         setting = settings[name]
         rule, default = setting.rule, setting.default
-        help_line = rule.help.replace("%", "%%")
+        help_line = f"{rule.help}{rule.flag_help}".replace("%", "%%")
         if setting.type is bool:
             action = argparse.BooleanOptionalAction if default is True or name == "tie" else "store_true"
             group.add_argument(setting.flag, action=action, help=help_line)

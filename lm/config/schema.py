@@ -294,28 +294,30 @@ class SamplingConfig:
 
     temperature: float | tuple[float, float] = setting(
         0.8,
-        "below 1: more predictable text; above 1: more surprising; 0: greedy; 0.3:1.0 rises over the length",
+        "below 1: more predictable text; above 1: more surprising; 0: greedy",
+        flag_help="; 0.3:1.0 rises over the length",
+        minimum=0,
         parse=parse_temperature,
         metavar="T",
     )
-    top_k: int = setting(0, "sample from the K most likely tokens; 0: all", minimum=0, metavar="K")
+    top_k: int = setting(0, "sample from the k most likely tokens; 0: all", minimum=0, metavar="K")
     top_p: float = setting(
         1.0,
-        "sample from the most likely tokens that together have probability P; 1: all",
+        "sample from the most likely tokens that together have this probability; 1: all",
         above=0,
         maximum=1,
         metavar="P",
     )
     min_p: float = setting(
         0.0,
-        "sample from the tokens at least P times as likely as the most likely one; 0: all",
+        "ignore tokens less likely than this fraction of the most likely one; 0: none",
         minimum=0,
         maximum=1,
         metavar="P",
     )
     typical_p: float = setting(
         1.0,
-        "sample from the most typical tokens (by surprisal) that together have probability P; 1: all",
+        "sample from the most typical tokens (by surprisal) that together have this probability; 1: all",
         above=0,
         maximum=1,
         metavar="P",
@@ -333,7 +335,7 @@ class SamplingConfig:
         64, "number of recent tokens, prompt included, that the penalties look at", minimum=1, metavar="N"
     )
     no_repeat_ngram: int = setting(
-        0, "never repeat a sequence of N tokens; 0: no limit", minimum=0, metavar="N"
+        0, "never repeat a sequence of n tokens; 0: no limit", minimum=0, metavar="N"
     )
     greedy: bool = setting(False, "always choose the most likely token")
 

@@ -33,6 +33,7 @@ class Rule:
     below: float | None = None  # exclusive maximum
     parse: Callable[[Any], Any] | None = None
     metavar: str | None = None
+    flag_help: str = ""  # appended to the help of the flag, for what only the command line accepts
 
     @property
     def range(self) -> str:
@@ -112,9 +113,10 @@ def setting(
     below: float | None = None,
     parse: Callable[[Any], Any] | None = None,
     metavar: str | None = None,
+    flag_help: str = "",
 ) -> Any:
     """A dataclass field that carries its rule."""
-    rule = Rule(help, tuple(choices), minimum, maximum, above, below, parse, metavar)
+    rule = Rule(help, tuple(choices), minimum, maximum, above, below, parse, metavar, flag_help)
     return dataclasses.field(default=default, metadata={"rule": rule})
 
 

@@ -1,4 +1,4 @@
-"""For the tests of the API: models of every kind that have learned nothing, and a client in this process."""
+"""Untrained models with each kind of tokenizer, and an API client in this process."""
 
 import pytest
 import torch
@@ -14,21 +14,26 @@ from lm.tokenization.vocabulary import train_tokenizer
 from tests.conftest import some_text
 
 URL = "/v1/completions"
-LIMITS = Limits(tokens=3000, characters=500, streams=8, body=20_000)
+LIMITS = Limits(max_tokens=3000, prompt_characters=500, sequences=8, body_bytes=20_000)
+MODELS = {  # name -> tokenizer and direction
+    "char": ("char", "forward"),
+    "bpe": ("bpe", "forward"),
+    "word": ("word", "forward"),
+    "byte": ("byte", "forward"),
+    "back": ("char", "backward"),
+    "cut": ("char", "forward"),
+}
 
 
 @pytest.fixture(scope="package")
 def api_runs(tmp_path_factory):
-    """Models that have learned nothing: one of each kind of token, one backward, one damaged."""
+    """A folder with one untrained model per kind of tokenizer, a backward one and a truncated one."""
     runs = tmp_path_factory.mktemp("runs")
-    for name, kind, direction in (
-        ("char", "char", "forward"), ("bpe", "bpe", "forward"), ("word", "word", "forward"),
-        ("byte", "byte", "forward"), ("back", "char", "backward"), ("cut", "char", "forward"),
-    ):  # fmt: skip
+    for name, (kind, direction) in MODELS.items():
         torch.manual_seed(1)
         tokenizer = train_tokenizer(kind, iter([some_text(3000) + "naïve 中文 " * 9]), 300)
         config = ModelConfig(cell="gru", layers=1, hidden_size=24, embedding_size=16, direction=direction)
-        # One that knows a single document never ends by itself.
+        # A model trained on a single document never generates the end of a text.
         facts = {"trained_on": {"dataset": "x", "characters": 1, "documents": 1}} if kind == "char" else {}
         LanguageModel(RecurrentLM(config, tokenizer.vocab_size), tokenizer, facts).save(runs / name)
     (runs / "cut" / "model.safetensors").write_bytes(b"short")
@@ -46,15 +51,17 @@ def client(api):
         yield client
 
 
-def ask(client, **body):
-    answer = client.post(URL, json={"model": "char", **body})
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+def complete(client, **body):
+    """The response object of a request, which must succeed."""
+    response = client.post(URL, json={"model": "char", **body})
+    assert response.status_code == 200, response.text
+    return response.json()
 
 
-def refused(client, status=400, **body):
-    answer = client.post(URL, json={"model": "char", **body})
-    assert answer.status_code == status, answer.text
-    error = answer.json()["error"]
+def rejected(client, status=400, **body):
+    """The error object of a request, which must fail with `status`."""
+    response = client.post(URL, json={"model": "char", **body})
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
     assert set(error) == {"message", "type", "param", "code"} and "\n" not in error["message"]
     return error

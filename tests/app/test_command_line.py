@@ -1,4 +1,4 @@
-"""python -m app: how it is called, and how it refuses."""
+"""`lm app` and `lm serve`: flags, defaults and one-line errors."""
 
 import socket
 import subprocess
@@ -7,40 +7,86 @@ import time
 
 import pytest
 
-from app.command_line import model_folders, parse
+from app.command_line import main, model_folders, parse_app, parse_serve, serve
 from lm.errors import UserError
-from tests.conftest import ROOT, script
+from tests.conftest import ROOT, called, script
+
+# Runs a command in a process that cannot import torch or gradio.
+WITHOUT_TORCH = (
+    "import sys; sys.modules['torch'] = sys.modules['gradio'] = None;"
+    "from app.command_line import main, serve; from lm.cli.parser import run;"
+)
 
 
-def test_help_answers_at_once_without_torch_or_gradio():
-    blocked = "import sys; sys.modules['torch'] = sys.modules['gradio'] = None; sys.argv = ['app', '--help'];"
-    command = [sys.executable, "-c", f"{blocked} from app.command_line import main; main()"]
+def without_torch(command, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", f"{WITHOUT_TORCH} sys.exit(run({command}))", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        ("main", ("--models", "--host", "--port", "--share", "--auth", "--mcp")),
+        ("serve", ("--models", "--host", "--port", "--api-key")),
+    ],
+)
+def test_help_is_fast_and_needs_neither_torch_nor_gradio(command, flags):
     seconds = []
     for _ in range(3):  # the best of three: the machine may be busy
         begin = time.perf_counter()
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        result = without_torch(command, "--help")
         seconds.append(time.perf_counter() - begin)
         assert result.returncode == 0, result.stderr
-        assert all(flag in result.stdout for flag in ("--models", "--host", "--port", "--share", "--auth"))
+        assert all(flag in result.stdout for flag in flags)
     assert min(seconds) < 0.5
 
 
-def test_a_folder_that_is_not_there_is_one_line_and_exit_status_2(tmp_path):
+def test_api_flag_of_the_app_means_serve():
+    result = without_torch("main", "--api", "--help")
+    assert result.returncode == 0 and "--api-key" in result.stdout and "--share" not in result.stdout
+
+
+def test_missing_models_folder_is_a_one_line_error(tmp_path):
     result = script("-m app", "--models", "nowhere", cwd=tmp_path)
     assert result.returncode == 2
-    assert result.stderr == "error: --models nowhere: there is no such folder.\n" and not result.stdout
+    assert result.stderr == "error: --models nowhere: no such folder.\n" and not result.stdout
 
 
-def test_a_port_that_is_taken_is_one_line_and_exit_status_2(tmp_path):
+def test_port_in_use_is_a_one_line_error(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        result = script("-m app", "--port", port, cwd=tmp_path)
-    assert result.returncode == 2
-    assert result.stderr.startswith(f"error: the page cannot listen on 127.0.0.1, port {port};")
-    assert result.stderr.count("\n") == 1 and not result.stdout
+        app = script("-m app", "--port", port, cwd=tmp_path)
+        api = without_torch("serve", "--port", port)
+    for result, what in ((app, "page"), (api, "API")):
+        assert result.returncode == 2
+        assert result.stderr.startswith(f"error: the {what} cannot listen on 127.0.0.1, port {port};")
+        assert result.stderr.count("\n") == 1 and not result.stdout
 
 
-def test_the_default_folder_may_be_absent_but_not_one_that_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("arguments", "module", "extra"),
+    [
+        ([], "gradio", "studio"),
+        (["--api"], "uvicorn", "studio"),
+        (["--mcp"], "mcp", "mcp"),
+    ],
+)
+def test_missing_packages_are_a_one_line_error(tmp_path, monkeypatch, arguments, module, extra):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)  # cannot be imported
+    result = called("app.command_line", *arguments)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert result.stderr.endswith(
+        f"needs packages that are not installed: pip install 'recurrent-lm[{extra}]'\n"
+    )
+
+
+def test_only_the_default_models_folder_may_be_missing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     assert [str(folder) for folder in model_folders(None)] == ["runs"]
@@ -49,18 +95,43 @@ def test_the_default_folder_may_be_absent_but_not_one_that_is_named(tmp_path, mo
         model_folders(["runs"])
 
 
-def test_the_page_is_for_this_computer_alone_unless_told_otherwise():
-    options = parse([])
+def test_servers_are_local_by_default():
+    options = parse_app([])
     assert (options.host, options.port, options.share, options.auth) == ("127.0.0.1", None, False, None)
+    options = parse_serve([])
+    assert (options.host, options.port, options.api_key) == ("127.0.0.1", 8000, None)
 
 
-def test_a_password_may_hold_a_colon():
-    assert parse(["--auth", "me:a:b"]).auth == ("me", "a:b")
+def test_password_may_contain_a_colon():
+    assert parse_app(["--auth", "me:a:b"]).auth == ("me", "a:b")
 
 
-@pytest.mark.parametrize("wrong", [["--auth", "me"], ["--auth", ":x"], ["--port", "0"], ["--port", "x"]])
-def test_flags_that_make_no_sense_are_refused(wrong, capsys):
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        (main, ["--auth", "me"]),
+        (main, ["--auth", ":x"]),
+        (main, ["--port", "0"]),
+        (main, ["--port", "x"]),
+        (main, ["--api-key", "x"]),
+        (main, ["--mcp", "--auth", "me:secret"]),
+        (serve, ["--api-key", ""]),
+        (serve, ["--api-key", "ü"]),
+        (serve, ["--share"]),
+        (serve, ["--auth", "me:x"]),
+        (serve, ["--mcp"]),
+    ],
+)
+def test_invalid_flags_are_rejected(command, arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
-        parse(wrong)
+        command(arguments)
     assert stopped.value.code == 2
-    assert wrong[0] in capsys.readouterr().err
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_invalid_key_in_the_environment_is_a_one_line_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LM_API_KEY", "ü")
+    result = called("app.command_line", "--api")
+    assert result.returncode == 2
+    assert result.stderr == "error: LM_API_KEY must consist of printable ASCII characters.\n"

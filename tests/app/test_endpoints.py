@@ -1,4 +1,4 @@
-"""The functions for programs: what they tell is what the model says, and nonsense is one line."""
+"""The endpoints of the page for programs: results as from the Python API, and one-line errors."""
 
 import json
 import math
@@ -10,14 +10,15 @@ from gradio.utils import get_function_description
 from hypothesis import given, settings, strategies as st
 
 import lm
-from app.endpoints import Functions, checked_arguments, told
+from app.endpoints import Endpoints, as_endpoint, check_arguments
 from app.registry import SHIPPED, ModelRegistry
 from lm.errors import UserError
+from tests.app.conftest import MODELS
 
 
 @pytest.fixture(scope="module")
-def functions(api_runs):
-    return Functions(ModelRegistry([api_runs]))
+def endpoints(api_runs):
+    return Endpoints(ModelRegistry([api_runs]))
 
 
 @pytest.fixture(scope="module")
@@ -25,107 +26,136 @@ def model(api_runs):
     return lm.load(api_runs / "char")
 
 
-def offered(functions):
-    return [functions.list_models, functions.continue_text, functions.next_tokens, functions.score_text]
+def all_functions(endpoints):
+    return [endpoints.list_models, endpoints.continue_text, endpoints.next_tokens, endpoints.score_text]
 
 
-def test_every_model_is_listed_with_what_helps_to_choose_it_and_no_path(functions, api_runs, tmp_path):
-    listed = functions.list_models()
-    assert {one["name"] for one in listed} == {"char", "bpe", "word", "byte", "back", "cut", SHIPPED}
+def test_list_models_describes_each_model_without_paths(endpoints, api_runs, tmp_path):
+    listed = endpoints.list_models()
+    assert {model["name"] for model in listed} == {*MODELS, SHIPPED}
     shipped = listed[-1]
     assert (shipped["cell"], shipped["tokenizer"], shipped["trained_on"]) == ("lstm", "char", "python")
     assert 1 < shipped["validation"]["bits_per_character"] < 2 and shipped["parameters"] > 900_000
-    assert next(one for one in listed if one["name"] == "back")["direction"] == "backward"
+    assert next(model for model in listed if model["name"] == "back")["direction"] == "backward"
     moved = shutil.copytree(api_runs / "char", tmp_path / "moved")
     config = json.loads((moved / "config.json").read_text())
     config["trained_on"]["dataset"] = str(tmp_path / "secret" / "text.txt")
     (moved / "config.json").write_text(json.dumps(config))
-    listed = Functions(ModelRegistry([tmp_path])).list_models()
+    listed = Endpoints(ModelRegistry([tmp_path])).list_models()
     assert listed[0]["trained_on"] == "text.txt" and str(tmp_path) not in str(listed)
 
 
-def test_a_text_grows_into_what_the_model_writes_with_that_seed(functions, model):
+def test_continue_text_streams_the_text_of_that_seed(endpoints, model):
     settings = {"temperature": 0.9, "top_k": 20, "seed": 7}
-    *_, last = functions.continue_text("char", "The sea ", 300, **settings)
+    *_, last = endpoints.continue_text("char", "The sea ", 300, **settings)
     assert last == model.generate("The sea ", max_new_tokens=300, **settings)[0].text and len(last) == 300
-    growing = list(functions.continue_text("char", "The sea ", 4000, **settings))
+    growing = list(endpoints.continue_text("char", "The sea ", 4000, **settings))
     assert len(growing) > 3 and len(growing[0]) < len(growing[-1]) == 4000
     assert all(growing[-1].startswith(part) for part in growing)
     stop = last[100:104]
-    *_, ended = functions.continue_text("char", "The sea ", 300, stop=stop, **settings)
+    *_, ended = endpoints.continue_text("char", "The sea ", 300, stop=stop, **settings)
     assert last.startswith(ended) and stop not in ended
 
 
-def test_next_tokens_are_the_likeliest_and_their_probabilities(functions, model):
+def test_next_tokens_are_the_most_likely_with_their_probabilities(endpoints, model):
     session = model.session()
     session.feed("The sea ")
-    found = functions.next_tokens("char", "The sea ", 5)
+    found = endpoints.next_tokens("char", "The sea ", 5)
     assert [one["token"] for one in found] == [name for name, _, _ in session.next(5)]
     assert [one["probability"] for one in found] == pytest.approx([p for _, _, p in session.next(5)])
-    everything = [one["probability"] for one in functions.next_tokens("char", "", 100)]
+    everything = [one["probability"] for one in endpoints.next_tokens("char", "", 100)]
     assert everything == sorted(everything, reverse=True) and 0.9 < sum(everything) < 1.0001
 
 
-def test_scores_are_the_bits_of_the_text_and_of_its_words(functions, model):
+def test_score_text_gives_the_bits_of_the_text_and_its_words(endpoints, model):
     text = "The sea was calm.\n"
-    scored, nats = functions.score_text("char", text), -sum(score.logprob for score in model.score(text))
+    scored, nats = endpoints.score_text("char", text), -sum(score.logprob for score in model.score(text))
     assert scored["bits"] == pytest.approx(nats / math.log(2), rel=1e-5)
     assert scored["bits_per_character"] == pytest.approx(scored["bits"] / len(text))
     assert scored["perplexity"] == pytest.approx(math.exp(nats / len(text)), rel=1e-5)
     assert [one["word"] for one in scored["words"]] == ["The", "sea", "was", "calm."]
-    assert sum(one["bits"] for one in scored["words"]) < scored["bits"]  # the spaces are in no word
+    assert sum(one["bits"] for one in scored["words"]) < scored["bits"]  # spaces do not belong to a word
 
 
-def test_every_function_and_every_argument_is_described_where_a_program_looks(functions):
-    for function in offered(functions):
-        description, arguments, returns = get_function_description(told(function))
+def test_every_function_and_argument_is_described_to_clients(endpoints):
+    for function in all_functions(endpoints):
+        description, arguments, returns = get_function_description(as_endpoint(function))
         assert 60 < len(description) < 300 and description.endswith(".") and returns
         assert all(10 < len(text) < 110 for text in arguments.values()), arguments
         assert "model" not in arguments or "list_models" in arguments["model"]
 
 
 VALUES = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.integers(-5, 500), st.floats(), st.text(max_size=8),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(-5, 500),
+    st.floats(),
+    st.text(max_size=8),
     st.sampled_from(["char", "back", "cut", "word", SHIPPED, "../char", "/etc/passwd", "a\0b", 10**400]),
-    st.lists(st.integers(), max_size=2), st.dictionaries(st.text(max_size=3), st.none(), max_size=2),
-)  # fmt: skip
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(max_size=3), st.none(), max_size=2),
+)
+VALID = {
+    "continue_text": ["char", "The ", 5, 0.8, 1.0, 0, 0.0, -1, ""],
+    "next_tokens": ["char", "The ", 10],
+    "score_text": ["char", "The "],
+}
 
 
 @given(
-    values=st.lists(VALUES, min_size=9, max_size=9), right=st.integers(0, 2**9 - 1), which=st.integers(1, 3)
+    name=st.sampled_from(sorted(VALID)),
+    values=st.lists(VALUES, min_size=9, max_size=9),
+    valid=st.lists(st.booleans(), min_size=9, max_size=9),
 )
 @settings(max_examples=300, deadline=None)
-def test_whatever_a_program_sends_is_answered_or_refused_in_one_line(functions, values, right, which):
-    function = offered(functions)[which]
-    usual = [["char", "The ", 5, 0.8, 1.0, 0, 0.0, -1, ""], ["char", "The ", 10], ["char", "The "]][which - 1]
-    sent = [good if right >> n & 1 else bad for n, (good, bad) in enumerate(zip(usual, values, strict=False))]
+def test_any_arguments_give_a_result_or_a_one_line_error(endpoints, name, values, valid):
+    arguments = [
+        good if is_valid else any_value
+        for good, any_value, is_valid in zip(VALID[name], values, valid, strict=False)
+    ]
     try:
-        answer = told(function)(*sent)
-        answer = list(answer) if which == 1 else answer
-        json.dumps(answer)
+        result = as_endpoint(getattr(endpoints, name))(*arguments)
+        json.dumps(list(result) if name == "continue_text" else result)
     except gr.Error as error:
         assert not error.print_exception and "\n" not in error.message and len(error.message) < 250
 
 
 @pytest.mark.parametrize(
-    "sent, message",
+    ("name", "value", "message"),
     [
-        ({"model": "char", "length": "12"}, "'length' must be a whole number, not '12'."),
-        ({"model": "char", "length": True}, "'length' must be a whole number, not True."),
-        ({"model": "char", "seed": 1.5}, "'seed' must be a whole number, not 1.5."),
-        ({"model": "char", "temperature": float("nan")}, "'temperature' must be a number, not nan."),
-        ({"model": "char", "temperature": 10**400}, "'temperature' must be a number, not 1000"),
-        ({"model": ["char"]}, "'model' must be a string, not \\['char'\\]."),
-        ({"model": None}, "'model' must be a string, not None."),
+        ("temperature", 2.1, "'temperature' must be from 0 to 2, got 2.1"),
+        ("top_p", 0.001, "'top_p' must be from 0.01 to 1, got 0.001"),
+        ("top_k", -1, "'top_k' must be at least 0, got -1"),
+        ("min_p", 1.5, "'min_p' must be from 0 to 1, got 1.5"),
+        ("length", 20_001, "number of tokens from 1 to 20,000"),
+        ("stop", "x" * 201, "'stop' may have at most 200 characters, got 201"),
+    ],
+)
+def test_arguments_must_be_in_range(endpoints, name, value, message):
+    with pytest.raises(UserError, match=message):
+        list(endpoints.continue_text("char", **{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": "char", "length": "12"}, "'length' must be an integer, got '12'."),
+        ({"model": "char", "length": True}, "'length' must be an integer, got True."),
+        ({"model": "char", "seed": 1.5}, "'seed' must be an integer, got 1.5."),
+        ({"model": "char", "temperature": float("nan")}, "'temperature' must be a number, got nan."),
+        ({"model": "char", "temperature": 10**400}, "'temperature' must be a number, got 1000"),
+        ({"model": ["char"]}, "'model' must be a string, got \\['char'\\]."),
+        ({"model": None}, "'model' must be a string, got None."),
         ({}, "missing a required argument: 'model'"),
     ],
 )
-def test_each_argument_is_of_its_type(functions, sent, message):
+def test_arguments_are_type_checked(endpoints, arguments, message):
     with pytest.raises(UserError, match=message):
-        checked_arguments(functions.continue_text, **sent)
+        check_arguments(endpoints.continue_text, **arguments)
 
 
-def test_what_is_none_has_its_default_and_a_whole_float_is_a_whole_number(functions):
-    sent = checked_arguments(functions.continue_text, "char", None, 12.0, 1, seed=None)
-    assert sent == {"model": "char", "length": 12, "temperature": 1.0}
-    assert type(sent["length"]) is int and type(sent["temperature"]) is float
+def test_none_means_the_default_and_integral_floats_are_integers(endpoints):
+    checked = check_arguments(endpoints.continue_text, "char", None, 12.0, 1, seed=None)
+    assert checked == {"model": "char", "length": 12, "temperature": 1.0}
+    assert type(checked["length"]) is int and type(checked["temperature"]) is float

@@ -1,4 +1,4 @@
-"""The page for programs: gradio_client and an MCP client, as their own users would write them."""
+"""The functions of the page, called with gradio_client and an MCP client."""
 
 import argparse
 import ast
@@ -11,8 +11,7 @@ import time
 
 import pytest
 
-from app.command_line import main
-from tests.conftest import ROOT, called, run_async
+from tests.conftest import ROOT, run_async
 from tests.end_to_end.conftest import free_port, serving, until_ready
 
 TOOLS = {"list_models", "continue_text", "next_tokens", "score_text"}
@@ -20,7 +19,7 @@ TOOLS = {"list_models", "continue_text", "next_tokens", "score_text"}
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, trained_run):
-    """A page with one model beside the shipped one, and with MCP."""
+    """A page with MCP, one trained model and the shipped one."""
     folder = tmp_path_factory.mktemp("programs")
     shutil.copytree(trained_run, folder / "runs" / "boat")
     with serving(folder, "--port", free_port(), "--mcp") as server:
@@ -36,9 +35,9 @@ def client(served):
     client.close()
 
 
-def test_a_program_lists_models_writes_asks_and_scores(client):
+def test_all_functions_can_be_called(client):
     named = client.view_api(return_format="dict")["named_endpoints"]
-    assert {name[1:] for name in named} == TOOLS  # and none of the page's own events
+    assert {name[1:] for name in named} == TOOLS  # and not the events of the page itself
     assert client.predict(api_name="/list_models")[0]["name"] == "boat"
     wanted = {"model": "boat", "prompt": "The sea ", "length": 30, "seed": 3}
     text = client.predict(**wanted, api_name="/continue_text")
@@ -47,25 +46,25 @@ def test_a_program_lists_models_writes_asks_and_scores(client):
     assert client.predict("boat", "The sea was calm", api_name="/score_text")["words"][2]["word"] == "was"
 
 
-def test_a_mistake_is_the_message_of_an_exception(client):
+def test_errors_raise_exceptions_with_their_message(client):
     from gradio_client.exceptions import AppError
 
     with pytest.raises(AppError, match=r"There is no model '\.\./boat' here"):
         client.predict("../boat", api_name="/continue_text")
-    with pytest.raises(AppError, match=r"'top_p' is a number from 0\.01 to 1, not 1\.5"):
+    with pytest.raises(AppError, match=r"'top_p' must be from 0\.01 to 1, got 1\.5"):
         client.predict("boat", top_p=1.5, api_name="/continue_text")
 
 
-def test_a_text_is_streamed_and_a_program_that_cancels_frees_the_computation(client, served):
+def test_canceling_a_streamed_text_stops_the_computation(client, served):
     before = len(served.ended())
     job = client.submit("boat", "The sea ", 20_000, seed=1, api_name="/continue_text")
     parts = list(itertools.islice(job, 3))
-    job.cancel()  # to read on could wait for good: gradio_client may miss that a job it cancelled has ended
+    job.cancel()  # reading on might block forever: gradio_client can miss the end of a canceled job
     assert all(b.startswith(a) for a, b in itertools.pairwise(parts))
-    assert freed(served, before)
+    assert stopped_early(served, before)
 
 
-def test_a_program_that_dies_frees_the_computation(served):
+def test_client_that_dies_stops_the_computation(served):
     lines = (
         "import os, sys; from gradio_client import Client",
         "client = Client(sys.argv[1], verbose=False)",
@@ -74,23 +73,23 @@ def test_a_program_that_dies_frees_the_computation(served):
     )
     before = len(served.ended())
     subprocess.run([sys.executable, "-c", "\n".join(lines), served.address], check=True, timeout=60)
-    assert freed(served, before)
+    assert stopped_early(served, before)
 
 
-def freed(served, before):
-    """Whether the next continuation to end does so before its 20,000 tokens are written."""
+def stopped_early(served, before):
+    """Whether the next continuation to end is stopped before all its 20,000 tokens are generated."""
     deadline = time.monotonic() + 3
     while len(served.ended()) == before and time.monotonic() < deadline:
         time.sleep(0.02)
-    tokens, how = re.match(r"(\d+) tokens in .*: (\w+)", served.ended()[before]).groups()
-    return how == "stopped" and int(tokens) < 20_000
+    tokens, outcome = re.match(r"(\d+) tokens in .*: (\w+)", served.ended()[before]).groups()
+    return outcome == "stopped" and int(tokens) < 20_000
 
 
-def test_a_language_model_has_the_functions_as_tools(served):
+def test_functions_are_mcp_tools(served):
     from mcp import ClientSession
     from mcp.client.streamable_http import streamable_http_client
 
-    async def talk():
+    async def call_tools():
         async with (
             streamable_http_client(f"{served.address}gradio_api/mcp/") as (read, write, _),
             ClientSession(read, write) as session,
@@ -107,40 +106,26 @@ def test_a_language_model_has_the_functions_as_tools(served):
             ]
             return tools, [await session.call_tool(name, arguments) for name, arguments in calls]
 
-    tools, answers = run_async(talk())
+    tools, results = run_async(call_tools())
     assert tools.keys() == TOOLS
     schema = tools["continue_text"].inputSchema
     assert schema["required"] == ["model"] and schema["properties"]["length"]["type"] == "integer"
-    parameters = [one for tool in tools.values() for one in tool.inputSchema["properties"].values()]
-    assert all(one["description"] for one in parameters)
-    texts = [answer.content[0].text for answer in answers]
-    assert [answer.isError for answer in answers] == [False] * 4 + [True] * 2
+    properties = [tool.inputSchema["properties"] for tool in tools.values()]
+    assert all(parameter["description"] for tool in properties for parameter in tool.values())
+    texts = [result.content[0].text for result in results]
+    assert [result.isError for result in results] == [False] * 4 + [True] * 2
     assert ast.literal_eval(texts[0])[0]["name"] == "boat" and len(texts[1]) == 20
     assert len(ast.literal_eval(texts[2])) == 2 and ast.literal_eval(texts[3])["bits"] > 0
     assert texts[4].startswith("There is no model 'nothing' here")
     assert "Traceback" not in served.log.read_text()
 
 
-def test_without_its_packages_the_flag_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "mcp", None)  # cannot be imported
-    result = called("app.command_line", "--mcp")
-    assert result.returncode == 2 and result.stderr.count("\n") == 1
-    assert "pip install 'lm[mcp]'" in result.stderr
-
-
-def test_tools_are_not_offered_past_a_password(capsys):
-    with pytest.raises(SystemExit):
-        main(["--mcp", "--auth", "me:secret"])
-    assert "--mcp cannot be behind --auth" in capsys.readouterr().err
-
-
 @pytest.mark.slow
-def test_a_crowd_is_served_fairly_and_leaves_nothing_behind(served, capsys):
-    from benchmarks.page import crowd
+def test_many_users_are_served_fairly_and_leave_nothing_running(served, capsys):
+    from benchmarks.page import load_test
 
     options = argparse.Namespace(users=6, seconds=3, length=100)
-    assert crowd(served.address, served.process.pid, served.log, options) == []
+    assert load_test(served.address, served.process.pid, served.log, options) == []
     table = rows(capsys.readouterr().out)
     slowest, fastest = map(float, table["share of the slowest and of the fastest user"].split(", "))
     assert slowest > 0.3 and fastest < 2

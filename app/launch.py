@@ -1,0 +1,79 @@
+"""Launches the web UI and waits until it is stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from lm.errors import UserError, one_line
+
+from .jobs.queue import Jobs
+from .page import build, launch_settings
+from .registry import ModelRegistry
+
+
+def launch(
+    folders: Sequence[Path],
+    host: str,
+    port: int | None,
+    share: bool,
+    auth: tuple[str, str] | None,
+    mcp: bool,
+    changes_allowed: bool,
+) -> None:
+    """Serve the page over the models in `folders` until Ctrl-C or SIGTERM.
+
+    With `changes_allowed`, users can train models, into the first folder, and rename and delete them. Raises
+    UserError if the address cannot be used.
+    """
+    # All users share one batch, which one thread computes at a time. The browser often runs on the same
+    # machine, and threads that compete for the cores slow everything down many times.
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+    jobs = resume_jobs(folders[0]) if changes_allowed else None
+    page = build(ModelRegistry(list(folders)), jobs)
+    try:
+        page.launch(
+            server_name=host,
+            server_port=port,
+            share=share,
+            auth=auth,
+            mcp_server=mcp,
+            quiet=True,
+            prevent_thread_lock=True,
+            **launch_settings(),
+        )
+    except OSError as error:
+        where = f"port {port}" if port else "any port from 7860 on"
+        raise UserError(
+            f"the page cannot listen on {host}, {where}; is it in use? ({one_line(error, 80)})"
+        ) from error
+    print(f"The page is at {page.local_url}", flush=True)
+    wait_for_stop()
+    page.close(verbose=False)
+
+
+def resume_jobs(folder: Path) -> Jobs | None:
+    """The training jobs of the page, whose models are in `folder`; jobs that were waiting resume."""
+    try:
+        jobs = Jobs(folder)
+        jobs.keep_going()
+    except UserError as error:
+        print(f"warning: {error}", file=sys.stderr)
+        return None
+    return jobs
+
+
+def wait_for_stop() -> None:
+    """Wait for Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)

@@ -1,0 +1,148 @@
+"""Invalid requests: the API names what is wrong, in OpenAI's format, and never fails otherwise."""
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+from starlette.testclient import TestClient
+
+from app.api.request import CompletionRequest, Limits
+from tests.app.conftest import LIMITS, URL, complete, rejected
+
+INVALID = {
+    "model": [5, ["char"], ""],
+    "prompt": [5, [], [[1, 2]], [1, 2], ["a", 1], {}],
+    "n": [0, -1, 1.5, "2", True, 9, 10**30],
+    "best_of": [2, "1"],
+    "max_tokens": [-1, 3001, "5", 1e3],
+    "temperature": [-0.1, 2.1, "1", True, [1], 10**400],
+    "top_p": [-0.1, 1.1],
+    "logprobs": [-1, 6, True],
+    "seed": [2**63, 1.0, "x"],
+    "stop": [5, ["a"] * 5, [1], {"a": 1}, "x" * 1001, False],
+    "echo": [1, "true"],
+    "stream": [1],
+    "stream_options": [5, {"usage": True}, {"include_usage": 1}],
+    "logit_bias": [5, [1], {"x": 1}, {"-1": 1}, {"1": 101}, {"1": "x"}, {"1": None}, {"999": 1}, {"²": 1}],
+    "suffix": ["x"],
+    "presence_penalty": [-2.1, 2.1],
+    "frequency_penalty": [-2.1, 2.1],
+    "top_k": [-1, 10**7, 1.5],
+    "min_p": [-0.1, 2],
+    "typical_p": [-1, 1.1],
+    "repetition_penalty": [0, 1e9, -1],
+    "repetition_window": [0, 10**9],
+    "no_repeat_ngram": [-1, 1001],
+    "ban": [5, ["x"] * 65],
+    "match": [5, ["a", "b"], "x" * 1001],
+    "tempature": [1],
+    "greedy": [True],
+}
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_error_names_the_invalid_parameter(client, name):
+    for value in INVALID[name]:
+        error = rejected(client, 404 if (name, value) == ("model", "") else 400, **{name: value})
+        assert error["param"].startswith(name) and name in error["message"], (name, value)
+        assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("name", "lowest", "highest"),
+    [
+        ("temperature", 0, 2),
+        ("top_p", 0, 1),
+        ("typical_p", 0, 1),
+        ("min_p", 0, 1),
+        ("presence_penalty", -2, 2),
+        ("frequency_penalty", -2, 2),
+        ("repetition_penalty", 0.01, 100),
+        ("top_k", 0, 1_000_000),
+        ("repetition_window", 1, 100_000),
+        ("no_repeat_ngram", 0, 1000),
+    ],
+)
+def test_bounds_of_a_range_are_accepted(name, lowest, highest):
+    for value in (lowest, highest):
+        request = CompletionRequest.parse({"model": "m", name: value}, Limits())
+        # SamplingConfig excludes a probability of 0; the smallest one leaves only the most likely token, too.
+        assert request.settings[name] == (1e-6 if name in ("top_p", "typical_p") and not value else value)
+
+
+def test_defaults_are_those_of_openai():
+    request = CompletionRequest.parse({"model": "m"}, Limits())
+    assert request.prompts == [""] and request.max_tokens == 16 and request.n == 1
+    assert request.settings["temperature"] == 1.0 and "top_p" not in request.settings
+    assert not request.echo and not request.stream and not request.include_usage and request.logprobs is None
+
+
+@pytest.mark.parametrize("match", ["((", "(a|b", "(?=x)", "[z-a]"])
+def test_invalid_pattern_is_rejected(client, match):
+    assert "pattern" in rejected(client, match=match)["message"]
+
+
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=4,
+)
+SENSIBLE = {"max_tokens": st.integers(0, 9), "n": st.integers(1, 3), "prompt": st.text(max_size=20)}
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.fixed_dictionaries({}, optional={name: SENSIBLE.get(name, ANYTHING) for name in INVALID}))
+def test_any_json_object_is_answered_or_rejected(client, body):
+    """The test client raises any exception that would be a traceback in the log."""
+    body["model"] = "bpe"
+    try:
+        data = json.dumps(body).encode()
+    except UnicodeEncodeError:
+        return
+    response = client.post(URL, content=data, headers={"content-type": "application/json"})
+    assert response.status_code in (200, 400), response.text
+
+
+NOT_JSON = [b"", b"{", b"[]", b"\xff\xfe", b'{"model": NaN}', b'{"n": ' + b"1" * 5000 + b"}", b"[" * 9999]
+
+
+@pytest.mark.parametrize("data", [*NOT_JSON, b'{"model": "char", "prompt": "\\ud800"}'])
+def test_body_must_be_a_json_object(client, data):
+    response = client.post(URL, content=data, headers={"content-type": "application/json"})
+    assert response.status_code == 400 and "JSON" in response.json()["error"]["message"]
+
+
+def test_forms_that_any_website_could_send_are_rejected(client):
+    response = client.post(URL, content=b'{"model": "char"}', headers={"content-type": "text/plain"})
+    assert response.status_code == 400 and "Content-Type" in response.json()["error"]["message"]
+
+
+def test_body_over_the_limit_is_rejected_with_or_without_a_length(client):
+    json_type = {"content-type": "application/json"}
+    body = b'{"model": "char", "prompt": "' + b"x" * LIMITS.body_bytes + b'"}'
+    for content in (body, (body[i : i + 1000] for i in range(0, len(body), 1000))):
+        response = client.post(URL, content=content, headers=json_type)
+        assert response.status_code == 413 and "20,000 bytes" in response.json()["error"]["message"]
+
+
+def test_prompt_over_the_limit_is_rejected(client):
+    complete(client, prompt="x" * 500)
+    assert rejected(client, prompt=["a", "x" * 501])["code"] == "context_length_exceeded"
+
+
+def test_unknown_endpoints_are_errors_in_the_same_format(client):
+    for method, path, status in (("GET", "/", 404), ("GET", URL, 405), ("POST", "/x", 404)):
+        response = client.request(method, path)
+        assert response.status_code == status and path in response.json()["error"]["message"]
+
+
+def test_nothing_is_served_without_the_key(api):
+    client = TestClient(api.app(key="secret"))
+    for header in (None, "secret", "Bearer", "Bearer wrong", "Bearer secret2", "Basic secret", "Bearer ü"):
+        for path in ("/v1/models", URL, "/health", "/x"):
+            headers = {} if header is None else {"authorization": header.encode("latin-1")}
+            response = client.get(path, headers=headers)
+            assert response.status_code == 401 and response.json()["error"]["code"] == "invalid_api_key"
+    for header in ("Bearer secret", "bearer secret"):
+        assert client.get("/v1/models", headers={"authorization": header}).status_code == 200
