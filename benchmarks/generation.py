@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import lm
 from lm.config.schema import ModelConfig, SamplingConfig
 from lm.generation.decoder import Decoder
-from lm.generation.samplers import Rules, choose, penalised
-from lm.generation.scheduler import Streams
+from lm.generation.samplers import SamplingTensors, apply_penalties, choose
+from lm.generation.scheduler import Scheduler
 from lm.model.network import RecurrentLM
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,7 +82,7 @@ def main() -> int:
 def speeds(network: RecurrentLM, precisions: tuple[str, ...], rate: float) -> None:
     contenders = {"obvious loop": {n: obvious_loop(network, n) for n in (1, 32)}}
     for precision in precisions:
-        streams = Streams(Decoder(network, precision), network.vocab_size)
+        streams = Scheduler(Decoder(network, precision), network.vocab_size)
         contenders[precision] = {n: writing(streams, n) for n in (1, 32)}
     found: dict[tuple[str, int], list[float]] = {}
     for write in (w for each in contenders.values() for w in each.values()):
@@ -123,7 +123,7 @@ def obvious_loop(network: RecurrentLM, rows: int) -> Callable[[int], None]:
     return write
 
 
-def writing(streams: Streams, count: int) -> Callable[[int], None]:
+def writing(streams: Scheduler, count: int) -> Callable[[int], None]:
     def write(tokens: int) -> None:
         texts = [streams.add([1], SamplingConfig(), seed, tokens) for seed in range(count)]
         for _ in streams.tokens(*texts):
@@ -135,7 +135,7 @@ def writing(streams: Streams, count: int) -> Callable[[int], None]:
 def arrival(network: RecurrentLM) -> None:
     """How long a newcomer waits for its first token while 31 others write, and how long the leaving of
     one takes."""
-    streams = Streams(Decoder(network), network.vocab_size)
+    streams = Scheduler(Decoder(network), network.vocab_size)
     others = [streams.add([1], SamplingConfig(), seed, 10**9) for seed in range(31)]
     writing = streams.tokens(*others)
 
@@ -172,7 +172,7 @@ def samplers(network: RecurrentLM) -> None:
     for size in (network.vocab_size, 10_000):
         shape = network if size == network.vocab_size else RecurrentLM(config, size).eval().to(device)
         batch = Decoder(shape).batch()
-        batch.add(Decoder(shape).empty())
+        batch.add(Decoder(shape).initial_state())
         token = torch.zeros(1, dtype=torch.long, device=device)
         step = median_time(lambda batch=batch, token=token: batch.step(token))
         plain, everything = (choosing(batch.step(token), s) for s in (SamplingConfig(), ALL_FILTERS))
@@ -182,14 +182,14 @@ def samplers(network: RecurrentLM) -> None:
 
 
 def choosing(logits: torch.Tensor, sampling: SamplingConfig) -> float:
-    rules = Rules.of([sampling], logits.shape[1], logits.device)
+    rules = SamplingTensors.stack([sampling], logits.shape[1], logits.device)
     counts = torch.zeros_like(logits)
     counts[:, :50] = 1
     uniform = torch.full((1,), 0.5, dtype=torch.float64, device=logits.device)
 
     @torch.inference_mode()
     def once() -> None:
-        choose(penalised(logits, counts, rules), uniform, rules).tolist()
+        choose(apply_penalties(logits, counts, rules), uniform, rules).tolist()
 
     return median_time(once)
 
@@ -207,7 +207,7 @@ def losses(options: argparse.Namespace, precisions: tuple[str, ...]) -> None:
         decoder = Decoder(model.network, precision)
         batch, total = decoder.batch(), 0.0
         for _ in range(rows):
-            batch.add(decoder.empty())
+            batch.add(decoder.initial_state())
         for before, after in zip(tokens.t()[:-1], tokens.t()[1:], strict=True):
             logprobs = batch.step(before.contiguous()).log_softmax(dim=-1)
             total -= logprobs.gather(1, after[:, None]).double().sum().item()

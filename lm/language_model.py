@@ -21,9 +21,9 @@ from lm.generation.beam import beam_search
 from lm.generation.constraints import Banned, Constraint, Match, NoRepeat, OneOf, Vocabulary
 from lm.generation.decoder import Decoder
 from lm.generation.detokenize import Text, TextBackward
-from lm.generation.ensemble import Mixture
+from lm.generation.ensemble import Ensemble
 from lm.generation.request import Request
-from lm.generation.scheduler import Stream, Streams, Token
+from lm.generation.scheduler import Scheduler, Stream, Token
 from lm.invocation import command
 from lm.model.network import RecurrentLM
 from lm.tokenization.tokenizer import Tokenizer, describe_unknown
@@ -67,7 +67,7 @@ class LanguageModel:
         tokenizer: Tokenizer,
         facts: dict[str, Any] | None = None,
         precision: str = "fp32",
-        decoder: Decoder | Mixture | None = None,
+        decoder: Decoder | Ensemble | None = None,
     ):
         self.network, self.tokenizer, self.facts = network, tokenizer, facts or {}
         self.device = network.embedding.weight.device
@@ -82,7 +82,7 @@ class LanguageModel:
                 self.start = int(newline[0])
             if tokenizer.end is not None:
                 self.never.append(tokenizer.end)
-        self.streams = Streams(self.decoder, tokenizer.vocab_size, self.never)
+        self.streams = Scheduler(self.decoder, tokenizer.vocab_size, self.never)
 
     def mixed_with(self, others: Sequence[tuple[LanguageModel, float]]) -> LanguageModel:
         """This model and others as one, the average of their probabilities; this one's weight is what
@@ -96,8 +96,8 @@ class LanguageModel:
         if min(weights) <= 0 or sum(weights) >= 1:
             raise UserError("the weights of the models that are mixed in lie above 0, and sum to below 1.")
         decoders = [self.decoder, *(other.decoder for other, _ in others)]
-        mixture = Mixture(decoders, [1 - sum(weights), *weights])
-        return LanguageModel(self.network, self.tokenizer, self.facts, decoder=mixture)
+        ensemble = Ensemble(decoders, [1 - sum(weights), *weights])
+        return LanguageModel(self.network, self.tokenizer, self.facts, decoder=ensemble)
 
     def stream(self, prompt: str = "", *, seed: int | None = None, **settings: Any) -> Generator[Piece]:
         """Continue `prompt`, yielding a Piece for every token as it is made.
@@ -223,7 +223,7 @@ class LanguageModel:
         return Text(self.tokenizer, tuple(stop), [] if spaced else list(read[-_LOOK_BACK:]))
 
     def _one_network(self, done: str) -> None:
-        if isinstance(self.decoder, Mixture):
+        if isinstance(self.decoder, Ensemble):
             raise UserError(f"models that are mixed write, but cannot be {done} together: take one of them.")
 
     def _forward_only(self) -> None:
@@ -269,7 +269,7 @@ class LanguageModel:
         request: Request,
         **state: Any,
     ) -> Stream:
-        """A stream that goes on after these tokens; `state` as for `Streams.add`."""
+        """A stream that goes on after these tokens; `state` as for `Scheduler.add`."""
         return self.streams.add(
             tokens,
             request.sampling,

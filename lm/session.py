@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from lm.errors import ModelError, UserError
 from lm.files import replacing
-from lm.generation.decoder import WINDOW
+from lm.generation.decoder import PREFILL_CHUNK
 from lm.generation.request import Request
 from lm.language_model import LanguageModel, Piece
 from lm.model.cells import State
@@ -42,7 +42,7 @@ class Session:
         self._model = model
         self.tokens = [model.start]  # the first stands before the text
         # By number of tokens, the state after so many; always that after all but the last one.
-        self._states: dict[int, State] = {0: model.decoder.empty()}
+        self._states: dict[int, State] = {0: model.decoder.initial_state()}
 
     @property
     def text(self) -> str:
@@ -59,8 +59,8 @@ class Session:
         self.tokens += tokens
         state = self._states[at]
         while at < len(self.tokens) - 1:
-            window = self.tokens[at : min(at + WINDOW, len(self.tokens) - 1)]
-            state = self._model.decoder.read(torch.tensor(window), state)
+            window = self.tokens[at : min(at + PREFILL_CHUNK, len(self.tokens) - 1)]
+            state = self._model.decoder.prefill(torch.tensor(window), state)
             at += len(window)
             self._states[at] = state
 
@@ -147,7 +147,7 @@ class Session:
             raise ModelError(f"{path} holds no session that can be read.") from error
         if facts.get("format_version") != 1 or facts.get("model") != model.decoder.fingerprint():
             raise ModelError(f"{path} is a session of another model or a newer program.")
-        session._states = {0: model.decoder.empty(), len(session.tokens) - 1: state}
+        session._states = {0: model.decoder.initial_state(), len(session.tokens) - 1: state}
         return session
 
     def _stepped(self, state: State, tokens: list[int]) -> State:

@@ -52,7 +52,7 @@ def adaptive_losses(
             torch.backends.cudnn.flags(enabled=False) if dynamic else nullcontext(),
             autocast(device, precision),
         ):
-            hidden, state = reader.read(segment[None, :-1], state)
+            hidden, state = reader.hidden_states(segment[None, :-1], state)
             logits = reader.decode(hidden[:, 0])
         losses = F.cross_entropy(logits.float(), segment[1:], reduction="none")
         scored = losses.detach()

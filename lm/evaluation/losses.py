@@ -16,7 +16,7 @@ from lm.data.corpus import Counts
 from lm.distributed import ALONE, Ranks
 from lm.model.cells import State
 from lm.model.device import autocast, widest_float
-from lm.model.loss import likeliest
+from lm.model.loss import top_logprobs
 from lm.model.network import RecurrentLM
 
 # A stream that starts inside the text first reads this many tokens without being scored. After
@@ -174,7 +174,7 @@ def score_tokens(
         chosen = logprobs.gather(1, window[1:, None])
         ranks = (logprobs > chosen).sum(dim=1) + 1
         entropies = _entropy(logprobs)
-        others = likeliest(logprobs, alternatives)
+        others = top_logprobs(logprobs, alternatives)
         yield from zip(chosen[:, 0].tolist(), ranks.tolist(), entropies.tolist(), others, strict=True)
 
 

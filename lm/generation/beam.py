@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lm.errors import UserError
 from lm.generation.constraints import Constraint, check_bias
-from lm.generation.decoder import WINDOW, Decoder
+from lm.generation.decoder import PREFILL_CHUNK, Decoder
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,11 @@ def beam_search(
     (Wu et al. 2016, arXiv:1609.08144, with their constant left out): 0 prefers short texts, 1 counts
     nats per token. Raises UserError if the constraints leave no text.
     """
-    state = decoder.empty()
-    for begin in range(0, len(prompt) - 1, WINDOW):
-        state = decoder.read(torch.tensor(prompt[begin : min(begin + WINDOW, len(prompt) - 1)]), state)
+    state = decoder.initial_state()
+    for begin in range(0, len(prompt) - 1, PREFILL_CHUNK):
+        state = decoder.prefill(
+            torch.tensor(prompt[begin : min(begin + PREFILL_CHUNK, len(prompt) - 1)]), state
+        )
     batch = decoder.batch()
     batch.add(state)
     # Those alive are scored by the sum of their log-probabilities, unlike the finished.
@@ -83,7 +85,7 @@ def beam_search(
         ):
             break
         alive = going_on
-        batch.take(rows)
+        batch.select(rows)
     if not finished:
         raise UserError(
             f"after {length - 1} tokens there is none left to choose: what is asked for leaves nothing."

@@ -77,7 +77,7 @@ class CPUBatch:
         self.count -= 1
         self._state[:, :, row] = self._state[:, :, self.count]
 
-    def take(self, rows: list[int]) -> None:
+    def select(self, rows: list[int]) -> None:
         """Go on with these of the rows, in this order; a row may be named several times."""
         self._state = self._state[:, :, rows]
         self.count = len(rows)

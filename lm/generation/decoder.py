@@ -21,7 +21,7 @@ from lm.model.cells import CELLS, State
 from lm.model.device import PRECISIONS, autocast
 from lm.model.network import RecurrentLM
 
-WINDOW = 256  # tokens of a prompt that are read without a break; more would keep the others waiting
+PREFILL_CHUNK = 256  # tokens of a prompt that are read without a break; more would keep the others waiting
 
 
 class Batch(Protocol):
@@ -35,7 +35,7 @@ class Batch(Protocol):
     def remove(self, row: int) -> None:
         """Take a stream out; the last row moves into its place."""
 
-    def take(self, rows: list[int]) -> None:
+    def select(self, rows: list[int]) -> None:
         """Go on with these of the rows, in this order; a row may be named several times."""
 
     def state(self, row: int) -> State:
@@ -56,21 +56,21 @@ class Decoder:
             raise UserError("--precision int8 is for CPUs; on a GPU take bf16.")
         self._precision = precision
 
-    def empty(self) -> State:
+    def initial_state(self) -> State:
         """The state (layers, 1, hidden) before anything was read."""
         config = self._network.config
         zeros = torch.zeros(config.layers, 1, config.hidden_size, device=self.device)
         return (zeros,) * CELLS[config.cell].states
 
     @torch.inference_mode()
-    def read(self, tokens: Tensor, state: State) -> State:
-        """The state after it has read at most WINDOW tokens (time,) int64 more."""
+    def prefill(self, tokens: Tensor, state: State) -> State:
+        """The state after it has read at most PREFILL_CHUNK tokens (time,) int64 more."""
         network = self._network
         was_training = network.training
         network.eval()
         dtypes = {name: dtype for dtype, name in PRECISIONS.items()}
         with autocast(self.device, dtypes.get(self._precision, torch.float32)):
-            _, state = network.read(tokens[None].to(self.device), state)
+            _, state = network.hidden_states(tokens[None].to(self.device), state)
         network.train(was_training)
         return tuple(part.float() for part in state)
 

@@ -11,27 +11,27 @@ from lm.generation.decoder import Batch, Decoder
 from lm.model.cells import State
 
 
-class Mixture:
+class Ensemble:
     """A decoder whose next token has the probability Σ wᵢ pᵢ; its state is all of theirs, one after the
     other. The models share a vocabulary."""
 
     def __init__(self, decoders: Sequence[Decoder], weights: Sequence[float]):
         self._decoders = list(decoders)
         self._weights = [weight / sum(weights) for weight in weights]
-        self._parts = [len(decoder.empty()) for decoder in decoders]
+        self._parts = [len(decoder.initial_state()) for decoder in decoders]
         self.device = decoders[0].device
 
-    def empty(self) -> State:
+    def initial_state(self) -> State:
         """The states before anything was read."""
-        return tuple(part for decoder in self._decoders for part in decoder.empty())
+        return tuple(part for decoder in self._decoders for part in decoder.initial_state())
 
-    def read(self, tokens: Tensor, state: State) -> State:
+    def prefill(self, tokens: Tensor, state: State) -> State:
         """The states after they have read a window of tokens (time,) more."""
-        read = (d.read(tokens, s) for d, s in zip(self._decoders, self._split(state), strict=True))
+        read = (d.prefill(tokens, s) for d, s in zip(self._decoders, self._split(state), strict=True))
         return tuple(part for state in read for part in state)
 
     def fingerprint(self) -> str:
-        """The same for the same mixture alone."""
+        """The same for the same ensemble alone."""
         parts = zip(self._decoders, self._weights, strict=True)
         return " + ".join(f"{weight:.6g} {decoder.fingerprint()}" for decoder, weight in parts)
 
@@ -64,9 +64,9 @@ class _Batch:
         for batch in self._batches:
             batch.remove(row)
 
-    def take(self, rows: list[int]) -> None:
+    def select(self, rows: list[int]) -> None:
         for batch in self._batches:
-            batch.take(rows)
+            batch.select(rows)
 
     def state(self, row: int) -> State:
         return tuple(part for batch in self._batches for part in batch.state(row))

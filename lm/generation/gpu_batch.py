@@ -99,7 +99,7 @@ class GPUBatch:
         self.count -= 1
         self._state[:, :, row] = self._state[:, :, self.count]
 
-    def take(self, rows: list[int]) -> None:
+    def select(self, rows: list[int]) -> None:
         """Go on with these of the rows, in this order; a row may be named several times."""
         taken = self._state[:, :, rows]
         self.count = len(rows)

@@ -102,7 +102,7 @@ def frequency_penalty(logits: Tensor, counts: Tensor, penalty: Strength) -> Tens
 
 
 @dataclass(frozen=True)
-class Rules:
+class SamplingTensors:
     """The settings of each row as tensors (rows, 1); None where no row wants the filter."""
 
     greedy: Tensor | None
@@ -116,7 +116,7 @@ class Rules:
     frequency_penalty: Tensor | None
 
     @classmethod
-    def of(cls, rows: Sequence[SamplingConfig], vocab_size: int, device: torch.device) -> Rules:
+    def stack(cls, rows: Sequence[SamplingConfig], vocab_size: int, device: torch.device) -> SamplingTensors:
         """One row for each of these settings."""
 
         def column(name: str, neutral: float, dtype: torch.dtype = torch.float32) -> Tensor | None:
@@ -126,7 +126,10 @@ class Rules:
             return torch.tensor(values, dtype=dtype, device=device)[:, None]
 
         greedy = [is_greedy(row) for row in rows]
-        heights = [[1.0 if is_greedy(row) else height(start_of(row.temperature))] for row in rows]
+        heights = [
+            [1.0 if is_greedy(row) else clamp_temperature(initial_temperature(row.temperature))]
+            for row in rows
+        ]
         k = column("top_k", 0, torch.long)
         return cls(
             greedy=torch.tensor(greedy, device=device)[:, None] if any(greedy) else None,
@@ -149,12 +152,12 @@ class Rules:
         )
 
 
-def start_of(temperature: float | tuple[float, float]) -> float:
+def initial_temperature(temperature: float | tuple[float, float]) -> float:
     """The temperature of the first token."""
     return temperature[0] if isinstance(temperature, tuple) else temperature
 
 
-def height(temperature: float) -> float:
+def clamp_temperature(temperature: float) -> float:
     """A temperature by which logits can be divided; below it, the likeliest token is all there is."""
     return max(temperature, 1e-3)
 
@@ -164,7 +167,7 @@ def is_greedy(sampling: SamplingConfig) -> bool:
     return sampling.greedy or sampling.temperature == 0
 
 
-def penalised(logits: Tensor, counts: Tensor, rules: Rules) -> Tensor:
+def apply_penalties(logits: Tensor, counts: Tensor, rules: SamplingTensors) -> Tensor:
     """The penalties, before anything else. counts (rows, vocab)."""
     for penalise, strength in (
         (repetition_penalty, rules.repetition_penalty),
@@ -176,7 +179,7 @@ def penalised(logits: Tensor, counts: Tensor, rules: Rules) -> Tensor:
     return logits
 
 
-def filtered(logits: Tensor, rules: Rules) -> Tensor:
+def apply_filters(logits: Tensor, rules: SamplingTensors) -> Tensor:
     """Temperature first, then the filters."""
     logits = temperature(logits, rules.temperature)
     if rules.top_k is not None:
@@ -187,7 +190,7 @@ def filtered(logits: Tensor, rules: Rules) -> Tensor:
     return logits
 
 
-def choose(logits: Tensor, uniforms: Tensor, rules: Rules) -> Tensor:
+def choose(logits: Tensor, uniforms: Tensor, rules: SamplingTensors) -> Tensor:
     """logits (rows, vocab), uniforms (rows,) in [0, 1), as wide as they can be -> tokens (rows,).
 
     Each row is drawn by inverting its own cumulative distribution at its own uniform number, so that
@@ -203,7 +206,7 @@ def choose(logits: Tensor, uniforms: Tensor, rules: Rules) -> Tensor:
         left = logits.gather(-1, tokens)
         left = left.masked_fill(left < border, -torch.inf)
         rules = dataclasses.replace(rules, top_k=None)
-    left = filtered(left, rules).to(uniforms.dtype)
+    left = apply_filters(left, rules).to(uniforms.dtype)
     weights = (left - left.amax(dim=-1, keepdim=True)).exp()
     cumulative = weights.cumsum(dim=-1)
     # A little below one, so that rounding never leads past the last token that has a probability.

@@ -21,11 +21,11 @@ from torch import Tensor
 from lm.config.schema import SamplingConfig
 from lm.errors import UserError
 from lm.generation.constraints import Constraint, NoRepeat, check_bias
-from lm.generation.decoder import WINDOW, Batch, Decoder
-from lm.generation.samplers import Rules, choose, height, penalised
+from lm.generation.decoder import PREFILL_CHUNK, Batch, Decoder
+from lm.generation.samplers import SamplingTensors, apply_penalties, choose, clamp_temperature
 from lm.model.cells import State
 from lm.model.device import widest_float
-from lm.model.loss import likeliest
+from lm.model.loss import top_logprobs
 
 _BURST = 0.005  # seconds that one consumer goes on for all before the others are woken
 
@@ -40,7 +40,7 @@ class Token(NamedTuple):
 
 
 class Stream:
-    """A text that is being written. Made by `Streams.add`."""
+    """A text that is being written. Made by `Scheduler.add`."""
 
     def __init__(
         self,
@@ -95,10 +95,10 @@ class Stream:
         t = self.sampling.temperature
         if not isinstance(t, tuple):
             return t
-        return height(t[0] + (t[1] - t[0]) * self.made / max(self.limit - 1, 1))
+        return clamp_temperature(t[0] + (t[1] - t[0]) * self.made / max(self.limit - 1, 1))
 
 
-class Streams:
+class Scheduler:
     """The streams of one decoder. `never` are the tokens that none of them may write."""
 
     def __init__(self, decoder: Decoder, vocab_size: int, never: Sequence[int] = ()):
@@ -110,7 +110,7 @@ class Streams:
         self._waiting: deque[Stream] = deque()  # those whose prompt is not yet read
         self._running: list[Stream] = []  # in the order of the batch's rows
         self._batch: Batch | None = None
-        self._rules: Rules | None = None
+        self._rules: SamplingTensors | None = None
         self._consumers = 0
 
     def add(
@@ -135,7 +135,7 @@ class Streams:
         if sampling.no_repeat_ngram:
             no_repeat = NoRepeat(self._vocab_size, sampling.no_repeat_ngram, [*history, *prompt])
             constraints = [*constraints, no_repeat]
-        state = self._decoder.empty() if state is None else state
+        state = self._decoder.initial_state() if state is None else state
         stream = Stream(
             prompt, state, sampling, seed, limit, alternatives, bias or {}, constraints, keep_states, history
         )
@@ -201,8 +201,8 @@ class Streams:
 
     def _read(self, stream: Stream) -> None:
         if stream.to_read:
-            window, stream.to_read = stream.to_read[:WINDOW], stream.to_read[WINDOW:]
-            stream.state = self._decoder.read(torch.tensor(window), stream.state)
+            window, stream.to_read = stream.to_read[:PREFILL_CHUNK], stream.to_read[PREFILL_CHUNK:]
+            stream.state = self._decoder.prefill(torch.tensor(window), stream.state)
         if stream.to_read:
             self._waiting.append(stream)  # behind the others
             return
@@ -214,26 +214,26 @@ class Streams:
     def _step(self) -> None:
         streams, device = self._running, self._decoder.device
         if self._rules is None:
-            self._rules = Rules.of([s.sampling for s in streams], self._vocab_size, device)
+            self._rules = SamplingTensors.stack([s.sampling for s in streams], self._vocab_size, device)
             self._ramps = any(isinstance(s.sampling.temperature, tuple) for s in streams)
             self._free = all(stream.free for stream in streams)
             self._most = max(stream.alternatives for stream in streams)
             self._counting = self._rules.counting
         rules = self._rules
         if self._ramps:
-            heights = torch.tensor([[height(s.temperature)] for s in streams], device=device)
+            heights = torch.tensor([[clamp_temperature(s.temperature)] for s in streams], device=device)
             rules = dataclasses.replace(rules, temperature=heights)
         logits = self._batch.step(torch.tensor([s.last for s in streams], device=device))
 
         allowed = logits + self._never
         if self._counting:
-            allowed = penalised(allowed, self._counts(), rules)
+            allowed = apply_penalties(allowed, self._counts(), rules)
         if not self._free:
             allowed = self._constrained(allowed)
         uniforms = torch.tensor([s.uniform() for s in streams], dtype=self._uniform, device=device)
         chosen = choose(allowed, uniforms, rules)
         logprobs = logits.log_softmax(dim=-1)
-        best = likeliest(logprobs, self._most) if self._most else None
+        best = top_logprobs(logprobs, self._most) if self._most else None
         logprobs = logprobs.gather(1, chosen[:, None])[:, 0].tolist()
         for row, (stream, token) in enumerate(zip(streams, chosen.tolist(), strict=True)):
             if stream.ended:

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from lm.errors import UserError
-from lm.evaluation.losses import likeliest
+from lm.evaluation.losses import top_logprobs
 from lm.insight.places import token_spans
 from lm.insight.surprisal import check_known
 from lm.language_model import LanguageModel
@@ -156,7 +156,7 @@ class Trace:
         network, step = self.model.network, self.step(token)
         shown = torch.from_numpy(self.inputs(self.layers, slice(step - 1, step)))
         logits = network.decode(shown.to(network.decoder.weight.device))
-        best = likeliest(torch.log_softmax(logits, dim=-1), count)[0]
+        best = top_logprobs(torch.log_softmax(logits, dim=-1), count)[0]
         return [(self.model.tokenizer.token_name(token), math.exp(logprob)) for token, logprob in best]
 
     def weights(self, layer: int) -> list[np.ndarray]:

@@ -57,7 +57,7 @@ class _DecoderLoss(torch.autograd.Function):
         return *(grad * d_loss.to(grad.dtype) for grad in ctx.saved_tensors), None
 
 
-def likeliest(logprobs: Tensor, count: int) -> list[list[tuple[int, float]]]:
+def top_logprobs(logprobs: Tensor, count: int) -> list[list[tuple[int, float]]]:
     """logprobs (rows, vocab) -> for each row the `count` likeliest tokens, the likeliest first."""
     best = logprobs.topk(min(count, logprobs.shape[-1]), dim=-1)
     return [

@@ -35,10 +35,10 @@ class RecurrentLM(nn.Module):
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (batch, time) int64 -> logits (batch, time, vocab), state after the last token."""
-        hidden, state = self.read(tokens, state)
+        hidden, state = self.hidden_states(tokens, state)
         return self.decode(self._drop_output(hidden)).transpose(0, 1), state
 
-    def read(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def hidden_states(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (batch, time) int64 -> the last layer's hidden states (time, batch, hidden), state.
 
         While training, whole token types are dropped from the embedding (Gal & Ghahramani 2016),
@@ -61,7 +61,7 @@ class RecurrentLM(nn.Module):
         reads and on how much the hidden state changes from step to step.
         """
         config = self.config
-        hidden, state = self.read(inputs, state)
+        hidden, state = self.hidden_states(inputs, state)
         dropped = self._drop_output(hidden)
         shown = dropped if self.projection is None else self.projection(dropped)
         loss = decoder_loss(

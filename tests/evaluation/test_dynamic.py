@@ -29,7 +29,7 @@ def cached_by_hand(network, tokens, window, theta, share):
     """p = (1 − λ) p_network + λ p_cache, from the definition."""
     ids = torch.from_numpy(np.concatenate([[START], tokens]).astype(np.int64))
     with torch.no_grad():
-        hidden, _ = network.eval().read(ids[None, :-1])
+        hidden, _ = network.eval().hidden_states(ids[None, :-1])
         probabilities = network.decode(hidden[:, 0]).softmax(-1)
     hidden, losses = hidden[:, 0], []
     for t, token in enumerate(tokens.tolist()):

@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from lm.config.schema import CELLS, ModelConfig
 from lm.errors import UserError
 from lm.generation import cpu_batch
-from lm.generation.decoder import WINDOW, Decoder
+from lm.generation.decoder import PREFILL_CHUNK, Decoder
 from lm.generation.gpu_batch import GPUBatch, GPUWeights
 from lm.model.network import RecurrentLM
 
@@ -34,7 +34,7 @@ def states_of(batch):
 def batch_of(kind, network, rows, precision="fp32"):
     batch = Decoder(network, precision).batch() if kind == "cpu" else GPUBatch(GPUWeights(network, precision))
     for _ in range(rows):
-        batch.add(Decoder(network).empty())
+        batch.add(Decoder(network).initial_state())
     return batch
 
 
@@ -79,7 +79,7 @@ def test_a_row_is_the_same_to_the_last_bit_whatever_is_beside_it(cell, precision
     row, moved = 3, 0
     for token, logits in zip(watched, expected, strict=True):
         for _ in range(torch.randint(0, 3, (1,), generator=choose)):
-            batch.add(Decoder(network).empty())
+            batch.add(Decoder(network).initial_state())
         while batch.count > 1 and torch.rand(1, generator=choose) < 0.7:
             gone = int(torch.randint(0, batch.count, (1,), generator=choose))
             if gone != row:
@@ -99,7 +99,7 @@ def test_rows_are_taken_in_any_order_and_number(kind):
     batch = batch_of(kind, network, 3)
     batch.step(torch.tensor([1, 2, 3]))
     first, second, third = (batch.state(row) for row in range(3))
-    batch.take([2, 2, 0, 1])
+    batch.select([2, 2, 0, 1])
     for row, state in enumerate([third, third, first, second]):
         assert all(map(torch.equal, batch.state(row), state))
     assert batch.step(torch.tensor([5, 5, 6, 6])).shape == (4, 13)
@@ -138,10 +138,10 @@ def test_fewer_bits_change_little(cell, precision, shape):
 def test_a_prompt_that_is_read_leaves_the_state_of_steps(cell):
     network = make(cell)
     decoder = Decoder(network)
-    prompt = torch.randint(0, 13, (WINDOW + 9,), generator=torch.Generator().manual_seed(0))
-    state = decoder.empty()
-    for window in prompt.split(WINDOW):
-        state = decoder.read(window, state)
+    prompt = torch.randint(0, 13, (PREFILL_CHUNK + 9,), generator=torch.Generator().manual_seed(0))
+    state = decoder.initial_state()
+    for window in prompt.split(PREFILL_CHUNK):
+        state = decoder.prefill(window, state)
     batch = batch_of("cpu", network, 1)
     for token in prompt:
         batch.step(token[None])
@@ -152,15 +152,15 @@ def test_training_goes_on_without_touching_the_decoder():
     network = make("lstm").train()
     decoder = Decoder(network)
     batch = decoder.batch()
-    batch.add(decoder.empty())
+    batch.add(decoder.initial_state())
     before = batch.step(torch.zeros(1, dtype=torch.long))
-    decoder.read(torch.tensor([1, 2]), decoder.empty())
+    decoder.prefill(torch.tensor([1, 2]), decoder.initial_state())
     assert network.training
     with torch.no_grad():
         for weight in network.parameters():
             weight.add_(1)
     batch = decoder.batch()
-    batch.add(decoder.empty())
+    batch.add(decoder.initial_state())
     assert torch.equal(before, batch.step(torch.zeros(1, dtype=torch.long)))
 
 
@@ -176,7 +176,7 @@ def test_on_a_gpu_the_same_logits(cell, precision):
     decoder = Decoder(network.cuda(), precision)
     there = decoder.batch()
     for _ in range(70):
-        there.add(decoder.empty())
+        there.add(decoder.initial_state())
     close = 1e-3 if precision == "fp32" else 0.1
     for step in tokens.t():  # the first is recorded, the others replayed
         expected, found = here.step(step.contiguous()), there.step(step.contiguous().cuda())

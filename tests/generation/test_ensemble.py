@@ -6,7 +6,7 @@ import torch
 from lm.config.schema import ModelConfig
 from lm.errors import ModelError, UserError
 from lm.generation.decoder import Decoder
-from lm.generation.ensemble import Mixture
+from lm.generation.ensemble import Ensemble
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.session import Session
@@ -17,11 +17,11 @@ from tests.generation.test_decoder import make
 def test_its_probabilities_are_the_weighted_mean():
     networks = [make("lstm", seed=1), make("gru", layers=1, seed=2), make("rnn", seed=3)]
     weights = [0.5, 0.3, 0.2]
-    mixture = Mixture([Decoder(network) for network in networks], weights)
+    ensemble = Ensemble([Decoder(network) for network in networks], weights)
     tokens = torch.randint(0, 13, (2, 9), generator=torch.Generator().manual_seed(0))
-    batch = mixture.batch()
+    batch = ensemble.batch()
     for row in tokens:
-        batch.add(mixture.read(row[:4], mixture.empty()))
+        batch.add(ensemble.prefill(row[:4], ensemble.initial_state()))
     for place in range(4, 9):
         logits = batch.step(tokens[:, place].contiguous())
         with torch.no_grad():
@@ -32,7 +32,7 @@ def test_its_probabilities_are_the_weighted_mean():
     batch.remove(0)
     assert batch.count == 1
     assert all(map(torch.equal, batch.state(0), kept))
-    batch.take([0, 0])
+    batch.select([0, 0])
     assert batch.count == 2
 
 

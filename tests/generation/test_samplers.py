@@ -8,9 +8,9 @@ from hypothesis import given, settings, strategies as st
 
 from lm.config.schema import SamplingConfig
 from lm.generation.samplers import (
-    Rules,
+    SamplingTensors,
+    apply_filters,
     choose,
-    filtered,
     frequency_penalty,
     is_greedy,
     min_p,
@@ -116,7 +116,7 @@ SAMPLINGS = st.builds(
 
 
 def rules_of(*samplings, vocab_size):
-    return Rules.of(samplings, vocab_size, torch.device("cpu"))
+    return SamplingTensors.stack(samplings, vocab_size, torch.device("cpu"))
 
 
 def uniform(*values):
@@ -128,7 +128,7 @@ def uniform(*values):
 def test_a_token_that_was_filtered_out_is_never_chosen(logits, sampling, u):
     rules = rules_of(sampling, vocab_size=logits.shape[1])
     (token,) = choose(logits, uniform(u), rules)
-    assert kept(filtered(logits, rules))[token]
+    assert kept(apply_filters(logits, rules))[token]
     if is_greedy(sampling):
         assert logits[0, token] == logits.max()
 

@@ -9,15 +9,15 @@ import torch
 
 from lm.config.schema import SamplingConfig
 from lm.errors import UserError
-from lm.generation.decoder import WINDOW, Decoder
-from lm.generation.scheduler import Streams
+from lm.generation.decoder import PREFILL_CHUNK, Decoder
+from lm.generation.scheduler import Scheduler
 from tests.generation.test_decoder import make
 
 VOCAB = 13
 
 
 def streams_of(cell="lstm", never=(0,)):
-    return Streams(Decoder(make(cell)), VOCAB, never)
+    return Scheduler(Decoder(make(cell)), VOCAB, never)
 
 
 def written(streams, *stream):
@@ -37,7 +37,7 @@ SETTINGS = [
 
 def job(number):
     choose = random.Random(number)
-    prompt = [choose.randrange(1, VOCAB) for _ in range(choose.choice([1, 5, WINDOW + 3]))]
+    prompt = [choose.randrange(1, VOCAB) for _ in range(choose.choice([1, 5, PREFILL_CHUNK + 3]))]
     return prompt, SETTINGS[number % len(SETTINGS)], number, choose.randrange(1, 60)
 
 
@@ -102,7 +102,7 @@ def test_a_stream_nobody_reads_costs_nothing():
 
 def test_alternatives_are_the_likeliest_tokens():
     network = make("rnn")
-    streams = Streams(Decoder(network), VOCAB)
+    streams = Scheduler(Decoder(network), VOCAB)
     stream = streams.add([1, 5, 7], SamplingConfig(greedy=True), 1, 1, alternatives=3)
     ((_, token),) = streams.tokens(stream)
     logprobs = network(torch.tensor([[1, 5, 7]]))[0][0, -1].log_softmax(-1)
@@ -204,11 +204,11 @@ def test_odd_settings_trouble_nobody():
 
 def test_states_come_with_the_tokens_if_asked_for():
     decoder = Decoder(make("gru"))
-    streams = Streams(decoder, VOCAB)
+    streams = Scheduler(decoder, VOCAB)
     stream = streams.add([1, 2], SamplingConfig(), 1, 6, keep_states=True)
     tokens = [token for _, token in streams.tokens(stream)]
     batch = decoder.batch()
-    batch.add(decoder.read(torch.tensor([1]), decoder.empty()))
+    batch.add(decoder.prefill(torch.tensor([1]), decoder.initial_state()))
     for before, token in zip([2, *(t.token for t in tokens)], tokens, strict=False):
         batch.step(torch.tensor([before]))
         assert all(map(torch.equal, batch.state(0), token.state))

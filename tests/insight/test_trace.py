@@ -80,7 +80,7 @@ def test_what_the_last_layer_shows_is_what_the_network_reads(cell, shape, text):
     tokens = trace.tokens[::-1] if model.backward else trace.tokens
     with torch.no_grad():
         ids = torch.tensor([[model.start, *tokens.tolist()]])
-        hidden, state = model.network.read(ids)
+        hidden, state = model.network.hidden_states(ids)
     np.testing.assert_allclose(trace.inputs(trace.layers), hidden[:, 0].numpy(), **CLOSE)
     for layer in range(trace.layers):
         np.testing.assert_allclose(trace.hidden[layer][-1], state[0][layer, 0].numpy(), **CLOSE)

@@ -39,7 +39,7 @@ def test_each_further_layer_adds_what_it_read(cell, implementation):
         alone.load_state_dict({n: getattr(model.recurrent, n.replace("l0", f"l{layer}")) for n in names})
         shown = alone(x.transpose(0, 1))[0].transpose(0, 1)
         x = x + shown if layer else shown
-    torch.testing.assert_close(model.read(TOKENS)[0], x)
+    torch.testing.assert_close(model.hidden_states(TOKENS)[0], x)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -47,7 +47,7 @@ def test_each_further_layer_adds_what_it_read(cell, implementation):
 def test_dropped_weights_are_those_of_one_mask_for_all_steps(cell, implementation):
     model = network(cell, weight_dropout=0.4, cell_implementation=implementation)
     torch.manual_seed(5)
-    hidden, _ = model.read(TOKENS)
+    hidden, _ = model.hidden_states(TOKENS)
     torch.manual_seed(5)
     weights = dict(model.recurrent.state_dict())
     for name in ("weight_hh_l0", "weight_hh_l1"):
@@ -101,7 +101,7 @@ def test_embedding_dropout_drops_whole_token_types():
     torch.manual_seed(3)
     kept = F.dropout(torch.ones(11, 1, dtype=torch.float64), 0.5)
     torch.manual_seed(3)
-    hidden, _ = model.read(TOKENS)
+    hidden, _ = model.hidden_states(TOKENS)
     x = F.embedding(TOKENS.t(), model.embedding.weight * kept)
     torch.testing.assert_close(hidden, plain(model, model.recurrent.state_dict(), x))
 
@@ -110,9 +110,9 @@ def test_embedding_dropout_drops_whole_token_types():
 def test_each_dropout_acts_where_its_name_says_and_only_in_training(where):
     model = network(**{where: 0.5})
     torch.manual_seed(1)
-    hidden, _ = model.read(TOKENS)
+    hidden, _ = model.hidden_states(TOKENS)
     logits, _ = model(TOKENS)
-    clean = network().read(TOKENS)[0]
+    clean = network().hidden_states(TOKENS)[0]
     assert torch.equal(hidden, clean) == (where == "output_dropout")
     assert not torch.equal(logits, network()(TOKENS)[0])
     model.eval()
@@ -124,7 +124,7 @@ def test_the_activation_penalties_are_their_definitions():
     torch.manual_seed(1)
     _, penalty, _ = model.loss(TOKENS, TOKENS)
     torch.manual_seed(1)
-    hidden, _ = model.read(TOKENS)
+    hidden, _ = model.hidden_states(TOKENS)
     dropped = drop(hidden, 0.4, locked=True, training=True)
     size = torch.stack([step.square().mean() for step in dropped]).mean()
     change = torch.stack([(b - a).square().mean() for a, b in pairwise(hidden)]).mean()
