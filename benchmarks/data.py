@@ -105,7 +105,7 @@ def compare(dataset: str, size: int, repeats: int) -> None:
     from lm.data.progress import no_progress
     from lm.data.sources import find_source
     from lm.data.text import write_text
-    from lm.tokenization.tokenizer import SEPARATOR, cut
+    from lm.tokenization.documents import SEPARATOR, chunks
     from lm.tokenization.vocabulary import train_tokenizer
 
     config = DataConfig(dataset=dataset, encoding_errors="replace")
@@ -113,7 +113,7 @@ def compare(dataset: str, size: int, repeats: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         text = write_text(Path(folder) / "text", source.read("train"), size)
         documents = [d.decode() for d in text.path.read_bytes().split(SEPARATOR)]
-        tokenizer = train_tokenizer("bpe", (p.decode() for d in documents for p in cut(d.encode(), 1 << 14)))
+        tokenizer = train_tokenizer("bpe", (p.decode() for d in documents for p in chunks(d.encode())))
         encode_batch = tokenizer.backend.encode_batch
         ways: dict[str, Callable[[], object]] = {
             "tokenizers.encode_batch": lambda: [

@@ -190,7 +190,7 @@ def label(side: str, way: str, ways: dict[str, Any]) -> str:
 
 def warn_of_unknown(scored: ScoredText) -> None:
     """A line on standard error if the vocabulary lacks some of the text."""
-    from lm.tokenization.tokenizer import SEPARATOR
+    from lm.tokenization.documents import SEPARATOR
 
     apart = b"\n" if scored.tokenizer.kind == "word" else b""
     missing = scored.tokenizer.unknown_in(scored.text.replace(SEPARATOR, apart).decode())
@@ -269,7 +269,7 @@ def with_interval(estimate: Estimate, digits: int) -> str:
 def sizes_of(scored: ScoredText) -> dict[str, int]:
     """How large the text is."""
     from lm.data.text import count_characters
-    from lm.tokenization.tokenizer import SEPARATOR
+    from lm.tokenization.documents import SEPARATOR
 
     documents = scored.text.count(SEPARATOR)
     return {

@@ -1,8 +1,7 @@
-"""The cache folder: every token stream that was made, each in a folder of its own.
+"""The cache folder: token streams, each in a folder of its own.
 
-A stream is made beside its place, under a lock, and renamed into it when it is whole. So two
-processes that want the same one make it once, and one that is killed leaves nothing but a folder
-that the next maker removes.
+A stream is built in a temporary folder under a lock and renamed when it is complete. So processes that need
+the same stream build it only once, and one that is killed leaves only a folder that the next one removes.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from filelock import FileLock, Timeout
 from lm.errors import DataError
 from lm.invocation import command
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 PARTIAL = ".partial"
-# Beside the streams: what files and Hub datasets were found to be, and one lock for each stream.
+# Subfolders that are not streams: what is known about files and Hub datasets, and a lock for each stream.
 _KNOWN, _LOCKS = "known", "locks"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Something in the cache."""
+    """A token stream in the cache, or the remains of an unfinished one."""
 
     path: Path
     size: int  # bytes
@@ -37,7 +36,7 @@ class Entry:
 
 
 def cache_folder() -> Path:
-    """$LM_CACHE, or a folder of ours in the user's cache directory."""
+    """$LM_CACHE, or our folder in the user's cache directory."""
     if "LM_CACHE" in os.environ:
         return Path(os.environ["LM_CACHE"])
     if sys.platform == "win32":
@@ -49,55 +48,57 @@ def cache_folder() -> Path:
     return Path(base).expanduser() / "lm"
 
 
-def make_once(key: str, make: Callable[[Path], None]) -> None:
-    """Fill the folder `key` of the cache by `make(folder)` if it is not there yet. Raises
-    DataError if there is no room for it."""
+def build_once(key: str, build: Callable[[Path], None]) -> None:
+    """Create the folder `key` of the cache with `build(folder)`, unless it exists.
+
+    Raises DataError if the disk is full or the cache cannot be written.
+    """
     folder = cache_folder() / key
     if folder.is_dir():
         return
     partial = folder.with_name(key + PARTIAL)
-    with making_room_for(_lock(key)), FileLock(_lock(key)):
-        if folder.is_dir():  # while this process waited
+    with writing_to_cache(_lock(key)), FileLock(_lock(key)):
+        if folder.is_dir():  # built while this process waited
             return
-        # What a maker that was killed has left: whoever holds the lock is alone.
+        # Left by a process that was killed; whoever holds the lock is the only one here.
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:
-            make(partial)
+            build(partial)
             os.rename(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
-def making_room_for(path: Path) -> Iterator[None]:
-    """While something is written into the cache, say clearly why it could not be."""
+def writing_to_cache(path: Path) -> Iterator[None]:
+    """Turn an OSError while writing `path` into a DataError that says what to do."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in _DISK_FULL:
             raise DataError(
-                f"no room is left in {cache_folder()} for the token stream: free some, for example with"
+                f"no space left in {cache_folder()} for the token stream: free some, for example with"
                 f" `{command('data clear')}`, or set LM_CACHE to a folder on a larger disk."
             ) from error
         raise DataError(f"the cache folder {cache_folder()} cannot be used: {error}.") from error
 
 
 def known(name: str) -> Path:
-    """The file that remembers something found out before."""
+    """The file that stores something found out about a dataset."""
     return cache_folder() / _KNOWN / name
 
 
 def entries() -> list[Entry]:
-    """The token streams and what is left of half-made ones, what was used last first."""
+    """All entries of the cache, most recently used first."""
     root = cache_folder()
     paths = [p for p in root.iterdir() if p.name not in (_KNOWN, _LOCKS)] if root.is_dir() else []
     return sorted(map(_entry, paths), key=lambda entry: -entry.used)
 
 
 def remove(path: Path) -> bool:
-    """Delete an entry of the cache, unless someone is making it."""
+    """Delete an entry and return True, unless it is being built."""
     lock = _lock(path.name.removesuffix(PARTIAL))
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -109,8 +110,8 @@ def remove(path: Path) -> bool:
 
 
 def mark_used(folder: Path) -> None:
-    """Remember that a token stream was used now."""
-    with suppress(OSError):  # a cache that can only be read is as good
+    """Record that a token stream was used now."""
+    with suppress(OSError):  # the cache may be read-only
         os.utime(folder)
 
 

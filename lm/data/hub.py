@@ -1,8 +1,8 @@
-"""Datasets of the Hugging Face Hub: which files they consist of, and fetching those; tokenizers too.
+"""Datasets and tokenizers on the Hugging Face Hub: which files they consist of, and downloading them.
 
-`datasets` knows which files of a repository make which split; `huggingface_hub` downloads them,
-retries, resumes and keeps them on this disk. What was found is remembered, so that a text that was
-used before can be used again without a network, and without asking more than its commit otherwise.
+`datasets` finds out which files of a repository belong to which split; `huggingface_hub` downloads, retries,
+resumes and caches them. What was found is cached too: a text that was used before needs no network, and
+with a network only its commit is looked up.
 """
 
 from __future__ import annotations
@@ -18,31 +18,33 @@ from typing import Any
 
 import huggingface_hub
 from huggingface_hub import constants, errors
+from tqdm import tqdm
 
 from lm.config.schema import DataConfig
 from lm.data.cache import known
 from lm.data.progress import ProgressCallback
+from lm.data.reading import datasets_library
 from lm.errors import DataError, UserError, one_line
 from lm.files import write_text
 
 _ADDRESS = re.compile(r"hf://datasets/(?P<repo>[^@]+)@(?P<revision>[^/]+)/(?P<path>.+)")
-_TRIES = 3  # beside those of the library, which does not try again after every kind of break
-_GATED = "wants its terms accepted: do that on its page, then `hf auth login`."
-# Of a loader's settings, those that say where the files are and not how to read them.
-_NOT_READING = {"name", "version", "data_dir", "data_files", "description", "features"}
+_TRIES = 3  # on top of those of the library, which does not retry after every kind of broken connection
+_GATED = "requires you to accept its terms: do that on its page, then run `hf auth login`."
+# The settings of a loader that say where the files are rather than how to read them.
+_LOCATION = {"name", "version", "data_dir", "data_files", "description", "features"}
 
-# Whether the Hub answered when it was asked last. If not, nothing more is asked of it: the library
-# would try for half a minute to load each file that is not on this disk.
-_answered = True
-# What breaks off in a download is loaded again from the last whole piece; theirs are of 10 MiB.
+# Whether the Hub answered the last request. If not, only cached files are used: the library would try for
+# half a minute to download each file that is missing.
+_reachable = True
+# An interrupted download resumes at the last whole chunk; the library's default is 10 MiB.
 constants.DOWNLOAD_CHUNK_SIZE = 1 << 20
-# Each try that failed would be a warning in the middle of the progress.
+# Every failed try would print a warning in the middle of the progress bar.
 huggingface_hub.logging.set_verbosity(huggingface_hub.logging.CRITICAL)
 
 
 @dataclasses.dataclass(frozen=True)
 class HubFiles:
-    """What one configuration of a Hub dataset at one commit consists of."""
+    """The files of one configuration of a Hub dataset at one commit."""
 
     revision: str  # the commit
     name: str  # of the configuration
@@ -52,181 +54,183 @@ class HubFiles:
 
 
 def find(dataset: str, config: DataConfig) -> HubFiles:
-    """The files of a Hub dataset. Raises DataError if there is none, or no way to reach it."""
-    found = _known(dataset, config, config.dataset_revision)
+    """The files of a Hub dataset.
+
+    Raises DataError if it does not exist or the Hub cannot be reached, UserError if `datasets` is needed
+    but not installed.
+    """
+    found = _cached(dataset, config, config.dataset_revision)
     name, revision = _revision(dataset, config, found)
     if found is None or found.revision != revision:
-        found = _known(dataset, config, revision) or _ask(name, config, revision)
-        for wanted in (config.dataset_revision, revision):
-            memory = _memory(dataset, config, wanted)
-            memory.parent.mkdir(parents=True, exist_ok=True)
-            write_text(memory, json.dumps(dataclasses.asdict(found), indent=2))
+        found = _cached(dataset, config, revision) or _list_files(name, config, revision)
+        for key in (config.dataset_revision, revision):
+            file = _cache_file(dataset, config, key)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(file, json.dumps(dataclasses.asdict(found), indent=2))
     return found
 
 
 def fetch(file: str, progress: ProgressCallback) -> str:
-    """The path of a Hub dataset's file on this disk, downloaded if it is not there. Raises DataError."""
-    where = _ADDRESS.fullmatch(file).groupdict()
-    bar = _watched(f"Downloading {Path(where['path']).name}", progress)
-    return _download(
-        where["repo"], where["path"], repo_type="dataset", revision=where["revision"], tqdm_class=bar
-    )
+    """The local path of a Hub dataset's file, downloaded unless it is cached. Raises DataError."""
+    address = _ADDRESS.fullmatch(file)
+    if address is None:
+        raise DataError(f"'{file}' is not the address of a file in a Hub dataset.")
+    repo, revision, path = address["repo"], address["revision"], address["path"]
+    bar = _progress_bar(f"Downloading {Path(path).name}", progress)
+    return _download(repo, path, repo_type="dataset", revision=revision, tqdm_class=bar)
 
 
-def tokenizer_file(model: str) -> str:
-    """The path of a Hub model's tokenizer.json on this disk, downloaded if there is a newer one.
+def fetch_tokenizer(model: str) -> str:
+    """The local path of a Hub model's tokenizer.json, downloaded if there is a newer one.
 
-    Raises UserError if there is none, or no way to reach it.
+    Raises UserError if there is none or the Hub cannot be reached.
     """
-    global _answered
+    global _reachable
     try:
         huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(model, "tokenizer.json"), timeout=10)
-        _answered = True
+        _reachable = True
     except errors.EntryNotFoundError as error:
-        raise UserError(f"the Hub model '{model}' has no tokenizer.json; name another.") from error
+        raise UserError(f"the Hub model '{model}' has no tokenizer.json; choose another model.") from error
     except errors.GatedRepoError as error:
         raise UserError(f"the Hub model '{model}' {_GATED}") from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise UserError(
             f"there is no file, folder or Hub model '{model}' (a private one needs `hf auth login`)."
         ) from error
-    except Exception:  # without a network, the one that is here is good enough
-        _answered = False
+    except Exception:  # without a network, use the cached file
+        _reachable = False
     return _download(model, "tokenizer.json")
 
 
-def is_of_network(error: BaseException) -> bool:
-    """Whether an error is the network's, so that it may be gone a minute later."""
-    # Whichever client the libraries use, their common error descends from its own.
+def is_network_error(error: BaseException) -> bool:
+    """Whether an error comes from the network, so that trying again later may help."""
+    # The common base of a client's own errors, whichever client the libraries use.
     client = [base for base in errors.HfHubHTTPError.__mro__ if base.__name__ == "HTTPError"]
     return isinstance(error, (ConnectionError, TimeoutError, *client))
 
 
 def _download(repo: str, path: str, **options: Any) -> str:
-    for left in reversed(range(_TRIES)):
+    for tries_left in reversed(range(_TRIES)):
         try:
-            return huggingface_hub.hf_hub_download(repo, path, local_files_only=not _answered, **options)
+            return huggingface_hub.hf_hub_download(repo, path, local_files_only=not _reachable, **options)
         except errors.LocalEntryNotFoundError as error:
             why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the Hub cannot be reached"
             raise DataError(
-                f"{path} of {repo} is not on this disk, and {why}: run it once with a network."
+                f"{path} of {repo} is not on this disk, and {why}: run this once with a network."
             ) from error
         except Exception as error:
-            if isinstance(error, OSError) and not is_of_network(error) and "Consistency" not in str(error):
+            if isinstance(error, OSError) and not is_network_error(error) and "Consistency" not in str(error):
                 raise  # the disk, not the network
-            broken = error
-        if left:
+            last_error = error
+        if tries_left:
             time.sleep(1)
     raise DataError(
-        f"{path} of {repo} could not be downloaded: {one_line(broken, 100)}. Run it again to try once more."
-    ) from broken
+        f"{path} of {repo} cannot be downloaded: {one_line(last_error, 100)}. Run this again to retry."
+    ) from last_error
 
 
-def _memory(dataset: str, config: DataConfig, revision: str | None) -> Path:
-    wanted = json.dumps([dataset, config.dataset_config, revision])
-    return known(f"hub-{hashlib.sha256(wanted.encode()).hexdigest()[:32]}")
+def _cache_file(dataset: str, config: DataConfig, revision: str | None) -> Path:
+    key = json.dumps([dataset, config.dataset_config, revision])
+    return known(f"hub-{hashlib.sha256(key.encode()).hexdigest()[:32]}")
 
 
-def _known(dataset: str, config: DataConfig, revision: str | None) -> HubFiles | None:
+def _cached(dataset: str, config: DataConfig, revision: str | None) -> HubFiles | None:
     """What was found before."""
-    with contextlib.suppress(OSError, ValueError, TypeError):  # missing, or of another version
-        return HubFiles(**json.loads(_memory(dataset, config, revision).read_text(encoding="utf-8")))
+    with contextlib.suppress(OSError, ValueError, TypeError):  # missing, or written by another version
+        return HubFiles(**json.loads(_cache_file(dataset, config, revision).read_text(encoding="utf-8")))
     return None
 
 
 def _revision(dataset: str, config: DataConfig, found: HubFiles | None) -> tuple[str, str]:
-    """The dataset's full name and commit, asked for once and without retries, so that a wrong name or
-    a missing network is told at once; without a network the commit that is known."""
-    global _answered
-    _answered = True
-    wanted = config.dataset_revision
+    """The dataset's full name and commit; without a network, those of `found`.
+
+    Looked up once and without retries, so that a wrong name or a missing network is reported immediately.
+    """
+    global _reachable
+    _reachable = True
+    revision = config.dataset_revision
     try:
-        about = huggingface_hub.HfApi().dataset_info(dataset, revision=wanted, timeout=10)
-        return about.id, about.sha
+        info = huggingface_hub.HfApi().dataset_info(dataset, revision=revision, timeout=10)
+        return info.id, str(info.sha)
     except errors.GatedRepoError as error:
         raise DataError(f"the dataset '{dataset}' {_GATED}") from error
     except errors.RevisionNotFoundError as error:
         raise DataError(
-            f"the dataset '{dataset}' has no revision '{wanted}'; its page lists its branches and commits."
+            f"the dataset '{dataset}' has no revision '{revision}'; its page lists the branches and commits."
         ) from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise DataError(
             f"there is no file, folder or Hub dataset '{dataset}' (a private one needs `hf auth login`)."
         ) from error
     except Exception as error:
-        _answered = False
+        _reachable = False
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else one_line(error, 80)
         if found and not config.streaming:
             return dataset, found.revision
         if found:
-            raise DataError(
-                f"'{dataset}' cannot be streamed, because the Hub cannot be reached: {why}."
-            ) from error
+            raise DataError(f"'{dataset}' cannot be streamed: the Hub cannot be reached: {why}.") from error
         raise DataError(
             f"there is no file or folder '{dataset}', and the Hub cannot be reached to look for a"
             f" dataset of that name: {why}."
         ) from error
 
 
-def _ask(dataset: str, config: DataConfig, revision: str) -> HubFiles:
-    import datasets
-
+def _list_files(dataset: str, config: DataConfig, revision: str) -> HubFiles:
+    datasets = datasets_library("reading a Hub dataset")
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         builder = datasets.load_dataset_builder(dataset, config.dataset_config, revision=revision)
     except Exception as error:
-        raise DataError(f"the dataset '{dataset}' {_refusal(dataset, config, revision, error)}") from error
+        raise DataError(f"the dataset '{dataset}' {_problem(dataset, config, revision, error)}") from error
     defaults = type(builder.config)()
     options = {
         field.name: value
         for field in dataclasses.fields(builder.config)
-        if field.name not in _NOT_READING
+        if field.name not in _LOCATION
         and (value := getattr(builder.config, field.name)) != getattr(defaults, field.name)
         and isinstance(value, (str, int, float, bool, list))
     }
     splits = {str(name): list(map(str, files)) for name, files in builder.config.data_files.items()}
-    # A packaged loader lives in datasets.packaged_modules.<kind>.
+    # A packaged loader is defined in datasets.packaged_modules.<kind>.
     kind = type(builder).__module__.split(".")[2]
     return HubFiles(revision, builder.config.name, kind, splits, options)
 
 
-def _refusal(dataset: str, config: DataConfig, revision: str, error: Exception) -> str:
+def _problem(dataset: str, config: DataConfig, revision: str, error: Exception) -> str:
     """What an error of `datasets` means, as the rest of a sentence."""
     import datasets
     from datasets.data_files import EmptyDatasetError
 
     if isinstance(error, (EmptyDatasetError, datasets.exceptions.DataFilesNotFoundError)):
-        return "holds no files of a kind that can be read: Parquet, JSON, CSV or text."
+        return "has no files of a supported kind: Parquet, JSON, CSV or text."
     with contextlib.suppress(Exception):
         names = datasets.get_dataset_config_names(dataset, revision=revision)
         if config.dataset_config not in (names if len(names) > 1 else [None, *names]):
-            wanted = f"no configuration '{config.dataset_config}'"
-            what = wanted if config.dataset_config else "several configurations"
-            return f"has {what}; choose one with --dataset-config: {', '.join(names)}."
+            missing = f"no configuration '{config.dataset_config}'"
+            problem = missing if config.dataset_config else "several configurations"
+            return f"has {problem}; choose one with --dataset-config: {', '.join(names)}."
     return f"cannot be loaded from the Hub: {one_line(error).rstrip('.')}."
 
 
-def _watched(what: str, progress: ProgressCallback) -> type:
-    from tqdm import tqdm
+def _progress_bar(task: str, progress: ProgressCallback) -> type:
+    """A class of tqdm bars that draw nothing and call `progress` instead."""
 
-    class Watched(tqdm):
-        """Draws nothing and tells `progress` instead."""
-
+    class SilentBar(tqdm):
         def __init__(self, *args: Any, **kwargs: Any):
-            kwargs.pop("name", None)  # of the library's own bars
-            super().__init__(*args, **{**kwargs, "disable": False, "file": _Nowhere()})
+            kwargs.pop("name", None)  # an extension of huggingface_hub
+            super().__init__(*args, **{**kwargs, "disable": False, "file": _NullFile()})
 
         def update(self, n: float | None = 1) -> None:
             super().update(n)
-            share = min(self.n / self.total, 1.0) if self.total else None
-            progress(f"{what}, {self.n / 1e6:,.0f} MB", share)
+            fraction = min(self.n / self.total, 1.0) if self.total else None
+            progress(f"{task}, {self.n / 1e6:,.0f} MB", fraction)
 
-    return Watched
+    return SilentBar
 
 
-class _Nowhere:
+class _NullFile:
     def write(self, text: str) -> None:
-        """Nothing."""
+        pass
 
     def flush(self) -> None:
-        """Nothing."""
+        pass

@@ -1,7 +1,7 @@
-"""Reading files and tables: whatever they are, out comes UTF-8 with SEPARATOR between documents.
+"""Reads files and tables of any kind into documents: UTF-8 with SEPARATOR between documents.
 
-Text is read here, a megabyte at a time, because one document may be larger than memory; tables are
-read by the `datasets` library. It is imported only when a table is read.
+Plain text is read here, a megabyte at a time, because a single document may be larger than memory. Tables
+are read by the `datasets` library, which is optional and imported only when it is needed.
 """
 
 from __future__ import annotations
@@ -12,23 +12,34 @@ import json
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
+from types import ModuleType
 from typing import IO, TYPE_CHECKING, Any
 
-from lm.errors import DataError, one_line
-from lm.tokenization.tokenizer import SEPARATOR
+from lm.errors import DataError, UserError, one_line
+from lm.invocation import pip_install
+from lm.tokenization.documents import SEPARATOR
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow
 
 _BLOCK = 1 << 20  # bytes
-_ROWS = 256  # read together
-_COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
+_ROWS = 256  # rows per batch
+_COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
+
+
+def datasets_library(purpose: str) -> ModuleType:
+    """The `datasets` library. Raises UserError, naming the `purpose`, if it is not installed."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError(f"{purpose} needs the `datasets` library: {pip_install('data')}") from error
+    return datasets
 
 
 def compression_of(file: str) -> str | None:
-    """What a file is compressed by, judged by its name."""
-    return next((kind for ending, kind in _COMPRESSED.items() if file.lower().endswith(ending)), None)
+    """The compression of a file, judged by its name."""
+    return next((kind for suffix, kind in _COMPRESSIONS.items() if file.lower().endswith(suffix)), None)
 
 
 def without_compression(file: str) -> str:
@@ -36,9 +47,11 @@ def without_compression(file: str) -> str:
     return file.rpartition(".")[0] if compression_of(file) else file
 
 
-def inside(file: str) -> list[str]:
-    """The files in a .zip, as names that `open_bytes` knows; any other file is all there is in it.
-    Raises DataError."""
+def members(file: str) -> list[str]:
+    """The files in a .zip archive, as names for `open_bytes`; for any other file, the file itself.
+
+    Raises DataError if the archive cannot be read.
+    """
     if "::" in file or not file.lower().endswith(".zip"):
         return [file]
     try:
@@ -50,72 +63,78 @@ def inside(file: str) -> list[str]:
 
 
 def open_bytes(file: str) -> contextlib.AbstractContextManager[IO[bytes]]:
-    """Open a file, or what is compressed in it, or a file in an archive."""
+    """Open a file or a member of an archive, decompressed."""
     compression = compression_of(name_of(file))
     if "::" not in file and not compression:
         return open(file, "rb")
-    import fsspec
+    import fsspec  # takes a tenth of a second
 
     return fsspec.open(file, "rb", compression=compression)
 
 
 def name_of(file: str) -> str:
-    """'zip://name::archive.zip' -> 'name'; a plain file keeps its own."""
+    """'zip://name::archive.zip' -> 'name'; the name of a plain file is itself."""
     return file.partition("::")[0].removeprefix("zip://") if "::" in file else file
 
 
 def read_text_files(files: list[str], errors: str) -> Iterator[bytes]:
-    """Each file is a document: UTF-8 (or UTF-16 if it says so) without its byte-order mark, and
-    with the line ends of Windows as those of everyone else. Empty files are left out."""
-    written = False  # any document
+    """Read each file as a document, skipping empty ones.
+
+    Files are UTF-8, or UTF-16 with a byte-order mark; byte-order marks are dropped, and Windows line ends
+    become "\\n". `errors` is "strict" or "replace". Raises DataError if a file cannot be read or decoded.
+    """
+    any_written = False
     for file in files:
-        begun = False  # this one
+        written = False
         try:
             with open_bytes(file) as opened:
-                for block in filter(None, _text(opened, file, errors)):
-                    yield SEPARATOR + block if written and not begun else block
-                    begun = written = True
+                for block in filter(None, _decode(opened, file, errors)):
+                    yield SEPARATOR + block if any_written and not written else block
+                    written = any_written = True
         except DataError:
             raise
         except FileNotFoundError as error:
-            raise DataError(f"{file} vanished before it was read.") from error
+            raise DataError(f"{file} was deleted before it could be read.") from error
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error.strerror or one_line(error)}.") from error
-        except Exception as error:  # each compression has errors of its own
+        except Exception as error:  # each compression has its own errors
             raise DataError(f"{file} is damaged: {one_line(error)}.") from error
 
 
-def _text(opened: IO[bytes], file: str, errors: str) -> Iterator[bytes]:
+def _decode(opened: IO[bytes], file: str, errors: str) -> Iterator[bytes]:
+    """The contents of a file in blocks of valid UTF-8."""
     block = opened.read(_BLOCK)
     utf_16 = block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     decoder = codecs.getincrementaldecoder("utf-16" if utf_16 else "utf-8")(errors)
     block = block.removeprefix(codecs.BOM_UTF8)
-    as_it_is = errors == "strict" and not utf_16  # decoded only to see whether that can be done
-    position, held = 0, b""
+    only_check = errors == "strict" and not utf_16  # valid UTF-8 is passed on as it is
+    position, carried = 0, b""
     while True:
-        waiting = len(decoder.getstate()[0])
+        pending = len(decoder.getstate()[0])
         try:
             text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            place, value = position - waiting + error.start, error.object[error.start]
+            offset, value = position - pending + error.start, error.object[error.start]
             raise DataError(
-                f"{file} is not UTF-8: byte 0x{value:02x} at position {place:,};"
-                " --encoding-errors replace reads it all the same."
+                f"{file} is not UTF-8: byte 0x{value:02x} at position {offset:,};"
+                " use --encoding-errors replace to read it anyway."
             ) from error
-        clean = held + (block if as_it_is else text.encode("utf-8", "replace"))
+        clean = carried + (block if only_check else text.encode("utf-8", "replace"))
         if not block:
             yield clean
             return
-        held = b"\r" if clean.endswith(b"\r") else b""
-        clean = clean.removesuffix(held)
+        carried = b"\r" if clean.endswith(b"\r") else b""  # "\n" may follow in the next block
+        clean = clean.removesuffix(carried)
         yield clean.replace(b"\r\n", b"\n") if b"\r" in clean else clean
         position += len(block)
         block = opened.read(_BLOCK)
 
 
 def read_table(rows: datasets.IterableDataset, name: str, column: str | None) -> Iterator[bytes]:
-    """Each row is a document. Without a `column`, the one that is text is found. Rows without text
-    are left out. Raises DataError if there is no such column or it holds something else."""
+    """Read each row as a document, skipping empty ones; without a `column`, the text column is detected.
+
+    Raises DataError if there is no such column or it does not contain text.
+    """
     written = False
     for table in rows.with_format("arrow").iter(batch_size=_ROWS):
         column = column or text_column(table, name)
@@ -126,22 +145,24 @@ def read_table(rows: datasets.IterableDataset, name: str, column: str | None) ->
 
 
 def column_of(table: pyarrow.Table, column: str, name: str) -> list[str | None]:
-    """The values of a column. Raises DataError if there is no such column of text."""
+    """The values of a column. Raises DataError if there is no such column or it does not contain text."""
     if column not in table.column_names:
         raise DataError(f"{name} has no column '{column}'; it has {', '.join(table.column_names)}.")
     values = table.column(column).to_pylist()
     other = next((v for v in values if v is not None and not isinstance(v, str)), None)
     if other is not None:
         raise DataError(
-            f"the column '{column}' of {name} holds {type(other).__name__}, not text; choose another"
+            f"the column '{column}' of {name} contains {type(other).__name__}, not text; choose another"
             f" with --text-column: {_examples(table)}."
         )
     return values
 
 
 def text_column(table: pyarrow.Table, name: str) -> str:
-    """The column called text, or the only one with strings, or the only one where they are more
-    than single words."""
+    """The column named "text", or the only one with strings, or the only one with more than single words.
+
+    Raises DataError, listing the columns, if there is no such column.
+    """
     if "text" in table.column_names:
         return "text"
     columns = {column: table.column(column).to_pylist() for column in table.column_names}
@@ -150,8 +171,11 @@ def text_column(table: pyarrow.Table, name: str) -> str:
     for candidates in (strings, long):
         if len(candidates) == 1:
             return candidates[0]
-    what = "which column of {} is the text? Name one" if strings else "no column of {} holds text"
-    raise DataError(f"{what.format(name)} with --text-column: {_examples(table)}.")
+    if not strings:
+        raise DataError(f"no column of {name} contains text: {_examples(table)}.")
+    raise DataError(
+        f"several columns of {name} contain text; choose one with --text-column: {_examples(table)}."
+    )
 
 
 def _examples(table: pyarrow.Table) -> str:
@@ -167,7 +191,7 @@ def _examples(table: pyarrow.Table) -> str:
 
 
 def bad_json_line(files: Iterable[str]) -> str | None:
-    """The place of the first line that is no JSON, which the loader of `datasets` does not tell."""
+    """Where the first line is that is not JSON, which the loader of `datasets` does not say."""
     for file in files:
         with open_bytes(file) as opened:
             for number, line in enumerate(opened, start=1):
@@ -180,7 +204,7 @@ def bad_json_line(files: Iterable[str]) -> str | None:
 
 
 def bad_parquet_file(files: Iterable[str]) -> str | None:
-    """The first file that cannot be read to its end, which the loader of `datasets` does not tell."""
+    """The first file that cannot be read to its end, which the loader of `datasets` does not say."""
     import pyarrow
     import pyarrow.parquet
 

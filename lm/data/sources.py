@@ -1,4 +1,4 @@
-"""Where text comes from: `find_source` turns one `--dataset` into splits of documents."""
+"""Where text and tokenizers come from: finds what `--dataset` and `--tokenizer` name."""
 
 from __future__ import annotations
 
@@ -19,22 +19,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lm.config.schema import DataConfig
 from lm.data import reading
-from lm.data.cache import PARTIAL, cache_folder, known, making_room_for
+from lm.data.cache import PARTIAL, cache_folder, known, writing_to_cache
 from lm.data.progress import ProgressCallback
-from lm.errors import DataError, one_line
+from lm.errors import DataError, UserError, one_line
 from lm.files import write_text
+from lm.tokenization.vocabulary import KINDS
 
-_TABLES = {
-    ".json": "json",
-    ".jsonl": "json",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".parquet": "parquet",
-}
+# `lm.data.hub` takes a tenth of a second to import; only text from the Hub needs it.
 if TYPE_CHECKING:
     import datasets
 
-T = TypeVar("T")
+_TABLES = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 _SPLIT_NAMES = {
     "train": "train",
     "valid": "validation",
@@ -43,19 +38,22 @@ _SPLIT_NAMES = {
     "dev": "validation",
     "test": "test",
 }
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_DETECTION_ROWS = 64  # by which the text column of a streamed table is detected
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A text that was found but not read yet."""
+    """A text that has been found but not read yet."""
 
-    name: str  # short, for people and for the name of the run's folder
-    identity: str  # another one if the text is another one
-    kind: str  # 'text', or the loader of `datasets` that reads the files
-    files: dict[str, list[str]]  # by split: paths, files in archives, addresses on the Hub
+    name: str  # short, for messages and the name of the run folder
+    identity: str  # changes with the text
+    kind: str  # "text", or the loader of `datasets` that reads the files
+    files: dict[str, list[str]]  # split -> paths, members of archives, or addresses on the Hub
     options: dict[str, Any]  # of that loader
     config: DataConfig
-    kept: Path | None = None  # a copy of standard input
+    copy: Path | None = None  # of standard input
     revision: str | None = None  # the commit, if it comes from the Hub
 
     def check(self, split: str) -> None:
@@ -64,150 +62,152 @@ class Source:
             raise DataError(f"{self.name} has no split '{split}'; it has {', '.join(self.files)}.")
 
     def fetched(self, split: str, progress: ProgressCallback) -> Source:
-        """The same with the files of a split on this disk. Raises DataError."""
+        """The same source with the files of a split downloaded. Raises DataError."""
         self.check(split)
         files = self.files[split]
         if any(map(is_remote, files)):
             from lm.data.hub import fetch
 
             files = [fetch(file, progress) for file in files]
-        files = [inside for file in files for inside in reading.inside(file)]
+        files = [member for file in files for member in reading.members(file)]
         return dataclasses.replace(self, files=self.files | {split: files})
 
     def size(self, split: str) -> int | None:
-        """Bytes of the text, where the files are nothing but that."""
+        """The size of the text in bytes, or None if it is a table or compressed."""
         if self.kind != "text" or any(reading.compression_of(f) or "::" in f for f in self.files[split]):
             return None
         return sum(os.path.getsize(file) for file in self.files[split] if os.path.exists(file))
 
     def read(self, split: str) -> Iterator[bytes]:
-        """The documents of a split as UTF-8 with SEPARATOR between them. Raises DataError."""
+        """The documents of a split in pieces: UTF-8 with SEPARATOR between documents. Raises DataError."""
         if self.kind == "text":
             yield from reading.read_text_files(self.files[split], self.config.encoding_errors)
             return
-        with self.telling_trouble(split):
+        with self.explaining_errors(split):
             yield from reading.read_table(self.rows(split), self.name, self.config.text_column)
 
     def rows(self, split: str) -> datasets.IterableDataset:
-        """A split as a dataset of the `datasets` library, which reads the files where they are,
-        without a second copy of the text on disk."""
-        import datasets
+        """A split as a dataset of the `datasets` library, which streams the files without copying them.
 
-        datasets.disable_progress_bars()
-        datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-        # Minutes, not hours, until a connection that broke is given up.
-        datasets.config.STREAMING_READ_MAX_RETRIES = 3
+        Raises UserError if the library is not installed.
+        """
+        library = reading.datasets_library(f"reading {self.name}")
+        library.disable_progress_bars()
+        library.logging.set_verbosity(library.logging.CRITICAL)
+        # Give up on a broken connection after minutes rather than hours.
+        library.config.STREAMING_READ_MAX_RETRIES = 3
         files = {split: self.files[split]}
         options = self.options | ({"sample_by": "document"} if self.kind == "text" else {})
-        return datasets.load_dataset(self.kind, data_files=files, split=split, streaming=True, **options)
+        return library.load_dataset(self.kind, data_files=files, split=split, streaming=True, **options)
+
+    def text_rows(self, split: str) -> datasets.IterableDataset:
+        """A split as a dataset with a single column, "text". Raises DataError if it has no text."""
+        rows = self.rows(split)
+        table = next(rows.with_format("arrow").iter(batch_size=_DETECTION_ROWS), None)
+        if table is None:
+            raise DataError(f"the split '{split}' of {self.name} is empty: there is nothing to learn from.")
+        column = self.config.text_column or reading.text_column(table, self.name)
+        reading.column_of(table, column, self.name)
+        rows = rows.select_columns([column])
+        return rows if column == "text" else rows.rename_column(column, "text")
+
+    def texts(self, split: str) -> Iterator[str]:
+        """The text of each row of a split as it is streamed, empty where there is none. Raises DataError."""
+        self.check(split)
+        with self.explaining_errors(split):
+            yield from (row["text"] or "" for row in self.text_rows(split))
 
     @contextlib.contextmanager
-    def telling_trouble(self, split: str) -> Iterator[None]:
-        """Turn whatever goes wrong with the loader into a DataError that says what it was."""
+    def explaining_errors(self, split: str) -> Iterator[None]:
+        """Turn any error of a loader into a DataError that says what is wrong with the files."""
         try:
             yield
-        except DataError:
+        except UserError:
             raise
         except Exception as error:  # the loaders raise whatever their format's library raises
-            raise self._trouble(split, error) from error
+            raise self._explain(split, error) from error
 
     def forget(self) -> None:
-        """Delete the copy of standard input, which nobody can name again."""
-        if self.kept:
-            self.kept.unlink(missing_ok=True)
+        """Delete the copy of standard input, which is needed no longer."""
+        if self.copy:
+            self.copy.unlink(missing_ok=True)
 
-    def _trouble(self, split: str, error: Exception) -> DataError:
-        """What a loader's error means."""
-        gone = [file for file in self.files[split] if "::" not in file and not os.path.exists(file)]
-        if gone and not any(map(is_remote, gone)):
-            return DataError(f"{gone[0]} vanished before it was read.")
+    def _explain(self, split: str, error: Exception) -> DataError:
+        missing = [file for file in self.files[split] if "::" not in file and not os.path.exists(file)]
+        if missing and not any(map(is_remote, missing)):
+            return DataError(f"{missing[0]} was deleted before it could be read.")
         cause = one_line(error.__cause__ or error).rstrip(".")
-        if gone:  # files on the Hub that are streamed
-            from lm.data.hub import is_of_network
+        if missing:  # files that are streamed from the Hub
+            from lm.data.hub import is_network_error
 
-            if is_of_network(error):
-                return DataError(f"the Hub cannot be reached to read {self.name} any further: {cause}.")
-        elif self.kind == "json" and (place := reading.bad_json_line(self.files[split])):
-            return DataError(f"{place}.")
+            if is_network_error(error):
+                return DataError(f"the Hub cannot be reached to continue reading {self.name}: {cause}.")
+        elif self.kind == "json" and (line := reading.bad_json_line(self.files[split])):
+            return DataError(f"{line}.")
         elif self.kind == "parquet" and (file := reading.bad_parquet_file(self.files[split])):
-            return DataError(f"{file} is damaged or cut short ({cause}): get it again.")
-        return DataError(f"{self.name} could not be read as {self.kind}: {cause}.")
+            return DataError(f"{file} is damaged or truncated ({cause}): download it again.")
+        return DataError(f"{self.name} cannot be read as {self.kind}: {cause}.")
 
 
 def find_source(dataset: str, config: DataConfig) -> Source:
-    """Find the text that `dataset` names, one of `config.dataset`. Raises DataError if there is none."""
+    """Find the text that `dataset`, one of `config.dataset`, names. Raises DataError if there is none."""
     if dataset == "python":
-        return own_files("python", {"train": python_library()}, config)
+        return _local_source("python", {"train": python_library()}, config)
     if dataset == "-":
         if config.streaming:
             raise DataError("standard input can be read only once: leave out --streaming.")
-        copy = _keep_standard_input()
-        return dataclasses.replace(own_files("stdin", {"train": [str(copy)]}, config), kept=copy)
+        copy = _copy_standard_input()
+        return dataclasses.replace(_local_source("stdin", {"train": [str(copy)]}, config), copy=copy)
     path = Path(dataset).expanduser()
     if path.suffix.lower() == ".zip" and path.is_file():
-        return own_files(path.stem, _by_split("", reading.inside(str(path))), config)
+        return _local_source(path.stem, _by_split("", reading.members(str(path))), config)
     if path.is_file():
         name = Path(reading.without_compression(path.name)).stem
-        return own_files(name, {"train": [str(path)]}, config)
+        return _local_source(name, {"train": [str(path)]}, config)
     if path.is_dir():
         files = _by_split(f"{path}{os.sep}", _files_below(path))
         if not files:
-            raise DataError(f"the folder {path} holds no files.")
-        return own_files(path.resolve().name, files, config)
+            raise DataError(f"the folder {path} is empty.")
+        return _local_source(path.resolve().name, files, config)
     if glob.has_magic(dataset):
-        found = sorted(p for p in glob.glob(str(path), recursive=True) if os.path.isfile(p))
-        if not found:
+        matches = sorted(p for p in glob.glob(str(path), recursive=True) if os.path.isfile(p))
+        if not matches:
             raise DataError(f"no file matches '{dataset}'.")
-        fixed = re.match(r"[^*?\[]*(?=[/\\])", str(path))
-        name = Path(fixed[0]).name if fixed else ""
-        return own_files(name or "files", {"train": found}, config)
+        folder = re.match(r"[^*?\[]*(?=[/\\])", str(path))
+        name = Path(folder[0]).name if folder else ""
+        return _local_source(name or "files", {"train": matches}, config)
     looks_like_a_file = Path(reading.without_compression(dataset)).suffix in {*_TABLES, ".txt", ".zip"}
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", dataset) or looks_like_a_file:
+    if not _HUB_ID.fullmatch(dataset) or looks_like_a_file:
         raise DataError(f"there is no file or folder '{dataset}'.")
-    return _from_hub(dataset, config)
+    return _hub_source(dataset, config)
+
+
+def find_tokenizer(name: str) -> Path:
+    """The tokenizer.json that `name` is, contains or, as a Hub model, offers. Raises UserError."""
+    path = Path(name).expanduser()
+    path = path / "tokenizer.json" if path.is_dir() else path
+    if path.is_file():
+        return path
+    if path.suffix == ".json" or not _HUB_ID.fullmatch(name):
+        raise UserError(f"there is no tokenizer file '{name}'.")
+    from lm.data.hub import fetch_tokenizer
+
+    try:
+        return Path(fetch_tokenizer(name))
+    except UserError as error:
+        kinds = ", ".join(KINDS)
+        raise UserError(f"--tokenizer must be {kinds}, a tokenizer.json or a Hub model: {error}") from error
 
 
 def python_library() -> list[str]:
-    """The files of the running Python's standard library, tests left out, sorted."""
+    """The source files of the running Python's standard library without its tests, sorted."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    left_out = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+    excluded = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
     files = []
     for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if name not in left_out]  # site-packages may be large
+        folders[:] = [name for name in folders if name not in excluded]  # site-packages may be large
         files += [os.path.join(folder, name) for name in names if name.endswith(".py")]
     return sorted(files)
-
-
-def own_files(name: str, files: dict[str, list[str]], config: DataConfig) -> Source:
-    """A source of files on this disk, all of one kind. Raises DataError."""
-    kinds = {_kind_of(file) for group in files.values() for file in group}
-    if len(kinds) > 1:
-        raise DataError(
-            f"{name} holds files of several kinds ({', '.join(sorted(kinds))});"
-            " choose one with a glob such as 'folder/*.txt'."
-        )
-    if not kinds:
-        raise DataError(f"{name} holds no files.")
-    kind = kinds.pop()
-    options: dict[str, Any] = _strictness(kind, config)
-    if kind == "csv" and any(".tsv" in file.lower() for group in files.values() for file in group):
-        options["sep"] = "\t"
-    return Source(name, _digest(files), kind, files, options, config)
-
-
-def _from_hub(dataset: str, config: DataConfig) -> Source:
-    from lm.data import hub
-
-    found = hub.find(dataset, config)
-    identity = f"{dataset}\0{found.name}\0{found.revision}"
-    name = dataset.split("/")[-1]
-    options = found.options | _strictness(found.kind, config)
-    return Source(name, identity, found.kind, found.splits, options, config, revision=found.revision)
-
-
-def _strictness(kind: str, config: DataConfig) -> dict[str, str]:
-    """The option of a loader that says what to do with bytes that are not UTF-8."""
-    return {"encoding_errors": config.encoding_errors} if kind in ("csv", "json") else {}
 
 
 def is_remote(file: str) -> bool:
@@ -215,36 +215,67 @@ def is_remote(file: str) -> bool:
     return file.startswith("hf://")
 
 
+def _local_source(name: str, files: dict[str, list[str]], config: DataConfig) -> Source:
+    """A source of files on this disk. Raises DataError unless they are all of one kind."""
+    kinds = {_kind_of(file) for group in files.values() for file in group}
+    if len(kinds) > 1:
+        raise DataError(
+            f"{name} contains files of several kinds ({', '.join(sorted(kinds))});"
+            " choose one with a glob such as 'folder/*.txt'."
+        )
+    if not kinds:
+        raise DataError(f"{name} contains no files.")
+    kind = kinds.pop()
+    options: dict[str, Any] = _encoding_options(kind, config)
+    if kind == "csv" and any(".tsv" in file.lower() for group in files.values() for file in group):
+        options["sep"] = "\t"
+    return Source(name, _identity(files), kind, files, options, config)
+
+
+def _hub_source(dataset: str, config: DataConfig) -> Source:
+    from lm.data import hub
+
+    found = hub.find(dataset, config)
+    identity = f"{dataset}\0{found.name}\0{found.revision}"
+    name = dataset.split("/")[-1]
+    options = found.options | _encoding_options(found.kind, config)
+    return Source(name, identity, found.kind, found.splits, options, config, revision=found.revision)
+
+
+def _encoding_options(kind: str, config: DataConfig) -> dict[str, str]:
+    """The option of a loader that says what to do with bytes that are not UTF-8."""
+    return {"encoding_errors": config.encoding_errors} if kind in ("csv", "json") else {}
+
+
 def _kind_of(file: str) -> str:
     name = reading.without_compression(reading.name_of(file)).lower()
     return _TABLES.get(os.path.splitext(name)[1], "text")
 
 
-def _digest(files: dict[str, list[str]]) -> str:
-    """A hash of the contents of all files, and of the splits they are in.
+def _identity(files: dict[str, list[str]]) -> str:
+    """A hash of the contents of all files and of the splits they belong to.
 
-    It is remembered by names, sizes and times, so that a large text need not be read again to see
-    that it is the same. Files that were changed within the last two seconds are not trusted to
-    show the next change in their time.
+    It is cached by the names, sizes and times of the files, so that an unchanged text is not read again.
+    Files changed within the last two seconds are hashed every time: their time may not show the next change.
     """
     listing, newest = hashlib.sha256(), 0
     for split, group in files.items():
         for file in group:
             path = file.rpartition("::")[2]
-            stat = _checked(path, os.stat)
+            stat = _or_data_error(os.stat, path)
             newest = max(newest, stat.st_mtime_ns, stat.st_ctime_ns)
             facts = (split, os.path.abspath(path), file, stat.st_size, stat.st_mtime_ns, stat.st_ino)
             listing.update(repr(facts).encode())
-    remembered = known(listing.hexdigest()[:32])
+    cached = known(listing.hexdigest()[:32])
     settled = time.time_ns() - newest > 2_000_000_000
     with contextlib.suppress(OSError):
         if settled:
-            return remembered.read_text(encoding="ascii")
+            return cached.read_text(encoding="ascii")
     identity = _content_hash(files)
     with contextlib.suppress(OSError):
         if settled:
-            remembered.parent.mkdir(parents=True, exist_ok=True)
-            write_text(remembered, identity)
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            write_text(cached, identity)
     return identity
 
 
@@ -253,10 +284,10 @@ def _content_hash(files: dict[str, list[str]]) -> str:
     contents: dict[str, str] = {}
     for split, group in sorted(files.items()):
         for file in group:
-            inside, _, path = file.rpartition("::")
+            member, _, path = file.rpartition("::")
             if path not in contents:
-                contents[path] = _checked(path, _file_hash)
-            identity.update(f"{split}\0{inside}\0{contents[path]}\0".encode())
+                contents[path] = _or_data_error(_file_hash, path)
+            identity.update(f"{split}\0{member}\0{contents[path]}\0".encode())
     return identity.hexdigest()
 
 
@@ -265,40 +296,40 @@ def _file_hash(path: str) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _checked(path: str, look: Callable[[str], T]) -> T:
+def _or_data_error(function: Callable[[str], T], path: str) -> T:
     try:
-        return look(path)
+        return function(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _files_below(folder: Path) -> list[str]:
-    """All files in a folder and the folders in it, hidden ones left out, sorted."""
-    found = []
-    for place, folders, names in os.walk(folder, followlinks=True):
+    """All files in a folder and its subfolders, without hidden ones, sorted."""
+    found: list[str] = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (os.path.join(place, name) for name in names if not name.startswith("."))
+        paths = (os.path.join(parent, name) for name in names if not name.startswith("."))
         found += filter(os.path.isfile, paths)
     return sorted(found)
 
 
 def _by_split(root: str, files: list[str]) -> dict[str, list[str]]:
-    """Names such as valid.txt or test-0.parquet make splits; what comes before `root` is no name."""
+    """Group files into splits by their names below `root`, such as valid.txt or test-0.parquet."""
     splits: dict[str, list[str]] = {}
     for file in files:
-        inside = reading.without_compression(reading.name_of(file).removeprefix(root))
-        words = re.split(r"[^a-z]+", os.path.splitext(inside)[0].lower())
+        name = reading.without_compression(reading.name_of(file).removeprefix(root))
+        words = re.split(r"[^a-z]+", os.path.splitext(name)[0].lower())
         split = next((_SPLIT_NAMES[word] for word in words if word in _SPLIT_NAMES), "train")
         splits.setdefault(split, []).append(file)
     return splits
 
 
-def _keep_standard_input() -> Path:
-    """Copy standard input to a file: which text it is must be known before it is read."""
+def _copy_standard_input() -> Path:
+    """Copy standard input to a file, because it has to be hashed before it is read."""
     if sys.stdin.isatty():
         print("Reading text from standard input; end it with Ctrl-D.", file=sys.stderr)
     copy = cache_folder() / f"stdin.{os.getpid()}{PARTIAL}"
-    with making_room_for(copy):
+    with writing_to_cache(copy):
         try:
             with open(copy, "wb") as opened:
                 shutil.copyfileobj(sys.stdin.buffer, opened, 1 << 20)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lm.data.text import count_characters
-from lm.tokenization.tokenizer import SEPARATOR
+from lm.tokenization.documents import SEPARATOR, count_characters
 
 BLOCKS = 100  # into which a text is cut
 _SHORTEST = 100  # tokens in a block

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from lm.tokenization.documents import character_starts
 from lm.tokenization.positions import token_starts, words_in
 from lm.tokenization.tokenizer import Tokenizer
 
@@ -51,9 +52,7 @@ def token_spans(tokenizer: Tokenizer, text: bytes, tokens: np.ndarray) -> tuple[
 
 def characters_at(text: bytes, places: np.ndarray) -> np.ndarray:
     """The numbers of the characters of `text` to which the bytes at `places` belong."""
-    # As signed numbers, the bytes that go on with a character are the ones below -64.
-    characters = np.flatnonzero(np.frombuffer(text, np.int8) >= -64)
-    return np.searchsorted(characters, places, side="right") - 1
+    return np.searchsorted(character_starts(text), places, side="right") - 1
 
 
 def pieces(text: str, starts: np.ndarray) -> list[str]:

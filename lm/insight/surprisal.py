@@ -62,7 +62,7 @@ class ScoredText:
     @property
     def unknown(self) -> int:
         """How many tokens are <unk>."""
-        return 0 if self.tokenizer.unk is None else int(np.count_nonzero(self.tokens == self.tokenizer.unk))
+        return self.tokenizer.count_unknown(self.tokens)
 
     def per_token(self) -> Table:
         """A row for each token, with its surprisal in bits; see `token_table`."""

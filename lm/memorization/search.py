@@ -27,7 +27,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from lm.data.progress import ProgressCallback, no_progress
 from lm.errors import UserError
 from lm.memorization.training_text import MARGIN, UNKNOWN, find_written
-from lm.tokenization.tokenizer import SEPARATOR, Tokenizer
+from lm.tokenization.documents import SEPARATOR, character_starts
+from lm.tokenization.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from lm.language_model import LanguageModel
@@ -118,7 +119,7 @@ class TrainingText:
         if least < LEAST:
             raise UserError(f"copies are looked for from {LEAST} characters on, not from {least}.")
         raw = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
-        begins = np.append(_character_starts(raw), len(raw))
+        begins = np.append(character_starts(raw), len(raw))
         if len(text) < least:
             return Found([], 1.0)
         # The bytes of the shortest span: characters have up to four.
@@ -296,12 +297,6 @@ def _longest(copies: list[Copy]) -> list[Copy]:
         if not kept or copy.end > kept[-1].end:
             kept.append(copy)
     return kept
-
-
-def _character_starts(raw: np.ndarray) -> np.ndarray:
-    """The first byte of each character of UTF-8 (bytes,) uint8."""
-    # As signed numbers, the bytes that go on with a character are the ones below -64.
-    return np.flatnonzero(raw.view(np.int8) >= -64)
 
 
 def _same_beginning(one: str, other: str) -> int:

@@ -25,7 +25,7 @@ import numpy as np
 
 from lm.config.schema import DataConfig, RunConfig
 from lm.data import reading
-from lm.data.cache import cache_folder, entries, make_once, mark_used
+from lm.data.cache import build_once, cache_folder, entries, mark_used
 from lm.data.corpus import cached_corpus, open_corpus
 from lm.data.progress import ProgressCallback
 from lm.data.sources import Source, find_source
@@ -34,7 +34,8 @@ from lm.errors import DataError, UserError
 from lm.files import folder_or_previous, write_text as write_file
 from lm.run_folder import Run, read_config
 from lm.tokenization import vocabulary
-from lm.tokenization.tokenizer import SEPARATOR, Tokenizer
+from lm.tokenization.documents import SEPARATOR
+from lm.tokenization.tokenizer import Tokenizer
 
 FORMAT = 1
 UNKNOWN = b"\xfe"  # which UTF-8 never contains either
@@ -149,7 +150,7 @@ def _of_stream(key: str, progress: ProgressCallback) -> Written | None:
             _write(folder, corpus.tokenizer, _with_progress(blocks, len(tokens), progress))
             write_file(folder / "train.json", json.dumps({"name": corpus.name, "exact": True}))
 
-        make_once(f"{key}-text", make)
+        build_once(f"{key}-text", make)
     return _opened(f"{key}-text")
 
 
@@ -177,7 +178,7 @@ def _of_library(trained_on: dict[str, Any], tokenizer: Tokenizer, progress: Prog
         exact = all(trained_on.get(name) == count for name, count in counts.items())
         write_file(folder / "train.json", json.dumps({"name": "python", "exact": exact}))
 
-    make_once(key, make)
+    build_once(key, make)
     return _opened(key)
 
 

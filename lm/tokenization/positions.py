@@ -1,7 +1,7 @@
-"""Where tokens and words stand in a text.
+"""Maps tokens and words to their positions in a text.
 
-A text is UTF-8 with SEPARATOR between documents; a place in it is the number of a byte. Words are
-what stands between white space, as `str.split` sees it.
+A text is UTF-8 with SEPARATOR between documents, and an offset counts its bytes. Words are separated by
+whitespace, as in `str.split`.
 """
 
 from __future__ import annotations
@@ -11,35 +11,36 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lm.tokenization.tokenizer import PIECE, SEPARATOR, Tokenizer, cut
+from lm.tokenization.documents import SEPARATOR, SEPARATOR_CHARACTER, character_starts, chunks
+from lm.tokenization.tokenizer import Tokenizer
 
-_END = SEPARATOR.decode("utf-8", "surrogateescape")
-_WORDS = re.compile(rf"[^\s{_END}]+")
-# A document that ends in a line's end has one token for both.
-_WORDS_AND_LINE_ENDS = re.compile(rf"[^\s{_END}]+|\n{_END}?|{_END}")
+_WORD = re.compile(rf"[^\s{SEPARATOR_CHARACTER}]+")
+# A newline at the end of a document and the separator after it are a single token.
+_LINE_END = re.compile(rf"\n{SEPARATOR_CHARACTER}?|{SEPARATOR_CHARACTER}")
+_WORD_OR_LINE_END = re.compile(f"{_WORD.pattern}|{_LINE_END.pattern}")
 
 
 def token_starts(tokenizer: Tokenizer, text: bytes, tokens: np.ndarray) -> np.ndarray:
-    """The place (tokens,) int64 at which each of the `tokens` (tokens,) of `text` begins; they never
-    go back. Part of a character begins at its own byte, or with some tokenizers of other makes where
-    the character does."""
+    """The offset (tokens,) int64 at which each of the `tokens` (tokens,) of `text` starts, never decreasing.
+
+    A token that is part of a character starts at its own byte or, with some external tokenizers, at the
+    start of the character.
+    """
     if tokenizer.kind == "byte":
         return np.arange(len(text))
     if tokenizer.kind == "char":
-        return _character_starts(text)
+        return character_starts(text)
     if tokenizer.kind == "word":
-        return _spans(_WORDS_AND_LINE_ENDS, text)[0]
-    parts = {token: tokenizer.bytes_of(token) for token in np.unique(tokens).tolist()}
-    parts[tokenizer.eos] = SEPARATOR
-    if None not in parts.values() and b"".join(map(parts.__getitem__, tokens.tolist())) == text:
-        lengths = np.array([len(parts[token]) for token in tokens.tolist()], np.int64)
+        return _find_all(_WORD_OR_LINE_END, text)[0]
+    if (parts := _parts(tokenizer, tokens)) is not None and b"".join(parts) == text:
+        lengths = np.array([len(part) for part in parts], np.int64)
         return np.cumsum(lengths) - lengths
     return _reported_starts(tokenizer, text)
 
 
 @dataclass(frozen=True)
 class Words:
-    """The words of a text and their places (words,) int64."""
+    """The words of a text and their offsets (words,) int64."""
 
     texts: list[str]
     starts: np.ndarray
@@ -47,46 +48,46 @@ class Words:
 
 
 def words_in(text: bytes) -> Words:
-    """All words, in order."""
-    starts, ends = _spans(_WORDS, text)
+    """All words of a text, in order."""
+    starts, ends = _find_all(_WORD, text)
     texts = [text[start:end].decode() for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
     return Words(texts, starts, ends)
 
 
 def words_of_tokens(starts: np.ndarray, size: int, words: Words) -> tuple[np.ndarray, np.ndarray]:
-    """For each token that begins at `starts` (tokens,) in a text of `size` bytes the number of its
-    word, and whether it is nothing but white space.
+    """For each token that starts at `starts` (tokens,) in a text of `size` bytes, the index of its word and
+    whether it is whitespace only.
 
-    A token belongs to the word of its first character that is not white space; white space alone to
-    the word before it, which is -1 where there is none.
+    A token belongs to the word of its first character that is not whitespace; a whitespace token belongs to
+    the word before it, -1 if there is none.
     """
     ends = np.maximum(np.append(starts[1:], size), starts + 1)
-    word = np.searchsorted(words.ends, starts, side="right")  # the first that ends behind the start
-    begins = np.append(words.starts, size)[word]
-    space = begins >= ends
+    word = np.searchsorted(words.ends, starts, side="right")  # the first that ends after the start
+    word_starts = np.append(words.starts, size)[word]
+    space = word_starts >= ends
     return word - space, space
 
 
 @dataclass(frozen=True)
 class Positions:
-    """Places as a person counts them."""
+    """Positions as a text editor counts them."""
 
     document: np.ndarray  # from 1
-    line: np.ndarray  # of the document, from 1
-    column: np.ndarray  # the character of the line, from 1
-    offset: np.ndarray  # the character of the document, from 0
+    line: np.ndarray  # in the document, from 1
+    column: np.ndarray  # of the character in the line, from 1
+    offset: np.ndarray  # of the character in the document, from 0
 
 
-def positions(text: bytes, places: np.ndarray) -> Positions:
-    """The positions (places,) of the characters at, or around, some `places` (places,)."""
-    raw, characters = np.frombuffer(text, np.uint8), _character_starts(text)
+def positions(text: bytes, offsets: np.ndarray) -> Positions:
+    """The positions of the characters that contain the bytes at `offsets` (positions,)."""
+    raw, characters = np.frombuffer(text, np.uint8), character_starts(text)
     separators, newlines = (np.flatnonzero(raw == byte) for byte in (SEPARATOR[0], ord("\n")))
-    # Numbers of the characters, the separators counted too: none of them lies inside a document.
-    number = np.searchsorted(characters, places, side="right") - 1
-    places = characters[number]
-    document = np.searchsorted(separators, places)
+    # Characters are numbered with the separators, which cancel out within a document.
+    number = np.searchsorted(characters, offsets, side="right") - 1
+    offsets = characters[number]
+    document = np.searchsorted(separators, offsets)
     document_starts = np.concatenate([[0], separators + 1])[document]
-    line = np.searchsorted(newlines, places)
+    line = np.searchsorted(newlines, offsets)
     line_starts = np.maximum(np.concatenate([[0], newlines + 1])[line], document_starts)
     return Positions(
         document=document + 1,
@@ -96,30 +97,35 @@ def positions(text: bytes, places: np.ndarray) -> Positions:
     )
 
 
+def _parts(tokenizer: Tokenizer, tokens: np.ndarray) -> list[bytes] | None:
+    """The bytes of each token, or None if they depend on the tokens around them."""
+    part_of: dict[int, bytes] = {}
+    for token in np.unique(tokens).tolist():
+        part = SEPARATOR if token == tokenizer.eos else tokenizer.bytes_of(token)
+        if part is None:
+            return None
+        part_of[token] = part
+    return [part_of[token] for token in tokens.tolist()]
+
+
 def _reported_starts(tokenizer: Tokenizer, text: bytes) -> np.ndarray:
-    """The places as `tokenizers` tells them, in characters of each piece that it gets."""
-    starts, place = [], 0
+    """The offsets that `tokenizers` reports, in characters of each chunk that it encodes."""
+    starts, offset = [], 0
     for document in text.split(SEPARATOR):
-        for piece in cut(document, PIECE):
-            characters = np.append(_character_starts(piece), len(piece))
-            encoding = tokenizer.backend.encode(piece.decode(), add_special_tokens=False)
-            starts += [place + characters[begin] for begin, _ in encoding.offsets]
-            place += len(piece)
-        starts.append(place)  # of the <eos> behind it
-        place += 1
-    # What a tokenizer adds of its own may be said to lie at the beginning.
+        for chunk in chunks(document):
+            characters = np.append(character_starts(chunk), len(chunk))
+            encoding = tokenizer.backend.encode(chunk.decode(), add_special_tokens=False)
+            starts += [offset + characters[start] for start, _ in encoding.offsets]
+            offset += len(chunk)
+        starts.append(offset)  # of the <eos> after it
+        offset += 1
+    # A token that the tokenizer inserts may be reported at offset 0.
     return np.maximum.accumulate(np.array(starts[:-1], np.int64))
 
 
-def _character_starts(text: bytes) -> np.ndarray:
-    """The first byte of each character, and each separator."""
-    # As signed numbers, the bytes that go on with a character are the ones below -64.
-    return np.flatnonzero(np.frombuffer(text, np.int8) >= -64)
-
-
-def _spans(pattern: re.Pattern[str], text: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Where all that matches begins and ends, each (matches,) int64."""
-    found = pattern.finditer(text.decode("utf-8", "surrogateescape"))
-    spans = np.array([match.span() for match in found], np.int64).reshape(-1, 2)
-    places = np.append(_character_starts(text), len(text))
-    return places[spans[:, 0]], places[spans[:, 1]]
+def _find_all(pattern: re.Pattern[str], text: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """The start and end offsets of all matches, each (matches,) int64."""
+    matches = pattern.finditer(text.decode("utf-8", "surrogateescape"))
+    spans: np.ndarray = np.array([match.span() for match in matches], np.int64).reshape(-1, 2)
+    offsets = np.append(character_starts(text), len(text))
+    return offsets[spans[:, 0]], offsets[spans[:, 1]]

@@ -78,7 +78,7 @@ def capture(trainer: Trainer) -> Snapshot:
     progress.seconds, progress.loss_sum = trainer.seconds, trainer.loss_sum.item()
     progress.scaler = trainer.optimizer.scaler.state_dict()
     progress.lengths = trainer.run.lengths()
-    progress.place, data = trainer.windows.place()
+    progress.place, data = trainer.windows.position()
     tensors = {}
     for name, weight in trainer.network.named_parameters():
         tensors[f"network.{name}"] = weight.detach()

@@ -111,7 +111,7 @@ def _was_harmed(trainer: Trainer, margin: float) -> bool:
     """Whether the network predicts the next windows worse by `margin` than the good one did."""
     windows, step = trainer.windows, trainer.progress.step
     count = min(math.ceil(_COMPARED / windows.tokens_per_step), _MOST_WINDOWS)
-    place, tensors = windows.place()
+    place, tensors = windows.position()
     ahead = [windows.window(step + number) for number in range(count)]
     windows.restore(place, tensors)
     weights = list(trainer.network.named_parameters())

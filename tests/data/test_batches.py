@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from lm.data.batches import Windows, share_out
+from lm.data.batches import Windows, divide_streams
 from lm.distributed import share_of
 from lm.errors import UserError
 
@@ -82,7 +82,7 @@ def test_mixed_texts_are_a_ring_each(sizes, weights, batch, bptt):
 def test_streams_are_shared_out_as_the_mix_says(mix, extra):
     shares = np.array(mix) / sum(mix)
     streams = len(mix) + extra
-    counts = np.array(share_out(streams, shares))
+    counts = np.array(divide_streams(streams, shares))
     assert counts.sum() == streams
     assert counts.min() >= 1
     # No text has more than one stream too few, save for those that lend to texts that need their first.
@@ -92,11 +92,11 @@ def test_streams_are_shared_out_as_the_mix_says(mix, extra):
 
 def test_fewer_streams_than_texts_are_refused():
     with pytest.raises(UserError, match="too small to mix 3 texts"):
-        share_out(2, [0.5, 0.25, 0.25])
+        divide_streams(2, [0.5, 0.25, 0.25])
 
 
 def test_more_streams_than_tokens_names_the_largest_that_fits():
-    with pytest.raises(UserError, match="largest that fits is 3"):
+    with pytest.raises(UserError, match="use at most 3"):
         Windows(np.arange(3, dtype=np.uint16), 4, 2, EOS, CPU)
 
 

@@ -29,7 +29,7 @@ import time
 from lm.config.schema import DataConfig
 from lm.data.corpus import open_corpus
 def progress(task, fraction):
-    if task.startswith("Making the validation"):
+    if task.startswith("Tokenizing the validation"):
         print("here", flush=True)
         time.sleep(60)
 open_corpus(DataConfig(dataset={str(tmp_path / "t.txt")!r}), progress)
@@ -55,7 +55,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, own_cache):
     result = script("train.py", "--dataset", "t.txt", "--quiet", cwd=tmp_path, preexec_fn=limit)
     assert result.returncode == 2
     assert len(result.stderr.strip().splitlines()) == 1
-    assert "no room is left in" in result.stderr
+    assert "no space left in" in result.stderr
     assert "python -m lm data clear" in result.stderr
     assert not cache.entries()
 
@@ -96,7 +96,7 @@ def test_a_stream_that_is_being_made_is_not_deleted(own_cache, capsys):
         assert "is being made right now" in capsys.readouterr().err
         assert folder.is_dir()
 
-    cache.make_once("key", clear_meanwhile)
+    cache.build_once("key", clear_meanwhile)
     assert [entry.path.name for entry in cache.entries()] == ["key"]
 
 

@@ -10,7 +10,7 @@ from lm.data.corpus import open_corpus
 from lm.data.eval_text import read_held_out, read_whole
 from lm.data.progress import no_progress
 from lm.errors import UserError
-from lm.tokenization.tokenizer import SEPARATOR
+from lm.tokenization.documents import SEPARATOR
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_what_was_held_out_is_exactly_the_text_of_its_tokens(tmp_path, settings)
             _, text = read_held_out(config, split, no_progress)
             assert corpus.tokenizer.encode_bytes(text).tolist() == made.tokens.tolist()
         else:
-            with pytest.raises(UserError, match="without a test text, only with validation"):
+            with pytest.raises(UserError, match="without a test split, only with validation"):
                 read_held_out(config, split, no_progress)
 
 

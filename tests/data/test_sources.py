@@ -123,7 +123,7 @@ def test_wrong_column_lists_the_columns(files):
 
 
 def test_a_column_that_is_not_text(files):
-    with pytest.raises(DataError, match="'id' of b holds int, not text"):
+    with pytest.raises(DataError, match="'id' of b contains int, not text"):
         read(files / "b.jsonl", text_column="id")
 
 
@@ -140,7 +140,7 @@ def test_files_of_several_kinds_are_not_mixed(files):
 def test_a_parquet_file_cut_short(files):
     path = files / "d.parquet"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataError, match=r"d\.parquet is damaged or cut short .*: get it again"):
+    with pytest.raises(DataError, match=r"d\.parquet is damaged or truncated .*: download it again"):
         read(path)
 
 

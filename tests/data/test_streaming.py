@@ -58,7 +58,7 @@ def test_an_epoch_has_every_document_once_and_each_another_order(shards):
 def test_a_stream_goes_on_exactly_where_it_stood(shards, taken):
     documents = stream(shards)
     take(documents, taken)
-    place = json.loads(json.dumps(documents.place))
+    place = json.loads(json.dumps(documents.position))
     other = stream(shards)
     other.restore(place)
     assert take(other, 150) == take(documents, 150)
@@ -108,9 +108,9 @@ def test_ranks_share_the_streams_out_and_stand_at_the_same_place(shards):
         for part, all_of_it in zip((inputs, targets), whole.window(step), strict=True):
             assert torch.equal(part, all_of_it)
     for share in shares:
-        place, tensors = share.place()
-        assert place == whole.place()[0]
-        assert all(torch.equal(tensor, whole.place()[1][name]) for name, tensor in tensors.items())
+        place, tensors = share.position()
+        assert place == whole.position()[0]
+        assert all(torch.equal(tensor, whole.position()[1][name]) for name, tensor in tensors.items())
 
 
 @pytest.mark.parametrize("read", [0, 7, 50])
@@ -118,7 +118,7 @@ def test_windows_go_on_exactly_where_they_stood(shards, read):
     cut, other = windows(shards), windows(shards)
     for step in range(read):
         cut.window(step)
-    place, tensors = cut.place()
+    place, tensors = cut.position()
     other.restore(json.loads(json.dumps(place)), tensors)
     for step in range(20):
         for a, b in zip(cut.window(step), other.window(step), strict=True):
@@ -128,10 +128,10 @@ def test_windows_go_on_exactly_where_they_stood(shards, read):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"validation_split": "0.1"}, "is the name of a split"),
+        ({"validation_split": "0.1"}, "must be the name of a split"),
         ({"train_split": "dev"}, "has no split 'dev'; it has train"),
         ({"text_column": "body"}, "has no column 'body'; it has id, text"),
-        ({"text_column": "id"}, "holds int, not text"),
+        ({"text_column": "id"}, "contains int, not text"),
     ],
 )
 def test_mistakes_are_one_line(shards, settings, message):

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from lm.data import text as text_module
-from lm.data.text import Text, count_characters, in_order, write_text
-from lm.tokenization.tokenizer import SEPARATOR
+from lm.data.text import Text, write_text
+from lm.tokenization.documents import SEPARATOR, count_characters
 
 DOCUMENTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40), min_size=1)
 
@@ -50,7 +50,7 @@ def test_cutting_by_characters_loses_at_most_a_separator(file, documents, data):
     text = write_text(file, [as_bytes(documents)])
     total = sum(map(len, documents))
     place = data.draw(st.integers(0, total))
-    first, second = (read(part) for part in text.cut(place))
+    first, second = (read(part) for part in text.split_at(place))
     assert (count_characters(first), count_characters(second)) == (place, total - place)
     assert not first.endswith(SEPARATOR)
     assert not second.startswith(SEPARATOR)
@@ -72,13 +72,3 @@ def test_a_limit_keeps_the_first_characters(file, documents, limit, size):
 def test_a_part_of_a_file_is_a_text_too(tmp_path, small_blocks):
     (tmp_path / "t").write_bytes(b"0123456789" * 20)
     assert read(Text(tmp_path / "t", 5, 105)) == b"5678901234" * 10
-
-
-def test_results_come_in_the_order_of_the_blocks():
-    import time
-
-    def slow_first(number):
-        time.sleep(0.05 if number == 0 else 0)
-        return number
-
-    assert list(in_order(slow_first, range(20))) == list(range(20))

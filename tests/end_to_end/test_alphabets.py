@@ -225,12 +225,17 @@ def test_a_single_line_of_50_mb_is_read_in_constant_memory(tmp_path):
     memory = []  # MB, while the text is prepared
     while process.poll() is None:
         said = output.read_text()
-        if "Reading" in said and "validation tokens" not in said:
+        if "Reading" in said and "validation text" not in said:
             status = Path(f"/proc/{process.pid}/status").read_text()
             memory += [int(size) / 1024 for size in re.findall(r"RssAnon:\s+(\d+)", status)]
         time.sleep(0.01)
     assert process.returncode == 0
-    stages = ["Reading line …", "Counting …", "Making the train tokens …", "Making the validation tokens …"]
+    stages = [
+        "Reading line …",
+        "Counting characters …",
+        "Tokenizing the train text …",
+        "Tokenizing the validation text …",
+    ]
     assert output.read_text().splitlines()[:4] == stages
     assert len(memory) > 10
     assert max(memory) - memory[0] < 40  # of 50 as bytes, 100 as a string

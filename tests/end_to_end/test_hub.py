@@ -247,13 +247,13 @@ def test_mistakes_and_damage_are_told_in_one_line(hub):
         "set has no split 'tain'; it has train, validation, test.": [
             "--dataset", "org/set", "--train-split", "tain",
         ],
-        "'org/empty' holds no files of a kind that can be read": ["--dataset", "org/empty"],
-        "'org/weights' holds no files of a kind that can be read": ["--dataset", "org/weights"],
-        "train.parquet is damaged or cut short": ["--dataset", "org/short"],
+        "'org/empty' has no files of a supported kind": ["--dataset", "org/empty"],
+        "'org/weights' has no files of a supported kind": ["--dataset", "org/weights"],
+        "train.parquet is damaged or truncated": ["--dataset", "org/short"],
         "set has no column 'body'; it has id, text.": ["--dataset", "org/set", "--text-column", "body"],
         "no file, folder or Hub model 'org/tok'": [*boat, "org/tok"],
         "the Hub model 'org/weightsonly' has no tokenizer.json": [*boat, "org/weightsonly"],
-        "tokenizer.json is not a tokenizer that can be read": [*boat, "org/broken"],
+        "tokenizer.json is not a readable tokenizer": [*boat, "org/broken"],
     }  # fmt: skip
     results = several(hub, *mistakes.values())
     offline = {

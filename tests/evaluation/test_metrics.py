@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lm.evaluation.metrics import figures
-from lm.tokenization.tokenizer import SEPARATOR
+from lm.tokenization.documents import SEPARATOR
 
 
 def test_values():

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from lm.errors import UserError
 from lm.insight.properties import PROPERTIES, bracket_depth, comments, matching, quotes
-from lm.tokenization.tokenizer import WHITE_SPACE
+from lm.tokenization.tokenizer import WHITESPACE
 
 ANY = st.text("aA1é中 \t\n\"'()[]{}#/*“”‘’\\.-_<>!", max_size=60)
 # What is inside and what is not, such that any order of them keeps each as it is.
@@ -130,7 +130,7 @@ def test_time_grows_with_the_text_whatever_is_in_it():
     assert time.monotonic() - begun < 20  # 3 seconds on a quiet machine; minutes where it is the square
 
 
-@given(ANY, st.sampled_from(["a+", "^.", "[^a]$", "a*", WHITE_SPACE, r"(?i)a(?=1)", "é|中"]))
+@given(ANY, st.sampled_from(["a+", "^.", "[^a]$", "a*", WHITESPACE, r"(?i)a(?=1)", "é|中"]))
 @settings(deadline=None, max_examples=15)
 def test_a_pattern_holds_inside_its_matches(text, pattern):
     expected = np.zeros(len(text), bool)

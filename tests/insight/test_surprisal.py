@@ -13,7 +13,7 @@ from lm.escaping import unescaped
 from lm.insight.surprisal import score_text, table_lines, two_sided, word_table
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
-from lm.tokenization.tokenizer import SEPARATOR
+from lm.tokenization.documents import SEPARATOR
 from lm.tokenization.vocabulary import KINDS, train_tokenizer
 from tests.tokenization.test_positions import DOCUMENTS, SAMPLE, joined
 

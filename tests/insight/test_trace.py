@@ -13,7 +13,7 @@ from lm.insight.places import pieces, token_spans
 from lm.insight.trace import trace_text
 from lm.model.cells import CELLS
 from lm.saving import load
-from lm.tokenization.tokenizer import SEPARATOR
+from lm.tokenization.documents import SEPARATOR
 from lm.tokenization.vocabulary import KINDS
 from tests.insight.networks import SHAPES, TEXTS, make
 from tests.tokenization.test_positions import DOCUMENTS, joined

@@ -16,7 +16,7 @@ from lm.errors import DataError, UserError
 from lm.memorization import search
 from lm.memorization.search import LEAST, CopiesOfGrowing, TrainingText
 from lm.memorization.training_text import MARGIN, UNKNOWN, written
-from lm.tokenization.tokenizer import SEPARATOR
+from lm.tokenization.documents import SEPARATOR
 from lm.tokenization.vocabulary import KINDS, char_tokenizer, train_tokenizer
 from tests.conftest import some_text
 from tests.tokenization.test_positions import lower_case_pieces

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from tokenizers import Tokenizer as Backend, decoders, models, normalizers, pre_tokenizers
 
+from lm.tokenization.documents import SEPARATOR
 from lm.tokenization.positions import positions, token_starts, words_in, words_of_tokens
-from lm.tokenization.tokenizer import SEPARATOR, Tokenizer
+from lm.tokenization.tokenizer import Tokenizer
 from lm.tokenization.vocabulary import KINDS, train_tokenizer
 
 SAMPLE = "the sea was calm.\n\tnaïve  中文　😀 été\x85 the\xa0boat <eos> a\\n\n" * 30

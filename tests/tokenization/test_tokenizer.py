@@ -7,7 +7,8 @@ import tokenizers
 from hypothesis import given, settings, strategies as st
 
 from lm.errors import ModelError
-from lm.tokenization.tokenizer import SEPARATOR, Tokenizer, cut, describe_unknown
+from lm.tokenization.documents import SEPARATOR, chunks
+from lm.tokenization.tokenizer import Tokenizer, describe_unknown
 from lm.tokenization.vocabulary import train_tokenizer
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -85,7 +86,7 @@ def test_bytes_become_what_their_documents_become(kind, documents):
 @pytest.mark.parametrize("kind", EXACT)
 def test_cutting_a_text_before_its_tokens_are_made_loses_nothing(kind, words, size):
     text = " ".join(words)
-    pieces = list(cut(text.encode(), size))
+    pieces = list(chunks(text.encode(), size))
     assert b"".join(pieces) == text.encode()
     assert all(len(piece) <= size for piece in pieces)
     ids = [i for piece in pieces for i in TRAINED[kind].encode(piece.decode())]
@@ -95,7 +96,7 @@ def test_cutting_a_text_before_its_tokens_are_made_loses_nothing(kind, words, si
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 def test_cutting_ordinary_text_changes_no_token(kind):
     text = "It's the boat; it went out (again), to the sea.\n\n    And 1,024 boats' sails\twere  seen! " * 9
-    ids = [i for piece in cut(text.encode(), 64) for i in TRAINED[kind].encode(piece.decode())]
+    ids = [i for piece in chunks(text.encode(), 64) for i in TRAINED[kind].encode(piece.decode())]
     assert ids == TRAINED[kind].backend.encode(text, add_special_tokens=False).ids
 
 
@@ -104,7 +105,7 @@ def test_cutting_ordinary_text_changes_no_token(kind):
 @settings(deadline=None, max_examples=300)
 def test_ascii_that_is_looked_up_word_by_word_has_the_same_tokens(kind, text):
     tokenizer = TRAINED[kind]
-    assert tokenizer._cuts_as_gpt_2
+    assert tokenizer._splits_like_gpt_2
     expected = tokenizer.backend.encode(text, add_special_tokens=False).ids
     with pytest.MonkeyPatch.context() as patch:
         for cores in (1, 64):  # looked up, and merged

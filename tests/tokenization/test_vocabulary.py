@@ -7,8 +7,9 @@ import pytest
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
+from lm.data.sources import find_tokenizer
 from lm.errors import ModelError, UserError
-from lm.tokenization.vocabulary import count_words, ready_tokenizer, train_tokenizer
+from lm.tokenization.vocabulary import count_words, load_external, train_tokenizer
 
 
 def types(tokenizer):
@@ -41,7 +42,7 @@ def test_a_byte_is_its_own_id():
 
 
 def test_counting_words_forgets_the_rarest_when_there_are_too_many(monkeypatch):
-    monkeypatch.setattr("lm.tokenization.vocabulary._MOST_WORDS", 4)
+    monkeypatch.setattr("lm.tokenization.vocabulary._COUNTED_WORDS", 4)
     counts = count_words(["a a a b b", "c d e", "a b"])
     assert counts == {"a": 4, "b": 3}
 
@@ -61,23 +62,23 @@ def foreign(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "tokenizer.json"])
 def test_a_ready_tokenizer_is_read_whole_and_given_an_eos(foreign, name):
-    tokenizer, _ = ready_tokenizer(str(foreign / name))
+    tokenizer, _ = load_external(find_tokenizer(str(foreign / name)))
     assert tokenizer.eos == 4
     assert tokenizer.unk == 0
     assert tokenizer.encode("The sea was the sea was wide").tolist() == [1, 2, 3, 1, 2, 3, 0]
 
 
 def test_another_tokenizer_file_has_another_hash(foreign):
-    _, before = ready_tokenizer(str(foreign))
+    _, before = load_external(find_tokenizer(str(foreign)))
     path = foreign / "tokenizer.json"
     path.write_text(path.read_text().replace('"sea"', '"see"'))
-    assert ready_tokenizer(str(foreign))[1] != before
+    assert load_external(find_tokenizer(str(foreign)))[1] != before
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.json", "{", r"t\.json is not a tokenizer that can be read"),
+        ("t.json", "{", r"t\.json is not a readable tokenizer"),
         ("missing.json", None, r"no tokenizer file '.*missing\.json'"),
         ("no such/thing/at all", None, "no tokenizer file"),
     ],
@@ -86,5 +87,5 @@ def test_a_tokenizer_that_cannot_be_had_is_one_line(tmp_path, name, content, mes
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises((UserError, ModelError), match=message) as refused:
-        ready_tokenizer(str(tmp_path / name))
+        load_external(find_tokenizer(str(tmp_path / name)))
     assert "\n" not in str(refused.value)
