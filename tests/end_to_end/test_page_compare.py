@@ -1,4 +1,4 @@
-"""The Compare tab as a person meets it, with models of different tokens and directions."""
+"""The Compare tab in a browser, with models of different tokens and directions."""
 
 import re
 import shutil
@@ -15,12 +15,10 @@ TEXT = "The sea was calm.\nZyx went to the small boat at night.\n"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, browser, text_file, trained_run, backward_run):
-    """A page with a model of characters, one of words, a saved one, and one that reads right to left."""
+    """A page with a character model, a word model, a saved model and one that reads right to left."""
     folder = tmp_path_factory.mktemp("compare")
-    result = script(
-        "train.py", "--dataset", text_file, *SMALL, "--steps", 30, "--tokenizer", "word",
-        "--out", "runs/words", cwd=folder,
-    )  # fmt: skip
+    settings = [*SMALL, "--steps", 30, "--tokenizer", "word", "--out", "runs/words"]
+    result = script("train.py", "--dataset", text_file, *settings, cwd=folder)
     assert result.returncode == 0, result.stderr
     shutil.copytree(backward_run, folder / "runs" / "taob")
     saved = shutil.copytree(trained_run, folder / "runs" / "<b>saved")
@@ -30,8 +28,8 @@ def server(tmp_path_factory, browser, text_file, trained_run, backward_run):
         yield until_ready(server)
 
 
-class Comparing:
-    """What a person sees of the tab, and does on it."""
+class ComparePage:
+    """What a user sees and does on the tab."""
 
     def __init__(self, page):
         self.page, self.tab, self.wait_for = page, page.tab, page.wait_for
@@ -44,7 +42,7 @@ class Comparing:
         self.tab.locator(f"#compare-model-{number} input").click()
         options = self.tab.get_by_role("listbox").locator("li")
         options.and_(self.tab.get_by_role("option", name=name, exact=True)).click()
-        self.wait_for(lambda: not options.count())  # it takes a moment to close
+        self.wait_for(lambda: not options.count())  # the list takes a moment to close
 
     def set(self, field, value):
         self.tab.locator(f"#compare-{field} input[type=number]").fill(str(value))
@@ -52,26 +50,26 @@ class Comparing:
     def text(self, number):
         return self.tab.locator(f"#compare-text-{number} textarea").input_value()
 
-    def line(self, number):
+    def status(self, number):
         return self.tab.locator(f"#compare-line-{number}").inner_text().strip()
 
     def chosen(self):
         inputs = [self.tab.locator(f"#compare-model-{n} input") for n in range(1, 5)]
         return [one.input_value() for one in inputs if one.is_visible()]
 
-    def at_rest(self):
+    def wait_until_idle(self):
         self.wait_for(lambda: self.run.is_enabled() and not self.stop.is_enabled())
 
-    def write(self):
+    def generate(self):
         self.run.click()
-        self.wait_for(lambda: self.text(1) or self.line(1))
-        self.at_rest()
+        self.wait_for(lambda: self.text(1) or self.status(1))
+        self.wait_until_idle()
 
     def score(self, text):
         self.tab.get_by_label("Text to score").fill(text)
         self.tab.locator("#compare-score").click()
         self.wait_for(lambda: self.tab.locator("#compare-figures tbody tr").count())
-        self.at_rest()
+        self.wait_until_idle()
 
     def rows(self, table):
         rows = self.tab.locator(f"#compare-{table} tbody tr").all()
@@ -79,236 +77,238 @@ class Comparing:
 
 
 @pytest.fixture
-def open_comparing(open_page, server):
-    return lambda **options: Comparing(open_page(server, tab_name="Compare", **options))
+def open_tab(open_page, server):
+    return lambda **options: ComparePage(open_page(server, tab_name="Compare", **options))
 
 
 @pytest.fixture
-def comparing(open_comparing):
-    return open_comparing()
+def compare(open_tab):
+    return open_tab()
 
 
-def test_two_models_write_beside_each_other_little_by_little(comparing):
-    comparing.choose(1, "boat")
-    comparing.choose(2, "words")
-    comparing.prompt.fill("The sea ")
-    comparing.set("length", 20_000)
-    # Counted in the page: to ask from here takes a busy browser longer than to show all of it.
-    comparing.tab.evaluate("""() => {
-        const sides = [1, 2].map((n) => document.querySelector(`#compare-text-${n} textarea`));
+def test_two_models_generate_side_by_side_and_the_texts_stream_in(compare):
+    compare.choose(1, "boat")
+    compare.choose(2, "words")
+    compare.prompt.fill("The sea ")
+    compare.set("length", 20_000)
+    # Counted in the page: polling from here would be slower than the updates.
+    compare.tab.evaluate("""() => {
+        const outputs = [1, 2].map((n) => document.querySelector(`#compare-text-${n} textarea`));
         window.seen = new Set();
         setInterval(() => {
-            const [one, two] = sides.map((side) => side.value.length);
+            const [one, two] = outputs.map((output) => output.value.length);
             if (one > 8 && two > 8) window.seen.add(`${one} ${two}`);
         }, 5);
     }""")
-    comparing.run.click()
-    comparing.wait_for(lambda: comparing.tab.evaluate("seen.size") > 3)
-    assert len(comparing.text(1)) < 20_000 and len(comparing.text(2)) < 20_000
-    comparing.stop.click()
-    comparing.at_rest()
-    comparing.set("length", 500)
-    comparing.run.click()
-    comparing.wait_for(lambda: len(comparing.text(1)) == 508)
-    comparing.at_rest()
-    one, two = comparing.text(1), comparing.text(2)
+    compare.run.click()
+    compare.wait_for(lambda: compare.tab.evaluate("seen.size") > 3)
+    assert len(compare.text(1)) < 20_000 and len(compare.text(2)) < 20_000
+    compare.stop.click()
+    compare.wait_until_idle()
+    compare.set("length", 500)
+    compare.run.click()
+    compare.wait_for(lambda: len(compare.text(1)) == 508)
+    compare.wait_until_idle()
+    one, two = compare.text(1), compare.text(2)
     assert one.startswith("The sea ") and two.startswith("The sea ") and one != two
     assert len(one) == 508 and 508 <= len(two) < 530
-    assert comparing.line(1) == "seed 1 · 500 characters · 500 tokens"
-    assert re.fullmatch(r"seed 1 · 5\d\d characters · \d+ tokens", comparing.line(2))
+    assert compare.status(1) == "seed 1 · 500 characters · 500 tokens"
+    assert re.fullmatch(r"seed 1 · 5\d\d characters · \d+ tokens", compare.status(2))
 
 
 @pytest.mark.slow
-def test_settings_of_one_model_are_compared_and_a_seed_gives_the_same_texts_again(comparing):
-    comparing.choose(1, "boat")
-    comparing.choose(2, "boat")
-    comparing.set("length", 200)
-    comparing.set("temperature-2", 0.3)
-    comparing.write()
-    first = comparing.text(1), comparing.text(2)
+def test_settings_of_one_model_are_compared_and_the_same_seed_gives_the_same_texts(compare):
+    compare.choose(1, "boat")
+    compare.choose(2, "boat")
+    compare.set("length", 200)
+    compare.set("temperature-2", 0.3)
+    compare.generate()
+    first = compare.text(1), compare.text(2)
     assert first[0] != first[1]
-    comparing.set("seed", 5)
-    comparing.run.click()
-    comparing.wait_for(lambda: comparing.line(1).startswith("seed 5 "))
-    comparing.at_rest()
-    assert comparing.text(1) != first[0]
-    comparing.set("seed", 1)
-    comparing.set("temperature-2", 0.8)
-    comparing.run.click()
-    comparing.wait_for(lambda: comparing.line(1).startswith("seed 1 "))
-    comparing.at_rest()
-    assert comparing.text(1) == comparing.text(2) == first[0]
+    compare.set("seed", 5)
+    compare.run.click()
+    compare.wait_for(lambda: compare.status(1).startswith("seed 5 "))
+    compare.wait_until_idle()
+    assert compare.text(1) != first[0]
+    compare.set("seed", 1)
+    compare.set("temperature-2", 0.8)
+    compare.run.click()
+    compare.wait_for(lambda: compare.status(1).startswith("seed 1 "))
+    compare.wait_until_idle()
+    assert compare.text(1) == compare.text(2) == first[0]
 
 
 @pytest.mark.slow
-def test_columns_are_added_up_to_four_and_removed_down_to_two_with_what_they_hold(comparing):
-    tab = comparing.tab
-    remove = tab.get_by_role("button", name="Remove this column")
-    assert len(comparing.chosen()) == 2 and remove.count() == 0
+def test_columns_are_added_up_to_four_and_removed_with_their_contents_down_to_two(compare):
+    tab = compare.tab
+    remove = tab.get_by_role("button", name="Remove column")
+    assert len(compare.chosen()) == 2 and remove.count() == 0
     for count in (3, 4):
-        comparing.add.click()
-        comparing.wait_for(lambda count=count: len(comparing.chosen()) == count)
-    comparing.wait_for(lambda: not comparing.add.is_enabled())
+        compare.add.click()
+        compare.wait_for(lambda count=count: len(compare.chosen()) == count)
+    compare.wait_for(lambda: not compare.add.is_enabled())
     for number, name in enumerate(("boat", "words", "boat", "<b>saved"), start=1):
-        comparing.choose(number, name)
-    comparing.set("length", 50)
-    comparing.set("temperature-3", 0.1)
-    comparing.write()
-    texts = [comparing.text(n) for n in (1, 2, 3, 4)]
+        compare.choose(number, name)
+    compare.set("length", 50)
+    compare.set("temperature-3", 0.1)
+    compare.generate()
+    texts = [compare.text(n) for n in (1, 2, 3, 4)]
     assert len(set(texts)) == 3 and all(texts) and texts[0] == texts[3]
     remove.nth(1).click()
-    comparing.wait_for(lambda: comparing.chosen() == ["boat", "boat", "<b>saved"])
-    comparing.wait_for(lambda: [comparing.text(n) for n in (1, 2, 3)] == [texts[0], texts[2], texts[3]])
-    assert comparing.add.is_enabled()
+    compare.wait_for(lambda: compare.chosen() == ["boat", "boat", "<b>saved"])
+    compare.wait_for(lambda: [compare.text(n) for n in (1, 2, 3)] == [texts[0], texts[2], texts[3]])
+    assert compare.add.is_enabled()
     assert tab.locator("#compare-temperature-2 input[type=number]").input_value() == "0.1"
     remove.nth(0).click()
-    comparing.wait_for(lambda: comparing.chosen() == ["boat", "<b>saved"])
-    comparing.wait_for(lambda: remove.count() == 0)
+    compare.wait_for(lambda: compare.chosen() == ["boat", "<b>saved"])
+    compare.wait_for(lambda: remove.count() == 0)
 
 
 @pytest.mark.parametrize("how", ["Stop", "Escape", "leave"])
-def test_stop_and_leaving_end_the_computation(comparing, server, how):
+def test_stop_and_leaving_end_the_computation(compare, server, how):
     before = len(server.ended())
-    comparing.choose(1, "boat")
-    comparing.choose(2, "<b>saved")
-    comparing.prompt.fill("The sea ")
-    comparing.set("length", 20_000)
-    comparing.prompt.press("Control+Enter")
-    comparing.wait_for(lambda: len(comparing.text(1)) > 100 and len(comparing.text(2)) > 100)
-    assert not comparing.run.is_enabled() and not comparing.add.is_enabled()
+    compare.choose(1, "boat")
+    compare.choose(2, "<b>saved")
+    compare.prompt.fill("The sea ")
+    compare.set("length", 20_000)
+    compare.prompt.press("Control+Enter")
+    compare.wait_for(lambda: len(compare.text(1)) > 100 and len(compare.text(2)) > 100)
+    assert not compare.run.is_enabled() and not compare.add.is_enabled()
     if how == "Stop":
-        comparing.stop.click()
+        compare.stop.click()
     elif how == "Escape":
-        comparing.tab.keyboard.press("Escape")
+        compare.tab.keyboard.press("Escape")
     else:
-        comparing.tab.close()
+        compare.tab.close()
     deadline = time.monotonic() + 2
     while len(server.ended()) == before:
-        assert time.monotonic() < deadline, "the computation goes on for nobody"
+        assert time.monotonic() < deadline, "the computation continues"
         time.sleep(0.02)
-    assert server.ended()[-1].endswith("beside each other: stopped")
+    assert server.ended()[-1].endswith("side by side: stopped")
     if how != "leave":
-        comparing.at_rest()
-        assert 100 < len(comparing.text(1)) < 20_000 and comparing.add.is_enabled()
+        compare.wait_until_idle()
+        assert 100 < len(compare.text(1)) < 20_000 and compare.add.is_enabled()
 
 
 @pytest.mark.slow
-def test_a_model_that_reads_right_to_left_says_so_and_the_other_writes(comparing):
-    comparing.choose(1, "taob")
-    comparing.choose(2, "boat")
-    comparing.set("length", 30)
-    comparing.prompt.fill("The ☃ ")
-    comparing.run.click()
-    comparing.wait_for(lambda: comparing.text(2))
-    comparing.at_rest()
-    assert "reads right to left" in comparing.line(1) and comparing.text(1) == ""
-    assert "30 characters" in comparing.line(2) and "does not know '☃'" in comparing.line(2)
-    comparing.choose(2, "taob")
-    comparing.run.click()
-    comparing.page.wait_for_message("cannot go on with a text")
-    comparing.at_rest()
+def test_a_model_that_reads_right_to_left_says_so_and_the_other_generates(compare):
+    compare.choose(1, "taob")
+    compare.choose(2, "boat")
+    compare.set("length", 30)
+    compare.prompt.fill("The ☃ ")
+    compare.run.click()
+    compare.wait_for(lambda: compare.text(2))
+    compare.wait_until_idle()
+    assert "reads right to left" in compare.status(1) and compare.text(1) == ""
+    assert "30 characters" in compare.status(2) and "does not know '☃'" in compare.status(2)
+    compare.choose(2, "taob")
+    compare.run.click()
+    compare.page.wait_for_message("cannot continue a text")
+    compare.wait_until_idle()
 
 
 @pytest.mark.parametrize("length", ["0", pytest.param("30000", marks=pytest.mark.slow)])
-def test_a_length_out_of_range_is_one_message(comparing, length):
-    comparing.set("length", length)
-    comparing.run.click()
-    comparing.page.wait_for_message("The length is a number of characters from 1 to 20,000")
-    comparing.at_rest()
+def test_a_length_out_of_range_is_an_error(compare, length):
+    compare.set("length", length)
+    compare.run.click()
+    compare.page.wait_for_message("The length must be between 1 and 20,000 characters")
+    compare.wait_until_idle()
 
 
-def test_the_loss_curves_are_one_picture_and_follow_the_choice(comparing):
-    comparing.choose(1, "boat")
-    comparing.choose(2, "words")
-    curves = comparing.tab.locator("#compare-curves")
-    picture = curves.get_by_role("img")
-    comparing.wait_for(lambda: re.search("boat to .* words to", picture.get_attribute("alt") or ""))
-    assert picture.evaluate("e => e.complete && e.naturalWidth > 0")
-    assert "figures look better than they are: words" in curves.inner_text()
-    over_text = picture.get_attribute("src")
-    comparing.tab.get_by_label("over the time").check()
-    comparing.wait_for(lambda: picture.get_attribute("src") != over_text)
-    comparing.choose(2, "<b>saved")
-    comparing.wait_for(lambda: "Without a loss curve: <b>saved." in curves.inner_text())
-    assert "words" not in picture.get_attribute("alt")
+def test_the_loss_curves_follow_the_selected_models(compare):
+    compare.choose(1, "boat")
+    compare.choose(2, "words")
+    curves = compare.tab.locator("#compare-curves")
+    image = curves.get_by_role("img")
+    compare.wait_for(lambda: re.search("boat: .* words: ", image.get_attribute("alt") or ""))
+    assert image.evaluate("e => e.complete && e.naturalWidth > 0")
+    assert "too good: words" in curves.inner_text()
+    over_characters = image.get_attribute("src")
+    compare.tab.get_by_label("Training time").check()
+    compare.wait_for(lambda: image.get_attribute("src") != over_characters)
+    compare.choose(2, "<b>saved")
+    compare.wait_for(lambda: "No loss curve: <b>saved." in curves.inner_text())
+    assert "words" not in image.get_attribute("alt")
 
 
-def test_a_text_is_scored_by_each_model_and_the_words_are_shown_where_they_disagree(comparing):
-    comparing.choose(1, "boat")
-    comparing.choose(2, "words")
-    comparing.add.click()
-    comparing.wait_for(lambda: len(comparing.chosen()) == 3)
-    comparing.choose(3, "taob")
-    comparing.score(TEXT)
-    figures = {row[0].split("\n")[0]: row for row in comparing.rows("figures")}
-    assert set(figures) == {"boat", "words", "taob"}
-    assert "does not know" in figures["words"][0] and int(figures["boat"][3]) == len(TEXT)
-    for name, *_ in figures.values():
-        bits, total = (float(figures[name.split("\n")[0]][n].replace(",", "")) for n in (1, 4))
-        assert bits == pytest.approx(total / len(TEXT), abs=0.002)
-    comparing.wait_for(lambda: comparing.rows("places"))
-    places = comparing.rows("places")
-    assert 5 < len(places) <= 10
-    differences = [float(row[-1]) for row in places]
+def test_a_text_is_scored_by_each_model_and_their_disagreements_are_listed(compare):
+    compare.choose(1, "boat")
+    compare.choose(2, "words")
+    compare.add.click()
+    compare.wait_for(lambda: len(compare.chosen()) == 3)
+    compare.choose(3, "taob")
+    compare.score(TEXT)
+    scores = {row[0].split("\n")[0]: row for row in compare.rows("figures")}
+    assert set(scores) == {"boat", "words", "taob"}
+    assert "unknown to this model" in scores["words"][0] and int(scores["boat"][3]) == len(TEXT)
+    for _, bits, _, _, total in scores.values():
+        assert float(bits) == pytest.approx(float(total.replace(",", "")) / len(TEXT), abs=0.002)
+    compare.wait_for(lambda: compare.rows("places"))
+    disagreements = compare.rows("places")
+    assert 5 < len(disagreements) <= 10
+    differences = [float(row[-1]) for row in disagreements]
     assert differences == sorted(differences, reverse=True)
-    for _, _, *bits, difference in places:
+    for _, _, *bits, difference in disagreements:
         bits = list(map(float, bits))
         assert len(bits) == 3 and float(difference) == pytest.approx(max(bits) - min(bits), abs=0.11)
-    marked = comparing.tab.locator("#compare-places mark").all_inner_texts()
+    marked = compare.tab.locator("#compare-places mark").all_inner_texts()
     assert "Zyx" not in marked and set(marked) <= set(TEXT.split())
-    assert places[0][1].replace("↵ ", "\n").strip() in TEXT
+    assert disagreements[0][1].replace("↵ ", "\n").strip() in TEXT
 
 
 @pytest.mark.slow
-def test_the_words_are_coloured_and_each_tells_its_bits(comparing):
-    comparing.choose(1, "boat")
-    comparing.choose(2, "taob")
-    comparing.score(TEXT)
-    view = comparing.tab.locator("#compare-view .tokens")
+def test_the_words_are_colored_and_each_shows_its_bits(compare):
+    compare.choose(1, "boat")
+    compare.choose(2, "taob")
+    compare.score(TEXT)
+    view = compare.tab.locator("#compare-view .tokens")
     words = view.locator("[data-index]")
-    comparing.wait_for(lambda: words.count() == len(TEXT.split()))
+    compare.wait_for(lambda: words.count() == len(TEXT.split()))
     assert view.evaluate("e => e.textContent") == TEXT
-    levels = lambda: words.evaluate_all("w => w.map(e => e.dataset.level || '0')")  # noqa: E731
-    apart = levels()
-    assert min(map(int, apart)) < -2  # the second model was more surprised
-    comparing.choose(1, "taob")
-    comparing.choose(2, "boat")
-    comparing.score(TEXT)
-    comparing.wait_for(lambda: [int(level) for level in levels()] == [-int(level) for level in apart])
+
+    def levels():
+        return [int(level) for level in words.evaluate_all("w => w.map(e => e.dataset.level || '0')")]
+
+    differences = levels()
+    assert min(differences) < -2  # the second model was more surprised
+    compare.choose(1, "taob")
+    compare.choose(2, "boat")
+    compare.score(TEXT)
+    compare.wait_for(lambda: levels() == [-level for level in differences])
     words.nth(4).click()
-    told = comparing.tab.locator("#compare-word")
-    comparing.wait_for(
-        lambda: re.fullmatch(r"“Zyx” · taob: [\d.]+ bits · boat: [\d.]+ bits.*", told.inner_text().strip())
+    details = compare.tab.locator("#compare-word")
+    compare.wait_for(
+        lambda: re.fullmatch(r"“Zyx” · taob: [\d.]+ bits · boat: [\d.]+ bits.*", details.inner_text().strip())
     )
     view.press("ArrowRight")
     view.press("Enter")
-    comparing.wait_for(lambda: told.inner_text().strip().startswith("“went”"))
-    comparing.tab.get_by_label("surprisal of boat").check()
-    comparing.wait_for(lambda: max(levels()) == levels()[4] != apart[4])  # it has never seen that word
-    assert min(map(int, levels())) >= 0
+    compare.wait_for(lambda: details.inner_text().strip().startswith("“went”"))
+    compare.tab.get_by_label("Surprisal under boat").check()
+    compare.wait_for(lambda: max(levels()) == levels()[4] != differences[4])  # a word it has never seen
+    assert min(levels()) >= 0
 
 
-def test_what_is_scored_and_what_models_are_called_is_shown_as_text(comparing):
-    comparing.choose(1, "<b>saved")
-    comparing.choose(2, "boat")
+def test_texts_and_model_names_are_escaped(compare):
+    compare.choose(1, "<b>saved")
+    compare.choose(2, "boat")
     text = "<img src=x onerror=alert(1)> ${alert(2)} boat"
-    comparing.score(text)
-    assert sorted(row[0].split("\n")[0] for row in comparing.rows("figures")) == ["<b>saved", "boat"]
-    comparing.wait_for(
-        lambda: comparing.tab.locator("#compare-view .tokens").evaluate("e => e.textContent") == text
+    compare.score(text)
+    assert sorted(row[0].split("\n")[0] for row in compare.rows("figures")) == ["<b>saved", "boat"]
+    compare.wait_for(
+        lambda: compare.tab.locator("#compare-view .tokens").evaluate("e => e.textContent") == text
     )
-    assert comparing.tab.locator("#compare b, #compare-view img").count() == 0
+    assert compare.tab.locator("#compare b, #compare-view img").count() == 0
 
 
 @pytest.mark.slow
-def test_an_empty_text_and_one_that_is_too_long_are_one_message_each(comparing):
-    comparing.tab.locator("#compare-score").click()
-    comparing.page.wait_for_message("The text is empty")
-    comparing.at_rest()
-    comparing.tab.get_by_label("Text to score").fill("x" * 40_001)
-    comparing.tab.locator("#compare-score").click()
-    comparing.page.wait_for_message("40,001 characters")
-    comparing.at_rest()
+def test_an_empty_text_and_a_long_one_are_errors(compare):
+    compare.tab.locator("#compare-score").click()
+    compare.page.wait_for_message("The text is empty")
+    compare.wait_until_idle()
+    compare.tab.get_by_label("Text to score").fill("x" * 40_001)
+    compare.tab.locator("#compare-score").click()
+    compare.page.wait_for_message("40,001 characters")
+    compare.wait_until_idle()
 
 
 @pytest.mark.parametrize(
@@ -321,17 +321,17 @@ def test_an_empty_text_and_one_that_is_too_long_are_one_message_each(comparing):
     ],
     ids=["desktop, light", "desktop, dark", "phone, light", "phone, dark"],
 )
-def test_nothing_is_wider_than_the_screen(open_comparing, size, theme):
-    comparing = open_comparing(path=f"?__theme={theme}", size=size)
+def test_nothing_is_wider_than_the_screen(open_tab, size, theme):
+    compare = open_tab(path=f"?__theme={theme}", size=size)
     for count in (3, 4):
-        comparing.add.click()
-        comparing.wait_for(lambda count=count: len(comparing.chosen()) == count)
-    comparing.choose(1, "boat")
-    comparing.choose(2, "words")
-    comparing.score(TEXT + "x" * 300)
-    comparing.wait_for(lambda: comparing.rows("places"))
-    assert comparing.tab.evaluate("document.documentElement.scrollWidth") <= size["width"]
-    for part in (comparing.run, comparing.stop, comparing.add):
+        compare.add.click()
+        compare.wait_for(lambda count=count: len(compare.chosen()) == count)
+    compare.choose(1, "boat")
+    compare.choose(2, "words")
+    compare.score(TEXT + "x" * 300)
+    compare.wait_for(lambda: compare.rows("places"))
+    assert compare.tab.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    for part in (compare.run, compare.stop, compare.add):
         box = part.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= size["width"] and box["height"] >= 32
 
@@ -340,7 +340,7 @@ def test_nothing_is_wider_than_the_screen(open_comparing, size, theme):
 def test_in_chinese(open_page, server):
     page = open_page(server, tab_name="比较", locale="zh-CN")
     page.wait_for(lambda: page.tab.locator("#compare-curves :is(img, .note)").count())
-    assert page.tab.locator("#compare-run").inner_text() == "并排写作"
-    page.tab.get_by_label("要打分的文本").fill(TEXT)
+    assert page.tab.locator("#compare-run").inner_text() == "并排生成"
+    page.tab.get_by_label("待评分文本").fill(TEXT)
     page.tab.locator("#compare-score").click()
     page.wait_for(lambda: "每字符比特数" in page.tab.locator("#compare-figures").inner_text())

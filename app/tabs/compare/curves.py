@@ -1,7 +1,7 @@
-"""One picture of the loss curves of several runs, such as those that are compared.
+"""The loss curves of several runs in one SVG image.
 
-Models with different tokens can be compared, since the picture is of bits per character, and over the
-characters that were read: what the tokens of a run amount to is known from the figures in its config.json.
+The vertical axis is in bits per character and the horizontal axis in characters or seconds, so that models
+with different tokens can be compared. The characters per token come from the metrics in config.json.
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from lm import saving
 from lm.errors import UserError
 from lm.run_folder import Run, read_metrics, validations
 
-WIDTH, HEIGHT = 640, 320  # without the legend, small, so that the letters stay legible on a phone
+WIDTH, HEIGHT = 640, 320  # without the legend; small, so that the text stays legible on a phone
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 16, 52
-_ROW = 22  # of the legend
-_LARGEST = 20_000_000  # bytes of metrics
-_DASHES = ("none", "7 4", "2 3", "9 3 2 3")  # so that the curves differ in more than their colours
-# Each colour is at least 3 : 1 against its background.
+_LEGEND_ROW = 22
+_MAX_METRICS_SIZE = 20_000_000  # bytes
+_DASHES = ("none", "7 4", "2 3", "9 3 2 3")  # so that curves differ in more than color
+# Each color has a contrast of at least 3:1 with its background.
 _STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #374151 }
   .back { fill: #ffffff } .grid { stroke: #e5e7eb }
@@ -36,96 +35,126 @@ _STYLE = """
 
 @dataclass(frozen=True)
 class Curve:
-    """How a run got better: at each validation how far it was, and its bits per character."""
+    """The validation loss of a run over its training."""
 
     name: str
-    characters: list[float]  # that it had read
+    characters: list[float]  # read before each validation
     seconds: list[float]
-    bits: list[float]  # per character of its validation text
-    words: bool = False  # whether it knows words, and takes all others for the same
+    bits: list[float]  # per character of the validation text
+    word_level: bool = False  # whether its tokens are words, with one <unk> for all others
 
 
-def curve_of(name: str, folder: Path) -> Curve | None:
-    """The curve of the run in `folder`; None if there is none, or not enough to draw it."""
+def read_curve(name: str, folder: Path) -> Curve | None:
+    """The curve of the run in `folder`; None if it is not a run, is damaged, or has too few validations."""
     try:
         config = saving.read_json(folder / "config.json", folder)
-        figures = config["validation"]
-        if (folder / "training" / "metrics.jsonl").stat().st_size > _LARGEST:
+        metrics = config["validation"]
+        if (folder / "training" / "metrics.jsonl").stat().st_size > _MAX_METRICS_SIZE:
             return None
-        points, _ = validations(read_metrics(Run(folder)))
-        bits_per_nat = figures["bits_per_character"] / figures["loss"]
-        per_token = bits_of(figures["loss"]) / figures["bits_per_character"]  # characters
+        records, _ = validations(read_metrics(Run(folder)))
+        bits_per_nat = metrics["bits_per_character"] / metrics["loss"]
+        characters_per_token = metrics["loss"] / math.log(2) / metrics["bits_per_character"]
         curve = Curve(
             name,
-            [float(r["tokens"]) * per_token for r in points],
-            [float(r["seconds"]) for r in points],
-            [float(r["validation_loss"]) * bits_per_nat for r in points],
-            words=config.get("tokenizer") == "word",
+            [float(record["tokens"]) * characters_per_token for record in records],
+            [float(record["seconds"]) for record in records],
+            [float(record["validation_loss"]) * bits_per_nat for record in records],
+            word_level=config.get("tokenizer") == "word",
         )
     except (UserError, OSError, KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError):
-        return None  # a saved model, or files that are damaged
-    numbers = [*curve.characters, *curve.seconds, *curve.bits]
-    return curve if len(points) > 1 and all(map(math.isfinite, numbers)) else None
+        return None
+    values = [*curve.characters, *curve.seconds, *curve.bits]
+    return curve if len(records) > 1 and all(map(math.isfinite, values)) else None
 
 
-def bits_of(nats: float) -> float:
-    """Nats as bits."""
-    return nats / math.log(2)
+@dataclass(frozen=True)
+class _Axes:
+    """The ranges of a plot, and where they are in the image."""
+
+    right: float  # the largest horizontal value; the smallest is 0
+    low: float
+    high: float
+
+    @classmethod
+    def around(cls, curves: Sequence[Curve], by_time: bool) -> _Axes:
+        right = max(max(_horizontal(curve, by_time)) for curve in curves) or 1.0
+        # Without the first validation: its steep fall would flatten everything after it.
+        bits = [b for curve in curves for b in (curve.bits[1:] if len(curve.bits) > 2 else curve.bits)]
+        margin = max((max(bits) - min(bits)) * 0.08, 0.02)
+        return cls(right, min(bits) - margin, max(bits) + margin)
+
+    def x(self, value: float) -> float:
+        return _LEFT + (WIDTH - _LEFT - _RIGHT) * value / self.right
+
+    def y(self, bits: float) -> float:
+        return HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * (bits - self.low) / (self.high - self.low)
 
 
-def picture(curves: Sequence[Curve], by_time: bool, words: Mapping[str, str]) -> str:
-    """An SVG of `curves` over the characters that were read, or over the seconds. `words` are what is
-    written in it: `bits`, `characters`, `seconds`."""
-    across = [curve.seconds if by_time else curve.characters for curve in curves]
-    last = max(max(values) for values in across) or 1.0
-    # The steep fall of the very first steps would squeeze everything after it into a flat line.
-    bits = [b for curve in curves for b in (curve.bits[1:] if len(curve.bits) > 2 else curve.bits)]
-    room = max((max(bits) - min(bits)) * 0.08, 0.02)
-    low, high = min(bits) - room, max(bits) + room
-    unit, times = _unit(last) if not by_time else ("", 1.0)
+def render_svg(curves: Sequence[Curve], by_time: bool, labels: Mapping[str, str]) -> str:
+    """An SVG image of `curves` over the characters read, or over the seconds.
 
-    def x(value: float) -> float:
-        return _LEFT + (WIDTH - _LEFT - _RIGHT) * value / last
-
-    def y(value: float) -> float:
-        return HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * (value - low) / (high - low)
-
-    height = HEIGHT + _ROW * len(curves) + 8
+    `labels` are the titles of the axes: `bits`, and `characters` or `seconds`.
+    """
+    axes, height = _Axes.around(curves, by_time), HEIGHT + _LEGEND_ROW * len(curves) + 8
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
         f"<style>{_STYLE}</style>",
         f'<rect class="back" width="{WIDTH}" height="{height}"/>',
         f'<clipPath id="inside"><rect x="{_LEFT - 4}" y="{_TOP}" width="{WIDTH - _LEFT - _RIGHT + 8}"'
         f' height="{HEIGHT - _TOP - _BOTTOM}"/></clipPath>',
+        *_vertical_axis(axes, labels["bits"]),
+        *_horizontal_axis(axes, labels["seconds" if by_time else "characters"], by_time),
     ]
-    for value in _round_numbers(low, high):
-        parts.append(f'<path class="grid" d="M{_LEFT} {y(value):.1f}H{WIDTH - _RIGHT}"/>')
-        parts.append(f'<text x="{_LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>')
-    for value in _round_numbers(0, last):
-        place = f'x="{x(value):.1f}" y="{HEIGHT - _BOTTOM + 20}"'
-        number = f"{value / times:g}{unit}" if value else "0"
-        parts.append(f'<text {place} text-anchor="middle">{number}</text>')
-    below = escape(words["seconds" if by_time else "characters"])
-    middle = (_LEFT + WIDTH - _RIGHT) / 2
-    parts.append(f'<text x="{middle}" y="{HEIGHT - 12}" text-anchor="middle">{below}</text>')
-    turned = f'transform="translate(14 {(HEIGHT - _BOTTOM + _TOP) / 2}) rotate(-90)"'
-    parts.append(f'<text {turned} text-anchor="middle">{escape(words["bits"])}</text>')
-    for number, (curve, values) in enumerate(zip(curves, across, strict=True)):
-        stroke = f'class="{"abcd"[number]}" stroke-width="2" stroke-dasharray="{_DASHES[number]}"'
-        line = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in zip(values, curve.bits, strict=True))
-        parts.append(f'<polyline {stroke} fill="none" clip-path="url(#inside)" points="{line}"/>')
-        at = HEIGHT + _ROW * number + 10
-        parts.append(f'<path {stroke} d="M{_LEFT} {at}h30"/>')
-        parts.append(f'<text x="{_LEFT + 40}" y="{at + 4}">{escape(_short(curve.name))}'
-                     f" · {min(curve.bits):.3f}</text>")  # fmt: skip
+    for number, curve in enumerate(curves):
+        parts += _curve(axes, curve, number, by_time)
     return "\n".join([*parts, "</svg>\n"])
 
 
-def _unit(last: float) -> tuple[str, float]:
-    return next(((u, t) for u, t in ((" G", 1e9), (" M", 1e6), (" k", 1e3)) if last >= t), ("", 1.0))
+def _vertical_axis(axes: _Axes, title: str) -> list[str]:
+    parts = []
+    for value in _ticks(axes.low, axes.high):
+        y = axes.y(value)
+        parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}"/>')
+        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
+    rotated = f'transform="translate(14 {(HEIGHT - _BOTTOM + _TOP) / 2}) rotate(-90)"'
+    return [*parts, f'<text {rotated} text-anchor="middle">{escape(title)}</text>']
 
 
-def _round_numbers(low: float, high: float) -> list[float]:
+def _horizontal_axis(axes: _Axes, title: str, by_time: bool) -> list[str]:
+    suffix, scale = _si_prefix(axes.right) if not by_time else ("", 1.0)
+    parts = []
+    for value in _ticks(0, axes.right):
+        position = f'x="{axes.x(value):.1f}" y="{HEIGHT - _BOTTOM + 20}"'
+        number = f"{value / scale:g}{suffix}" if value else "0"
+        parts.append(f'<text {position} text-anchor="middle">{number}</text>')
+    middle = (_LEFT + WIDTH - _RIGHT) / 2
+    return [*parts, f'<text x="{middle}" y="{HEIGHT - 12}" text-anchor="middle">{escape(title)}</text>']
+
+
+def _curve(axes: _Axes, curve: Curve, number: int, by_time: bool) -> list[str]:
+    """A curve and its row in the legend, with its lowest value."""
+    stroke = f'class="{"abcd"[number]}" stroke-width="2" stroke-dasharray="{_DASHES[number]}"'
+    points = zip(_horizontal(curve, by_time), curve.bits, strict=True)
+    line = " ".join(f"{axes.x(x):.1f},{axes.y(bits):.1f}" for x, bits in points)
+    y = HEIGHT + _LEGEND_ROW * number + 10
+    legend = f"{escape(_shortened(curve.name))} · {min(curve.bits):.3f}"
+    return [
+        f'<polyline {stroke} fill="none" clip-path="url(#inside)" points="{line}"/>',
+        f'<path {stroke} d="M{_LEFT} {y}h30"/>',
+        f'<text x="{_LEFT + 40}" y="{y + 4}">{legend}</text>',
+    ]
+
+
+def _horizontal(curve: Curve, by_time: bool) -> list[float]:
+    return curve.seconds if by_time else curve.characters
+
+
+def _si_prefix(value: float) -> tuple[str, float]:
+    prefixes = ((" G", 1e9), (" M", 1e6), (" k", 1e3))
+    return next((prefix for prefix in prefixes if value >= prefix[1]), ("", 1.0))
+
+
+def _ticks(low: float, high: float) -> list[float]:
     """About five round numbers between `low` and `high`."""
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
@@ -134,6 +163,6 @@ def _round_numbers(low: float, high: float) -> list[float]:
     return [round(i * step, 10) for i in range(first, math.floor(high / step) + 1)]
 
 
-def _short(name: Any) -> str:
-    name = "".join(c if c.isprintable() else "\ufffd" for c in str(name))
+def _shortened(name: str) -> str:
+    name = "".join(c if c.isprintable() else "\ufffd" for c in name)
     return name if len(name) <= 60 else f"{name[:28]}…{name[-30:]}"

@@ -1,6 +1,6 @@
-"""What the Compare tab shows of a text that several models have scored: tables, and the text in colours.
+"""The scores of several models as HTML tables, and as colors of the words of a text.
 
-Texts and the names of models are data, so all of it is escaped here.
+Texts and model names are data: everything is escaped here.
 """
 
 from __future__ import annotations
@@ -10,121 +10,146 @@ from html import escape
 from typing import Any
 
 from lm.escaping import printable
+from lm.insight.places import Snippet
 from lm.insight.surprisal import ScoredText
 
+from ...ui.errors import as_sentence
 from ...ui.i18n import translate
 from ...ui.model_facts import note
 from ...ui.token_view import MAX_LEVEL, colored_tokens
-from .comparison import Judgement, perplexity, unknown_share
+from .scores import Comparison, unknown_share
 
-APART = "apart"  # the choice of colours that is no model's
-_MOST_UNKNOWN = 0.01  # of a text's tokens
-_BITS_A_LEVEL = 2.0  # a word has more of them than the token that a token view is made for
-_BITS_APART = 1.0  # likewise, of the difference between models
+BY_DISAGREEMENT = "disagreement"  # a value of `color_by`; the others are the models' numbers
+_MAX_UNKNOWN_SHARE = 0.01  # of a text's tokens
+_BITS_PER_LEVEL = 2.0  # of a word's surprisal
+_DIFFERENCE_PER_LEVEL = 1.0  # in bits
 
 
-def figures(judgement: Judgement) -> str:
-    """The table of the models' figures, the best first."""
+def scores_table(comparison: Comparison) -> str:
+    """The scores of each model, the best first."""
     head = [
         translate("Model"),
         translate("Bits per character"),
         translate("Perplexity"),
         translate("Tokens"),
-        translate("Bits in all"),
+        translate("Total bits"),
     ]
-    rows = []
-    for name, scored in sorted(judgement.scored.items(), key=_how_good):
-        unknown = ""
-        if scored.unknown:
-            unknown = translate("It does not know {share:.1%} of its tokens, so its figures look too good.",
-                           share=unknown_share(scored))  # fmt: skip
-        rows.append([
-            _named(name, unknown), f"{scored.figures.bits_per_character.value:.3f}",
-            f"{perplexity(scored):,.2f}", f"{len(scored.tokens):,}", f"{scored.bits.sum():,.1f}",
-        ])  # fmt: skip
-    rows += [[_named(name, why[:1].upper() + why[1:]), *["–"] * 4] for name, why in judgement.refused.items()]
-    return _table(translate("The text as each model scores it"), head, rows)
+    rows = [_scores_row(name, scored) for name, scored in sorted(comparison.scored.items(), key=_rank)]
+    rows += [
+        [_with_remark(name, as_sentence(error)), *["–"] * 4] for name, error in comparison.errors.items()
+    ]
+    return _table(translate("Scores of the text"), head, rows)
 
 
-def places(judgement: Judgement) -> str:
-    """The table of the words about which the models disagree most."""
-    found = judgement.disagreements()
+def _rank(item: tuple[str, ScoredText]) -> tuple[bool, float]:
+    """Sort by bits per character, with models that do not know enough of the text last."""
+    _, scored = item
+    return unknown_share(scored) > _MAX_UNKNOWN_SHARE, scored.figures.bits_per_character.value
+
+
+def _scores_row(name: str, scored: ScoredText) -> list[str]:
+    remark = ""
+    if scored.unknown:
+        remark = translate(
+            "{share:.1%} of the tokens are unknown to this model, which makes its scores look too good.",
+            share=unknown_share(scored),
+        )
+    return [
+        _with_remark(name, remark),
+        f"{scored.figures.bits_per_character.value:.3f}",
+        f"{scored.figures.perplexity.value:,.2f}",
+        f"{len(scored.tokens):,}",
+        f"{scored.bits.sum():,.1f}",
+    ]
+
+
+def disagreements_table(comparison: Comparison) -> str:
+    """The words with the largest differences between models; empty if there are none."""
+    found = comparison.disagreements()
     if not found:
         return ""
-    names = list(judgement.scored)
+    names = list(comparison.scored)
     head = [
         translate("Line"),
-        translate("Where they disagree most"),
+        translate("Largest disagreements"),
         *map(escape, names),
         translate("Difference in bits"),
     ]
-    rows = []
-    for one in found:
-        place = one.place
-        context = f"{escape(_flat(place.before))}<mark>{escape(_flat(place.text))}</mark>"
-        bits = [f"{one.bits[name]:.1f}" for name in names]
-        rows.append([
-            f"{one.line:,}", f'<span class="context">{context}{escape(_flat(place.after))}</span>',
-            *bits, f"{one.difference:.1f}",
-        ])  # fmt: skip
-    caption = translate("Bits of a word and of the white space after it, by each model")
+    rows = [
+        [
+            f"{disagreement.line:,}",
+            _context(disagreement.snippet),
+            *(f"{disagreement.bits[name]:.1f}" for name in names),
+            f"{disagreement.difference:.1f}",
+        ]
+        for disagreement in found
+    ]
+    caption = translate("Bits of each word and the whitespace after it, by model")
     return _table(caption, head, rows)
 
 
-def view(judgement: Judgement, colours: str) -> dict[str, Any]:
-    """The text, each word coloured by how far the models are apart, or by one model's surprisal."""
-    names, bits = list(judgement.scored), judgement.bits
-    apart = colours == APART
-    values = judgement.spread() if apart else bits[names[int(colours)]]
-    # With two models the colour tells which one was more surprised: warm the first, cold the second.
-    signed = apart and len(names) == 2
-    sign = bits[names[0]] >= bits[names[1]] if signed else [True] * len(values)
-    levels = [
-        min(MAX_LEVEL, int(value / (_BITS_APART if apart else _BITS_A_LEVEL))) * (1 if first else -1)
-        for value, first in zip(values, sign, strict=True)
-    ]
-    tips = [
-        "\n".join(translate("{model}: {bits:.1f} bits", model=name, bits=bits[name][n]) for name in names)
-        for n in range(len(levels))
-    ]
-    return colored_tokens(judgement.pieces(), levels, tips)
-
-
-def _how_good(item: tuple[str, ScoredText]) -> tuple[bool, float]:
-    """By bits per character, but models that know too little of a text to say something about it last."""
-    return unknown_share(item[1]) > _MOST_UNKNOWN, item[1].figures.bits_per_character.value
-
-
-def word_line(judgement: Judgement, number: int) -> str:
-    """A word of the text and its bits by each model, as HTML."""
-    bits = (
-        translate("{model}: {bits:.1f} bits", model=name, bits=values[number])
-        for name, values in judgement.bits.items()
+def _context(snippet: Snippet) -> str:
+    before, text, after = (
+        escape(_on_one_line(text)) for text in (snippet.before, snippet.text, snippet.after)
     )
-    line = f"“{_flat(judgement.words.texts[number])}” · {' · '.join(bits)}"
-    if not judgement.known[number]:
-        line += f" · {translate('not all of the models know it')}"
+    return f'<span class="context">{before}<mark>{text}</mark>{after}</span>'
+
+
+def color_words(comparison: Comparison, color_by: str) -> dict[str, Any]:
+    """The words, colored by the difference between models or by the surprisal under one of them.
+
+    With two models, a difference is warm if the first was more surprised, and cold if the second was.
+    """
+    names, bits = list(comparison.scored), comparison.bits
+    if color_by == BY_DISAGREEMENT:
+        levels = [_level(value, _DIFFERENCE_PER_LEVEL) for value in comparison.spread()]
+        if len(names) == 2:
+            first, second = (bits[name] for name in names)
+            levels = [level if a >= b else -level for level, a, b in zip(levels, first, second, strict=True)]
+    else:
+        levels = [_level(value, _BITS_PER_LEVEL) for value in bits[names[int(color_by)]]]
+    tooltips = ["\n".join(_bits_by_model(comparison, word)) for word in range(len(levels))]
+    return colored_tokens(comparison.pieces(), levels, tooltips)
+
+
+def _level(bits: float, bits_per_level: float) -> int:
+    return min(MAX_LEVEL, int(bits / bits_per_level))
+
+
+def word_details(comparison: Comparison, word: int) -> str:
+    """A word of the text and its bits under each model, as HTML."""
+    text = _on_one_line(comparison.words.texts[word])
+    line = " · ".join([f"“{text}”", *_bits_by_model(comparison, word)])
+    if not comparison.known[word]:
+        line += f" · {translate('unknown to at least one model')}"
     return note(line)
 
 
-def _named(name: str, odd: str) -> str:
-    return escape(name) + (f'<br><span class="odd">{escape(odd)}</span>' if odd else "")
+def _bits_by_model(comparison: Comparison, word: int) -> list[str]:
+    return [
+        translate("{model}: {bits:.1f} bits", model=name, bits=bits[word])
+        for name, bits in comparison.bits.items()
+    ]
 
 
-def _flat(text: str) -> str:
+def _with_remark(name: str, remark: str) -> str:
+    return escape(name) + (f'<br><span class="odd">{escape(remark)}</span>' if remark else "")
+
+
+def _on_one_line(text: str) -> str:
     return printable(text).replace("\n", "↵ ")
 
 
 def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of cells that are HTML already; the first of a row names it."""
-    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    lines = (
+    """A table of HTML cells; the first cell of each row is its header."""
+    columns = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    body = "".join(
         f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
         for first, *rest in rows
     )
-    # It may be wider than a phone; who has no mouse scrolls it by its frame.
+    # The table can be wider than a phone: the frame scrolls, and takes the focus to do so by keyboard.
     return (
         f'<div class="scrolls" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
-        f"<caption>{escape(caption)}</caption><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody>"
+        f"<caption>{escape(caption)}</caption><thead><tr>{columns}</tr></thead><tbody>{body}</tbody>"
         "</table></div>"
     )

@@ -1,11 +1,14 @@
-"""The Compare tab: two to four models or settings beside each other, writing with one prompt, with their loss
-curves in one picture, and one text scored by each of them."""
+"""The Compare tab: two to four models or settings, side by side.
+
+They continue the same prompt, score the same text, and share one image of their loss curves.
+"""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from html import escape
 from typing import Any
 
@@ -15,6 +18,7 @@ from lm.config.schema import SamplingConfig
 from lm.errors import UserError
 from lm.escaping import printable
 from lm.language_model import LanguageModel
+from lm.tokenization.tokenizer import describe_unknown
 
 from ...continuation import MAX_LENGTH, checked_seed, checked_text
 from ...draft import restore_controls
@@ -24,50 +28,66 @@ from ...ui.i18n import localized, translate
 from ...ui.model_facts import note
 from ...ui.token_view import token_view
 from . import scoreboard
-from .comparison import MOST_SIDES, Judgement, Side, judged, side_by_side
-from .curves import Curve, curve_of, picture
-from .scoreboard import APART
+from .curves import Curve, read_curve, render_svg
+from .scores import Comparison, compare_scores
+from .side_by_side import Generation, generate_side_by_side
 
-AT_ONCE = 8
-_LENGTH = 600  # characters
-_TEMPERATURES = (0.8, 0.5, 1.1, 1.4)
-_USUAL = SamplingConfig()
-_PER_SIDE = 3  # the controls of a side
-_WORDS = (
-    "With a vocabulary of words, where all others are one <unk>, figures look better than they are: {names}."
-)
-_SET = "const set = (interactive) => ({__type__: 'update', interactive});"
-# At the start, before the server answers: Stop is there, all else waits.
-_ON_START = f"() => {{ {_SET} return [{'set(false), ' * (2 + MOST_SIDES)} set(true), set(false)]; }}"
+MAX_COLUMNS = 4
+_CONCURRENCY_LIMIT = 8
+_DEFAULT_LENGTH = 600  # characters
+_DEFAULTS: dict[str, Any] = asdict(SamplingConfig())
+_OTHER_TEMPERATURES = (0.5, 1.1, 1.4)  # of the second column and those after it, if there is only one model
+_CONTROLS_PER_COLUMN = 3  # model, temperature, top-p
+# Runs in the browser at the start, before the server answers: only Stop is enabled.
+_ON_START = f"""() => {{
+    const set = (interactive) => ({{__type__: "update", interactive}});
+    return [{"set(false), " * (2 + MAX_COLUMNS)} set(true), set(false)];
+}}"""
 
 
-class Comparer:
-    """The tab's components, and what happens between them."""
+def build(models: ModelRegistry, tab: gr.Tab) -> CompareTab:
+    """Lay out the tab in the enclosing Blocks; it refreshes whenever `tab` is opened."""
+    return CompareTab(models, tab)
+
+
+class CompareTab:
+    """The tab's components and event handlers."""
 
     def __init__(self, models: ModelRegistry, tab: gr.Tab):
         self.models = models
-        self.count = gr.State(2)  # columns that are shown
-        self.judgement = gr.State(None)
+        self.count = gr.State(2)  # visible columns
+        self.comparison = gr.State(None)
+        self.columns: list[gr.Column] = []
         self.names: list[gr.Dropdown] = []
-        self.controls: list[gr.components.Component] = []  # of all sides: model, temperature, top-p
-        self.columns, self.boxes, self.lines, self.removes = [], [], [], []
+        self.controls: list[gr.components.Component] = []  # of all columns, one column after another
+        self.outputs: list[gr.Textbox] = []
+        self.statuses: list[gr.HTML] = []
+        self.removes: list[gr.Button] = []
         with gr.Column(elem_id="compare"):
             self._lay_out_prompt()
             with gr.Row(elem_id="sides", equal_height=False):
-                for number in range(MOST_SIDES):
-                    self._lay_out_side(number)
+                for number in range(MAX_COLUMNS):
+                    self._lay_out_column(number)
             self._lay_out_curves()
             self._lay_out_scores()
-        self._wire(tab)
+        self._wire_computations()
+        self._wire_scores()
+        self._wire_columns(tab)
 
     def _lay_out_prompt(self) -> None:
         with gr.Row(elem_id="compare-common"):
             self.prompt = gr.Textbox(
-                "", label=localized("Prompt"), lines=2, max_lines=6, scale=6, min_width=280,
-                placeholder=localized("How each of the texts begins"), elem_id="compare-prompt",
-            )  # fmt: skip
+                "",
+                label=localized("Prompt"),
+                lines=2,
+                max_lines=6,
+                scale=6,
+                min_width=280,
+                placeholder=localized("The start of every text"),
+                elem_id="compare-prompt",
+            )
             self.length = gr.Number(
-                _LENGTH,
+                _DEFAULT_LENGTH,
                 precision=0,
                 label=localized("Length"),
                 info=localized("in characters"),
@@ -75,178 +95,239 @@ class Comparer:
                 elem_id="compare-length",
             )
             self.seed = gr.Number(
-                1, precision=0, label=localized("Seed"), info=localized("-1: random"), min_width=100,
+                1,
+                precision=0,
+                label=localized("Seed"),
+                info=localized("-1: random"),
+                min_width=100,
                 elem_id="compare-seed",
-            )  # fmt: skip
+            )
         with gr.Row(elem_id="compare-actions"):
             self.run = gr.Button(
-                localized("Write beside each other"), variant="primary", elem_id="compare-run",
-                elem_classes="lm-go", min_width=140,
-            )  # fmt: skip
+                localized("Generate side by side"),
+                variant="primary",
+                elem_id="compare-run",
+                elem_classes="lm-go",
+                min_width=140,
+            )
             self.stop = gr.Button(
-                localized("Stop"), elem_id="compare-stop", elem_classes="lm-stop", interactive=False,
+                localized("Stop"),
+                elem_id="compare-stop",
+                elem_classes="lm-stop",
+                interactive=False,
                 min_width=80,
-            )  # fmt: skip
-            self.add = gr.Button(localized("Add a column"), elem_id="compare-add", min_width=110)
+            )
+            self.add = gr.Button(localized("Add column"), elem_id="compare-add", min_width=110)
 
-    def _lay_out_side(self, number: int) -> None:
+    def _lay_out_column(self, number: int) -> None:
+        names = list(self.models.folders())
         with gr.Column(min_width=240, visible=number < 2, elem_classes="side") as column:
-            names = list(self.models.folders())
-            # Where there is no other model to compare with, there are other settings.
-            usual = _USUAL.temperature if number < len(names) else _TEMPERATURES[number]
             name = gr.Dropdown(
-                names, value=_nth(names, number), label=localized("Model"), filterable=False,
+                names,
+                value=_nth(names, number),
+                label=localized("Model"),
+                filterable=False,
                 elem_id=f"compare-model-{number + 1}",
-            )  # fmt: skip
+            )
             with gr.Row(elem_classes="side-settings"):
                 temperature = gr.Slider(
-                    0, 2, usual, step=0.05, label=localized("Temperature"), min_width=110,
+                    0,
+                    2,
+                    _default_temperature(number, len(names)),
+                    step=0.05,
+                    label=localized("Temperature"),
+                    min_width=110,
                     elem_id=f"compare-temperature-{number + 1}",
-                )  # fmt: skip
+                )
                 top_p = gr.Slider(
-                    0.01, 1, _USUAL.top_p, step=0.01, label="Top-p", min_width=110,
+                    0.01,
+                    1,
+                    _DEFAULTS["top_p"],
+                    step=0.01,
+                    label="Top-p",
+                    min_width=110,
                     elem_id=f"compare-top-p-{number + 1}",
-                )  # fmt: skip
-            box = gr.Textbox(
-                label=localized("What it writes"), lines=14, max_lines=14, interactive=False,
-                elem_id=f"compare-text-{number + 1}", elem_classes="side-text",
-            )  # fmt: skip
-            line = gr.HTML("", elem_id=f"compare-line-{number + 1}", elem_classes="side-line")
+                )
+            output = gr.Textbox(
+                label=localized("Output"),
+                lines=14,
+                max_lines=14,
+                interactive=False,
+                elem_id=f"compare-text-{number + 1}",
+                elem_classes="side-text",
+            )
+            status = gr.HTML("", elem_id=f"compare-line-{number + 1}", elem_classes="side-line")
             remove = gr.Button(
-                localized("Remove this column"),
-                size="sm",
-                visible=False,
-                elem_id=f"compare-remove-{number + 1}",
+                localized("Remove column"), size="sm", visible=False, elem_id=f"compare-remove-{number + 1}"
             )
         self.columns.append(column)
         self.names.append(name)
         self.controls += [name, temperature, top_p]
-        self.boxes.append(box)
-        self.lines.append(line)
+        self.outputs.append(output)
+        self.statuses.append(status)
         self.removes.append(remove)
 
     def _lay_out_curves(self) -> None:
         gr.Markdown(localized("## Loss curves"))
         self.over = gr.Radio(
-            [(localized("over the text read"), "characters"), (localized("over the time"), "seconds")],
-            value="characters", label=localized("Validation loss"), elem_id="compare-over",
-        )  # fmt: skip
+            [(localized("Characters read"), "characters"), (localized("Training time"), "seconds")],
+            value="characters",
+            label=localized("Horizontal axis"),
+            elem_id="compare-over",
+        )
         self.curves = gr.HTML(elem_id="compare-curves")
 
     def _lay_out_scores(self) -> None:
         gr.Markdown(localized("## Score a text"))
         self.text = gr.Textbox(
-            "", lines=5, max_lines=12, label=localized("Text to score"), elem_id="compare-score-text",
-            placeholder=localized("A text that all of the models shall predict"),
-        )  # fmt: skip
-        self.score = gr.Button(
-            localized("Score it with each model"), elem_id="compare-score", size="md", min_width=140
+            "",
+            lines=5,
+            max_lines=12,
+            label=localized("Text to score"),
+            elem_id="compare-score-text",
+            placeholder=localized("A text for all models to predict"),
         )
-        self.figures = gr.HTML(elem_id="compare-figures", elem_classes="compare-table")
-        with gr.Column(visible=False) as self.apart:
-            self.places = gr.HTML(elem_id="compare-places", elem_classes="compare-table")
-            self.shown = gr.Radio([], label=localized("Colours"), elem_id="compare-shown")
-            self.view = token_view(localized("The text, word by word"), "compare-view")
+        self.score = gr.Button(localized("Score"), elem_id="compare-score", size="md", min_width=140)
+        self.scores = gr.HTML(elem_id="compare-figures", elem_classes="compare-table")
+        with gr.Column(visible=False) as self.details:
+            self.disagreements = gr.HTML(elem_id="compare-places", elem_classes="compare-table")
+            self.color_by = gr.Radio([], label=localized("Color by"), elem_id="compare-shown")
+            self.view = token_view(localized("Text, word by word"), "compare-view")
             self.word = gr.HTML("", elem_id="compare-word")
 
-    def _wire(self, tab: gr.Tab) -> None:
-        waiting = [self.run, self.add, *self.removes, self.stop, self.score]
-        common = [self.prompt, self.length, self.seed, self.count]
-        events = []
-        for trigger, function, inputs, outputs in (
-            (self.run.click, self.on_run, [*common, *self.controls], [*self.boxes, *self.lines]),
-            (
-                self.score.click,
-                self.on_score,
-                [self.text, self.count, *self.names],
-                [self.figures, self.apart, self.places, self.shown, self.view, self.word, self.judgement],
-            ),
-        ):
-            # The listeners of one trigger run one after the other.
-            trigger(None, None, waiting, js=_ON_START, **INTERNAL)
-            event = trigger(
-                function, inputs, outputs, concurrency_id="compare", concurrency_limit=AT_ONCE, **INTERNAL
-            )
-            events.append(event)
-            for ended in (event.success, event.failure):
-                ended(self.at_rest, self.count, waiting, **INTERNAL)
-        self.stop.click(None, cancels=events)
+    def _wire_computations(self) -> None:
+        generating = self._run_until_stopped(
+            self.run.click,
+            self.on_run,
+            [self.prompt, self.length, self.seed, self.count, *self.controls],
+            [*self.outputs, *self.statuses],
+        )
+        scoring = self._run_until_stopped(
+            self.score.click,
+            self.on_score,
+            [self.text, self.count, *self.names],
+            [
+                self.scores,
+                self.details,
+                self.disagreements,
+                self.color_by,
+                self.view,
+                self.word,
+                self.comparison,
+            ],
+        )
+        self.stop.click(None, cancels=[generating, scoring])
 
-        curves = {"inputs": [self.count, self.over, *self.names], "outputs": self.curves}
-        refreshed = tab.select(self.on_refresh, self.names, self.names, **INTERNAL)
-        refreshed.then(self.on_curves, **curves, **INTERNAL)
-        for trigger in (*(name.input for name in self.names), self.over.input):
-            trigger(self.on_curves, **curves, **INTERNAL)
-        shape = [self.count, *self.columns, *self.removes, self.add]
-        self.add.click(self.on_add, self.count, shape, **INTERNAL).then(self.on_curves, **curves, **INTERNAL)
+    def _run_until_stopped(self, trigger: Any, handler: Any, inputs: list[Any], outputs: list[Any]) -> Any:
+        """Wire a long computation: while it runs, only Stop is enabled. Returns the event."""
+        buttons = [self.run, self.add, *self.removes, self.stop, self.score]
+        trigger(None, None, buttons, js=_ON_START, **INTERNAL)
+        event = trigger(
+            handler,
+            inputs,
+            outputs,
+            concurrency_id="compare",
+            concurrency_limit=_CONCURRENCY_LIMIT,
+            **INTERNAL,
+        )
+        for ended in (event.success, event.failure):
+            ended(self.on_end, self.count, buttons, **INTERNAL)
+        return event
+
+    def _wire_scores(self) -> None:
+        self.view.click(self.on_word, self.comparison, self.word, **INTERNAL)
+        self.color_by.input(self.on_color_by, [self.comparison, self.color_by], self.view, **INTERNAL)
+
+    def _wire_columns(self, tab: gr.Tab) -> None:
+        draw = {
+            "fn": self.on_curves,
+            "inputs": [self.count, self.over, *self.names],
+            "outputs": self.curves,
+            **INTERNAL,
+        }
+        tab.select(self.on_refresh, self.names, self.names, **INTERNAL).then(**draw)
+        for changed in (*(name.input for name in self.names), self.over.input):
+            changed(**draw)
+        layout = [self.count, *self.columns, *self.removes, self.add]
+        self.add.click(self.on_add, self.count, layout, **INTERNAL).then(**draw)
+        contents = [*self.controls, *self.outputs, *self.statuses]
         for number, remove in enumerate(self.removes):
-            sides = [*self.controls, *self.boxes, *self.lines]
-            remove.click(
-                self._remover(number), [self.count, *sides], [*shape, *sides], **INTERNAL
-            ).then(self.on_curves, **curves, **INTERNAL)  # fmt: skip
-        self.view.click(self.on_word, self.judgement, self.word, **INTERNAL)
-        self.shown.input(self.on_shown, [self.judgement, self.shown], self.view, **INTERNAL)
+            removed = remove.click(
+                self._remover(number), [self.count, *contents], [*layout, *contents], **INTERNAL
+            )
+            removed.then(**draw)
 
     def on_run(
         self, prompt: str, length: float, seed: float, count: int, *controls: Any
     ) -> Iterator[list[Any]]:
-        """Let each of the sides write."""
+        """Continue the prompt in each column."""
         with show_errors():
             checked_text(prompt)
             length, seed = _checked_length(length), checked_seed(seed)
-            sides, lines = self._sides(count, controls), [""] * MOST_SIDES
-            able = [n for n, side in enumerate(sides) if not side.model.backward]
-            for number, side in enumerate(sides):
-                lines[number] = _oddities(side.model, prompt)
+            generations = self._generations(count, controls)
+            remarks = [_remark(generation.model, prompt) for generation in generations]
+            able = [generation for generation in generations if not generation.model.backward]
             if not able:
-                raise UserError(
-                    "these models read right to left, and cannot go on with a text: choose another."
-                )
-            writing = [sides[n] for n in able]
-            with closing(side_by_side(writing, prompt, seed, length)) as steps:
-                for _ in steps:
-                    texts = [printable(side.text) for side in sides] + [""] * (MOST_SIDES - count)
-                    told = [_line(side, lines[n], len(prompt), seed) for n, side in enumerate(sides)]
-                    yield [*texts, *told, *[""] * (MOST_SIDES - count)]
+                raise UserError("these models read right to left and cannot continue a text: choose another.")
+            hidden = [""] * (MAX_COLUMNS - count)
+            with closing(generate_side_by_side(able, prompt, seed, length)) as updates:
+                for _ in updates:
+                    texts = [printable(generation.text) for generation in generations]
+                    statuses = [
+                        _status(generation, remark, len(prompt), seed)
+                        for generation, remark in zip(generations, remarks, strict=True)
+                    ]
+                    yield [*texts, *hidden, *statuses, *hidden]
+
+    def _generations(self, count: int, controls: Sequence[Any]) -> list[Generation]:
+        rows = [controls[_CONTROLS_PER_COLUMN * n :][:_CONTROLS_PER_COLUMN] for n in range(count)]
+        return [
+            Generation(self.models.load(name), float(temperature), float(top_p))
+            for name, temperature, top_p in rows
+        ]
+
+    def on_end(self, count: int) -> list[gr.Button]:
+        """Enable the buttons again when a computation has ended or was stopped."""
+        return [
+            gr.Button(interactive=True),
+            gr.Button(interactive=count < MAX_COLUMNS),
+            *(gr.Button(interactive=True) for _ in range(MAX_COLUMNS)),
+            gr.Button(interactive=False),  # Stop
+            gr.Button(interactive=True),
+        ]
 
     def on_score(self, text: str, count: int, *names: str) -> Iterator[list[Any]]:
-        """Let each of the models score a text."""
+        """Score a text with the model of each column."""
         with show_errors():
-            chosen = list(dict.fromkeys(names[:count]))
-            models = {name: self.models.load(name) for name in chosen}
-            judgement = None
-            for judgement in judged(models, checked_text(text)):
-                yield [scoreboard.figures(judgement), *[gr.skip()] * 6]
-            scored = list(judgement.scored)
-            choices = [(translate("where they disagree"), APART)] if len(scored) > 1 else []
-            choices += [
-                (translate("surprisal of {model}", model=name), str(n)) for n, name in enumerate(scored)
-            ]
-            colours = choices[0][1] if choices else None
+            models = {name: self.models.load(name) for name in dict.fromkeys(names[:count])}
+            for comparison in compare_scores(models, checked_text(text)):
+                yield [scoreboard.scores_table(comparison), *[gr.skip()] * 6]
+            choices = _color_choices(comparison)
+            color_by = choices[0][1] if choices else ""
             yield [
-                scoreboard.figures(judgement),
+                scoreboard.scores_table(comparison),
                 gr.Column(visible=bool(choices)),
-                scoreboard.places(judgement),
-                gr.Radio(choices, value=colours),
-                scoreboard.view(judgement, colours) if choices else None,
-                note(translate("Choose a word to see its bits.")) if choices else "",
-                judgement,
+                scoreboard.disagreements_table(comparison),
+                gr.Radio(choices, value=color_by or None),
+                scoreboard.color_words(comparison, color_by) if choices else None,
+                note(translate("Select a word to see its bits.")) if choices else "",
+                comparison,
             ]
 
-    def on_shown(self, judgement: Judgement | None, colours: str) -> Any:
-        """Colour the text by another figure."""
-        return scoreboard.view(judgement, colours) if judgement else gr.skip()
+    def on_color_by(self, comparison: Comparison | None, color_by: str) -> Any:
+        """Color the text by a different quantity."""
+        return scoreboard.color_words(comparison, color_by) if comparison else gr.skip()
 
-    def on_word(self, judgement: Judgement | None, event: gr.EventData) -> Any:
-        """The bits of one word."""
+    def on_word(self, comparison: Comparison | None, event: gr.EventData) -> Any:
+        """Show the bits of the selected word."""
         with show_errors():
-            number = event_int(event, "index")
-        if judgement is None or not 0 <= number < len(judgement.words.texts):
+            word = event_int(event, "index")
+        if comparison is None or not 0 <= word < len(comparison.words.texts):
             return gr.skip()
-        return scoreboard.word_line(judgement, number)
+        return scoreboard.word_details(comparison, word)
 
     def on_refresh(self, *names: str) -> list[gr.Dropdown]:
-        """List the models there are now."""
+        """Update the list of models."""
         found = list(self.models.folders())
         return [
             gr.Dropdown(found, value=name if name in found else _nth(found, number))
@@ -254,108 +335,122 @@ class Comparer:
         ]
 
     def on_curves(self, count: int, over: str, *names: str) -> str:
-        """The loss curves of the models that are chosen."""
-        found, chosen = self.models.folders(), dict.fromkeys(names[:count])
-        curves = {name: curve_of(name, found[name]) for name in chosen if name in found}
-        drawn = [curve for curve in curves.values() if curve]
-        without = [name for name, curve in curves.items() if not curve]
-        parts = []
-        if drawn:
-            words = {
-                "bits": translate("bits per character"),
-                "characters": translate("characters read"),
-                "seconds": translate("seconds"),
-            }
-            data = base64.b64encode(picture(drawn, over == "seconds", words).encode()).decode("ascii")
-            alt = translate("Loss curves: {curves}", curves=_described(drawn))
-            parts.append(f'<img class="curve" alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">')
-        if words := [curve.name for curve in drawn if curve.words]:
-            parts.append(note(translate(_WORDS, names=", ".join(words))))
-        if without:
-            parts.append(note(translate("Without a loss curve: {names}.", names=", ".join(without))))
+        """Draw the loss curves of the visible columns' models."""
+        folders = self.models.folders()
+        found = {
+            name: read_curve(name, folders[name]) for name in dict.fromkeys(names[:count]) if name in folders
+        }
+        curves = [curve for curve in found.values() if curve]
+        parts = [_image(curves, over == "seconds")] if curves else []
+        if word_level := [curve.name for curve in curves if curve.word_level]:
+            warning = translate(
+                "Word-level models read every word outside their vocabulary as <unk>, which makes their"
+                " losses look too good: {names}.",
+                names=", ".join(word_level),
+            )
+            parts.append(note(warning))
+        if without := [name for name, curve in found.items() if not curve]:
+            parts.append(note(translate("No loss curve: {names}.", names=", ".join(without))))
         return "".join(parts)
 
     def on_add(self, count: int) -> list[Any]:
         """Show one more column."""
-        return self._shape(min(count + 1, MOST_SIDES))
+        return self._layout(min(count + 1, MAX_COLUMNS))
 
     def _remover(self, number: int) -> Any:
-        def remove(count: int, *sides: Any) -> list[Any]:
-            """Take a column away; those after it move up, with what they hold."""
-            controls = list(sides[: _PER_SIDE * MOST_SIDES])
-            boxes, lines = list(sides[len(controls) :][:MOST_SIDES]), list(sides[-MOST_SIDES:])
+        def on_remove(count: int, *contents: Any) -> list[Any]:
+            """Remove a column. Later columns move up with their contents."""
+            controls = list(contents[: _CONTROLS_PER_COLUMN * MAX_COLUMNS])
+            outputs, statuses = list(contents[len(controls) :][:MAX_COLUMNS]), list(contents[-MAX_COLUMNS:])
             if count > 2:
-                at = _PER_SIDE * number
-                controls = controls[:at] + controls[at + _PER_SIDE :] + controls[at : at + _PER_SIDE]
-                for held in (boxes, lines):
-                    held.append(held.pop(number) and "")
+                start, end = _CONTROLS_PER_COLUMN * number, _CONTROLS_PER_COLUMN * (number + 1)
+                controls = controls[:start] + controls[end:] + controls[start:end]
+                for values in (outputs, statuses):
+                    del values[number]
+                    values.append("")
                 count -= 1
-            return [*self._shape(count), *controls, *boxes, *lines]
+            return [*self._layout(count), *controls, *outputs, *statuses]
 
-        return remove
+        return on_remove
 
-    def _shape(self, count: int) -> list[Any]:
+    def _layout(self, count: int) -> list[Any]:
+        """Show `count` columns; two is the minimum."""
         return [
             count,
-            *(gr.Column(visible=number < count) for number in range(MOST_SIDES)),
-            *(gr.Button(visible=count > 2) for _ in range(MOST_SIDES)),
-            gr.Button(interactive=count < MOST_SIDES),
+            *(gr.Column(visible=number < count) for number in range(MAX_COLUMNS)),
+            *(gr.Button(visible=count > 2) for _ in range(MAX_COLUMNS)),
+            gr.Button(interactive=count < MAX_COLUMNS),
         ]
-
-    def at_rest(self, count: int) -> list[gr.Button]:
-        """All that changes when the writing has come to its end, or was stopped."""
-        return [
-            gr.Button(interactive=True),
-            gr.Button(interactive=count < MOST_SIDES),
-            *(gr.Button(interactive=True) for _ in range(MOST_SIDES)),
-            gr.Button(interactive=False),  # Stop
-            gr.Button(interactive=True),
-        ]
-
-    def _sides(self, count: int, controls: Sequence[Any]) -> list[Side]:
-        values = [controls[_PER_SIDE * n : _PER_SIDE * (n + 1)] for n in range(count)]
-        return [Side(self.models.load(name), float(t), float(p)) for name, t, p in values]
-
-
-def build(models: ModelRegistry, tab: gr.Tab) -> Comparer:
-    """Lay out the tab in the Blocks around it, and refresh it when `tab` is opened."""
-    return Comparer(models, tab)
 
 
 def _nth(names: list[str], number: int) -> str | None:
+    """The name at index `number`, or the last one."""
     return names[min(number, len(names) - 1)] if names else None
 
 
+def _default_temperature(number: int, num_models: int) -> float:
+    """Columns without a model of their own compare temperatures instead."""
+    if number == 0 or number < num_models:
+        return _DEFAULTS["temperature"]
+    return _OTHER_TEMPERATURES[number - 1]
+
+
 def _checked_length(length: float | None) -> int:
-    length = _LENGTH if length is None else int(length)
+    """The number of characters to generate; the default if the field is empty. Raises UserError."""
+    length = _DEFAULT_LENGTH if length is None else int(length)
     if not 1 <= length <= MAX_LENGTH:
-        raise UserError(f"The length is a number of characters from 1 to {MAX_LENGTH:,}, not {length:,}.")
+        raise UserError(f"the length must be between 1 and {MAX_LENGTH:,} characters, got {length:,}.")
     return length
 
 
-def _oddities(model: LanguageModel, prompt: str) -> str:
+def _remark(model: LanguageModel, prompt: str) -> str:
+    """What the user should know about a model and this prompt, if anything."""
     if model.backward:
-        return translate("This model reads right to left: it can score a text, but not go on with one.")
-    unknown = model.tokenizer.unknown_in(restore_controls(model, prompt))
+        return translate("This model reads right to left: it can score a text but cannot continue one.")
+    unknown = describe_unknown(model.tokenizer, restore_controls(model, prompt))
     if not unknown:
         return ""
-    names = ", ".join(map(repr, unknown[:8])) + (" …" if len(unknown) > 8 else "")
-    return translate("The model does not know {names}; it reads <unk> in their place.", names=names)
+    return translate("The model does not know {names} and reads <unk> instead.", names=unknown)
 
 
-def _line(side: Side, odd: str, before: int, seed: int) -> str:
-    """What stands under the text of a side, as HTML."""
-    parts = [] if side.model.backward else [
-        translate("seed {seed} · {characters:,} characters · {tokens:,} tokens",
-             seed=seed, characters=max(len(side.text) - before, 0), tokens=side.tokens)
-    ]  # fmt: skip
-    if side.ended and not side.model.backward:
-        parts.append(translate("the model ended the text"))
-    return note(" · ".join(parts)) + (note(odd) if odd else "")
+def _status(generation: Generation, remark: str, prompt_length: int, seed: int) -> str:
+    """The lines below a generated text, as HTML."""
+    parts = []
+    if not generation.model.backward:
+        parts.append(
+            translate(
+                "seed {seed} · {characters:,} characters · {tokens:,} tokens",
+                seed=seed,
+                characters=max(len(generation.text) - prompt_length, 0),
+                tokens=generation.tokens,
+            )
+        )
+        if generation.ended:
+            parts.append(translate("ended by the model"))
+    return note(" · ".join(parts)) + (note(remark) if remark else "")
 
 
-def _described(curves: Sequence[Curve]) -> str:
-    return ", ".join(
-        translate("{name} to {bits:.3f} bits per character", name=curve.name, bits=min(curve.bits))
+def _color_choices(comparison: Comparison) -> list[tuple[str, str]]:
+    """What the words can be colored by, with the values of `color_by`."""
+    names = list(comparison.scored)
+    choices = [
+        (translate("Surprisal under {model}", model=name), str(number)) for number, name in enumerate(names)
+    ]
+    if len(names) > 1:
+        choices.insert(0, (translate("Disagreement"), scoreboard.BY_DISAGREEMENT))
+    return choices
+
+
+def _image(curves: Sequence[Curve], by_time: bool) -> str:
+    labels = {
+        "bits": translate("validation loss (bits per character)"),
+        "characters": translate("characters read"),
+        "seconds": translate("training time (seconds)"),
+    }
+    data = base64.b64encode(render_svg(curves, by_time, labels).encode()).decode("ascii")
+    described = ", ".join(
+        translate("{name}: {bits:.3f} bits per character", name=curve.name, bits=min(curve.bits))
         for curve in curves
     )
+    alt = translate("Loss curves: {curves}", curves=described)
+    return f'<img class="curve" alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
