@@ -19,7 +19,7 @@ class Preset:
 
 PRESETS = {
     # A word vocabulary is large and most words are rare: tied weights and embedding dropout
-    # (after Merity et al. 2017, arXiv:1708.02182). Measured on Penn Treebank: docs/recipes.md.
+    # (after Merity et al. 2017, arXiv:1708.02182). Measured on Penn Treebank: docs/benchmarks.md.
     "words": Preset(
         "word-level model",
         {"tokenizer": "word", "tie": True, "embedding_size": 320, "embedding_dropout": 0.1},

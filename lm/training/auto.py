@@ -1,7 +1,7 @@
 """What `auto` in the settings stands for: a recipe made for the text, the budget and the machine.
 
 Small networks learn most in the first minute, larger ones in the tenth, and a text that is read many
-times needs dropout. The figures behind the constants are in docs/recipes.md.
+times needs dropout. The figures behind the constants are in docs/log.md.
 """
 
 from __future__ import annotations

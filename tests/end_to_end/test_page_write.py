@@ -240,7 +240,7 @@ def test_a_browser_in_chinese_shows_chinese(open_page, server):
 
 
 def test_the_first_words_come_within_300_milliseconds(page):
-    """With room for a machine that is busy with other tests; docs/studio.md tells what was measured."""
+    """With room for a machine that is busy with other tests; docs/benchmarks.md tells what was measured."""
     page.set(Length=20_000)
     page.editor.fill(PROMPT)
     seconds = page.tab.evaluate("""() => new Promise((done) => {
