@@ -74,8 +74,9 @@ def build(models: ModelRegistry, jobs: Jobs | None = None) -> gr.Blocks:
             """List the models there are now that one was deleted, or is called otherwise."""
             return refresh(renamed.get(chosen, chosen))
 
-        for change in shelf.changes:
-            change.success(follow, [model, shelf.renamed], [model, editor.facts], **INTERNAL)
+        if editing := shelf.editing:
+            for change in editing.changes:
+                change.success(follow, [model, editing.renamed], [model, editor.facts], **INTERNAL)
         with above:
             tour.build(model, tabs, editor.facts, refresh, may_train=jobs is not None)
         page.load(refresh, model, [model, editor.facts], **INTERNAL)

@@ -1,4 +1,4 @@
-"""The Models tab where people may change models, and where they may not."""
+"""The Models tab of a page that can change models, and of one that cannot."""
 
 import shutil
 
@@ -16,20 +16,20 @@ def runs(tmp_path, trained_run):
 
 
 def events(page):
-    """The names of all functions that a browser can call."""
+    """The names of all functions a browser can call."""
     return {event.name for event in page.fns.values()}
 
 
-def test_without_leave_to_change_models_nothing_that_does_can_be_called(runs):
+def test_without_jobs_no_event_can_change_models(runs):
     changes = {"on_rename", "on_delete", "on_ask"}
     assert changes <= events(build(ModelRegistry([runs]), Jobs(runs)))
     shared = events(build(ModelRegistry([runs]), None))
-    assert not changes & shared and {"on_look", "on_download"} <= shared
+    assert not changes & shared and {"on_select", "on_download"} <= shared
 
 
-def test_a_renamed_model_is_still_its_trainings(runs, monkeypatch):
+def test_the_training_job_of_a_renamed_model_follows(runs, monkeypatch):
     jobs, followed = Jobs(runs), []
-    monkeypatch.setattr(jobs, "follow", lambda *told: followed.append(told))
+    monkeypatch.setattr(jobs, "follow", lambda *arguments: followed.append(arguments))
     models = ModelRegistry([runs])
     page = build(models, jobs)
     rename = next(event.fn for event in page.fns.values() if event.name == "on_rename")

@@ -1,4 +1,4 @@
-"""The table of models, the card as harmless HTML, the zip file, and whether a run goes on."""
+"""The list of models, cards as harmless HTML, zip files, and whether a run is in progress."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 
 import lm
 from app.registry import SHIPPED, ModelRegistry
-from app.tabs.models.catalog import being_trained, card, entries, pack
+from app.tabs.models.catalog import entries, is_training, pack, render_card
 from lm import saving
 from lm.errors import UserError
 
@@ -44,79 +44,78 @@ def runs(tmp_path, trained_run, backward_run, monkeypatch):
     return tmp_path / "runs"
 
 
-def change(folder, **changed):
+def edit_config(folder, **changes):
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | changed))
-    return config
+    (folder / "config.json").write_text(json.dumps(config | changes))
 
 
-def test_a_model_is_told_with_what_its_config_says(runs):
+def test_an_entry_has_the_facts_of_the_config(runs):
     config = json.loads((runs / "boat/config.json").read_text())
     boat, taob = entries(ModelRegistry([runs]))
-    assert (boat.name, boat.cell, boat.layers, boat.hidden, boat.backward) == ("boat", "LSTM", 1, 32, False)
-    assert (boat.parameters, boat.tokenizer, boat.vocabulary) == (
-        config["parameters"],
-        "char",
-        config["vocab_size"],
-    )
+    assert (boat.name, boat.cell, boat.layers, boat.hidden_size) == ("boat", "LSTM", 1, 32)
+    facts = boat.parameters, boat.tokenizer, boat.vocab_size
+    assert facts == (config["parameters"], "char", config["vocab_size"])
     assert boat.bits_per_character == config["validation"]["bits_per_character"]
     assert boat.perplexity == config["validation"]["perplexity"]
-    assert boat.dataset == "boat.txt" and boat.changed == 1e9
-    assert taob.backward
+    assert boat.dataset == "boat.txt" and boat.modified == 1e9
+    assert taob.backward and not boat.backward
 
 
 @pytest.mark.parametrize(
     ("query", "found"),
-    [("", "boat taob"), ("BOAT", "boat taob"), ("taob", "taob"), ("lstm char", "boat taob"),
-     ("backward", "taob"),
-     ("1×32", "boat taob"), ("lstm taob 32", "taob"), ("gru", ""), ("lstm gru", "")],
-)  # fmt: skip
-def test_the_table_holds_what_has_all_words_of_a_query(runs, query, found):
+    [
+        ("", "boat taob"),
+        ("BOAT", "boat taob"),
+        ("taob", "taob"),
+        ("lstm char", "boat taob"),
+        ("backward", "taob"),
+        ("1×32", "boat taob"),
+        ("lstm taob 32", "taob"),
+        ("gru", ""),
+        ("lstm gru", ""),
+    ],
+)
+def test_a_query_finds_the_models_with_all_its_words(runs, query, found):
     assert [entry.name for entry in entries(ModelRegistry([runs]), query)] == found.split()
 
 
-def test_a_config_of_nonsense_is_a_row_with_empty_cells(runs):
-    change(runs / "boat", model=[], parameters="many", trained_on=None, validation={"perplexity": True})
+def test_invalid_config_values_are_left_empty(runs):
+    edit_config(runs / "boat", model=[], parameters="many", trained_on=None, validation={"perplexity": True})
     boat, _ = entries(ModelRegistry([runs]))
-    assert (boat.cell, boat.layers, boat.parameters, boat.dataset, boat.perplexity) == (
-        "",
-        None,
-        None,
-        "",
-        None,
-    )
+    assert boat.cell == boat.dataset == ""
+    assert boat.layers is boat.parameters is boat.perplexity is None
 
 
-def test_the_shipped_model_is_in_the_table(runs, monkeypatch, trained_run):
+def test_the_shipped_model_is_listed_last(runs, monkeypatch, trained_run):
     monkeypatch.setattr(saving, "PRETRAINED", trained_run)
     assert entries(ModelRegistry([runs]))[-1].name == SHIPPED
 
 
-def test_the_card_is_shown_as_the_model_came_with_it(runs):
-    html = card(runs / "boat")
+def test_the_card_is_rendered_without_its_metadata_and_local_paths(runs):
+    html = render_card(runs / "boat")
     assert "<h1>boat</h1>" in html and "<table>" in html and "pipeline_tag" not in html
     assert "boat.txt" in html and str(runs) not in html
 
 
-def test_a_card_holds_no_script_no_picture_and_no_html_of_its_own(runs):
+def test_a_card_has_no_scripts_images_or_html_of_its_own(runs):
     (runs / "boat/README.md").write_text(HOSTILE)
-    html = card(runs / "boat")
+    html = render_card(runs / "boat")
     for tag in ("<script", "<img", "<iframe", "<b>", "javascript:"):
         assert tag not in html.replace("(javascript:", "")
     assert "<strong>1</strong>" in html and "<code>&lt;unk&gt;</code>" in html and "&lt;b&gt;code" in html
     links = re.findall(r"<a [^>]*>", html)
-    assert len(links) == 2  # what were pictures
+    assert len(links) == 2  # instead of images
     assert all('href="http://elsewhere' in link and 'target="_blank" rel="noopener' in link for link in links)
 
 
-def test_a_model_without_a_card_or_with_one_that_is_no_text_is_no_error(runs):
+def test_a_missing_or_binary_card_is_no_error(runs):
     (runs / "boat/README.md").write_bytes(b"\xff\x00 <x>")
-    assert "&lt;x&gt;" in card(runs / "boat")
+    assert "&lt;x&gt;" in render_card(runs / "boat")
     (runs / "boat/README.md").unlink()
-    assert card(runs / "boat") == ""
+    assert render_card(runs / "boat") == ""
 
 
-def test_what_is_packed_is_the_model_without_its_checkpoint(runs, tmp_path):
+def test_the_zip_contains_the_model_without_its_checkpoint(runs, tmp_path):
     assert (runs / "boat/training/checkpoint").is_dir()
     path = pack(runs / "boat", tmp_path)
     assert path == tmp_path / "boat.zip"
@@ -125,13 +124,13 @@ def test_what_is_packed_is_the_model_without_its_checkpoint(runs, tmp_path):
             f"boat/{name}" for name in ("README.md", "config.json", "model.safetensors", "tokenizer.json")
         ]
         packed.extractall(tmp_path / "out")
-    (one,), (two,) = (
-        lm.load(f / "boat", device="cpu").generate("The ", seed=1) for f in (runs, tmp_path / "out")
+    original, unpacked = (
+        lm.load(folder / "boat", device="cpu").generate("The ", seed=1) for folder in (runs, tmp_path / "out")
     )
-    assert one == two
+    assert original == unpacked
 
 
-def test_of_a_path_on_this_computer_only_the_last_part_is_packed(runs, tmp_path):
+def test_local_paths_are_not_packed(runs, tmp_path):
     config = json.loads((runs / "boat/config.json").read_text())
     dataset = config["trained_on"]["dataset"]
     assert os.path.isabs(dataset) and dataset in (runs / "boat/README.md").read_text()
@@ -142,23 +141,23 @@ def test_of_a_path_on_this_computer_only_the_last_part_is_packed(runs, tmp_path)
     assert packed == config | {"trained_on": config["trained_on"] | {"dataset": "boat.txt"}}
 
 
-def test_a_disk_that_is_full_is_one_line(runs, tmp_path):
-    with pytest.raises(UserError, match="'boat' cannot be packed"):
+def test_a_zip_that_cannot_be_written_is_a_one_line_error(runs, tmp_path):
+    with pytest.raises(UserError, match="cannot pack 'boat'"):
         pack(runs / "boat", tmp_path / "absent")
 
 
-def test_a_run_that_wrote_something_within_a_minute_goes_on_unless_it_has_finished(runs):
+def test_an_unfinished_run_that_wrote_within_a_minute_is_in_progress(runs):
     run = runs / "boat"
     files = [run / "training" / name for name in ("metrics.jsonl", "checkpoint", "config.yaml")]
-    assert not being_trained(run)  # it has just been made, and spent its budget
+    assert not is_training(run)  # its files are new, but it has finished
     progress = run / "training/checkpoint/progress.json"
     progress.write_text(json.dumps(json.loads(progress.read_text()) | {"finished": False}))
     for file in files:
         os.utime(file, (0, time.time() - 61))
-    assert not being_trained(run)
+    assert not is_training(run)
     for file in files:
         os.utime(file, (0, time.time() - 30))
-        assert being_trained(run)
+        assert is_training(run)
         os.utime(file, (0, time.time() - 61))
     shutil.rmtree(run / "training")  # a saved model
-    assert not being_trained(run)
+    assert not is_training(run)

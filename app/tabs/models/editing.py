@@ -1,0 +1,116 @@
+"""The part of the Models tab that renames and deletes models."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ...jobs.queue import Jobs
+from ...registry import ModelRegistry
+from ...ui.errors import INTERNAL, show_errors
+from ...ui.i18n import localized, translate
+from .catalog import is_training
+
+MAX_INPUT_LENGTH = 200
+
+
+class Editing:
+    """The buttons to rename and delete a model, and their event handlers.
+
+    `changes` are the events that change the list of models. After a rename, `renamed` maps the model's old
+    name to its new one.
+    """
+
+    def __init__(self, models: ModelRegistry, jobs: Jobs):
+        self.models, self.jobs = models, jobs
+        self.renamed = gr.State({})
+        self.changes: list[Any] = []
+
+    def lay_out_delete_button(self) -> None:
+        """Add the button to the enclosing row."""
+        self.delete = gr.Button(
+            localized("Delete…"), elem_id="models-delete", interactive=False, min_width=110
+        )
+
+    def lay_out_forms(self) -> None:
+        """Add the confirmation of a deletion, hidden at first, and the form to rename a model."""
+        with gr.Group(visible=False, elem_id="models-sure") as self.confirmation:
+            self.question = gr.HTML("", elem_id="models-question", padding=True)
+            with gr.Row():
+                self.confirm = gr.Button(
+                    localized("Delete permanently"), variant="stop", elem_id="models-really", min_width=120
+                )
+                self.cancel = gr.Button(localized("Cancel"), elem_id="models-keep", min_width=90)
+        with gr.Row(elem_id="models-rename-row", equal_height=True):
+            self.name = gr.Textbox(
+                "",
+                label=localized("New name"),
+                max_lines=1,
+                max_length=MAX_INPUT_LENGTH,
+                elem_id="models-name",
+                scale=3,
+                min_width=180,
+                interactive=False,
+            )
+            self.rename = gr.Button(
+                localized("Rename"), elem_id="models-rename", interactive=False, scale=1, min_width=90
+            )
+
+    def wire(self, selected: gr.Dropdown, fingerprint: gr.State) -> None:
+        """Wire the events. They apply to the selected model if it still has the fingerprint."""
+        self.delete.click(self.on_ask, selected, [self.confirmation, self.question], **INTERNAL)
+        self.cancel.click(lambda: gr.Group(visible=False), None, self.confirmation, **INTERNAL)
+        outputs = [selected, self.renamed]
+        for trigger in (self.rename.click, self.name.submit):
+            self.changes.append(
+                trigger(self.on_rename, [selected, fingerprint, self.name], outputs, **INTERNAL)
+            )
+        self.changes.append(self.confirm.click(self.on_delete, [selected, fingerprint], outputs, **INTERNAL))
+
+    def outputs(self) -> list[Any]:
+        """The components that `updates` is for."""
+        return [self.name, self.rename, self.delete, self.confirmation]
+
+    def updates(self, folder: Path | None) -> list[Any]:
+        """Prepare the components for the model in `folder`; None disables them."""
+        enabled = folder is not None
+        return [
+            gr.Textbox(value=folder.name if folder else "", interactive=enabled),
+            gr.Button(interactive=enabled),
+            gr.Button(interactive=enabled),
+            gr.Group(visible=False),
+        ]
+
+    def on_ask(self, name: str | None) -> tuple[gr.Group, str]:
+        """Ask for confirmation before a model is deleted."""
+        with show_errors():
+            self.models.folder(name)
+        question = translate(
+            "Delete “{model}”? This permanently removes its folder and everything in it.", model=name
+        )
+        return gr.Group(visible=True), f'<p role="alert">{escape(question)}</p>'
+
+    def on_rename(
+        self, name: str | None, fingerprint: str, new: str
+    ) -> tuple[gr.Dropdown, dict[str | None, str]]:
+        """Rename a model; its training job, if it has one, follows."""
+        with show_errors():
+            folder = self.models.folder(name)
+            new = self.models.rename(name, new, fingerprint, self._is_busy)
+            self.jobs.follow(folder, new)
+        gr.Info(escape(translate("Renamed to “{model}”.", model=new)))
+        return gr.Dropdown(list(self.models.folders()), value=new), {name: new}
+
+    def on_delete(self, name: str | None, fingerprint: str) -> tuple[gr.Dropdown, dict[str | None, str]]:
+        """Delete a model."""
+        with show_errors():
+            self.models.delete(name, fingerprint, self._is_busy)
+        gr.Info(escape(translate("Deleted “{model}”.", model=name)))
+        names = list(self.models.folders())
+        return gr.Dropdown(names, value=names[0] if names else None), {}
+
+    def _is_busy(self, folder: Path) -> bool:
+        return is_training(folder) or self.jobs.job_of(folder) is not None
