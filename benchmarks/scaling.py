@@ -21,8 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from lm.config.schema import RunConfig
 from lm.data.corpus import open_corpus
 from lm.distributed import ALONE, Ranks, joined_ranks
-from lm.training.loop import Trainer, build, step
-from lm.training.progress import Display
+from lm.training.loop import step
+from lm.training.setup import build_learner
+from lm.training.state import Learner
 
 NETWORKS = ("lstm-256", "gru-256", "rnn-256", "lstm-512")
 BPTT = 64
@@ -54,7 +55,7 @@ def measure(name: str, options: argparse.Namespace, ranks: Ranks) -> None:
         | {"dropout": 0, "lr": 1e-3, "steps": 1000}
     )
     corpus = ranks.one_on_each_machine(lambda: open_corpus(config.data))
-    alone, together = (build(config, corpus, Display(quiet=True), which) for which in (ALONE, ranks))
+    alone, together = (build_learner(config, corpus, which) for which in (ALONE, ranks))
     rates: tuple[list[float], list[float]] = ([], [])
     for _ in range(options.repeats):
         if ranks.first:
@@ -67,18 +68,17 @@ def measure(name: str, options: argparse.Namespace, ranks: Ranks) -> None:
         print(f"{name:9} {options.batch_size:3} x {BPTT} {a:19,.0f} {b:21,.0f} {ratio:7.2f}", flush=True)
 
 
-def rate(trainer: Trainer, ranks: Ranks) -> float:
+def rate(learner: Learner, ranks: Ranks) -> float:
     """Tokens a second, after a step that is not counted."""
-    trainer.network.train()
-    step(trainer)
+    learner.network.train()
+    step(learner, 0)
     begin, count, gone = time.perf_counter(), 0, 0.0
     while gone < SECONDS:
         agreement = ranks.agreeing(time.perf_counter() - begin, [])
-        step(trainer)
+        step(learner, count)
         gone, _ = agreement()
-        trainer.progress.step += 1
         count += 1
-    return count * trainer.windows.tokens_per_step / (time.perf_counter() - begin)
+    return count * learner.windows.tokens_per_step / (time.perf_counter() - begin)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from lm.config.schema import RunConfig
+from lm.config.schema import ResolvedConfig, RunConfig
 from lm.model.cells import CELLS
 from lm.model.device import autocast, choose_device, choose_precision
 from lm.model.network import RecurrentLM
@@ -108,7 +108,7 @@ def our_step(
 ) -> Callable[[], None]:
     """What lm/training/loop.py does with one window."""
     network = RecurrentLM(config.model, vocab).to(device)
-    optimizer = make_optimizer(network, config.training)
+    optimizer = make_optimizer(network, ResolvedConfig.of(config).training, precision)
     state = None
 
     def step() -> None:

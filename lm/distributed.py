@@ -1,13 +1,13 @@
-"""Several processes that train one network together, as `torchrun` starts them: the ranks.
+"""Data-parallel training: the processes (ranks) that `torchrun` starts to train one network.
 
-Each reads its share of the streams and holds all the weights; the gradients are summed, so all take the
-same step. Whatever is decided by a clock, a signal or the disk is decided by one rank for all: a rank
-that left the loop by itself would leave the others waiting. The first rank alone writes and prints.
+Every rank reads its share of the streams and has all the weights. Gradients are summed, so all ranks take the
+same step. Anything that depends on a clock, a signal or the disk is decided by one rank for all: a rank that
+left the loop alone would leave the others waiting. Only rank 0 writes and prints.
 
-A rank that ends, for whatever reason, closes its connections. That is how the others learn of it, and
-why no error needs to be sent around: `RankLost` is raised in whatever they do together next.
+A rank that ends closes its connections. The other ranks then get `RankLost` from their next collective
+operation, so errors need not be sent around.
 
-By itself a process is rank 0 of 1: nothing here does anything then, and torch.distributed is not touched.
+A single process is rank 0 of 1. Everything here is then a no-op, and torch.distributed is not used.
 """
 
 from __future__ import annotations
@@ -26,135 +26,143 @@ from typing import TYPE_CHECKING, Any
 
 from lm.errors import UserError, one_line
 
-if TYPE_CHECKING:  # one process shall not wait for torch before its settings are looked at
+if TYPE_CHECKING:  # torch is imported only where it is needed: `--help` should not wait for it
     import torch
     from torch import Tensor
 
-# As long as one may keep the others waiting, by making a token stream or while the Hub is away. It is
-# not how soon a rank that died is missed: that takes no time.
-_PATIENCE = timedelta(minutes=30)
-_HEAD_START = 0.3  # seconds for rank 0 to tell of a mistake that all ranks meet
+# How long a rank may keep the others waiting, for example while it tokenizes the text. A rank that dies is
+# noticed immediately.
+_TIMEOUT = timedelta(minutes=30)
+_HEAD_START = 0.3  # seconds for rank 0 to report an error that all ranks raise
 
 
 class RankLost(UserError):
-    """Another rank has ended, so this one cannot go on."""
+    """Another rank has ended, so this one cannot continue."""
 
 
 class RanksDisagree(UserError):
-    """The ranks were started to do different things. All of them raise it."""
+    """The ranks have different settings or data. All of them raise it."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together."""
+    """This process and the others it trains with."""
 
     rank: int = 0
     size: int = 1
-    local: int = 0  # the rank among those of this machine
+    local: int = 0  # rank within this machine
     machine: int = 0
-    store: Any = None  # what torchrun keeps for all ranks
-    rooms: dict[Any, Tensor] = field(default_factory=dict)  # by how many numbers of which type they hold
+    store: Any = None  # torchrun's key-value store
+    buffers: dict[Any, Tensor] = field(default_factory=dict)  # by size and type
 
     @property
     def alone(self) -> bool:
+        """Whether this is the only process."""
         return self.size == 1
 
     @property
     def first(self) -> bool:
-        """Whether this is the rank that writes and prints."""
+        """Whether this is rank 0, which writes and prints."""
         return self.rank == 0
 
     def share(self, count: int) -> slice:
-        """Which of `count` things in a row, as streams of text, are this rank's."""
+        """The slice of `count` items, such as streams of text, that belongs to this rank."""
         return share_of(count, self.rank, self.size)
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Add up the tensors of all ranks, in place."""
+        """Sum a tensor over all ranks, in place."""
         if not self.alone:
             import torch.distributed as dist
 
-            with _noticing_loss():
+            with _detecting_lost_ranks():
                 dist.all_reduce(tensor)
         return tensor
 
     def sum_gradients(self, weights: Iterable[Tensor], loss: Tensor) -> Tensor:
-        """Add up the gradients of all ranks in place, and give back the sum of their losses. All in
-        one piece: what takes time is not the adding but the waiting for each other."""
+        """Sum the gradients over all ranks in place; the sum of their losses.
+
+        In a single operation: the time goes into waiting for each other, not into adding.
+        """
         if self.alone:
             return loss
         import torch
 
-        weights = list(weights)
-        parts = [*(weight.grad.flatten() for weight in weights), loss.reshape(1)]
+        trained = [(weight, weight.grad) for weight in weights if weight.grad is not None]
+        parts = [*(gradient.flatten() for _, gradient in trained), loss.reshape(1)]
         sizes = [len(part) for part in parts]
-        room = self._room(sum(sizes), parts[0])
-        *gradients, loss = self.sum(torch.cat(parts, out=room)).split(sizes)
-        for weight, gradient in zip(weights, gradients, strict=True):
+        buffer = self._buffer(sum(sizes), parts[0])
+        *gradients, loss = self.sum(torch.cat(parts, out=buffer)).split(sizes)
+        for (weight, _), gradient in zip(trained, gradients, strict=True):
             weight.grad = gradient.view_as(weight)
         return loss.reshape(()).clone()
 
     def shared_out(
         self, make: Callable[[int], Tensor], like: Sequence[Tensor], costs: Sequence[float]
     ) -> list[Tensor]:
-        """What `make` returns for each number, a tensor in the shape of that one of `like`, made by one
-        rank for all. Those that cost most are given out first, each to the rank with the least to do."""
+        """The tensor that `make(number)` returns for each number, in the shape of `like[number]`; each is
+        computed by one rank and sent to the others.
+
+        The most expensive ones are assigned first, each to the rank with the least work so far.
+        """
         if self.alone:
             return [make(number) for number in range(len(like))]
         import torch
         import torch.distributed as dist
 
-        burdens, makers = [0.0] * self.size, [0] * len(like)
+        loads, makers = [0.0] * self.size, [0] * len(like)
         for number in sorted(range(len(like)), key=lambda number: -costs[number]):
-            makers[number] = rank = burdens.index(min(burdens))
-            burdens[rank] += costs[number]
+            makers[number] = rank = loads.index(min(loads))
+            loads[rank] += costs[number]
         made, sending = [], []
         for number, maker in enumerate(makers):
             own = maker == self.rank
             made.append(make(number).contiguous() if own else torch.empty_like(like[number]))
-            with _noticing_loss():
-                sending.append(dist.broadcast(made[-1], maker, async_op=True))  # while the next is made
-        with _noticing_loss():
+            with _detecting_lost_ranks():
+                sending.append(
+                    dist.broadcast(made[-1], maker, async_op=True)
+                )  # while the next one is computed
+        with _detecting_lost_ranks():
             for work in sending:
                 work.wait()
         return made
 
-    def _room(self, size: int, like: Tensor) -> Tensor:
-        """Memory for so many numbers of the kind of `like`, the same every time: fetching so much anew
-        costs as much as the copy into it."""
-        if (room := self.rooms.get((size, like.dtype))) is None:
-            room = self.rooms[size, like.dtype] = like.new_empty(size)
-        return room
+    def _buffer(self, size: int, like: Tensor) -> Tensor:
+        """A reusable buffer of this size and the type of `like`. Allocating it anew would cost as much as
+        copying into it."""
+        if (buffer := self.buffers.get((size, like.dtype))) is None:
+            buffer = self.buffers[size, like.dtype] = like.new_empty(size)
+        return buffer
 
     def agreeing(self, clock: float, signals: list[int]) -> Callable[[], tuple[float, int]]:
-        """Begin to agree; the function that is returned ends it: what rank 0's `clock` showed, and
-        the number of a signal that some rank has received, or 0. In between there is time to compute."""
+        """Start to agree on the time and on signals. The returned function completes it and returns rank
+        0's `clock` and the number of a signal that any rank has received, or 0. Compute in between."""
         if self.alone:
             return lambda: (clock, max(signals, default=0))
         import torch
         import torch.distributed as dist
 
         values = torch.tensor([clock if self.first else 0.0, max(signals, default=0)], dtype=torch.float64)
-        with _noticing_loss():
+        with _detecting_lost_ranks():
             work = dist.all_reduce(values, dist.ReduceOp.MAX, async_op=True)
 
         def agreed() -> tuple[float, int]:
-            with _noticing_loss():
+            with _detecting_lost_ranks():
                 work.wait()
             return values[0].item(), int(values[1])
 
         return agreed
 
     def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
-        """Give each of `tensors` the values that it has on rank 0."""
+        """Copy rank 0's values into `tensors`."""
         if not self.alone:
             self._copy(0, tensors)
 
     def from_first(self, make: Callable[[], Any]) -> Any:
-        """What `make` returns on rank 0, which can be written as JSON. The others do not call it."""
+        """What `make` returns on rank 0, a JSON value. The other ranks do not call it."""
         return make() if self.alone else self._from(0, make)
 
     def tensors_from_first(self, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Tensors by name, on the CPU, that `make` returns on rank 0. The others do not call it."""
+        """The tensors by name, on the CPU, that `make` returns on rank 0. The other ranks do not call it."""
         if self.alone:
             return make()
         import torch
@@ -167,17 +175,17 @@ class Ranks:
         return made
 
     def joined(self, part: Tensor, dim: int, rows: slice, count: int) -> Tensor:
-        """The whole tensor, with `count` rows along `dim`, of which each rank has a part: its `rows`."""
+        """Join a tensor with `count` rows along `dim`, of which each rank has the part `rows`."""
         import torch
 
         whole = part.new_zeros(*part.shape[:dim], count, *part.shape[dim + 1 :])
         whole.narrow(dim, rows.start, rows.stop - rows.start).copy_(part)
-        # Bytes to which only zeros are added stay what they are, in every type.
+        # Adding zeros leaves bytes as they are, whatever the type.
         self.sum(whole.view(-1).view(torch.uint8))
         return whole
 
     def check_same(self, values: dict[str, Any], remedy: str) -> None:
-        """Raise RanksDisagree if `values`, which can be written as JSON, are not those of rank 0."""
+        """Raise RanksDisagree, ending with `remedy`, if the JSON `values` differ from those of rank 0."""
         if self.alone:
             return
         import torch
@@ -193,12 +201,12 @@ class Ranks:
         if not self.sum(odd).any():
             return
         rank = int(odd.gt(0).nonzero()[0])
-        what = self._from(rank, lambda: ", ".join(differences))  # so that whoever tells can tell it
+        what = self._from(rank, lambda: ", ".join(differences))  # known to whichever rank reports it
         raise RanksDisagree(f"rank {rank} does not agree with rank 0: {what}; {remedy}")
 
     def one_on_each_machine(self, make: Callable[[], Any]) -> Any:
-        """What `make` returns, called by one rank on each machine before the others, which find in
-        the cache what the first has made. However long that takes: the others do not ask for more."""
+        """What `make` returns. One rank per machine calls it first; the others then find its result in the
+        cache. There is no time limit."""
         if self.alone:
             return make()
         done = f"made on machine {self.machine}"
@@ -209,24 +217,24 @@ class Ranks:
         return made
 
     def take_device(self, device: torch.device) -> None:
-        """From here on "cuda" is this rank's own GPU. Raises UserError if there is none left."""
+        """Make "cuda" mean this rank's own GPU. Raises UserError if there are fewer GPUs than ranks."""
         if self.alone or device.type == "cpu":
             return
         import torch
 
         if device.type != "cuda":
-            raise UserError(f"--device {device.type} serves one process; with several name --device cpu.")
+            raise UserError(f"--device {device.type} supports only one process: use --device cpu.")
         if self.local >= (count := torch.cuda.device_count()):
             raise UserError(
-                f"this machine has {count} GPUs for more ranks than that: start as many by"
-                f" --nproc-per-node {count}, or name --device cpu."
+                f"this machine has {count} GPUs, fewer than ranks: use --nproc-per-node {count} or"
+                " --device cpu."
             )
         torch.cuda.set_device(self.local)
 
     def _copy(self, rank: int, tensors: Iterable[Tensor]) -> None:
         import torch.distributed as dist
 
-        with _noticing_loss():
+        with _detecting_lost_ranks():
             for tensor in tensors:
                 dist.broadcast(tensor.detach(), src=rank)
 
@@ -236,7 +244,7 @@ class Ranks:
         text = json.dumps(make()).encode() if self.rank == rank else b""
         length = torch.tensor([len(text)])
         self._copy(rank, [length])
-        content = torch.tensor(list(text) or [0] * length.item(), dtype=torch.uint8)
+        content = torch.tensor(list(text) or [0] * int(length), dtype=torch.uint8)
         self._copy(rank, [content])
         return json.loads(bytes(content.tolist()))
 
@@ -245,7 +253,7 @@ ALONE = Ranks()
 
 
 def share_of(count: int, number: int, shares: int) -> slice:
-    """Which of `count` things in a row belong to share `number`; the sizes differ by one at most."""
+    """The slice of `count` items that is share `number` of `shares`; sizes differ by at most one."""
     return slice(count * number // shares, count * (number + 1) // shares)
 
 
@@ -253,7 +261,7 @@ def share_of(count: int, number: int, shares: int) -> slice:
 def joined_ranks() -> Iterator[Ranks]:
     """Join the other ranks, if `torchrun` has started any, until the block ends.
 
-    A mistake that several ranks meet is told by one of them: the others raise SystemExit.
+    An error that several ranks raise is reported by one of them; the others raise SystemExit.
     """
     size = _from_environment("WORLD_SIZE", 1)
     if size <= 1:
@@ -263,29 +271,29 @@ def joined_ranks() -> Iterator[Ranks]:
     try:
         yield ranks
     except BaseException as error:
-        # torch's own end would wait for ranks that are gone, and now and then abort.
-        mistake, interrupted = isinstance(error, UserError), isinstance(error, KeyboardInterrupt)
-        atexit.register(_leave, 2 if mistake else 130 if interrupted else 1)
-        if mistake:
-            _tell_once(ranks, error)
+        # torch's own exit would wait for ranks that are gone, and sometimes abort.
+        interrupted = isinstance(error, KeyboardInterrupt)
+        atexit.register(_leave, 2 if isinstance(error, UserError) else 130 if interrupted else 1)
+        if isinstance(error, UserError):
+            _report_once(ranks, error)
         raise
     import torch.distributed as dist
 
     dist.destroy_process_group()
 
 
-def _tell_once(ranks: Ranks, error: UserError) -> None:
-    """Raise SystemExit on all ranks but the one that is to tell the error."""
-    # torchrun ends the others as soon as one has ended: first the line shall be told.
+def _report_once(ranks: Ranks, error: UserError) -> None:
+    """Raise SystemExit on all ranks except the one that reports the error."""
+    # torchrun ends the other ranks as soon as one has ended: the line must be printed first.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     own = not isinstance(error, (RankLost, RanksDisagree))
     if own and not ranks.first:
         time.sleep(_HEAD_START)
     try:
-        told = ranks.store.add("told", 1) > 1
-    except RuntimeError:  # who kept the store is gone
-        told = False
-    if told:
+        reported = ranks.store.add("reported", 1) > 1
+    except RuntimeError:  # the process that hosts the store is gone
+        reported = False
+    if reported:
         sys.exit(2)
     if own and not ranks.first:
         raise UserError(f"rank {ranks.rank}: {error}") from error
@@ -304,12 +312,12 @@ def _join(size: int) -> Ranks:
 
     rank = _from_environment("RANK", 0)
     try:
-        store, rank, size = next(rendezvous("env://", rank, size, timeout=_PATIENCE))
-        # Small things are agreed on by the CPUs, so that no one ever waits for a GPU for that.
+        store, rank, size = next(rendezvous("env://", rank, size, timeout=_TIMEOUT))
+        # Small values are exchanged over the CPU, so that nobody waits for a GPU.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
     except (RuntimeError, ValueError, OSError) as error:
-        raise UserError(f"rank {rank} cannot join the others: {one_line(error)}") from error
+        raise UserError(f"rank {rank} cannot join the other ranks: {one_line(error)}") from error
     local, machine = _from_environment("LOCAL_RANK", 0), _from_environment("GROUP_RANK", 0)
     return Ranks(rank, size, local, machine, dist.PrefixStore("lm", store))
 
@@ -318,7 +326,7 @@ def _from_environment(name: str, default: int) -> int:
     try:
         return int(os.environ.get(name, default))
     except ValueError:
-        raise UserError(f"${name} is '{os.environ[name]}', not a number: start by torchrun.") from None
+        raise UserError(f"${name} is '{os.environ[name]}', not a number: start with torchrun.") from None
 
 
 def _shown(value: Any) -> str:
@@ -326,9 +334,9 @@ def _shown(value: Any) -> str:
 
 
 @contextmanager
-def _noticing_loss() -> Iterator[None]:
-    """Raise RankLost where torch says that it cannot reach another rank."""
+def _detecting_lost_ranks() -> Iterator[None]:
+    """Raise RankLost if torch cannot reach another rank."""
     try:
         yield
     except RuntimeError as error:
-        raise RankLost("another rank has ended, and so does this one.") from error
+        raise RankLost("another rank has ended, so this one ends too.") from error

@@ -1,4 +1,4 @@
-"""A run's folder: the model at its top, everything about its training in `training/`."""
+"""The folder of a run: the model at its top, everything about its training in `training/`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """The places in a run's folder, and its growing files."""
+    """The paths in a run's folder, and the files that grow during training."""
 
     folder: Path
 
@@ -55,19 +55,19 @@ class Run:
         return self.training / "checkpoint"
 
     def log(self, record: dict[str, Any]) -> None:
-        """Add one line to metrics.jsonl."""
+        """Append one line to metrics.jsonl."""
         append_text(self.metrics, json.dumps(record) + "\n")
 
     def add_sample(self, step: int, text: str) -> None:
-        """Add one sample to samples.txt."""
+        """Append one sample to samples.txt."""
         append_text(self.samples, f"--- step {step}\n{text}\n\n")
 
     def lengths(self) -> dict[str, int]:
-        """How long the growing files are; belongs into a checkpoint."""
+        """The sizes (bytes) of the files that grow, for the checkpoint."""
         return {p.name: p.stat().st_size if p.exists() else 0 for p in (self.metrics, self.samples)}
 
     def cut(self, lengths: dict[str, int]) -> None:
-        """Take the growing files back to what they were at a checkpoint."""
+        """Truncate the files that grow to their sizes at a checkpoint."""
         for path in (self.metrics, self.samples):
             if path.exists():
                 with open(path, "r+b") as file:
@@ -75,20 +75,20 @@ class Run:
 
 
 def check_out(config: RunConfig, overwrite: bool) -> None:
-    """Raise UserError if the folder that --out names cannot become that of a new run."""
+    """Raise UserError if --out names a folder that a new run must not use."""
     folder = Path(config.training.out or "").expanduser()
     if config.training.out and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not overwrite:
             raise UserError(
-                f"{folder} exists: name another with --out, replace it with --overwrite, or go on"
-                f" with it by --resume {folder}."
+                f"{folder} exists: name another with --out, replace it with --overwrite, or continue it"
+                f" with --resume {folder}."
             )
         if not (folder / "training" / "config.yaml").is_file():
-            raise UserError(f"{folder} is no run of this program, and --overwrite replaces only those.")
+            raise UserError(f"{folder} is not a run; --overwrite replaces only runs.")
 
 
 def create_run(config: RunConfig, text_name: str, tokenizer: Tokenizer, overwrite: bool) -> Run:
-    """Make the folder of a new run. Raises UserError if it is there already or cannot be made."""
+    """Create the folder of a new run. Raises UserError if it exists or cannot be created."""
     check_out(config, overwrite)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = Path(config.training.out or RUNS / f"{text_name}-{config.model.cell}-{stamp}").expanduser()
@@ -100,16 +100,16 @@ def create_run(config: RunConfig, text_name: str, tokenizer: Tokenizer, overwrit
         write_text(run.config, yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True))
         tokenizer.save(folder / "tokenizer.json")
     except OSError as error:
-        raise UserError(f"the folder {folder} cannot be made: {error.strerror}.") from error
+        raise UserError(f"the folder {folder} cannot be created: {error.strerror}.") from error
     return run
 
 
 def find_run(folder: str | Path | None) -> Run:
-    """The run to resume: the one named, or the newest in runs/. Raises UserError."""
+    """The named run, or the newest in runs/. Raises UserError."""
     if folder is not None:
         run = Run(Path(folder).expanduser())
         if not run.config.is_file():
-            raise ModelError(f"{folder} is no run: it has no training/config.yaml.")
+            raise ModelError(f"{folder} is not a run: it has no training/config.yaml.")
     else:
         runs = [Run(path) for path in RUNS.iterdir()] if RUNS.is_dir() else []
         runs = [run for run in runs if run.config.is_file()]
@@ -126,12 +126,12 @@ def read_config(path: Path) -> dict[str, Any]:
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path} must hold lines of the form 'name: value'.")
+        raise UserError(f"{path} must contain lines of the form 'name: value'.")
     return {str(name).replace("-", "_"): value for name, value in values.items()}
 
 
 def read_metrics(run: Run) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a last line that is half written is left out."""
+    """The lines of metrics.jsonl, without a half-written last one."""
     records = []
     if run.metrics.exists():
         for line in run.metrics.read_text(encoding="utf-8").splitlines():
@@ -143,11 +143,11 @@ def read_metrics(run: Run) -> list[dict[str, Any]]:
 
 
 def validations(records: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-    """The records of a run's validations, one a step, in the order of the steps; and apart from them the
-    last one, if it looked at more of the text than those on the way."""
+    """The records of a run's validations, one per step and in order; and, separately, the last one if it
+    covered more of the text than the others."""
     found = [record for record in records if "validation_loss" in record]
-    looked_at = [record.get("validation_tokens", 0) for record in found]
-    whole = found.pop() if len(found) > 1 and looked_at[-1] > looked_at[-2] > 0 else None
+    covered = [record.get("validation_tokens", 0) for record in found]
+    whole = found.pop() if len(found) > 1 and covered[-1] > covered[-2] > 0 else None
     by_step = {record["step"]: record for record in found}
     return [by_step[step] for step in sorted(by_step)], whole
 
@@ -156,5 +156,5 @@ def checkpoint_of(run: Run) -> Path:
     """The folder of the last checkpoint. Raises ModelError if there is none."""
     folder = folder_or_previous(run.checkpoint)
     if folder is None:
-        raise ModelError(f"{run.folder} has no checkpoint to resume from: it was stopped before the first.")
+        raise ModelError(f"{run.folder} has no checkpoint: it was stopped before the first one was saved.")
     return folder

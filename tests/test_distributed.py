@@ -136,7 +136,7 @@ def test_any_number_of_ranks_learns_the_same_and_goes_on_from_any_other(here):
     # A signal to one of them stops all of them, at the same step.
     started = Ranks(here, 2, [*command, "--accumulate", "2", "--out", "stopped"])
     assert stop_at(started, here / "stopped", 10, signal.SIGTERM, 1) == [143, 143]
-    assert started.said("out").count("Stopped and saved. Go on with: python train.py --resume stopped") == 1
+    assert started.said("out").count("Stopped and saved. Resume with: lm train --resume stopped") == 1
     assert 10 <= step_of(here / "stopped") < 50
     trained(here, 3, "--resume", "stopped", "--accumulate", "1")
     assert same(here / "one", here / "stopped")
@@ -188,7 +188,7 @@ def test_only_the_first_rank_writes_and_the_machines_share_no_disk(here):
         (["--resume"], [], "rank 1 does not agree with rank 0: --resume is False, not True; start"),
         ([], ["--tokenizer", "no"], "rank 1: --tokenizer is char, byte"),
         (["--dataset", "-"], ["--dataset", "-"], "--dataset - is read by one process"),
-        (["--batch-size", "1"], ["--batch-size", "1"], "--batch-size 1 is too few streams for 2 ranks"),
+        (["--batch-size", "1"], ["--batch-size", "1"], "--batch-size 1 is too small for 2 ranks"),
     ],
 )
 @pytest.mark.slow

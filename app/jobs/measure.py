@@ -29,9 +29,10 @@ from lm.evaluation.losses import validate
 from lm.language_model import LanguageModel
 from lm.model.cells import CELLS
 from lm.training.auto import SIZES, embedding_size, parameters, recurrent_weights
-from lm.training.loop import Trainer, build, scoring_time, step
-from lm.training.out_of_memory import telling_what_to_lower
-from lm.training.progress import Display
+from lm.training.loop import step
+from lm.training.out_of_memory import explaining_out_of_memory
+from lm.training.setup import build_learner
+from lm.training.state import Learner, scoring_time, total_steps
 
 from .estimate import Estimate, free_memory
 from .runner import lower_priority
@@ -55,7 +56,7 @@ def main() -> int:
     try:
         corpus = open_corpus(config.data)
         _print(rows=report.rows(corpus, full=True))
-        with telling_what_to_lower(config, corpus.tokenizer.vocab_size):
+        with explaining_out_of_memory(config, corpus.tokenizer.vocab_size):
             estimate = measure(config, corpus)
         model = RunConfig.from_flat(config.flat() | estimate.resolved).model
         weights = recurrent_weights(_smallest(model, corpus.tokenizer.vocab_size))
@@ -74,30 +75,29 @@ def measure(config: RunConfig, corpus: Corpus, seconds: float = _TIMED) -> Estim
     needed, free = memory_needed(config, corpus.tokenizer.vocab_size), free_memory()
     if config.model.hidden_size != "auto" and free is not None and needed > free:
         return _untried(config, corpus, needed)
-    trainer = build(config, corpus, Display(quiet=True))
-    trainer.network.train()
+    learner = build_learner(config, corpus)
+    learner.network.train()
     taken, begin = 0, 0.0
     while taken < _WARMUP_STEPS + 2 or time.perf_counter() - begin < seconds:
         if taken == _WARMUP_STEPS:
             begin = time.perf_counter()
-        loss = step(trainer)
-        trainer.progress.step += 1
+        loss = step(learner, taken)
         taken += 1
         loss.item()  # waits for the device
-    return _estimate(trainer, (time.perf_counter() - begin) / (taken - _WARMUP_STEPS))
+    return _estimate(learner, (time.perf_counter() - begin) / (taken - _WARMUP_STEPS))
 
 
-def _estimate(trainer: Trainer, step_time: float) -> Estimate:
+def _estimate(learner: Learner, step_time: float) -> Estimate:
     """The estimate if a step takes `step_time` seconds."""
-    config, corpus, windows = trainer.config, trainer.corpus, trainer.windows
+    config, corpus, windows = learner.config, learner.corpus, learner.windows
     splits = [split for split in (corpus.validation, corpus.test) if split]
     to_score = sum(split.counts.tokens for split in splits)
     begin = time.perf_counter()
-    scored = _validate(trainer)
+    scored = _validate(learner)
     validation_time = time.perf_counter() - begin
     scoring = validation_time * to_score / max(scored, 1)
-    interruption = validation_time + _sampling_time(trainer) + _checkpoint_size(trainer) / _BYTES_PER_SECOND
-    steps = trainer.total_steps
+    interruption = validation_time + _sampling_time(learner) + _checkpoint_size(learner) / _BYTES_PER_SECOND
+    steps = total_steps(learner)
     if steps:
         seconds = steps * step_time + min(_VALIDATIONS, steps) * interruption + scoring
     else:
@@ -109,16 +109,16 @@ def _estimate(trainer: Trainer, step_time: float) -> Estimate:
     characters = corpus.train.counts.characters / corpus.train.counts.tokens
     flat = config.flat()
     return Estimate(
-        parameters=trainer.network.parameter_count(),
+        parameters=learner.network.parameter_count(),
         resolved={name: flat[name] for name in _RESOLVED},
         seconds=seconds,
         steps=steps,
         epochs=steps / windows.steps_per_epoch if windows.steps_per_epoch else None,
         steps_per_second=1 / step_time,
         characters_per_second=windows.tokens_per_step * characters / step_time,
-        memory=_memory(trainer),
-        disk=4 * trainer.network.parameter_count() + _checkpoint_size(trainer),
-        device=trainer.device.type,
+        memory=_memory(learner),
+        disk=4 * learner.network.parameter_count() + _checkpoint_size(learner),
+        device=learner.device.type,
     )
 
 
@@ -139,34 +139,34 @@ def fill_budget(budget: float, step_time: float, interruption: float, scoring: f
     return steps, clock + reserved
 
 
-def _validate(trainer: Trainer) -> int:
+def _validate(learner: Learner) -> int:
     """Validate as the training does between steps; the number of tokens scored."""
-    split, eos = trainer.corpus.validation, trainer.corpus.tokenizer.eos
-    limit, precision = trainer.config.training.eval_tokens, trainer.precision
-    return validate(trainer.network, split.tokens, split.counts, eos, limit=limit, precision=precision).tokens
+    split, eos = learner.corpus.validation, learner.corpus.tokenizer.eos
+    limit, precision = learner.config.training.eval_tokens, learner.precision
+    return validate(learner.network, split.tokens, split.counts, eos, limit=limit, precision=precision).tokens
 
 
-def _sampling_time(trainer: Trainer) -> float:
+def _sampling_time(learner: Learner) -> float:
     """Seconds that generating a sample takes."""
-    model, begin = LanguageModel(trainer.network, trainer.corpus.tokenizer, {}), time.perf_counter()
+    model, begin = LanguageModel(learner.network, learner.corpus.tokenizer, {}), time.perf_counter()
     model.generate("", max_new_tokens=_SAMPLE_TOKENS, seed=1)
     return time.perf_counter() - begin
 
 
-def _memory(trainer: Trainer) -> int:
+def _memory(learner: Learner) -> int:
     """Bytes that the training needs at most: what this process used, the copy that a rollback restores,
     and a checkpoint on its way to the disk."""
-    checkpoint = _checkpoint_size(trainer)
-    if trainer.device.type == "cuda":
+    checkpoint = _checkpoint_size(learner)
+    if learner.device.type == "cuda":
         return torch.cuda.max_memory_reserved() + checkpoint
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) + 2 * checkpoint
 
 
-def _checkpoint_size(trainer: Trainer) -> int:
+def _checkpoint_size(learner: Learner) -> int:
     """Bytes of the weights, the optimizer's moments and the recurrent state."""
-    tensors = [*trainer.network.parameters(), *(trainer.state or ())]
-    for moments in trainer.optimizer.state.values():
+    tensors = [*learner.network.parameters(), *(learner.state or ())]
+    for moments in learner.optimizer.state.values():
         tensors += [value for value in moments.values() if hasattr(value, "nbytes")]
     return sum(tensor.nbytes for tensor in tensors)
 

@@ -59,9 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
     adaptive = adaptive_settings(options)
     check_outputs(options)
 
-    from lm.training.progress import Display
+    from lm.terminal import Terminal
 
-    display = Display(stderr=True)
+    display = Terminal(stderr=True)
     ways = {"plain": {}, **({" + ".join(adaptive): adaptive} if adaptive else {})}
     with display.progress() as progress:
         models = load_models(options)
@@ -75,9 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(record(options["model"], name, shown)))
     else:
         if "-" not in (options.get("per_token"), options.get("per_word")):
-            display = Display()
+            display = Terminal()
         for lines in blocks(options, models, name, scores):
-            display.table(**lines)
+            display.table(lines)
 
     from lm.insight.surprisal import token_table, word_table
 
@@ -216,7 +216,7 @@ def blocks(
     options: dict[str, Any], models: list[LanguageModel], name: str, scores: dict[str, dict[str, ScoredText]]
 ) -> Iterator[dict[str, str]]:
     """The figures as lines for a person: a block for each side, in it a column for each way."""
-    from lm.training.progress import plural
+    from lm.terminal import plural
 
     for number, side in enumerate(scores["plain"]):
         sides = [scored[side] for scored in scores.values()]
@@ -239,7 +239,7 @@ def blocks(
 
 def description(name: str, model: LanguageModel) -> str:
     """'runs/hamlet: char, LSTM, 2 layers of 256 units'."""
-    from lm.training.progress import plural
+    from lm.terminal import plural
 
     config = model.network.config
     layers = f"{plural(config.layers, 'layer')} of {config.hidden_size} units"

@@ -1,7 +1,7 @@
-"""What `auto` in the settings stands for: a recipe made for the text, the budget and the machine.
+"""The values of `auto` settings, chosen for the text, the budget and the machine.
 
-Small networks learn most in the first minute, larger ones in the tenth, and a text that is read many
-times needs dropout. The figures behind the constants are in docs/log.md.
+Small networks learn most in the first minute, larger ones by the tenth, and a text that is read many times
+needs dropout. docs/log.md has the measurements behind the constants.
 """
 
 from __future__ import annotations
@@ -9,69 +9,129 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from typing import Any
 
 import torch
 
-from lm.config.schema import AUTOMATIC_DROPOUTS, DEFAULT_TIME, ModelConfig, RunConfig
+from lm.config.schema import (
+    AUTOMATIC_DROPOUTS,
+    DEFAULT_TIME,
+    ModelConfig,
+    NetworkConfig,
+    RecipeConfig,
+    ResolvedConfig,
+    RunConfig,
+    TrainingConfig,
+)
+from lm.config.settings import settings_of
 from lm.data.batches import Windows
 from lm.data.streaming import StreamedWindows
 from lm.model.cells import CELLS
-from lm.model.device import autocast, choose_precision
+from lm.model.device import autocast
 from lm.model.network import RecurrentLM
 from lm.training.optimizer import make_optimizer
 
 SIZES = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 _TOKENS_PER_WEIGHT = 5.0  # that a network should read at least
-_PROBES = 3  # steps that are timed, the first of which warms up
-# The highest learning rates for 256 units; they fall with the square root of the size.
+_PROBES = 3  # timed steps; the first warms up
+# Peak learning rates for 256 units; they fall with the square root of the size.
 _RATES = {"rnn": 6e-3, "gru": 8e-3, "lstm": 1.5e-2}
-_OF_THE_INPUTS = 0.5  # how much of the other dropouts' share they lose
-_OF_THE_RECURRENCE = {"rnn": 0.0, "gru": 0.0, "lstm": 0.5}  # likewise
+# Input and weight dropout as a share of the other dropouts.
+_INPUT_SHARE = 0.5
+_WEIGHT_SHARE = {"rnn": 0.0, "gru": 0.0, "lstm": 0.5}
 
 
-def sized(
-    config: RunConfig, windows: Windows | StreamedWindows, vocab_size: int, device: torch.device
-) -> RunConfig:
-    """The settings with a number wherever they said auto.
+def resolve(
+    config: RunConfig,
+    windows: Windows | StreamedWindows,
+    vocab_size: int,
+    device: torch.device,
+    precision: torch.dtype,
+) -> ResolvedConfig:
+    """The settings with a number in place of every `auto`.
 
-    The hidden size is the largest with which the budget lets the network read several tokens for
-    each of its weights; how many that are in a budget of time is found by timing a few steps.
+    The hidden size is the largest for which the budget lets the network read several tokens per weight. For
+    a time budget, a few steps of each size are timed to find out how many tokens that is.
     """
     model, training = config.model, config.training
     if model.embedding_size == "auto":
         model = dataclasses.replace(model, embedding_size=embedding_size(vocab_size))
-        config = dataclasses.replace(config, model=model)
     dropouts = [name for name in AUTOMATIC_DROPOUTS if getattr(model, name) == "auto"]
-    if "auto" not in (model.hidden_size, training.lr) and not dropouts:
-        return config
-    if model.hidden_size != "auto":
-        tokens = _tokens(config, model, windows, vocab_size, device)
-    else:
-        for size in SIZES:
-            larger = dataclasses.replace(config.model, hidden_size=size)
-            read = _tokens(config, larger, windows, vocab_size, device)
-            if size > SIZES[0] and read < _TOKENS_PER_WEIGHT * recurrent_weights(larger):
-                break
-            model, tokens = larger, read
-    per_epoch = (windows.steps_per_epoch or math.inf) * windows.tokens_per_step  # a stream has no end
-    share = _dropout(tokens / per_epoch, parameters(model, vocab_size) / per_epoch)
-    for name in dropouts:
-        part = {"input_dropout": _OF_THE_INPUTS, "weight_dropout": _OF_THE_RECURRENCE[model.cell]}
-        model = dataclasses.replace(model, **{name: round(part.get(name, 1.0) * share, 2)})
-    if training.lr == "auto":
-        rate = _RATES[model.cell] * (256 / model.hidden_size) ** 0.5
-        training = dataclasses.replace(training, lr=float(f"{rate:.2g}"))
-    return dataclasses.replace(config, model=model, training=training)
+    if "auto" in (model.hidden_size, training.lr) or dropouts:
+        budget = _Budget(training, windows, vocab_size, device, precision)
+        if model.hidden_size == "auto":
+            network, tokens = _largest_network(model, budget)
+        else:
+            network = NetworkConfig.of(model)
+            tokens = budget.tokens(network)
+        per_epoch = (windows.steps_per_epoch or math.inf) * windows.tokens_per_step  # streams never end
+        dropout = _dropout(tokens / per_epoch, parameters(network, vocab_size) / per_epoch)
+        shares = {"input_dropout": _INPUT_SHARE, "weight_dropout": _WEIGHT_SHARE[model.cell]}
+        values: dict[str, Any] = {name: round(shares.get(name, 1.0) * dropout, 2) for name in dropouts}
+        model = dataclasses.replace(network, **values)
+        if training.lr == "auto":
+            rate = _RATES[model.cell] * (256 / network.hidden_size) ** 0.5
+            training = dataclasses.replace(training, lr=float(f"{rate:.2g}"))
+    return ResolvedConfig.of(dataclasses.replace(config, model=model, training=training))
 
 
-def embedding_size(vocab_size: int) -> int:
-    """64 numbers tell some hundred characters apart, words take a few hundred."""
-    return 32 * max(1, round(14 * vocab_size**0.36 / 32))
+def _largest_network(model: ModelConfig, budget: _Budget) -> tuple[NetworkConfig, float]:
+    """The largest network that the budget can teach, and the number of tokens it will read."""
+    chosen, tokens = None, 0.0
+    for size in SIZES:
+        larger = NetworkConfig.of(dataclasses.replace(model, hidden_size=size))
+        read = budget.tokens(larger)
+        if chosen and read < _TOKENS_PER_WEIGHT * recurrent_weights(larger):
+            break
+        chosen, tokens = larger, read
+    assert chosen  # the first size is always accepted
+    return chosen, tokens
 
 
-def parameters(model: ModelConfig, vocab_size: int) -> int:
-    """The weights of a network of that shape, which is not made for it: that takes memory, or on torch's
-    "meta" device its compiler, which is seconds away."""
+@dataclasses.dataclass(frozen=True)
+class _Budget:
+    """How much text a training can read."""
+
+    training: TrainingConfig
+    windows: Windows | StreamedWindows
+    vocab_size: int
+    device: torch.device
+    precision: torch.dtype
+
+    def tokens(self, model: NetworkConfig) -> float:
+        """The number of tokens a network reads within the budget."""
+        steps: float = self.training.steps or 0
+        if self.training.epochs and self.windows.steps_per_epoch:
+            steps = self.training.epochs * self.windows.steps_per_epoch
+        if not steps:
+            # This rank's streams, one micro-batch at a time; the other ranks read theirs meanwhile.
+            rows, parts = self.windows.rows, self.training.accumulate
+            seconds = parts * self._seconds_per_part(model, (rows.stop - rows.start) // parts)
+            steps = (self.training.max_time or DEFAULT_TIME) / seconds
+        return steps * self.windows.tokens_per_step
+
+    def _seconds_per_part(self, model: NetworkConfig, streams: int) -> float:
+        """Measured time to learn from a window of this many streams."""
+        recipe = {name: getattr(self.training, name) for name in settings_of(TrainingConfig)}
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            network = RecurrentLM(model, self.vocab_size).to(self.device)
+            tokens = torch.randint(self.vocab_size, (streams, self.training.bptt), device=self.device)
+            optimizer = make_optimizer(network, RecipeConfig(**recipe | {"lr": 1e-3}), self.precision)
+            begin = 0.0
+            for probe in range(_PROBES):
+                if probe == 1:
+                    begin = time.perf_counter()
+                with autocast(self.device, self.precision):
+                    loss, _, _ = network.loss(tokens, tokens)
+                optimizer.scaler.scale(loss).backward()
+                optimizer.step()
+                loss.item()  # waits for the device
+        return (time.perf_counter() - begin) / (_PROBES - 1)
+
+
+def parameters(model: NetworkConfig, vocab_size: int) -> int:
+    """The number of weights of a network, by arithmetic: building it takes memory, and torch's "meta"
+    device imports the compiler, which takes seconds."""
     hidden, width = model.hidden_size, model.embedding_size
     biases = 2 * CELLS[model.cell].gates * hidden * model.layers + vocab_size
     projection = hidden * width if width != hidden else 0
@@ -79,55 +139,23 @@ def parameters(model: ModelConfig, vocab_size: int) -> int:
     return recurrent_weights(model) + vocab_size * width + decoder + biases
 
 
-def _tokens(
-    config: RunConfig,
-    model: ModelConfig,
-    windows: Windows | StreamedWindows,
-    vocab_size: int,
-    device: torch.device,
-) -> float:
-    """How many tokens the network will read within the budget."""
-    training = config.training
-    steps = training.steps or (training.epochs or 0) * windows.steps_per_epoch
-    if not steps:
-        budget = training.max_time or DEFAULT_TIME
-        # Those of this process, a part at a time: the others read theirs meanwhile.
-        streams = (windows.rows.stop - windows.rows.start) // training.accumulate
-        seconds = training.accumulate * _seconds_a_part(config, model, vocab_size, device, streams)
-        steps = budget / seconds
-    return steps * windows.tokens_per_step
-
-
-def recurrent_weights(model: ModelConfig) -> int:
-    """Those of the layers; the tables of token vectors are looked up, not multiplied."""
+def recurrent_weights(model: NetworkConfig) -> int:
+    """The number of weights in the recurrent matrices. Embedding tables are looked up, not multiplied."""
     hidden = model.hidden_size
     inputs = model.embedding_size + (model.layers - 1) * hidden
     return CELLS[model.cell].gates * hidden * (inputs + model.layers * hidden)
 
 
+def embedding_size(vocab_size: int) -> int:
+    """64 numbers distinguish a hundred characters; words need a few hundred."""
+    return 32 * max(1, round(14 * vocab_size**0.36 / 32))
+
+
 def _dropout(epochs: float, weights_per_token: float) -> float:
-    """Nothing for a text that is read a few times, up to a half for one read a hundred times; less
-    where there are not two weights for each token of the text, which cannot learn it by heart. The
-    tables of token vectors count, too: words are learned by heart in them."""
+    """None for a text that is read a few times, up to 0.5 for one that is read a hundred times.
+
+    Less for a network with fewer than two weights per token of the text, which cannot memorize it. The
+    embedding tables count as well: words are memorized there.
+    """
     share = min(max(0.16 * math.log(max(epochs, 1) / 3), 0.0), 0.5)
     return share * min(weights_per_token / 2, 1.0)
-
-
-def _seconds_a_part(
-    config: RunConfig, model: ModelConfig, vocab_size: int, device: torch.device, streams: int
-) -> float:
-    """The time that it takes to learn from a window of so many streams."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        network = RecurrentLM(model, vocab_size).to(device)
-        shape = (streams, config.training.bptt)
-        tokens = torch.randint(vocab_size, shape, device=device)
-        optimizer = make_optimizer(network, dataclasses.replace(config.training, lr=1e-3))
-        for probe in range(_PROBES):
-            if probe == 1:
-                begin = time.perf_counter()
-            with autocast(device, choose_precision(config.training.precision, device)):
-                loss, _, _ = network.loss(tokens, tokens)
-            optimizer.scaler.scale(loss).backward()
-            optimizer.step()
-            loss.item()  # waits for the device
-    return (time.perf_counter() - begin) / (_PROBES - 1)

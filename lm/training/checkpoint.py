@@ -1,90 +1,46 @@
-"""All that exact resuming needs, in one folder that is replaced as a whole.
+"""Checkpoints: everything an exact resume needs, in one folder that is replaced as a whole.
 
-state.safetensors   weights, the optimiser's moments, the recurrent state of all streams, random states
-progress.json       step, clock, running sums, the place in the growing files
-good.safetensors    the same of the state to which lm/training/rollback.py would go back, if that is
-good.json           another one
+state.safetensors   weights, optimizer state, recurrent state of all streams, random states
+progress.json       step, clock, running sums, sizes of the files that grow
+good.safetensors    the same two for the state that lm/training/rollback.py would return to,
+good.json           if that is another step
 
-Several ranks leave one such folder: what they hold in common, the states of all their streams, and the
-random state of each. So it does not matter how many of them go on, except for what is random.
+Several ranks write one checkpoint: what they share, the states of all streams, and each rank's random state.
+So any number of ranks can resume it; only random draws then differ.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import Tensor
 
 from lm.errors import ModelError
 from lm.files import replace_folder
 from lm.saving import read_json, read_tensors
-
-if TYPE_CHECKING:
-    from lm.training.loop import Trainer
+from lm.training.state import Learner, Progress, Snapshot, Trainer
 
 _NOW, _GOOD = ("state.safetensors", "progress.json"), ("good.safetensors", "good.json")
 
 
-@dataclass
-class Progress:
-    """Where a run stands."""
-
-    corpus: str  # key of the token stream
-    step: int = 0
-    seconds: float = 0.0  # on the clock since the first step
-    tenth: int = 0  # of the budget; validations happen when it changes
-    loss_sum: float = 0.0  # of the training loss since the last line of metrics
-    loss_count: int = 0
-    best_loss: float = float("inf")
-    best_step: int = 0
-    worse: int = 0  # validations in a row that brought nothing better
-    reserve: float = 0.0  # seconds that the last validation of all is expected to take
-    losses: list[float] = field(default_factory=list)  # of late, by which the guard judges
-    undone: int = 0  # how often the guard went back
-    rate: float = 1.0  # by which it lowered the learning rate
-    scaler: dict[str, Any] = field(default_factory=dict)  # the scale of the loss in float16
-    finished: bool = False
-    lengths: dict[str, int] = field(default_factory=dict)  # of the growing files
-    place: dict[str, Any] = field(default_factory=dict)  # in a text that is streamed
-
-
-@dataclass
-class Snapshot:
-    """A training at one step: `restore` takes a trainer there."""
-
-    progress: Progress
-    tensors: dict[str, Tensor]
-
-    def kept(self, buffers: dict[str, Tensor] | None = None) -> Snapshot:
-        """A copy that further training leaves alone, in the memory of `buffers` where they fit."""
-        copies = {}
-        for name, tensor in self.tensors.items():
-            buffer = (buffers or {}).get(name)
-            fits = buffer is not None and _kind(buffer) == _kind(tensor)
-            copies[name] = buffer.copy_(tensor) if fits else tensor.clone()
-        return Snapshot(self.progress, copies)
-
-
 def capture(trainer: Trainer) -> Snapshot:
-    """The training as it is now; the tensors are its own, so the next step changes them."""
-    progress = trainer.progress
+    """The training as it is now. Not a copy: the next step changes these tensors."""
+    progress, learner = trainer.progress, trainer.learner
     progress.seconds, progress.loss_sum = trainer.seconds, trainer.loss_sum.item()
-    progress.scaler = trainer.optimizer.scaler.state_dict()
+    progress.scaler = learner.optimizer.scaler.state_dict()
     progress.lengths = trainer.run.lengths()
-    progress.place, data = trainer.windows.position()
+    progress.place, data = learner.windows.position()
     tensors = {}
-    for name, weight in trainer.network.named_parameters():
+    for name, weight in learner.network.named_parameters():
         tensors[f"network.{name}"] = weight.detach()
-        for key, value in trainer.optimizer.state[weight].items():
+        for key, value in learner.optimizer.state[weight].items():
             tensors[f"optimizer.{name}.{key}"] = value
-    for index, part in enumerate(trainer.state or ()):
+    for index, part in enumerate(learner.state or ()):
         tensors[f"state.{index}"] = part
     tensors |= {f"data.{name}": tensor for name, tensor in data.items()}
     tensors["random.cpu"] = torch.get_rng_state()
@@ -94,38 +50,39 @@ def capture(trainer: Trainer) -> Snapshot:
 
 
 def restore(trainer: Trainer, snapshot: Snapshot) -> None:
-    """Bring network, optimiser, carried state, place in the text and random states back to a
-    snapshot, which is left as it is. Raises KeyError or RuntimeError if it is of another network."""
-    tensors, device = snapshot.tensors, trainer.device
+    """Return the network, optimizer, recurrent state, position in the text and random states to a
+    snapshot, which stays unchanged. Raises KeyError or RuntimeError if it belongs to another network."""
+    tensors, learner = snapshot.tensors, trainer.learner
+    device = learner.device
     with torch.no_grad():
-        for name, weight in trainer.network.named_parameters():
+        for name, weight in learner.network.named_parameters():
             weight.copy_(tensors[f"network.{name}"])
-            prefix, held = f"optimizer.{name}.", trainer.optimizer.state[weight]
-            moments = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            for key in held.keys() - moments.keys():
-                held[key].zero_()  # as before the first step
-            for key, value in moments.items():
-                if key in held:
-                    held[key].copy_(value)
+            prefix, state = f"optimizer.{name}.", learner.optimizer.state[weight]
+            saved = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            for key in state.keys() - saved.keys():
+                state[key].zero_()  # as before the first step
+            for key, value in saved.items():
+                if key in state:
+                    state[key].copy_(value)
                 else:
                     # AdamW keeps its step count on the CPU unless it is fused on a GPU.
                     on_cpu = key == "step" and device.type != "cuda"
-                    held[key] = value.to("cpu" if on_cpu else weight.device, copy=True)
+                    state[key] = value.to("cpu" if on_cpu else weight.device, copy=True)
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
     trainer.progress = copy.deepcopy(snapshot.progress)
-    trainer.optimizer.scaler.load_state_dict(trainer.progress.scaler)
+    learner.optimizer.scaler.load_state_dict(trainer.progress.scaler)
     trainer.loss_sum.fill_(trainer.progress.loss_sum)
     data = {k.removeprefix("data."): v.clone() for k, v in tensors.items() if k.startswith("data.")}
-    trainer.windows.restore(trainer.progress.place, data)
+    learner.windows.restore(trainer.progress.place, data)
     parts = tuple(tensors[k].to(device, copy=True) for k in ("state.0", "state.1") if k in tensors)
-    trainer.state = parts or None
+    learner.state = parts or None
 
 
 def of_all_ranks(trainer: Trainer, snapshot: Snapshot) -> Snapshot:
-    """What each rank has captured -> one snapshot, the same on all of them."""
-    ranks, windows = trainer.ranks, trainer.windows
+    """Join what each rank captured into one snapshot, the same on all ranks."""
+    ranks, windows = trainer.ranks, trainer.learner.windows
     if ranks.alone:
         return snapshot
     tensors = {}
@@ -141,9 +98,9 @@ def of_all_ranks(trainer: Trainer, snapshot: Snapshot) -> Snapshot:
 
 
 def of_this_rank(trainer: Trainer, snapshot: Snapshot) -> Snapshot:
-    """A snapshot of all ranks -> what this one needs. Where their number has changed, what is random
-    begins anew."""
-    ranks, rows = trainer.ranks, trainer.windows.rows
+    """This rank's part of a snapshot of all ranks. If their number has changed, random states start
+    from new seeds."""
+    ranks, rows = trainer.ranks, trainer.learner.windows.rows
     randoms = {name: t for name, t in snapshot.tensors.items() if name.startswith("random.")}
     tensors = {name: t for name, t in snapshot.tensors.items() if name not in randoms}
     tensors |= {name: t[:, rows] for name, t in tensors.items() if name.startswith("state.")}
@@ -153,36 +110,36 @@ def of_this_rank(trainer: Trainer, snapshot: Snapshot) -> Snapshot:
             name: randoms[name + own] for name in ("random.cpu", "random.cuda") if name + own in randoms
         }
     else:
-        seed = seed_of(trainer, snapshot.progress.step)
+        seed = seed_of(trainer.learner, snapshot.progress.step)
         devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
         tensors |= {f"random.{d}": torch.Generator(d).manual_seed(seed).get_state() for d in devices}
     return Snapshot(snapshot.progress, tensors)
 
 
-def seed_of(trainer: Trainer, step: int) -> int:
-    """A seed for what shall be random in another way on each rank, from some step on."""
-    source = np.random.SeedSequence([trainer.config.training.seed, step, trainer.ranks.rank])
+def seed_of(learner: Learner, step: int) -> int:
+    """A seed for draws after `step` that differ between ranks."""
+    source = np.random.SeedSequence([learner.config.training.seed, step, learner.ranks.rank])
     return int(source.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def save_checkpoint(folder: Path, now: Snapshot, good: Snapshot | None) -> None:
-    """Put a checkpoint in the place of the one before it."""
+def save_checkpoint(folder: Path, now: Snapshot, good: Snapshot) -> None:
+    """Replace the previous checkpoint. `good` is left out if it has no tensors or is the same step."""
 
     def fill(new: Path) -> None:
         _write(new, now, _NOW)
-        if good and good.progress.step != now.progress.step:
+        if good.tensors and good.progress.step != now.progress.step:
             _write(new, good, _GOOD)
 
     replace_folder(folder, fill)
 
 
 def load_checkpoint(folder: Path, trainer: Trainer) -> None:
-    """Take a new trainer to where a run stopped. The first rank reads for all. Raises ModelError."""
+    """Bring a new trainer to the point where a run stopped. Rank 0 reads for all. Raises ModelError."""
     now = _read(trainer, folder, _NOW)
     try:
         restore(trainer, now)
     except (KeyError, RuntimeError) as error:
-        raise ModelError(f"{folder} does not fit its run's config.yaml: {error}") from error
+        raise ModelError(f"{folder} does not match its run's config.yaml: {error}") from error
     if trainer.ranks.from_first((folder / _GOOD[1]).exists):
         trainer.good = _read(trainer, folder, _GOOD)
 
@@ -193,11 +150,7 @@ def read_progress(folder: Path, name: str = _NOW[1]) -> Progress:
     try:
         return Progress(**{f.name: values[f.name] for f in fields(Progress)})
     except KeyError as error:
-        raise ModelError(f"{folder / name} is damaged: it lacks {error}.") from error
-
-
-def _kind(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
-    return tensor.shape, tensor.dtype, tensor.device
+        raise ModelError(f"{folder / name} is damaged: {error} is missing.") from error
 
 
 def _read(trainer: Trainer, folder: Path, names: tuple[str, str]) -> Snapshot:

@@ -1,4 +1,4 @@
-"""Writing while training: a disk that is full costs a warning, and the training goes on."""
+"""Writing during training: a full disk costs a warning, and training continues."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from lm.errors import one_line
 
 @dataclass
 class Disk:
-    """Tries to write, and remembers what could not be written."""
+    """Attempts writes, and remembers which of them failed."""
 
     say: Callable[[str], None]
     warn: Callable[[str], None]
-    worked: bool = False  # whether there is anything to go on from: a checkpoint or weights
-    trouble: str = ""  # the last one
+    worked: bool = False  # whether a checkpoint or weights were ever saved
+    trouble: str = ""  # the last error
     failing: set[str] = field(default_factory=set)
 
     def attempt(self, what: str, write: Callable[[], None]) -> bool:
-        """Whether `write` could write `what`. If not, a person is told once, until it works again."""
+        """Whether `write` succeeded. The user is warned once per failing `what`, until it works again."""
         try:
             write()
         except OSError as error:
             self.trouble = error.strerror or one_line(error)
             if what not in self.failing:
-                self.failing.add(what)  # first: a warning is itself written to facts.json
+                self.failing.add(what)  # first: the warning itself is written to facts.json
                 self.warn(
-                    f"{what} could not be saved: {self.trouble}. Training goes on with what was"
-                    " saved before, and tries again at the next save."
+                    f"{what} could not be saved: {self.trouble}. Training continues with what was saved"
+                    " before, and tries again at the next save."
                 )
             return False
         if what in self.failing:

@@ -1,8 +1,8 @@
-"""`--init-from`: a training that begins with the weights of another model.
+"""`--init-from`: training that starts from the weights of another model.
 
-The shape of the network is that model's, and so is the tokenizer unless another one is asked for. With
-another vocabulary, the vectors of the tokens that both know are kept: those that stand for the same
-text, though one vocabulary may have the character "a" and the other the byte.
+The network takes that model's shape and, unless another one is named, its tokenizer. If the vocabularies
+differ, the embedding and decoder rows of tokens that both have are kept. Tokens match if they stand for the
+same text, even if one is the character "a" and the other the byte.
 """
 
 from __future__ import annotations
@@ -20,51 +20,52 @@ from lm.saving import find_model, read_model
 from lm.tokenization.tokenizer import EOS, UNK, Tokenizer
 
 _SHAPE = ("cell", "layers", "hidden_size", "embedding_size", "residual", "tie")
-_OF_VOCABULARY = ("embedding.", "decoder.")  # weights with a row for each token
+_PER_TOKEN = ("embedding.", "decoder.")  # weights with one row per token
 
 
 def with_model_settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings `values` of a person, completed by those of the model in `init_from`. Raises
-    UserError where they contradict each other."""
+    """The settings `values`, completed by those of the model in `init_from`.
+
+    Raises UserError if they contradict each other.
+    """
     folder = find_model(values["init_from"])
-    theirs = read_model(folder)[0].config
-    given = {name: value for name, value in values.items() if name in settings_of(ModelConfig)}
-    ours = build(ModelConfig, given)
+    config = read_model(folder)[0].config
+    known = settings_of(ModelConfig)
+    given = {name: value for name, value in values.items() if name in known}
+    wanted = build(ModelConfig, given)
     for name in filter(_SHAPE.__contains__, given):
-        model = getattr(theirs, name)
-        if getattr(ours, name) != model:
+        if getattr(wanted, name) != getattr(config, name):
             raise UserError(
-                f"{flag_of(name)} {getattr(ours, name)} contradicts {values['init_from']}, where it is"
-                f" {model}: leave it out, or --init-from."
+                f"{flag_of(name)} {getattr(wanted, name)} contradicts {values['init_from']}, where it is"
+                f" {getattr(config, name)}: leave out one of the two."
             )
-    theirs = {name: getattr(theirs, name) for name in settings_of(ModelConfig)}
-    return {"tokenizer": str(folder / "tokenizer.json"), **theirs, **values}
+    inherited = {name: getattr(config, name) for name in known}
+    return {"tokenizer": str(folder / "tokenizer.json"), **inherited, **values}
 
 
 def start_from(model: str, network: RecurrentLM, tokenizer: Tokenizer) -> str:
-    """Put the weights of `model` into `network`; a line that tells which vectors were kept."""
-    folder = find_model(model)
-    other, their_tokenizer, _ = read_model(folder)
-    rows = _shared(tokenizer, their_tokenizer)
+    """Load the weights of `model` into `network`; a line saying how many token vectors were kept."""
+    other, other_tokenizer, _ = read_model(find_model(model))
+    shared = _shared_tokens(tokenizer, other_tokenizer)
     weights, fresh = other.state_dict(), network.state_dict()
-    here, there = (torch.tensor(ids, dtype=torch.long) for ids in zip(*rows, strict=True))
-    for name in filter(lambda name: name.startswith(_OF_VOCABULARY), weights):
+    here, there = (torch.tensor(ids, dtype=torch.long) for ids in zip(*shared, strict=True))
+    for name in filter(lambda name: name.startswith(_PER_TOKEN), weights):
         mixed = fresh[name].cpu().clone()
         mixed[here] = weights[name][there]
         weights[name] = mixed
     network.load_state_dict(weights)
-    return f"Beginning with {model}: kept {len(rows)} of {tokenizer.vocab_size} token vectors.\n"
+    return f"Starting from {model}: kept {len(shared)} of {tokenizer.vocab_size} token vectors.\n"
 
 
-def _shared(ours: Tokenizer, theirs: Tokenizer) -> list[tuple[int, int]]:
-    """The tokens that both have: the id in ours, the id in theirs."""
+def _shared_tokens(ours: Tokenizer, theirs: Tokenizer) -> list[tuple[int, int]]:
+    """Pairs of ids (ours, theirs) of the tokens that both have."""
     known = {_meaning(theirs, token): token for token in reversed(range(theirs.vocab_size))}
     meanings = ((token, _meaning(ours, token)) for token in range(ours.vocab_size))
     return [(token, known[meaning]) for token, meaning in meanings if meaning in known]
 
 
 def _meaning(tokenizer: Tokenizer, token: int) -> bytes | str | None:
-    """What a token stands for: bytes where that is known, else its name."""
+    """The bytes a token stands for, or its name if that depends on its neighbors."""
     name = tokenizer.backend.id_to_token(token)
     if name in (EOS, UNK):
         return name

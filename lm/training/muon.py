@@ -1,46 +1,49 @@
-"""Muon: steepest descent for matrices, measured by how far they can stretch a vector.
+"""Muon: steepest descent for matrices under the spectral norm.
 
-The momentum of each matrix is replaced by a matrix of the same singular vectors whose singular values
-are all about one, so that rare directions learn as fast as common ones (Jordan et al. 2024, "Muon: an
-optimizer for hidden layers in neural networks"). The size of the step is scaled as in Liu et al. 2025
-(arXiv:2502.16982), so that rates and decays mean about what they do for AdamW.
+The momentum of each matrix is orthogonalized: it keeps its singular vectors, and its singular values become
+about one, so that rare directions learn as fast as common ones (Jordan et al. 2024, "Muon: an optimizer for
+hidden layers in neural networks"). Updates are scaled as in Liu et al. 2025 (arXiv:2502.16982), so that
+learning rates and weight decays mean about the same as for AdamW.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lm.distributed import ALONE, Ranks
 
-# Coefficients of x -> a x + b x³ + c x⁵, one row an iteration, that bring small singular values up
-# fastest (Amsel et al. 2025, "The Polar Express", arXiv:2505.16932). The paper has more rows. After
-# these three the values lie between 0.2 and 1.9, and bringing them closer to one gained nothing.
+# Coefficients of x -> a x + b x³ + c x⁵, one row per iteration, that raise small singular values fastest
+# (Amsel et al. 2025, "The Polar Express", arXiv:2505.16932). The paper has more rows; after these three, the
+# values are between 0.2 and 1.9, and moving them closer to one brought no gain.
 _POLYNOMIALS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
     (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
 )
 _MOMENTUM = 0.95
-_LARGEST = 1.01  # the polynomials are made for values up to one; the room is for rounding
+_MARGIN = 1.01  # the polynomials expect values up to one; this leaves a margin for rounding
 
 
 class QuickStart:
-    """torch's optimisers, without the compiler that they import when they are made: a second of every
-    start, for a decorator that keeps it away from them."""
+    """A mixin for torch optimizers that skips the decorators which exclude them from torch.compile.
 
-    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
-    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    Those import the compiler when an optimizer is created, which takes a second of every start.
+    """
+
+    add_param_group: Any = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad: Any = inspect.unwrap(torch.optim.Optimizer.zero_grad)
 
 
 class Muon(QuickStart, torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised, with decoupled weight decay. All parameters are matrices.
+    """Orthogonalized Nesterov momentum with decoupled weight decay. All parameters must be matrices.
 
-    `precision` is the type the products are computed in: bf16 is enough where it is fast. Of several
-    `ranks` each orthogonalises some of the matrices for all.
+    Products are computed in `precision`; bfloat16 is accurate enough. Each of several `ranks`
+    orthogonalizes some of the matrices and sends them to the others.
     """
 
     def __init__(
@@ -55,33 +58,35 @@ class Muon(QuickStart, torch.optim.Optimizer):
         self.precision, self._ranks = precision, ranks
 
     @torch.no_grad()
-    def step(self) -> None:
-        """One update from the gradients that are there."""
+    def step(self) -> None:  # type: ignore[override]
+        """Update the weights from their gradients."""
         (group,) = self.param_groups
         weights = group["params"]
-        ahead = [self._ahead(weight) for weight in weights]
+        momenta = [self._nesterov(weight) for weight in weights]
         updates = self._ranks.shared_out(
-            lambda number: orthogonalised(ahead[number]),
-            like=ahead,
-            costs=[min(matrix.shape) * matrix.numel() for matrix in ahead],
+            lambda number: orthogonalized(momenta[number]),
+            like=momenta,
+            costs=[min(matrix.shape) * matrix.numel() for matrix in momenta],
         )
         for weight, update in zip(weights, updates, strict=True):
             weight.mul_(1 - group["lr"] * group["weight_decay"])
             weight.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(weight.shape)))
 
-    def _ahead(self, weight: Tensor) -> Tensor:
+    def _nesterov(self, weight: Tensor) -> Tensor:
         state = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight)
-        momentum = state["momentum"].lerp_(weight.grad, 1 - _MOMENTUM)
-        return weight.grad.lerp(momentum, _MOMENTUM).to(self.precision)
+        gradient = weight.grad
+        assert gradient is not None  # every recurrent weight takes part in every step
+        momentum = state["momentum"].lerp_(gradient, 1 - _MOMENTUM)
+        return gradient.lerp(momentum, _MOMENTUM).to(self.precision)
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
+def orthogonalized(matrix: Tensor) -> Tensor:
     """matrix (m, n) -> (m, n) with the same singular vectors and singular values of about one."""
     wide = len(matrix) <= matrix.shape[1]
-    x = matrix if wide else matrix.t().contiguous()  # the small products are those of the short side
-    x = x / (x.norm() * _LARGEST + 1e-7)
+    x = matrix if wide else matrix.t().contiguous()  # so that the square products are the small ones
+    x = x / (x.norm() * _MARGIN + 1e-7)
     for a, b, c in _POLYNOMIALS:
         square = x @ x.t()
         x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)

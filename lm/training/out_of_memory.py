@@ -1,4 +1,4 @@
-"""Running out of memory, told as the settings that one can lower."""
+"""Running out of memory: the error names the settings to lower."""
 
 from __future__ import annotations
 
@@ -12,35 +12,38 @@ import torch
 from lm.config.schema import RunConfig
 from lm.errors import UserError
 
-# What torch and the libraries below it say where they raise no error of a kind of its own.
+# Phrases in the errors of torch and the libraries it calls, where they raise no specific type.
 _SIGNS = ("can't allocate memory", "cannot allocate memory", "out of memory", "alloc_failed", "bad_alloc")
-_MANY_TYPES = 1000  # token types from which on the decoder takes a good part of the memory
+_MANY_TYPES = 1000  # token types above which the decoder takes much of the memory
 
 
 @contextmanager
-def telling_what_to_lower(
+def explaining_out_of_memory(
     config: RunConfig, vocab_size: int, saved: Callable[[], Path | None] = lambda: None
 ) -> Iterator[None]:
-    """Raise UserError where the block runs out of memory; `saved` tells of a run that holds weights."""
+    """Raise UserError if the block runs out of memory. `saved` returns the run folder, if it has weights."""
     try:
         yield
     except Exception as error:
         if not _is_shortage(error):
             raise
         training, model = config.training, config.model
-        settings = [("--batch-size", training.batch_size), ("--bptt", training.bptt)]
-        settings += [("--hidden-size", model.hidden_size), ("--layers", model.layers)]
-        if vocab_size >= _MANY_TYPES:
-            settings.append(("--vocab-size", vocab_size))
-        *named, last = (f"{flag} (now {value})" for flag, value in settings if value > 1)
+        settings = {
+            "--batch-size": training.batch_size,
+            "--bptt": training.bptt,
+            "--hidden-size": model.hidden_size,
+            "--layers": model.layers,
+            "--vocab-size": vocab_size if vocab_size >= _MANY_TYPES else 1,
+        }
+        *named, last = (f"{flag} (now {value})" for flag, value in settings.items() if value != 1)
         lower = f"{', '.join(named)} or {last}" if named else last
         run = saved()
-        kept = f" {run} keeps the best weights so far; --init-from {run} goes on from them." if run else ""
+        kept = f" {run} has the best weights so far; --init-from {run} continues from them." if run else ""
         raise UserError(f"there is not enough memory: lower {lower}, or raise --accumulate.{kept}") from error
 
 
 def _is_shortage(error: Exception) -> bool:
-    """Whether an error tells that the memory of the CPU or of a GPU was not enough."""
+    """Whether an error means that CPU or GPU memory ran out."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     if isinstance(error, OSError):

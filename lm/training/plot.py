@@ -1,4 +1,4 @@
-"""Pictures of a training, drawn without a plotting library: loss.svg, and that of --find-lr."""
+"""Plots of a training as SVG, without a plotting library: loss.svg and find-lr.svg."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from xml.sax.saxutils import escape
 
 from lm.run_folder import validations
 
-WIDTH, HEIGHT = 560, 350  # small, so that the letters stay legible in a narrow column
+WIDTH, HEIGHT = 560, 350  # small, so that the text stays legible in a narrow column
 LEFT, RIGHT, TOP, BOTTOM = 60, 60, 66, 52
-_MOST_POINTS = 400
+_MAX_POINTS = 400
 _STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #374151 }
   .title { font-size: 15px; font-weight: 600 }
@@ -27,16 +27,16 @@ _STYLE = """
 """
 
 Points = list[tuple[float, float]]
-Scale = Callable[[float], float]  # a value -> its place in the picture
+Scale = Callable[[float], float]  # a value -> its coordinate
 
 
 def loss_curve(records: list[dict[str, Any]], title: str) -> str:
-    """An SVG of training and validation loss (nats per token) and the learning rate over the steps."""
+    """Training and validation loss (nats per token) and the learning rate against the step, as SVG."""
     train = _thin([(r["step"], r["train_loss"]) for r in records if "train_loss" in r])
     rates = _thin([(r["step"], r["learning_rate"]) for r in records if "learning_rate" in r])
-    on_the_way, last_one = validations(records)
-    validation = [(r["step"], r["validation_loss"]) for r in on_the_way]
-    whole = [(last_one["step"], last_one["validation_loss"])] if last_one else []
+    regular, full = validations(records)
+    validation = [(r["step"], r["validation_loss"]) for r in regular]
+    whole = [(full["step"], full["validation_loss"])] if full else []
     if not train + validation:
         train = [(0, 0.0)]
     low, high = _range(train, validation + whole)
@@ -44,38 +44,38 @@ def loss_curve(records: list[dict[str, Any]], title: str) -> str:
     last = max(x for x, _ in train + validation + rates) or 1
     x, y = _scale(0, last, LEFT, WIDTH - RIGHT), _scale(low, high, HEIGHT - BOTTOM, TOP)
     parts = _frame(title, "step", [(x(step), f"{step:,g}") for step in _ticks(0, last)], low, high)
-    if rates:  # its axis is at the right
+    if rates:  # with an axis at the right
         highest = max(rate for _, rate in rates) * 1.05 or 1.0
         height = _scale(0, highest, HEIGHT - BOTTOM, TOP)
         parts.append(_line("rate", [(x(step), height(rate)) for step, rate in rates], 1.5))
         for rate in _ticks(0, highest):
-            place = f'x="{WIDTH - RIGHT + 8}" y="{height(rate) + 4:.1f}"'
-            parts.append(f'<text class="of-rate" {place}>{rate:g}</text>')
+            position = f'x="{WIDTH - RIGHT + 8}" y="{height(rate) + 4:.1f}"'
+            parts.append(f'<text class="of-rate" {position}>{rate:g}</text>')
     for name, points in (("train", train), ("validation", validation)):
         parts.append(_line(name, [(x(step), y(min(loss, high))) for step, loss in points]))
     parts += [_dot(x(step), y(min(loss, high))) for step, loss in validation]
     parts += [_ring(x(step), y(min(loss, high))) for step, loss in whole]
-    figure = f" (best {min(loss for _, loss in validation):.3f})" if validation else ""
+    note = f" (best {min(loss for _, loss in validation):.3f})" if validation else ""
     if whole:
-        figure = f" (○ all of it: {whole[0][1]:.3f})"
-    parts += _legend("train", "training", 0) + _legend("validation", f"validation{figure}", 100)
+        note = f" (○ all of it: {whole[0][1]:.3f})"
+    parts += _legend("train", "training", 0) + _legend("validation", f"validation{note}", 100)
     parts += _legend("rate", "learning rate", 325, 1.5) if rates else []
     return "\n".join([*parts, "</svg>\n"])
 
 
 def rate_curve(losses: Points, suggested: float, title: str) -> str:
-    """An SVG of the loss (nats per token) over the learning rate, with the suggested rate marked."""
+    """The loss (nats per token) against the learning rate, with the suggested rate marked, as SVG."""
     first, last = math.log10(losses[0][0]), math.log10(losses[-1][0])
-    # Where the loss explodes, it leaves the picture above.
+    # Where the loss explodes, it leaves the plot at the top.
     low, start = min(loss for _, loss in losses), losses[0][1]
-    room = max((start - low) * 0.1, 0.02)
-    low, high = low - room, start + 2 * room
+    margin = max((start - low) * 0.1, 0.02)
+    low, high = low - margin, start + 2 * margin
     x, y = _scale(first, last, LEFT, WIDTH - RIGHT), _scale(low, high, HEIGHT - BOTTOM, TOP)
     powers = range(math.ceil(first - 1e-9), math.floor(last + 1e-9) + 1)
     parts = _frame(title, "learning rate", [(x(p), f"{10.0**p:g}") for p in powers], low, high)
     points = [(x(math.log10(rate)), y(min(loss, high))) for rate, loss in losses]
-    place = x(math.log10(suggested))
-    parts.append(f'<path class="rate" d="M{place:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
+    suggested_x = x(math.log10(suggested))
+    parts.append(f'<path class="rate" d="M{suggested_x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
     parts.append(_line("validation", points))
     parts += _legend("validation", "training loss", 0) + _legend(
         "rate", f"suggested: {suggested:.2g}", 160, 1
@@ -84,8 +84,8 @@ def rate_curve(losses: Points, suggested: float, title: str) -> str:
 
 
 def _frame(title: str, below: str, ticks: list[tuple[float, str]], low: float, high: float) -> list[str]:
-    """All but the curves: title, grid, the losses from `low` to `high` at the left, and `ticks`,
-    each with its place, at the bottom."""
+    """Everything but the curves: title, grid, losses from `low` to `high` on the left axis, and `ticks`
+    (coordinate, label) on the bottom axis."""
     y = _scale(low, high, HEIGHT - BOTTOM, TOP)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
@@ -96,8 +96,8 @@ def _frame(title: str, below: str, ticks: list[tuple[float, str]], low: float, h
     for value in _ticks(low, high):
         parts.append(f'<path class="grid" d="M{LEFT} {y(value):.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>')
-    for place, name in ticks:
-        parts.append(f'<text x="{place:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{name}</text>')
+    for x, label in ticks:
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{label}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 12}" text-anchor="middle">{below}</text>')
     parts.append(
@@ -133,8 +133,8 @@ def _legend(name: str, text: str, x: int, width: float = 2) -> list[str]:
 
 
 def _thin(points: Points) -> Points:
-    """At most `_MOST_POINTS` points, each the mean of its neighbours."""
-    group = math.ceil(len(points) / _MOST_POINTS)
+    """At most `_MAX_POINTS` points, each the mean of a group of neighbors."""
+    group = math.ceil(len(points) / _MAX_POINTS)
     if group <= 1:
         return points
     chunks = [points[i : i + group] for i in range(0, len(points), group)]
@@ -142,12 +142,12 @@ def _thin(points: Points) -> Points:
 
 
 def _range(train: Points, validation: Points) -> tuple[float, float]:
-    """The losses to show. The steep fall of the very first steps is cut off, or it would squeeze
-    everything after it into a flat line."""
+    """The range of losses to show. The steep fall of the first steps is cut off; it would squeeze the
+    rest into a flat line."""
     later = train[len(train) // 20 :] + validation
     low, high = min(loss for _, loss in later), max(loss for _, loss in later)
-    room = max((high - low) * 0.06, 0.02)
-    return low - room, high + room
+    margin = max((high - low) * 0.06, 0.02)
+    return low - margin, high + margin
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -1,4 +1,4 @@
-"""What a training leaves behind: metrics, samples, checkpoints, the best weights, the final figures."""
+"""What a training leaves behind: metrics, samples, checkpoints, the best weights, the final results."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lm.data.corpus import Split
 from lm.distributed import RankLost
 from lm.errors import UserError
-from lm.evaluation.losses import Validation, validate
+from lm.evaluation.losses import Validation, validate as score_split
 from lm.files import folder_or_previous, write_text
 from lm.invocation import command
 from lm.language_model import LanguageModel
@@ -24,65 +24,65 @@ from lm.saving import load_weights, read_tensors, save_model
 from lm.training.checkpoint import capture, of_all_ranks, save_checkpoint
 from lm.training.plot import loss_curve
 from lm.training.progress import Reading
-
-if TYPE_CHECKING:
-    from lm.training.loop import Trainer
+from lm.training.state import Snapshot, Trainer
 
 _SAMPLE_LENGTH = 160  # characters, about
 
 
-def validate_now(trainer: Trainer) -> None:
-    """Validate on a sample of the text and keep the weights if they are the best so far."""
+def validate(trainer: Trainer) -> Validation:
+    """Score part of the validation text, and save the weights if they are the best so far."""
     begin = time.perf_counter()
-    split, progress = trainer.corpus.validation, trainer.progress
-    limit = trainer.config.training.eval_tokens
-    trainer.validation = _figures(trainer, trainer.network, split, limit)
-    share = trainer.validation.tokens / _tokens_to_score(trainer)
+    learner, progress = trainer.learner, trainer.progress
+    limit = learner.config.training.eval_tokens
+    result = trainer.validation = _score(trainer, learner.network, learner.corpus.validation, limit)
+    share = result.tokens / sum(split.counts.tokens for split in _splits(trainer).values())
     if share < 1:
         whole = trainer.ranks.from_first(lambda: (time.perf_counter() - begin) / share + 0.5)
         progress.reserve = min(progress.reserve or whole, whole)
-    progress.worse = 0 if trainer.validation.loss < progress.best_loss else progress.worse + 1
+    progress.worse = 0 if result.loss < progress.best_loss else progress.worse + 1
     if not progress.worse:
         before = progress.best_loss, progress.best_step
-        progress.best_loss, progress.best_step = trainer.validation.loss, progress.step
-        figures = {"validation": trainer.validation}
-        if not trainer.ranks.from_first(lambda: _save_model(trainer, trainer.network, figures)):
+        progress.best_loss, progress.best_step = result.loss, progress.step
+        results = {"validation": result}
+        if not trainer.ranks.from_first(lambda: _save_model(trainer, learner.network, results)):
             progress.best_loss, progress.best_step = before
+    return result
 
 
 def log(trainer: Trainer, now: Reading, validated: bool) -> None:
-    """One line of metrics; with a validation also the picture."""
+    """Write one line of metrics and, after a validation, redraw the loss curve."""
     if not trainer.ranks.first:
         return
+    learner = trainer.learner
     record = {
         "step": now.step,
-        "tokens": now.step * trainer.windows.tokens_per_step,
+        "tokens": now.step * learner.windows.tokens_per_step,
         "seconds": round(trainer.seconds, 3),
         "train_loss": now.train_loss,
-        "learning_rate": trainer.optimizer.param_groups[0]["lr"],
+        "learning_rate": learner.optimizer.rate,
         "tokens_per_second": round(now.tokens_per_second, 1),
     }
-    if validated:
+    if validated and now.validation:
         record["validation_loss"] = now.validation.loss
         record["validation_tokens"] = now.validation.tokens
     trainer.disk.attempt("the metrics", lambda: trainer.run.log(record))
     trainer.tracker.log(record)
     if validated:
-        _draw(trainer)
+        _draw_curve(trainer)
 
 
 def sample(trainer: Trainer) -> None:
-    """Show what the model writes now, and keep it."""
+    """Generate a short text, print it and append it to samples.txt."""
     if not trainer.ranks.first:
         return
-    facts = {"trained_on": _trained_on(trainer)}
-    model = LanguageModel(trainer.network, trainer.corpus.tokenizer, facts)
-    prompt = trainer.config.training.sample_prompt
+    learner, config = trainer.learner, trainer.learner.config
+    model = LanguageModel(learner.network, learner.corpus.tokenizer, {"trained_on": _trained_on(trainer)})
+    prompt = config.training.sample_prompt
     if prompt is None:
-        prompt = "def " if trainer.config.data.dataset == ("python",) else ""
-    counts = trainer.corpus.train.counts
+        prompt = "def " if config.data.dataset == ("python",) else ""
+    counts = learner.corpus.train.counts
     length = max(24, round(_SAMPLE_LENGTH * counts.tokens / counts.characters))
-    (written,) = model.generate(prompt, max_new_tokens=length, seed=trainer.config.training.seed)
+    (written,) = model.generate(prompt, max_new_tokens=length, seed=config.training.seed)
     text = written.text + prompt if model.backward else prompt + written.text
     trainer.disk.attempt("the sample", lambda: trainer.run.add_sample(trainer.progress.step, text))
     trainer.tracker.sample(text, trainer.progress.step)
@@ -90,9 +90,8 @@ def sample(trainer: Trainer) -> None:
 
 
 def save(trainer: Trainer) -> bool:
-    """Save everything that `--resume` needs; whether there was room for it."""
-    now, good = of_all_ranks(trainer, capture(trainer)), trainer.good
-    good = good and of_all_ranks(trainer, good)
+    """Save a checkpoint; whether there was space for it."""
+    now, good = of_all_ranks(trainer, capture(trainer)), of_all_ranks(trainer, trainer.good)
     saved = not trainer.ranks.first or trainer.disk.attempt(
         "the checkpoint", lambda: save_checkpoint(trainer.run.checkpoint, now, good)
     )
@@ -102,121 +101,127 @@ def save(trainer: Trainer) -> bool:
 
 
 def nothing_saved(trainer: Trainer) -> UserError:
-    """The error for a person where there was never room for what they wanted."""
+    """The error if neither a model nor a checkpoint could ever be saved."""
     folder = trainer.run.folder
-    again = f" and go on by --resume {shlex.quote(str(folder))}" if trainer.disk.worked else ""
+    resume = f" and continue with --resume {shlex.quote(str(folder))}" if trainer.disk.worked else ""
     return UserError(
-        f"the model could not be saved in {folder}: {trainer.disk.trouble}. Make room{again}, or name"
+        f"the model could not be saved in {folder}: {trainer.disk.trouble}. Free some space{resume}, or name"
         " another folder with --out."
     )
 
 
 @contextmanager
-def telling_how_to_go_on(trainer: Trainer) -> Iterator[None]:
-    """Say what to do where another rank has ended."""
+def explaining_lost_ranks(trainer: Trainer) -> Iterator[None]:
+    """Say how to continue if another rank ends."""
     try:
         yield
     except RankLost as error:
-        raise RankLost(_how_to_go_on(trainer)) from error
-
-
-def _how_to_go_on(trainer: Trainer) -> str:
-    folder = trainer.run.folder
-    again = f"go on from its last checkpoint by --resume {shlex.quote(str(folder))}, on any number of ranks"
-    if folder_or_previous(trainer.run.checkpoint) is None:
-        again = f"start again with --overwrite, since {folder} has no checkpoint yet"
-    return f"another rank has ended, and so does this training by step {trainer.progress.step:,}: {again}."
+        folder = trainer.run.folder
+        remedy = f"continue from its last checkpoint with --resume {shlex.quote(str(folder))}, on any number"
+        remedy += " of ranks"
+        if folder_or_previous(trainer.run.checkpoint) is None:
+            remedy = f"start again with --overwrite, since {folder} has no checkpoint yet"
+        raise RankLost(
+            f"another rank has ended, so this training ends by step {trainer.progress.step:,}: {remedy}."
+        ) from error
 
 
 def finish(trainer: Trainer) -> None:
-    """Score the whole validation text once with the best weights, and tell how to go on. Raises
-    UserError if no model could ever be saved."""
-    run, progress = trainer.run, trainer.progress
-    best = copy.deepcopy(trainer.network)
-    if progress.best_step:  # else there was no room for any
-        if trainer.ranks.first:
+    """Score the validation and test text once with the best weights, and print what to do next.
+
+    Raises UserError if no model could ever be saved.
+    """
+    run, progress, ranks = trainer.run, trainer.progress, trainer.ranks
+    best = copy.deepcopy(trainer.learner.network)
+    if progress.best_step:  # otherwise there was no space for any model
+        if ranks.first:
             load_weights(best, read_tensors(run.folder / "model.safetensors"), run.folder)
-        trainer.ranks.copy_from_first(best.parameters())
+        ranks.copy_from_first(best.parameters())
     else:
         progress.best_step = progress.step
-    share, splits = trainer.share_scored, _splits(trainer).items()
-    limits = {name: math.ceil(share * split.counts.tokens) if share < 1 else 0 for name, split in splits}
-    figures = {name: _figures(trainer, best, split, limits[name]) for name, split in splits}
+    share, splits = trainer.share_scored, _splits(trainer)
+    results = {}
+    for name, split in splits.items():
+        limit = math.ceil(share * split.counts.tokens) if share < 1 else 0
+        results[name] = _score(trainer, best, split, limit)
     if share < 1:
         trainer.display.say(
-            f"the last figures are of {share:.0%} of the text that is scored, spread over it: the"
-            f" whole would take too much of the budget. {command('evaluate')} {shlex.quote(str(run.folder))}"
+            f"The final results cover an evenly spread {share:.0%} of the text, because scoring all of it"
+            f" would take too much of the budget. `{command('evaluate')} {shlex.quote(str(run.folder))}`"
             " scores all of it."
         )
-    elif trainer.validation and trainer.validation.tokens < figures["validation"].tokens:
+    elif trainer.validation and trainer.validation.tokens < results["validation"].tokens:
         trainer.display.say(
-            f"the last figures are of the whole text, those on the way were of {trainer.validation.tokens:,}"
-            " tokens of it."
+            "The final results cover the whole text; earlier validations covered"
+            f" {trainer.validation.tokens:,} tokens of it."
         )
-    if trainer.ranks.first:
-        _conclude(trainer, best, figures)
-    progress.finished, trainer.good = True, None
+    if ranks.first:
+        _conclude(trainer, best, results)
+    progress.finished, trainer.good = True, Snapshot(progress, {})
     save(trainer)
-    trainer.display.finish(figures, trainer.seconds, run.folder, run.plot)
+    trainer.display.finish(results, trainer.seconds, run.folder, run.plot)
 
 
-def _splits(trainer: Trainer) -> dict[str, Split]:
-    """What is scored at the end."""
-    splits = {"validation": trainer.corpus.validation, "test": trainer.corpus.test}
-    return {name: split for name, split in splits.items() if split}
-
-
-def _tokens_to_score(trainer: Trainer) -> int:
-    return sum(split.counts.tokens for split in _splits(trainer).values())
-
-
-def _conclude(trainer: Trainer, best: RecurrentLM, figures: dict[str, Validation]) -> None:
+def _conclude(trainer: Trainer, best: RecurrentLM, results: dict[str, Validation]) -> None:
+    """Save the final model and the last line of metrics."""
     run, progress = trainer.run, trainer.progress
-    if not _save_model(trainer, best, figures) and not (run.folder / "model.safetensors").exists():
+    if not _save_model(trainer, best, results) and not (run.folder / "model.safetensors").exists():
         raise nothing_saved(trainer)
     last = {
         "step": progress.best_step,
-        "tokens": progress.best_step * trainer.windows.tokens_per_step,
+        "tokens": progress.best_step * trainer.learner.windows.tokens_per_step,
         "seconds": round(trainer.seconds, 3),
-        "validation_loss": figures["validation"].loss,
-        "validation_tokens": figures["validation"].tokens,
+        "validation_loss": results["validation"].loss,
+        "validation_tokens": results["validation"].tokens,
     }
     trainer.disk.attempt("the metrics", lambda: run.log(last))
     trainer.tracker.log({"step": progress.step + 1, "final_validation_loss": last["validation_loss"]})
-    _draw(trainer)
+    _draw_curve(trainer)
 
 
-def _figures(trainer: Trainer, network: RecurrentLM, split: Split, limit: int = 0) -> Validation:
-    return validate(
+def _splits(trainer: Trainer) -> dict[str, Split]:
+    """The splits that are scored at the end."""
+    corpus = trainer.learner.corpus
+    splits = {"validation": corpus.validation, "test": corpus.test}
+    return {name: split for name, split in splits.items() if split}
+
+
+def _score(trainer: Trainer, network: RecurrentLM, split: Split, limit: int) -> Validation:
+    learner = trainer.learner
+    eos = learner.corpus.tokenizer.eos
+    return score_split(
         network,
         split.tokens,
         split.counts,
-        trainer.corpus.tokenizer.eos,
+        eos,
         limit=limit,
-        precision=trainer.precision,
-        ranks=trainer.ranks,
+        precision=learner.precision,
+        ranks=learner.ranks,
     )
 
 
-def _save_model(trainer: Trainer, network: RecurrentLM, figures: dict[str, Validation]) -> bool:
+def _save_model(trainer: Trainer, network: RecurrentLM, results: dict[str, Validation]) -> bool:
     facts = {"trained_on": _trained_on(trainer)}
-    facts |= {split: dataclasses.asdict(validation) for split, validation in figures.items()}
+    facts |= {split: dataclasses.asdict(result) for split, result in results.items()}
+    tokenizer = trainer.learner.corpus.tokenizer
     saved = trainer.disk.attempt(
-        "the model", lambda: save_model(trainer.run.folder, network, trainer.corpus.tokenizer, facts)
+        "the model", lambda: save_model(trainer.run.folder, network, tokenizer, facts)
     )
     trainer.disk.worked |= saved
     return saved
 
 
 def _trained_on(trainer: Trainer) -> dict[str, Any]:
-    counts, steps = trainer.corpus.train.counts, trainer.progress.best_step
+    """The training data, as config.json describes it."""
+    learner, steps = trainer.learner, trainer.progress.best_step
+    config, counts = learner.config, learner.corpus.train.counts
     characters, tokens, documents = counts.characters, counts.tokens, counts.documents
-    if trainer.config.data.streaming:  # of which the counts are those of a sample
-        share = steps * trainer.windows.tokens_per_step / tokens
+    if config.data.streaming:  # the counts are those of a sample
+        share = steps * learner.windows.tokens_per_step / tokens
         characters, tokens, documents = (round(share * n) for n in (characters, tokens, documents))
     return {
-        "dataset": " + ".join(trainer.config.data.dataset),
-        **({"init_from": trainer.config.training.init_from} if trainer.config.training.init_from else {}),
+        "dataset": " + ".join(config.data.dataset),
+        **({"init_from": config.training.init_from} if config.training.init_from else {}),
         "characters": characters,
         "tokens": tokens,
         "documents": documents,
@@ -225,7 +230,7 @@ def _trained_on(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _draw(trainer: Trainer) -> None:
-    title = f"{trainer.corpus.name}, {trainer.config.model.cell.upper()}"
-    picture = loss_curve(read_metrics(trainer.run), title)
-    trainer.disk.attempt("the picture", lambda: write_text(trainer.run.plot, picture))
+def _draw_curve(trainer: Trainer) -> None:
+    title = f"{trainer.learner.corpus.name}, {trainer.learner.config.model.cell.upper()}"
+    svg = loss_curve(read_metrics(trainer.run), title)
+    trainer.disk.attempt("the loss curve", lambda: write_text(trainer.run.plot, svg))

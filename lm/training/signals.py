@@ -1,30 +1,31 @@
-"""Ctrl-C and SIGTERM: a training finishes its step, saves and says how to go on."""
+"""Ctrl-C and SIGTERM: a training finishes its step, saves, and says how to resume."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from lm.distributed import Ranks
 
 
 @contextmanager
 def listening(ranks: Ranks) -> Iterator[list[int]]:
-    """A list that Ctrl-C and SIGTERM write their number into; the second one kills as usual.
+    """Collect the numbers of received signals in a list; a second signal kills the process as usual.
 
-    Of several ranks none is killed by the second one, or after the training: torchrun sends it to those
-    that are just saving, or telling that another has ended. It kills by itself where that takes long.
+    With several ranks, later signals are ignored, even after training: torchrun sends them to ranks that
+    are still saving or reporting that another rank has ended, and kills those that take too long.
     """
     received: list[int] = []
-    before = {}
+    before: dict[int, Any] = {}
 
     def remember(number: int, _frame: object) -> None:
         received.append(number)
         if ranks.alone:
             signal.signal(number, before[number])
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
         before[number] = signal.getsignal(number)
         signal.signal(number, remember)
     try:

@@ -1,8 +1,8 @@
-"""`--track`: the figures and samples of a training in a tracker, as well as in its folder.
+"""`--track`: metrics and samples in an experiment tracker, in addition to the run folder.
 
-The trackers are optional packages, imported when one is asked for. What goes wrong in one costs a
-warning, never the training. A run that goes on, resumed or taken back by the guard, goes on in the
-tracker too, and no step is sent twice: training/tracker.json remembers how far it is.
+Trackers are optional packages, imported only when one is named. A failing tracker costs a warning, never the
+training. A run that resumes or rolls back continues in the tracker, and no step is sent twice:
+training/tracker.json records what has been sent.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ import json
 import secrets
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
-from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
 
 from lm.config.schema import RunConfig
 from lm.errors import UserError, one_line
+from lm.files import write_text
 from lm.run_folder import Run
 
 _PROJECT = "lm"
-_PACKAGES = {"trackio": "trackio", "tensorboard": "tensorboard", "wandb": "wandb"}
+_PACKAGES = ("trackio", "tensorboard", "wandb")
 
 
 class _Sink(Protocol):
-    """What a tracker can do."""
+    """What every tracker can do."""
 
-    def log(self, figures: dict[str, float], step: int) -> None:
-        """Take the figures of a step."""
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        """Record the metrics of a step."""
 
     def sample(self, text: str, step: int) -> None:
-        """Take a sample of what the model writes."""
+        """Record a generated sample."""
 
     def back_to(self, step: int) -> None:
-        """Forget what came after a step, if it can."""
+        """Discard everything after a step, if the tracker can."""
 
     def close(self) -> None:
         """Send what is left."""
@@ -45,84 +45,88 @@ class _Sink(Protocol):
 
 def check_installed(track: str) -> None:
     """Raise UserError if the package of a tracker is missing."""
-    package = _PACKAGES.get(track)
-    if package and importlib.util.find_spec(package) is None:
-        raise UserError(f"--track {track} needs a package that is not here: pip install {package}")
+    if track in _PACKAGES and importlib.util.find_spec(track) is None:
+        raise UserError(f"--track {track} needs a package that is not installed: pip install {track}")
 
 
 class Tracker:
-    """Sends what is new to a tracker, or nothing anywhere."""
+    """Sends new metrics and samples to a tracker; does nothing before `open`, or with `--track none`."""
 
-    def __init__(self, run: Run, config: RunConfig, step: int, warn: Callable[[str], None]):
-        self._name, self._warn, self._sink = config.training.track, warn, None
-        self._quiet, self._file = config.training.quiet, run.training / "tracker.json"
+    def __init__(self) -> None:
+        self._sink: _Sink | None = None
+
+    def open(self, run: Run, config: RunConfig, step: int, warn: Callable[[str], None]) -> None:
+        """Start tracking a run, or continue from `step`. Problems go to `warn`."""
+        self._name, self._warn, self._quiet = config.training.track, warn, config.training.quiet
+        self._file = run.training / "tracker.json"
         if self._name == "none":
             return
-        self._memory = self._remembered() if step else {}
-        if not self._memory:
-            self._memory = {"run": f"{run.folder.resolve().name}-{secrets.token_hex(3)}", "sent": {}}
-        self._try(lambda: self._open(run, config, step))
+        memory = self._read_memory() if step else {}
+        self._memory = memory or {"run": f"{run.folder.resolve().name}-{secrets.token_hex(3)}", "sent": {}}
+        self._try(lambda: self._connect(run, config, step))
 
     def log(self, record: dict[str, Any]) -> None:
         """Send a line of metrics.jsonl."""
-        figures = {name: value for name, value in record.items() if name != "step"}
-        self._send("figures", record["step"], lambda sink: sink.log(figures, record["step"]))
+        metrics = {name: value for name, value in record.items() if name != "step"}
+        self._send("figures", record["step"], lambda sink: sink.log(metrics, record["step"]))
 
     def sample(self, text: str, step: int) -> None:
         """Send a sample."""
         self._send("samples", step, lambda sink: sink.sample(text, step))
 
     def back_to(self, step: int) -> None:
-        """The training goes on from an earlier step."""
-        if self._sink:
-            self._try(lambda: self._sink.back_to(step))
+        """Continue from an earlier step."""
+        if sink := self._sink:
+            self._try(lambda: sink.back_to(step))
 
     def close(self) -> None:
         """Send what is left."""
-        if self._sink:
-            self._try(lambda: self._sink.close())
+        if sink := self._sink:
+            self._try(sink.close)
 
-    def _open(self, run: Run, config: RunConfig, step: int) -> None:
-        make = {"tensorboard": _TensorBoard, "trackio": _Trackio, "wandb": _Wandb}[self._name]
-        self._sink = make(run, self._memory["run"], config, step)
+    def _connect(self, run: Run, config: RunConfig, step: int) -> None:
+        trackers: dict[str, Any] = {"tensorboard": _TensorBoard, "trackio": _Trackio, "wandb": _Wandb}
+        self._sink = trackers[self._name](run, self._memory["run"], config, step)
 
-    def _send(self, what: str, step: int, send: Callable[[_Sink], None]) -> None:
-        sent = self._memory["sent"] if self._sink else {}
-        # TensorBoard forgets figures and takes those steps again; otherwise they are there already.
-        forgets = what == "figures" and isinstance(self._sink, _TensorBoard)
-        if self._sink and (forgets or step > sent.get(what, -1)):
-            sent[what] = step
-            self._try(lambda: send(self._sink))
-            self._try(lambda: self._file.write_text(json.dumps(self._memory), encoding="utf-8"))
+    def _send(self, kind: str, step: int, send: Callable[[_Sink], None]) -> None:
+        if (sink := self._sink) is None:
+            return
+        sent = self._memory["sent"]
+        # TensorBoard discards metrics and takes those steps again; the other trackers still have them.
+        discards = kind == "figures" and isinstance(sink, _TensorBoard)
+        if discards or step > sent.get(kind, -1):
+            sent[kind] = step
+            self._try(lambda: send(sink))
+            self._try(lambda: write_text(self._file, json.dumps(self._memory)))
 
-    def _remembered(self) -> dict[str, Any]:
+    def _read_memory(self) -> dict[str, Any]:
         try:
             memory = json.loads(self._file.read_text(encoding="utf-8"))
             return {"run": str(memory["run"]), "sent": dict(memory["sent"])}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
-    def _try(self, act: Callable[[], None]) -> None:
+    def _try(self, action: Callable[[], None]) -> None:
         try:
             with redirect_stdout(io.StringIO()) if self._quiet else nullcontext():
-                act()
-        except Exception as error:  # of a package that may raise anything
+                action()
+        except Exception as error:  # the packages may raise anything
             self._sink = None
-            self._warn(f"{self._name} fails, training goes on without it: {one_line(error)}")
+            self._warn(f"{self._name} fails, training continues without it: {one_line(error)}")
 
 
 class _TensorBoard:
-    """Event files in training/tensorboard. A new file hides what older ones tell of later steps."""
+    """Event files in training/tensorboard. A new file hides later steps in older files."""
 
     def __init__(self, run: Run, name: str, config: RunConfig, step: int):
-        self._folder: Path = run.training / "tensorboard"
+        self._folder = run.training / "tensorboard"
         self._open(step)
         if not step:
             settings = yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True)
             self._writer.add_text("config", f"```\n{settings}```", 0)
 
-    def log(self, figures: dict[str, float], step: int) -> None:
-        for name, value in figures.items():
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
 
     def sample(self, text: str, step: int) -> None:
@@ -142,7 +146,7 @@ class _TensorBoard:
 
 
 class _Trackio:
-    """A project in trackio's local database, or wherever its environment variables say."""
+    """A project in trackio's local database, or wherever its environment variables point."""
 
     def __init__(self, run: Run, name: str, config: RunConfig, step: int):
         import trackio
@@ -152,21 +156,21 @@ class _Trackio:
             _PROJECT, name=name, config=config.flat(), resume="allow", auto_log_gpu=False, auto_log_cpu=False
         )
 
-    def log(self, figures: dict[str, float], step: int) -> None:
-        self._run.log(figures, step=step)
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        self._run.log(metrics, step=step)
 
     def sample(self, text: str, step: int) -> None:
         self._run.log({"sample": self._trackio.Markdown(f"```\n{text}\n```")}, step=step)
 
     def back_to(self, step: int) -> None:
-        """It keeps what it has."""
+        """Not supported: later steps stay."""
 
     def close(self) -> None:
         self._trackio.finish()
 
 
 class _Wandb:
-    """A run of Weights & Biases; WANDB_MODE=offline keeps it in the folder of the run."""
+    """A run in Weights & Biases; WANDB_MODE=offline keeps it in the run folder."""
 
     def __init__(self, run: Run, name: str, config: RunConfig, step: int):
         import wandb
@@ -182,14 +186,14 @@ class _Wandb:
             settings=wandb.Settings(silent=config.training.quiet),
         )
 
-    def log(self, figures: dict[str, float], step: int) -> None:
-        self._run.log(figures, step=step)
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        self._run.log(metrics, step=step)
 
     def sample(self, text: str, step: int) -> None:
         self._run.log({"sample": self._wandb.Html(f"<pre>{html.escape(text)}</pre>")}, step=step)
 
     def back_to(self, step: int) -> None:
-        """It keeps what it has."""
+        """Not supported: later steps stay."""
 
     def close(self) -> None:
         self._run.finish()

@@ -48,5 +48,5 @@ def test_a_rank_that_dies_ends_the_others_and_one_goes_on(tmp_path, text_file, m
 
     monkeypatch.chdir(tmp_path)
     assert main(["--resume", "r"]) == 0  # on one process
-    assert "Going on from step " in capsys.readouterr().out
+    assert "Resuming from step " in capsys.readouterr().out
     assert step_of(tmp_path / "r") == 600

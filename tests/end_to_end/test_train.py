@@ -223,7 +223,7 @@ def test_interrupted_it_saves_and_says_how_to_go_on(here, text_file, number):
         cwd=here, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     for line in again.stdout:
-        if "Going on from step" in line:
+        if "Resuming from step" in line:
             assert int(line.split("step")[1].strip(" .\n").replace(",", "")) == progress["step"]
             break
     else:
@@ -280,7 +280,7 @@ def cut_checkpoint(folder):
         (finished_run, ["--resume", "r", "--lr", "0.5"], "leave out --lr"),
         (cut_checkpoint, ["--resume", "r"], "state.safetensors is damaged or cut short"),
         (None, ["--resume"], "there is no run to resume"),
-        (None, ["--resume", "nowhere"], "nowhere is no run"),
+        (None, ["--resume", "nowhere"], "nowhere is not a run"),
         (text("hidden_sise: 5", "c.yaml"), ["--config", "c.yaml"], "did you mean 'hidden_size'"),
     ],
 )  # fmt: skip
@@ -350,7 +350,7 @@ def test_standard_input_and_going_on_without_it(here, text_file):
     progress.write_text(progress.read_text().replace('"finished": true', '"finished": false'))
     result = script("train.py", "--resume", "r", cwd=here, input="")
     assert result.returncode == 0, result.stderr
-    assert "Going on from step 60" in result.stdout
+    assert "Resuming from step 60" in result.stdout
 
 
 @pytest.mark.gpu

@@ -63,7 +63,9 @@ def test_a_disk_that_is_always_full_ends_with_one_line(here, text_file):
     result = script("train.py", *command, "--overwrite", cwd=here, preexec_fn=limit)
     assert result.returncode == 2
     assert result.stdout.count("Warning: the model could not be saved: File too large.") == 1
-    assert result.stderr.startswith("error: the model could not be saved in r: File too large. Make room")
+    assert result.stderr.startswith(
+        "error: the model could not be saved in r: File too large. Free some space"
+    )
     assert len(result.stderr.splitlines()) == 1
 
 
@@ -88,8 +90,8 @@ def test_patience_ends_where_nothing_gets_better(here, text_file, capsys):
     assert main([*command, "--sample-every", "0", "--patience", "3", "--out", "r"]) == 0
     assert time.perf_counter() - begin < 30
     shown = capsys.readouterr().out
-    assert "3 validations in a row brought nothing better than 3." in shown
-    assert "at step 5: ending here." in shown
+    assert "Stopping early: 3 validations in a row did not improve on 3." in shown
+    assert "at step 5." in shown
     progress = json.loads((here / "r/training/checkpoint/progress.json").read_text())
     assert (progress["step"], progress["best_step"], progress["worse"]) == (20, 5, 3)
     # Killed before the end, it remembers that it had none left.

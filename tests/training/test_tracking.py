@@ -1,5 +1,6 @@
-"""A tracker hears of every step once, also of a run that was killed and resumed."""
+"""A tracker gets every step once, even if the run is killed and resumed."""
 
+import importlib.util
 import sqlite3
 
 import pytest
@@ -13,11 +14,12 @@ from lm.training.tracking import Tracker
 
 
 def track_twice(folder, name, said):
-    """A run that is killed at step 75 and goes on from its checkpoint at step 50."""
+    """A run that is killed at step 75 and resumes from its checkpoint at step 50."""
     run, config = Run(folder / "r"), RunConfig(training=TrainingConfig(track=name, lr=0.25))
     run.training.mkdir(parents=True)
     for begin, steps in ((0, (25, 50, 75)), (50, (75, 100))):
-        tracker = Tracker(run, config, begin, said.append)
+        tracker = Tracker()
+        tracker.open(run, config, begin, said.append)
         for step in steps:
             tracker.log({"step": step, "train_loss": 100.0 / step, "learning_rate": 0.25})
             tracker.sample(f"text of {step}", step)
@@ -65,11 +67,11 @@ def test_a_tracker_that_fails_costs_one_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(tracking._TensorBoard, "log", fail)
     said = []
     track_twice(tmp_path, "tensorboard", said)
-    assert len(said) == 2  # one for each of the two beginnings
-    assert said[0] == "tensorboard fails, training goes on without it: the network is down"
+    assert len(said) == 2  # one per start
+    assert said[0] == "tensorboard fails, training continues without it: the network is down"
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setitem(tracking._PACKAGES, "wandb", "no_such_package")
-    with pytest.raises(UserError, match=r"--track wandb needs .*: pip install no_such_package"):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"--track wandb needs .*: pip install wandb"):
         tracking.check_installed("wandb")

@@ -8,8 +8,8 @@ from typing import Any
 
 import gradio as gr
 
+from lm.terminal import duration
 from lm.training.plot import loss_curve
-from lm.training.progress import duration
 
 from ...jobs.estimate import Preview, gigabytes
 from ...jobs.job import FAILED, INTERRUPTED, PAUSED, QUEUED, RUNNING

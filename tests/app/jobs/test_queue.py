@@ -214,7 +214,7 @@ def test_a_killed_training_is_told_and_goes_on_from_its_checkpoint(jobs, setting
     assert 0 < jobs.live(job.id).done < 1
     jobs.resume(job.id)
     until(jobs, job, "done")
-    assert "Going on from step" in jobs._store.log_of(job.id).read_text()
+    assert "Resuming from step" in jobs._store.log_of(job.id).read_text()
     assert weights(jobs, job) == whole
 
 

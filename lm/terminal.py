@@ -1,0 +1,77 @@
+"""Output for people: lines, tables and progress bars, on a terminal or in plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from lm.data.progress import ProgressCallback
+
+
+class Terminal:
+    """Standard output or standard error. Prints nothing if `quiet`."""
+
+    def __init__(self, quiet: bool = False, stderr: bool = False):
+        self.console = Console(quiet=quiet, stderr=stderr, highlight=False, soft_wrap=True)
+
+    def say(self, line: str, style: str = "") -> None:
+        """Print one line, above a progress bar if there is one."""
+        self.console.print(Text(line, style=style))
+
+    @contextmanager
+    def progress(self) -> Iterator[ProgressCallback]:
+        """A callback that draws a progress bar on a terminal; elsewhere, it prints one line per task."""
+        columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TimeRemainingColumn()
+        bar = Progress(*columns, console=self.console, transient=True)
+        shown: TaskID | None = None
+        last_task = ""
+
+        def show(task: str, fraction: float | None) -> None:
+            nonlocal shown, last_task
+            if not self.console.is_terminal:
+                name = task.partition(",")[0]
+                if name != last_task:
+                    self.say(f"{name} …")
+                last_task = name
+                return
+            if shown is None:
+                shown = bar.add_task("")
+                bar.start()
+            total = None if fraction is None else 1.0
+            bar.update(shown, description=task, total=total, completed=fraction or 0)
+
+        try:
+            yield show
+        finally:
+            bar.stop()
+
+    def table(self, rows: Mapping[str, str]) -> None:
+        """Print a line per row, leaving out empty ones. On a terminal, long values wrap in their column."""
+        rows = {name: value for name, value in rows.items() if value}
+        width = max(map(len, rows), default=0) + 2
+        if not self.console.is_terminal:
+            for name, value in rows.items():
+                self.say(f"{name:{width}}{value}")
+            return
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold", no_wrap=True)
+        for name, value in rows.items():
+            table.add_row(name, Text(value))
+        self.console.print(table, soft_wrap=False)
+
+
+def duration(seconds: float) -> str:
+    """'0:42', '12:05' or '3:04:05'."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def plural(count: int, noun: str) -> str:
+    """'1 layer', '2 layers'."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -1,0 +1,133 @@
+"""What `lm train` does: start a new run, resume one, or look for a learning rate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lm.config.presets import preset
+from lm.config.schema import RunConfig
+from lm.config.settings import flag_of
+from lm.data.corpus import cached_corpus, open_corpus
+from lm.distributed import Ranks
+from lm.errors import UserError
+from lm.invocation import command
+from lm.run_folder import Run, check_out, checkpoint_of, find_run, read_config
+from lm.terminal import Terminal
+from lm.training.checkpoint import read_progress
+from lm.training.find_lr import find_rate
+from lm.training.finetune import with_model_settings
+from lm.training.loop import train
+from lm.training.out_of_memory import explaining_out_of_memory
+from lm.training.setup import new_trainer, resumed_trainer
+from lm.training.state import Trainer
+from lm.training.tracking import check_installed
+
+# Settings that may change when a run resumes: none of them changes the result.
+_FREE_ON_RESUME = {"device", "quiet", "save_every", "out", "track", "accumulate"}
+# Settings that may differ between ranks, such as local paths. The text itself is compared later.
+_FREE_BETWEEN_RANKS = {"dataset", "tokenizer", "init_from", "out", "quiet", "track"}
+
+
+def launch(options: dict[str, Any], ranks: Ranks) -> int:
+    """Carry out the given command-line options; the exit status. Every rank calls it. Raises UserError."""
+    names = ("preset", "config", "print_config", "find_lr", "overwrite")
+    actions = {name: options.pop(name, None) for name in names}
+    if actions["find_lr"] and not ranks.alone:
+        raise UserError("--find-lr runs in a single process; start it without torchrun.")
+    if "resume" in options:
+        if actions["find_lr"]:
+            raise UserError("--find-lr cannot be combined with --resume: a resumed run keeps its rate.")
+        return _resume(options.pop("resume"), options, ranks)
+    config = _settings(actions["preset"], actions["config"], options)
+    _check_settings(config, ranks)
+    if actions["print_config"]:
+        if ranks.first:
+            print(yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True), end="")
+        return 0
+    return _start(config, ranks, find_lr=bool(actions["find_lr"]), overwrite=bool(actions["overwrite"]))
+
+
+def _settings(preset_name: str | None, file: str | None, options: dict[str, Any]) -> RunConfig:
+    """The settings of a new run: the command line overrides the file, which overrides the preset."""
+    values = preset(preset_name) if preset_name else {}
+    values = {**values, **(read_config(Path(file)) if file else {}), **options}
+    if values.get("init_from"):
+        values = with_model_settings(values)
+    return RunConfig.from_flat(values, where=file or "the settings")
+
+
+def _start(config: RunConfig, ranks: Ranks, find_lr: bool, overwrite: bool) -> int:
+    if ranks.first:
+        check_installed(config.training.track)
+        if not find_lr:
+            check_out(config, overwrite)
+    terminal = Terminal(quiet=config.training.quiet or not ranks.first)
+    with terminal.progress() as progress:
+        corpus = ranks.one_on_each_machine(lambda: open_corpus(config.data, progress))
+    _check_text(corpus.key, ranks)
+    if find_lr:
+        find_rate(config, corpus, terminal)
+        return 0
+    trainer: Trainer | None = None
+    vocab_size = corpus.tokenizer.vocab_size
+    with explaining_out_of_memory(config, vocab_size, lambda: _saved(trainer)):
+        trainer = new_trainer(config, corpus, terminal, ranks, overwrite)
+        return train(trainer)
+
+
+def _resume(folder: str | None, options: dict[str, Any], ranks: Ranks) -> int:
+    # With several machines, only the first one needs to have the run.
+    run = Run(Path(ranks.from_first(lambda: str(find_run(folder).folder))))
+    saved = RunConfig.from_flat(
+        ranks.from_first(lambda: read_config(run.config)), where=str(run.config)
+    ).flat()
+    config = RunConfig.from_flat({**saved, **options})
+    _check_settings(config, ranks)
+    changed = [n for n, value in config.flat().items() if n not in _FREE_ON_RESUME and saved[n] != value]
+    if changed:
+        flags = ", ".join(map(flag_of, changed))
+        raise UserError(f"a resumed run keeps its settings; leave out {flags}, or start a new run.")
+    if config.training.init_from and Path(config.data.tokenizer).name == "tokenizer.json":
+        # The run holds the tokenizer too; the model it came from may be gone.
+        tokenizer = str(run.folder / "tokenizer.json")
+        config = replace(config, data=replace(config.data, tokenizer=tokenizer))
+    if ranks.first:
+        check_installed(config.training.track)
+    terminal = Terminal(quiet=config.training.quiet or not ranks.first)
+    stopped = ranks.from_first(lambda: asdict(read_progress(checkpoint_of(run))))
+    if stopped["finished"]:
+        terminal.say(f"{run.folder} has finished. Generate with: {command('generate')} {run.folder}")
+        return 0
+    # The tokens are enough: the text itself may have moved, or was standard input.
+    corpus = cached_corpus(stopped["corpus"])
+    if corpus is None:
+        with terminal.progress() as progress:
+            corpus = ranks.one_on_each_machine(lambda: open_corpus(config.data, progress))
+    _check_text(corpus.key, ranks)
+    trainer: Trainer | None = None
+    vocab_size = corpus.tokenizer.vocab_size
+    with explaining_out_of_memory(config, vocab_size, lambda: _saved(trainer)):
+        trainer = resumed_trainer(run, config, corpus, terminal, ranks)
+        return train(trainer)
+
+
+def _check_settings(config: RunConfig, ranks: Ranks) -> None:
+    """Raise UserError if the ranks have different settings."""
+    if "-" in config.data.dataset and not ranks.alone:
+        raise UserError("--dataset - can only be read by one process: write the text to a file first.")
+    settings = config.flat().items()
+    shared = {flag_of(name): value for name, value in settings if name not in _FREE_BETWEEN_RANKS}
+    ranks.check_same(shared, "start all ranks with the same settings.")
+
+
+def _check_text(key: str, ranks: Ranks) -> None:
+    ranks.check_same({"the text": key}, "give all ranks the same text.")
+
+
+def _saved(trainer: Trainer | None) -> Path | None:
+    """The run folder, if it holds weights."""
+    return trainer.run.folder if trainer and trainer.progress.best_step else None

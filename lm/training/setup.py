@@ -1,0 +1,186 @@
+"""From settings and text to a trainer, for a new run or one that resumes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from lm.config.schema import DEFAULT_TIME, ResolvedConfig, RunConfig
+from lm.data import report
+from lm.data.batches import Windows
+from lm.data.corpus import Corpus
+from lm.data.streaming import DocumentStream, StreamedWindows
+from lm.distributed import ALONE, Ranks
+from lm.errors import UserError
+from lm.model.device import PRECISIONS, choose_device, choose_precision, widest_float
+from lm.model.network import RecurrentLM
+from lm.run_folder import Run, checkpoint_of, create_run
+from lm.terminal import Terminal, duration, plural
+from lm.training.auto import recurrent_weights, resolve
+from lm.training.checkpoint import load_checkpoint, seed_of
+from lm.training.disk import Disk
+from lm.training.facts import Facts
+from lm.training.finetune import start_from
+from lm.training.optimizer import make_optimizer
+from lm.training.progress import Display
+from lm.training.state import Learner, Progress, Snapshot, Trainer, total_steps
+from lm.training.tracking import Tracker
+
+
+def new_trainer(
+    config: RunConfig, corpus: Corpus, terminal: Terminal, ranks: Ranks, overwrite: bool
+) -> Trainer:
+    """The trainer of a new run, whose folder it creates. Raises UserError."""
+    learner = build_learner(config, corpus, ranks)
+    init_from, network = learner.config.training.init_from, learner.network
+    kept = start_from(init_from, network, corpus.tokenizer) if init_from else ""
+
+    def make_folder() -> str:
+        return str(create_run(learner.config, corpus.name, corpus.tokenizer, overwrite).folder)
+
+    run = Run(Path(ranks.from_first(make_folder)))
+    ranks.copy_from_first(network.parameters())
+    if not ranks.first:
+        torch.manual_seed(seed_of(learner, 0))
+    display = Display(terminal)
+    trainer = _trainer(learner, run, display, Disk(display.say, display.warn))
+    _report(trainer, kept)
+    return trainer
+
+
+def resumed_trainer(run: Run, config: RunConfig, corpus: Corpus, terminal: Terminal, ranks: Ranks) -> Trainer:
+    """The trainer of a stopped run, as its last checkpoint left it. Raises UserError or ModelError."""
+    learner = build_learner(config, corpus, ranks)
+    display = Display(terminal)
+    trainer = _trainer(learner, run, display, Disk(display.say, display.warn, worked=True))
+    load_checkpoint(Path(ranks.from_first(lambda: str(checkpoint_of(run)))), trainer)
+    if trainer.progress.corpus != corpus.key:
+        raise UserError(f"{run.folder} cannot be resumed: the text of {corpus.name} has changed.")
+    trainer.earlier_seconds = trainer.progress.seconds
+    if ranks.first:
+        run.cut(trainer.progress.lengths)
+    _report(trainer, f"Resuming from step {trainer.progress.step:,}.\n")
+    return trainer
+
+
+def build_learner(config: RunConfig, corpus: Corpus, ranks: Ranks = ALONE) -> Learner:
+    """What a training step needs: network, optimizer and windows of text, on the device.
+
+    Raises UserError for settings that do not fit the text or the machine.
+    """
+    device = choose_device(config.training.device)
+    ranks.take_device(device)
+    precision = choose_precision(config.training.precision, device)
+    ranks.check_same(
+        {"--device": device.type, "--precision": str(precision)}, "name both, so that all ranks agree."
+    )
+    windows = _windows(config, corpus, device, ranks)
+    vocab_size = corpus.tokenizer.vocab_size
+    settings = ranks.from_first(lambda: resolve(config, windows, vocab_size, device, precision).flat())
+    resolved = ResolvedConfig.of(RunConfig.from_flat(settings))
+    torch.manual_seed(resolved.training.seed)
+    network = RecurrentLM(resolved.model, vocab_size).to(device)
+    optimizer = make_optimizer(network, resolved.training, precision, ranks)
+    return Learner(resolved, corpus, network, optimizer, windows, device, precision, ranks)
+
+
+def _trainer(learner: Learner, run: Run, display: Display, disk: Disk) -> Trainer:
+    progress, device = Progress(corpus=learner.corpus.key), learner.device
+    return Trainer(
+        learner=learner,
+        run=run,
+        tracker=Tracker(),
+        display=display,
+        disk=disk,
+        progress=progress,
+        loss_sum=torch.zeros((), dtype=widest_float(device), device=device),
+        good=Snapshot(progress, {}),
+    )
+
+
+def _windows(
+    config: RunConfig, corpus: Corpus, device: torch.device, ranks: Ranks
+) -> Windows | StreamedWindows:
+    size, bptt, backward = config.training.batch_size, config.training.bptt, config.model.backward
+    parts = config.training.accumulate
+    if size < ranks.size * parts:
+        raise UserError(
+            f"--batch-size {size} is too small for {plural(ranks.size, 'rank')} with --accumulate {parts}:"
+            f" it must be at least {ranks.size * parts}."
+        )
+    rows = ranks.share(size)
+    if config.data.streaming:
+        documents = DocumentStream(config.data, corpus.held_out, config.training.seed)
+        return StreamedWindows(documents, corpus.tokenizer, size, bptt, device, backward, rows)
+    tokens, eos = corpus.train.tokens, corpus.tokenizer.eos
+    windows = Windows(tokens, size, bptt, eos, device, corpus.parts, config.data.mix, backward, rows)
+    if windows.shortest < bptt:
+        raise UserError(
+            f"--bptt {bptt} is longer than a stream: {len(tokens):,} tokens in {size} streams leave the"
+            f" shortest with {windows.shortest}. Lower --bptt to that, or use fewer streams (--batch-size)."
+        )
+    return windows
+
+
+def _report(trainer: Trainer, beginning: str) -> None:
+    """Write facts.json, print the same facts, and start the tracker."""
+    learner, run, disk, display = trainer.learner, trainer.run, trainer.disk, trainer.display
+    facts = _facts(learner)
+
+    def add(warning: str) -> None:
+        if warning not in facts.warnings:
+            facts.warnings.append(warning)
+            disk.attempt("facts.json", lambda: facts.save(run))
+
+    if trainer.ranks.first:
+        display.on_warning = add
+        disk.attempt("facts.json", lambda: facts.save(run))
+    display.facts(facts, run.folder)
+    if beginning:
+        display.say(beginning)
+    config = learner.config
+    if not trainer.ranks.first:
+        config = dataclasses.replace(config, training=dataclasses.replace(config.training, track="none"))
+    trainer.tracker.open(run, config, trainer.progress.step, display.warn)
+
+
+def _facts(learner: Learner) -> Facts:
+    config, corpus = learner.config, learner.corpus
+    model, counts = config.model, corpus.train.counts
+    notes = " (readable cells)" if model.cell_implementation == "reference" else ""
+    notes += ", right to left" if model.backward else ""
+    return Facts(
+        text=report.rows(corpus, config.data.data_report),
+        model=f"{model.cell.upper()}, {plural(model.layers, 'layer')} of {model.hidden_size} units,"
+        f" {learner.network.parameter_count():,} parameters{notes}",
+        compute=_compute(learner),
+        budget=_budget(learner),
+        total_steps=total_steps(learner),
+        characters_per_token=counts.characters / max(counts.tokens, 1),
+        settings=config.flat(),
+        warnings=report.warnings(corpus, recurrent_weights(model), model),
+    )
+
+
+def _compute(learner: Learner) -> str:
+    """'cpu (2 threads), bf16'."""
+    text, ranks = learner.device.type, learner.ranks
+    if learner.device.type == "cpu":
+        text += f" ({plural(torch.get_num_threads(), 'thread')}{'' if ranks.alone else ' per rank'})"
+    if not ranks.alone:
+        text += f", {ranks.size} ranks"
+    return f"{text}, {PRECISIONS[learner.precision]}"
+
+
+def _budget(learner: Learner) -> str:
+    """'2:00, 32 streams × 64 tokens per step, 5,000 steps per epoch'."""
+    training, windows = learner.config.training, learner.windows
+    steps = total_steps(learner)
+    text = f"{steps:,} steps" if steps else duration(training.max_time or DEFAULT_TIME)
+    text += f", {training.batch_size} streams × {training.bptt} tokens per step"
+    if learner.config.data.mix and isinstance(windows, Windows):
+        text += f" ({', '.join(map(str, windows.streams))} of them in each text)"
+    per_epoch = windows.steps_per_epoch
+    return f"{text}, {per_epoch:,.0f} steps per epoch" if per_epoch else text

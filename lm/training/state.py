@@ -1,0 +1,153 @@
+"""The state of a training: what one step changes, what a run adds, and what a checkpoint stores."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lm.config.schema import DEFAULT_TIME, ResolvedConfig
+from lm.data.batches import Windows
+from lm.data.corpus import Corpus
+from lm.data.streaming import StreamedWindows
+from lm.distributed import ALONE, Ranks
+from lm.evaluation.losses import Validation
+from lm.model.cells import State
+from lm.model.network import RecurrentLM
+from lm.run_folder import Run
+from lm.training.disk import Disk
+from lm.training.optimizer import Optimizer
+from lm.training.progress import Display
+from lm.training.tracking import Tracker
+
+_MAX_SCORING_SHARE = 0.25  # of a time budget, reserved for scoring the validation and test text at the end
+
+
+@dataclass
+class Progress:
+    """The position of a run, stored as progress.json in its checkpoint."""
+
+    corpus: str  # key of the token stream
+    step: int = 0
+    seconds: float = 0.0  # since the first step
+    tenth: int = 0  # tenths of the budget spent; by default, each new one triggers a validation
+    loss_sum: float = 0.0  # training loss since the last line of metrics
+    loss_count: int = 0
+    best_loss: float = float("inf")
+    best_step: int = 0
+    worse: int = 0  # validations in a row without improvement
+    reserve: float = 0.0  # seconds that the final scoring is expected to take
+    losses: list[float] = field(default_factory=list)  # recent ones, for the rollback
+    undone: int = 0  # rollbacks so far
+    rate: float = 1.0  # factor on the learning rate, lowered by each rollback
+    scaler: dict[str, Any] = field(default_factory=dict)  # state of the float16 loss scaling
+    finished: bool = False
+    lengths: dict[str, int] = field(default_factory=dict)  # bytes of the files that grow, by name
+    place: dict[str, Any] = field(default_factory=dict)  # position in a streamed text
+
+
+@dataclass
+class Snapshot:
+    """A training at one step; `lm.training.checkpoint.restore` returns to it."""
+
+    progress: Progress
+    tensors: dict[str, Tensor]
+
+    def copy(self, buffers: dict[str, Tensor] | None = None) -> Snapshot:
+        """A copy that later steps do not change, written into `buffers` where they fit."""
+        copies = {}
+        for name, tensor in self.tensors.items():
+            buffer = (buffers or {}).get(name)
+            fits = buffer is not None and _kind(buffer) == _kind(tensor)
+            copies[name] = buffer.copy_(tensor) if buffer is not None and fits else tensor.clone()
+        return Snapshot(self.progress, copies)
+
+
+def _kind(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    return tensor.shape, tensor.dtype, tensor.device
+
+
+@dataclass
+class Learner:
+    """What a training step reads and changes."""
+
+    config: ResolvedConfig
+    corpus: Corpus
+    network: RecurrentLM
+    optimizer: Optimizer
+    windows: Windows | StreamedWindows
+    device: torch.device
+    precision: torch.dtype
+    ranks: Ranks = ALONE
+    state: State | None = None  # recurrent state after the last window, (layers, rows, hidden)
+
+
+@dataclass
+class Trainer:
+    """A training run: a learner, the run's folder, and its position in the budget."""
+
+    learner: Learner
+    run: Run
+    tracker: Tracker
+    display: Display
+    disk: Disk
+    progress: Progress
+    loss_sum: Tensor  # training loss since the last line of metrics, on the device
+    good: Snapshot  # the rollback's copy of the last good state; without tensors before the first step
+    validation: Validation | None = None
+    earlier_seconds: float = 0.0  # spent by earlier processes, before a resume
+    started: float = field(default_factory=time.perf_counter)
+    saved: float = 0.0  # `now` at the last checkpoint
+    agreed: float = 0.0  # rank 0's clock at the last step
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train together."""
+        return self.learner.ranks
+
+    @property
+    def total_steps(self) -> int | None:
+        """The budget in steps; None for a time budget."""
+        return total_steps(self.learner)
+
+    @property
+    def done(self) -> float:
+        """The share of the budget spent, from 0 to slightly above 1."""
+        if steps := self.total_steps:
+            return self.progress.step / steps
+        budget = self.learner.config.training.max_time or DEFAULT_TIME
+        return self.now / (budget - scoring_time(budget, self.progress.reserve))
+
+    @property
+    def share_scored(self) -> float:
+        """The share of the validation and test text that the budget leaves time to score at the end."""
+        if self.total_steps or not self.progress.reserve:
+            return 1.0
+        budget = self.learner.config.training.max_time or DEFAULT_TIME
+        return scoring_time(budget, self.progress.reserve) / self.progress.reserve
+
+    @property
+    def seconds(self) -> float:
+        """Time since the first step, including evaluations and saving, excluding pauses."""
+        return self.earlier_seconds + time.perf_counter() - self.started
+
+    @property
+    def now(self) -> float:
+        """Elapsed time, as agreed by all ranks."""
+        return self.seconds if self.ranks.alone else self.agreed
+
+
+def total_steps(learner: Learner) -> int | None:
+    """The budget in steps; None for a time budget."""
+    training, per_epoch = learner.config.training, learner.windows.steps_per_epoch
+    if training.epochs and per_epoch:
+        return max(1, round(training.epochs * per_epoch))
+    return training.steps
+
+
+def scoring_time(budget: float, whole: float) -> float:
+    """The seconds of a time budget reserved for the final evaluation, if scoring everything takes `whole`."""
+    return min(whole, _MAX_SCORING_SHARE * budget)
