@@ -48,7 +48,8 @@ class Terminal:
         try:
             yield show
         finally:
-            bar.stop()
+            if shown is not None:
+                bar.stop()
 
     def table(self, rows: Mapping[str, str]) -> None:
         """Print a line per row, leaving out empty ones. On a terminal, long values wrap in their column."""

@@ -20,7 +20,7 @@ from lm.distributed import ALONE, Ranks
 # Coefficients of x -> a x + b x³ + c x⁵, one row per iteration, that raise small singular values fastest
 # (Amsel et al. 2025, "The Polar Express", arXiv:2505.16932). The paper has more rows; after these three, the
 # values are between 0.2 and 1.9, and moving them closer to one brought no gain.
-_POLYNOMIALS = (
+POLYNOMIALS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
     (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
@@ -87,7 +87,7 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     wide = len(matrix) <= matrix.shape[1]
     x = matrix if wide else matrix.t().contiguous()  # so that the square products are the small ones
     x = x / (x.norm() * _MARGIN + 1e-7)
-    for a, b, c in _POLYNOMIALS:
+    for a, b, c in POLYNOMIALS:
         square = x @ x.t()
         x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
     return x if wide else x.t()

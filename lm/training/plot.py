@@ -12,7 +12,7 @@ from lm.run_folder import validations
 
 WIDTH, HEIGHT = 560, 350  # small, so that the text stays legible in a narrow column
 LEFT, RIGHT, TOP, BOTTOM = 60, 60, 66, 52
-_MAX_POINTS = 400
+MAX_POINTS = 400
 _STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #374151 }
   .title { font-size: 15px; font-weight: 600 }
@@ -43,12 +43,12 @@ def loss_curve(records: list[dict[str, Any]], title: str) -> str:
     train = list(dropwhile(lambda point: point[1] > high, train))
     last = max(x for x, _ in train + validation + rates) or 1
     x, y = _scale(0, last, LEFT, WIDTH - RIGHT), _scale(low, high, HEIGHT - BOTTOM, TOP)
-    parts = _frame(title, "step", [(x(step), f"{step:,g}") for step in _ticks(0, last)], low, high)
+    parts = _frame(title, "step", [(x(step), f"{step:,g}") for step in round_numbers(0, last)], low, high)
     if rates:  # with an axis at the right
         highest = max(rate for _, rate in rates) * 1.05 or 1.0
         height = _scale(0, highest, HEIGHT - BOTTOM, TOP)
         parts.append(_line("rate", [(x(step), height(rate)) for step, rate in rates], 1.5))
-        for rate in _ticks(0, highest):
+        for rate in round_numbers(0, highest):
             position = f'x="{WIDTH - RIGHT + 8}" y="{height(rate) + 4:.1f}"'
             parts.append(f'<text class="of-rate" {position}>{rate:g}</text>')
     for name, points in (("train", train), ("validation", validation)):
@@ -93,7 +93,7 @@ def _frame(title: str, below: str, ticks: list[tuple[float, str]], low: float, h
         f'<rect class="back" width="{WIDTH}" height="{HEIGHT}"/>',
         f'<text class="title" x="{LEFT}" y="26">{escape(title)}</text>',
     ]
-    for value in _ticks(low, high):
+    for value in round_numbers(low, high):
         parts.append(f'<path class="grid" d="M{LEFT} {y(value):.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>')
     for x, label in ticks:
@@ -133,8 +133,8 @@ def _legend(name: str, text: str, x: int, width: float = 2) -> list[str]:
 
 
 def _thin(points: Points) -> Points:
-    """At most `_MAX_POINTS` points, each the mean of a group of neighbors."""
-    group = math.ceil(len(points) / _MAX_POINTS)
+    """At most `MAX_POINTS` points, each the mean of a group of neighbors."""
+    group = math.ceil(len(points) / MAX_POINTS)
     if group <= 1:
         return points
     chunks = [points[i : i + group] for i in range(0, len(points), group)]
@@ -150,7 +150,7 @@ def _range(train: Points, validation: Points) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def round_numbers(low: float, high: float) -> list[float]:
     """About six round numbers between `low` and `high`."""
     rough = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(rough))

@@ -1,4 +1,4 @@
-"""Muon against what it is defined to be."""
+"""Muon against its definition."""
 
 import math
 
@@ -6,33 +6,33 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from lm.training.muon import _POLYNOMIALS, Muon, orthogonalised
+from lm.training.muon import POLYNOMIALS, Muon, orthogonalized
 
 
 def reference(matrix):
     """The polynomials applied to the singular values themselves."""
     u, values, v = torch.linalg.svd(matrix, full_matrices=False)
     values = values / (matrix.norm() * 1.01 + 1e-7)
-    for a, b, c in _POLYNOMIALS:
+    for a, b, c in POLYNOMIALS:
         values = a * values + b * values**3 + c * values**5
     return u @ values.diag() @ v
 
 
 @given(rows=st.integers(1, 12), columns=st.integers(1, 12), seed=st.integers(0, 999))
 @settings(max_examples=40, deadline=None)
-def test_singular_vectors_stay_and_values_go_through_the_polynomials(rows, columns, seed):
+def test_only_the_singular_values_change_as_the_polynomials_say(rows, columns, seed):
     matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    torch.testing.assert_close(orthogonalised(matrix), reference(matrix), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(orthogonalized(matrix), reference(matrix), rtol=1e-6, atol=1e-6)
 
 
-def test_the_singular_values_come_near_one():
-    values = torch.linalg.svdvals(orthogonalised(torch.randn(64, 256)))
+def test_singular_values_come_close_to_one():
+    values = torch.linalg.svdvals(orthogonalized(torch.randn(64, 256)))
     assert values.min() > 0.18
     assert values.max() < 1.9
 
 
 @pytest.mark.parametrize("shape", [(3, 7), (7, 3)])
-def test_steps_are_nesterov_momentum_orthogonalised_and_decayed(shape):
+def test_a_step_is_orthogonalized_nesterov_momentum_with_decay(shape):
     torch.manual_seed(0)
     weight = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     wanted, momentum = weight.detach().clone(), torch.zeros(shape, dtype=torch.float64)
@@ -46,7 +46,7 @@ def test_steps_are_nesterov_momentum_orthogonalised_and_decayed(shape):
         torch.testing.assert_close(weight.detach(), wanted, rtol=1e-6, atol=1e-6)
 
 
-def test_a_gradient_of_nothing_changes_nothing():
+def test_a_zero_gradient_changes_nothing():
     weight = torch.randn(4, 4, requires_grad=True)
     before = weight.detach().clone()
     weight.grad = torch.zeros(4, 4)

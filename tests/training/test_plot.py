@@ -1,4 +1,4 @@
-"""The loss curve is a well-formed picture of the figures it is given."""
+"""The loss curve is well-formed SVG that shows the metrics."""
 
 import math
 import xml.etree.ElementTree as ElementTree
@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from hypothesis import given, strategies as st
 
-from lm.training.plot import _MOST_POINTS, _ticks, loss_curve
+from lm.training.plot import MAX_POINTS, loss_curve, round_numbers
 
 SVG = "{http://www.w3.org/2000/svg}"
 LOSSES = st.lists(st.floats(0.01, 12), min_size=1, max_size=1500)
@@ -21,12 +21,12 @@ def lines(svg):
 
 
 @given(losses=LOSSES, every=st.integers(1, 50))
-def test_points_lie_inside_the_picture_in_order(losses, every):
+def test_points_are_inside_the_plot_and_in_order(losses, every):
     records = [{"step": 25 * i, "train_loss": loss} for i, loss in enumerate(losses, start=1)]
     for record in records[::every]:
         record["validation_loss"] = record["train_loss"] + 0.1
     drawn = lines(loss_curve(records, "a <title> & more"))
-    assert len(drawn["train"]) <= _MOST_POINTS
+    assert len(drawn["train"]) <= MAX_POINTS
     assert len(drawn["validation"]) == len(records[::every])
     for points in drawn.values():
         assert [x for x, _ in points] == sorted(x for x, _ in points)
@@ -39,12 +39,12 @@ def test_a_lower_loss_is_drawn_lower():
     assert heights[1:] == sorted(heights[1:])
 
 
-def test_the_last_figure_of_a_step_counts():
+def test_the_last_validation_of_a_step_counts():
     records = [{"step": 5, "validation_loss": 2.0}, {"step": 5, "validation_loss": 1.5}]
     assert "best 1.500" in loss_curve(records, "t")
 
 
-def test_the_figure_of_the_whole_text_is_no_point_of_the_curve_of_a_part():
+def test_the_validation_of_the_whole_text_is_drawn_as_a_ring():
     records = [{"step": n, "validation_loss": 3 - n / 10, "validation_tokens": 512} for n in range(1, 4)]
     whole = {"step": 2, "validation_loss": 2.9, "validation_tokens": 4096}
     curve, last = (
@@ -58,13 +58,13 @@ def test_the_figure_of_the_whole_text_is_no_point_of_the_curve_of_a_part():
     assert heights == sorted(heights) and len(set(heights)) == 3
 
 
-def test_nothing_yet_is_still_a_picture():
+def test_no_metrics_still_give_a_plot():
     assert ElementTree.fromstring(loss_curve([], "empty")) is not None
 
 
 @given(low=st.floats(-5, 5), width=st.floats(0.001, 1e6))
 def test_ticks_are_few_and_inside(low, width):
-    ticks = _ticks(low, low + width)
+    ticks = round_numbers(low, low + width)
     assert 2 <= len(ticks) <= 8
     assert all(low - 1e-6 <= t <= low + width + 1e-6 for t in ticks)
     assert all(
