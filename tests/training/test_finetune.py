@@ -55,7 +55,7 @@ def test_tokens_of_the_same_text_keep_their_vectors(here, trained_run, capsys, t
 
 def test_a_shape_that_contradicts_the_model_is_refused(here, trained_run):
     command = ["--dataset", "new.txt", "--init-from", str(trained_run)]
-    with pytest.raises(UserError, match=r"--hidden-size 64 contradicts .*boat, where it is 32: leave it out"):
+    with pytest.raises(UserError, match=r"--hidden-size 64 contradicts .*boat, where it is 32: leave out"):
         main([*command, "--hidden-size", "64"])
     assert main([*command, "--hidden-size", "32", *STEPS, "--out", "r"]) == 0
 
