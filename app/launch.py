@@ -13,7 +13,7 @@ import torch
 
 from lm.errors import UserError, one_line
 
-from .jobs.queue import Jobs
+from .jobs.queue import JobQueue
 from .page import build, launch_settings
 from .registry import ModelRegistry
 
@@ -58,11 +58,11 @@ def launch(
     page.close(verbose=False)
 
 
-def resume_jobs(folder: Path) -> Jobs | None:
+def resume_jobs(folder: Path) -> JobQueue | None:
     """The training jobs of the page, whose models are in `folder`; jobs that were waiting resume."""
     try:
-        jobs = Jobs(folder)
-        jobs.keep_going()
+        jobs = JobQueue(folder)
+        jobs.ensure_runner()
     except UserError as error:
         print(f"warning: {error}", file=sys.stderr)
         return None

@@ -11,8 +11,8 @@ from starlette.middleware import Middleware
 from lm.errors import UserError
 
 from .endpoints import Endpoints
-from .jobs.queue import Jobs
-from .jobs.uploads import LARGEST
+from .jobs.queue import JobQueue
+from .jobs.uploads import MAX_SIZE
 from .registry import ModelRegistry
 from .tabs.compare import tab as compare
 from .tabs.inside import tab as inside
@@ -29,7 +29,7 @@ TITLE = "Write with a recurrent language model"
 _STATIC = Path(__file__).parent / "static"
 
 
-def build(models: ModelRegistry, jobs: Jobs | None = None) -> gr.Blocks:
+def build(models: ModelRegistry, jobs: JobQueue | None = None) -> gr.Blocks:
     """The page over `models`; start it with `launch(**launch_settings())`. Without `jobs` nobody can train
     or change models on it."""
     names = list(models.folders())
@@ -126,7 +126,7 @@ def launch_settings() -> dict[str, Any]:
         "ssr_mode": False,
         "enable_monitoring": False,
         "state_session_capacity": VISITS_KEPT,
-        "max_file_size": LARGEST,
+        "max_file_size": MAX_SIZE,
         "app_kwargs": {"middleware": [Middleware(Gate)]},
         "i18n": translations(),
     }

@@ -1,19 +1,19 @@
-"""A training that was asked for on the page, as it lies on the disk.
+"""Training jobs on disk.
 
-    <models>/.jobs/lock                held for a moment while a state changes
-                   runner              locked as long as a runner lives (app/jobs/runner.py)
-                   runner.log          what runners had to complain of
-                   <id>/job.json       the settings, the state, the times
-                        process        locked as long as the training lives; names its process
-                        log.txt        what train.py printed
+    <models>/.jobs/lock                held briefly while a job changes
+                   runner              locked while a runner is alive (app/jobs/runner.py)
+                   runner.log          the runner's output
+                   <id>/job.json       settings, state, times
+                        process        locked while the job's process is alive; contains its process id
+                        log.txt        the output of training
 
-Folders whose name begins with a dot hold neither config.json nor training/, so `lm.saving.models_in` and
-`--resume` take `.jobs` for no model and no run; and being beside the runs, it moves with them.
+Folders whose names start with a dot contain neither config.json nor training/, so `lm.saving.models_in` and
+`--resume` do not take `.jobs` for a model or a run. It is next to the runs, so it moves with them.
 
-Who is running is told by locks alone. The training holds the lock on `process` from before its start,
-when the runner takes it and hands it on, until the kernel lets it go: a process id that has been given
-to somebody else deceives nobody, and nothing has to be cleaned up after a kill -9 or a power cut. What
-job.json says of a job that was running when the lock was let go is then put right by `settled`.
+Only locks decide what is running. A job's process holds the lock on `process` from before its start, when the
+runner acquires it and passes it on, until the kernel releases it. So a reused process id cannot mislead
+anyone, and nothing needs cleaning up after a kill -9 or a power failure. Where job.json still says "running"
+although the lock is free, `JobStore` corrects the state on reading.
 """
 
 from __future__ import annotations
@@ -36,95 +36,98 @@ from lm.files import folder_or_previous, write_text
 from lm.run_folder import Run
 
 from . import locks
-from .uploads import Texts
+from .uploads import Uploads
 
 FOLDER = ".jobs"
 QUEUED, RUNNING, PAUSED, STOPPED = "queued", "running", "paused", "stopped"
 DONE, FAILED, INTERRUPTED = "done", "failed", "interrupted"
 STATES = (QUEUED, RUNNING, PAUSED, STOPPED, DONE, FAILED, INTERRUPTED)
-# What a person asked of a running job, and what it is when it has ended.
-PAUSE, STOP = "pause", "stop"
-_ASKED = {PAUSE: PAUSED, STOP: STOPPED}
+PAUSE, STOP = "pause", "stop"  # what the user may ask of a running job
+_STATE_AFTER = {PAUSE: PAUSED, STOP: STOPPED}
 _ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
-_SETTLED = 1.0  # seconds after which a file that is changed shows another time
-_CUT_OFF = "It was cut off; resume it to go on from its last checkpoint."
+_TIMESTAMP_RESOLUTION = 1.0  # seconds after which a changed file has a different modification time
+_CUT_OFF = "The process ended unexpectedly. Resume it to continue from its last checkpoint."
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training: what was asked for, and how it stands."""
+    """A training job. The fields are those of job.json; times are in seconds since the epoch."""
 
     id: str
-    title: str  # for people
-    text: str  # likewise: what it is trained on
-    run: str  # the name of the run's folder, beside `.jobs`
+    title: str  # for display
+    text: str  # the name of its text, for display
+    run: str  # the name of the run's folder, which is next to `.jobs`
     settings: dict[str, Any] = field(default_factory=dict)  # see app/jobs/recipe.py
     state: str = QUEUED
-    asked: str | None = None  # of a running one: 'pause' or 'stop'
-    asked_at: float = 0.0  # seconds since the epoch, like all times here
+    asked: str | None = None  # of a running job: "pause" or "stop"
+    asked_at: float = 0.0
     created: float = 0.0
-    queued: float = 0.0  # since when it waits: the order of the queue
-    started: float | None = None  # the last time
-    ended: float | None = None  # likewise
+    queued: float = 0.0  # defines the order of the queue
+    started: float | None = None  # most recently
+    ended: float | None = None  # most recently
     message: str = ""  # one line: why it failed or ended
-    log_from: int = 0  # where in log.txt the last start begins
+    log_from: int = 0  # offset in log.txt at which the output of the last start begins
 
 
-class Store:
-    """The jobs of a models' folder."""
+_number = (int, float)
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "title": str,
+    "text": str,
+    "run": str,
+    "settings": dict,
+    "asked_at": _number,
+    "created": _number,
+    "queued": _number,
+    "started": (*_number, type(None)),
+    "ended": (*_number, type(None)),
+    "message": str,
+    "log_from": int,
+}
+
+
+class JobStore:
+    """The jobs in a models folder."""
 
     def __init__(self, models: Path):
         self.models = models.absolute()
         self.folder = self.models / FOLDER
-        self.texts = Texts(self.models)
+        self.uploads = Uploads(self.models)
         self.runner_lock = self.folder / "runner"
-        self._seen: dict[str, tuple[tuple[int, int, int], Job | None]] = {}
+        self._cache: dict[str, tuple[tuple[int, int, int], Job | None]] = {}
 
-    def make(self) -> None:
-        """Make the folder. Raises OSError."""
+    def create(self) -> None:
+        """Create the folder. Raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def lock(self) -> AbstractContextManager[None]:
-        """Held while a job is read to be written."""
+        """To be held while a job is read, changed and written."""
         return locks.locked(self.folder / "lock")
 
     def all(self) -> list[Job]:
-        """All jobs as they stand, the newest first."""
+        """All jobs in their current state, newest first."""
         try:
             names = [name for name in os.listdir(self.folder) if _ID.fullmatch(name)]
         except OSError:
             names = []
-        self._seen = {id: seen for id, seen in self._seen.items() if id in names}
+        self._cache = {id: cached for id, cached in self._cache.items() if id in names}
         jobs = (self.get(name) for name in names)
         return sorted((job for job in jobs if job), key=lambda job: (job.created, job.id), reverse=True)
 
     def get(self, id: str) -> Job | None:
-        """The job of that name as it stands; None if there is none, or if its job.json is damaged."""
+        """The job with this id in its current state; None if there is none or its job.json is damaged."""
         job = self._read(id) if _ID.fullmatch(id) else None
         if job and job.state == RUNNING and not self.is_alive(id):
-            job = self._read(id)  # it may have written how it ended just before it let go
-            return job and self.settled(job)
+            job = self._read(id)  # it may have written its final state just before releasing the lock
+            return job and self._corrected(job)
         return job
 
-    def settled(self, job: Job) -> Job:
-        """A job that nobody runs any more, as it stands then."""
-        if job.state != RUNNING:
-            return job
-        ended = _time_of(self.log_of(job.id)) or job.started
-        if has_finished(self.run_of(job)):
-            return replace(job, state=DONE, asked=None, ended=ended)
-        if job.asked:
-            return replace(job, state=_ASKED[job.asked], asked=None, ended=ended)
-        return replace(job, state=INTERRUPTED, ended=ended, message=_CUT_OFF)
-
     def write(self, job: Job) -> None:
-        """Put a job's job.json on the disk, the lock being held. Raises OSError."""
+        """Write job.json; the caller holds the lock. Raises OSError."""
         write_text(self.folder / job.id / "job.json", json.dumps(asdict(job), indent=1) + "\n")
 
     def run_of(self, job: Job) -> Run:
-        """The places in the run's folder."""
         return Run(self.models / job.run)
 
     def log_of(self, id: str) -> Path:
@@ -134,11 +137,11 @@ class Store:
         return self.folder / id / "process"
 
     def is_alive(self, id: str) -> bool:
-        """Whether the training's process lives."""
+        """Whether the job's process is alive."""
         return locks.is_held(self.lock_of(id))
 
     def process_of(self, id: str) -> int | None:
-        """The id of the training's process, if it lives and is on this machine."""
+        """The id of the job's process, if it is alive and on this machine."""
         with contextlib.suppress(OSError, ValueError):
             number, _, host = self.lock_of(id).read_text().partition(" ")
             if host == socket.gethostname() and self.is_alive(id):
@@ -146,94 +149,99 @@ class Store:
         return None
 
     def _read(self, id: str) -> Job | None:
-        """job.json as it is, read again only when it may have changed."""
+        """The job as job.json has it, which is read again only if it may have changed."""
         path = self.folder / id / "job.json"
         try:
             stat = path.stat()
-            version, job = self._seen.get(id, (None, None))
+            version, job = self._cache.get(id, (None, None))
             if version != (stat.st_mtime_ns, stat.st_ino, stat.st_size):
-                job = _job(id, path)
-                if time.time() - stat.st_mtime > _SETTLED:  # else the next one may look the same
-                    self._seen[id] = (stat.st_mtime_ns, stat.st_ino, stat.st_size), job
+                job = _parse(id, path)
+                if time.time() - stat.st_mtime > _TIMESTAMP_RESOLUTION:  # else the next one may look the same
+                    self._cache[id] = (stat.st_mtime_ns, stat.st_ino, stat.st_size), job
             return job
-        except FileNotFoundError:  # it is being made, or deleted
+        except FileNotFoundError:  # it is being created or deleted
             return None
         except OSError as error:
-            _warn_once(f"{path} is left out: {error.strerror}")
+            _warn_once(f"skipping {path}: {error.strerror}")
             return None
 
+    def _corrected(self, job: Job) -> Job:
+        """The actual state of a job whose process has ended."""
+        if job.state != RUNNING:
+            return job
+        ended = _modified(self.log_of(job.id)) or job.started
+        if has_finished(self.run_of(job)):
+            return replace(job, state=DONE, asked=None, ended=ended)
+        if job.asked:
+            return replace(job, state=_STATE_AFTER[job.asked], asked=None, ended=ended)
+        return replace(job, state=INTERRUPTED, ended=ended, message=_CUT_OFF)
 
-def in_order(jobs: list[Job]) -> list[Job]:
-    """What runs, then what waits in its order, then the others as they are."""
+
+def queue_order(jobs: list[Job]) -> list[Job]:
+    """Running jobs first, then queued ones in the order of the queue, then the others as they are."""
     running = [job for job in jobs if job.state == RUNNING]
-    waiting = sorted((job for job in jobs if job.state == QUEUED), key=lambda job: (job.queued, job.id))
-    return running + waiting + [job for job in jobs if job.state not in (RUNNING, QUEUED)]
+    queued = sorted((job for job in jobs if job.state == QUEUED), key=lambda job: (job.queued, job.id))
+    return running + queued + [job for job in jobs if job.state not in (RUNNING, QUEUED)]
 
 
 def new_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
 
 
-def ended(job: Job, status: int, message: str) -> Job:
-    """A job whose training has ended with this exit status."""
+def after_exit(job: Job, status: int, message: str) -> Job:
+    """The job after training has ended with this exit status."""
     now = time.time()
     if status == 0:
         return replace(job, state=DONE, asked=None, ended=now, message="")
-    if status in (130, 143):  # it has saved
-        state = _ASKED.get(job.asked, INTERRUPTED)
-        message = "" if job.asked else "A signal ended it; resume it to go on."
+    if status in (130, 143):  # interrupted, after saving
+        state = _STATE_AFTER[job.asked] if job.asked else INTERRUPTED
+        message = "" if job.asked else "The process was ended by a signal. Resume it to continue."
         return replace(job, state=state, asked=None, ended=now, message=message)
     return replace(job, state=FAILED, asked=None, ended=now, message=message)
 
 
-def checkpoint_of(run: Run) -> Path | None:
-    """The folder of the last checkpoint that a run can go on from."""
+def resumable_checkpoint(run: Run) -> Path | None:
+    """The folder of the last checkpoint from which a run can be resumed."""
     folder = folder_or_previous(run.checkpoint)
     return folder if folder and (folder / "progress.json").is_file() else None
 
 
 def has_finished(run: Run) -> bool:
-    """Whether a run has spent its budget and told its last figures."""
-    folder = checkpoint_of(run)
+    """Whether a run has spent its budget and completed the final evaluation."""
+    folder = resumable_checkpoint(run)
     with contextlib.suppress(OSError, ValueError, AttributeError):
         return bool(folder and json.loads((folder / "progress.json").read_text()).get("finished"))
     return False
 
 
-def _job(id: str, path: Path) -> Job | None:
+def _parse(id: str, path: Path) -> Job | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         job = Job(**{f.name: values[f.name] for f in fields(Job) if f.name in values})
         _check(job, id)
         return job
     except (ValueError, TypeError, KeyError) as error:
-        _warn_once(f"{path} is left out: it is damaged ({one_line(error)})")
+        _warn_once(f"skipping {path}: it is damaged ({one_line(error)})")
         return None
 
 
-@cache  # the folder is looked through again and again
+@cache  # the folder is scanned again and again
 def _warn_once(message: str) -> None:
     log.warning(message)
 
 
 def _check(job: Job, id: str) -> None:
-    """Raise ValueError if a job.json holds what none of ours does."""
-    number = (int, float)
-    kinds = {
-        "title": str, "text": str, "run": str, "settings": dict, "message": str, "log_from": int,
-        "asked_at": number, "created": number, "queued": number,
-        "started": (*number, type(None)), "ended": (*number, type(None)),
-    }  # fmt: skip
-    for name, kind in kinds.items():
+    """Raise ValueError if job.json contains something that this program never writes."""
+    for name, kind in _TYPES.items():
         if not isinstance(getattr(job, name), kind):
             raise ValueError(f"{name} is {getattr(job, name)!r}")
     if job.id != id or job.state not in STATES or job.asked not in (None, PAUSE, STOP):
-        raise ValueError("it belongs to another job, or is of another version")
+        raise ValueError("it belongs to another job or another version")
     if Path(job.run).name != job.run or job.run.startswith(".") or not job.run:
-        raise ValueError(f"{job.run!r} is no name of a run")
+        raise ValueError(f"{job.run!r} is not the name of a run")
 
 
-def _time_of(path: Path) -> float | None:
+def _modified(path: Path) -> float | None:
     try:
         return path.stat().st_mtime
     except OSError:

@@ -1,7 +1,7 @@
-"""Locks on files, which the kernel lets go when the process that holds them ends, however it ends.
+"""File locks, which the kernel releases when the process that holds them ends, however it ends.
 
-They are `flock`s: one belongs to an open file, so a process that was started with that file open holds
-it too, and two threads of one process keep each other out like two processes.
+They are `flock`s. Such a lock belongs to an open file: a process that inherits the open file holds the lock
+too, and two threads of one process exclude each other like two processes.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows has no such locks: there the page does not train
-    fcntl = None
 
-AVAILABLE = fcntl is not None
+    AVAILABLE = True
+except ImportError:  # Windows, where the page cannot train
+    AVAILABLE = False
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock on `path` while the block runs; waits for whoever holds it."""
+    """Hold the lock on `path` while the block runs; waits until it is free."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -31,11 +31,11 @@ def locked(path: Path) -> Iterator[None]:
         os.close(file)
 
 
-def take(path: Path, patience: float = 0.0) -> int | None:
-    """The open file, to be kept open or handed on, by which `path` is locked from now on; None if
-    somebody else holds it for longer than `patience` seconds."""
+def acquire(path: Path, timeout: float = 0.0) -> int | None:
+    """Lock `path`; returns the open file that holds the lock, to be kept open or passed on to a child
+    process. None if it is still locked after `timeout` seconds."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,13 +51,13 @@ def take(path: Path, patience: float = 0.0) -> int | None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody holds the lock on `path`."""
+    """Whether anyone holds the lock on `path`."""
     try:
         file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
-        # A shared lock, so that two who ask at once do not take each other for the holder.
+        # A shared lock, so that two callers do not mistake each other for the holder.
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False
     except BlockingIOError:

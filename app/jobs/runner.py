@@ -1,21 +1,22 @@
-"""The process that starts the queued trainings one after the other, and the one that each of them is.
+"""Two kinds of processes: the runner, which starts the queued jobs one after another, and the jobs.
 
-    python -m app.jobs.runner MODELS                start what is queued in MODELS/.jobs until nothing is
-    python -m app.jobs.runner MODELS --job ID       be the training ID
+    python -m app.jobs.runner MODELS                start the jobs in MODELS/.jobs until none is queued
+    python -m app.jobs.runner MODELS --job ID       be the process of the job ID
 
-The page only writes what is wanted into `.jobs` and sees to it that a runner is there. Each process has
-a session of its own, so that a closed terminal, a restarted server or a killed one ends neither the
-training nor the queue. Where the runner itself is killed, its training goes on; the next runner, which
-any page on that folder starts as soon as something waits, sees its lock and waits for its end.
+The page only writes to `.jobs` and makes sure that a runner is alive. Each process has a session of its own,
+so closing a terminal, or restarting or killing the server, ends neither the job nor the queue. If the runner
+is killed, its job keeps running; the next runner, which any page on that folder starts when a job is queued,
+sees the job's lock and waits for its end.
 
-A training is `train.main`, called in its process. It is asked to pause or to stop through its job.json,
-which it looks at a few times a second; it then sends itself SIGTERM, so no signal ever goes to a process
-id that was told by a file. Before the loop begins, that ends it on the spot, which every file that is
-being written withstands; in the loop it saves first (lm/training/signals.py).
+A job calls `lm train` in its own process. It is asked to pause or stop through its job.json, which it polls
+a few times a second; it then sends itself SIGTERM, so no signal ever goes to a process id read from a file.
+During setup this ends it immediately, which is safe because files are replaced atomically; in the training
+loop it saves first (lm/training/signals.py).
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import shutil
@@ -30,191 +31,208 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
+import yaml
+
+from lm.cli import train as cli
 from lm.errors import UserError, one_line
 from lm.files import write_text
 
-from . import job as jobs, locks
-from .job import Job, Store
-from .recipe import resolved
+from . import locks
+from .job import (
+    FAILED,
+    INTERRUPTED,
+    QUEUED,
+    RUNNING,
+    Job,
+    JobStore,
+    after_exit,
+    queue_order,
+    resumable_checkpoint,
+)
+from .settings import with_dataset_path
 
 _ROOT = Path(__file__).resolve().parents[2]  # of the packages
-_EVERY = 0.25  # seconds
-_NICENESS = 5  # who writes on the page shall not wait for a training
+_POLL_EVERY = 0.25  # seconds
+_NICENESS = 5  # generating text on the page has priority over training
 
 
 def command(*arguments: object) -> list[str]:
-    """The command line that runs this module, or another one that is named by `-m`, with the Python and
-    the files of this process, wherever it is started."""
+    """The command line that runs this module, or the one named by `-m`, with the Python interpreter and the
+    packages of this process, in whatever folder it starts."""
     module = [] if arguments[:1] == ("-m",) else ["-m", f"{__package__}.runner"]
-    # -P: modules are not looked for in the folder where it is started.
+    # -P: do not look for modules in the current folder.
     return [sys.executable, "-P", *module, *map(str, arguments)]
 
 
 def environment() -> dict[str, str]:
-    """For such a process."""
+    """The environment for such a process."""
     own = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
     if str(_ROOT) not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):  # a checkout
         own["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     return os.environ | own
 
 
-def start_runner(store: Store, at_once: int) -> subprocess.Popen | None:
-    """Start a runner in a session of its own, unless there is one. Raises OSError."""
-    lock = locks.take(store.runner_lock)
+def start_runner(store: JobStore) -> subprocess.Popen[bytes] | None:
+    """Start a runner, unless one is alive. Raises OSError."""
+    lock = locks.acquire(store.runner_lock)
     if lock is None:
         return None
     try:
-        with open(store.folder / "runner.log", "w") as complaints:
+        with open(store.folder / "runner.log", "w") as log:
             return subprocess.Popen(
-                command(store.models, "--at-once", at_once, "--lock", lock),
-                cwd=store.folder, env=environment(), pass_fds=[lock], start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=complaints, stderr=complaints,
-            )  # fmt: skip
+                command(store.models, "--lock", lock),
+                cwd=store.folder,
+                env=environment(),
+                pass_fds=[lock],
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
     finally:
-        os.close(lock)  # it goes on being locked by the runner, which has it open too
+        os.close(lock)  # the runner has inherited it and holds the lock
 
 
-def serve(store: Store, at_once: int, lock: int | None = None) -> None:
-    """Start what is queued until nothing is, if no other runner does."""
-    lock = locks.take(store.runner_lock) if lock is None else lock
+def run_queue(store: JobStore, lock: int | None = None) -> None:
+    """Start the queued jobs one after another until none is queued, unless another runner does."""
+    lock = locks.acquire(store.runner_lock) if lock is None else lock
     if lock is None:
         return
-    children: dict[str, subprocess.Popen] = {}
+    id, process = "", None
     while True:
-        for id in [id for id, child in children.items() if child.poll() is not None]:
-            _tell_how_it_died(store, id, children.pop(id).returncode)
+        if process and process.poll() is not None:
+            _explain_death(store, id, process.returncode)
+            process = None
         with store.lock():
-            known = jobs.in_order(store.all())
-            waiting = [job for job in known if job.state == jobs.QUEUED]
-            others = [j for j in known if j.id not in children and store.is_alive(j.id)]
-            if not waiting and not children:
-                os.close(lock)  # before anybody can add a job and see a runner who has just left
+            jobs = queue_order(store.all())
+            queued = [job for job in jobs if job.state == QUEUED]
+            if not queued and not process:
+                os.close(lock)  # before anyone can add a job and find a runner that is about to leave
                 return
-            if waiting and len(children) + len(others) < at_once and (child := _start(store, waiting[0])):
-                children[waiting[0].id] = child
-        time.sleep(_EVERY)
+            if queued and not process and not any(store.is_alive(job.id) for job in jobs):
+                id, process = queued[0].id, _start(store, queued[0])
+        time.sleep(_POLL_EVERY)
 
 
-def _start(store: Store, job: Job) -> subprocess.Popen | None:
-    """Start a job's training, the lock of the jobs being held; None if it could not be."""
-    folder = store.folder / job.id
-    lock = locks.take(store.lock_of(job.id), patience=1.0)
-    if lock is None:  # its last process is still leaving
+def _start(store: JobStore, job: Job) -> subprocess.Popen[bytes] | None:
+    """Start a job's process; the caller holds the lock of the jobs. None if it cannot be started."""
+    lock = locks.acquire(store.lock_of(job.id), timeout=1.0)
+    if lock is None:  # its previous process is still exiting
         return None
     try:
         os.ftruncate(lock, 0)
         with open(store.log_of(job.id), "ab") as log:
-            now = time.time()
-            job = replace(job, state=jobs.RUNNING, asked=None, started=now, ended=None, message="")
+            job = replace(job, state=RUNNING, asked=None, started=time.time(), ended=None, message="")
             store.write(replace(job, log_from=log.tell()))
             return subprocess.Popen(
                 command(store.models, "--job", job.id, "--lock", lock),
-                # The job's folder: it has no folders in it, so `owner/name` names no file there.
-                cwd=folder, env=environment(), pass_fds=[lock], start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+                # The job's folder contains no folders, so `owner/name` cannot name a file there.
+                cwd=store.folder / job.id,
+                env=environment(),
+                pass_fds=[lock],
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
     except OSError as error:
-        message = f"It could not be started: {error.strerror}."
-        store.write(replace(job, state=jobs.FAILED, ended=time.time(), message=message))
+        message = f"The job could not be started: {error.strerror}."
+        store.write(replace(job, state=FAILED, ended=time.time(), message=message))
         return None
     finally:
         os.close(lock)
 
 
-def _tell_how_it_died(store: Store, id: str, status: int) -> None:
-    """Write down what only the parent of a process knows."""
+def _explain_death(store: JobStore, id: str, status: int) -> None:
+    """Record what only the parent of a process learns: the signal that killed it."""
     with store.lock():
         job = store.get(id)
-        if job and job.state == jobs.INTERRUPTED and status < 0:
+        if job and job.state == INTERRUPTED and status < 0:
             name = signal.Signals(-status).name
-            why = ": was there too little memory?" if name == "SIGKILL" else ""
-            store.write(replace(job, message=f"It was ended by {name}{why} Resume it to go on."))
+            cause = ", perhaps because memory ran out" if name == "SIGKILL" else ""
+            message = f"The process was killed by {name}{cause}. Resume it to continue."
+            store.write(replace(job, message=message))
 
 
-def train(store: Store, id: str, lock: int) -> int:
-    """Be the training of a job, whose lock is held by the open file `lock`; the exit status."""
+def run_job(store: JobStore, id: str, lock: int) -> int:
+    """Be the process of a job, holding its lock through the open file `lock`; the exit status."""
     os.pwrite(lock, f"{os.getpid()} {socket.gethostname()}".encode(), 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
     lower_priority(500)
+    job = store.get(id)
+    if not job:
+        return 1
     over = threading.Event()
     threading.Thread(target=_obey, args=(store, id, over), daemon=True).start()
-    status, message = _trained(store, store.get(id))
+    status, message = _train(store, job)
     over.set()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # what comes now comes too late
+        signal.signal(number, signal.SIG_IGN)  # too late now
     with store.lock():
         if job := store.get(id):
-            store.write(jobs.ended(job, status, message))
+            store.write(after_exit(job, status, message))
     return status
 
 
-def _trained(store: Store, job: Job) -> tuple[int, str]:
-    """Call train.py; its exit status and, if it failed, why."""
+def _train(store: JobStore, job: Job) -> tuple[int, str]:
+    """Call `lm train`; its exit status and, if it failed, the reason."""
     try:
-        arguments = _arguments(store, job)
-        from lm.cli import train as script
-
-        return script.main(arguments), ""
+        return cli.main(_arguments(store, job)), ""
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2, one_line(str(error), 500)
-    except KeyboardInterrupt:  # somebody else's: ours comes as SIGTERM
+    except KeyboardInterrupt:  # from elsewhere: we send SIGTERM
         return 130, ""
     except BaseException as error:
         traceback.print_exc()
         return 1, one_line(f"{type(error).__name__}: {error}", 500)
 
 
-def _arguments(store: Store, job: Job) -> list[str]:
-    """What train.py is to do. Raises UserError if the text is gone."""
+def _arguments(store: JobStore, job: Job) -> list[str]:
+    """The arguments of `lm train`. Raises UserError if the text is gone."""
     run = store.run_of(job)
-    if jobs.checkpoint_of(run):
+    if resumable_checkpoint(run):
         return ["--resume", str(run.folder)]
-    # It was ended before its first checkpoint, if it ever began; its name has been its own since then.
+    # If the job has run before, it ended before its first checkpoint. No other run uses this folder's name.
     shutil.rmtree(run.folder, ignore_errors=True)
-    settings = resolved(job.settings, store.texts) | {"out": str(run.folder), "data_report": True}
-    import yaml
-
+    settings = with_dataset_path(job.settings, store.uploads) | {"out": str(run.folder), "data_report": True}
     file = store.folder / job.id / "settings.yaml"
     write_text(file, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     return ["--config", str(file)]
 
 
-def _obey(store: Store, id: str, over: threading.Event) -> None:
-    """End this process when that is asked for."""
-    while not over.wait(_EVERY):
+def _obey(store: JobStore, id: str, over: threading.Event) -> None:
+    """End this process when the user asks for it."""
+    while not over.wait(_POLL_EVERY):
         job = store.get(id)
         if job and job.asked:
             os.kill(os.getpid(), signal.SIGTERM)
             return
 
 
-def lower_priority(to_be_killed: int) -> None:
-    """Let whoever writes on the page go first, and where memory runs out, let this process die for it
-    rather than the server: `to_be_killed`, up to 1000, says how much rather."""
+def lower_priority(oom_score: int) -> None:
+    """Give the page priority over this process. Where memory runs out, the kernel kills the process with the
+    highest score, at most 1000, rather than the server."""
     with contextlib.suppress(OSError):
         os.nice(_NICENESS)
-    with contextlib.suppress(OSError):  # Linux alone has it
-        Path("/proc/self/oom_score_adj").write_text(str(to_be_killed))
+    with contextlib.suppress(OSError):  # exists on Linux only
+        Path("/proc/self/oom_score_adj").write_text(str(oom_score))
 
 
-def script() -> int:
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="python -m app.jobs.runner", description=__doc__.split("\n")[0])
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m app.jobs.runner")
     parser.add_argument("models", type=Path)
-    parser.add_argument("--at-once", type=int, default=1)
     parser.add_argument("--job")
     parser.add_argument("--lock", type=int, help="the number of the open file that holds the lock")
     options = parser.parse_args()
-    store = Store(options.models)
+    store = JobStore(options.models)
     if options.job:
-        lock = options.lock or locks.take(store.lock_of(options.job))
-        return 1 if lock is None else train(store, options.job, lock)
-    serve(store, options.at_once, options.lock)
+        lock = options.lock or locks.acquire(store.lock_of(options.job))
+        return 1 if lock is None else run_job(store, options.job, lock)
+    run_queue(store, options.lock)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(script())
+    sys.exit(main())

@@ -48,5 +48,7 @@ def read_facts(run: Run) -> Facts | None:
     if not isinstance(found, dict):
         return None
     values: dict[str, Any] = {f.name: found.get(f.name) for f in fields(Facts)}
-    well_formed = all(isinstance(values[name], kind) for name, kind in _TYPES.items())
-    return Facts(**values) if well_formed else None
+    if not all(isinstance(values[name], kind) for name, kind in _TYPES.items()):
+        return None
+    lines = (*values["warnings"], *values["text"].values())
+    return Facts(**values) if all(isinstance(line, str) for line in lines) else None

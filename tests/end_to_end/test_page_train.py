@@ -1,4 +1,4 @@
-"""The Train tab as a person meets it: real trainings, started and watched in a real browser."""
+"""The Train tab: real jobs, started and watched in a real browser."""
 
 import os
 import shutil
@@ -32,10 +32,10 @@ def fill_in(page, text_file, time, title=""):
     with page.tab.expect_file_chooser() as chooser:
         page.tab.get_by_role("button", name="Upload a text").click()
     chooser.value.set_files(text_file)
-    page.wait_for(lambda: text_file.name in page.tab.get_by_label("Text to learn from").input_value())
+    page.wait_for(lambda: text_file.name in page.tab.get_by_label("Training text").input_value())
     choose(page, "Hidden size", "64")
-    page.tab.get_by_label("Time", exact=True).fill(time)
-    page.tab.get_by_label("Time", exact=True).press("Enter")
+    page.tab.get_by_label("Training time", exact=True).fill(time)
+    page.tab.get_by_label("Training time", exact=True).press("Enter")
     page.tab.locator("#train-title :is(input, textarea)").fill(title)
 
 
@@ -47,27 +47,27 @@ def press(page, name):
     page.tab.get_by_role("button", name=name, exact=True).click()
 
 
-def test_a_text_is_looked_at_trained_on_watched_and_written_with(page, text_file, open_page, trainer):
+def test_preview_train_watch_and_write(page, text_file, open_page, trainer):
     fill_in(page, text_file, "10s", "my boat")
-    press(page, "Look at the text first")
+    press(page, "Preview")
     report = page.tab.locator("#train-report")
     page.wait_for(lambda: "Memory" in report.inner_text(), seconds=60)
     for part in ("characters to train on", "2 layers of 64 units", "characters/s", "MB"):
         assert part in report.inner_text()
     press(page, "Start training")
-    page.wait_for(lambda: "my boat" in page.tab.get_by_label("Trainings").input_value())
+    page.wait_for(lambda: "my boat" in page.tab.get_by_label("Training jobs").input_value())
     curve = page.tab.locator("#train-curve img")
     page.wait_for(
         lambda: curve.count() and curve.evaluate("e => e.complete && e.naturalWidth > 0"), seconds=60
     )
     page.wait_for(lambda: "left" in state(page) and "characters/s" in state(page))
-    # Whoever closes the page ends nothing, and finds the training again.
+    # Closing the page does not end the job, and a new page shows it.
     page.tab.close()
     page = open_page(trainer, tab_name="Train")
     page.wait_for(lambda: "done" in state(page), seconds=60)
     assert "validation" in state(page)
-    assert page.tab.get_by_label("What it writes now").input_value()
-    press(page, "Write with it")
+    assert page.tab.get_by_label("Latest sample").input_value()
+    press(page, "Write with this model")
     page.wait_for(lambda: page.tab.get_by_label("Model", exact=True).input_value().startswith("my-boat-lstm"))
     page.set(Length=20)
     page.editor.fill("The sea ")
@@ -75,16 +75,16 @@ def test_a_text_is_looked_at_trained_on_watched_and_written_with(page, text_file
 
 
 @pytest.mark.slow
-def test_a_training_is_paused_resumed_and_stopped_while_another_one_waits(page, text_file, trainer):
+def test_pause_resume_and_stop_a_job_while_another_is_queued(page, text_file, trainer):
     fill_in(page, text_file, "60s", "first")
     press(page, "Start training")
     page.wait_for(lambda: "running" in state(page) and "left" in state(page), seconds=60)
     page.tab.locator("#train-title :is(input, textarea)").fill("second")
     press(page, "Start training")
-    page.wait_for(lambda: "number 1 in the queue" in state(page))
+    page.wait_for(lambda: "position 1 in the queue" in state(page))
     press(page, "Stop")
     page.wait_for(lambda: "stopped" in state(page))
-    page.tab.get_by_label("Trainings").click()
+    page.tab.get_by_label("Training jobs").click()
     page.tab.get_by_role("option", name="first").click()
     press(page, "Pause")
     page.wait_for(lambda: "paused" in state(page), seconds=30)
@@ -92,12 +92,12 @@ def test_a_training_is_paused_resumed_and_stopped_while_another_one_waits(page, 
     page.wait_for(lambda: "running" in state(page) and "validation" in state(page), seconds=60)
     press(page, "Stop")
     page.wait_for(lambda: "stopped" in state(page), seconds=30)
-    press(page, "Write with it")
+    press(page, "Write with this model")
     page.wait_for(lambda: page.tab.get_by_label("Model", exact=True).input_value().startswith("first-lstm"))
 
 
 @pytest.mark.slow
-def test_a_restarted_server_finds_its_training_running(open_page, text_file, tmp_path):
+def test_a_restarted_server_shows_the_running_job(open_page, text_file, tmp_path):
     with serving(tmp_path, "--port", free_port()) as server:
         page = open_page(until_ready(server), tab_name="Train")
         fill_in(page, text_file, "60s", "steady")
@@ -112,18 +112,18 @@ def test_a_restarted_server_finds_its_training_running(open_page, text_file, tmp
         page.wait_for(lambda: "stopped" in state(page), seconds=30)
 
 
-def test_what_cannot_be_trained_is_told_in_a_line(page):
-    page.tab.get_by_label("Or a dataset of the Hugging Face Hub").fill("../../etc/passwd")
+def test_invalid_settings_are_reported(page):
+    page.tab.get_by_label("Or a dataset on the Hugging Face Hub").fill("../../etc/passwd")
     press(page, "Start training")
-    page.wait_for_message("is no text of this page")
-    page.tab.get_by_label("Or a dataset of the Hugging Face Hub").fill("")
-    page.tab.get_by_label("Time", exact=True).fill("3 years")
-    page.tab.get_by_label("Time", exact=True).press("Enter")
+    page.wait_for_message("is not the id of a dataset")
+    page.tab.get_by_label("Or a dataset on the Hugging Face Hub").fill("")
+    page.tab.get_by_label("Training time", exact=True).fill("3 years")
+    page.tab.get_by_label("Training time", exact=True).press("Enter")
     press(page, "Start training")
     page.wait_for(lambda: "time" in page.messages().lower())
 
 
-def test_a_page_that_is_shared_with_everybody_has_no_such_tab(tmp_path):
+def test_a_public_page_has_no_train_tab(tmp_path):
     from app.page import build
     from app.registry import ModelRegistry
 
@@ -132,7 +132,7 @@ def test_a_page_that_is_shared_with_everybody_has_no_such_tab(tmp_path):
     assert "train" not in labels and "write" in labels
 
 
-def test_a_phone_shows_all_of_it_without_scrolling_sideways(open_page, trainer):
+def test_the_tab_fits_a_phone(open_page, trainer):
     page = open_page(trainer, size=PHONE, tab_name="Train")
     page.tab.get_by_role("button", name="Start training").wait_for()
     assert page.tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]

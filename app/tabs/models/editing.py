@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from ...jobs.queue import Jobs
+from ...jobs.queue import JobQueue
 from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, show_errors
 from ...ui.i18n import localized, translate
@@ -24,7 +24,7 @@ class Editing:
     name to its new one.
     """
 
-    def __init__(self, models: ModelRegistry, jobs: Jobs):
+    def __init__(self, models: ModelRegistry, jobs: JobQueue):
         self.models, self.jobs = models, jobs
         self.renamed = gr.State({})
         self.changes: list[Any] = []
@@ -100,7 +100,7 @@ class Editing:
         with show_errors():
             folder = self.models.folder(name)
             new = self.models.rename(name, new, fingerprint, self._is_busy)
-            self.jobs.follow(folder, new)
+            self.jobs.run_renamed(folder, new)
         gr.Info(escape(translate("Renamed to “{model}”.", model=new)))
         return gr.Dropdown(list(self.models.folders()), value=new), {name: new}
 
@@ -113,4 +113,4 @@ class Editing:
         return gr.Dropdown(names, value=names[0] if names else None), {}
 
     def _is_busy(self, folder: Path) -> bool:
-        return is_training(folder) or self.jobs.job_of(folder) is not None
+        return is_training(folder) or self.jobs.job_of_run(folder) is not None

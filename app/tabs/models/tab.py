@@ -12,7 +12,7 @@ import gradio as gr
 
 from lm.errors import UserError
 
-from ...jobs.queue import Jobs
+from ...jobs.queue import JobQueue
 from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, as_sentence, show_errors
 from ...ui.i18n import localized, translate
@@ -34,7 +34,7 @@ _DOWNLOAD = """(file) => {
 }"""
 
 
-def build(models: ModelRegistry, tab: gr.Tab, jobs: Jobs | None) -> ModelsTab:
+def build(models: ModelRegistry, tab: gr.Tab, jobs: JobQueue | None) -> ModelsTab:
     """Lay out the tab in the enclosing Blocks; it refreshes whenever `tab` is opened.
 
     Without `jobs`, models cannot be changed: the page then has no events that would change one.

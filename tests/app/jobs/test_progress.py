@@ -1,162 +1,175 @@
-"""Following a run's files while they grow, are cut back, or are damaged."""
+"""The progress of a job, while its files grow, are cut back or are damaged."""
 
 import json
 import time
 
 import pytest
 
-from app.jobs.job import Job, Store, new_id
-from app.jobs.progress import _MOST_POINTS, Follower
+from app.jobs.job import Job, JobStore, new_id
+from app.jobs.progress import MAX_POINTS, ProgressReader
+from lm.training.facts import Facts
 from lm.training.plot import loss_curve
-
-LOG = """Counting …
-Text        boat: 1 document, 27,000 characters to train on, 3,000 to validate
-Tokens      bpe, 90 types, 9,000 to train on, 3.00 characters each
-Model       LSTM, 1 layer of 32 units, 15,745 parameters
-Budget      1,200 steps, 8 streams × 32 tokens a step, 105 steps an epoch
-Run         runs/boat
-warning: the text is small for 15,745 parameters
-
- 10%  step 30  0:00 (ETA 0:01)  train 2.064
-"""
 
 
 @pytest.fixture
-def place(tmp_path):
-    return Place(Store(tmp_path))
+def case(tmp_path):
+    return Case(JobStore(tmp_path))
 
 
-class Place:
-    """A job that nobody runs, and what its run would write."""
+class Case:
+    """A job without a process, and the files that its run would write."""
 
     def __init__(self, store, **settings):
-        self.store, self.job = (
-            store,
-            Job(new_id(), "boat", "boat.txt", "boat", {"max_time": 100.0, **settings}),
-        )
+        self.store = store
+        self.job = Job(new_id(), "boat", "boat.txt", "boat", {"max_time": 100.0, **settings})
         (store.folder / self.job.id).mkdir(parents=True)
         store.write(self.job)
         self.run = store.run_of(self.job)
         self.run.training.mkdir(parents=True)
-        self.follower = Follower(store, self.job.id)
+        self.reader = ProgressReader(store, self.job.id)
 
-    def write(self, steps, every=25, tenth=250):
+    def write(self, steps, every=25, validate_every=250):
         for step in steps:
             record = {"step": step, "tokens": step * 256, "seconds": step / 50, "train_loss": 3 - step / 1e4}
             record |= {"learning_rate": 1e-3, "tokens_per_second": 1000.0 + step}
-            if step % tenth == 0:
+            if step % validate_every == 0:
                 record["validation_loss"] = 2.5 - step / 1e5
             self.run.log(record)
 
-    def live(self, state="running", started=0.0, **changes):
-        return self.follower.read(Job(**{**vars(self.job), "state": state, "started": started, **changes}))
+    def write_facts(self, total_steps=None, warnings=()):
+        model = "LSTM, 1 layer of 32 units, 15,745 parameters"
+        Facts({"Text": "boat"}, model, "cpu", "", total_steps, 3.0, {}, list(warnings)).save(self.run)
+
+    def read(self, state="running", started=0.0, **changes):
+        return self.reader.read(Job(**{**vars(self.job), "state": state, "started": started, **changes}))
 
 
-def test_figures_grow_with_the_file(place):
-    assert place.live("queued").phase == "waiting"
-    nothing = place.live()
-    assert (nothing.phase, nothing.step, nothing.train, nothing.left) == ("preparing", 0, [], 100.0)
-    place.write(range(25, 501, 25))
-    live = place.live()
-    assert (live.phase, live.step, len(live.train), live.total_steps) == ("training", 500, 20, None)
-    assert live.train[0] == (25, 0.5, 2.9975)
-    assert [(r["step"], r["validation_loss"]) for r in live.validation] == [(250, 2.4975), (500, 2.495)]
-    assert (live.validation_loss, live.train_loss) == (2.495, 2.95)
-    assert live.tokens_per_second == 1500.0 and live.characters_per_second is None
-    assert 10 <= live.seconds < 12 and live.left == pytest.approx(100 - live.seconds)
-    assert live.done == pytest.approx(live.seconds / 100)
-    place.write(range(525, 601, 25))
-    assert [point[0] for point in place.live().train] == list(range(25, 601, 25))
+def test_progress_grows_with_the_metrics(case):
+    assert case.read("queued").phase == "waiting"
+    nothing = case.read()
+    assert (nothing.phase, nothing.step, nothing.train, nothing.remaining) == ("preparing", 0, [], 100.0)
+    case.write(range(25, 501, 25))
+    progress = case.read()
+    assert (progress.phase, progress.step, len(progress.train)) == ("training", 500, 20)
+    assert progress.train[0] == (25, 0.5, 2.9975)
+    assert [(r["step"], r["validation_loss"]) for r in progress.validations] == [(250, 2.4975), (500, 2.495)]
+    assert (progress.validation_loss, progress.train_loss) == (2.495, 2.95)
+    assert progress.characters_per_second is None
+    assert 10 <= progress.seconds < 12 and progress.remaining == pytest.approx(100 - progress.seconds)
+    assert progress.done == pytest.approx(progress.seconds / 100)
+    case.write(range(525, 601, 25))
+    assert [step for step, _, _ in case.read().train] == list(range(25, 601, 25))
 
 
-def test_a_half_written_line_waits_for_its_other_half(place):
-    place.write([25])
+def test_a_half_written_line_is_read_once_it_is_complete(case):
+    case.write([25])
     line = json.dumps({"step": 50, "seconds": 1.0, "train_loss": 2.0}) + "\n"
-    with open(place.run.metrics, "a") as file:
+    with open(case.run.metrics, "a") as file:
         file.write(line[:20])
         file.flush()
-        assert place.live().step == 25
+        assert case.read().step == 25
         file.write(line[20:])
-    assert place.live().step == 50
-    with open(place.run.metrics, "ab") as file:
+    assert case.read().step == 50
+    with open(case.run.metrics, "ab") as file:
         file.write(b"\xff{]\n5\n{}\n" + line.replace("50", "75").encode())
-    assert [point[0] for point in place.live().train] == [25, 50, 75]
+    assert [step for step, _, _ in case.read().train] == [25, 50, 75]
 
 
-def test_after_a_resumption_the_curve_is_that_of_the_file(place):
-    place.write(range(25, 301, 25))
-    kept = place.run.lengths()
-    place.write(range(325, 501, 25))
-    assert place.live().step == 500
-    place.run.cut(kept)
-    # It grows beyond where the follower had read to, with other figures.
+def test_after_a_resume_the_curve_is_that_of_the_file(case):
+    case.write(range(25, 301, 25))
+    lengths = case.run.lengths()
+    case.write(range(325, 501, 25))
+    assert case.read().step == 500
+    case.run.cut(lengths)
+    # The file grows beyond the offset read so far, with different losses.
     for step in range(325, 801, 25):
-        place.run.log({"step": step, "seconds": step / 49, "train_loss": 1.0, "tokens_per_second": 1.0})
-    live = place.live()
-    assert [point[0] for point in live.train] == list(range(25, 801, 25))
-    assert live.train == Follower(place.store, place.job.id).read(live.job).train
-    place.run.metrics.unlink()
-    assert place.live().train == []
+        case.run.log({"step": step, "seconds": step / 49, "train_loss": 1.0, "tokens_per_second": 1.0})
+    progress = case.read()
+    assert [step for step, _, _ in progress.train] == list(range(25, 801, 25))
+    assert progress.train == ProgressReader(case.store, case.job.id).read(progress.job).train
+    case.run.metrics.unlink()
+    assert case.read().train == []
 
 
-def test_a_long_training_keeps_few_points_and_their_mean(place):
+def test_the_curve_of_a_long_job_consists_of_few_means(case):
     lines = [{"step": n, "seconds": n / 9, "train_loss": float(n % 2)} for n in range(1, 100_001)]
-    place.run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    case.run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
     begin = time.perf_counter()
-    live = place.live()
+    progress = case.read()
     first = time.perf_counter() - begin
-    assert _MOST_POINTS / 2 <= len(live.train) <= _MOST_POINTS + 1 and live.train[-1][0] == 100_000
-    assert all(0.4 < loss < 0.6 for _, _, loss in live.train)
+    assert MAX_POINTS / 2 <= len(progress.train) <= MAX_POINTS + 1 and progress.train[-1][0] == 100_000
+    assert all(0.4 < loss < 0.6 for _, _, loss in progress.train)
     begin = time.perf_counter()
-    place.live()
-    assert time.perf_counter() - begin < first / 4  # what was read is not read again
-    assert loss_curve([{"step": s, "train_loss": loss} for s, _, loss in live.train], "x")
+    case.read()
+    assert time.perf_counter() - begin < first / 4  # nothing is read twice
+    assert loss_curve([{"step": step, "train_loss": loss} for step, _, loss in progress.train], "x")
 
 
-def test_the_last_record_tells_of_the_whole_text_and_is_no_step(place):
-    place.write(range(25, 501, 25))
-    place.run.log({"step": 250, "seconds": 11.0, "validation_loss": 2.1})
-    live = place.live("done")
-    assert (live.validation_loss, live.step) == (2.1, 500)
-    assert (live.done, live.left, live.phase) == (1.0, 0.0, "over")
+def test_the_final_evaluation_is_not_a_step(case):
+    case.write(range(25, 501, 25))
+    case.run.log({"step": 250, "seconds": 11.0, "validation_loss": 2.1})
+    progress = case.read("done")
+    assert (progress.validation_loss, progress.step) == (2.1, 500)
+    assert (progress.done, progress.remaining, progress.phase) == (1.0, 0.0, "over")
 
 
-def test_what_train_py_said_is_told(place):
-    log = place.store.log_of(place.job.id)
-    log.write_text("of an earlier start\n" + LOG)
-    live = place.live(log_from=len("of an earlier start\n"))
-    assert set(live.rows) == {"Text", "Tokens", "Model", "Budget"}  # of the run's place only its name is told
-    assert live.rows["Model"] == "LSTM, 1 layer of 32 units, 15,745 parameters"
-    assert live.warnings == ["the text is small for 15,745 parameters"]
-    assert live.log[0] == "Counting …" and live.log[-1].startswith(" 10%")
-    assert (live.phase, live.step) == ("training", 0)  # the first figures come after 25 steps
-    with open(log, "a") as file:
-        file.write("x\n" * 9000 + "Warning: the checkpoint could not be saved: No space left on device.\n")
-    assert [w[:14] for w in place.live(log_from=20).warnings] == ["the text is sm", "the checkpoint"]
-    place.write([25])
-    assert place.live(log_from=20).characters_per_second == 3 * 1025.0
+def test_facts_are_shown_before_the_first_metrics(case):
+    case.write_facts(warnings=["the text is small"])
+    progress = case.read()
+    assert progress.model == "LSTM, 1 layer of 32 units, 15,745 parameters"
+    assert progress.warnings == ["the text is small"]
+    assert (progress.phase, progress.step) == ("training", 0)
+    case.write_facts(warnings=["the text is small", "the checkpoint could not be saved"])
+    assert case.read().warnings == ["the text is small", "the checkpoint could not be saved"]
+    case.write([25])
+    assert case.read().characters_per_second == 3 * 1025.0
 
 
-def test_budgets_in_steps_and_epochs_are_told_by_steps(tmp_path):
+def test_a_resumed_job_prepares_until_it_writes_its_facts_again(case):
+    case.write_facts()
+    started = time.time() + 1
+    assert case.read(started=started).phase == "preparing" and case.read(started=started).model
+
+
+@pytest.mark.parametrize("content", ["", '{"model": "LSTM', '{"model": "LSTM"}', "[]"])
+def test_a_run_without_readable_facts_has_metrics_only(case, content):
+    case.run.facts.write_text(content)
+    case.write([25])
+    progress = case.read()
+    assert (progress.model, progress.warnings, progress.characters_per_second) == ("", [], None)
+    assert progress.train_loss == 2.9975
+
+
+def test_the_log_ends_with_the_last_lines_of_the_last_start(case):
+    earlier = "printed by an earlier start\n"
+    case.store.log_of(case.job.id).write_text(earlier + "Counting …\nstep 30\n")
+    assert case.read(log_from=len(earlier)).log == ["Counting …", "step 30"]
+    with open(case.store.log_of(case.job.id), "a") as file:
+        file.write("x\n" * 9000 + "the end\n")
+    assert case.read(log_from=len(earlier)).log == ["x"] * 19 + ["the end"]
+
+
+def test_progress_of_a_budget_in_steps_or_epochs_is_counted_in_steps(tmp_path):
     for number, budget in enumerate(({"steps": 1200}, {"epochs": 11.4})):
-        place = Place(Store(tmp_path / str(number)), max_time=None, **budget)
-        place.write(range(25, 301, 25))
-        place.store.log_of(place.job.id).write_text(LOG)
-        live = place.live()
-        assert (live.total_steps, live.done, live.left) == (1200, 0.25, pytest.approx(18.0))
+        case = Case(JobStore(tmp_path / str(number)), max_time=None, **budget)
+        case.write(range(25, 301, 25))
+        assert case.read().done == (0.25 if "steps" in budget else 0)  # the steps of an epoch are not known
+        case.write_facts(total_steps=1200)
+        assert (case.read().done, case.read().remaining) == (0.25, pytest.approx(18.0))
 
 
-def test_samples_are_the_last_whole_ones(place):
+def test_the_latest_complete_sample_is_shown(case):
+    assert case.read().sample == ""
     for step in range(1, 9):
-        place.run.add_sample(step, f"text {step}\n\nof two paragraphs ✓")
-    with open(place.run.samples, "a") as file:
-        file.write("--- step 9\nhalf")
-    samples = place.live().samples
-    assert samples[-1] == (8, "text 8\n\nof two paragraphs ✓") and [s for s, _ in samples] == [4, 5, 6, 7, 8]
+        case.run.add_sample(step, f"text {step}\n\nof two paragraphs ✓")
+    assert case.read().sample == "text 8\n\nof two paragraphs ✓"
+    with open(case.run.samples, "a") as file:
+        file.write("--- step 9\nhalf\n\nof a")
+    assert case.read().sample == "text 8\n\nof two paragraphs ✓"
 
 
-def test_after_a_pause_the_clock_stands_until_the_training_goes_on(place):
-    place.write(range(25, 501, 25))
-    assert place.live("paused").seconds == 10.0 and place.live("paused").phase == "over"
-    resumed = place.live(started=time.time() + 1)
+def test_the_clock_stops_during_a_pause_until_training_continues(case):
+    case.write(range(25, 501, 25))
+    assert case.read("paused").seconds == 10.0 and case.read("paused").phase == "over"
+    resumed = case.read(started=time.time() + 1)
     assert (resumed.phase, resumed.seconds) == ("preparing", 10.0)

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from app.jobs.queue import Jobs
+from app.jobs.queue import JobQueue
 from app.page import build
 from app.registry import ModelRegistry
 
@@ -22,14 +22,14 @@ def events(page):
 
 def test_without_jobs_no_event_can_change_models(runs):
     changes = {"on_rename", "on_delete", "on_ask"}
-    assert changes <= events(build(ModelRegistry([runs]), Jobs(runs)))
+    assert changes <= events(build(ModelRegistry([runs]), JobQueue(runs)))
     shared = events(build(ModelRegistry([runs]), None))
     assert not changes & shared and {"on_select", "on_download"} <= shared
 
 
 def test_the_training_job_of_a_renamed_model_follows(runs, monkeypatch):
-    jobs, followed = Jobs(runs), []
-    monkeypatch.setattr(jobs, "follow", lambda *arguments: followed.append(arguments))
+    jobs, followed = JobQueue(runs), []
+    monkeypatch.setattr(jobs, "run_renamed", lambda *arguments: followed.append(arguments))
     models = ModelRegistry([runs])
     page = build(models, jobs)
     rename = next(event.fn for event in page.fns.values() if event.name == "on_rename")
