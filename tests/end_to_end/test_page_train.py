@@ -32,7 +32,7 @@ def fill_in(page, text_file, time, title=""):
     with page.tab.expect_file_chooser() as chooser:
         page.tab.get_by_role("button", name="Upload a text").click()
     chooser.value.set_files(text_file)
-    page.wait_for(lambda: text_file.name in page.tab.get_by_label("Training text").input_value())
+    page.wait_for(lambda: text_file.name in page.tab.get_by_label("Training text", exact=True).input_value())
     choose(page, "Hidden size", "64")
     page.tab.get_by_label("Training time", exact=True).fill(time)
     page.tab.get_by_label("Training time", exact=True).press("Enter")
@@ -55,7 +55,7 @@ def test_preview_train_watch_and_write(page, text_file, open_page, trainer):
     for part in ("characters to train on", "2 layers of 64 units", "characters/s", "MB"):
         assert part in report.inner_text()
     press(page, "Start training")
-    page.wait_for(lambda: "my boat" in page.tab.get_by_label("Training jobs").input_value())
+    page.wait_for(lambda: "my boat" in page.tab.get_by_label("Training jobs", exact=True).input_value())
     curve = page.tab.locator("#train-curve img")
     page.wait_for(
         lambda: curve.count() and curve.evaluate("e => e.complete && e.naturalWidth > 0"), seconds=60
@@ -84,7 +84,7 @@ def test_pause_resume_and_stop_a_job_while_another_is_queued(page, text_file, tr
     page.wait_for(lambda: "position 1 in the queue" in state(page))
     press(page, "Stop")
     page.wait_for(lambda: "stopped" in state(page))
-    page.tab.get_by_label("Training jobs").click()
+    page.tab.get_by_label("Training jobs", exact=True).click()
     page.tab.get_by_role("option", name="first").click()
     press(page, "Pause")
     page.wait_for(lambda: "paused" in state(page), seconds=30)
@@ -120,7 +120,7 @@ def test_invalid_settings_are_reported(page):
     page.tab.get_by_label("Training time", exact=True).fill("3 years")
     page.tab.get_by_label("Training time", exact=True).press("Enter")
     press(page, "Start training")
-    page.wait_for(lambda: "time" in page.messages().lower())
+    page.wait_for_message("is not a duration")
 
 
 def test_a_public_page_has_no_train_tab(tmp_path):
