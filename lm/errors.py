@@ -1,19 +1,19 @@
-"""Errors that a person can act on: one line that says what was wrong, where, and what to do."""
+"""Errors that the user can fix. Their message is one line: what is wrong, where, and what to do."""
 
 
 class UserError(Exception):
-    """A mistake in the input. The scripts print its one line to standard error and exit with 2."""
+    """Invalid input. Scripts print its message to standard error and exit with 2."""
 
 
 class DataError(UserError):
-    """The text could not be found or read."""
+    """Text that does not exist or cannot be read."""
 
 
 class ModelError(UserError):
-    """A saved model or a run is missing, damaged or of another kind."""
+    """A saved model or a run that is missing, damaged or incompatible."""
 
 
 def one_line(error: BaseException | str, limit: int = 200) -> str:
-    """The message of `error` folded into one line, for quoting inside a UserError."""
+    """The message of `error` on one line of at most `limit` characters, to quote in a UserError."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"

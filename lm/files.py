@@ -1,4 +1,4 @@
-"""Writing files so that a kill at any instant leaves the previous one whole."""
+"""Atomic file writes: killing the process at any time leaves the previous file or folder whole."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; rename it into place when the block ends well."""
+    """Yield a temporary path to write to; rename it to `path` unless the block raises."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -27,7 +27,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def append_text(path: str | Path, text: str) -> None:
-    """Add `text` as UTF-8 to the end of `path`: all of it or, where the disk is full, nothing."""
+    """Append `text` as UTF-8 to `path`: all of it or, if the disk is full, nothing."""
     data = text.encode()
     with open(path, "ab", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
@@ -40,10 +40,10 @@ def append_text(path: str | Path, text: str) -> None:
 
 
 def replace_folder(path: str | Path, fill: Callable[[Path], None]) -> None:
-    """Build a folder with `fill(folder)` and put it in the place of `path`.
+    """Create a folder with `fill(folder)`, then move it to `path`.
 
-    A folder cannot be renamed over another, so the old one steps aside first. A kill between
-    the two renames leaves it under the name that `folder_or_previous` knows.
+    A folder cannot be renamed over an existing one, so that one is renamed first. A kill between the two
+    renames leaves it under a name that `folder_or_previous` knows.
     """
     path = Path(path)
     new, old = path.with_name(path.name + ".new"), _previous(path)
@@ -64,7 +64,7 @@ def replace_folder(path: str | Path, fill: Callable[[Path], None]) -> None:
 
 
 def folder_or_previous(path: str | Path) -> Path | None:
-    """`path`, or what `replace_folder` was about to replace when it was killed, or None."""
+    """`path`, else the folder that a killed `replace_folder` was replacing, else None."""
     return next((p for p in (Path(path), _previous(Path(path))) if p.is_dir()), None)
 
 

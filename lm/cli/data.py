@@ -1,8 +1,8 @@
-"""See and empty the cache of token streams.
+"""Show or clear the cache of tokenized text.
 
-lm data info                 what is in it
-lm data info shakespeare     more of what begins so
-lm data clear [NAME ...]     delete all, or what begins so
+lm data info                 list the token streams
+lm data info shakespeare     full report of the streams whose names start with 'shakespeare'
+lm data clear [NAME ...]     delete all streams, or those whose names start with NAME
 """
 
 from __future__ import annotations
@@ -19,29 +19,37 @@ from lm.errors import UserError
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = make_parser("data", __doc__ or "")
     parser.add_argument("action", choices=("info", "clear"))
-    parser.add_argument("names", nargs="*", default=[], metavar="NAME", help="how names of streams begin")
+    parser.add_argument(
+        "names", nargs="*", default=[], metavar="NAME", help="the beginning of the name of a stream"
+    )
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit status. Raises UserError if no stream has a given name."""
     options = parse(arguments)
     chosen = [e for e in entries() if not options.names or e.path.name.startswith(tuple(options.names))]
     for name in options.names:
         if not any(entry.path.name.startswith(name) for entry in chosen):
-            raise UserError(f"nothing in {cache_folder()} begins with '{name}'.")
+            raise UserError(f"no stream in {cache_folder()} has a name that starts with '{name}'.")
     if options.action == "clear":
-        return clear(chosen)
-    if options.names:
-        return details(chosen)
+        clear(chosen)
+    elif options.names:
+        show_details(chosen)
+    else:
+        show_list(chosen)
+    return 0
+
+
+def show_list(chosen: list[Entry]) -> None:
     width = max((len(entry.path.name) for entry in chosen), default=0)
     for entry in chosen:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
         print(f"{entry.path.name:{width}}  {megabytes(entry.size):>10}  last used {used}")
-    print(f"{cache_folder()}: {megabytes(sum(entry.size for entry in chosen))} in all")
-    return 0
+    print(f"{cache_folder()}: {megabytes(sum(entry.size for entry in chosen))} in total")
 
 
-def details(chosen: list[Entry]) -> int:
+def show_details(chosen: list[Entry]) -> None:
     from lm.data.corpus import cached_corpus
     from lm.data.report import rows
 
@@ -49,20 +57,18 @@ def details(chosen: list[Entry]) -> int:
         print(entry.path.name)
         corpus = cached_corpus(entry.path.name) if (entry.path / "info.json").is_file() else None
         facts = rows(corpus, full=True) if corpus else {}
-        for name, value in {**facts, "Size": megabytes(entry.size), "Folder": str(entry.path)}.items():
-            print(f"  {name:12}{value}")
-    return 0
+        for label, value in {**facts, "Size": megabytes(entry.size), "Folder": str(entry.path)}.items():
+            print(f"  {label:14}{value}")
 
 
-def clear(chosen: list[Entry]) -> int:
+def clear(chosen: list[Entry]) -> None:
     freed = 0
     for entry in chosen:
         if remove(entry.path):
             freed += entry.size
         else:
-            print(f"{entry.path.name} is being made right now and stays.", file=sys.stderr)
+            print(f"{entry.path.name} is being built right now and was not deleted.", file=sys.stderr)
     print(f"{megabytes(freed)} freed in {cache_folder()}")
-    return 0
 
 
 def megabytes(size: int) -> str:

@@ -1,1 +1,1 @@
-"""Where text comes from, how it becomes a flat token stream on disk, how that is cut into batches."""
+"""Finds text, turns it into a token stream on disk, and cuts the stream into batches."""

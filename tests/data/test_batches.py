@@ -1,4 +1,4 @@
-"""Windows: each stream goes on where it stopped, and an epoch sees every token once."""
+"""Windows: each stream continues where it stopped, and an epoch reads every token once."""
 
 from collections import Counter
 
@@ -15,16 +15,16 @@ CPU, EOS = torch.device("cpu"), 999
 
 
 @given(size=st.integers(4, 200), batch=st.integers(1, 4), bptt=st.integers(1, 9), step=st.integers(0, 60))
-def test_windows_follow_each_other(size, batch, bptt, step):
+def test_consecutive_windows_are_contiguous(size, batch, bptt, step):
     tokens = np.arange(size, dtype=np.uint16)
     windows = Windows(tokens, batch, bptt, EOS, CPU)
     inputs, targets = windows.window(step)
     after, _ = windows.window(step + 1)
     assert inputs.shape == targets.shape == (batch, bptt)
-    # The next window begins with what this one had to predict last, or at the text's beginning.
+    # The next window starts with the last target of this one, or with <eos> at the start of the text.
     for last, first in zip(targets[:, -1].tolist(), after[:, 0].tolist(), strict=True):
         assert first == (EOS if last == size - 1 else last)
-    # Within a window, inputs are the targets one step later, except at the text's beginning.
+    # Within a window, each input is the target before it, except at the start of the text.
     for row in range(batch):
         for column in range(bptt):
             target = targets[row, column].item()
@@ -41,14 +41,14 @@ def test_an_epoch_predicts_every_token_once(batch, bptt, windows_each):
 
 
 @given(batch=st.integers(3, 9), ranks=st.integers(1, 3), step=st.integers(0, 40))
-def test_ranks_share_the_streams_out(batch, ranks, step):
+def test_ranks_read_disjoint_streams(batch, ranks, step):
     tokens = np.arange(100, dtype=np.uint16)
     mixed = {"parts": [60, 40], "mix": [0.7, 0.3]}
     rows = [share_of(batch, rank, ranks) for rank in range(ranks)]
-    shares = [Windows(tokens, batch, 5, EOS, CPU, rows=share, **mixed) for share in rows]
+    of_ranks = [Windows(tokens, batch, 5, EOS, CPU, rows=share, **mixed) for share in rows]
     whole = Windows(tokens, batch, 5, EOS, CPU, **mixed)
-    assert {share.tokens_per_step for share in shares} == {whole.tokens_per_step}
-    inputs, targets = (torch.cat(parts) for parts in zip(*(s.window(step) for s in shares), strict=True))
+    assert {windows.tokens_per_step for windows in of_ranks} == {whole.tokens_per_step}
+    inputs, targets = map(torch.cat, zip(*(windows.window(step) for windows in of_ranks), strict=True))
     assert torch.equal(inputs, whole.window(step)[0])
     assert torch.equal(targets, whole.window(step)[1])
 
@@ -59,8 +59,8 @@ def test_ranks_share_the_streams_out(batch, ranks, step):
     batch=st.integers(4, 9),
     bptt=st.integers(1, 7),
 )
-def test_mixed_texts_are_a_ring_each(sizes, weights, batch, bptt):
-    """Token = 1000 · text + place in it: a stream stays in its text and follows its ring."""
+def test_each_mixed_text_is_a_ring(sizes, weights, batch, bptt):
+    """Token = 1000 * text + position: a stream stays in its text and follows its ring."""
     mix = [w / sum(weights[: len(sizes)]) for w in weights[: len(sizes)]]
     tokens = np.concatenate([1000 * i + np.arange(size) for i, size in enumerate(sizes)])
     windows = Windows(tokens, batch, bptt, 9999, CPU, parts=sizes, mix=mix)
@@ -69,58 +69,58 @@ def test_mixed_texts_are_a_ring_each(sizes, weights, batch, bptt):
     for step in range(30):
         inputs, targets = (part.numpy() for part in windows.window(step))
         for row, text in enumerate(owners):
-            places = targets[row] - 1000 * text
-            assert (places >= 0).all() and (places < sizes[text]).all()
-            before = np.where(places == 0, 9999, targets[row] - 1)
+            positions = targets[row] - 1000 * text
+            assert (positions >= 0).all() and (positions < sizes[text]).all()
+            before = np.where(positions == 0, 9999, targets[row] - 1)
             assert (inputs[row] == before).all()
             if last is not None:
-                assert places[0] == (last[row] - 1000 * text + 1) % sizes[text]
+                assert positions[0] == (last[row] - 1000 * text + 1) % sizes[text]
         last = targets[:, -1]
 
 
 @given(mix=st.lists(st.integers(1, 20), min_size=1, max_size=6), extra=st.integers(0, 60))
-def test_streams_are_shared_out_as_the_mix_says(mix, extra):
-    shares = np.array(mix) / sum(mix)
+def test_streams_are_divided_in_proportion_to_the_mix(mix, extra):
+    fractions = np.array(mix) / sum(mix)
     streams = len(mix) + extra
-    counts = np.array(divide_streams(streams, shares))
+    counts = np.array(divide_streams(streams, fractions))
     assert counts.sum() == streams
     assert counts.min() >= 1
-    # No text has more than one stream too few, save for those that lend to texts that need their first.
-    lent = sum(1 for share in shares if share * streams < 1)
-    assert (counts >= np.floor(shares * streams) - lent).all()
+    # A text gets at most one stream too few, except for those that give one to texts that would have none.
+    given_away = sum(1 for fraction in fractions if fraction * streams < 1)
+    assert (counts >= np.floor(fractions * streams) - given_away).all()
 
 
-def test_fewer_streams_than_texts_are_refused():
+def test_fewer_streams_than_texts_is_an_error():
     with pytest.raises(UserError, match="too small to mix 3 texts"):
         divide_streams(2, [0.5, 0.25, 0.25])
 
 
-def test_more_streams_than_tokens_names_the_largest_that_fits():
+def test_more_streams_than_tokens_is_an_error_with_the_maximum():
     with pytest.raises(UserError, match="use at most 3"):
         Windows(np.arange(3, dtype=np.uint16), 4, 2, EOS, CPU)
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_the_windows_are_the_same():
+def test_gpu_windows_equal_cpu_windows():
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
     tokens = np.arange(50, dtype=np.uint16)
-    here, there = (Windows(tokens, 3, 4, EOS, torch.device(d)) for d in ("cpu", "cuda"))
+    cpu, cuda = (Windows(tokens, 3, 4, EOS, torch.device(d)) for d in ("cpu", "cuda"))
     for step in range(20):
-        for a, b in zip(here.window(step), there.window(step), strict=True):
+        for a, b in zip(cpu.window(step), cuda.window(step), strict=True):
             assert torch.equal(a, b.cpu())
 
 
 @given(size=st.integers(4, 90), batch=st.integers(1, 4), bptt=st.integers(1, 9), step=st.integers(0, 30))
 @settings(deadline=None)
-def test_backward_windows_are_those_of_the_reversed_text(size, batch, bptt, step):
+def test_backward_windows_equal_windows_of_the_reversed_text(size, batch, bptt, step):
     tokens = np.arange(size, dtype=np.uint16)
     backward = Windows(tokens, batch, bptt, EOS, CPU, backward=True).window(step)
     reversed_text = Windows(tokens[::-1].copy(), batch, bptt, EOS, CPU).window(step)
     assert all(map(torch.equal, backward, reversed_text))
 
 
-def test_mixed_texts_are_each_read_backward_in_their_own_streams():
+def test_mixed_texts_are_read_backward_in_their_own_streams():
     tokens = np.concatenate([np.arange(30), 100 + np.arange(20)])
     windows = Windows(tokens, 4, 5, EOS, CPU, parts=[30, 20], mix=[0.5, 0.5], backward=True)
     inputs, targets = windows.window(0)

@@ -1,4 +1,4 @@
-"""The cache: safe when a maker is killed or the disk is full, and easy to empty."""
+"""The cache: safe when a process is killed or the disk is full, and easy to clear."""
 
 import os
 import resource
@@ -22,7 +22,7 @@ def own_cache(monkeypatch, tmp_path):
     return tmp_path / "cache"
 
 
-def test_a_maker_that_was_killed_is_made_up_for(tmp_path, own_cache):
+def test_stream_is_rebuilt_after_a_kill(tmp_path, own_cache):
     (tmp_path / "t.txt").write_text(some_text(3_000_000))
     code = f"""
 import time
@@ -35,21 +35,21 @@ def progress(task, fraction):
 open_corpus(DataConfig(dataset={str(tmp_path / "t.txt")!r}), progress)
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    maker = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
-    assert maker.stdout.readline() == b"here\n"
+    builder = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+    assert builder.stdout.readline() == b"here\n"
     (partial,) = own_cache.glob("*.partial")
     assert (partial / "train.tokens").stat().st_size
-    os.kill(maker.pid, signal.SIGKILL)
-    maker.wait()
-    maker.stdout.close()
+    os.kill(builder.pid, signal.SIGKILL)
+    builder.wait()
+    builder.stdout.close()
     assert partial.exists()
     corpus = open_corpus(DataConfig(dataset=str(tmp_path / "t.txt")))
     assert corpus.train.counts.characters == 2_700_000
     assert [entry.path.name for entry in cache.entries()] == [corpus.key]
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, own_cache):
-    """Here it is a limit on the size of files that the system sets, as a quota would."""
+def test_full_disk_is_a_one_line_error_and_leaves_nothing(tmp_path, own_cache):
+    """The system limits the size of files here, as a quota would."""
     (tmp_path / "t.txt").write_text(some_text(400_000))
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))  # noqa: E731
     result = script("train.py", "--dataset", "t.txt", "--quiet", cwd=tmp_path, preexec_fn=limit)
@@ -60,7 +60,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, own_cache):
     assert not cache.entries()
 
 
-def test_what_is_in_the_cache_can_be_seen_and_deleted(tmp_path, own_cache, capsys):
+def test_cache_can_be_listed_and_cleared(tmp_path, own_cache, capsys):
     for name in ("boat", "ship"):
         (tmp_path / f"{name}.txt").write_text(some_text(2000) + name)
         open_corpus(DataConfig(dataset=str(tmp_path / f"{name}.txt")))
@@ -79,7 +79,7 @@ def test_what_is_in_the_cache_can_be_seen_and_deleted(tmp_path, own_cache, capsy
     assert not cache.entries()
 
 
-def test_the_stream_used_last_is_listed_first(tmp_path):
+def test_most_recently_used_stream_is_listed_first(tmp_path):
     keys = []
     for name in ("a", "b"):
         (tmp_path / f"{name}.txt").write_text(some_text(200) + name)
@@ -90,17 +90,18 @@ def test_the_stream_used_last_is_listed_first(tmp_path):
     assert [entry.path.name for entry in cache.entries()] == keys
 
 
-def test_a_stream_that_is_being_made_is_not_deleted(own_cache, capsys):
+def test_stream_being_built_is_not_deleted(own_cache, capsys):
     def clear_meanwhile(folder):
         assert main(["clear"]) == 0
-        assert "is being made right now" in capsys.readouterr().err
+        assert "is being built right now" in capsys.readouterr().err
         assert folder.is_dir()
 
     cache.build_once("key", clear_meanwhile)
     assert [entry.path.name for entry in cache.entries()] == ["key"]
 
 
-def test_a_name_that_nothing_has_is_one_line(tmp_path):
+def test_unknown_name_is_a_one_line_error(tmp_path):
     result = script("-m lm data", "info", "nothing", cwd=tmp_path)
     assert result.returncode == 2
-    assert result.stderr.startswith("error: nothing in ")
+    assert result.stderr.startswith("error: no stream in ")
+    assert result.stderr.count("\n") == 1

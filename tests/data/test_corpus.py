@@ -1,4 +1,4 @@
-"""The token stream: made once, split as promised, counted right."""
+"""The token stream: built once, split as documented, counted correctly."""
 
 import json
 from multiprocessing import get_context
@@ -22,7 +22,7 @@ def write_rows(path, rows):
     return str(path)
 
 
-def test_the_last_tenth_of_the_characters_validates(tmp_path):
+def test_last_tenth_of_the_characters_is_the_validation_split(tmp_path):
     text = "".join(chr(97 + i % 26) for i in range(1115))
     (tmp_path / "t.txt").write_text(text)
     corpus = open_corpus(DataConfig(dataset=str(tmp_path / "t.txt")))
@@ -47,13 +47,13 @@ def test_documents_are_separated_by_one_eos(tmp_path):
     assert corpus.validation.counts.bytes == 6
 
 
-def test_the_vocabulary_comes_from_the_training_text_alone(tmp_path):
+def test_vocabulary_comes_from_the_training_split_only(tmp_path):
     corpus = open_corpus(DataConfig(dataset=write_rows(tmp_path / "r.jsonl", ["ab" * 45, "zz" * 5])))
     assert corpus.tokenizer.unknown_in("abz") == ["z"]
     assert corpus.validation.counts.unknown == 10
 
 
-def test_named_splits_win_over_the_last_tenth(tmp_path):
+def test_named_validation_split_replaces_the_last_tenth(tmp_path):
     (tmp_path / "train.txt").write_text("abab")
     (tmp_path / "valid.txt").write_text("ba")
     corpus = open_corpus(DataConfig(dataset=str(tmp_path)))
@@ -61,47 +61,47 @@ def test_named_splits_win_over_the_last_tenth(tmp_path):
     assert corpus.validation.counts.tokens == 2
 
 
-def test_a_second_run_reads_nothing_again(tmp_path):
+def test_second_run_reports_no_progress_because_nothing_is_read(tmp_path):
     (tmp_path / "t.txt").write_text("some text to read " * 10)
     config = DataConfig(dataset=str(tmp_path / "t.txt"))
-    lines = []
-    open_corpus(config, lambda task, fraction: lines.append(task))
-    assert lines
-    lines.clear()
-    corpus = open_corpus(config, lambda task, fraction: lines.append(task))
-    assert not lines
+    tasks = []
+    open_corpus(config, lambda task, fraction: tasks.append(task))
+    assert tasks
+    tasks.clear()
+    corpus = open_corpus(config, lambda task, fraction: tasks.append(task))
+    assert not tasks
     assert isinstance(corpus.train.tokens, np.memmap)
     assert corpus.train.tokens.dtype == np.uint16
 
 
 @pytest.mark.parametrize("change", [{"tokenizer": "bpe", "vocab_size": 300}, {"max_chars": 50}])
-def test_other_settings_make_another_stream(tmp_path, change):
+def test_other_settings_build_another_stream(tmp_path, change):
     (tmp_path / "t.txt").write_text("some text to read " * 10)
     config = DataConfig(dataset=str(tmp_path / "t.txt"))
     assert open_corpus(config).key != open_corpus(DataConfig(dataset=config.dataset, **change)).key
 
 
-def make_in_another_process(config, queue):
-    lines = []
-    corpus = open_corpus(config, lambda task, fraction: lines.append(task))
-    queue.put((len(lines), corpus.key))
+def open_in_process(config, queue):
+    tasks = []
+    corpus = open_corpus(config, lambda task, fraction: tasks.append(task))
+    queue.put((len(tasks), corpus.key))
 
 
-def test_two_processes_make_it_once(tmp_path):
+def test_concurrent_processes_build_a_stream_once(tmp_path):
     (tmp_path / "t.txt").write_text("some text to read " * 1000)
     config = DataConfig(dataset=str(tmp_path / "t.txt"))
     context = get_context("spawn")
     queue = context.Queue()
-    processes = [context.Process(target=make_in_another_process, args=(config, queue)) for _ in range(2)]
+    processes = [context.Process(target=open_in_process, args=(config, queue)) for _ in range(2)]
     for process in processes:
         process.start()
     results = sorted(queue.get(timeout=60) for _ in processes)
     for process in processes:
         process.join()
-    assert [lines > 0 for lines, _ in results] == [False, True]
+    assert [tasks > 0 for tasks, _ in results] == [False, True]
 
 
-def test_nothing_half_made_stays_behind(tmp_path):
+def test_failed_build_leaves_nothing_in_the_cache(tmp_path):
     (tmp_path / "t.txt").write_bytes(b"good text " * 20 + b"\xff")
     with pytest.raises(DataError):
         open_corpus(DataConfig(dataset=str(tmp_path / "t.txt")))
@@ -117,13 +117,13 @@ def test_nothing_half_made_stays_behind(tmp_path):
         ("ab", "only one distinct character, 'a'"),
     ],
 )
-def test_text_that_teaches_nothing_is_refused(tmp_path, text, message):
+def test_text_with_nothing_to_learn_is_an_error(tmp_path, text, message):
     (tmp_path / "t.txt").write_text(text)
     with pytest.raises(DataError, match=message):
         open_corpus(DataConfig(dataset=str(tmp_path / "t.txt")))
 
 
-def test_a_fraction_out_of_range(tmp_path):
+def test_fraction_outside_0_to_1_is_an_error(tmp_path):
     (tmp_path / "t.txt").write_text("some text")
     with pytest.raises(UserError, match="--validation-split"):
         open_corpus(DataConfig(dataset=str(tmp_path / "t.txt"), validation_split="1.5"))

@@ -1,4 +1,4 @@
-"""Which text is scored: a split as a whole, or what a training held out."""
+"""Text to score: a whole split, or what a run held out."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ def split_folder(tmp_path):
     return tmp_path
 
 
-def test_the_test_split_is_scored_else_the_validation_split_else_all(split_folder):
+def test_default_is_the_test_split_else_the_validation_split_else_everything(split_folder):
     config = DataConfig(dataset=str(split_folder))
     assert read_whole(config, None, no_progress) == (split_folder.name, b"the test text\n" * 20)
     assert read_whole(config, "train", no_progress)[1] == b"the train text\n" * 20
@@ -31,14 +31,14 @@ def test_the_test_split_is_scored_else_the_validation_split_else_all(split_folde
     assert not list(cache_folder().glob("text.*"))
 
 
-def test_a_fraction_is_the_end_of_the_text(tmp_path):
+def test_fraction_is_the_end_of_the_text(tmp_path):
     (tmp_path / "a.txt").write_text("0123456789é")
     config = DataConfig(dataset=str(tmp_path / "a.txt"))
     assert read_whole(config, "0.3", no_progress)[1].decode() == "789é"
     assert read_whole(replace(config, max_chars=4), None, no_progress)[1] == b"0123"
 
 
-def test_several_texts_are_documents_one_after_the_other(split_folder, tmp_path):
+def test_several_datasets_are_joined_as_documents(split_folder, tmp_path):
     (tmp_path / "b.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     files = (str(split_folder / "test.txt"), str(tmp_path / "b.jsonl"))
     name, text = read_whole(DataConfig(dataset=files), None, no_progress)
@@ -47,15 +47,15 @@ def test_several_texts_are_documents_one_after_the_other(split_folder, tmp_path)
 
 
 @pytest.mark.parametrize("settings", [{}, {"validation_split": "0.25", "test_split": "0.2"}])
-def test_what_was_held_out_is_exactly_the_text_of_its_tokens(tmp_path, settings):
+def test_held_out_text_encodes_to_the_tokens_of_its_split(tmp_path, settings):
     (tmp_path / "a.txt").write_text("the sea was calm. " * 30)
     (tmp_path / "b.txt").write_text("a small boat went out\n" * 20)
     config = DataConfig(dataset=(str(tmp_path / "a.txt"), str(tmp_path / "b.txt")), **settings)
     corpus = open_corpus(config)
     for split in ("validation", "test"):
-        if made := getattr(corpus, split):
+        if built := getattr(corpus, split):
             _, text = read_held_out(config, split, no_progress)
-            assert corpus.tokenizer.encode_bytes(text).tolist() == made.tokens.tolist()
+            assert corpus.tokenizer.encode_bytes(text).tolist() == built.tokens.tolist()
         else:
             with pytest.raises(UserError, match="without a test split, only with validation"):
                 read_held_out(config, split, no_progress)

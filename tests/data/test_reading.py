@@ -1,4 +1,4 @@
-"""Reading files: whatever they are compressed by and however their lines end, one text comes out."""
+"""Reading files: the same text whatever the compression, the encoding and the line ends."""
 
 import bz2
 import gzip
@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lm.errors import DataError
+from lm.invocation import pip_install
+from tests.conftest import script, some_text
 from tests.data.test_sources import found, read
 
 if sys.version_info >= (3, 14):
@@ -24,7 +26,7 @@ COMPRESS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst"
 
 
 @pytest.mark.parametrize("kind", COMPRESS)
-def test_a_compressed_file_is_read_as_what_is_in_it(tmp_path, kind):
+def test_compressed_files_are_decompressed(tmp_path, kind):
     (tmp_path / f"a.txt.{kind}").write_bytes(COMPRESS[kind](TEXT.encode()))
     (tmp_path / f"b.jsonl.{kind}").write_bytes(COMPRESS[kind](json.dumps({"text": TEXT}).encode()))
     assert read(tmp_path / f"a.txt.{kind}") == [TEXT]
@@ -33,14 +35,14 @@ def test_a_compressed_file_is_read_as_what_is_in_it(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", COMPRESS)
-def test_a_compressed_file_cut_short_is_damaged(tmp_path, kind):
+def test_truncated_compressed_file_is_an_error(tmp_path, kind):
     whole = COMPRESS[kind]("".join(map(chr, range(300, 9000))).encode())
     (tmp_path / f"a.{kind}").write_bytes(whole[:-200])
     with pytest.raises(DataError, match=rf"a\.{kind} (is damaged|cannot be read): \S.*\.$"):
         read(tmp_path / f"a.{kind}")
 
 
-def test_an_archive_is_a_folder(tmp_path):
+def test_zip_archive_is_read_like_a_folder(tmp_path):
     with zipfile.ZipFile(tmp_path / "books.zip", "w") as archive:
         for name in ("b/two.txt", "a/one.txt", "c/test.txt.gz", "__MACOSX/a/._one.txt", "a/.hidden"):
             archive.writestr(name, gzip.compress(b"three") if name.endswith("gz") else name)
@@ -62,29 +64,29 @@ def test_an_archive_is_a_folder(tmp_path):
         b"\xfe\xff" + "one\ntwo\nthree".encode("utf-16-be"),
     ],
 )
-def test_line_ends_and_byte_order_marks_are_those_of_everyone(tmp_path, raw):
+def test_line_ends_and_byte_order_marks_are_normalized(tmp_path, raw):
     (tmp_path / "t.txt").write_bytes(raw)
     assert read(tmp_path / "t.txt") == ["one\ntwo\nthree"]
 
 
-def test_line_ends_on_the_border_of_a_block(tmp_path):
-    lines = b"x\r\n" * 700_000  # borders of blocks fall on each of the three
+def test_line_ends_across_blocks_are_normalized(tmp_path):
+    lines = b"x\r\n" * 700_000  # blocks end at each of the three bytes
     (tmp_path / "t.txt").write_bytes(lines)
     assert read(tmp_path / "t.txt") == ["x\n" * 700_000]
 
 
-def test_a_lone_carriage_return_and_nul_stay(tmp_path):
+def test_lone_carriage_returns_and_nuls_are_kept(tmp_path):
     (tmp_path / "t.txt").write_bytes(b"a\rb\0c\r")
     assert read(tmp_path / "t.txt") == ["a\rb\0c\r"]
 
 
-def test_an_empty_file_is_no_document(tmp_path):
+def test_empty_files_are_skipped(tmp_path):
     for name, text in (("a", "one"), ("b", ""), ("c", "two")):
         (tmp_path / name).write_text(text)
     assert read(tmp_path) == ["one", "two"]
 
 
-def test_a_file_that_vanishes_is_told(tmp_path):
+def test_deleted_file_is_an_error(tmp_path):
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text(name)
     source = found(tmp_path)
@@ -93,7 +95,7 @@ def test_a_file_that_vanishes_is_told(tmp_path):
         list(source.read("train"))
 
 
-def test_a_bad_line_of_json_is_told_by_its_number(tmp_path):
+def test_invalid_json_is_reported_with_its_line_number(tmp_path):
     rows = [json.dumps({"text": f"row {i}"}) for i in range(50)]
     rows[36] = '{"text": "no end'
     (tmp_path / "r.jsonl").write_text("\n".join(rows))
@@ -106,12 +108,12 @@ def table(tmp_path, **columns):
     return tmp_path / "t.parquet"
 
 
-def test_a_column_of_words_is_not_taken_for_the_text(tmp_path):
+def test_column_of_single_words_is_not_the_text(tmp_path):
     path = table(tmp_path, id=["a1", "a2"], label=["good", "bad"], story=["a long day", "the end"])
     assert read(path) == ["a long day", "the end"]
 
 
-def test_where_several_columns_could_be_the_text_they_are_shown(tmp_path):
+def test_ambiguous_text_column_is_an_error_that_shows_the_columns(tmp_path):
     path = table(tmp_path, n=[1], title=["On the sea"], body=["It was a calm and sunny day, that day"])
     with pytest.raises(
         DataError, match=r"--text-column: n \(1\), title \('On the sea'\), body \('It was .*…\)\.$"
@@ -120,6 +122,36 @@ def test_where_several_columns_could_be_the_text_they_are_shown(tmp_path):
     assert read(path, text_column="title") == ["On the sea"]
 
 
-def test_a_table_without_text(tmp_path):
+def test_table_without_text_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"no column of t contains text: n \(1\)"):
         read(table(tmp_path, n=[1]))
+
+
+WITHOUT_DATASETS = """
+import sys
+sys.modules |= {"datasets": None, "pyarrow": None}  # which makes importing them fail
+from lm.cli.main import script, some_text
+script("train")
+"""
+
+
+@pytest.mark.parametrize("name", ["folder", "archive.zip", "table.jsonl", "streamed.txt"])
+def test_only_tables_and_streaming_need_the_datasets_library(tmp_path, name):
+    (tmp_path / "without_datasets.py").write_text(WITHOUT_DATASETS)
+    text = some_text(2000)
+    (tmp_path / "folder").mkdir()
+    for file in ("folder/train.txt.gz", "folder/valid.txt.gz"):
+        (tmp_path / file).write_bytes(gzip.compress(text.encode()))
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        archive.writestr("a.txt", text)
+    (tmp_path / "table.jsonl").write_text(json.dumps({"text": text}))
+    (tmp_path / "streamed.txt").write_text(text)
+    settings = ["--dataset", name, *(["--streaming"] if name == "streamed.txt" else [])]
+    settings += ["--hidden-size", "4", "--batch-size", "2", "--steps", "1", "--quiet", "--out", "run"]
+    done = script(str(tmp_path / "without_datasets.py"), *settings, cwd=tmp_path)
+    if name in ("folder", "archive.zip"):
+        assert (done.returncode, done.stderr) == (0, "")
+    else:
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+        assert f"needs the `datasets` library: {pip_install('data')}" in done.stderr

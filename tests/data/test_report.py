@@ -1,4 +1,4 @@
-"""The report: what was found in a text, and warnings where training would go wrong."""
+"""The report: facts about a text, and warnings where training would go wrong."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def corpus_of(tmp_path, text, **settings):
     return open_corpus(DataConfig(dataset=str(tmp_path / "t.txt"), **settings))
 
 
-def test_the_report_tells_what_there_is(tmp_path):
+def test_report_has_the_facts_about_a_text(tmp_path):
     corpus = corpus_of(tmp_path, "ab" * 450 + "c" * 100, validation_split="0.2")
     short = rows(corpus)
     assert short["Text"] == "t: 1 document, 800 characters to train on, 200 to validate"
@@ -32,22 +32,22 @@ def test_the_report_tells_what_there_is(tmp_path):
     assert set(full) - set(short) == {"Characters", "Commonest", "Rarest", "Repeated"}
 
 
-def test_warnings_come_where_they_are_due(tmp_path):
+def test_small_text_is_warned_about_with_advice(tmp_path):
     corpus = corpus_of(tmp_path, some_text(40_000))
     assert warnings(corpus, 50_000, SMALL) == []
     (small,) = warnings(corpus, 1_000_000, ModelConfig(hidden_size=256, layers=2, dropout=0.0))
     assert "for recurrent layers with 1,000,000 weights" in small
     assert small.endswith("try --hidden-size 40 and --dropout 0.3, or more text.")
-    (done,) = warnings(corpus, 1_000_000, ModelConfig(hidden_size=16, layers=8, dropout=0.4))
-    assert done.endswith("try more text.")
+    (no_advice,) = warnings(corpus, 1_000_000, ModelConfig(hidden_size=16, layers=8, dropout=0.4))
+    assert no_advice.endswith("try more text.")
 
 
-def test_a_text_twice_over_is_warned_of(tmp_path):
+def test_repeated_text_is_warned_about(tmp_path):
     (warning,) = warnings(corpus_of(tmp_path, some_text(10_000) * 2), 1000, SMALL)
     assert "100% of the validation text occurs verbatim in the training text" in warning
 
 
-def test_a_binary_file_is_warned_of_but_not_chinese(tmp_path):
+def test_binary_file_is_warned_about_but_not_chinese(tmp_path):
     noise = bytes(np.random.default_rng(0).integers(0, 256, 20_000).astype(np.uint8))
     (warning, *_) = warnings(corpus_of(tmp_path, noise, encoding_errors="replace"), 1000, SMALL)
     assert "is this text" in warning
@@ -55,6 +55,6 @@ def test_a_binary_file_is_warned_of_but_not_chinese(tmp_path):
     assert not any("is this text" in w for w in warnings(corpus_of(tmp_path, chinese), 1000, SMALL))
 
 
-def test_many_unknown_tokens_are_warned_of(tmp_path):
+def test_many_unknown_tokens_are_warned_about(tmp_path):
     (warning,) = warnings(corpus_of(tmp_path, some_text(9000) + "日" * 1000), 1000, SMALL)
     assert "<unk>" in warning

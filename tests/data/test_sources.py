@@ -1,4 +1,4 @@
-"""Text is found and read through `datasets`, whatever its file format."""
+"""Sources: text is found and read, whatever its file format."""
 
 import io
 import json
@@ -44,7 +44,7 @@ def files(tmp_path):
     return tmp_path
 
 
-def test_a_text_file_is_one_document(files):
+def test_text_file_is_one_document(files):
     assert read(files / "a.txt") == [ROWS[1]]
 
 
@@ -53,7 +53,7 @@ def test_each_row_of_a_table_is_a_document(files, name):
     assert read(files / name) == ROWS
 
 
-def test_a_folder_is_read_in_sorted_order(tmp_path):
+def test_folder_is_read_in_sorted_order(tmp_path):
     for name in ("b.txt", "a.txt", "deep/c.txt", ".hidden"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -61,7 +61,7 @@ def test_a_folder_is_read_in_sorted_order(tmp_path):
     assert read(tmp_path) == ["a.txt", "b.txt", "deep/c.txt"]
 
 
-def test_a_folder_with_named_splits_keeps_them(tmp_path):
+def test_folder_is_split_by_file_names(tmp_path):
     for name in ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"):
         (tmp_path / name).write_text(name)
     source = found(tmp_path)
@@ -69,34 +69,34 @@ def test_a_folder_with_named_splits_keeps_them(tmp_path):
     assert documents(source, "validation") == ["ptb.valid.txt"]
 
 
-def test_a_glob_takes_what_matches(files):
+def test_glob_reads_all_matches(files):
     (files / "a2.txt").write_text("more")
     assert read(files / "a*.txt") == [ROWS[1], "more"]
 
 
-def test_standard_input(monkeypatch):
+def test_dash_reads_standard_input(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("ünï\n".encode())))
     assert read("-") == ["ünï\n"]
 
 
-def test_the_standard_library_without_its_tests():
+def test_python_library_has_no_tests():
     files = python_library()
     assert files == sorted(files)
     assert any(file.endswith("argparse.py") for file in files)
     assert not any("/test/" in file or "site-packages" in file for file in files)
 
 
-def test_the_only_column_of_text_is_found_by_itself(tmp_path):
+def test_only_text_column_is_detected(tmp_path):
     pq.write_table(pa.table({"id": [1], "body": ["hello"]}), tmp_path / "x.parquet")
     assert read(tmp_path / "x.parquet") == ["hello"]
 
 
-def test_empty_rows_are_left_out(tmp_path):
+def test_empty_rows_are_skipped(tmp_path):
     pq.write_table(pa.table({"text": ["a", None, "", "b"]}), tmp_path / "x.parquet")
     assert read(tmp_path / "x.parquet") == ["a", "b"]
 
 
-def test_identity_follows_the_content_not_the_path(tmp_path):
+def test_identity_depends_on_the_content_not_the_path(tmp_path):
     for name, text in (("a.txt", "same"), ("b.txt", "same"), ("c.txt", "other")):
         (tmp_path / name).write_text(text)
     a, b, c = (found(tmp_path / f"{n}.txt").identity for n in "abc")
@@ -104,40 +104,40 @@ def test_identity_follows_the_content_not_the_path(tmp_path):
 
 
 @pytest.mark.parametrize("before", [b"", b"x" * 100, "é".encode() * 600_000, b"y" * ((1 << 20) - 1)])
-def test_invalid_utf8_is_told_with_its_place(tmp_path, before):
+def test_invalid_utf8_is_reported_with_its_position(tmp_path, before):
     (tmp_path / "bad.txt").write_bytes(before + b"\xff rest")
     with pytest.raises(DataError, match=rf"bad\.txt is not UTF-8: byte 0xff at position {len(before):,};"):
         read(tmp_path / "bad.txt")
     assert read(tmp_path / "bad.txt", encoding_errors="replace")[0].endswith("\ufffd rest")
 
 
-def test_a_character_cut_off_at_the_end_is_told_too(tmp_path):
+def test_partial_character_at_the_end_is_an_error(tmp_path):
     (tmp_path / "bad.txt").write_bytes(b"abc\xe4\xb8")
     with pytest.raises(DataError, match="position 3"):
         read(tmp_path / "bad.txt")
 
 
-def test_wrong_column_lists_the_columns(files):
+def test_missing_column_error_lists_the_columns(files):
     with pytest.raises(DataError, match="no column 'body'; it has id, text"):
         read(files / "b.jsonl", text_column="body")
 
 
-def test_a_column_that_is_not_text(files):
+def test_column_without_text_is_an_error(files):
     with pytest.raises(DataError, match="'id' of b contains int, not text"):
         read(files / "b.jsonl", text_column="id")
 
 
-def test_wrong_split_lists_the_splits(files):
+def test_missing_split_error_lists_the_splits(files):
     with pytest.raises(DataError, match="no split 'dev'; it has train"):
         read(files / "a.txt", train_split="dev")
 
 
-def test_files_of_several_kinds_are_not_mixed(files):
+def test_files_of_several_kinds_are_an_error(files):
     with pytest.raises(DataError, match="several kinds"):
         read(files)
 
 
-def test_a_parquet_file_cut_short(files):
+def test_truncated_parquet_file_is_an_error(files):
     path = files / "d.parquet"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError, match=r"d\.parquet is damaged or truncated .*: download it again"):
@@ -145,7 +145,7 @@ def test_a_parquet_file_cut_short(files):
 
 
 @pytest.mark.parametrize("name", ["missing.txt", "no/such/folder", "*.nothing", "missing.parquet"])
-def test_a_missing_file(tmp_path, monkeypatch, name):
+def test_missing_file_is_an_error(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=r"there is no file|no file matches"):
         read(name)

@@ -1,4 +1,4 @@
-"""Streaming: every document once an epoch, in an order that can be gone back to exactly."""
+"""Streaming: every document once per epoch, in an order that resumes exactly."""
 
 import itertools
 import json
@@ -22,7 +22,7 @@ def empty_cache(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    """Three files of 40 documents, and a folder of others."""
+    """Three files of 40 documents each, and a folder of others."""
     folder = tmp_path_factory.mktemp("shards")
     for name in "abc":
         table = pa.table({"id": range(40), "text": [f"{name}{i} runs" for i in range(40)]})
@@ -44,7 +44,7 @@ def take(documents, count):
 ALL = {f"{name}{i} runs" for name in "abc" for i in range(40)}
 
 
-def test_an_epoch_has_every_document_once_and_each_another_order(shards):
+def test_each_epoch_has_every_document_once_in_another_order(shards):
     documents = stream(shards)
     first, second = take(documents, 120), take(documents, 120)
     assert set(first) == set(second) == ALL
@@ -55,27 +55,27 @@ def test_an_epoch_has_every_document_once_and_each_another_order(shards):
 
 
 @pytest.mark.parametrize("taken", [0, 1, 15, 16, 17, 119, 120, 130, 250])
-def test_a_stream_goes_on_exactly_where_it_stood(shards, taken):
+def test_restored_stream_continues_exactly(shards, taken):
     documents = stream(shards)
     take(documents, taken)
-    place = json.loads(json.dumps(documents.position))
+    position = json.loads(json.dumps(documents.position))
     other = stream(shards)
-    other.restore(place)
+    other.restore(position)
     assert take(other, 150) == take(documents, 150)
 
 
-def test_what_validates_is_left_out(shards):
+def test_validation_documents_are_not_trained_on(shards):
     config = DataConfig(dataset=f"{shards}/*.parquet", streaming=True)
     corpus = open_corpus(config)
     (held_out,) = corpus.held_out
     assert held_out == corpus.validation.counts.documents > 1
-    validating = set(corpus.tokenizer.decode(corpus.validation.tokens).split("runs"))
+    validation = set(corpus.tokenizer.decode(corpus.validation.tokens).split("runs"))
     trained = set(take(stream(shards, held_out), 120 - held_out))
     assert len(trained) == 120 - held_out
-    assert not {document.removesuffix("runs") for document in trained} & validating
+    assert not {document.removesuffix("runs") for document in trained} & validation
 
 
-def test_a_mix_has_its_shares(shards):
+def test_mix_sets_the_fraction_of_each_dataset(shards):
     config = DataConfig(
         dataset=(f"{shards}/a.parquet", f"{shards}/x"), mix=(0.75, 0.25), streaming=True, shuffle_buffer=10
     )
@@ -89,39 +89,39 @@ def windows(shards, batch=4, bptt=8, rows=None):
     return StreamedWindows(stream(shards), tokenizer, batch, bptt, torch.device("cpu"), rows=rows)
 
 
-def test_windows_follow_each_other_and_hold_whole_documents(shards):
-    cut = windows(shards)
-    inputs, targets = (torch.cat(part, dim=1) for part in zip(*map(cut.window, range(60)), strict=True))
+def test_windows_are_contiguous_and_contain_whole_documents(shards):
+    streamed = windows(shards)
+    inputs, targets = (torch.cat(part, dim=1) for part in zip(*map(streamed.window, range(60)), strict=True))
     assert torch.equal(inputs[:, 1:], targets[:, :-1])
-    assert (inputs[:, 0] == cut.tokenizer.eos).all()
+    assert (inputs[:, 0] == streamed.tokenizer.eos).all()
     for row in targets:
         *whole, _ = [
-            list(g) for end, g in itertools.groupby(row.tolist(), cut.tokenizer.eos.__eq__) if not end
+            list(g) for end, g in itertools.groupby(row.tolist(), streamed.tokenizer.eos.__eq__) if not end
         ]
         assert {bytes(document).decode() for document in whole} <= ALL
 
 
-def test_ranks_share_the_streams_out_and_stand_at_the_same_place(shards):
+def test_ranks_read_disjoint_streams_from_the_same_position(shards):
     whole, *shares = (windows(shards, rows=rows) for rows in (None, slice(0, 1), slice(1, 4)))
     for step in range(20):
         inputs, targets = (torch.cat(parts) for parts in zip(*(s.window(step) for s in shares), strict=True))
         for part, all_of_it in zip((inputs, targets), whole.window(step), strict=True):
             assert torch.equal(part, all_of_it)
     for share in shares:
-        place, tensors = share.position()
-        assert place == whole.position()[0]
+        position, tensors = share.position()
+        assert position == whole.position()[0]
         assert all(torch.equal(tensor, whole.position()[1][name]) for name, tensor in tensors.items())
 
 
 @pytest.mark.parametrize("read", [0, 7, 50])
-def test_windows_go_on_exactly_where_they_stood(shards, read):
-    cut, other = windows(shards), windows(shards)
+def test_restored_windows_continue_exactly(shards, read):
+    streamed, other = windows(shards), windows(shards)
     for step in range(read):
-        cut.window(step)
-    place, tensors = cut.position()
-    other.restore(json.loads(json.dumps(place)), tensors)
+        streamed.window(step)
+    position, tensors = streamed.position()
+    other.restore(json.loads(json.dumps(position)), tensors)
     for step in range(20):
-        for a, b in zip(cut.window(step), other.window(step), strict=True):
+        for a, b in zip(streamed.window(step), other.window(step), strict=True):
             assert torch.equal(a, b)
 
 
@@ -134,35 +134,35 @@ def test_windows_go_on_exactly_where_they_stood(shards, read):
         ({"text_column": "id"}, "contains int, not text"),
     ],
 )
-def test_mistakes_are_one_line(shards, settings, message):
+def test_wrong_settings_are_errors(shards, settings, message):
     with pytest.raises(UserError, match=message):
         open_corpus(DataConfig(dataset=f"{shards}/*.parquet", streaming=True, **settings))
 
 
-def test_too_few_documents_are_one_line(tmp_path):
+def test_too_few_documents_is_an_error(tmp_path):
     (tmp_path / "r.jsonl").write_text('{"text": "only one"}')
     with pytest.raises(DataError, match="too few documents to stream"):
         open_corpus(DataConfig(dataset=str(tmp_path / "r.jsonl"), streaming=True))
 
 
 @pytest.mark.parametrize("other", [{"epochs": 2}, {"max_chars": 100}])
-def test_what_needs_the_whole_text_is_refused(other):
+def test_settings_that_need_the_whole_text_are_errors(other):
     with pytest.raises(UserError, match="needs the whole text"):
         RunConfig.from_flat({"streaming": True, **other})
 
 
-def test_the_column_of_each_text_is_found(tmp_path):
+def test_text_column_is_detected(tmp_path):
     pq.write_table(pa.table({"id": [1, 2, 3, 4], "body": [None, "a b", None, "c d"]}), tmp_path / "t.parquet")
     config = DataConfig(dataset=str(tmp_path / "t.parquet"), streaming=True)
     assert set(take(DocumentStream(config, [0], 1), 2)) == {"a b", "c d"}
     corpus = open_corpus(config)
-    # The rows that were held out count with those that hold no text.
+    # Rows without text count among the rows that are held out.
     assert corpus.held_out == [2]
     assert take(DocumentStream(config, corpus.held_out, 1), 1) == ["c d"]
 
 
 @pytest.mark.parametrize("kind", ["char", "word"])
-def test_backward_every_document_is_read_from_its_end_and_one_eos_parts_them(kind):
+def test_backward_reads_each_document_from_its_end_with_eos_between(kind):
     tokenizer = train_tokenizer(kind, iter(["one two\nthree\n"]))
     texts = itertools.cycle(["one two\n", "three\n"] if kind == "word" else ["one", "two"])
     windows = StreamedWindows(texts, tokenizer, 1, 40, torch.device("cpu"), backward=True)

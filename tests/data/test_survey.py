@@ -1,4 +1,4 @@
-"""The survey: characters, documents and repetitions are counted right."""
+"""The survey: characters, documents and repetitions are counted correctly."""
 
 import numpy as np
 import pytest
@@ -18,12 +18,12 @@ def random_tokens(count, seed=0):
     return np.random.default_rng(seed).integers(0, 60, count).astype(np.uint16)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("long", [False, True])
-def test_a_validation_text_out_of_the_training_text_is_seen(share, long, monkeypatch):
+def test_fraction_of_validation_text_copied_from_the_training_text(fraction, long, monkeypatch):
     if long:
         monkeypatch.setattr("lm.data.survey.LONG_TEXT", 1000)
     train, new = random_tokens(300_000), random_tokens(100_000, seed=1)
-    half = int(len(new) * share)
-    validation = np.concatenate([train[70_000 : 70_000 + half], new[half:]])
-    assert repeated_fraction(train, validation) == pytest.approx(share, abs=0.08)
+    size = int(len(new) * fraction)
+    validation = np.concatenate([train[70_000 : 70_000 + size], new[size:]])
+    assert repeated_fraction(train, validation) == pytest.approx(fraction, abs=0.08)

@@ -1,4 +1,4 @@
-"""Text as bytes: cut into blocks and splits anywhere, it stays the same text."""
+"""Text in files: splitting it into blocks or parts loses nothing."""
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -30,7 +30,7 @@ def file(tmp_path_factory):
 
 @given(documents=DOCUMENTS, size=st.integers(8, 60))
 @settings(deadline=None)
-def test_blocks_are_the_text_cut_between_characters(file, documents, size):
+def test_blocks_join_to_the_text_and_split_no_character(file, documents, size):
     text = write_text(file, [as_bytes(documents)])
     before, text_module.BLOCK = text_module.BLOCK, size
     try:
@@ -46,12 +46,12 @@ def test_blocks_are_the_text_cut_between_characters(file, documents, size):
 
 @given(documents=DOCUMENTS, data=st.data())
 @settings(deadline=None)
-def test_cutting_by_characters_loses_at_most_a_separator(file, documents, data):
+def test_splitting_by_characters_loses_at_most_a_separator(file, documents, data):
     text = write_text(file, [as_bytes(documents)])
     total = sum(map(len, documents))
-    place = data.draw(st.integers(0, total))
-    first, second = (read(part) for part in text.split_at(place))
-    assert (count_characters(first), count_characters(second)) == (place, total - place)
+    position = data.draw(st.integers(0, total))
+    first, second = (read(part) for part in text.split_at(position))
+    assert (count_characters(first), count_characters(second)) == (position, total - position)
     assert not first.endswith(SEPARATOR)
     assert not second.startswith(SEPARATOR)
     assert first.replace(SEPARATOR, b"") + second.replace(SEPARATOR, b"") == "".join(documents).encode()
@@ -59,9 +59,9 @@ def test_cutting_by_characters_loses_at_most_a_separator(file, documents, data):
 
 @given(documents=DOCUMENTS, limit=st.integers(1, 50), size=st.integers(1, 9))
 @settings(deadline=None)
-def test_a_limit_keeps_the_first_characters(file, documents, limit, size):
+def test_limit_keeps_the_first_characters(file, documents, limit, size):
     whole = as_bytes(documents)
-    # Pieces as a reader yields them: never with a separator at their end.
+    # Pieces as a reader yields them: never ending with a separator.
     pieces = [SEPARATOR * (i > 0) + document.encode() for i, document in enumerate(documents)]
     text = read(write_text(file, pieces, limit))
     assert count_characters(text) == min(limit, count_characters(whole))
@@ -69,6 +69,6 @@ def test_a_limit_keeps_the_first_characters(file, documents, limit, size):
     assert not text.endswith(SEPARATOR)
 
 
-def test_a_part_of_a_file_is_a_text_too(tmp_path, small_blocks):
+def test_part_of_a_file_is_a_text(tmp_path, small_blocks):
     (tmp_path / "t").write_bytes(b"0123456789" * 20)
     assert read(Text(tmp_path / "t", 5, 105)) == b"5678901234" * 10
