@@ -136,7 +136,7 @@ class CompareTab:
                     _default_temperature(number, len(names)),
                     step=0.05,
                     label=localized("Temperature"),
-                    min_width=110,
+                    min_width=180,
                     elem_id=f"compare-temperature-{number + 1}",
                 )
                 top_p = gr.Slider(
@@ -145,7 +145,7 @@ class CompareTab:
                     _DEFAULTS["top_p"],
                     step=0.01,
                     label="Top-p",
-                    min_width=110,
+                    min_width=180,
                     elem_id=f"compare-top-p-{number + 1}",
                 )
             output = gr.Textbox(
