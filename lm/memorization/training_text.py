@@ -1,267 +1,117 @@
-"""The training text of a model, written out from its tokens so that it can be searched.
-
-It lies in the cache folder beside the token stream that it is made from, and is mapped from disk:
-
-    <cache>/<key>-text/train.text   UTF-8; between documents a SEPARATOR, for each <unk> an UNKNOWN, and
-                                    MARGIN separators or more at both ends; a multiple of 8 bytes
-                       train.json   name, and exact: whether it is the very text
-
-What is written is what the tokens say, not what the files said: a model of words has never seen how
-many spaces stood between two of them, and nor has it seen rare words that are <unk>.
-"""
+"""Find the text that a model was trained on: its token stream in the cache, or Python's library."""
 
 from __future__ import annotations
 
-import glob
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lm.config.schema import DataConfig, RunConfig
+from lm.config.schema import DataConfig
 from lm.data import reading
-from lm.data.cache import build_once, cache_folder, entries, mark_used
-from lm.data.corpus import cached_corpus, open_corpus
-from lm.data.progress import ProgressCallback
-from lm.data.sources import Source, find_source
-from lm.data.text import write_text
+from lm.data.cache import cache_folder, entries
+from lm.data.corpus import Corpus, cached_corpus
+from lm.data.sources import find_source
 from lm.errors import DataError, UserError
-from lm.files import folder_or_previous, write_text as write_file
-from lm.run_folder import Run, read_config
-from lm.tokenization import vocabulary
+from lm.files import folder_or_previous
+from lm.memorization.search import BREAK, Blocks
+from lm.run_folder import Run
+from lm.saving import read_json
 from lm.tokenization.documents import SEPARATOR
-from lm.tokenization.tokenizer import Tokenizer
+from lm.tokenization.tokenizer import UNK, Tokenizer
 
-FORMAT = 1
-UNKNOWN = b"\xfe"  # which UTF-8 never contains either
-MARGIN = 64  # bytes
-_BLOCK = 1 << 13  # tokens, so few that mostly all of them are of one byte each
+_BLOCK = 1 << 16  # tokens, or characters of the library
+_OVERLAP = 128  # of them: at least 31 characters, because a character has at most four tokens
 _COUNTS = ("tokens", "characters", "documents")
 
 
-@dataclass(frozen=True)
-class Written:
-    """A training text (bytes,) uint8, as said above, mapped from disk."""
+class DecodedText:
+    """A token stream as text, decoded on the fly; see `lm.memorization.search.Blocks`.
 
-    name: str
-    text: np.ndarray
-    exact: bool  # whether it is the very text, not that of another version of Python
-
-
-def find_written(
-    folder: Path | None, facts: dict[str, Any], tokenizer: Tokenizer, make: bool, progress: ProgressCallback
-) -> Written:
-    """The training text of the model in `folder`, or of one that is known by `facts`, its config.json.
-
-    Looked for is the token stream of the run, then any in the cache with the name and the counts of
-    `facts`. Python's own library is read again, and with `make` whatever else lies on this disk.
-    Nothing is fetched. Raises UserError that says why the text is not to be had.
+    Unknown tokens become `BREAK`. White space is as the model writes it: tokens of words do not say how many
+    spaces the original had.
     """
-    trained_on, config, run = _trained_on(facts), None, Run(folder) if folder else None
-    model = str(folder or "the model")
-    if run and run.config.is_file():
-        config = RunConfig.from_flat(read_config(run.config), where=str(run.config)).data
-    if config and config.streaming:
-        raise UserError(f"{model} was trained with --streaming, which keeps nothing of the text.")
-    key = (run and _stream_of(run)) or _stream_like(facts, tokenizer)
-    if key and (found := _of_stream(key, progress)):
-        return found
-    if trained_on.get("dataset") == "python":
-        return _of_library(trained_on, tokenizer, progress)
-    what = f"the text that {model} was trained on, {trained_on['dataset']}," if trained_on else "its text"
-    if make and config and all(map(_is_here, config.dataset)):
-        if config.tokenizer not in vocabulary.KINDS:
-            config = replace(config, tokenizer=str(folder / "tokenizer.json"))
-        corpus = open_corpus(config, progress)
-        if any(getattr(corpus.train.counts, name) != trained_on.get(name) for name in _COUNTS):
-            raise DataError(f"{what} has changed since: copies can be found in what it was alone.")
-        return _of_stream(corpus.key, progress)
-    if not trained_on:
-        raise UserError(f"{model} does not tell what text it was trained on.")
+
+    def __init__(self, tokenizer: Tokenizer, tokens: np.ndarray, block: int = _BLOCK):
+        self._tokenizer, self._tokens, self._block = tokenizer, tokens, block
+        parts = [tokenizer.bytes_of(token) for token in range(tokenizer.vocab_size)]
+        for token in (tokenizer.eos, tokenizer.unk):
+            if token is not None:
+                parts[token] = BREAK.encode()
+        self._parts = None if None in parts else np.array(parts, object)
+
+    def __len__(self) -> int:
+        return -(-len(self._tokens) // self._block)
+
+    def __iter__(self) -> Iterator[str]:
+        for begin in range(0, len(self._tokens), self._block):
+            yield self._decode(self._tokens[max(begin - _OVERLAP, 0) : begin + self._block])
+
+    def _decode(self, tokens: np.ndarray) -> str:
+        if self._parts is not None:
+            return b"".join(self._parts[tokens]).decode("utf-8", "ignore")  # an end may cut a character
+        # The text of a token depends on those around it. (The <eos> of words, a line break, is no `end`.)
+        documents = np.split(tokens, np.flatnonzero(tokens == self._tokenizer.end))
+        return BREAK.join(map(self._tokenizer.decode, documents)).replace(UNK, BREAK)
+
+
+def find_training_text(folder: Path) -> Blocks:
+    """The training text of the run or saved model in `folder`; nothing is downloaded.
+
+    Raises UserError if the text is not available.
+    """
+    trained_on = read_json(folder / "config.json", folder).get("trained_on")
+    if not isinstance(trained_on, dict) or not isinstance(trained_on.get("dataset"), str):
+        raise UserError(f"{folder} does not say what it was trained on.")
+    corpus = _find_cached(folder, trained_on)
+    if corpus:
+        return DecodedText(corpus.tokenizer, corpus.train.tokens)
+    if trained_on["dataset"] == "python":
+        return _python_library(trained_on)
     raise DataError(
-        f"{what} is not in the cache {cache_folder()}: it was trained on another machine, or the cache"
-        " was emptied; train on that text once more, and it is there again."
+        f"the training text of {folder}, {trained_on['dataset']}, is not in the cache {cache_folder()}, where"
+        " training stores it (except with --streaming): train on it again on this machine."
     )
 
 
-def _trained_on(facts: dict[str, Any]) -> dict[str, Any]:
-    """What config.json tells of the text; nothing if someone has written something else there."""
-    told = facts.get("trained_on")
-    return told if isinstance(told, dict) and isinstance(told.get("dataset"), str) else {}
-
-
-def _stream_of(run: Run) -> str | None:
-    """The key of the token stream that a run reads, as its checkpoint tells."""
-    folder = folder_or_previous(run.checkpoint)
-    try:
-        key = json.loads((folder / "progress.json").read_text(encoding="utf-8"))["corpus"] if folder else None
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    # Whoever made the folder has written this: no path leads out of the cache.
-    is_name = isinstance(key, str) and key not in ("", "..") and Path(key).name == key
-    return key if is_name else None
-
-
-def _stream_like(facts: dict[str, Any], tokenizer: Tokenizer) -> str | None:
-    """The key of a token stream in the cache that has the name, the counts and the tokenizer of a model
-    which was saved without its checkpoint. All of them together are as good as a hash."""
-    trained_on = _trained_on(facts)
-    names = _names(trained_on["dataset"]) if trained_on else ()
+def _find_cached(folder: Path, trained_on: dict[str, Any]) -> Corpus | None:
+    """The cached token stream with the counts and the tokenizer of a model, under the key in its checkpoint
+    or, as saved models have none, under a name that fits the dataset."""
+    key, tokenizer = _key_of_run(folder), Tokenizer.load(folder / "tokenizer.json")
+    files = [Path(reading.without_compression(part)).name for part in trained_on["dataset"].split(" + ")]
+    names = {"+".join(files)[:80], "+".join(Path(file).stem for file in files)[:80]}
     for entry in entries():
-        if entry.path.name.rpartition("-")[0] not in names:
+        name = entry.path.name
+        if name != key and name.rpartition("-")[0] not in names:
             continue
         try:
-            info = json.loads((entry.path / "info.json").read_text(encoding="utf-8"))
-            alike = all(info["train"][name] == trained_on[name] for name in _COUNTS)
-            same = alike and Tokenizer.load(entry.path / "tokenizer.json").backend.to_str()
-        except (OSError, ValueError, KeyError, TypeError, UserError):
+            corpus = cached_corpus(name)
+        except (OSError, ValueError, KeyError, TypeError, UserError):  # unfinished or damaged
             continue
-        if same and same == tokenizer.backend.to_str():
-            return entry.path.name
+        if (
+            corpus
+            and corpus.tokenizer.backend.to_str() == tokenizer.backend.to_str()
+            and all(getattr(corpus.train.counts, count) == trained_on.get(count) for count in _COUNTS)
+        ):
+            return corpus
     return None
 
 
-def _names(dataset: str) -> set[str]:
-    """What the stream of these datasets, as config.json names them, may be called."""
-    last = [Path(reading.without_compression(part)).name for part in dataset.split(" + ")]
-    return {"+".join(last)[:80], "+".join(Path(name).stem for name in last)[:80]}
+def _key_of_run(folder: Path) -> str | None:
+    """The cache key of the token stream that a run's checkpoint reads."""
+    checkpoint = folder_or_previous(Run(folder).checkpoint)
+    try:
+        return read_json(checkpoint / "progress.json", checkpoint).get("corpus") if checkpoint else None
+    except UserError:
+        return None
 
 
-def _is_here(dataset: str) -> bool:
-    """Whether a text needs no network and can be read twice."""
-    return dataset == "python" or Path(dataset).expanduser().exists() or glob.has_magic(dataset)
-
-
-def _of_stream(key: str, progress: ProgressCallback) -> Written | None:
-    """The text of a token stream, or None if neither of them is in the cache."""
-    if not (cache_folder() / f"{key}-text").is_dir():
-        corpus = cached_corpus(key)
-        if corpus is None:
-            return None
-
-        def make(folder: Path) -> None:
-            tokens = corpus.train.tokens
-            blocks = (tokens[begin : begin + _BLOCK] for begin in range(0, len(tokens), _BLOCK))
-            _write(folder, corpus.tokenizer, _with_progress(blocks, len(tokens), progress))
-            write_file(folder / "train.json", json.dumps({"name": corpus.name, "exact": True}))
-
-        build_once(f"{key}-text", make)
-    return _opened(f"{key}-text")
-
-
-def _of_library(trained_on: dict[str, Any], tokenizer: Tokenizer, progress: ProgressCallback) -> Written:
-    """The beginning of this Python's standard library, as much of it as the model was trained on. It
-    is exact if the tokens are as many as they were."""
-    source, characters = _library(), trained_on.get("characters")
-    limit = characters if isinstance(characters, int) and characters > 0 else None
-    identity = json.dumps([FORMAT, source.identity, limit, tokenizer.backend.to_str()])
-    key = f"python-{hashlib.sha256(identity.encode()).hexdigest()[:16]}-text"
-
-    def make(folder: Path) -> None:
-        text = write_text(folder / "library", source.read("train"), limit)
-        counts = {"tokens": 0, "documents": 1}
-
-        def encoded() -> Iterator[np.ndarray]:
-            for block in text.blocks():
-                ids = tokenizer.encode_bytes(block)
-                counts["tokens"] += len(ids)
-                counts["documents"] += block.count(SEPARATOR)
-                yield ids
-
-        _write(folder, tokenizer, _with_progress(encoded(), None, progress))
-        text.path.unlink()
-        exact = all(trained_on.get(name) == count for name, count in counts.items())
-        write_file(folder / "train.json", json.dumps({"name": "python", "exact": exact}))
-
-    build_once(key, make)
-    return _opened(key)
-
-
-@cache
-def _library() -> Source:
-    return find_source("python", DataConfig())  # looks through thousands of files, so only once
-
-
-def _opened(key: str) -> Written:
-    folder = cache_folder() / key
-    mark_used(folder)
-    told = json.loads((folder / "train.json").read_text(encoding="utf-8"))
-    return Written(told["name"], np.asarray(np.memmap(folder / "train.text", np.uint8, "r")), told["exact"])
-
-
-def _with_progress(
-    blocks: Iterable[np.ndarray], tokens: int | None, progress: ProgressCallback
-) -> Iterator[np.ndarray]:
-    done, what = 0, "Writing out the training text"
-    progress(what, None)
-    for block in blocks:
-        yield block
-        done += len(block)
-        progress(what, done / tokens if tokens else None)
-
-
-def _write(folder: Path, tokenizer: Tokenizer, blocks: Iterable[np.ndarray]) -> None:
-    with open(folder / "train.text", "wb") as file:
-        file.write(SEPARATOR * MARGIN)
-        for piece in written(tokenizer, blocks):
-            file.write(piece)
-        file.write(SEPARATOR * (MARGIN + -file.tell() % 8))
-
-
-def written(tokenizer: Tokenizer, blocks: Iterable[np.ndarray]) -> Iterator[bytes]:
-    """The text of a stream of tokens that comes in blocks (tokens,), as a model would write it: UTF-8
-    with SEPARATOR for each <eos> and UNKNOWN for each <unk>. The <eos> of words is a line's end."""
-    if tokenizer.kind == "word":
-        names = map(tokenizer.backend.id_to_token, range(tokenizer.vocab_size))
-        parts = [f" {name}".encode() for name in names]
-        parts[tokenizer.eos], parts[tokenizer.unk] = b"\n", b" " + UNKNOWN
-        before = b"\n"
-        for piece in map(_joining(parts), blocks):
-            text = (before[-1:] + piece).replace(b"\n ", b"\n")[1:]  # no space begins a line
-            yield text
-            before = text or before
-        return
-    parts = list(map(tokenizer.bytes_of, range(tokenizer.vocab_size)))
-    if None in parts:
-        yield from _written_one_by_one(tokenizer, blocks)
-        return
-    if tokenizer.unk is not None:
-        parts[tokenizer.unk] = UNKNOWN
-    parts[tokenizer.eos] = SEPARATOR
-    yield from map(_joining(parts), blocks)
-
-
-def _joining(parts: list[bytes]) -> Callable[[np.ndarray], bytes]:
-    """A function that joins the parts of tokens (tokens,)."""
-    table = np.frombuffer(b"".join(parts), np.uint8)
-    lengths = np.array(list(map(len, parts)))
-    begins = np.cumsum(lengths) - lengths
-
-    def join(tokens: np.ndarray) -> bytes:
-        here = lengths[tokens]
-        if (here == 1).all():
-            return table[begins[tokens]].tobytes()
-        ends = np.cumsum(here)
-        return table[np.arange(ends[-1]) + np.repeat(begins[tokens] - (ends - here), here)].tobytes()
-
-    return join
-
-
-def _written_one_by_one(tokenizer: Tokenizer, blocks: Iterable[np.ndarray]) -> Iterator[bytes]:
-    """The same for a tokenizer of another make, of which a token's text depends on its neighbours."""
-    stream = tokenizer.decode_stream()
-    for block in blocks:
-        pieces = []
-        for token in block.tolist():
-            text = stream.step(token).encode()
-            if token == tokenizer.eos:
-                stream, text = tokenizer.decode_stream(), SEPARATOR
-            if token == tokenizer.unk:  # the space before it is one that the model writes
-                text = text.removesuffix(tokenizer.backend.id_to_token(token).encode()) + UNKNOWN
-            pieces.append(text)
-        yield b"".join(pieces)
+def _python_library(trained_on: dict[str, Any]) -> list[str]:
+    """The standard library of this Python, cut to the length of the text that a model was trained on."""
+    pieces = find_source("python", DataConfig()).read("train")
+    text = b"".join(pieces).replace(SEPARATOR, BREAK.encode()).decode()
+    characters, documents = trained_on.get("characters"), trained_on.get("documents")
+    if isinstance(characters, int) and isinstance(documents, int):
+        text = text[: characters + documents - 1]
+    return [text[max(begin - _OVERLAP, 0) : begin + _BLOCK] for begin in range(0, len(text), _BLOCK)]

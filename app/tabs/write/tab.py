@@ -28,7 +28,7 @@ from ...ui.i18n import localized, translate
 from . import alternatives
 from .controls import Controls
 from .desk import Desk, Desks, Version
-from .originality import marked
+from .originality import mark_copied
 
 WRITERS_AT_ONCE = 32
 HINT = (
@@ -325,7 +325,7 @@ class Editor:
         draft = desk.now.draft
         levels = draft.levels if draft and draft.text == text else ""
         if copied and text:
-            levels, searched = marked(self.models.folder(name), text, levels)
+            levels, searched = mark_copied(self.models.folder(name), text, levels)
             if searched < 1:
                 gr.Info(
                     translate(
