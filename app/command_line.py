@@ -33,7 +33,7 @@ The address is printed on standard output. Ctrl-C stops the server.
 """
 _SERVE = """Serve your models over an OpenAI-compatible HTTP API; see docs/api.md.
 
-    lm serve                                 the models in runs/, for this computer only
+    lm serve                                    the models in runs/, for this computer only
     LM_API_KEY=secret lm serve --host 0.0.0.0   for others on the network, with a key
 
 The address is printed on standard output. Ctrl-C stops the server.

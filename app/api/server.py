@@ -247,7 +247,7 @@ def _model_object(name: str, folder: Path) -> dict[str, Any]:
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that cancels running requests when it is told to stop."""
+    """A uvicorn server that cancels running requests when it receives a signal."""
 
     def __init__(self, config: uvicorn.Config, api: Api):
         super().__init__(config)

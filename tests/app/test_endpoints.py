@@ -61,9 +61,9 @@ def test_next_tokens_are_the_most_likely_with_their_probabilities(endpoints, mod
     session = model.session()
     session.feed("The sea ")
     found = endpoints.next_tokens("char", "The sea ", 5)
-    assert [one["token"] for one in found] == [name for name, _, _ in session.next(5)]
-    assert [one["probability"] for one in found] == pytest.approx([p for _, _, p in session.next(5)])
-    everything = [one["probability"] for one in endpoints.next_tokens("char", "", 100)]
+    assert [item["token"] for item in found] == [name for name, _, _ in session.next(5)]
+    assert [item["probability"] for item in found] == pytest.approx([p for _, _, p in session.next(5)])
+    everything = [item["probability"] for item in endpoints.next_tokens("char", "", 100)]
     assert everything == sorted(everything, reverse=True) and 0.9 < sum(everything) < 1.0001
 
 
@@ -73,8 +73,8 @@ def test_score_text_gives_the_bits_of_the_text_and_its_words(endpoints, model):
     assert scored["bits"] == pytest.approx(nats / math.log(2), rel=1e-5)
     assert scored["bits_per_character"] == pytest.approx(scored["bits"] / len(text))
     assert scored["perplexity"] == pytest.approx(math.exp(nats / len(text)), rel=1e-5)
-    assert [one["word"] for one in scored["words"]] == ["The", "sea", "was", "calm."]
-    assert sum(one["bits"] for one in scored["words"]) < scored["bits"]  # spaces do not belong to a word
+    assert [item["word"] for item in scored["words"]] == ["The", "sea", "was", "calm."]
+    assert sum(item["bits"] for item in scored["words"]) < scored["bits"]  # spaces do not belong to a word
 
 
 def test_every_function_and_argument_is_described_to_clients(endpoints):
