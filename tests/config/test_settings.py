@@ -1,0 +1,66 @@
+"""Settings are declared with a rule, which validates their values."""
+
+import pytest
+
+from lm.config.schema import ModelConfig, SamplingConfig, TrainingConfig
+from lm.config.settings import Rule, build, parse_duration, parse_temperature, settings_of
+from lm.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("10m", 600), ("2h", 7200), ("1h30m", 5400), ("45", 45), ("1.5m", 90)]
+)
+def test_parse_duration(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "x", "10 parsecs", "0s", "-5m", "m", "1..2s"])
+def test_parse_duration_rejects_anything_else(text):
+    with pytest.raises(UserError, match="is not a duration"):
+        parse_duration(text)
+
+
+def test_build_rejects_settings_of_other_classes():
+    with pytest.raises(UserError, match="unknown setting 'nonsense'"):
+        build(ModelConfig, {"nonsense": 1})
+
+
+def test_max_time_in_seconds_or_text():
+    assert build(TrainingConfig, {"max_time": "2m"}) == build(TrainingConfig, {"max_time": 120})
+
+
+@pytest.mark.parametrize(
+    ("rule", "text", "inside", "outside"),
+    [
+        (Rule("", minimum=1), "at least 1", [1, 2], [0]),
+        (Rule("", above=0), "greater than 0", [0.1, 1e9], [0, -1]),
+        (Rule("", minimum=0, below=1), "in [0, 1)", [0, 0.9], [-0.1, 1]),
+        (Rule("", above=0, maximum=1), "in (0, 1]", [0.1, 1], [0, 1.1]),
+        (Rule("", minimum=0, maximum=1), "in [0, 1]", [0, 1], [-0.1, 1.1]),
+    ],
+)
+def test_range_in_words_and_as_a_check(rule, text, inside, outside):
+    assert rule.range == text
+    assert all(map(rule.contains, inside)) and not any(map(rule.contains, outside))
+
+
+def test_settings_know_their_types_and_keywords():
+    settings = settings_of(ModelConfig)
+    assert (settings["layers"].type, settings["layers"].keywords) == (int, ())
+    assert (settings["dropout"].type, settings["dropout"].keywords) == (float, ("auto",))
+    assert (settings["tie"].type, settings["cell"].type) == (bool, str)
+    assert settings_of(TrainingConfig)["steps"].keywords == (None,)
+    assert settings_of(SamplingConfig)["temperature"].type is object  # a number or a pair of numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "temperature"), [("0.8", 0.8), (1, 1.0), ("0.3:1.0", (0.3, 1.0)), ([0.3, 1], (0.3, 1.0))]
+)
+def test_parse_temperature(value, temperature):
+    assert parse_temperature(value) == temperature
+
+
+@pytest.mark.parametrize("value", ["hot", "1:2:3", "", True, None, "-1", "inf", "0.5:-1", []])
+def test_parse_temperature_rejects_anything_else(value):
+    with pytest.raises(UserError, match="--temperature must be"):
+        parse_temperature(value)
