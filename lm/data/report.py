@@ -21,22 +21,21 @@ def rows(corpus: Corpus, full: bool = False) -> dict[str, str]:
     documents = f"{train.documents:,} document" + ("s" if train.documents > 1 else "")
     if train.documents > 1:
         documents += f" (the longest has {facts.get('longest_document', 0):,} characters)"
-    sizes = (
-        f"{train.characters:,} characters to train on, {corpus.validation.counts.characters:,} to validate"
-    )
+    sizes = f"{train.characters:,} characters for training"
+    sizes += f", {corpus.validation.counts.characters:,} for validation"
     if corpus.test:
-        sizes += f", {corpus.test.counts.characters:,} to test"
+        sizes += f", {corpus.test.counts.characters:,} for testing"
     result = {
         "Text": f"{corpus.name}: {documents}, {sizes}",
-        "Tokens": f"{corpus.tokenizer.kind}, {corpus.tokenizer.vocab_size:,} types,"
-        f" {train.tokens:,} to train on, {train.characters / train.tokens:.2f} characters each",
+        "Tokens": f"{corpus.tokenizer.kind}, {corpus.tokenizer.vocab_size:,} types, {train.tokens:,} for"
+        f" training, {train.characters / train.tokens:.2f} characters per token",
     }
     if unknown := corpus.validation.counts.unknown:
         percent = 100 * unknown / corpus.validation.counts.tokens
-        result["Unknown"] = f"{unknown:,} of the validation tokens ({percent:.2g}%)"
+        result["Unknown"] = f"{unknown:,} validation tokens ({percent:.2g}%)"
     if full and facts:
         result["Characters"] = f"{facts['distinct_characters']:,} distinct"
-        for label, name in (("Commonest", "commonest"), ("Rarest", "rarest")):
+        for label, name in (("Most common", "commonest"), ("Least common", "rarest")):
             result[label] = "  ".join(f"{_shown(c)} {count:,}" for c, count in facts[name])
         result["Repeated"] = f"{facts['repeated']:.1%} of the validation text is also in the training text"
     return result

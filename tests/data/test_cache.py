@@ -70,8 +70,8 @@ def test_cache_can_be_listed_and_cleared(tmp_path, own_cache, capsys):
     assert "last used 20" in listed
     assert main(["info", "boat"]) == 0
     shown = capsys.readouterr().out
-    assert "1,803 characters to train on" in shown
-    assert "Commonest" in shown
+    assert "1,803 characters for training" in shown
+    assert "Most common" in shown
     assert main(["clear", "boat"]) == 0
     assert [entry.path.name[:5] for entry in cache.entries()] == ["ship-"]
     assert main(["clear"]) == 0

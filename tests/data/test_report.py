@@ -24,12 +24,12 @@ def corpus_of(tmp_path, text, **settings):
 def test_report_has_the_facts_about_a_text(tmp_path):
     corpus = corpus_of(tmp_path, "ab" * 450 + "c" * 100, validation_split="0.2")
     short = rows(corpus)
-    assert short["Text"] == "t: 1 document, 800 characters to train on, 200 to validate"
-    assert short["Tokens"] == "char, 4 types, 800 to train on, 1.00 characters each"
-    assert short["Unknown"] == "100 of the validation tokens (50%)"
+    assert short["Text"] == "t: 1 document, 800 characters for training, 200 for validation"
+    assert short["Tokens"] == "char, 4 types, 800 for training, 1.00 characters per token"
+    assert short["Unknown"] == "100 validation tokens (50%)"
     full = rows(corpus, full=True)
-    assert full["Commonest"] == "a 400  b 400"
-    assert set(full) - set(short) == {"Characters", "Commonest", "Rarest", "Repeated"}
+    assert full["Most common"] == "a 400  b 400"
+    assert set(full) - set(short) == {"Characters", "Most common", "Least common", "Repeated"}
 
 
 def test_small_text_is_warned_about_with_advice(tmp_path):

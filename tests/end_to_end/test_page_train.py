@@ -52,7 +52,7 @@ def test_preview_train_watch_and_write(page, text_file, open_page, trainer):
     press(page, "Preview")
     report = page.tab.locator("#train-report")
     page.wait_for(lambda: "Memory" in report.inner_text(), seconds=60)
-    for part in ("characters to train on", "2 layers of 64 units", "characters/s", "MB"):
+    for part in ("characters for training", "2 layers of 64 units", "characters/s", "MB"):
         assert part in report.inner_text()
     press(page, "Start training")
     page.wait_for(lambda: "my boat" in page.tab.get_by_label("Training jobs", exact=True).input_value())

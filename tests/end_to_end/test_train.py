@@ -71,7 +71,7 @@ def test_into_a_file_go_plain_lines(here, text_file):
     result = script("train.py", "--dataset", text_file, *SMALL, "--steps", 40, "--out", "r", cwd=here)
     assert result.returncode == 0
     assert "\x1b" not in result.stdout and "\r" not in result.stdout
-    assert re.search(r"1 document, 27,000 characters to train on, 3,000 to validate", result.stdout)
+    assert re.search(r"1 document, 27,000 characters for training, 3,000 for validation", result.stdout)
     assert re.search(r"LSTM, 1 layer of 32 units, [\d,]+ parameters", result.stdout)
     assert (
         len(
@@ -345,7 +345,7 @@ def test_standard_input_and_going_on_without_it(here, text_file):
         cwd=here, input=text,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert "27,000 characters to train on" in result.stdout
+    assert "27,000 characters for training" in result.stdout
     progress = here / "r/training/checkpoint/progress.json"
     progress.write_text(progress.read_text().replace('"finished": true', '"finished": false'))
     result = script("train.py", "--resume", "r", cwd=here, input="")

@@ -30,8 +30,8 @@ def text(queue, upload):
 def test_preview_shows_the_data_report_and_what_training_takes(queue, text):
     before = set(os.listdir(queue.store.models))
     found = queue.preview({**SHAPE, "dataset": text, "max_time": "20s", "cell": "gru"})
-    assert found.rows["Text"] == "boat: 1 document, 27,000 characters to train on, 3,000 to validate"
-    assert "Commonest" in found.rows
+    assert found.rows["Text"] == "boat: 1 document, 27,000 characters for training, 3,000 for validation"
+    assert "Most common" in found.rows
     measured = found.estimate
     corpus = open_corpus(RunConfig.from_flat({"dataset": [str(queue.uploads.get(text).path)]}).data)
     config = RunConfig.from_flat({**SHAPE, "cell": "gru", **measured.resolved})
