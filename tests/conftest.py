@@ -1,4 +1,4 @@
-"""What all tests share: a cache of their own, small texts, and models trained in a second."""
+"""Shared by all tests: a separate cache, small texts, and models trained in a second."""
 
 import asyncio
 import contextlib
@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-# One thread each, before torch is imported: the small matrices here gain nothing from more, and two busy
-# processes of two threads on two cores slow each other down ten times.
+# One thread per process, set before torch is imported: the small matrices gain nothing from more, and two
+# busy processes with two threads each on two cores slow each other down tenfold.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from lm.cli.parser import run
@@ -28,13 +28,13 @@ WORDS = sorted(set(SENTENCE.split()))
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory):
-    """Tests never see the user's token streams, and the user never theirs."""
+    """Tests never see the user's cache, and the user never sees theirs."""
     os.environ["LM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("hf"))
 
 
 def some_text(characters: int, seed: int = 0) -> str:
-    """Sentences of common words: quickly learned, never the same for long."""
+    """Sentences of a few common words: quickly learned, but never repeated for long."""
     choose = random.Random(seed)
     lines, size = [], 0
     while size < characters:
@@ -55,7 +55,7 @@ SMALL = ["--hidden-size", "32", "--layers", "1", "--batch-size", "8", "--bptt", 
 
 
 def script(name: str, *arguments: object, cwd: Path, **options) -> subprocess.CompletedProcess:
-    """Run train.py, generate.py or a module (`-m lm.x`) as a person would, in folder `cwd`."""
+    """Run train.py, generate.py or a module (`-m lm evaluate`) as a user would, in folder `cwd`."""
     command = [sys.executable, *(name.split() if name.startswith("-m") else [str(ROOT / name)])]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
     return subprocess.run(
@@ -70,14 +70,14 @@ def script(name: str, *arguments: object, cwd: Path, **options) -> subprocess.Co
 
 
 def called(module: str, *arguments: object) -> subprocess.CompletedProcess:
-    """What `script` does, in this process and folder: torch is there already."""
+    """Like `script`, but in this process and folder, where torch is already imported."""
     main = importlib.import_module(module if "." in module else f"lm.cli.{module}").main
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="") for _ in range(2))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             status = run(lambda: main([*map(str, arguments)]))
-        except SystemExit as refused:  # by argparse
-            status = refused.code
+        except SystemExit as error:  # from argparse
+            status = error.code
     for stream in (out, err):
         stream.flush()
     written = (stream.buffer.getvalue().decode() for stream in (out, err))
@@ -85,7 +85,7 @@ def called(module: str, *arguments: object) -> subprocess.CompletedProcess:
 
 
 def run_async(coroutine: Coroutine) -> Any:
-    """`asyncio.run` in a thread of its own: Playwright's loop, where it has one, is in the main thread."""
+    """`asyncio.run` in a separate thread: Playwright may have its event loop in the main thread."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, coroutine).result()
 
@@ -94,22 +94,18 @@ def run_async(coroutine: Coroutine) -> Any:
 def trained_run(tmp_path_factory, text_file) -> Path:
     """A run of the real script on a small text, good enough to spell words."""
     folder = tmp_path_factory.mktemp("trained")
-    result = script(
-        "train.py", "--dataset", text_file, *SMALL, "--steps", 300, "--lr", 1e-2, "--out", "runs/boat",
-        cwd=folder,
-    )  # fmt: skip
+    command = ["--dataset", text_file, *SMALL, "--steps", 300, "--lr", 1e-2, "--out", "runs/boat"]
+    result = script("train.py", *command, cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder / "runs" / "boat"
 
 
 @pytest.fixture(scope="session")
 def backward_run(tmp_path_factory, text_file) -> Path:
-    """The same of a model that reads right to left."""
+    """The same for a model that reads right to left."""
     folder = tmp_path_factory.mktemp("backward")
-    result = script(
-        "train.py", "--dataset", text_file, *SMALL, "--steps", 300, "--lr", 1e-2, "--direction", "backward",
-        "--sample-prompt", " light.", "--out", "runs/taob", cwd=folder,
-    )  # fmt: skip
+    command = ["--dataset", text_file, *SMALL, "--steps", 300, "--lr", 1e-2, "--out", "runs/taob"]
+    result = script("train.py", *command, "--direction", "backward", "--sample-prompt", " light.", cwd=folder)
     assert result.returncode == 0, result.stderr
     assert ", right to left" in result.stdout
     return folder / "runs" / "taob"

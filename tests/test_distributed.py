@@ -1,7 +1,7 @@
-"""Several ranks learn what one process learns, decide everything together, and one of them writes.
+"""Several ranks learn what one process learns, agree on every decision, and only rank 0 writes.
 
-They are forked from a process that has imported torch already, with a store beside them, as torchrun
-keeps one. The real torchrun is driven by tests/end_to_end/test_ranks.py.
+They are forked from a process that has already imported torch, with a key-value store like torchrun's. The
+real torchrun is tested in tests/end_to_end/test_ranks.py.
 """
 
 import json
@@ -21,7 +21,7 @@ from lm.cli.train import main
 from tests.conftest import some_text
 
 FORKS = multiprocessing.get_context("forkserver")
-# The last two take a second each, and are imported by torch's optimisers and by --streaming.
+# The last two take a second each and are imported by torch's optimizers and by --streaming.
 FORKS.set_forkserver_preload(["lm.cli.train", "lm.training.loop", "torch._dynamo", "datasets"])
 NET = ["--hidden-size", "24", "--layers", "2", "--batch-size", "8", "--bptt", "16", "--precision", "fp32"]
 EXACT = [*NET, "--dropout", "0", "--lr", "0.01", "--sample-every", "0", "--eval-every", "20", "--steps", "50"]
@@ -46,7 +46,7 @@ def _rank(environment, folder, arguments):
 
 
 class Ranks:
-    """Ranks at work. `arguments`: for all of them, or a list for each; `machines`: a folder for each."""
+    """Running ranks. `arguments`: for all of them, or a list per rank; `machines`: a folder per rank."""
 
     def __init__(self, here, size, arguments, machines=None):
         self.folders = machines or [here] * size
@@ -69,40 +69,40 @@ class Ranks:
         deadline = time.monotonic() + 60
         for process in self.processes:
             process.join(max(0, deadline - time.monotonic()))
-            assert process.exitcode is not None, "ranks wait for each other for ever"
+            assert process.exitcode is not None, "the ranks wait for each other forever"
         return [process.exitcode for process in self.processes]
 
-    def said(self, name="err"):
-        """All that they printed."""
+    def output(self, name="err"):
+        """Everything they printed."""
         files = (folder / f"{name}{rank}" for rank, folder in enumerate(self.folders))
         return "".join(file.read_text() for file in files if file.exists())
 
 
 def ranks(here, size, *arguments, **options):
-    """Run ranks to their end."""
+    """Run ranks until they end."""
     started = Ranks(here, size, list(arguments), **options)
     return started.wait(), started
 
 
 def trained(here, size, *arguments):
-    """Ranks that came to a good end."""
+    """Ranks that ended successfully."""
     if size == 1:
         assert main([*map(str, arguments), "--quiet"]) == 0
         return None
     codes, started = ranks(here, size, *arguments)
-    assert codes == [0] * size, started.said()
+    assert codes == [0] * size, started.output()
     return started
 
 
-def figures(run_folder):
+def metrics(run_folder):
     records = [json.loads(line) for line in (run_folder / "training/metrics.jsonl").read_text().splitlines()]
     names = ("step", "tokens", "train_loss", "validation_loss", "learning_rate")
     return [{name: record[name] for name in names if name in record} for record in records]
 
 
 def same(one, other):
-    """Whether two runs learned the same, to rounding."""
-    for ours, theirs in zip(figures(one), figures(other), strict=True):
+    """Whether two runs learned the same, up to rounding."""
+    for ours, theirs in zip(metrics(one), metrics(other), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
     weights, others = (load_file(folder / "model.safetensors") for folder in (one, other))
     for name, weight in weights.items():
@@ -125,7 +125,7 @@ def stop_at(started, folder, step, number, rank):
 
 
 @pytest.mark.slow
-def test_any_number_of_ranks_learns_the_same_and_goes_on_from_any_other(here):
+def test_any_number_of_ranks_learns_the_same_and_can_resume(here):
     command = ["--dataset", "t.txt", *EXACT, "--save-every", "5"]
     trained(here, 1, *command, "--out", "one")
     trained(here, 3, *command, "--out", "three")  # with 2, 3 and 3 streams
@@ -133,10 +133,10 @@ def test_any_number_of_ranks_learns_the_same_and_goes_on_from_any_other(here):
     trained(here, 1, *command, "--accumulate", "3", "--out", "parts")
     assert same(here / "one", here / "parts")
 
-    # A signal to one of them stops all of them, at the same step.
+    # A signal to one rank stops all of them at the same step.
     started = Ranks(here, 2, [*command, "--accumulate", "2", "--out", "stopped"])
     assert stop_at(started, here / "stopped", 10, signal.SIGTERM, 1) == [143, 143]
-    assert started.said("out").count("Stopped and saved. Resume with: lm train --resume stopped") == 1
+    assert started.output("out").count("Stopped and saved. Resume with: lm train --resume stopped") == 1
     assert 10 <= step_of(here / "stopped") < 50
     trained(here, 3, "--resume", "stopped", "--accumulate", "1")
     assert same(here / "one", here / "stopped")
@@ -144,25 +144,25 @@ def test_any_number_of_ranks_learns_the_same_and_goes_on_from_any_other(here):
 
 @pytest.mark.slow
 def test_a_killed_rank_ends_the_others_and_nothing_is_lost(here):
-    """Dropout differs from rank to rank, and a resumed run draws what an unbroken one would have."""
+    """Dropout differs between ranks, and a resumed run draws what an uninterrupted one would have drawn."""
     command = ["--dataset", "t.txt", *NET, "--dropout", "0.2", "--steps", "60", "--save-every", "7"]
     trained(here, 2, *command, "--out", "whole")
     started = Ranks(here, 2, [*command, "--out", "killed"])
     begin = time.monotonic()
     assert stop_at(started, here / "killed", 14, signal.SIGKILL, 1) == [2, -signal.SIGKILL]
     assert time.monotonic() - begin < 10
-    assert started.said().startswith("error: another rank has ended, and so does this training by step ")
-    assert started.said().endswith("its last checkpoint by --resume killed, on any number of ranks.\n")
-    assert started.said().count("\n") == 1
+    assert started.output().startswith("error: another rank has ended, so this training ends by step ")
+    assert started.output().endswith("its last checkpoint with --resume killed, on any number of ranks.\n")
+    assert started.output().count("\n") == 1
     trained(here, 2, "--resume", "killed")
     assert (here / "killed/model.safetensors").read_bytes() == (here / "whole/model.safetensors").read_bytes()
-    assert figures(here / "killed") == figures(here / "whole")
+    assert metrics(here / "killed") == metrics(here / "whole")
     state = load_file(here / "whole/training/checkpoint/state.safetensors")
     assert state["state.0"].shape[1] == 8  # of all streams
     assert not torch.equal(state["random.cpu.0"], state["random.cpu.1"])
 
 
-def test_only_the_first_rank_writes_and_the_machines_share_no_disk(here):
+def test_only_rank_0_writes_and_machines_need_no_shared_disk(here):
     machines = [here / "a", here / "b"]
     for folder in machines:
         folder.mkdir()
@@ -172,9 +172,9 @@ def test_only_the_first_rank_writes_and_the_machines_share_no_disk(here):
     assert stop_at(started, machines[0] / "r", 10, signal.SIGINT, 0) == [130, 130]
     codes, started = ranks(here, 2, "--resume", machines=machines)
     assert codes == [2, 2]
-    assert started.said() == "error: there is no run to resume in runs/.\n"
+    assert started.output() == "error: there is no run to resume in runs/.\n"
     codes, started = ranks(here, 2, "--resume", "r", machines=machines)
-    assert codes == [0, 0], started.said()
+    assert codes == [0, 0], started.output()
     assert (machines[0] / "r/model.safetensors").exists()
     assert sorted(path.name for path in machines[1].iterdir()) == ["cache", "err1", "out1"]
     assert (machines[1] / "out1").read_text() == ""
@@ -187,31 +187,31 @@ def test_only_the_first_rank_writes_and_the_machines_share_no_disk(here):
         ([], ["--dataset", "u.txt"], "rank 1 does not agree with rank 0: the text is t+u-"),
         (["--resume"], [], "rank 1 does not agree with rank 0: --resume is False, not True; start"),
         ([], ["--tokenizer", "no"], "rank 1: --tokenizer is char, byte"),
-        (["--dataset", "-"], ["--dataset", "-"], "--dataset - is read by one process"),
+        (["--dataset", "-"], ["--dataset", "-"], "--dataset - can only be read by one process"),
         (["--batch-size", "1"], ["--batch-size", "1"], "--batch-size 1 is too small for 2 ranks"),
     ],
 )
 @pytest.mark.slow
-def test_mistakes_are_told_once(here, first, second, message):
+def test_errors_are_reported_once(here, first, second, message):
     (here / "u.txt").write_text("other text " * 20)
     command = ["--dataset", "t.txt", *EXACT, "--out", "r"]
     codes, started = ranks(here, 2, [*command, *first], [*command, *second])
     assert codes == [2, 2]
-    assert message in started.said()
-    assert started.said().count("error: ") == 1
+    assert message in started.output()
+    assert started.output().count("error: ") == 1
     assert not (here / "r").exists()
 
 
-def test_what_the_clock_and_the_guard_decide_they_decide_together(here):
-    """The rate explodes and is lowered; validations and the end come by the time that has gone."""
+def test_ranks_agree_on_the_clock_and_on_rollbacks(here):
+    """The loss explodes and the rate is lowered; validations and the end depend on the clock."""
     command = ["--dataset", "t.txt", *NET, "--layers", "1", "--lr", "30", "--max-time", "2s"]
     started = trained(here, 2, *command, "--out", "r")
-    said = started.said("out")
-    assert 1 <= said.count(": back to step ") <= 3
-    assert said.count("Done ") == 1
+    printed = started.output("out")
+    assert 1 <= printed.count(": back to step ") <= 3
+    assert printed.count("Done ") == 1
 
 
-def test_a_streamed_text_is_shared_out(here):
+def test_ranks_share_a_streamed_text(here):
     lines = [json.dumps({"text": some_text(300, seed)}) for seed in range(60)]
     (here / "t.jsonl").write_text("\n".join(lines))
     command = ["--dataset", "t.jsonl", "--streaming", *EXACT, "--save-every", "5"]

@@ -1,0 +1,1 @@
+"""Training jobs started from the web UI."""

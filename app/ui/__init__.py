@@ -1,0 +1,1 @@
+"""What the tabs share: messages, translations, request filtering."""

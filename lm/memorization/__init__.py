@@ -1,0 +1,1 @@
+"""Text that a model has copied from its training data."""

@@ -1,0 +1,1 @@
+"""The network: cells, recurrent layers, loss, and where they are computed."""

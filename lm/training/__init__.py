@@ -1,1 +1,1 @@
-"""Training: the loop, the optimiser and its schedule, checkpoints, progress and pictures."""
+"""Training: setup, the loop, the optimizer, checkpoints, and what a run leaves behind."""

@@ -1,4 +1,4 @@
-"""For the tests of the page: a browser, and the real `python -m app` as a process of its own."""
+"""For tests of the web UI: a browser, and the real `python -m app` in its own process."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.end_to_end.page import DESKTOP, Page
 
-# The first shows nothing on a screen and is half as slow.
+# The first has no window and is twice as fast.
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 QUIET = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
@@ -27,7 +27,7 @@ QUIET = (
 
 @dataclass
 class Server:
-    """A running page: its address, and what can be seen of it from outside."""
+    """A running server: its address, and what is visible from outside."""
 
     process: subprocess.Popen
     output: Path
@@ -35,17 +35,17 @@ class Server:
     address: str = ""
 
     def ended(self) -> list[str]:
-        """A line for every continuation that has ended: how many tokens, and why."""
+        """One line per finished continuation: how many tokens, and why it ended."""
         return re.findall(r"\d+ tokens in .*", self.log.read_text())
 
     def cpu_seconds(self) -> float:
-        """The time that the process has spent computing."""
+        """The CPU time used by the process."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
+    """An unused port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
@@ -53,7 +53,7 @@ def free_port() -> int:
 
 @contextmanager
 def serving(cwd: Path, *arguments: object, root: Path = ROOT):
-    """Run the `python -m app` of `root` in the folder `cwd` until the block ends."""
+    """Run `python -m app` from the checkout `root` in the folder `cwd` until the block ends."""
     output, log = cwd / "app.out", cwd / "app.log"
     with output.open("w") as out, log.open("w") as err:
         process = subprocess.Popen(
@@ -68,11 +68,11 @@ def serving(cwd: Path, *arguments: object, root: Path = ROOT):
 
 
 def until_ready(server: Server, sign: str = "") -> Server:
-    """Wait until the page is there: its address comes behind this `sign`."""
+    """Wait until the server prints its address, after the text `sign`."""
     deadline = time.monotonic() + 60
     while not (found := re.search(rf"{sign}.*?(http://\S+)", server.output.read_text())):
         assert server.process.poll() is None, server.log.read_text()
-        assert time.monotonic() < deadline, "the page did not start within a minute"
+        assert time.monotonic() < deadline, "the server did not start within a minute"
         time.sleep(0.05)
     server.address = found[1]
     return server
@@ -80,7 +80,7 @@ def until_ready(server: Server, sign: str = "") -> Server:
 
 @pytest.fixture(scope="session")
 def context(tmp_path_factory):
-    """Chromium. Without one the tests are skipped, but never where CI counts on them."""
+    """Chromium. Without it, the tests are skipped; under CI=true they fail."""
     path = os.environ.get("LM_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         message = f"no browser: install {BROWSERS[0]} or {BROWSERS[1]}, or name one in LM_BROWSER"
@@ -88,7 +88,7 @@ def context(tmp_path_factory):
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        # With a folder of its own it keeps what it compiled: a page opens in half the time.
+        # With its own profile folder it caches compiled scripts: a page opens in half the time.
         context = playwright.chromium.launch_persistent_context(
             tmp_path_factory.mktemp("browser"), executable_path=path, args=QUIET.split()
         )
@@ -103,8 +103,8 @@ def browser(context):
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory, browser, trained_run):
-    """One page with two models, and one of an installation that lacks even the shipped model; they
-    start side by side."""
+    """Two servers, started at the same time: one with two models, and one from an installation without
+    even the shipped model."""
     full, bare = tmp_path_factory.mktemp("full"), tmp_path_factory.mktemp("bare")
     shutil.copytree(trained_run, full / "runs" / "boat")
     other = shutil.copytree(trained_run, full / "more" / "other")
@@ -115,7 +115,7 @@ def servers(tmp_path_factory, browser, trained_run):
         shutil.copytree(ROOT / package, bare / "root" / package, ignore=shutil.ignore_patterns("pretrained"))
     with (
         serving(full, "--models", "runs", "--models", "more") as first,
-        # Both would look for a free port from 7860 on, and could find the same one.
+        # Both would search for a free port from 7860 on, and could find the same one.
         serving(bare, "--port", free_port(), root=bare / "root") as second,
     ):
         yield until_ready(first), until_ready(second)
@@ -128,7 +128,7 @@ def server(servers):
 
 @pytest.fixture
 def open_page(browser, context):
-    """Opens tabs, each a visit of its own; all must be free of errors and stay on this computer."""
+    """Opens browser tabs, each with its own session; none may have errors or leave this computer."""
     tabs, troubles = [], []
 
     def open_page(server, path="", size=DESKTOP, tab_name="Write", locale=None):
@@ -140,7 +140,7 @@ def open_page(browser, context):
         tab.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
         tab.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
         tab.on("request", lambda r: r.url.startswith((server.address, "data:")) or troubles.append(r.url))
-        # Every visit begins anew, and remembers when it is loaded again.
+        # Every session starts fresh and keeps its state on reload.
         tab.add_init_script("sessionStorage.known ||= (localStorage.clear(), 1)")
         tab.goto(server.address + path)
         tab.locator("#facts table, #facts .note").first.wait_for()
@@ -161,8 +161,8 @@ def page(open_page, server):
 
 
 def pytest_collection_modifyitems(items):
-    """All that watch a browser run one after the other in one worker, as they measure and wait; that takes
-    longest and begins first."""
+    """Browser tests run one after the other in a single worker, because they measure and wait. They take
+    the longest, so they start first."""
     items.sort(key=lambda item: "browser" not in item.fixturenames)
     for item in items:
         if "browser" in item.fixturenames:

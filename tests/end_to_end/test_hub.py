@@ -19,7 +19,7 @@ from lm.data import streaming
 from lm.data.corpus import cached_corpus
 from lm.tokenization.vocabulary import train_tokenizer
 from tests.conftest import ROOT, script, some_text
-from tests.end_to_end.test_resume import kill_at_work, outcome, step_of
+from tests.end_to_end.test_resume import kill_while_training, outcome, step_of
 from tests.hub_server import HubServer
 
 TINY = ["--hidden-size", "8", "--layers", "1", "--batch-size", "4", "--bptt", "8", "--quiet", "--overwrite"]
@@ -284,7 +284,7 @@ def test_a_stream_that_was_cut_killed_and_resumed_ends_as_an_unbroken_one(hub):
     hub.requests.clear()
     hub.cut("train-00002-of-00003.parquet", after=100)
     run = hub.root / "killed"
-    kill_at_work([*settings, "--out", "killed"], hub.root, lambda: step_of(run) >= 20)
+    kill_while_training([*settings, "--out", "killed"], hub.root, lambda: step_of(run) >= 20)
     assert not hub.next_cut(hub.root / "train-00002-of-00003.parquet", 1000), "nothing was cut"
     # The dataset goes on to another commit; the run does not.
     folder = hub.root / "datasets/org/set"

@@ -1,4 +1,4 @@
-"""A run that was killed at any moment and resumed ends as if nothing had happened."""
+"""A run that is killed at any moment and resumed ends as if nothing had happened."""
 
 import json
 import random
@@ -13,15 +13,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.conftest import ROOT, script
 
-SETTINGS = [
-    "--hidden-size", "48", "--layers", "2", "--dropout", "0.2", "--batch-size", "8", "--bptt", "32",
-    "--steps", "160", "--save-every", "11", "--sample-every", "40",
-]  # fmt: skip
+SETTINGS = ["--hidden-size", "48", "--layers", "2", "--dropout", "0.2", "--batch-size", "8", "--bptt", "32"]
+SETTINGS += ["--steps", "160", "--save-every", "11", "--sample-every", "40"]
 CLOCK = ("seconds", "tokens_per_second")
 
 
 def outcome(run):
-    """What must be equal: the weights, and all figures but those of the clock."""
+    """What must be equal: the weights, and all metrics except those of the clock."""
     records = [json.loads(line) for line in (run / "training/metrics.jsonl").read_text().splitlines()]
     config = json.loads((run / "config.json").read_text())
     config["trained_on"].pop("seconds")
@@ -42,14 +40,14 @@ def step_of(run):
 
 
 def last_metrics(run):
-    """The step of the last whole line of metrics."""
+    """The step of the last complete line of metrics."""
     path = run / "training/metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return json.loads(lines[-1])["step"] if lines and lines[-1].endswith("\n") else 0
 
 
-def kill_at_work(command, folder, moment, pause=0.0):
-    """Run a training and kill -9 it when `moment` has come."""
+def kill_while_training(command, folder, moment, pause=0.0):
+    """Run a training and kill -9 it when `moment()` is true."""
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *command], cwd=folder, stdout=subprocess.DEVNULL
     )
@@ -58,7 +56,7 @@ def kill_at_work(command, folder, moment, pause=0.0):
         time.sleep(0.0005)
     time.sleep(pause)
     process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it had ended before it could be killed"
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
 
 
 @pytest.mark.parametrize(
@@ -75,32 +73,32 @@ def test_kills_at_random_moments_change_nothing(tmp_path, text_file, cell, preci
     assert script("train.py", *settings, "--out", "whole", cwd=tmp_path).returncode == 0
 
     run, command = tmp_path / "killed", [*settings, "--out", "killed"]
-    # First where the figures have run ahead of the checkpoint, then wherever it hits.
-    kill_at_work(command, tmp_path, lambda: last_metrics(run) > step_of(run) >= 11)
+    # First when the metrics are ahead of the checkpoint, then at random.
+    kill_while_training(command, tmp_path, lambda: last_metrics(run) > step_of(run) >= 11)
     assert last_metrics(run) > step_of(run)
     command = ["--resume", "killed"]
     for step in sorted(random.sample(range(40, 130), 2)):
-        kill_at_work(command, tmp_path, lambda: step_of(run) >= step, random.uniform(0, 0.03))  # noqa: B023
+        kill_while_training(command, tmp_path, lambda: step_of(run) >= step, random.uniform(0, 0.03))  # noqa: B023
     result = script("train.py", *command, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert outcome(run) == outcome(tmp_path / "whole")
 
 
 @pytest.mark.slow
-def test_a_kill_before_a_step_is_undone_changes_nothing(tmp_path, text_file):
-    """The rate grows until the loss has risen at step 75; the copy to go back to is an earlier one."""
+def test_a_kill_before_a_rollback_changes_nothing(tmp_path, text_file):
+    """The rate grows until the loss explodes by step 75; the copy to return to is an earlier one."""
     settings = ["--dataset", str(text_file), "--cell", "gru", "--precision", "fp32", *SETTINGS]
     settings += ["--lr", "1", "--warmup", "0.9", "--track", "tensorboard"]
     whole = script("train.py", *settings, "--out", "whole", cwd=tmp_path)
     assert re.search(r"by step 75: back to step (50|64)", whole.stdout), whole.stdout + whole.stderr
 
     run = tmp_path / "killed"
-    kill_at_work([*settings, "--out", "killed"], tmp_path, lambda: step_of(run) >= 66)
+    kill_while_training([*settings, "--out", "killed"], tmp_path, lambda: step_of(run) >= 66)
     assert script("train.py", "--resume", "killed", cwd=tmp_path).returncode == 0
     assert outcome(run) == outcome(tmp_path / "whole")
     *records, _ = outcome(run)[1]
     assert [r["step"] for r in records] == sorted({*range(16, 161, 16), *range(25, 161, 25)})
-    # The tracker tells what the file tells: nothing twice, and nothing of what was undone.
+    # The tracker has what the file has: nothing twice, and nothing that was rolled back.
     events = EventAccumulator(str(run / "training/tensorboard")).Reload()
     tracked = [(event.step, event.value) for event in events.Scalars("train_loss")]
     assert tracked == [(r["step"], pytest.approx(r["train_loss"])) for r in records]

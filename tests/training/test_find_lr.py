@@ -1,4 +1,4 @@
-"""The learning-rate finder suggests a rate that learns and draws why."""
+"""The learning-rate finder suggests a rate that learns, and plots why."""
 
 import xml.etree.ElementTree as ElementTree
 
@@ -9,7 +9,7 @@ from lm.training.find_lr import suggestion
 from tests.conftest import SMALL
 
 
-def test_it_draws_one_picture_and_writes_nothing_else(tmp_path, monkeypatch, text_file, capsys):
+def test_it_writes_one_plot_and_nothing_else(tmp_path, monkeypatch, text_file, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["--dataset", str(text_file), *SMALL, "--find-lr", "--out", "r"]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["find-lr.svg"]
@@ -19,10 +19,10 @@ def test_it_draws_one_picture_and_writes_nothing_else(tmp_path, monkeypatch, tex
     drawn = ElementTree.parse("find-lr.svg").getroot()
     (curve,) = drawn.iter("{http://www.w3.org/2000/svg}polyline")
     heights = [float(point.split(",")[1]) for point in curve.get("points").split()]
-    assert max(heights) > heights[0] + 50  # down in the picture is a lower loss
-    assert heights[-1] < heights[0]  # in the end it exploded
+    assert max(heights) > heights[0] + 50  # y grows downwards: a lower loss
+    assert heights[-1] < heights[0]  # it exploded at the end
 
 
-def test_the_suggestion_keeps_away_from_where_it_explodes():
+def test_the_suggestion_stays_away_from_exploding_rates():
     losses = [(1e-4, 3.0), (1e-3, 2.9), (1e-2, 2.0), (1e-1, 1.5), (1.0, 1.4), (2.0, 9.0)]
     assert suggestion(losses) == pytest.approx(0.1)

@@ -1,4 +1,4 @@
-"""A fine-tuned model begins where another one ended, with whatever vocabulary."""
+"""A fine-tuned model starts where another one ended, with any vocabulary."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_it_begins_with_the_loss_and_the_vocabulary_of_the_other(here, trained_run, text_file, capsys):
+def test_it_starts_with_the_loss_and_vocabulary_of_the_other_model(here, trained_run, text_file, capsys):
     command = ["--dataset", str(text_file), "--init-from", str(trained_run), *STEPS, "--out", "r"]
     assert main(command) == 0
     shown = capsys.readouterr().out
@@ -33,13 +33,13 @@ def test_it_begins_with_the_loss_and_the_vocabulary_of_the_other(here, trained_r
     assert after["trained_on"]["init_from"] == str(trained_run)
 
 
-def test_what_the_old_vocabulary_lacks_is_named(here, trained_run, capsys):
+def test_characters_missing_from_the_vocabulary_are_named(here, trained_run, capsys):
     assert main(["--dataset", "new.txt", "--init-from", str(trained_run), *STEPS, "--out", "r"]) == 0
     assert "are unknown to the tokenizer, such as '7' 'é'." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("tokenizer", "kept"), [("char", "33 of 35"), ("byte", "32 of 257")])
-def test_tokens_of_the_same_text_keep_their_vectors(here, trained_run, capsys, tokenizer, kept):
+def test_tokens_with_the_same_text_keep_their_vectors(here, trained_run, capsys, tokenizer, kept):
     command = ["--dataset", "new.txt", "--init-from", str(trained_run), "--tokenizer", tokenizer]
     assert main([*command, *STEPS, "--out", "r"]) == 0
     assert f"kept {kept} token vectors" in capsys.readouterr().out
@@ -53,14 +53,14 @@ def test_tokens_of_the_same_text_keep_their_vectors(here, trained_run, capsys, t
     assert torch.allclose(*both, atol=1e-6)
 
 
-def test_a_shape_that_contradicts_the_model_is_refused(here, trained_run):
+def test_a_shape_that_contradicts_the_model_is_rejected(here, trained_run):
     command = ["--dataset", "new.txt", "--init-from", str(trained_run)]
     with pytest.raises(UserError, match=r"--hidden-size 64 contradicts .*boat, where it is 32: leave out"):
         main([*command, "--hidden-size", "64"])
     assert main([*command, "--hidden-size", "32", *STEPS, "--out", "r"]) == 0
 
 
-def test_it_is_resumed_without_the_model_it_began_with(here, trained_run, monkeypatch):
+def test_it_resumes_without_the_original_model(here, trained_run, monkeypatch):
     shutil.copytree(trained_run, "base")
     assert main(["--dataset", "new.txt", "--init-from", "base", *STEPS, "--out", "r"]) == 0
     progress = here / "r/training/checkpoint/progress.json"

@@ -1,4 +1,4 @@
-"""A step that ruins the network is undone, and nothing else is."""
+"""A step that ruins the network is rolled back, and nothing else is."""
 
 import json
 import random
@@ -20,7 +20,7 @@ def metrics(run):
     return [json.loads(line) for line in (run / "training" / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_loss_that_explodes_is_taken_back_until_the_rate_is_right(here, text_file, capsys):
+def test_an_exploding_loss_is_rolled_back_until_the_rate_is_low_enough(here, text_file, capsys):
     command = ["--dataset", str(text_file), *SMALL, "--steps", "150", "--sample-every", "0", "--lr", "30"]
     assert main([*command, "--out", "r"]) == 0
     shown = capsys.readouterr().out
@@ -32,8 +32,8 @@ def test_a_loss_that_explodes_is_taken_back_until_the_rate_is_right(here, text_f
     assert steps == sorted({*range(15, 151, 15), *range(25, 151, 25)})
 
 
-def test_another_kind_of_text_is_no_harm(here, capsys):
-    """The loss rises from 1 to 5 where the digits begin, and no undoing would help."""
+def test_a_change_of_text_is_not_rolled_back(here, capsys):
+    """The loss rises from 1 to 5 where the digits start, and going back would not help."""
     digits = "".join(random.Random(1).choices("0123456789", k=12_000))
     (here / "t.txt").write_text(some_text(24_000) + digits)
     command = ["--dataset", "t.txt", "--hidden-size", "32", "--layers", "1", "--batch-size", "1"]

@@ -1,4 +1,4 @@
-"""A full disk, too little memory, patience: a training ends well or says what to do."""
+"""A full disk, too little memory, early stopping: a training ends well or says what to do."""
 
 import json
 import resource
@@ -20,7 +20,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_disk_that_is_full_for_a_while_costs_a_warning(here, text_file):
+def test_a_temporarily_full_disk_costs_a_warning(here, text_file):
     command = ["--dataset", str(text_file), *SMALL, "--steps", "100000", "--eval-every", "40"]
     command += ["--save-every", "20", "--sample-every", "0", "--out", "r"]
     with subprocess.Popen(
@@ -32,7 +32,7 @@ def test_a_disk_that_is_full_for_a_while_costs_a_warning(here, text_file):
             for line in process.stdout:
                 if words in line:
                     return
-            pytest.fail(f"never said: {words}")
+            pytest.fail(f"never printed: {words}")
 
         def limit(size):
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
@@ -56,9 +56,9 @@ def test_a_disk_that_is_full_for_a_while_costs_a_warning(here, text_file):
     assert steps == sorted(set(steps))
 
 
-def test_a_disk_that_is_always_full_ends_with_one_line(here, text_file):
+def test_a_full_disk_ends_with_a_one_line_error(here, text_file):
     command = ["--dataset", text_file, *SMALL, "--steps", 30, "--sample-every", 0, "--out", "r"]
-    assert script("train.py", *command, "--quiet", cwd=here).returncode == 0  # the tokens are there now
+    assert script("train.py", *command, "--quiet", cwd=here).returncode == 0  # the tokens are cached now
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LITTLE, LITTLE))  # noqa: E731
     result = script("train.py", *command, "--overwrite", cwd=here, preexec_fn=limit)
     assert result.returncode == 2
@@ -69,13 +69,11 @@ def test_a_disk_that_is_always_full_ends_with_one_line(here, text_file):
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_too_little_memory_names_what_to_lower(here, text_file):
+def test_running_out_of_memory_names_the_settings_to_lower(here, text_file):
     size = 1_000_000_000
     limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (size, size))  # noqa: E731
-    result = script(
-        "train.py", "--dataset", text_file, "--hidden-size", 500, "--batch-size", 400, "--bptt", 64,
-        "--quiet", cwd=here, preexec_fn=limit,
-    )  # fmt: skip
+    command = ["--dataset", text_file, "--hidden-size", 500, "--batch-size", 400, "--bptt", 64, "--quiet"]
+    result = script("train.py", *command, cwd=here, preexec_fn=limit)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
         "error: there is not enough memory: lower --batch-size (now 400), --bptt (now 64), --hidden-size"
@@ -83,8 +81,8 @@ def test_too_little_memory_names_what_to_lower(here, text_file):
     )
 
 
-def test_patience_ends_where_nothing_gets_better(here, text_file, capsys):
-    """A rate of almost nothing learns nothing that five digits could show."""
+def test_patience_stops_a_training_that_does_not_improve(here, text_file, capsys):
+    """A rate of almost zero learns nothing visible in five digits."""
     command = ["--dataset", str(text_file), *SMALL, "--steps", "5000", "--lr", "1e-30", "--eval-every", "5"]
     begin = time.perf_counter()
     assert main([*command, "--sample-every", "0", "--patience", "3", "--out", "r"]) == 0
@@ -94,7 +92,7 @@ def test_patience_ends_where_nothing_gets_better(here, text_file, capsys):
     assert "at step 5." in shown
     progress = json.loads((here / "r/training/checkpoint/progress.json").read_text())
     assert (progress["step"], progress["best_step"], progress["worse"]) == (20, 5, 3)
-    # Killed before the end, it remembers that it had none left.
+    # Killed before the end, it remembers that its patience had run out.
     path = here / "r/training/checkpoint/progress.json"
     path.write_text(path.read_text().replace('"finished": true', '"finished": false'))
     assert main(["--resume", "r"]) == 0
