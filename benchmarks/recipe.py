@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""What each part of the recipe brings: how much the loss differs from that of the defaults.
+"""What each part of the recipe contributes: the change in loss when it is changed.
 
     python benchmarks/recipe.py tinyshakespeare.txt ptb/train.txt python
     python benchmarks/recipe.py tinyshakespeare.txt --regime long --changes dropout,tied
 
-Every run is the real script, with 128 units and a fixed number of steps. In the regime `short` a
-million characters are read once, in the regime `long` a hundred thousand are read some fifteen times,
-where it matters what keeps a network from learning by heart. The differences are in nats per token;
-below zero the change is better. The row `another seed` tells which differences mean nothing.
+Every run is the real script with 128 units and a fixed number of steps. In the regime `short`, a million
+characters are read once. In the regime `long`, a hundred thousand are read about fifteen times, where
+regularization matters. Differences are in nats per token; a negative one means that the change is better. The
+row `another seed` shows the size of random differences.
 """
 
 import argparse
@@ -27,7 +27,7 @@ CHANGES = {
     "wide vectors": ["--embedding-size", "128"],
     "tied": ["--tie"],
     "3 layers": ["--layers", "3"],
-    "half the rate": ["--lr", 0.5],  # times the default one
+    "half the rate": ["--lr", 0.5],  # times the default
     "twice the rate": ["--lr", 2.0],
     "linear": ["--schedule", "linear"],
     "no decay": ["--weight-decay", "0"],
@@ -46,9 +46,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("datasets", nargs="+", help="texts, as for train.py --dataset")
+    parser.add_argument("datasets", nargs="+", help="as for lm train --dataset")
     parser.add_argument("--regime", choices=REGIMES, default="short")
-    parser.add_argument("--changes", default=",".join(CHANGES), help="which, separated by commas")
+    parser.add_argument("--changes", default=",".join(CHANGES), help="which to try, separated by commas")
     parser.add_argument("--cells", default=",".join(CELLS))
     options = parser.parse_args()
     cases = [(dataset, cell) for dataset in options.datasets for cell in options.cells.split(",")]

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""How much faster two ranks with one thread each learn than one.
+"""The speedup of two ranks with one thread each over a single one.
 
 python benchmarks/scaling.py                   three cells of 2 x 256 and an LSTM of 2 x 512
-python benchmarks/scaling.py --batch-size 128  at another global batch
+python benchmarks/scaling.py --batch-size 128  another global batch size
 
-Each measurement is some training steps of lm/training/loop.py on Python's standard library. Both learn from
-the same global batch: with two ranks each goes through half of its streams. They take turns, the second rank
-sleeping while the first learns alone, so that whatever else the machine does slows both; medians are printed.
+Each measurement runs steps of lm/training/loop.py on Python's standard library. Both learn from the same global
+batch: each of two ranks processes half of its streams. The measurements alternate, the second rank sleeping
+while the first learns alone, so that other work on the machine slows both. Medians are printed.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from lm.training.state import Learner
 
 NETWORKS = ("lstm-256", "gru-256", "rnn-256", "lstm-512")
 BPTT = 64
-SECONDS = 0.5  # that one measurement lasts, at least
+SECONDS = 0.5  # minimum duration of a measurement
 
 
 def main() -> int:
@@ -69,14 +69,14 @@ def measure(name: str, options: argparse.Namespace, ranks: Ranks) -> None:
 
 
 def rate(learner: Learner, ranks: Ranks) -> float:
-    """Tokens a second, after a step that is not counted."""
+    """Tokens per second, after one warm-up step."""
     learner.network.train()
     step(learner, 0)
-    begin, count, gone = time.perf_counter(), 0, 0.0
-    while gone < SECONDS:
+    begin, count, elapsed = time.perf_counter(), 0, 0.0
+    while elapsed < SECONDS:
         agreement = ranks.agreeing(time.perf_counter() - begin, [])
         step(learner, count)
-        gone, _ = agreement()
+        elapsed, _ = agreement()
         count += 1
     return count * learner.windows.tokens_per_step / (time.perf_counter() - begin)
 

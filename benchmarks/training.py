@@ -1,14 +1,13 @@
 #!/usr/bin/env python
-"""How fast a training step is: against the machine's matrix rate, and against the obvious loop.
+"""Training speed, compared with the machine's matrix rate and with a plain training loop.
 
 python benchmarks/training.py                          three cells at three sizes
-python benchmarks/training.py --text ptb/train.txt     PyTorch's word-level example against ours
+python benchmarks/training.py --text ptb/train.txt     compared with PyTorch's word-level example
 
-The obvious loop is what a tutorial writes: torch's own layers and cross-entropy on all logits in
-float32, AdamW, gradient clipping, at the same shape. The two alternate; medians are printed. The
-matrix rate is that of one large product in the precision of the step, measured in the same run; a
-step's matrix work is three times the forward pass's. On a GPU the table also tells the share of the
-time that kernels run.
+The plain loop is what a tutorial writes: torch's layers, cross-entropy on all logits, AdamW and gradient
+clipping in float32, at the same shape. The two alternate; medians are printed. The matrix rate is that of one
+large product in the precision of the step, measured in the same run. A step's matrix work is three times that
+of its forward pass. On a GPU, the table also shows the share of the time in which kernels run.
 """
 
 import argparse
@@ -30,15 +29,15 @@ from lm.model.network import RecurrentLM
 from lm.training.optimizer import make_optimizer
 
 SIZES = ((256, 32, 64), (512, 64, 64), (1024, 64, 64))  # hidden size, batch size, BPTT length
-VOCABULARY = 96  # types of a character-level text
+VOCABULARY = 96  # token types of a character-level text
 REPEATS = 5
-SECONDS = 1.0  # that one measurement lasts, at least
+SECONDS = 1.0  # minimum duration of a measurement
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--text", help="a text of words: compare at the shape of PyTorch's example")
-    parser.add_argument("--optimizer", default="muon", help="of our step: muon or adamw")
+    parser.add_argument("--text", help="a text file: compare with PyTorch's word-level example")
+    parser.add_argument("--optimizer", default="muon", help="the optimizer of our step: muon or adamw")
     options = parser.parse_args()
     device = choose_device("auto")
     precision = choose_precision("auto", device)
@@ -53,7 +52,7 @@ def main() -> int:
 
 
 def cells(device: torch.device, precision: torch.dtype, rate: float, optimizer: str) -> None:
-    columns = ("cell", "layers", "window", "tokens/s", "matrix rate", "obvious loop", "ratio")
+    columns = ("cell", "layers", "window", "tokens/s", "matrix rate", "plain loop", "ratio")
     formats = "{:5} {:9} {:8} {:>9} {:>11} {:>13} {:>6}"
     print(formats.format(*columns) + ("  kernels" if device.type == "cuda" else ""))
     for cell in CELLS:
@@ -63,8 +62,8 @@ def cells(device: torch.device, precision: torch.dtype, rate: float, optimizer: 
                 {"cell": cell, "hidden_size": hidden, "lr": 1e-3, "optimizer": optimizer}
             )
             ours = our_step(config, VOCABULARY, batch_of_tokens, device, precision)
-            obvious = obvious_step(cell, hidden, batch_of_tokens, device)
-            seconds, slow = alternate([ours, obvious], device)
+            plain = plain_step(cell, hidden, batch_of_tokens, device)
+            seconds, slow = alternate([ours, plain], device)
             gates = CELLS[cell].gates
             work = 3 * 2 * batch * bptt * (2 * 2 * gates * hidden**2 + hidden * VOCABULARY)
             line = formats.format(
@@ -80,8 +79,8 @@ def cells(device: torch.device, precision: torch.dtype, rate: float, optimizer: 
 
 
 def words(path: Path, device: torch.device, precision: torch.dtype, optimizer: str) -> None:
-    """PyTorch's word-level example (LSTM 2 x 650, tied, batch 20 x 35, float32, SGD, clipping at 0.25)
-    against our step for the same network at our own batch shape."""
+    """Compare PyTorch's word-level example (LSTM 2 x 650, tied, batch 20 x 35, float32, SGD, clipping at
+    0.25) with our step for the same network at our batch shape."""
     tokens = path.read_text(encoding="utf-8").replace("\n", " <eos> ").split()
     vocabulary = {word: number for number, word in enumerate(dict.fromkeys(tokens))}
     stream = torch.tensor([vocabulary[word] for word in tokens])
@@ -92,7 +91,7 @@ def words(path: Path, device: torch.device, precision: torch.dtype, optimizer: s
     config = RunConfig.from_flat({"hidden_size": 650, "tie": True, "lr": 1e-3, "optimizer": optimizer})
     size, bptt = config.training.batch_size, config.training.bptt
     ours = our_step(config, len(vocabulary), window(size, bptt), device, precision)
-    example = obvious_step("lstm", 650, window(20, 35), device, vocab=len(vocabulary), example=True)
+    example = plain_step("lstm", 650, window(20, 35), device, vocab=len(vocabulary), example=True)
     seconds, slow = alternate([ours, example], device)
     print(f"ours ({size} x {bptt}): {size * bptt / seconds:,.0f} tokens/s")
     print(f"PyTorch's example (20 x 35): {20 * 35 / slow:,.0f} tokens/s")
@@ -106,7 +105,7 @@ def random_windows(batch: int, bptt: int, vocab: int, device: torch.device) -> t
 def our_step(
     config: RunConfig, vocab: int, tokens: torch.Tensor, device: torch.device, precision: torch.dtype
 ) -> Callable[[], None]:
-    """What lm/training/loop.py does with one window."""
+    """One step of lm/training/loop.py."""
     network = RecurrentLM(config.model, vocab).to(device)
     optimizer = make_optimizer(network, ResolvedConfig.of(config).training, precision)
     state = None
@@ -124,7 +123,7 @@ def our_step(
     return step
 
 
-class Obvious(nn.Module):
+class PlainModel(nn.Module):
     """Embedding, torch's layers, decoder."""
 
     def __init__(self, cell: str, hidden: int, vocab: int, tie: bool):
@@ -140,7 +139,7 @@ class Obvious(nn.Module):
         return self.decoder(hidden), state
 
 
-def obvious_step(
+def plain_step(
     cell: str,
     hidden: int,
     tokens: torch.Tensor,
@@ -148,7 +147,7 @@ def obvious_step(
     vocab: int = VOCABULARY,
     example: bool = False,
 ) -> Callable[[], None]:
-    network = Obvious(cell, hidden, vocab, tie=example).to(device)
+    network = PlainModel(cell, hidden, vocab, tie=example).to(device)
     optimizer = (
         torch.optim.SGD(network.parameters(), lr=1e-3)
         if example
@@ -169,7 +168,7 @@ def obvious_step(
 
 
 def alternate(steps: list[Callable[[], None]], device: torch.device) -> list[float]:
-    """The median seconds of each step, measured in turn."""
+    """The median duration (seconds) of each step, measured alternately."""
     times: list[list[float]] = [[] for _ in steps]
     for repeat in range(REPEATS + 1):
         for step, seconds in zip(steps, times, strict=True):
@@ -177,22 +176,22 @@ def alternate(steps: list[Callable[[], None]], device: torch.device) -> list[flo
             while time.perf_counter() - begin < SECONDS:
                 step()
                 count += 1
-                synchronise(device)
+                synchronize(device)
             if repeat > 0:  # the first one warms up
                 seconds.append((time.perf_counter() - begin) / count)
     return [statistics.median(seconds) for seconds in times]
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of one large `linear`."""
+    """Floating-point operations per second of one large `linear`."""
     size = 8192 if device.type == "cuda" else 4096
     x, w = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     times = []
     for _ in range(7):
-        synchronise(device)
+        synchronize(device)
         begin = time.perf_counter()
         F.linear(x, w)
-        synchronise(device)
+        synchronize(device)
         times.append(time.perf_counter() - begin)
     return 2 * size**3 / statistics.median(times)
 
@@ -211,7 +210,7 @@ def kernel_share(step: Callable[[], None], count: int = 20) -> float:
     return sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6 / wall
 
 
-def synchronise(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
 
