@@ -4,9 +4,9 @@
 python benchmarks/scaling.py                   three cells of 2 x 256 and an LSTM of 2 x 512
 python benchmarks/scaling.py --batch-size 128  another global batch size
 
-Each measurement runs steps of lm/training/loop.py on Python's standard library. Both learn from the same global
-batch: each of two ranks processes half of its streams. The measurements alternate, the second rank sleeping
-while the first learns alone, so that other work on the machine slows both. Medians are printed.
+Each measurement runs steps of lm/training/loop.py on Python's standard library. Both learn from the same
+global batch: each of two ranks processes half of its streams. The measurements alternate, the second rank
+sleeping while the first learns alone, so that other work on the machine slows both. Medians are printed.
 """
 
 import argparse
