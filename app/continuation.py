@@ -1,6 +1,6 @@
-"""How drafts are continued for the page: settings checked, words made a few at a time.
+"""Continuing drafts for the page: limits on the settings, and a loop that reports progress.
 
-Nothing here knows of Gradio.
+Nothing here depends on Gradio.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
@@ -17,54 +17,50 @@ from lm.errors import UserError
 
 from .draft import Draft
 
-MAX_CHARACTERS = 40_000  # characters; so many are read within a second, and only then can Stop be heard
+MAX_CHARACTERS = 40_000  # of a text; they are read within a second, during which Stop has no effect
 MAX_LENGTH = 20_000  # tokens
-DEFAULT_LENGTH = 400
+DEFAULT_LENGTH = 400  # tokens
 MAX_CANDIDATES = 4
-MAX_SEED = 2**53 - 1  # as far as a browser counts exactly
-# To show a text takes longer than to write it: every so many seconds so many characters can be shown, to so
-# many people.
-_UPDATE_EVERY, _UNHURRIED_CHARACTERS, _UNHURRIED_PEOPLE = 0.05, 4_000, 4
-_writers: set[object] = set()  # all that write now
+MAX_SEED = 2**53 - 1  # the largest integer that JavaScript counts to exactly
+# Displaying text takes longer than generating it. Browsers keep up with this interval for texts of up to
+# _FAST_CHARACTERS and with up to _FAST_WRITERS writing at the same time.
+_UPDATE_SECONDS = 0.05
+_FAST_CHARACTERS = 4_000
+_FAST_WRITERS = 4
+_writers: set[object] = set()  # the calls of `continue_drafts` in progress
 
 log = logging.getLogger(__name__)
 
 
-def update_interval(characters: int, people: int = 1) -> float:
-    """Seconds from one update of a page that shows this much to the next; more often, the browser would fall
-    behind and Stop not be heard."""
-    return _UPDATE_EVERY * max(1, characters / _UNHURRIED_CHARACTERS, people / _UNHURRIED_PEOPLE)
-
-
 @dataclass(frozen=True)
 class Progress:
-    """How far the writing is."""
+    """The state of a continuation."""
 
     tokens: int  # of all drafts together
     seconds: float
-    complete: bool = False  # whether it is over
-    ended: bool = False  # whether the model ended the text before its length
+    complete: bool = False
+    ended: bool = False  # whether the model ended a text before the requested length
 
     @property
     def tokens_per_second(self) -> float:
-        """The speed, of all drafts together."""
+        """The speed of all drafts together."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
 
 def checked_text(text: str) -> str:
-    """`text`, if it is not too long. Raises UserError."""
+    """`text`. Raises UserError if it is too long."""
     if len(text) > MAX_CHARACTERS:
         raise UserError(
-            f"The text has {len(text):,} characters and this page takes {MAX_CHARACTERS:,}: shorten it."
+            f"the text has {len(text):,} characters, more than the maximum of {MAX_CHARACTERS:,}: shorten it."
         )
     return text
 
 
 def checked_length(length: float | None) -> int:
-    """The number of tokens to write; the usual one if the field is empty. Raises UserError."""
+    """The number of tokens to generate; the default if the field is empty. Raises UserError."""
     length = DEFAULT_LENGTH if length is None else int(length)
     if not 1 <= length <= MAX_LENGTH:
-        raise UserError(f"The length is a number of tokens from 1 to {MAX_LENGTH:,}, not {length:,}.")
+        raise UserError(f"the length must be between 1 and {MAX_LENGTH:,} tokens, got {length:,}.")
     return length
 
 
@@ -73,47 +69,51 @@ def checked_seed(seed: float | None) -> int:
     if seed is None or seed == -1:
         return secrets.randbits(31)
     if not 0 <= seed <= MAX_SEED:
-        raise UserError(f"The seed is a number from 0 to {MAX_SEED:,}; empty, or -1: a random one.")
+        raise UserError(f"the seed must be between 0 and {MAX_SEED:,}, or -1 for a random one.")
     return int(seed)
 
 
 def continue_drafts(
     drafts: Sequence[Draft], seeds: Sequence[int], max_new_tokens: int, **settings: Any
-) -> Iterator[Progress]:
-    """Let drafts go on side by side, each with its seed; yields some twenty times a second, less often while
-    many people write.
+) -> Generator[Progress]:
+    """Continue drafts in parallel, each with its own seed; yields about twenty times a second, less often for
+    long texts and while many users are writing.
 
-    Tokens are made only while this is being read: closing it ends the computation.
+    Tokens are generated only while the generator is consumed; closing it stops the computation.
     """
-    begin, me = time.perf_counter(), object()
-    counts, shown, how = [0] * len(drafts), 0.0, "stopped"
+    start, writer = time.perf_counter(), object()
+    counts, updated, outcome = [0] * len(drafts), 0.0, "stopped"
 
-    def now(**state: bool) -> Progress:
-        return Progress(sum(counts), time.perf_counter() - begin, **state)
+    def progress(**state: bool) -> Progress:
+        return Progress(sum(counts), time.perf_counter() - start, **state)
 
     try:
-        _writers.add(me)
-        before = sum(len(draft.text) for draft in drafts)
+        _writers.add(writer)
+        characters = sum(len(draft.text) for draft in drafts)
         with ExitStack() as stack:
-            going_on = {
-                number: stack.enter_context(
-                    closing(draft.write(seed, max_new_tokens=max_new_tokens, **settings))
-                )
-                for number, (draft, seed) in enumerate(zip(drafts, seeds, strict=True))
+            active = {
+                i: stack.enter_context(closing(draft.write(seed, max_new_tokens=max_new_tokens, **settings)))
+                for i, (draft, seed) in enumerate(zip(drafts, seeds, strict=True))
             }
-            while going_on:
-                for number, writer in list(going_on.items()):
-                    made = next(writer, None)
-                    if made is None:
-                        del going_on[number]
+            while active:
+                for i, tokens in list(active.items()):
+                    count = next(tokens, None)
+                    if count is None:
+                        del active[i]
                     else:
-                        counts[number] = made
-                if time.perf_counter() - shown >= update_interval(before + sum(counts), len(_writers)):
-                    shown = time.perf_counter()
-                    yield now()
+                        counts[i] = count
+                if time.perf_counter() - updated >= update_interval(characters + sum(counts), len(_writers)):
+                    updated = time.perf_counter()
+                    yield progress()
         ended = min(counts) < max_new_tokens
-        how = "the model ended the text" if ended else "complete"
-        yield now(complete=True, ended=ended)
+        outcome = "the model ended the text" if ended else "complete"
+        yield progress(complete=True, ended=ended)
     finally:
-        _writers.discard(me)
-        log.info("%d tokens in %.1f s: %s", sum(counts), time.perf_counter() - begin, how)
+        _writers.discard(writer)
+        log.info("%d tokens in %.1f s: %s", sum(counts), time.perf_counter() - start, outcome)
+
+
+def update_interval(characters: int, writers: int = 1) -> float:
+    """Seconds between two updates of a page that shows this many characters. With more updates the browser
+    would fall behind, and Stop would respond late."""
+    return _UPDATE_SECONDS * max(1, characters / _FAST_CHARACTERS, writers / _FAST_WRITERS)

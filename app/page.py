@@ -1,4 +1,4 @@
-"""The page: the choice of a model above, a tab for each thing to do below."""
+"""The page: a model selector and the tour on top, one tab for each task below."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from .tabs.models import tab as library
 from .tabs.train import tab as training
 from .tabs.write import tab as write
 from .ui import tour
+from .ui.blocks import MAX_SESSIONS, Page
 from .ui.errors import INTERNAL, as_sentence, show_errors
 from .ui.i18n import localized, translations
-from .ui.middleware import VISITS_KEPT, Gate, Page
+from .ui.middleware import RequestFilter
 from .ui.model_facts import describe, note
 
 TITLE = "Write with a recurrent language model"
@@ -30,25 +31,18 @@ _STATIC = Path(__file__).parent / "static"
 
 
 def build(models: ModelRegistry, jobs: JobQueue | None = None) -> gr.Blocks:
-    """The page over `models`; start it with `launch(**launch_settings())`. Without `jobs` nobody can train
-    or change models on it."""
-    names = list(models.folders())
-    # Copies of files that were downloaded are deleted after an hour.
+    """The page for `models`; start it with `launch(**launch_settings())`. Without `jobs`, users can neither
+    train nor rename or delete models."""
+    # Every 10 minutes, Gradio deletes its copies of downloaded files that are older than an hour.
     with Page(title=TITLE, delete_cache=(600, 3600)) as page:
-        with gr.Row(elem_id="head", equal_height=True):
-            with gr.Column(scale=5, min_width=300):
-                gr.Markdown(localized("# Write with a recurrent language model"), elem_id="title")
-            with gr.Column(scale=3, min_width=300):
-                model = gr.Dropdown(
-                    names, label=localized("Model"), show_label=False, container=False, filterable=False,
-                    elem_id="model",
-                )  # fmt: skip
-        above = gr.Column()
+        selector = ModelSelector(models)
+        top = gr.Column()
+        trainer = None
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(localized("Write"), id="write"):
-                editor = write.build(models, model)
+                writer = write.build(models, selector.dropdown)
             with gr.Tab(localized("Look inside"), id="inside"):
-                inside.build(models, model)
+                inside.build(models, selector.dropdown)
             with gr.Tab(localized("Compare"), id="compare") as tab:
                 compare.build(models, tab)
             if jobs:
@@ -56,57 +50,83 @@ def build(models: ModelRegistry, jobs: JobQueue | None = None) -> gr.Blocks:
                     trainer = training.build(jobs, tab)
             with gr.Tab(localized("Models"), id="models") as tab:
                 shelf = library.build(models, tab, jobs)
-
-        def refresh(chosen: str | None) -> tuple[gr.Dropdown, str]:
-            """List the models there are now."""
-            names = list(models.folders())
-            chosen = chosen if chosen in names else names[0] if names else None
-            return gr.Dropdown(names, value=chosen), tell(chosen)
-
-        def tell(model: str | None) -> str:
-            """The facts of a model and its loss curve, as HTML."""
-            try:
-                return describe(models.folder(model))
-            except UserError as error:
-                return note(as_sentence(error))
-
-        def follow(chosen: str | None, renamed: dict[str, str]) -> tuple[gr.Dropdown, str]:
-            """List the models there are now that one was deleted, or is called otherwise."""
-            return refresh(renamed.get(chosen, chosen))
-
+        with top:
+            tour.build(selector.dropdown, tabs, writer.facts, selector.select, can_train=jobs is not None)
+        selected = [selector.dropdown, writer.facts]
+        page.load(selector.select, selector.dropdown, selected, **INTERNAL)
+        page.load(None, None, writer.text, js="() => lm.storedText()", **INTERNAL)
+        selector.dropdown.input(selector.facts, selector.dropdown, writer.facts, **INTERNAL)
         if editing := shelf.editing:
             for change in editing.changes:
-                change.success(follow, [model, editing.renamed], [model, editor.facts], **INTERNAL)
-        with above:
-            tour.build(model, tabs, editor.facts, refresh, may_train=jobs is not None)
-        page.load(refresh, model, [model, editor.facts], **INTERNAL)
-        page.load(None, None, editor.text, js="() => lm.storedText()", **INTERNAL)
-
-        def write_with(job: str | None) -> tuple[gr.Dropdown, str, gr.Tabs]:
-            """Choose the model of a training, and open the tab to write with it."""
-            with show_errors():
-                return *refresh(trainer.model_of(job)), gr.Tabs(selected="write")
-
-        if jobs:
-            trainer.use.click(write_with, trainer.job, [model, editor.facts, tabs], **INTERNAL)
-        model.input(tell, model, editor.facts, **INTERNAL)
-
-        def leave(request: gr.Request) -> None:
-            """Forget a person who has left."""
-            editor.leave(request)
-            page.forget(request.session_hash)
-
-        page.unload(leave)
+                change.success(selector.follow, [selector.dropdown, editing.renamed], selected, **INTERNAL)
+        if trainer:
+            _open_trained_models(trainer, selector, [*selected, tabs])
+        _forget_closed_sessions(page, writer)
         Endpoints(models).register()
     return page
 
 
+class ModelSelector:
+    """The title of the page and the dropdown next to it, in which the user selects a model."""
+
+    def __init__(self, models: ModelRegistry):
+        self._models = models
+        with gr.Row(elem_id="head", equal_height=True):
+            with gr.Column(scale=5, min_width=300):
+                gr.Markdown(localized("# Write with a recurrent language model"), elem_id="title")
+            with gr.Column(scale=3, min_width=300):
+                self.dropdown = gr.Dropdown(
+                    list(models.folders()),
+                    label=localized("Model"),
+                    show_label=False,
+                    container=False,
+                    filterable=False,
+                    elem_id="model",
+                )
+
+    def select(self, name: str | None) -> tuple[gr.Dropdown, str]:
+        """Refresh the list and select a model, the first one if `name` is not in the list; returns its
+        facts, too."""
+        names = list(self._models.folders())
+        name = name if name in names else names[0] if names else None
+        return gr.Dropdown(names, value=name), self.facts(name)
+
+    def follow(self, name: str | None, renamed: dict[str, str]) -> tuple[gr.Dropdown, str]:
+        """Keep the selected model selected after models were renamed (old name -> new name) or deleted."""
+        return self.select(renamed.get(name, name) if name else None)
+
+    def facts(self, name: str | None) -> str:
+        """The facts and the loss curve of a model, as HTML."""
+        try:
+            return describe(self._models.folder(name))
+        except UserError as error:
+            return note(as_sentence(error))
+
+
+def _open_trained_models(trainer: training.Trainer, selector: ModelSelector, outputs: list[Any]) -> None:
+    """Let the Train tab open the Write tab with the model that it trained."""
+
+    def open_model(job: str | None) -> tuple[gr.Dropdown, str, gr.Tabs]:
+        with show_errors():
+            return *selector.select(trainer.model_of(job)), gr.Tabs(selected="write")
+
+    trainer.use.click(open_model, trainer.job, outputs, **INTERNAL)
+
+
+def _forget_closed_sessions(page: Page, writer: write.WriteTab) -> None:
+    def forget(request: gr.Request) -> None:
+        writer.forget(request.session_hash)
+        page.forget(request.session_hash)
+
+    page.unload(forget)
+
+
 def launch_settings() -> dict[str, Any]:
-    """What Gradio takes at the launch: the looks, the keys, and nothing from other servers."""
+    """The arguments of `launch`: looks, texts and limits. Nothing is loaded from other servers."""
     system = [gr.themes.Font(name) for name in ("system-ui", "sans-serif")]
     mono = [gr.themes.Font(name) for name in ("ui-monospace", "Menlo", "Consolas", "monospace")]
     theme = gr.themes.Default(font=system, font_mono=mono).set(
-        # Gradio's own greys and orange are too pale to be read with ease.
+        # Gradio's default grays and orange have too little contrast.
         body_text_color_subdued="*neutral_500",
         block_info_text_color="*neutral_500",
         button_primary_background_fill="*primary_700",
@@ -115,18 +135,17 @@ def launch_settings() -> dict[str, Any]:
         button_primary_background_fill_hover_dark="*primary_800",
         color_accent="*primary_700",
     )
+    scripts = [(_STATIC / name).read_text() for name in ("page.js", "tour.js")]
     return {
         "theme": theme,
         "css_paths": sorted((_STATIC / "styles").glob("*.css")),
-        "head": "".join(
-            f"<script>{(_STATIC / name).read_text()}</script>" for name in ("page.js", "tour.js")
-        ),
+        "head": "".join(f"<script>{script}</script>" for script in scripts),
         "footer_links": ["api"],
         "run_history": False,
         "ssr_mode": False,
         "enable_monitoring": False,
-        "state_session_capacity": VISITS_KEPT,
+        "state_session_capacity": MAX_SESSIONS,
         "max_file_size": MAX_SIZE,
-        "app_kwargs": {"middleware": [Middleware(Gate)]},
+        "app_kwargs": {"middleware": [Middleware(RequestFilter)]},
         "i18n": translations(),
     }

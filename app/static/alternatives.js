@@ -1,4 +1,4 @@
-// What else could stand at a place of the text: a button for each token. Gradio gives the four names.
+// The alternatives panel: a button for each token. Gradio defines `element`, `props`, `trigger` and `watch`.
 const bar = (share) => {
   const meter = document.createElement("span");
   meter.className = "bar";

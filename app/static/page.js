@@ -1,75 +1,81 @@
-// What the page does in the browser: keys, the colours behind the text, and what survives a reload.
+// The page in the browser: keyboard shortcuts, colors behind the text, and what survives a reload.
 (() => {
-  const STORED_TEXT = "lm.text", STORED_OWN = "lm.own";
-  // Whatever decides where a line is broken.
-  const LIKE_THE_TEXT = [
+  const STORED_TEXT = "lm.text", STORED_SETTINGS = "lm.own";
+  // Every style that affects where lines break.
+  const MIRRORED_STYLES = [
     "font", "letterSpacing", "wordSpacing", "tabSize", "textIndent", "whiteSpace", "wordBreak", "overflowWrap",
     "lineBreak", "direction", "textAlign", "padding", "borderWidth",
   ];
   const editor = () => document.querySelector("#text textarea");
   const visible = (selector) => [...document.querySelectorAll(selector)].find((e) => e.offsetParent && !e.disabled);
-  let levels = "", last = "", typed = false, undone = 0, backdrop = null, followed = 0;
+  // levels: one digit per UTF-16 code unit, or a space for text that the model did not write.
+  // copied: "c" for each code unit copied from the training text, else a space.
+  let levels = "", copied = "";
+  let lastText = "";
+  let serverText = ""; // the text as the server last sent it
+  let typed = false; // whether the user has edited that text
+  let undone = 0; // edits that the user has undone in the browser
+  let backdrop = null, followedTo = 0;
 
-  // The colours: a copy of the text behind the textarea, of which only the backgrounds are seen.
-  // Each line is an element of its own, so that only lines that have changed are painted anew.
+  // The colors are a copy of the text behind the textarea, of which only the backgrounds are visible.
+  // Each line is an element of its own, so that only changed lines are painted again.
   function paint() {
     const text = editor();
     if (!text || !backdrop) return;
     const lines = text.value.split("\n");
-    let at = 0;
+    let start = 0;
     lines.forEach((line, number) => {
-      const marks = levels.slice(at, at + line.length);
-      at += line.length + 1;
-      const key = `${line}\n${marks}`;
-      let node = backdrop.children[number];
-      if (!node) node = backdrop.appendChild(document.createElement("div"));
+      const end = start + line.length;
+      const marks = [levels.slice(start, end), copied.slice(start, end)];
+      start = end + 1;
+      const key = [line, ...marks].join("\n");
+      const node = backdrop.children[number] ?? backdrop.appendChild(document.createElement("div"));
       if (node.key === key) return;
       node.key = key;
-      node.replaceChildren(...runs(line, marks));
+      node.replaceChildren(...runs(line, ...marks));
     });
     while (backdrop.children.length > lines.length) backdrop.lastChild.remove();
     const style = getComputedStyle(text);
-    for (const name of LIKE_THE_TEXT) backdrop.style[name] = style[name];
-    // The text ends where its scroll bar begins.
+    for (const name of MIRRORED_STYLES) backdrop.style[name] = style[name];
+    // clientWidth excludes the scroll bar.
     const padding = parseFloat(style.paddingLeft) + parseFloat(style.paddingRight);
     backdrop.style.width = `${text.clientWidth - padding}px`;
     backdrop.style.height = `${text.clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom)}px`;
     backdrop.scrollTop = text.scrollTop;
   }
 
-  function runs(line, marks) {
-    const parts = [];
+  // A span for each run of characters with the same level that are all copied or all not copied.
+  function runs(line, levels, copied) {
+    const spans = [];
     for (let start = 0; start < line.length; ) {
       let end = start + 1;
-      while (end < line.length && marks[end] === marks[start]) end++;
-      const run = document.createElement("span");
-      run.textContent = line.slice(start, end);
-      const level = marks[start] && marks[start] !== " " ? marks.charCodeAt(start) : 0;
-      // Letters are the digits of what is copied from the training text.
-      if (level) run.dataset.level = level >= 97 ? level - 97 : level - 48;
-      if (level >= 97) run.classList.add("copied");
-      parts.push(run);
+      while (end < line.length && levels[end] === levels[start] && copied[end] === copied[start]) end++;
+      const span = document.createElement("span");
+      span.textContent = line.slice(start, end);
+      if (levels[start]?.trim()) span.dataset.level = levels[start];
+      if (copied[start] === "c") span.classList.add("copied");
+      spans.push(span);
       start = end;
     }
-    return parts;
+    return spans;
   }
 
   function commonPrefix(a, b) {
-    const most = Math.min(a.length, b.length);
-    let at = 0;
-    while (at < most && a[at] === b[at]) at++;
-    return at;
+    const limit = Math.min(a.length, b.length);
+    let length = 0;
+    while (length < limit && a[length] === b[length]) length++;
+    return length;
   }
 
   function onInput(event) {
-    const value = editor().value;
-    levels = levels.slice(0, commonPrefix(value, last));
-    last = value;
-    typed = true;
+    const value = editor().value, unchanged = commonPrefix(value, lastText);
+    levels = levels.slice(0, unchanged);
+    copied = copied.slice(0, unchanged);
+    lastText = value;
+    typed = value !== serverText;
     if (event.inputType === "historyUndo") undone++;
     else if (event.inputType === "historyRedo") undone--;
     else undone = 0;
-    if (value === lm.told) typed = false;
     localStorage.setItem(STORED_TEXT, value);
     paint();
   }
@@ -84,10 +90,15 @@
     text.addEventListener("input", onInput);
     text.addEventListener("scroll", () => (backdrop.scrollTop = text.scrollTop));
     text.addEventListener("click", () => {
-      if (text.selectionStart === text.selectionEnd && text.value) lm.askAtCaret();
+      if (text.selectionStart === text.selectionEnd && text.value) showAlternatives();
     });
     new ResizeObserver(paint).observe(text);
     paint();
+  }
+
+  function showAlternatives() {
+    const text = editor();
+    if (!text.readOnly) lm.requestAlternatives(text.selectionStart);
   }
 
   document.addEventListener("keydown", (event) => {
@@ -100,57 +111,52 @@
     if (command && key === "enter") press(".lm-go");
     else if (key === "escape") press(".lm-stop");
     else if (event.target !== editor()) return;
-    else if (command && key === " ") { event.preventDefault(); lm.askAtCaret(); }
-    // The browser takes back what was typed; before that, the page takes back what was written.
+    else if (command && key === " ") { event.preventDefault(); showAlternatives(); }
+    // The browser undoes what was typed since the last generation; beyond that, the page undoes generations.
     else if (command && key === "z" && !event.shiftKey && !typed) press("#undo");
     else if (command && (key === "y" || (key === "z" && event.shiftKey)) && !undone) press("#redo");
   });
 
   window.lm = {
-    told: "", // the text as the server last told it
-    ask: () => {}, // set by the component that knows how to ask the server
-    askAtCaret() {
-      const text = editor();
-      if (!text.readOnly) lm.ask(text.selectionStart);
+    requestAlternatives: () => {}, // set by the highlights component, which can send events to the server
+    setHighlights(value) {
+      levels = value?.levels ?? "";
+      copied = "";
+      for (const [start, end] of value?.copied ?? []) copied = copied.padEnd(start) + "c".repeat(end - start);
+      // The text arrives in the same update, before or after its colors.
+      requestAnimationFrame(() => setTimeout(lm.textChanged));
     },
-    // Called with every part of the text: its colours have arrived.
-    levels(value) {
-      levels = value || "";
-      // The text itself arrives in the same moment, before or after.
-      requestAnimationFrame(() => setTimeout(lm.changed));
-    },
-    changed() {
+    textChanged() {
       const text = editor();
       if (!text) return;
-      if (text.value !== last) {
-        last = lm.told = text.value;
+      if (text.value !== lastText) {
+        lastText = serverText = text.value;
         typed = false;
         undone = 0;
-        localStorage.setItem(STORED_TEXT, last);
+        localStorage.setItem(STORED_TEXT, lastText);
       }
-      // Show the end, unless the person has scrolled back to read.
-      if (text.readOnly && text.scrollTop >= followed - 4)
-        text.scrollTop = followed = text.scrollHeight - text.clientHeight;
+      // Keep the end in view, unless the user has scrolled back.
+      if (text.readOnly && text.scrollTop >= followedTo - 4)
+        text.scrollTop = followedTo = text.scrollHeight - text.clientHeight;
       paint();
     },
-    // Before the server answers: what a person typed while the model writes would be lost with its
-    // next words, so the text can only be read until it has ended.
-    begin() {
+    // The text is read-only while the model writes: the next update would overwrite what the user types.
+    lock() {
       const text = editor();
       text.readOnly = true;
-      text.scrollTop = followed = text.scrollHeight - text.clientHeight;
+      text.scrollTop = followedTo = text.scrollHeight - text.clientHeight;
     },
-    end() {
+    unlock() {
       editor().readOnly = false;
     },
     storedText: () => localStorage.getItem(STORED_TEXT) || "",
-    keepOwn: (values) => localStorage.setItem(STORED_OWN, JSON.stringify(values)),
-    own(usual) {
+    storeCustomSettings: (values) => localStorage.setItem(STORED_SETTINGS, JSON.stringify(values)),
+    customSettings(defaults) {
       try {
-        const kept = JSON.parse(localStorage.getItem(STORED_OWN));
-        return kept.length === usual.length ? kept : usual;
+        const stored = JSON.parse(localStorage.getItem(STORED_SETTINGS));
+        return stored.length === defaults.length ? stored : defaults;
       } catch {
-        return usual; // nothing was kept, or nothing of ours
+        return defaults; // nothing stored, or nothing valid
       }
     },
   };

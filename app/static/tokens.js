@@ -1,4 +1,4 @@
-// The token view. Gradio gives `element`, `props`, `trigger` and `watch`.
+// The token view. Gradio defines `element`, `props`, `trigger` and `watch`.
 let current = -1, anchor = -1;
 const box = () => element.querySelector(".tokens");
 const indexOf = (node) => {

@@ -1,4 +1,4 @@
-// The tour: each step fills in an example and presses the button that a person would press.
+// The tour: each step fills in an example and presses a button, as the user would.
 (() => {
   const find = (selector) => document.querySelector(selector);
   const wait = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
@@ -14,7 +14,7 @@
     if (!field) return;
     field.value = text;
     field.dispatchEvent(new Event("input", { bubbles: true }));
-    await wait(50); // until Gradio has taken note of it
+    await wait(50); // until Gradio has processed the event
   }
   const press = async (selector) => (await shown(selector))?.click();
   const CODE = 'def read_config(path):\n    """Return the settings in the file."""\n';
@@ -29,9 +29,9 @@
       if (!text.value) await fill("#text textarea", CODE);
       text.focus();
       text.setSelectionRange(4, 4);
-      lm.ask(4);
+      lm.requestAlternatives(4);
     },
-    surprise: () => press("#inside-look"),
+    surprisal: () => press("#inside-look"),
     units: () => press("#inside-find"),
     async compare() {
       await fill("#compare-prompt textarea", "class Reader:\n    def ");

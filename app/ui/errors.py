@@ -1,4 +1,4 @@
-"""What the tabs share: how events are declared, and how a mistake is told to the person."""
+"""What all tabs share about events: their default settings, their data, and their errors."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import gradio as gr
 
 from lm.errors import UserError
 
-# Programs call the plain functions of app/endpoints.py, not the events of the page.
+# Events of the page are private: programs call the functions in app/endpoints.py instead.
 INTERNAL: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 def event_int(event: gr.EventData, name: str) -> int:
-    """A whole number that the browser tells with an event. Raises UserError."""
+    """The integer that the browser sent as field `name` of an event. Raises UserError if it did not."""
     value = event._data.get(name) if isinstance(event._data, dict) else None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 2**53:
-        raise UserError("the page sent something that makes no sense here: reload it.")
+        raise UserError("the page sent an invalid value: reload it and try again.")
     return int(value)
 
 
@@ -31,7 +31,7 @@ def as_sentence(error: UserError) -> str:
 
 @contextmanager
 def show_errors() -> Iterator[None]:
-    """A UserError becomes a message on the page. Messages are HTML there, so it is escaped."""
+    """Show a UserError as a message on the page, escaped, because Gradio renders messages as HTML."""
     try:
         yield
     except UserError as error:

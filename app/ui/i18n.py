@@ -1,8 +1,8 @@
-"""The page in English and Chinese.
+"""The English and Chinese texts of the page.
 
-The English texts are in the code and serve as keys; translations/*.json has the Chinese, one file per tab.
-`localized` marks a text that is laid out once and shown in the browser's language. `translate` translates a
-message for the user who made the current request.
+The English texts are written in the code and serve as keys. translations/*.json holds the Chinese, one file
+per tab or module. `localized` is for texts built into the page, which the browser shows in its own language;
+`translate` is for messages that answer a request.
 """
 
 from __future__ import annotations
@@ -21,37 +21,39 @@ _FOLDER = Path(__file__).parent / "translations"
 
 @cache
 def chinese() -> dict[str, str]:
-    """English -> Chinese."""
+    """The translations: English -> Chinese."""
     files = sorted(_FOLDER.glob("*.json"))
-    return {e: z for file in files for e, z in json.loads(file.read_text("utf-8")).items()}
+    return {en: zh for file in files for en, zh in json.loads(file.read_text("utf-8")).items()}
 
 
 def localized(english: str) -> I18nData:
-    """A text of the page, in the language of whichever browser shows it. Raises KeyError if it has not
-    been translated."""
+    """A text that each browser shows in its own language. Raises KeyError if it has no translation."""
     if english not in chinese():
         raise KeyError(f"app/ui/translations has no Chinese for {english!r}")
     return I18nData(_key(english))
 
 
 def translate(english: str, **values: object) -> str:
-    """A text for the person who asks now, with `values` put in as by `str.format`. Raises KeyError if it
-    has not been translated."""
+    """A text in the language of the current request, formatted with `values` as by `str.format`. Raises
+    KeyError if it has no translation."""
     translated = chinese()[english]
-    return (translated if _asked_in_chinese() else english).format(**values)
+    return (translated if _request_in_chinese() else english).format(**values)
 
 
 def translations() -> gr.I18n:
-    """What the browser is told, for `launch(i18n=...)`."""
-    return gr.I18n(en={_key(e): e for e in chinese()}, zh={_key(e): z for e, z in chinese().items()})
+    """All texts in both languages, for `launch(i18n=...)`."""
+    return gr.I18n(
+        en={_key(en): en for en in chinese()},
+        zh={_key(en): zh for en, zh in chinese().items()},
+    )
 
 
-def _asked_in_chinese() -> bool:
+def _request_in_chinese() -> bool:
     request = LocalContext.request.get(None)
     languages = request.headers.get("accept-language", "") if request else ""
     return languages.lower().startswith("zh")
 
 
 def _key(english: str) -> str:
-    """A name without the dots and braces that the browser's side would read as paths and arguments."""
+    """A key without dots and braces, which Gradio's frontend would read as paths and placeholders."""
     return f"t{zlib.crc32(english.encode()):08x}"

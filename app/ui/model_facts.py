@@ -1,6 +1,7 @@
-"""What stands beside the editor: a table of a model's facts, and its loss curve.
+"""The facts of a model next to the editor: a table from its config.json, and its loss curve.
 
-All of it comes from files, so everything is escaped, and the curve is an image, where no script runs.
+Both come from files that anyone may have made, so values are escaped, and the SVG curve is embedded as an
+image, in which scripts do not run.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from lm.errors import UserError
 from .errors import as_sentence
 from .i18n import translate
 
-_LARGEST_CURVE = 1_000_000  # bytes
+_MAX_CURVE_BYTES = 1_000_000
 
 
 def describe(folder: Path) -> str:
-    """The facts and the curve of the model in `folder`, as HTML."""
+    """The facts and the loss curve of the model in `folder`, as HTML."""
     try:
         rows = facts(saving.read_json(folder / "config.json", folder))
     except UserError as error:
@@ -30,56 +31,68 @@ def describe(folder: Path) -> str:
 
 
 def facts(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """Name and value of each fact that config.json tells; what it does not tell is left out."""
-    model, trained, validation = (
-        value if isinstance(value := config.get(key), dict) else {}
-        for key in ("model", "trained_on", "validation")
+    """(name, value) for each fact in config.json; missing ones are left out."""
+    model, trained_on, validation = (_section(config, key) for key in ("model", "trained_on", "validation"))
+    units = translate(
+        "{layers} × {hidden} units",
+        layers=_integer(model.get("layers")),
+        hidden=_integer(model.get("hidden_size")),
     )
-    layers, hidden = _number(model.get("layers")), _number(model.get("hidden_size"))
-    units = translate("{layers} × {hidden} units", layers=layers, hidden=hidden)
-    units += translate(", right to left") if model.get("direction") == "backward" else ""
-    vocabulary = translate("{count} tokens", count=_number(config.get("vocab_size")))
-    length = translate("{count} characters", count=_number(trained.get("characters")))
-    loss = translate("{loss} nats per token", loss=_decimal(validation.get("loss")))
-    bits = {unit: _decimal(validation.get(f"bits_per_{unit}")) for unit in ("character", "byte")}
-    rows = [
-        (translate("Cell"), f"{str(model.get('cell', '')).upper()}, {units}", "cell" in model),
-        (translate("Parameters"), _number(config.get("parameters")), "parameters" in config),
-        (translate("Tokenizer"), f"{config.get('tokenizer', '')}, {vocabulary}", "tokenizer" in config),
-        (translate("Trained on"), f"{dataset_name(trained.get('dataset'))}, {length}", "dataset" in trained),
-        (translate("Validation loss"), loss, "loss" in validation),
-        (translate("Perplexity"), _decimal(validation.get("perplexity"), 2), "perplexity" in validation),
-        (translate("Bits per character"), bits["character"], "bits_per_character" in validation),
-        (translate("Bits per byte"), bits["byte"], "bits_per_byte" in validation),
-    ]
-    return [(name, value) for name, value, known in rows if known]
+    if model.get("direction") == "backward":
+        units += translate(", right to left")
+    vocabulary = translate("{count} tokens", count=_integer(config.get("vocab_size")))
+    length = translate("{count} characters", count=_integer(trained_on.get("characters")))
+    rows = []
+    if "cell" in model:
+        rows.append((translate("Cell"), f"{str(model['cell']).upper()}, {units}"))
+    if "parameters" in config:
+        rows.append((translate("Parameters"), _integer(config["parameters"])))
+    if "tokenizer" in config:
+        rows.append((translate("Tokenizer"), f"{config['tokenizer']}, {vocabulary}"))
+    if "dataset" in trained_on:
+        rows.append((translate("Trained on"), f"{dataset_name(trained_on['dataset'])}, {length}"))
+    if "loss" in validation:
+        loss = translate("{loss} nats per token", loss=_decimal(validation["loss"]))
+        rows.append((translate("Validation loss"), loss))
+    if "perplexity" in validation:
+        rows.append((translate("Perplexity"), _decimal(validation["perplexity"], 2)))
+    if "bits_per_character" in validation:
+        rows.append((translate("Bits per character"), _decimal(validation["bits_per_character"])))
+    if "bits_per_byte" in validation:
+        rows.append((translate("Bits per byte"), _decimal(validation["bits_per_byte"])))
+    return rows
 
 
 def curve(folder: Path) -> str:
-    """The loss curve of a run as an image; a note where there is none."""
+    """The loss curve of a run as an HTML image, or a note that it has none."""
     path = folder / "training" / "loss.svg"
     try:
-        if path.stat().st_size > _LARGEST_CURVE:
+        if path.stat().st_size > _MAX_CURVE_BYTES:
             return note(translate("The loss curve is too large to show."))
         data = base64.b64encode(path.read_bytes()).decode("ascii")
     except OSError:
         return note(translate("No loss curve was saved with this model."))
-    alt = translate("Loss curve: training and validation loss over the steps of the training")
+    alt = translate("Loss curve: training and validation loss by step")
     return f'<img class="curve" alt="{alt}" src="data:image/svg+xml;base64,{data}">'
 
 
 def note(message: str) -> str:
-    """A line in place of facts."""
+    """A line of text as HTML, in place of facts."""
     return f'<p class="note">{escape(message)}</p>'
 
 
 def dataset_name(dataset: Any) -> str:
-    """A Hub id as it is; of a path on this computer only the last part."""
+    """A Hub id unchanged; only the last part of a path on this machine."""
     path = PurePath(str(dataset))
     return path.name if path.is_absolute() else str(dataset)
 
 
-def _number(value: Any) -> str:
+def _section(config: dict[str, Any], key: str) -> dict[str, Any]:
+    value = config.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _integer(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else "?"
 
 

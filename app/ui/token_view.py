@@ -1,7 +1,7 @@
-"""The token view: a text of which each token has a colour, and can be pointed at.
+"""The token view: a text whose tokens are colored and can be clicked.
 
-It is the one part of the page that is no component of Gradio's. The browser puts the tokens in as text,
-never as HTML, so that a model that writes `<script>` shows just that.
+It is a custom component, in HTML and JavaScript (static/tokens.js). The browser inserts tokens as text, never
+as HTML, so a model that writes `<script>` shows exactly that.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from gradio.i18n import I18nData
 from lm.escaping import printable
 
 _SCRIPT = Path(__file__).parents[1] / "static" / "tokens.js"
-MAX_LEVEL = 9  # levels go from -9 (cold) over 0 (no colour) to 9 (warm)
+MAX_LEVEL = 9  # color levels range from -9 (cold) through 0 (no color) to 9 (warm)
 
 
 def token_view(label: str | I18nData, elem_id: str) -> gr.HTML:
-    """An empty view. Its value is made by `colored_tokens`.
+    """An empty token view; `colored_tokens` creates its value.
 
-    It triggers `click` with the number of a token as `index`, and `select` with the `start` and `end`
-    (exclusive) of several; a listener takes them from `gr.EventData`.
+    It triggers `click` with the position of a token as `index`, and `select` with the positions `start` and
+    `end` (exclusive) of a range. Listeners read them from `gr.EventData`.
     """
     return gr.HTML(
         None,
@@ -42,8 +42,7 @@ def colored_tokens(
     tooltips: Sequence[str] = (),
     selected: int | None = None,
 ) -> dict[str, Any]:
-    """What a token view shows: the text of each token, its level of colour, what is told when the mouse
-    is on it, and which one is the chosen one."""
+    """The value of a token view: text, color level and tooltip of each token, and the selected position."""
     return {
         "tokens": [printable(token) for token in tokens],
         "levels": list(levels),
@@ -53,11 +52,11 @@ def colored_tokens(
 
 
 def surprisal_level(bits: float) -> int:
-    """The level of a surprisal in bits: a token of a probability above a half has none."""
+    """The color level of a surprisal: one level per bit, so a token of probability above 1/2 has no color."""
     return max(0, min(MAX_LEVEL, int(bits)))
 
 
 def activation_level(value: float, largest: float = 1.0) -> int:
-    """The level of a value between -largest and largest."""
+    """The color level of a value between -largest and largest."""
     share = value / largest if largest else 0.0
     return round(max(-1.0, min(1.0, share)) * MAX_LEVEL)

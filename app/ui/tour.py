@@ -1,4 +1,4 @@
-"""The tour: what the page can do, in six steps that do it, with the model that ships."""
+"""The tour: six steps that show what the page can do, run with the built-in model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gradio as gr
-from gradio.i18n import I18nData
 
 from ..registry import SHIPPED
 from .errors import INTERNAL
@@ -14,66 +13,82 @@ from .i18n import localized, translate
 
 
 class Step(NamedTuple):
-    """One step: the tab that it opens, what its button says, and what a person then sees."""
+    """One step of the tour."""
 
-    name: str  # of the function in app/tour.js
-    tab: str
+    function: str  # of static/tour.js
+    tab: str  # the id of the tab it opens
     button: str
-    told: str
+    explanation: str  # of what the user then sees
 
 
 STEPS = (
-    Step("write", "write", "1. Let it write",
-         "The model goes on from your text, one character after the other. The warmer a colour, the less it"
-         " expected what it wrote there itself."),
-    Step("alternatives", "write", "2. See alternatives",
-         "Below the text is what the model thought likeliest at the caret. Click one of them: it is put"
-         " there, and the model goes on. Undo brings the old text back."),
-    Step("surprise", "inside", "3. What surprises it?",
-         "Each character of a text that the model did not write, coloured by its surprise in bits. Paste your"
-         " own."),
-    Step("units", "inside", "4. Find a quote detector",
-         "All hidden units were compared with what is inside quotes, and the best one colours the text. Click"
-         " a character to see how the unit was computed there."),
-    Step("compare", "compare", "5. Compare two settings",
-         "The same beginning and the same seed, side by side. Each column can have a model of its own."),
-    Step("train", "train", "6. Train one of your own",
-         "Upload a text, or take the one that is chosen, and press Start training: two minutes bring a model"
-         " that writes like it."),
-)  # fmt: skip
+    Step(
+        "write",
+        "write",
+        "1. Generate text",
+        "The model continues your text one character at a time. The warmer the color, the less likely the"
+        " model considered that character.",
+    ),
+    Step(
+        "alternatives",
+        "write",
+        "2. See alternatives",
+        "Below the text are the most likely tokens at the cursor. Click one to insert it and continue from"
+        " there. Undo restores the previous text.",
+    ),
+    Step(
+        "surprisal",
+        "inside",
+        "3. Find surprises",
+        "A text that the model did not write, with each character colored by its surprisal in bits. Try"
+        " pasting your own.",
+    ),
+    Step(
+        "units",
+        "inside",
+        "4. Find a quote detector",
+        "Every hidden unit was tested on how well it detects quoted text, and the best one colors the text."
+        " Click a character to see how the unit computed its value there.",
+    ),
+    Step(
+        "compare",
+        "compare",
+        "5. Compare two settings",
+        "The same prompt and the same seed, side by side. Each column can use a different model.",
+    ),
+    Step(
+        "train",
+        "train",
+        "6. Train your own model",
+        "Upload a text or keep the selected one, then press Start training. Two minutes later you have a"
+        " model that writes like it.",
+    ),
+)
 
 
 def build(
-    model: gr.Dropdown, tabs: gr.Tabs, facts: gr.HTML, refresh: Callable[[str], Any], may_train: bool
-) -> None:
-    """Lay out the tour in the Blocks around it; `refresh` lists the models and chooses one."""
-    with gr.Accordion(localized("A short tour"), open=False, elem_id="tour"):
-        told = gr.Markdown(
-            localized("Each step does what it says, with the model that ships."), elem_id="tour-told"
-        )
-        with gr.Row(elem_id="tour-steps"):
-            for step in STEPS:
-                if step.name == "train" and not may_train:
-                    continue
-                _button(step, model, tabs, facts, refresh, told)
-
-
-def _button(
-    step: Step,
     model: gr.Dropdown,
     tabs: gr.Tabs,
     facts: gr.HTML,
-    refresh: Callable[[str], Any],
-    told: gr.Markdown,
+    select_model: Callable[[str], tuple[Any, ...]],
+    can_train: bool,
 ) -> None:
+    """Add the tour to the current Blocks. `select_model(name)` returns updates for `model` and `facts`."""
+    with gr.Accordion(localized("Quick tour"), open=False, elem_id="tour"):
+        explanation = gr.Markdown(
+            localized("Each step runs an example with the built-in model."), elem_id="tour-explanation"
+        )
+        with gr.Row(elem_id="tour-steps"):
+            for step in STEPS:
+                if step.tab != "train" or can_train:
+                    _add_button(step, [model, facts, tabs, explanation], select_model)
+
+
+def _add_button(step: Step, outputs: list[Any], select_model: Callable[[str], tuple[Any, ...]]) -> None:
     def show() -> list[Any]:
-        return [*refresh(SHIPPED), gr.Tabs(selected=step.tab), translate(step.told)]
+        return [*select_model(SHIPPED), gr.Tabs(selected=step.tab), translate(step.explanation)]
 
-    button = gr.Button(_title(step), size="sm", min_width=120, elem_id=f"tour-{step.name}")
-    button.click(show, None, [model, facts, tabs, told], **INTERNAL).success(
-        None, js=f"() => void lmTour.{step.name}()", **INTERNAL
+    button = gr.Button(localized(step.button), size="sm", min_width=120, elem_id=f"tour-{step.function}")
+    button.click(show, None, outputs, **INTERNAL).success(
+        None, js=f"() => void lmTour.{step.function}()", **INTERNAL
     )
-
-
-def _title(step: Step) -> I18nData:
-    return localized(step.button)

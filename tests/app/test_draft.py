@@ -1,4 +1,4 @@
-"""A draft: it follows every edit as if it had read the text anew, and knows what else could stand there."""
+"""A draft follows edits as if it had read the text from the start, and knows the alternatives anywhere."""
 
 import math
 
@@ -20,16 +20,16 @@ KINDS = ("char", "byte", "bpe", "word", "unigram")
 
 @pytest.fixture(scope="module")
 def models():
-    made = {}
+    models = {}
     for kind in KINDS:
         torch.manual_seed(1)
         tokenizer = train_tokenizer(kind, iter([some_text(3000) + "naïve 中文 😀 \x1b\n" * 9]), 300)
         config = ModelConfig(cell="gru", layers=1, hidden_size=16, embedding_size=16)
         network = RecurrentLM(config, tokenizer.vocab_size)
         with torch.no_grad():
-            network.decoder.weight *= 4  # so that it is sure of something
-        made[kind] = LanguageModel(network, tokenizer, {"trained_on": {"documents": 1}})
-    return made
+            network.decoder.weight *= 4  # some tokens become likely
+        models[kind] = LanguageModel(network, tokenizer, {"trained_on": {"documents": 1}})
+    return models
 
 
 TEXTS = st.text(st.sampled_from("The sea was calm\n,. ï中😀␛x"), max_size=25)
@@ -38,27 +38,27 @@ TEXTS = st.text(st.sampled_from("The sea was calm\n,. ï中😀␛x"), max_size=
 @pytest.mark.parametrize("kind", KINDS)
 @given(edits=st.lists(st.tuples(TEXTS, st.integers(0, 30), st.booleans()), min_size=1, max_size=4))
 @settings(max_examples=25, deadline=None)
-def test_a_draft_that_followed_edits_is_the_draft_of_the_text(models, kind, edits):
+def test_an_edited_draft_equals_a_draft_of_the_text(models, kind, edits):
     model, draft = models[kind], Draft(models[kind])
     for part, at, write in edits:
         draft = draft.with_text(draft.text[:at] + part + draft.text[at + 2 :])
         if write:
             list(draft.write(seed=at, max_new_tokens=5))
-        assert len(draft.levels) == len(draft.text) and draft.written == len(draft.session)
-        assert draft._starts == sorted(draft._starts)
-    # The session has read just these tokens, whatever it kept of earlier ones.
+        assert len(draft.levels) == len(draft.text) and len(draft.starts) == len(draft.session)
+        assert draft.starts == sorted(draft.starts)
+    # The session predicts what a fresh one does after the same tokens.
     fresh = model.session()
     for token in draft.session.tokens[1:]:
         fresh.add(token)
     assert [n[1] for n in fresh.next(3)] == [n[1] for n in draft.session.next(3)]
-    for ours, theirs in zip(draft.session.next(3), fresh.next(3), strict=True):
-        assert ours[2] == pytest.approx(theirs[2], abs=1e-4)
-    if kind == "char":  # of which every text is cut in one way only
+    for edited, expected in zip(draft.session.next(3), fresh.next(3), strict=True):
+        assert edited[2] == pytest.approx(expected[2], abs=1e-4)
+    if kind == "char":  # the only kind for which each text has a single tokenization
         assert draft.session.tokens[1:] == model.encode(restore_controls(model, draft.text))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_following_does_not_change_the_draft_it_came_from(models, kind):
+def test_new_drafts_leave_the_original_unchanged(models, kind):
     draft = Draft(models[kind]).with_text("The sea was calm")
     tokens, text = list(draft.session.tokens), draft.text
     draft.with_text("The sky")
@@ -68,35 +68,35 @@ def test_following_does_not_change_the_draft_it_came_from(models, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_alternatives_are_the_probabilities_after_the_text_before(models, kind):
+def test_alternatives_are_the_predictions_after_the_text_before(models, kind):
     model = models[kind]
     draft = Draft(model).with_text("The sea was calm and naïve 中文")
-    for place in (0, 4, 9, 12, 25, len(draft.text)):
-        found = draft.alternatives(place, 5)
+    for position in (0, 4, 9, 12, 25, len(draft.text)):
+        found = draft.alternatives(position, 5)
         before = draft.session.fork()
-        while before.tokens and (len(before) and draft._starts[len(before) - 1] >= found.start):
+        while before.tokens and (len(before) and draft.starts[len(before) - 1] >= found.start):
             before.rewind(1)
         assert [token for _, token, _ in found.tokens] == [token for _, token, _ in before.next(5)]
-        assert found.start <= place
-        if place == len(draft.text):
-            assert found.there is None
+        assert found.start <= position
+        if position == len(draft.text):
+            assert found.current is None
         else:
-            assert place < found.start + max(len(found.there), 1)
-            assert draft.text[found.start :].startswith(found.there)
+            assert position < found.start + max(len(found.current), 1)
+            assert draft.text[found.start :].startswith(found.current)
 
 
-def test_a_picked_token_stands_in_the_text_and_the_rest_is_gone(models):
+def test_an_inserted_token_replaces_the_rest_of_the_text(models):
     draft = Draft(models["char"]).with_text("The sea was calm")
     token = models["char"].encode("n")[0]
-    picked = draft.with_token(4, token)
-    assert picked.text == "The n" and picked.levels[:4] == "    " and picked.levels[4].isdigit()
-    assert picked.session.tokens[1:] == models["char"].encode("The n")
-    for nonsense in (-1, 10**9, models["char"].tokenizer.unk):
+    changed = draft.with_token(4, token)
+    assert changed.text == "The n" and changed.levels[:4] == "    " and changed.levels[4].isdigit()
+    assert changed.session.tokens[1:] == models["char"].encode("The n")
+    for invalid in (-1, 10**9, models["char"].tokenizer.unk):
         with pytest.raises(UserError, match="no such token"):
-            draft.with_token(4, nonsense)
+            draft.with_token(4, invalid)
 
 
-def test_levels_are_the_surprisal_of_what_was_written_and_only_of_that(models):
+def test_levels_are_the_surprisals_of_generated_text_only(models):
     model = models["char"]
     draft = Draft(model).with_text("The sea ")
     pieces = list(model.stream("The sea ", seed=3, max_new_tokens=40, temperature=1.5))
@@ -112,17 +112,17 @@ def test_a_stop_string_is_in_neither_text_nor_session(models, kind):
     model = models[kind]
     whole = Draft(model).with_text("The sea")
     list(whole.write(seed=8, max_new_tokens=60))
-    written = "".join(piece.text for piece in model.stream("The sea", seed=8, max_new_tokens=60))
-    parts = [written[at : at + 2] for at in range(4, len(written) - 2)]
-    stop = next(part for part in parts if "\ufffd" not in part)  # half characters are in no text
+    generated = "".join(piece.text for piece in model.stream("The sea", seed=8, max_new_tokens=60))
+    parts = [generated[at : at + 2] for at in range(4, len(generated) - 2)]
+    stop = next(part for part in parts if "\ufffd" not in part)  # not part of a character
     draft = Draft(model).with_text("The sea")
     list(draft.write(seed=8, max_new_tokens=60, stop=[stop]))
     assert whole.text.startswith(draft.text) and len(draft.text) < len(whole.text)
     assert stop not in restore_controls(model, draft.text[len("The sea") :])
-    assert draft.written == len(draft.session) and len(draft.levels) == len(draft.text)
+    assert len(draft.starts) == len(draft.session) and len(draft.levels) == len(draft.text)
 
 
-def test_an_edit_reads_no_more_than_what_has_changed(models, monkeypatch):
+def test_an_edit_reads_only_what_changed(models, monkeypatch):
     model = models["char"]
     draft = Draft(model).with_text("The sea was calm. " * 100)
     read = []

@@ -1,4 +1,4 @@
-"""What else could stand at a place of the text: a button for each token, with its probability."""
+"""The alternatives panel: a button for each of the most likely tokens at a position of the text."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ...ui.i18n import translate
 _SCRIPT = (Path(__file__).parents[2] / "static" / "alternatives.js").read_text()
 
 
-def panel() -> gr.HTML:
-    """An empty panel. It shows what `found` gives, and a press on a button is a click with the place where
-    the token starts and the token's id."""
+def alternatives_panel() -> gr.HTML:
+    """An empty panel; `alternatives_value` creates its value. Its buttons trigger `click` with the character
+    offset `start` and the id `token`."""
     return gr.HTML(
         None,
         html_template='<p class="title" role="status"></p><div class="options"></div>',
@@ -25,25 +25,25 @@ def panel() -> gr.HTML:
     )
 
 
-def found(draft: Draft, place: int) -> dict[str, Any]:
-    """The likeliest tokens at a place of a draft."""
-    likely = draft.alternatives(place)
-    most = max((p for *_, p in likely.tokens), default=1.0)
-    if likely.there is None:
-        title, hint = translate("What could come next:"), translate("Add it to the text")
+def alternatives_value(draft: Draft, position: int) -> dict[str, Any]:
+    """The value of the panel for a character offset of a draft."""
+    found = draft.alternatives(position)
+    highest = max((p for *_, p in found.tokens), default=1.0)
+    if found.current is None:
+        title, hint = translate("Most likely to come next:"), translate("Append to the text")
     else:
-        title = translate("What else could stand in the place of “{token}”:", token=_visible(likely.there))
-        hint = translate("Put it here and go on")
+        title = translate("Alternatives to “{token}”:", token=_visible(found.current))
+        hint = translate("Insert here and continue")
     options = [
         {
             "name": _visible(name),
             "percent": f"{p:.1%}" if p >= 0.001 else "<0.1%",
-            "share": p / most,
+            "share": p / highest,
             "token": token,
         }
-        for name, token, p in likely.tokens
+        for name, token, p in found.tokens
     ]
-    return {"title": title, "hint": hint, "start": likely.start, "options": options}
+    return {"title": title, "hint": hint, "start": found.start, "options": options}
 
 
 def _visible(token: str) -> str:

@@ -11,16 +11,11 @@ from lm.memorization.training_text import find_training_text
 _TIME_LIMIT = 2.0  # seconds per search
 
 
-def mark_copied(folder: Path, text: str, levels: str) -> tuple[str, float]:
-    """Turn the digits of `levels` into letters ('a' for 0, and so on) where `text` is copied, and also return
-    the share of the training text that was searched. Raises UserError if that text is not available."""
+def copied_spans(folder: Path, text: str) -> tuple[list[tuple[int, int]], float]:
+    """(start, end) of each part of `text` that is copied, and the share of the training text that was
+    searched. Raises UserError if that text is not available."""
     blocks = _training_text(folder, (folder / "config.json").stat().st_mtime_ns)
-    spans, searched = find_copied(text, blocks, seconds=_TIME_LIMIT)
-    marked = list(levels.ljust(len(text)))
-    for start, end in spans:
-        for index in range(start, end):
-            marked[index] = chr(ord("a") + (int(marked[index]) if marked[index].isdigit() else 0))
-    return "".join(marked), searched
+    return find_copied(text, blocks, seconds=_TIME_LIMIT)
 
 
 @lru_cache(maxsize=4)

@@ -1,4 +1,4 @@
-"""What the page tells of a model, and that nothing in a file can become a part of the page."""
+"""The facts shown for a model, and that nothing in its files becomes part of the page."""
 
 import base64
 import json
@@ -16,32 +16,32 @@ def run(tmp_path, trained_run):
     return shutil.copytree(trained_run, tmp_path / "run")
 
 
-def test_the_facts_are_those_of_config_json(run):
+def test_facts_come_from_config_json(run):
     config = read_json(run / "config.json", run)
     shown = dict(facts(config))
     assert shown["Cell"] == "LSTM, 1 × 32 units"
     assert shown["Parameters"] == f"{config['parameters']:,}"
     assert shown["Tokenizer"] == f"char, {config['vocab_size']} tokens"
     assert shown["Trained on"] == f"boat.txt, {config['trained_on']['characters']:,} characters"
-    figures = config["validation"]
-    assert shown["Validation loss"] == f"{figures['loss']:.3f} nats per token"
-    assert shown["Perplexity"] == f"{figures['perplexity']:.2f}"
-    assert shown["Bits per character"] == f"{figures['bits_per_character']:.3f}"
-    assert shown["Bits per byte"] == f"{figures['bits_per_byte']:.3f}"
+    validation = config["validation"]
+    assert shown["Validation loss"] == f"{validation['loss']:.3f} nats per token"
+    assert shown["Perplexity"] == f"{validation['perplexity']:.2f}"
+    assert shown["Bits per character"] == f"{validation['bits_per_character']:.3f}"
+    assert shown["Bits per byte"] == f"{validation['bits_per_byte']:.3f}"
 
 
-def test_the_curve_is_the_file_of_the_run_as_an_image(run):
+def test_the_curve_is_the_svg_of_the_run_as_an_image(run):
     (data,) = re.findall(r'<img [^>]*src="data:image/svg\+xml;base64,([^"]+)">', describe(run))
     assert base64.b64decode(data) == (run / "training" / "loss.svg").read_bytes()
 
 
-def test_a_model_without_a_curve_is_described_all_the_same(run):
+def test_a_model_without_a_curve_is_described(run):
     shutil.rmtree(run / "training")
     assert "No loss curve" in describe(run)
     assert "LSTM, 1 × 32 units" in describe(run)
 
 
-def test_what_a_file_says_stays_text(run):
+def test_html_in_config_json_is_escaped(run):
     config = json.loads((run / "config.json").read_text())
     config["trained_on"]["dataset"] = "<script>alert(1)</script>"
     (run / "config.json").write_text(json.dumps(config))
@@ -58,11 +58,11 @@ def test_what_a_file_says_stays_text(run):
         {"validation": {"loss": "low", "perplexity": None}, "trained_on": {"dataset": None}},
     ],
 )
-def test_odd_values_in_config_json_break_nothing(run, config):
+def test_unexpected_values_in_config_json_are_tolerated(run, config):
     (run / "config.json").write_text(json.dumps(config))
     assert "<img" in describe(run)
 
 
-def test_a_config_that_is_gone_is_a_message(run):
+def test_a_missing_config_json_is_a_message(run):
     (run / "config.json").unlink()
     assert "config.json" in describe(run)

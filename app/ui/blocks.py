@@ -1,0 +1,99 @@
+"""The page's gr.Blocks: it rejects malformed event inputs and frees the memory of closed sessions."""
+
+from __future__ import annotations
+
+import logging
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from lm.errors import one_line
+
+from .i18n import translate
+
+MAX_SESSIONS = 256  # kept by Gradio for browsers that never report that the page was closed
+MAX_UNREAD_SESSIONS = 1024  # sessions with results that the browser has not fetched
+MAX_QUEUE_SIZE = 1000  # waiting events; further ones are turned away
+
+log = logging.getLogger(__name__)
+
+
+class Page(gr.Blocks):
+    """A gr.Blocks that answers malformed event inputs with a message instead of a traceback."""
+
+    def queue(self, **settings: Any) -> gr.Blocks:
+        """Gradio's queue with a size limit; Gradio calls this when it creates the Blocks."""
+        return super().queue(**{"max_size": MAX_QUEUE_SIZE, **settings})
+
+    @property
+    def accepts_uploads(self) -> bool:
+        """Whether the page has a component that uploads files."""
+        return any(isinstance(block, (gr.UploadButton, gr.File)) for block in self.blocks.values())
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
+        """Gradio's preprocessing of event inputs, with stricter checks. Raises gr.Error."""
+        try:
+            if len(self._queue.pending_messages_per_session) > 2 * MAX_UNREAD_SESSIONS:
+                self._drop_unread()
+            if block_fn.fn is None:
+                raise ValueError("this event runs in the browser only")
+            inputs = _checked(block_fn.inputs, _encodable(inputs))
+            return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+        except gr.Error as error:  # a value outside a component's range
+            message = escape(one_line(error.message), quote=False)
+            raise gr.Error(message, print_exception=False) from error
+        except Exception as error:
+            log.info("rejected: event %s: %s", block_fn.api_name, describe_error(error))
+            message = translate("The page sent an invalid value: reload it and try again.")
+            raise gr.Error(message, print_exception=False) from error
+
+    def forget(self, session: str | None) -> None:
+        """Free what Gradio keeps for a session: about half a megabyte, the last value of every component."""
+        if session is None:
+            return
+        holder = self.state_holder
+        with holder.lock:
+            holder.session_data.pop(session, None)
+            holder.time_last_used.pop(session, None)
+        self._drop_unread(session)
+
+    def _drop_unread(self, *sessions: str) -> None:
+        """Drop unread results of these sessions and of the oldest ones; Gradio would keep them forever."""
+        queue = self._queue
+        for session in [*list(queue.pending_messages_per_session)[:-MAX_UNREAD_SESSIONS], *sessions]:
+            if not queue.event_ids_to_events.keys() & queue.pending_event_ids_session.get(session, set()):
+                queue.pending_messages_per_session.pop(session, None)
+                queue.pending_event_ids_session.pop(session, None)
+
+
+def describe_error(error: Exception) -> str:
+    """An exception as one line of ASCII for the log."""
+    return one_line(ascii(f"{type(error).__name__}: {error}"), 160)
+
+
+def _checked(components: list[Any], inputs: list[Any]) -> list[Any]:
+    """The inputs, with the checks that Gradio's own components lack. Raises ValueError."""
+    checked = list(inputs)
+    for i, (component, value) in enumerate(zip(components, inputs, strict=False)):
+        if isinstance(component, (gr.Textbox, gr.Markdown)):
+            if not isinstance(value, (str, type(None))):
+                raise ValueError("not a text")
+            checked[i] = value or ""
+        elif isinstance(component, gr.Dropdown) and not component.multiselect and isinstance(value, list):
+            raise ValueError("not a single choice")
+    return checked
+
+
+def _encodable(value: Any) -> Any:
+    """`value` without lone surrogates, which JSON can hold but a response cannot. Raises ValueError for
+    integers that a response cannot hold."""
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError("the number is too large")
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    if isinstance(value, dict):
+        return {_encodable(name): _encodable(item) for name, item in value.items()}
+    return value
