@@ -128,7 +128,7 @@ def test_any_arguments_give_a_result_or_a_one_line_error(endpoints, name, values
         ("top_p", 0.001, "'top_p' must be from 0.01 to 1, got 0.001"),
         ("top_k", -1, "'top_k' must be at least 0, got -1"),
         ("min_p", 1.5, "'min_p' must be from 0 to 1, got 1.5"),
-        ("length", 20_001, "number of tokens from 1 to 20,000"),
+        ("length", 20_001, "between 1 and 20,000 tokens"),
         ("stop", "x" * 201, "'stop' may have at most 200 characters, got 201"),
     ],
 )

@@ -367,7 +367,7 @@ def _curve(progress: JobProgress) -> str:
     records: list[dict[str, Any]] = [{"step": step, "train_loss": loss} for step, _, loss in progress.train]
     records += progress.validations
     data = base64.b64encode(loss_curve(records, progress.job.title).encode()).decode("ascii")
-    alt = translate("Loss curve: training and validation loss over the steps of the training")
+    alt = translate("Loss curve: training and validation loss by step")
     return f'<img class="curve" alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
 
 

@@ -12,6 +12,7 @@ import gradio as gr
 
 from lm.errors import UserError
 from lm.language_model import LanguageModel
+from lm.tokenization.tokenizer import describe_unknown
 
 from ...continuation import (
     DEFAULT_LENGTH,
@@ -465,9 +466,6 @@ def _snippet(number: int, version: Version) -> str:
 def _warn_about_prompt(model: LanguageModel, text: str) -> None:
     if not text:
         gr.Info(translate("Empty prompt: the model starts from scratch."))
-    unknown = model.tokenizer.unknown_in(restore_controls(model, text))
+    unknown = describe_unknown(model.tokenizer, restore_controls(model, text))
     if unknown:
-        names = ", ".join(map(repr, unknown[:8])) + (" …" if len(unknown) > 8 else "")
-        gr.Warning(
-            escape(translate("Not in the model's vocabulary, so replaced by <unk>: {names}", names=names))
-        )
+        gr.Warning(escape(translate("The model does not know {names} and reads <unk> instead.", names=unknown)))
