@@ -1,4 +1,4 @@
-"""The web page as a person meets it, for the tests of its tabs."""
+"""The page as the browser tests use it."""
 
 import time
 
@@ -8,7 +8,7 @@ PROMPT = "The sea was "
 
 
 class Page:
-    """What a person sees and does."""
+    """What a user sees and does on a page."""
 
     def __init__(self, tab):
         self.tab = tab
@@ -25,7 +25,7 @@ class Page:
         return self.tab.locator("#status").inner_text().strip()
 
     def go_to(self, tab):
-        """Open a tab; on a phone some of them are in a menu."""
+        """Open a tab; on a phone, some are in a menu."""
         if self.tab.get_by_role("tab", name=tab, exact=True).count():
             return self.tab.get_by_role("tab", name=tab, exact=True).click()
         self.tab.get_by_role("button", name="More tabs").click()
@@ -47,14 +47,14 @@ class Page:
         return self.text
 
     def write(self, button=None):
-        """Press a button, wait until the text is complete, return it."""
+        """Press a button (Generate by default), wait until generation is finished, return the text."""
         before = self.text
         (button or self.generate).click()
         self.wait_for(lambda: self.text != before)
         return self.at_rest()
 
-    def start_writing_for_long(self):
-        """Ask for more than can be written in a test, and wait until it grows."""
+    def start_long_generation(self):
+        """Start a generation that takes longer than a test, and wait for its first tokens."""
         self.set(Length=20_000, Top_p=0.9)
         self.editor.fill(PROMPT)
         self.generate.click()

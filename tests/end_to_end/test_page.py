@@ -1,4 +1,4 @@
-"""The Write tab as a person meets it: the real process, driven through a real browser."""
+"""The Write tab in a real browser, served by the real process."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import pytest
 from tests.end_to_end.page import PHONE, PROMPT
 
 
-def test_text_arrives_little_by_little(page):
+def test_text_is_streamed(page):
     page.set(Length=20_000, Top_p=0.9)
     page.editor.fill(PROMPT)
     page.generate.click()
@@ -22,7 +22,7 @@ def test_text_arrives_little_by_little(page):
     assert all(final.startswith(text) and text.startswith(PROMPT) for text in seen)
 
 
-def test_as_much_is_written_as_was_asked_for_and_its_speed_is_told(page):
+def test_the_length_is_respected_and_the_speed_shown(page):
     page.set(Length=1000, Top_p=0.9)
     page.editor.fill(PROMPT)
     text = page.write()
@@ -32,7 +32,7 @@ def test_as_much_is_written_as_was_asked_for_and_its_speed_is_told(page):
 
 def test_stop_ends_the_computation_within_a_second(page, server):
     before = len(server.ended())
-    page.start_writing_for_long()
+    page.start_long_generation()
     page.stop.click()
     page.wait_for(lambda: len(server.ended()) > before, seconds=1)
     tokens = int(re.match(r"(\d+) tokens in .*: stopped", server.ended()[-1])[1])
@@ -45,13 +45,13 @@ def test_stop_ends_the_computation_within_a_second(page, server):
     assert re.match(r"seed \d+ · [\d,]+ tokens", page.status)
 
 
-def test_a_tab_that_is_closed_ends_its_computation(open_page, server):
+def test_closing_the_page_ends_its_computation(open_page, server):
     page, before = open_page(server), len(server.ended())
-    page.start_writing_for_long()
+    page.start_long_generation()
     page.tab.close()
     deadline = time.monotonic() + 1
     while len(server.ended()) == before:
-        assert time.monotonic() < deadline, "the computation goes on for nobody"
+        assert time.monotonic() < deadline, "the computation continues"
         time.sleep(0.02)
     assert server.ended()[-1].endswith("stopped")
 
@@ -67,21 +67,21 @@ def test_ctrl_enter_generates_and_escape_stops(page, server):
     assert server.ended()[-1].endswith("stopped")
     text = page.at_rest()
     page.set(Length=20)
-    page.tab.get_by_label("Length").press("Control+Enter")  # from wherever one is on the page
+    page.tab.get_by_label("Length").press("Control+Enter")  # works anywhere on the page
     page.wait_for(lambda: len(page.text) > len(text))
     page.at_rest()
 
 
-def test_nothing_typed_is_lost_while_the_model_writes(page):
-    page.start_writing_for_long()
+def test_the_text_is_read_only_while_the_model_writes(page):
+    page.start_long_generation()
     assert not page.editor.is_editable()
     page.stop.click()
     page.at_rest()
     assert page.editor.is_editable()
 
 
-def test_the_end_of_the_text_is_shown_unless_one_scrolls_back(page):
-    page.start_writing_for_long()
+def test_the_end_of_the_text_stays_in_view_unless_the_user_scrolls_back(page):
+    page.start_long_generation()
     distance = "e => e.scrollHeight - e.clientHeight - e.scrollTop"
     page.wait_for(lambda: len(page.text) > 2000)
     page.wait_for(lambda: page.editor.evaluate(distance) < 5, seconds=1)
@@ -93,7 +93,7 @@ def test_the_end_of_the_text_is_shown_unless_one_scrolls_back(page):
     page.at_rest()
 
 
-def test_generate_again_continues_and_undo_brings_back_the_text_before(page):
+def test_continue_extends_the_text_and_undo_restores_the_previous_one(page):
     page.set(Length=50, Top_p=0.9)
     page.editor.fill(PROMPT)
     assert page.generate.inner_text() == "Generate" and not page.undo.is_enabled()
@@ -107,7 +107,7 @@ def test_generate_again_continues_and_undo_brings_back_the_text_before(page):
     assert not page.undo.is_enabled() and not page.regenerate.is_enabled()
 
 
-def test_regenerate_writes_another_text_and_undo_brings_back_the_first(page):
+def test_regenerate_replaces_the_end_and_undo_restores_it(page):
     page.set(Length=50, Top_p=0.9, Seed=7)
     page.editor.fill(PROMPT)
     first = page.write()
@@ -118,13 +118,13 @@ def test_regenerate_writes_another_text_and_undo_brings_back_the_first(page):
     assert page.write(page.undo) == PROMPT
 
 
-def test_regenerate_after_an_edit_says_so_and_the_edit_can_be_brought_back(page):
+def test_regenerate_after_an_edit_says_so_and_undo_restores_the_edit(page):
     page.set(Length=50, Top_p=0.9)
     page.editor.fill(PROMPT)
     page.write()
     page.editor.fill("Another beginning")
     assert page.write(page.regenerate).startswith(PROMPT)
-    page.wait_for_message("Undo brings them back")
+    page.wait_for_message("Undo restores them")
     assert page.write(page.undo) == "Another beginning"
 
 
@@ -132,7 +132,7 @@ def test_the_same_seed_gives_the_same_text(page):
     page.set(Length=200)
     page.editor.fill(PROMPT)
     first = page.write()
-    page.tab.get_by_role("button", name="Use this seed again").click()
+    page.tab.get_by_role("button", name="Reuse this seed").click()
     shown = re.match(r"seed (\d+) ", page.status)[1]
     page.wait_for(lambda: page.tab.get_by_label("Seed", exact=True).input_value() == shown)
     page.write(page.undo)
@@ -142,22 +142,22 @@ def test_the_same_seed_gives_the_same_text(page):
     assert page.write() != first
 
 
-def _after_a_while(route):
-    """As on a slow network."""
+def _delay(route):
+    """Simulate a slow network."""
     time.sleep(0.3)
     route.continue_()
 
 
-def test_what_is_written_right_after_undo_can_be_stopped(page):
-    """Undo's end once came after the beginning of the writing, and took Stop away."""
+def test_a_generation_right_after_undo_can_be_stopped(page):
+    """The end of Undo, arriving after the start of the generation, once disabled Stop."""
     page.set(Length=5)
     page.editor.fill(PROMPT)
     page.write()
     page.set(Length=20_000, Top_p=0.9)
-    page.tab.route("**/queue/join*", _after_a_while)
+    page.tab.route("**/queue/join*", _delay)
     page.undo.click()
     page.generate.click()
-    page.tab.unroute("**/queue/join*", _after_a_while)
+    page.tab.unroute("**/queue/join*", _delay)
     page.wait_for(lambda: len(page.text) > len(PROMPT) + 50)
     assert page.stop.is_enabled() and not page.generate.is_enabled()
     page.stop.click()
@@ -168,31 +168,35 @@ def test_unknown_characters_are_named(page):
     page.set(Length=5)
     page.editor.fill("The <b>sea</b> ☃")
     text = page.write()
-    page.wait_for_message("The model does not know '<', '>', '/', '☃'; it reads <unk> in their place.")
+    page.wait_for_message("The model does not know '<', '>', '/', '☃' and reads <unk> instead.")
     assert text.startswith("The <b>sea</b> ☃")
 
 
-def test_an_empty_prompt_is_explained_and_the_model_begins(page):
+def test_an_empty_prompt_is_explained_and_continued(page):
     page.set(Length=5, Top_p=0.9)
     assert page.write()
-    page.wait_for_message("Empty prompt: the model starts a text of its own.")
+    page.wait_for_message("Empty prompt: the model starts from scratch.")
 
 
-def test_settings_out_of_range_are_one_message_and_the_page_goes_on(page):
+def test_settings_out_of_range_are_a_message_and_the_page_still_works(page):
     page.editor.fill(PROMPT)
     page.set(Length=30_000)
     page.generate.click()
-    page.wait_for_message("The length is a number of tokens from 1 to 20,000, not 30,000.")
+    page.wait_for_message("The length must be between 1 and 20,000 tokens, got 30,000.")
     assert page.at_rest() == PROMPT and "Waiting" not in page.status
     page.set(Length=5, Top_p=0.9)
     assert len(page.write()) > len(PROMPT)
 
 
-def test_facts_and_curve_of_the_model_are_shown_and_follow_the_choice(page, trained_run):
+def test_facts_and_curve_follow_the_selected_model(page, trained_run):
     config = json.loads((trained_run / "config.json").read_text())
     facts = page.tab.locator("#facts")
-    for part in ("LSTM, 1 × 32 units", f"{config['parameters']:,}", "boat.txt",
-                 f"{config['validation']['bits_per_byte']:.3f}"):  # fmt: skip
+    for part in (
+        "LSTM, 1 × 32 units",
+        f"{config['parameters']:,}",
+        "boat.txt",
+        f"{config['validation']['bits_per_byte']:.3f}",
+    ):
         assert part in facts.inner_text()
     curve = facts.get_by_role("img", name="Loss curve")
     assert curve.is_visible() and curve.evaluate("e => e.complete && e.naturalWidth > 0")
@@ -201,8 +205,8 @@ def test_facts_and_curve_of_the_model_are_shown_and_follow_the_choice(page, trai
     page.wait_for(lambda: "<img src=x onerror=alert(1)>${alert(2)}" in facts.inner_text())
 
 
-def test_one_person_does_not_wait_for_another(page, open_page, server):
-    page.start_writing_for_long()
+def test_users_generate_at_the_same_time(page, open_page, server):
+    page.start_long_generation()
     other = open_page(server)
     other.set(Length=20, Top_p=0.9)
     assert other.write()
@@ -211,7 +215,7 @@ def test_one_person_does_not_wait_for_another(page, open_page, server):
     page.at_rest()
 
 
-def test_page_without_any_model_says_what_to_do(open_page, servers, trained_run):
+def test_a_page_without_models_says_what_to_do(open_page, servers, trained_run):
     bare = servers[1]
     page = open_page(bare)
     assert "python train.py" in page.tab.locator("#facts").inner_text()
@@ -220,7 +224,7 @@ def test_page_without_any_model_says_what_to_do(open_page, servers, trained_run)
     page.wait_for_message("python train.py")
     assert page.at_rest() == PROMPT
     assert "Traceback" not in bare.log.read_text()
-    # The way on that the message names works.
+    # Following the message works.
     shutil.copytree(trained_run, bare.log.parent / "runs" / "boat")
     page = open_page(bare)
     page.set(Length=5, Top_p=0.9)
@@ -229,7 +233,7 @@ def test_page_without_any_model_says_what_to_do(open_page, servers, trained_run)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_phone_shows_all_of_it_without_scrolling_sideways(open_page, server, theme):
+def test_everything_fits_on_a_phone_without_horizontal_scrolling(open_page, server, theme):
     page = open_page(server, f"?__theme={theme}", size=PHONE)
     assert page.tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     for part in (page.editor, page.generate, page.stop, page.undo, page.regenerate):
@@ -237,6 +241,6 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(open_page, server, t
         assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"] and box["height"] >= 32
 
 
-def test_the_page_starts_quietly(server):
+def test_the_page_prints_only_its_address(server):
     assert re.fullmatch(r"The page is at http://127\.0\.0\.1:\d+/\n", server.output.read_text())
     assert "Traceback" not in server.log.read_text()

@@ -1,4 +1,4 @@
-"""The page for those who do not see it, or have no mouse: axe-core on every tab, the keyboard, contrast."""
+"""Accessibility of the page: axe-core on every tab, keyboard navigation, contrast."""
 
 import re
 from importlib.util import find_spec
@@ -9,19 +9,19 @@ import pytest
 from tests.end_to_end.page import DESKTOP, PHONE, PROMPT
 
 TABS = ("Write", "Look inside", "Compare", "Train", "Models")
-# What axe finds in Gradio's own markup: the head of a message is a button, to fold it, and holds the one
-# that closes it. It goes by itself, and Tab reaches both.
+# What axe finds in Gradio's own markup: the header of a message is a button that contains the close button.
+# Messages close automatically, and Tab reaches both buttons.
 KNOWN = {("nested-interactive", ".toast-header")}
-# A colour that is on its way to another has the contrast of neither.
-AT_ONCE = "*, *::before, *::after { transition: none !important }"
+# Colors in transition do not have their final contrast.
+NO_TRANSITIONS = "*, *::before, *::after { transition: none !important }"
 
 
 def axe():
     return (Path(find_spec("axe_playwright_python").origin).parent / "axe.min.js").read_text()
 
 
-def looked_at(page, tab):
-    """Open a tab, and let something be there to look at."""
+def open_tab(page, tab):
+    """Open a tab and fill it with content."""
     page.go_to(tab)
     if tab == "Write":
         page.set(Length=60)
@@ -33,7 +33,7 @@ def looked_at(page, tab):
         page.tab.locator("#inside-text textarea").fill(PROMPT)
         page.tab.locator(".lm-go:visible").click()
         page.tab.locator(".token-view:visible .tokens span").first.wait_for()
-    page.tab.wait_for_timeout(400)  # what a tab shows when it is opened
+    page.tab.wait_for_timeout(400)  # until the tab has loaded its content
 
 
 @pytest.mark.parametrize(
@@ -48,23 +48,23 @@ def looked_at(page, tab):
 )
 def test_axe_finds_nothing_serious_on_any_tab(open_page, server, theme, size):
     page = open_page(server, f"?__theme={theme}", size=size)
-    page.tab.add_style_tag(content=AT_ONCE)
+    page.tab.add_style_tag(content=NO_TRANSITIONS)
     page.tab.evaluate(axe())
     found, checked = [], set()
     for tab in TABS:
-        looked_at(page, tab)
+        open_tab(page, tab)
         result = page.tab.evaluate("axe.run(document)")
         checked |= {rule["id"] for rule in result["passes"]}
         for rule in result["violations"]:
             for node in rule["nodes"]:
-                place = str(node["target"][-1])
-                if rule["impact"] in ("serious", "critical") and (rule["id"], place) not in KNOWN:
-                    found.append((tab, rule["id"], place, node["html"][:200]))
+                target = str(node["target"][-1])
+                if rule["impact"] in ("serious", "critical") and (rule["id"], target) not in KNOWN:
+                    found.append((tab, rule["id"], target, node["html"][:200]))
     assert not found
     assert {"color-contrast", "label", "button-name", "aria-required-attr", "html-has-lang"} <= checked
 
 
-def test_axe_would_find_what_is_wrong(open_page, server):
+def test_axe_detects_violations(open_page, server):
     page = open_page(server)
     page.tab.evaluate(axe())
     page.tab.evaluate(
@@ -79,13 +79,13 @@ def test_axe_would_find_what_is_wrong(open_page, server):
 
 REACHABLE = """() => {
     const kinds = 'button, input, select, textarea, a[href], summary, [tabindex="0"]';
-    const there = [...document.querySelectorAll(kinds)].filter((e) =>
+    const controls = [...document.querySelectorAll(kinds)].filter((e) =>
         e.offsetParent && !e.disabled && e.tabIndex >= 0 && !e.closest(".toast-wrap"));
-    return there.map((e, number) => {
+    return controls.map((e, number) => {
         e.dataset.number = number;
         const look = getComputedStyle(e);
         e.dataset.look = [look.outline, look.boxShadow, look.borderColor].join();
-        // Of a group of radio buttons Tab reaches the one that is chosen; the arrows reach the others.
+        // In a group of radio buttons, Tab reaches the checked one and the arrow keys the others.
         const grouped = e.type === "radio" && !e.checked;
         const other = grouped && document.querySelector(`[name="${e.name}"]:checked`);
         return other ? null : e.outerHTML.slice(0, 150);
@@ -99,10 +99,10 @@ FOCUSED = """() => {
 }"""
 
 
-def test_tab_reaches_every_control_of_every_tab_and_shows_where_it_is(open_page, server):
+def test_the_tab_key_reaches_every_control_with_a_visible_focus(open_page, server):
     page = open_page(server)
     for tab in TABS:
-        looked_at(page, tab)
+        open_tab(page, tab)
         page.tab.mouse.click(2, 2)
         controls = dict(enumerate(page.tab.evaluate(REACHABLE)))
         unreached = {number: html for number, html in controls.items() if html}
@@ -111,12 +111,12 @@ def test_tab_reaches_every_control_of_every_tab_and_shows_where_it_is(open_page,
             page.tab.keyboard.press("Tab")
             number, seen = page.tab.evaluate(FOCUSED)
             if number is not None:
-                assert seen, f"{tab}: no focus is seen on {controls[int(number)]}"
+                assert seen, f"{tab}: no visible focus on {controls[int(number)]}"
                 unreached.pop(int(number), None)
         assert not unreached, tab
 
 
-def test_the_language_of_the_page_is_told(open_page, server):
+def test_the_language_of_the_page_is_declared(open_page, server):
     for locale, language in (("en-GB", "en"), ("zh-CN", "zh")):
         tab = open_page(server, locale=locale).tab
         assert tab.evaluate("document.documentElement.lang") == language
@@ -124,24 +124,24 @@ def test_the_language_of_the_page_is_told(open_page, server):
         assert shown == {"en": "Generate", "zh": "生成"}[language]
 
 
-COLOURS = """() => {
+COLORS = """() => {
     const shown = [], inside = document.querySelector(".gradio-container");
     const view = document.createElement("div");
     view.className = "token-view";
     view.innerHTML = '<div class="tokens"></div>';
     inside.append(view);
     const text = document.querySelector("#text textarea"), backdrop = document.querySelector("#backdrop");
-    const ground = (e) => {
-        const colour = getComputedStyle(e).backgroundColor;
-        return /^rgb\\(/.test(colour) || !e.parentElement ? colour : ground(e.parentElement);
+    const background = (e) => {
+        const color = getComputedStyle(e).backgroundColor;
+        return /^rgb\\(/.test(color) || !e.parentElement ? color : background(e.parentElement);
     };
-    for (const [place, written] of [[view.firstChild, view.firstChild], [backdrop, text]])
+    for (const [parent, colored] of [[view.firstChild, view.firstChild], [backdrop, text]])
         for (let level = -9; level <= 9; level++) {
             const token = document.createElement("span");
             token.dataset.level = level;
-            place.append(token);
-            shown.push([level, getComputedStyle(written).color,
-                getComputedStyle(token).backgroundColor, ground(place)]);
+            parent.append(token);
+            shown.push([level, getComputedStyle(colored).color,
+                getComputedStyle(token).backgroundColor, background(parent)]);
             token.remove();
         }
     view.remove();
@@ -149,26 +149,26 @@ COLOURS = """() => {
 }"""
 
 
-def rgba(colour):
-    red, green, blue, alpha = [*map(float, re.findall(r"[\d.]+", colour)), 1.0][:4]
+def rgba(color):
+    red, green, blue, alpha = [*map(float, re.findall(r"[\d.]+", color)), 1.0][:4]
     return (red, green, blue), alpha
 
 
-def luminance(colour):
-    """WCAG 2.2, relative luminance."""
-    parts = [c / 255 / 12.92 if c / 255 <= 0.04045 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
+def luminance(color):
+    """Relative luminance as defined in WCAG 2.2."""
+    parts = [c / 255 / 12.92 if c / 255 <= 0.04045 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in color]
     return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_text_can_be_read_on_every_level_of_colour(open_page, server, theme):
+def test_text_is_readable_on_every_color_level(open_page, server, theme):
     page = open_page(server, f"?__theme={theme}")
     page.tab.locator("#backdrop").wait_for(state="attached")
-    shown = page.tab.evaluate(COLOURS)
+    shown = page.tab.evaluate(COLORS)
     assert len(shown) == 2 * 19
-    for level, colour, over, ground in shown:
-        (text, opaque), (tint, alpha), (below, solid) = rgba(colour), rgba(over), rgba(ground)
-        assert opaque == solid == 1 and (alpha > 0) == (level != 0), (level, colour, over, ground)
+    for level, color, overlay, background in shown:
+        (text, opaque), (tint, alpha), (below, solid) = rgba(color), rgba(overlay), rgba(background)
+        assert opaque == solid == 1 and (alpha > 0) == (level != 0), (level, color, overlay, background)
         mixed = [alpha * t + (1 - alpha) * b for t, b in zip(tint, below, strict=True)]
         dark, bright = sorted((luminance(text), luminance(mixed)))
-        assert (bright + 0.05) / (dark + 0.05) >= 4.5, (level, colour, over, ground)
+        assert (bright + 0.05) / (dark + 0.05) >= 4.5, (level, color, overlay, background)

@@ -1,7 +1,7 @@
-"""Nonsense from the network: it is answered by a line, and the page goes on for everybody else.
+"""Malformed requests get a one-line answer, and the page keeps working for everybody else.
 
-What is sent is random, from a seed. A browser sends an event of the page to /gradio_api/queue/join with the
-values of its inputs; so does this, with some of the values replaced.
+Requests are random, from a seed. Like a browser, the tests send events to /gradio_api/queue/join with the
+values of their inputs, but replace some of the values.
 """
 
 import asyncio
@@ -35,29 +35,84 @@ NUMBERS = [
     -(10**18),
     2**53,
 ]
-TEXTS = ["", " ", "x" * 100_000, "\0", "\ud800", "a\u0301\u202e😀\x1b[2J", "<script>alert(1)</script>",
-         "nan", "1e999", "١٢", "[a-z", "(a+)+$", "\\", "," * 900, "%s", "char", "back", "cut"]  # fmt: skip
-PATHS = ["../../etc/passwd", "/etc/passwd", "/etc/passwd\0.txt", "file:///etc/passwd",
-         "http://127.0.0.1:9/x",
-         "C:\\..\\x", "..", "~", "runs/char", "%2e%2e%2f", "//etc/passwd", "con/../char"]  # fmt: skip
+TEXTS = [
+    "",
+    " ",
+    "x" * 100_000,
+    "\0",
+    "\ud800",
+    "a\u0301\u202e😀\x1b[2J",
+    "<script>alert(1)</script>",
+    "nan",
+    "1e999",
+    "١٢",
+    "[a-z",
+    "(a+)+$",
+    "\\",
+    "," * 900,
+    "%s",
+    "char",
+    "back",
+    "cut",
+]
+PATHS = [
+    "../../etc/passwd",
+    "/etc/passwd",
+    "/etc/passwd\0.txt",
+    "file:///etc/passwd",
+    "http://127.0.0.1:9/x",
+    "C:\\..\\x",
+    "..",
+    "~",
+    "runs/char",
+    "%2e%2e%2f",
+    "//etc/passwd",
+    "con/../char",
+]
 FILE = {"_type": "gradio.FileData"}
-OTHERS = [None, [], [[]], {}, {"path": "/etc/passwd"}, {"path": "/etc/passwd", "meta": FILE},
-          {"path": "../../x", "url": "http://127.0.0.1:9/", "meta": FILE}, {"__type__": "update", "value": 3},
-          ["a"] * 1000, [1, 2], {"value": 1}]  # fmt: skip
+OTHERS = [
+    None,
+    [],
+    [[]],
+    {},
+    {"path": "/etc/passwd"},
+    {"path": "/etc/passwd", "meta": FILE},
+    {"path": "../../x", "url": "http://127.0.0.1:9/", "meta": FILE},
+    {"__type__": "update", "value": 3},
+    ["a"] * 1000,
+    [1, 2],
+    {"value": 1},
+]
 for _ in range(3):
     OTHERS.append([OTHERS[-1]] * 3)
-NONSENSE = [*NUMBERS, *TEXTS, *PATHS, *OTHERS]
-EVENTS = [None, {}, [], "x", 3, {"index": -1}, {"index": 10**20}, {"index": None}, {"index": [1, 2]},
-          {"place": 3}, {"place": "a"}, {"place": -5}, {"place": float("nan")}, {"start": 0, "token": 5},
-          {"start": 10**20, "token": -1}, {"start": 0, "end": 3}, {"start": 3, "end": 10**9},
-          {"index": 0, "value": "x", "selected": True, "row_value": [[1]]}]  # fmt: skip
-SECRET = "what nobody may read"
-TRAINING = "train-time"  # what has this input would train for minutes; the slow test starts it, too
+INVALID = [*NUMBERS, *TEXTS, *PATHS, *OTHERS]
+EVENTS = [
+    None,
+    {},
+    [],
+    "x",
+    3,
+    {"index": -1},
+    {"index": 10**20},
+    {"index": None},
+    {"index": [1, 2]},
+    {"position": 3},
+    {"position": "a"},
+    {"position": -5},
+    {"position": float("nan")},
+    {"start": 0, "token": 5},
+    {"start": 10**20, "token": -1},
+    {"start": 0, "end": 3},
+    {"start": 3, "end": 10**9},
+    {"index": 0, "value": "x", "selected": True, "row_value": [[1]]},
+]
+SECRET = "nobody may read this"
+TRAINING = "train-time"  # events with this input would train for minutes; only the slow test sends them
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, trained_run):
-    """A page with a model that is good, one that reads backwards and one that is damaged."""
+    """A page with a good model, a backward one and a damaged one."""
     folder = tmp_path_factory.mktemp("fuzz")
     for name in ("char", "back", "cut"):
         shutil.copytree(trained_run, folder / "runs" / name)
@@ -72,20 +127,20 @@ def served(tmp_path_factory, trained_run):
             yield until_ready(server)
     finally:
         del os.environ["GRADIO_TEMP_DIR"]
-        end_trainings(folder)
+        kill_training_jobs(folder)
 
 
 @pytest.fixture(autouse=True)
 def quiet_log(served):
-    """No test may leave a traceback in the server's log."""
+    """Check that no test leaves a traceback in the server's log."""
     before = len(served.log.read_text())
     yield
     log = served.log.read_text()[before:]
     assert "Traceback" not in log, log[log.index("Traceback") :][:5000]
 
 
-def end_trainings(folder: Path) -> None:
-    """End what runs on without the server, as a training is meant to."""
+def kill_training_jobs(folder: Path) -> None:
+    """Kill training jobs, which by design keep running without the server."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if str(folder / "runs").encode() in (process / "cmdline").read_bytes():
@@ -94,57 +149,55 @@ def end_trainings(folder: Path) -> None:
             continue
 
 
-def test_no_event_of_the_page_stumbles_over_nonsense(served):
-    seen = run_async(attack(served, rounds=1, seed=1, trainings=False))
-    assert seen["answered"] > 15 and seen["refused"] > 15
+def test_events_reject_invalid_values(served):
+    counts = run_async(attack(served, rounds=1, seed=1, train=False))
+    assert counts["answered"] > 15 and counts["rejected"] > 15
     assert_unharmed(served)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2, 8))
-def test_no_event_of_the_page_stumbles_over_much_nonsense(served, seed):
-    run_async(attack(served, rounds=8, seed=seed, trainings=seed == 2))
-    end_trainings(served.log.parent)
+def test_events_reject_many_invalid_values(served, seed):
+    run_async(attack(served, rounds=8, seed=seed, train=seed == 2))
+    kill_training_jobs(served.log.parent)
     assert_unharmed(served)
 
 
-async def attack(served, rounds, seed, trainings):
-    """Send nonsense to every event, as eight people at once would. Returns how often it was answered and how
-    often refused."""
-    rng, seen = random.Random(seed), {"answered": 0, "refused": 0}
+async def attack(served, rounds, seed, train):
+    """Send invalid values to every event from eight concurrent clients. Returns the numbers of answered and
+    rejected events."""
+    rng, counts = random.Random(seed), {"answered": 0, "rejected": 0}
     async with httpx.AsyncClient(base_url=served.address, timeout=30) as http:
         config = (await http.get("/config")).json()
         components = {one["id"]: one for one in config["components"]}
-        # The many events that belong to the browser alone are all alike to the server.
-        events, alone = [], []
+        # The server treats all events that run in the browser alike, so a few of them suffice.
+        events, browser_events = [], []
         for event in config["dependencies"]:
-            (events if event["backend_fn"] else alone).append(event)
+            (events if event["backend_fn"] else browser_events).append(event)
         ids = [{components[i]["props"].get("elem_id") for i in event["inputs"]} for event in events]
-        events = [
-            e for e, of_inputs in zip(events, ids, strict=True) if trainings or TRAINING not in of_inputs
-        ]
-        # of listeners that share a function, some
+        events = [e for e, of_inputs in zip(events, ids, strict=True) if train or TRAINING not in of_inputs]
+        # Of listeners that share a function, at most three.
         names = [re.sub(r"_\d+$", "", event["api_name"]) for event in events]
-        events = [e for n, e in enumerate(events) if names[:n].count(names[n]) < 3] + alone[:3]
+        events = [e for n, e in enumerate(events) if names[:n].count(names[n]) < 3] + browser_events[:3]
         queue = [event for event in events for _ in range(rounds)]
         rng.shuffle(queue)
 
-        async def people(number):
+        async def client(number):
             while queue:
                 event = queue.pop()
-                values = [usual(components[i], rng) for i in event["inputs"]]
+                values = [valid_value(components[i], rng) for i in event["inputs"]]
                 for _ in range(rng.choice([0, 1, 1, 1, 3])):
                     if values:
-                        values[rng.randrange(len(values))] = rng.choice(NONSENSE)
+                        values[rng.randrange(len(values))] = rng.choice(INVALID)
                 values = values[: len(values) - (rng.random() < 0.05)] + [1] * (rng.random() < 0.05)
-                answer = await send(http, event, values, f"{seed}-{number}-{len(queue)}", rng)
-                seen["answered" if answer else "refused"] += 1
+                succeeded = await send(http, event, values, f"{seed}-{number}-{len(queue)}", rng)
+                counts["answered" if succeeded else "rejected"] += 1
 
-        await asyncio.gather(*map(people, range(8)))
-    return seen
+        await asyncio.gather(*map(client, range(8)))
+    return counts
 
 
-def usual(component, rng):
+def valid_value(component, rng):
     """A value that a browser could send."""
     properties, id = component["props"], component["props"].get("elem_id") or ""
     choices = [one[1] if isinstance(one, list) else one for one in properties.get("choices") or []]
@@ -157,44 +210,51 @@ def usual(component, rng):
     return rng.choice(choices) if choices else properties.get("value")
 
 
-async def send(http, event, values, visit, rng):
-    """One event, until it is over. Returns whether it went well."""
+async def send(http, event, values, session, rng):
+    """Send one event and wait until it is finished. Returns whether it succeeded."""
     body = {
-        "data": values, "fn_index": event["id"], "session_hash": visit, "event_data": rng.choice(EVENTS),
+        "data": values,
+        "fn_index": event["id"],
+        "session_hash": session,
+        "event_data": rng.choice(EVENTS),
         "trigger_id": rng.choice([None, *(target[0] for target in event["targets"])]),
-    }  # fmt: skip
+    }
     joined = await http.post("/gradio_api/queue/join", **as_json(body))
     assert joined.status_code < 500, (event["api_name"], joined.text, str(body)[:500])
     if joined.status_code != 200:
         return False
     deadline = time.monotonic() + 60
-    async with http.stream("GET", "/gradio_api/queue/data", params={"session_hash": visit}) as stream:
+    async with http.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as stream:
         async for line in stream.aiter_lines():
             assert time.monotonic() < deadline, (event["api_name"], str(body)[:500])
-            if line.startswith("data:") and (told := json.loads(line[5:]))["msg"] == "process_completed":
-                message = told["output"].get("error")
-                assert told["success"] or message, (event["api_name"], told, str(body)[:500])
+            if line.startswith("data:") and (result := json.loads(line[5:]))["msg"] == "process_completed":
+                message = result["output"].get("error")
+                assert result["success"] or message, (event["api_name"], result, str(body)[:500])
                 assert message is None or "<script" not in message
-                return told["success"]
-    raise AssertionError(f"{event['api_name']} was never over: {str(body)[:500]}")
+                return result["success"]
+    raise AssertionError(f"{event['api_name']} did not finish: {str(body)[:500]}")
 
 
 def as_json(body):
-    """What `httpx` sends of a body that strict JSON does not know: NaN, and halves of surrogate pairs."""
+    """Arguments for `httpx` that send a body with NaN and lone surrogates, which strict JSON excludes."""
     return {"content": json.dumps(body).encode(), "headers": {"content-type": "application/json"}}
 
 
 def assert_unharmed(served):
-    """The page works for others, and has written nowhere but in its folders."""
+    """Check that the page still works and has only written into its own folders."""
     with httpx.Client(base_url=served.address, timeout=20) as http:
-        wanted = as_json({"data": ["char", "The ", 20, 0.8, 1.0, 0, 0.0, 1, ""]})
-        event = http.post("/gradio_api/call/continue_text", **wanted).json()["event_id"]
+        request = as_json({"data": ["char", "The ", 20, 0.8, 1.0, 0, 0.0, 1, ""]})
+        event = http.post("/gradio_api/call/continue_text", **request).json()["event_id"]
         answer = http.get(f"/gradio_api/call/continue_text/{event}").text
     assert "event: complete" in answer and len(json.loads(answer.split("data: ")[-1])[0]) == 20
     folder = served.log.parent
     assert {path.name for path in folder.iterdir()} <= {
-        "runs", "secret.txt", "temporary", "app.out", "app.log"
-    }  # fmt: skip
+        "runs",
+        "secret.txt",
+        "temporary",
+        "app.out",
+        "app.log",
+    }
     assert (folder / "secret.txt").read_text() == SECRET
     assert {"char", "back", "cut"} <= {path.name for path in (folder / "runs").iterdir()}
 
@@ -248,33 +308,44 @@ REQUESTS = [
 
 
 @pytest.mark.parametrize("method, path, body", REQUESTS, ids=[f"{m} {p}" for m, p, _ in REQUESTS])
-def test_no_route_answers_nonsense_with_an_error_of_the_server(served, method, path, body):
+def test_malformed_requests_are_not_server_errors(served, method, path, body):
     content = body if isinstance(body, bytes) else json.dumps(body)
     with httpx.Client(base_url=served.address, timeout=20) as http:
         answer = http.request(method, path, content=content, headers={"content-type": "application/json"})
     assert answer.status_code < 500 and "root:" not in answer.text, (answer.status_code, answer.text[:500])
 
 
-def test_no_file_of_this_computer_can_be_fetched(served):
+def test_files_of_the_server_cannot_be_fetched(served):
     secret = served.log.parent / "secret.txt"
     model = served.log.parent / "runs" / "char" / "model.safetensors"
-    paths = [str(secret), str(model), "secret.txt", "../secret.txt", "runs/char/config.json", "/etc/passwd",
-             "/proc/self/environ", f"{secret}%00", "a" * 5000, "%00", *PATHS]  # fmt: skip
+    paths = [
+        str(secret),
+        str(model),
+        "secret.txt",
+        "../secret.txt",
+        "runs/char/config.json",
+        "/etc/passwd",
+        "/proc/self/environ",
+        f"{secret}%00",
+        "a" * 5000,
+        "%00",
+        *PATHS,
+    ]
     for path in paths:
         for route in ("/gradio_api/file=", "/gradio_api/file/", "/file=", "/static/", "/assets/", "/svelte/"):
-            # httpx would tidy the path up before it sends it.
+            # httpx would normalize the path.
             connection = HTTPConnection(served.address.removeprefix("http://").rstrip("/"), timeout=20)
             connection.putrequest("GET", route + path.replace("\0", "%00"))
             connection.endheaders()
             answer = connection.getresponse()
             assert answer.status in (400, 403, 404), (route, path, answer.status)
-            told = answer.read()
-            assert SECRET.encode() not in told and b"root:" not in told
+            body = answer.read()
+            assert SECRET.encode() not in body and b"root:" not in body
             connection.close()
 
 
 @pytest.mark.slow
-def test_an_upload_stays_in_its_place_and_has_a_limit(served):
+def test_uploads_stay_in_the_temporary_folder_and_have_a_size_limit(served):
     folder = served.log.parent
     with httpx.Client(base_url=served.address, timeout=30) as http:
         for name in ("../../../up.txt", "/tmp/up.txt", "a\\..\\up.txt", "\0", "." * 300, "con", "<b>", ".."):
@@ -282,21 +353,22 @@ def test_an_upload_stays_in_its_place_and_has_a_limit(served):
             assert answer.status_code < 500, (name, answer.text)
             for path in answer.json() if answer.status_code == 200 else []:
                 assert Path(path).resolve().is_relative_to(folder / "temporary"), path
-        too_much = http.post("/gradio_api/upload", files={"files": ("a.txt", b"a" * (201 << 20))})
-        assert too_much.status_code == 413
+        too_large = http.post("/gradio_api/upload", files={"files": ("a.txt", b"a" * (201 << 20))})
+        assert too_large.status_code == 413
     assert not list(folder.parent.rglob("up.txt")) or all(
         path.is_relative_to(folder / "temporary") for path in folder.parent.rglob("up.txt")
     )
 
 
-def test_another_site_cannot_send_for_a_person_who_visits_it(served):
-    """What a page elsewhere may send without being asked first by the browser is no JSON."""
+def test_other_sites_cannot_send_events_through_a_visitor(served):
+    """Without a CORS preflight, browsers let other sites send only content types that are not JSON."""
     body = json.dumps({"data": ["char", ""], "fn_index": 3, "session_hash": "a"})
     with httpx.Client(base_url=served.address, timeout=20) as http:
         for kind in ("text/plain", "application/x-www-form-urlencoded"):
             headers = {"content-type": kind, "origin": "http://elsewhere.example"}
             assert http.post("/gradio_api/queue/join", content=body, headers=headers).status_code == 422
-        asked = {"origin": "http://elsewhere.example", "access-control-request-method": "POST"}
+        preflight = {"origin": "http://elsewhere.example", "access-control-request-method": "POST"}
         assert (
-            "access-control-allow-origin" not in http.options("/gradio_api/queue/join", headers=asked).headers
+            "access-control-allow-origin"
+            not in http.options("/gradio_api/queue/join", headers=preflight).headers
         )

@@ -151,14 +151,14 @@ def test_unknown_and_empty_texts_are_errors(page):
 )
 def test_the_tour_shows_each_tab_with_the_shipped_model(open_page, server, size):
     page = open_page(server, size=size)
-    page.tab.get_by_role("button", name="A short tour").click()
+    page.tab.get_by_role("button", name="Quick tour").click()
     page.set(Length=40)
-    page.tab.get_by_role("button", name="1. Let it write").click()
+    page.tab.get_by_role("button", name="1. Generate text").click()
     page.wait_for(lambda: "40 tokens" in page.status)
     assert page.tab.get_by_label("Model", exact=True).first.input_value() == "shipped with lm"
     page.tab.get_by_role("button", name="2. See alternatives").click()
     page.wait_for(lambda: page.tab.locator("#alternatives button").count() == 10)
-    page.tab.get_by_role("button", name="3. What surprises it?").click()
+    page.tab.get_by_role("button", name="3. Find surprises").click()
     page.wait_for(lambda: page.tab.locator("#inside-places tr").count() == 10)
     page.tab.get_by_role("button", name="4. Find a quote detector").click()
     page.wait_for(lambda: page.tab.locator("#inside-found label").count() == 10)
@@ -168,6 +168,6 @@ def test_the_tour_shows_each_tab_with_the_shipped_model(open_page, server, size)
     page.wait_for(
         lambda: page.tab.get_by_role("tab", name="Compare").get_attribute("aria-selected") == "true"
     )
-    page.tab.get_by_role("button", name="6. Train one of your own").click()
+    page.tab.get_by_role("button", name="6. Train your own model").click()
     page.wait_for(lambda: page.tab.get_by_role("button", name="Start training").is_visible())
     assert page.tab.evaluate("document.documentElement.scrollWidth") <= size["width"]

@@ -190,7 +190,7 @@ def test_deleting_asks_for_confirmation_and_can_be_canceled(models, runs):
 @pytest.mark.slow
 def test_two_users_delete_a_model_while_a_third_writes_with_it(server, open_page, models, runs):
     other, writer = ModelsPage(open_page(server, tab_name="Models")), open_page(server)
-    writer.start_writing_for_long()
+    writer.start_long_generation()
     for page in (models, other):
         page.press("Delete…")
         page.wait_for(page.tab.locator("#models-really").is_visible)

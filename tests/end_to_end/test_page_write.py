@@ -1,4 +1,4 @@
-"""What the Write tab shows of the model's mind, and its ways back: alternatives, candidates, versions."""
+"""The Write tab in a real browser: colors, alternatives, candidates, versions and sampling controls."""
 
 import math
 import re
@@ -16,9 +16,9 @@ ALIGNED = """() => {
     return backdrop.innerText.replace(/\\n$/, "") === text.value.replace(/\\n$/, "")
         && Math.abs(backdrop.scrollHeight - text.scrollHeight) < 2 && backdrop.scrollTop === text.scrollTop;
 }"""
-PLACE_CARET = """([place]) => {
+SET_CURSOR = """([position]) => {
     const text = document.querySelector("#text textarea");
-    text.focus(); text.setSelectionRange(place, place);
+    text.focus(); text.setSelectionRange(position, position);
 }"""
 
 
@@ -28,89 +28,92 @@ def model(trained_run):
 
 
 def options(page):
-    """The alternatives that are shown: [(token, share), ...]"""
+    """The displayed alternatives: [(token, probability), ...]"""
     texts = page.tab.locator("#alternatives button").all_inner_texts()
     return [tuple(text.rsplit(" ", 1)) for text in texts]
 
 
-def ask_at(page, place):
-    """The alternatives at a place, asked for by key."""
-    page.tab.evaluate(PLACE_CARET, [place])
+def alternatives_at(page, position):
+    """The alternatives at a position, requested by keyboard."""
+    page.tab.evaluate(SET_CURSOR, [position])
     page.editor.press("Control+Space")
-    page.tab.locator(f"#alternatives [data-start='{place}'], #alternatives[data-start='{place}']").wait_for()
+    start = f"[data-start='{position}']"
+    page.tab.locator(f"#alternatives {start}, #alternatives{start}").wait_for()
     return options(page)
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_each_written_character_has_the_colour_of_its_surprisal(open_page, server, model, size):
+def test_generated_characters_are_colored_by_surprisal(open_page, server, model, size):
     page = open_page(server, size=size)
     page.set(Length=300, Seed=5)
     page.editor.fill(PROMPT)
     text = page.write()
     scores = model.score(text)[len(PROMPT) :]
-    # The end of a line has no place to be coloured.
+    # Line breaks have no width to color.
     levels = [min(9, int(-s.logprob / math.log(2))) for s in scores if s.text != "\n"]
 
     def painted():
         return [level for part, level in page.tab.evaluate(LEVELS) for _ in part]
 
     page.wait_for(lambda: len(painted()) == len(levels))
-    assert sum(a != b for a, b in zip(painted(), levels, strict=True)) <= 2  # rounding at a border
+    assert (
+        sum(a != b for a, b in zip(painted(), levels, strict=True)) <= 2
+    )  # rounding at the boundary between two levels
     assert len(set(painted())) > 3
     page.wait_for(lambda: page.tab.evaluate(ALIGNED))
     page.editor.evaluate("e => e.scrollTop = 40")
     page.wait_for(lambda: page.tab.evaluate(ALIGNED))
 
 
-def test_typing_takes_the_colours_away_from_there_on_and_they_can_be_switched_off(page):
+def test_typing_removes_the_colors_after_it_and_a_checkbox_all_of_them(page):
     page.set(Length=100, Seed=5)
     page.editor.fill(PROMPT)
     page.write()
-    page.tab.evaluate(PLACE_CARET, [len(PROMPT) + 40])
+    page.tab.evaluate(SET_CURSOR, [len(PROMPT) + 40])
     page.editor.press("x")
     kept = len(page.text[len(PROMPT) : len(PROMPT) + 40].replace("\n", ""))
     page.wait_for(lambda: len("".join(t for t, _ in page.tab.evaluate(LEVELS))) == kept)
     first = "document.querySelector('#backdrop [data-level]:not([data-level=\"0\"])')"
-    colour = f"getComputedStyle({first}).backgroundColor"
-    assert page.tab.evaluate(colour) != "rgba(0, 0, 0, 0)"
-    page.tab.get_by_label("Colour what was unlikely").uncheck()
-    page.wait_for(lambda: page.tab.evaluate(colour) == "rgba(0, 0, 0, 0)")
+    color = f"getComputedStyle({first}).backgroundColor"
+    assert page.tab.evaluate(color) != "rgba(0, 0, 0, 0)"
+    page.tab.get_by_label("Highlight unlikely tokens").uncheck()
+    page.wait_for(lambda: page.tab.evaluate(color) == "rgba(0, 0, 0, 0)")
 
 
-def test_a_click_shows_what_else_could_stand_there_with_its_probability(page, model):
+def test_a_click_shows_alternatives_with_their_probabilities(page, model):
     page.editor.fill("The sea was calm")
     page.editor.click(position={"x": 15, "y": 12})
     page.wait_for(lambda: options(page))
     page.tab.wait_for_timeout(300)
-    shown = ask_at(page, 4)
+    shown = alternatives_at(page, 4)
     session = model.session()
     session.feed("The ")
     expected = [
         (name.replace(" ", "␣"), f"{p:.1%}" if p >= 0.001 else "<0.1%") for name, _, p in session.next(10)
     ]
     assert shown == expected
-    assert "in the place of “s”" in page.tab.locator("#alternatives .title").inner_text()
+    assert page.tab.locator("#alternatives .title").inner_text() == "Alternatives to “s”:"
 
 
-def test_picking_another_token_goes_on_from_there_and_undo_brings_the_text_back(page):
+def test_choosing_an_alternative_continues_from_there_and_undo_restores_the_text(page):
     page.set(Length=30, Seed=3)
     page.editor.fill(PROMPT)
     first = page.write()
-    place = len(PROMPT) + 10
-    shown = ask_at(page, place)
-    token = next(name for name, _ in shown if name not in (first[place], "␣", "↵"))
+    position = len(PROMPT) + 10
+    shown = alternatives_at(page, position)
+    token = next(name for name, _ in shown if name not in (first[position], "␣", "↵"))
     page.tab.locator("#alternatives button").filter(
         has_text=re.compile(rf"^{re.escape(token)} ")
     ).first.click()
-    page.wait_for(lambda: page.text != first and len(page.text) == place + 31)
-    assert page.at_rest()[: place + 1] == first[:place] + token
+    page.wait_for(lambda: page.text != first and len(page.text) == position + 31)
+    assert page.at_rest()[: position + 1] == first[:position] + token
     assert page.write(page.undo) == first
 
 
-def test_at_the_end_of_the_text_tokens_are_picked_by_hand_one_after_the_other(page):
+def test_tokens_are_appended_one_by_one_at_the_end_of_the_text(page):
     page.editor.fill("The se")
-    shown = ask_at(page, 6)
-    assert page.tab.locator("#alternatives .title").inner_text() == "What could come next:"
+    shown = alternatives_at(page, 6)
+    assert page.tab.locator("#alternatives .title").inner_text() == "Most likely to come next:"
     assert shown[0][0] == "a"
     for length in (7, 8, 9):
         page.tab.locator("#alternatives button").first.click()
@@ -121,7 +124,7 @@ def test_at_the_end_of_the_text_tokens_are_picked_by_hand_one_after_the_other(pa
     assert page.write(page.undo) == page.text and len(page.text) == 8
 
 
-def test_candidates_stand_side_by_side_and_the_one_that_is_taken_goes_on(page):
+def test_candidates_are_side_by_side_and_the_chosen_one_becomes_the_text(page):
     page.set(Length=40, Seed=7, Candidates=3)
     page.editor.fill(PROMPT)
     page.generate.click()
@@ -137,16 +140,16 @@ def test_candidates_stand_side_by_side_and_the_one_that_is_taken_goes_on(page):
     assert not boxes.count()
     page.set(Candidates=1, Seed=8)
     page.write(page.undo)
-    assert page.write() == PROMPT + texts[1]  # which was written with the second seed
+    assert page.write() == PROMPT + texts[1]  # generated with the second seed
 
 
-def test_undo_and_redo_by_key_take_back_what_was_written_and_what_was_typed(page):
+def test_undo_and_redo_keys_apply_to_generated_and_typed_text(page):
     page.set(Length=20, Seed=7)
     page.editor.fill(PROMPT)
     first = page.write()
-    page.tab.evaluate(PLACE_CARET, [len(first)])
+    page.tab.evaluate(SET_CURSOR, [len(first)])
     page.tab.keyboard.type("!")
-    page.editor.press("Control+z")  # the browser's own undo of what was typed
+    page.editor.press("Control+z")  # the browser undoes typing
     page.wait_for(lambda: page.text == first)
     page.editor.press("Control+z")
     page.wait_for(lambda: page.text == PROMPT)
@@ -155,7 +158,7 @@ def test_undo_and_redo_by_key_take_back_what_was_written_and_what_was_typed(page
     page.wait_for(lambda: page.text == first)
 
 
-def test_one_can_go_back_to_a_branch_that_was_left(page):
+def test_returning_to_another_branch(page):
     page.set(Length=20, Seed=7)
     page.editor.fill(PROMPT)
     first = page.write()
@@ -181,18 +184,18 @@ def test_the_text_survives_a_reload(page):
     assert page.write().startswith(text)
 
 
-def test_presets_set_the_controls_and_ones_own_are_remembered(page):
+def test_presets_set_the_controls_and_custom_settings_are_stored(page):
     temperature = page.tab.get_by_label("number input for Temperature", exact=True)
-    page.tab.get_by_label("Wild").click()
+    page.tab.get_by_label("Creative").click()
     page.wait_for(lambda: temperature.input_value() == "1.2")
     page.tab.get_by_label("Precise").click()
     page.wait_for(lambda: temperature.input_value() == "0.5")
     temperature.fill("0.35")
     temperature.press("Tab")
-    page.wait_for(lambda: page.tab.get_by_label("My own").is_checked())
+    page.wait_for(lambda: page.tab.get_by_label("Custom").is_checked())
     page.tab.reload()
     page.wait_for(lambda: page.tab.get_by_label("Balanced").is_checked())
-    page.tab.get_by_label("My own").click()
+    page.tab.get_by_label("Custom").click()
     page.wait_for(lambda: temperature.input_value() == "0.35")
 
 
@@ -212,18 +215,18 @@ def test_every_control_reaches_the_sampler(page):
     assert page.write() == PROMPT + "cal"
 
 
-def test_a_text_of_script_and_control_characters_is_shown_as_text(page):
+def test_markup_and_control_characters_are_shown_as_text(page):
     nasty = "<script>alert(1)</script><img src=x onerror=alert(2)> ${alert(3)} {{value}} \x1b[31m"
     page.set(Length=20)
     page.editor.fill(nasty)
     page.write()
     assert page.text.startswith(nasty.replace("\x1b", "\x1b"))
-    ask_at(page, 3)
+    alternatives_at(page, 3)
     page.wait_for(lambda: "script" in page.tab.locator("#backdrop").inner_text())
     assert not page.tab.locator("#backdrop script, #backdrop img").count()
 
 
-def test_a_browser_in_chinese_shows_chinese(open_page, server):
+def test_a_chinese_browser_shows_chinese(open_page, server):
     page = open_page(server, locale="zh-CN")
     button = page.tab.get_by_role("button", name="生成", exact=True)
     button.wait_for()
@@ -239,8 +242,8 @@ def test_a_browser_in_chinese_shows_chinese(open_page, server):
     page.at_rest()
 
 
-def test_the_first_words_come_within_300_milliseconds(page):
-    """With room for a machine that is busy with other tests; docs/benchmarks.md tells what was measured."""
+def test_the_first_tokens_come_quickly(page):
+    """With a wide margin, since other tests share the machine; docs/benchmarks.md has measurements."""
     page.set(Length=20_000)
     page.editor.fill(PROMPT)
     seconds = page.tab.evaluate("""() => new Promise((done) => {
@@ -255,20 +258,20 @@ def test_the_first_words_come_within_300_milliseconds(page):
     assert seconds < 3
 
 
-def test_no_stored_nonsense_breaks_the_page(page):
+def test_invalid_stored_settings_are_ignored(page):
     page.tab.evaluate("localStorage.setItem('lm.own', '{\"nonsense')")
     page.tab.reload()
-    page.tab.get_by_label("My own").click()
+    page.tab.get_by_label("Custom").click()
     page.set(Length=5)
     page.editor.fill(PROMPT)
     assert len(page.write()) > len(PROMPT)
 
 
-def test_what_is_copied_from_the_training_text_is_underlined(page, text_file):
+def test_text_copied_from_the_training_data_is_underlined(page, text_file):
     copied = text_file.read_text()[1000:1060]
     page.editor.fill(f"The sea ☃{copied}☃ was calm")
-    page.tab.get_by_label("Underline what is copied from the training text").check()
+    page.tab.get_by_label("Underline text copied from the training data").check()
     marked = page.tab.locator("#backdrop .copied")
     page.wait_for(lambda: "".join(marked.all_inner_texts()) == copied.replace("\n", ""))
-    page.tab.get_by_label("Underline what is copied from the training text").uncheck()
+    page.tab.get_by_label("Underline text copied from the training data").uncheck()
     page.wait_for(lambda: marked.count() == 0)

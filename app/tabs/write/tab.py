@@ -468,4 +468,6 @@ def _warn_about_prompt(model: LanguageModel, text: str) -> None:
         gr.Info(translate("Empty prompt: the model starts from scratch."))
     unknown = describe_unknown(model.tokenizer, restore_controls(model, text))
     if unknown:
-        gr.Warning(escape(translate("The model does not know {names} and reads <unk> instead.", names=unknown)))
+        gr.Warning(
+            escape(translate("The model does not know {names} and reads <unk> instead.", names=unknown))
+        )
