@@ -128,7 +128,7 @@ class Endpoints:
         """
         loaded = self._models.load(model)
         scored = score_text(loaded, restore_controls(loaded, checked_text(text)))
-        figures, words = scored.figures, scored.per_word()
+        figures, words = scored.metrics, scored.per_word()
         return {
             "bits": float(scored.bits.sum()),
             "bits_per_character": figures.bits_per_character.value,

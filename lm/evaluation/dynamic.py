@@ -1,5 +1,7 @@
-"""Models that go on learning from the text they are scored on: dynamic evaluation and the neural
-cache. Each token is predicted before it is learned from, so the scores stay honest."""
+"""Losses of models that adapt to the text they are scored on: dynamic evaluation and the continuous cache.
+
+Each token is predicted before the model learns from it, so the losses are honest.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,11 @@ from lm.model.cells import State
 from lm.model.device import autocast
 from lm.model.network import RecurrentLM
 
-_WINDOW = 256  # tokens that a network which does not learn reads at a time
-_SMALLEST = 1e-8  # what keeps the steps of a network without any gradient finite
+_WINDOW = 256  # tokens read at a time when the weights are fixed
+_EPSILON = 1e-8  # keeps the update finite if all gradients are zero
 
 
-def adaptive_losses(
+def dynamic_losses(
     network: RecurrentLM,
     tokens: np.ndarray,
     start: int,
@@ -32,81 +34,84 @@ def adaptive_losses(
     precision: torch.dtype = torch.float32,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> np.ndarray:
-    """The loss (tokens,) in nats of each of `tokens` (tokens,), read in one go from the first, which
-    is predicted after the token `start`, to the last; what was read changes what is predicted, by
-    `dynamic` evaluation, by the `cache` or by both. `network` itself stays as it is."""
+    """The loss (tokens,) of each of `tokens` (tokens,) in nats, adapting to the tokens before it.
+
+    The tokens are read as one stream that begins after the token `start`. The model adapts by `dynamic`
+    evaluation, a continuous `cache`, or both. `network` itself does not change.
+    """
     backward, device = network.config.backward, next(network.parameters()).device
-    ids = np.concatenate([[start], tokens[::-1] if backward else tokens]).astype(np.int64)
-    ids = torch.from_numpy(ids).to(device)
-    reader = copy.deepcopy(network).eval()
-    learner = _Learner(reader, dynamic) if dynamic else None
-    memory = _Memory(cache, reader.config.hidden_size, device) if cache else None
+    in_reading_order = np.concatenate([[start], tokens[::-1] if backward else tokens])
+    ids = torch.from_numpy(in_reading_order.astype(np.int64)).to(device)
+    network = copy.deepcopy(network).eval()
+    updater = _WeightUpdater(network, dynamic) if dynamic else None
+    continuous_cache = _ContinuousCache(cache, network.config.hidden_size, device) if cache else None
     size = dynamic.dynamic_segment if dynamic else _WINDOW
     state: State | None = None
     result = np.zeros(len(tokens))
     for begin in range(0, len(tokens), size):
         segment = ids[begin : begin + size + 1]
-        # cuDNN's layers have a backward pass only while training, when there would be dropout too.
+        # cuDNN's recurrent layers support backward only in training mode, which would enable dropout.
         with (
             torch.set_grad_enabled(dynamic is not None),
             torch.backends.cudnn.flags(enabled=False) if dynamic else nullcontext(),
             autocast(device, precision),
         ):
-            hidden, state = reader.hidden_states(segment[None, :-1], state)
-            logits = reader.decode(hidden[:, 0])
+            hidden, state = network.hidden_states(segment[None, :-1], state)
+            logits = network.decode(hidden[:, 0])
         losses = F.cross_entropy(logits.float(), segment[1:], reduction="none")
         scored = losses.detach()
-        if memory:
-            scored = memory.mixed(hidden[:, 0].detach().float(), segment[1:], scored)
+        if continuous_cache:
+            scored = continuous_cache.losses(hidden[:, 0].detach().float(), segment[1:], scored)
         result[begin : begin + len(scored)] = scored.cpu().numpy()
-        if learner:
-            learner.learn(losses.mean())
+        if updater:
+            updater.update(losses.mean())
         state = tuple(part.detach() for part in state)
         progress((begin + len(scored)) / len(tokens))
     return result[::-1].copy() if backward else result
 
 
-class _Learner:
-    """Dynamic evaluation (Krause et al. 2018, arXiv:1709.07432): after each segment a step of
+class _WeightUpdater:
+    """Dynamic evaluation (Krause et al. 2018, arXiv:1709.07432): after each segment, update each weight by
 
-        w += −rate · g / (r + mean(r)) + min(decay · r / mean(r), 1) · (trained w − w)
+        w += -rate · g / (r + mean(r)) + min(decay · r / mean(r), 1) · (w_trained - w)
 
-    with g the segment's gradient and r its root mean square, for each weight. The paper takes r
-    from the training text; here it is the mean over the segments read so far, so that a model needs
-    nothing but itself and the text. Where the paper adds a small constant to r, here it is the mean
-    of all r: without it the vectors of words that are met for the first time would leap.
+    Here g is the gradient of the segment's mean loss and r the root mean square of the gradients so far. This
+    differs from the paper in two ways. The paper computes r on the training text, which a saved model does
+    not include. And it adds a small constant to r where mean(r), over all weights, is added here: without
+    it, the embeddings of words that occur for the first time would jump.
     """
 
     def __init__(self, network: RecurrentLM, config: DynamicConfig):
         self._config = config
-        self._weights = list(network.parameters())
+        self._weights: list[Tensor] = list(network.parameters())
         self._trained = [weight.detach().clone() for weight in self._weights]
-        self._squares = [torch.zeros_like(weight) for weight in self._weights]
-        self._count, self._segments = sum(map(torch.numel, self._weights)), 0
+        self._mean_squares = [torch.zeros_like(weight) for weight in self._weights]
+        self._count, self._segments = sum(weight.numel() for weight in self._weights), 0
 
-    def learn(self, loss: Tensor) -> None:
-        """Change the weights after a segment with the mean `loss`."""
+    def update(self, loss: Tensor) -> None:
+        """Update the weights after a segment with this mean `loss`."""
         gradients = torch.autograd.grad(loss, self._weights)
         with torch.no_grad():
             self._segments += 1
-            torch._foreach_mul_(self._squares, 1 - 1 / self._segments)
-            torch._foreach_addcmul_(self._squares, gradients, gradients, 1 / self._segments)
-            sizes = torch._foreach_sqrt(self._squares)
-            mean = sum(size.sum() for size in sizes) / self._count
-            rates = torch._foreach_mul(sizes, (self._config.dynamic_decay / (mean + _SMALLEST)).item())
-            torch._foreach_clamp_max_(rates, 1.0)
-            torch._foreach_lerp_(self._weights, self._trained, rates)
-            torch._foreach_add_(sizes, mean.item() + _SMALLEST)
+            torch._foreach_mul_(self._mean_squares, 1 - 1 / self._segments)
+            torch._foreach_addcmul_(self._mean_squares, gradients, gradients, 1 / self._segments)
+            sizes = torch._foreach_sqrt(self._mean_squares)
+            total = sum((size.sum() for size in sizes), start=torch.zeros_like(loss))
+            mean = total / self._count + _EPSILON
+            decays = torch._foreach_mul(sizes, (self._config.dynamic_decay / mean).item())
+            torch._foreach_clamp_max_(decays, 1.0)
+            torch._foreach_lerp_(self._weights, self._trained, decays)
+            torch._foreach_add_(sizes, mean.item())
             torch._foreach_addcdiv_(self._weights, gradients, sizes, -self._config.dynamic_rate)
 
 
-class _Memory:
-    """The continuous cache (Grave et al. 2017, arXiv:1612.04426): the last hidden states, each with
-    the token that came after it. A token's probability is
+class _ContinuousCache:
+    """The continuous cache (Grave et al. 2017, arXiv:1612.04426), which mixes two distributions:
 
-        (1 − λ) · the network's + λ · the share of that token in the cache,
+        p(token) = (1 - λ) · p_network(token) + λ · p_cache(token)
 
-    where a place in the cache counts by exp(θ · its hidden state · the present one).
+    The cache stores the last hidden states h_i and the token that followed each. p_cache(token) is the share
+    of the entries with that token, weighted by exp(θ · h_i · h), where h is the current hidden state.
     """
 
     def __init__(self, config: CacheConfig, hidden_size: int, device: torch.device):
@@ -114,19 +119,19 @@ class _Memory:
         self._states = torch.zeros(0, hidden_size, device=device)
         self._tokens = torch.zeros(0, dtype=torch.long, device=device)
 
-    def mixed(self, hidden: Tensor, tokens: Tensor, losses: Tensor) -> Tensor:
-        """The losses (time,) of `tokens` (time,), which the network predicted from `hidden` (time,
-        hidden) with `losses` (time,), together with the cache; all of them are then kept in it."""
-        window, share = self._config.cache_window, self._config.cache_lambda
+    def losses(self, hidden: Tensor, tokens: Tensor, network_losses: Tensor) -> Tensor:
+        """The losses (time,) of `tokens` (time,) that the network predicted from the states `hidden` (time,
+        hidden) with `network_losses` (time,). Then adds the states and tokens to the cache."""
+        window, weight = self._config.cache_window, self._config.cache_lambda
         before = len(self._tokens)
-        states, known = torch.cat([self._states, hidden]), torch.cat([self._tokens, tokens])
-        # How far back each place (before + time,) is from each step (time,).
+        states, followers = torch.cat([self._states, hidden]), torch.cat([self._tokens, tokens])
+        # How many steps before each of the time steps each of the (before + time) entries was added.
         steps = torch.arange(before, before + len(tokens), device=tokens.device)[:, None]
-        back = steps - torch.arange(before + len(tokens), device=tokens.device)[None, :]
+        ages = steps - torch.arange(before + len(tokens), device=tokens.device)[None, :]
         scores = self._config.cache_theta * hidden @ states.t()
-        scores = scores.masked_fill((back < 1) | (back > window), -torch.inf)
-        same = scores.masked_fill(known[None, :] != tokens[:, None], -torch.inf)
-        remembered = same.logsumexp(dim=1) - scores.logsumexp(dim=1)
-        both = torch.logaddexp(math.log1p(-share) - losses, math.log(share) + remembered)
-        self._states, self._tokens = states[-window:], known[-window:]
-        return torch.where(steps[:, 0] > 0, -both, losses)  # at the very beginning it is empty
+        scores = scores.masked_fill((ages < 1) | (ages > window), -torch.inf)
+        matching = scores.masked_fill(followers[None, :] != tokens[:, None], -torch.inf)
+        cache_logprobs = matching.logsumexp(dim=1) - scores.logsumexp(dim=1)
+        logprobs = torch.logaddexp(math.log1p(-weight) - network_losses, math.log(weight) + cache_logprobs)
+        self._states, self._tokens = states[-window:], followers[-window:]
+        return torch.where(steps[:, 0] > 0, -logprobs, network_losses)  # the first step has an empty cache

@@ -1,5 +1,4 @@
-"""How well a model predicts a text: loss, perplexity, bits per character and per byte, and the
-scores of each token."""
+"""How well a model predicts a text: loss, perplexity, bits per character and byte, and scores of tokens."""
 
 from __future__ import annotations
 
@@ -19,22 +18,22 @@ from lm.model.device import autocast, widest_float
 from lm.model.loss import top_logprobs
 from lm.model.network import RecurrentLM
 
-# A stream that starts inside the text first reads this many tokens without being scored. After
-# so many, what the state was before makes no difference that a loss of five digits could show.
+# Tokens that warm up the state of a stream that begins inside the text. After 256 tokens, the state before
+# them no longer changes the first five digits of the loss.
 CONTEXT = 256
-_MOST_STREAMS = 64
-_WINDOW = 256  # divides CONTEXT
+WINDOW = 256  # tokens per forward pass; divides CONTEXT
+_MAX_STREAMS = 64
 
 
 @dataclass(frozen=True)
 class Validation:
-    """The figures of one evaluation."""
+    """The result of an evaluation."""
 
     loss: float  # nats per token
     perplexity: float
     bits_per_character: float
     bits_per_byte: float
-    tokens: int  # that were scored
+    tokens: int  # number of tokens scored
 
 
 def validate(
@@ -48,28 +47,27 @@ def validate(
     precision: torch.dtype = torch.float32,
     ranks: Ranks = ALONE,
 ) -> Validation:
-    """Predict every one of `tokens` (tokens,) exactly once.
+    """Evaluate the network on `tokens` (tokens,), predicting each exactly once.
 
-    With `streams=1` the state is carried from the first token to the last. More streams share
-    the text out and run side by side, each brought into the right state by reading the `CONTEXT`
-    tokens before its share; by default there are as many as keep that overhead small. A `limit`
-    scores only about so many tokens, spread evenly over the text. Several `ranks` read a share of
-    the streams each.
+    With `streams=1`, the state is carried from the first token to the last. More streams read consecutive
+    parts of the text in parallel, each warmed up on the `CONTEXT` tokens before its part; the default is as
+    many as keep that overhead small. A `limit` scores only about that many tokens, spread evenly over the
+    text. Each of several `ranks` reads a share of the streams.
     """
     device = next(network.parameters()).device
     total, scored = torch.zeros((), dtype=widest_float(device), device=device), 0
-    for places, losses in _losses(network, tokens, eos, streams, limit, precision, ranks):
+    for offsets, losses in windows_of_losses(network, tokens, eos, streams, limit, precision, ranks):
         total += losses.sum()
-        scored += len(places)
-    total, scored = ranks.sum(torch.tensor([total.item(), scored], dtype=torch.float64)).tolist()
-    loss = total / scored
+        scored += len(offsets)
+    total_nats, count = ranks.sum(torch.tensor([total.item(), scored], dtype=torch.float64)).tolist()
+    loss = total_nats / count
     bits = loss / math.log(2) * counts.tokens
     return Validation(
         loss=loss,
         perplexity=math.exp(min(loss, 700.0)),
         bits_per_character=bits / max(counts.characters, 1),
         bits_per_byte=bits / max(counts.bytes, 1),
-        tokens=int(scored),
+        tokens=int(count),
     )
 
 
@@ -81,19 +79,19 @@ def token_losses(
     precision: torch.dtype = torch.float32,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> np.ndarray:
-    """The loss (tokens,) in nats of each of `tokens` (tokens,), as `validate` computes it; the
-    first one that is read is predicted after the token `start`."""
+    """The loss (tokens,) of each of `tokens` (tokens,) in nats, computed as in `validate`. The text begins
+    after the token `start`."""
     result = np.zeros(len(tokens), np.float64)
     done = 0
-    for places, losses in _losses(network, tokens, start, None, 0, precision):
-        result[places] = losses.cpu().numpy()
-        done += len(places)
+    for offsets, losses in windows_of_losses(network, tokens, start, None, 0, precision):
+        result[offsets] = losses.cpu().numpy()
+        done += len(offsets)
         progress(done / len(tokens))
     return result
 
 
 @torch.inference_mode()
-def _losses(
+def windows_of_losses(
     network: RecurrentLM,
     tokens: np.ndarray,
     start: int,
@@ -102,73 +100,73 @@ def _losses(
     precision: torch.dtype,
     ranks: Ranks = ALONE,
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Window by window the places (n,) of tokens and their losses (n,), left on the device; with
-    several `ranks` those of this one's share of the streams."""
+    """Yield, window by window, the offsets (n,) of the scored tokens and their losses (n,), which stay on the
+    device. Arguments as in `validate`; each of the `ranks` yields the tokens of its own streams."""
     backward = network.config.backward
-    tokens = tokens[::-1] if backward else tokens  # in the order in which they are read
+    tokens = tokens[::-1] if backward else tokens  # in reading order
     if streams is None:
-        streams = min(_MOST_STREAMS, len(tokens) // (4 * CONTEXT))
-    streams = max(1, min(streams, len(tokens) // max(CONTEXT, 1)))
+        streams = min(_MAX_STREAMS, len(tokens) // (4 * CONTEXT))
+    streams = max(1, min(streams, len(tokens) // CONTEXT))
     device = next(network.parameters()).device
     bounds = np.arange(streams + 1) * len(tokens) // streams
-    shares = np.diff(bounds)
+    lengths = np.diff(bounds)
     if limit:
-        shares = np.minimum(shares, max(1, limit // streams))
+        lengths = np.minimum(lengths, max(1, limit // streams))
     context = CONTEXT if streams > 1 else 0
-    # Column j of a stream is the token at place first + j; places before the text are `start`.
-    mine = ranks.share(streams)
-    shares, first = shares[mine], bounds[:-1][mine] - context
+    own = ranks.share(streams)
+    lengths, first = lengths[own], bounds[:-1][own] - context
     if not len(first):
         return
+    steps = context + int(lengths.max())
     state: State | None = None
     was_training = network.training
     network.eval()
-    for begin in range(0, context + int(shares.max()), _WINDOW):
-        end = min(begin + _WINDOW, context + int(shares.max()))
-        places = first[:, None] + np.arange(begin - 1, end)[None, :]
-        inside = places.clip(0, len(tokens) - 1)
-        batch = np.where(places < 0, start, tokens[inside]).astype(np.int64)
-        batch = torch.from_numpy(batch).to(device)
-        if begin == context and streams > 1 and mine.start == 0:
-            # The first stream has no text before it: it begins with an empty state.
+    for begin in range(0, steps, WINDOW):
+        end = min(begin + WINDOW, steps)
+        # The offset of the token that each stream (row) reads at each step; `start` comes before the text.
+        offsets = first[:, None] + np.arange(begin - 1, end)[None, :]
+        clipped = offsets.clip(0, len(tokens) - 1)
+        ids = np.where(offsets < 0, start, tokens[clipped]).astype(np.int64)
+        batch = torch.from_numpy(ids).to(device)
+        if state is not None and begin == context and own.start == 0:
+            # Nothing comes before the first stream: reset its state.
             state = tuple(part.index_fill(1, torch.tensor([0], device=device), 0) for part in state)
-        columns = np.arange(begin, end)[None, :] - context
-        scored = (columns >= 0) & (columns < shares[:, None])
+        step = np.arange(begin, end)[None, :] - context
+        scored = (step >= 0) & (step < lengths[:, None])
         with autocast(device, precision):
             logits, state = network(batch[:, :-1], state)
         if scored.any():
-            wanted = torch.from_numpy(scored).to(device)
-            losses = F.cross_entropy(logits[wanted].float(), batch[:, 1:][wanted], reduction="none")
-            at = inside[:, 1:][scored]
-            yield (len(tokens) - 1 - at if backward else at), losses
+            mask = torch.from_numpy(scored).to(device)
+            losses = F.cross_entropy(logits[mask].float(), batch[:, 1:][mask], reduction="none")
+            scored_offsets = clipped[:, 1:][scored]
+            yield (len(tokens) - 1 - scored_offsets if backward else scored_offsets), losses
     network.train(was_training)
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a model thought of one token of a text."""
+    """How a model rates one token of a text."""
 
     text: str
     token: int
     logprob: float  # nats
-    rank: int  # 1: the model's first choice
-    entropy: float  # nats; how undecided the model was before it
-    alternatives: tuple[tuple[str, float], ...] = ()  # the likeliest tokens with their logprobs
+    rank: int  # 1: the most likely token
+    entropy: float  # of the predicted distribution, in nats
+    alternatives: tuple[tuple[str, float], ...] = ()  # the most likely tokens with their logprobs
 
 
 @torch.inference_mode()
 def score_tokens(
     network: RecurrentLM, tokens: np.ndarray, start: int, alternatives: int = 0
 ) -> Iterator[tuple[float, int, float, list[tuple[int, float]]]]:
-    """Yield log-probability (nats), rank, entropy (nats) and that many likeliest `alternatives` of each
-    of `tokens` (tokens,) in the order in which the network reads them, the first one predicted after
-    the token `start`."""
+    """Yield log-probability (nats), rank, entropy (nats) and the most likely `alternatives` for each of
+    `tokens` (tokens,), in reading order. The text begins after the token `start`."""
     tokens = tokens[::-1] if network.config.backward else tokens
     device = next(network.parameters()).device
     ids = torch.from_numpy(np.concatenate([[start], tokens]).astype(np.int64)).to(device)
     state: State | None = None
-    for begin in range(0, len(tokens), _WINDOW):
-        window = ids[begin : begin + _WINDOW + 1]
+    for begin in range(0, len(tokens), WINDOW):
+        window = ids[begin : begin + WINDOW + 1]
         logits, state = network(window[None, :-1], state)
         logprobs = F.log_softmax(logits[0].float(), dim=-1)
         chosen = logprobs.gather(1, window[1:, None])

@@ -1,4 +1,4 @@
-"""The figures of a scored text, each with the interval in which it lies for texts of its kind."""
+"""The metrics of a scored text, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import numpy as np
 
 from lm.tokenization.documents import SEPARATOR, count_characters
 
-BLOCKS = 100  # into which a text is cut
-_SHORTEST = 100  # tokens in a block
-_FEWEST = 10  # blocks
-_RESAMPLED = 4000
-_MOST = 700.0  # nats whose exponential is still a number
+BLOCKS = 100  # that a text is cut into at most
+_MIN_BLOCKS = 10  # for an interval
+_MIN_BLOCK_SIZE = 100  # tokens
+_RESAMPLES = 4000
+_MAX_NATS = 700.0  # e to the power of this is a finite float
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its 95% interval, which is None for a text too short to tell."""
+    """A value and its 95% confidence interval, which is None for texts too short to estimate it."""
 
     value: float
     interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
-class Figures:
+class Metrics:
     """How well a text was predicted."""
 
     loss: Estimate  # nats per token
@@ -34,28 +34,27 @@ class Figures:
     bits_per_byte: Estimate
 
 
-def figures(losses: np.ndarray, starts: np.ndarray, text: bytes) -> Figures:
-    """The figures of tokens that begin at the places `starts` (tokens,) of `text` and were predicted
-    with `losses` (tokens,) nats.
+def compute_metrics(losses: np.ndarray, starts: np.ndarray, text: bytes) -> Metrics:
+    """The metrics of tokens with `losses` (tokens,) in nats that start at the byte offsets `starts` (tokens,)
+    of `text`.
 
-    The losses of neighbouring tokens are alike, so the interval comes from long blocks: the text is
-    cut into a hundred, as many of them are drawn at random again and again, and 95% of the figures
-    of these texts lie in it (the block bootstrap: Künsch 1989, Annals of Statistics 17; with blocks
-    that do not overlap, Carlstein 1986, ibid. 14). It tells how far the figure would move with
-    another text of the same length and kind, not with another training.
+    Intervals come from a block bootstrap (Künsch 1989, Annals of Statistics 17; non-overlapping blocks:
+    Carlstein 1986, ibid. 14), because losses of neighboring tokens are correlated: the text is cut into a
+    hundred blocks, and 95% of the texts resampled from them fall into the interval. It estimates how far the
+    value would move on another text of the same kind and length, not with another training run.
     """
-    count = max(1, min(BLOCKS, len(losses) // _SHORTEST))
+    count = max(1, min(BLOCKS, len(losses) // _MIN_BLOCK_SIZE))
     borders = np.arange(count + 1) * len(losses) // count
-    places = [*starts[borders[:-1]].tolist(), len(text)]
-    places[0] = 0
+    offsets = [*starts[borders[:-1]].tolist(), len(text)]
+    offsets[0] = 0
     sums = np.zeros((count, 4))  # for each block: nats, tokens, characters, bytes
     sums[:, 0] = np.add.reduceat(losses, borders[:-1])
     sums[:, 1] = np.diff(borders)
-    for row, begin, end in zip(sums, places, places[1:], strict=False):
-        part = text[begin:end]
-        row[2:] = count_characters(part), len(part) - part.count(SEPARATOR)
-    drawn = np.random.default_rng(0).integers(0, count, (_RESAMPLED, count))
-    resampled = sums[drawn].sum(axis=1) if count >= _FEWEST else None
+    for row, begin, end in zip(sums, offsets, offsets[1:], strict=False):
+        block = text[begin:end]
+        row[2:] = count_characters(block), len(block) - block.count(SEPARATOR)
+    drawn = np.random.default_rng(0).integers(0, count, (_RESAMPLES, count))
+    resampled = sums[drawn].sum(axis=1) if count >= _MIN_BLOCKS else None
 
     def estimate(unit: int, scale: float = 1.0) -> Estimate:
         nats, units = sums[:, 0].sum(), max(sums[:, unit].sum(), 1)
@@ -66,11 +65,11 @@ def figures(losses: np.ndarray, starts: np.ndarray, text: bytes) -> Figures:
         return Estimate(float(nats / units / scale), (float(low), float(high)))
 
     def exp(nats: float) -> float:
-        return math.exp(min(nats, _MOST))
+        return math.exp(min(nats, _MAX_NATS))
 
     loss = estimate(1)
     interval = loss.interval and (exp(loss.interval[0]), exp(loss.interval[1]))
-    return Figures(
+    return Metrics(
         loss=loss,
         perplexity=Estimate(exp(loss.value), interval),
         bits_per_character=estimate(2, math.log(2)),

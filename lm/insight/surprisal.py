@@ -1,16 +1,16 @@
-"""How surprising each token and each word of a text is to a model.
+"""The surprisal of each token and word of a text under a model.
 
 >>> import lm
 >>> from lm.insight.surprisal import score_text
 >>> scored = score_text(lm.load("runs/hamlet"), "To be, or not to be")
->>> scored.figures.bits_per_character.value
+>>> scored.metrics.bits_per_character.value
 >>> scored.per_word()["surprisal"]
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,14 +20,15 @@ import torch
 from lm.config.schema import CacheConfig, DynamicConfig
 from lm.errors import UserError
 from lm.escaping import escaped
-from lm.evaluation.dynamic import adaptive_losses
+from lm.evaluation.dynamic import dynamic_losses
 from lm.evaluation.losses import token_losses
-from lm.evaluation.metrics import Figures, figures
+from lm.evaluation.metrics import Metrics, compute_metrics
 from lm.language_model import LanguageModel
+from lm.tokenization.documents import SEPARATOR, count_characters
 from lm.tokenization.positions import Words, positions, token_starts, words_in, words_of_tokens
 from lm.tokenization.tokenizer import Tokenizer
 
-Table = dict[str, Sequence]  # the columns by their names
+Table = dict[str, list[str] | np.ndarray]  # columns by name
 
 
 @dataclass(frozen=True)
@@ -41,35 +42,46 @@ class ScoredText:
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """The byte (tokens,) of the text at which each token begins."""
+        """The byte offset (tokens,) at which each token starts."""
         return token_starts(self.tokenizer, self.text, self.tokens)
 
     @cached_property
     def words(self) -> Words:
-        """The words of the text, which are what stands between white space."""
+        """The words of the text, separated by whitespace."""
         return words_in(self.text)
 
     @cached_property
-    def figures(self) -> Figures:
-        """Nats per token, perplexity, bits per character and per byte, with their intervals."""
-        return figures(self.losses, self.starts, self.text)
+    def metrics(self) -> Metrics:
+        """Nats per token, perplexity, bits per character and byte, with confidence intervals."""
+        return compute_metrics(self.losses, self.starts, self.text)
 
     @property
     def bits(self) -> np.ndarray:
-        """The surprisal (tokens,) of each token, in bits."""
+        """The surprisal (tokens,) of each token in bits."""
         return self.losses / math.log(2)
 
     @property
     def unknown(self) -> int:
-        """How many tokens are <unk>."""
+        """The number of <unk> tokens."""
         return self.tokenizer.count_unknown(self.tokens)
 
+    @property
+    def size(self) -> dict[str, int]:
+        """The number of tokens, characters, bytes and documents."""
+        separators = self.text.count(SEPARATOR)
+        return {
+            "tokens": len(self.tokens),
+            "characters": count_characters(self.text),
+            "bytes": len(self.text) - separators,
+            "documents": separators + 1,
+        }
+
     def per_token(self) -> Table:
-        """A row for each token, with its surprisal in bits; see `token_table`."""
+        """One row per token; see `token_table`."""
         return token_table({"surprisal": self})
 
     def per_word(self) -> Table:
-        """A row for each word, with its surprisal in bits; see `word_table`."""
+        """One row per word; see `word_table`."""
         return word_table({"surprisal": self})
 
 
@@ -82,20 +94,14 @@ def score_text(
     precision: torch.dtype = torch.float32,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> ScoredText:
-    """Score each token of a text, or of documents as UTF-8 with SEPARATOR between them.
+    """Score each token of a text, or of documents in UTF-8 with SEPARATOR between them.
 
-    With `dynamic` evaluation or a neural `cache` the model goes on learning from what it has read,
-    for the time of this call. Raises UserError for an empty text and for one of which the model
-    knows nothing.
+    With `dynamic` evaluation or a continuous `cache`, the scores adapt to the text read so far; the model
+    itself does not change. Raises UserError if the text is empty or entirely unknown to the model.
     """
-    if isinstance(text, str):  # as texts are read for the training
-        text = text.replace("\r\n", "\n").encode("utf-8", "replace")
-    tokens = model.tokenizer.encode_bytes(text)
-    if not len(tokens):
-        raise UserError("the text is empty: there is nothing to score.")
-    check_known(model.tokenizer, tokens)
+    data, tokens = encode_known(model.tokenizer, text)
     if dynamic or cache:
-        losses = adaptive_losses(
+        losses = dynamic_losses(
             model.network,
             tokens,
             model.start,
@@ -106,56 +112,75 @@ def score_text(
         )
     else:
         losses = token_losses(model.network, tokens, model.start, precision=precision, progress=progress)
-    return ScoredText(model.tokenizer, text, tokens, losses)
+    return ScoredText(model.tokenizer, data, tokens, losses)
+
+
+def encode_known(tokenizer: Tokenizer, text: str | bytes) -> tuple[bytes, np.ndarray]:
+    """The text as UTF-8, normalized as in training, and its tokens (tokens,).
+
+    Raises UserError if the text is empty or none of it is known to the tokenizer.
+    """
+    if isinstance(text, str):
+        text = text.replace("\r\n", "\n").encode("utf-8", "replace")
+    tokens = tokenizer.encode_bytes(text)
+    if not len(tokens):
+        raise UserError("the text is empty.")
+    if tokenizer.count_unknown(tokens):
+        known = np.setdiff1d(tokens, [tokenizer.unk, tokenizer.eos])
+        if not tokenizer.decode(known).strip():
+            unit = "words" if tokenizer.kind == "word" else "characters"
+            raise UserError(
+                f"the model knows none of the {unit} of this text: choose one similar to its training text."
+            )
+    return text, tokens
 
 
 def two_sided(forward: ScoredText, backward: ScoredText) -> ScoredText:
-    """The mean of the losses that a forward and a backward model of the same tokens have at each.
+    """The mean of the losses of a forward and a backward model on the same tokens.
 
-    That is minus the logarithm of the geometric mean of p(token | all before it) and p(token | all
-    after it): a pseudo-score that sees both sides of a token, no probability of the text.
+    It equals the negative log of the geometric mean of p(token | all tokens before) and p(token | all tokens
+    after): a score that sees both sides of each token, but not a probability of the text.
     """
     return replace(forward, losses=(forward.losses + backward.losses) / 2)
 
 
 def token_table(scores: Mapping[str, ScoredText]) -> Table:
-    """A row for each token: what it is (see `lm.escaping.escaped`), the word that it belongs to (empty
-    for white space alone), document, line and column (from 1), the offset in the document (in
-    characters, from 0), and a column of bits for each of `scores`, which are of the same tokens."""
+    """One row per token: the token (see `lm.escaping.escaped`), its word (empty for whitespace), its
+    document, line and column (from 1), its character offset in the document (from 0), and its bits in a
+    column for each of `scores`, which have the same tokens."""
     scored = next(iter(scores.values()))
-    word, space = words_of_tokens(scored.starts, len(scored.text), scored.words)
+    word, is_space = words_of_tokens(scored.starts, len(scored.text), scored.words)
     texts = [*map(escaped, map(str.encode, scored.words.texts)), ""]
-    words = [texts[number] for number in np.where(space, len(texts) - 1, word).tolist()]
-    columns: Table = {"token": _names(scored.tokenizer, scored.tokens), "word": words}
-    columns |= _places(scored.text, scored.starts)
-    return columns | {name: one.bits for name, one in scores.items()}
+    words = [texts[index] for index in np.where(is_space, len(texts) - 1, word).tolist()]
+    columns: Table = {"token": _token_names(scored.tokenizer, scored.tokens), "word": words}
+    columns |= _position_columns(scored.text, scored.starts)
+    return columns | {name: each.bits for name, each in scores.items()}
 
 
 def word_table(scores: Mapping[str, ScoredText]) -> Table:
-    """A row for each word of `text.split()`: the word, its place as in `token_table`, how many tokens
-    it has, and for each of `scores` the sum of their bits and of those of the white space after it.
+    """One row per word of `text.split()`: the word, its position as in `token_table`, its number of tokens
+    and, for each of `scores`, the total bits of the word and of the whitespace after it.
 
-    White space that is part of a token (" boat") counts as that token does, with the word. What
-    follows a word are the tokens of white space alone up to the next word: spaces, ends of lines and
-    of documents. Only what stands before the first word is in no row.
+    Whitespace inside a token (" boat") counts toward the word. The whitespace after a word is all
+    whitespace-only tokens up to the next word: spaces, newlines and separators of documents. Whitespace
+    before the first word is not in the table.
     """
     scored = next(iter(scores.values()))
-    word, space = words_of_tokens(scored.starts, len(scored.text), scored.words)
-    count, follows = len(scored.words.texts), space & (word >= 0)
+    word, is_space = words_of_tokens(scored.starts, len(scored.text), scored.words)
+    count, follows = len(scored.words.texts), is_space & (word >= 0)
     columns: Table = {"word": [escaped(text.encode()) for text in scored.words.texts]}
-    columns |= _places(scored.text, scored.words.starts)
-    columns["tokens"] = np.bincount(word[~space], minlength=count)
-    for name, one in scores.items():
-        bits = one.bits
-        columns[name] = np.bincount(word[~space], bits[~space], minlength=count)
-        columns["space" if name == "surprisal" else f"{name}_space"] = np.bincount(
-            word[follows], bits[follows], minlength=count
-        )
+    columns |= _position_columns(scored.text, scored.words.starts)
+    columns["tokens"] = np.bincount(word[~is_space], minlength=count)
+    for name, each in scores.items():
+        bits = each.bits
+        space = "space" if name == "surprisal" else f"{name}_space"
+        columns[name] = np.bincount(word[~is_space], bits[~is_space], minlength=count)
+        columns[space] = np.bincount(word[follows], bits[follows], minlength=count)
     return columns
 
 
 def table_lines(table: Table) -> Iterator[str]:
-    """A table as tab-separated lines, the names of its columns first."""
+    """The table as tab-separated lines, column names first."""
     yield "\t".join(table) + "\n"
     columns = (
         (f"{value:.5f}" for value in column)
@@ -167,28 +192,15 @@ def table_lines(table: Table) -> Iterator[str]:
         yield "\t".join(row) + "\n"
 
 
-def _places(text: bytes, places: np.ndarray) -> Table:
-    at = positions(text, places)
+def _position_columns(text: bytes, offsets: np.ndarray) -> Table:
+    at = positions(text, offsets)
     return {"document": at.document, "line": at.line, "column": at.column, "offset": at.offset}
 
 
-def _names(tokenizer: Tokenizer, tokens: np.ndarray) -> list[str]:
-    """How each token is written in a table: its part of the text, or its name where it has none."""
+def _token_names(tokenizer: Tokenizer, tokens: np.ndarray) -> list[str]:
+    """How a table shows each token: its part of the text, or its name if it has none."""
     names = {}
     for token in np.unique(tokens).tolist():
         part = tokenizer.bytes_of(token) or str(tokenizer.backend.id_to_token(token)).encode()
         names[token] = escaped(part)
     return [names[token] for token in tokens.tolist()]
-
-
-def check_known(tokenizer: Tokenizer, tokens: np.ndarray) -> None:
-    """Raises UserError for tokens of which a model knows none."""
-    if tokenizer.unk is None:
-        return
-    known = np.setdiff1d(tokens, [tokenizer.unk, tokenizer.eos])
-    if np.any(tokens == tokenizer.unk) and not tokenizer.decode(known).strip():
-        what = "words" if tokenizer.kind == "word" else "characters"
-        raise UserError(
-            f"the model knows none of the {what} of this text, so its score would mean nothing: score a"
-            " text like those that it was trained on."
-        )

@@ -26,7 +26,8 @@ def most_surprising(scored: ScoredText, count: int = 10, *, words: bool = False)
     """The `count` tokens, or `words`, with the most bits, the most surprising first. A word's bits are the
     sum of its tokens', without the white space behind it."""
     if words:
-        bits, starts, ends = scored.per_word()["surprisal"], scored.words.starts, scored.words.ends
+        bits = np.asarray(scored.per_word()["surprisal"])
+        starts, ends = scored.words.starts, scored.words.ends
         first, behind = characters_at(scored.text, starts), characters_at(scored.text, ends - 1) + 1
     else:
         bits, starts = scored.bits, scored.starts

@@ -23,12 +23,12 @@ from torch import Tensor
 from torch.func import functional_call
 
 from lm.errors import UserError
-from lm.evaluation.losses import top_logprobs
 from lm.insight.places import token_spans
-from lm.insight.surprisal import check_known
+from lm.insight.surprisal import encode_known
 from lm.language_model import LanguageModel
 from lm.model.cells import State
 from lm.model.layers import RecurrentLayers
+from lm.model.loss import top_logprobs
 from lm.model.network import RecurrentLM
 
 # The states of each cell, then its gates in the order of torch's weights.
@@ -197,11 +197,7 @@ def trace_text(
 ) -> Trace:
     """Read a text; `progress` is called with the fraction read so far. Raises UserError for an empty text
     and for one of which the model knows nothing."""
-    encoded = text.replace("\r\n", "\n").encode("utf-8", "replace")  # as texts are read for the training
-    tokens = model.tokenizer.encode_bytes(encoded)
-    if not len(tokens):
-        raise UserError("the text is empty: there is nothing to look into.")
-    check_known(model.tokenizer, tokens)
+    encoded, tokens = encode_known(model.tokenizer, text)
     starts, ends = token_spans(model.tokenizer, encoded, tokens)
     ids = np.concatenate([[model.start], tokens[::-1] if model.backward else tokens])
     hidden = _read(model.network, ids.astype(np.int64), progress)

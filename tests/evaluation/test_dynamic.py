@@ -1,4 +1,4 @@
-"""Dynamic evaluation and the neural cache, against the equations written out one token at a time."""
+"""Dynamic evaluation and the continuous cache agree with their equations, computed token by token."""
 
 import copy
 import math
@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from lm.config.schema import CacheConfig, DynamicConfig, ModelConfig
-from lm.evaluation.dynamic import adaptive_losses
+from lm.evaluation.dynamic import dynamic_losses
 from lm.evaluation.losses import token_losses
 from lm.model.network import RecurrentLM
 
@@ -25,8 +25,8 @@ def text(size, vocab=7):
     return np.random.default_rng(0).integers(0, vocab, size).astype(np.uint16)
 
 
-def cached_by_hand(network, tokens, window, theta, share):
-    """p = (1 − λ) p_network + λ p_cache, from the definition."""
+def reference_cache_losses(network, tokens, window, theta, share):
+    """p = (1 - λ) · p_network + λ · p_cache, one token at a time."""
     ids = torch.from_numpy(np.concatenate([[START], tokens]).astype(np.int64))
     with torch.no_grad():
         hidden, _ = network.eval().hidden_states(ids[None, :-1])
@@ -34,9 +34,9 @@ def cached_by_hand(network, tokens, window, theta, share):
     hidden, losses = hidden[:, 0], []
     for t, token in enumerate(tokens.tolist()):
         p = probabilities[t, token].item()
-        places = range(max(0, t - window), t)
-        if places:
-            weights = {i: math.exp(theta * float(hidden[t] @ hidden[i])) for i in places}
+        entries = range(max(0, t - window), t)
+        if entries:
+            weights = {i: math.exp(theta * float(hidden[t] @ hidden[i])) for i in entries}
             same = sum(weight for i, weight in weights.items() if tokens[i] == token)
             p = (1 - share) * p + share * same / sum(weights.values())
         losses.append(-math.log(p))
@@ -45,15 +45,15 @@ def cached_by_hand(network, tokens, window, theta, share):
 
 @pytest.mark.parametrize("window", [1, 10, 2000])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_the_cache_is_its_definition(cell, window):
+def test_cache_matches_its_equation(cell, window):
     network, tokens = make(cell), text(300)
     config = CacheConfig(cache_window=window, cache_theta=1.3, cache_lambda=0.3)
-    expected = cached_by_hand(network, tokens, window, 1.3, 0.3)
-    assert adaptive_losses(network, tokens, START, cache=config) == pytest.approx(expected, abs=1e-4)
+    expected = reference_cache_losses(network, tokens, window, 1.3, 0.3)
+    assert dynamic_losses(network, tokens, START, cache=config) == pytest.approx(expected, abs=1e-4)
 
 
-def learned_by_hand(network, tokens, rate, decay, segment):
-    """The same update, weight by weight as one flat vector, the state carried."""
+def reference_dynamic_losses(network, tokens, rate, decay, segment):
+    """The update of all weights as one flat vector."""
     network, state, squares, losses = copy.deepcopy(network).eval(), None, [], []
     weights = list(network.parameters())
     flat = torch.nn.utils.parameters_to_vector
@@ -78,20 +78,20 @@ def learned_by_hand(network, tokens, rate, decay, segment):
 
 
 @pytest.mark.parametrize(("cell", "tie"), [("rnn", False), ("gru", False), ("lstm", True)])
-def test_dynamic_evaluation_is_its_definition(cell, tie):
+def test_dynamic_evaluation_matches_its_equation(cell, tie):
     network, tokens = make(cell, tie=tie, embedding_size=8), text(130)
     config = DynamicConfig(dynamic_rate=0.01, dynamic_decay=0.1, dynamic_segment=20)
-    expected = learned_by_hand(network, tokens, 0.01, 0.1, 20)
-    assert adaptive_losses(network, tokens, START, dynamic=config) == pytest.approx(expected, abs=1e-4)
+    expected = reference_dynamic_losses(network, tokens, 0.01, 0.1, 20)
+    assert dynamic_losses(network, tokens, START, dynamic=config) == pytest.approx(expected, abs=1e-4)
 
 
-def test_what_repeats_is_learned_and_the_model_stays_as_it_was():
+def test_repetitions_are_learned_and_the_network_does_not_change():
     network, tokens = make(), np.tile(text(40), 30)
     before = copy.deepcopy(network.state_dict())
     plain = token_losses(network, tokens, START)
     rate = DynamicConfig(dynamic_rate=0.003)
-    learned = adaptive_losses(network, tokens, START, dynamic=rate)
-    both = adaptive_losses(network, tokens, START, dynamic=rate, cache=CacheConfig())
+    learned = dynamic_losses(network, tokens, START, dynamic=rate)
+    both = dynamic_losses(network, tokens, START, dynamic=rate, cache=CacheConfig())
     assert learned[-400:].mean() < plain[-400:].mean() - 0.2
     assert both[-400:].mean() < plain[-400:].mean() - 0.2
     assert not np.array_equal(both, learned)
@@ -99,31 +99,31 @@ def test_what_repeats_is_learned_and_the_model_stays_as_it_was():
     assert token_losses(network, tokens, START) == pytest.approx(plain)
 
 
-def test_dropout_plays_no_part_even_in_a_network_that_is_being_trained():
+def test_dropout_is_off_even_if_the_network_is_in_training_mode():
     network = make(dropout=0.5, output_dropout=0.5, weight_dropout=0.5).train()
     config, tokens = DynamicConfig(dynamic_rate=0.01), text(100)
     assert (
-        adaptive_losses(network, tokens, START, dynamic=config)
-        == adaptive_losses(network, tokens, START, dynamic=config)
+        dynamic_losses(network, tokens, START, dynamic=config)
+        == dynamic_losses(network, tokens, START, dynamic=config)
     ).all()
     assert network.training
 
 
-def test_a_backward_model_learns_from_right_to_left():
+def test_a_backward_model_adapts_from_right_to_left():
     forward, tokens = make(), text(90)
     backward = make(direction="backward")
     config = {"dynamic": DynamicConfig(dynamic_rate=0.01), "cache": CacheConfig(cache_window=30)}
-    mirrored = adaptive_losses(forward, tokens[::-1].copy(), START, **config)
-    assert adaptive_losses(backward, tokens, START, **config) == pytest.approx(mirrored[::-1])
+    mirrored = dynamic_losses(forward, tokens[::-1].copy(), START, **config)
+    assert dynamic_losses(backward, tokens, START, **config) == pytest.approx(mirrored[::-1])
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_on_a_gpu(cell):
+def test_a_gpu_gives_the_same_losses(cell):
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
     network, tokens = make(cell), text(200)
     config = {"dynamic": DynamicConfig(dynamic_rate=0.003), "cache": CacheConfig()}
-    expected = adaptive_losses(network, tokens, START, **config)
-    found = adaptive_losses(network.cuda(), tokens, START, **config)
+    expected = dynamic_losses(network, tokens, START, **config)
+    found = dynamic_losses(network.cuda(), tokens, START, **config)
     assert found == pytest.approx(expected, abs=1e-3)

@@ -1,4 +1,4 @@
-"""Evaluation predicts every token exactly once, and says so in four units."""
+"""Evaluation predicts every token exactly once and reports four units."""
 
 import math
 
@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import lm.evaluation.losses as evaluation
 from lm.config.schema import ModelConfig
 from lm.data.corpus import Counts
 from lm.distributed import Ranks
-from lm.evaluation.losses import score_tokens, token_losses, validate
+from lm.evaluation import losses as module
+from lm.evaluation.losses import score_tokens, token_losses, validate, windows_of_losses
 from lm.model.network import RecurrentLM
 
 EOS = 1
@@ -26,8 +26,8 @@ def text(size, vocab=7):
     return np.random.default_rng(0).integers(0, vocab, size).astype(np.uint16)
 
 
-def by_hand(network, tokens):
-    """The mean loss over one pass from the first token to the last."""
+def reference_loss(network, tokens):
+    """The mean loss of a single pass over all tokens."""
     ids = torch.from_numpy(np.concatenate([[EOS], tokens]).astype(np.int64))
     with torch.no_grad():
         logits, _ = network(ids[None, :-1])
@@ -40,60 +40,60 @@ def counts(tokens, characters=None):
 
 @pytest.mark.parametrize("size", [1, 2, 255, 256, 257, 1500])
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_one_stream_is_the_plain_pass(cell, size):
+def test_one_stream_equals_a_single_pass(cell, size):
     network, tokens = make(cell), text(size)
     result = validate(network, tokens, counts(tokens), EOS, streams=1)
-    assert result.loss == pytest.approx(by_hand(network, tokens), abs=1e-5)
+    assert result.loss == pytest.approx(reference_loss(network, tokens), abs=1e-5)
     assert result.tokens == size
 
 
 @pytest.mark.parametrize(("size", "streams"), [(5000, 3), (4999, 15), (9000, 35)])
-def test_many_streams_score_every_token_once_and_agree(size, streams):
+def test_several_streams_score_every_token_once_and_agree(size, streams):
     network, tokens = make(), text(size)
     result = validate(network, tokens, counts(tokens), EOS, streams=streams)
     assert result.tokens == size
-    assert result.loss == pytest.approx(by_hand(network, tokens), abs=1e-5)
+    assert result.loss == pytest.approx(reference_loss(network, tokens), abs=1e-5)
 
 
-def test_many_streams_by_default_on_a_long_text():
+def test_long_texts_are_read_in_several_streams_by_default():
     network, tokens = make(), text(60_000)
     result = validate(network, tokens, counts(tokens), EOS)
     assert result.tokens == 60_000
-    assert result.loss == pytest.approx(by_hand(network, tokens), abs=1e-5)
+    assert result.loss == pytest.approx(reference_loss(network, tokens), abs=1e-5)
 
 
-def test_with_too_little_context_the_streams_would_not_agree(monkeypatch):
-    """That the context matters, so that the tests above can fail."""
+def test_streams_with_too_little_context_disagree(monkeypatch):
+    """The context matters: the tests above can fail."""
     network, tokens = make(), text(1000)
-    monkeypatch.setattr(evaluation, "CONTEXT", 5)
-    monkeypatch.setattr(evaluation, "_WINDOW", 5)
+    monkeypatch.setattr(module, "CONTEXT", 5)
+    monkeypatch.setattr(module, "WINDOW", 5)
     result = validate(network, tokens, counts(tokens), EOS, streams=100)
-    assert abs(result.loss - by_hand(network, tokens)) > 1e-5
+    assert abs(result.loss - reference_loss(network, tokens)) > 1e-5
 
 
-def test_a_limit_scores_about_so_many_spread_over_the_text():
+def test_a_limit_scores_about_that_many_tokens_from_all_over_the_text():
     network, tokens = make(), text(60_000)
     result = validate(network, tokens, counts(tokens), EOS, limit=7_000)
     assert 6_900 <= result.tokens <= 7_000
-    assert result.loss == pytest.approx(by_hand(network, tokens), abs=0.05)
+    assert result.loss == pytest.approx(reference_loss(network, tokens), abs=0.05)
 
 
 @pytest.mark.parametrize(("size", "limit"), [(1, 0), (900, 0), (9000, 0), (60_000, 7000)])
-def test_ranks_score_every_token_once_together(size, limit):
-    """Also where there are fewer streams than ranks."""
+def test_ranks_together_score_every_token_once(size, limit):
+    """Even if there are fewer streams than ranks."""
     network, tokens = make(), text(size)
     alone = validate(network, tokens, counts(tokens), EOS, limit=limit)
-    total, places = 0.0, []
+    total, scored = 0.0, []
     for rank in range(3):
-        share = evaluation._losses(network, tokens, EOS, None, limit, torch.float32, Ranks(rank, 3))
-        for at, losses in share:
+        ranks = Ranks(rank, 3)
+        for offsets, losses in windows_of_losses(network, tokens, EOS, None, limit, torch.float32, ranks):
             total += losses.sum().item()
-            places += at.tolist()
-    assert len(set(places)) == len(places) == alone.tokens
-    assert total / len(places) == pytest.approx(alone.loss, rel=1e-6)
+            scored += offsets.tolist()
+    assert len(set(scored)) == len(scored) == alone.tokens
+    assert total / len(scored) == pytest.approx(alone.loss, rel=1e-6)
 
 
-def test_units():
+def test_units_are_consistent():
     network, tokens = make(), text(400)
     result = validate(network, tokens, counts(tokens, characters=200), EOS)
     assert result.perplexity == pytest.approx(math.exp(result.loss))
@@ -101,13 +101,13 @@ def test_units():
     assert result.bits_per_byte == pytest.approx(0.5 * result.loss / math.log(2))
 
 
-def test_training_mode_is_given_back():
+def test_training_mode_is_restored():
     network, tokens = make().train(), text(10)
     validate(network, tokens, counts(tokens), EOS)
     assert network.training
 
 
-def test_scores_of_tokens():
+def test_scores_match_the_logits():
     network, tokens = make(), text(700)
     logits, _ = network(torch.from_numpy(np.concatenate([[EOS], tokens]).astype(np.int64))[None, :-1])
     logprobs = logits[0].log_softmax(-1).detach()
@@ -124,7 +124,7 @@ def test_scores_of_tokens():
 
 
 @pytest.mark.parametrize("size", [1, 700, 5000])
-def test_losses_of_tokens_stand_at_their_places_in_either_direction(size):
+def test_losses_are_in_text_order_in_either_direction(size):
     forward, backward, tokens = make(), make(direction="backward"), text(size)
     mirrored = tokens[::-1].copy()
     for network, read, step in ((forward, tokens, 1), (backward, mirrored, -1)):

@@ -45,7 +45,7 @@ def test_words_and_what_is_left_sum_to_the_bits_of_the_text(model, documents):
     left = sum(tokens["surprisal"][:first])
     assert left + sum(words["surprisal"]) + sum(words["space"]) == pytest.approx(total)
     assert [unescaped(w).decode() for w in words["word"]] == [w for d in documents for w in d.split()]
-    assert scored.figures.loss.value == pytest.approx(scored.losses.mean())
+    assert scored.metrics.loss.value == pytest.approx(scored.losses.mean())
     if model.tokenizer.kind != "word" and not scored.unknown:
         written = b"".join(map(unescaped, tokens["token"]))
         assert written == text.replace(SEPARATOR, b"<eos>")
@@ -56,7 +56,7 @@ def test_the_figures_of_a_text_are_the_scores_of_the_model(model):
     scored = score_text(model, text)
     logprobs = [score.logprob for score in model.score(text)]
     assert scored.losses == pytest.approx([-p for p in logprobs], abs=1e-4)
-    found = scored.figures
+    found = scored.metrics
     assert found.bits_per_character.value == pytest.approx(-sum(logprobs) / len(text) / math.log(2))
 
 

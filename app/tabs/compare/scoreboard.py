@@ -44,7 +44,7 @@ def scores_table(comparison: Comparison) -> str:
 def _rank(item: tuple[str, ScoredText]) -> tuple[bool, float]:
     """Sort by bits per character, with models that do not know enough of the text last."""
     _, scored = item
-    return unknown_share(scored) > _MAX_UNKNOWN_SHARE, scored.figures.bits_per_character.value
+    return unknown_share(scored) > _MAX_UNKNOWN_SHARE, scored.metrics.bits_per_character.value
 
 
 def _scores_row(name: str, scored: ScoredText) -> list[str]:
@@ -56,8 +56,8 @@ def _scores_row(name: str, scored: ScoredText) -> list[str]:
         )
     return [
         _with_remark(name, remark),
-        f"{scored.figures.bits_per_character.value:.3f}",
-        f"{scored.figures.perplexity.value:,.2f}",
+        f"{scored.metrics.bits_per_character.value:.3f}",
+        f"{scored.metrics.perplexity.value:,.2f}",
         f"{len(scored.tokens):,}",
         f"{scored.bits.sum():,.1f}",
     ]

@@ -257,7 +257,7 @@ def _colored(analysis: Analysis, color_by: str, layer: int, unit: int, name: str
 
 def _totals(analysis: Analysis) -> str:
     """The scores of the whole text and links to download those of its tokens and words, as HTML."""
-    scored, metrics = analysis.scored, analysis.scored.figures
+    scored, metrics = analysis.scored, analysis.scored.metrics
     total = translate(
         "{bits:,.0f} bits, {tokens:,} tokens", bits=scored.bits.sum(), tokens=len(scored.tokens)
     )

@@ -23,8 +23,8 @@ def test_the_bits_of_the_words_add_up_to_those_of_the_text_for_every_tokenizer(m
     assert len(comparison.pieces()) == len(TEXT.split())
     for name, scored in comparison.scored.items():
         assert comparison.bits[name].sum() == pytest.approx(scored.bits.sum())
-        assert scored.figures.bits_per_character.value == pytest.approx(scored.bits.sum() / len(TEXT))
-        assert scored.figures.perplexity.value == pytest.approx(2 ** scored.bits.mean())
+        assert scored.metrics.bits_per_character.value == pytest.approx(scored.bits.sum() / len(TEXT))
+        assert scored.metrics.perplexity.value == pytest.approx(2 ** scored.bits.mean())
 
 
 def test_the_bits_of_a_word_are_those_of_its_letters_and_the_whitespace_after_it(boat):

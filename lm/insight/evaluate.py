@@ -1,0 +1,218 @@
+"""What `lm evaluate` does: score a text, print the metrics and write tables of tokens and words."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lm.config.schema import DataConfig, RunConfig
+from lm.config.settings import build
+from lm.data.eval_text import read_held_out, read_whole
+from lm.data.progress import ProgressCallback
+from lm.errors import UserError
+from lm.evaluation.metrics import Estimate, Metrics
+from lm.files import replacing
+from lm.insight.surprisal import (
+    ScoredText,
+    Table,
+    score_text,
+    table_lines,
+    token_table,
+    two_sided,
+    word_table,
+)
+from lm.language_model import LanguageModel
+from lm.model.device import choose_precision
+from lm.run_folder import Run, read_config
+from lm.saving import find_model, load
+from lm.terminal import Terminal, plural
+from lm.tokenization.documents import SEPARATOR
+
+_MAX_NAMED = 8  # unknown characters in the warning
+
+# The scores of one model are called "surprisal", those of two "forward", "backward" and "mean".
+Scores = dict[str, ScoredText]
+
+
+def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict[str, Any]) -> int:
+    """Carry out the given command-line options; the exit status. Raises UserError.
+
+    `reading` are the settings for reading --dataset. With `adaptations` (arguments of `score_text`), the text
+    is scored twice: plainly, and adapting to the text.
+    """
+    terminal = Terminal(stderr=True)
+    modes: dict[str, dict[str, Any]] = {"plain": {}}
+    if adaptations:
+        modes[" + ".join(adaptations)] = adaptations
+    with terminal.progress() as progress:
+        models = _load_models(options)
+        name, text = _read_text(options, reading, progress)
+        scores = {mode: _score(models, text, mode, options["precision"], modes, progress) for mode in modes}
+    labeled = {_label(side, mode, modes): s for mode, sides in scores.items() for side, s in sides.items()}
+    _warn_of_unknown(next(iter(labeled.values())))
+    tables = {flag: options[flag] for flag in ("per_token", "per_word") if flag in options}
+    if options["json"]:
+        print(json.dumps(_record(options["model"], name, labeled)))
+    else:
+        if "-" not in tables.values():
+            terminal = Terminal()
+        for block in _blocks(options, models, name, scores):
+            terminal.table(block)
+    for flag, file in tables.items():
+        table = token_table if flag == "per_token" else word_table
+        _write_table(file, table(list(scores.values())[-1]))
+    return 0
+
+
+def _load_models(options: dict[str, Any]) -> list[LanguageModel]:
+    """The model and, with --backward, the backward one. Raises UserError."""
+    names = [options[name] for name in ("model", "backward") if name in options]
+    models = [load(name, options["device"]) for name in names]
+    if len(models) == 2:
+        for name, model, backward in zip(names, models, (False, True), strict=True):
+            if model.backward != backward:
+                direction = "right to left" if model.backward else "left to right"
+                raise UserError(
+                    f"{name} reads {direction}: name a forward model first and a backward one for --backward."
+                )
+        if len({model.tokenizer.backend.to_str() for model in models}) > 1:
+            raise UserError(
+                f"{names[0]} and {names[1]} have different tokenizers, so their scores cannot be combined:"
+                " train both on the same text with the same --tokenizer, or one with the other's"
+                " tokenizer.json."
+            )
+    return models
+
+
+def _read_text(
+    options: dict[str, Any], reading: dict[str, Any], progress: ProgressCallback
+) -> tuple[str, bytes]:
+    """The name and the text to score: UTF-8 with SEPARATOR between documents. Raises UserError."""
+    split = options.get("split")
+    if "dataset" in options:
+        return read_whole(build(DataConfig, {"dataset": options["dataset"], **reading}), split, progress)
+    file = Run(find_model(options["model"])).config
+    if not file.is_file():
+        raise UserError(f"{options['model']} does not say which text it held out: name one with --dataset.")
+    if split not in (None, "validation", "test"):
+        raise UserError(f"without --dataset, --split must be validation or test, got {split}.")
+    config = RunConfig.from_flat(read_config(file), where=str(file)).data
+    return read_held_out(config, split or "validation", progress)
+
+
+def _score(
+    models: list[LanguageModel],
+    text: bytes,
+    mode: str,
+    precision: str,
+    modes: dict[str, dict[str, Any]],
+    progress: ProgressCallback,
+) -> Scores:
+    scores: Scores = {}
+    sides = ["surprisal"] if len(models) == 1 else ["forward", "backward"]
+    for side, model in zip(sides, models, strict=True):
+        task = f"Scoring ({_label(side, mode, modes)})"
+
+        def show(fraction: float, task: str = task) -> None:
+            progress(task, fraction)
+
+        dtype = choose_precision(precision, model.device)
+        scores[side] = score_text(model, text, precision=dtype, progress=show, **modes[mode])
+    return scores if len(models) == 1 else {**scores, "mean": two_sided(*scores.values())}
+
+
+def _label(side: str, mode: str, modes: dict[str, dict[str, Any]]) -> str:
+    """'plain', 'forward', 'forward dynamic'."""
+    if side == "surprisal":
+        return mode
+    return f"{side} {mode}" if len(modes) > 1 else side
+
+
+def _warn_of_unknown(scored: ScoredText) -> None:
+    between = b"\n" if scored.tokenizer.kind == "word" else b""
+    missing = scored.tokenizer.unknown_in(scored.text.replace(SEPARATOR, between).decode())
+    if not missing:  # though a word-level text may contain a literal <unk>
+        return
+    names = ", ".join(map(repr, missing[:_MAX_NAMED])) + (" …" if len(missing) > _MAX_NAMED else "")
+    print(
+        f"warning: {scored.unknown:,} of the {len(scored.tokens):,} tokens are unknown to the model"
+        f" ({names}). Scoring them as <unk> makes the metrics look better than they are.",
+        file=sys.stderr,
+    )
+
+
+def _record(model: str, name: str, labeled: Scores) -> dict[str, Any]:
+    """The results as a JSON object."""
+    scored = next(iter(labeled.values()))
+    metrics = {label: asdict(each.metrics) for label, each in labeled.items()}
+    return {"model": model, "text": name, **scored.size, "unknown": scored.unknown, "scores": metrics}
+
+
+def _blocks(
+    options: dict[str, Any], models: list[LanguageModel], name: str, scores: dict[str, Scores]
+) -> Iterator[dict[str, str]]:
+    """The results as rows to print: a block per side, with a column per mode."""
+    for number, side in enumerate(scores["plain"]):
+        sides = [scored[side] for scored in scores.values()]
+        if side == "mean":
+            rows = {"Mean": "of both models at each token; not a probability of the text"}
+        else:
+            title = "Model" if side == "surprisal" else side.capitalize()
+            rows = {title: _description(options["backward" if number else "model"], models[number])}
+        if number == 0:
+            sizes = (plural(count, unit.removesuffix("s")) for unit, count in sides[0].size.items())
+            rows["Text"] = f"{name}: {', '.join(sizes)}"
+        columns = [_column(mode, scored.metrics) for mode, scored in zip(scores, sides, strict=True)]
+        if len(columns) == 1:
+            del columns[0][""]
+        for title in columns[0]:
+            rows[title] = "  ".join(column[title] for column in columns).rstrip()
+        yield rows
+
+
+def _description(name: str, model: LanguageModel) -> str:
+    """'runs/hamlet: char, LSTM, 2 layers of 256 units'."""
+    config = model.network.config
+    layers = f"{plural(config.layers, 'layer')} of {config.hidden_size} units"
+    direction = ", right to left" if config.backward else ""
+    return f"{name}: {model.tokenizer.kind}, {config.cell.upper()}, {layers}{direction}"
+
+
+def _column(mode: str, metrics: Metrics) -> dict[str, str]:
+    """The metrics of one mode, all cells of the same width."""
+    cells = {
+        "": mode,
+        "Nats per token": _with_interval(metrics.loss, 4),
+        "Perplexity": _with_interval(metrics.perplexity, 2),
+        "Bits per character": _with_interval(metrics.bits_per_character, 4),
+        "Bits per byte": _with_interval(metrics.bits_per_byte, 4),
+    }
+    width = max(map(len, cells.values()))
+    return {title: cell.ljust(width) for title, cell in cells.items()}
+
+
+def _with_interval(estimate: Estimate, digits: int) -> str:
+    """'1.5501 (1.5382 to 1.5620)'."""
+    interval = estimate.interval and " to ".join(f"{end:.{digits}f}" for end in estimate.interval)
+    return f"{estimate.value:.{digits}f}" + (f" ({interval})" if interval else "")
+
+
+def _write_table(file: str, table: Table) -> None:
+    """Write a table to a file, atomically, or to standard output. Raises UserError."""
+    if file == "-":
+        sys.stdout.writelines(table_lines(table))
+        return
+    path = Path(file).expanduser()
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a device, which must not be replaced
+            with open(path, "w", encoding="utf-8", newline="") as opened:
+                opened.writelines(table_lines(table))
+            return
+        with replacing(path) as partial, open(partial, "w", encoding="utf-8", newline="") as opened:
+            opened.writelines(table_lines(table))
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}.") from error
