@@ -65,12 +65,12 @@ class Draft:
     def with_token(self, position: int, token: int) -> Draft:
         """The draft up to a character offset, followed by `token`. Raises UserError if the model cannot
         generate that token."""
-        if not 0 <= token < self.model.tokenizer.vocab_size or token in self.model.never:
+        if not 0 <= token < self.model.tokenizer.vocab_size or token in self.model.generator.suppressed_tokens:
             raise UserError("the model has no such token.")
         draft = self.fork()
         draft._truncate(self._token_at(position))
         probabilities = {other: p for _, other, p in draft.session.next(self.model.tokenizer.vocab_size)}
-        text = self.model.text_after(draft.text[-4:], draft.session.tokens[1:], ())
+        text = self.model.generator.detokenizer(draft.text[-4:], draft.session.tokens[1:])
         draft.starts.append(len(draft.text))
         draft.session.add(token)
         level = surprisal_level(-math.log2(max(probabilities[token], 1e-9)))

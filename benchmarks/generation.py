@@ -27,7 +27,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import lm
 from lm.config.schema import ModelConfig, SamplingConfig
-from lm.generation.decoder import Decoder
+from lm.generation.decoder import NetworkDecoder
 from lm.generation.samplers import SamplingTensors, apply_penalties, choose
 from lm.generation.scheduler import Scheduler
 from lm.model.network import RecurrentLM
@@ -82,7 +82,7 @@ def main() -> int:
 def speeds(network: RecurrentLM, precisions: tuple[str, ...], rate: float) -> None:
     contenders = {"obvious loop": {n: obvious_loop(network, n) for n in (1, 32)}}
     for precision in precisions:
-        streams = Scheduler(Decoder(network, precision), network.vocab_size)
+        streams = Scheduler(NetworkDecoder(network, precision), network.vocab_size)
         contenders[precision] = {n: writing(streams, n) for n in (1, 32)}
     found: dict[tuple[str, int], list[float]] = {}
     for write in (w for each in contenders.values() for w in each.values()):
@@ -135,7 +135,7 @@ def writing(streams: Scheduler, count: int) -> Callable[[int], None]:
 def arrival(network: RecurrentLM) -> None:
     """How long a newcomer waits for its first token while 31 others write, and how long the leaving of
     one takes."""
-    streams = Scheduler(Decoder(network), network.vocab_size)
+    streams = Scheduler(NetworkDecoder(network), network.vocab_size)
     others = [streams.add([1], SamplingConfig(), seed, 10**9) for seed in range(31)]
     writing = streams.tokens(*others)
 
@@ -171,8 +171,8 @@ def samplers(network: RecurrentLM) -> None:
     )
     for size in (network.vocab_size, 10_000):
         shape = network if size == network.vocab_size else RecurrentLM(config, size).eval().to(device)
-        batch = Decoder(shape).batch()
-        batch.add(Decoder(shape).initial_state())
+        batch = NetworkDecoder(shape).batch()
+        batch.add(NetworkDecoder(shape).initial_state())
         token = torch.zeros(1, dtype=torch.long, device=device)
         step = median_time(lambda batch=batch, token=token: batch.step(token))
         plain, everything = (choosing(batch.step(token), s) for s in (SamplingConfig(), ALL_FILTERS))
@@ -204,7 +204,7 @@ def losses(options: argparse.Namespace, precisions: tuple[str, ...]) -> None:
     print(f"\nloss on the last {len(text):,} characters of {options.text}, in {rows} streams")
     exact = 0.0
     for precision in precisions:
-        decoder = Decoder(model.network, precision)
+        decoder = NetworkDecoder(model.network, precision)
         batch, total = decoder.batch(), 0.0
         for _ in range(rows):
             batch.add(decoder.initial_state())

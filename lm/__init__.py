@@ -12,9 +12,9 @@ __version__ = "0.1.0"
 
 # Names are resolved on first use, so that `python train.py --help` does not wait for torch.
 _HOME_OF = {
-    "load": "lm.saving",
+    "load": "lm.language_model",
     "LanguageModel": "lm.language_model",
-    "Piece": "lm.language_model",
+    "Piece": "lm.generation.text_generator",
     "Score": "lm.evaluation.losses",
     "Session": "lm.session",
     "UserError": "lm.errors",

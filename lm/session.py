@@ -1,6 +1,6 @@
-"""Session: a text that grows, and the model's state after it.
+"""Session: a growing text and the model's state after it.
 
-The state has a fixed size, so that going back, branching and putting aside cost no more than a copy.
+The state has a fixed size, however long the text: going back, branching and saving cost no more than a copy.
 
 >>> session = model.session()
 >>> session.feed("ROMEO:")
@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import safetensors
 import torch
@@ -24,147 +25,161 @@ from lm.errors import ModelError, UserError
 from lm.files import replacing
 from lm.generation.decoder import PREFILL_CHUNK
 from lm.generation.request import Request
-from lm.language_model import LanguageModel, Piece
+from lm.generation.text_generator import Piece, TextGenerator
 from lm.model.cells import State
+from lm.model.direction import Direction
 
-_ALL_KEPT = 512  # tokens, the last ones, after each of which the state is kept
-_ONE_OF = 64  # of those before them
+_RECENT = 512  # the state after each of this many last tokens is stored
+_INTERVAL = 64  # of the states before them, one in this many is stored
+
+
+class GeneratesText(Protocol):
+    """What a session needs of a LanguageModel."""
+
+    generator: TextGenerator
 
 
 class Session:
-    """Made by `LanguageModel.session`. A `backward` model has none: its text grows at the other end."""
+    """Created by `LanguageModel.session`.
 
-    def __init__(self, model: LanguageModel):
-        if model.backward:
+    `tokens` begins with the token that precedes every text. Raises UserError for a backward model, whose
+    text grows at the other end.
+    """
+
+    def __init__(self, model: GeneratesText):
+        self._model, self._generator = model, model.generator
+        if self._generator.direction is Direction.BACKWARD:
             raise UserError(
-                "a model that reads right to left has no session: its text grows at its beginning."
+                "a model that reads right to left has no session: its text grows at the left end."
             )
-        self._model = model
-        self.tokens = [model.start]  # the first stands before the text
-        # By number of tokens, the state after so many; always that after all but the last one.
-        self._states: dict[int, State] = {0: model.decoder.initial_state()}
+        self.tokens = [self._generator.start_token]
+        # The state after the first n tokens, for some n; always for all tokens but the last.
+        self._states: dict[int, State] = {0: self._generator.decoder.initial_state()}
 
     @property
     def text(self) -> str:
         """The whole text."""
-        return self._model.tokenizer.decode(self.tokens[1:])
+        return self._generator.tokenizer.decode(self.tokens[1:])
 
     def __len__(self) -> int:
+        """The number of tokens in the text."""
         return len(self.tokens) - 1
 
     def feed(self, text: str, *, unknown: str = "replace") -> None:
-        """Add a text, read at the speed of training. Raises UserError as `LanguageModel.encode` does."""
-        tokens = self._model.encode(text, unknown)
-        at = len(self.tokens) - 1
+        """Append a text, read at the speed of training. Raises UserError as `LanguageModel.encode` does."""
+        tokens = self._generator.encode(text, unknown)
+        position = len(self)
         self.tokens += tokens
-        state = self._states[at]
-        while at < len(self.tokens) - 1:
-            window = self.tokens[at : min(at + PREFILL_CHUNK, len(self.tokens) - 1)]
-            state = self._model.decoder.prefill(torch.tensor(window), state)
-            at += len(window)
-            self._states[at] = state
+        state = self._states[position]
+        while position < len(self):
+            chunk = self.tokens[position : min(position + PREFILL_CHUNK, len(self))]
+            state = self._generator.decoder.prefill(torch.tensor(chunk), state)
+            position += len(chunk)
+            self._states[position] = state
 
     def sample(self, *, seed: int | None = None, **settings: Any) -> Generator[Piece]:
-        """Let the model go on, yielding a Piece for each token; `settings` as for `LanguageModel.stream`.
-        The text holds what was yielded, whenever one stops; a `stop` string is left out of both."""
-        model, request = self._model, Request.of(settings)
-        seed = secrets.randbits(31) if seed is None else seed
-        constraints = model.constraints(self.text[-1000:], request)
-        history, last, state = self.tokens[:-1], self.tokens[-1], self._states[len(self.tokens) - 1]
-        text = model.text_after(self.text[-4:], self.tokens[1:], request.stop)
-        stream = model.add([last], seed, constraints, request, state=state, keep_states=True, history=history)
-        tokens, wanted = model.streams.tokens(stream), self.text
-        try:
-            for count, (_, token) in enumerate(tokens, start=1):
-                self._states[len(self.tokens)] = token.state
-                self.tokens.append(token.token)
-                self._thin_out()
-                shown = text.add(token.token, last=count == request.max_new_tokens)
-                wanted += shown
-                if text.ended and request.stop:
-                    self._cut_to(wanted)
-                yield model.piece(token, shown)
-                if text.ended:
-                    break
-        finally:
-            tokens.close()
-        if held := text.rest():
-            yield Piece(held, -1, 0.0, ())
+        """Let the model continue the text, yielding a Piece for each token; see `LanguageModel.stream`.
+
+        Whenever the caller stops, the text contains exactly what was yielded. A `stop` string is left out.
+        """
+        generator, request = self._generator, Request.from_settings(settings)
+        stream = generator.add_stream(
+            self.tokens[-1:],
+            secrets.randbits(31) if seed is None else seed,
+            generator.constraints(self.text[-1000:], request),
+            request,
+            state=self._states[len(self)],
+            keep_states=True,
+            history=self.tokens[:-1],
+        )
+        detokenizer = generator.detokenizer(self.text[-4:], self.tokens[1:], request.stop)
+        yielded = self.text
+        with closing(generator.decode([stream], [detokenizer])) as decoded:
+            for _, token, piece in decoded:
+                if token is not None:
+                    assert token.state is not None  # requested by keep_states
+                    self._states[len(self.tokens)] = token.state
+                    self.tokens.append(token.token)
+                    self._discard_old_state()
+                    yielded += piece.text
+                    if detokenizer.ended and request.stop:
+                        self._truncate(yielded)
+                yield piece
 
     def next(self, count: int = 10) -> list[tuple[str, int, float]]:
-        """The likeliest next tokens that may be written: what to show for each, its id, its probability."""
-        batch = self._model.decoder.batch()
-        batch.add(self._states[len(self.tokens) - 1])
-        last = torch.tensor(self.tokens[-1:], device=self._model.device)
+        """The `count` most likely next tokens that can be generated: (name, token, probability)."""
+        generator = self._generator
+        batch = generator.decoder.batch()
+        batch.add(self._states[len(self)])
+        last = torch.tensor(self.tokens[-1:], device=generator.decoder.device)
         best = batch.step(last)[0].softmax(dim=-1).sort(descending=True)
         ranked = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        name, never = self._model.tokenizer.token_name, self._model.never
-        return [(name(token), token, p) for token, p in ranked if token not in never][:count]
+        name, suppressed = generator.tokenizer.token_name, generator.suppressed_tokens
+        return [(name(token), token, p) for token, p in ranked if token not in suppressed][:count]
 
     def add(self, token: int) -> None:
-        """Add one token, such as one of `next`."""
-        at = len(self.tokens) - 1
-        self._states[at + 1] = self._stepped(self._states[at], self.tokens[-1:])
+        """Append one token, such as one of `next`."""
+        self._states[len(self) + 1] = self._step(self._states[len(self)], self.tokens[-1:])
         self.tokens.append(token)
 
     def fork(self) -> Session:
-        """A second session that goes on from here by itself."""
+        """An independent copy."""
         other = Session(self._model)
         other.tokens, other._states = list(self.tokens), dict(self._states)
         return other
 
     def rewind(self, count: int) -> None:
-        """Take back the last `count` tokens. Raises UserError if there are not so many."""
+        """Remove the last `count` tokens. Raises UserError if the text has fewer."""
         if not 0 <= count <= len(self):
-            raise UserError(f"the text has {len(self)} tokens: {count} cannot be taken back.")
+            raise UserError(f"cannot remove {count} tokens: the text has {len(self)}.")
         del self.tokens[len(self.tokens) - count :]
-        at = len(self.tokens) - 1
-        kept = max(number for number in self._states if number <= at)
-        # Step by step, as they were written, to the same last bit.
-        self._states[at] = self._stepped(self._states[kept], self.tokens[kept:at])
-        self._states = {number: state for number, state in self._states.items() if number <= at}
+        stored = max(n for n in self._states if n <= len(self))
+        # Step by step, as they were generated, so that the state is the same to the last bit.
+        self._states[len(self)] = self._step(self._states[stored], self.tokens[stored : len(self)])
+        self._states = {n: state for n, state in self._states.items() if n <= len(self)}
 
     def save(self, path: str | Path) -> None:
-        """Write text and state into one file."""
-        state = self._states[len(self.tokens) - 1]
-        tensors = {f"state.{i}": part.contiguous() for i, part in enumerate(state)}
+        """Write text and state to one file."""
+        tensors = {f"state.{i}": part.contiguous() for i, part in enumerate(self._states[len(self)])}
         tensors["tokens"] = torch.tensor(self.tokens)
-        facts = {"format_version": 1, "model": self._model.decoder.fingerprint()}
+        facts = {"format_version": 1, "model": self._generator.decoder.fingerprint()}
         with replacing(path) as partial:
             save_file(tensors, partial, {"session": json.dumps(facts)})
 
     @classmethod
-    def load(cls, model: LanguageModel, path: str | Path) -> Session:
+    def load(cls, model: GeneratesText, path: str | Path) -> Session:
         """Read what `save` wrote. Raises ModelError if it is damaged or of another model."""
-        session = cls(model)
+        session, decoder = cls(model), model.generator.decoder
         try:
             with safetensors.safe_open(str(path), "pt") as file:
                 facts = json.loads((file.metadata() or {})["session"])
             tensors = load_file(str(path))
             session.tokens = tensors["tokens"].tolist()
-            state = tuple(tensors[f"state.{i}"].to(model.device) for i in range(len(tensors) - 1))
+            state = tuple(tensors[f"state.{i}"].to(decoder.device) for i in range(len(tensors) - 1))
         except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
-            raise ModelError(f"{path} holds no session that can be read.") from error
-        if facts.get("format_version") != 1 or facts.get("model") != model.decoder.fingerprint():
-            raise ModelError(f"{path} is a session of another model or a newer program.")
-        session._states = {0: model.decoder.initial_state(), len(session.tokens) - 1: state}
+            raise ModelError(f"{path} is not a readable session.") from error
+        if facts.get("format_version") != 1 or facts.get("model") != decoder.fingerprint():
+            raise ModelError(f"{path} is a session of another model or a newer version.")
+        session._states = {0: decoder.initial_state(), len(session): state}
         return session
 
-    def _stepped(self, state: State, tokens: list[int]) -> State:
-        batch = self._model.decoder.batch()
+    def _step(self, state: State, tokens: list[int]) -> State:
+        """The state after reading `tokens` one by one."""
+        decoder = self._generator.decoder
+        batch = decoder.batch()
         batch.add(state)
         for token in tokens:
-            batch.step(torch.tensor([token], device=self._model.device))
+            batch.step(torch.tensor([token], device=decoder.device))
         return batch.state(0)
 
-    def _cut_to(self, text: str) -> None:
-        """Take back what goes on behind this beginning of the text."""
+    def _truncate(self, text: str) -> None:
+        """Keep only `text`, with which the session's text begins."""
         while len(self.text) > len(text):
             self.rewind(1)
-        self.feed(text[len(self.text) :])  # what a token wrote before the place at which it was cut
+        self.feed(text[len(self.text) :])  # what the last token wrote before the stop string
 
-    def _thin_out(self) -> None:
-        """Forget most of the states that are long past: they can be computed again."""
-        old = len(self.tokens) - _ALL_KEPT
-        if old > 0 and old % _ONE_OF:
+    def _discard_old_state(self) -> None:
+        """Of the states long past, keep one in _INTERVAL: the others can be recomputed."""
+        old = len(self.tokens) - _RECENT
+        if old > 0 and old % _INTERVAL:
             self._states.pop(old, None)

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 import lm
 from lm.config.schema import ModelConfig
-from lm.generation.detokenize import Text
+from lm.generation.detokenize import ForwardDetokenizer
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.tokenization.vocabulary import train_tokenizer
@@ -109,7 +109,7 @@ class Letters:
 @given(text=st.text("ab<>", max_size=30), stops=st.lists(st.text("ab<>", min_size=1, max_size=4), max_size=3))
 @settings(deadline=None)
 def test_a_stop_string_ends_the_text_before_it_and_nothing_of_it_is_ever_shown(text, stops):
-    stream, shown = Text(Letters(), tuple(stops), after=[]), ""
+    stream, shown = ForwardDetokenizer(Letters(), stops, context=[]), ""
     for number, letter in enumerate(text, start=1):
         shown += stream.add(ord(letter), last=number == len(text))
         if stream.ended:
@@ -160,7 +160,7 @@ def test_a_backward_model_writes_what_leads_up_to_the_prompt(backward):
 def test_scores_of_a_backward_model_are_in_the_order_of_the_text(backward):
     scores = backward.score("the sea was")
     assert [score.token for score in scores] == backward.tokenizer.encode("the sea was").tolist()
-    mirrored = [backward.start, *(score.token for score in reversed(scores))]
+    mirrored = [backward.start_token, *(score.token for score in reversed(scores))]
     logits, _ = backward.network(torch.tensor([mirrored[:-1]]))
     logprobs = logits[0].log_softmax(-1)[range(len(scores)), mirrored[1:]].tolist()
     assert [score.logprob for score in reversed(scores)] == pytest.approx(logprobs, abs=1e-4)

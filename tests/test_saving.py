@@ -1,7 +1,9 @@
 """A model on disk: saved, loaded, and refused when it is damaged. Pushed to a hub that answers."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -80,14 +82,14 @@ def settings_out_of_range(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut_weights, "model.safetensors is damaged or cut short"),
-        (other_shape, "disagree with its config.json"),
-        (less_weights, "disagree with its config.json, at decoder.bias"),
+        (cut_weights, "model.safetensors is damaged or truncated"),
+        (other_shape, "do not match its config.json"),
+        (less_weights, "do not match its config.json: decoder.bias"),
         (newer, "format version 99"),
         (settings_out_of_range, "does not describe a model"),
         (lambda f: (f / "config.json").write_text("{"), "config.json is damaged"),
-        (lambda f: (f / "config.json").write_text("{}"), "not a model of this program"),
-        (lambda f: (f / "config.json").unlink(), "no model folder"),
+        (lambda f: (f / "config.json").write_text("{}"), "has no format_version"),
+        (lambda f: (f / "config.json").unlink(), "not a model folder"),
         (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
         (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer"),
         (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json is missing"),
@@ -116,8 +118,40 @@ def test_the_newest_run_is_the_default(tmp_path, monkeypatch):
     assert [path.name for path in models_in(tmp_path / "runs")] == ["b", "a"]
 
 
-def test_a_model_ships_with_the_package():
+def run_snippet(card, monkeypatch, folder, capsys):
+    """What the Python code of a model card prints in a folder."""
+    (code,) = re.findall(r"```python\n(.*?)```", card.read_text(), re.DOTALL)
+    monkeypatch.chdir(folder)
+    exec(code.replace("max_new_tokens=400", "max_new_tokens=5, seed=1"), {})
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_the_code_in_a_model_card_runs(tmp_path, monkeypatch, capsys, direction):
+    model = make(direction=direction)
+    model.save(tmp_path / "boat")
+    (sample,) = model.generate(max_new_tokens=5, seed=1)
+    printed = run_snippet(tmp_path / "boat" / "README.md", monkeypatch, tmp_path, capsys)
+    assert printed.removesuffix("\n") == sample.text
+
+
+def test_the_model_card_describes_the_model(saved):
+    card = (saved / "README.md").read_text()
+    assert "# model\n" in card
+    assert "LSTM language model with 2 layers of 8 units" in card
+    assert "Trained on `x`: 17 characters in 3 documents." in card
+
+
+def test_a_pretrained_model_ships_with_the_package(tmp_path, monkeypatch, capsys):
     assert is_model(PRETRAINED)
     assert sum(path.stat().st_size for path in PRETRAINED.iterdir()) <= 2_000_000
-    text = "".join(p.text for p in lm.load(PRETRAINED).stream("def ", max_new_tokens=300, seed=1))
+    text = "".join(p.text for p in lm.load("pretrained").stream("def ", max_new_tokens=300, seed=1))
     assert "self" in text or "return" in text or "(" in text
+    assert run_snippet(PRETRAINED / "README.md", monkeypatch, tmp_path, capsys)
+
+
+def test_a_folder_takes_precedence_over_the_pretrained_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_model("pretrained") == PRETRAINED
+    make().save("pretrained")
+    assert find_model("pretrained") == Path("pretrained")

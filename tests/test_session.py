@@ -63,7 +63,7 @@ def test_whatever_was_done_before_the_state_is_that_of_the_text(steps):
 
 
 def test_going_back_and_on_again_writes_the_same(monkeypatch):
-    monkeypatch.setattr("lm.session._ALL_KEPT", 10)  # so that most states are computed again
+    monkeypatch.setattr("lm.session._RECENT", 10)  # so that most states are computed again
     session = MODEL.session()
     session.feed("the")
     first = sampled(session, max_new_tokens=200, seed=1)
@@ -89,7 +89,7 @@ def test_a_sample_that_is_broken_off_keeps_what_was_shown():
     shown = "".join(next(pieces).text for _ in range(7))
     pieces.close()
     assert session.text == shown
-    assert not MODEL.streams._running or MODEL.streams._running[0].ended
+    assert not MODEL.generator.scheduler._running or MODEL.generator.scheduler._running[0].ended
     sampled(session, max_new_tokens=3, seed=1)
     assert len(session) == 10
 
@@ -138,14 +138,14 @@ def test_save_and_load(tmp_path):
     content = (tmp_path / "scene.session").read_bytes()
     for damaged in (content[:50], b"", b"x" * 200):
         (tmp_path / "cut").write_bytes(damaged)
-        with pytest.raises(ModelError, match="no session"):
+        with pytest.raises(ModelError, match="not a readable session"):
             Session.load(MODEL, tmp_path / "cut")
 
 
 def test_mistakes_are_told():
     session = MODEL.session()
     session.feed("the")
-    with pytest.raises(UserError, match="has 3 tokens"):
+    with pytest.raises(UserError, match="cannot remove 4 tokens: the text has 3"):
         session.rewind(4)
     with pytest.raises(UserError, match="right to left"):
         make(direction="backward").session()

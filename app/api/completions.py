@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from lm.language_model import LanguageModel, Piece
+from lm.generation.text_generator import Piece
+from lm.language_model import LanguageModel
 from lm.tokenization.positions import positions, token_starts
 
 from .request import CompletionRequest, RequestError
@@ -109,7 +110,7 @@ class _Choice:
     ):
         self._model, self._request, self._index, self.num_tokens = model, request, index, 0
         self._start = len(prompt) if request.echo else 0
-        self._text = model.text_after(prompt, tokens, ())  # of all tokens, a stop string included
+        self._text = model.generator.detokenizer(prompt, tokens)  # of all tokens, a stop string included
         self._generated = self._sent = 0  # characters
         self._last_token: int | None = None
         self._pending: list[TokenLogprob] = []  # tokens whose text has not been sent yet

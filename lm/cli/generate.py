@@ -101,7 +101,8 @@ def main(arguments: list[str] | None = None) -> int:
     choices = [from_argument("--choice", text) for text in options.choice]
     match = options.match and from_argument("--match", options.match)
 
-    from lm.saving import default_model, load
+    from lm.language_model import load
+    from lm.saving import default_model
 
     def loaded(name: str | Path) -> LanguageModel:
         return load(name, options.device, options.precision)
@@ -182,7 +183,7 @@ def warn_of_unknown(model: LanguageModel, prompt: str, unknown: str) -> None:
 def stream(model: LanguageModel, prompt: str, **settings: Any) -> int:
     if model.backward:  # its text is known from the end on, and can be read only when it is whole
         (sample,) = model.generate(prompt, **settings)
-        show(f"{sample.text}{prompt}\n")
+        show(model.direction.join(prompt, sample.text) + "\n")
         return len(sample.tokens)
     pieces = model.stream(prompt, **settings)  # refuses bad settings before anything is printed
     show(prompt)
@@ -207,7 +208,7 @@ def write_samples(
         if options.json:
             show_json(prompt, sample.text, sample.tokens, sample.logprobs, sample.seed)
         else:
-            text = sample.text + prompt if model.backward else prompt + sample.text
+            text = model.direction.join(prompt, sample.text)
             how = f"one of the {options.beams} best" if sample.seed is None else f"seed {sample.seed}"
             show(f"--- sample {number}, {how}\n{text}\n\n")
     return sum(len(sample.tokens) for sample in samples)
@@ -215,7 +216,7 @@ def write_samples(
 
 def fill(model: LanguageModel, options: argparse.Namespace, **settings: Any) -> int:
     from lm.insight.infill import infill
-    from lm.saving import load
+    from lm.language_model import load
 
     if options.backward_model is None:
         raise UserError("--infill needs a model that reads the other way: name it with --backward-model.")

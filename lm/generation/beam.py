@@ -33,7 +33,7 @@ def beam_search(
     *,
     length_penalty: float = 1.0,
     end: int | None = None,
-    never: Sequence[int] = (),
+    suppressed: Sequence[int] = (),
     bias: Mapping[int, float] = MappingProxyType({}),
     constraints: Sequence[Constraint] = (),
 ) -> list[Hypothesis]:
@@ -61,7 +61,7 @@ def beam_search(
         check_bias(bias, logits.shape[1])
         logits[:, list(bias)] += torch.tensor(list(bias.values()), device=decoder.device)
         sums = logits.log_softmax(dim=-1)
-        sums[:, list(never)] = -torch.inf
+        sums[:, list(suppressed)] = -torch.inf
         for one, row in zip(alive, sums, strict=True):
             row += one.score
             if (ends := _constrained(row, one.constraints)) > -float("inf"):

@@ -96,14 +96,14 @@ class Vocabulary:
 class Match:
     """The text matches a regular expression, from its first character on; it may end wherever it does.
 
-    By llguidance, in the syntax of Rust's `regex`. `after_a_space`: the tokens are words, which are
+    By llguidance, in the syntax of Rust's `regex`. `leading_space`: the tokens are words, which are
     written with a space before them, the first too. Raises UserError for a pattern that it refuses.
     """
 
-    def __init__(self, vocabulary: Vocabulary, pattern: str, *, after_a_space: bool = False):
+    def __init__(self, vocabulary: Vocabulary, pattern: str, *, leading_space: bool = False):
         from llguidance import LLMatcher
 
-        whole = f" ?({pattern})" if after_a_space else pattern
+        whole = f" ?({pattern})" if leading_space else pattern
         self._matcher = LLMatcher(vocabulary.automaton, LLMatcher.grammar_from_regex(whole))
         self._pattern, self._size = pattern, len(vocabulary.pieces)
         self._allowed: Tensor | None = None

@@ -45,7 +45,25 @@ class Batch(Protocol):
         """tokens (count,) int64 -> logits (count, vocab) float32."""
 
 
-class Decoder:
+class Decoder(Protocol):
+    """One model or several that predict the next token."""
+
+    device: torch.device
+
+    def initial_state(self) -> State:
+        """The state (layers, 1, hidden) before anything was read."""
+
+    def prefill(self, tokens: Tensor, state: State) -> State:
+        """The state after reading up to PREFILL_CHUNK more tokens (time,) int64."""
+
+    def fingerprint(self) -> str:
+        """Equal for equal weights only: identifies whose states these are."""
+
+    def batch(self) -> Batch:
+        """An empty batch."""
+
+
+class NetworkDecoder:
     """The weights are copied when the first batch is made, in `precision` (fp32, bf16, fp16 on a GPU,
     int8 on a CPU): training the network further does not change them."""
 

@@ -1,38 +1,62 @@
-"""From the tokens of a stream to the text that may be shown: whole characters, and no stop strings."""
+"""From generated tokens to displayable text: whole characters only, and no stop strings."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
+from lm.model.direction import Direction
 from lm.tokenization.tokenizer import Tokenizer
 
 
-class Text:
-    """The text of one stream, shown as soon as it can be no part of a stop string."""
+class Detokenizer(Protocol):
+    """The text of one sequence as it is generated. `ended` is set by a stop string or the last token."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], after: list[int]):
-        self._end, self._stream = tokenizer.end, tokenizer.decode_stream(after)
+    ended: bool
+
+    def add(self, token: int, last: bool) -> str:
+        """The text that can be displayed after `token`; `last`: no further token will follow."""
+
+    def rest(self) -> str:
+        """The text that is still held back after the sequence has ended."""
+
+
+def make_detokenizer(
+    tokenizer: Tokenizer, direction: Direction, stop: Sequence[str], context: list[int]
+) -> Detokenizer:
+    """The detokenizer of text next to the tokens `context`, which ends at the first of the `stop` strings."""
+    kind = BackwardDetokenizer if direction is Direction.BACKWARD else ForwardDetokenizer
+    return kind(tokenizer, stop, context)
+
+
+class ForwardDetokenizer:
+    """Text after `context`, displayed as soon as it cannot be part of a stop string."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], context: list[int]):
+        self._end, self._stream = tokenizer.end, tokenizer.decode_stream(context)
         self._stop = tuple(filter(None, stop))
         self._held = ""
         self.ended = False
 
     def add(self, token: int, last: bool) -> str:
-        """The text that may be shown after `token`."""
+        """The text that can be displayed after `token`."""
         text = self._held + self._stream.step(token)
         found = min((at for s in self._stop if (at := text.find(s)) >= 0), default=-1)
         if found >= 0:
             self.ended, self._held = True, ""
             return text[:found]
         self.ended = last or token == self._end
-        keep = 0 if self.ended else self._possible_start(text)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
+        hold = 0 if self.ended else self._possible_start(text)
+        self._held = text[len(text) - hold :]
+        return text[: len(text) - hold]
 
     def rest(self) -> str:
-        """What was held back, if the stream has come to an end by itself."""
+        """The text that was held back, if the sequence ended without a stop string."""
         held, self._held = self._held, ""
         return held
 
     def _possible_start(self, text: str) -> int:
-        """Length of the longest end of `text` with which a stop string could begin."""
+        """Length of the longest suffix of `text` with which a stop string could begin."""
         longest = max((len(s) for s in self._stop), default=0)
         for length in range(min(len(text), longest - 1), 0, -1):
             if any(s.startswith(text[-length:]) for s in self._stop):
@@ -40,28 +64,27 @@ class Text:
         return 0
 
 
-class TextBackward:
-    """The text of one stream of a backward model, which grows at its beginning and ends before the
-    tokens `before`."""
+class BackwardDetokenizer:
+    """Text before `context`, generated from right to left. It can be read only when complete: `add`
+    displays nothing, `rest` everything from the last stop string on."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], before: list[int]):
-        self._tokenizer, self._before = tokenizer, before
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], context: list[int]):
+        self._tokenizer, self._context = tokenizer, context
         self._stop = tuple(filter(None, stop))
-        # So many tokens hold a stop string, and the rest of a character behind it.
+        # This many tokens always contain a stop string and the rest of a character after it.
         self._reach = max((len(s.encode()) for s in self._stop), default=0) + 4
-        self.tokens: list[int] = []  # in the order in which they are written
-        self.logprobs: list[float] = []
+        self._tokens: list[int] = []  # in the order of generation
         self.ended = False
 
-    def add(self, token: int, logprob: float) -> None:
+    def add(self, token: int, last: bool) -> str:
         """Put `token` before the text."""
-        self.tokens.append(token)
-        self.logprobs.append(logprob)
-        newest = self._tokenizer.decode(self.tokens[: -self._reach - 1 : -1]) if self._stop else ""
-        self.ended = token == self._tokenizer.end or any(s in newest for s in self._stop)
+        self._tokens.append(token)
+        newest = self._tokenizer.decode(self._tokens[: -self._reach - 1 : -1]) if self._stop else ""
+        self.ended = last or token == self._tokenizer.end or any(s in newest for s in self._stop)
+        return ""
 
-    def text(self) -> str:
-        """The text in the order of reading, from the last stop string on."""
+    def rest(self) -> str:
+        """The whole text, in text order."""
         decode = self._tokenizer.decode
-        whole = decode([*self.tokens[::-1], *self._before]).removesuffix(decode(self._before))
-        return whole[max((whole.rfind(s) + len(s) for s in self._stop if s in whole), default=0) :]
+        text = decode([*self._tokens[::-1], *self._context]).removesuffix(decode(self._context))
+        return text[max((text.rfind(s) + len(s) for s in self._stop if s in text), default=0) :]

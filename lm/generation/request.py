@@ -26,7 +26,7 @@ class Request:
     logit_bias: Mapping[int, float] | None = None  # token id -> number added to its logit
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Request:
+    def from_settings(cls, settings: Mapping[str, Any]) -> Request:
         """From the fields above and those of SamplingConfig. Raises UserError for any other."""
         own = {field.name for field in fields(cls)} - {"sampling"}
         sampling = build(SamplingConfig, {k: v for k, v in settings.items() if k not in own})

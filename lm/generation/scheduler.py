@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -99,12 +99,12 @@ class Stream:
 
 
 class Scheduler:
-    """The streams of one decoder. `never` are the tokens that none of them may write."""
+    """The streams of one decoder. `suppressed` are the tokens that none of them may write."""
 
-    def __init__(self, decoder: Decoder, vocab_size: int, never: Sequence[int] = ()):
+    def __init__(self, decoder: Decoder, vocab_size: int, suppressed: Sequence[int] = ()):
         self._decoder, self._vocab_size = decoder, vocab_size
-        self._never = torch.zeros(vocab_size, device=decoder.device)
-        self._never[list(never)] = -torch.inf
+        self._suppressed = torch.zeros(vocab_size, device=decoder.device)
+        self._suppressed[list(suppressed)] = -torch.inf
         self._uniform = widest_float(decoder.device)
         self._lock = threading.Lock()
         self._waiting: deque[Stream] = deque()  # those whose prompt is not yet read
@@ -143,7 +143,7 @@ class Scheduler:
             self._waiting.append(stream)
         return stream
 
-    def tokens(self, *streams: Stream) -> Iterator[tuple[int, Token]]:
+    def tokens(self, *streams: Stream) -> Generator[tuple[int, Token]]:
         """The tokens of one or more streams as they are made, each with its stream's number. Closing
         the iterator ends the streams.
 
@@ -225,7 +225,7 @@ class Scheduler:
             rules = dataclasses.replace(rules, temperature=heights)
         logits = self._batch.step(torch.tensor([s.last for s in streams], device=device))
 
-        allowed = logits + self._never
+        allowed = logits + self._suppressed
         if self._counting:
             allowed = apply_penalties(allowed, self._counts(), rules)
         if not self._free:

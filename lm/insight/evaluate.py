@@ -28,7 +28,8 @@ from lm.insight.surprisal import (
 from lm.language_model import LanguageModel
 from lm.model.device import choose_precision
 from lm.run_folder import Run, read_config
-from lm.saving import find_model, load
+from lm.language_model import load
+from lm.saving import find_model
 from lm.terminal import Terminal, plural
 from lm.tokenization.documents import SEPARATOR
 

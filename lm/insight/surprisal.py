@@ -104,14 +104,14 @@ def score_text(
         losses = dynamic_losses(
             model.network,
             tokens,
-            model.start,
+            model.start_token,
             dynamic=dynamic,
             cache=cache,
             precision=precision,
             progress=progress,
         )
     else:
-        losses = token_losses(model.network, tokens, model.start, precision=precision, progress=progress)
+        losses = token_losses(model.network, tokens, model.start_token, precision=precision, progress=progress)
     return ScoredText(model.tokenizer, data, tokens, losses)
 
 

@@ -184,7 +184,7 @@ class Trace:
     def _ids(self) -> np.ndarray:
         """The tokens (1 + tokens,) in the order of reading."""
         tokens = self.tokens[::-1] if self.model.backward else self.tokens
-        return np.concatenate([[self.model.start], tokens]).astype(np.int64)
+        return np.concatenate([[self.model.start_token], tokens]).astype(np.int64)
 
     def _of_units(self, weight: np.ndarray, units: slice) -> np.ndarray:
         """The rows of a matrix or a bias that belong to some units, gate after gate."""
@@ -199,7 +199,7 @@ def trace_text(
     and for one of which the model knows nothing."""
     encoded, tokens = encode_known(model.tokenizer, text)
     starts, ends = token_spans(model.tokenizer, encoded, tokens)
-    ids = np.concatenate([[model.start], tokens[::-1] if model.backward else tokens])
+    ids = np.concatenate([[model.start_token], tokens[::-1] if model.backward else tokens])
     hidden = _read(model.network, ids.astype(np.int64), progress)
     return Trace(model, encoded.decode(), tokens, starts, ends, hidden)
 

@@ -83,7 +83,7 @@ def sample(trainer: Trainer) -> None:
     counts = learner.corpus.train.counts
     length = max(24, round(_SAMPLE_LENGTH * counts.tokens / counts.characters))
     (written,) = model.generate(prompt, max_new_tokens=length, seed=config.training.seed)
-    text = written.text + prompt if model.backward else prompt + written.text
+    text = model.direction.join(prompt, written.text)
     trainer.disk.attempt("the sample", lambda: trainer.run.add_sample(trainer.progress.step, text))
     trainer.tracker.sample(text, trainer.progress.step)
     trainer.display.sample(text)

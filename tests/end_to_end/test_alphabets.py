@@ -19,7 +19,7 @@ from PIL import Image
 import lm
 from lm.cli import generate
 from lm.escaping import printable
-from lm.language_model import Piece
+from lm.generation.text_generator import Piece
 from tests.conftest import ROOT, script
 from tests.end_to_end.conftest import serving, until_ready
 from tests.end_to_end.page import Page

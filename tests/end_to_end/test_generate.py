@@ -93,7 +93,7 @@ def test_unknown_characters(trained_run):
     ("arguments", "message"),
     [
         (["nowhere"], "there is no model folder 'nowhere'"),
-        (["."], "is no model folder: it has no config.json"),
+        (["."], "is not a model folder: it has no config.json"),
         (["--temperature", "-1"], "--temperature must be at least 0"),
         (["--top-p", "2"], "--top-p must be in (0, 1], got 2.0"),
         (["--length", "0"], "must be at least 1"),

@@ -267,7 +267,7 @@ def cut_checkpoint(folder):
         (GOOD, ["--dataset", "t.txt", "--lr", "1e30", "--clip", "0", "--steps", "50"], "lower --lr"),
         (finished_run, ["--dataset", "t.txt", "--out", "r"], "r exists: name another with --out"),
         (finished_run, ["--resume", "r", "--lr", "0.5"], "leave out --lr"),
-        (cut_checkpoint, ["--resume", "r"], "state.safetensors is damaged or cut short"),
+        (cut_checkpoint, ["--resume", "r"], "state.safetensors is damaged or truncated"),
         (None, ["--resume"], "there is no run to resume"),
         (None, ["--resume", "nowhere"], "nowhere is not a run"),
         (text("hidden_sise: 5", "c.yaml"), ["--config", "c.yaml"], "did you mean 'hidden_size'"),

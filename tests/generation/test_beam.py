@@ -9,7 +9,7 @@ import torch
 from lm.errors import UserError
 from lm.generation.beam import beam_search
 from lm.generation.constraints import Banned, NoRepeat, OneOf, Vocabulary
-from lm.generation.decoder import Decoder
+from lm.generation.decoder import NetworkDecoder
 from tests.generation.test_decoder import make
 
 
@@ -36,7 +36,7 @@ def test_a_search_wide_enough_finds_the_best_of_all_texts(cell, penalty):
     texts = all_texts(network, prompt, 3, end, never, penalty)
     best = sorted(texts, key=lambda text: -texts[text])[:4]
     found = beam_search(
-        Decoder(network), prompt, 40, 3, length_penalty=penalty, end=end, never=never
+        NetworkDecoder(network), prompt, 40, 3, length_penalty=penalty, end=end, suppressed=never
     )  # as wide as there are beginnings
     assert [tuple(one.tokens) for one in found[:4]] == best
     for one in found:
@@ -71,7 +71,7 @@ def test_a_narrow_search_keeps_as_many_beginnings_as_it_is_wide(beams, penalty):
     for seed in range(4):
         network = make("gru", seed=seed)
         network.decoder.bias.data[3] += 1.5  # so that texts often end
-        found = beam_search(Decoder(network), [1], beams, 6, length_penalty=penalty, end=3)
+        found = beam_search(NetworkDecoder(network), [1], beams, 6, length_penalty=penalty, end=3)
         assert [one.tokens for one in found] == plain_search(network, [1], beams, 6, 3, penalty)
 
 
@@ -107,7 +107,7 @@ def test_a_search_finds_the_best_of_the_texts_that_may_be():
         network, [1, 2], lambda text: any(c.startswith(bytes(97 + t for t in text)) for c in choices),
         lambda text: bytes(97 + t for t in text) in choices, 4,
     )  # fmt: skip
-    found = beam_search(Decoder(network), [1, 2], 40, 4, constraints=[OneOf(LETTERS, choices)])
+    found = beam_search(NetworkDecoder(network), [1, 2], 40, 4, constraints=[OneOf(LETTERS, choices)])
     assert [tuple(one.tokens) for one in found] == sorted(texts, key=lambda text: -texts[text])
     assert [one.score for one in found] == pytest.approx(sorted(texts.values(), reverse=True), abs=1e-4)
 
@@ -120,13 +120,13 @@ def test_constraints_of_a_search_are_each_texts_own():
         return b"ca" not in letters and b"k" not in letters and len(set(runs)) == len(runs)
 
     texts = texts_of(network, [1, 2], allowed, lambda text: False, 3)
-    found = beam_search(Decoder(network), [1, 2], 150, 3, constraints=[banned, pairs])
+    found = beam_search(NetworkDecoder(network), [1, 2], 150, 3, constraints=[banned, pairs])
     best = sorted(texts, key=lambda text: -texts[text])[:20]
     assert [tuple(one.tokens) for one in found[:20]] == best
 
 
 def test_a_bias_counts_in_a_search():
-    decoder = Decoder(make("gru"))
+    decoder = NetworkDecoder(make("gru"))
     (always,) = beam_search(decoder, [4], 1, 5, bias={7: 100.0})
     assert always.tokens == [7] * 5 and always.score == pytest.approx(0.0)
     assert sum(always.logprobs) < -1.0  # under the model it is not so likely
@@ -136,7 +136,7 @@ def test_a_bias_counts_in_a_search():
 
 def test_where_nothing_may_be_written_a_search_says_so():
     with pytest.raises(UserError, match="after 0 tokens there is none left"):
-        beam_search(Decoder(make("gru")), [4], 3, 5, constraints=[OneOf(LETTERS, [b"xyz"])])
+        beam_search(NetworkDecoder(make("gru")), [4], 3, 5, constraints=[OneOf(LETTERS, [b"xyz"])])
 
 
 def test_one_beam_is_greedy_and_more_are_no_worse():
@@ -144,6 +144,6 @@ def test_one_beam_is_greedy_and_more_are_no_worse():
     tokens = [4]
     for _ in range(12):
         tokens.append(int(network(torch.tensor([tokens]))[0][0, -1].argmax()))
-    (greedy,) = beam_search(Decoder(network), [4], 1, 12)
+    (greedy,) = beam_search(NetworkDecoder(network), [4], 1, 12)
     assert greedy.tokens == tokens[1:]
-    assert beam_search(Decoder(network), [4], 6, 12)[0].score >= greedy.score
+    assert beam_search(NetworkDecoder(network), [4], 6, 12)[0].score >= greedy.score

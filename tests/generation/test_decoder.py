@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from lm.config.schema import CELLS, ModelConfig
 from lm.errors import UserError
 from lm.generation import cpu_batch
-from lm.generation.decoder import PREFILL_CHUNK, Decoder
+from lm.generation.decoder import PREFILL_CHUNK, NetworkDecoder
 from lm.generation.gpu_batch import GPUBatch, GPUWeights
 from lm.model.network import RecurrentLM
 
@@ -32,9 +32,13 @@ def states_of(batch):
 
 
 def batch_of(kind, network, rows, precision="fp32"):
-    batch = Decoder(network, precision).batch() if kind == "cpu" else GPUBatch(GPUWeights(network, precision))
+    batch = (
+        NetworkDecoder(network, precision).batch()
+        if kind == "cpu"
+        else GPUBatch(GPUWeights(network, precision))
+    )
     for _ in range(rows):
-        batch.add(Decoder(network).initial_state())
+        batch.add(NetworkDecoder(network).initial_state())
     return batch
 
 
@@ -79,7 +83,7 @@ def test_a_row_is_the_same_to_the_last_bit_whatever_is_beside_it(cell, precision
     row, moved = 3, 0
     for token, logits in zip(watched, expected, strict=True):
         for _ in range(torch.randint(0, 3, (1,), generator=choose)):
-            batch.add(Decoder(network).initial_state())
+            batch.add(NetworkDecoder(network).initial_state())
         while batch.count > 1 and torch.rand(1, generator=choose) < 0.7:
             gone = int(torch.randint(0, batch.count, (1,), generator=choose))
             if gone != row:
@@ -137,7 +141,7 @@ def test_fewer_bits_change_little(cell, precision, shape):
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_prompt_that_is_read_leaves_the_state_of_steps(cell):
     network = make(cell)
-    decoder = Decoder(network)
+    decoder = NetworkDecoder(network)
     prompt = torch.randint(0, 13, (PREFILL_CHUNK + 9,), generator=torch.Generator().manual_seed(0))
     state = decoder.initial_state()
     for window in prompt.split(PREFILL_CHUNK):
@@ -150,7 +154,7 @@ def test_a_prompt_that_is_read_leaves_the_state_of_steps(cell):
 
 def test_training_goes_on_without_touching_the_decoder():
     network = make("lstm").train()
-    decoder = Decoder(network)
+    decoder = NetworkDecoder(network)
     batch = decoder.batch()
     batch.add(decoder.initial_state())
     before = batch.step(torch.zeros(1, dtype=torch.long))
@@ -173,7 +177,7 @@ def test_on_a_gpu_the_same_logits(cell, precision):
     network = make(cell)
     tokens = torch.randint(0, 13, (70, 9))
     here = batch_of("cpu", network, 70)
-    decoder = Decoder(network.cuda(), precision)
+    decoder = NetworkDecoder(network.cuda(), precision)
     there = decoder.batch()
     for _ in range(70):
         there.add(decoder.initial_state())
@@ -182,4 +186,4 @@ def test_on_a_gpu_the_same_logits(cell, precision):
         expected, found = here.step(step.contiguous()), there.step(step.contiguous().cuda())
         torch.testing.assert_close(expected, found.cpu(), atol=close, rtol=close)
     with pytest.raises(UserError, match="int8 is for CPUs"):
-        Decoder(network, "int8")
+        NetworkDecoder(network, "int8")

@@ -9,7 +9,7 @@ import torch
 
 from lm.config.schema import SamplingConfig
 from lm.errors import UserError
-from lm.generation.decoder import PREFILL_CHUNK, Decoder
+from lm.generation.decoder import PREFILL_CHUNK, NetworkDecoder
 from lm.generation.scheduler import Scheduler
 from tests.generation.test_decoder import make
 
@@ -17,7 +17,7 @@ VOCAB = 13
 
 
 def streams_of(cell="lstm", never=(0,)):
-    return Scheduler(Decoder(make(cell)), VOCAB, never)
+    return Scheduler(NetworkDecoder(make(cell)), VOCAB, never)
 
 
 def written(streams, *stream):
@@ -102,7 +102,7 @@ def test_a_stream_nobody_reads_costs_nothing():
 
 def test_alternatives_are_the_likeliest_tokens():
     network = make("rnn")
-    streams = Scheduler(Decoder(network), VOCAB)
+    streams = Scheduler(NetworkDecoder(network), VOCAB)
     stream = streams.add([1, 5, 7], SamplingConfig(greedy=True), 1, 1, alternatives=3)
     ((_, token),) = streams.tokens(stream)
     logprobs = network(torch.tensor([[1, 5, 7]]))[0][0, -1].log_softmax(-1)
@@ -203,7 +203,7 @@ def test_odd_settings_trouble_nobody():
 
 
 def test_states_come_with_the_tokens_if_asked_for():
-    decoder = Decoder(make("gru"))
+    decoder = NetworkDecoder(make("gru"))
     streams = Scheduler(decoder, VOCAB)
     stream = streams.add([1, 2], SamplingConfig(), 1, 6, keep_states=True)
     tokens = [token for _, token in streams.tokens(stream)]

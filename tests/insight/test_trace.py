@@ -11,8 +11,8 @@ from lm.errors import UserError
 from lm.insight import trace as module
 from lm.insight.places import pieces, token_spans
 from lm.insight.trace import trace_text
+from lm.language_model import load
 from lm.model.cells import CELLS
-from lm.saving import load
 from lm.tokenization.documents import SEPARATOR
 from lm.tokenization.vocabulary import KINDS
 from tests.insight.networks import SHAPES, TEXTS, make
@@ -35,7 +35,7 @@ def by_the_readable_cells(model, tokens):
         cells.append(cell)
         states.append((torch.zeros(1, config.hidden_size).double(),) * cell.states)
     rows = [[] for _ in cells]
-    for token in [model.start, *(tokens[::-1] if model.backward else tokens)]:
+    for token in [model.start_token, *(tokens[::-1] if model.backward else tokens)]:
         x = network.embedding.weight[[token]]
         for layer, cell in enumerate(cells):
             from_x, from_h = cell.input_map(x), cell.hidden_map(states[layer][0])
@@ -79,7 +79,7 @@ def test_what_the_last_layer_shows_is_what_the_network_reads(cell, shape, text):
     trace = trace_text(model, text)
     tokens = trace.tokens[::-1] if model.backward else trace.tokens
     with torch.no_grad():
-        ids = torch.tensor([[model.start, *tokens.tolist()]])
+        ids = torch.tensor([[model.start_token, *tokens.tolist()]])
         hidden, state = model.network.hidden_states(ids)
     np.testing.assert_allclose(trace.inputs(trace.layers), hidden[:, 0].numpy(), **CLOSE)
     for layer in range(trace.layers):

@@ -11,7 +11,7 @@ from lm.errors import UserError
 from lm.insight.properties import PROPERTIES, matching
 from lm.insight.trace import trace_text
 from lm.insight.units import _scores, _threshold, find_units
-from lm.saving import load
+from lm.language_model import load
 from tests.conftest import some_text
 from tests.insight.networks import make
 

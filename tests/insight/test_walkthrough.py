@@ -10,8 +10,9 @@ from hypothesis import given, settings, strategies as st
 from lm.errors import UserError
 from lm.insight.trace import trace_text
 from lm.insight.walkthrough import walk_through
+from lm.language_model import load
 from lm.model.cells import CELLS
-from lm.saving import PRETRAINED, load
+from lm.saving import PRETRAINED
 from tests.insight.networks import SHAPES, TEXTS, make
 
 

@@ -159,7 +159,7 @@ def test_models_can_be_listed_and_retrieved(client):
 def test_models_that_cannot_be_used(client):
     assert rejected(client, 404, model="../char")["code"] == "model_not_found"
     assert "right to left" in rejected(client, 400, model="back", max_tokens=0)["message"]
-    assert "cut short" in rejected(client, 503, model="cut")["message"]
+    assert "truncated" in rejected(client, 503, model="cut")["message"]
 
 
 def test_error_in_a_stream_is_its_last_event(client):

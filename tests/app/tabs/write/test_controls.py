@@ -16,12 +16,12 @@ def controls():
 
 def test_initial_values_are_the_default_settings(controls):
     initial = controls.settings([component.value for component in controls.components])
-    assert Request.of(initial) == Request.of({"stop": [], "ban": []})
+    assert Request.from_settings(initial) == Request.from_settings({"stop": [], "ban": []})
 
 
 def test_every_preset_gives_valid_settings():
     for values in PRESETS.values():
-        assert Request.of(settings(values)).sampling.temperature == values["temperature"]
+        assert Request.from_settings(settings(values)).sampling.temperature == values["temperature"]
 
 
 def test_a_final_temperature_makes_a_ramp_unless_it_is_negative():

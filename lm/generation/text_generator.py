@@ -1,0 +1,250 @@
+"""TextGenerator: continues texts with a decoder and a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from lm.errors import UserError
+from lm.generation.beam import beam_search
+from lm.generation.constraints import Banned, Constraint, Match, NoRepeat, OneOf, Vocabulary
+from lm.generation.decoder import Decoder
+from lm.generation.detokenize import Detokenizer, make_detokenizer
+from lm.generation.request import Request
+from lm.generation.scheduler import Scheduler, Stream, Token
+from lm.model.direction import Direction
+from lm.tokenization.tokenizer import Tokenizer, describe_unknown
+
+_CONTEXT = 8  # tokens of the prompt that can affect how the next token is written
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One generated token and the text that it adds."""
+
+    text: str  # displayable now; empty while it may be part of a character or of a stop string
+    token: int  # -1: no token, only text that was held back
+    logprob: float  # nats
+    alternatives: tuple[tuple[str, float], ...]  # the most likely tokens with their log-probabilities
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One generated text."""
+
+    text: str
+    tokens: list[int]  # in text order, as are the log-probabilities
+    logprobs: list[float]  # nats
+    seed: int | None  # None: found by beam search
+
+
+class TextGenerator:
+    """Turns prompts into tokens, lets a decoder generate and turns its tokens into text.
+
+    `direction` is that of the decoder's network. A text starts after `start_token`, and
+    `suppressed_tokens` are never generated.
+    """
+
+    def __init__(
+        self, decoder: Decoder, tokenizer: Tokenizer, direction: Direction, *, single_document: bool
+    ):
+        self.decoder, self.tokenizer, self.direction = decoder, tokenizer, direction
+        # A document starts after the end of another. A model trained on a single document has never seen
+        # such an end: its texts start at the next best position, a line break, and never end.
+        self.start_token = tokenizer.eos
+        self.suppressed_tokens = [] if tokenizer.unk is None else [tokenizer.unk]
+        if single_document:
+            newline = tokenizer.encode("\n")
+            if len(newline) == 1 and newline[0] != tokenizer.unk:
+                self.start_token = int(newline[0])
+            if tokenizer.end is not None:
+                self.suppressed_tokens.append(tokenizer.end)
+        self.scheduler = Scheduler(decoder, tokenizer.vocab_size, self.suppressed_tokens)
+
+    def encode(self, text: str, unknown: str = "replace") -> list[int]:
+        """The tokens of `text`. Characters missing from the vocabulary become <unk> ("replace"), are left
+        out ("skip") or raise UserError ("error")."""
+        missing = self.tokenizer.unknown_in(text) if unknown != "replace" else []
+        if missing and unknown == "error":
+            raise UserError(
+                f"the model does not know {describe_unknown(self.tokenizer, text)}: leave them out, or"
+                " choose --unknown skip or replace."
+            )
+        for character in missing:
+            text = text.replace(character, "")
+        return self.tokenizer.encode(text).tolist()
+
+    def stream(
+        self, prompts: Sequence[str], seeds: Sequence[int], request: Request
+    ) -> Generator[tuple[int, Piece]]:
+        """Continue each of `prompts` with its seed, all in one batch; yields (index, Piece).
+
+        Raises UserError before the first piece for anything that the request cannot have.
+        """
+        encoded = [self.encode(prompt, request.unknown) for prompt in prompts]
+        constraints = [self.constraints(prompt, request) for prompt in prompts]
+        return self._stream(prompts, encoded, seeds, constraints, request)
+
+    def _stream(
+        self,
+        prompts: Sequence[str],
+        encoded: list[list[int]],
+        seeds: Sequence[int],
+        constraints: list[list[Constraint]],
+        request: Request,
+    ) -> Generator[tuple[int, Piece]]:
+        streams = [
+            self.add_stream(self._to_read(tokens), seed, limits, request)
+            for tokens, seed, limits in zip(encoded, seeds, constraints, strict=True)
+        ]
+        detokenizers = [
+            self.detokenizer(prompt, tokens, request.stop)
+            for prompt, tokens in zip(prompts, encoded, strict=True)
+        ]
+        with closing(self.decode(streams, detokenizers)) as decoded:
+            for index, _, piece in decoded:
+                yield index, piece
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int], request: Request) -> list[Completion]:
+        """The completions of `prompts`, each with its seed, generated in one batch."""
+        pieces: list[list[Piece]] = [[] for _ in prompts]
+        for index, piece in self.stream(prompts, seeds, request):
+            pieces[index].append(piece)
+        return [
+            self._completion(
+                "".join(piece.text for piece in sample),
+                [piece.token for piece in sample if piece.token >= 0],
+                [piece.logprob for piece in sample if piece.token >= 0],
+                seed,
+            )
+            for sample, seed in zip(pieces, seeds, strict=True)
+        ]
+
+    def search(
+        self, prompt: str, beams: int, num_samples: int, length_penalty: float, request: Request
+    ) -> list[Completion]:
+        """The `num_samples` best completions that a beam search finds; samplers do not apply."""
+        encoded = self.encode(prompt, request.unknown)
+        tokens = self._to_read(encoded)
+        constraints = self.constraints(prompt, request)
+        if size := request.sampling.no_repeat_ngram:
+            constraints.append(NoRepeat(self.tokenizer.vocab_size, size, tokens))
+        hypotheses = beam_search(
+            self.decoder,
+            tokens,
+            max(beams, num_samples),
+            request.max_new_tokens,
+            length_penalty=length_penalty,
+            end=self.tokenizer.end,
+            suppressed=self.suppressed_tokens,
+            bias=request.logit_bias or {},
+            constraints=constraints,
+        )
+        completions = []
+        for best in hypotheses[:num_samples]:
+            detokenizer, text, count = self.detokenizer(prompt, encoded, request.stop), "", 0
+            for count, token in enumerate(best.tokens, start=1):
+                text += detokenizer.add(token, last=count == len(best.tokens))
+                if detokenizer.ended:
+                    break
+            text += detokenizer.rest()
+            completions.append(self._completion(text, best.tokens[:count], best.logprobs[:count], None))
+        return completions
+
+    def add_stream(
+        self, tokens: list[int], seed: int, constraints: list[Constraint], request: Request, **state: Any
+    ) -> Stream:
+        """A stream that continues these tokens, in reading order; `state` as for `Scheduler.add`."""
+        return self.scheduler.add(
+            tokens,
+            request.sampling,
+            seed,
+            request.max_new_tokens,
+            alternatives=request.alternatives,
+            bias=request.logit_bias,
+            constraints=constraints,
+            **state,
+        )
+
+    def detokenizer(self, prompt: str, tokens: Sequence[int], stop: Sequence[str] = ()) -> Detokenizer:
+        """Turns the tokens generated after a prompt with these tokens into text."""
+        # Words are written with a space before them, unless the prompt already provides it.
+        spaced = self.tokenizer.kind == "word" and self.direction.adjacent(prompt, 1).isspace()
+        context = [] if spaced else self.direction.adjacent(list(tokens), _CONTEXT)
+        return make_detokenizer(self.tokenizer, self.direction, stop, context)
+
+    def decode(
+        self, streams: Sequence[Stream], detokenizers: Sequence[Detokenizer]
+    ) -> Generator[tuple[int, Token | None, Piece]]:
+        """Run `streams` until all have ended: (index, token, piece) for each token that they generate, and
+        (index, None, piece) for text that was held back. Closing the generator ends the streams."""
+        counts = [0] * len(streams)
+        with closing(self.scheduler.tokens(*streams)) as tokens:
+            for index, token in tokens:
+                stream, detokenizer = streams[index], detokenizers[index]
+                if detokenizer.ended:
+                    continue
+                counts[index] += 1
+                text = detokenizer.add(token.token, last=counts[index] == stream.limit)
+                stream.ended |= detokenizer.ended
+                yield index, token, self._piece(token, text)
+        for index, detokenizer in enumerate(detokenizers):
+            if rest := detokenizer.rest():
+                yield index, None, Piece(rest, -1, 0.0, ())
+
+    def constraints(self, prompt: str, request: Request) -> list[Constraint]:
+        """The constraints of a request on one text. They record what was generated: each text needs its
+        own. Raises UserError if the request contradicts itself."""
+        if request.match is not None and request.choices:
+            raise UserError("a pattern and a list of choices contradict each other: name one of them.")
+        if request.match is not None and self.direction is Direction.BACKWARD:
+            raise UserError("a model that reads right to left takes no pattern: name choices (--choice).")
+        constraints: list[Constraint] = []
+        words = self.tokenizer.kind == "word"  # written with a space before them, the first one too
+        if request.match is not None:
+            constraints.append(Match(self.vocabulary, request.match, leading_space=words))
+        if request.choices:
+            choices = [*request.choices, *(f" {choice}" for choice in request.choices if words)]
+            constraints.append(OneOf(self.vocabulary, [self._bytes(choice) for choice in choices]))
+        if request.ban:
+            if words:  # the space between prompt and text belongs to the word on its right
+                backward = self.direction is Direction.BACKWARD
+                prompt = f" {prompt.lstrip(' ')}" if backward else prompt.rstrip(" ")
+            strings = [self._bytes(string) for string in request.ban]
+            constraints.append(Banned(self.vocabulary, strings, self._bytes(prompt)))
+        return constraints
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The bytes of every token, as the constraints need them."""
+        tokenizer, pieces = self.tokenizer, []
+        for token in range(tokenizer.vocab_size):
+            piece = tokenizer.bytes_of(token)
+            if piece is None:
+                text = tokenizer.decode([token])
+                piece = text.encode() if text.isspace() else b" " + text.encode()
+            silent = token in (tokenizer.unk, tokenizer.end)
+            pieces.append(None if silent or not piece else self.direction.reorder(piece))
+        return Vocabulary(pieces)
+
+    def _to_read(self, encoded: list[int]) -> list[int]:
+        """What the network reads before it generates, for a prompt with these tokens."""
+        return [self.start_token, *self.direction.reorder(encoded)]
+
+    def _bytes(self, text: str) -> bytes:
+        """The UTF-8 of a text in reading order."""
+        return self.direction.reorder(text.encode("utf-8", "replace"))
+
+    def _piece(self, token: Token, text: str) -> Piece:
+        name = self.tokenizer.token_name
+        alternatives = tuple((name(other), logprob) for other, logprob in token.alternatives)
+        return Piece(text, token.token, token.logprob, alternatives)
+
+    def _completion(
+        self, text: str, tokens: list[int], logprobs: list[float], seed: int | None
+    ) -> Completion:
+        reorder = self.direction.reorder
+        return Completion(text, reorder(tokens), reorder(logprobs), seed)
