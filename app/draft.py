@@ -65,7 +65,10 @@ class Draft:
     def with_token(self, position: int, token: int) -> Draft:
         """The draft up to a character offset, followed by `token`. Raises UserError if the model cannot
         generate that token."""
-        if not 0 <= token < self.model.tokenizer.vocab_size or token in self.model.generator.suppressed_tokens:
+        if (
+            not 0 <= token < self.model.tokenizer.vocab_size
+            or token in self.model.generator.suppressed_tokens
+        ):
             raise UserError("the model has no such token.")
         draft = self.fork()
         draft._truncate(self._token_at(position))

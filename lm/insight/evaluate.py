@@ -25,10 +25,9 @@ from lm.insight.surprisal import (
     two_sided,
     word_table,
 )
-from lm.language_model import LanguageModel
+from lm.language_model import LanguageModel, load
 from lm.model.device import choose_precision
 from lm.run_folder import Run, read_config
-from lm.language_model import load
 from lm.saving import find_model
 from lm.terminal import Terminal, plural
 from lm.tokenization.documents import SEPARATOR

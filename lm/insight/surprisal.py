@@ -111,7 +111,9 @@ def score_text(
             progress=progress,
         )
     else:
-        losses = token_losses(model.network, tokens, model.start_token, precision=precision, progress=progress)
+        losses = token_losses(
+            model.network, tokens, model.start_token, precision=precision, progress=progress
+        )
     return ScoredText(model.tokenizer, data, tokens, losses)
 
 
