@@ -1,4 +1,4 @@
-"""What could steer a terminal or break a table can be seen, and taken back."""
+"""Control characters become visible and can be restored."""
 
 from hypothesis import given, settings, strategies as st
 
@@ -7,7 +7,7 @@ from lm.escaping import escaped, unescaped
 
 @given(st.binary())
 @settings(deadline=None)
-def test_what_was_escaped_is_one_visible_word_and_can_be_taken_back(part):
+def test_escaped_bytes_are_one_visible_word_and_can_be_restored(part):
     text = escaped(part)
     assert unescaped(text) == part
     assert len(text.split()) == bool(text) and text == text.strip()
@@ -16,7 +16,7 @@ def test_what_was_escaped_is_one_visible_word_and_can_be_taken_back(part):
 
 @given(st.text())
 @settings(deadline=None)
-def test_so_are_characters(text):
+def test_escaped_characters_can_be_restored(text):
     assert unescaped(escaped(text.encode())) == text.encode()
 
 

@@ -1,4 +1,4 @@
-"""Writing is all or nothing."""
+"""Writing is atomic."""
 
 import os
 import resource
@@ -14,7 +14,7 @@ from lm.files import append_text, folder_or_previous, replace_folder, replacing,
 from tests.conftest import ROOT
 
 
-def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
+def test_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     write_text(path, "old")
     with pytest.raises(ZeroDivisionError), replacing(path) as partial:
@@ -24,7 +24,7 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_a_failed_folder_leaves_the_old_one_alone(tmp_path):
+def test_failed_folder_keeps_the_old_one(tmp_path):
     def half(folder):
         (folder / "a").write_text("half")
         raise ZeroDivisionError
@@ -37,8 +37,8 @@ def test_a_failed_folder_leaves_the_old_one_alone(tmp_path):
 
 @pytest.mark.parametrize("function", ["rename", "fsync"])
 @pytest.mark.parametrize("call", [1, 2])
-def test_stopped_at_any_step_one_whole_folder_is_there(tmp_path, monkeypatch, function, call):
-    """What a kill right before a certain system call leaves behind."""
+def test_interrupting_any_system_call_leaves_a_whole_folder(tmp_path, monkeypatch, function, call):
+    """A kill right before the n-th call of a system function."""
 
     def fill(text):
         return lambda folder: (folder / "a").write_text(text)
@@ -77,7 +77,7 @@ while True:
 
 
 @pytest.mark.parametrize("wait", [0.0, 0.003, 0.011, 0.02, 0.05])
-def test_a_kill_at_any_moment_leaves_one_whole_folder(tmp_path, wait):
+def test_kill_at_any_time_leaves_a_whole_folder(tmp_path, wait):
     writer = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(tmp_path / "c")], cwd=ROOT, stdout=subprocess.PIPE
     )
@@ -91,7 +91,7 @@ def test_a_kill_at_any_moment_leaves_one_whole_folder(tmp_path, wait):
     assert len(a) >= 10000
 
 
-def test_a_line_that_finds_no_room_leaves_no_half(tmp_path):
+def test_appending_to_a_full_disk_writes_nothing(tmp_path):
     path = tmp_path / "growing.txt"
     append_text(path, "whole\n")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

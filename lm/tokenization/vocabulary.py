@@ -21,7 +21,6 @@ KINDS = ("char", "byte", "bpe", "unigram", "word")
 _PIECES = 4096  # default vocabulary size of bpe and unigram
 _WORDS = 1 << 16  # default vocabulary size of word: the largest whose ids take two bytes
 _BYTES = pre_tokenizers.ByteLevel.alphabet()
-_COUNTED_WORDS = 1 << 20  # distinct words counted at a time
 
 
 def train_tokenizer(
@@ -125,17 +124,17 @@ def load_external(path: Path) -> tuple[Tokenizer, str]:
     return tokenizer, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def count_words(texts: Iterable[str]) -> Counter[str]:
+def count_words(texts: Iterable[str], limit: int = 1 << 20) -> Counter[str]:
     """The count of each word.
 
-    Whenever there are more than a million distinct words, the least common half is dropped, so that memory
-    does not grow with the text.
+    Whenever there are more than `limit` distinct words, the least common are dropped until half the limit is
+    left, so that memory does not grow with the text.
     """
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text.split())
-        if len(counts) > _COUNTED_WORDS:
-            counts = Counter(dict(counts.most_common(_COUNTED_WORDS // 2)))
+        if len(counts) > limit:
+            counts = Counter(dict(counts.most_common(limit // 2)))
     return counts
 
 

@@ -1,4 +1,4 @@
-"""Every token and every word of a text stands where it is said to stand."""
+"""Every token and every word is at its reported position."""
 
 import numpy as np
 import pytest
@@ -16,8 +16,8 @@ DOCUMENTS = st.lists(
 )
 
 
-def lower_case_pieces():
-    """A tokenizer of another make: it changes the text and marks where words go on."""
+def lowercase_wordpiece():
+    """An external tokenizer that changes the text and marks the pieces that continue a word."""
     pieces = ["<unk>", "<eos>", *"theab", *(f"##{c}" for c in "theab"), "the", "中", "e", "##e", "<", "\\"]
     backend = Backend(
         models.WordPiece({p: i for i, p in enumerate(dict.fromkeys(pieces))}, unk_token="<unk>")
@@ -28,10 +28,10 @@ def lower_case_pieces():
     return Tokenizer(backend)
 
 
-@pytest.fixture(scope="module", params=[*KINDS, "other"])
+@pytest.fixture(scope="module", params=[*KINDS, "external"])
 def tokenizer(request):
     kind = request.param
-    return lower_case_pieces() if kind == "other" else train_tokenizer(kind, iter([SAMPLE]), 400)
+    return lowercase_wordpiece() if kind == "external" else train_tokenizer(kind, iter([SAMPLE]), 400)
 
 
 def joined(documents):
@@ -40,7 +40,7 @@ def joined(documents):
 
 @given(documents=DOCUMENTS)
 @settings(deadline=None, max_examples=60)
-def test_tokens_begin_where_their_part_of_the_text_begins(tokenizer, documents):
+def test_tokens_start_where_their_text_starts(tokenizer, documents):
     text = joined(documents)
     tokens = tokenizer.encode_bytes(text)
     starts = token_starts(tokenizer, text, tokens)
@@ -52,7 +52,7 @@ def test_tokens_begin_where_their_part_of_the_text_begins(tokenizer, documents):
             assert here.startswith((SEPARATOR, b"\n")) or here.startswith(b"<eos>")
         elif tokenizer.kind in ("word", "wordpiece"):
             name = tokenizer.backend.id_to_token(token).removeprefix("##")
-            # One of another make leaves out accents and control characters, so compare beginnings.
+            # The external one drops accents and control characters, so compare first letters.
             first = here.decode("utf-8", "replace")[0].replace("é", "e")
             assert name == "<unk>" or name[0].replace("é", "e") == first
         elif token != tokenizer.unk:
@@ -61,13 +61,13 @@ def test_tokens_begin_where_their_part_of_the_text_begins(tokenizer, documents):
 
 @given(documents=DOCUMENTS)
 @settings(deadline=None)
-def test_words_are_those_of_split_and_stand_where_a_person_finds_them(documents):
+def test_words_are_those_of_str_split_at_their_line_and_column(documents):
     text = joined(documents)
     words = words_in(text)
     assert words.texts == [word for document in documents for word in document.split()]
-    at = positions(text, words.starts)
+    found = positions(text, words.starts)
     for word, document, line, column, offset in zip(
-        words.texts, at.document, at.line, at.column, at.offset, strict=True
+        words.texts, found.document, found.line, found.column, found.offset, strict=True
     ):
         whole = documents[document - 1]
         assert whole[offset:].startswith(word)
@@ -76,26 +76,26 @@ def test_words_are_those_of_split_and_stand_where_a_person_finds_them(documents)
 
 @given(documents=DOCUMENTS)
 @settings(deadline=None, max_examples=60)
-def test_each_token_belongs_to_the_word_of_its_first_character_that_is_no_white_space(tokenizer, documents):
+def test_token_belongs_to_the_word_of_its_first_character_that_is_not_whitespace(tokenizer, documents):
     text = joined(documents)
     words = words_in(text)
     starts = token_starts(tokenizer, text, tokenizer.encode_bytes(text))
     owner, space = words_of_tokens(starts, len(text), words)
-    begins = [*starts.tolist(), len(text)]
-    for begin, end, word, alone in zip(begins, begins[1:], owner.tolist(), space.tolist(), strict=False):
+    bounds = [*starts.tolist(), len(text)]
+    for start, end, word, is_space in zip(bounds, bounds[1:], owner.tolist(), space.tolist(), strict=False):
         covering = [
             number
             for number, (first, last) in enumerate(zip(words.starts, words.ends, strict=True))
-            if first < max(end, begin + 1) and last > begin
+            if first < max(end, start + 1) and last > start
         ]
-        assert alone == (not covering)
-        assert word == (covering[0] if covering else np.count_nonzero(words.starts < begin) - 1)
+        assert is_space == (not covering)
+        assert word == (covering[0] if covering else np.count_nonzero(words.starts < start) - 1)
 
 
-def test_places_inside_a_character_are_those_of_the_character():
+def test_bytes_inside_a_character_have_its_position():
     text = "a中\n\nb".encode() + SEPARATOR + b"c"
-    at = positions(text, np.arange(len(text)))
-    assert at.offset.tolist() == [0, 1, 1, 1, 2, 3, 4, 5, 0]
-    assert at.line.tolist() == [1, 1, 1, 1, 1, 2, 3, 3, 1]
-    assert at.column.tolist() == [1, 2, 2, 2, 3, 1, 1, 2, 1]
-    assert at.document.tolist() == [1] * 8 + [2]
+    found = positions(text, np.arange(len(text)))
+    assert found.offset.tolist() == [0, 1, 1, 1, 2, 3, 4, 5, 0]
+    assert found.line.tolist() == [1, 1, 1, 1, 1, 2, 3, 3, 1]
+    assert found.column.tolist() == [1, 2, 2, 2, 3, 1, 1, 2, 1]
+    assert found.document.tolist() == [1] * 8 + [2]

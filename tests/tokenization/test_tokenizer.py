@@ -1,5 +1,5 @@
-"""Every kind of tokenizer gives back the text it was given, is saved in one file that Hugging Face
-`tokenizers` reads alike, and never shows half a character."""
+"""Every kind of tokenizer reproduces text, is saved in a file that Hugging Face `tokenizers` reads the same
+way, and never shows partial characters."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import tokenizers
 from hypothesis import given, settings, strategies as st
 
 from lm.errors import ModelError
-from lm.tokenization.documents import SEPARATOR, chunks
+from lm.tokenization.documents import SEPARATOR
 from lm.tokenization.tokenizer import Tokenizer, describe_unknown
 from lm.tokenization.vocabulary import train_tokenizer
 
@@ -28,7 +28,7 @@ def tokenizer(request):
 @pytest.mark.parametrize("kind", EXACT)
 @given(text=TEXTS)
 @settings(deadline=None)
-def test_any_text_is_given_back(kind, text):
+def test_any_text_is_reproduced_exactly(kind, text):
     tokenizer = TRAINED[kind]
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
@@ -37,7 +37,7 @@ def test_any_text_is_given_back(kind, text):
 
 @given(text=TEXTS)
 @settings(deadline=None)
-def test_char_gives_back_text_of_known_characters(text):
+def test_char_reproduces_text_of_known_characters(text):
     tokenizer = train_tokenizer("char", [text])
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
@@ -47,7 +47,7 @@ def test_char_gives_back_text_of_known_characters(text):
 
 @given(text=TEXTS)
 @settings(deadline=None)
-def test_word_gives_back_words_and_lines(text):
+def test_word_reproduces_words_and_lines(text):
     tokenizer = train_tokenizer("word", [text])
     ids = tokenizer.encode(text)
     lines = [" ".join(line.split()) for line in text.split("\n")]
@@ -55,8 +55,8 @@ def test_word_gives_back_words_and_lines(text):
     assert ids.tolist() == tokenizer.backend.encode(text, add_special_tokens=False).ids
 
 
-def test_word_counts_as_the_published_figures_do():
-    """One <eos> a line, <unk> written out is <unk>: so Penn Treebank has 10,000 types."""
+def test_word_counts_like_published_results():
+    """One <eos> per line, and a literal <unk> is <unk>: Penn Treebank has 10,000 types."""
     tokenizer = train_tokenizer("word", [" the <unk> sat \n the end \n"])
     assert tokenizer.vocab_size == 5  # <unk> <eos> the sat end
     ids = tokenizer.encode(" the <unk> sat \n the end \n").tolist()
@@ -67,10 +67,10 @@ def test_word_counts_as_the_published_figures_do():
 @given(documents=st.lists(TEXTS.filter(bool), min_size=1, max_size=5))
 @settings(deadline=None)
 @pytest.mark.parametrize("kind", KINDS)
-def test_bytes_become_what_their_documents_become(kind, documents):
+def test_encoding_bytes_equals_encoding_their_documents(kind, documents):
     tokenizer = TRAINED.get(kind) or train_tokenizer(kind, documents)
     ids = tokenizer.encode_bytes(SEPARATOR.join(d.encode() for d in documents))
-    if kind == "word":  # where the end of a line separates documents too
+    if kind == "word":  # where a line end also separates documents
         *others, last = documents
         lines = [document.removesuffix("\n") + "\n" for document in others]
         expected = tokenizer.encode("".join(lines) + last).tolist()
@@ -81,52 +81,33 @@ def test_bytes_become_what_their_documents_become(kind, documents):
     assert ids.dtype == np.uint16
 
 
-@given(words=st.lists(TEXTS, max_size=30), size=st.integers(8, 40))
-@settings(deadline=None)
-@pytest.mark.parametrize("kind", EXACT)
-def test_cutting_a_text_before_its_tokens_are_made_loses_nothing(kind, words, size):
-    text = " ".join(words)
-    pieces = list(chunks(text.encode(), size))
-    assert b"".join(pieces) == text.encode()
-    assert all(len(piece) <= size for piece in pieces)
-    ids = [i for piece in pieces for i in TRAINED[kind].encode(piece.decode())]
-    assert TRAINED[kind].decode(ids) == text
-
-
-@pytest.mark.parametrize("kind", ["bpe", "unigram"])
-def test_cutting_ordinary_text_changes_no_token(kind):
-    text = "It's the boat; it went out (again), to the sea.\n\n    And 1,024 boats' sails\twere  seen! " * 9
-    ids = [i for piece in chunks(text.encode(), 64) for i in TRAINED[kind].encode(piece.decode())]
-    assert ids == TRAINED[kind].backend.encode(text, add_special_tokens=False).ids
-
-
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 @given(text=st.text(st.sampled_from("abS1 \n\t\r\x0b\x1c\x00'_;.\"") | st.characters(max_codepoint=127)))
 @settings(deadline=None, max_examples=300)
-def test_ascii_that_is_looked_up_word_by_word_has_the_same_tokens(kind, text):
+def test_ascii_words_from_the_cache_have_the_same_tokens(kind, text):
     tokenizer = TRAINED[kind]
     assert tokenizer._splits_like_gpt_2
     expected = tokenizer.backend.encode(text, add_special_tokens=False).ids
     with pytest.MonkeyPatch.context() as patch:
-        for cores in (1, 64):  # looked up, and merged
+        for cores in (1, 64):  # from the cache, and merged
             patch.setattr("lm.tokenization.tokenizer.available_cores", lambda: cores)  # noqa: B023
             assert tokenizer.encode(text).tolist() == expected
     assert TRAINED["byte"].encode(text).tolist() == TRAINED["byte"].backend.encode(text).ids
 
 
-def test_saved_and_read_by_others_alike(tokenizer, tmp_path):
+def test_saved_tokenizer_is_read_the_same_by_tokenizers(tokenizer, tmp_path):
     tokenizer.save(tmp_path / "tokenizer.json")
     again = Tokenizer.load(tmp_path / "tokenizer.json")
-    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    backend = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert (again.kind, again.unk, again.eos) == (tokenizer.kind, tokenizer.unk, tokenizer.eos)
     assert again.encode(SAMPLE).tolist() == tokenizer.encode(SAMPLE).tolist()
-    plain = SAMPLE.replace("<eos>", "")  # which others take for the token
-    assert theirs.encode(plain).ids == tokenizer.encode(plain).tolist()
-    assert theirs.decode(theirs.encode(plain).ids) == tokenizer.decode(tokenizer.encode(plain))
-    assert again.vocab_size == theirs.get_vocab_size()
+    plain = SAMPLE.replace("<eos>", "")  # which `tokenizers` reads as the token
+    assert backend.encode(plain).ids == tokenizer.encode(plain).tolist()
+    assert backend.decode(backend.encode(plain).ids) == tokenizer.decode(tokenizer.encode(plain))
+    assert again.vocab_size == backend.get_vocab_size()
 
 
-def test_the_pieces_of_a_stream_are_the_text_and_never_half_a_character(tokenizer):
+def test_stream_yields_the_text_without_partial_characters(tokenizer):
     stream = tokenizer.decode_stream()
     ids = tokenizer.encode(SAMPLE)
     pieces = [stream.step(token) for token in ids]
@@ -134,7 +115,7 @@ def test_the_pieces_of_a_stream_are_the_text_and_never_half_a_character(tokenize
     assert not any("\ufffd" in piece for piece in pieces)
 
 
-def test_a_stream_goes_on_from_what_was_before():
+def test_stream_continues_after_earlier_tokens():
     tokenizer = train_tokenizer("word", ["the boat went out"])
     the, boat = tokenizer.encode("the boat")
     assert tokenizer.decode_stream().step(boat) == "boat"
@@ -142,13 +123,13 @@ def test_a_stream_goes_on_from_what_was_before():
 
 
 @pytest.mark.parametrize("kind", ["char", *EXACT])
-def test_written_out_special_tokens_are_text(kind):
+def test_literal_special_tokens_are_text(kind):
     tokenizer = train_tokenizer(kind, ["<eos>ab" * 20], 300)
     assert tokenizer.eos not in tokenizer.encode("<eos>")
     assert tokenizer.decode(tokenizer.encode("<eos>a")) == "<eos>a"
 
 
-def test_unknown_characters_become_unk_and_are_named():
+def test_unknown_characters_become_unk_and_are_listed():
     tokenizer = train_tokenizer("char", ["abc"])
     assert tokenizer.encode("azb").tolist()[1] == tokenizer.unk
     assert tokenizer.unknown_in("a日z日") == ["日", "z"]
@@ -156,7 +137,7 @@ def test_unknown_characters_become_unk_and_are_named():
     assert train_tokenizer("word", ["a boat"]).unknown_in("a ship and a boat") == ["ship", "and"]
 
 
-def test_a_message_names_at_most_eight_unknown_characters():
+def test_message_names_at_most_eight_unknown_characters():
     tokenizer = train_tokenizer("char", ["abc"])
     assert describe_unknown(tokenizer, "cab") == ""
     assert describe_unknown(tokenizer, "a日z日") == "'日', 'z'"
@@ -165,7 +146,7 @@ def test_a_message_names_at_most_eight_unknown_characters():
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", '{"model": 1}'])
-def test_a_broken_file_is_refused(tmp_path, content):
+def test_broken_file_is_an_error(tmp_path, content):
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(ModelError, match=r"tokenizer\.json"):
         Tokenizer.load(tmp_path / "tokenizer.json")

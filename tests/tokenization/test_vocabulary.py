@@ -1,4 +1,4 @@
-"""Vocabularies: what is frequent enough, as much as fits, and ready ones as they are."""
+"""Vocabularies: frequent enough, of the right size, and external ones unchanged."""
 
 import argparse
 from pathlib import Path
@@ -20,7 +20,7 @@ def test_rare_characters_become_unk():
     assert types(train_tokenizer("char", ["aaabbc"], min_frequency=2)) == {"a", "b"}
 
 
-def test_a_vocabulary_of_characters_or_words_keeps_the_commonest():
+def test_char_and_word_vocabularies_keep_the_most_common():
     assert types(train_tokenizer("char", ["aaabbc"], vocab_size=4)) == {"a", "b"}
     words = train_tokenizer("word", ["b b a a a c <unk>\n"], vocab_size=4)
     assert types(words) == {"a", "b"}
@@ -28,28 +28,27 @@ def test_a_vocabulary_of_characters_or_words_keeps_the_commonest():
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
-def test_pieces_are_as_many_as_asked_for(kind):
+def test_piece_vocabularies_have_the_requested_size(kind):
     text = Path(argparse.__file__).read_text()
     assert train_tokenizer(kind, [text], 320).vocab_size == 320
     with pytest.raises(UserError, match="--vocab-size 100 is too small"):
         train_tokenizer(kind, [text], 100)
 
 
-def test_a_byte_is_its_own_id():
+def test_byte_is_its_own_id():
     tokenizer = train_tokenizer("byte", [])
     assert tokenizer.encode("aé\0").tolist() == list("aé\0".encode())
     assert (tokenizer.vocab_size, tokenizer.eos, tokenizer.unk) == (257, 256, None)
 
 
-def test_counting_words_forgets_the_rarest_when_there_are_too_many(monkeypatch):
-    monkeypatch.setattr("lm.tokenization.vocabulary._COUNTED_WORDS", 4)
-    counts = count_words(["a a a b b", "c d e", "a b"])
+def test_counting_too_many_words_drops_the_least_common():
+    counts = count_words(["a a a b b", "c d e", "a b"], limit=4)
     assert counts == {"a": 4, "b": 3}
 
 
 @pytest.fixture
-def foreign(tmp_path):
-    """A tokenizer of another make: lower case, cut off after five tokens, without <eos>."""
+def external(tmp_path):
+    """An external tokenizer: lowercases, truncates after five tokens, has no <eos>."""
     backend = tokenizers.Tokenizer(
         models.WordLevel({"[UNK]": 0, "the": 1, "sea": 2, "was": 3}, unk_token="[UNK]")
     )
@@ -61,18 +60,18 @@ def foreign(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "tokenizer.json"])
-def test_a_ready_tokenizer_is_read_whole_and_given_an_eos(foreign, name):
-    tokenizer, _ = load_external(find_tokenizer(str(foreign / name)))
+def test_external_tokenizer_reads_whole_texts_and_gets_an_eos(external, name):
+    tokenizer, _ = load_external(find_tokenizer(str(external / name)))
     assert tokenizer.eos == 4
     assert tokenizer.unk == 0
     assert tokenizer.encode("The sea was the sea was wide").tolist() == [1, 2, 3, 1, 2, 3, 0]
 
 
-def test_another_tokenizer_file_has_another_hash(foreign):
-    _, before = load_external(find_tokenizer(str(foreign)))
-    path = foreign / "tokenizer.json"
+def test_different_tokenizer_file_has_a_different_hash(external):
+    _, before = load_external(find_tokenizer(str(external)))
+    path = external / "tokenizer.json"
     path.write_text(path.read_text().replace('"sea"', '"see"'))
-    assert load_external(find_tokenizer(str(foreign)))[1] != before
+    assert load_external(find_tokenizer(str(external)))[1] != before
 
 
 @pytest.mark.parametrize(
@@ -83,9 +82,9 @@ def test_another_tokenizer_file_has_another_hash(foreign):
         ("no such/thing/at all", None, "no tokenizer file"),
     ],
 )
-def test_a_tokenizer_that_cannot_be_had_is_one_line(tmp_path, name, content, message):
+def test_unusable_tokenizer_is_a_one_line_error(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_text(content)
-    with pytest.raises((UserError, ModelError), match=message) as refused:
+    with pytest.raises((UserError, ModelError), match=message) as raised:
         load_external(find_tokenizer(str(tmp_path / name)))
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(raised.value)
