@@ -103,7 +103,7 @@ class ModelSelector:
             return note(as_sentence(error))
 
 
-def _open_trained_models(trainer: training.Trainer, selector: ModelSelector, outputs: list[Any]) -> None:
+def _open_trained_models(trainer: training.TrainTab, selector: ModelSelector, outputs: list[Any]) -> None:
     """Let the Train tab open the Write tab with the model that it trained."""
 
     def open_model(job: str | None) -> tuple[gr.Dropdown, str, gr.Tabs]:
