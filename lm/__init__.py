@@ -1,4 +1,4 @@
-"""Recurrent language models: train them, sample from them, see what they think.
+"""Recurrent language models: train them, generate text, score text, and look inside.
 
 >>> import lm
 >>> model = lm.load("runs/hamlet")
@@ -7,23 +7,31 @@
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lm.errors import UserError as UserError
+    from lm.evaluation.losses import Score as Score
+    from lm.generation.text_generator import Piece as Piece
+    from lm.language_model import LanguageModel as LanguageModel, load as load
+    from lm.session import Session as Session
 
 __version__ = "0.1.0"
 
-# Names are resolved on first use, so that `python train.py --help` does not wait for torch.
-_HOME_OF = {
-    "load": "lm.language_model",
+# Imported on first use, so that `lm train --help` does not wait for torch.
+_MODULES = {
     "LanguageModel": "lm.language_model",
     "Piece": "lm.generation.text_generator",
     "Score": "lm.evaluation.losses",
     "Session": "lm.session",
     "UserError": "lm.errors",
+    "load": "lm.language_model",
 }
 
-__all__ = sorted(_HOME_OF)
+__all__ = sorted(_MODULES)
 
 
-def __getattr__(name: str):
-    if name not in _HOME_OF:
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
         raise AttributeError(f"module 'lm' has no attribute {name!r}")
-    return getattr(import_module(_HOME_OF[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -8,16 +8,14 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from lm.config.schema import RUNS, RunConfig
 from lm.errors import ModelError, UserError
 from lm.files import append_text, folder_or_previous, write_text
-
-if TYPE_CHECKING:
-    from lm.tokenization.tokenizer import Tokenizer
+from lm.tokenization.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
