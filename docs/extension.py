@@ -3,27 +3,21 @@
 - Doctest lines (`>>>`) become fenced code.
 - A field of a dataclass takes its description from the comment on its line.
 - A setting takes its default and its description from `setting(default, "help", ...)`.
-- `LanguageModel.stream` in backticks becomes a link, if LanguageModel has an entry in LINKED.
+- `LanguageModel.stream` in backticks becomes a link, if a page shows LanguageModel.
 - <unk> and <eos> become code instead of HTML tags.
 """
 
 import ast
 import re
+from pathlib import Path
 from typing import Any
 
 import griffe
 
-LINKED = {
-    "Completion": "lm.language_model",
-    "LanguageModel": "lm.language_model",
-    "Piece": "lm.language_model",
-    "SamplingConfig": "lm.config.schema",
-    "Score": "lm.evaluation.losses",
-    "ScoredText": "lm.insight.surprisal",
-    "Session": "lm.session",
-}
-
-_LINK = re.compile(rf"`((?:{'|'.join(LINKED)})(?:\.\w+)?)`")
+_PAGES = "".join(page.read_text() for page in Path(__file__).parent.glob("reference/*.md"))
+_SHOWN = re.findall(r"^::: (lm\.[\w.]+\.[A-Z]\w+)$", _PAGES, re.MULTILINE)
+_PATHS = {path.rpartition(".")[2]: path for path in _SHOWN}
+_LINK = re.compile(rf"`({'|'.join(_PATHS)})(\.\w+)?`")
 _DOCTEST = re.compile(r"(?:^(?:>>>|\.\.\.).*\n?)+", re.MULTILINE)
 _TAG = re.compile(r"(?<!`)<(?:unk|eos)>(?!`)")
 _COMMENT = re.compile(r"  # (.+)$")
@@ -55,4 +49,10 @@ def to_markdown(text: str) -> str:
     """A docstring as Markdown."""
     text = _DOCTEST.sub(lambda found: f"```pycon\n{found[0].rstrip()}\n```\n", text)
     text = _TAG.sub(r"`\g<0>`", text)
-    return _LINK.sub(lambda found: f"[`{found[1]}`][{LINKED[found[1].split('.')[0]]}.{found[1]}]", text)
+    return _LINK.sub(link, text)
+
+
+def link(found: re.Match[str]) -> str:
+    """A reference to a class or one of its members as a link."""
+    name, member = found[1], found[2] or ""
+    return f"[`{name}{member}`][{_PATHS[name]}{member}]"

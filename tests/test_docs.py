@@ -21,8 +21,10 @@ from torch.distributed.run import get_args_parser as torchrun_parser
 import lm
 from app.command_line import parse_app, parse_serve
 from lm.cli import data, evaluate, generate, train
-from lm.config.schema import CacheConfig, DynamicConfig
+from lm.config.schema import CacheConfig, DynamicConfig, ModelConfig
 from lm.config.settings import flag_of
+from lm.model.network import RecurrentLM
+from lm.tokenization.vocabulary import train_tokenizer
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -191,6 +193,40 @@ def test_links_lead_to_files(page: Path):
 def test_snippets_import_what_exists(page: Path):
     for code in blocks(page, "python"):
         check_python(code)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    """A folder with the models that the snippets load."""
+    folder = tmp_path_factory.mktemp("docs")
+    tokenizer = train_tokenizer("char", iter(["HAMLET: To be, or not to be\n"]), 100)
+    for name in ("hamlet", "mine", "forward", "backward"):
+        direction = "backward" if name == "backward" else "forward"
+        network = RecurrentLM(ModelConfig(hidden_size=8, direction=direction), tokenizer.vocab_size)
+        endless = {"trained_on": {"dataset": "hamlet", "documents": 1, "characters": 27}}
+        lm.LanguageModel(network, tokenizer, endless).save(folder / "runs" / name)
+    return folder
+
+
+@each_page
+def test_snippets_run(page: Path, models: Path, monkeypatch):
+    """Those that use lm alone, without what they send to the Hub."""
+    monkeypatch.chdir(models)
+    for code in blocks(page, "python"):
+        tree = ast.parse(code.replace("model.push_to_hub", "print"))
+        imported = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+        if {(getattr(n, "module", None) or n.names[0].name).split(".")[0] for n in imported} == {"lm"}:
+            exec(compile(tree, str(page), "exec"), {})
+
+
+@each_page
+def test_reference_shows_what_exists(page: Path):
+    shown = re.findall(r"^::: (\S+)(?:\n {4}.*)*?(?:\n +members: \[(.*)\])?$", page.read_text(), re.MULTILINE)
+    for path, members in shown:
+        module, _, name = path.rpartition(".")
+        found = getattr(importlib.import_module(module), name, None) or importlib.import_module(path)
+        fields = getattr(found, "__dataclass_fields__", {})
+        assert [m for m in members.split(", ") if m and not hasattr(found, m) and m not in fields] == []
 
 
 def test_defaults_of_evaluation():
