@@ -1,16 +1,16 @@
-"""The Hugging Face Hub, small and local, for its real clients `datasets` and `huggingface_hub`.
+"""A small local Hugging Face Hub for its real clients, `datasets` and `huggingface_hub`.
 
-The folder root/datasets/org/name or root/models/org/name is a repository, a folder name@v1 beside it another
-revision of it, a link to it an old name of it. Files may change at any time: a commit's sha is a hash of what
-is there.
+The folder root/datasets/org/name or root/models/org/name is a repository, a folder name@v1 next to it another
+revision, and a symlink to it a former name. Files may change at any time: the sha of a commit is a hash of
+its files.
 
     with HubServer(tmp_path) as hub:
-        hub.cut("train.parquet", after=1000)  # the next download of it breaks off
+        hub.cut("train.parquet", after=1000)  # breaks the next download of it
         script("train.py", "--dataset", "org/name", env=hub.environment(tmp_path / "hf"), cwd=tmp_path)
         ranges = [request.range for request in hub.requests if request.path.endswith("train.parquet")]
 
-As on the real Hub, LARGE files are a redirect to another host, the CDN; here it is called `localhost`.
-Uploads (create_repo, upload_folder) need a token; they keep the commit before as name@sha.
+As on the real Hub, LARGE files redirect to another host, the CDN, which is `localhost` here. Uploads
+(create_repo, upload_folder) require a token and keep the previous commit as name@sha.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ ROUTES = {
     f"POST {WEB}\\.git/info/lfs/objects/batch": "lfs_batch",
     "PUT /lfs/(?P<sha256>[0-9a-f]+)": "lfs_put",
     f"POST {API}/commit/main": "commit",
-    "POST /api/validate-yaml": "agree",
+    "POST /api/validate-yaml": "validate_yaml",
 }
 
 
 class Request(NamedTuple):
-    """What a client asked and got; `path` has its query and no %-quotes."""
+    """A client's request and the status of the response; `path` includes the query and is unquoted."""
 
     method: str
     path: str
@@ -62,16 +62,16 @@ class Request(NamedTuple):
     status: int
 
 
-class Refusal(Exception):
-    """An answer that is an error: status, the Hub's error code, message."""
+class HubError(Exception):
+    """An error response: status, the Hub's error code, message."""
 
 
 class HubServer:
     """Serves the repositories below `root` at `url` while used as a context manager.
 
     requests    all requests so far, in order
-    down        while True, every answer is 503
-    delay       seconds to wait before each answer
+    down        while True, every response is 503
+    delay       seconds to wait before each response
     """
 
     def __init__(self, root: Path):
@@ -94,8 +94,8 @@ class HubServer:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Listen; after a stop() at the same port as before."""
-        self._listener = Listener(("127.0.0.1", self.port), type("Answers", (Answers,), {"hub": self}))
+        """Listen; after a stop(), on the same port as before."""
+        self._listener = Listener(("127.0.0.1", self.port), type("Handler", (Handler,), {"hub": self}))
         self.port = self._listener.server_port
         Thread(target=self._listener.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -108,7 +108,7 @@ class HubServer:
                 connection.shutdown(SHUT_RDWR)
 
     def cut(self, suffix: str, after: int, times: int = 1, reset: bool = False) -> None:
-        """Break off the next `times` answers of more than `after` bytes with a file whose path ends so.
+        """Break the next `times` responses with a file whose path ends with `suffix` after `after` bytes.
 
         The connection is closed, as by a server that died, or with `reset` by a TCP reset.
         """
@@ -123,10 +123,10 @@ class HubServer:
         return None
 
     def environment(self, hf_home: Path) -> dict[str, str]:
-        """What makes the clients of another process use this Hub and no other host.
+        """The environment in which the clients of another process use this Hub and no other host.
 
-        This is also their proxy, so that the dataset viewer, http://datasets-server.127.0.0.1, is a 404
-        and no DNS look-up. Downloads need no HF_HUB_DISABLE_XET; uploads never ask whether there is Xet.
+        This server is also their proxy, so that requests to the dataset viewer, http://datasets-server.127.0.0.1,
+        get a 404 instead of a DNS lookup. Xet is disabled for uploads; downloads work either way.
         """
         return {
             "HF_ENDPOINT": self.url,
@@ -141,34 +141,34 @@ class HubServer:
         }
 
     def sha(self, repo: str, revision: str = "main", kind: str = "datasets") -> str:
-        """The commit that a revision of "org/name" is now; `kind` is "datasets" or "models"."""
+        """The current commit of a revision of "org/name"; `kind` is "datasets" or "models"."""
         return self.find(kind, repo, revision)[1]
 
     def find(self, kind: str, repo: str, revision: str = "main") -> tuple[Path, str]:
-        """The folder and the sha of a revision: main, a name after an @, or the sha of one of these."""
+        """The folder and the sha of a revision: main, the name after an @, or the sha of one of these."""
         main = self.root / kind / repo
         if not main.is_dir():
-            raise Refusal(404, "RepoNotFound", "Repository not found")
+            raise HubError(404, "RepoNotFound", "Repository not found")
         for folder in [main, *main.parent.glob(f"{main.name}@*")]:
             sha = commit_of(folder)
             if revision in (sha, folder.name.partition("@")[2] or "main"):
                 return folder, sha
-        raise Refusal(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        raise HubError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
 
 
 def files(folder: Path) -> dict[str, Path]:
-    """All files of a repository by their path in it."""
+    """All files of a repository by their relative paths."""
     return {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def commit_of(folder: Path) -> str:
-    """A repository's sha: 40 hex digits, the same for the same contents."""
+    """The sha of a repository, 40 hex digits that depend only on its contents."""
     listing = [f"{name} {digest(path)}" for name, path in files(folder).items()]
     return hashlib.sha1("\n".join(listing).encode()).hexdigest()
 
 
 def digest(path: Path) -> str:
-    """A file's ETag and oid: its sha256 if it is LARGE, else the sha1 by which git knows it."""
+    """The ETag and oid of a file: its sha256 if it is LARGE, else its git sha1."""
     return _digest(path, path.stat().st_mtime_ns, path.stat().st_size)
 
 
@@ -181,7 +181,7 @@ def _digest(path: Path, *_) -> str:
 
 
 def describe(name: str, path: Path) -> dict:
-    """A file or folder as tree and paths-info list it."""
+    """The entry of a file or folder in the responses of tree and paths-info."""
     if path.is_dir():
         return {"type": "directory", "path": name, "oid": "0" * 40, "size": 0}
     oid, size = digest(path), path.stat().st_size
@@ -193,13 +193,13 @@ def describe(name: str, path: Path) -> dict:
 class Listener(ThreadingHTTPServer):
     daemon_threads = True
 
-    def handle_error(self, *about) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # else the client has gone
-            super().handle_error(*about)
+    def handle_error(self, *arguments) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # otherwise the client has disconnected
+            super().handle_error(*arguments)
 
 
-class Answers(BaseHTTPRequestHandler):
-    """One connection; ROUTES tells which method answers which request."""
+class Handler(BaseHTTPRequestHandler):
+    """One connection; ROUTES maps requests to methods."""
 
     hub: HubServer
     protocol_version = "HTTP/1.1"
@@ -219,7 +219,7 @@ class Answers(BaseHTTPRequestHandler):
         self.query = parse_qs(query)
         try:
             if self.hub.down:
-                raise Refusal(503, "", "Service Unavailable")
+                raise HubError(503, "", "Service Unavailable")
             for route, name in ROUTES.items():
                 if found := re.fullmatch(route, f"{self.command} {path}"):
                     parts = {part: unquote(text) for part, text in found.groupdict().items() if text}
@@ -227,19 +227,19 @@ class Answers(BaseHTTPRequestHandler):
                     self.id, self.name = parts.get("id", ""), parts.get("path", "")
                     self.sha256 = parts.get("sha256", "")
                     if name in ("create", "preupload", "commit") and "Authorization" not in self.headers:
-                        raise Refusal(401, "", "Invalid username or password.")
+                        raise HubError(401, "", "Invalid username or password.")
                     return getattr(self, name)()
-            raise Refusal(404, "", "Not found")
-        except Refusal as refusal:
-            status, code, message = refusal.args
+            raise HubError(404, "", "Not found")
+        except HubError as error:
+            status, code, message = error.args
             headers = {"X-Error-Code": code, "X-Error-Message": message} if code else {}
             if code == "EntryNotFound":
                 headers["X-Repo-Commit"] = self.hub.sha(self.id, self.revision, self.kind)
-            self.answer(status, {"error": message}, headers)
+            self.respond(status, {"error": message}, headers)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_request
 
-    def answer(self, status: int, body=b"", headers=(), cut: dict | None = None) -> None:
+    def respond(self, status: int, body=b"", headers=(), cut: dict | None = None) -> None:
         """Send a status, headers and a body: bytes, or an object as JSON."""
         self.hub.requests.append(Request(self.command, unquote(self.path), self.headers["Range"], status))
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -253,7 +253,7 @@ class Answers(BaseHTTPRequestHandler):
         if cut:
             self.close_connection = True
             if cut["reset"]:
-                time.sleep(0.2)  # a reset takes away what the client has not read yet
+                time.sleep(0.2)  # a reset discards what the client has not read yet
                 self.connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
                 self.connection.close()
 
@@ -266,41 +266,41 @@ class Answers(BaseHTTPRequestHandler):
         folder, sha = self.hub.find(self.kind, self.id, self.revision)
         path = folder.resolve().relative_to((self.hub.root / self.kind).resolve())
         name = path.as_posix().partition("@")[0]
-        about = {"_id": sha[:24], "id": name, "author": name.split("/")[0], "sha": sha}
-        about |= {"lastModified": DATE, "createdAt": DATE, "downloads": 0, "likes": 0, "tags": []}
-        about |= {"private": False, "gated": False, "disabled": False}
-        self.answer(200, {**about, "siblings": [{"rfilename": name} for name in files(folder)]})
+        info = {"_id": sha[:24], "id": name, "author": name.split("/")[0], "sha": sha}
+        info |= {"lastModified": DATE, "createdAt": DATE, "downloads": 0, "likes": 0, "tags": []}
+        info |= {"private": False, "gated": False, "disabled": False}
+        self.respond(200, {**info, "siblings": [{"rfilename": name} for name in files(folder)]})
 
     def tree(self) -> None:
         folder, _ = self.hub.find(self.kind, self.id, self.revision)
         top = folder / self.name
         if not top.is_dir() or ".." in top.parts:
-            raise Refusal(404, "EntryNotFound", f"{self.name} does not exist on {self.revision}")
+            raise HubError(404, "EntryNotFound", f"{self.name} does not exist on {self.revision}")
         found = top.rglob("*") if self.query.get("recursive") == ["true"] else top.iterdir()
-        self.answer(200, [describe(path.relative_to(folder).as_posix(), path) for path in sorted(found)])
+        self.respond(200, [describe(path.relative_to(folder).as_posix(), path) for path in sorted(found)])
 
     def paths_info(self) -> None:
         folder, _ = self.hub.find(self.kind, self.id, self.revision)
-        there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+        paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
         wanted = parse_qs(self.body.decode()).get("paths", [])
-        self.answer(200, [describe(name, there[name]) for name in wanted if name in there])
+        self.respond(200, [describe(name, paths[name]) for name in wanted if name in paths])
 
     def resolve(self) -> None:
         folder, sha = self.hub.find(self.kind, self.id, self.revision)
         path = files(folder).get(self.name)
         if path is None:
-            raise Refusal(404, "EntryNotFound", "Entry not found")
+            raise HubError(404, "EntryNotFound", "Entry not found")
         etag, headers = digest(path), {"X-Repo-Commit": sha, "Accept-Ranges": "bytes"}
         if not self.name.endswith(LARGE):
             return self.send_file(path, {**headers, "ETag": f'"{etag}"'})
-        where = f"http://localhost:{self.hub.port}/cdn/{etag}/{path.relative_to(self.hub.root).as_posix()}"
-        linked = {"X-Linked-Size": path.stat().st_size, "X-Linked-Etag": f'"{etag}"', "Location": where}
-        self.answer(302, b"", {**headers, **linked})
+        location = f"http://localhost:{self.hub.port}/cdn/{etag}/{path.relative_to(self.hub.root).as_posix()}"
+        linked = {"X-Linked-Size": path.stat().st_size, "X-Linked-Etag": f'"{etag}"', "Location": location}
+        self.respond(302, b"", {**headers, **linked})
 
     def cdn(self) -> None:
         path = files(self.hub.root).get(self.name)
         if path is None or digest(path) != self.sha256:
-            raise Refusal(404, "", "Not found")
+            raise HubError(404, "", "Not found")
         self.send_file(path, {"Accept-Ranges": "bytes", "ETag": f'"{self.sha256}"'})
 
     def send_file(self, path: Path, headers: dict) -> None:
@@ -310,11 +310,11 @@ class Answers(BaseHTTPRequestHandler):
             start = int(first) if first else max(0, size - int(last))
             stop = min(int(last) + 1, size) if first and last else size
             if start >= stop:
-                return self.answer(416, b"", {"Content-Range": f"bytes */{size}"})
+                return self.respond(416, b"", {"Content-Range": f"bytes */{size}"})
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
             data, status = data[start:stop], 206
         cut = self.hub.next_cut(path, len(data)) if self.command == "GET" else None
-        self.answer(status, data, headers, cut)
+        self.respond(status, data, headers, cut)
 
     # Uploading
 
@@ -324,29 +324,29 @@ class Answers(BaseHTTPRequestHandler):
         folder = self.hub.root / kind / (wanted["organization"] or "me") / wanted["name"]
         status = 409 if folder.is_dir() else 200
         folder.mkdir(parents=True, exist_ok=True)
-        where = folder.relative_to(self.hub.root).as_posix().removeprefix("models/")
-        self.answer(status, {"url": f"{self.hub.url}/{where}"})
+        name = folder.relative_to(self.hub.root).as_posix().removeprefix("models/")
+        self.respond(status, {"url": f"{self.hub.url}/{name}"})
 
     def preupload(self) -> None:
-        there, modes = files(self.hub.find(self.kind, self.id)[0]), []
+        existing, modes = files(self.hub.find(self.kind, self.id)[0]), []
         for name in (file["path"] for file in json.loads(self.body)["files"]):
             mode = {"path": name, "uploadMode": "lfs" if name.endswith(LARGE) else "regular"}
-            known = {"oid": digest(there[name])} if name in there else {}
+            known = {"oid": digest(existing[name])} if name in existing else {}
             modes.append({**mode, **known, "shouldIgnore": False})
-        self.answer(200, {"files": modes})
+        self.respond(200, {"files": modes})
 
     def lfs_batch(self) -> None:
         wanted = json.loads(self.body)["objects"]
         links = [{"upload": {"href": f"{self.hub.url}/lfs/{one['oid']}"}} for one in wanted]
         objects = [{**one, "actions": link} for one, link in zip(wanted, links, strict=True)]
-        self.answer(200, {"transfer": "basic", "objects": objects})
+        self.respond(200, {"transfer": "basic", "objects": objects})
 
     def lfs_put(self) -> None:
         if hashlib.sha256(self.body).hexdigest() != self.sha256:
-            raise Refusal(400, "", "The content does not match its hash")
+            raise HubError(400, "", "The content does not match its hash")
         (self.hub.root / "lfs").mkdir(exist_ok=True)
         (self.hub.root / "lfs" / self.sha256).write_bytes(self.body)
-        self.answer(200)
+        self.respond(200)
 
     def commit(self) -> None:
         folder, sha = self.hub.find(self.kind, self.id)
@@ -359,7 +359,7 @@ class Answers(BaseHTTPRequestHandler):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(base64.b64decode(value["content"]) if key == "file" else stored.read_bytes())
         sha = commit_of(folder)
-        self.answer(200, {"commitOid": sha, "commitUrl": f"{self.hub.url}/{self.id}/commit/{sha}"})
+        self.respond(200, {"commitOid": sha, "commitUrl": f"{self.hub.url}/{self.id}/commit/{sha}"})
 
-    def agree(self) -> None:
-        self.answer(200, {"errors": [], "warnings": []})
+    def validate_yaml(self) -> None:
+        self.respond(200, {"errors": [], "warnings": []})

@@ -31,7 +31,7 @@ from lm.tokenization.tokenizer import Tokenizer
 
 # Seconds to wait before each retry when the Hub cannot be reached, on top of the half minute for which
 # `huggingface_hub` retries.
-_WAITS = (10, 30, 60, 120, 240)
+RETRY_WAITS = (10, 30, 60, 120, 240)
 # The position before a buffer, its documents in random order, the position after it.
 _Buffer = tuple[dict[str, Any], list[str], dict[str, Any]]
 
@@ -116,7 +116,7 @@ class DocumentStream(Iterator[str]):
 
     def _fill(self, position: dict[str, Any], restoring: bool = False) -> _Buffer:
         """Fill a buffer; after a network error, from its beginning."""
-        for wait in _WAITS:
+        for wait in RETRY_WAITS:
             try:
                 return self._read(position, restoring)
             except Exception as error:

@@ -1,5 +1,5 @@
-"""Every alphabet, every line's end and every odd byte, from the file through the training to the
-terminal, the pipe and the page."""
+"""Every alphabet, line end and odd byte, from the file through training to the terminal, a pipe and the
+page."""
 
 import io
 import json
@@ -33,7 +33,7 @@ WORDS = {
 }
 CONTROLS = ["sea\0", "\0boat", "\x1b[31mred", "\x07bell", "cr\rcr", "c1\x9b5m", "tab\tx", "\x7fdel"]
 SMALL = ["--hidden-size", 64, "--layers", 1, "--batch-size", 8, "--bptt", 48, "--lr", 1e-2]
-# A locale of ASCII that Python may not turn into UTF-8.
+# An ASCII locale that Python must not turn into UTF-8.
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
@@ -43,11 +43,10 @@ def lines_of(words, count, end="\n", seed=0):
 
 
 def on_a_terminal(name, *arguments, cwd):
-    """What a script writes where a person reads along."""
-    shown, status = pexpect.run(
-        " ".join(map(str, [sys.executable, ROOT / name, *arguments])),
-        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, withexitstatus=True, timeout=60,
-    )  # fmt: skip
+    """What a script writes to a terminal."""
+    command = " ".join(map(str, [sys.executable, ROOT / name, *arguments]))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    shown, status = pexpect.run(command, cwd=cwd, env=environment, withexitstatus=True, timeout=60)
     assert status == 0, shown
     return shown.decode().replace("\r\n", "\n")
 
@@ -58,8 +57,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def all_of_them(folder):
-    """A model of four alphabets, from a file of Windows, and what its training showed on a terminal."""
+def multilingual(folder):
+    """A model of four alphabets, trained on a file from Windows, and what training showed on a terminal."""
     lines = [line for words in WORDS.values() for line in lines_of(words, 250, end="\r\n")]
     random.Random(0).shuffle(lines)
     (folder / "all.txt").write_bytes(b"\xef\xbb\xbf" + "".join(lines).encode())
@@ -71,13 +70,11 @@ def all_of_them(folder):
 
 @pytest.fixture(scope="module")
 def controls(folder):
-    """A model of control characters, from a table, whose line ends are its own."""
+    """A model of control characters, trained on a table, whose line ends are kept."""
     rows = [{"text": "".join(lines_of(CONTROLS, 50, end="\r\n", seed=i))} for i in range(15)]
     (folder / "controls.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    result = script(
-        "train.py", "--dataset", "controls.jsonl", *SMALL, "--steps", 200, "--out", "runs/controls",
-        cwd=folder,
-    )  # fmt: skip
+    settings = ["--dataset", "controls.jsonl", *SMALL, "--steps", 200, "--out", "runs/controls"]
+    result = script("train.py", *settings, cwd=folder)
     assert result.returncode == 0, result.stderr
     assert "␀" in result.stdout and "␛[31mred" in result.stdout
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", result.stdout)
@@ -85,19 +82,17 @@ def controls(folder):
 
 
 @pytest.fixture(scope="module")
-def of_bytes(folder, all_of_them):
-    """A model of the bytes of the four alphabets, trained where the terminal knows ASCII alone."""
-    result = script(
-        "train.py", "--dataset", "all.txt", "--tokenizer", "byte", *SMALL, "--steps", 300,
-        "--out", "runs/bytes", cwd=folder, env=ASCII,
-    )  # fmt: skip
+def byte_model(folder, multilingual):
+    """A model of the bytes of the four alphabets, trained in an ASCII locale."""
+    settings = ["--dataset", "all.txt", "--tokenizer", "byte", *SMALL, "--steps", 300, "--out", "runs/bytes"]
+    result = script("train.py", *settings, cwd=folder, env=ASCII)
     assert result.returncode == 0 and not result.stderr
     assert r"\u" in result.stdout  # its samples
     return folder / "runs" / "bytes"
 
 
-def shares_of_known_words(text):
-    """For each alphabet: how many of the words that begin like its own are its own."""
+def known_word_fractions(text):
+    """For each alphabet, the fraction of known words among those that start with its letters."""
     found = {}
     for name, words in WORDS.items():
         seen = [word for word in text.split() if any(word[0] == known[0] for known in words)]
@@ -105,31 +100,29 @@ def shares_of_known_words(text):
     return found
 
 
-def test_every_alphabet_is_learned_and_written(all_of_them):
-    run, _ = all_of_them
-    result = script(
-        "generate.py", run, "--num-samples", 12, "--length", 200, "--temperature", 0.6, "--seed", 1,
-        "--json", cwd=run,
-    )  # fmt: skip
+def test_every_alphabet_is_learned_and_generated(multilingual):
+    run, _ = multilingual
+    settings = ["--num-samples", 12, "--length", 200, "--temperature", 0.6, "--seed", 1]
+    result = script("generate.py", run, *settings, "--json", cwd=run)
     texts = [json.loads(line)["text"].rpartition(" ")[0] for line in result.stdout.splitlines()]
-    shares = shares_of_known_words(" ".join(texts))
-    assert min(shares.values()) > 0.8, shares
+    fractions = known_word_fractions(" ".join(texts))
+    assert min(fractions.values()) > 0.8, fractions
     assert "\ufffd" not in result.stdout
-    assert lm.load(run).tokenizer.unknown_in("\ufeff\r") == ["\ufeff", "\r"]  # the file's, not the text's
+    assert lm.load(run).tokenizer.unknown_in("\ufeff\r") == ["\ufeff", "\r"]  # in the file, not in the text
 
 
-def test_samples_on_a_terminal_leave_nothing_behind_a_line(all_of_them):
-    # Terminals disagree on the width of some characters: padding would flow over into empty lines.
-    _, shown = all_of_them
+def test_samples_on_a_terminal_have_no_padding(multilingual):
+    # Terminals disagree on the width of some characters, so padding would wrap into empty lines.
+    _, shown = multilingual
     lines = re.findall(r" {6}\x1b\[2m(.*)\x1b\[0m( *)$", shown, re.MULTILINE)
     assert len(lines) > 20
     assert not any(padding for _, padding in lines)
-    # Ten samples may well leave out an alphabet.
-    assert statistics.median(shares_of_known_words(" ".join(s for s, _ in lines)).values()) > 0.5
+    # Ten samples may lack an alphabet.
+    assert statistics.median(known_word_fractions(" ".join(s for s, _ in lines)).values()) > 0.5
 
 
-def test_a_prompt_from_windows_is_read_as_the_training_text_was(all_of_them, tmp_path):
-    run, _ = all_of_them
+def test_prompt_from_windows_is_normalized_like_the_training_text(multilingual, tmp_path):
+    run, _ = multilingual
     (tmp_path / "p.txt").write_bytes("\ufeffالبحر هادئ\r\nचाँद ".encode())
     result = script(
         "generate.py", run, "--prompt-file", "p.txt", "--length", 50, "--seed", 1, cwd=tmp_path, text=False
@@ -140,7 +133,7 @@ def test_a_prompt_from_windows_is_read_as_the_training_text_was(all_of_them, tmp
 
 
 @pytest.mark.slow
-def test_control_characters_go_into_a_pipe_and_are_shown_on_a_terminal(controls):
+def test_control_characters_are_piped_as_they_are_and_visible_on_a_terminal(controls):
     options = [controls, "--seed", 1, "--length", 1500]
     piped = script("generate.py", *options, cwd=controls, text=False).stdout.decode()
     assert all(c in piped for c in "\0\x1b\x07\x7f\x9b") and "\r\n" in piped and "cr\rcr" in piped
@@ -149,8 +142,8 @@ def test_control_characters_go_into_a_pipe_and_are_shown_on_a_terminal(controls)
     assert all(picture in shown for picture in ("sea␀", "␛[31mred", "␇bell", "cr␍cr", "␡del", "c1\ufffd5m"))
 
 
-class Writer:
-    """A model that writes the characters of `text`, one a token."""
+class FixedModel:
+    """A model that generates the characters of `text`, one per token."""
 
     backward = False
 
@@ -162,22 +155,22 @@ class Writer:
 
 
 @pytest.mark.parametrize("text", [f"{FAMILY} a {RAINBOW}", "a\r\nb\rc\r", "end\u200d"])
-def test_a_joiner_goes_with_what_it_joins_and_a_line_ends_at_once(text, monkeypatch):
+def test_joiners_are_shown_with_what_they_join_and_line_ends_immediately(text, monkeypatch):
     written = []
     monkeypatch.setattr(generate, "show", written.append)
-    assert generate.stream(Writer(text), "") == len(text)
+    assert generate.stream(FixedModel(text), "") == len(text)
     assert "".join(written) == text + "\n"
     assert not any(part.endswith(("\u200d", "\r")) for part in written[:-1])
 
 
 @pytest.mark.slow
-def test_bytes_become_whole_characters_and_never_stop_flowing(of_bytes):
-    pieces = list(lm.load(of_bytes).stream("海上", max_new_tokens=900, temperature=0.5, seed=1))
+def test_bytes_are_streamed_as_whole_characters(byte_model):
+    pieces = list(lm.load(byte_model).stream("海上", max_new_tokens=900, temperature=0.5, seed=1))
     learned = "".join(piece.text for piece in pieces)
-    assert "\ufffd" not in learned and max(shares_of_known_words(learned).values()) > 0.8
-    wild = [of_bytes, "--prompt", "海上", "--seed", 1, "--length", 600, "--temperature", 5]
-    record = json.loads(script("generate.py", *wild, "--json", cwd=of_bytes, text=False).stdout)
-    streamed = script("generate.py", *wild, cwd=of_bytes, text=False).stdout.decode()
+    assert "\ufffd" not in learned and max(known_word_fractions(learned).values()) > 0.8
+    wild = [byte_model, "--prompt", "海上", "--seed", 1, "--length", 600, "--temperature", 5]
+    record = json.loads(script("generate.py", *wild, "--json", cwd=byte_model, text=False).stdout)
+    streamed = script("generate.py", *wild, cwd=byte_model, text=False).stdout.decode()
     whole = bytes(token for token in record["tokens"] if token < 256).decode("utf-8", "replace")
     assert whole.count("\ufffd") > 50
     assert whole.startswith(record["text"]) and len(whole) - len(record["text"]) <= 1
@@ -185,8 +178,8 @@ def test_bytes_become_whole_characters_and_never_stop_flowing(of_bytes):
 
 
 @pytest.mark.slow
-def test_a_terminal_that_knows_ascii_alone_is_shown_escapes(all_of_them):
-    run, _ = all_of_them
+def test_ascii_terminal_shows_escapes(multilingual):
+    run, _ = multilingual
     common = ["generate.py", run, "--prompt", FAMILY, "--seed", 1, "--length", 30]
     [expected] = lm.load(run).generate(FAMILY, max_new_tokens=30, seed=1)
     plain = script(*common, cwd=run, env=ASCII)
@@ -196,13 +189,13 @@ def test_a_terminal_that_knows_ascii_alone_is_shown_escapes(all_of_them):
 
 
 @pytest.mark.parametrize("flag", ["--prompt", "--stop"])
-def test_arguments_that_are_not_utf_8_get_one_line(all_of_them, flag):
-    result = script("generate.py", flag, "caf\udce9", cwd=all_of_them[0])
+def test_argument_that_is_not_utf8_is_a_one_line_error(multilingual, flag):
+    result = script("generate.py", flag, "caf\udce9", cwd=multilingual[0])
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == f"error: the text of {flag} is not UTF-8, at byte 3.\n"
 
 
-def test_file_names_that_are_not_utf_8_get_one_line(tmp_path):
+def test_file_name_that_is_not_utf8_is_a_one_line_error(tmp_path):
     (tmp_path / "caf\udce9.txt").write_text("text")
     result = script("train.py", "--dataset", "caf\udce9.txt", cwd=tmp_path)
     assert result.returncode == 2
@@ -210,22 +203,21 @@ def test_file_names_that_are_not_utf_8_get_one_line(tmp_path):
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_single_line_of_50_mb_is_read_in_constant_memory(tmp_path):
+def test_single_line_of_50_mb_is_read_in_constant_memory(tmp_path):
     words = [word for known in WORDS.values() for word in known]
     line = "".join(lines_of(words, 2000, end=" "))
     with (tmp_path / "line.txt").open("w", encoding="utf-8") as file:
         file.writelines([line] * (50_000_000 // len(line.encode()) + 1))
     output = tmp_path / "output"
     with output.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "train.py"), "--dataset", "line.txt", "--validation-split", "0.01",
-             "--hidden-size", "16", "--layers", "1", "--steps", "3", "--out", "run"],
-            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=file,
-        )  # fmt: skip
-    memory = []  # MB, while the text is prepared
+        command = [sys.executable, str(ROOT / "train.py"), "--dataset", "line.txt", "--out", "run"]
+        command += ["--validation-split", "0.01", "--hidden-size", "16", "--layers", "1", "--steps", "3"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=file)
+    memory = []  # MB, while the token stream is built
     while process.poll() is None:
-        said = output.read_text()
-        if "Reading" in said and "validation text" not in said:
+        printed = output.read_text()
+        if "Reading" in printed and "validation text" not in printed:
             status = Path(f"/proc/{process.pid}/status").read_text()
             memory += [int(size) / 1024 for size in re.findall(r"RssAnon:\s+(\d+)", status)]
         time.sleep(0.01)
@@ -238,11 +230,11 @@ def test_a_single_line_of_50_mb_is_read_in_constant_memory(tmp_path):
     ]
     assert output.read_text().splitlines()[:4] == stages
     assert len(memory) > 10
-    assert max(memory) - memory[0] < 40  # of 50 as bytes, 100 as a string
+    assert max(memory) - memory[0] < 40  # the text takes 50 as bytes and 100 as a string
 
 
 @pytest.fixture(scope="module")
-def page(context, folder, all_of_them, controls):
+def page(context, folder, multilingual, controls):
     with serving(folder) as server:
         tab = context.new_page()
         tab.goto(until_ready(server).address)
@@ -256,11 +248,11 @@ def choose(page, name):
     page.tab.get_by_role("option", name=name, exact=True).click()
 
 
-def test_the_page_shows_each_paragraph_in_its_own_direction(page, all_of_them):
+def test_page_shows_each_paragraph_in_its_own_direction(page, multilingual):
     choose(page, "all")
     page.set(Length=100, Seed=1)
     page.editor.fill("البحر ")
-    expected = lm.load(all_of_them[0]).stream("البحر ", max_new_tokens=100, seed=1)
+    expected = lm.load(multilingual[0]).stream("البحر ", max_new_tokens=100, seed=1)
     assert page.write() == "البحر " + "".join(piece.text for piece in expected)
     page.editor.fill("البحر قارب\nsea boat")
     picture = Image.open(io.BytesIO(page.editor.screenshot())).convert("L")
@@ -274,7 +266,7 @@ def test_the_page_shows_each_paragraph_in_its_own_direction(page, all_of_them):
 
 
 @pytest.mark.slow
-def test_the_page_shows_control_characters_and_the_model_reads_on_from_them(page, controls):
+def test_page_shows_control_characters_and_continues_from_them(page, controls):
     choose(page, "controls")
     page.set(Length=120, Seed=1)
     page.editor.fill("tab")

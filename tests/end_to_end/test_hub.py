@@ -1,5 +1,5 @@
-"""Datasets, tokenizers and models of the Hugging Face Hub: the real scripts and the real client libraries
-against tests/hub_server.py, with connections that break, servers that die and repositories that are wrong."""
+"""Datasets, tokenizers and models on the Hugging Face Hub: the real scripts and client libraries against
+tests/hub_server.py, with broken connections, dead servers and invalid repositories."""
 
 import json
 import random
@@ -17,14 +17,16 @@ import pytest
 from lm.config.schema import DataConfig
 from lm.data import streaming
 from lm.data.corpus import cached_corpus
+from lm.invocation import pip_install
 from lm.tokenization.vocabulary import train_tokenizer
 from tests.conftest import ROOT, script, some_text
+from tests.data.test_reading import WITHOUT_DATASETS
 from tests.end_to_end.test_resume import kill_while_training, outcome, step_of
 from tests.hub_server import HubServer
 
 TINY = ["--hidden-size", "8", "--layers", "1", "--batch-size", "4", "--bptt", "8", "--quiet", "--overwrite"]
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
-# Several command lines of train.py in one process, because most of a short run's time is its imports.
+# Several command lines of train.py in one process: most of the time of a short run goes into imports.
 SEVERAL = """
 import json, sys, time
 from lm.cli import train
@@ -37,7 +39,7 @@ for command in json.loads(sys.argv[1]):
 
 
 class Result(NamedTuple):
-    """How a run of train.py ended, and all that it wrote to standard error."""
+    """How a run of train.py ended, and what it wrote to standard error."""
 
     status: int
     error: str
@@ -45,7 +47,7 @@ class Result(NamedTuple):
 
 
 def several(hub, *commands, **environment) -> list[Result]:
-    """Run train.py with each of some command lines, in one new process."""
+    """Run train.py with each command line, all in one new process."""
     (hub.root / "several.py").write_text(SEVERAL)
     lines = [[*map(str, command), *TINY, "--steps", "2", "--out", "run"] for command in commands]
     done = script(str(hub.root / "several.py"), json.dumps(lines), cwd=hub.root, env=environment)
@@ -60,7 +62,7 @@ def statuses(results) -> list[int]:
 
 
 def documents(hub, name: str, split: str = "train") -> list[str]:
-    """The documents of the stream that was made last of a dataset."""
+    """The documents of the most recent token stream of a dataset."""
     folder = max((hub.root / "cache").glob(f"{name}-*"), key=lambda path: path.stat().st_mtime_ns)
     corpus = cached_corpus(folder.name)
     tokens = getattr(corpus, split).tokens
@@ -69,7 +71,7 @@ def documents(hub, name: str, split: str = "train") -> list[str]:
 
 
 def use(hub, monkeypatch) -> None:
-    """Make this Hub and a cache of its own those of all processes that the test starts."""
+    """Make all processes that the test starts use this Hub and a cache of its own."""
     settings = {**hub.environment(hub.root / "hf"), "LM_CACHE": str(hub.root / "cache")}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
@@ -83,7 +85,7 @@ def hub(tmp_path, monkeypatch):
 
 
 def put(hub, path: str, texts: list[str] | str, kind: str = "datasets") -> list[str] | str:
-    """Put a file into a repository: Parquet of documents, or anything as it is."""
+    """Put a file into a repository: documents as Parquet, or a text as it is."""
     file = hub.root / kind / path
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".parquet":
@@ -97,8 +99,8 @@ def lines(seed: int, count: int = 40) -> list[str]:
     return some_text(50 * count, seed).splitlines()[:count]
 
 
-def put_set(hub, repo: str = "org/set", shards: int = 3) -> list[str]:
-    """A dataset as they are on the Hub: shards, three splits. Its training documents."""
+def put_dataset(hub, repo: str = "org/set", shards: int = 3) -> list[str]:
+    """Create a typical Hub dataset with shards and three splits; returns its training documents."""
     put(hub, f"{repo}/data/validation-00000-of-00001.parquet", lines(90))
     put(hub, f"{repo}/data/test-00000-of-00001.parquet", lines(91))
     of = f"{shards:05}.parquet"
@@ -107,28 +109,26 @@ def put_set(hub, repo: str = "org/set", shards: int = 3) -> list[str]:
 
 
 def left_behind(hub) -> list[str]:
-    """What lies in the caches beside what was found out and the locks: streams, and half-made things."""
+    """The token streams and unfinished files in the caches."""
     cache = [p.name for p in (hub.root / "cache").iterdir() if p.name not in ("known", "locks")]
     return cache + [p.name for p in (hub.root / "hf").rglob("*.incomplete")]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def deserted(tmp_path_factory):
-    """A run whose server dies for good in the middle of a download. The library's patience takes half a
-    minute, so that this begins before the other tests and is looked at after them."""
-    with HubServer(tmp_path_factory.mktemp("deserted")) as hub, pytest.MonkeyPatch.context() as patch:
+def dead_server(tmp_path_factory):
+    """A run whose server dies for good during a download. The library retries for half a minute, so this
+    starts before the other tests and is checked after them."""
+    with HubServer(tmp_path_factory.mktemp("dead_server")) as hub, pytest.MonkeyPatch.context() as patch:
         use(hub, patch)
-        put_set(hub)
+        put_dataset(hub)
         hub.cut("train-00001-of-00003.parquet", after=100)
-        command = ["--dataset", "org/set", "--steps", "2", "--out", "run", *TINY]
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "train.py"), *command],
-            cwd=hub.root, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        command = [sys.executable, str(ROOT / "train.py"), "--dataset", "org/set", "--steps", "2"]
+        command += ["--out", "run", *TINY]
+        process = subprocess.Popen(command, cwd=hub.root, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 60
         while not any("cdn" in r.path and "train-00001" in r.path for r in hub.requests):
             if time.monotonic() > deadline or process.poll() is not None:
-                break  # the last test tells what it said
+                break  # the last test shows its error
             time.sleep(0.01)
         hub.stop()
         patch.undo()
@@ -138,8 +138,8 @@ def deserted(tmp_path_factory):
             process.kill()
 
 
-def test_a_dataset_and_a_tokenizer_are_downloaded_once_and_then_need_no_network(hub):
-    texts = put_set(hub)
+def test_dataset_and_tokenizer_are_downloaded_once_and_then_need_no_network(hub):
+    texts = put_dataset(hub)
     tokenizer = train_tokenizer("bpe", iter([some_text(20_000)]), 400)
     put(hub, "org/tok/tokenizer.json", tokenizer.backend.to_str(), "models")
     run = ["--dataset", "org/set", "--test-split", "test"]
@@ -149,18 +149,18 @@ def test_a_dataset_and_a_tokenizer_are_downloaded_once_and_then_need_no_network(
     assert documents(hub, "set", "test") == lines(91)
 
     hub.requests.clear()
-    # Another tokenizer reads the text again, from the library's cache.
+    # With another tokenizer, the text is read again from the library's cache.
     assert statuses(several(hub, run, [*run, "--tokenizer", "byte"], **OFFLINE)) == [0, 0]
     assert not hub.requests
     assert documents(hub, "set") == texts
 
     hub.stop()
     commands = [[*run, "--tokenizer", name] for name in ("char", "word", "org/other", "org/tok")]
-    char, word, other, tok, lost = results = several(hub, *commands, ["--dataset", "org/other"])
+    char, word, other, tok, missing = results = several(hub, *commands, ["--dataset", "org/other"])
     assert statuses([char, word, tok]) == [0, 0, 0]
-    assert [other.status, lost.status] == [2, 2]
+    assert [other.status, missing.status] == [2, 2]
     assert "tokenizer.json of org/other is not on this disk, and the Hub cannot be reached" in other.error
-    assert "there is no file or folder 'org/other', and the Hub cannot be reached" in lost.error
+    assert "there is no file or folder 'org/other', and the Hub cannot be reached" in missing.error
     assert max(result.seconds for result in results) < 10
     file = json.loads((hub.root / "run/tokenizer.json").read_text())
     assert file["model"] == json.loads(tokenizer.backend.to_str())["model"]
@@ -170,32 +170,32 @@ def test_a_dataset_and_a_tokenizer_are_downloaded_once_and_then_need_no_network(
 def test_configurations_revisions_formats_and_columns(hub):
     put(hub, "org/book/train.parquet", lines(0))
     old = put(hub, "org/book@v1/train.parquet", lines(1))
-    put(hub, "org/tongues/en/train.parquet", lines(2))
-    german = put(hub, "org/tongues/de/train.parquet", lines(3))
+    put(hub, "org/languages/en/train.parquet", lines(2))
+    german = put(hub, "org/languages/de/train.parquet", lines(3))
     configs = "".join(f"- config_name: {name}\n  data_files: {name}/*\n" for name in ("en", "de"))
-    put(hub, "org/tongues/README.md", f"---\nconfigs:\n{configs}---\n")
+    put(hub, "org/languages/README.md", f"---\nconfigs:\n{configs}---\n")
     rows = [json.dumps({"title": t[:9] + " x", "body": t, "n": 1}) for t in lines(4)]
     put(hub, "org/jsonl/train.jsonl", "\n".join(rows))
     put(hub, "org/csv/train.csv", "\n".join(["n,kind,story", *(f"1,tale,{t}" for t in lines(5))]))
     put(hub, "org/texts/train/a.txt", "one\ntwo\n" * 99)
     put(hub, "org/texts/train/b.txt", "three\n\nfour" * 99)
     put(hub, "org/old/train.parquet", lines(6))
-    (hub.root / "datasets/old").symlink_to("org/old")  # a name from when there were no organisations
+    (hub.root / "datasets/old").symlink_to("org/old")  # a name from before there were organizations
     book = ["--dataset", "org/book", "--validation-split", "train"]
     whole = book[2:]
-    assert statuses(several(
-        hub,
+    commands = [
         [*book, "--dataset-revision", "v1"],
-        ["--dataset", "org/tongues", "--dataset-config", "de", *whole],
+        ["--dataset", "org/languages", "--dataset-config", "de", *whole],
         ["--dataset", "org/jsonl", "--text-column", "body", *whole],
         ["--dataset", "org/csv", *whole],
         ["--dataset", "org/texts", *whole],
         ["--dataset", "old", *whole],
-    )) == [0] * 6  # fmt: skip
+    ]
+    assert statuses(several(hub, *commands)) == [0] * 6
     assert documents(hub, "book") == old
-    assert documents(hub, "tongues") == german
+    assert documents(hub, "languages") == german
     assert documents(hub, "jsonl") == lines(4)
-    assert documents(hub, "csv") == lines(5)  # whose only column of more than single words is found
+    assert documents(hub, "csv") == lines(5)  # the only column with more than single words
     assert documents(hub, "texts") == ["one\ntwo\n" * 99, "three\n\nfour" * 99]
     assert documents(hub, "old") == lines(6)
 
@@ -206,8 +206,8 @@ def test_configurations_revisions_formats_and_columns(hub):
 
 
 @pytest.mark.slow
-def test_a_download_that_breaks_off_goes_on(hub):
-    """It goes on at the last whole mebibyte; after a TCP reset the library begins the file again."""
+def test_interrupted_download_resumes(hub):
+    """It resumes at the last whole mebibyte; after a TCP reset, the library restarts the file."""
     digits = random.Random(0)
     texts = [f"{digits.getrandbits(80_000):x}" for _ in range(80)]
     put(hub, "org/set/train-0.parquet", texts)
@@ -216,53 +216,52 @@ def test_a_download_that_breaks_off_goes_on(hub):
     hub.cut("train-0.parquet", after=1_200_000)
     hub.cut("train-1.parquet", after=500, reset=True)
     assert statuses(several(hub, ["--dataset", "org/set"])) == [0]
-    asked = [(r.path[-15:], r.range) for r in hub.requests if "/cdn/" in r.path]
-    assert asked[:2] == [("train-0.parquet", None), ("train-0.parquet", f"bytes={1 << 20}-")]
-    assert asked[2:4] == [("train-1.parquet", None)] * 2
+    requested = [(r.path[-15:], r.range) for r in hub.requests if "/cdn/" in r.path]
+    assert requested[:2] == [("train-0.parquet", None), ("train-0.parquet", f"bytes={1 << 20}-")]
+    assert requested[2:4] == [("train-1.parquet", None)] * 2
     assert documents(hub, "set") == [*texts, *lines(1)]
 
 
-def test_mistakes_and_damage_are_told_in_one_line(hub):
-    put_set(hub)
+def test_errors_are_one_line(hub):
+    put_dataset(hub)
     for name in ("en", "de"):
-        put(hub, f"org/tongues/{name}/train.parquet", lines(2))
+        put(hub, f"org/languages/{name}/train.parquet", lines(2))
     configs = "".join(f"- config_name: {name}\n  data_files: {name}/*\n" for name in ("en", "de"))
-    put(hub, "org/tongues/README.md", f"---\nconfigs:\n{configs}---\n")
+    put(hub, "org/languages/README.md", f"---\nconfigs:\n{configs}---\n")
     put(hub, "org/empty/README.md", "# Nothing yet\n")
-    put(hub, "org/weights/model.safetensors", "no text at all")
+    put(hub, "org/weights/model.safetensors", "not a text")
     put(hub, "org/short/train.parquet", lines(3))
     file = hub.root / "datasets/org/short/train.parquet"
     file.write_bytes(file.read_bytes()[:-50])
-    put(hub, "org/weightsonly/config.json", "{}", "models")
+    put(hub, "org/bare/config.json", "{}", "models")
     put(hub, "org/broken/tokenizer.json", '{"version": "1.0", "mod', "models")
     (hub.root / "boat.txt").write_text(some_text(3000))
-    boat = ["--dataset", "boat.txt", "--tokenizer"]
-    mistakes = {
-        "there is no file, folder or Hub dataset 'org/sett'": ["--dataset", "org/sett"],
-        "has several configurations; choose one with --dataset-config: en, de.": ["--dataset", "org/tongues"],
-        "has no configuration 'fr'; choose one with --dataset-config: en, de.": [
-            "--dataset", "org/tongues", "--dataset-config", "fr",
-        ],
-        "'org/set' has no revision 'v9'": ["--dataset", "org/set", "--dataset-revision", "v9"],
-        "set has no split 'tain'; it has train, validation, test.": [
-            "--dataset", "org/set", "--train-split", "tain",
-        ],
-        "'org/empty' has no files of a supported kind": ["--dataset", "org/empty"],
-        "'org/weights' has no files of a supported kind": ["--dataset", "org/weights"],
-        "train.parquet is damaged or truncated": ["--dataset", "org/short"],
-        "set has no column 'body'; it has id, text.": ["--dataset", "org/set", "--text-column", "body"],
-        "no file, folder or Hub model 'org/tok'": [*boat, "org/tok"],
-        "the Hub model 'org/weightsonly' has no tokenizer.json": [*boat, "org/weightsonly"],
-        "tokenizer.json is not a readable tokenizer": [*boat, "org/broken"],
-    }  # fmt: skip
-    results = several(hub, *mistakes.values())
-    offline = {
-        "HF_HUB_OFFLINE is set": ["--dataset", "org/tongues"],
-        "tokenizer.json of org/tok is not on this disk, and HF_HUB_OFFLINE is set": [*boat, "org/tok"],
-        "parquet of org/set is not on this disk, and HF_HUB_OFFLINE is set": ["--dataset", "org/set"],
+    online = {
+        "there is no file, folder or Hub dataset 'org/sett'": "--dataset org/sett",
+        "has several configurations; choose one with --dataset-config: en, de.": "--dataset org/languages",
+        "has no configuration 'fr'; choose one with --dataset-config: en, de.": (
+            "--dataset org/languages --dataset-config fr"
+        ),
+        "'org/set' has no revision 'v9'": "--dataset org/set --dataset-revision v9",
+        "set has no split 'tain'; it has train, validation, test.": "--dataset org/set --train-split tain",
+        "'org/empty' has no files of a supported kind": "--dataset org/empty",
+        "'org/weights' has no files of a supported kind": "--dataset org/weights",
+        "train.parquet is damaged or truncated": "--dataset org/short",
+        "set has no column 'body'; it has id, text.": "--dataset org/set --text-column body",
+        "no file, folder or Hub model 'org/tok'": "--dataset boat.txt --tokenizer org/tok",
+        "the Hub model 'org/bare' has no tokenizer.json": "--dataset boat.txt --tokenizer org/bare",
+        "tokenizer.json is not a readable tokenizer": "--dataset boat.txt --tokenizer org/broken",
     }
-    results += several(hub, *offline.values(), **OFFLINE)
-    for message, result in zip([*mistakes, *offline], results, strict=True):
+    results = several(hub, *map(str.split, online.values()))
+    offline = {
+        "HF_HUB_OFFLINE is set": "--dataset org/languages",
+        "tokenizer.json of org/tok is not on this disk, and HF_HUB_OFFLINE is set": (
+            "--dataset boat.txt --tokenizer org/tok"
+        ),
+        "parquet of org/set is not on this disk, and HF_HUB_OFFLINE is set": "--dataset org/set",
+    }
+    results += several(hub, *map(str.split, offline.values()), **OFFLINE)
+    for message, result in zip([*online, *offline], results, strict=True):
         assert result.status == 2
         assert message in result.error
         assert result.error.startswith("error: ") and result.error.count("\n") == 1, result.error
@@ -270,14 +269,21 @@ def test_mistakes_and_damage_are_told_in_one_line(hub):
     assert left_behind(hub) == []
 
 
+def test_hub_dataset_without_the_datasets_library_is_a_one_line_error(hub):
+    put_dataset(hub)
+    (hub.root / "without_datasets.py").write_text(WITHOUT_DATASETS)
+    done = script(str(hub.root / "without_datasets.py"), "--dataset", "org/set", cwd=hub.root)
+    assert done.returncode == 2
+    expected = f"reading a Hub dataset needs the `datasets` library: {pip_install('data')}"
+    assert done.stderr == f"error: {expected}\n"
+
+
 @pytest.mark.slow
-def test_a_stream_that_was_cut_killed_and_resumed_ends_as_an_unbroken_one(hub):
-    put_set(hub)
-    put_set(hub, "org/more", shards=2)
-    settings = [
-        "--dataset", "org/set", "--dataset", "org/more", "--mix", "0.7,0.3", "--streaming",
-        "--shuffle-buffer", "10", "--steps", "150", "--save-every", "10", *TINY,
-    ]  # fmt: skip
+def test_interrupted_killed_and_resumed_stream_trains_the_same_model(hub):
+    put_dataset(hub)
+    put_dataset(hub, "org/more", shards=2)
+    settings = ["--dataset", "org/set", "--dataset", "org/more", "--mix", "0.7,0.3"]
+    settings += ["--streaming", "--shuffle-buffer", "10", "--steps", "150", "--save-every", "10", *TINY]
     whole = script("train.py", *settings, "--out", "whole", cwd=hub.root)
     assert whole.returncode == 0, whole.stderr
 
@@ -286,41 +292,41 @@ def test_a_stream_that_was_cut_killed_and_resumed_ends_as_an_unbroken_one(hub):
     run = hub.root / "killed"
     kill_while_training([*settings, "--out", "killed"], hub.root, lambda: step_of(run) >= 20)
     assert not hub.next_cut(hub.root / "train-00002-of-00003.parquet", 1000), "nothing was cut"
-    # The dataset goes on to another commit; the run does not.
+    # The dataset moves on to another commit; the run does not.
     folder = hub.root / "datasets/org/set"
     folder.rename(f"{folder}@before")
-    put_set(hub, shards=1)
+    put_dataset(hub, shards=1)
     resumed = script("train.py", "--resume", "killed", cwd=hub.root)
     assert resumed.returncode == 0, resumed.stderr
     assert outcome(run) == outcome(hub.root / "whole")
 
 
-def test_a_stream_waits_for_a_hub_that_is_away_for_minutes(tmp_path, monkeypatch):
+def test_stream_retries_while_the_hub_is_unreachable(tmp_path, monkeypatch):
     (tmp_path / "boats.jsonl").write_text(
         "".join(json.dumps({"text": f"boat {i}"}) + "\n" for i in range(40))
     )
 
-    def taken(interrupted: bool) -> list[str]:
+    def read_documents(interrupted: bool) -> list[str]:
         config = DataConfig(dataset=(str(tmp_path / "boats.jsonl"),), streaming=True, shuffle_buffer=8)
         stream = streaming.DocumentStream(config, [0], seed=1)
-        read, breaks = stream._read, [ConnectionError, TimeoutError] if interrupted else []
+        read, errors = stream._read, [ConnectionError, TimeoutError] if interrupted else []
 
-        def breaking(*arguments):
-            if breaks:
-                next(stream._iterator)  # a row that is lost with the connection
-                raise breaks.pop()
+        def failing(*arguments):
+            if errors:
+                next(stream._iterator)  # a row that gets lost with the connection
+                raise errors.pop()
             return read(*arguments)
 
-        stream._read = breaking
+        stream._read = failing
         texts = [next(stream) for _ in range(80)]
         stream.close()
         return texts
 
-    monkeypatch.setattr(streaming, "_WAITS", (0, 0, 0))
-    assert taken(interrupted=True) == taken(interrupted=False)
+    monkeypatch.setattr(streaming, "RETRY_WAITS", (0, 0, 0))
+    assert read_documents(interrupted=True) == read_documents(interrupted=False)
 
 
-def test_a_pushed_model_is_loaded_again_and_writes_the_same(hub):
+def test_pushed_model_loads_and_generates_the_same_text(hub):
     (hub.root / "push.py").write_text(
         "import lm\n"
         "from lm.saving import PRETRAINED\n"
@@ -333,16 +339,16 @@ def test_a_pushed_model_is_loaded_again_and_writes_the_same(hub):
     assert pushed.returncode == 0, pushed.stderr
     size = len(pushed.stdout) // 2
     assert pushed.stdout[:size] == pushed.stdout[size:] != ""
-    hub.stop()  # what was loaded once needs no network either
-    asked = ["org/model", "--prompt", "def ", "--length", "40", "--seed", "7", "--device", "cpu"]
-    result = script("generate.py", *asked, cwd=hub.root)
+    hub.stop()  # a model that was downloaded once needs no network
+    arguments = ["org/model", "--prompt", "def ", "--length", "40", "--seed", "7", "--device", "cpu"]
+    result = script("generate.py", *arguments, cwd=hub.root)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "def " + pushed.stdout[:size]
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_in_a_download_ends_the_run_and_the_next_one_succeeds(deserted, monkeypatch):
-    hub, process = deserted
+def test_server_that_dies_during_a_download_ends_the_run_and_the_next_run_succeeds(dead_server, monkeypatch):
+    hub, process = dead_server
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 2
     assert re.fullmatch(r"error: .*train-00001-of-00003\.parquet of org/set .*\n", error)
