@@ -1,6 +1,8 @@
 """The Train tab: real jobs, started and watched in a real browser."""
 
+import base64
 import os
+import re
 import shutil
 import signal
 
@@ -43,6 +45,13 @@ def state(page):
     return page.tab.locator("#train-state").inner_text()
 
 
+def steps_of_the_curves(page):
+    """The x coordinates of each line in the picture of the losses."""
+    _, data = page.tab.locator("#train-curve img").get_attribute("src").split("base64,")
+    lines = re.findall(r'<polyline[^>]*points="([^"]+)"', base64.b64decode(data).decode())
+    return [[float(point.split(",")[0]) for point in line.split()] for line in lines]
+
+
 def press(page, name):
     page.tab.get_by_role("button", name=name, exact=True).click()
 
@@ -67,6 +76,8 @@ def test_preview_train_watch_and_write(page, text_file, open_page, trainer):
     page.wait_for(lambda: "done" in state(page), seconds=60)
     assert "validation" in state(page)
     assert page.tab.get_by_label("Latest sample").input_value()
+    curves = steps_of_the_curves(page)
+    assert len(curves) >= 2 and all(steps == sorted(steps) for steps in curves)
     press(page, "Write with this model")
     page.wait_for(lambda: page.tab.get_by_label("Model", exact=True).input_value().startswith("my-boat-lstm"))
     page.set(Length=20)
