@@ -106,7 +106,9 @@ class Scheduler:
         self._suppressed = torch.zeros(vocab_size, device=decoder.device)
         self._suppressed[list(suppressed)] = -torch.inf
         self._uniform = widest_float(decoder.device)
-        self._lock = threading.Lock()
+        # Reentrant: inside a step, which holds the lock, the garbage collector may close an abandoned
+        # `tokens` iterator, which needs the lock too.
+        self._lock = threading.RLock()
         self._waiting: deque[Stream] = deque()  # those whose prompt is not yet read
         self._running: list[Stream] = []  # in the order of the batch's rows
         self._batch: Batch | None = None

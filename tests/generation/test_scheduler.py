@@ -1,5 +1,6 @@
 """Streams come and go; what each of them writes depends on nothing else."""
 
+import gc
 import random
 import threading
 import time
@@ -24,6 +25,7 @@ def written(streams, *stream):
     return [token.token for _, token in streams.tokens(*stream)]
 
 
+SAMPLING = SamplingConfig()
 SETTINGS = [
     SamplingConfig(temperature=1.2),
     SamplingConfig(temperature=(0.3, 1.5), top_p=0.9),
@@ -212,3 +214,38 @@ def test_states_come_with_the_tokens_if_asked_for():
     for before, token in zip([2, *(t.token for t in tokens)], tokens, strict=False):
         batch.step(torch.tensor([before]))
         assert all(map(torch.equal, batch.state(0), token.state))
+
+
+class CollectsGarbage:
+    """A constraint that allows everything and runs the garbage collector inside every step."""
+
+    complete = False
+
+    def allowed(self):
+        gc.collect()
+        return torch.ones(VOCAB, dtype=torch.bool)
+
+    def accept(self, token):
+        pass
+
+    def fork(self):
+        return self
+
+
+def test_an_abandoned_iterator_collected_inside_a_step_does_not_block_the_scheduler():
+    scheduler = streams_of()
+    abandoned = scheduler.tokens(scheduler.add([1], SAMPLING, 1, 50))
+    next(abandoned)
+    cycle = [abandoned]
+    cycle.append(cycle)  # so that only the garbage collector can close the iterator
+    gc.disable()
+    try:
+        del abandoned, cycle
+        stream = scheduler.add([1], SAMPLING, 2, 5, constraints=[CollectsGarbage()])
+        tokens = []
+        thread = threading.Thread(target=lambda: tokens.extend(written(scheduler, stream)), daemon=True)
+        thread.start()
+        thread.join(timeout=20)
+        assert not thread.is_alive() and len(tokens) == 5
+    finally:
+        gc.enable()
