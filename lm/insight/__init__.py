@@ -1,2 +1,2 @@
-"""What a network thinks while it reads: its states and gates, the units that track a property of the text,
-places that are alike to it, one cell's equations with their numbers, and what surprised it."""
+"""What a network computes while it reads: its states and gates, the units that track a property of the text,
+similar contexts, the equations of a single cell, and what surprised it."""

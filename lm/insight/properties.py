@@ -1,7 +1,7 @@
-"""Properties of a text at each of its characters, for units to be compared with.
+"""Properties of each character of a text, to compare units with.
 
-Each is (characters,) bool, or float64 where it is a quantity. A mark that opens is inside and the one that
-closes is outside, because a network that reads up to there can know just that.
+Each property is (characters,) bool, or float64 for a quantity. An opening mark counts as inside and a closing
+mark as outside: after reading it, the network knows that it is now inside or outside.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ import numpy as np
 from lm.errors import UserError, one_line
 from lm.insight import search
 
-_PATIENCE = 2.0  # seconds for a pattern to be searched
-_LONGEST_PATTERN = 1000  # characters
-_TAB = 8  # columns between the stops
+_TIME_LIMIT = 2.0  # seconds to search for a pattern
+_MAX_PATTERN = 1000  # characters
+_TAB_WIDTH = 8  # columns
 _VOWELS = frozenset("aeiouæøœаеиоуыэюяєіαεηιουω")
 _PAIRS = {")": "(", "]": "[", "}": "{"}
 
-# Quotes and comments of prose and of most programming languages, found together because each may hold the
-# other's marks. What is never closed ends with the text, the paragraph, or is no quote; so no place is
-# looked at again and again.
+# Quotes and comments in prose and most programming languages, in one pattern because each may contain the
+# other's marks. An unclosed one ends with the text or the paragraph, or is not a quote. Thanks to possessive
+# quantifiers, the search is linear in the length of the text.
 _QUOTES_AND_COMMENTS = re.compile(
     r"""
-      \\.                                                     # an escaped mark is none
+      \\.                                                     # escaped marks do not count
     | (?P<comment> (?<!\S)\#(?!include|define|undef|if|elif|else|endif|pragma|error)[^\n]*+
         | /\*(?:[^*]|\*(?!/))*+(?:\*/)? | <!--(?:[^-]|-(?!->))*+(?:-->)? )
-    | (?:^|(?<=[;{},]))[ \t]*+(?P<line_comment>//[^\n]*+)      # elsewhere it divides
+    | (?:^|(?<=[;{},]))[ \t]*+(?P<line_comment>//[^\n]*+)      # elsewhere it is a division
     | (?P<quote> \"{3}(?:\\.|[^\\"]|"(?!""))*+(?:\"{3})? | '{3}(?:\\.|[^\\']|'(?!''))*+(?:'{3})?
-        | "(?:\\.|[^"\\\n]|\n(?![ \t]*\n))*+"                   # up to the paragraph's end
-        | (?:(?<![^\W_])|(?<=\b[rbfuRBFU])|(?<=\b[rbfRBF]{2}))  # behind a letter it is an apostrophe
+        | "(?:\\.|[^"\\\n]|\n(?![ \t]*\n))*+"                   # not across paragraphs
+        | (?:(?<![^\W_])|(?<=\b[rbfuRBFU])|(?<=\b[rbfRBF]{2}))  # after a letter it is an apostrophe
           '(?:\\.|[^'\\\n]|(?<=\w)'(?=\w)){0,1000}+'(?!\w)
         | “[^“”]*+”? | „[^„“”]*+[“”]? | «[^«»]*+»? | 「[^「」]*+」? | 『[^『』]*+』?
         | ‘(?:[^‘’]|’(?=\w))*+’? )
@@ -47,31 +47,33 @@ _CLOSING_QUOTES = "\"'”“»」』’"
 
 
 def quotes(text: str) -> np.ndarray:
-    """Inside quotation marks or a string of a program."""
+    """Inside quotation marks or a string literal."""
     return _quoted_or_comment(text, ("quote",), _CLOSING_QUOTES)
 
 
 def comments(text: str) -> np.ndarray:
-    """Inside a comment of a program: #, //, /* */, <!-- -->."""
+    """Inside a comment in a program: #, //, /* */, <!-- -->."""
     return _quoted_or_comment(text, ("comment", "line_comment"), "/>")
 
 
 def bracket_depth(text: str) -> np.ndarray:
-    """Inside how many pairs of round, square and curly brackets. One without its other counts for none."""
-    changes, open_, count = np.zeros(len(text)), [], dict.fromkeys(_PAIRS.values(), 0)
+    """The number of enclosing pairs of (), [] and {}. Unmatched brackets do not count."""
+    changes = np.zeros(len(text))
+    unclosed: list[tuple[str, int]] = []
+    count = dict.fromkeys(_PAIRS.values(), 0)
     for match in re.finditer(r"[()\[\]{}]", text):
-        bracket, place = match[0], match.start()
+        bracket, end = match[0], match.start()
         if bracket not in _PAIRS:
-            open_.append((bracket, place))
+            unclosed.append((bracket, end))
             count[bracket] += 1
         elif count[_PAIRS[bracket]]:
-            # It passes over those of other kinds that were never closed.
-            opened = None
-            while opened != _PAIRS[bracket]:
-                opened, begin = open_.pop()
-                count[opened] -= 1
+            # Skip brackets of other kinds: they are never closed.
+            opening = None
+            while opening != _PAIRS[bracket]:
+                opening, begin = unclosed.pop()
+                count[opening] -= 1
             changes[begin] += 1
-            changes[place] -= 1
+            changes[end] -= 1
     return np.cumsum(changes)
 
 
@@ -81,102 +83,112 @@ def brackets(text: str) -> np.ndarray:
 
 
 def line_position(text: str) -> np.ndarray:
-    """How many characters of the line have been read; at its end 0."""
-    places = np.arange(len(text))
-    ends = np.where(_are(text, "\n".__eq__), places, -1)
-    return (places - np.maximum.accumulate(ends)).astype(np.float64)
+    """The number of characters of the line read so far; 0 at its end."""
+    indices = np.arange(len(text))
+    ends = np.where(_where(text, "\n".__eq__), indices, -1)
+    return (indices - np.maximum.accumulate(ends)).astype(np.float64)
 
 
 def indentation(text: str) -> np.ndarray:
-    """The columns of white space at the line's beginning, as far as they have been read."""
-    depths = []
+    """The width of the whitespace at the start of the line read so far, in columns; 0 at its end."""
+    columns: list[int] = []
     for line in text.split("\n"):
-        column = 0
-        for character in line[: len(line) - len(line.lstrip(" \t"))]:
-            column += 1 if character == " " else _TAB - column % _TAB
-            depths.append(column)
-        depths += [column] * (len(line) - len(line[: len(line) - len(line.lstrip(" \t"))]))
-        depths.append(0)  # of the line's end
-    return np.array(depths[:-1], np.float64)
+        rest, column = line.lstrip(" \t"), 0
+        for character in line[: len(line) - len(rest)]:
+            column += 1 if character == " " else _TAB_WIDTH - column % _TAB_WIDTH
+            columns.append(column)
+        columns += [column] * len(rest)
+        columns.append(0)  # the newline
+    return np.array(columns[:-1], np.float64)
 
 
 def word_position(text: str) -> np.ndarray:
-    """How many characters of the word have been read; outside of words 0."""
-    outside = ~_are(text, lambda character: character.isalnum() or character == "_")
-    places = np.arange(len(text))
-    return (places - np.maximum.accumulate(np.where(outside, places, -1))).astype(np.float64)
+    """The number of characters of the word read so far; 0 outside words."""
+    outside = ~_where(text, lambda character: character.isalnum() or character == "_")
+    indices = np.arange(len(text))
+    return (indices - np.maximum.accumulate(np.where(outside, indices, -1))).astype(np.float64)
 
 
 def vowels(text: str) -> np.ndarray:
-    """Vowels of the Latin, Cyrillic and Greek alphabets, accented or not."""
-    return _are(text, lambda character: unicodedata.normalize("NFD", character.lower())[0] in _VOWELS)
+    """Latin, Cyrillic and Greek vowels, accented or not."""
+    return _where(text, lambda character: unicodedata.normalize("NFD", character.lower())[0] in _VOWELS)
 
 
 def digits(text: str) -> np.ndarray:
     """Digits."""
-    return _are(text, str.isdigit)
+    return _where(text, str.isdigit)
 
 
 def upper_case(text: str) -> np.ndarray:
     """Capital letters."""
-    return _are(text, str.isupper)
+    return _where(text, str.isupper)
 
 
 def white_space(text: str) -> np.ndarray:
-    """Spaces, tabs and ends of lines."""
-    return _are(text, str.isspace)
+    """Spaces, tabs and newlines."""
+    return _where(text, str.isspace)
 
 
 def punctuation(text: str) -> np.ndarray:
-    """What is neither a letter, a digit nor white space."""
-    return _are(text, lambda character: not (character.isalnum() or character.isspace()))
+    """All characters except letters, digits and whitespace."""
+    return _where(text, lambda character: not (character.isalnum() or character.isspace()))
 
 
 PROPERTIES: dict[str, Callable[[str], np.ndarray]] = {
     function.__name__: function
     for function in (
-        quotes, brackets, comments, line_position, indentation, bracket_depth, word_position,
-        vowels, digits, upper_case, white_space, punctuation,
+        quotes,
+        brackets,
+        comments,
+        line_position,
+        indentation,
+        bracket_depth,
+        word_position,
+        vowels,
+        digits,
+        upper_case,
+        white_space,
+        punctuation,
     )
-}  # fmt: skip
+}
 
 
 def matching(text: str, pattern: str) -> np.ndarray:
-    """Inside a match of a regular expression in Python's syntax; ^ and $ stand for the ends of lines.
+    """Inside a match of a regular expression in Python's syntax, where ^ and $ match at line boundaries.
 
-    Raises UserError for a pattern that cannot be read, and for one that takes too long.
+    Raises UserError if the pattern is invalid or takes too long.
     """
     if not pattern:
-        raise UserError("the pattern is empty: write a regular expression, such as [0-9]+.")
-    if len(pattern) > _LONGEST_PATTERN:
-        raise UserError(f"the pattern is longer than {_LONGEST_PATTERN} characters: write a shorter one.")
+        raise UserError("the pattern is empty: enter a regular expression, such as [0-9]+.")
+    if len(pattern) > _MAX_PATTERN:
+        raise UserError(f"the pattern has more than {_MAX_PATTERN} characters: shorten it.")
     shown = repr(pattern if len(pattern) <= 80 else pattern[:79] + "…")
     try:
         found = subprocess.run(
             [sys.executable, "-I", "-S", "-W", "ignore", str(Path(search.__file__))],
             input=json.dumps({"pattern": pattern, "text": text}).encode(),
             capture_output=True,
-            timeout=_PATIENCE,
+            timeout=_TIME_LIMIT,
         )
     except subprocess.TimeoutExpired as error:
         raise UserError(
-            f"the pattern {shown} takes too long on this text: write it without a repetition inside another."
+            f"the pattern {shown} takes too long on this text: avoid nested repetitions such as (a+)+."
         ) from error
     if found.returncode == 3:
-        raise UserError(f"the pattern {shown} cannot be read: {one_line(found.stdout.decode())}.")
+        raise UserError(f"the pattern {shown} is invalid: {one_line(found.stdout.decode())}.")
     if found.returncode:
-        raise UserError(f"the pattern {shown} takes more memory or time than it may: write a simpler one.")
+        raise UserError(f"the pattern {shown} takes too much memory or time: simplify it.")
     inside = np.zeros(len(text), bool)
     for start, end in json.loads(found.stdout):
         inside[start:end] = True
     return inside
 
 
-def _are(text: str, has: Callable[[str], bool]) -> np.ndarray:
-    """Which characters (characters,) have a property, asked once for each different one."""
-    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    different, which = np.unique(points, return_inverse=True)
-    return np.array([has(chr(point)) for point in different.tolist()], bool)[which]
+def _where(text: str, condition: Callable[[str], bool]) -> np.ndarray:
+    """Which characters (characters,) meet a condition, which is evaluated once per distinct character."""
+    code_points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    distinct, index = np.unique(code_points, return_inverse=True)
+    return np.array([condition(chr(point)) for point in distinct.tolist()], bool)[index]
 
 
 def _quoted_or_comment(text: str, kinds: Sequence[str], closing: str) -> np.ndarray:

@@ -1,34 +1,36 @@
-"""Where a pattern matches, found by a process of its own that can be ended: a pattern may be such that it
-never finishes. This file is also that process, which imports nothing of this package."""
+"""Find the matches of a regular expression, as a script: a process can be stopped if the search never ends.
+
+It imports nothing from this package, so that it starts quickly.
+"""
 
 import json
 import re
 import sys
 
-_SECONDS = 5  # of its own time, should whoever started it be gone
+_CPU_SECONDS = 5  # the limit if the parent process is gone
 _MEMORY = 1 << 30  # bytes
 
 
 def main() -> int:
-    """Reads {"pattern", "text"} as JSON and writes the spans of the matches, or what is wrong with the
-    pattern (exit code 3)."""
-    _limit()
-    asked = json.load(sys.stdin)
+    """Read {"pattern", "text"} as JSON and write the spans of the matches. For an invalid pattern, write the
+    reason and exit with status 3."""
+    _limit_resources()
+    request = json.load(sys.stdin)
     try:
-        found = re.compile(asked["pattern"], re.MULTILINE).finditer(asked["text"])
-        json.dump([match.span() for match in found if match.end() > match.start()], sys.stdout)
+        matches = re.compile(request["pattern"], re.MULTILINE).finditer(request["text"])
+        json.dump([match.span() for match in matches if match.end() > match.start()], sys.stdout)
     except (re.error, OverflowError, RecursionError, MemoryError) as error:
         print(error or type(error).__name__)
         return 3
     return 0
 
 
-def _limit() -> None:
+def _limit_resources() -> None:
     try:
         import resource
     except ImportError:  # Windows
         return
-    resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
 
 

@@ -1,12 +1,12 @@
-"""Find units: which hidden units track a property of the text.
+"""Find the hidden units that track a property of the text.
 
-A property that is there or not is scored by the AUC: how often a unit is higher at a place that has the
-property than at one that has it not. A quantity is scored by Spearman's rank correlation. Both see only
-the order of a unit's values. So rare properties count like common ones, and a memory cell that counts to
-hundreds like one that saturates; a correlation of the values themselves does neither.
+A binary property is scored by the AUC: the probability that a unit is higher at a random token with the
+property than at a random token without it. A quantity is scored by Spearman's rank correlation. Both use only
+the ranks of a unit's values, so rare properties count as much as common ones, and cell states that count to
+hundreds as much as saturated ones. The correlation of the values themselves does neither.
 
-Among a thousand units some fit any part of a text by chance. So units are chosen on one part of the text,
-and their scores are those on the rest of it.
+Among a thousand units, some fit any part of a text by chance. Therefore units are selected on one part of the
+text and scored on the other.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 from lm.errors import UserError
 from lm.insight.trace import STATES, Trace
 
-_FINALISTS = 20  # units at least that are chosen on one part of the text, to be scored on the rest
-_MOST = 4000  # places of each kind that are compared in a part of the text
-_BLOCK = 1 << 19  # numbers that are ranked at a time
+_MIN_FINALISTS = 20  # units selected on one part of the text to be scored on the other
+_MAX_TOKENS = 4000  # with the property, and as many without it, compared in each part of the text
+_BLOCK = 1 << 19  # values ranked at a time
 
 
 @dataclass(frozen=True)
@@ -30,123 +30,116 @@ class FoundUnit:
     layer: int
     unit: int
     name: str  # h or c
-    score: float  # on the part of the text that the unit was not chosen by; that of chance is 0.5 or 0
-    chosen_by: float  # the score on the part that it was chosen by
-    direction: int  # 1: it is high where the property is, -1: low
-    threshold: float | None  # between places with the property and others; None for a quantity
+    score: float  # AUC (0.5 by chance) or rank correlation (0 by chance) on the held-out part of the text
+    selection_score: float  # the same on the part that the unit was selected on
+    direction: int  # 1: high where the property holds, or is large; -1: low
+    threshold: float | None  # separates tokens with the property from those without it; None for a quantity
 
 
 @dataclass(frozen=True)
 class FoundUnits:
-    """The best units, the best of the rest of the text first."""
+    """The best units on held-out text, best first."""
 
     measure: str  # auc or spearman
-    among: int  # that were compared
+    candidates: int  # number of units compared
     units: list[FoundUnit]
 
 
 def find_units(trace: Trace, property_: np.ndarray, count: int = 20) -> FoundUnits:
-    """The `count` units of all layers that track a property best: `property_` (characters,) bool, or float
-    for a quantity, as in lm/insight/properties.py. Of a token of several characters the one that was read
-    last counts.
+    """The `count` units of all layers that best track `property_` (characters,): bool, or float for a
+    quantity, as in lm/insight/properties.py. At each token, its value is that of the last character read.
 
-    Raises UserError if the property does not come and go often enough to tell a unit from chance.
+    Raises UserError if the property varies too little to tell a unit that tracks it from chance.
     """
-    there = property_[trace.last_read]
-    binary = there.dtype == bool
-    parts = _parts_of_places(there) if binary else _parts_of_quantities(there)
-    (rows, target), (rest, rest_target) = ((part, there[part]) for part in parts)
-    candidates = [(layer, name) for layer in range(trace.layers) for name in STATES[trace.cell]]
-    scores = np.concatenate([_scores(_rows(trace, *c, rows), target) for c in candidates])
-    best = np.argsort(-np.abs(scores), kind="stable")[: max(count, _FINALISTS)]
+    values = property_[trace.last_read]
+    binary = values.dtype == bool
+    selection, held_out = _split_binary(values) if binary else _split_quantity(values)
+    target = values[selection]
+    states = [(layer, name) for layer in range(trace.layers) for name in STATES[trace.cell]]
+    scores = np.concatenate(
+        [rank_scores(np.ascontiguousarray(trace.values(*state)[selection].T), target) for state in states]
+    )
+    finalists = np.argsort(-np.abs(scores), kind="stable")[: max(count, _MIN_FINALISTS)]
     found = []
-    for number in best.tolist():
-        which, unit = divmod(number, trace.units)
-        layer, name = candidates[which]
-        values = trace.values(layer, name, unit)
-        direction = 1 if scores[number] >= 0 else -1
-        held_out = direction * _scores(values[None, rest], rest_target)[0]
-        threshold = _threshold(values[rows] * direction, target) if binary else None
+    for index in finalists.tolist():
+        state, unit = divmod(index, trace.units)
+        layer, name = states[state]
+        unit_values = trace.values(layer, name, unit)
+        direction = 1 if scores[index] >= 0 else -1
+        score = direction * rank_scores(unit_values[None, held_out], values[held_out])[0]
+        threshold = best_threshold(unit_values[selection] * direction, target) if binary else None
         found.append(
             FoundUnit(
-                layer, unit, name,
-                score=_shown(held_out, binary),
-                chosen_by=_shown(abs(scores[number]), binary),
+                layer=layer,
+                unit=unit,
+                name=name,
+                score=_as_measure(score, binary),
+                selection_score=_as_measure(abs(scores[index]), binary),
                 direction=direction,
                 threshold=None if threshold is None else direction * threshold,
             )
-        )  # fmt: skip
+        )
     found.sort(key=lambda unit: -unit.score)
     return FoundUnits("auc" if binary else "spearman", len(scores), found[:count])
 
 
-def _parts_of_places(there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens to choose by and tokens to score by. The text is cut between two stretches with the property,
-    so that no stretch, in which the units hardly change, is in both parts."""
-    if not there.any():
-        raise UserError(
-            "nothing in this text has the property, so no unit can track it: take a text that has it."
-        )
-    if there.all():
-        raise UserError(
-            "all of this text has the property, so no unit can track it: take one where it comes and goes."
-        )
-    changes = np.diff(there.astype(np.int8), prepend=0, append=0)
+def _split_binary(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens to select on and those to score on. The text is cut between two stretches with the property,
+    because units hardly change within a stretch: it must not be in both parts."""
+    if not values.any():
+        raise UserError("nothing in this text has the property: choose a text in which it occurs.")
+    if values.all():
+        raise UserError("the whole text has the property: choose a text in which it comes and goes.")
+    changes = np.diff(values.astype(np.int8), prepend=0, append=0)
     begins, ends = np.flatnonzero(changes > 0), np.flatnonzero(changes < 0)
     middle = (len(begins) + 1) // 2
     if len(begins) > 1:
         cut = (ends[middle - 1] + begins[middle] + 1) // 2
-        parts = there[:cut], there[cut:]
+        parts = values[:cut], values[cut:]
         if not any(part.all() for part in parts):
-            first, second = (
-                np.sort(np.concatenate([_evenly(np.flatnonzero(part == wanted)) for wanted in (True, False)]))
+            selection, held_out = (
+                np.sort(np.concatenate([_evenly(np.flatnonzero(part)), _evenly(np.flatnonzero(~part))]))
                 for part in parts
             )
-            return first, cut + second
+            return selection, cut + held_out
     raise UserError(
-        "the property comes in one place only, where some unit always fits by chance: take a longer text,"
-        " where it comes and goes."
+        "the property occurs in one place only, where some unit always fits by chance: choose a longer text"
+        " in which it comes and goes."
     )
 
 
-def _parts_of_quantities(there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The two halves of a text."""
-    cut = (len(there) + 1) // 2
-    if any(len(part) < 2 or np.all(part == part[0]) for part in (there[:cut], there[cut:])):
-        raise UserError(
-            "the quantity is the same all over a half of this text, so no unit can track it: take a text"
-            " where it changes."
-        )
-    return _evenly(np.arange(cut)), cut + _evenly(np.arange(len(there) - cut))
+def _split_quantity(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The two halves of the text."""
+    cut = (len(values) + 1) // 2
+    if any(len(half) < 2 or np.all(half == half[0]) for half in (values[:cut], values[cut:])):
+        raise UserError("the quantity is constant in half of this text: choose a text in which it varies.")
+    return _evenly(np.arange(cut)), cut + _evenly(np.arange(len(values) - cut))
 
 
-def _evenly(rows: np.ndarray) -> np.ndarray:
-    """At most so many of some rows, spread evenly over them."""
-    if len(rows) <= _MOST:
-        return rows
-    return rows[np.linspace(0, len(rows) - 1, _MOST).astype(np.int64)]
+def _evenly(tokens: np.ndarray) -> np.ndarray:
+    """At most `_MAX_TOKENS` of the tokens, evenly spaced."""
+    if len(tokens) <= _MAX_TOKENS:
+        return tokens
+    return tokens[np.linspace(0, len(tokens) - 1, _MAX_TOKENS).astype(np.int64)]
 
 
-def _rows(trace: Trace, layer: int, name: str, rows: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(trace.values(layer, name)[rows].T)
+def rank_scores(values: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """values (units, tokens), target (tokens,) -> (units,) from -1 to 1: 2 · AUC - 1 for a bool target, else
+    Spearman's rank correlation.
 
-
-def _scores(values: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """values (units, rows), target (rows,) -> (units,) from -1 to 1: 2 AUC - 1, or Spearman's correlation.
-
-    Both are the same sum, that of the ranks times the target (Mann & Whitney 1947 for the AUC).
+    Both are a normalized sum of ranks times the target (Mann & Whitney 1947 for the AUC).
     """
-    rows = values.shape[1]
+    tokens = values.shape[1]
     if target.dtype == bool:
         weights, positive = target.astype(np.float64), np.count_nonzero(target)
-        spread = np.full(len(values), positive * (rows - positive) / 2)
+        spread = np.full(len(values), positive * (tokens - positive) / 2)
     else:
         order, ranks = _ranks(target[None])
-        weights = np.empty(rows)
+        weights = np.empty(tokens)
         weights[order[0]] = ranks[0]
         spread = None
     scores = np.empty(len(values))
-    step = max(1, _BLOCK // rows)
+    step = max(1, _BLOCK // tokens)
     for begin in range(0, len(values), step):
         order, ranks = _ranks(values[begin : begin + step])
         products = (ranks * weights[order]).sum(axis=1)
@@ -159,33 +152,33 @@ def _scores(values: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _ranks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """values (units, rows) -> the order of each unit's rows, and in this order their ranks, less the mean
-    rank; equal values share the mean of theirs."""
-    rows = values.shape[1]
+    """values (units, tokens) -> the sorting order of each unit's values and, in that order, their ranks minus
+    the mean rank. Equal values share their mean rank."""
+    tokens = values.shape[1]
     order = np.argsort(values, axis=1)
     ordered = np.take_along_axis(values, order, axis=1)
-    places = np.arange(rows)
-    new = np.ones((len(values), rows + 1), bool)
+    indices = np.arange(tokens)
+    new = np.ones((len(values), tokens + 1), bool)
     np.not_equal(ordered[:, 1:], ordered[:, :-1], out=new[:, 1:-1])
-    if new.all():  # nothing is shared
-        return order, np.broadcast_to(places - (rows - 1) / 2, values.shape)
-    first = np.maximum.accumulate(np.where(new[:, :-1], places, 0), axis=1)
-    last = np.minimum.accumulate(np.where(new[:, :0:-1], places[::-1], rows), axis=1)[:, ::-1]
-    return order, (first + last - (rows - 1)) / 2
+    if new.all():  # no ties
+        return order, np.broadcast_to(indices - (tokens - 1) / 2, values.shape)
+    first = np.maximum.accumulate(np.where(new[:, :-1], indices, 0), axis=1)
+    last = np.minimum.accumulate(np.where(new[:, :0:-1], indices[::-1], tokens), axis=1)[:, ::-1]
+    return order, (first + last - (tokens - 1)) / 2
 
 
-def _threshold(values: np.ndarray, target: np.ndarray) -> float:
-    """Where to cut values (rows,) so that most with the property lie above and most without below, both
-    shares counting alike (Youden 1950)."""
+def best_threshold(values: np.ndarray, target: np.ndarray) -> float:
+    """The threshold on values (tokens,) that maximizes the share of tokens with the property above it plus
+    the share of tokens without it below (Youden 1950)."""
     order = np.argsort(values, kind="stable")
     values, target = values[order], target[order]
     below = np.cumsum(~target) / np.count_nonzero(~target) - np.cumsum(target) / np.count_nonzero(target)
     between = np.flatnonzero(values[1:] > values[:-1])
     if not len(between):
         return float(values[0])
-    place = between[np.argmax(below[between])]
-    return (float(values[place]) + float(values[place + 1])) / 2
+    best = between[np.argmax(below[between])]
+    return (float(values[best]) + float(values[best + 1])) / 2
 
 
-def _shown(score: float, binary: bool) -> float:
+def _as_measure(score: float, binary: bool) -> float:
     return float((1 + score) / 2 if binary else score)

@@ -1,7 +1,7 @@
-"""One step of one unit: every equation of its cell with the real numbers, as in lm/model/cells.py.
+"""One step of one unit: the equations of its cell, as in lm/model/cells.py, with their actual numbers.
 
-Nothing is taken from a trace but what the step begins with, x and the state before. The sums are added up
-here term by term, from the weights of this one unit, in double precision.
+Only x and the previous state come from the trace. All sums are computed here in double precision, term by
+term from the weights of the unit.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ import numpy as np
 from lm.errors import UserError
 from lm.insight.trace import GATES, Trace
 
+# The inputs of a linear map, its weights and its bias.
+_Map = tuple[np.ndarray, np.ndarray, float]
 _SQUASHED = {"r": "σ", "z": "σ", "n": "tanh", "i": "σ", "f": "σ", "g": "tanh", "o": "σ", "h": "tanh"}
 
 
 @dataclass(frozen=True)
 class Term:
-    """One addend of W x or W h."""
+    """One term of W x or W h."""
 
     source: str  # x or h
-    index: int  # the dimension of the embedding, or the unit of the layer below (x) or of this layer (h)
+    index: int  # of the embedding dimension or unit below (x), or of the unit in this layer (h)
     value: float
     weight: float
     product: float
@@ -31,12 +33,12 @@ class Term:
 
 @dataclass(frozen=True)
 class Gate:
-    """A squashed sum: σ or tanh of what the input and the state before contribute, and the biases.
+    """A gate or candidate: σ or tanh of a sum of contributions.
 
-    total = from_x + bias_x + reset * (from_h + bias_h); `reset` is 1 but for the proposal of the GRU.
+    total = from_x + bias_x + reset * (from_h + bias_h), where `reset` is 1 except for the candidate of a GRU.
     """
 
-    name: str  # r, z, n of the GRU; i, f, g, o of the LSTM; h of the RNN, which has only this
+    name: str  # GRU: r, z, n; LSTM: i, f, g, o; RNN: h
     function: str  # σ or tanh
     from_x: float
     bias_x: float
@@ -45,14 +47,14 @@ class Gate:
     reset: float
     total: float
     value: float
-    largest: tuple[Term, ...]  # the terms of both sums that move it most, the largest first
+    largest: tuple[Term, ...]  # the terms of both sums with the largest absolute contributions, largest first
 
 
 @dataclass(frozen=True)
 class Equation:
-    """An equation in three ways: names, numbers, and what comes of it."""
+    """An equation as a formula, with numbers, and its value."""
 
-    name: str  # what it defines: a gate, c' or h'
+    name: str  # of its left side: a gate, c' or h'
     formula: str
     numbers: str
     value: float
@@ -63,40 +65,40 @@ class Equation:
 
 @dataclass(frozen=True)
 class Walkthrough:
-    """What one unit of one layer does while one token is read."""
+    """What one unit of one layer computes when the network reads one token."""
 
     cell: str
     layer: int
     unit: int
-    token: int  # its number in the text
+    token: int  # index in the text
     read: str  # the text of the token
     h_before: float
-    c_before: float | None  # of the LSTM
+    c_before: float | None  # LSTM only
     gates: tuple[Gate, ...]
-    c: float | None
+    c: float | None  # LSTM only
     h: float
     equations: tuple[Equation, ...]  # in the order of computation
 
 
 def walk_through(trace: Trace, token: int, layer: int, unit: int, largest: int = 8) -> Walkthrough:
-    """The step in which a token of the text is read (`trace.token_at` finds that of a character), with the
-    `largest` terms of each gate. Raises UserError for a token, layer or unit that is not there."""
+    """The step in which a token of the text is read (`trace.token_at` finds the token of a character), with
+    the `largest` terms of each gate. Raises UserError if the token, layer or unit does not exist."""
     trace.check(layer, unit)
     if not 0 <= token < len(trace.tokens):
-        raise UserError(f"there is no token {token}: they go from 0 to {len(trace.tokens) - 1}.")
+        raise UserError(f"token must be between 0 and {len(trace.tokens) - 1}, got {token}.")
     step = trace.step(token)
-    here = slice(step, step + 1)
-    x, h = (part[0].astype(np.float64) for part in (trace.inputs(layer, here), trace.before(layer, here)))
-    c_before = float(trace.memory(layer)[step - 1, unit]) if trace.cell == "lstm" else None
+    steps = slice(step, step + 1)
+    x, h = (part[0].astype(np.float64) for part in (trace.inputs(layer, steps), trace.before(layer, steps)))
+    c_before = float(trace.cell_state(layer)[step - 1, unit]) if trace.cell == "lstm" else None
     gates: dict[str, Gate] = {}
     for number, name in enumerate(GATES[trace.cell] or ("h",)):
         row = number * trace.units + unit
         w_x, w_h, b_x, b_h = (weight[row].astype(np.float64) for weight in trace.weights(layer))
         reset = gates["r"].value if name == "n" else 1.0
-        gates[name] = _gate(name, x, w_x, float(b_x), h, w_h, float(b_h), reset, largest)
+        gates[name] = _gate(name, (x, w_x, float(b_x)), (h, w_h, float(b_h)), reset, largest)
     h_before = float(h[unit])
     equations = [_gate_equation(gate) for gate in gates.values() if trace.cell != "rnn"]
-    equations += _STATES[trace.cell](gates, h_before, c_before)
+    equations += _STATES[trace.cell](gates, h_before, c_before or 0.0)
     return Walkthrough(
         cell=trace.cell,
         layer=layer,
@@ -112,16 +114,14 @@ def walk_through(trace: Trace, token: int, layer: int, unit: int, largest: int =
     )
 
 
-def _gate(
-    name: str, x: np.ndarray, w_x: np.ndarray, b_x: float, h: np.ndarray, w_h: np.ndarray, b_h: float,
-    reset: float, largest: int,
-) -> Gate:  # fmt: skip
+def _gate(name: str, x_map: _Map, h_map: _Map, reset: float, largest: int) -> Gate:
+    (x, w_x, b_x), (h, w_h, b_h) = x_map, h_map
     from_x, from_h = w_x * x, w_h * h
     total = from_x.sum() + b_x + reset * (from_h.sum() + b_h)
     terms = [
-        Term(source, n, float(values[n]), float(weights[n]), float(products[n]))
+        Term(source, i, float(values[i]), float(weights[i]), float(products[i]))
         for source, values, weights, products in (("x", x, w_x, from_x), ("h", h, w_h, from_h))
-        for n in np.argsort(-np.abs(products), kind="stable")[:largest].tolist()
+        for i in np.argsort(-np.abs(products), kind="stable")[:largest].tolist()
     ]
     terms.sort(key=lambda term: -abs(term.product) * (reset if term.source == "h" else 1))
     return Gate(
@@ -139,7 +139,7 @@ def _gate(
 
 
 def _gate_equation(gate: Gate) -> Equation:
-    """A gate's equation. The two biases are one but where r comes between them."""
+    """The equation of a gate, with one bias: the two are distinct only where r multiplies one of them."""
     if gate.name == "n":
         formula = "tanh(W_xn·x + b_xn + r·(W_hn·h + b_hn))"
         sums = f"{_number(gate.from_x)}{_added(gate.bias_x)} + {_number(gate.reset)}·"
@@ -152,28 +152,28 @@ def _gate_equation(gate: Gate) -> Equation:
     )
 
 
-def _rnn(gates: dict[str, Gate], h: float, c: float | None) -> list[Equation]:
+def _rnn(gates: dict[str, Gate], h: float, c: float) -> list[Equation]:
     only = _gate_equation(gates["h"])
     return [replace(only, name="h'")]
 
 
-def _gru(gates: dict[str, Gate], h: float, c: float | None) -> list[Equation]:
+def _gru(gates: dict[str, Gate], h: float, c: float) -> list[Equation]:
     z, n = gates["z"].value, gates["n"].value
     numbers = f"(1 - {_number(z)})·{_signed(n)} + {_number(z)}·{_signed(h)}"
     return [Equation("h'", "(1 - z)·n + z·h", numbers, (1 - z) * n + z * h)]
 
 
-def _lstm(gates: dict[str, Gate], h: float, c: float | None) -> list[Equation]:
+def _lstm(gates: dict[str, Gate], h: float, c: float) -> list[Equation]:
     i, f, g, o = (gates[name].value for name in "ifgo")
-    written = f * c + i * g
-    kept = f"{_number(f)}·{_signed(c)} + {_number(i)}·{_signed(g)}"
+    new_c = f * c + i * g
+    numbers = f"{_number(f)}·{_signed(c)} + {_number(i)}·{_signed(g)}"
     return [
-        Equation("c'", "f·c + i·g", kept, written),
-        Equation("h'", "o·tanh(c')", f"{_number(o)}·tanh({_number(written)})", o * math.tanh(written)),
+        Equation("c'", "f·c + i·g", numbers, new_c),
+        Equation("h'", "o·tanh(c')", f"{_number(o)}·tanh({_number(new_c)})", o * math.tanh(new_c)),
     ]
 
 
-_STATES: dict[str, Callable[[dict[str, Gate], float, float | None], list[Equation]]] = {
+_STATES: dict[str, Callable[[dict[str, Gate], float, float], list[Equation]]] = {
     "rnn": _rnn,
     "gru": _gru,
     "lstm": _lstm,
@@ -181,7 +181,7 @@ _STATES: dict[str, Callable[[dict[str, Gate], float, float | None], list[Equatio
 
 
 def _sigmoid(value: float) -> float:
-    # e to a large power overflows, so it is taken of a negative number.
+    # Only e to a negative power is computed, because a large positive one overflows.
     small = math.exp(-abs(value))
     return (1 if value >= 0 else small) / (1 + small)
 
@@ -191,7 +191,7 @@ def _number(value: float) -> str:
 
 
 def _signed(value: float) -> str:
-    """A factor: a negative one stands in brackets."""
+    """A number as a factor: in parentheses if negative."""
     number = _number(value)
     return f"({number})" if number.startswith("-") else number
 

@@ -102,7 +102,7 @@ def test_units_can_track_a_regular_expression_and_an_invalid_one_is_an_error(pag
     page.tab.get_by_role("option", name="Regular expression").click()
     page.tab.locator("#inside-pattern :is(input, textarea)").fill("(unclosed")
     page.tab.locator("#inside-find").click()
-    page.wait_for_message("cannot be read")
+    page.wait_for_message("is invalid")
     page.tab.locator("#inside-pattern :is(input, textarea)").fill("[aeiou]")
     page.tab.locator("#inside-find").click()
     page.wait_for(lambda: page.tab.locator("#inside-found label").count() == 10)

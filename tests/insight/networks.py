@@ -1,4 +1,4 @@
-"""Small models of every make, with random weights that are large enough for gates to move."""
+"""Small models of every shape, with random weights large enough for gates to vary."""
 
 import torch
 from hypothesis import strategies as st
@@ -9,7 +9,7 @@ from lm.model.network import RecurrentLM
 from lm.tokenization.vocabulary import train_tokenizer
 
 SAMPLE = "the sea was calm.\n\tnaïve  中文　😀 été\x85 the\xa0boat <eos> a\\n\n" * 30
-# The first word is one that all tokenizers know.
+# All tokenizers know the first word.
 TEXTS = st.text("the sabo 中é😀.\n", max_size=40).map("e ".__add__)
 SHAPES = st.fixed_dictionaries(
     {
@@ -25,7 +25,7 @@ _TOKENIZERS = {}
 
 
 def make(kind="char", cell="lstm", seed=0, dtype=torch.float64, hidden_size=4, **shape):
-    """A model of random weights; those for double precision compare to many digits."""
+    """A model with random weights, in double precision so that results agree to many digits."""
     if kind not in _TOKENIZERS:
         _TOKENIZERS[kind] = train_tokenizer(kind, iter([SAMPLE + "e "]), 400)
     tokenizer = _TOKENIZERS[kind]

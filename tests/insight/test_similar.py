@@ -1,4 +1,4 @@
-"""Places that are alike, against a comparison of every place by the definition."""
+"""Similar spans, compared with a search by the definition."""
 
 from itertools import pairwise
 
@@ -7,14 +7,14 @@ import pytest
 from hypothesis import assume, given, settings, strategies as st
 
 from lm.errors import UserError
-from lm.insight.similar import similar_places
+from lm.insight.similar import similar_spans
 from lm.insight.trace import trace_text
 from tests.conftest import some_text
 from tests.insight.networks import SHAPES, make
 
 
 def by_definition(trace, start, end, layers, count):
-    """The starts and similarities of the places, one after the other."""
+    """The start and similarity of each span, found one after the other."""
     tokens = [
         t for t in range(len(trace.tokens)) if trace.starts[t] < max(end, start + 1) and trace.ends[t] > start
     ]
@@ -41,49 +41,49 @@ def by_definition(trace, start, end, layers, count):
 
 @given(shape=SHAPES, kind=st.sampled_from(["char", "bpe", "word"]), seed=st.integers(0, 9), data=st.data())
 @settings(deadline=None, max_examples=40)
-def test_the_places_are_the_most_alike_that_do_not_overlap(shape, kind, seed, data):
+def test_the_most_similar_spans_that_do_not_overlap_are_found(shape, kind, seed, data):
     model = make(kind, data.draw(st.sampled_from(["rnn", "gru", "lstm"])), seed, **shape)
     trace = trace_text(model, some_text(150, seed))
     start = data.draw(st.integers(0, 100))
     end = data.draw(st.integers(start, 110))
     layers = data.draw(st.sampled_from([None, [0]]))
     span = trace.text[start : max(end, start + 1)]
-    assume(span == span.strip())  # white space belongs to no word
+    assume(span == span.strip())  # whitespace belongs to no word
     expected = by_definition(trace, start, end, layers or range(trace.layers), 4)
     assume(expected)
-    found = similar_places(trace, start, end, layers=layers, count=4)
+    found = similar_spans(trace, start, end, layers=layers, count=4)
     assert [one.similarity for one in found] == pytest.approx([cosine for _, cosine in expected], abs=1e-6)
     if len({round(cosine, 9) for _, cosine in expected}) == len(expected):
-        assert [one.place.start for one in found] == [begin for begin, _ in expected]
-    spans = sorted([(one.place.start, one.place.end) for one in found])
+        assert [one.snippet.start for one in found] == [begin for begin, _ in expected]
+    spans = sorted([(one.snippet.start, one.snippet.end) for one in found])
     assert all(before[1] <= after[0] for before, after in pairwise(spans))
     assert all(end <= a or b <= start for a, b in spans)
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_the_same_words_are_found_again_with_what_stands_around_them(direction):
+def test_repetitions_of_a_word_are_found_with_their_context(direction):
     text = "the sea was calm. a boat lay there. " * 6
     trace = trace_text(make(hidden_size=16, layers=2, direction=direction), text)
     start = 36 * 2 + text.index("calm")
-    found = similar_places(trace, start, start + 4, count=5)
-    assert [one.place.text for one in found[:3]] == ["calm"] * 3
+    found = similar_spans(trace, start, start + 4, count=5)
+    assert [one.snippet.text for one in found[:3]] == ["calm"] * 3
     assert found[0].similarity > 0.99
     for one in found:
-        assert text[one.place.start : one.place.end] == one.place.text
-        assert (one.place.before + one.place.text + one.place.after) in text
-    assert len(similar_places(trace, start, start, count=1)[0].place.text) == 1
+        assert text[one.snippet.start : one.snippet.end] == one.snippet.text
+        assert (one.snippet.before + one.snippet.text + one.snippet.after) in text
+    assert len(similar_spans(trace, start, start, count=1)[0].snippet.text) == 1
 
 
-def test_spans_that_cannot_be_compared_are_a_users_error():
+def test_spans_that_cannot_be_compared_raise_a_user_error():
     trace = trace_text(make(), "the sea")
     for span, message in (((0, 8), "no span from 0 to 8"), ((3, 2), "no span"), ((-1, 2), "no span")):
         with pytest.raises(UserError, match=message):
-            similar_places(trace, *span)
-    with pytest.raises(UserError, match="no other place"):
-        similar_places(trace, 0, 7)
-    with pytest.raises(UserError, match="there is no layer 2"):
-        similar_places(trace, 0, 1, layers=[2])
-    with pytest.raises(UserError, match="no layer is chosen"):
-        similar_places(trace, 0, 1, layers=[])
-    with pytest.raises(UserError, match="no 7"):
-        similar_places(trace, 7, 7)
+            similar_spans(trace, *span)
+    with pytest.raises(UserError, match="no other span"):
+        similar_spans(trace, 0, 7)
+    with pytest.raises(UserError, match="layer must be between 0 and 1, got 2"):
+        similar_spans(trace, 0, 1, layers=[2])
+    with pytest.raises(UserError, match="at least one layer"):
+        similar_spans(trace, 0, 1, layers=[])
+    with pytest.raises(UserError, match="got 7"):
+        similar_spans(trace, 7, 7)

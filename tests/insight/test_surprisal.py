@@ -1,4 +1,4 @@
-"""The surprisals of tokens and words: nothing is lost and nothing counted twice."""
+"""Surprisals of tokens and words add up to that of the text."""
 
 import math
 
@@ -32,18 +32,18 @@ def model(request):
 
 @given(documents=DOCUMENTS)
 @settings(deadline=None, max_examples=40)
-def test_words_and_what_is_left_sum_to_the_bits_of_the_text(model, documents):
+def test_bits_of_words_and_whitespace_add_up_to_the_text(model, documents):
     text = joined(documents)
     try:
         scored = score_text(model, text)
-    except UserError:  # a text of nothing but unknown characters
+    except UserError:  # all characters are unknown
         return
     tokens, words = scored.per_token(), scored.per_word()
     total = scored.losses.sum() / math.log(2)
     assert sum(tokens["surprisal"]) == pytest.approx(total)
     first = next((i for i, word in enumerate(tokens["word"]) if word), len(tokens["word"]))
-    left = sum(tokens["surprisal"][:first])
-    assert left + sum(words["surprisal"]) + sum(words["space"]) == pytest.approx(total)
+    before = sum(tokens["surprisal"][:first])
+    assert before + sum(words["surprisal"]) + sum(words["space"]) == pytest.approx(total)
     assert [unescaped(w).decode() for w in words["word"]] == [w for d in documents for w in d.split()]
     assert scored.metrics.loss.value == pytest.approx(scored.losses.mean())
     if model.tokenizer.kind != "word" and not scored.unknown:
@@ -51,7 +51,7 @@ def test_words_and_what_is_left_sum_to_the_bits_of_the_text(model, documents):
         assert written == text.replace(SEPARATOR, b"<eos>")
 
 
-def test_the_figures_of_a_text_are_the_scores_of_the_model(model):
+def test_metrics_agree_with_the_scores_of_the_model(model):
     text = "the sea was calm.\nthe boat"
     scored = score_text(model, text)
     logprobs = [score.logprob for score in model.score(text)]
@@ -60,7 +60,7 @@ def test_the_figures_of_a_text_are_the_scores_of_the_model(model):
     assert found.bits_per_character.value == pytest.approx(-sum(logprobs) / len(text) / math.log(2))
 
 
-def test_a_word_of_characters_and_the_white_space_behind_it():
+def test_a_word_sums_its_characters_and_the_whitespace_after_it():
     scored = score_text(make("char"), "\na bé \n\nthe\n")
     bits, words = scored.bits, scored.per_word()
     assert words["word"] == ["a", "bé", "the"]
@@ -73,14 +73,14 @@ def test_a_word_of_characters_and_the_white_space_behind_it():
     assert scored.per_token()["word"] == ["", "a", "", "bé", "bé", "", "", "", *["the"] * 3, ""]
 
 
-def test_a_space_that_is_part_of_a_token_counts_with_its_word():
+def test_a_space_inside_a_token_counts_toward_its_word():
     scored = score_text(make("bpe"), "the sea the")
     assert scored.per_token()["token"] == ["the", r"\ssea", r"\sthe"]
     assert scored.per_word()["surprisal"] == pytest.approx(scored.bits)
     assert scored.per_word()["space"].tolist() == [0, 0, 0]
 
 
-def test_a_table_has_a_line_for_each_row_and_a_field_for_each_column():
+def test_table_lines_have_a_row_per_token_and_a_field_per_column():
     scored = score_text(make("byte"), 'a\t"b"\\ \r中\n')
     lines = list(table_lines(scored.per_token()))
     assert lines[0] == "token\tword\tdocument\tline\tcolumn\toffset\tsurprisal\n"
@@ -91,20 +91,19 @@ def test_a_table_has_a_line_for_each_row_and_a_field_for_each_column():
     assert [float(row[-1]) for row in rows] == pytest.approx(scored.bits, abs=1e-5)
 
 
-def test_two_sides():
+def test_two_sided_scores_are_the_mean_of_both_directions():
     text = "the sea was calm.\n"
     forward, backward = (score_text(make("char", d), text) for d in ("forward", "backward"))
     mean = two_sided(forward, backward)
     assert mean.bits == pytest.approx((forward.bits + backward.bits) / 2)
     table = word_table({"forward": forward, "backward": backward, "mean": mean})
-    assert list(table)[6:] == [
-        "forward", "forward_space", "backward", "backward_space", "mean", "mean_space",
-    ]  # fmt: skip
+    names = ["forward", "forward_space", "backward", "backward_space", "mean", "mean_space"]
+    assert list(table)[6:] == names
     assert table["mean"] == pytest.approx((table["forward"] + table["backward"]) / 2)
     assert table["backward"][0] == pytest.approx(backward.bits[:3].sum())
 
 
-def test_learning_while_reading_changes_the_scores_and_not_the_model():
+def test_adapting_while_reading_changes_the_scores_but_not_the_model():
     model, text = make("char"), "the sea was calm. " * 20
     plain = score_text(model, text)
     learned = score_text(model, text, dynamic=DynamicConfig(dynamic_rate=0.01), cache=CacheConfig())
@@ -112,7 +111,7 @@ def test_learning_while_reading_changes_the_scores_and_not_the_model():
     assert np.array_equal(score_text(model, text).losses, plain.losses)
 
 
-def test_texts_without_a_score():
+def test_texts_that_cannot_be_scored():
     with pytest.raises(UserError, match="the text is empty"):
         score_text(make("char"), "")
     with pytest.raises(UserError, match="knows none of the characters"):
@@ -121,4 +120,4 @@ def test_texts_without_a_score():
         score_text(make("word"), "wholly other\n")
     assert score_text(make("char"), "Жa").unknown == 1
     assert score_text(make("byte"), "ЖЩ").unknown == 0
-    assert len(score_text(make("char"), "a\r\nb").tokens) == 3  # as line ends are read for the training
+    assert len(score_text(make("char"), "a\r\nb").tokens) == 3  # line ends are normalized as in training

@@ -1,4 +1,4 @@
-"""A trace holds what the readable cells compute, step by step, and says where in the text."""
+"""A trace equals the readable cells, computed step by step, and maps steps to the text."""
 
 from unittest import mock
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from lm.errors import UserError
 from lm.insight import trace as module
-from lm.insight.places import pieces, token_spans
+from lm.insight.spans import pieces, token_spans
 from lm.insight.trace import trace_text
 from lm.language_model import load
 from lm.model.cells import CELLS
@@ -23,7 +23,7 @@ CLOSE = {"rtol": 1e-7, "atol": 1e-10}
 
 @torch.no_grad()
 def by_the_readable_cells(model, tokens):
-    """For each layer the states and gates after each token, in the order of the text."""
+    """For each layer, the states and gates at each token, in text order."""
     network, tokens = model.network, tokens.tolist()
     config = network.config
     cells, states = [], []
@@ -58,7 +58,7 @@ def by_the_readable_cells(model, tokens):
 @pytest.mark.parametrize("cell", CELLS)
 @given(shape=SHAPES, text=TEXTS, kind=st.sampled_from(KINDS), window=st.sampled_from([2, 5, 4096]))
 @settings(deadline=None, max_examples=40)
-def test_states_and_gates_are_those_of_the_readable_cells(cell, shape, text, kind, window):
+def test_states_and_gates_equal_the_readable_cells(cell, shape, text, kind, window):
     model = make(kind, cell, **shape)
     with mock.patch.object(module, "_WINDOW", window):
         trace = trace_text(model, text)
@@ -74,7 +74,7 @@ def test_states_and_gates_are_those_of_the_readable_cells(cell, shape, text, kin
 @pytest.mark.parametrize("cell", CELLS)
 @given(shape=SHAPES, text=TEXTS)
 @settings(deadline=None, max_examples=20)
-def test_what_the_last_layer_shows_is_what_the_network_reads(cell, shape, text):
+def test_the_output_of_the_last_layer_equals_the_network(cell, shape, text):
     model = make("char", cell, **shape)
     trace = trace_text(model, text)
     tokens = trace.tokens[::-1] if model.backward else trace.tokens
@@ -85,16 +85,16 @@ def test_what_the_last_layer_shows_is_what_the_network_reads(cell, shape, text):
     for layer in range(trace.layers):
         np.testing.assert_allclose(trace.hidden[layer][-1], state[0][layer, 0].numpy(), **CLOSE)
         if cell == "lstm":
-            np.testing.assert_allclose(trace.memory(layer)[-1], state[1][layer, 0].numpy(), **CLOSE)
+            np.testing.assert_allclose(trace.cell_state(layer)[-1], state[1][layer, 0].numpy(), **CLOSE)
 
 
 @pytest.mark.parametrize("shape", [{}, {"tie": True, "embedding_size": 3}, {"direction": "backward"}])
-def test_what_was_expected_at_a_place_is_what_the_model_says(shape):
+def test_predictions_are_the_alternatives_of_the_model(shape):
     model = make("bpe", **shape)
     trace = trace_text(model, "the sea was calm")
     for token, score in enumerate(model.score(trace.text, alternatives=4)):
         names, logprobs = zip(*score.alternatives, strict=True)
-        found = dict(trace.expected(token, 4))
+        found = dict(trace.predictions(token, 4))
         assert list(found) == list(names)
         assert list(found.values()) == pytest.approx(np.exp(logprobs), rel=1e-5)
 
@@ -123,7 +123,7 @@ def test_tokens_span_their_characters(kind, documents):
 
 
 @pytest.mark.parametrize("kind", ["byte", "bpe"])
-def test_bytes_of_one_character_span_it_and_the_last_of_them_shows_it(kind):
+def test_bytes_of_one_character_span_it_and_the_last_one_shows_it(kind):
     text = "a中b"
     trace = trace_text(make(kind), text)
     assert [text[s:e] for s, e in zip(trace.starts, trace.ends, strict=True)][-1] == "b"
@@ -133,38 +133,38 @@ def test_bytes_of_one_character_span_it_and_the_last_of_them_shows_it(kind):
         assert trace.token_at(1) == 3
 
 
-def test_line_ends_of_windows_and_half_characters_are_read_as_in_training():
+def test_windows_line_ends_and_lone_surrogates_are_normalized_as_in_training():
     trace = trace_text(make(), "the\r\nsea\ud800")
     assert trace.text == "the\nsea?"
     assert trace_text(make(), "the\nsea?").hidden[0] == pytest.approx(trace.hidden[0])
 
 
-def test_a_trained_model_is_read_without_its_dropout(trained_run, text_file):
+def test_a_trained_model_reads_without_dropout(trained_run, text_file):
     model = load(trained_run, device="cpu")
     text = text_file.read_text()[:300]
-    shares = []
-    before = trace_text(model, text, progress=shares.append)
-    assert shares[-1] == 1
+    fractions = []
+    before = trace_text(model, text, progress=fractions.append)
+    assert fractions[-1] == 1
     model.network.train()
     assert np.array_equal(trace_text(model, text).hidden[0], before.hidden[0])
     assert model.network.training
 
 
-def test_what_is_not_there_is_a_users_error():
+def test_layers_units_and_characters_out_of_range_raise_a_user_error():
     with pytest.raises(UserError, match="the text is empty"):
         trace_text(make(), "")
     with pytest.raises(UserError, match="knows none of the characters"):
         trace_text(make(), "ЖЩ")
     trace = trace_text(make("char", "gru", layers=2, hidden_size=3), "the")
     for layer, name, unit, message in (
-        (2, "h", None, "no layer 2: they go from 0 to 1"),
-        (-1, "h", None, "no layer -1"),
-        (0, "h", 3, "no unit 3: they go from 0 to 2"),
-        (0, "c", 0, "kind gru has no 'c': choose one of h, r, z, n"),
+        (2, "h", None, "layer must be between 0 and 1, got 2"),
+        (-1, "h", None, "layer must be .* got -1"),
+        (0, "h", 3, "unit must be between 0 and 2, got 3"),
+        (0, "c", 0, "the gru cell has no 'c': choose one of h, r, z, n"),
     ):
         with pytest.raises(UserError, match=message):
             trace.values(layer, name, unit)
-    with pytest.raises(UserError, match="characters 0 to 2, and no 3"):
+    with pytest.raises(UserError, match="character must be between 0 and 2, got 3"):
         trace.token_at(3)
 
 
@@ -175,7 +175,7 @@ def test_a_separator_is_one_character():
     assert starts.tolist() == list(range(7)) and ends.tolist() == list(range(1, 8))
 
 
-def test_of_several_characters_the_one_read_last_is_told():
+def test_the_character_read_last_depends_on_the_direction():
     for direction, expected in (("forward", [2, 6, 10]), ("backward", [0, 3, 7])):
         trace = trace_text(make("bpe", direction=direction), "the sea the")
         assert trace.last_read.tolist() == expected

@@ -1,4 +1,4 @@
-"""Units that track a property are found, and what fits by chance is not praised."""
+"""Units that track a property are found, and chance fits do not score well."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from lm.errors import UserError
 from lm.insight.properties import PROPERTIES, matching
 from lm.insight.trace import trace_text
-from lm.insight.units import _scores, _threshold, find_units
+from lm.insight.units import best_threshold, find_units, rank_scores
 from lm.language_model import load
 from tests.conftest import some_text
 from tests.insight.networks import make
@@ -21,7 +21,7 @@ COLUMNS = st.lists(
 
 
 def by_pairs(values, target):
-    """How much more often than not a value with the property is above one without; ties are half."""
+    """2 · AUC - 1 from all pairs of a value with the property and one without; ties count half."""
     signs = np.sign(values[target][:, None] - values[~target][None])
     return signs.mean()
 
@@ -32,54 +32,54 @@ def mean_ranks(values):
 
 @given(COLUMNS)
 @settings(deadline=None, max_examples=200)
-def test_the_score_of_a_property_is_the_auc_of_all_pairs(rows):
+def test_the_score_of_a_binary_property_is_the_auc(rows):
     *values, target = np.array(rows).T.astype(np.float64)
     target = target > 1
     if 0 < target.sum() < len(target):
         expected = [by_pairs(column, target) for column in values]
-        assert _scores(np.array(values), target) == pytest.approx(expected, abs=1e-12)
+        assert rank_scores(np.array(values), target) == pytest.approx(expected, abs=1e-12)
 
 
 @given(COLUMNS)
 @settings(deadline=None, max_examples=200)
-def test_the_score_of_a_quantity_is_the_correlation_of_ranks(rows):
+def test_the_score_of_a_quantity_is_the_rank_correlation(rows):
     *values, target = np.array(rows).T.astype(np.float64)
     if np.ptp(target):
         expected = [
             np.corrcoef(mean_ranks(column), mean_ranks(target))[0, 1] if np.ptp(column) else 0.0
             for column in values
         ]
-        assert _scores(np.array(values), target) == pytest.approx(expected, abs=1e-9)
+        assert rank_scores(np.array(values), target) == pytest.approx(expected, abs=1e-9)
 
 
 @given(COLUMNS)
 @settings(deadline=None, max_examples=200)
-def test_no_other_threshold_tells_more_places_apart(rows):
+def test_no_other_threshold_separates_better(rows):
     values, _, target = np.array(rows).T
     target = target > 1
     if 0 < target.sum() < len(target) and np.ptp(values):
 
-        def told(threshold):
+        def separated(threshold):
             return (values[target] > threshold).mean() - (values[~target] > threshold).mean()
 
-        found = _threshold(values, target)
+        found = best_threshold(values, target)
         assert found not in values
-        assert told(found) >= max(told(value) for value in np.unique(values)[:-1]) - 1e-12
+        assert separated(found) >= max(separated(value) for value in np.unique(values)[:-1]) - 1e-12
 
 
 def planted(
     property_, *, sign=1.0, noise=0.1, units=40, layers=2, cell="lstm", kind="char", text=None, **shape
 ):
-    """A trace of noise in which one unit, the 7th of the last layer, follows a property of the text."""
+    """A trace of noise in which one unit, number 7 of the last layer, tracks a property of the text."""
     text = text or some_text(2000)
     trace = trace_text(make(kind, cell, layers=layers, hidden_size=units, **shape), text)
     rng = np.random.default_rng(0)
     hidden = [rng.normal(size=layer.shape) for layer in trace.hidden]
-    followed = property_(trace.text)[trace.last_read]
-    followed = followed[::-1] if trace.model.backward else followed
-    hidden[-1][1:, 7] = sign * (followed + noise * rng.normal(size=len(followed)))
-    memories = {layer: rng.normal(size=state.shape) for layer, state in enumerate(hidden)}
-    return replace(trace, hidden=hidden, _memories=memories if cell == "lstm" else {})
+    tracked = property_(trace.text)[trace.last_read]
+    tracked = tracked[::-1] if trace.model.backward else tracked
+    hidden[-1][1:, 7] = sign * (tracked + noise * rng.normal(size=len(tracked)))
+    cell_states = {layer: rng.normal(size=state.shape) for layer, state in enumerate(hidden)}
+    return replace(trace, hidden=hidden, cell_states=cell_states if cell == "lstm" else {})
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
@@ -87,7 +87,7 @@ def planted(
 @pytest.mark.parametrize(
     ("cell", "kind"), [("lstm", "char"), ("gru", "bpe"), ("rnn", "word"), ("gru", "byte")]
 )
-def test_a_unit_that_follows_a_property_is_found(cell, kind, sign, direction):
+def test_a_unit_that_tracks_a_property_is_found(cell, kind, sign, direction):
     def property_(text):
         return matching(text, " ?(the|sea)")
 
@@ -96,8 +96,8 @@ def test_a_unit_that_follows_a_property_is_found(cell, kind, sign, direction):
     found = find_units(trace, property_(trace.text))
     best = found.units[0]
     assert (best.layer, best.unit, best.name, best.direction) == (1, 7, "h", sign)
-    assert best.score > 0.99 and best.chosen_by > 0.99 and found.measure == "auc"
-    assert found.among == 2 * 40 * (2 if cell == "lstm" else 1)
+    assert best.score > 0.99 and best.selection_score > 0.99 and found.measure == "auc"
+    assert found.candidates == 2 * 40 * (2 if cell == "lstm" else 1)
     inside = trace.values(1, "h", 7) * sign > best.threshold * sign
     assert (inside == property_(trace.text)[trace.last_read]).mean() > 0.98
     assert found.units == sorted(found.units, key=lambda unit: -unit.score)
@@ -105,8 +105,8 @@ def test_a_unit_that_follows_a_property_is_found(cell, kind, sign, direction):
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_unit_that_follows_a_quantity_is_found(sign):
-    # Only the order counts: the unit is the cube of what it follows.
+def test_a_unit_that_tracks_a_quantity_is_found(sign):
+    # Only ranks matter: the unit is the cube of the quantity.
     def cube(text):
         return PROPERTIES["line_position"](text) ** 3
 
@@ -118,22 +118,22 @@ def test_a_unit_that_follows_a_quantity_is_found(sign):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_unit_that_fits_by_chance_is_not_praised(seed):
-    # Units that change slowly, and a few long stretches: on one part of the text, some always fit.
+def test_chance_fits_do_not_score_well_on_held_out_text(seed):
+    # Slow units and a few long stretches: some units always fit one part of the text.
     trace = trace_text(make(layers=1, hidden_size=400), some_text(3000))
     states = np.random.default_rng(seed).normal(size=(3001, 400))
     for before, after in pairwise(states):
         after += 0.98 * before
-    trace = replace(trace, hidden=[states], _memories={0: states})
+    trace = replace(trace, hidden=[states], cell_states={0: states})
     there = np.zeros(3000, bool)
     for begin in range(200, 2800, 500):
         there[begin : begin + 80] = True
     units = find_units(trace, there).units
-    assert np.mean([unit.chosen_by for unit in units]) > 0.75
+    assert np.mean([unit.selection_score for unit in units]) > 0.75
     assert 0.3 < np.mean([unit.score for unit in units]) < 0.65
 
 
-def test_rare_places_are_all_compared_in_a_long_text():
+def test_rare_tokens_are_all_compared_in_a_long_text():
     def property_(text):
         there = np.zeros(len(text), bool)
         there[[100, 5_000, 15_000, 29_000]] = True
@@ -144,7 +144,7 @@ def test_rare_places_are_all_compared_in_a_long_text():
     assert (best.unit, best.score) == (7, 1.0)
 
 
-def test_a_trained_model_knows_words_ends(trained_run):
+def test_a_trained_model_has_a_unit_for_word_ends(trained_run):
     trace = trace_text(load(trained_run, device="cpu"), some_text(4000, seed=5))
     best = find_units(trace, PROPERTIES["white_space"](trace.text)).units[0]
     assert best.score > 0.85
@@ -153,16 +153,16 @@ def test_a_trained_model_knows_words_ends(trained_run):
     assert values[outside].mean() > values[~outside].mean()
 
 
-def test_properties_that_tell_no_unit_from_chance_are_a_users_error():
+def test_properties_that_hardly_vary_raise_a_user_error():
     trace = trace_text(make(), "the sea was calm")
     once = np.arange(16) == 4
     for property_, message in (
         (once & False, "nothing in this text has the property"),
-        (once | True, "all of this text has the property"),
-        (once, "comes in one place only"),
-        (np.arange(16) != 4, "comes in one place only"),
-        (np.arange(16) * 0.0, "the same all over a half"),
-        (once * 1.0, "the same all over a half"),
+        (once | True, "the whole text has the property"),
+        (once, "occurs in one place only"),
+        (np.arange(16) != 4, "occurs in one place only"),
+        (np.arange(16) * 0.0, "constant in half of this text"),
+        (once * 1.0, "constant in half of this text"),
     ):
         with pytest.raises(UserError, match=message):
             find_units(trace, property_)

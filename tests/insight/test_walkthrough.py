@@ -1,4 +1,4 @@
-"""The numbers of one step are those of the trace, and the equations as written are true."""
+"""A step agrees with the trace, and the printed equations hold."""
 
 import math
 import re
@@ -16,8 +16,8 @@ from lm.saving import PRETRAINED
 from tests.insight.networks import SHAPES, TEXTS, make
 
 
-def worked_out(numbers):
-    """What an equation's numbers come to, each of them rounded to three digits."""
+def evaluated(numbers):
+    """The value of each side of an equation's numbers, which are rounded to three digits."""
     parts = numbers.split(" = ")
     names = {"σ": lambda x: 1 / (1 + math.exp(-x)), "tanh": math.tanh}
     return [eval(part.replace("·", "*"), names) for part in parts]
@@ -26,15 +26,15 @@ def worked_out(numbers):
 @pytest.mark.parametrize("cell", CELLS)
 @given(shape=SHAPES, text=TEXTS, kind=st.sampled_from(["char", "byte", "word"]), data=st.data())
 @settings(deadline=None, max_examples=40)
-def test_a_step_is_the_traces(cell, shape, text, kind, data):
+def test_a_step_agrees_with_the_trace(cell, shape, text, kind, data):
     trace = trace_text(make(kind, cell, **shape), text)
     token = data.draw(st.integers(0, len(trace.tokens) - 1))
     layer = data.draw(st.integers(0, trace.layers - 1))
     unit = data.draw(st.integers(0, trace.units - 1))
     walk = walk_through(trace, token, layer, unit, largest=1000)
 
-    def at(name, where=token):
-        return trace.values(layer, name, unit)[where]
+    def at(name, token=token):
+        return trace.values(layer, name, unit)[token]
 
     close = {"rel": 1e-9, "abs": 1e-12}
     assert walk.h == pytest.approx(at("h"), **close)
@@ -52,9 +52,9 @@ def test_a_step_is_the_traces(cell, shape, text, kind, data):
         assert walk.c is None and walk.c_before is None
 
     for gate in walk.gates:
-        for source, whole in (("x", gate.from_x), ("h", gate.from_h)):
+        for source, total in (("x", gate.from_x), ("h", gate.from_h)):
             terms = [term for term in gate.largest if term.source == source]
-            assert sum(term.product for term in terms) == pytest.approx(whole, **close)
+            assert sum(term.product for term in terms) == pytest.approx(total, **close)
             assert all(term.weight * term.value == pytest.approx(term.product) for term in terms)
             assert sorted(term.index for term in terms) == list(range(len(terms)))
         effects = [abs(t.product) * (gate.reset if t.source == "h" else 1) for t in gate.largest]
@@ -64,7 +64,7 @@ def test_a_step_is_the_traces(cell, shape, text, kind, data):
         )
     for equation in walk.equations:
         size = max([1.0, *(abs(float(number)) for number in re.findall(r"\d+\.\d+", equation.numbers))])
-        assert worked_out(equation.numbers) == pytest.approx(
+        assert evaluated(equation.numbers) == pytest.approx(
             [equation.value] * (1 + equation.numbers.count(" = ")), abs=2e-3 * size
         )
         assert str(equation).startswith(f"{equation.name} = {equation.formula} = ")
@@ -72,7 +72,7 @@ def test_a_step_is_the_traces(cell, shape, text, kind, data):
 
 @pytest.mark.parametrize("cell", CELLS)
 @torch.no_grad()
-def test_the_terms_are_the_weights_of_the_network(cell):
+def test_terms_are_weights_of_the_network(cell):
     trace = trace_text(make("char", cell, layers=2, hidden_size=5), "the sea")
     walk = walk_through(trace, 3, 1, 2, largest=4)
     w_ih, w_hh, _, _ = trace.model.network.recurrent.weights(1)
@@ -87,7 +87,7 @@ def test_the_terms_are_the_weights_of_the_network(cell):
             assert term.value == pytest.approx(values[term.index])
 
 
-def test_the_shipped_models_steps_are_told_in_equations():
+def test_equations_of_the_shipped_model():
     trace = trace_text(load(PRETRAINED, device="cpu"), "print(")
     walk = walk_through(trace, trace.token_at(5), 0, 76)
     assert walk.read == "(" and (walk.layer, walk.unit, walk.token) == (0, 76, 5)
@@ -99,8 +99,12 @@ def test_the_shipped_models_steps_are_told_in_equations():
     )
 
 
-def test_steps_that_are_not_there_are_a_users_error():
+def test_steps_that_do_not_exist_raise_a_user_error():
     trace = trace_text(make(), "the sea")
-    for place, message in (((7, 0, 0), "no token 7"), ((0, 2, 0), "no layer 2"), ((0, 0, 4), "no unit 4")):
+    for step, message in (
+        ((7, 0, 0), "token .* got 7"),
+        ((0, 2, 0), "layer .* got 2"),
+        ((0, 0, 4), "unit .* got 4"),
+    ):
         with pytest.raises(UserError, match=message):
-            walk_through(trace, *place)
+            walk_through(trace, *step)

@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from lm.escaping import printable
-from lm.insight.places import Snippet
+from lm.insight.spans import Snippet
 from lm.insight.surprisal import ScoredText
 
 from ...ui.errors import as_sentence

@@ -16,8 +16,8 @@ import numpy as np
 
 from lm.errors import UserError
 from lm.escaping import printable
-from lm.insight.places import pieces
 from lm.insight.properties import PROPERTIES, matching
+from lm.insight.spans import pieces
 from lm.insight.surprisal import ScoredText, Table, score_text, table_lines
 from lm.insight.trace import Trace, trace_text
 from lm.insight.units import FoundUnits, find_units

@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 
 from lm.errors import UserError
-from lm.insight.places import Snippet
-from lm.insight.similar import similar_places
+from lm.insight.similar import similar_spans
+from lm.insight.spans import Snippet
 from lm.insight.surprising import most_surprising
 from lm.insight.units import FoundUnit, FoundUnits
 from lm.insight.walkthrough import Walkthrough, walk_through
@@ -220,7 +220,7 @@ class InsideTab:
             start, _ = analysis.characters(index, index + 1, color_by == "words")
             token = analysis.trace.token_at(start)
             step = walk_through(analysis.trace, token, int(layer) - 1, int(unit or 0), 5)
-            return _equations(step, analysis.trace.expected(token, 3))
+            return _equations(step, analysis.trace.predictions(token, 3))
 
     def on_select(self, viewed: Viewed, color_by: str, event: gr.EventData) -> str:
         """Show where the hidden state is most similar to that after the selected span."""
@@ -280,7 +280,7 @@ def _totals(analysis: Analysis) -> str:
 def _most_surprising(analysis: Analysis) -> str:
     """A table of the tokens with the highest surprisal, as HTML."""
     rows = (
-        (translate("{bits:.1f} bits", bits=token.bits), token.place)
+        (translate("{bits:.1f} bits", bits=token.bits), token.snippet)
         for token in most_surprising(analysis.scored, 10)
     )
     return _snippet_table(translate("Most surprising tokens"), rows)
@@ -288,7 +288,7 @@ def _most_surprising(analysis: Analysis) -> str:
 
 def _similar(analysis: Analysis, span: tuple[int, int]) -> str:
     """A table of the contexts whose hidden states are most similar to that after `span`, as HTML."""
-    rows = ((f"{found.similarity:.3f}", found.place) for found in similar_places(analysis.trace, *span))
+    rows = ((f"{found.similarity:.3f}", found.snippet) for found in similar_spans(analysis.trace, *span))
     shown = on_one_line(analysis.trace.text[slice(*span)])[:60]
     title = translate("Hidden states most similar to the one after “{span}” (cosine similarity)", span=shown)
     return _snippet_table(title, rows)
@@ -351,12 +351,12 @@ def _measure(found: FoundUnits) -> str:
         return translate(
             "Best of {count:,} units by AUC: 1 means always higher (or always lower) inside than outside,"
             " 0.5 is chance. Scored on held-out text.",
-            count=found.among,
+            count=found.candidates,
         )
     return translate(
         "Best of {count:,} units by rank correlation with the quantity: 1 is perfect, 0 is chance. Scored on"
         " held-out text.",
-        count=found.among,
+        count=found.candidates,
     )
 
 
