@@ -127,24 +127,26 @@ def machine_warnings(estimate: Estimate, models: Path, busy: bool) -> list[str]:
     free = free_memory() if estimate.device == "cpu" else None
     if free is not None and estimate.memory > free:
         result.append(
-            f"Training needs about {gigabytes(estimate.memory)} of memory, but only {gigabytes(free)} are"
-            " free: choose a smaller size or batch."
+            f"Training needs about {format_bytes(estimate.memory)} of memory, but only"
+            f" {format_bytes(free)} are free: choose a smaller size or batch."
         )
     with contextlib.suppress(OSError):
         system = os.statvfs(models if models.is_dir() else models.parent)
         free_disk = system.f_bavail * system.f_frsize
         if 3 * estimate.disk > free_disk:  # a new checkpoint is written next to the old one
             result.append(
-                f"The run needs {gigabytes(estimate.disk)}, and only {gigabytes(free_disk)} of the disk are"
-                " free."
+                f"The run needs {format_bytes(estimate.disk)} of disk space, but only"
+                f" {format_bytes(free_disk)} are free."
             )
     if busy:
         result.append("Another job is running: this one will be faster when it runs alone.")
     return result
 
 
-def gigabytes(size: float) -> str:
-    """'512 MB' or '3.2 GB'."""
+def format_bytes(size: float) -> str:
+    """'60 KB', '512 MB' or '3.2 GB'."""
+    if size < 1e6:
+        return f"{size / 1e3:,.0f} KB"
     return f"{size / 1e6:,.0f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
 
 

@@ -44,7 +44,7 @@ class JobProgress:
     train_loss: float | None  # the latest, in nats per token
     validation_loss: float | None  # the latest; in the end, that of the final evaluation
     train: list[Point]
-    validations: list[dict[str, Any]]  # records of metrics.jsonl, in its order
+    validations: list[dict[str, Any]]  # from metrics.jsonl, without the training loss, which `train` has
     sample: str  # the latest
     model: str  # a description of the network
     warnings: list[str]
@@ -143,7 +143,7 @@ class _Metrics:
             self.last = record
             self.train.add((step, seconds, float(record["train_loss"])))
         if "validation_loss" in record:
-            self.validations.append(record)
+            self.validations.append({name: value for name, value in record.items() if name != "train_loss"})
             del self.validations[:-_MAX_VALIDATIONS]
 
 

@@ -12,7 +12,7 @@ import gradio as gr
 from lm.terminal import duration
 from lm.training.plot import loss_curve
 
-from ...jobs.estimate import Estimate, Preview, gigabytes
+from ...jobs.estimate import Estimate, Preview, format_bytes
 from ...jobs.job import QUEUED, RUNNING
 from ...jobs.progress import JobProgress
 from ...jobs.queue import RESUMABLE, JobQueue
@@ -172,7 +172,7 @@ class TrainTab:
 
     def texts(self, chosen: str | None) -> gr.Dropdown:
         """The texts to choose from."""
-        uploaded = [(f"{t.name} · {gigabytes(t.size)}", t.dataset) for t in self.queue.uploads.all()]
+        uploaded = [(f"{t.name} · {format_bytes(t.size)}", t.dataset) for t in self.queue.uploads.all()]
         choices = [(translate("Python standard library"), DEFAULT_DATASET), *uploaded]
         values = [value for _, value in choices]
         return gr.Dropdown(choices, value=chosen if chosen in values else DEFAULT_DATASET)
@@ -295,8 +295,8 @@ def _estimate_rows(estimate: Estimate, layers: int) -> dict[str, str]:
         )
     rows[translate("Memory")] = translate(
         "about {memory}, and {disk} on disk",
-        memory=gigabytes(estimate.memory),
-        disk=gigabytes(estimate.disk),
+        memory=format_bytes(estimate.memory),
+        disk=format_bytes(estimate.disk),
     )
     return rows
 

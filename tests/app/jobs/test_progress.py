@@ -53,6 +53,7 @@ def test_progress_grows_with_the_metrics(case):
     assert (progress.phase, progress.step, len(progress.train)) == ("training", 500, 20)
     assert progress.train[0] == (25, 0.5, 2.9975)
     assert [(r["step"], r["validation_loss"]) for r in progress.validations] == [(250, 2.4975), (500, 2.495)]
+    assert not any("train_loss" in record for record in progress.validations)  # it would be drawn twice
     assert (progress.validation_loss, progress.train_loss) == (2.495, 2.95)
     assert progress.characters_per_second is None
     assert 10 <= progress.seconds < 12 and progress.remaining == pytest.approx(100 - progress.seconds)
