@@ -1,7 +1,7 @@
-"""What a training job would take (time, memory, disk), measured before it starts, and what its text contains.
+"""The preview of a training job: its time, memory and disk space, and what its text contains.
 
-A separate process (app/jobs/measure.py) measures it within a time limit. Whatever it has reported by then
-is shown and cached.
+A separate process (app/jobs/measure.py) measures this within a time limit. What it has reported by then is
+shown and cached.
 """
 
 from __future__ import annotations

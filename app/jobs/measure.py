@@ -1,4 +1,4 @@
-"""The process that measures what a training job would take: see app/jobs/estimate.py.
+"""The process that takes a job's first steps to estimate the rest: see app/jobs/estimate.py.
 
     python -m app.jobs.measure < settings.json
 
@@ -40,7 +40,7 @@ from .runner import lower_priority
 _TIMED = 2.0  # seconds of steps that are timed
 _TIMEOUT = 600  # seconds after which this process ends even if its parent is gone
 _WARMUP_STEPS = 2
-_VALIDATIONS = 10  # in a training, by default
+_VALIDATIONS = 10  # per run, by default
 _SAMPLE_TOKENS = 100  # roughly
 _BYTES_PER_SECOND = 200e6  # at which a checkpoint is written, roughly
 _RESOLVED = ("hidden_size", "embedding_size", "lr", *AUTOMATIC_DROPOUTS)
@@ -123,7 +123,7 @@ def _estimate(learner: Learner, step_time: float) -> Estimate:
 
 
 def fill_budget(budget: float, step_time: float, interruption: float, scoring: float) -> tuple[int, float]:
-    """The number of steps that fit into a time budget, and the seconds until the training is over.
+    """The number of steps that fit into a time budget, and the seconds until the run is over.
 
     As in the training loop, each tenth of the budget ends with an interruption (validation, sample and
     checkpoint), and time for the final evaluation, which takes `scoring` seconds if it covers the whole
@@ -140,7 +140,7 @@ def fill_budget(budget: float, step_time: float, interruption: float, scoring: f
 
 
 def _validate(learner: Learner) -> int:
-    """Validate as the training does between steps; the number of tokens scored."""
+    """Validate as between two steps; the number of tokens scored."""
     split, eos = learner.corpus.validation, learner.corpus.tokenizer.eos
     limit, precision = learner.config.training.eval_tokens, learner.precision
     return validate(learner.network, split.tokens, split.counts, eos, limit=limit, precision=precision).tokens
@@ -154,7 +154,7 @@ def _sampling_time(learner: Learner) -> float:
 
 
 def _memory(learner: Learner) -> int:
-    """Bytes that the training needs at most: what this process used, the copy that a rollback restores,
+    """Bytes that training needs at most: what this process used, the copy that a rollback restores,
     and a checkpoint on its way to the disk."""
     checkpoint = _checkpoint_size(learner)
     if learner.device.type == "cuda":

@@ -176,7 +176,7 @@ def _mean(points: list[Point]) -> Point:
 
 
 def _age(path: Path, job: Job) -> float | None:
-    """How many seconds ago a running job wrote this file; None if it has not since it started."""
+    """The seconds since a running job wrote this file; None if it has not done so since its start."""
     try:
         written = path.stat().st_mtime
     except OSError:

@@ -1,8 +1,8 @@
 """The queue of training jobs: add, pause, resume, stop and watch them.
 
-This is the interface that the page uses. No state is kept here: each job is a process of its own (runner.py),
-and its state is on disk (job.py), where every page and every server on the same folder sees the same. So any
-server may end and come back at any time.
+This is the interface that the page uses. Each job is a process of its own (runner.py), and its state is on
+disk (job.py), where every page and every server on the same folder sees it. So a server can be restarted at
+any time.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 class JobQueue:
     """The training jobs whose models appear in the folder `models`; one runs at a time.
 
-    Every method raises UserError if it cannot do what it is called for.
+    Every method raises UserError, with the reason, if it cannot do its work.
     """
 
     def __init__(self, models: str | Path):
@@ -132,8 +132,8 @@ class JobQueue:
         return job.run if is_model(self.store.run_of(job).folder) else None
 
     def job_of_run(self, folder: str | Path) -> Job | None:
-        """The job that writes to this run folder or may still do so: until it has ended for good, nobody else
-        may rename or delete the folder."""
+        """The job that writes to this run folder or may still do so. Until it has ended for good, the folder
+        must not be renamed or deleted."""
         folder = Path(folder).absolute()
         unfinished = (job for job in self.store.all() if job.state in (QUEUED, RUNNING, *RESUMABLE))
         return next((job for job in unfinished if self.store.run_of(job).folder == folder), None)

@@ -1,4 +1,4 @@
-"""Two kinds of processes: the runner, which starts the queued jobs one after another, and the jobs.
+"""The processes of the queue: the runner, which starts one job after another, and the jobs.
 
     python -m app.jobs.runner MODELS                start the jobs in MODELS/.jobs until none is queued
     python -m app.jobs.runner MODELS --job ID       be the process of the job ID

@@ -122,7 +122,7 @@ def dataset_name(dataset: str, uploads: Uploads) -> str:
 
 
 def _converted(name: str, value: Any, kind: type) -> Any:
-    """A value as the browser sends it, converted to what RunConfig takes. Raises UserError if it is neither a
+    """A value from the browser, converted to what RunConfig takes. Raises UserError if it is neither a
     string nor a number."""
     if not isinstance(value, (str, int, float)) or (isinstance(value, int) and abs(value) >= 1 << 63):
         raise UserError(f"{_display_name(name)} must be text or a number of reasonable size.")

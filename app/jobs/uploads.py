@@ -79,7 +79,7 @@ class Uploads:
         is too large."""
         path = Path(path)
         try:
-            # Neither follow a link nor wait for a pipe that someone has put there.
+            # Do not follow a link, and do not wait for a pipe.
             opened = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
             with open(opened, "rb") as file:
                 return self._add(file, safe_name(path.name))
