@@ -10,12 +10,12 @@ from lm.memorization.search import BREAK, find_copied
 from lm.memorization.training_text import DecodedText
 from lm.tokenization.documents import SEPARATOR
 from lm.tokenization.vocabulary import KINDS, char_tokenizer, train_tokenizer
-from tests.tokenization.test_positions import lower_case_pieces
+from tests.tokenization.test_positions import lowercase_wordpiece
 
 # é and © share their second byte, as do many of the others; 😀 is a surrogate pair in UTF-16.
 LETTERS = "ab é©中丮😀🙀\n"
 SAMPLE = "the boat ab é ©中 丮\n😀🙀 a b\n" * 40
-TOKENIZERS = {kind: train_tokenizer(kind, [SAMPLE], 300) for kind in KINDS} | {"other": lower_case_pieces()}
+TOKENIZERS = {kind: train_tokenizer(kind, [SAMPLE], 300) for kind in KINDS} | {"other": lowercase_wordpiece()}
 
 
 def cut(text, block, length):
