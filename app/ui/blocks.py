@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from html import escape
 from typing import Any
 
 import gradio as gr
 
 from lm.errors import one_line
 
+from .errors import error_message
 from .i18n import translate
 
 MAX_SESSIONS = 256  # kept by Gradio for browsers that never report that the page was closed
@@ -41,12 +41,11 @@ class Page(gr.Blocks):
             inputs = _checked(block_fn.inputs, _encodable(inputs))
             return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
         except gr.Error as error:  # a value outside a component's range
-            message = escape(one_line(error.message), quote=False)
-            raise gr.Error(message, print_exception=False) from error
+            raise error_message(one_line(error.message)) from error
         except Exception as error:
             log.info("rejected: event %s: %s", block_fn.api_name, describe_error(error))
             message = translate("The page sent an invalid value: reload it and try again.")
-            raise gr.Error(message, print_exception=False) from error
+            raise error_message(message) from error
 
     def forget(self, session: str | None) -> None:
         """Free what Gradio keeps for a session: about half a megabyte, the last value of every component."""

@@ -1,4 +1,4 @@
-"""What all tabs share about events: their default settings, their data, and their errors."""
+"""What the events of all tabs share: their settings, the values that browsers send, and messages."""
 
 from __future__ import annotations
 
@@ -31,8 +31,24 @@ def as_sentence(error: UserError) -> str:
 
 @contextmanager
 def show_errors() -> Iterator[None]:
-    """Show a UserError as a message on the page, escaped, because Gradio renders messages as HTML."""
+    """Show a UserError as a message on the page."""
     try:
         yield
     except UserError as error:
-        raise gr.Error(escape(as_sentence(error), quote=False), print_exception=False) from error
+        raise error_message(as_sentence(error)) from error
+
+
+def error_message(text: str) -> gr.Error:
+    """An exception that Gradio shows as a message. Like all messages, it is rendered as HTML, so `text` is
+    escaped."""
+    return gr.Error(escape(text, quote=False), print_exception=False)
+
+
+def show_warning(text: str) -> None:
+    """Show a warning on the page, without ending the event."""
+    gr.Warning(escape(text, quote=False))
+
+
+def show_info(text: str) -> None:
+    """Show a note on the page, without ending the event."""
+    gr.Info(escape(text, quote=False))

@@ -10,7 +10,7 @@ import gradio as gr
 
 from ...jobs.queue import JobQueue
 from ...registry import ModelRegistry
-from ...ui.errors import INTERNAL, show_errors
+from ...ui.errors import INTERNAL, show_errors, show_info
 from ...ui.i18n import localized, translate
 from .catalog import is_training
 
@@ -101,14 +101,14 @@ class Editing:
             folder = self.models.folder(name)
             new = self.models.rename(name, new, fingerprint, self._is_busy)
             self.jobs.run_renamed(folder, new)
-        gr.Info(escape(translate("Renamed to “{model}”.", model=new)))
+        show_info(translate("Renamed to “{model}”.", model=new))
         return gr.Dropdown(list(self.models.folders()), value=new), {name: new}
 
     def on_delete(self, name: str | None, fingerprint: str) -> tuple[gr.Dropdown, dict[str | None, str]]:
         """Delete a model."""
         with show_errors():
             self.models.delete(name, fingerprint, self._is_busy)
-        gr.Info(escape(translate("Deleted “{model}”.", model=name)))
+        show_info(translate("Deleted “{model}”.", model=name))
         names = list(self.models.folders())
         return gr.Dropdown(names, value=names[0] if names else None), {}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from html import escape
 from itertools import accumulate
 from typing import Any
 
@@ -25,7 +24,7 @@ from ...continuation import (
 )
 from ...draft import Draft, restore_controls
 from ...registry import ModelRegistry
-from ...ui.errors import INTERNAL, event_int, show_errors
+from ...ui.errors import INTERNAL, as_sentence, event_int, show_errors, show_info, show_warning
 from ...ui.i18n import localized, translate
 from .alternatives import alternatives_panel, alternatives_value
 from .controls import Controls
@@ -169,7 +168,7 @@ class WriteTab:
                     minimum=1,
                     maximum=MAX_CANDIDATES,
                     label=localized("Candidates"),
-                    info=localized("to choose from"),
+                    info=localized("1 to 4"),
                     min_width=90,
                     elem_id="count",
                 )
@@ -256,7 +255,7 @@ class WriteTab:
             history.record(text)
             parent = _last_parent(history.current)
             if not text.startswith(parent.text):
-                gr.Info(translate("Continuing from the text before your edits. Undo restores them."))
+                show_info(translate("Continuing from the text before your edits. Undo restores them."))
             draft = history.draft(parent.text, model)
             yield from self._continue(history, draft, parent, length, None, count, controls)
 
@@ -373,7 +372,7 @@ class WriteTab:
         try:
             highlights = self._highlights(history, text, name, copied)
         except UserError as error:
-            gr.Warning(escape(str(error)))
+            show_warning(as_sentence(error))
             highlights = self._highlights(history, text, name, copied=False)
         branches = history.branches()
         choices = [(_snippet(number, version), number) for number, version in branches]
@@ -407,7 +406,7 @@ class WriteTab:
         if copied and text:
             spans, searched = copied_spans(self.models.folder(name), text)
             if searched < 1:
-                gr.Info(
+                show_info(
                     translate(
                         "The training text is long: only {share:.0%} of it was searched.", share=searched
                     )
@@ -465,9 +464,7 @@ def _snippet(number: int, version: Version) -> str:
 
 def _warn_about_prompt(model: LanguageModel, text: str) -> None:
     if not text:
-        gr.Info(translate("Empty prompt: the model starts from scratch."))
+        show_info(translate("Empty prompt: the model starts from scratch."))
     unknown = describe_unknown(model.tokenizer, restore_controls(model, text))
     if unknown:
-        gr.Warning(
-            escape(translate("The model does not know {names} and reads <unk> instead.", names=unknown))
-        )
+        show_warning(translate("The model does not know {names} and reads <unk> instead.", names=unknown))
