@@ -1,6 +1,6 @@
 """Draft: a text on the page together with what the model knows about it.
 
-A draft follows the user's edits, is continued by the model, and tells what else could be at a position. Only
+A draft follows the user's edits, is continued by the model, and finds the alternatives at any position. Only
 what changed is read again. Nothing here depends on Gradio.
 """
 
