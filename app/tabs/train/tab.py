@@ -365,8 +365,7 @@ def _curve(progress: JobProgress) -> str:
     if len(progress.train) < 2:
         return ""
     records: list[dict[str, Any]] = [{"step": step, "train_loss": loss} for step, _, loss in progress.train]
-    # Without their training losses, which the curve already contains.
-    records += [{k: v for k, v in r.items() if k != "train_loss"} for r in progress.validations]
+    records += progress.validations
     data = base64.b64encode(loss_curve(records, progress.job.title).encode()).decode("ascii")
     alt = translate("Loss curve: training and validation loss by step")
     return f'<img class="curve" alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
