@@ -5,7 +5,7 @@ revision, and a symlink to it a former name. Files may change at any time: the s
 its files.
 
     with HubServer(tmp_path) as hub:
-        hub.cut("train.parquet", after=1000)  # breaks the next download of it
+        hub.interrupt("train.parquet", after=1000)  # breaks the next download of it
         script("train.py", "--dataset", "org/name", env=hub.environment(tmp_path / "hf"), cwd=tmp_path)
         ranges = [request.range for request in hub.requests if request.path.endswith("train.parquet")]
 
@@ -24,6 +24,7 @@ import struct
 import sys
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -62,6 +63,16 @@ class Request(NamedTuple):
     status: int
 
 
+@dataclass
+class Interruption:
+    """Responses to break off; see `HubServer.interrupt`."""
+
+    suffix: str
+    after: int
+    times: int
+    reset: bool
+
+
 class HubError(Exception):
     """An error response: status, the Hub's error code, message."""
 
@@ -79,7 +90,7 @@ class HubServer:
         self.requests: list[Request] = []
         self.down, self.delay = False, 0.0
         self.connections: WeakSet[socket] = WeakSet()
-        self._cuts: list[dict] = []
+        self.interruptions: list[Interruption] = []
         self._lock = Lock()
 
     def __enter__(self) -> HubServer:
@@ -107,19 +118,21 @@ class HubServer:
             with suppress(OSError):
                 connection.shutdown(SHUT_RDWR)
 
-    def cut(self, suffix: str, after: int, times: int = 1, reset: bool = False) -> None:
+    def interrupt(self, suffix: str, after: int, times: int = 1, reset: bool = False) -> None:
         """Break the next `times` responses with a file whose path ends with `suffix` after `after` bytes.
 
         The connection is closed, as by a server that died, or with `reset` by a TCP reset.
         """
-        self._cuts.append({"suffix": suffix, "after": after, "times": times, "reset": reset})
+        self.interruptions.append(Interruption(suffix, after, times, reset))
 
-    def next_cut(self, path: Path, size: int) -> dict | None:
+    def next_interruption(self, path: Path, size: int) -> Interruption | None:
+        """The interruption of a response with `size` bytes of a file, if there is one left."""
         with self._lock:
-            for cut in self._cuts:
-                if cut["times"] and path.as_posix().endswith(cut["suffix"]) and size > cut["after"]:
-                    cut["times"] -= 1
-                    return cut
+            for interruption in self.interruptions:
+                matches = path.as_posix().endswith(interruption.suffix) and size > interruption.after
+                if matches and interruption.times:
+                    interruption.times -= 1
+                    return interruption
         return None
 
     def environment(self, hf_home: Path) -> dict[str, str]:
@@ -239,7 +252,7 @@ class Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = do_request
 
-    def respond(self, status: int, body=b"", headers=(), cut: dict | None = None) -> None:
+    def respond(self, status: int, body=b"", headers=(), interruption: Interruption | None = None) -> None:
         """Send a status, headers and a body: bytes, or an object as JSON."""
         self.hub.requests.append(Request(self.command, unquote(self.path), self.headers["Range"], status))
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -249,10 +262,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, str(value))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(data[: cut["after"]] if cut else data)
-        if cut:
+            self.wfile.write(data[: interruption.after] if interruption else data)
+        if interruption:
             self.close_connection = True
-            if cut["reset"]:
+            if interruption.reset:
                 time.sleep(0.2)  # a reset discards what the client has not read yet
                 self.connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
                 self.connection.close()
@@ -313,8 +326,8 @@ class Handler(BaseHTTPRequestHandler):
                 return self.respond(416, b"", {"Content-Range": f"bytes */{size}"})
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
             data, status = data[start:stop], 206
-        cut = self.hub.next_cut(path, len(data)) if self.command == "GET" else None
-        self.respond(status, data, headers, cut)
+        interruption = self.hub.next_interruption(path, len(data)) if self.command == "GET" else None
+        self.respond(status, data, headers, interruption)
 
     # Uploading
 

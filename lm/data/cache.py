@@ -60,7 +60,7 @@ def build_once(key: str, build: Callable[[Path], None]) -> None:
     with writing_to_cache(_lock(key)), FileLock(_lock(key)):
         if folder.is_dir():  # built while this process waited
             return
-        # Left by a process that was killed; whoever holds the lock is the only one here.
+        # Left by a process that was killed: while we hold the lock, no other process uses it.
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:

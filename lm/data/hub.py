@@ -14,6 +14,7 @@ import json
 import re
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import huggingface_hub
@@ -181,7 +182,8 @@ def _list_files(dataset: str, config: DataConfig, revision: str) -> HubFiles:
     try:
         builder = datasets.load_dataset_builder(dataset, config.dataset_config, revision=revision)
     except Exception as error:
-        raise DataError(f"the dataset '{dataset}' {_problem(dataset, config, revision, error)}") from error
+        problem = _problem(datasets, dataset, config, revision, error)
+        raise DataError(f"the dataset '{dataset}' {problem}") from error
     defaults = type(builder.config)()
     options = {
         field.name: value
@@ -196,12 +198,10 @@ def _list_files(dataset: str, config: DataConfig, revision: str) -> HubFiles:
     return HubFiles(revision, builder.config.name, kind, splits, options)
 
 
-def _problem(dataset: str, config: DataConfig, revision: str, error: Exception) -> str:
-    """What an error of `datasets` means, as the rest of a sentence."""
-    import datasets
-    from datasets.data_files import EmptyDatasetError
-
-    if isinstance(error, (EmptyDatasetError, datasets.exceptions.DataFilesNotFoundError)):
+def _problem(datasets: ModuleType, dataset: str, config: DataConfig, revision: str, error: Exception) -> str:
+    """What an error of the `datasets` library means, as the rest of a sentence."""
+    no_files = (datasets.data_files.EmptyDatasetError, datasets.exceptions.DataFilesNotFoundError)
+    if isinstance(error, no_files):
         return "has no files of a supported kind: Parquet, JSON, CSV or text."
     with contextlib.suppress(Exception):
         names = datasets.get_dataset_config_names(dataset, revision=revision)

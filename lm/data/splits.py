@@ -83,13 +83,13 @@ def _read_all(source: Source, config: DataConfig, stem: Path, progress: Progress
         total = texts["train"].count_characters()
         if total < 2:
             raise DataError(f"{source.name} has only one character: there is nothing to learn from it.")
-        kept = 1.0
+        remaining = 1.0
         for name in ("test", "validation"):  # the test text follows the validation text
             if fraction := fractions[name]:
-                kept -= fraction
-                if kept <= 0:
+                remaining -= fraction
+                if remaining <= 0:
                     raise UserError("--validation-split and --test-split leave nothing to train on.")
-                texts["train"], texts[name] = texts["train"].split_at(math.floor(total * kept))
+                texts["train"], texts[name] = texts["train"].split_at(math.floor(total * remaining))
     return texts | {name: copy_split(source, split, stem, progress) for name, split in named.items()}
 
 

@@ -68,7 +68,7 @@ def byte_tokenizer() -> Tokenizer:
 def bpe_tokenizer(texts: Iterable[str], vocab_size: int | None = None, min_frequency: int = 1) -> Tokenizer:
     """Byte-level byte-pair encoding (Sennrich et al. 2016).
 
-    The `vocab_size` types include <eos> and the 256 bytes; raises UserError if it leaves no room for more.
+    `vocab_size` includes <eos> and the 256 bytes; raises UserError unless it is larger than that.
     """
     trainer = trainers.BpeTrainer(
         vocab_size=_piece_count("bpe", vocab_size),
@@ -83,7 +83,7 @@ def bpe_tokenizer(texts: Iterable[str], vocab_size: int | None = None, min_frequ
 def unigram_tokenizer(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
     """A byte-level unigram language model over pieces (Kudo 2018).
 
-    The `vocab_size` types include <eos> and the 256 bytes; raises UserError if it leaves no room for more.
+    `vocab_size` includes <eos> and the 256 bytes; raises UserError unless it is larger than that.
     """
     trainer = trainers.UnigramTrainer(
         vocab_size=_piece_count("unigram", vocab_size),

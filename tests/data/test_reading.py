@@ -129,7 +129,7 @@ def test_table_without_text_is_an_error(tmp_path):
 
 WITHOUT_DATASETS = """
 import sys
-sys.modules |= {"datasets": None, "pyarrow": None}  # which makes importing them fail
+sys.modules |= {"datasets": None, "pyarrow": None}  # importing them raises ImportError
 from lm.cli.main import script
 script("train")
 """

@@ -121,7 +121,7 @@ def dead_server(tmp_path_factory):
     with HubServer(tmp_path_factory.mktemp("dead_server")) as hub, pytest.MonkeyPatch.context() as patch:
         use(hub, patch)
         put_dataset(hub)
-        hub.cut("train-00001-of-00003.parquet", after=100)
+        hub.interrupt("train-00001-of-00003.parquet", after=100)
         command = [sys.executable, str(ROOT / "train.py"), "--dataset", "org/set", "--steps", "2"]
         command += ["--out", "run", *TINY]
         process = subprocess.Popen(command, cwd=hub.root, stderr=subprocess.PIPE, text=True)
@@ -213,8 +213,8 @@ def test_interrupted_download_resumes(hub):
     put(hub, "org/set/train-0.parquet", texts)
     put(hub, "org/set/train-1.parquet", lines(1))
     put(hub, "org/set/validation.parquet", lines(2))
-    hub.cut("train-0.parquet", after=1_200_000)
-    hub.cut("train-1.parquet", after=500, reset=True)
+    hub.interrupt("train-0.parquet", after=1_200_000)
+    hub.interrupt("train-1.parquet", after=500, reset=True)
     assert statuses(several(hub, ["--dataset", "org/set"])) == [0]
     requested = [(r.path[-15:], r.range) for r in hub.requests if "/cdn/" in r.path]
     assert requested[:2] == [("train-0.parquet", None), ("train-0.parquet", f"bytes={1 << 20}-")]
@@ -288,10 +288,10 @@ def test_interrupted_killed_and_resumed_stream_trains_the_same_model(hub):
     assert whole.returncode == 0, whole.stderr
 
     hub.requests.clear()
-    hub.cut("train-00002-of-00003.parquet", after=100)
+    hub.interrupt("train-00002-of-00003.parquet", after=100)
     run = hub.root / "killed"
     kill_while_training([*settings, "--out", "killed"], hub.root, lambda: step_of(run) >= 20)
-    assert not hub.next_cut(hub.root / "train-00002-of-00003.parquet", 1000), "nothing was cut"
+    assert [interruption.times for interruption in hub.interruptions] == [0]
     # The dataset moves on to another commit; the run does not.
     folder = hub.root / "datasets/org/set"
     folder.rename(f"{folder}@before")
