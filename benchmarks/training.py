@@ -64,7 +64,7 @@ def cells(device: torch.device, precision: torch.dtype, rate: float, optimizer: 
             ours = our_step(config, VOCABULARY, batch_of_tokens, device, precision)
             plain = plain_step(cell, hidden, batch_of_tokens, device)
             seconds, slow = alternate([ours, plain], device)
-            gates = CELLS[cell].gates
+            gates = len(CELLS[cell].gates)
             work = 3 * 2 * batch * bptt * (2 * 2 * gates * hidden**2 + hidden * VOCABULARY)
             line = formats.format(
                 cell,

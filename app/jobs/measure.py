@@ -177,7 +177,7 @@ def memory_needed(config: RunConfig, vocab_size: int) -> int:
     network. On seven shapes, 2026-11-24, it was 0.8 to 1.4 times what the process used."""
     model, training = _smallest(config.model, vocab_size), config.training
     tokens = training.batch_size * training.bptt / training.accumulate
-    stored = model.layers * model.hidden_size * (CELLS[model.cell].gates + _STORED_PER_UNIT)
+    stored = model.layers * model.hidden_size * (len(CELLS[model.cell].gates) + _STORED_PER_UNIT)
     return round(_PROCESS + 4 * (6 * parameters(model, vocab_size) + tokens * stored))
 
 

@@ -78,7 +78,7 @@ class NetworkDecoder:
         """The state (layers, 1, hidden) before anything was read."""
         config = self._network.config
         zeros = torch.zeros(config.layers, 1, config.hidden_size, device=self.device)
-        return (zeros,) * CELLS[config.cell].states
+        return (zeros,) * len(CELLS[config.cell].states)
 
     @torch.inference_mode()
     def prefill(self, tokens: Tensor, state: State) -> State:

@@ -1,5 +1,5 @@
-"""A decoding step on a GPU: for so few rows, starting a kernel takes longer than what it computes. A
-step is therefore recorded once, as a CUDA graph, and started as a whole from then on."""
+"""A generation step on a GPU. For so few rows, launching kernels takes longer than running them: a step is
+captured once as a CUDA graph and from then on launched as a whole."""
 
 from __future__ import annotations
 
@@ -8,107 +8,115 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lm.generation.cell_step import Functions, advance, group_gates
 from lm.model.cells import CELLS, State
 from lm.model.network import RecurrentLM
 
-# Kernels for other numbers of rows round differently. A step always computes whole blocks of so many, so
-# that a stream writes the same alone and in a batch.
+# Kernels chosen for other numbers of rows round differently. A step always computes whole blocks of this many
+# rows, so that a sequence is generated identically alone and in a batch.
 _BLOCK = 64
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_FUNCTIONS = Functions(lambda x: x.sigmoid_(), torch.tanh)
 
 
 class GPUWeights:
-    """A network's weights as a step needs them, copied: both matrices of a layer side by side, so that
-    it is one product."""
+    """The weights of a network as a step uses them, copied: both matrices of a layer side by side, for one
+    product."""
 
     def __init__(self, network: RecurrentLM, precision: str):
         config, self.dtype = network.config, _DTYPES[precision]
         self.cell, self.residual, self.hidden_size = config.cell, config.residual, config.hidden_size
         self.layers = []
         for layer in range(config.layers):
-            w_ih, w_hh, b_ih, b_hh = (weight.detach() for weight in network.recurrent.weights(layer))
+            w_ih, w_hh, b_ih, b_hh = (
+                group_gates(self.cell, weight.detach()) for weight in network.recurrent.weights(layer)
+            )
             if self.cell == "gru":
-                w_ih, b_ih = _proposal_apart(w_ih, 0), _proposal_apart(b_ih, 0)
-                w_hh, b_hh = _proposal_apart(w_hh, 1), _proposal_apart(b_hh, 1)
-            packed = torch.cat([w_ih, w_hh], dim=1).t().contiguous()
-            self.layers.append((packed.to(self.dtype), (b_ih + b_hh).to(self.dtype)))
+                weight = torch.cat([_candidate_apart(*w_ih, 1), _candidate_apart(*w_hh, 0)], dim=1)
+                bias = _candidate_apart(*b_hh, 0) + _candidate_apart(*b_ih, 1)
+            else:
+                weight = torch.cat([torch.cat(w_ih), torch.cat(w_hh)], dim=1)
+                bias = torch.cat(b_ih) + torch.cat(b_hh)
+            self.layers.append((weight.t().contiguous().to(self.dtype), bias.to(self.dtype)))
         self.embedding = network.embedding.weight.detach().to(self.dtype, copy=True)
         projection = network.projection
         self.projection = None if projection is None else projection.weight.detach().t().to(self.dtype)
         self.decoder = network.decoder.weight.detach().t().to(self.dtype, copy=True)
         self.decoder_bias = network.decoder.bias.detach().to(self.dtype, copy=True)
-        self._step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+        self._step: Callable[[Tensor, Tensor], Tensor] | None = None
 
-    def step(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """A block's tokens (rows,), state (parts, layers, rows, hidden) -> logits, state."""
+    def step(self, tokens: Tensor, state: Tensor) -> Tensor:
+        """tokens (rows,) of a block -> logits (rows, vocab); updates state (parts, layers, rows, hidden)."""
         if self._step is None:
-            self._step = self._recorded(tokens, state) if tokens.device.type == "cuda" else self._compute
+            self._step = self._capture(tokens, state) if tokens.device.type == "cuda" else self._compute
         return self._step(tokens, state)
 
-    def _compute(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        x, after = self.embedding[tokens], []
-        for layer, (weights, bias) in enumerate(self.layers):
-            before = tuple(state[:, layer])
-            gates = torch.addmm(bias, torch.cat([x, before[0].to(self.dtype)], dim=1), weights)
-            after.append(torch.stack(_ADVANCE[self.cell](gates.float(), before)))
-            shown = after[-1][0].to(self.dtype)
-            x = shown + x if self.residual and layer > 0 else shown
+    def _compute(self, tokens: Tensor, state: Tensor) -> Tensor:
+        x = self.embedding[tokens]
+        for layer, (weight, bias) in enumerate(self.layers):
+            own = state[:, layer]
+            products = torch.addmm(bias, torch.cat([x, own[0].to(self.dtype)], dim=1), weight).float()
+            size = self.hidden_size * len(CELLS[self.cell].gates)
+            advance(self.cell, products[:, :size], products[:, size:], own, _FUNCTIONS)
+            h = own[0].to(self.dtype)
+            x = h + x if self.residual and layer > 0 else h
         if self.projection is not None:
             x = x @ self.projection
-        return torch.addmm(self.decoder_bias, x, self.decoder).float(), torch.stack(after, dim=1)
+        return torch.addmm(self.decoder_bias, x, self.decoder).float()
 
-    def _recorded(self, tokens: Tensor, state: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        tokens_in, state_in = tokens.clone(), state.clone()
-        aside = torch.cuda.Stream()  # libraries set themselves up at the first calls, unrecorded
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
+    def _capture(self, tokens: Tensor, state: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        static_tokens, static_state = tokens.clone(), state.clone()
+        stream = torch.cuda.Stream()  # warm-up: libraries initialize at the first calls, outside the graph
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
             for _ in range(3):
-                self._compute(tokens_in, state_in)
-        torch.cuda.current_stream().wait_stream(aside)
+                self._compute(static_tokens, static_state)
+        torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            logits, after = self._compute(tokens_in, state_in)
+            logits = self._compute(static_tokens, static_state)
 
-        def replay(tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-            tokens_in.copy_(tokens)
-            state_in.copy_(state)
+        def replay(tokens: Tensor, state: Tensor) -> Tensor:
+            static_tokens.copy_(tokens)
+            static_state.copy_(state)
             graph.replay()
-            return logits.clone(), after.clone()
+            state.copy_(static_state)
+            return logits.clone()
 
         return replay
 
 
 class GPUBatch:
-    """Streams side by side, a row each, that can be added and removed between steps."""
+    """Sequences on a GPU, one per row; see `Batch`."""
 
     def __init__(self, weights: GPUWeights):
         self._weights = weights
         self.count = 0
-        shape = (CELLS[weights.cell].states, len(weights.layers), _BLOCK, weights.hidden_size)
+        shape = (len(CELLS[weights.cell].states), len(weights.layers), _BLOCK, weights.hidden_size)
         self._state = torch.zeros(shape, device=weights.embedding.device)
 
     def add(self, state: State) -> None:
-        """A stream in this state (layers, 1, hidden), as the last row."""
+        """Add a sequence in this state (layers, 1, hidden) as the last row."""
         if self.count == self._state.shape[2]:
             self._state = torch.cat([self._state, torch.zeros_like(self._state[:, :, :_BLOCK])], dim=2)
         self._state[:, :, self.count] = torch.stack(state)[:, :, 0].to(self._state)
         self.count += 1
 
     def remove(self, row: int) -> None:
-        """Take a stream out; the last row moves into its place."""
+        """Remove a sequence; the last row takes its place."""
         self.count -= 1
         self._state[:, :, row] = self._state[:, :, self.count]
 
     def select(self, rows: list[int]) -> None:
-        """Go on with these of the rows, in this order; a row may be named several times."""
-        taken = self._state[:, :, rows]
+        """Keep these rows, in this order; a row can be selected several times."""
+        selected = self._state[:, :, rows]
         self.count = len(rows)
         blocks = -(-len(rows) // _BLOCK)
-        self._state = self._state.new_zeros(*taken.shape[:2], blocks * _BLOCK, taken.shape[3])
-        self._state[:, :, : self.count] = taken
+        self._state = self._state.new_zeros(*selected.shape[:2], blocks * _BLOCK, selected.shape[3])
+        self._state[:, :, : self.count] = selected
 
     def state(self, row: int) -> State:
-        """A copy of a stream's state (layers, 1, hidden)."""
+        """A copy of the state (layers, 1, hidden) of a row."""
         return tuple(self._state[:, :, row : row + 1].clone())
 
     @torch.inference_mode()
@@ -116,43 +124,18 @@ class GPUBatch:
         """tokens (count,) int64 -> logits (count, vocab) float32."""
         padded = tokens.new_zeros(-(-self.count // _BLOCK) * _BLOCK)
         padded[: self.count] = tokens
-        logits = []
-        for begin in range(0, len(padded), _BLOCK):
-            block = slice(begin, begin + _BLOCK)
-            out, after = self._weights.step(padded[block], self._state[:, :, block])
-            self._state[:, :, block] = after
-            logits.append(out)
+        logits = [
+            self._weights.step(padded[begin : begin + _BLOCK], self._state[:, :, begin : begin + _BLOCK])
+            for begin in range(0, len(padded), _BLOCK)
+        ]
         return torch.cat(logits)[: self.count]
 
 
-def _rnn(gates: Tensor, _before: State) -> State:
-    return (gates.tanh(),)
+def _candidate_apart(sigmoids: Tensor, candidate: Tensor, position: int) -> Tensor:
+    """Grouped rows of a GRU -> [sigmoids, candidate, 0] for position 0, [sigmoids, 0, candidate] for 1.
 
-
-def _gru(gates: Tensor, before: State) -> State:
-    (h,) = before
-    r, z, xn, hn = gates.chunk(4, dim=1)
-    n = torch.tanh(xn + r.sigmoid() * hn)
-    return (n + z.sigmoid() * (h - n),)
-
-
-def _lstm(gates: Tensor, before: State) -> State:
-    _, c = before
-    i, f, g, o = gates.chunk(4, dim=1)
-    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-    return o.sigmoid() * c.tanh(), c
-
-
-_ADVANCE = {"rnn": _rnn, "gru": _gru, "lstm": _lstm}
-
-
-def _proposal_apart(weight: Tensor, place: int) -> Tensor:
-    """[r, z, n] -> [r, z, n, 0] for place 0, [r, z, 0, n] for place 1.
-
-    A GRU's reset gate multiplies only the hidden state's part of the proposal, so in the packed
-    product the two parts have to come out side by side, not summed.
+    The reset gate multiplies only the hidden state's contribution to the candidate. In the one product of
+    both maps, the two contributions must not be summed.
     """
-    hidden = len(weight) // 3
-    gates, proposal = weight.split([2 * hidden, hidden])
-    parts = [proposal, torch.zeros_like(proposal)]
-    return torch.cat([gates, *(parts if place == 0 else reversed(parts))])
+    blocks = [candidate, torch.zeros_like(candidate)]
+    return torch.cat([sigmoids, *(blocks if position == 0 else reversed(blocks))])

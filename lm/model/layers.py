@@ -1,11 +1,14 @@
-"""The recurrent layers as they are trained: fast on each machine, with the regularisers of AWD-LSTM.
+"""The recurrent layers used for training: fast on every machine, with the regularizers of AWD-LSTM.
 
-`lm/model/cells.py` says what a layer computes. Here one layer is computed in one of three ways, which
-agree to rounding: by the readable cells, by torch's own fused kernels (cuDNN on a GPU, oneDNN for a
-small LSTM on a CPU), or by `lm/model/cpu_kernels.py` where those are slow.
+`lm/model/cells.py` defines what a layer computes. Here each layer is computed in one of three ways, equal
+up to rounding: by the readable cells themselves, by torch's fused kernels (cuDNN on a GPU, oneDNN for a
+small LSTM on a CPU), or by `lm/model/cpu_kernels.py` where torch's are slow.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,43 +16,45 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from lm.config.schema import NetworkConfig
-from lm.model.cells import CELLS, State
-from lm.model.cpu_kernels import cpu_layer, onednn_multiplies, product_dtype
+from lm.model import onednn
+from lm.model.cells import CELLS, RecurrentStack, State
+from lm.model.cpu_kernels import cpu_layer, product_dtype
 
-_GATES = {name: cell.gates for name, cell in CELLS.items()}
-_TORCH = {"rnn": torch._VF.rnn_tanh, "gru": torch._VF.gru, "lstm": torch._VF.lstm}
-_LARGE = 512  # units from which on oneDNN's LSTM is slower than ours
+_LARGE = 512  # hidden units from which our LSTM is faster than oneDNN's
 
 
 class RecurrentLayers(nn.Module):
-    """Layers on top of each other. The weights have the names and shapes of torch.nn.LSTM's.
+    """Stacked layers whose weights have the names and shapes of torch.nn.LSTM's.
 
-    While training, units between the layers are dropped (`dropout`), and so are entries of the
-    recurrent matrices (`weight_dropout`: DropConnect on hidden-to-hidden weights, one mask for all
-    the steps of a window; Merity et al. 2017, arXiv:1708.02182).
+    In training, `dropout` drops units between the layers and `weight_dropout` drops entries of the
+    recurrent matrices (DropConnect on hidden-to-hidden weights, one mask for all steps of a window;
+    Merity et al. 2017, arXiv:1708.02182).
     """
 
     def __init__(self, config: NetworkConfig, input_size: int):
         super().__init__()
         self.config = config
-        hidden, rows = config.hidden_size, _GATES[config.cell] * config.hidden_size
+        hidden, rows = config.hidden_size, len(CELLS[config.cell].gates) * config.hidden_size
         for layer in range(config.layers):
-            shapes = {"weight_ih": (rows, hidden if layer else input_size), "weight_hh": (rows, hidden)}
-            shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
-            for name, shape in shapes.items():
+            for name, shape in (
+                ("weight_ih", (rows, hidden if layer else input_size)),
+                ("weight_hh", (rows, hidden)),
+                ("bias_ih", (rows,)),
+                ("bias_hh", (rows,)),
+            ):
                 self.register_parameter(f"{name}_l{layer}", nn.Parameter(torch.zeros(shape)))
 
     def weights(self, layer: int) -> list[Tensor]:
-        """The input and hidden maps' matrices and their biases, in torch's order."""
+        """[w_ih, w_hh, b_ih, b_hh]: matrices (gates * hidden, input or hidden) and their biases."""
         return [getattr(self, f"{n}_l{layer}") for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """x (time, batch, input) -> the last layer's hidden states (time, batch, hidden), state
-        after the last step: a tuple of (layers, batch, hidden)."""
+        """x (time, batch, input), state of (layers, batch, hidden) -> hidden states of the last layer
+        (time, batch, hidden), final state."""
         config, finals = self.config, []
         if state is None:
             zeros = x.new_zeros(config.layers, x.shape[1], config.hidden_size)
-            state = (zeros,) * CELLS[config.cell].states
+            state = (zeros,) * len(CELLS[config.cell].states)
         for layer in range(config.layers):
             below = x
             if layer > 0:
@@ -63,36 +68,45 @@ class RecurrentLayers(nn.Module):
         return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
     def _layer(self, x: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, State]:
-        cell = self.config.cell
+        cell, fused = self.config.cell, fused_kernel(self.config.cell)
         if self.config.cell_implementation == "reference":
-            return _readable_layer(cell, x, state, weights)
-        if x.device.type == "cpu" and (cell != "lstm" or self.config.hidden_size >= _LARGE or _lacks_lstm(x)):
+            return reference_layer(cell, x, state, weights)
+        slow = cell != "lstm" or self.config.hidden_size >= _LARGE or _lacks_lstm(x)
+        if x.device.type == "cpu" and (slow or fused is None):
             return cpu_layer(cell, x, state, weights)
-        state = tuple(part[None] for part in state)
-        given = state if cell == "lstm" else state[0]
-        out, *final = _TORCH[cell](x, given, weights, True, 1, 0.0, self.training, False, False)
+        if fused is None:
+            return reference_layer(cell, x, state, weights)
+        batched = tuple(part[None] for part in state)
+        initial = batched if cell == "lstm" else batched[0]
+        out, *final = fused(x, initial, weights, True, 1, 0.0, self.training, False, False)
         return out, tuple(part[0] for part in final)
 
 
+def fused_kernel(cell: str) -> Callable[..., Any] | None:
+    """torch's function behind nn.RNN, nn.GRU or nn.LSTM. It is private: None where torch lacks it."""
+    name = {"rnn": "rnn_tanh", "gru": "gru", "lstm": "lstm"}[cell]
+    return getattr(getattr(torch, "_VF", None), name, None)
+
+
 def _lacks_lstm(x: Tensor) -> bool:
-    """Whether torch's LSTM on this CPU would fail, which leaves bfloat16 to oneDNN."""
-    return product_dtype(x) == torch.bfloat16 and not onednn_multiplies(torch.bfloat16)
+    """Whether torch's LSTM would fail on this CPU, because it leaves bfloat16 to oneDNN."""
+    return product_dtype(x) == torch.bfloat16 and not onednn.supports(torch.bfloat16)
 
 
-def _readable_layer(cell: str, x: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, State]:
+def reference_layer(cell: str, x: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, State]:
+    """One layer computed by the readable cells, with arguments and results as for `cpu_layer`."""
+    with torch.device("meta"):  # without weights of its own
+        stack = RecurrentStack(cell, weights[0].shape[1], weights[1].shape[1])
     names = ("input_map.weight", "hidden_map.weight", "input_map.bias", "hidden_map.bias")
-    with torch.device("meta"):  # it holds no weights of its own
-        module = CELLS[cell](weights[0].shape[1], weights[1].shape[1])
-    outputs = []
-    for step in x:
-        state = functional_call(module, dict(zip(names, weights, strict=True)), (step, state))
-        outputs.append(state[0])
-    return torch.stack(outputs), state
+    parameters = {f"cells.0.{name}": weight for name, weight in zip(names, weights, strict=True)}
+    initial = tuple(part[None] for part in state)
+    out, final = functional_call(stack, parameters, (x.transpose(0, 1), initial))
+    return out.transpose(0, 1), tuple(part[0] for part in final)
 
 
 def drop(x: Tensor, probability: float, locked: bool, training: bool) -> Tensor:
-    """Dropout on x (time, batch, units). `locked`: a unit dropped at one step is dropped at every
-    step of the window (variational dropout; Gal & Ghahramani 2016, arXiv:1512.05287)."""
+    """Dropout on x (time, batch, units). If `locked`, a unit dropped at one step is dropped at every step of
+    the window (variational dropout; Gal & Ghahramani 2016, arXiv:1512.05287)."""
     if not training or probability == 0:
         return x
     if not locked:

@@ -1,8 +1,8 @@
-"""The loss without the logits: cross-entropy of a linear decoder, a few rows at a time.
+"""Cross-entropy of a linear decoder without storing the logits, and the most likely tokens.
 
-With 10,000 token types the logits of a window, their probabilities and their gradients would be
-hundreds of megabytes that are written once and read once. Here each block of rows is gone through
-forward and backward while it is in the cache; only the gradients that matter are kept.
+With a vocabulary of 10,000 tokens, the logits of a window, their probabilities and their gradients would take
+hundreds of megabytes that are written once and read once. Here each block of rows is computed forward and
+backward while it is in the cache, and only the gradients of hidden states and weights are stored.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _BLOCK = 2**21  # logits at a time
 def decoder_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
     """The mean cross-entropy (nats) of the logits `hidden @ weight.T + bias`.
 
-    hidden (rows, units), weight (vocab, units), bias (vocab,), targets (rows,) int64 -> a scalar in
-    float32. Under autocast the products are computed in its precision, the rest in float32.
+    hidden (rows, units), weight (vocab, units), bias (vocab,), targets (rows,) int64 -> scalar float32.
+    Under autocast, the products are computed in its precision, everything else in float32.
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
@@ -41,7 +41,7 @@ class _DecoderLoss(torch.autograd.Function):
             logprobs = F.linear(h, weight, bias).to(wide).log_softmax(dim=1)
             chosen = target[:, None]
             total -= logprobs.gather(1, chosen).sum()
-            # The gradient of the cross-entropy in the logits: the probabilities, less one at the target.
+            # The gradient with respect to the logits: the probabilities, minus one at the target.
             d_logits = logprobs.exp_().scatter_add_(1, chosen, logprobs.new_full(chosen.shape, -1.0))
             d_bias += d_logits.sum(dim=0)
             d_logits = d_logits.to(h.dtype)
@@ -58,7 +58,8 @@ class _DecoderLoss(torch.autograd.Function):
 
 
 def top_logprobs(logprobs: Tensor, count: int) -> list[list[tuple[int, float]]]:
-    """logprobs (rows, vocab) -> for each row the `count` likeliest tokens, the likeliest first."""
+    """logprobs (rows, vocab) -> for each row the `count` most likely tokens, in descending order, each with
+    its log-probability."""
     best = logprobs.topk(min(count, logprobs.shape[-1]), dim=-1)
     return [
         list(zip(tokens, values, strict=True))

@@ -7,17 +7,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lm.config.schema import ModelConfig, NetworkConfig
-from lm.model.cells import State
+from lm.model.cells import State, split_gates
 from lm.model.layers import RecurrentLayers, drop
 from lm.model.loss import decoder_loss
 
 
 class RecurrentLM(nn.Module):
-    """A network that reads token ids and predicts, after each, the next one.
+    """A network that reads token ids and predicts the next one after each.
 
-    The recurrent state is a value that goes in and comes out of `forward`; nothing is kept in
-    the module. It is a tuple of tensors (layers, batch, hidden): (h,) for RNN and GRU, (h, c)
-    for LSTM.
+    The recurrent state is an argument and a result of `forward`, never stored in the module. It is a tuple
+    of tensors (layers, batch, hidden): (h,) for RNN and GRU, (h, c) for LSTM.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int):
@@ -26,23 +25,23 @@ class RecurrentLM(nn.Module):
         hidden, width = self.config.hidden_size, self.config.embedding_size
         self.embedding = nn.Embedding(vocab_size, width)
         self.recurrent = RecurrentLayers(self.config, width)
-        # Tied to an embedding of another width, the decoder needs a map down to that width.
+        # A decoder tied to an embedding of another width needs a map to that width.
         self.projection = nn.Linear(hidden, width, bias=False) if config.tie and width != hidden else None
         self.decoder = nn.Linear(width if config.tie else hidden, vocab_size)
         if config.tie:
             self.decoder.weight = self.embedding.weight
-        self._initialise()
+        self._initialize()
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """tokens (batch, time) int64 -> logits (batch, time, vocab), state after the last token."""
+        """tokens (batch, time) int64 -> logits (batch, time, vocab), final state."""
         hidden, state = self.hidden_states(tokens, state)
         return self.decode(self._drop_output(hidden)).transpose(0, 1), state
 
     def hidden_states(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """tokens (batch, time) int64 -> the last layer's hidden states (time, batch, hidden), state.
+        """tokens (batch, time) int64 -> hidden states of the last layer (time, batch, hidden), final state.
 
-        While training, whole token types are dropped from the embedding (Gal & Ghahramani 2016),
-        and units of what the first layer reads.
+        In training, `embedding_dropout` drops the vectors of whole token types (Gal & Ghahramani 2016,
+        arXiv:1512.05287) and `input_dropout` drops units of the first layer's input.
         """
         config, weight = self.config, self.embedding.weight
         if self.training and config.embedding_dropout:
@@ -54,18 +53,19 @@ class RecurrentLM(nn.Module):
     def loss(
         self, inputs: Tensor, targets: Tensor, state: State | None = None
     ) -> tuple[Tensor, Tensor, State]:
-        """inputs, targets (batch, time) int64 -> the mean loss (nats per token), the penalties on
-        the activations, the state after the last token; without ever holding all the logits.
+        """inputs, targets (batch, time) int64 -> mean loss (nats per token), activation penalties, final
+        state; without storing all logits.
 
-        The penalties (Merity et al. 2017, arXiv:1708.02182) are on the size of what the decoder
-        reads and on how much the hidden state changes from step to step.
+        The penalties (Merity et al. 2017, arXiv:1708.02182) are `activation_reg` times the mean square of
+        the decoder's input and `temporal_activation_reg` times that of the change of the hidden state from
+        step to step.
         """
         config = self.config
         hidden, state = self.hidden_states(inputs, state)
         dropped = self._drop_output(hidden)
-        shown = dropped if self.projection is None else self.projection(dropped)
+        projected = dropped if self.projection is None else self.projection(dropped)
         loss = decoder_loss(
-            shown.flatten(0, 1), self.decoder.weight, self.decoder.bias, targets.t().flatten()
+            projected.flatten(0, 1), self.decoder.weight, self.decoder.bias, targets.t().flatten()
         )
         penalty = loss.new_zeros(())
         if config.activation_reg:
@@ -87,10 +87,10 @@ class RecurrentLM(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     @torch.no_grad()
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         hidden = self.config.hidden_size
-        # Untied vectors of unit size reach the gates strongly from the first step on, which is
-        # worth a plateau of a hundred steps; tied ones also make the logits and must be small.
+        # Untied vectors of unit scale drive the gates from the first step on, which saves a plateau of a
+        # hundred steps. Tied vectors also produce the logits and must be small.
         nn.init.normal_(self.embedding.weight)
         nn.init.normal_(self.decoder.weight, std=0.1 if self.config.tie else hidden**-0.5)
         nn.init.zeros_(self.decoder.bias)
@@ -104,6 +104,6 @@ class RecurrentLM(nn.Module):
                 for block in weight.split(hidden):
                     nn.init.xavier_uniform_(block)
             if self.config.cell == "lstm" and name.startswith("bias_hh"):
-                # An open forget gate lets the memory reach far from the first step on
-                # (Jozefowicz et al. 2015).
-                weight[hidden : 2 * hidden].fill_(1.0)
+                # With an open forget gate the memory reaches far from the first step on (Jozefowicz et al.
+                # 2015, "An Empirical Exploration of Recurrent Network Architectures").
+                split_gates("lstm", weight, dim=0)["f"].fill_(1.0)

@@ -133,7 +133,7 @@ def parameters(model: NetworkConfig, vocab_size: int) -> int:
     """The number of weights of a network, by arithmetic: building it takes memory, and torch's "meta"
     device imports the compiler, which takes seconds."""
     hidden, width = model.hidden_size, model.embedding_size
-    biases = 2 * CELLS[model.cell].gates * hidden * model.layers + vocab_size
+    biases = 2 * len(CELLS[model.cell].gates) * hidden * model.layers + vocab_size
     projection = hidden * width if width != hidden else 0
     decoder = projection if model.tie else vocab_size * hidden
     return recurrent_weights(model) + vocab_size * width + decoder + biases
@@ -143,7 +143,7 @@ def recurrent_weights(model: NetworkConfig) -> int:
     """The number of weights in the recurrent matrices. Embedding tables are looked up, not multiplied."""
     hidden = model.hidden_size
     inputs = model.embedding_size + (model.layers - 1) * hidden
-    return CELLS[model.cell].gates * hidden * (inputs + model.layers * hidden)
+    return len(CELLS[model.cell].gates) * hidden * (inputs + model.layers * hidden)
 
 
 def embedding_size(vocab_size: int) -> int:

@@ -60,7 +60,7 @@ def test_steps_are_the_forward_pass(
     network = make(cell, layers, tie, embedding_size, implementation, residual, seed)
     tokens = torch.randint(0, 13, (5, 6))
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
-        patch.setattr(cpu_batch, "_LARGEST_TABLE", 10**9 if table else 0)
+        patch.setattr(cpu_batch, "_MAX_TABLE", 10**9 if table else 0)
         expected, expected_state = network(tokens)
         batch = batch_of(kind, network, 5)
         for step in range(6):
@@ -109,19 +109,26 @@ def test_rows_are_taken_in_any_order_and_number(kind):
     assert batch.step(torch.tensor([5, 5, 6, 6])).shape == (4, 13)
 
 
-def no_onednn(weight):
-    return None, None
+def no_onednn(weight, bias, rows):
+    return None
 
 
-def another_onednn(weight):
-    """Rows come out otherwise alone than among others."""
-    return lambda rows, weight, bias, *_: rows @ weight.t() + bias + 1e-3 * len(rows), weight
+def another_onednn(weight, bias, rows):
+    """A kernel that computes a row differently alone than in a batch."""
+    return lambda rows: rows @ weight.t() + bias + 1e-3 * len(rows)
 
 
-@pytest.mark.parametrize("found", [no_onednn, another_onednn])
-def test_without_an_onednn_that_fits_rows_are_multiplied_in_blocks(monkeypatch, found):
-    monkeypatch.setattr("lm.generation.matmul._onednn", found)
+@pytest.mark.parametrize("packed_linear", [no_onednn, another_onednn])
+def test_without_a_suitable_onednn_rows_are_multiplied_in_blocks(monkeypatch, packed_linear):
+    monkeypatch.setattr("lm.model.onednn.packed_linear", packed_linear)
     test_a_row_is_the_same_to_the_last_bit_whatever_is_beside_it("lstm", "fp32")
+
+
+def test_without_torchs_integer_product_int8_gives_the_same_bits(monkeypatch):
+    network, tokens = make("gru", layers=3), torch.tensor([1, 5, 9])
+    expected = batch_of("cpu", network, 3, "int8").step(tokens)
+    monkeypatch.delattr(torch, "_int_mm")
+    assert torch.equal(batch_of("cpu", network, 3, "int8").step(tokens), expected)
 
 
 @pytest.mark.parametrize("shape", [{}, {"tie": True, "embedding_size": 5, "layers": 3}])

@@ -33,7 +33,7 @@ def by_the_readable_cells(model, tokens):
         names = ["input_map.weight", "hidden_map.weight", "input_map.bias", "hidden_map.bias"]
         cell.load_state_dict(dict(zip(names, (w_ih, w_hh, b_ih, b_hh), strict=True)))
         cells.append(cell)
-        states.append((torch.zeros(1, config.hidden_size).double(),) * cell.states)
+        states.append((torch.zeros(1, config.hidden_size).double(),) * len(cell.states))
     rows = [[] for _ in cells]
     for token in [model.start_token, *(tokens[::-1] if model.backward else tokens)]:
         x = network.embedding.weight[[token]]

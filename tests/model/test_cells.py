@@ -36,9 +36,7 @@ def test_equal_to_torch(cell, input_size, hidden_size, layers, bidirectional, ba
     rows = layers * (2 if bidirectional else 1)
     state = None
     if with_state:
-        state = tuple(
-            torch.randn(rows, batch, hidden_size, dtype=torch.float64) for _ in range(CELLS[cell].states)
-        )
+        state = tuple(torch.randn(rows, batch, hidden_size, dtype=torch.float64) for _ in CELLS[cell].states)
     results = []
     for layer in (theirs, ours):
         inputs = x.clone().requires_grad_()

@@ -14,9 +14,7 @@ def make(cell, inputs, hidden, batch, time, dtype=torch.float64, seed=0):
     torch.manual_seed(seed)
     theirs = TORCH[cell](inputs, hidden).to(dtype)
     x = torch.randn(time, batch, inputs, dtype=dtype, requires_grad=True)
-    state = tuple(
-        torch.randn(batch, hidden, dtype=dtype, requires_grad=True) for _ in range(CELLS[cell].states)
-    )
+    state = tuple(torch.randn(batch, hidden, dtype=dtype, requires_grad=True) for _ in CELLS[cell].states)
     return theirs, x, state
 
 

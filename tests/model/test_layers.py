@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from lm.config.schema import ModelConfig
 from lm.model.cells import CELLS, RecurrentStack
-from lm.model.layers import _TORCH, drop
+from lm.model.layers import drop
 from lm.model.network import RecurrentLM
 
 
@@ -61,15 +61,23 @@ def test_dropped_weights_are_those_of_one_mask_for_all_steps(cell, implementatio
 def test_bf16_is_near_float32_on_every_cpu(cell, has_kernels, monkeypatch):
     model = network(cell).float().eval()
     exact, _ = model(TOKENS)
-    if not has_kernels:  # as without AVX-512, where torch's own LSTM ends in an error
-        monkeypatch.setattr("lm.model.layers.onednn_multiplies", lambda dtype: False)
-        monkeypatch.setattr("lm.model.cpu_kernels.onednn_multiplies", lambda dtype: False)
-        monkeypatch.setitem(_TORCH, "lstm", None)
+    if not has_kernels:  # as without AVX-512, where torch's LSTM raises an error
+        monkeypatch.setattr("lm.model.onednn.supports", lambda dtype: False)
+        monkeypatch.setattr("lm.model.layers.fused_kernel", lambda cell: pytest.fail)
     with torch.autocast("cpu", torch.bfloat16):
         rough, _ = model(TOKENS)
         model.loss(TOKENS, TOKENS)[0].backward()
     torch.testing.assert_close(rough.float(), exact, rtol=0, atol=0.03)
     assert all(weight.grad.isfinite().all() for weight in model.parameters())
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_without_the_private_kernels_of_torch_a_network_computes_the_same(cell, monkeypatch):
+    model = network(cell)
+    expected, _ = model(TOKENS)
+    monkeypatch.delattr(torch, "_VF")
+    monkeypatch.setattr("lm.model.onednn.packed_linear", lambda weight, bias, rows: None)
+    torch.testing.assert_close(model(TOKENS)[0], expected)
 
 
 @pytest.mark.parametrize("cell", CELLS)

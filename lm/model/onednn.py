@@ -1,0 +1,34 @@
+"""oneDNN's packed matrix product on a CPU. Its operators are private to torch: if they are missing, callers
+use torch's public, slower product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+PackedLinear = Callable[[Tensor], Tensor]
+
+
+def supports(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has kernels for `dtype` on this CPU; bfloat16 requires AVX-512."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    if dtype == torch.bfloat16:
+        try:
+            return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        except AttributeError:
+            return False
+    return dtype == torch.float32
+
+
+def packed_linear(weight: Tensor, bias: Tensor | None, rows: int) -> PackedLinear | None:
+    """A function x (n, k) -> x @ weight.T + bias whose weight (m, k) is packed once, for inputs of about
+    `rows` rows; None if torch lacks the operators."""
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+        linear = torch.ops.mkldnn._linear_pointwise.default
+    except (AttributeError, RuntimeError):
+        return None
+    return lambda x: linear(x, packed, bias, "none", [], "")
