@@ -61,7 +61,7 @@ class LanguageModel:
     ):
         self.network, self.tokenizer, self.facts = network, tokenizer, facts or {}
         self.device = network.embedding.weight.device
-        self.direction = Direction(network.config.direction)
+        self.direction = network.direction
         self.generator = TextGenerator(
             decoder or NetworkDecoder(network, precision),
             tokenizer,

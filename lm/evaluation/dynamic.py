@@ -39,8 +39,8 @@ def dynamic_losses(
     The tokens are read as one stream that begins after the token `start`. The model adapts by `dynamic`
     evaluation, a continuous `cache`, or both. `network` itself does not change.
     """
-    backward, device = network.config.backward, next(network.parameters()).device
-    in_reading_order = np.concatenate([[start], tokens[::-1] if backward else tokens])
+    device = next(network.parameters()).device
+    in_reading_order = np.concatenate([[start], network.direction.reorder(tokens)])
     ids = torch.from_numpy(in_reading_order.astype(np.int64)).to(device)
     network = copy.deepcopy(network).eval()
     updater = _WeightUpdater(network, dynamic) if dynamic else None
@@ -67,7 +67,7 @@ def dynamic_losses(
             updater.update(losses.mean())
         state = tuple(part.detach() for part in state)
         progress((begin + len(scored)) / len(tokens))
-    return result[::-1].copy() if backward else result
+    return network.direction.reorder(result).copy()
 
 
 class _WeightUpdater:

@@ -102,8 +102,7 @@ def windows_of_losses(
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Yield, window by window, the offsets (n,) of the scored tokens and their losses (n,), which stay on the
     device. Arguments as in `validate`; each of the `ranks` yields the tokens of its own streams."""
-    backward = network.config.backward
-    tokens = tokens[::-1] if backward else tokens  # in reading order
+    tokens = network.direction.reorder(tokens)
     if streams is None:
         streams = min(_MAX_STREAMS, len(tokens) // (4 * CONTEXT))
     streams = max(1, min(streams, len(tokens) // CONTEXT))
@@ -139,7 +138,7 @@ def windows_of_losses(
             mask = torch.from_numpy(scored).to(device)
             losses = F.cross_entropy(logits[mask].float(), batch[:, 1:][mask], reduction="none")
             scored_offsets = clipped[:, 1:][scored]
-            yield (len(tokens) - 1 - scored_offsets if backward else scored_offsets), losses
+            yield network.direction.position(scored_offsets, len(tokens)), losses
     network.train(was_training)
 
 
@@ -161,7 +160,7 @@ def score_tokens(
 ) -> Iterator[tuple[float, int, float, list[tuple[int, float]]]]:
     """Yield log-probability (nats), rank, entropy (nats) and the most likely `alternatives` for each of
     `tokens` (tokens,), in reading order. The text begins after the token `start`."""
-    tokens = tokens[::-1] if network.config.backward else tokens
+    tokens = network.direction.reorder(tokens)
     device = next(network.parameters()).device
     ids = torch.from_numpy(np.concatenate([[start], tokens]).astype(np.int64)).to(device)
     state: State | None = None

@@ -26,14 +26,11 @@ from lm.errors import UserError
 from lm.insight.spans import token_spans
 from lm.insight.surprisal import encode_known
 from lm.language_model import LanguageModel
-from lm.model.cells import State
+from lm.model.cells import CELLS, State, split_gates
 from lm.model.layers import RecurrentLayers
 from lm.model.loss import top_logprobs
 from lm.model.network import RecurrentLM
 
-# The states of each cell, then its gates in the order of torch's weights.
-STATES = {"rnn": ("h",), "gru": ("h",), "lstm": ("h", "c")}
-GATES = {"rnn": (), "gru": ("r", "z", "n"), "lstm": ("i", "f", "g", "o")}
 _WINDOW = 4096  # tokens computed at a time
 
 
@@ -73,7 +70,8 @@ class Trace:
     @property
     def names(self) -> tuple[str, ...]:
         """What `values` can return: the states, then the gates."""
-        return STATES[self.cell] + GATES[self.cell]
+        cell = CELLS[self.cell]
+        return tuple(dict.fromkeys((*cell.states, *cell.gates)))
 
     @cached_property
     def last_read(self) -> np.ndarray:
@@ -87,13 +85,13 @@ class Trace:
         if name not in self.names:
             raise UserError(f"the {self.cell} cell has no {name!r}: choose one of {', '.join(self.names)}.")
         units = slice(None) if unit is None else slice(unit, unit + 1)
-        if name in STATES[self.cell]:
+        if name in CELLS[self.cell].states:
             values = (self.hidden[layer] if name == "h" else self.cell_state(layer))[1:, units]
         else:
             count = len(self.tokens)
             windows = (slice(1 + i, 1 + min(i + _WINDOW, count)) for i in range(0, count, _WINDOW))
             values = np.concatenate([self.gates(layer, steps, units)[name] for steps in windows])
-        values = values[::-1] if self.model.backward else values
+        values = self.model.direction.reorder(values)
         return values if unit is None else values[:, 0]
 
     def cell_state(self, layer: int) -> np.ndarray:
@@ -116,17 +114,12 @@ class Trace:
         w_ih, w_hh, b_ih, b_hh = (self._of_units(w, units) for w in self.weights(layer))
         from_x = self.inputs(layer, steps) @ w_ih.T + b_ih
         from_h = self.before(layer, steps) @ w_hh.T + b_hh
-        from_x, from_h = (
-            torch.from_numpy(part.reshape(len(part), len(GATES[self.cell]), -1)) for part in (from_x, from_h)
-        )
-        values: tuple[Tensor, ...]
-        if self.cell == "gru":
-            r, z = torch.sigmoid(from_x[:, :2] + from_h[:, :2]).unbind(dim=1)
-            values = r, z, torch.tanh(from_x[:, 2] + r * from_h[:, 2])
-        else:
-            i, f, g, o = (from_x + from_h).unbind(dim=1)
-            values = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
-        return {name: value.numpy() for name, value in zip(GATES[self.cell], values, strict=True)}
+        x_parts, h_parts = (split_gates(self.cell, torch.from_numpy(part)) for part in (from_x, from_h))
+        values: dict[str, Tensor] = {}
+        for name, activation in CELLS[self.cell].gates.items():
+            h_part = values["r"] * h_parts[name] if name == "n" else h_parts[name]
+            values[name] = getattr(torch, activation)(x_parts[name] + h_part)
+        return {name: value.numpy() for name, value in values.items()}
 
     def inputs(self, layer: int, steps: slice = slice(None)) -> np.ndarray:
         """The input of a layer at the given reading steps (steps, width): the embedding, or the output of the
@@ -162,7 +155,7 @@ class Trace:
 
     def step(self, token: int) -> int:
         """The reading step of a token: its row of `hidden`."""
-        return len(self.tokens) - token if self.model.backward else 1 + token
+        return 1 + self.model.direction.position(token, len(self.tokens))
 
     def token_at(self, character: int) -> int:
         """The last token that starts at or before a character of the text. Raises UserError if there is no
@@ -180,7 +173,7 @@ class Trace:
     @cached_property
     def _ids(self) -> np.ndarray:
         """The start token and all others (1 + tokens,), in reading order."""
-        tokens = self.tokens[::-1] if self.model.backward else self.tokens
+        tokens = self.model.direction.reorder(self.tokens)
         return np.concatenate([[self.model.start_token], tokens]).astype(np.int64)
 
     def _of_units(self, weight: np.ndarray, units: slice) -> np.ndarray:
@@ -196,7 +189,7 @@ def trace_text(
     unknown to the model."""
     encoded, tokens = encode_known(model.tokenizer, text)
     starts, ends = token_spans(model.tokenizer, encoded, tokens)
-    ids = np.concatenate([[model.start_token], tokens[::-1] if model.backward else tokens])
+    ids = np.concatenate([[model.start_token], model.direction.reorder(tokens)])
     hidden = _read(model.network, ids.astype(np.int64), progress)
     return Trace(model, encoded.decode(), tokens, starts, ends, hidden)
 

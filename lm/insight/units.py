@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lm.errors import UserError
-from lm.insight.trace import STATES, Trace
+from lm.insight.trace import Trace
+from lm.model.cells import CELLS
 
 _MIN_FINALISTS = 20  # units selected on one part of the text to be scored on the other
 _MAX_TOKENS = 4000  # with the property, and as many without it, compared in each part of the text
@@ -55,7 +56,7 @@ def find_units(trace: Trace, property_: np.ndarray, count: int = 20) -> FoundUni
     binary = values.dtype == bool
     selection, held_out = _split_binary(values) if binary else _split_quantity(values)
     target = values[selection]
-    states = [(layer, name) for layer in range(trace.layers) for name in STATES[trace.cell]]
+    states = [(layer, name) for layer in range(trace.layers) for name in CELLS[trace.cell].states]
     scores = np.concatenate(
         [rank_scores(np.ascontiguousarray(trace.values(*state)[selection].T), target) for state in states]
     )

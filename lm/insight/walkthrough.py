@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lm.errors import UserError
-from lm.insight.trace import GATES, Trace
+from lm.insight.trace import Trace
+from lm.model.cells import CELLS
 
 # The inputs of a linear map, its weights and its bias.
 _Map = tuple[np.ndarray, np.ndarray, float]
-_SQUASHED = {"r": "σ", "z": "σ", "n": "tanh", "i": "σ", "f": "σ", "g": "tanh", "o": "σ", "h": "tanh"}
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,11 @@ def walk_through(trace: Trace, token: int, layer: int, unit: int, largest: int =
     x, h = (part[0].astype(np.float64) for part in (trace.inputs(layer, steps), trace.before(layer, steps)))
     c_before = float(trace.cell_state(layer)[step - 1, unit]) if trace.cell == "lstm" else None
     gates: dict[str, Gate] = {}
-    for number, name in enumerate(GATES[trace.cell] or ("h",)):
+    for number, (name, activation) in enumerate(CELLS[trace.cell].gates.items()):
         row = number * trace.units + unit
         w_x, w_h, b_x, b_h = (weight[row].astype(np.float64) for weight in trace.weights(layer))
         reset = gates["r"].value if name == "n" else 1.0
-        gates[name] = _gate(name, (x, w_x, float(b_x)), (h, w_h, float(b_h)), reset, largest)
+        gates[name] = _gate(name, activation, (x, w_x, float(b_x)), (h, w_h, float(b_h)), reset, largest)
     h_before = float(h[unit])
     equations = [_gate_equation(gate) for gate in gates.values() if trace.cell != "rnn"]
     equations += _STATES[trace.cell](gates, h_before, c_before or 0.0)
@@ -114,7 +114,7 @@ def walk_through(trace: Trace, token: int, layer: int, unit: int, largest: int =
     )
 
 
-def _gate(name: str, x_map: _Map, h_map: _Map, reset: float, largest: int) -> Gate:
+def _gate(name: str, activation: str, x_map: _Map, h_map: _Map, reset: float, largest: int) -> Gate:
     (x, w_x, b_x), (h, w_h, b_h) = x_map, h_map
     from_x, from_h = w_x * x, w_h * h
     total = from_x.sum() + b_x + reset * (from_h.sum() + b_h)
@@ -126,14 +126,14 @@ def _gate(name: str, x_map: _Map, h_map: _Map, reset: float, largest: int) -> Ga
     terms.sort(key=lambda term: -abs(term.product) * (reset if term.source == "h" else 1))
     return Gate(
         name=name,
-        function=_SQUASHED[name],
+        function="tanh" if activation == "tanh" else "σ",
         from_x=float(from_x.sum()),
         bias_x=b_x,
         from_h=float(from_h.sum()),
         bias_h=b_h,
         reset=reset,
         total=float(total),
-        value=math.tanh(total) if _SQUASHED[name] == "tanh" else _sigmoid(total),
+        value=math.tanh(total) if activation == "tanh" else _sigmoid(total),
         largest=tuple(terms[:largest]),
     )
 

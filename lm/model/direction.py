@@ -5,12 +5,15 @@ from __future__ import annotations
 from enum import Enum
 from typing import Protocol, Self, TypeVar
 
+import numpy as np
+
 
 class _Sliceable(Protocol):
     def __getitem__(self, index: slice, /) -> Self: ...
 
 
 S = TypeVar("S", bound=_Sliceable)
+A = TypeVar("A", int, np.ndarray)
 
 
 class Direction(Enum):
@@ -27,6 +30,11 @@ class Direction(Enum):
         """A string, bytes, list or array from text order to reading order, or from reading order to text
         order."""
         return sequence[::-1] if self is Direction.BACKWARD else sequence
+
+    def position(self, offset: A, length: int | A) -> A:
+        """The offset (an int or an array) in reading order of an offset in text order, in a text of this
+        length, or the other way around."""
+        return length - 1 - offset if self is Direction.BACKWARD else offset
 
     def adjacent(self, prompt: S, count: int) -> S:
         """The up to `count` items of a prompt next to the generated text: its last, or first if backward."""

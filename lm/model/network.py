@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from lm.config.schema import ModelConfig, NetworkConfig
 from lm.model.cells import State, split_gates
+from lm.model.direction import Direction
 from lm.model.layers import RecurrentLayers, drop
 from lm.model.loss import decoder_loss
 
@@ -22,6 +23,7 @@ class RecurrentLM(nn.Module):
     def __init__(self, config: ModelConfig, vocab_size: int):
         super().__init__()
         self.config, self.vocab_size = NetworkConfig.of(config), vocab_size
+        self.direction = Direction(self.config.direction)
         hidden, width = self.config.hidden_size, self.config.embedding_size
         self.embedding = nn.Embedding(vocab_size, width)
         self.recurrent = RecurrentLayers(self.config, width)
