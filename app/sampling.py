@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from lm.config.schema import SamplingConfig
 from lm.config.settings import settings_of
@@ -24,18 +25,27 @@ API_RANGES: dict[str, Range] = {
 }
 # The functions of the page. Far beyond this temperature, probabilities are no longer finite.
 FUNCTION_RANGES: dict[str, Range] = {"temperature": (0, 2), "top_p": (0.01, 1)}
-# The useful range of each slider.
-SLIDER_RANGES: dict[str, Range] = {
-    "temperature": (0, 2),
-    "top_p": (0.01, 1),
-    "top_k": (0, 200),
-    "min_p": (0, 0.5),
-    "typical_p": (0.01, 1),
-    "repetition_penalty": (1, 2),
-    "presence_penalty": (0, 2),
-    "frequency_penalty": (0, 2),
-    "repetition_window": (1, 512),
-    "no_repeat_ngram": (0, 50),
+
+
+class Slider(NamedTuple):
+    """The useful range of a setting, and the step of its slider."""
+
+    low: float
+    high: float
+    step: float
+
+
+SLIDERS = {
+    "temperature": Slider(0, 2, 0.05),
+    "top_p": Slider(0.01, 1, 0.01),
+    "top_k": Slider(0, 200, 1),
+    "min_p": Slider(0, 0.5, 0.01),
+    "typical_p": Slider(0.01, 1, 0.01),
+    "repetition_penalty": Slider(1, 2, 0.05),
+    "presence_penalty": Slider(0, 2, 0.1),
+    "frequency_penalty": Slider(0, 2, 0.1),
+    "repetition_window": Slider(1, 512, 1),
+    "no_repeat_ngram": Slider(0, 50, 1),
 }
 
 

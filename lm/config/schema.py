@@ -294,7 +294,7 @@ class SamplingConfig:
 
     temperature: float | tuple[float, float] = setting(
         0.8,
-        "below 1: more predictable text; above 1: more surprising; 0: greedy",
+        "below 1: more predictable text; above 1: more surprising; 0: always the most likely token",
         flag_help="; 0.3:1.0 rises over the length",
         minimum=0,
         parse=parse_temperature,

@@ -8,14 +8,18 @@ from app.sampling import (
     API_RANGES,
     FUNCTION_RANGES,
     SETTINGS,
-    SLIDER_RANGES,
+    SLIDERS,
     describe,
     range_of,
 )
 from lm.config.schema import SamplingConfig
 from lm.config.settings import build
 
-TABLES = {"API": API_RANGES, "functions": FUNCTION_RANGES, "sliders": SLIDER_RANGES}
+TABLES = {
+    "API": API_RANGES,
+    "functions": FUNCTION_RANGES,
+    "sliders": {name: slider[:2] for name, slider in SLIDERS.items()},
+}
 RANGES = [(where, name) for where, table in TABLES.items() for name in table]
 
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict
 from html import escape
 from typing import Any
 
 import gradio as gr
 
-from lm.config.schema import SamplingConfig
 from lm.errors import UserError
 from lm.escaping import printable
 from lm.language_model import LanguageModel
@@ -23,9 +21,11 @@ from lm.tokenization.tokenizer import describe_unknown
 from ...continuation import MAX_LENGTH, checked_seed, checked_text
 from ...draft import restore_controls
 from ...registry import ModelRegistry
+from ...sampling import SETTINGS
 from ...ui.errors import INTERNAL, event_int, show_errors
 from ...ui.i18n import localized, translate
 from ...ui.model_facts import note
+from ...ui.sliders import sampling_slider
 from ...ui.token_view import token_view
 from . import scoreboard
 from .curves import Curve, read_curve, render_svg
@@ -35,7 +35,6 @@ from .side_by_side import Generation, generate_side_by_side
 MAX_COLUMNS = 4
 _CONCURRENCY_LIMIT = 8
 _DEFAULT_LENGTH = 600  # characters
-_DEFAULTS: dict[str, Any] = asdict(SamplingConfig())
 _OTHER_TEMPERATURES = (0.5, 1.1, 1.4)  # of the second column and those after it, if there is only one model
 _CONTROLS_PER_COLUMN = 3  # model, temperature, top-p
 # Runs in the browser at the start, before the server answers: only Stop is enabled.
@@ -130,20 +129,15 @@ class CompareTab:
                 elem_id=f"compare-model-{number + 1}",
             )
             with gr.Row(elem_classes="side-settings"):
-                temperature = gr.Slider(
-                    0,
-                    2,
+                temperature = sampling_slider(
+                    "temperature",
                     _default_temperature(number, len(names)),
-                    step=0.05,
                     label=localized("Temperature"),
                     min_width=180,
                     elem_id=f"compare-temperature-{number + 1}",
                 )
-                top_p = gr.Slider(
-                    0.01,
-                    1,
-                    _DEFAULTS["top_p"],
-                    step=0.01,
+                top_p = sampling_slider(
+                    "top_p",
                     label="Top-p",
                     min_width=180,
                     elem_id=f"compare-top-p-{number + 1}",
@@ -391,7 +385,7 @@ def _nth(names: list[str], number: int) -> str | None:
 def _default_temperature(number: int, num_models: int) -> float:
     """Columns without a model of their own compare temperatures instead."""
     if number == 0 or number < num_models:
-        return _DEFAULTS["temperature"]
+        return SETTINGS["temperature"].default
     return _OTHER_TEMPERATURES[number - 1]
 
 

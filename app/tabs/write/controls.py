@@ -9,13 +9,13 @@ from typing import Any
 import gradio as gr
 from gradio.i18n import I18nData
 
-from lm.config.schema import SamplingConfig
 from lm.errors import UserError
 
+from ...sampling import SETTINGS, SLIDERS
 from ...ui.errors import INTERNAL
 from ...ui.i18n import localized
+from ...ui.sliders import help_sentence, sampling_slider
 
-_DEFAULTS = SamplingConfig()
 # Settings that a preset does not name have their default values.
 PRESETS: dict[str, dict[str, float]] = {
     "precise": {"temperature": 0.5, "top_p": 0.9},
@@ -43,18 +43,8 @@ class Controls:
             elem_id="preset",
         )
         self._by_name: dict[str, gr.Slider | gr.Textbox] = {}
-        self._add_slider(
-            "temperature",
-            (0, 2, 0.05),
-            localized("Temperature"),
-            localized("0 always picks the most likely token; above 1 gets wild."),
-        )
-        self._add_slider(
-            "top_p",
-            (0.01, 1, 0.01),
-            "Top-p",
-            localized("Sample from the most likely tokens that together have this probability. 1: all."),
-        )
+        self._add_slider("temperature", localized("Temperature"))
+        self._add_slider("top_p", "Top-p")
         with gr.Accordion(localized("More controls"), open=False, elem_id="more"):
             self._add_filters()
             self._add_penalties()
@@ -62,62 +52,26 @@ class Controls:
         self._connect_presets()
 
     def _add_filters(self) -> None:
+        _, high, step = SLIDERS["temperature"]
         self._by_name["end_temperature"] = gr.Slider(
-            -0.05,
-            2,
-            -0.05,
-            step=0.05,
+            -step,
+            high,
+            -step,
+            step=step,
             label=localized("Final temperature"),
             info=localized("The temperature moves steadily to this value. Negative: it stays constant."),
             elem_id="end_temperature",
         )
-        self._add_slider(
-            "top_k", (0, 200, 1), "Top-k", localized("Sample from the k most likely tokens. 0: all.")
-        )
-        self._add_slider(
-            "min_p",
-            (0, 0.5, 0.01),
-            "Min-p",
-            localized("Exclude tokens less likely than this fraction of the most likely one. 0: none."),
-        )
-        self._add_slider(
-            "typical_p",
-            (0.01, 1, 0.01),
-            "Typical-p",
-            localized("Sample from the tokens with the most typical surprisal. 1: all."),
-        )
+        self._add_slider("top_k", "Top-k")
+        self._add_slider("min_p", "Min-p")
+        self._add_slider("typical_p", "Typical-p")
 
     def _add_penalties(self) -> None:
-        self._add_slider(
-            "repetition_penalty",
-            (1, 2, 0.05),
-            localized("Repetition penalty"),
-            localized("Above 1, recent tokens become less likely."),
-        )
-        self._add_slider(
-            "presence_penalty",
-            (0, 2, 0.1),
-            localized("Presence penalty"),
-            localized("Lowers the logit of every recent token by this amount."),
-        )
-        self._add_slider(
-            "frequency_penalty",
-            (0, 2, 0.1),
-            localized("Frequency penalty"),
-            localized("Lowers the logit of a recent token by this amount for each occurrence."),
-        )
-        self._add_slider(
-            "repetition_window",
-            (1, 512, 1),
-            localized("Penalty window"),
-            localized("The number of recent tokens that the three penalties apply to."),
-        )
-        self._add_slider(
-            "no_repeat_ngram",
-            (0, 50, 1),
-            localized("No-repeat n-gram size"),
-            localized("No sequence of this many tokens occurs twice. 0: off."),
-        )
+        self._add_slider("repetition_penalty", localized("Repetition penalty"))
+        self._add_slider("presence_penalty", localized("Presence penalty"))
+        self._add_slider("frequency_penalty", localized("Frequency penalty"))
+        self._add_slider("repetition_window", localized("Penalty window"))
+        self._add_slider("no_repeat_ngram", localized("No-repeat n-gram size"))
 
     def _add_constraints(self) -> None:
         self._by_name["stop"] = gr.Textbox(
@@ -147,14 +101,9 @@ class Controls:
             max_length=_MAX_MATCH,
         )
 
-    def _add_slider(
-        self, name: str, limits: tuple[float, float, float], label: str | I18nData, info: I18nData
-    ) -> None:
-        """`limits` are the minimum, the maximum and the step."""
-        low, high, step = limits
-        self._by_name[name] = gr.Slider(
-            low, high, getattr(_DEFAULTS, name), step=step, label=label, info=info, elem_id=name
-        )
+    def _add_slider(self, name: str, label: str | I18nData) -> None:
+        info = localized(help_sentence(name))
+        self._by_name[name] = sampling_slider(name, label=label, info=info, elem_id=name)
 
     def _connect_presets(self) -> None:
         """Let presets set all controls, and changes select the custom preset, which the browser stores."""
@@ -193,8 +142,8 @@ def settings(values: dict[str, Any]) -> dict[str, Any]:
     end = values.pop("end_temperature", -1)
     if end >= 0 and "temperature" in values:
         values["temperature"] = (values["temperature"], end)
-    for name in ("top_k", "repetition_window", "no_repeat_ngram"):
-        if name in values:
+    for name in values.keys() & SETTINGS.keys():
+        if SETTINGS[name].type is int:
             values[name] = int(values[name])
     stop, ban, match = (values.pop(name, "") or "" for name in ("stop", "ban", "match"))
     if len(stop) > _MAX_STOP or len(ban) > _MAX_BAN or len(match) > _MAX_MATCH:
