@@ -3,9 +3,11 @@
 
     python benchmarks/quality.py tinyshakespeare.txt --max-time 60s
 
-Every run is the real script in a process of its own, one after the other. Leave the machine alone
-meanwhile: two busy processes on two cores slow each other down many times over.
+Other flags are passed on to train.py. Runs happen one after the other, each in a process of its own. The
+machine should be idle: two busy processes on two cores slow each other down many times over.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -24,13 +26,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("dataset", help="a text, such as tiny Shakespeare (not part of this repository)")
-    parser.add_argument("--max-time", default="60s")
-    parser.add_argument("--cells", default="lstm,gru,rnn")
-    parser.add_argument("--seeds", type=int, default=1, help="runs of each cell; the median is shown")
+    parser.add_argument("dataset", help="a text file, such as Tiny Shakespeare (not in this repository)")
+    parser.add_argument("--max-time", default="60s", help="training time per run (default: 60s)")
+    parser.add_argument("--cells", default="lstm,gru,rnn", help="default: lstm,gru,rnn")
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="runs per cell, whose median is printed (default: 1)"
+    )
     options, train_options = parser.parse_known_args()
     if not Path(options.dataset).exists():
-        print(f"error: there is no text '{options.dataset}'.", file=sys.stderr)
+        print(f"error: there is no file '{options.dataset}'.", file=sys.stderr)
         return 2
     print("| cell | nats per token | bits per character | characters/s | steps |")
     print("|---|---|---|---|---|")
@@ -47,14 +51,15 @@ def measure(
     """Validation loss, bits per character, median training speed and steps of one run."""
     budget = ["--cell", cell, "--max-time", options.max_time, "--seed", str(seed)]
     config, records, _ = trained(options.dataset, [*budget, *train_options])
-    figures, trained_on = config["validation"], config["trained_on"]
+    validation, trained_on = config["validation"], config["trained_on"]
     characters_per_token = trained_on["characters"] / trained_on["tokens"]
     speeds = [r["tokens_per_second"] * characters_per_token for r in records if "tokens_per_second" in r]
-    return figures["loss"], figures["bits_per_character"], statistics.median(speeds), trained_on["steps"]
+    bits = validation["bits_per_character"]
+    return validation["loss"], bits, statistics.median(speeds), trained_on["steps"]
 
 
 def trained(dataset: str, options: list[str]) -> tuple[dict, list[dict], dict]:
-    """The config.json, the metrics and the settings of a run of train.py, of which nothing is kept."""
+    """The config.json, the metrics and the settings of a run of train.py in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         command = [sys.executable, ROOT / "train.py", "--dataset", dataset, *options]

@@ -1,4 +1,4 @@
-"""The command line of the evaluation: what it shows, what it writes, how it refuses."""
+"""`lm evaluate`: its output, the tables it writes, and its errors."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ from lm.tokenization.vocabulary import train_tokenizer
 
 @pytest.fixture
 def evaluate(capsys, monkeypatch, tmp_path):
-    """`python -m lm evaluate` in the folder `tmp_path`, without waiting for a process."""
+    """Calls `lm evaluate` in the folder `tmp_path`, without starting a process."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):
@@ -33,7 +33,7 @@ def evaluate(capsys, monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def bpe_model(tmp_path_factory):
-    """A backward model of other tokens."""
+    """A backward model with another tokenizer."""
     tokenizer = train_tokenizer("bpe", iter(["the sea was calm"]), 260)
     network = RecurrentLM(ModelConfig(hidden_size=4, direction="backward"), tokenizer.vocab_size)
     folder = tmp_path_factory.mktemp("models") / "bpe"
@@ -46,7 +46,7 @@ def table(file):
         return list(csv.DictReader(opened, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-def test_another_text_is_scored_wholly_and_shown_as_a_table(evaluate, trained_run, tmp_path):
+def test_another_text_is_scored_as_a_whole_and_printed_as_a_table(evaluate, trained_run, tmp_path):
     (tmp_path / "new.txt").write_text("The sea was calm.\nLight, light; é!\n")
     result = evaluate(trained_run, "--dataset", "new.txt", "--dynamic", "--cache")
     assert result.returncode == 0, result.err
@@ -60,9 +60,7 @@ def test_another_text_is_scored_wholly_and_shown_as_a_table(evaluate, trained_ru
     assert "'é'" in result.err
 
 
-def test_tables_of_tokens_and_of_words_from_both_sides(
-    evaluate, trained_run, backward_run, text_file, tmp_path
-):
+def test_tables_of_tokens_and_words_from_both_sides(evaluate, trained_run, backward_run, text_file, tmp_path):
     options = ["--backward", backward_run, "--dataset", text_file, "--split", "0.1", "--json"]
     result = evaluate(trained_run, *options, "--per-token", "t.tsv", "--per-word", "w.tsv")
     assert result.returncode == 0, result.err
@@ -73,17 +71,17 @@ def test_tables_of_tokens_and_of_words_from_both_sides(
     tokens, words = (table(tmp_path / name) for name in ("t.tsv", "w.tsv"))
     assert [row["word"] for row in words] == held_out.split()
     assert len(tokens) == len(held_out)
-    for side, figures in scores.items():
-        total = figures["loss"]["value"] * len(tokens) / math.log(2)
+    for side, metrics in scores.items():
+        total = metrics["loss"]["value"] * len(tokens) / math.log(2)
         assert sum(float(row[side]) for row in tokens) == pytest.approx(total, rel=1e-4)
         assert sum(float(row[side]) + float(row[f"{side}_space"]) for row in words) <= total * 1.0001
-    # Where a word begins is hard to tell from the left, how it ends from the right.
+    # The first letter of a word is hard to predict from the left, easy from the right.
     first = [row for row in tokens if row["word"] and row["token"] == row["word"][0] and row["column"] != "1"]
     forward, backward = (sum(float(row[side]) for row in first) for side in ("forward", "backward"))
     assert forward > 2 * backward
 
 
-def test_a_table_can_go_into_a_pipe(evaluate, trained_run, tmp_path):
+def test_a_table_can_be_written_to_a_pipe(evaluate, trained_run, tmp_path):
     (tmp_path / "new.txt").write_text("The sea")
     os.mkfifo(tmp_path / "pipe")
     read = []
@@ -97,7 +95,7 @@ def test_a_table_can_go_into_a_pipe(evaluate, trained_run, tmp_path):
     assert (tmp_path / "pipe").is_fifo()
 
 
-def test_a_backward_model_is_scored_from_the_end_of_what_its_training_held_out(evaluate, backward_run):
+def test_a_backward_model_scores_its_held_out_text(evaluate, backward_run):
     validation = json.loads((backward_run / "config.json").read_text())["validation"]
     found = json.loads(evaluate(backward_run, "--json").out)
     assert found["scores"]["plain"]["loss"]["value"] == pytest.approx(validation["loss"], rel=0.01)
@@ -126,7 +124,7 @@ def test_a_backward_model_is_scored_from_the_end_of_what_its_training_held_out(e
         (["SHIPPED"], "does not say which text it held out: name one with --dataset"),
     ],
 )
-def test_mistakes_get_one_line_and_leave_nothing(
+def test_user_errors_are_one_line_and_leave_no_files(
     evaluate, trained_run, bpe_model, tmp_path, arguments, message
 ):
     for name, content in (("empty", ""), ("other", "ЖЩ Я"), ("good", "The sea")):

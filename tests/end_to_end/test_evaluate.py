@@ -1,4 +1,4 @@
-"""python -m lm evaluate, and a model that reads right to left, as a person meets them."""
+"""`python -m lm evaluate`, and a backward model, as a user runs them."""
 
 import csv
 import io
@@ -9,19 +9,19 @@ import pytest
 from tests.conftest import WORDS, script
 
 
-def test_without_a_text_it_scores_what_the_training_held_out(trained_run):
+def test_without_a_dataset_the_validation_text_is_scored(trained_run):
     validation = json.loads((trained_run / "config.json").read_text())["validation"]
     result = script("-m lm evaluate", trained_run, "--json", cwd=trained_run)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["tokens"] == found["characters"] == validation["tokens"] == 3000
     for name in ("loss", "perplexity", "bits_per_character", "bits_per_byte"):
-        figure = found["scores"]["plain"][name]
-        assert figure["value"] == pytest.approx(validation[name], rel=0.01)  # another precision
-        assert figure["interval"][0] < figure["value"] < figure["interval"][1]
+        metric = found["scores"]["plain"][name]
+        assert metric["value"] == pytest.approx(validation[name], rel=0.01)  # in another precision
+        assert metric["interval"][0] < metric["value"] < metric["interval"][1]
 
 
-def test_a_table_goes_to_standard_output_alone(trained_run, tmp_path):
+def test_a_table_on_standard_output_is_alone_there(trained_run, tmp_path):
     arguments = [trained_run, "--dataset", "-", "--per-word", "-"]
     result = script("-m lm evaluate", *arguments, cwd=tmp_path, input="The sea was calm.\n")
     assert result.returncode == 0, result.stderr
@@ -30,7 +30,7 @@ def test_a_table_goes_to_standard_output_alone(trained_run, tmp_path):
     assert "Bits per character" in result.stderr
 
 
-def test_a_backward_model_writes_words_up_to_the_prompt_and_samples_are_readable(backward_run):
+def test_a_backward_model_writes_words_before_the_prompt_and_readable_samples(backward_run):
     prompt = ["--prompt", " at light.", "--seed", 1, "--length", 200]
     result = script("generate.py", backward_run, *prompt, cwd=backward_run)
     assert result.returncode == 0, result.stderr
