@@ -51,8 +51,8 @@ def validate(
 
     With `streams=1`, the state is carried from the first token to the last. More streams read consecutive
     parts of the text in parallel, each warmed up on the `CONTEXT` tokens before its part; the default is as
-    many as keep that overhead small. A `limit` scores only about that many tokens, spread evenly over the
-    text. Each of several `ranks` reads a share of the streams.
+    many as keep that overhead small. A `limit` scores only about `limit` tokens, spread evenly over the text.
+    Each of several `ranks` reads a share of the streams.
     """
     device = next(network.parameters()).device
     total, scored = torch.zeros((), dtype=widest_float(device), device=device), 0

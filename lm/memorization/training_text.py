@@ -29,8 +29,8 @@ _COUNTS = ("tokens", "characters", "documents")
 class DecodedText:
     """A token stream as text, decoded on the fly; see `lm.memorization.search.Blocks`.
 
-    Unknown tokens become `BREAK`. White space is as the model writes it: tokens of words do not say how many
-    spaces the original had.
+    Unknown tokens become `BREAK`. Whitespace is as the model writes it, because word
+    tokens do not record how many spaces the original had.
     """
 
     def __init__(self, tokenizer: Tokenizer, tokens: np.ndarray, block: int = _BLOCK):
