@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import lm
 from lm.config.schema import ModelConfig, SamplingConfig
 from lm.generation.decoder import NetworkDecoder
-from lm.generation.samplers import SamplingTensors, apply_penalties, choose
+from lm.generation.samplers import SamplingTensors, apply_penalties, sample
 from lm.generation.scheduler import Scheduler
 from lm.model.network import RecurrentLM
 
@@ -189,7 +189,7 @@ def choosing(logits: torch.Tensor, sampling: SamplingConfig) -> float:
 
     @torch.inference_mode()
     def once() -> None:
-        choose(apply_penalties(logits, counts, rules), uniform, rules).tolist()
+        sample(apply_penalties(logits, counts, rules), uniform, rules).tolist()
 
     return median_time(once)
 

@@ -89,7 +89,7 @@ def test_a_sample_that_is_broken_off_keeps_what_was_shown():
     shown = "".join(next(pieces).text for _ in range(7))
     pieces.close()
     assert session.text == shown
-    assert not MODEL.generator.scheduler._running or MODEL.generator.scheduler._running[0].ended
+    assert not MODEL.generator.scheduler.running or MODEL.generator.scheduler.running[0].ended
     sampled(session, max_new_tokens=3, seed=1)
     assert len(session) == 10
 

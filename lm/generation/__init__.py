@@ -1,1 +1,1 @@
-"""Choosing the next token: samplers (pure functions on logits) and the decoder's loop."""
+"""Text generation: decoders, samplers, constraints, and the scheduler that batches sequences."""

@@ -1,7 +1,6 @@
-"""What a text may be: a pattern that it must match, the texts that it may be, strings that it must not
-hold, runs of tokens that must not come again.
+"""Constraints on generated text: a pattern to match, a list of choices, banned strings, no repeated n-grams.
 
-All but the last know tokens by the bytes that each of them writes.
+All except the last see a token as the bytes that it writes.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 import torch
@@ -17,56 +16,69 @@ from torch import Tensor
 
 from lm.errors import UserError, one_line
 
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
+
 
 class Constraint(Protocol):
-    """What one text may be. Where it is `complete`, the text is whole as it is: any token may be chosen,
-    and one that is not allowed ends the text."""
+    """A restriction on one text. If the text so far is `complete`, any token may be chosen, and one that is
+    not allowed ends the text."""
 
-    complete: bool
+    @property
+    def complete(self) -> bool:
+        """Whether the text so far can end here."""
 
     def allowed(self) -> Tensor:
-        """Which tokens may come next (vocab,) bool."""
+        """Mask (vocab,) bool of the tokens that can come next."""
 
     def accept(self, token: int) -> None:
-        """Take note of the token that came."""
+        """Update for the token that was chosen."""
 
     def fork(self) -> Self:
-        """A second one, for a text that is the same up to here."""
+        """An independent copy, for a text with the same beginning."""
 
 
 def check_bias(bias: Mapping[int, float], vocab_size: int) -> None:
-    """Raise UserError if what is to be added to the logits of tokens names one that there is not."""
+    """Raise UserError if a logit bias names a token that does not exist."""
     if any(not 0 <= token < vocab_size for token in bias):
-        raise UserError(f"the logit bias names a token that is none of 0 to {vocab_size - 1}.")
+        raise UserError(f"token ids in the logit bias must be between 0 and {vocab_size - 1}.")
+
+
+def no_token_allowed(count: int) -> UserError:
+    """The error for constraints that exclude every token after `count` tokens."""
+    return UserError(
+        f"no token is allowed after the first {count}: the pattern, choices, banned strings or n-gram limit"
+        " exclude all of them."
+    )
 
 
 class Vocabulary:
-    """The bytes that each token writes (None: none, like <eos>), prepared for the constraints. For a text
-    that is written from its end on, all bytes are in the reverse order."""
+    """The bytes that each token writes (None: nothing, as for <eos>), prepared for the constraints. For text
+    generated right to left, the bytes of each token are reversed."""
 
     def __init__(self, pieces: Sequence[bytes | None]):
         self.pieces = list(pieces)
 
     @cached_property
-    def writing(self) -> dict[bytes, list[int]]:
-        """The tokens that write exactly this."""
-        known: dict[bytes, list[int]] = {}
+    def tokens_of(self) -> dict[bytes, list[int]]:
+        """The tokens that write exactly these bytes."""
+        tokens: dict[bytes, list[int]] = {}
         for token, piece in enumerate(self.pieces):
             if piece:
-                known.setdefault(piece, []).append(token)
-        return known
+                tokens.setdefault(piece, []).append(token)
+        return tokens
 
     @cached_property
-    def automaton(self) -> object:
-        """The vocabulary as the library of patterns wants it."""
+    def for_llguidance(self) -> LLTokenizer:
+        """The vocabulary in the form that llguidance requires."""
         from llguidance import LLTokenizer, TokenizerWrapper
 
-        # The library counts on a token for each byte, and one for the end, which here is none of ours. A
-        # token that writes nothing is named by a byte that no text holds.
+        # llguidance expects a token for each byte and one for the end, none of which exist here. A token
+        # that writes nothing gets a name with a byte that occurs in no text.
         names = [piece or b"\xff%d" % i for i, piece in enumerate(self.pieces)]
         silent = [i for i, piece in enumerate(self.pieces) if not piece]
         names += [bytes([byte]) for byte in range(256)] + [b"\xffend"]
-        known = {name: i for i, name in reversed(list(enumerate(names)))}
+        ids = {name: i for i, name in reversed(list(enumerate(names)))}
         longest = max(map(len, names))
 
         class Wrapped:
@@ -74,70 +86,70 @@ class Vocabulary:
             tokens, special_token_ids = names, [*silent, len(names) - 1]
 
             def __call__(self, text: str | bytes) -> list[int]:
-                """Text that can only be this, in tokens, always the longest that fits."""
+                """Tokenize greedily, always with the longest token that fits."""
                 rest, tokens = text.encode() if isinstance(text, str) else text, []
                 while rest:
-                    size = next(n for n in range(min(longest, len(rest)), 0, -1) if rest[:n] in known)
-                    tokens.append(known[rest[:size]])
+                    size = next(n for n in range(min(longest, len(rest)), 0, -1) if rest[:n] in ids)
+                    tokens.append(ids[rest[:size]])
                     rest = rest[size:]
                 return tokens
 
         return LLTokenizer(TokenizerWrapper(Wrapped()), n_vocab=len(names), slices=[])
 
-    def holding(self, string: bytes) -> list[int]:
-        """The tokens that hold a string."""
+    def containing(self, string: bytes) -> list[int]:
+        """The tokens that contain a string."""
         return [i for i, piece in enumerate(self.pieces) if piece and string in piece]
 
-    def beginning(self, string: bytes) -> list[int]:
-        """The tokens that begin with a string."""
+    def starting_with(self, string: bytes) -> list[int]:
+        """The tokens that start with a string."""
         return [i for i, piece in enumerate(self.pieces) if piece and piece.startswith(string)]
 
 
 class Match:
-    """The text matches a regular expression, from its first character on; it may end wherever it does.
+    """The text matches a regular expression, from its first character on; it can end wherever it matches.
 
-    By llguidance, in the syntax of Rust's `regex`. `leading_space`: the tokens are words, which are
-    written with a space before them, the first too. Raises UserError for a pattern that it refuses.
+    Patterns are in the syntax of Rust's `regex` and run by llguidance. `leading_space`: every token is a word
+    written with a space before it, the first one too. Raises UserError for a pattern that it rejects.
     """
 
     def __init__(self, vocabulary: Vocabulary, pattern: str, *, leading_space: bool = False):
         from llguidance import LLMatcher
 
         whole = f" ?({pattern})" if leading_space else pattern
-        self._matcher = LLMatcher(vocabulary.automaton, LLMatcher.grammar_from_regex(whole))
-        self._pattern, self._size = pattern, len(vocabulary.pieces)
+        self._matcher = LLMatcher(vocabulary.for_llguidance, LLMatcher.grammar_from_regex(whole))
+        self._pattern, self._vocab_size = pattern, len(vocabulary.pieces)
         self._allowed: Tensor | None = None
         self._check()
 
     @property
     def complete(self) -> bool:
-        """Whether the text so far matches as it is."""
+        """Whether the text so far matches."""
         return self._matcher.is_accepting()
 
     def allowed(self) -> Tensor:
-        """Which tokens may come next (vocab,) bool."""
+        """Mask (vocab,) bool of the tokens that can come next."""
         if self._allowed is None:
             bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
             self._check()
-            self._allowed = torch.from_numpy(np.unpackbits(bits, bitorder="little")[: self._size] > 0)
+            self._allowed = torch.from_numpy(np.unpackbits(bits, bitorder="little")[: self._vocab_size] > 0)
         return self._allowed
 
     def accept(self, token: int) -> None:
-        """Take note of the token that came."""
+        """Update for the token that was chosen."""
         self._matcher.consume_token(token)
         self._allowed = None
 
     def fork(self) -> Match:
-        """A second one, for a text that is the same up to here."""
+        """An independent copy, for a text with the same beginning."""
         other = copy.copy(self)
         other._matcher = self._matcher.deep_copy()
         return other
 
     def _check(self) -> None:
-        """Some patterns turn out to be too large only when they are used."""
+        """Raise UserError if the pattern failed; some turn out to be too large only when used."""
         if self._matcher.is_error():
             reason = one_line(self._matcher.get_error(), 160)
-            raise UserError(f"the pattern {self._pattern[:80]!r} cannot be used: {reason}")
+            raise UserError(f"cannot use the pattern {self._pattern[:80]!r}: {reason}")
 
 
 class OneOf:
@@ -145,33 +157,33 @@ class OneOf:
 
     def __init__(self, vocabulary: Vocabulary, strings: Sequence[bytes]):
         self._vocabulary = vocabulary
-        self._rests = set(strings)  # what may still come
+        self._rests = set(strings)  # what can still follow
 
     @property
     def complete(self) -> bool:
-        """Whether the text so far is one of them."""
+        """Whether the text so far is one of the strings."""
         return b"" in self._rests
 
     def allowed(self) -> Tensor:
-        """Which tokens may come next (vocab,) bool."""
-        beginnings = {rest[:size] for rest in self._rests for size in range(1, len(rest) + 1)}
-        writing = self._vocabulary.writing
+        """Mask (vocab,) bool of the tokens that can come next."""
+        prefixes = {rest[:size] for rest in self._rests for size in range(1, len(rest) + 1)}
+        tokens_of = self._vocabulary.tokens_of
         allowed = torch.zeros(len(self._vocabulary.pieces), dtype=torch.bool)
-        allowed[[token for text in beginnings & writing.keys() for token in writing[text]]] = True
+        allowed[[token for prefix in prefixes & tokens_of.keys() for token in tokens_of[prefix]]] = True
         return allowed
 
     def accept(self, token: int) -> None:
-        """Take note of the token that came."""
+        """Update for the token that was chosen."""
         piece = self._vocabulary.pieces[token] or b""
         self._rests = {rest[len(piece) :] for rest in self._rests if rest.startswith(piece)}
 
     def fork(self) -> OneOf:
-        """A second one, for a text that is the same up to here."""
+        """An independent copy, for a text with the same beginning."""
         return copy.copy(self)
 
 
 class Banned:
-    """The text, and what it makes with the prompt's end, holds none of some strings."""
+    """The text, joined to the end of the prompt `before`, contains none of some strings."""
 
     complete = False
 
@@ -179,64 +191,65 @@ class Banned:
         self._vocabulary = vocabulary
         self._strings = list(filter(None, strings))
         self._reach = max(map(len, self._strings), default=1) - 1
-        self._tail = self._kept(before)
-        always = {token for string in self._strings for token in vocabulary.holding(string)}
-        self._always = torch.ones(len(vocabulary.pieces), dtype=torch.bool)
-        self._always[list(always)] = False
-        self._ending: dict[bytes, list[int]] = {}
+        self._tail = self._last_bytes(before)
+        excluded = {token for string in self._strings for token in vocabulary.containing(string)}
+        self._not_containing = torch.ones(len(vocabulary.pieces), dtype=torch.bool)
+        self._not_containing[list(excluded)] = False
+        self._completing: dict[bytes, list[int]] = {}  # the rest of a banned string -> tokens that write it
 
     def allowed(self) -> Tensor:
-        """Which tokens may come next (vocab,) bool."""
-        allowed = self._always
+        """Mask (vocab,) bool of the tokens that can come next."""
+        allowed = self._not_containing
         for string in self._strings:
-            for begun in range(1, len(string)):
-                if self._tail.endswith(string[:begun]):
-                    rest = string[begun:]
-                    if rest not in self._ending:
-                        self._ending[rest] = self._vocabulary.beginning(rest)
+            for size in range(1, len(string)):
+                if self._tail.endswith(string[:size]):
+                    rest = string[size:]
+                    if rest not in self._completing:
+                        self._completing[rest] = self._vocabulary.starting_with(rest)
                     allowed = allowed.clone()
-                    allowed[self._ending[rest]] = False
+                    allowed[self._completing[rest]] = False
         return allowed
 
     def accept(self, token: int) -> None:
-        """Take note of the token that came."""
-        self._tail = self._kept(self._tail + (self._vocabulary.pieces[token] or b""))
+        """Update for the token that was chosen."""
+        self._tail = self._last_bytes(self._tail + (self._vocabulary.pieces[token] or b""))
 
     def fork(self) -> Banned:
-        """A second one, for a text that is the same up to here."""
+        """An independent copy, for a text with the same beginning."""
         return copy.copy(self)
 
-    def _kept(self, text: bytes) -> bytes:
+    def _last_bytes(self, text: bytes) -> bytes:
+        """The end of a text that could belong to a banned string."""
         return text[-self._reach :] if self._reach else b""
 
 
 class NoRepeat:
-    """No run of `size` tokens comes twice, those that were `written` before included (Paulus et al. 2017,
-    arXiv:1705.04304, have it for three)."""
+    """No n-gram of `size` tokens occurs twice, including those in the tokens `history` (Paulus et al. 2017,
+    arXiv:1705.04304, for trigrams)."""
 
     complete = False
 
-    def __init__(self, vocab_size: int, size: int, written: Sequence[int]):
+    def __init__(self, vocab_size: int, size: int, history: Sequence[int]):
         self._vocab_size, self._size = vocab_size, size
-        self._after: dict[tuple[int, ...], set[int]] = {}  # what has followed all but the last of a run
+        self._followers: dict[tuple[int, ...], set[int]] = {}  # of the first size - 1 tokens of each n-gram
         self._tail: tuple[int, ...] = ()
-        for token in written:
+        for token in history:
             self.accept(token)
 
     def allowed(self) -> Tensor:
-        """Which tokens may come next (vocab,) bool."""
+        """Mask (vocab,) bool of the tokens that can come next."""
         allowed = torch.ones(self._vocab_size, dtype=torch.bool)
-        allowed[list(self._after.get(self._tail, ()))] = False
+        allowed[list(self._followers.get(self._tail, ()))] = False
         return allowed
 
     def accept(self, token: int) -> None:
-        """Take note of the token that came."""
+        """Update for the token that was chosen."""
         if len(self._tail) == self._size - 1:
-            self._after.setdefault(self._tail, set()).add(token)
+            self._followers.setdefault(self._tail, set()).add(token)
         self._tail = (*self._tail, token)[-self._size + 1 :] if self._size > 1 else ()
 
     def fork(self) -> NoRepeat:
-        """A second one, for a text that is the same up to here."""
+        """An independent copy, for a text with the same beginning."""
         other = copy.copy(self)
-        other._after = {run: set(tokens) for run, tokens in self._after.items()}
+        other._followers = {prefix: set(tokens) for prefix, tokens in self._followers.items()}
         return other

@@ -1,13 +1,14 @@
-"""The decoder: a network made ready to be run step by step, many streams at a time.
+"""Decoders predict the next token step by step, for many sequences at a time.
 
-It knows tokens, not text. A prompt is read by the network itself, a window at a time; after that a batch
-(lm/generation/cpu_batch.py, lm/generation/gpu_batch.py) makes one step after the other. What it computes
-is the network's forward pass: a test holds them together.
+They know tokens, not text. A prompt is read by the network itself, in chunks; after that a batch
+(lm/generation/cpu_batch.py, lm/generation/gpu_batch.py) computes one step after another. Its results equal
+those of the network's forward pass, as a test verifies.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import cached_property
 from typing import Protocol
 
@@ -21,68 +22,75 @@ from lm.model.cells import CELLS, State
 from lm.model.device import PRECISIONS, autocast
 from lm.model.network import RecurrentLM
 
-PREFILL_CHUNK = 256  # tokens of a prompt that are read without a break; more would keep the others waiting
+PREFILL_CHUNK = 256  # prompt tokens read at a time; larger chunks would delay the other sequences
 
 
 class Batch(Protocol):
-    """Streams side by side, a row each. What a row computes depends on no other."""
+    """Sequences that advance together, one per row. The result for a row depends on no other row."""
 
-    count: int
+    @property
+    def count(self) -> int:
+        """The number of rows."""
 
     def add(self, state: State) -> None:
-        """A stream in this state (layers, 1, hidden), as the last row."""
+        """Add a sequence in this state (layers, 1, hidden) as the last row."""
 
     def remove(self, row: int) -> None:
-        """Take a stream out; the last row moves into its place."""
+        """Remove a sequence; the last row takes its place."""
 
     def select(self, rows: list[int]) -> None:
-        """Go on with these of the rows, in this order; a row may be named several times."""
+        """Keep these rows, in this order; a row can be selected several times."""
 
     def state(self, row: int) -> State:
-        """A copy of a stream's state (layers, 1, hidden)."""
+        """A copy of the state (layers, 1, hidden) of a row."""
 
     def step(self, tokens: Tensor) -> Tensor:
-        """tokens (count,) int64 -> logits (count, vocab) float32."""
+        """Read one token in each row: tokens (count,) int64 -> logits (count, vocab) float32."""
 
 
 class Decoder(Protocol):
-    """One model or several that predict the next token."""
+    """A model, or an ensemble of models, that predicts the next token."""
 
-    device: torch.device
+    @property
+    def device(self) -> torch.device:
+        """The device of tokens and logits."""
 
     def initial_state(self) -> State:
-        """The state (layers, 1, hidden) before anything was read."""
+        """The state (layers, 1, hidden) before any token."""
 
     def prefill(self, tokens: Tensor, state: State) -> State:
         """The state after reading up to PREFILL_CHUNK more tokens (time,) int64."""
 
     def fingerprint(self) -> str:
-        """Equal for equal weights only: identifies whose states these are."""
+        """A string that is equal only for equal weights, to identify whose states these are."""
 
     def batch(self) -> Batch:
         """An empty batch."""
 
 
 class NetworkDecoder:
-    """The weights are copied when the first batch is made, in `precision` (fp32, bf16, fp16 on a GPU,
-    int8 on a CPU): training the network further does not change them."""
+    """The decoder of one network.
+
+    When the first batch is created, the weights are copied in `precision` (fp32, bf16, fp16 on a GPU, int8
+    on a CPU): training the network further does not change them. Raises UserError for int8 on a GPU.
+    """
 
     def __init__(self, network: RecurrentLM, precision: str = "fp32"):
         self._network = network
         self.device = network.embedding.weight.device
         if precision == "int8" and self.device.type != "cpu":
-            raise UserError("--precision int8 is for CPUs; on a GPU take bf16.")
+            raise UserError("--precision int8 requires a CPU; use bf16 on a GPU.")
         self._precision = precision
 
     def initial_state(self) -> State:
-        """The state (layers, 1, hidden) before anything was read."""
+        """The state (layers, 1, hidden) before any token."""
         config = self._network.config
         zeros = torch.zeros(config.layers, 1, config.hidden_size, device=self.device)
         return (zeros,) * len(CELLS[config.cell].states)
 
     @torch.inference_mode()
     def prefill(self, tokens: Tensor, state: State) -> State:
-        """The state after it has read at most PREFILL_CHUNK tokens (time,) int64 more."""
+        """The state after reading up to PREFILL_CHUNK more tokens (time,) int64."""
         network = self._network
         was_training = network.training
         network.eval()
@@ -93,7 +101,7 @@ class NetworkDecoder:
         return tuple(part.float() for part in state)
 
     def fingerprint(self) -> str:
-        """The same for the same weights alone: whose states these are."""
+        """A string that is equal only for equal weights, to identify whose states these are."""
         digest = hashlib.sha256()
         for name, weight in sorted(self._network.state_dict().items()):
             digest.update(name.encode())
@@ -101,11 +109,13 @@ class NetworkDecoder:
         return digest.hexdigest()
 
     def batch(self) -> Batch:
-        """A batch without any stream yet."""
-        kind = CPUBatch if self.device.type == "cpu" else GPUBatch
-        return kind(self._weights)
+        """An empty batch."""
+        return self._new_batch()
 
     @cached_property
-    def _weights(self) -> CPUWeights | GPUWeights:
-        kind = CPUWeights if self.device.type == "cpu" else GPUWeights
-        return kind(self._network, self._precision)
+    def _new_batch(self) -> Callable[[], Batch]:
+        if self.device.type == "cpu":
+            cpu_weights = CPUWeights(self._network, self._precision)
+            return lambda: CPUBatch(cpu_weights)
+        gpu_weights = GPUWeights(self._network, self._precision)
+        return lambda: GPUBatch(gpu_weights)

@@ -1,8 +1,8 @@
-"""Several models as one: the average of their probabilities, with weights."""
+"""Ensemble: several models that generate as one, by the weighted average of their probabilities."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from lm.model.cells import State
 
 
 class Ensemble:
-    """A decoder whose next token has the probability Σ wᵢ pᵢ; its state is all of theirs, one after the
-    other. The models share a vocabulary."""
+    """A decoder whose next token has the probability Σ wᵢ pᵢ. The models share a vocabulary, and the state is
+    the concatenation of theirs."""
 
     def __init__(self, decoders: Sequence[Decoder], weights: Sequence[float]):
         self._decoders = list(decoders)
@@ -22,24 +22,25 @@ class Ensemble:
         self.device = decoders[0].device
 
     def initial_state(self) -> State:
-        """The states before anything was read."""
+        """The states before any token."""
         return tuple(part for decoder in self._decoders for part in decoder.initial_state())
 
     def prefill(self, tokens: Tensor, state: State) -> State:
-        """The states after they have read a window of tokens (time,) more."""
-        read = (d.prefill(tokens, s) for d, s in zip(self._decoders, self._split(state), strict=True))
-        return tuple(part for state in read for part in state)
+        """The states after reading up to PREFILL_CHUNK more tokens (time,) int64."""
+        pairs = zip(self._decoders, self._split(state), strict=True)
+        return tuple(part for decoder, own in pairs for part in decoder.prefill(tokens, own))
 
     def fingerprint(self) -> str:
-        """The same for the same ensemble alone."""
-        parts = zip(self._decoders, self._weights, strict=True)
-        return " + ".join(f"{weight:.6g} {decoder.fingerprint()}" for decoder, weight in parts)
+        """A string that is equal only for equal models with equal weights."""
+        pairs = zip(self._decoders, self._weights, strict=True)
+        return " + ".join(f"{weight:.6g} {decoder.fingerprint()}" for decoder, weight in pairs)
 
     def batch(self) -> Batch:
-        """A batch without any stream yet."""
-        return _Batch([decoder.batch() for decoder in self._decoders], self._weights, self._split)
+        """An empty batch."""
+        return _EnsembleBatch([decoder.batch() for decoder in self._decoders], self._weights, self._split)
 
     def _split(self, state: State) -> list[State]:
+        """The state of each model."""
         split, begin = [], 0
         for parts in self._parts:
             split.append(state[begin : begin + parts])
@@ -47,8 +48,10 @@ class Ensemble:
         return split
 
 
-class _Batch:
-    def __init__(self, batches: list[Batch], weights: list[float], split):  # noqa: ANN001
+class _EnsembleBatch:
+    """A batch of each model, with the same sequences in the same rows; see `Batch`."""
+
+    def __init__(self, batches: list[Batch], weights: Sequence[float], split: Callable[[State], list[State]]):
         self._batches, self._split = batches, split
         self._log_weights = torch.tensor(weights).log()
 

@@ -1,7 +1,7 @@
-"""Samplers: pure functions on logits (rows, vocab). They know nothing of models or text.
+"""Samplers: pure functions on logits (rows, vocab). They know nothing about models or text.
 
-A filter returns logits of the same shape in which a token that may not be chosen has -inf. Its strength
-is a number, or one for each row: (rows, 1).
+A filter returns logits of the same shape with -inf for the tokens that it removes. Its strength is a number
+or one number per row, (rows, 1).
 """
 
 from __future__ import annotations
@@ -19,91 +19,91 @@ Strength = float | Tensor
 
 
 def temperature(logits: Tensor, t: Strength) -> Tensor:
-    """Divide by `t` > 0: probabilities become p^(1/t), renormalised.
+    """Divide the logits by `t` > 0: probabilities become p^(1/t), renormalized.
 
-    [0.8, 0.2] at t=0.5 -> [0.94, 0.06]; at t=2 -> [0.67, 0.33].
+    [0.8, 0.2] with t=0.5 -> [0.94, 0.06]; with t=2 -> [0.67, 0.33].
     """
     return logits / t
 
 
 def top_k(logits: Tensor, k: int | Tensor) -> Tensor:
-    """Keep the `k` likeliest tokens; of equally likely ones at the border all are kept.
+    """Keep the `k` most likely tokens and all that are as likely as the last of them.
 
-    [0.5, 0.3, 0.2] with k=2 -> the last one is out.
+    [0.5, 0.3, 0.2] with k=2 -> the last is removed.
     """
-    return logits.masked_fill(logits < _border(logits, k), -torch.inf)
+    return logits.masked_fill(logits < _kth_largest(logits, k), -torch.inf)
 
 
-def _border(logits: Tensor, k: int | Tensor) -> Tensor:
-    """The k-th largest of each row, (rows, 1)."""
-    most = min(int(k.max()) if isinstance(k, Tensor) else k, logits.shape[-1])
-    best = logits.topk(most, dim=-1).values
+def _kth_largest(logits: Tensor, k: int | Tensor) -> Tensor:
+    """The k-th largest logit of each row, (rows, 1)."""
+    largest_k = min(int(k.max()) if isinstance(k, Tensor) else k, logits.shape[-1])
+    best = logits.topk(largest_k, dim=-1).values
     if not isinstance(k, Tensor):
         return best[..., -1:]
-    return best.gather(-1, k.clamp(max=most) - 1)
+    return best.gather(-1, k.clamp(max=largest_k) - 1)
 
 
 def top_p(logits: Tensor, p: Strength) -> Tensor:
-    """Nucleus sampling (Holtzman et al. 2020, arXiv:1904.09751): keep the smallest set of likeliest
-    tokens whose probabilities reach `p`.
+    """Nucleus sampling (Holtzman et al. 2020, arXiv:1904.09751): keep the smallest set of most likely tokens
+    whose probabilities sum to at least `p`.
 
-    [0.5, 0.3, 0.2] with p=0.7 -> 0.5 is not enough, 0.5 + 0.3 is: the last one is out.
+    [0.5, 0.3, 0.2] with p=0.7 -> 0.5 is not enough, 0.5 + 0.3 is: the last is removed.
     """
-    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
-    return logits.masked_fill(_past(ordered.softmax(dim=-1), p, order), -torch.inf)
+    sorted_logits, order = logits.sort(dim=-1, descending=True, stable=True)
+    return logits.masked_fill(_beyond(sorted_logits.softmax(dim=-1), p, order), -torch.inf)
 
 
 def min_p(logits: Tensor, share: Strength) -> Tensor:
-    """Keep the tokens at least `share` times as likely as the likeliest (Nguyen et al. 2024,
+    """Keep the tokens at least `share` times as likely as the most likely one (Nguyen et al. 2024,
     arXiv:2407.01082).
 
-    [0.5, 0.3, 0.2] with share=0.5 -> below 0.25: the last one is out.
+    [0.5, 0.3, 0.2] with share=0.5 -> the last is below 0.25 and removed.
     """
     share = torch.as_tensor(share, dtype=logits.dtype, device=logits.device)
     return logits.masked_fill(logits < logits.amax(dim=-1, keepdim=True) + share.log(), -torch.inf)
 
 
 def typical_p(logits: Tensor, p: Strength) -> Tensor:
-    """Locally typical sampling (Meister et al. 2022, arXiv:2202.00666): keep the smallest set that
-    reaches `p` of the tokens whose surprisal is nearest to the entropy.
+    """Locally typical sampling (Meister et al. 2022, arXiv:2202.00666): keep the smallest set of tokens whose
+    surprisal is closest to the entropy and whose probabilities sum to at least `p`.
 
-    [0.9, 0.05, 0.05]: the entropy is 0.39, the surprisals 0.11 and 3.0: the first comes first.
+    [0.9, 0.05, 0.05]: the entropy is 0.39, the surprisals are 0.11 and 3.0: the first is most typical.
     """
     logprobs = logits.log_softmax(dim=-1)
     probabilities = logprobs.exp()
     entropy = -(probabilities * logprobs).nansum(dim=-1, keepdim=True)
     order = (logprobs + entropy).abs().argsort(dim=-1, stable=True)
-    return logits.masked_fill(_past(probabilities.gather(-1, order), p, order), -torch.inf)
+    return logits.masked_fill(_beyond(probabilities.gather(-1, order), p, order), -torch.inf)
 
 
-def _past(ordered: Tensor, p: Strength, order: Tensor) -> Tensor:
-    """Which tokens come after those that already reach `p`, given their probabilities in an order."""
-    p = torch.as_tensor(p, dtype=ordered.dtype, device=ordered.device)
-    # Before the first there is nothing, so it stays; with p = 1 all do, whatever the sum is rounded to.
-    out = (ordered.cumsum(dim=-1) - ordered >= p) & (p < 1)
-    return torch.zeros_like(out).scatter(-1, order, out)
+def _beyond(probabilities: Tensor, p: Strength, order: Tensor) -> Tensor:
+    """Mask (rows, vocab) of the tokens after those that already reach `p`, given probabilities in `order`."""
+    p = torch.as_tensor(p, dtype=probabilities.dtype, device=probabilities.device)
+    # The first token always stays, since nothing precedes it; with p = 1 all do, however the sum is rounded.
+    mask = (probabilities.cumsum(dim=-1) - probabilities >= p) & (p < 1)
+    return torch.zeros_like(mask).scatter(-1, order, mask)
 
 
 def repetition_penalty(logits: Tensor, counts: Tensor, penalty: Strength) -> Tensor:
-    """Make tokens that occur less likely (Keskar et al. 2019, arXiv:1909.05858): positive logits are
-    divided by `penalty`, negative ones multiplied. counts (rows, vocab): how often a token occurs."""
-    weaker = torch.where(logits > 0, logits / penalty, logits * penalty)
-    return torch.where(counts > 0, weaker, logits)
+    """Make tokens that occur less likely (Keskar et al. 2019, arXiv:1909.05858): positive logits are divided
+    by `penalty`, negative ones multiplied. counts (rows, vocab): how often each token occurs."""
+    penalized = torch.where(logits > 0, logits / penalty, logits * penalty)
+    return torch.where(counts > 0, penalized, logits)
 
 
 def presence_penalty(logits: Tensor, counts: Tensor, penalty: Strength) -> Tensor:
-    """Take `penalty` from the logits of tokens that occur."""
+    """Subtract `penalty` from the logits of tokens that occur."""
     return logits - penalty * (counts > 0)
 
 
 def frequency_penalty(logits: Tensor, counts: Tensor, penalty: Strength) -> Tensor:
-    """Take `penalty` from the logits of tokens for each time that they occur."""
+    """Subtract `penalty` from the logits of tokens, once for each occurrence."""
     return logits - penalty * counts
 
 
 @dataclass(frozen=True)
 class SamplingTensors:
-    """The settings of each row as tensors (rows, 1); None where no row wants the filter."""
+    """The sampling settings of a batch as tensors (rows, 1); None if no row uses the setting."""
 
     greedy: Tensor | None
     temperature: Tensor
@@ -116,24 +116,25 @@ class SamplingTensors:
     frequency_penalty: Tensor | None
 
     @classmethod
-    def stack(cls, rows: Sequence[SamplingConfig], vocab_size: int, device: torch.device) -> SamplingTensors:
-        """One row for each of these settings."""
+    def stack(
+        cls, configs: Sequence[SamplingConfig], vocab_size: int, device: torch.device
+    ) -> SamplingTensors:
+        """One row for each of `configs`."""
 
         def column(name: str, neutral: float, dtype: torch.dtype = torch.float32) -> Tensor | None:
-            values = [min(getattr(row, name), 2**31) for row in rows]
+            values = [min(getattr(config, name), 2**31) for config in configs]
             if all(value == neutral for value in values):
                 return None
             return torch.tensor(values, dtype=dtype, device=device)[:, None]
 
-        greedy = [is_greedy(row) for row in rows]
-        heights = [
-            [1.0 if is_greedy(row) else clamp_temperature(initial_temperature(row.temperature))]
-            for row in rows
+        greedy = [is_greedy(config) for config in configs]
+        temperatures = [
+            1.0 if is_greedy(config) else clamp_temperature(initial_temperature(config)) for config in configs
         ]
         k = column("top_k", 0, torch.long)
         return cls(
             greedy=torch.tensor(greedy, device=device)[:, None] if any(greedy) else None,
-            temperature=torch.tensor(heights, device=device),
+            temperature=torch.tensor(temperatures, device=device)[:, None],
             top_k=None if k is None else torch.where(k > 0, k, vocab_size),
             typical_p=column("typical_p", 1.0),
             top_p=column("top_p", 1.0),
@@ -144,77 +145,80 @@ class SamplingTensors:
         )
 
     @property
-    def counting(self) -> bool:
-        """Whether they ask how often each token occurs."""
-        return any(
-            penalty is not None
-            for penalty in (self.repetition_penalty, self.presence_penalty, self.frequency_penalty)
-        )
+    def penalized(self) -> bool:
+        """Whether any row has a penalty, which needs token counts."""
+        penalties = (self.repetition_penalty, self.presence_penalty, self.frequency_penalty)
+        return any(penalty is not None for penalty in penalties)
 
 
-def initial_temperature(temperature: float | tuple[float, float]) -> float:
+def initial_temperature(config: SamplingConfig) -> float:
     """The temperature of the first token."""
-    return temperature[0] if isinstance(temperature, tuple) else temperature
+    t = config.temperature
+    return t[0] if isinstance(t, tuple) else t
 
 
-def clamp_temperature(temperature: float) -> float:
-    """A temperature by which logits can be divided; below it, the likeliest token is all there is."""
-    return max(temperature, 1e-3)
+def clamp_temperature(t: float) -> float:
+    """A temperature by which logits can be divided; below it, only the most likely token is left anyway."""
+    return max(t, 1e-3)
 
 
-def is_greedy(sampling: SamplingConfig) -> bool:
-    """Whether the likeliest token is always taken."""
-    return sampling.greedy or sampling.temperature == 0
+def is_greedy(config: SamplingConfig) -> bool:
+    """Whether the most likely token is always chosen."""
+    return config.greedy or config.temperature == 0
 
 
-def apply_penalties(logits: Tensor, counts: Tensor, rules: SamplingTensors) -> Tensor:
-    """The penalties, before anything else. counts (rows, vocab)."""
-    for penalise, strength in (
-        (repetition_penalty, rules.repetition_penalty),
-        (presence_penalty, rules.presence_penalty),
-        (frequency_penalty, rules.frequency_penalty),
+def apply_penalties(logits: Tensor, counts: Tensor, sampling: SamplingTensors) -> Tensor:
+    """The penalties, which precede everything else. counts (rows, vocab): how often each token occurs."""
+    for penalize, strength in (
+        (repetition_penalty, sampling.repetition_penalty),
+        (presence_penalty, sampling.presence_penalty),
+        (frequency_penalty, sampling.frequency_penalty),
     ):
         if strength is not None:
-            logits = penalise(logits, counts, strength)
+            logits = penalize(logits, counts, strength)
     return logits
 
 
-def apply_filters(logits: Tensor, rules: SamplingTensors) -> Tensor:
-    """Temperature first, then the filters."""
-    logits = temperature(logits, rules.temperature)
-    if rules.top_k is not None:
-        logits = top_k(logits, rules.top_k)
-    for keep, strength in ((typical_p, rules.typical_p), (top_p, rules.top_p), (min_p, rules.min_p)):
+def apply_filters(logits: Tensor, sampling: SamplingTensors) -> Tensor:
+    """The temperature, then top-k, typical-p, top-p and min-p."""
+    logits = temperature(logits, sampling.temperature)
+    if sampling.top_k is not None:
+        logits = top_k(logits, sampling.top_k)
+    for apply, strength in (
+        (typical_p, sampling.typical_p),
+        (top_p, sampling.top_p),
+        (min_p, sampling.min_p),
+    ):
         if strength is not None:
-            logits = keep(logits, strength)
+            logits = apply(logits, strength)
     return logits
 
 
-def choose(logits: Tensor, uniforms: Tensor, rules: SamplingTensors) -> Tensor:
-    """logits (rows, vocab), uniforms (rows,) in [0, 1), as wide as they can be -> tokens (rows,).
+def sample(logits: Tensor, uniforms: Tensor, sampling: SamplingTensors) -> Tensor:
+    """logits (rows, vocab), uniforms (rows,) in [0, 1) of the widest float type -> tokens (rows,).
 
-    Each row is drawn by inverting its own cumulative distribution at its own uniform number, so that
-    a row's choice depends on nothing but that row.
+    Each row is sampled by inverting its cumulative distribution at its own uniform number, so that the
+    token of a row depends on nothing but that row.
     """
-    tokens, left = None, logits
-    if rules.top_k is not None:
-        # Where each row chooses among a few, the rest is not looked at again. In the order of the
-        # vocabulary, so that the same number chooses the same token.
-        border = _border(logits, rules.top_k)
-        few = int((logits >= border).sum(dim=-1).max())
-        tokens = logits.topk(few, dim=-1).indices.sort(dim=-1).values
-        left = logits.gather(-1, tokens)
-        left = left.masked_fill(left < border, -torch.inf)
-        rules = dataclasses.replace(rules, top_k=None)
-    left = apply_filters(left, rules).to(uniforms.dtype)
-    weights = (left - left.amax(dim=-1, keepdim=True)).exp()
+    candidates, filtered = None, logits
+    if sampling.top_k is not None:
+        # Gather the top k of each row first, so that the other filters process only these; in vocabulary
+        # order, so that the same uniform number selects the same token.
+        threshold = _kth_largest(logits, sampling.top_k)
+        count = int((logits >= threshold).sum(dim=-1).max())
+        candidates = logits.topk(count, dim=-1).indices.sort(dim=-1).values
+        filtered = logits.gather(-1, candidates)
+        filtered = filtered.masked_fill(filtered < threshold, -torch.inf)
+        sampling = dataclasses.replace(sampling, top_k=None)
+    filtered = apply_filters(filtered, sampling).to(uniforms.dtype)
+    weights = (filtered - filtered.amax(dim=-1, keepdim=True)).exp()
     cumulative = weights.cumsum(dim=-1)
-    # A little below one, so that rounding never leads past the last token that has a probability.
-    below = uniforms * (1 - torch.finfo(uniforms.dtype).eps)
-    targets = below[:, None] * cumulative[:, -1:]
-    chosen = torch.searchsorted(cumulative, targets, right=True)
-    if tokens is not None:
-        chosen = tokens.gather(-1, chosen)
-    if rules.greedy is not None:
-        chosen = torch.where(rules.greedy, logits.argmax(dim=-1, keepdim=True), chosen)
-    return chosen[:, 0]
+    # Slightly less than 1, so that rounding never selects a token after the last one with a probability.
+    below_one = uniforms * (1 - torch.finfo(uniforms.dtype).eps)
+    targets = below_one[:, None] * cumulative[:, -1:]
+    tokens = torch.searchsorted(cumulative, targets, right=True)
+    if candidates is not None:
+        tokens = candidates.gather(-1, tokens)
+    if sampling.greedy is not None:
+        tokens = torch.where(sampling.greedy, logits.argmax(dim=-1, keepdim=True), tokens)
+    return tokens[:, 0]

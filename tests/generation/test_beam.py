@@ -135,7 +135,7 @@ def test_a_bias_counts_in_a_search():
 
 
 def test_where_nothing_may_be_written_a_search_says_so():
-    with pytest.raises(UserError, match="after 0 tokens there is none left"):
+    with pytest.raises(UserError, match="no token is allowed after the first 0"):
         beam_search(NetworkDecoder(make("gru")), [4], 3, 5, constraints=[OneOf(LETTERS, [b"xyz"])])
 
 

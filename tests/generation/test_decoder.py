@@ -192,5 +192,5 @@ def test_on_a_gpu_the_same_logits(cell, precision):
     for step in tokens.t():  # the first is recorded, the others replayed
         expected, found = here.step(step.contiguous()), there.step(step.contiguous().cuda())
         torch.testing.assert_close(expected, found.cpu(), atol=close, rtol=close)
-    with pytest.raises(UserError, match="int8 is for CPUs"):
+    with pytest.raises(UserError, match="int8 requires a CPU"):
         NetworkDecoder(network, "int8")

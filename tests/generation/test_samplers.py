@@ -10,12 +10,12 @@ from lm.config.schema import SamplingConfig
 from lm.generation.samplers import (
     SamplingTensors,
     apply_filters,
-    choose,
     frequency_penalty,
     is_greedy,
     min_p,
     presence_penalty,
     repetition_penalty,
+    sample,
     temperature,
     top_k,
     top_p,
@@ -127,7 +127,7 @@ def uniform(*values):
 @COMMON
 def test_a_token_that_was_filtered_out_is_never_chosen(logits, sampling, u):
     rules = rules_of(sampling, vocab_size=logits.shape[1])
-    (token,) = choose(logits, uniform(u), rules)
+    (token,) = sample(logits, uniform(u), rules)
     assert kept(apply_filters(logits, rules))[token]
     if is_greedy(sampling):
         assert logits[0, token] == logits.max()
@@ -148,9 +148,9 @@ def test_each_row_depends_on_itself_alone(logits, data):
     rows, size = logits.shape
     samplings = data.draw(st.lists(SAMPLINGS, min_size=rows, max_size=rows))
     uniforms = data.draw(st.lists(st.floats(0, 1, exclude_max=True), min_size=rows, max_size=rows))
-    together = choose(logits, uniform(*uniforms), rules_of(*samplings, vocab_size=size))
+    together = sample(logits, uniform(*uniforms), rules_of(*samplings, vocab_size=size))
     for row in range(rows):
-        alone = choose(
+        alone = sample(
             logits[row : row + 1], uniform(uniforms[row]), rules_of(samplings[row], vocab_size=size)
         )
         assert together[row] == alone[0]
@@ -160,18 +160,18 @@ def test_each_row_depends_on_itself_alone(logits, data):
 def test_greedy_takes_the_likeliest(sampling):
     logits = torch.tensor([[0.1, 2.0, 1.9]])
     for u in (0.0, 0.5, 0.99):
-        assert choose(logits, uniform(u), rules_of(sampling, vocab_size=3)).item() == 1
+        assert sample(logits, uniform(u), rules_of(sampling, vocab_size=3)).item() == 1
 
 
 def test_choices_have_the_probabilities_of_the_logits():
     logits = torch.tensor([[0.5, 0.3, 0.2]]).log().expand(100_000, -1)
     uniforms = torch.rand(100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     rules = rules_of(SamplingConfig(temperature=1.0), vocab_size=3)
-    shares = torch.bincount(choose(logits, uniforms, rules), minlength=3) / 100_000
+    shares = torch.bincount(sample(logits, uniforms, rules), minlength=3) / 100_000
     torch.testing.assert_close(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.006, rtol=0)
 
 
 def test_rounding_never_leads_past_the_last_token_that_is_left():
     logits = torch.tensor([[0.0, 0.0, -torch.inf, -torch.inf]])
     rules = rules_of(SamplingConfig(temperature=1.0), vocab_size=4)
-    assert choose(logits, uniform(1.0), rules).item() == 1
+    assert sample(logits, uniform(1.0), rules).item() == 1

@@ -87,11 +87,11 @@ def test_a_stream_whose_reader_leaves_ends_at_the_next_step():
     tokens.close()
     assert left.ended
     others = streams.tokens(other)
-    made = left.made
+    made = left.generated
     for _ in range(5):
         next(others)
-    assert left.made == made
-    assert streams._running == [other]
+    assert left.generated == made
+    assert streams.running == (other,)
     others.close()
 
 
@@ -99,7 +99,7 @@ def test_a_stream_nobody_reads_costs_nothing():
     streams = streams_of()
     streams.add([1], SamplingConfig(), 1, 10_000)
     time.sleep(0.05)
-    assert not streams._running
+    assert not streams.running
 
 
 def test_alternatives_are_the_likeliest_tokens():
@@ -171,7 +171,7 @@ def test_settings_that_leave_no_token_end_that_stream_with_one_line_and_no_other
     streams = streams_of()
     other = streams.add([1], SamplingConfig(), 5, 30)
     stuck = streams.add([1], SamplingConfig(), 1, 30, constraints=[Nothing()])
-    with pytest.raises(UserError, match="there is none left to choose"):
+    with pytest.raises(UserError, match="no token is allowed"):
         written(streams, stuck)
     alone = streams_of()
     assert written(streams, other) == written(alone, alone.add([1], SamplingConfig(), 5, 30))

@@ -164,9 +164,9 @@ def test_models_that_cannot_be_used(client):
 
 def test_error_in_a_stream_is_its_last_event(client):
     body = {"no_repeat_ngram": 1, "max_tokens": 3000}  # each token only once: soon none is left
-    assert "none left to choose" in rejected(client, **body)["message"]
+    assert "no token is allowed" in rejected(client, **body)["message"]
     *chunks, error = events(client, **body)
-    assert chunks and "none left to choose" in error["error"]["message"]
+    assert chunks and "no token is allowed" in error["error"]["message"]
 
 
 async def request_until(app, body, leave):
