@@ -59,7 +59,7 @@ class Controls:
             -step,
             step=step,
             label=localized("Final temperature"),
-            info=localized("The temperature moves steadily to this value. Negative: it stays constant."),
+            info=localized("Reached gradually by the end of the text; negative: constant temperature."),
             elem_id="end_temperature",
         )
         self._add_slider("top_k", "Top-k")
