@@ -1,4 +1,4 @@
-"""Sliders for the sampling settings, with the ranges in app/sampling.py and the help of SamplingConfig."""
+"""Sliders for the sampling settings: ranges from app/sampling.py, help from SamplingConfig."""
 
 from __future__ import annotations
 
