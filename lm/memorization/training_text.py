@@ -29,8 +29,8 @@ _COUNTS = ("tokens", "characters", "documents")
 class DecodedText:
     """A token stream as text, decoded on the fly; see `lm.memorization.search.Blocks`.
 
-    Unknown tokens become `BREAK`. Whitespace is as the model writes it, because word
-    tokens do not record how many spaces the original had.
+    Unknown tokens become `BREAK`. Whitespace is as the model writes it, because word tokens do not record how
+    many spaces the original had.
     """
 
     def __init__(self, tokenizer: Tokenizer, tokens: np.ndarray, block: int = _BLOCK):
@@ -53,7 +53,7 @@ class DecodedText:
             return b"".join(self._parts[tokens]).decode("utf-8", "ignore")  # an end may cut a character
         # The text of a token depends on those around it. (The <eos> of words, a line break, is no `end`.)
         documents = np.split(tokens, np.flatnonzero(tokens == self._tokenizer.end))
-        return BREAK.join(map(self._tokenizer.decode, documents)).replace(UNK, BREAK)
+        return BREAK.join(self._tokenizer.decode(ids.tolist()) for ids in documents).replace(UNK, BREAK)
 
 
 def find_training_text(folder: Path) -> Blocks:
