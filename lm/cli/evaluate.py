@@ -1,9 +1,9 @@
 """Score a text with a trained model.
 
-lm evaluate runs/hamlet                           the text held out from training
-lm evaluate runs/hamlet --dataset new.txt         another text
-lm evaluate runs/hamlet --dynamic --cache         adapt to the text while reading it
-lm evaluate runs/hamlet --per-word words.tsv      the surprisal of each word
+    lm evaluate runs/hamlet                           the text held out from training
+    lm evaluate runs/hamlet --dataset new.txt         another text
+    lm evaluate runs/hamlet --dynamic --cache         adapt to the text while reading it
+    lm evaluate runs/hamlet --per-word words.tsv      the surprisal of each word
 
 Results go to standard output, everything else to standard error.
 """

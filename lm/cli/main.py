@@ -26,7 +26,11 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the subcommand named by the first argument; the exit status."""
     parser = argparse.ArgumentParser(
-        prog="lm", description=lm.__doc__.splitlines()[0], formatter_class=HelpFormatter, allow_abbrev=False
+        prog="lm",
+        usage="lm [-h] [--version] COMMAND ...",
+        description=(lm.__doc__ or "").partition("\n")[0],
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"recurrent-lm {lm.__version__}")
     names = "\n".join(f"  {name:10} {help}" for name, (_, help) in COMMANDS.items())

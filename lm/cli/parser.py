@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -29,7 +30,8 @@ def make_parser(name: str, description: str) -> argparse.ArgumentParser:
     prog = command(name)
     return argparse.ArgumentParser(
         prog=prog,
-        description=description.replace(f"lm {name}", prog),
+        # Not in `torchrun ... -m lm train`.
+        description=re.sub(rf"(?<!-m )lm {name}\b", prog, description),
         formatter_class=HelpFormatter,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
