@@ -1,5 +1,7 @@
-"""LanguageModel: a trained network with its tokenizer, the object that training, the CLI, the web UI, the API
-and notebooks share."""
+"""LanguageModel: a trained network with its tokenizer, and `lm.load`.
+
+Training, the CLI, the web UI, the API and notebooks all work with this object.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`generate.py --interactive`: the next tokens with their probabilities, picked by hand in a terminal."""
+"""`lm generate --interactive`: choose the next tokens in a terminal, with their probabilities shown."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from lm.language_model import LanguageModel
 from lm.session import Session
 
 HELP = """\
-  1-9       take that token                 text  write it (in quotes if it is a number or a command)
-  Enter     let the model write 40 tokens   g N   let it write N tokens
-  u, u N    take back the last, or N        n     show twice as many of the next tokens
-  q         end                             ?     this help"""
-_SHOWN = 9
-_WRITTEN = 40
+  1-9       choose this token      text  append this text (in quotes if it is a number or a command)
+  Enter     generate 40 tokens     g N   generate N tokens
+  u         undo the last command  u N   remove the last N tokens
+  n         list twice as many     q     quit
+  ?         show this help"""
+_LISTED = 9  # next tokens
+_GENERATED = 40  # tokens
 
 
 def interact(model: LanguageModel, prompt: str, *, seed: int, max_new_tokens: int, **settings: Any) -> int:
-    """Read commands from standard input until its end; the text goes to standard output at last."""
+    """Run commands from standard input until it ends, then print the text; the exit status."""
     session = model.session()
     session.feed(prompt, unknown=settings.pop("unknown", "replace"))
-    steps = [len(session)]  # what each command made of the text, for `u`
-    shown = _SHOWN
+    lengths = [len(session)]  # before each command, for `u`
+    listed = _LISTED
     print(HELP, file=sys.stderr)
     while True:
-        _show(session, shown)
+        _show(session, listed)
         try:
             line = input("> " if sys.stdin.isatty() else "")
         except EOFError:
@@ -39,36 +40,37 @@ def interact(model: LanguageModel, prompt: str, *, seed: int, max_new_tokens: in
         if line == "?":
             print(HELP, file=sys.stderr)
         elif line == "n":
-            shown = min(2 * shown, model.tokenizer.vocab_size)
+            listed = min(2 * listed, model.tokenizer.vocab_size)
         elif word == "u" and (not rest or count):
-            _take_back(session, steps, count)
+            _undo(session, lengths, count)
             before = len(session)
         elif line == "" or (word == "g" and count):
-            _write(session, seed + before, count or _WRITTEN, settings)
-        elif line.isdigit() and 1 <= int(line) <= shown:
-            session.add(session.next(shown)[int(line) - 1][1])
+            _generate(session, seed + before, count or _GENERATED, settings)
+        elif line.isdigit() and 1 <= int(line) <= listed:
+            session.add(session.next(listed)[int(line) - 1][1])
         else:
             quoted = len(line) > 1 and line[0] == line[-1] == '"'
             session.feed(line[1:-1] if quoted else line)
         if len(session) != before:
-            steps.append(before)
+            lengths.append(before)
     print(printable(session.text) if sys.stdout.isatty() else session.text)
     return 0
 
 
-def _write(session: Session, seed: int, count: int, settings: dict[str, Any]) -> None:
+def _generate(session: Session, seed: int, count: int, settings: dict[str, Any]) -> None:
     for _ in session.sample(seed=seed, max_new_tokens=count, **settings):
         pass
 
 
-def _take_back(session: Session, steps: list[int], count: int | None) -> None:
+def _undo(session: Session, lengths: list[int], count: int | None) -> None:
+    """Remove `count` tokens, or what the last command appended."""
     if count is None:
-        count = len(session) - steps.pop() if len(steps) > 1 else 0
+        count = len(session) - lengths.pop() if len(lengths) > 1 else 0
     session.rewind(min(count, len(session)))
 
 
 def _show(session: Session, count: int) -> None:
-    """The end of the text, and what may come next with a bar for each probability."""
+    """Print the end of the text and the next tokens, each with a bar for its probability."""
     lines = printable(session.text[-600:]).splitlines()[-8:]
     print("\n".join(["", *lines]) + "▏", file=sys.stderr)
     for number, (name, _, probability) in enumerate(session.next(count), start=1):

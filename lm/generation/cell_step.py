@@ -1,8 +1,8 @@
-"""One step of a recurrent cell during generation: the equations of lm/model/cells.py, computed in place on
-NumPy arrays (CPU) or tensors (GPU).
+"""One step of a recurrent cell during generation, for NumPy arrays (CPU) and tensors (GPU).
 
-Gates are grouped: first all gates with a sigmoid, then the candidate, the one gate with a tanh, so that one
-call computes all sigmoids. Weights are brought into this order once, by `group_gates`.
+It computes the equations of lm/model/cells.py in place. Gates are grouped: first all gates with a sigmoid, so
+that one call computes them, then the candidate, the one gate with a tanh. `group_gates` brings weights into
+this order.
 """
 
 from __future__ import annotations

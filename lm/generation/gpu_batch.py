@@ -1,5 +1,8 @@
-"""A generation step on a GPU. For so few rows, launching kernels takes longer than running them: a step is
-captured once as a CUDA graph and from then on launched as a whole."""
+"""A generation step on a GPU, captured as a CUDA graph.
+
+For so few rows, launching kernels takes longer than running them: a step is captured once and from then on
+launched as a whole.
+"""
 
 from __future__ import annotations
 

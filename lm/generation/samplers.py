@@ -1,4 +1,4 @@
-"""Samplers: pure functions on logits (rows, vocab). They know nothing about models or text.
+"""Samplers: pure functions on logits (rows, vocab) that know nothing about models or text.
 
 A filter returns logits of the same shape with -inf for the tokens that it removes. Its strength is a number
 or one number per row, (rows, 1).

@@ -1,5 +1,7 @@
-"""oneDNN's packed matrix product on a CPU. Its operators are private to torch: if they are missing, callers
-use torch's public, slower product."""
+"""oneDNN's packed matrix product on a CPU, if torch provides it.
+
+Its operators are private to torch: if they are missing, callers use torch's public, slower product.
+"""
 
 from __future__ import annotations
 

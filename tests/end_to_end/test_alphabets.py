@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import lm
-from lm.cli import generate
+from lm.cli import generation
 from lm.escaping import printable
 from lm.generation.text_generator import Piece
 from tests.conftest import ROOT, script
@@ -157,8 +157,8 @@ class FixedModel:
 @pytest.mark.parametrize("text", [f"{FAMILY} a {RAINBOW}", "a\r\nb\rc\r", "end\u200d"])
 def test_joiners_are_shown_with_what_they_join_and_line_ends_immediately(text, monkeypatch):
     written = []
-    monkeypatch.setattr(generate, "show", written.append)
-    assert generate.stream(FixedModel(text), "") == len(text)
+    monkeypatch.setattr(generation, "write", written.append)
+    assert generation.stream(FixedModel(text), "") == len(text)
     assert "".join(written) == text + "\n"
     assert not any(part.endswith(("\u200d", "\r")) for part in written[:-1])
 

@@ -47,7 +47,7 @@ def test_a_beam_search_is_likelier_than_a_greedy_text(trained_run):
     assert sum(best["logprobs"]) >= sum(greedy["logprobs"])
     assert sum(best["logprobs"]) >= sum(second["logprobs"])
     assert best["seed"] is None and best["text"] != second["text"]
-    assert "one of the 8 best" in generate(trained_run, *search[:-1], "--beams", 8)
+    assert "found with 8 beams" in generate(trained_run, *search[:-1], "--beams", 8)
 
 
 def test_a_mixture_with_itself_is_the_model(trained_run):
@@ -75,14 +75,14 @@ def test_a_gap_is_filled_with_what_fits_both_sides(trained_run, backward_run):
 MISTAKES = [
     (["--match", "("], "cannot use the pattern '('"),
     (["--match", "a", "--choice", "b"], "contradict each other"),
-    (["--suffix", "x"], "--suffix is for a model trained with --direction backward"),
+    (["--suffix", "x"], "--suffix requires a model trained with --direction backward"),
     (["--infill", "a|b"], "--backward-model"),
     (["--mix", "nowhere=0.5"], "there is no model folder 'nowhere'"),
     (["--temperature", "1:2:3"], "a range such as 0.3:1.0"),
     (["--temperature", "hot"], "--temperature must be a number"),
     (["--match", "[0-9]"], "no token is allowed"),
     (["--beams", "3", "--match", "q+", "--ban", "q"], "no token is allowed"),
-    (["--prompts-file", "/nowhere"], "cannot be read"),
+    (["--prompts-file", "/nowhere"], "cannot read the prompt file /nowhere"),
 ]
 
 

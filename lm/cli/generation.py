@@ -1,0 +1,135 @@
+"""What `lm generate` does: load models, generate text and print it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from lm.cli.interactive import interact
+from lm.config.schema import SamplingConfig
+from lm.config.settings import settings_of
+from lm.errors import UserError
+from lm.escaping import printable
+from lm.insight.infill import infill
+from lm.language_model import LanguageModel, load
+from lm.saving import default_model
+from lm.tokenization.tokenizer import describe_unknown
+
+_LENGTH = 400  # tokens
+_GAP_LENGTH = 80
+
+
+def generate(options: argparse.Namespace) -> int:
+    """Generate and print what the options of lm/cli/generate.py describe; the exit status.
+
+    Raises UserError for options that do not fit the model.
+    """
+    model = load(options.model or default_model(), options.device, options.precision)
+    if options.mix:
+        others = [(load(name, options.device, options.precision), weight) for name, weight in options.mix]
+        model = model.mixed_with(others)
+    if "suffix" in options and not model.backward:
+        raise UserError(
+            "--suffix requires a model trained with --direction backward; this one reads forward."
+        )
+    for prompt in options.prompts:
+        warn_about_unknown(model, prompt, options.unknown)
+    settings = {name: getattr(options, name) for name in settings_of(SamplingConfig) if name in options}
+    settings |= {
+        "max_new_tokens": options.length or (_GAP_LENGTH if "infill" in options else _LENGTH),
+        "stop": options.stop,
+        "unknown": options.unknown,
+        "ban": options.ban,
+        "match": options.match,
+        "choices": options.choice,
+    }
+    seed = options.seed if options.seed is not None else time.time_ns() % 2**31
+    if options.interactive:
+        return interact(model, options.prompts[0], seed=seed, **settings)
+    begin = time.perf_counter()
+    if "infill" in options:
+        count = fill_gap(model, options, seed=seed, **settings)
+    elif len(options.prompts) == options.num_samples == options.beams == 1 and not options.json:
+        count = stream(model, options.prompts[0], seed=seed, **settings)
+    else:
+        count = write_samples(model, options, seed=seed, **settings)
+    seconds = time.perf_counter() - begin
+    print(
+        f"{count:,} tokens in {seconds:.2f} s ({count / seconds:,.0f} tokens/s), seed {seed}", file=sys.stderr
+    )
+    return 0
+
+
+def warn_about_unknown(model: LanguageModel, prompt: str, unknown: str) -> None:
+    """Warn on standard error of prompt characters missing from the vocabulary, unless they are errors."""
+    missing = describe_unknown(model.tokenizer, prompt) if unknown != "error" else ""
+    if missing:
+        action = "replaced by <unk>" if unknown == "replace" else "skipped"
+        print(f"warning: the model does not know {missing}; {action}.", file=sys.stderr)
+
+
+def stream(model: LanguageModel, prompt: str, **settings: Any) -> int:
+    """Print one text as it is generated; returns the number of tokens."""
+    if model.backward:  # the text can be read only when complete
+        (sample,) = model.generate(prompt, **settings)
+        write(model.direction.join(prompt, sample.text) + "\n")
+        return len(sample.tokens)
+    pieces = model.stream(prompt, **settings)  # raises errors before anything is printed
+    write(prompt)
+    count, held = 0, ""
+    for piece in pieces:
+        count += 1
+        text = held + piece.text
+        # Half a line ending, or a joiner, which terminals render only together with the next character.
+        held = text[-1:] if text.endswith(("\r", "\u200d")) else ""
+        write(text.removesuffix(held))
+    write(held + "\n")
+    return count
+
+
+def write_samples(model: LanguageModel, options: argparse.Namespace, **settings: Any) -> int:
+    """Print several texts, or one as JSON; returns the number of tokens."""
+    settings |= {"beams": options.beams, "length_penalty": options.length_penalty}
+    samples = model.generate(options.prompts, num_samples=options.num_samples, **settings)
+    prompts = [prompt for prompt in options.prompts for _ in range(options.num_samples)]
+    for number, (prompt, sample) in enumerate(zip(prompts, samples, strict=True), start=1):
+        if options.json:
+            write_json(prompt, sample.text, sample.tokens, sample.logprobs, sample.seed)
+        else:
+            origin = f"found with {options.beams} beams" if sample.seed is None else f"seed {sample.seed}"
+            write(f"--- sample {number}, {origin}\n{model.direction.join(prompt, sample.text)}\n\n")
+    return sum(len(sample.tokens) for sample in samples)
+
+
+def fill_gap(model: LanguageModel, options: argparse.Namespace, **settings: Any) -> int:
+    """Print the best fillings of the gap in --infill; returns the number of tokens."""
+    if options.backward_model is None:
+        raise UserError("--infill requires a backward model: name it with --backward-model.")
+    left, bar, right = options.infill.partition("|")
+    if not bar:
+        raise UserError("--infill takes the text before and after the gap, separated by a |.")
+    other = load(options.backward_model, options.device, options.precision)
+    gaps = infill(model, other, left, right, **settings)
+    for gap in gaps[: options.num_samples]:
+        if options.json:
+            write_json(left, gap.text, gap.tokens, [], settings["seed"], right=right, score=gap.score)
+        else:
+            write(f"{left}{gap.text}{right}\n")
+    return sum(len(gap.tokens) for gap in gaps)
+
+
+def write_json(
+    prompt: str, text: str, tokens: list[int], logprobs: list[float], seed: int | None, **more: Any
+) -> None:
+    """Print one text as a line of JSON, in ASCII unless standard output is Unicode."""
+    is_unicode = sys.stdout.encoding.lower().startswith("utf")
+    record = {"prompt": prompt, "text": text, "tokens": tokens, "logprobs": logprobs, "seed": seed, **more}
+    write(json.dumps(record, ensure_ascii=not is_unicode) + "\n")
+
+
+def write(text: str) -> None:
+    """Print text unchanged, or to a terminal with its control characters made visible."""
+    print(printable(text) if sys.stdout.isatty() else text, end="", flush=True)
