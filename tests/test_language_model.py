@@ -1,4 +1,4 @@
-"""The object that everyone asks: streams, samples, scores, saves."""
+"""LanguageModel: streams, samples, scores; forward and backward."""
 
 import math
 import re
@@ -23,28 +23,28 @@ def model(request):
     return LanguageModel(network, tokenizer)
 
 
-def written(model, *args, **options):
+def streamed(model, *args, **options):
     return "".join(piece.text for piece in model.stream(*args, **options))
 
 
 def test_the_same_seed_gives_the_same_text(model):
-    assert written(model, "the", seed=3) == written(model, "the", seed=3)
-    assert written(model, "the", seed=3) != written(model, "the", seed=4)
-    assert written(model, "the") != written(model, "the")
+    assert streamed(model, "the", seed=3) == streamed(model, "the", seed=3)
+    assert streamed(model, "the", seed=3) != streamed(model, "the", seed=4)
+    assert streamed(model, "the") != streamed(model, "the")
 
 
-def test_samples_of_a_batch_are_the_single_streams(model):
+def test_samples_of_a_batch_equal_single_streams(model):
     samples = model.generate("the ", num_samples=11, max_new_tokens=60, seed=5)
     for i in (0, 10):
-        assert samples[i].text == written(model, "the ", max_new_tokens=60, seed=5 + i)
+        assert samples[i].text == streamed(model, "the ", max_new_tokens=60, seed=5 + i)
         assert samples[i].seed == 5 + i
         assert len(samples[i].tokens) == len(samples[i].logprobs) <= 60
 
 
-def test_a_prompt_read_in_one_pass_or_with_the_first_part_generated(model):
-    """Going on from a text gives what the model would have written."""
-    first = written(model, "the", max_new_tokens=30, greedy=True)
-    assert written(model, "the" + first, max_new_tokens=30, greedy=True)
+def test_a_text_can_be_continued_in_two_calls(model):
+    """Continuing a generated text gives what the model would have generated at once."""
+    first = streamed(model, "the", max_new_tokens=30, greedy=True)
+    assert streamed(model, "the" + first, max_new_tokens=30, greedy=True)
     pieces = list(model.stream("the", max_new_tokens=31, greedy=True))
     text = "".join(piece.text for piece in pieces[:30])
     if model.tokenizer.encode("the" + text).tolist()[-30:] == [p.token for p in pieces[:30]]:
@@ -52,7 +52,7 @@ def test_a_prompt_read_in_one_pass_or_with_the_first_part_generated(model):
         assert next_piece.token == pieces[30].token
 
 
-def test_logprobs_of_a_stream_are_the_scores_of_its_text(model):
+def test_logprobs_of_a_stream_equal_the_scores_of_its_text(model):
     pieces = list(model.stream("", max_new_tokens=40, seed=1))
     text = model.tokenizer.decode([p.token for p in pieces])
     if model.tokenizer.encode(text).tolist() == [p.token for p in pieces]:
@@ -80,22 +80,22 @@ def test_unknown_characters():
     tokenizer = train_tokenizer("char", iter(["abc"]))
     model = LanguageModel(RecurrentLM(ModelConfig(hidden_size=4), tokenizer.vocab_size), tokenizer)
     with pytest.raises(lm.UserError, match="does not know '日'"):
-        written(model, "a日", unknown="error")
-    assert written(model, "a日b", unknown="skip", seed=1) == written(model, "ab", seed=1)
+        streamed(model, "a日", unknown="error")
+    assert streamed(model, "a日b", unknown="skip", seed=1) == streamed(model, "ab", seed=1)
     assert [s.token for s in model.score("a日")][1] == tokenizer.unk
-    assert "<unk>" not in written(model, "日", max_new_tokens=500, temperature=3.0, seed=1)
+    assert "<unk>" not in streamed(model, "日", max_new_tokens=500, temperature=3.0, seed=1)
 
 
 @pytest.mark.parametrize(
     ("option", "value"), [("temperature", -1), ("top_k", -1), ("top_p", 0), ("top_p", 2), ("nonsense", 1)]
 )
-def test_settings_out_of_range_are_refused(model, option, value):
+def test_settings_out_of_range_are_rejected(model, option, value):
     with pytest.raises(lm.UserError):
-        written(model, "the", **{option: value})
+        streamed(model, "the", **{option: value})
 
 
 class Letters:
-    """Tokens that are letters, for the text layer alone."""
+    """A tokenizer whose tokens are letters."""
 
     end = 0
 
@@ -108,22 +108,22 @@ class Letters:
 
 @given(text=st.text("ab<>", max_size=30), stops=st.lists(st.text("ab<>", min_size=1, max_size=4), max_size=3))
 @settings(deadline=None)
-def test_a_stop_string_ends_the_text_before_it_and_nothing_of_it_is_ever_shown(text, stops):
-    stream, shown = ForwardDetokenizer(Letters(), stops, context=[]), ""
+def test_a_stop_string_ends_the_text_and_no_part_of_it_is_displayed(text, stops):
+    detokenizer, displayed = ForwardDetokenizer(Letters(), stops, context=[]), ""
     for number, letter in enumerate(text, start=1):
-        shown += stream.add(ord(letter), last=number == len(text))
-        if stream.ended:
+        displayed += detokenizer.add(ord(letter), last=number == len(text))
+        if detokenizer.ended:
             break
-    # The first stop string to be complete, wherever it began, ends the text where it begins.
+    # The first stop string to be completed ends the text where it starts.
     ends = [text.find(s) + len(s) for s in stops if s in text]
     if not ends:
-        assert shown == text
+        assert displayed == text
     else:
         seen = text[: min(ends)]
-        assert shown == seen[: min(seen.find(s) for s in stops if s in seen)]
+        assert displayed == seen[: min(seen.find(s) for s in stops if s in seen)]
 
 
-def test_a_model_of_one_document_starts_at_a_line_and_never_ends():
+def test_a_model_of_one_document_starts_at_a_line_break_and_never_ends():
     tokenizer = train_tokenizer("char", iter(["ab\n"]))
     torch.manual_seed(0)
     network = RecurrentLM(ModelConfig(hidden_size=4, layers=1), tokenizer.vocab_size)
@@ -143,8 +143,8 @@ def backward(request):
     return LanguageModel(RecurrentLM(config, tokenizer.vocab_size), tokenizer)
 
 
-def test_a_backward_model_writes_what_leads_up_to_the_prompt(backward):
-    """Each token it wrote is the one it finds likely before what follows it, in the order of reading."""
+def test_a_backward_model_generates_what_leads_up_to_the_prompt(backward):
+    """The log-probabilities of its tokens are those of scoring the whole text."""
     encode = backward.tokenizer.encode
     for seed, prompt in enumerate(["the sea", "中文 calm.", ""] * 3):
         (sample,) = backward.generate(prompt, max_new_tokens=12, seed=seed)
@@ -157,7 +157,7 @@ def test_a_backward_model_writes_what_leads_up_to_the_prompt(backward):
     assert backward.generate("sea", num_samples=3, seed=4)[1] == backward.generate("sea", seed=5)[0]
 
 
-def test_scores_of_a_backward_model_are_in_the_order_of_the_text(backward):
+def test_scores_of_a_backward_model_are_in_text_order(backward):
     scores = backward.score("the sea was")
     assert [score.token for score in scores] == backward.tokenizer.encode("the sea was").tolist()
     mirrored = [backward.start_token, *(score.token for score in reversed(scores))]
@@ -166,7 +166,7 @@ def test_scores_of_a_backward_model_are_in_the_order_of_the_text(backward):
     assert [score.logprob for score in reversed(scores)] == pytest.approx(logprobs, abs=1e-4)
 
 
-def test_a_backward_text_begins_behind_a_stop_string(backward):
+def test_a_backward_text_starts_after_a_stop_string(backward):
     options = {"max_new_tokens": 300, "seed": 2, "temperature": 1.5}
     (whole,) = backward.generate("calm.", **options)
     found = re.findall("[a-z]{1,2}", whole.text)
@@ -176,10 +176,10 @@ def test_a_backward_text_begins_behind_a_stop_string(backward):
     assert len(stopped.tokens) < len(whole.tokens)
 
 
-def test_a_backward_model_knows_choices_and_banned_strings(backward):
+def test_choices_and_bans_apply_to_a_backward_model(backward):
     choices = ["the sea", "calm.", "naïve"] if backward.tokenizer.kind == "word" else ["the s", "ca", "naï"]
-    written = {backward.generate("was", seed=s, choices=choices)[0].text.strip() for s in range(12)}
-    assert len(written) > 1 and written <= set(choices)
+    texts = {backward.generate("was", seed=s, choices=choices)[0].text.strip() for s in range(12)}
+    assert len(texts) > 1 and texts <= set(choices)
     options = {"max_new_tokens": 80, "seed": 3, "temperature": 1.5}
     (free,) = backward.generate("sea was", **options)
     letter = max(filter(str.isalpha, free.text), key=free.text.count)
@@ -190,8 +190,8 @@ def test_a_backward_model_knows_choices_and_banned_strings(backward):
     assert best.text.strip() in choices
 
 
-def test_a_backward_model_cannot_go_on_with_a_text(backward):
+def test_a_backward_model_cannot_continue_a_text(backward):
     with pytest.raises(lm.UserError, match="reads right to left"):
         backward.stream("the")
-    with pytest.raises(lm.UserError, match="reads right to left takes no pattern"):
+    with pytest.raises(lm.UserError, match="reads right to left cannot match a pattern"):
         backward.generate("the", match="[a-z]+")

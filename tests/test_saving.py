@@ -1,4 +1,4 @@
-"""A model on disk: saved, loaded, and refused when it is damaged. Pushed to a hub that answers."""
+"""Models on disk: saved, loaded, and rejected if damaged."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def saved(tmp_path):
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("options", [{}, {"tie": True}, {"tie": True, "embedding_size": 5, "layers": 1}])
 @pytest.mark.parametrize("implementation", ["fused", "reference"])
-def test_a_loaded_model_writes_what_the_saved_one_did(tmp_path, cell, options, implementation):
+def test_a_loaded_model_generates_what_the_saved_one_did(tmp_path, cell, options, implementation):
     model = make(cell=cell, cell_implementation=implementation, **options)
     model.save(tmp_path / "m")
     again = lm.load(tmp_path / "m", device="cpu")
@@ -43,15 +43,14 @@ def test_a_loaded_model_writes_what_the_saved_one_did(tmp_path, cell, options, i
     assert again.facts["trained_on"] == model.facts["trained_on"]
 
 
-def test_the_files_are_those_of_the_design(saved):
-    assert {p.name for p in saved.iterdir()} == {
-        "config.json", "model.safetensors", "tokenizer.json", "README.md",
-    }  # fmt: skip
+def test_a_model_folder_has_the_documented_files(saved):
+    files = {"config.json", "model.safetensors", "tokenizer.json", "README.md"}
+    assert {path.name for path in saved.iterdir()} == files
     assert json.loads((saved / "config.json").read_text())["format_version"] == 1
     assert (saved / "README.md").read_text().startswith("---\nlibrary_name: lm\n")
 
 
-def cut_weights(folder):
+def truncated_weights(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
 
@@ -67,7 +66,7 @@ def newer(folder):
     (folder / "config.json").write_text(json.dumps(facts))
 
 
-def less_weights(folder):
+def missing_weight(folder):
     weights = load_file(folder / "model.safetensors")
     weights.pop("decoder.bias")
     save_file(weights, folder / "model.safetensors")
@@ -82,9 +81,9 @@ def settings_out_of_range(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut_weights, "model.safetensors is damaged or truncated"),
+        (truncated_weights, "model.safetensors is damaged or truncated"),
         (other_shape, "do not match its config.json"),
-        (less_weights, "do not match its config.json: decoder.bias"),
+        (missing_weight, "do not match its config.json: decoder.bias"),
         (newer, "format version 99"),
         (settings_out_of_range, "does not describe a model"),
         (lambda f: (f / "config.json").write_text("{"), "config.json is damaged"),
@@ -96,14 +95,14 @@ def settings_out_of_range(folder):
         (shutil.rmtree, "there is no model folder"),
     ],
 )
-def test_a_damaged_model_is_refused_in_one_line(saved, damage, message):
+def test_a_damaged_model_is_rejected_in_one_line(saved, damage, message):
     damage(saved)
     with pytest.raises(ModelError, match=message) as error:
         lm.load(saved)
     assert "\n" not in str(error.value)
 
 
-def test_a_file_is_no_model_folder(saved):
+def test_a_file_is_not_a_model_folder(saved):
     with pytest.raises(ModelError, match="is a file"):
         find_model(saved / "config.json")
 

@@ -1,4 +1,4 @@
-"""A text and the state after it: fed, sampled, branched, taken back, put aside."""
+"""Sessions: feeding, sampling, branching, rewinding, saving."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from lm.model.network import RecurrentLM
 from lm.session import Session
 from lm.tokenization.vocabulary import train_tokenizer
 
-FACTS = {"trained_on": {"documents": 1}}  # it never ends by itself
+FACTS = {"trained_on": {"documents": 1}}  # texts never end early
 
 
 def make(seed=1, direction="forward", kind="char"):
@@ -28,7 +28,7 @@ def sampled(session, **options):
     return "".join(piece.text for piece in session.sample(**options))
 
 
-def test_a_sample_is_what_the_model_streams_after_the_text():
+def test_a_sample_equals_what_the_model_streams():
     session = MODEL.session()
     session.feed("the sea")
     options = {"max_new_tokens": 50, "seed": 4, "temperature": 1.1, "repetition_penalty": 1.2}
@@ -40,8 +40,8 @@ def test_a_sample_is_what_the_model_streams_after_the_text():
 
 @given(steps=st.lists(st.tuples(st.sampled_from("fsarb"), st.integers(1, 30)), max_size=12))
 @settings(deadline=None, max_examples=40)
-def test_whatever_was_done_before_the_state_is_that_of_the_text(steps):
-    """Feed, sample, add a token, rewind and branch in any order; then ask for what comes next."""
+def test_the_state_always_belongs_to_the_text(steps):
+    """Feed, sample, add a token, rewind and branch in any order, then compare the next tokens."""
     session = MODEL.session()
     for action, count in steps:
         if action == "f":
@@ -62,40 +62,40 @@ def test_whatever_was_done_before_the_state_is_that_of_the_text(steps):
     assert {t: p for _, t, p in ours} == pytest.approx({t: p for _, t, p in theirs}, abs=1e-5)
 
 
-def test_going_back_and_on_again_writes_the_same(monkeypatch):
-    monkeypatch.setattr("lm.session._RECENT", 10)  # so that most states are computed again
+def test_sampling_again_after_a_rewind_gives_the_same_text(monkeypatch):
+    monkeypatch.setattr("lm.session._RECENT", 10)  # so that most states are recomputed
     session = MODEL.session()
     session.feed("the")
     first = sampled(session, max_new_tokens=200, seed=1)
-    place = session.fork()
-    onward = sampled(place, max_new_tokens=30, seed=7)
-    place.rewind(30 + 77)
-    assert place.text == "the" + first[: 200 - 77]
+    branch = session.fork()
+    continuation = sampled(branch, max_new_tokens=30, seed=7)
+    branch.rewind(30 + 77)
+    assert branch.text == "the" + first[: 200 - 77]
     fresh = MODEL.session()
-    fresh.feed(place.text)
-    ours, theirs = ({token: p for _, token, p in one.next(50)} for one in (place, fresh))
+    fresh.feed(branch.text)
+    ours, theirs = ({token: p for _, token, p in one.next(50)} for one in (branch, fresh))
     assert ours == pytest.approx(theirs, abs=1e-5)
-    other = sampled(place, max_new_tokens=77, seed=9)
+    other = sampled(branch, max_new_tokens=77, seed=9)
     assert other != first[-77:]
-    place.rewind(77)
-    place.feed(first[-77:])
-    assert sampled(place, max_new_tokens=30, seed=7) == onward
-    assert session.text == "the" + first  # the branch has left it alone
+    branch.rewind(77)
+    branch.feed(first[-77:])
+    assert sampled(branch, max_new_tokens=30, seed=7) == continuation
+    assert session.text == "the" + first  # the branch did not change it
 
 
-def test_a_sample_that_is_broken_off_keeps_what_was_shown():
+def test_an_interrupted_sample_keeps_what_was_yielded():
     session = MODEL.session()
     pieces = session.sample(max_new_tokens=1000, seed=1)
-    shown = "".join(next(pieces).text for _ in range(7))
+    yielded = "".join(next(pieces).text for _ in range(7))
     pieces.close()
-    assert session.text == shown
+    assert session.text == yielded
     assert not MODEL.generator.scheduler.running or MODEL.generator.scheduler.running[0].ended
     sampled(session, max_new_tokens=3, seed=1)
     assert len(session) == 10
 
 
 @pytest.mark.parametrize("kind", ["char", "bpe"])
-def test_a_stop_string_is_left_out_of_the_text_too(kind):
+def test_a_stop_string_is_left_out_of_the_text(kind):
     model = make(kind=kind)
     free = model.session()
     free.feed("the sea")
@@ -103,9 +103,9 @@ def test_a_stop_string_is_left_out_of_the_text_too(kind):
     for stop in {text[9:10], text[20:22], text[-1:]}:
         session = model.session()
         session.feed("the sea")
-        shown = sampled(session, max_new_tokens=60, seed=3, stop=[stop])
-        assert shown == text.split(stop)[0]
-        assert session.text == "the sea" + shown
+        text_before_stop = sampled(session, max_new_tokens=60, seed=3, stop=[stop])
+        assert text_before_stop == text.split(stop)[0]
+        assert session.text == "the sea" + text_before_stop
         fresh = model.session()
         fresh.feed(session.text)
         ours, theirs = ({t: p for _, t, p in s.next(400)} for s in (session, fresh))
@@ -113,7 +113,7 @@ def test_a_stop_string_is_left_out_of_the_text_too(kind):
             assert ours == pytest.approx(theirs, abs=1e-5)
 
 
-def test_what_may_begin_a_stop_string_is_shown_at_last():
+def test_the_possible_start_of_a_stop_string_is_yielded_at_the_end():
     session = MODEL.session()
     text = sampled(session, max_new_tokens=1, seed=1)
     session.rewind(1)
@@ -142,7 +142,7 @@ def test_save_and_load(tmp_path):
             Session.load(MODEL, tmp_path / "cut")
 
 
-def test_mistakes_are_told():
+def test_invalid_calls_are_user_errors():
     session = MODEL.session()
     session.feed("the")
     with pytest.raises(UserError, match="cannot remove 4 tokens: the text has 3"):
@@ -153,7 +153,7 @@ def test_mistakes_are_told():
         session.feed("ß", unknown="error")
 
 
-def test_constraints_hold_in_a_session_too():
+def test_constraints_apply_in_a_session():
     session = MODEL.session()
     session.feed("the ")
     assert sampled(session, choices=["calm", "sea"], seed=1, max_new_tokens=20) in ("calm", "sea")

@@ -199,9 +199,9 @@ class TextGenerator:
         """The constraints of a request on one text. They record what was generated: each text needs its
         own. Raises UserError if the request contradicts itself."""
         if request.match is not None and request.choices:
-            raise UserError("a pattern and a list of choices contradict each other: name one of them.")
+            raise UserError("a pattern and a list of choices contradict each other: use one of them.")
         if request.match is not None and self.direction is Direction.BACKWARD:
-            raise UserError("a model that reads right to left takes no pattern: name choices (--choice).")
+            raise UserError("a model that reads right to left cannot match a pattern: name choices instead.")
         constraints: list[Constraint] = []
         words = self.tokenizer.kind == "word"  # written with a space before them, the first one too
         if request.match is not None:

@@ -1,4 +1,4 @@
-"""generate.py as a person meets it."""
+"""generate.py from the user's point of view."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT, WORDS, called, script
 
 
-def test_it_writes_words_it_has_learned(trained_run):
+def test_generated_text_consists_of_words_of_the_training_text(trained_run):
     result = script(
         "generate.py", trained_run, "--prompt", "The sea", "--length", 300, "--seed", 1, cwd=trained_run
     )
@@ -21,7 +21,7 @@ def test_it_writes_words_it_has_learned(trained_run):
     assert re.search(r"^\d+ tokens in [\d.]+ s \([\d,]+ tokens/s\), seed 1$", result.stderr, re.MULTILINE)
 
 
-def test_without_a_model_the_newest_run_speaks_else_the_one_that_ships(trained_run, tmp_path):
+def test_the_default_is_the_newest_run_or_else_the_pretrained_model(trained_run, tmp_path):
     home = trained_run.parent.parent
     newest = script("generate.py", "--seed", 1, cwd=home).stdout
     assert newest == script("generate.py", trained_run, "--seed", 1, cwd=home).stdout
@@ -30,7 +30,7 @@ def test_without_a_model_the_newest_run_speaks_else_the_one_that_ships(trained_r
     assert shipped.stdout.startswith("def ")
 
 
-def test_text_streams_as_it_is_made(trained_run):
+def test_text_is_streamed(trained_run):
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "generate.py"), str(trained_run), "--length", "1000000"],
         stdout=subprocess.PIPE,
@@ -42,7 +42,7 @@ def test_text_streams_as_it_is_made(trained_run):
     assert b"Traceback" not in process.stderr.read()
 
 
-def test_samples_of_a_batch_are_the_single_texts(trained_run):
+def test_samples_of_a_batch_equal_single_texts(trained_run):
     common = [trained_run, "--prompt", "A ", "--length", 80, "--json"]
     batch = called("generate", *common, "--num-samples", 9, "--seed", 4)
     records = [json.loads(line) for line in batch.stdout.splitlines()]
@@ -54,7 +54,7 @@ def test_samples_of_a_batch_are_the_single_texts(trained_run):
     assert len({record["text"] for record in records}) == 9
 
 
-def test_stop_ends_before_the_string(trained_run):
+def test_stop_ends_the_text_before_the_string(trained_run):
     options = ["--prompt", "The", "--seed", 2, "--length", 500]
     whole = called("generate", trained_run, *options).stdout
     stopped = called("generate", trained_run, *options, "--stop", ".\n", "--stop", "@@").stdout
@@ -67,7 +67,7 @@ def test_greedy_and_top_k_of_one_agree(trained_run):
     assert greedy == called("generate", trained_run, "--temperature", 0).stdout
 
 
-def test_the_prompt_may_come_from_a_file_or_standard_input(trained_run, tmp_path):
+def test_the_prompt_can_come_from_a_file_or_standard_input(trained_run, tmp_path):
     (tmp_path / "p.txt").write_text("A small boat")
     options = ["--seed", 3, "--length", 50]
     direct = script("generate.py", trained_run, "--prompt", "A small boat", *options, cwd=tmp_path).stdout
@@ -84,10 +84,10 @@ def test_unknown_characters(trained_run):
     assert replaced.returncode == 0
     assert replaced.stderr.splitlines()[0] == "warning: the model does not know '日'; replaced by <unk>."
     assert called("generate", *common, "--unknown", "skip").returncode == 0
-    refused = called("generate", *common, "--unknown", "error")
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("error: the model does not know '日'")
-    assert refused.stdout == ""
+    rejected = called("generate", *common, "--unknown", "error")
+    assert rejected.returncode == 2
+    assert rejected.stderr.startswith("error: the model does not know '日'")
+    assert rejected.stdout == ""
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_unknown_characters(trained_run):
         (["--prompt-file", "nowhere.txt"], "cannot read the prompt file nowhere.txt"),
     ],
 )
-def test_mistakes_get_one_line(tmp_path, arguments, message):
+def test_errors_are_one_line(tmp_path, arguments, message):
     result = script("generate.py", *arguments, cwd=tmp_path)
     assert result.returncode == 2
     assert message in result.stderr.strip().splitlines()[-1]

@@ -1,4 +1,4 @@
-"""generate.py with what a writer wants of it: several prompts, limits, searches, gaps, picking by hand."""
+"""generate.py: several prompts, constraints, beam search, ensembles, infilling, interactive mode."""
 
 import json
 import re
@@ -6,6 +6,7 @@ import re
 import pexpect
 import pytest
 
+import lm
 from lm.session import Session
 from tests.conftest import ROOT, WORDS, called, script
 
@@ -38,7 +39,7 @@ def test_match_choice_and_ban(trained_run):
     assert "the" in generate(trained_run, "--length", 1500, "--seed", 1)
 
 
-def test_a_beam_search_is_likelier_than_a_greedy_text(trained_run):
+def test_beam_search_finds_a_more_likely_text_than_greedy_decoding(trained_run):
     search = ["--prompt", "The ", "--length", 30, "--json"]
     greedy = json.loads(generate(trained_run, *search, "--greedy"))
     best, second = map(
@@ -50,18 +51,18 @@ def test_a_beam_search_is_likelier_than_a_greedy_text(trained_run):
     assert "found with 8 beams" in generate(trained_run, *search[:-1], "--beams", 8)
 
 
-def test_a_mixture_with_itself_is_the_model(trained_run):
+def test_an_ensemble_of_a_model_with_itself_changes_nothing(trained_run):
     options = ["--seed", 2, "--length", 60, "--temperature", "0.5:1.2"]
     assert generate(trained_run, *options, "--mix", f"{trained_run}=0.3") == generate(trained_run, *options)
 
 
-def test_ends_first(trained_run, backward_run):
+def test_a_backward_model_generates_up_to_a_suffix(trained_run, backward_run):
     text = generate(backward_run, "--suffix", " light.", "--length", 60, "--seed", 1)
     assert text.endswith(" light.\n") and len(text) == 60 + len(" light.\n")
     assert sum(word in text.lower() for word in WORDS) > 3
 
 
-def test_a_gap_is_filled_with_what_fits_both_sides(trained_run, backward_run):
+def test_infilled_text_fits_both_sides(trained_run, backward_run):
     gap = ["--infill", "The small bo| went out to find", "--length", 12, "--seed", 1]
     for first, second in ((trained_run, backward_run), (backward_run, trained_run)):
         lines = generate(first, *gap, "--backward-model", second, "--num-samples", 3, "--json").splitlines()
@@ -72,7 +73,7 @@ def test_a_gap_is_filled_with_what_fits_both_sides(trained_run, backward_run):
         assert set(words) <= set(WORDS), words
 
 
-MISTAKES = [
+ERRORS = [
     (["--match", "("], "cannot use the pattern '('"),
     (["--match", "a", "--choice", "b"], "contradict each other"),
     (["--suffix", "x"], "--suffix requires a model trained with --direction backward"),
@@ -86,33 +87,32 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "told"), MISTAKES)
-def test_mistakes_are_one_line(trained_run, arguments, told):
+@pytest.mark.parametrize(("arguments", "message"), ERRORS)
+def test_errors_are_one_line(trained_run, arguments, message):
     result = called("generate", trained_run, *arguments)
     assert result.returncode == 2
-    assert told in result.stderr.splitlines()[-1]
+    assert message in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
 
 
-def test_picking_by_hand_in_a_terminal(trained_run):
-    """Two tokens picked, some written, taken back, typed: what stands there at the end is the text."""
-    child = pexpect.spawn(
-        "python", [str(ROOT / "generate.py"), str(trained_run), "--interactive", "--prompt", "The se"],
-        cwd=str(trained_run), encoding="utf-8", timeout=60, dimensions=(60, 100),
-    )  # fmt: skip
+def test_interactive_mode_in_a_terminal(trained_run):
+    """Choose tokens, generate, undo and type: the text printed at the end is what was displayed."""
+    command = [str(ROOT / "generate.py"), str(trained_run), "--interactive", "--prompt", "The se"]
+    options = {"cwd": str(trained_run), "encoding": "utf-8", "timeout": 60, "dimensions": (60, 100)}
+    child = pexpect.spawn("python", command, **options)
     child.expect("> ")
     assert "'a'" in child.before and "█" in child.before and "%" in child.before
     child.sendline("1")
     child.expect("The sea▏")
-    for command, shown in (
+    for line, displayed in (
         ("g 12", r"The sea.{8,}▏"),
         ("u", "The sea▏"),
         ('"1"', r"The sea.*▏"),
         (" was calm", "was calm▏"),
     ):
         child.expect("> ")
-        child.sendline(command)
-        child.expect(shown)
+        child.sendline(line)
+        child.expect(displayed)
     child.expect("> ")
     child.sendline("q")
     child.expect(pexpect.EOF)
@@ -122,15 +122,14 @@ def test_picking_by_hand_in_a_terminal(trained_run):
     assert child.exitstatus == 0
 
 
-def test_commands_may_come_from_a_file(trained_run):
-    result = script(
-        "generate.py", trained_run, "--interactive", "--prompt", "The se", cwd=trained_run, input="1\n was\n",
-    )  # fmt: skip
+def test_interactive_commands_can_come_from_a_file(trained_run):
+    command = ["generate.py", trained_run, "--interactive", "--prompt", "The se"]
+    result = script(*command, cwd=trained_run, input="1\n was\n")
     assert result.returncode == 0, result.stderr
     assert result.stdout == "The sea was\n"
 
 
-def test_every_precision_writes_words(trained_run):
+def test_every_precision_generates_words(trained_run):
     for precision in ("bf16", "int8"):
         text = generate(
             trained_run, "--length", 300, "--seed", 1, "--precision", precision, "--temperature", 0.5
@@ -139,9 +138,7 @@ def test_every_precision_writes_words(trained_run):
         assert sum(word in WORDS for word in words) > 0.9 * len(words)
 
 
-def test_a_session_of_another_run_is_refused(trained_run, backward_run, tmp_path):
-    import lm
-
+def test_a_session_can_be_loaded_with_its_run_again(trained_run, tmp_path):
     session = lm.load(trained_run).session()
     session.feed("The sea")
     session.save(tmp_path / "s")

@@ -1,4 +1,4 @@
-"""Beam search against trying everything."""
+"""Beam search against exhaustive search."""
 
 import itertools
 import math
@@ -13,31 +13,31 @@ from lm.generation.decoder import NetworkDecoder
 from tests.generation.test_decoder import make
 
 
-def all_texts(network, prompt, length, end, never, penalty):
-    """Every text of at most `length` tokens with its score."""
+def all_texts(network, prompt, length, end, suppressed, penalty):
+    """Every text of up to `length` tokens with its score."""
     texts = {}
-    tokens = [t for t in range(13) if t not in never]
+    tokens = [t for t in range(13) if t not in suppressed]
     for size in range(1, length + 1):
         for text in itertools.product(tokens, repeat=size):
             if end in text[:-1] or (size < length and text[-1] != end):
                 continue
             with torch.no_grad():
                 logprobs = network(torch.tensor([[*prompt, *text]]))[0][0].log_softmax(-1)
-            at = range(len(prompt) - 1, len(prompt) - 1 + size)
-            total = sum(logprobs[place, token].item() for place, token in zip(at, text, strict=True))
+            positions = range(len(prompt) - 1, len(prompt) - 1 + size)
+            total = sum(logprobs[i, token].item() for i, token in zip(positions, text, strict=True))
             texts[text] = total / size**penalty
     return texts
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 @pytest.mark.parametrize("cell", ["rnn", "lstm"])
-def test_a_search_wide_enough_finds_the_best_of_all_texts(cell, penalty):
-    network, prompt, end, never = make(cell), [1, 2], 3, [0, *range(6, 13)]
-    texts = all_texts(network, prompt, 3, end, never, penalty)
+def test_a_wide_search_finds_the_best_of_all_texts(cell, penalty):
+    network, prompt, end, suppressed = make(cell), [1, 2], 3, [0, *range(6, 13)]
+    texts = all_texts(network, prompt, 3, end, suppressed, penalty)
     best = sorted(texts, key=lambda text: -texts[text])[:4]
     found = beam_search(
-        NetworkDecoder(network), prompt, 40, 3, length_penalty=penalty, end=end, suppressed=never
-    )  # as wide as there are beginnings
+        NetworkDecoder(network), prompt, 40, 3, length_penalty=penalty, end=end, suppressed=suppressed
+    )  # as many beams as partial texts
     assert [tuple(one.tokens) for one in found[:4]] == best
     for one in found:
         assert one.score == pytest.approx(texts[tuple(one.tokens)], abs=1e-4)
@@ -45,7 +45,7 @@ def test_a_search_wide_enough_finds_the_best_of_all_texts(cell, penalty):
 
 
 def plain_search(network, prompt, beams, limit, end, penalty):
-    """The same without a batch, a bound or an early end."""
+    """Beam search without a batch, a bound or early stopping."""
     alive, finished = [([], 0.0)], []
     for size in range(1, limit + 1):
         longer = []
@@ -67,74 +67,77 @@ def plain_search(network, prompt, beams, limit, end, penalty):
 
 @pytest.mark.parametrize("penalty", [0.0, 0.6, 1.5])
 @pytest.mark.parametrize("beams", [1, 2, 3, 5])
-def test_a_narrow_search_keeps_as_many_beginnings_as_it_is_wide(beams, penalty):
+def test_a_narrow_search_keeps_as_many_partial_texts_as_it_has_beams(beams, penalty):
     for seed in range(4):
         network = make("gru", seed=seed)
-        network.decoder.bias.data[3] += 1.5  # so that texts often end
+        network.decoder.bias.data[3] += 1.5  # so that texts often end early
         found = beam_search(NetworkDecoder(network), [1], beams, 6, length_penalty=penalty, end=3)
         assert [one.tokens for one in found] == plain_search(network, [1], beams, 6, 3, penalty)
 
 
-def texts_of(network, prompt, allowed, whole, limit):
-    """Every text that may be written, with its score, the end of one that is `whole` included."""
+def allowed_texts(network, prompt, allowed, complete, limit):
+    """Every allowed text with its score; a `complete` text can also end early."""
     texts = {}
 
-    def go_on(text, total):
+    def extend(text, total):
         with torch.no_grad():
             logprobs = network(torch.tensor([[*prompt, *text]]))[0][0, -1].log_softmax(-1).tolist()
-        may = [token for token in range(13) if allowed((*text, token))]
-        if whole(text):
-            others = sum(math.exp(logprobs[token]) for token in range(13) if token not in may)
+        possible = [token for token in range(13) if allowed((*text, token))]
+        if complete(text):
+            others = sum(math.exp(logprobs[token]) for token in range(13) if token not in possible)
             texts[text] = (total + math.log(others)) / max(len(text), 1)
-        for token in may:
+        for token in possible:
             longer = (*text, token)
             if len(longer) == limit:
                 texts[longer] = (total + logprobs[token]) / limit
             else:
-                go_on(longer, total + logprobs[token])
+                extend(longer, total + logprobs[token])
 
-    go_on((), 0.0)
+    extend((), 0.0)
     return texts
 
 
 LETTERS = Vocabulary([bytes([97 + token]) for token in range(13)])  # a to m
 
 
-def test_a_search_finds_the_best_of_the_texts_that_may_be():
+def test_a_search_finds_the_best_of_the_choices():
     network = make("gru")
     choices = [b"abc", b"ab", b"kk", b"", b"cdefg"]
-    texts = texts_of(
-        network, [1, 2], lambda text: any(c.startswith(bytes(97 + t for t in text)) for c in choices),
-        lambda text: bytes(97 + t for t in text) in choices, 4,
-    )  # fmt: skip
+    texts = allowed_texts(
+        network,
+        [1, 2],
+        allowed=lambda text: any(choice.startswith(bytes(97 + t for t in text)) for choice in choices),
+        complete=lambda text: bytes(97 + t for t in text) in choices,
+        limit=4,
+    )
     found = beam_search(NetworkDecoder(network), [1, 2], 40, 4, constraints=[OneOf(LETTERS, choices)])
     assert [tuple(one.tokens) for one in found] == sorted(texts, key=lambda text: -texts[text])
     assert [one.score for one in found] == pytest.approx(sorted(texts.values(), reverse=True), abs=1e-4)
 
 
-def test_constraints_of_a_search_are_each_texts_own():
-    network, banned, pairs = make("lstm"), Banned(LETTERS, [b"ca", b"k"]), NoRepeat(13, 2, [1, 2])
+def test_each_text_of_a_search_has_its_own_constraints():
+    network, banned, no_repeat = make("lstm"), Banned(LETTERS, [b"ca", b"k"]), NoRepeat(13, 2, [1, 2])
 
     def allowed(text):
-        letters, runs = bytes(97 + t for t in text), list(itertools.pairwise([1, 2, *text]))
-        return b"ca" not in letters and b"k" not in letters and len(set(runs)) == len(runs)
+        letters, bigrams = bytes(97 + t for t in text), list(itertools.pairwise([1, 2, *text]))
+        return b"ca" not in letters and b"k" not in letters and len(set(bigrams)) == len(bigrams)
 
-    texts = texts_of(network, [1, 2], allowed, lambda text: False, 3)
-    found = beam_search(NetworkDecoder(network), [1, 2], 150, 3, constraints=[banned, pairs])
+    texts = allowed_texts(network, [1, 2], allowed, lambda text: False, 3)
+    found = beam_search(NetworkDecoder(network), [1, 2], 150, 3, constraints=[banned, no_repeat])
     best = sorted(texts, key=lambda text: -texts[text])[:20]
     assert [tuple(one.tokens) for one in found[:20]] == best
 
 
-def test_a_bias_counts_in_a_search():
+def test_a_search_applies_the_logit_bias():
     decoder = NetworkDecoder(make("gru"))
     (always,) = beam_search(decoder, [4], 1, 5, bias={7: 100.0})
     assert always.tokens == [7] * 5 and always.score == pytest.approx(0.0)
-    assert sum(always.logprobs) < -1.0  # under the model it is not so likely
+    assert sum(always.logprobs) < -1.0  # the model itself finds it less likely
     with pytest.raises(UserError, match="logit bias"):
         beam_search(decoder, [4], 1, 5, bias={13: 1.0})
 
 
-def test_where_nothing_may_be_written_a_search_says_so():
+def test_a_search_without_any_allowed_text_is_an_error():
     with pytest.raises(UserError, match="no token is allowed after the first 0"):
         beam_search(NetworkDecoder(make("gru")), [4], 3, 5, constraints=[OneOf(LETTERS, [b"xyz"])])
 

@@ -1,4 +1,4 @@
-"""What may be written: patterns, choices, banned strings; for every kind of token."""
+"""Constraints on generated text: patterns, choices, banned strings; for every kind of tokenizer."""
 
 import re
 
@@ -29,27 +29,27 @@ def text_of(model, prompt="the ", **options):
     return sample.text
 
 
-QUIET = settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+COMMON = settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 PATTERNS = ["[0-9]{3,5}", "(sea|boats)( was){1,3}", "a{7}", "中{1,4}文"]
-OF_WORDS = ["(sea|boats,)( was| calm.){1,3}", "12|naïve 中文"]
+WORD_PATTERNS = ["(sea|boats,)( was| calm.){1,3}", "12|naïve 中文"]
 
 
 @given(seed=st.integers(0, 1000), which=st.integers(0, 3))
-@QUIET
+@COMMON
 def test_the_text_matches_the_pattern(model, seed, which):
-    pattern = OF_WORDS[which % 2] if model.tokenizer.kind == "word" else PATTERNS[which]
+    pattern = WORD_PATTERNS[which % 2] if model.tokenizer.kind == "word" else PATTERNS[which]
     assert re.fullmatch(pattern, text_of(model, seed=seed, match=pattern, max_new_tokens=60))
 
 
-def test_where_the_length_ends_before_the_match_the_text_is_its_beginning(model):
+def test_a_text_cut_by_its_length_is_a_prefix_of_a_match(model):
     if model.tokenizer.kind != "word":
         assert text_of(model, seed=1, match="(sea ){50}", max_new_tokens=10) in "sea " * 50
 
 
 @given(seed=st.integers(0, 1000))
-@QUIET
+@COMMON
 def test_the_text_is_one_of_the_choices(model, seed):
     choices = ["sea was", "boats,"] if model.tokenizer.kind == "word" else ["(a) [b]", "a+b=c", "naïve 中"]
     assert text_of(model, seed=seed, choices=choices) in choices
@@ -59,11 +59,11 @@ def test_the_text_is_one_of_the_choices(model, seed):
     seed=st.integers(0, 1000),
     banned=st.lists(st.sampled_from(["e", "th", "sea", " ", "文", "as c", "the w", "the t"])),
 )
-@QUIET
-def test_a_banned_string_is_never_written(model, seed, banned):
+@COMMON
+def test_a_banned_string_is_never_generated(model, seed, banned):
     if model.tokenizer.kind == "word":
         banned = [string for string in banned if string != " "]
-    prompt = "the " if model.tokenizer.kind == "word" else "the t"  # in which a banned string may begin
+    prompt = "the " if model.tokenizer.kind == "word" else "the t"  # a banned string can start in the prompt
     text = text_of(model, prompt, seed=seed, ban=banned, max_new_tokens=150)
     for string in banned:
         assert string not in text
@@ -77,12 +77,12 @@ def test_a_banned_string_is_never_written(model, seed, banned):
     choose=st.lists(st.integers(0, 4), max_size=8),
 )
 @settings(deadline=None, max_examples=300)
-def test_just_the_tokens_are_banned_with_which_a_string_would_stand_there(strings, pieces, before, choose):
+def test_exactly_the_tokens_that_complete_a_banned_string_are_excluded(strings, pieces, before, choose):
     vocabulary = Vocabulary([piece.encode() for piece in pieces])
     banned = Banned(vocabulary, [string.encode() for string in strings], before.encode())
     text = before
     for number in [*choose, 0]:
-        # A string that ends in the new token; those that the prompt held already are no fault of it.
+        # Only strings that end in the new token count, not those already in the prompt.
         expected = [
             not any(s in (text + piece)[max(len(text) - len(s) + 1, 0) :] for s in strings)
             for piece in pieces
@@ -98,7 +98,7 @@ def test_just_the_tokens_are_banned_with_which_a_string_would_stand_there(string
     choose=st.lists(st.integers(0, 4), max_size=5),
 )
 @settings(deadline=None, max_examples=300)
-def test_just_the_tokens_may_come_that_lead_to_one_of_the_strings(strings, pieces, choose):
+def test_exactly_the_tokens_that_lead_to_a_choice_are_allowed(strings, pieces, choose):
     one_of = OneOf(Vocabulary([piece.encode() for piece in pieces]), [string.encode() for string in strings])
     text = ""
     for number in [*choose, 0]:
@@ -109,21 +109,21 @@ def test_just_the_tokens_may_come_that_lead_to_one_of_the_strings(strings, piece
             break
         before = one_of.fork()
         one_of.accept(number % len(pieces))
-        assert before.allowed().tolist() == allowed  # a fork goes on by itself
+        assert before.allowed().tolist() == allowed  # a fork is independent
         text += pieces[number % len(pieces)]
 
 
 @given(
     size=st.integers(1, 4),
-    written=st.lists(st.integers(0, 2), max_size=8),
+    history=st.lists(st.integers(0, 2), max_size=8),
     more=st.lists(st.integers(0, 2), max_size=8),
 )
 @settings(deadline=None, max_examples=300)
-def test_just_the_tokens_may_come_that_end_a_new_run(size, written, more):
-    no_repeat, text = NoRepeat(3, size, written), list(written)
+def test_exactly_the_tokens_that_repeat_an_ngram_are_excluded(size, history, more):
+    no_repeat, text = NoRepeat(3, size, history), list(history)
     for token in [*more, 0]:
-        runs = {tuple(text[at : at + size]) for at in range(len(text) - size + 1)}
-        allowed = [(*text[len(text) - size + 1 :], t) not in runs or len(text) < size - 1 for t in range(3)]
+        ngrams = {tuple(text[i : i + size]) for i in range(len(text) - size + 1)}
+        allowed = [(*text[len(text) - size + 1 :], t) not in ngrams or len(text) < size - 1 for t in range(3)]
         assert no_repeat.allowed().tolist() == allowed
         before = no_repeat.fork()
         no_repeat.accept(token)
@@ -131,14 +131,14 @@ def test_just_the_tokens_may_come_that_end_a_new_run(size, written, more):
         text.append(token)
 
 
-def test_a_constraint_changes_nothing_where_it_asks_for_nothing(model):
+def test_a_constraint_that_allows_everything_changes_nothing(model):
     free = text_of(model, seed=3)
     assert text_of(model, seed=3, ban=["@@@"]) == free
-    if model.tokenizer.kind in ("char", "word"):  # bytes by an untrained model make no characters
+    if model.tokenizer.kind in ("char", "word"):  # the bytes of an untrained model are not valid UTF-8
         assert text_of(model, seed=3, match="(?s:.)*") == free
 
 
-def test_what_cannot_be_is_told_in_one_line(model):
+def test_impossible_constraints_are_reported(model):
     with pytest.raises(UserError, match=r"cannot use the pattern '\('"):
         model.stream("", match="(")
     with pytest.raises(UserError, match="contradict each other"):
@@ -147,7 +147,7 @@ def test_what_cannot_be_is_told_in_one_line(model):
         text_of(model, match="[0-9]+", ban=list("0123456789"))
 
 
-def test_a_pattern_that_turns_out_too_large_ends_that_text_alone(model):
+def test_a_pattern_that_is_too_large_ends_only_its_own_text(model):
     if model.tokenizer.kind != "char":
         return
     expected = text_of(model, seed=4)

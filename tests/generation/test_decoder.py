@@ -1,4 +1,4 @@
-"""A decoding step is the network's forward pass, alone and in a batch, in each precision."""
+"""A decoding step equals the forward pass of the network, alone and in a batch, in each precision."""
 
 import pytest
 import torch
@@ -15,13 +15,18 @@ from lm.model.network import RecurrentLM
 def make(cell, layers=2, tie=False, embedding_size="auto", implementation="fused", residual=True, seed=0):
     torch.manual_seed(seed)
     config = ModelConfig(
-        cell=cell, layers=layers, hidden_size=24, tie=tie, embedding_size=embedding_size,
-        cell_implementation=implementation, residual=residual,
-    )  # fmt: skip
+        cell=cell,
+        layers=layers,
+        hidden_size=24,
+        embedding_size=embedding_size,
+        tie=tie,
+        residual=residual,
+        cell_implementation=implementation,
+    )
     network = RecurrentLM(config, 13)
     torch.nn.init.normal_(network.decoder.bias)
     for name, weight in network.recurrent.named_parameters():
-        if "bias" in name:  # biases of both maps must count, and count apart in the GRU
+        if "bias" in name:  # so that biases matter; those of the GRU differ by map
             torch.nn.init.normal_(weight)
     return network.eval()
 
@@ -42,7 +47,7 @@ def batch_of(kind, network, rows, precision="fp32"):
     return batch
 
 
-@pytest.mark.parametrize("kind", ["cpu", "gpu"])  # the second's arithmetic runs anywhere
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])  # the arithmetic of the GPU batch also runs on a CPU
 @pytest.mark.parametrize("implementation", ["fused", "reference"])
 @pytest.mark.parametrize("cell", CELLS)
 @given(
@@ -54,7 +59,7 @@ def batch_of(kind, network, rows, precision="fp32"):
     seed=st.integers(0, 50),
 )
 @settings(max_examples=8, deadline=None)
-def test_steps_are_the_forward_pass(
+def test_steps_equal_the_forward_pass(
     cell, implementation, kind, layers, tie, residual, embedding_size, table, seed
 ):
     network = make(cell, layers, tie, embedding_size, implementation, residual, seed)
@@ -71,8 +76,8 @@ def test_steps_are_the_forward_pass(
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_row_is_the_same_to_the_last_bit_whatever_is_beside_it(cell, precision):
-    """Streams come and go, the batch grows and rows move; the one that is watched never notices."""
+def test_a_row_is_bitwise_independent_of_the_other_rows(cell, precision):
+    """Sequences come and go, the batch grows and rows move, without any effect on the watched row."""
     network = make(cell, embedding_size=5)
     choose = torch.Generator().manual_seed(3)
     watched = torch.randint(0, 13, (40,), generator=choose)
@@ -85,11 +90,11 @@ def test_a_row_is_the_same_to_the_last_bit_whatever_is_beside_it(cell, precision
         for _ in range(torch.randint(0, 3, (1,), generator=choose)):
             batch.add(NetworkDecoder(network).initial_state())
         while batch.count > 1 and torch.rand(1, generator=choose) < 0.7:
-            gone = int(torch.randint(0, batch.count, (1,), generator=choose))
-            if gone != row:
+            removed = int(torch.randint(0, batch.count, (1,), generator=choose))
+            if removed != row:
                 if row == batch.count - 1:
-                    row, moved = gone, moved + 1
-                batch.remove(gone)
+                    row, moved = removed, moved + 1
+                batch.remove(removed)
         tokens = torch.randint(0, 13, (batch.count,), generator=choose)
         tokens[row] = token
         assert torch.equal(batch.step(tokens)[row], logits)
@@ -98,7 +103,7 @@ def test_a_row_is_the_same_to_the_last_bit_whatever_is_beside_it(cell, precision
 
 
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])
-def test_rows_are_taken_in_any_order_and_number(kind):
+def test_rows_can_be_selected_in_any_order_and_number(kind):
     network = make("lstm")
     batch = batch_of(kind, network, 3)
     batch.step(torch.tensor([1, 2, 3]))
@@ -121,7 +126,7 @@ def another_onednn(weight, bias, rows):
 @pytest.mark.parametrize("packed_linear", [no_onednn, another_onednn])
 def test_without_a_suitable_onednn_rows_are_multiplied_in_blocks(monkeypatch, packed_linear):
     monkeypatch.setattr("lm.model.onednn.packed_linear", packed_linear)
-    test_a_row_is_the_same_to_the_last_bit_whatever_is_beside_it("lstm", "fp32")
+    test_a_row_is_bitwise_independent_of_the_other_rows("lstm", "fp32")
 
 
 def test_without_torchs_integer_product_int8_gives_the_same_bits(monkeypatch):
@@ -134,7 +139,7 @@ def test_without_torchs_integer_product_int8_gives_the_same_bits(monkeypatch):
 @pytest.mark.parametrize("shape", [{}, {"tie": True, "embedding_size": 5, "layers": 3}])
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_fewer_bits_change_little(cell, precision, shape):
+def test_lower_precision_changes_little(cell, precision, shape):
     network = make(cell, **shape)
     tokens = torch.randint(0, 13, (4, 30), generator=torch.Generator().manual_seed(0))
     exact, rounded = batch_of("cpu", network, 4), batch_of("cpu", network, 4, precision)
@@ -146,20 +151,20 @@ def test_fewer_bits_change_little(cell, precision, shape):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_prompt_that_is_read_leaves_the_state_of_steps(cell):
+def test_prefill_gives_the_state_of_single_steps(cell):
     network = make(cell)
     decoder = NetworkDecoder(network)
     prompt = torch.randint(0, 13, (PREFILL_CHUNK + 9,), generator=torch.Generator().manual_seed(0))
     state = decoder.initial_state()
-    for window in prompt.split(PREFILL_CHUNK):
-        state = decoder.prefill(window, state)
+    for chunk in prompt.split(PREFILL_CHUNK):
+        state = decoder.prefill(chunk, state)
     batch = batch_of("cpu", network, 1)
     for token in prompt:
         batch.step(token[None])
     torch.testing.assert_close(batch.state(0), state, atol=1e-5, rtol=1e-5)
 
 
-def test_training_goes_on_without_touching_the_decoder():
+def test_further_training_does_not_change_the_decoder():
     network = make("lstm").train()
     decoder = NetworkDecoder(network)
     batch = decoder.batch()
@@ -178,19 +183,19 @@ def test_training_goes_on_without_touching_the_decoder():
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_on_a_gpu_the_same_logits(cell, precision):
+def test_logits_are_the_same_on_a_gpu(cell, precision):
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
     network = make(cell)
     tokens = torch.randint(0, 13, (70, 9))
-    here = batch_of("cpu", network, 70)
+    on_cpu = batch_of("cpu", network, 70)
     decoder = NetworkDecoder(network.cuda(), precision)
-    there = decoder.batch()
+    on_gpu = decoder.batch()
     for _ in range(70):
-        there.add(decoder.initial_state())
+        on_gpu.add(decoder.initial_state())
     close = 1e-3 if precision == "fp32" else 0.1
-    for step in tokens.t():  # the first is recorded, the others replayed
-        expected, found = here.step(step.contiguous()), there.step(step.contiguous().cuda())
+    for step in tokens.t():  # the first is captured, the others are replayed
+        expected, found = on_cpu.step(step.contiguous()), on_gpu.step(step.contiguous().cuda())
         torch.testing.assert_close(expected, found.cpu(), atol=close, rtol=close)
     with pytest.raises(UserError, match="int8 requires a CPU"):
         NetworkDecoder(network, "int8")

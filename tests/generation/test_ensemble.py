@@ -1,4 +1,4 @@
-"""Several models as one."""
+"""Several models that generate as one."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from lm.tokenization.vocabulary import train_tokenizer
 from tests.generation.test_decoder import make
 
 
-def test_its_probabilities_are_the_weighted_mean():
+def test_probabilities_are_the_weighted_mean():
     networks = [make("lstm", seed=1), make("gru", layers=1, seed=2), make("rnn", seed=3)]
     weights = [0.5, 0.3, 0.2]
     ensemble = Ensemble([NetworkDecoder(network) for network in networks], weights)
@@ -22,21 +22,21 @@ def test_its_probabilities_are_the_weighted_mean():
     batch = ensemble.batch()
     for row in tokens:
         batch.add(ensemble.prefill(row[:4], ensemble.initial_state()))
-    for place in range(4, 9):
-        logits = batch.step(tokens[:, place].contiguous())
+    for i in range(4, 9):
+        logits = batch.step(tokens[:, i].contiguous())
         with torch.no_grad():
-            each = [n(tokens[:, : place + 1])[0][:, -1].softmax(-1) for n in networks]
+            each = [n(tokens[:, : i + 1])[0][:, -1].softmax(-1) for n in networks]
         mean = sum(weight * p for weight, p in zip(weights, each, strict=True))
         torch.testing.assert_close(logits.exp(), mean, atol=1e-5, rtol=1e-4)
-    kept = batch.state(1)
+    expected = batch.state(1)
     batch.remove(0)
     assert batch.count == 1
-    assert all(map(torch.equal, batch.state(0), kept))
+    assert all(map(torch.equal, batch.state(0), expected))
     batch.select([0, 0])
     assert batch.count == 2
 
 
-FACTS = {"trained_on": {"documents": 1}}  # it never ends by itself
+FACTS = {"trained_on": {"documents": 1}}  # texts never end early
 
 
 def model(text="abc\n", seed=0):
@@ -45,13 +45,13 @@ def model(text="abc\n", seed=0):
     return LanguageModel(RecurrentLM(ModelConfig(hidden_size=8), tokenizer.vocab_size), tokenizer, FACTS)
 
 
-def test_mixed_models_write_as_one_model_does():
+def test_mixed_models_generate_like_one_model():
     first, second = model(seed=1), model(seed=2)
     mixed = first.mixed_with([(second, 0.4)])
     text = mixed.generate("ab", seed=1, max_new_tokens=50)[0].text
     assert text == mixed.generate("ab", seed=1, max_new_tokens=50)[0].text
     assert text not in (m.generate("ab", seed=1, max_new_tokens=50)[0].text for m in (first, second))
-    # A model mixed with itself is itself.
+    # A model mixed with itself does not change.
     same = first.mixed_with([(first, 0.5)]).generate("ab", seed=1, max_new_tokens=50)[0].text
     assert same == first.generate("ab", seed=1, max_new_tokens=50)[0].text
 
@@ -71,7 +71,7 @@ def test_an_ensemble_has_sessions_but_cannot_score_or_be_saved(tmp_path):
         mixed.save(tmp_path / "m")
 
 
-def test_what_cannot_be_mixed_is_told_in_one_line():
+def test_models_that_cannot_be_mixed_are_reported():
     with pytest.raises(UserError, match="the same vocabulary"):
         model().mixed_with([(model("xyz"), 0.5)])
     for weight in (0, 1, -0.5):

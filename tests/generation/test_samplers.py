@@ -40,9 +40,9 @@ def test_temperature_is_a_power_of_the_probabilities(logits, t):
 
 @given(logits=LOGITS, k=st.integers(1, 15))
 @COMMON
-def test_top_k_keeps_what_fewer_than_k_tokens_beat(logits, k):
-    beaten_by = (logits[0][None, :] > logits[0][:, None]).sum(dim=1)
-    assert torch.equal(kept(top_k(logits, k)), beaten_by < k)
+def test_top_k_keeps_tokens_with_fewer_than_k_more_likely_ones(logits, k):
+    more_likely = (logits[0][None, :] > logits[0][:, None]).sum(dim=1)
+    assert torch.equal(kept(top_k(logits, k)), more_likely < k)
 
 
 @given(logits=LOGITS, p=st.floats(0.01, 0.999))
@@ -59,7 +59,7 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p(logits, p):
 
 @given(logits=LOGITS, share=st.floats(0.01, 1))
 @COMMON
-def test_min_p_keeps_what_is_that_share_of_the_likeliest(logits, share):
+def test_min_p_keeps_tokens_with_that_share_of_the_top_probability(logits, share):
     probabilities = logits.double().softmax(-1)[0]
     mask = kept(min_p(logits.double(), share))
     clear = (probabilities - share * probabilities.max()).abs() > 1e-9
@@ -68,21 +68,21 @@ def test_min_p_keeps_what_is_that_share_of_the_likeliest(logits, share):
 
 @given(logits=LOGITS, p=st.floats(0.01, 0.999))
 @COMMON
-def test_typical_p_keeps_the_most_usual_surprisals_that_reach_p(logits, p):
+def test_typical_p_keeps_the_most_typical_tokens_that_reach_p(logits, p):
     logits = logits.double()
     mask = kept(typical_p(logits, p))
     probabilities = logits.softmax(-1)[0]
-    strange = (probabilities.log() + (-(probabilities * probabilities.log()).sum())).abs()
+    distance = (probabilities.log() + (-(probabilities * probabilities.log()).sum())).abs()
     inside = probabilities[mask].sum().item()
     assert mask.any()
-    assert strange[mask].max() <= (strange[~mask].min() if (~mask).any() else math.inf) + 1e-9
+    assert distance[mask].max() <= (distance[~mask].min() if (~mask).any() else math.inf) + 1e-9
     assert inside >= p - 1e-9
-    strangest = strange[mask].argmax()
-    assert inside - probabilities[mask][strangest].item() < p + 1e-9
+    least_typical = distance[mask].argmax()
+    assert inside - probabilities[mask][least_typical].item() < p + 1e-9
 
 
 @pytest.mark.parametrize("keep", [top_p, typical_p])
-def test_a_row_that_asks_for_nothing_loses_nothing_to_rounding(keep):
+def test_rounding_removes_nothing_from_a_row_without_a_filter(keep):
     logits = 6 * torch.randn(40, 5000, generator=torch.Generator().manual_seed(0))
     strengths = torch.full((40, 1), 1.0)
     strengths[0] = 0.5
@@ -94,7 +94,7 @@ COUNTS = st.lists(st.integers(0, 4), min_size=12, max_size=12)
 
 @given(logits=LOGITS, counts=COUNTS, penalty=st.floats(0.5, 3))
 @COMMON
-def test_the_penalties_are_what_their_papers_say(logits, counts, penalty):
+def test_penalties_match_their_definitions(logits, counts, penalty):
     counts = torch.tensor([counts[: logits.shape[1]]], dtype=torch.float32)
     rows = list(zip(logits[0].tolist(), counts[0].tolist(), strict=True))
     repetition = [(x / penalty if x > 0 else x * penalty) if n else x for x, n in rows]
@@ -115,7 +115,7 @@ SAMPLINGS = st.builds(
 )
 
 
-def rules_of(*samplings, vocab_size):
+def stacked(*samplings, vocab_size):
     return SamplingTensors.stack(samplings, vocab_size, torch.device("cpu"))
 
 
@@ -125,10 +125,10 @@ def uniform(*values):
 
 @given(logits=LOGITS, sampling=SAMPLINGS, u=st.floats(0, 1, exclude_max=True))
 @COMMON
-def test_a_token_that_was_filtered_out_is_never_chosen(logits, sampling, u):
-    rules = rules_of(sampling, vocab_size=logits.shape[1])
-    (token,) = sample(logits, uniform(u), rules)
-    assert kept(apply_filters(logits, rules))[token]
+def test_a_removed_token_is_never_sampled(logits, sampling, u):
+    tensors = stacked(sampling, vocab_size=logits.shape[1])
+    (token,) = sample(logits, uniform(u), tensors)
+    assert kept(apply_filters(logits, tensors))[token]
     if is_greedy(sampling):
         assert logits[0, token] == logits.max()
 
@@ -142,36 +142,36 @@ def test_a_token_that_was_filtered_out_is_never_chosen(logits, sampling, u):
     data=st.data(),
 )
 @settings(deadline=None, max_examples=200)
-def test_each_row_depends_on_itself_alone(logits, data):
-    """Whatever the other rows ask for, to the last token."""
+def test_each_row_is_sampled_independently(logits, data):
+    """Whatever the settings of the other rows are."""
     logits = torch.tensor(logits)
     rows, size = logits.shape
     samplings = data.draw(st.lists(SAMPLINGS, min_size=rows, max_size=rows))
     uniforms = data.draw(st.lists(st.floats(0, 1, exclude_max=True), min_size=rows, max_size=rows))
-    together = sample(logits, uniform(*uniforms), rules_of(*samplings, vocab_size=size))
+    together = sample(logits, uniform(*uniforms), stacked(*samplings, vocab_size=size))
     for row in range(rows):
         alone = sample(
-            logits[row : row + 1], uniform(uniforms[row]), rules_of(samplings[row], vocab_size=size)
+            logits[row : row + 1], uniform(uniforms[row]), stacked(samplings[row], vocab_size=size)
         )
         assert together[row] == alone[0]
 
 
 @pytest.mark.parametrize("sampling", [SamplingConfig(greedy=True), SamplingConfig(temperature=0.0)])
-def test_greedy_takes_the_likeliest(sampling):
+def test_greedy_chooses_the_most_likely_token(sampling):
     logits = torch.tensor([[0.1, 2.0, 1.9]])
     for u in (0.0, 0.5, 0.99):
-        assert sample(logits, uniform(u), rules_of(sampling, vocab_size=3)).item() == 1
+        assert sample(logits, uniform(u), stacked(sampling, vocab_size=3)).item() == 1
 
 
-def test_choices_have_the_probabilities_of_the_logits():
+def test_samples_have_the_probabilities_of_the_logits():
     logits = torch.tensor([[0.5, 0.3, 0.2]]).log().expand(100_000, -1)
     uniforms = torch.rand(100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    rules = rules_of(SamplingConfig(temperature=1.0), vocab_size=3)
-    shares = torch.bincount(sample(logits, uniforms, rules), minlength=3) / 100_000
+    tensors = stacked(SamplingConfig(temperature=1.0), vocab_size=3)
+    shares = torch.bincount(sample(logits, uniforms, tensors), minlength=3) / 100_000
     torch.testing.assert_close(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.006, rtol=0)
 
 
-def test_rounding_never_leads_past_the_last_token_that_is_left():
+def test_rounding_never_selects_a_token_after_the_last_remaining_one():
     logits = torch.tensor([[0.0, 0.0, -torch.inf, -torch.inf]])
-    rules = rules_of(SamplingConfig(temperature=1.0), vocab_size=4)
-    assert sample(logits, uniform(1.0), rules).item() == 1
+    tensors = stacked(SamplingConfig(temperature=1.0), vocab_size=4)
+    assert sample(logits, uniform(1.0), tensors).item() == 1

@@ -1,4 +1,4 @@
-"""Streams come and go; what each of them writes depends on nothing else."""
+"""Streams enter and leave the batch; the text of each depends on nothing else."""
 
 import gc
 import random
@@ -17,12 +17,12 @@ from tests.generation.test_decoder import make
 VOCAB = 13
 
 
-def streams_of(cell="lstm", never=(0,)):
+def scheduler_of(cell="lstm", never=(0,)):
     return Scheduler(NetworkDecoder(make(cell)), VOCAB, never)
 
 
-def written(streams, *stream):
-    return [token.token for _, token in streams.tokens(*stream)]
+def generated(scheduler, *streams):
+    return [token.token for _, token in scheduler.tokens(*streams)]
 
 
 SAMPLING = SamplingConfig()
@@ -44,19 +44,19 @@ def job(number):
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_what_a_stream_writes_does_not_depend_on_its_neighbours(cell):
+def test_a_stream_does_not_depend_on_its_neighbors(cell):
     alone = {}
     for number in range(20):
-        streams = streams_of(cell)
-        alone[number] = written(streams, streams.add(*job(number)))
+        scheduler = scheduler_of(cell)
+        alone[number] = generated(scheduler, scheduler.add(*job(number)))
         assert len(alone[number]) == job(number)[3]
         assert 0 not in alone[number]
 
-    streams, together, lock = streams_of(cell), {}, threading.Lock()
+    scheduler, together, lock = scheduler_of(cell), {}, threading.Lock()
 
     def client(numbers):
         for number in numbers:
-            tokens = written(streams, streams.add(*job(number)))
+            tokens = generated(scheduler, scheduler.add(*job(number)))
             with lock:
                 together[number] = tokens
 
@@ -68,45 +68,45 @@ def test_what_a_stream_writes_does_not_depend_on_its_neighbours(cell):
     assert together == alone
 
 
-def test_several_streams_of_one_consumer_are_those_of_several():
-    streams = streams_of()
-    jobs = [streams.add(*job(number)) for number in range(9)]
+def test_one_consumer_of_several_streams_gets_what_several_consumers_get():
+    scheduler = scheduler_of()
+    jobs = [scheduler.add(*job(number)) for number in range(9)]
     texts = [[] for _ in jobs]
-    for number, token in streams.tokens(*jobs):
+    for number, token in scheduler.tokens(*jobs):
         texts[number].append(token.token)
     for number, text in enumerate(texts):
-        other = streams_of()
-        assert written(other, other.add(*job(number))) == text
+        other = scheduler_of()
+        assert generated(other, other.add(*job(number))) == text
 
 
-def test_a_stream_whose_reader_leaves_ends_at_the_next_step():
-    streams = streams_of()
-    left, other = (streams.add([1], SamplingConfig(), seed, 10_000) for seed in (1, 2))
-    tokens = streams.tokens(left)
+def test_a_stream_ends_when_its_consumer_leaves():
+    scheduler = scheduler_of()
+    left, other = (scheduler.add([1], SamplingConfig(), seed, 10_000) for seed in (1, 2))
+    tokens = scheduler.tokens(left)
     next(tokens)
     tokens.close()
     assert left.ended
-    others = streams.tokens(other)
-    made = left.generated
+    others = scheduler.tokens(other)
+    count = left.generated
     for _ in range(5):
         next(others)
-    assert left.generated == made
-    assert streams.running == (other,)
+    assert left.generated == count
+    assert scheduler.running == (other,)
     others.close()
 
 
-def test_a_stream_nobody_reads_costs_nothing():
-    streams = streams_of()
-    streams.add([1], SamplingConfig(), 1, 10_000)
+def test_a_stream_without_a_consumer_costs_nothing():
+    scheduler = scheduler_of()
+    scheduler.add([1], SamplingConfig(), 1, 10_000)
     time.sleep(0.05)
-    assert not streams.running
+    assert not scheduler.running
 
 
-def test_alternatives_are_the_likeliest_tokens():
+def test_alternatives_are_the_most_likely_tokens():
     network = make("rnn")
-    streams = Scheduler(NetworkDecoder(network), VOCAB)
-    stream = streams.add([1, 5, 7], SamplingConfig(greedy=True), 1, 1, alternatives=3)
-    ((_, token),) = streams.tokens(stream)
+    scheduler = Scheduler(NetworkDecoder(network), VOCAB)
+    stream = scheduler.add([1, 5, 7], SamplingConfig(greedy=True), 1, 1, alternatives=3)
+    ((_, token),) = scheduler.tokens(stream)
     logprobs = network(torch.tensor([[1, 5, 7]]))[0][0, -1].log_softmax(-1)
     best = logprobs.topk(3)
     assert [other for other, _ in token.alternatives] == best.indices.tolist()
@@ -115,50 +115,52 @@ def test_alternatives_are_the_likeliest_tokens():
     assert token.logprob == pytest.approx(best.values[0].item(), abs=1e-5)
 
 
-def test_no_ngram_comes_twice():
-    streams = streams_of()
-    tokens = written(streams, streams.add([1], SamplingConfig(temperature=0.3, no_repeat_ngram=3), 1, 150))
+def test_no_ngram_is_repeated():
+    scheduler = scheduler_of()
+    tokens = generated(
+        scheduler, scheduler.add([1], SamplingConfig(temperature=0.3, no_repeat_ngram=3), 1, 150)
+    )
     grams = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
     assert len(set(grams)) == len(grams)
-    free = written(streams, streams.add([1], SamplingConfig(temperature=0.3), 1, 150))
+    free = generated(scheduler, scheduler.add([1], SamplingConfig(temperature=0.3), 1, 150))
     grams = list(zip(free, free[1:], free[2:], strict=False))
-    assert len(set(grams)) < len(grams)  # it would have
+    assert len(set(grams)) < len(grams)  # as it would otherwise
 
 
-def test_a_bias_leads_to_a_token_and_away_from_it():
-    streams = streams_of()
-    always = streams.add([1], SamplingConfig(), 1, 40, bias={4: 100.0})
-    assert set(written(streams, always)) == {4}
-    never = streams.add([1], SamplingConfig(temperature=3.0), 1, 400, bias={4: -100.0})
-    assert 4 not in written(streams, never)
+def test_a_bias_makes_a_token_certain_or_impossible():
+    scheduler = scheduler_of()
+    always = scheduler.add([1], SamplingConfig(), 1, 40, bias={4: 100.0})
+    assert set(generated(scheduler, always)) == {4}
+    never = scheduler.add([1], SamplingConfig(temperature=3.0), 1, 400, bias={4: -100.0})
+    assert 4 not in generated(scheduler, never)
 
 
-def test_the_penalties_look_at_the_window_and_no_further():
-    """With a penalty that nothing survives, each token waits for the window to pass."""
-    streams = streams_of(never=())
+def test_penalties_apply_to_the_window_only():
+    """With a prohibitive penalty, a token can return only after it has left the window."""
+    scheduler = scheduler_of(never=())
     sampling = SamplingConfig(temperature=1.0, presence_penalty=1000.0, repetition_window=5)
-    tokens = written(streams, streams.add([1, 2, 3], sampling, 1, 200))
+    tokens = generated(scheduler, scheduler.add([1, 2, 3], sampling, 1, 200))
     text = [1, 2, 3, *tokens]
-    for place in range(3, len(text)):
-        assert text[place] not in text[max(0, place - 5) : place]
-    assert any(text[place] in text[place - 6 : place] for place in range(6, len(text)))
+    for i in range(3, len(text)):
+        assert text[i] not in text[max(0, i - 5) : i]
+    assert any(text[i] in text[i - 6 : i] for i in range(6, len(text)))
 
 
-def test_the_temperature_goes_evenly_over_the_length():
-    streams = streams_of()
-    stream = streams.add([1], SamplingConfig(temperature=(0.2, 1.2)), 1, 11)
-    heights = [stream.temperature]
-    for _ in streams.tokens(stream):
-        heights.append(stream.temperature)
-    assert heights[:11] == pytest.approx([0.2 + 0.1 * i for i in range(11)])
-    # It is what the tokens are drawn with: greedy at first, anything at last.
-    rising = written(streams, streams.add([1], SamplingConfig(temperature=(0.0, 50.0)), 1, 60))
-    greedy = written(streams, streams.add([1], SamplingConfig(greedy=True), 1, 60))
+def test_the_temperature_changes_linearly_over_the_length():
+    scheduler = scheduler_of()
+    stream = scheduler.add([1], SamplingConfig(temperature=(0.2, 1.2)), 1, 11)
+    temperatures = [stream.temperature]
+    for _ in scheduler.tokens(stream):
+        temperatures.append(stream.temperature)
+    assert temperatures[:11] == pytest.approx([0.2 + 0.1 * i for i in range(11)])
+    # Tokens are sampled with it: greedy at first, almost uniform at last.
+    rising = generated(scheduler, scheduler.add([1], SamplingConfig(temperature=(0.0, 50.0)), 1, 60))
+    greedy = generated(scheduler, scheduler.add([1], SamplingConfig(greedy=True), 1, 60))
     assert rising[0] == greedy[0]
     assert len(set(rising[30:])) > 8 > len(set(greedy[30:]))
 
 
-def test_settings_that_leave_no_token_end_that_stream_with_one_line_and_no_other():
+def test_a_stream_without_any_allowed_token_fails_alone():
     class Nothing:
         complete = False
 
@@ -168,22 +170,22 @@ def test_settings_that_leave_no_token_end_that_stream_with_one_line_and_no_other
         def accept(self, token):
             raise AssertionError
 
-    streams = streams_of()
-    other = streams.add([1], SamplingConfig(), 5, 30)
-    stuck = streams.add([1], SamplingConfig(), 1, 30, constraints=[Nothing()])
+    scheduler = scheduler_of()
+    other = scheduler.add([1], SamplingConfig(), 5, 30)
+    stuck = scheduler.add([1], SamplingConfig(), 1, 30, constraints=[Nothing()])
     with pytest.raises(UserError, match="no token is allowed"):
-        written(streams, stuck)
-    alone = streams_of()
-    assert written(streams, other) == written(alone, alone.add([1], SamplingConfig(), 5, 30))
+        generated(scheduler, stuck)
+    alone = scheduler_of()
+    assert generated(scheduler, other) == generated(alone, alone.add([1], SamplingConfig(), 5, 30))
 
 
-def test_odd_settings_trouble_nobody():
-    alone = streams_of()
-    expected = written(alone, alone.add([1], SamplingConfig(), 5, 30))
-    streams = streams_of()
-    other = streams.add([1], SamplingConfig(), 5, 30)
+def test_extreme_settings_do_not_disturb_other_streams():
+    alone = scheduler_of()
+    expected = generated(alone, alone.add([1], SamplingConfig(), 5, 30))
+    scheduler = scheduler_of()
+    other = scheduler.add([1], SamplingConfig(), 5, 30)
     odd = [
-        streams.add([1], sampling, 1, 30)
+        scheduler.add([1], sampling, 1, 30)
         for sampling in (
             SamplingConfig(temperature=1e-40),
             SamplingConfig(temperature=(0.0, 1e-30)),
@@ -193,22 +195,22 @@ def test_odd_settings_trouble_nobody():
         )
     ]
     texts = [[] for _ in range(6)]
-    for number, token in streams.tokens(other, *odd):
+    for number, token in scheduler.tokens(other, *odd):
         texts[number].append(token.token)
     assert texts[0] == expected
     assert all(len(text) == 30 for text in texts)
-    greedy = streams.add([1], SamplingConfig(greedy=True), 1, 30)
-    assert texts[1] == texts[2] == written(streams, greedy)
+    greedy = scheduler.add([1], SamplingConfig(greedy=True), 1, 30)
+    assert texts[1] == texts[2] == generated(scheduler, greedy)
     for token in (-1, VOCAB):
         with pytest.raises(UserError, match="logit bias"):
-            streams.add([1], SamplingConfig(), 1, 5, bias={token: 1.0})
+            scheduler.add([1], SamplingConfig(), 1, 5, bias={token: 1.0})
 
 
-def test_states_come_with_the_tokens_if_asked_for():
+def test_states_are_reported_on_request():
     decoder = NetworkDecoder(make("gru"))
-    streams = Scheduler(decoder, VOCAB)
-    stream = streams.add([1, 2], SamplingConfig(), 1, 6, keep_states=True)
-    tokens = [token for _, token in streams.tokens(stream)]
+    scheduler = Scheduler(decoder, VOCAB)
+    stream = scheduler.add([1, 2], SamplingConfig(), 1, 6, keep_states=True)
+    tokens = [token for _, token in scheduler.tokens(stream)]
     batch = decoder.batch()
     batch.add(decoder.prefill(torch.tensor([1]), decoder.initial_state()))
     for before, token in zip([2, *(t.token for t in tokens)], tokens, strict=False):
@@ -233,7 +235,7 @@ class CollectsGarbage:
 
 
 def test_an_abandoned_iterator_collected_inside_a_step_does_not_block_the_scheduler():
-    scheduler = streams_of()
+    scheduler = scheduler_of()
     abandoned = scheduler.tokens(scheduler.add([1], SAMPLING, 1, 50))
     next(abandoned)
     cycle = [abandoned]
@@ -243,7 +245,7 @@ def test_an_abandoned_iterator_collected_inside_a_step_does_not_block_the_schedu
         del abandoned, cycle
         stream = scheduler.add([1], SAMPLING, 2, 5, constraints=[CollectsGarbage()])
         tokens = []
-        thread = threading.Thread(target=lambda: tokens.extend(written(scheduler, stream)), daemon=True)
+        thread = threading.Thread(target=lambda: tokens.extend(generated(scheduler, stream)), daemon=True)
         thread.start()
         thread.join(timeout=20)
         assert not thread.is_alive() and len(tokens) == 5

@@ -1,4 +1,4 @@
-"""The readable cells are equal to torch's layers: values, states and gradients."""
+"""The readable cells equal torch's layers: values, states and gradients."""
 
 import pytest
 import torch
@@ -28,9 +28,9 @@ def as_tuple(state):
 def test_equal_to_torch(cell, input_size, hidden_size, layers, bidirectional, batch, time, with_state, seed):
     torch.manual_seed(seed)
     options = {"batch_first": True, "bidirectional": bidirectional, "dtype": torch.float64}
-    theirs = TORCH[cell](input_size, hidden_size, layers, **options)
+    reference = TORCH[cell](input_size, hidden_size, layers, **options)
     ours = RecurrentStack(cell, input_size, hidden_size, layers, bidirectional=bidirectional).double()
-    ours.load_state_dict(theirs.state_dict())
+    ours.load_state_dict(reference.state_dict())
 
     x = torch.randn(batch, time, input_size, dtype=torch.float64)
     rows = layers * (2 if bidirectional else 1)
@@ -38,11 +38,11 @@ def test_equal_to_torch(cell, input_size, hidden_size, layers, bidirectional, ba
     if with_state:
         state = tuple(torch.randn(rows, batch, hidden_size, dtype=torch.float64) for _ in CELLS[cell].states)
     results = []
-    for layer in (theirs, ours):
+    for layer in (reference, ours):
         inputs = x.clone().requires_grad_()
-        given_state = state if layer is ours or state is None or cell == "lstm" else state[0]
-        output, final = layer(inputs, given_state)
-        # A loss in which every value and every state counts differently.
+        initial = state if layer is ours or state is None or cell == "lstm" else state[0]
+        output, final = layer(inputs, initial)
+        # A loss that weighs every value and every state differently.
         loss = sum(
             (t * torch.arange(1.0, t.numel() + 1).view_as(t)).sum() for t in (output, *as_tuple(final))
         )
@@ -66,7 +66,7 @@ def test_equal_to_torch(cell, input_size, hidden_size, layers, bidirectional, ba
         torch.testing.assert_close(saved[name], weight.grad, **close)
 
 
-def test_weights_go_to_torch_and_back():
+def test_weights_can_be_exchanged_with_torch():
     stack = RecurrentStack("gru", 3, 4, 2, bidirectional=True)
     theirs = torch.nn.GRU(3, 4, 2, bidirectional=True)
     theirs.load_state_dict(stack.state_dict())
@@ -74,13 +74,13 @@ def test_weights_go_to_torch_and_back():
         torch.testing.assert_close(stack.state_dict()[name], weight)
 
 
-def test_the_vanilla_cell_is_the_equation():
+def test_the_vanilla_cell_computes_its_equation():
     cell = CELLS["rnn"](2, 3)
     x, h = torch.randn(1, 2), torch.randn(1, 3)
-    by_hand = torch.tanh(
+    expected = torch.tanh(
         x @ cell.input_map.weight.T
         + cell.input_map.bias
         + h @ cell.hidden_map.weight.T
         + cell.hidden_map.bias
     )
-    torch.testing.assert_close(cell(x, (h,))[0], by_hand)
+    torch.testing.assert_close(cell(x, (h,))[0], expected)

@@ -1,4 +1,4 @@
-"""Our layer on a CPU: equal to torch's, and its gradients are those of finite differences."""
+"""The CPU layer equals torch's, and its gradients match finite differences."""
 
 import pytest
 import torch
@@ -18,18 +18,18 @@ def make(cell, inputs, hidden, batch, time, dtype=torch.float64, seed=0):
     return theirs, x, state
 
 
-def answers(cell, theirs, x, state, by_torch):
-    """Outputs, final state, and the gradients of everything under a loss that weighs each value."""
-    wanted = [x, *state, *theirs.parameters()]
+def results(cell, theirs, x, state, by_torch):
+    """Outputs, final state, and all gradients of a loss that weighs each value differently."""
+    inputs = [x, *state, *theirs.parameters()]
     if by_torch:
-        given_state = tuple(part[None] for part in state)
-        out, final = theirs(x, given_state if cell == "lstm" else given_state[0])
+        initial = tuple(part[None] for part in state)
+        out, final = theirs(x, initial if cell == "lstm" else initial[0])
         final = tuple(part[0] for part in (final if cell == "lstm" else (final,)))
     else:
         out, final = cpu_layer(cell, x, state, list(theirs.parameters()))
     values = [out, *final]
     loss = sum((v * torch.linspace(-1, 2, v.numel(), dtype=v.dtype).view_as(v)).sum() for v in values)
-    return values, torch.autograd.grad(loss, wanted)
+    return values, torch.autograd.grad(loss, inputs)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -43,7 +43,7 @@ def answers(cell, theirs, x, state, by_torch):
 @settings(max_examples=25, deadline=None)
 def test_equal_to_torch(cell, inputs, hidden, batch, time, seed):
     both = [
-        answers(cell, *make(cell, inputs, hidden, batch, time, seed=seed), by_torch)
+        results(cell, *make(cell, inputs, hidden, batch, time, seed=seed), by_torch)
         for by_torch in (True, False)
     ]
     torch.testing.assert_close(both[0], both[1], rtol=1e-9, atol=1e-9)
@@ -51,12 +51,12 @@ def test_equal_to_torch(cell, inputs, hidden, batch, time, seed):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_equal_to_torch_in_float32_through_the_packed_matrices(cell):
-    both = [answers(cell, *make(cell, 24, 40, 8, 12, torch.float32), by) for by in (True, False)]
+    both = [results(cell, *make(cell, 24, 40, 8, 12, torch.float32), by) for by in (True, False)]
     torch.testing.assert_close(both[0], both[1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_gradients_are_those_of_finite_differences(cell):
+def test_gradients_match_finite_differences(cell):
     theirs, x, state = make(cell, 2, 3, 2, 4)
     weights = [p.detach().requires_grad_() for p in theirs.parameters()]
 
@@ -68,23 +68,23 @@ def test_gradients_are_those_of_finite_differences(cell):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_loss_on_the_last_state_alone(cell):
+def test_a_loss_on_the_final_state_alone(cell):
     theirs, x, state = make(cell, 3, 4, 2, 5)
     _, final = cpu_layer(cell, x, state, list(theirs.parameters()))
     ours = torch.autograd.grad(final[-1].sum(), x)
-    given_state = tuple(part[None] for part in state)
-    _, final = theirs(x, given_state if cell == "lstm" else given_state[0])
+    initial = tuple(part[None] for part in state)
+    _, final = theirs(x, initial if cell == "lstm" else initial[0])
     last = final[-1] if cell == "lstm" else final
     torch.testing.assert_close(ours, torch.autograd.grad(last.sum(), x))
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_bf16_under_autocast_is_near_float32(cell):
+def test_bf16_under_autocast_is_close_to_float32(cell):
     theirs, x, state = make(cell, 32, 64, 8, 20, torch.float32)
-    exact, exact_grads = answers(cell, theirs, x, state, by_torch=True)
+    expected, expected_grads = results(cell, theirs, x, state, by_torch=True)
     with torch.autocast("cpu", torch.bfloat16):
-        rough, rough_grads = answers(cell, theirs, x, state, by_torch=False)
-    assert rough[0].dtype == torch.bfloat16
-    assert all(grad.dtype == torch.float32 for grad in rough_grads)
-    for ours, right in zip([*rough, *rough_grads], [*exact, *exact_grads], strict=True):
-        assert (ours.float() - right).norm() < 0.03 * right.norm()
+        rounded, rounded_grads = results(cell, theirs, x, state, by_torch=False)
+    assert rounded[0].dtype == torch.bfloat16
+    assert all(grad.dtype == torch.float32 for grad in rounded_grads)
+    for ours, exact in zip([*rounded, *rounded_grads], [*expected, *expected_grads], strict=True):
+        assert (ours.float() - exact).norm() < 0.03 * exact.norm()

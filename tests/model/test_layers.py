@@ -1,4 +1,4 @@
-"""The regularisers against plain references, and the three ways of computing a layer."""
+"""The regularizers against plain references, and the three ways to compute a layer."""
 
 from itertools import pairwise
 
@@ -21,30 +21,30 @@ def network(cell="lstm", residual=False, **settings):
 TOKENS = torch.randint(0, 11, (3, 8), generator=torch.Generator().manual_seed(1))
 
 
-def plain(of, weights, x):
-    """What the readable cells make of x (time, batch, input) with these recurrent weights."""
-    stack = RecurrentStack(of.config.cell, 5, 6, 2).double()
+def reference(model, weights, x):
+    """The hidden states of the readable cells for x (time, batch, input) with these recurrent weights."""
+    stack = RecurrentStack(model.config.cell, 5, 6, 2).double()
     stack.load_state_dict(weights)
     return stack(x.transpose(0, 1))[0].transpose(0, 1)
 
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("implementation", ["fused", "reference"])
-def test_each_further_layer_adds_what_it_read(cell, implementation):
+def test_residual_connections_surround_every_layer_but_the_first(cell, implementation):
     model = network(cell, residual=True, layers=3, cell_implementation=implementation)
     x = model.embedding(TOKENS.t())
     for layer in range(3):
         alone = RecurrentStack(cell, x.shape[2], 6).double()
         names = alone.state_dict()
         alone.load_state_dict({n: getattr(model.recurrent, n.replace("l0", f"l{layer}")) for n in names})
-        shown = alone(x.transpose(0, 1))[0].transpose(0, 1)
-        x = x + shown if layer else shown
+        output = alone(x.transpose(0, 1))[0].transpose(0, 1)
+        x = x + output if layer else output
     torch.testing.assert_close(model.hidden_states(TOKENS)[0], x)
 
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("implementation", ["fused", "reference"])
-def test_dropped_weights_are_those_of_one_mask_for_all_steps(cell, implementation):
+def test_weight_dropout_uses_one_mask_for_all_steps(cell, implementation):
     model = network(cell, weight_dropout=0.4, cell_implementation=implementation)
     torch.manual_seed(5)
     hidden, _ = model.hidden_states(TOKENS)
@@ -53,12 +53,12 @@ def test_dropped_weights_are_those_of_one_mask_for_all_steps(cell, implementatio
     for name in ("weight_hh_l0", "weight_hh_l1"):
         weights[name] = F.dropout(weights[name], 0.4)
     assert (weights["weight_hh_l0"] == 0).double().mean() > 0.2
-    torch.testing.assert_close(hidden, plain(model, weights, model.embedding(TOKENS.t())))
+    torch.testing.assert_close(hidden, reference(model, weights, model.embedding(TOKENS.t())))
 
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("has_kernels", [True, False])
-def test_bf16_is_near_float32_on_every_cpu(cell, has_kernels, monkeypatch):
+def test_bf16_is_close_to_float32_on_every_cpu(cell, has_kernels, monkeypatch):
     model = network(cell).float().eval()
     exact, _ = model(TOKENS)
     if not has_kernels:  # as without AVX-512, where torch's LSTM raises an error
@@ -107,15 +107,15 @@ def test_locked_dropout_drops_the_same_units_at_every_step():
 def test_embedding_dropout_drops_whole_token_types():
     model = network(embedding_dropout=0.5)
     torch.manual_seed(3)
-    kept = F.dropout(torch.ones(11, 1, dtype=torch.float64), 0.5)
+    mask = F.dropout(torch.ones(11, 1, dtype=torch.float64), 0.5)
     torch.manual_seed(3)
     hidden, _ = model.hidden_states(TOKENS)
-    x = F.embedding(TOKENS.t(), model.embedding.weight * kept)
-    torch.testing.assert_close(hidden, plain(model, model.recurrent.state_dict(), x))
+    x = F.embedding(TOKENS.t(), model.embedding.weight * mask)
+    torch.testing.assert_close(hidden, reference(model, model.recurrent.state_dict(), x))
 
 
 @pytest.mark.parametrize("where", ["input_dropout", "dropout", "output_dropout"])
-def test_each_dropout_acts_where_its_name_says_and_only_in_training(where):
+def test_each_dropout_applies_where_its_name_says_and_only_in_training(where):
     model = network(**{where: 0.5})
     torch.manual_seed(1)
     hidden, _ = model.hidden_states(TOKENS)
@@ -127,7 +127,7 @@ def test_each_dropout_acts_where_its_name_says_and_only_in_training(where):
     torch.testing.assert_close(model(TOKENS)[0], network()(TOKENS)[0])
 
 
-def test_the_activation_penalties_are_their_definitions():
+def test_activation_penalties_match_their_definitions():
     model = network(activation_reg=2.0, temporal_activation_reg=3.0, output_dropout=0.4)
     torch.manual_seed(1)
     _, penalty, _ = model.loss(TOKENS, TOKENS)
@@ -140,7 +140,7 @@ def test_the_activation_penalties_are_their_definitions():
 
 
 @pytest.mark.parametrize("tie", [True, False])
-def test_the_loss_is_that_of_the_logits(tie):
+def test_the_loss_is_the_cross_entropy_of_the_logits(tie):
     model = network(tie=tie).eval()
     loss, penalty, state = model.loss(TOKENS[:, :-1], TOKENS[:, 1:])
     logits, end = model(TOKENS[:, :-1])
@@ -152,7 +152,7 @@ def test_the_loss_is_that_of_the_logits(tie):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("cell", CELLS)
-def test_cudnn_is_equal_to_the_readable_cells(cell):
+def test_cudnn_equals_the_readable_cells(cell):
     model = network(cell, weight_dropout=0.0).float()
     on_cpu, _ = model(TOKENS)
     on_gpu, _ = model.cuda()(TOKENS.cuda())

@@ -1,4 +1,4 @@
-"""The loss in blocks is the cross-entropy, and so are its gradients."""
+"""The loss computed in blocks equals the cross-entropy, and so do its gradients."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def test_equal_to_the_plain_cross_entropy(rows, units, vocab, block, seed):
     torch.testing.assert_close(*grads)
 
 
-def test_gradients_are_those_of_finite_differences():
+def test_gradients_match_finite_differences():
     tensors, targets = make(6, 3, 5)
     assert torch.autograd.gradcheck(lambda *t: decoder_loss(*t, targets), tensors)
 

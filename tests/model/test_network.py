@@ -1,4 +1,4 @@
-"""The network: state in and out, both implementations alike, tied weights, shapes."""
+"""The network: state in and out, equal implementations, tied weights, shapes."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from lm.model.network import RecurrentLM
 @pytest.mark.parametrize("cell", CELLS)
 @given(cut=st.integers(1, 11), seed=st.integers(0, 99))
 @settings(max_examples=10, deadline=None)
-def test_reading_in_pieces_with_the_state_carried_equals_reading_at_once(cell, cut, seed):
+def test_reading_in_pieces_with_carried_state_equals_one_pass(cell, cut, seed):
     torch.manual_seed(seed)
     network = RecurrentLM(ModelConfig(cell=cell, hidden_size=8), 5).double()
     tokens = torch.randint(0, 5, (3, 12))
@@ -25,7 +25,7 @@ def test_reading_in_pieces_with_the_state_carried_equals_reading_at_once(cell, c
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_reference_and_fused_are_the_same_network(cell):
+def test_reference_and_fused_compute_the_same(cell):
     torch.manual_seed(0)
     fused = RecurrentLM(ModelConfig(cell=cell, hidden_size=8), 5).double()
     config = ModelConfig(cell=cell, hidden_size=8, cell_implementation="reference")
@@ -36,7 +36,7 @@ def test_reference_and_fused_are_the_same_network(cell):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_both_implementations_begin_with_the_same_weights(cell):
+def test_both_implementations_start_with_the_same_weights(cell):
     networks = []
     for implementation in ("fused", "reference"):
         torch.manual_seed(3)
@@ -61,13 +61,13 @@ def test_a_tied_decoder_is_the_embedding(embedding_size):
     assert network.parameter_count() == untied.parameter_count() - 8 * 11 + projection
 
 
-def test_an_lstm_begins_with_its_memory_open():
+def test_an_lstm_starts_with_open_forget_gates():
     network = RecurrentLM(ModelConfig(cell="lstm", hidden_size=4, layers=1), 3)
     bias = network.recurrent.bias_hh_l0
     assert bias.tolist() == [0] * 4 + [1] * 4 + [0] * 8
 
 
-def test_a_missing_device_is_a_users_error():
+def test_a_missing_device_is_a_user_error():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(UserError, match="--device cuda"):
