@@ -205,7 +205,7 @@ def test_every_control_reaches_the_sampler(page):
     page.tab.get_by_label("Must match").fill("[!%]+")  # the model has no such characters
     page.editor.fill(PROMPT)
     page.generate.click()
-    page.wait_for_message("no token is allowed")
+    page.wait_for_message("No token is allowed")
     page.at_rest()
     page.tab.get_by_label("Must match").fill("(calm|find){50}")
     assert re.fullmatch(r"(calm|find){50}", page.write()[len(PROMPT) :])

@@ -95,8 +95,9 @@ def test_with_an_empty_cache_the_error_names_the_dataset_and_nothing_is_written(
 @pytest.mark.parametrize("key", ["../secret", "/secret", "..", "", 7, None, ["x"]])
 def test_no_checkpoint_leads_out_of_the_cache(run, tmp_path, key, text_file):
     progress = run / "training" / "checkpoint" / "progress.json"
-    progress.write_text(json.dumps({**json.loads(progress.read_text()), "corpus": key}))
-    (stream,) = (path for path in (tmp_path / "cache").glob("boat-*"))
+    saved = json.loads(progress.read_text())
+    stream = tmp_path / "cache" / saved["corpus"]
+    progress.write_text(json.dumps({**saved, "corpus": key}))
     shutil.copytree(stream, tmp_path / "secret")
     check(run, text_file)  # by its name and counts
     shutil.rmtree(stream)
