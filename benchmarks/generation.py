@@ -1,14 +1,14 @@
 #!/usr/bin/env python
-"""How fast text is written: against the obvious loop over nn.LSTM and against the machine's memory.
+"""Generation speed, compared with a plain loop over nn.LSTM and with the memory bandwidth.
 
-python benchmarks/generation.py                              a network of 2 x 512 units, untrained
-python benchmarks/generation.py runs/hamlet --text hamlet.txt    a model, and what fewer bits cost it
+python benchmarks/generation.py                                  an untrained network of 2 x 512 units
+python benchmarks/generation.py runs/hamlet --text hamlet.txt    a model, and what lower precision costs it
 
-The obvious loop calls torch's own layer and a linear decoder once for each token and draws by
-torch.multinomial, in the same process; all alternate, and medians are printed. The share of memory is what
-reading all weights once a token would take at the rate at which large vectors are summed, measured in the
-same run (below the size of the caches a step can be faster than memory). With --text the loss on a part of
-that text, each token fed through the decoder's own step, is told for each precision.
+The plain loop calls torch's own layer and a linear decoder once per token and samples with torch.multinomial.
+All contenders alternate in one process; medians are printed. The share of bandwidth is the time to read all
+weights once per token, at the rate at which a large vector is summed in the same run, divided by the measured
+time; where the weights fit the caches it can exceed 100%. With --text, the loss on the end of that text is
+printed for each precision, computed by decoding steps.
 """
 
 import argparse
@@ -34,77 +34,83 @@ from lm.model.network import RecurrentLM
 
 ROOT = Path(__file__).resolve().parent.parent
 REPEATS = 5
-TOKENS = 400  # that one stream writes in a measurement
-VOCABULARY = 65
+TOKENS = 400  # per stream in one measurement
+VOCAB_SIZE = 65
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 ALL_FILTERS = SamplingConfig(
-    temperature=0.9, top_k=100, top_p=0.95, min_p=0.01, typical_p=0.97, repetition_penalty=1.1,
-    presence_penalty=0.1, frequency_penalty=0.1, no_repeat_ngram=8,
-)  # fmt: skip
+    temperature=0.9,
+    top_k=100,
+    top_p=0.95,
+    min_p=0.01,
+    typical_p=0.97,
+    repetition_penalty=1.1,
+    presence_penalty=0.1,
+    frequency_penalty=0.1,
+    no_repeat_ngram=8,
+)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", nargs="?", help="a run or a model folder; default: an untrained network")
-    parser.add_argument("--cell", default="lstm", help="of the untrained network")
+    parser.add_argument("model", nargs="?", help="a run or a model folder (default: an untrained network)")
+    parser.add_argument("--cell", default="lstm", help="cell of the untrained network")
     parser.add_argument("--hidden-size", type=int, default=512)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--text", help="a text to measure the loss on")
-    parser.add_argument("--characters", type=int, default=100_000, help="of its end")
+    parser.add_argument("--text", help="a file to measure the loss on")
+    parser.add_argument("--characters", type=int, default=100_000, help="number of characters at its end")
     options = parser.parse_args()
     if options.model:
         network = lm.load(options.model, options.device).network
     else:
-        shape = {"cell": options.cell, "hidden_size": options.hidden_size, "layers": options.layers}
-        network = RecurrentLM(ModelConfig(**shape), VOCABULARY).eval()
+        config = ModelConfig(cell=options.cell, hidden_size=options.hidden_size, layers=options.layers)
+        network = RecurrentLM(config, VOCAB_SIZE).eval()
         network = network.cuda() if options.device != "cpu" and torch.cuda.is_available() else network
-    where = network.embedding.weight.device.type
-    precisions = ("fp32", "bf16", "int8") if where == "cpu" else ("fp32", "bf16")
-    rate = memory_rate(network.embedding.weight.device)
-    config = network.config
-    print(
-        f"{config.cell} {config.layers} x {config.hidden_size}, {network.vocab_size} types, {where};", end=" "
-    )
-    print(f"memory: {rate / 1e9:.0f} GB/s")
-    speeds(network, precisions, rate)
-    arrival(network)
+    device = network.embedding.weight.device
+    precisions = ("fp32", "bf16", "int8") if device.type == "cpu" else ("fp32", "bf16")
+    bandwidth = memory_bandwidth(device)
+    shape = f"{network.config.cell} {network.config.layers} x {network.config.hidden_size}"
+    print(f"{shape}, {network.vocab_size} tokens, {device.type}; memory: {bandwidth / 1e9:.0f} GB/s")
+    speeds(network, precisions, bandwidth)
+    first_token(network)
     samplers(network)
     if options.text:
         losses(options, precisions)
-    if where == "cpu":
+    if device.type == "cpu":
         first_character()
     return 0
 
 
-def speeds(network: RecurrentLM, precisions: tuple[str, ...], rate: float) -> None:
-    contenders = {"obvious loop": {n: obvious_loop(network, n) for n in (1, 32)}}
+def speeds(network: RecurrentLM, precisions: tuple[str, ...], bandwidth: float) -> None:
+    """Tokens per second of one stream and of 32."""
+    contenders = {"plain loop": {n: plain_loop(network, n) for n in (1, 32)}}
     for precision in precisions:
-        streams = Scheduler(NetworkDecoder(network, precision), network.vocab_size)
-        contenders[precision] = {n: writing(streams, n) for n in (1, 32)}
-    found: dict[tuple[str, int], list[float]] = {}
-    for write in (w for each in contenders.values() for w in each.values()):
-        write(20)
+        scheduler = Scheduler(NetworkDecoder(network, precision), network.vocab_size)
+        contenders[precision] = {n: streaming(scheduler, n) for n in (1, 32)}
+    rates: dict[tuple[str, int], list[float]] = {}
+    for generate in (one for each in contenders.values() for one in each.values()):
+        generate(20)
     for _ in range(REPEATS):
         for name, each in contenders.items():
-            for count, write in each.items():
+            for count, generate in each.items():
+                tokens = TOKENS if count == 1 else TOKENS // 4
                 begin = time.perf_counter()
-                write(TOKENS if count == 1 else TOKENS // 4)
-                made = count * (TOKENS if count == 1 else TOKENS // 4)
-                found.setdefault((name, count), []).append(made / (time.perf_counter() - begin))
-    read = sum(p.numel() for p in network.parameters()) - network.embedding.weight.numel()
-    speed = {key: statistics.median(values) for key, values in found.items()}
-    print(f"\n{'':14}{'one stream':>14}{'ratio':>8}{'of memory':>11}{'32 streams':>14}{'ratio':>8}")
+                generate(tokens)
+                rates.setdefault((name, count), []).append(count * tokens / (time.perf_counter() - begin))
+    weights = sum(p.numel() for p in network.parameters()) - network.embedding.weight.numel()
+    rate = {key: statistics.median(values) for key, values in rates.items()}
+    print(f"\n{'':14}{'one stream':>14}{'ratio':>8}{'bandwidth':>11}{'32 streams':>14}{'ratio':>8}")
     for name in contenders:
-        of_memory = f"{speed[name, 1] * read * BYTES[name] / rate:.0%}" if name in BYTES else ""
-        ratios = {n: speed[name, n] / speed["obvious loop", n] for n in (1, 32)}
-        print(f"{name:14}{speed[name, 1]:>12,.0f}/s{ratios[1]:>8.1f}{of_memory:>11}", end="")
-        print(f"{speed[name, 32]:>12,.0f}/s{ratios[32]:>8.1f}")
+        share = f"{rate[name, 1] * weights * BYTES[name] / bandwidth:.0%}" if name in BYTES else ""
+        ratios = {n: rate[name, n] / rate["plain loop", n] for n in (1, 32)}
+        print(f"{name:14}{rate[name, 1]:>12,.0f}/s{ratios[1]:>8.1f}{share:>11}", end="")
+        print(f"{rate[name, 32]:>12,.0f}/s{ratios[32]:>8.1f}")
 
 
-def obvious_loop(network: RecurrentLM, rows: int) -> Callable[[int], None]:
+def plain_loop(network: RecurrentLM, rows: int) -> Callable[[int], None]:
+    """Generation as a tutorial writes it, at the same shape."""
     config, device = network.config, network.embedding.weight.device
     kind = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[config.cell]
     layer = kind(config.embedding_size, config.hidden_size, config.layers).to(device).eval()
@@ -112,7 +118,7 @@ def obvious_loop(network: RecurrentLM, rows: int) -> Callable[[int], None]:
     embedding = nn.Embedding(network.vocab_size, config.embedding_size).to(device)
 
     @torch.inference_mode()
-    def write(tokens: int) -> None:
+    def generate(tokens: int) -> None:
         state, token = None, torch.zeros(1, rows, dtype=torch.long, device=device)
         for _ in range(tokens):
             hidden, state = layer(embedding(token), state)
@@ -120,82 +126,80 @@ def obvious_loop(network: RecurrentLM, rows: int) -> Callable[[int], None]:
             token = torch.multinomial(logits.softmax(dim=-1), 1).t()
             token.tolist()
 
-    return write
+    return generate
 
 
-def writing(streams: Scheduler, count: int) -> Callable[[int], None]:
-    def write(tokens: int) -> None:
-        texts = [streams.add([1], SamplingConfig(), seed, tokens) for seed in range(count)]
-        for _ in streams.tokens(*texts):
+def streaming(scheduler: Scheduler, count: int) -> Callable[[int], None]:
+    def generate(tokens: int) -> None:
+        streams = [scheduler.add([1], SamplingConfig(), seed, tokens) for seed in range(count)]
+        for _ in scheduler.tokens(*streams):
             pass
 
-    return write
+    return generate
 
 
-def arrival(network: RecurrentLM) -> None:
-    """How long a newcomer waits for its first token while 31 others write, and how long the leaving of
-    one takes."""
-    streams = Scheduler(NetworkDecoder(network), network.vocab_size)
-    others = [streams.add([1], SamplingConfig(), seed, 10**9) for seed in range(31)]
-    writing = streams.tokens(*others)
+def first_token(network: RecurrentLM) -> None:
+    """The latency of the first token of a new stream while 31 others are generated."""
+    scheduler = Scheduler(NetworkDecoder(network), network.vocab_size)
+    others = [scheduler.add([1], SamplingConfig(), seed, 10**9) for seed in range(31)]
+    generating = scheduler.tokens(*others)
 
-    def write() -> None:
-        for _ in writing:
+    def generate() -> None:
+        for _ in generating:
             pass
 
-    thread = threading.Thread(target=write)
+    thread = threading.Thread(target=generate)
     thread.start()
-    first, prompt = [], [1] * 50
+    latencies, prompt = [], [1] * 50
     for seed in range(40):
         time.sleep(0.02)
         begin = time.perf_counter()
-        tokens = streams.tokens(streams.add(prompt, SamplingConfig(), seed, 100))
+        tokens = scheduler.tokens(scheduler.add(prompt, SamplingConfig(), seed, 100))
         next(tokens)
-        first.append(time.perf_counter() - begin)
+        latencies.append(time.perf_counter() - begin)
         tokens.close()
     for stream in others:
         stream.ended = True
     thread.join()
-    first.sort()
+    latencies.sort()
     print(
-        f"\nfirst token of a newcomer after {len(prompt)} tokens of prompt, while 31 others write:", end=" "
+        f"\nfirst token after a prompt of {len(prompt)} tokens, while 31 streams are running:"
+        f" {1e3 * statistics.median(latencies):.0f} ms (95%: {1e3 * latencies[-2]:.0f} ms)"
     )
-    print(f"{1e3 * statistics.median(first):.0f} ms (95%: {1e3 * first[-2]:.0f} ms)")
 
 
 def samplers(network: RecurrentLM) -> None:
-    """What choosing costs, with nothing asked for and with everything, at this and at a large vocabulary."""
+    """The cost of sampling without and with all filters, for this and for a large vocabulary."""
     config, device = network.config, network.embedding.weight.device
-    print(
-        f"\n{'choosing, one stream':24}{'a step':>12}{'plain':>12}{'all filters':>14}{'share of a step':>18}"
-    )
+    print(f"\n{'sampling, one stream':24}{'step':>12}{'plain':>12}{'all filters':>14}{'share of a step':>18}")
     for size in (network.vocab_size, 10_000):
-        shape = network if size == network.vocab_size else RecurrentLM(config, size).eval().to(device)
-        batch = NetworkDecoder(shape).batch()
-        batch.add(NetworkDecoder(shape).initial_state())
+        sized = network if size == network.vocab_size else RecurrentLM(config, size).eval().to(device)
+        decoder = NetworkDecoder(sized)
+        batch = decoder.batch()
+        batch.add(decoder.initial_state())
         token = torch.zeros(1, dtype=torch.long, device=device)
         step = median_time(lambda batch=batch, token=token: batch.step(token))
-        plain, everything = (choosing(batch.step(token), s) for s in (SamplingConfig(), ALL_FILTERS))
-        share = everything / (everything + step)
-        print(f"{size:>10,} types{'':8}{step * 1e6:>9.0f} µs{plain * 1e6:>9.0f} µs", end="")
-        print(f"{everything * 1e6:>11.0f} µs{share:>18.0%}")
+        plain, filtered = (sampling_time(batch.step(token), s) for s in (SamplingConfig(), ALL_FILTERS))
+        share = filtered / (filtered + step)
+        print(f"{size:>10,} tokens{'':7}{step * 1e6:>9.0f} µs{plain * 1e6:>9.0f} µs", end="")
+        print(f"{filtered * 1e6:>11.0f} µs{share:>18.0%}")
 
 
-def choosing(logits: torch.Tensor, sampling: SamplingConfig) -> float:
-    rules = SamplingTensors.stack([sampling], logits.shape[1], logits.device)
+def sampling_time(logits: torch.Tensor, config: SamplingConfig) -> float:
+    sampling = SamplingTensors.stack([config], logits.shape[1], logits.device)
     counts = torch.zeros_like(logits)
     counts[:, :50] = 1
     uniform = torch.full((1,), 0.5, dtype=torch.float64, device=logits.device)
 
     @torch.inference_mode()
     def once() -> None:
-        sample(apply_penalties(logits, counts, rules), uniform, rules).tolist()
+        sample(apply_penalties(logits, counts, sampling), uniform, sampling).tolist()
 
     return median_time(once)
 
 
 def losses(options: argparse.Namespace, precisions: tuple[str, ...]) -> None:
-    """Nats per token of a text, read through the decoder's steps by many streams."""
+    """Nats per token of a text, computed by decoding steps of many streams."""
     model = lm.load(options.model, options.device)
     text = Path(options.text).read_text()[-options.characters :]
     tokens = torch.tensor(model.encode(text))
@@ -208,39 +212,41 @@ def losses(options: argparse.Namespace, precisions: tuple[str, ...]) -> None:
         batch, total = decoder.batch(), 0.0
         for _ in range(rows):
             batch.add(decoder.initial_state())
-        for before, after in zip(tokens.t()[:-1], tokens.t()[1:], strict=True):
-            logprobs = batch.step(before.contiguous()).log_softmax(dim=-1)
-            total -= logprobs.gather(1, after[:, None]).double().sum().item()
+        for inputs, targets in zip(tokens.t()[:-1], tokens.t()[1:], strict=True):
+            logprobs = batch.step(inputs.contiguous()).log_softmax(dim=-1)
+            total -= logprobs.gather(1, targets[:, None]).double().sum().item()
         loss = total / (tokens.numel() - rows)
         exact = loss if precision == "fp32" else exact
         print(f"{precision:6} {loss:.5f} nats per token  {loss / exact - 1:+.3%}")
 
 
 def first_character() -> None:
-    """From the command to the first character, beside what importing torch takes."""
+    """The time from the command to the first character, compared with importing torch."""
     model = str(ROOT / "lm" / "pretrained")
-    torch_alone, ours = [], []
+    torch_times, our_times = [], []
     for _ in range(REPEATS):
         with tempfile.TemporaryDirectory() as folder:
-            torch_alone.append(wall([sys.executable, "-c", "import torch"], folder))
-            ours.append(wall([sys.executable, str(ROOT / "generate.py"), model, "--length", "1"], folder))
-    alone, first = statistics.median(torch_alone), statistics.median(ours)
-    print(f"\nfirst character of generate.py: {first:.2f} s, {first - alone:.2f} s after import torch")
+            torch_times.append(wall_time([sys.executable, "-c", "import torch"], folder))
+            command = [sys.executable, str(ROOT / "generate.py"), model, "--length", "1"]
+            our_times.append(wall_time(command, folder))
+    total, importing = statistics.median(our_times), statistics.median(torch_times)
+    print(f"\nfirst character of generate.py: {total:.2f} s, {total - importing:.2f} s after import torch")
 
 
-def wall(command: list[str], folder: str) -> float:
+def wall_time(command: list[str], folder: str) -> float:
     begin = time.perf_counter()
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return time.perf_counter() - begin
 
 
-def memory_rate(device: torch.device) -> float:
-    """Bytes a second at which a vector larger than any cache is read."""
+def memory_bandwidth(device: torch.device) -> float:
+    """Bytes per second at which a vector larger than any cache is read."""
     large = torch.ones(2**28 // 4, device=device)
     return large.numel() * 4 / median_time(lambda: large.sum().item(), 5)
 
 
 def median_time(once: Callable[[], object], number: int = 200) -> float:
+    """Seconds per call of `once`."""
     for _ in range(3):
         once()
     times = []

@@ -18,14 +18,15 @@ import torch
 from torch import Tensor
 
 from lm.errors import UserError
+from lm.model.direction import Direction
 
 
 class Windows:
     """Windows over a token stream (tokens,) for `batch_size` streams of `bptt` steps each.
 
     `parts` are the lengths of the texts in `tokens`, and `mix` the fraction of the streams that reads each of
-    them; without `mix`, they are a single ring. With `backward`, each ring is read from its last token to its
-    first. Only the streams in `rows` are returned; other processes train on the others.
+    them; without `mix`, they are a single ring. Each ring is read in `direction`. Only the streams in `rows`
+    are returned; other processes train on the others.
 
     Raises UserError if there are more streams than tokens.
     """
@@ -39,7 +40,7 @@ class Windows:
         device: torch.device,
         parts: Sequence[int] | None = None,
         mix: Sequence[float] | None = None,
-        backward: bool = False,
+        direction: Direction = Direction.FORWARD,
         rows: slice | None = None,
     ):
         if len(tokens) < batch_size:
@@ -48,7 +49,7 @@ class Windows:
                 f" use at most {len(tokens)}."
             )
         self.batch_size, self.bptt, self.eos, self.device = batch_size, bptt, eos, device
-        self.backward, self.rows = backward, rows or slice(0, batch_size)
+        self.direction, self.rows = direction, rows or slice(0, batch_size)
         # A GPU holds the whole text next to the network; for a CPU it stays memory-mapped.
         self.tokens = tokens
         self.on_device = None
@@ -83,7 +84,7 @@ class Windows:
     def window(self, step: int) -> tuple[Tensor, Tensor]:
         """The inputs and targets of window number `step`, each (rows, time) int64."""
         offsets = (self.offsets + step * self.bptt) % self.lengths
-        positions = self.starts + (self.lengths - 1 - offsets if self.backward else offsets)
+        positions = self.starts + self.direction.position(offsets, self.lengths)
         if self.on_device is None:
             batch = torch.from_numpy(self.tokens[positions].astype(np.int64))
         else:

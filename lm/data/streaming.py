@@ -27,6 +27,7 @@ from lm.config.schema import DataConfig
 from lm.data.reading import datasets_library
 from lm.data.sources import Source, find_source
 from lm.errors import DataError
+from lm.model.direction import Direction
 from lm.tokenization.tokenizer import Tokenizer
 
 # Seconds to wait before each retry when the Hub cannot be reached, on top of the half minute for which
@@ -172,11 +173,11 @@ class StreamedWindows:
         batch_size: int,
         bptt: int,
         device: torch.device,
-        backward: bool = False,
+        direction: Direction = Direction.FORWARD,
         rows: slice | None = None,
     ):
         self.documents, self.tokenizer, self.device = documents, tokenizer, device
-        self.batch_size, self.bptt, self.backward = batch_size, bptt, backward
+        self.batch_size, self.bptt, self.direction = batch_size, bptt, direction
         self.rows = rows or slice(0, batch_size)
         # For each stream, the last token it has read and the tokens it has yet to read.
         self._last: np.ndarray = np.full((batch_size, 1), tokenizer.eos, np.int64)
@@ -229,4 +230,4 @@ class StreamedWindows:
         if len(ids) and ids[-1] == self.tokenizer.eos:  # in word, the end of its last line
             ids = ids[:-1]
         end: np.ndarray = np.array([self.tokenizer.eos], ids.dtype)
-        return np.concatenate([ids[::-1] if self.backward else ids, end])
+        return np.concatenate([self.direction.reorder(ids), end])

@@ -15,6 +15,7 @@ from lm.data.streaming import DocumentStream, StreamedWindows
 from lm.distributed import ALONE, Ranks
 from lm.errors import UserError
 from lm.model.device import PRECISIONS, choose_device, choose_precision, widest_float
+from lm.model.direction import Direction
 from lm.model.network import RecurrentLM
 from lm.run_folder import Run, checkpoint_of, create_run
 from lm.terminal import Terminal, duration, plural
@@ -103,7 +104,11 @@ def _trainer(learner: Learner, run: Run, display: Display, disk: Disk) -> Traine
 def _windows(
     config: RunConfig, corpus: Corpus, device: torch.device, ranks: Ranks
 ) -> Windows | StreamedWindows:
-    size, bptt, backward = config.training.batch_size, config.training.bptt, config.model.backward
+    size, bptt, direction = (
+        config.training.batch_size,
+        config.training.bptt,
+        Direction(config.model.direction),
+    )
     parts = config.training.accumulate
     if size < ranks.size * parts:
         raise UserError(
@@ -113,9 +118,9 @@ def _windows(
     rows = ranks.share(size)
     if config.data.streaming:
         documents = DocumentStream(config.data, corpus.held_out, config.training.seed)
-        return StreamedWindows(documents, corpus.tokenizer, size, bptt, device, backward, rows)
+        return StreamedWindows(documents, corpus.tokenizer, size, bptt, device, direction, rows)
     tokens, eos = corpus.train.tokens, corpus.tokenizer.eos
-    windows = Windows(tokens, size, bptt, eos, device, corpus.parts, config.data.mix, backward, rows)
+    windows = Windows(tokens, size, bptt, eos, device, corpus.parts, config.data.mix, direction, rows)
     if windows.shortest < bptt:
         raise UserError(
             f"--bptt {bptt} is longer than a stream: {len(tokens):,} tokens in {size} streams leave the"

@@ -10,6 +10,7 @@ from hypothesis import given, settings, strategies as st
 from lm.data.batches import Windows, divide_streams
 from lm.distributed import share_of
 from lm.errors import UserError
+from lm.model.direction import Direction
 
 CPU, EOS = torch.device("cpu"), 999
 
@@ -115,14 +116,14 @@ def test_gpu_windows_equal_cpu_windows():
 @settings(deadline=None)
 def test_backward_windows_equal_windows_of_the_reversed_text(size, batch, bptt, step):
     tokens = np.arange(size, dtype=np.uint16)
-    backward = Windows(tokens, batch, bptt, EOS, CPU, backward=True).window(step)
+    backward = Windows(tokens, batch, bptt, EOS, CPU, direction=Direction.BACKWARD).window(step)
     reversed_text = Windows(tokens[::-1].copy(), batch, bptt, EOS, CPU).window(step)
     assert all(map(torch.equal, backward, reversed_text))
 
 
 def test_mixed_texts_are_read_backward_in_their_own_streams():
     tokens = np.concatenate([np.arange(30), 100 + np.arange(20)])
-    windows = Windows(tokens, 4, 5, EOS, CPU, parts=[30, 20], mix=[0.5, 0.5], backward=True)
+    windows = Windows(tokens, 4, 5, EOS, CPU, parts=[30, 20], mix=[0.5, 0.5], direction=Direction.BACKWARD)
     inputs, targets = windows.window(0)
     assert inputs[0].tolist() == [EOS, 29, 28, 27, 26] and targets[0].tolist() == [29, 28, 27, 26, 25]
     assert inputs[2].tolist() == [EOS, 119, 118, 117, 116]

@@ -12,6 +12,7 @@ from lm.config.schema import DataConfig, RunConfig
 from lm.data.corpus import open_corpus
 from lm.data.streaming import DocumentStream, StreamedWindows
 from lm.errors import DataError, UserError
+from lm.model.direction import Direction
 from lm.tokenization.vocabulary import train_tokenizer
 
 
@@ -165,7 +166,7 @@ def test_text_column_is_detected(tmp_path):
 def test_backward_reads_each_document_from_its_end_with_eos_between(kind):
     tokenizer = train_tokenizer(kind, iter(["one two\nthree\n"]))
     texts = itertools.cycle(["one two\n", "three\n"] if kind == "word" else ["one", "two"])
-    windows = StreamedWindows(texts, tokenizer, 1, 40, torch.device("cpu"), backward=True)
+    windows = StreamedWindows(texts, tokenizer, 1, 40, torch.device("cpu"), direction=Direction.BACKWARD)
     _, targets = windows.window(0)
     names = [tokenizer.backend.id_to_token(token) for token in targets[0].tolist()]
     if kind == "word":
