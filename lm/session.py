@@ -29,8 +29,8 @@ from lm.generation.text_generator import Piece, TextGenerator
 from lm.model.cells import State
 from lm.model.direction import Direction
 
-_RECENT = 512  # the state after each of this many last tokens is stored
-_INTERVAL = 64  # of the states before them, one in this many is stored
+RECENT = 512  # the state after each of this many last tokens is stored
+INTERVAL = 64  # of the states before them, one in this many is stored
 
 
 class GeneratesText(Protocol):
@@ -179,7 +179,7 @@ class Session:
         self.feed(text[len(self.text) :])  # what the last token wrote before the stop string
 
     def _discard_old_state(self) -> None:
-        """Of the states long past, keep one in _INTERVAL: the others can be recomputed."""
-        old = len(self.tokens) - _RECENT
-        if old > 0 and old % _INTERVAL:
+        """Of the states long past, keep one in INTERVAL: the others can be recomputed."""
+        old = len(self.tokens) - RECENT
+        if old > 0 and old % INTERVAL:
             self._states.pop(old, None)

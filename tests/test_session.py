@@ -63,7 +63,7 @@ def test_the_state_always_belongs_to_the_text(steps):
 
 
 def test_sampling_again_after_a_rewind_gives_the_same_text(monkeypatch):
-    monkeypatch.setattr("lm.session._RECENT", 10)  # so that most states are recomputed
+    monkeypatch.setattr("lm.session.RECENT", 10)  # so that most states are recomputed
     session = MODEL.session()
     session.feed("the")
     first = sampled(session, max_new_tokens=200, seed=1)

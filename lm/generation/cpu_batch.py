@@ -16,7 +16,7 @@ from lm.generation.matmul import Linear, pack_linear
 from lm.model.cells import CELLS, State
 from lm.model.network import RecurrentLM
 
-_MAX_TABLE = 2**25  # numbers
+MAX_TABLE = 2**25  # numbers
 
 
 class CPUWeights:
@@ -37,7 +37,7 @@ class CPUWeights:
             # Hidden units are between -1 and 1; a residual connection adds those of another layer.
             bound = _max_abs(embedding) if layer == 0 else float(layer if config.residual else 1)
             inputs = None
-            if layer == 0 and len(embedding) * len(w_ih) <= _MAX_TABLE:
+            if layer == 0 and len(embedding) * len(w_ih) <= MAX_TABLE:
                 self.table = torch.addmm(b_ih, embedding, w_ih.t()).numpy()
                 bound = 0.0
             elif config.cell == "gru":

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_BLOCK = 2**21  # logits at a time
+BLOCK = 2**21  # logits at a time
 
 
 def decoder_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ class _DecoderLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        rows = max(1, _BLOCK // len(weight))
+        rows = max(1, BLOCK // len(weight))
         d_hidden = torch.empty_like(hidden)
         d_weight = torch.zeros_like(weight, dtype=wide)
         d_bias = torch.zeros_like(bias, dtype=wide)

@@ -65,7 +65,7 @@ def test_steps_equal_the_forward_pass(
     network = make(cell, layers, tie, embedding_size, implementation, residual, seed)
     tokens = torch.randint(0, 13, (5, 6))
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
-        patch.setattr(cpu_batch, "_MAX_TABLE", 10**9 if table else 0)
+        patch.setattr(cpu_batch, "MAX_TABLE", 10**9 if table else 0)
         expected, expected_state = network(tokens)
         batch = batch_of(kind, network, 5)
         for step in range(6):
