@@ -57,7 +57,7 @@ def find_model(model: str | Path) -> Path:
 
 
 def is_model(folder: Path) -> bool:
-    """Whether a folder holds a saved model."""
+    """Whether a folder contains a saved model."""
     return (folder / "config.json").is_file() and (folder / "model.safetensors").is_file()
 
 
