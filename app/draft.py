@@ -169,7 +169,7 @@ class Draft:
 
 
 def restore_controls(model: LanguageModel, text: str) -> str:
-    """`text` from the page as the model should read it: the pictures that stand for control characters are
+    """`text` from the page as the model should read it: the symbols shown for control characters are
     control characters again, unless the picture itself is in the vocabulary."""
     for picture in CONTROLS.keys() & set(text):
         if model.tokenizer.unk is None or model.tokenizer.unknown_in(picture):

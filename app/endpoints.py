@@ -179,7 +179,7 @@ def as_endpoint(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_arguments(function: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """The arguments of a call by name, converted to their types; None stands for the default.
+    """The arguments of a call by name, converted to their types; None means the default.
 
     Raises UserError if an argument is missing, unknown or of the wrong type.
     """

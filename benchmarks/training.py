@@ -22,7 +22,8 @@ from torch import nn
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from lm.config.schema import ResolvedConfig, RunConfig
+from lm.config.resolved import ResolvedConfig
+from lm.config.schema import RunConfig
 from lm.model.cells import CELLS
 from lm.model.device import autocast, choose_device, choose_precision
 from lm.model.network import RecurrentLM

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib
 import io
+import json
 import os
 import random
 import subprocess
@@ -49,6 +50,11 @@ def text_file(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("text") / "boat.txt"
     path.write_text(some_text(30_000))
     return path
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (run / "training" / "metrics.jsonl").read_text().splitlines()]
 
 
 SMALL = ["--hidden-size", "32", "--layers", "1", "--batch-size", "8", "--bptt", "32"]

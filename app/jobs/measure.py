@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 
-from lm.config.schema import AUTOMATIC_DROPOUTS, DEFAULT_TIME, ModelConfig, NetworkConfig, RunConfig
+from lm.config.resolved import NetworkConfig
+from lm.config.schema import AUTOMATIC_DROPOUTS, DEFAULT_TIME, ModelConfig, RunConfig
 from lm.data import report
 from lm.data.corpus import Corpus, open_corpus
 from lm.errors import UserError
@@ -182,7 +183,7 @@ def memory_needed(config: RunConfig, vocab_size: int) -> int:
 
 
 def _smallest(model: ModelConfig, vocab_size: int) -> NetworkConfig:
-    """The smallest network that `auto` may stand for."""
+    """The smallest network that `auto` may choose."""
     hidden = SIZES[0] if model.hidden_size == "auto" else model.hidden_size
     embedding = embedding_size(vocab_size) if model.embedding_size == "auto" else model.embedding_size
     return NetworkConfig.of(replace(model, hidden_size=hidden, embedding_size=embedding))

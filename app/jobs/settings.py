@@ -60,7 +60,7 @@ _FILE_SUFFIX = re.compile(r"\.(json|jsonl|csv|tsv|parquet|txt|zip|gz|bz2|xz|zst)
 def check_settings(values: Mapping[str, Any], uploads: Uploads) -> dict[str, Any]:
     """All settings of a run, flat, from those that a browser sent; `dataset` stays as sent.
 
-    None and "" stand for the default; 2.0 counts as an integer. Raises UserError if a setting is unknown,
+    None and "" mean the default; 2.0 counts as an integer. Raises UserError if a setting is unknown,
     invalid or outside the limits of the page.
     """
     known = {name: setting for group in GROUPS.values() for name, setting in settings_of(group).items()}

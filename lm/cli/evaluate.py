@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lm.cli.parser import add_settings, make_parser
+from lm.cli.parser import add_device, add_settings, make_parser
 from lm.config.schema import CacheConfig, DataConfig, DynamicConfig, EvaluationConfig
 from lm.config.settings import build, flag_of, settings_of
 from lm.errors import UserError
@@ -33,18 +33,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--per-token", metavar="FILE", help="write a table with one row per token; '-': standard output")
     add("--per-word", metavar="FILE", help="write a table with one row per word; '-': standard output")
     add("--json", action="store_true", default=False, help="print the results as a JSON object")
-    add(
-        "--device",
-        choices=("auto", "cpu", "cuda", "mps"),
-        default="auto",
-        help="device to run on (default: auto)",
-    )
-    add(
-        "--precision",
-        choices=("auto", "fp32", "bf16"),
-        default="fp32",
-        help="precision of matrix products (default: fp32)",
-    )
+    add_device(parser, ("auto", "fp32", "bf16"), "matrix products")
     add("--dynamic", action="store_true", default=False, help="keep updating the weights while reading")
     add("--cache", action="store_true", default=False, help="mix in predictions from recent text")
     add_settings(parser, EvaluationConfig, "the text")

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lm.cli.parser import add_settings, make_parser
+from lm.cli.parser import add_device, add_settings, make_parser
 from lm.config.schema import SamplingConfig
 from lm.errors import UserError
 
@@ -100,18 +100,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="how to handle prompt characters that are missing from the vocabulary (default: replace)",
     )
     add("--json", action="store_true", default=False, help="print one JSON object per text")
-    add(
-        "--device",
-        choices=("auto", "cpu", "cuda", "mps"),
-        default="auto",
-        help="device to run on (default: auto)",
-    )
-    add(
-        "--precision",
-        choices=("auto", "fp32", "bf16", "int8"),
-        default="fp32",
-        help="precision of the weights; int8 requires a CPU (default: fp32)",
-    )
+    add_device(parser, ("auto", "fp32", "bf16", "int8"), "the weights; int8 requires a CPU")
     return parser.parse_args(arguments)
 
 

@@ -7,7 +7,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from lm.config.settings import Setting, settings_of
@@ -36,6 +36,14 @@ def make_parser(name: str, description: str) -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
+
+
+def add_device(parser: argparse.ArgumentParser, precisions: Sequence[str], what: str) -> None:
+    """Add --device and --precision to a command that runs a trained model."""
+    devices = ("auto", "cpu", "cuda", "mps")
+    add = parser.add_argument
+    add("--device", choices=devices, default="auto", help="device to run on (default: auto)")
+    add("--precision", choices=precisions, default="fp32", help=f"precision of {what} (default: fp32)")
 
 
 def add_settings(

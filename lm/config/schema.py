@@ -163,32 +163,6 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class NetworkConfig(ModelConfig):
-    """A ModelConfig with every `auto` resolved to a number: what a network is built from."""
-
-    hidden_size: int = 0
-    embedding_size: int = 0
-    dropout: float = 0.0
-    input_dropout: float = 0.0
-    output_dropout: float = 0.0
-    weight_dropout: float = 0.0
-
-    @classmethod
-    def of(cls, config: ModelConfig) -> NetworkConfig:
-        """Resolve `auto` dropouts to 0 and an `auto` embedding size to the hidden size.
-
-        Raises UserError if the hidden size is still `auto`; lm/training/auto.py chooses it.
-        """
-        if config.hidden_size == "auto":
-            raise UserError("--hidden-size auto is chosen when training starts; set a number here.")
-        values = {name: getattr(config, name) for name in settings_of(ModelConfig)}
-        values |= {name: 0.0 for name in AUTOMATIC_DROPOUTS if values[name] == "auto"}
-        if values["embedding_size"] == "auto":
-            values["embedding_size"] = values["hidden_size"]
-        return cls(**values)
-
-
-@dataclass(frozen=True)
 class TrainingConfig:
     """The training recipe and its budget."""
 
@@ -279,13 +253,6 @@ class TrainingConfig:
         choices=("none", "trackio", "tensorboard", "wandb"),
     )
     quiet: bool = setting(False, "print only errors")
-
-
-@dataclass(frozen=True)
-class RecipeConfig(TrainingConfig):
-    """A TrainingConfig with every `auto` resolved to a number."""
-
-    lr: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -423,17 +390,3 @@ class RunConfig:
     def flat(self) -> dict[str, Any]:
         """The settings as one flat dictionary, in the order of the groups."""
         return {k: v for group in GROUPS for k, v in dataclasses.asdict(getattr(self, group)).items()}
-
-
-@dataclass(frozen=True)
-class ResolvedConfig(RunConfig):
-    """A RunConfig with every `auto` resolved to a number: what training runs with."""
-
-    model: NetworkConfig = NetworkConfig()
-    training: RecipeConfig = RecipeConfig()
-
-    @classmethod
-    def of(cls, config: RunConfig) -> ResolvedConfig:
-        """`config`, which must not have any `auto` left but those NetworkConfig.of resolves."""
-        recipe = {name: getattr(config.training, name) for name in settings_of(TrainingConfig)}
-        return cls(config.data, NetworkConfig.of(config.model), RecipeConfig(**recipe))

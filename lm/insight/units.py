@@ -50,7 +50,7 @@ def find_units(trace: Trace, property_: np.ndarray, count: int = 20) -> FoundUni
     """The `count` units of all layers that best track `property_` (characters,): bool, or float for a
     quantity, as in lm/insight/properties.py. At each token, its value is that of the last character read.
 
-    Raises UserError if the property varies too little to tell a unit that tracks it from chance.
+    Raises UserError if the property varies too little to distinguish a unit that tracks it from chance.
     """
     values = property_[trace.last_read]
     binary = values.dtype == bool

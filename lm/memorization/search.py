@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
-BREAK = "\0"  # ends a document or stands for an unknown token; it matches nothing
+BREAK = "\0"  # ends a document or replaces an unknown token; it matches nothing
 
 
 class Blocks(Protocol):

@@ -9,7 +9,7 @@ for the gradient of the weights at every step. Here the gradients of the equatio
 - The gradients of both matrices are one product each, after the backward loop.
 
 Names are those of the equations in lm/model/cells.py: x (time, batch, input), h and c (batch, hidden).
-A prefix d_ stands for the gradient of the loss with respect to what follows.
+A prefix d_ means the gradient of the loss with respect to what follows.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from lm.config.schema import NetworkConfig
+from lm.config.resolved import NetworkConfig
 from lm.model import onednn
 from lm.model.cells import CELLS, RecurrentStack, State
 from lm.model.cpu_kernels import cpu_layer, product_dtype

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lm.config.schema import ModelConfig, NetworkConfig
+from lm.config.resolved import NetworkConfig
+from lm.config.schema import ModelConfig
 from lm.model.cells import State, split_gates
 from lm.model.direction import Direction
 from lm.model.layers import RecurrentLayers, drop

@@ -13,13 +13,11 @@ from typing import Any
 
 import torch
 
+from lm.config.resolved import NetworkConfig, RecipeConfig, ResolvedConfig
 from lm.config.schema import (
     AUTOMATIC_DROPOUTS,
     DEFAULT_TIME,
     ModelConfig,
-    NetworkConfig,
-    RecipeConfig,
-    ResolvedConfig,
     RunConfig,
     TrainingConfig,
 )

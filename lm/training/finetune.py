@@ -1,7 +1,7 @@
 """`--init-from`: training that starts from the weights of another model.
 
 The network takes that model's shape and, unless another one is named, its tokenizer. If the vocabularies
-differ, the embedding and decoder rows of tokens that both have are kept. Tokens match if they stand for the
+differ, the embedding and decoder rows of tokens that both have are kept. Tokens match if they encode the
 same text, even if one is the character "a" and the other the byte.
 """
 
@@ -65,7 +65,7 @@ def _shared_tokens(ours: Tokenizer, theirs: Tokenizer) -> list[tuple[int, int]]:
 
 
 def _meaning(tokenizer: Tokenizer, token: int) -> bytes | str | None:
-    """The bytes a token stands for, or its name if that depends on its neighbors."""
+    """The bytes of a token, or its name if that depends on its neighbors."""
     name = tokenizer.backend.id_to_token(token)
     if name in (EOS, UNK):
         return name

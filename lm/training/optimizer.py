@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm.config.schema import RecipeConfig
+from lm.config.resolved import RecipeConfig
 from lm.distributed import ALONE, Ranks
 from lm.model.network import RecurrentLM
 from lm.training.muon import Muon, QuickStart

@@ -150,9 +150,9 @@ def _range(train: Points, validation: Points) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def round_numbers(low: float, high: float) -> list[float]:
-    """About six round numbers between `low` and `high`."""
-    rough = (high - low) / 6
+def round_numbers(low: float, high: float, count: int = 6) -> list[float]:
+    """About `count` round numbers between `low` and `high`."""
+    rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough)
     first = math.ceil(low / step)

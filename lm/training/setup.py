@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from lm.config.schema import DEFAULT_TIME, ResolvedConfig, RunConfig
+from lm.config.resolved import ResolvedConfig
+from lm.config.schema import DEFAULT_TIME, RunConfig
 from lm.data import report
 from lm.data.batches import Windows
 from lm.data.corpus import Corpus

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm.config.schema import DEFAULT_TIME, ResolvedConfig
+from lm.config.resolved import ResolvedConfig
+from lm.config.schema import DEFAULT_TIME
 from lm.data.batches import Windows
 from lm.data.corpus import Corpus
 from lm.data.streaming import StreamedWindows

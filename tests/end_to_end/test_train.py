@@ -17,17 +17,13 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.conftest import ROOT, SMALL, called, script, some_text
+from tests.conftest import ROOT, SMALL, called, metrics, script, some_text
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def metrics(run):
-    return [json.loads(line) for line in (run / "training" / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_run_folder_has_the_documented_files(trained_run):

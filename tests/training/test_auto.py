@@ -5,7 +5,8 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from lm.config.schema import CELLS, ModelConfig, NetworkConfig, RunConfig
+from lm.config.resolved import NetworkConfig
+from lm.config.schema import CELLS, ModelConfig, RunConfig
 from lm.data.batches import Windows
 from lm.model.network import RecurrentLM
 from lm.training.auto import SIZES, parameters, resolve

@@ -4,7 +4,8 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from lm.config.schema import ModelConfig, RecipeConfig
+from lm.config.resolved import RecipeConfig
+from lm.config.schema import ModelConfig
 from lm.model.network import RecurrentLM
 from lm.training.optimizer import learning_rate, make_optimizer
 

@@ -1,23 +1,18 @@
 """A step that ruins the network is rolled back, and nothing else is."""
 
-import json
 import random
 import re
 
 import pytest
 
 from lm.cli.train import main
-from tests.conftest import SMALL, some_text
+from tests.conftest import SMALL, metrics, some_text
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def metrics(run):
-    return [json.loads(line) for line in (run / "training" / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_an_exploding_loss_is_rolled_back_until_the_rate_is_low_enough(here, text_file, capsys):

@@ -6,6 +6,7 @@ with different tokens can be compared. The characters per token come from the me
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ from pathlib import Path
 from lm import saving
 from lm.errors import UserError
 from lm.run_folder import Run, read_metrics, validations
+from lm.training.plot import round_numbers
+
+from ...ui.i18n import translate
+from ...ui.model_facts import note
 
 WIDTH, HEIGHT = 640, 320  # without the legend; small, so that the text stays legible on a phone
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 16, 52
@@ -42,6 +47,38 @@ class Curve:
     seconds: list[float]
     bits: list[float]  # per character of the validation text
     word_level: bool = False  # whether its tokens are words, with one <unk> for all others
+
+
+def curves_html(folders: Mapping[str, Path], names: Sequence[str], by_time: bool) -> str:
+    """An image with the loss curves of the named models, and notes about those that are missing."""
+    found = {name: read_curve(name, folders[name]) for name in dict.fromkeys(names) if name in folders}
+    curves = [curve for curve in found.values() if curve]
+    parts = [_image(curves, by_time)] if curves else []
+    if word_level := [curve.name for curve in curves if curve.word_level]:
+        warning = translate(
+            "Word-level models read every word outside their vocabulary as <unk>, which makes their"
+            " losses look too good: {names}.",
+            names=", ".join(word_level),
+        )
+        parts.append(note(warning))
+    if without := [name for name, curve in found.items() if not curve]:
+        parts.append(note(translate("No loss curve: {names}.", names=", ".join(without))))
+    return "".join(parts)
+
+
+def _image(curves: Sequence[Curve], by_time: bool) -> str:
+    labels = {
+        "bits": translate("validation loss (bits per character)"),
+        "characters": translate("characters read"),
+        "seconds": translate("training time (seconds)"),
+    }
+    data = base64.b64encode(render_svg(curves, by_time, labels).encode()).decode("ascii")
+    described = ", ".join(
+        translate("{name}: {bits:.3f} bits per character", name=curve.name, bits=min(curve.bits))
+        for curve in curves
+    )
+    alt = translate("Loss curves: {curves}", curves=described)
+    return f'<img class="curve" alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
 
 
 def read_curve(name: str, folder: Path) -> Curve | None:
@@ -112,7 +149,7 @@ def render_svg(curves: Sequence[Curve], by_time: bool, labels: Mapping[str, str]
 
 def _vertical_axis(axes: _Axes, title: str) -> list[str]:
     parts = []
-    for value in _ticks(axes.low, axes.high):
+    for value in round_numbers(axes.low, axes.high, 5):
         y = axes.y(value)
         parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}"/>')
         parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
@@ -123,7 +160,7 @@ def _vertical_axis(axes: _Axes, title: str) -> list[str]:
 def _horizontal_axis(axes: _Axes, title: str, by_time: bool) -> list[str]:
     suffix, scale = _si_prefix(axes.right) if not by_time else ("", 1.0)
     parts = []
-    for value in _ticks(0, axes.right):
+    for value in round_numbers(0, axes.right, 5):
         position = f'x="{axes.x(value):.1f}" y="{HEIGHT - _BOTTOM + 20}"'
         number = f"{value / scale:g}{suffix}" if value else "0"
         parts.append(f'<text {position} text-anchor="middle">{number}</text>')
@@ -152,15 +189,6 @@ def _horizontal(curve: Curve, by_time: bool) -> list[float]:
 def _si_prefix(value: float) -> tuple[str, float]:
     prefixes = ((" G", 1e9), (" M", 1e6), (" k", 1e3))
     return next((prefix for prefix in prefixes if value >= prefix[1]), ("", 1.0))
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """About five round numbers between `low` and `high`."""
-    rough = (high - low) / 5
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough)
-    first = math.ceil(low / step)
-    return [round(i * step, 10) for i in range(first, math.floor(high / step) + 1)]
 
 
 def _shortened(name: str) -> str:

@@ -153,3 +153,14 @@ def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         f"<caption>{escape(caption)}</caption><thead><tr>{columns}</tr></thead><tbody>{body}</tbody>"
         "</table></div>"
     )
+
+
+def color_choices(comparison: Comparison) -> list[tuple[str, str]]:
+    """What the words can be colored by, with the values of `color_by`."""
+    names = list(comparison.scored)
+    choices = [
+        (translate("Surprisal under {model}", model=name), str(number)) for number, name in enumerate(names)
+    ]
+    if len(names) > 1:
+        choices.insert(0, (translate("Disagreement"), BY_DISAGREEMENT))
+    return choices

@@ -5,10 +5,8 @@ They continue the same prompt, score the same text, and share one image of their
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from html import escape
 from typing import Any
 
 import gradio as gr
@@ -28,7 +26,7 @@ from ...ui.model_facts import note
 from ...ui.sliders import sampling_slider
 from ...ui.token_view import token_view
 from . import scoreboard
-from .curves import Curve, read_curve, render_svg
+from .curves import curves_html
 from .scores import Comparison, compare_scores
 from .side_by_side import Generation, generate_side_by_side
 
@@ -296,7 +294,7 @@ class CompareTab:
             models = {name: self.models.load(name) for name in dict.fromkeys(names[:count])}
             for comparison in compare_scores(models, checked_text(text)):
                 yield [scoreboard.scores_table(comparison), *[gr.skip()] * 6]
-            choices = _color_choices(comparison)
+            choices = scoreboard.color_choices(comparison)
             color_by = choices[0][1] if choices else ""
             yield [
                 scoreboard.scores_table(comparison),
@@ -330,22 +328,7 @@ class CompareTab:
 
     def on_curves(self, count: int, over: str, *names: str) -> str:
         """Draw the loss curves of the visible columns' models."""
-        folders = self.models.folders()
-        found = {
-            name: read_curve(name, folders[name]) for name in dict.fromkeys(names[:count]) if name in folders
-        }
-        curves = [curve for curve in found.values() if curve]
-        parts = [_image(curves, over == "seconds")] if curves else []
-        if word_level := [curve.name for curve in curves if curve.word_level]:
-            warning = translate(
-                "Word-level models read every word outside their vocabulary as <unk>, which makes their"
-                " losses look too good: {names}.",
-                names=", ".join(word_level),
-            )
-            parts.append(note(warning))
-        if without := [name for name, curve in found.items() if not curve]:
-            parts.append(note(translate("No loss curve: {names}.", names=", ".join(without))))
-        return "".join(parts)
+        return curves_html(self.models.folders(), names[:count], by_time=over == "seconds")
 
     def on_add(self, count: int) -> list[Any]:
         """Show one more column."""
@@ -422,29 +405,3 @@ def _status(generation: Generation, remark: str, prompt_length: int, seed: int) 
         if generation.ended:
             parts.append(translate("ended by the model"))
     return note(" · ".join(parts)) + (note(remark) if remark else "")
-
-
-def _color_choices(comparison: Comparison) -> list[tuple[str, str]]:
-    """What the words can be colored by, with the values of `color_by`."""
-    names = list(comparison.scored)
-    choices = [
-        (translate("Surprisal under {model}", model=name), str(number)) for number, name in enumerate(names)
-    ]
-    if len(names) > 1:
-        choices.insert(0, (translate("Disagreement"), scoreboard.BY_DISAGREEMENT))
-    return choices
-
-
-def _image(curves: Sequence[Curve], by_time: bool) -> str:
-    labels = {
-        "bits": translate("validation loss (bits per character)"),
-        "characters": translate("characters read"),
-        "seconds": translate("training time (seconds)"),
-    }
-    data = base64.b64encode(render_svg(curves, by_time, labels).encode()).decode("ascii")
-    described = ", ".join(
-        translate("{name}: {bits:.3f} bits per character", name=curve.name, bits=min(curve.bits))
-        for curve in curves
-    )
-    alt = translate("Loss curves: {curves}", curves=described)
-    return f'<img class="curve" alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from html import escape
 from typing import Any
 
 import gradio as gr
 
 from lm.errors import UserError
-from lm.insight.similar import similar_spans
-from lm.insight.spans import Snippet
-from lm.insight.surprising import most_surprising
-from lm.insight.units import FoundUnit, FoundUnits
-from lm.insight.walkthrough import Walkthrough, walk_through
+from lm.insight.units import FoundUnit
+from lm.insight.walkthrough import walk_through
 
 from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, event_int, show_errors
 from ...ui.i18n import localized, translate
 from ...ui.token_view import token_view
-from .analysis import MAX_LENGTH, REGEX, Analysis, AnalysisCache, on_one_line, tsv_url
+from .analysis import MAX_LENGTH, REGEX, Analysis, AnalysisCache
+from .results import description, equations, measure, similar_contexts, surprising_tokens, totals
 
 _CONCURRENCY_LIMIT = 4
 EXAMPLE = '''def greet(name, loud=False):
@@ -191,8 +187,8 @@ class InsideTab:
             return [
                 (text, model),
                 _colored(analysis, color_by, layer, unit, name),
-                _totals(analysis),
-                _most_surprising(analysis),
+                totals(analysis),
+                surprising_tokens(analysis),
                 gr.Dropdown(list(range(1, trace.layers + 1)), value=layer),
                 gr.Number(unit, maximum=trace.units - 1),
                 gr.Dropdown(_name_choices(analysis), value=name),
@@ -220,7 +216,7 @@ class InsideTab:
             start, _ = analysis.characters(index, index + 1, color_by == "words")
             token = analysis.trace.token_at(start)
             step = walk_through(analysis.trace, token, int(layer) - 1, int(unit or 0), 5)
-            return _equations(step, analysis.trace.predictions(token, 3))
+            return equations(step, analysis.trace.predictions(token, 3))
 
     def on_select(self, viewed: Viewed, color_by: str, event: gr.EventData) -> str:
         """Show where the hidden state is most similar to that after the selected span."""
@@ -228,16 +224,16 @@ class InsideTab:
             analysis = self._analysis(viewed)
             start, end = event_int(event, "start"), event_int(event, "end")
             span = analysis.characters(start, end, color_by == "words")
-            return _similar(analysis, span)
+            return similar_contexts(analysis, span)
 
     def on_find(self, text: str, model: str | None, property_name: str, pattern: str) -> list[Any]:
         """List the units that best track a property of the text."""
         with show_errors():
             analysis = self._analysis((text, model))
             found = analysis.find_units(property_name, pattern or "")
-            choices = [(_description(found, unit), _value(unit)) for unit in found.units[:10]]
+            choices = [(description(found, unit), _value(unit)) for unit in found.units[:10]]
             radio = gr.Radio(choices, value=choices[0][1], visible=True)
-            return [(text, model), radio, _measure(found), _totals(analysis), _most_surprising(analysis)]
+            return [(text, model), radio, measure(found), totals(analysis), surprising_tokens(analysis)]
 
     def on_found(self, viewed: Viewed, found: str) -> list[Any]:
         """Color the text by one of the best units."""
@@ -253,126 +249,6 @@ def _colored(analysis: Analysis, color_by: str, layer: int, unit: int, name: str
     if color_by == "unit":
         return analysis.color_by_unit(layer - 1, name, unit)
     return analysis.color_words() if color_by == "words" else analysis.color_tokens()
-
-
-def _totals(analysis: Analysis) -> str:
-    """The scores of the whole text and links to download those of its tokens and words, as HTML."""
-    scored, metrics = analysis.scored, analysis.scored.metrics
-    total = translate(
-        "{bits:,.0f} bits, {tokens:,} tokens", bits=scored.bits.sum(), tokens=len(scored.tokens)
-    )
-    rows = {
-        translate("Total surprisal"): total,
-        translate("Bits per character"): f"{metrics.bits_per_character.value:.3f}",
-        translate("Perplexity"): f"{metrics.perplexity.value:.2f}",
-    }
-    lines = (f'<tr><th scope="row">{escape(n)}</th><td>{escape(v)}</td></tr>' for n, v in rows.items())
-    links = [
-        f'<a download="{name}.tsv" href="{tsv_url(table)}">{escape(text)}</a>'
-        for name, table, text in (
-            ("tokens", scored.per_token(), translate("Download tokens (TSV)")),
-            ("words", scored.per_word(), translate("Download words (TSV)")),
-        )
-    ]
-    return f'<table>{"".join(lines)}</table><p class="links">{" ".join(links)}</p>'
-
-
-def _most_surprising(analysis: Analysis) -> str:
-    """A table of the tokens with the highest surprisal, as HTML."""
-    rows = (
-        (translate("{bits:.1f} bits", bits=token.bits), token.snippet)
-        for token in most_surprising(analysis.scored, 10)
-    )
-    return _snippet_table(translate("Most surprising tokens"), rows)
-
-
-def _similar(analysis: Analysis, span: tuple[int, int]) -> str:
-    """A table of the contexts whose hidden states are most similar to that after `span`, as HTML."""
-    rows = ((f"{found.similarity:.3f}", found.snippet) for found in similar_spans(analysis.trace, *span))
-    shown = on_one_line(analysis.trace.text[slice(*span)])[:60]
-    title = translate("Hidden states most similar to the one after “{span}” (cosine similarity)", span=shown)
-    return _snippet_table(title, rows)
-
-
-def _snippet_table(title: str, rows: Iterable[tuple[str, Snippet]]) -> str:
-    lines = (
-        f'<tr><td class="number">{escape(number)}</td><td>{_snippet(snippet)}</td></tr>'
-        for number, snippet in rows
-    )
-    return f"<h3>{escape(title)}</h3><table>{''.join(lines)}</table>"
-
-
-def _snippet(snippet: Snippet) -> str:
-    before, text, after = (
-        escape(on_one_line(text)) for text in (snippet.before, snippet.text, snippet.after)
-    )
-    return f'<code class="snippet">{before}<mark>{text}</mark>{after}</code>'
-
-
-def _equations(step: Walkthrough, predictions: list[tuple[str, float]]) -> str:
-    """The equations of a step and the largest contributions to each gate, as HTML.
-
-    `predictions` are the tokens that the model predicted for this position, with their probabilities.
-    """
-    title = translate(
-        "Layer {layer}, unit {unit}, reading “{token}”",
-        layer=step.layer + 1,
-        unit=step.unit,
-        token=on_one_line(step.read),
-    )
-    before = f"h = {step.h_before:+.4f}" + ("" if step.c_before is None else f", c = {step.c_before:+.4f}")
-    predicted = ", ".join(f"“{on_one_line(token)}” {p:.0%}" for token, p in predictions)
-    equations = [
-        f'<tr><th scope="row">{escape(equation.name)}</th><td><code>{escape(equation.formula)}</code><br>'
-        f"<code>= {escape(equation.numbers)}</code><br><code>= <b>{equation.value:+.4f}</b></code></td></tr>"
-        for equation in step.equations
-    ]
-    contributions = [
-        f'<tr><th scope="row">{escape(gate.name)}</th><td>'
-        + "<br>".join(
-            f"<code>{t.source}[{t.index}]: {t.value:+.3f} × {t.weight:+.3f} = {t.product:+.3f}</code>"
-            for t in gate.largest
-        )
-        + "</td></tr>"
-        for gate in step.gates
-    ]
-    return (
-        f"<h3>{escape(title)}</h3>"
-        f"<p>{escape(translate('State before:'))} <code>{escape(before)}</code><br>"
-        f"{escape(translate('Predictions: {tokens}', tokens=predicted))}</p>"
-        f"<table>{''.join(equations)}</table>"
-        f"<h4>{escape(translate('Largest contributions to each gate'))}</h4>"
-        f"<table>{''.join(contributions)}</table>"
-    )
-
-
-def _measure(found: FoundUnits) -> str:
-    if found.measure == "auc":
-        return translate(
-            "Best of {count:,} units by AUC: 1 means always higher (or always lower) inside than outside,"
-            " 0.5 is chance. Scored on held-out text.",
-            count=found.candidates,
-        )
-    return translate(
-        "Best of {count:,} units by rank correlation with the quantity: 1 is perfect, 0 is chance. Scored on"
-        " held-out text.",
-        count=found.candidates,
-    )
-
-
-def _description(found: FoundUnits, unit: FoundUnit) -> str:
-    if found.measure == "auc":
-        direction = translate("higher inside") if unit.direction > 0 else translate("lower inside")
-    else:
-        direction = translate("positive") if unit.direction > 0 else translate("negative")
-    return translate(
-        "layer {layer}, {name}[{unit}]: {score:.2f}, {direction}",
-        layer=unit.layer + 1,
-        name=unit.name,
-        unit=unit.unit,
-        score=unit.score,
-        direction=direction,
-    )
 
 
 def _value(unit: FoundUnit) -> str:
