@@ -1,0 +1,115 @@
+"""CUDA graphs: a computation is recorded once and from then on launched as a whole.
+
+A recurrent network's kernels are short: launching them one by one takes longer than running them. A recorded
+computation is launched with a single call. In return it must do the same work each time: everything that
+varies is in tensors that keep their address, and nothing waits for the device. This is the only file that
+knows how computations are recorded.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from lm.errors import one_line
+
+_WARM_UP = 2  # calls before the recording, in which libraries allocate their workspaces
+# The least relative error that a wrong recording (a frozen learning rate, a repeated dropout mask) exceeds by far.
+_SMALLEST_TOLERANCE = 0.01
+
+Compute = Callable[[], Tensor]
+
+
+def captured(
+    compute: Compute,
+    trial: Callable[[Compute], None],
+    state: Callable[[], Mapping[str, Tensor]],
+    precision: torch.dtype,
+) -> tuple[Compute, str]:
+    """`compute` as a CUDA graph and "", or `compute` itself and the reason why it cannot be one.
+
+    The graph must first prove itself: from the same state, `trial` of `compute` and `trial` of the graph
+    must change the state alike, up to the rounding of `precision`. Afterwards the state and the random
+    numbers are as before.
+
+    Args:
+        compute: works in place on tensors that keep their address. It returns a tensor, which a graph
+            overwrites at the next call.
+        trial: calls its argument a few times, with other inputs each time.
+        state: all tensors that `trial` changes, by name. Those that the first call creates start as zeros.
+    """
+    before = _copy(state())
+    with _random_state_restored():
+        try:
+            trial(compute)
+            expected = _copy(state())
+            _return_to(before, state())
+            graph = record(compute)
+        except Exception as error:
+            _return_to(before, state())
+            return compute, one_line(error)
+    _return_to(before, state())
+    with _random_state_restored():
+        trial(graph)
+        found = _copy(state())
+    _return_to(before, state())
+    tolerance = max(torch.finfo(precision).eps ** 0.5, _SMALLEST_TOLERANCE)
+    for name, tensor in expected.items():
+        error = _relative_error(found[name], tensor, before.get(name))
+        if not error <= tolerance:  # also if it is not a number
+            return compute, f"its results differ by {error:.1%} in {name}"
+    return graph, ""
+
+
+def record(compute: Compute) -> Compute:
+    """Record `compute`, which is called a few times for that, as a CUDA graph."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(_WARM_UP):
+            compute()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an empty graph is found by its results
+        # Other threads may use the device meanwhile, for example the web UI for another model.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            result = compute()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return result
+
+    return replay
+
+
+@contextmanager
+def _random_state_restored() -> Iterator[None]:
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        yield
+
+
+@torch.no_grad()
+def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+@torch.no_grad()
+def _return_to(before: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    for name, tensor in state.items():
+        if name in before:
+            tensor.copy_(before[name])
+        else:
+            tensor.zero_()
+
+
+def _relative_error(found: Tensor, expected: Tensor, before: Tensor | None) -> float:
+    """The difference of two results, relative to how much the computation changed."""
+    found, expected = found.double(), expected.double()
+    change = (expected if before is None else expected - before.double()).norm().item()
+    difference = (found - expected).norm().item()
+    return difference / change if change else float(difference > 0)

@@ -1,0 +1,57 @@
+"""Records a computation on a CPU as a CUDA graph records it on a GPU.
+
+The recorded operations are repeated on the same tensors, with the same numbers as arguments. So whatever a
+CUDA graph would freeze (numbers of Python, decisions, new tensors from the host) is frozen here too.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+# Operations that wait for the device or whose result has a shape that depends on values.
+_WAITING = {
+    "_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "_unique2", "item",
+}  # fmt: skip
+
+
+class WaitsForDevice(RuntimeError):
+    """The computation reads a value on the host, which a CUDA graph does not allow."""
+
+
+def record(compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """A replacement for `lm.model.cuda_graph.record`."""
+    compute()
+    compute()
+    with _Recorder() as recorder:
+        result = compute()
+
+    @torch.no_grad()
+    def replay() -> Tensor:
+        for function, args, kwargs, outputs in recorder.calls:
+            again = tree_leaves(function(*args, **kwargs))
+            for tensor, new in zip(tree_leaves(outputs), again, strict=True):
+                if isinstance(new, Tensor) and new.data_ptr() != tensor.data_ptr():
+                    tensor.detach().copy_(new)
+        return result
+
+    return replay
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.overloadpacket.__name__
+        if name in _WAITING:
+            raise WaitsForDevice(f"{name} inside a recorded computation")
+        if name == "lift_fresh":
+            raise WaitsForDevice("a tensor made from Python values inside a recorded computation")
+        outputs = function(*args, **(kwargs or {}))
+        self.calls.append((function, args, kwargs or {}, outputs))
+        return outputs
