@@ -18,8 +18,8 @@ from torch import Tensor
 from lm.errors import one_line
 
 _WARM_UP = 2  # calls before the recording, in which libraries allocate their workspaces
-# The least relative error that a wrong recording (a frozen learning rate, a repeated dropout mask) exceeds by far.
-_SMALLEST_TOLERANCE = 0.01
+# A wrong recording (a frozen learning rate, a repeated dropout mask) is off by far more than this.
+_SMALLEST_TOLERANCE = 0.01  # relative
 
 Compute = Callable[[], Tensor]
 
