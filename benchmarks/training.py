@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from lm.config.resolved import ResolvedConfig
 from lm.config.schema import RunConfig
 from lm.model.cells import CELLS
-from lm.model.device import autocast, choose_device, choose_precision
+from lm.model.device import Precision, autocast, choose_device, choose_precision
 from lm.model.network import RecurrentLM
 from lm.training.optimizer import make_optimizer
 
@@ -42,9 +42,9 @@ def main() -> int:
     options = parser.parse_args()
     device = choose_device("auto")
     precision = choose_precision("auto", device)
-    rate = matrix_rate(device, precision)
+    rate = matrix_rate(device, precision.dtype)
     print(f"{device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    print(f"one large product in {str(precision)[6:]}: {rate / 1e9:,.0f} GFLOP/s")
+    print(f"one large product in {precision.value}: {rate / 1e9:,.0f} GFLOP/s")
     if options.text:
         words(Path(options.text), device, precision, options.optimizer)
     else:
@@ -52,7 +52,7 @@ def main() -> int:
     return 0
 
 
-def cells(device: torch.device, precision: torch.dtype, rate: float, optimizer: str) -> None:
+def cells(device: torch.device, precision: Precision, rate: float, optimizer: str) -> None:
     columns = ("cell", "layers", "window", "tokens/s", "matrix rate", "plain loop", "ratio")
     formats = "{:5} {:9} {:8} {:>9} {:>11} {:>13} {:>6}"
     print(formats.format(*columns) + ("  kernels" if device.type == "cuda" else ""))
@@ -79,7 +79,7 @@ def cells(device: torch.device, precision: torch.dtype, rate: float, optimizer: 
             print(line + (f" {kernel_share(ours):8.0%}" if device.type == "cuda" else ""), flush=True)
 
 
-def words(path: Path, device: torch.device, precision: torch.dtype, optimizer: str) -> None:
+def words(path: Path, device: torch.device, precision: Precision, optimizer: str) -> None:
     """Compare PyTorch's word-level example (LSTM 2 x 650, tied, batch 20 x 35, float32, SGD, clipping at
     0.25) with our step for the same network at our batch shape."""
     tokens = path.read_text(encoding="utf-8").replace("\n", " <eos> ").split()
@@ -104,7 +104,7 @@ def random_windows(batch: int, bptt: int, vocab: int, device: torch.device) -> t
 
 
 def our_step(
-    config: RunConfig, vocab: int, tokens: torch.Tensor, device: torch.device, precision: torch.dtype
+    config: RunConfig, vocab: int, tokens: torch.Tensor, device: torch.device, precision: Precision
 ) -> Callable[[], None]:
     """One step of lm/training/loop.py."""
     network = RecurrentLM(config.model, vocab).to(device)

@@ -21,7 +21,7 @@ from lm.generation.ensemble import Ensemble
 from lm.generation.request import Request
 from lm.generation.text_generator import Completion, Piece, TextGenerator
 from lm.invocation import command
-from lm.model.device import PRECISIONS, choose_device, choose_precision
+from lm.model.device import choose_device, choose_precision
 from lm.model.direction import Direction
 from lm.model.network import RecurrentLM
 from lm.saving import find_model, read_model, save_model, upload
@@ -35,15 +35,16 @@ def load(model: str | Path, device: str = "auto", precision: str = "fp32") -> La
     Args:
         model: a run, a saved folder, a Hub id, or "pretrained": the small model that ships with lm.
         device: "cpu", "cuda", "mps" or "auto".
-        precision: that of the weights for generation: "fp32", "bf16", "fp16" (on a GPU), "int8" (on a
-            CPU) or "auto".
+        precision: that of the weights for generation: "fp32", "bf16", "tf32" or "fp16" (on a GPU), "int8"
+            (on a CPU) or "auto".
 
-    Raises ModelError if there is no such model, or if it is damaged or of a newer format.
+    Raises ModelError if there is no such model, or if it is damaged or of a newer format, and UserError for a
+    device or precision that this machine does not have.
     """
     target = choose_device(device)
     network, tokenizer, facts = read_model(find_model(model))
     if precision != "int8":
-        precision = PRECISIONS[choose_precision(precision, target)]
+        precision = choose_precision(precision, target).value
     return LanguageModel(network.to(target), tokenizer, facts, precision)
 
 

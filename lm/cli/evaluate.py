@@ -33,7 +33,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--per-token", metavar="FILE", help="write a table with one row per token; '-': standard output")
     add("--per-word", metavar="FILE", help="write a table with one row per word; '-': standard output")
     add("--json", action="store_true", default=False, help="print the results as a JSON object")
-    add_device(parser, ("auto", "fp32", "bf16"), "matrix products")
+    add_device(parser, ("auto", "fp32", "tf32", "bf16"), "matrix products")
     add("--dynamic", action="store_true", default=False, help="keep updating the weights while reading")
     add("--cache", action="store_true", default=False, help="mix in predictions from recent text")
     add_settings(parser, EvaluationConfig, "the text")

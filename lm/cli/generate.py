@@ -100,7 +100,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="how to handle prompt characters that are missing from the vocabulary (default: replace)",
     )
     add("--json", action="store_true", default=False, help="print one JSON object per text")
-    add_device(parser, ("auto", "fp32", "bf16", "int8"), "the weights; int8 requires a CPU")
+    precisions = ("auto", "fp32", "tf32", "bf16", "int8")
+    add_device(parser, precisions, "the weights; tf32 requires a GPU, int8 a CPU")
     return parser.parse_args(arguments)
 
 

@@ -210,8 +210,9 @@ class TrainingConfig:
     device: str = setting("auto", "device to compute on", choices=("auto", "cpu", "cuda", "mps"))
     precision: str = setting(
         "auto",
-        "auto: bf16 where the hardware is fast at it, fp16 on GPUs without bf16, else fp32",
-        choices=("auto", "fp32", "bf16", "fp16"),
+        "auto: bf16 where the hardware is fast at it, fp16 on GPUs without bf16, else fp32; tf32: fp32 with"
+        " faster, rougher products on a GPU",
+        choices=("auto", "fp32", "tf32", "bf16", "fp16"),
     )
     init_from: str | None = setting(
         None,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 
 from lm.config.schema import CacheConfig, DynamicConfig
 from lm.model.cells import State
-from lm.model.device import autocast
+from lm.model.device import Precision, autocast
 from lm.model.network import RecurrentLM
 
 _WINDOW = 256  # tokens read at a time when the weights are fixed
@@ -31,7 +30,7 @@ def dynamic_losses(
     *,
     dynamic: DynamicConfig | None = None,
     cache: CacheConfig | None = None,
-    precision: torch.dtype = torch.float32,
+    precision: Precision = Precision.FP32,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> np.ndarray:
     """The loss (tokens,) of each of `tokens` (tokens,) in nats, adapting to the tokens before it.
@@ -50,12 +49,7 @@ def dynamic_losses(
     result = np.zeros(len(tokens))
     for begin in range(0, len(tokens), size):
         segment = ids[begin : begin + size + 1]
-        # cuDNN's recurrent layers support backward only in training mode, which would enable dropout.
-        with (
-            torch.set_grad_enabled(dynamic is not None),
-            torch.backends.cudnn.flags(enabled=False) if dynamic else nullcontext(),
-            autocast(device, precision),
-        ):
+        with torch.set_grad_enabled(dynamic is not None), autocast(device, precision):
             hidden, state = network.hidden_states(segment[None, :-1], state)
             logits = network.decode(hidden[:, 0])
         losses = F.cross_entropy(logits.float(), segment[1:], reduction="none")

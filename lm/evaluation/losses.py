@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from lm.data.corpus import Counts
 from lm.distributed import ALONE, Ranks
 from lm.model.cells import State
-from lm.model.device import autocast, widest_float
+from lm.model.device import Precision, autocast, widest_float
 from lm.model.loss import top_logprobs
 from lm.model.network import RecurrentLM
 
@@ -44,7 +44,7 @@ def validate(
     *,
     limit: int = 0,
     streams: int | None = None,
-    precision: torch.dtype = torch.float32,
+    precision: Precision = Precision.FP32,
     ranks: Ranks = ALONE,
 ) -> Validation:
     """Evaluate the network on `tokens` (tokens,), predicting each exactly once.
@@ -76,7 +76,7 @@ def token_losses(
     tokens: np.ndarray,
     start: int,
     *,
-    precision: torch.dtype = torch.float32,
+    precision: Precision = Precision.FP32,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> np.ndarray:
     """The loss (tokens,) of each of `tokens` (tokens,) in nats, computed as in `validate`. The text begins
@@ -97,7 +97,7 @@ def windows_of_losses(
     start: int,
     streams: int | None,
     limit: int,
-    precision: torch.dtype,
+    precision: Precision,
     ranks: Ranks = ALONE,
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Yield, window by window, the offsets (n,) of the scored tokens and their losses (n,), which stay on the

@@ -19,7 +19,7 @@ from lm.errors import UserError
 from lm.generation.cpu_batch import CPUBatch, CPUWeights
 from lm.generation.gpu_batch import GPUBatch, GPUWeights
 from lm.model.cells import CELLS, State
-from lm.model.device import PRECISIONS, autocast
+from lm.model.device import Precision, autocast
 from lm.model.network import RecurrentLM
 
 PREFILL_CHUNK = 256  # prompt tokens read at a time; larger chunks would delay the other sequences
@@ -94,8 +94,8 @@ class NetworkDecoder:
         network = self._network
         was_training = network.training
         network.eval()
-        dtypes = {name: dtype for dtype, name in PRECISIONS.items()}
-        with autocast(self.device, dtypes.get(self._precision, torch.float32)):
+        precision = Precision.FP32 if self._precision == "int8" else Precision(self._precision)
+        with autocast(self.device, precision):
             _, state = network.hidden_states(tokens[None].to(self.device), state)
         network.train(was_training)
         return tuple(part.float() for part in state)

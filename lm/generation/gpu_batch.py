@@ -13,12 +13,12 @@ from torch import Tensor
 
 from lm.generation.cell_step import Functions, advance, group_gates
 from lm.model.cells import CELLS, State
+from lm.model.device import Precision
 from lm.model.network import RecurrentLM
 
 # Kernels chosen for other numbers of rows round differently. A step always computes whole blocks of this many
 # rows, so that a sequence is generated identically alone and in a batch.
 _BLOCK = 64
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _FUNCTIONS = Functions(lambda x: x.sigmoid_(), torch.tanh)
 
 
@@ -27,7 +27,7 @@ class GPUWeights:
     product."""
 
     def __init__(self, network: RecurrentLM, precision: str):
-        config, self.dtype = network.config, _DTYPES[precision]
+        config, self.dtype = network.config, Precision(precision).dtype
         self.cell, self.residual, self.hidden_size = config.cell, config.residual, config.hidden_size
         self.layers = []
         for layer in range(config.layers):

@@ -120,8 +120,8 @@ def _score(
         def show(fraction: float, task: str = task) -> None:
             progress(task, fraction)
 
-        dtype = choose_precision(precision, model.device)
-        scores[side] = score_text(model, text, precision=dtype, progress=show, **modes[mode])
+        chosen = choose_precision(precision, model.device)
+        scores[side] = score_text(model, text, precision=chosen, progress=show, **modes[mode])
     return scores if len(models) == 1 else {**scores, "mean": two_sided(*scores.values())}
 
 

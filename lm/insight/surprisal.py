@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import torch
 
 from lm.config.schema import CacheConfig, DynamicConfig
 from lm.errors import UserError
@@ -24,6 +23,7 @@ from lm.evaluation.dynamic import dynamic_losses
 from lm.evaluation.losses import token_losses
 from lm.evaluation.metrics import Metrics, compute_metrics
 from lm.language_model import LanguageModel
+from lm.model.device import Precision
 from lm.tokenization.documents import SEPARATOR, count_characters
 from lm.tokenization.positions import Words, positions, token_starts, words_in, words_of_tokens
 from lm.tokenization.tokenizer import Tokenizer
@@ -91,7 +91,7 @@ def score_text(
     *,
     dynamic: DynamicConfig | None = None,
     cache: CacheConfig | None = None,
-    precision: torch.dtype = torch.float32,
+    precision: Precision = Precision.FP32,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> ScoredText:
     """Score each token of a text, or of documents in UTF-8 with SEPARATOR between them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from enum import Enum
 
 import torch
 
@@ -29,33 +30,101 @@ def widest_float(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-PRECISIONS = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+class Precision(Enum):
+    """How matrix products and recurrent layers round; the values are those of `--precision`.
+
+    TF32 stores numbers in float32, but multiplies them with the 10 bits of float16 (and the range of
+    float32). It is a choice of its own: FP32 never uses it.
+    """
+
+    FP32 = "fp32"
+    TF32 = "tf32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype in which the operands of products are stored."""
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.value, torch.float32)
+
+    @property
+    def eps(self) -> float:
+        """The distance from 1 to the next larger operand of a product."""
+        return 2.0**-10 if self is Precision.TF32 else torch.finfo(self.dtype).eps
 
 
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype called `name`; 'auto' is bf16 if the hardware multiplies it fast, else fp16 if it multiplies
-    that fast, else fp32. Raises UserError for fp16 without a CUDA GPU."""
-    if name == "auto":
-        name = "bf16" if _bf16_is_fast(device) else "fp16" if _fp16_is_fast(device) else "fp32"
-    if name == "fp16" and device.type != "cuda":
+def choose_precision(name: str, device: torch.device) -> Precision:
+    """The precision called `name`; 'auto' is bf16 if the hardware multiplies it fast, else fp16 if it
+    multiplies that fast, else fp32. On a GPU whose cuDNN has no bfloat16 layers, bf16 becomes fp16.
+
+    On a GPU, this also lets float32 products use TF32, or not, for the whole process: torch's default is
+    TF32 in recurrent layers only. Raises UserError for an unknown name, for fp16 without a CUDA GPU, and for
+    tf32 without one that has it.
+    """
+    wanted = _wanted(name, device)
+    if wanted is Precision.FP16 and device.type != "cuda":
         raise UserError("--precision fp16 requires a CUDA GPU; use --precision auto.")
-    return next(dtype for dtype, known in PRECISIONS.items() if known == name)
+    if wanted is Precision.TF32 and not _is_ampere(device):
+        raise UserError("--precision tf32 requires a CUDA GPU since Ampere; use --precision auto.")
+    if device.type == "cuda":
+        _set_float32_products("tf32" if wanted is Precision.TF32 else "ieee")
+        if wanted is Precision.BF16 and not _cudnn_has_bf16():
+            return Precision.FP16
+    return wanted
+
+
+def precision_facts(name: str, precision: Precision, device: torch.device) -> str:
+    """What the user sees of the `precision` that was chosen for `name`: 'bf16'."""
+    replaced = precision is Precision.FP16 and _wanted(name, device) is Precision.BF16
+    return precision.value + (" (this cuDNN has no bfloat16 layers)" if replaced else "")
+
+
+def _wanted(name: str, device: torch.device) -> Precision:
+    if name in (known := [precision.value for precision in Precision]):
+        return Precision(name)
+    if name != "auto":
+        raise UserError(f"--precision must be one of auto, {', '.join(known)}, got '{name}'.")
+    if _bf16_is_fast(device):
+        return Precision.BF16
+    return Precision.FP16 if _fp16_is_fast(device) else Precision.FP32
 
 
 def _bf16_is_fast(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
     if device.type == "cpu":
         # Without this function, unknown; float32 is always safe.
         capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
-    return False
+    return _is_ampere(device)
+
+
+def _is_ampere(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _fp16_is_fast(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)  # Volta, Turing
 
 
-def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager:
-    """A context in which matrix products are computed in `precision`; float32 changes nothing."""
-    return torch.autocast(device.type, precision, enabled=precision != torch.float32)
+def _cudnn_has_bf16() -> bool:
+    """Whether cuDNN has recurrent layers in bfloat16 (since 9.13). Otherwise torch would compute them step
+    by step, many times slower."""
+    return (torch.backends.cudnn.version() or 0) >= 91300
+
+
+def _set_float32_products(precision: str) -> None:
+    """Compute float32 products on a GPU as "ieee" float32 or as "tf32", in cuBLAS and in cuDNN's layers."""
+    torch.backends.cuda.matmul.fp32_precision = precision
+    torch.backends.cudnn.rnn.fp32_precision = precision  # type: ignore[attr-defined]
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
+    """A context in which matrix products are computed in `precision`; float32 changes nothing.
+
+    On a GPU, casts of weights are not kept for the next use: a CUDA graph would keep those of its recording.
+    """
+    return torch.autocast(
+        device.type,
+        precision.dtype,
+        enabled=precision.dtype != torch.float32,
+        cache_enabled=device.type != "cuda",
+    )

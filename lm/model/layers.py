@@ -3,10 +3,14 @@
 `lm/model/cells.py` defines what a layer computes. Here each layer is computed in one of three ways, equal
 up to rounding: by the readable cells themselves, by torch's fused kernels (cuDNN on a GPU, oneDNN for a
 small LSTM on a CPU), or by `lm/model/cpu_kernels.py` where torch's are slow.
+
+On a GPU, `cudnn_layer` casts everything to the precision of the products itself: autocast would run cuDNN's
+layers in float16 whatever its own precision (torch 2.11).
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +25,11 @@ from lm.model.cells import CELLS, RecurrentStack, State
 from lm.model.cpu_kernels import cpu_layer, product_dtype
 
 _LARGE = 512  # hidden units from which our LSTM is faster than oneDNN's
+# cuDNN rejects sequences of 111,539 steps, but not of 2,048 (H200, torch 2.11+cu130, 2026-11-27).
+CUDNN_STEPS = 2048
+
+# Should a version of cuDNN arrange weights in another way, its kernel copies them, which costs time only.
+warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk of memory")
 
 
 class RecurrentLayers(nn.Module):
@@ -76,6 +85,8 @@ class RecurrentLayers(nn.Module):
             return cpu_layer(cell, x, state, weights)
         if fused is None:
             return reference_layer(cell, x, state, weights)
+        if x.device.type == "cuda":
+            return cudnn_layer(cell, x, state, weights)
         batched = tuple(part[None] for part in state)
         initial = batched if cell == "lstm" else batched[0]
         out, *final = fused(x, initial, weights, True, 1, 0.0, self.training, False, False)
@@ -86,6 +97,35 @@ def fused_kernel(cell: str) -> Callable[..., Any] | None:
     """torch's function behind nn.RNN, nn.GRU or nn.LSTM. It is private: None where torch lacks it."""
     name = {"rnn": "rnn_tanh", "gru": "gru", "lstm": "lstm"}[cell]
     return getattr(getattr(torch, "_VF", None), name, None)
+
+
+def cudnn_layer(cell: str, x: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, State]:
+    """One layer computed by torch's fused kernel in the precision of matrix products, with arguments and
+    results as for `cpu_layer`."""
+    dtype, kernel = product_dtype(x), fused_kernel(cell)
+    assert kernel is not None  # `_layer` has looked
+    x, weights = x.to(dtype), one_buffer(weights, dtype)
+    parts = [part.to(dtype).contiguous()[None] for part in state]
+    # cuDNN computes gradients only in its training mode. That mode differs in its own dropout, which is 0.
+    learn, outputs = torch.is_grad_enabled(), []
+    with torch.autocast(x.device.type, enabled=False):
+        for steps in x.split(CUDNN_STEPS) if len(x) > CUDNN_STEPS else (x,):
+            initial = parts if cell == "lstm" else parts[0]
+            out, *parts = kernel(steps, initial, weights, True, 1, 0.0, learn, False, False)
+            outputs.append(out)
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs), tuple(part[0] for part in parts)
+
+
+def one_buffer(weights: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Copies of [w_ih, w_hh, b_ih, b_hh] in `dtype` that follow each other in memory, from the start of a
+    storage of exactly this size.
+
+    This is cuDNN's layout of a layer without projection. torch's `try_get_weight_buf` (RNN.cpp) compares
+    these addresses; if one differs, the kernel copies the weights again and warns.
+    """
+    flat = torch.cat([weight.flatten() for weight in weights]).to(dtype)
+    parts = flat.split([weight.numel() for weight in weights])
+    return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
 
 
 def _lacks_lstm(x: Tensor) -> bool:

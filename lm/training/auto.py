@@ -25,7 +25,7 @@ from lm.config.settings import settings_of
 from lm.data.batches import Windows
 from lm.data.streaming import StreamedWindows
 from lm.model.cells import CELLS
-from lm.model.device import autocast
+from lm.model.device import Precision, autocast
 from lm.model.network import RecurrentLM
 from lm.training.optimizer import make_optimizer
 
@@ -44,7 +44,7 @@ def resolve(
     windows: Windows | StreamedWindows,
     vocab_size: int,
     device: torch.device,
-    precision: torch.dtype,
+    precision: Precision,
 ) -> ResolvedConfig:
     """The settings with a number in place of every `auto`.
 
@@ -94,7 +94,7 @@ class _Budget:
     windows: Windows | StreamedWindows
     vocab_size: int
     device: torch.device
-    precision: torch.dtype
+    precision: Precision
 
     def tokens(self, model: NetworkConfig) -> float:
         """The number of tokens a network reads within the budget."""

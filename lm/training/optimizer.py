@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lm.config.resolved import RecipeConfig
 from lm.distributed import ALONE, Ranks
+from lm.model.device import Precision
 from lm.model.network import RecurrentLM
 from lm.training.muon import Muon, QuickStart
 
@@ -72,7 +73,7 @@ class Optimizer:
 
 
 def make_optimizer(
-    network: RecurrentLM, config: RecipeConfig, precision: torch.dtype, ranks: Ranks = ALONE
+    network: RecurrentLM, config: RecipeConfig, precision: Precision, ranks: Ranks = ALONE
 ) -> Optimizer:
     """Muon for the recurrent layers' matrices and AdamW for the rest, or AdamW for everything.
 
@@ -91,10 +92,10 @@ def make_optimizer(
     device = others[0].device
     fused = device.type in ("cpu", "cuda")
     adamw = AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=fused)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision is Precision.FP16)
     if not matrices:
         return Optimizer(adamw, scaler=scaler)
-    muon = Muon(matrices, config.lr, config.weight_decay, precision, ranks)
+    muon = Muon(matrices, config.lr, config.weight_decay, precision.dtype, ranks)
     return Optimizer(adamw, muon, scaler=scaler)
 
 

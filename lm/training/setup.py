@@ -15,7 +15,7 @@ from lm.data.corpus import Corpus
 from lm.data.streaming import DocumentStream, StreamedWindows
 from lm.distributed import ALONE, Ranks
 from lm.errors import UserError
-from lm.model.device import PRECISIONS, choose_device, choose_precision, widest_float
+from lm.model.device import choose_device, choose_precision, precision_facts, widest_float
 from lm.model.direction import Direction
 from lm.model.network import RecurrentLM
 from lm.run_folder import Run, checkpoint_of, create_run
@@ -76,7 +76,7 @@ def build_learner(config: RunConfig, corpus: Corpus, ranks: Ranks = ALONE) -> Le
     ranks.take_device(device)
     precision = choose_precision(config.training.precision, device)
     ranks.check_same(
-        {"--device": device.type, "--precision": str(precision)}, "name both, so that all ranks agree."
+        {"--device": device.type, "--precision": precision.value}, "name both, so that all ranks agree."
     )
     windows = _windows(config, corpus, device, ranks)
     vocab_size = corpus.tokenizer.vocab_size
@@ -177,7 +177,8 @@ def _compute(learner: Learner) -> str:
         text += f" ({plural(torch.get_num_threads(), 'thread')}{'' if ranks.alone else ' per rank'})"
     if not ranks.alone:
         text += f", {ranks.size} ranks"
-    return f"{text}, {PRECISIONS[learner.precision]}"
+    name = learner.config.training.precision
+    return f"{text}, {precision_facts(name, learner.precision, learner.device)}"
 
 
 def _budget(learner: Learner) -> str:

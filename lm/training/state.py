@@ -17,6 +17,7 @@ from lm.data.streaming import StreamedWindows
 from lm.distributed import ALONE, Ranks
 from lm.evaluation.losses import Validation
 from lm.model.cells import State
+from lm.model.device import Precision
 from lm.model.network import RecurrentLM
 from lm.run_folder import Run
 from lm.training.disk import Disk
@@ -81,7 +82,7 @@ class Learner:
     optimizer: Optimizer
     windows: Windows | StreamedWindows
     device: torch.device
-    precision: torch.dtype
+    precision: Precision
     ranks: Ranks = ALONE
     state: State | None = None  # recurrent state after the last window, (layers, rows, hidden)
 

@@ -12,6 +12,7 @@ from lm.data.corpus import Counts
 from lm.distributed import Ranks
 from lm.evaluation import losses as module
 from lm.evaluation.losses import score_tokens, token_losses, validate, windows_of_losses
+from lm.model.device import Precision
 from lm.model.network import RecurrentLM
 
 EOS = 1
@@ -86,7 +87,7 @@ def test_ranks_together_score_every_token_once(size, limit):
     total, scored = 0.0, []
     for rank in range(3):
         ranks = Ranks(rank, 3)
-        for offsets, losses in windows_of_losses(network, tokens, EOS, None, limit, torch.float32, ranks):
+        for offsets, losses in windows_of_losses(network, tokens, EOS, None, limit, Precision.FP32, ranks):
             total += losses.sum().item()
             scored += offsets.tolist()
     assert len(set(scored)) == len(scored) == alone.tokens

@@ -1,5 +1,7 @@
 """The regularizers against plain references, and the three ways to compute a layer."""
 
+import copy
+import warnings
 from itertools import pairwise
 
 import pytest
@@ -7,8 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from lm.config.schema import ModelConfig
+from lm.model import onednn
 from lm.model.cells import CELLS, RecurrentStack
-from lm.model.layers import drop
+from lm.model.device import Precision, autocast, choose_precision
+from lm.model.layers import cudnn_layer, drop, one_buffer, reference_layer
 from lm.model.network import RecurrentLM
 
 
@@ -149,11 +153,99 @@ def test_the_loss_is_the_cross_entropy_of_the_logits(tie):
     torch.testing.assert_close(state, end)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("limit", [2048, 3])  # steps at a time: all, or 3 + 3 + 2
+def test_the_cudnn_layer_equals_the_readable_cells(cell, limit, monkeypatch):
+    monkeypatch.setattr("lm.model.layers.CUDNN_STEPS", limit)
+    results = []
+    for compute in (cudnn_layer, reference_layer):
+        torch.manual_seed(0)
+        rows = 6 * len(CELLS[cell].gates)
+        shapes = [(8, 3, 5), *[(3, 6)] * len(CELLS[cell].states), (rows, 5), (rows, 6), (rows,), (rows,)]
+        x, *state, w_ih, w_hh, b_ih, b_hh = inputs = [
+            torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes
+        ]
+        out, final = compute(cell, x, tuple(state), [w_ih, w_hh, b_ih, b_hh])
+        loss = (out.square() * torch.arange(8.0)[:, None, None]).sum() + sum(s.sum() for s in final)
+        results.append((out, final, torch.autograd.grad(loss, inputs)))
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_weights_of_a_cudnn_layer_follow_each_other_in_memory(dtype):
+    weights = network().float().recurrent.weights(1)
+    copies = one_buffer(weights, dtype)
+    torch.testing.assert_close(copies, [weight.to(dtype) for weight in weights], rtol=0, atol=0)
+    size, place = copies[0].element_size(), copies[0].untyped_storage().data_ptr()
+    for weight in copies:
+        assert weight.is_contiguous()
+        assert weight.data_ptr() == place
+        place += weight.numel() * size
+    assert copies[0].untyped_storage().nbytes() == sum(weight.numel() for weight in copies) * size
+
+
+def test_the_cudnn_layer_uses_the_precision_of_matrix_products():
+    model = network().float()
+    x, state = torch.randn(8, 3, 5), (torch.zeros(3, 6),) * 2
+    with torch.autocast("cpu", torch.bfloat16):
+        if not onednn.supports(torch.bfloat16):
+            pytest.skip("this CPU has no LSTM in bfloat16")
+        out, final = cudnn_layer("lstm", x, state, model.recurrent.weights(0))
+    assert {out.dtype, *(part.dtype for part in final)} == {torch.bfloat16}
+
+
+def results_of(model, device, name):
+    """Hidden states (time, batch, hidden) and gradients of a loss, computed on `device` in this precision."""
+    model, tokens = copy.deepcopy(model).to(device), TOKENS.to(device)
+    with autocast(device, choose_precision(name, device)):
+        loss, _, _ = model.loss(tokens[:, :-1], tokens[:, 1:])
+        hidden, _ = model.hidden_states(tokens)
+    loss.backward()
+    return hidden.double().cpu(), torch.cat([w.grad.double().flatten().cpu() for w in model.parameters()])
+
+
+def assert_close(found, exact, eps):
+    """Compare results of `results_of`. Products round their operands to half of `eps`; a few steps and layers
+    add up. The functions of a GPU are exact to about six digits."""
+    tolerance = max(4 * eps, 1e-5)
+    torch.testing.assert_close(found[0], exact[0], rtol=0, atol=tolerance)
+    assert (found[1] - exact[1]).norm() < tolerance * exact[1].norm()
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_bf16_is_as_close_to_the_readable_cells_as_its_eps_allows(cell):
+    exact = results_of(network(cell, cell_implementation="reference"), torch.device("cpu"), "fp32")
+    assert_close(results_of(network(cell).float(), torch.device("cpu"), "bf16"), exact, 2**-7)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("cell", CELLS)
-def test_cudnn_equals_the_readable_cells(cell):
-    model = network(cell, weight_dropout=0.0).float()
-    on_cpu, _ = model(TOKENS)
-    on_gpu, _ = model.cuda()(TOKENS.cuda())
-    torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-3, atol=1e-4)
+@pytest.mark.parametrize("precision", Precision)
+def test_cudnn_is_as_close_to_the_readable_cells_as_the_precision_allows(cell, precision):
+    exact = results_of(network(cell, cell_implementation="reference"), torch.device("cpu"), "fp32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # above all: that the weights must be copied again
+        found = results_of(network(cell).float(), torch.device("cuda"), precision.value)
+    assert_close(found, exact, precision.eps)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("cell", CELLS)
+def test_cudnn_reads_long_texts(cell):
+    model, tokens = network(cell).float(), torch.randint(0, 11, (1, 120_000))
+    choose_precision("fp32", torch.device("cuda"))
+    with torch.inference_mode():
+        end = model.hidden_states(tokens[:, -500:])[0][-1]  # it has long forgotten what came before
+        on_gpu = model.cuda().hidden_states(tokens.cuda())[0][-1]
+    torch.testing.assert_close(on_gpu.cpu(), end, rtol=0, atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("cell", CELLS)
+def test_cudnn_computes_gradients_without_training_mode(cell):
+    model = network(cell, dropout=0.5).float().eval()
+    exact = results_of(model, torch.device("cpu"), "fp32")
+    assert_close(results_of(model, torch.device("cuda"), "fp32"), exact, 0.0)

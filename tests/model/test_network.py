@@ -5,8 +5,6 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from lm.config.schema import CELLS, ModelConfig
-from lm.errors import UserError
-from lm.model.device import choose_device, choose_precision
 from lm.model.network import RecurrentLM
 
 
@@ -65,20 +63,3 @@ def test_an_lstm_starts_with_open_forget_gates():
     network = RecurrentLM(ModelConfig(cell="lstm", hidden_size=4, layers=1), 3)
     bias = network.recurrent.bias_hh_l0
     assert bias.tolist() == [0] * 4 + [1] * 4 + [0] * 8
-
-
-def test_a_missing_device_is_a_user_error():
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    with pytest.raises(UserError, match="--device cuda"):
-        choose_device("cuda")
-    assert choose_device("auto").type in ("cpu", "mps")
-
-
-def test_precision_auto_follows_the_hardware(monkeypatch):
-    cpu = torch.device("cpu")
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
-    assert choose_precision("auto", cpu) is torch.bfloat16
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
-    assert choose_precision("auto", cpu) is torch.float32
-    assert choose_precision("bf16", cpu) is torch.bfloat16

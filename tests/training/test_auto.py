@@ -8,6 +8,7 @@ from hypothesis import given, strategies as st
 from lm.config.resolved import NetworkConfig
 from lm.config.schema import CELLS, ModelConfig, RunConfig
 from lm.data.batches import Windows
+from lm.model.device import Precision
 from lm.model.network import RecurrentLM
 from lm.training.auto import SIZES, parameters, resolve
 
@@ -17,7 +18,7 @@ CPU = torch.device("cpu")
 def resolved(tokens=100_000, vocab_size=50, **settings):
     config = RunConfig.from_flat({"batch_size": 4, "bptt": 8, **settings})
     windows = Windows(np.zeros(tokens, np.uint16), 4, 8, 0, CPU)
-    return resolve(config, windows, vocab_size, CPU, torch.float32)
+    return resolve(config, windows, vocab_size, CPU, Precision.FP32)
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -6,6 +6,7 @@ from hypothesis import given, strategies as st
 
 from lm.config.resolved import RecipeConfig
 from lm.config.schema import ModelConfig
+from lm.model.device import Precision
 from lm.model.network import RecurrentLM
 from lm.training.optimizer import learning_rate, make_optimizer
 
@@ -34,7 +35,7 @@ def test_no_warmup():
 def test_one_optimizer_updates_each_weight_and_only_matrices_decay(optimizer):
     network = RecurrentLM(ModelConfig(hidden_size=4), 5)
     config = RecipeConfig(lr=0.1, weight_decay=0.3, optimizer=optimizer)
-    groups = make_optimizer(network, config, torch.float32).param_groups
+    groups = make_optimizer(network, config, Precision.FP32).param_groups
     for group in groups:
         assert {p.dim() > 1 for p in group["params"]} == {group["weight_decay"] == 0.3}
     stepped = [id(p) for group in groups for p in group["params"]]
@@ -46,7 +47,7 @@ def test_float16_scales_the_loss_and_skips_steps_that_overflow(optimizer):
     def learn(scaled, steps):
         torch.manual_seed(0)
         network = RecurrentLM(ModelConfig(hidden_size=4), 5)
-        of = make_optimizer(network, RecipeConfig(lr=0.1, optimizer=optimizer), torch.float32)
+        of = make_optimizer(network, RecipeConfig(lr=0.1, optimizer=optimizer), Precision.FP32)
         of.scaler = torch.amp.GradScaler("cpu", enabled=scaled)
         tokens = torch.tensor([[0, 1, 2]])
         for step in steps:
@@ -67,7 +68,7 @@ def test_float16_scales_the_loss_and_skips_steps_that_overflow(optimizer):
 
 def test_all_optimizers_share_one_state():
     network = RecurrentLM(ModelConfig(hidden_size=4), 5)
-    optimizer = make_optimizer(network, RecipeConfig(lr=0.1, optimizer="muon"), torch.float32)
+    optimizer = make_optimizer(network, RecipeConfig(lr=0.1, optimizer="muon"), Precision.FP32)
     tokens = torch.zeros(2, 3, dtype=torch.long)
     network.loss(tokens, tokens)[0].backward()
     optimizer.step()

@@ -1,0 +1,110 @@
+"""Devices and precisions: what the hardware has, and what torch is told."""
+
+import warnings
+
+import pytest
+import torch
+
+from lm.errors import UserError
+from lm.model.device import Precision, autocast, choose_device, choose_precision, precision_facts
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A function that makes torch believe in a GPU. Its settings are reset after the test."""
+    layers, matrices = torch.backends.cudnn.rnn, torch.backends.cuda.matmul
+    before = layers.fp32_precision, matrices.fp32_precision
+
+    def with_gpu(capability=(9, 0), cudnn=91900):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        monkeypatch.setattr(torch.backends.cudnn, "version", lambda: cudnn)
+
+    yield with_gpu
+    layers.fp32_precision, matrices.fp32_precision = before
+
+
+def float32_products():
+    return torch.backends.cudnn.rnn.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+
+
+def test_a_missing_device_is_a_user_error():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match="--device cuda"):
+        choose_device("cuda")
+    assert choose_device("auto").type in ("cpu", "mps")
+
+
+def test_precision_auto_follows_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    assert choose_precision("auto", CPU) is Precision.BF16
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    assert choose_precision("auto", CPU) is Precision.FP32
+    assert choose_precision("bf16", CPU) is Precision.BF16
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "cudnn", "expected", "facts"),
+    [
+        ("auto", (9, 0), 91300, Precision.BF16, "bf16"),
+        ("auto", (9, 0), 91200, Precision.FP16, "fp16 (this cuDNN has no bfloat16 layers)"),
+        ("bf16", (8, 0), 90100, Precision.FP16, "fp16 (this cuDNN has no bfloat16 layers)"),
+        ("bf16", (8, 0), None, Precision.FP16, "fp16 (this cuDNN has no bfloat16 layers)"),
+        ("fp16", (9, 0), 91200, Precision.FP16, "fp16"),
+        ("auto", (7, 5), 91300, Precision.FP16, "fp16"),
+        ("auto", (6, 1), 91300, Precision.FP32, "fp32"),
+        ("tf32", (8, 0), 91300, Precision.TF32, "tf32"),
+    ],
+)
+def test_precision_follows_the_gpu_and_its_cudnn(machine, name, capability, cudnn, expected, facts):
+    machine(capability, cudnn)
+    assert choose_precision(name, CUDA) is expected
+    assert precision_facts(name, expected, CUDA) == facts
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16", "fp16", "auto"])
+def test_only_tf32_rounds_float32_products_on_a_gpu(machine, name):
+    machine()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        choose_precision("tf32", CUDA)
+        assert float32_products() == ("tf32", "tf32")
+        choose_precision(name, CUDA)
+        assert float32_products() == ("ieee", "ieee")
+
+
+def test_a_choice_for_the_cpu_changes_no_setting_of_the_gpu():
+    before = float32_products()
+    choose_precision("fp32", CPU)
+    assert float32_products() == before
+
+
+@pytest.mark.parametrize("name", ["fp16", "tf32"])
+def test_precisions_of_gpus_are_user_errors_on_a_cpu(name):
+    with pytest.raises(UserError, match=f"--precision {name} requires a CUDA GPU"):
+        choose_precision(name, CPU)
+
+
+def test_tf32_requires_a_gpu_that_has_it(machine):
+    machine(capability=(7, 5))
+    with pytest.raises(UserError, match="since Ampere"):
+        choose_precision("tf32", CUDA)
+
+
+def test_an_unknown_precision_is_a_user_error():
+    with pytest.raises(UserError, match="must be one of auto, fp32, tf32, bf16, fp16, got 'half'"):
+        choose_precision("half", CPU)
+
+
+@pytest.mark.parametrize("precision", Precision)
+def test_autocast_computes_products_in_the_dtype_of_the_precision(precision):
+    x = torch.ones(2, 2)
+    with autocast(CPU, precision):
+        assert (x @ x).dtype == precision.dtype
+
+
+def test_eps_is_the_distance_from_one_to_the_next_number():
+    spacings = {precision.value: precision.eps for precision in Precision}
+    assert spacings == {"fp32": 2**-23, "tf32": 2**-10, "bf16": 2**-7, "fp16": 2**-10}
