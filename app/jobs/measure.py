@@ -29,7 +29,7 @@ from lm.errors import UserError
 from lm.evaluation.losses import validate
 from lm.language_model import LanguageModel
 from lm.model.cells import CELLS
-from lm.training.auto import SIZES, embedding_size, parameters, recurrent_weights
+from lm.training.auto import CPU_STREAMS, SIZES, embedding_size, parameters, recurrent_weights
 from lm.training.loop import step
 from lm.training.out_of_memory import explaining_out_of_memory
 from lm.training.setup import build_learner
@@ -44,7 +44,7 @@ _WARMUP_STEPS = 2
 _VALIDATIONS = 10  # per run, by default
 _SAMPLE_TOKENS = 100  # roughly
 _BYTES_PER_SECOND = 200e6  # at which a checkpoint is written, roughly
-_RESOLVED = ("hidden_size", "embedding_size", "lr", *AUTOMATIC_DROPOUTS)
+_RESOLVED = ("batch_size", "hidden_size", "embedding_size", "lr", *AUTOMATIC_DROPOUTS)
 _PROCESS = 400 << 20  # bytes of a process that trains a network without weights
 _STORED_PER_UNIT = 4  # numbers that back-propagation stores per unit and step, in addition to the gates
 
@@ -177,7 +177,8 @@ def memory_needed(config: RunConfig, vocab_size: int) -> int:
     back-propagation stores for each unit and step. If the hidden size is `auto`, that of the smallest
     network. On seven shapes, 2026-11-24, it was 0.8 to 1.4 times what the process used."""
     model, training = _smallest(config.model, vocab_size), config.training
-    tokens = training.batch_size * training.bptt / training.accumulate
+    streams = CPU_STREAMS if training.batch_size == "auto" else training.batch_size
+    tokens = streams * training.bptt / training.accumulate
     stored = model.layers * model.hidden_size * (len(CELLS[model.cell].gates) + _STORED_PER_UNIT)
     return round(_PROCESS + 4 * (6 * parameters(model, vocab_size) + tokens * stored))
 

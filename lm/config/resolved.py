@@ -39,6 +39,7 @@ class NetworkConfig(ModelConfig):
 class RecipeConfig(TrainingConfig):
     """A TrainingConfig with every `auto` resolved to a number."""
 
+    batch_size: int = 0
     lr: float = 0.0
 
 

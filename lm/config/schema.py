@@ -166,8 +166,11 @@ class ModelConfig:
 class TrainingConfig:
     """The training recipe and its budget."""
 
-    batch_size: int = setting(
-        32, "number of parallel text streams, over all processes", minimum=1, metavar="N"
+    batch_size: int | Auto = setting(
+        "auto",
+        "number of parallel text streams, over all processes; auto: 32, on a CUDA GPU 64 or 128",
+        minimum=1,
+        metavar="N",
     )
     accumulate: int = setting(
         1,

@@ -1,7 +1,8 @@
 """The values of `auto` settings, chosen for the text, the budget and the machine.
 
 Small networks learn most in the first minute, larger ones by the tenth, and a text that is read many times
-needs dropout. docs/log.md has the measurements behind the constants.
+needs dropout. A GPU reads a small text a hundred times in a minute: there, the number of passes over the text
+decides, on a CPU the number of tokens read. docs/log.md has the measurements behind the constants.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lm.config.resolved import NetworkConfig, RecipeConfig, ResolvedConfig
 from lm.config.schema import (
@@ -22,21 +25,57 @@ from lm.config.schema import (
     TrainingConfig,
 )
 from lm.config.settings import settings_of
-from lm.data.batches import Windows
+from lm.data.batches import Windows, divide_streams
+from lm.data.corpus import Corpus
 from lm.data.streaming import StreamedWindows
 from lm.model.cells import CELLS
 from lm.model.device import Precision, autocast
 from lm.model.network import RecurrentLM
 from lm.training.optimizer import make_optimizer
 
+CPU_STREAMS = 32
 SIZES = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 _TOKENS_PER_WEIGHT = 5.0  # that a network should read at least
-_PROBES = 3  # timed steps; the first warms up
 # Peak learning rates for 256 units; they fall with the square root of the size.
 _RATES = {"rnn": 6e-3, "gru": 8e-3, "lstm": 1.5e-2}
 # Input and weight dropout as a share of the other dropouts.
 _INPUT_SHARE = 0.5
 _WEIGHT_SHARE = {"rnn": 0.0, "gru": 0.0, "lstm": 0.5}
+
+# A text that a GPU reads again and again (log.md, "On a GPU"). A token of a large vocabulary tells more than
+# a character, so texts are measured in bits: tokens times the logarithm of the vocabulary size.
+_EPOCHS_PER_DENSITY = 180.0  # epochs needed for each weight per bit of the text
+_DENSITIES = 0.25, 1.25  # weights per bit that need no more passes, and that were the most in any trial
+_LONG_TEXT = 2_000_000  # tokens from which more streams per step pay off
+_MANY_TYPES = 1000  # token types from which the vocabulary is one of words
+
+
+def stream_count(config: RunConfig, corpus: Corpus, device: torch.device) -> int:
+    """The number of parallel streams: that of the settings, or for `auto` what keeps the device busy."""
+    if config.training.batch_size != "auto":
+        return config.training.batch_size
+    if device.type != "cuda":
+        return CPU_STREAMS
+    if config.data.streaming:
+        return 128
+    mix = config.data.mix
+    lengths = corpus.parts if mix else [len(corpus.train.tokens)]
+    return gpu_streams(lengths, mix or (1.0,), config.training.bptt)
+
+
+def gpu_streams(lengths: Sequence[int], mix: Sequence[float], bptt: int) -> int:
+    """The number of streams on a GPU for texts of these `lengths` (tokens) mixed in these proportions.
+
+    More streams are faster, but a short text gains more from more steps. At least as many as on a CPU, and
+    otherwise no more than leave each stream a whole window.
+    """
+    streams = 64 if sum(lengths) < _LONG_TEXT else 128
+    while streams > CPU_STREAMS:
+        shares = zip(lengths, divide_streams(streams, mix), strict=True)
+        if min(length // count for length, count in shares) >= bptt:
+            break
+        streams //= 2
+    return streams
 
 
 def resolve(
@@ -51,39 +90,78 @@ def resolve(
     The hidden size is the largest for which the budget lets the network read several tokens per weight. For
     a time budget, a few steps of each size are timed to find out how many tokens that is.
     """
-    model, training = config.model, config.training
+    model, training = config.model, dataclasses.replace(config.training, batch_size=windows.batch_size)
     if model.embedding_size == "auto":
         model = dataclasses.replace(model, embedding_size=embedding_size(vocab_size))
     dropouts = [name for name in AUTOMATIC_DROPOUTS if getattr(model, name) == "auto"]
     if "auto" in (model.hidden_size, training.lr) or dropouts:
         budget = _Budget(training, windows, vocab_size, device, precision)
-        if model.hidden_size == "auto":
-            network, tokens = _largest_network(model, budget)
-        else:
-            network = NetworkConfig.of(model)
-            tokens = budget.tokens(network)
-        per_epoch = (windows.steps_per_epoch or math.inf) * windows.tokens_per_step  # streams never end
-        dropout = _dropout(tokens / per_epoch, parameters(network, vocab_size) / per_epoch)
-        shares = {"input_dropout": _INPUT_SHARE, "weight_dropout": _WEIGHT_SHARE[model.cell]}
-        values: dict[str, Any] = {name: round(shares.get(name, 1.0) * dropout, 2) for name in dropouts}
-        model = dataclasses.replace(network, **values)
-        if training.lr == "auto":
-            rate = _RATES[model.cell] * (256 / network.hidden_size) ** 0.5
-            training = dataclasses.replace(training, lr=float(f"{rate:.2g}"))
+        text = (windows.steps_per_epoch or math.inf) * windows.tokens_per_step  # streams never end
+        model, training = fitted(model, training, text, vocab_size, device, budget.tokens)
     return ResolvedConfig.of(dataclasses.replace(config, model=model, training=training))
 
 
-def _largest_network(model: ModelConfig, budget: _Budget) -> tuple[NetworkConfig, float]:
+def fitted(
+    model: ModelConfig,
+    training: TrainingConfig,
+    text: float,
+    vocab_size: int,
+    device: torch.device,
+    readable: Callable[[NetworkConfig], float],
+) -> tuple[NetworkConfig, TrainingConfig]:
+    """`model` and `training` with hidden size, dropouts and learning rate for a text of `text` tokens.
+
+    `readable` is the number of tokens that a network reads within the budget.
+    """
+    on_gpu = device.type == "cuda"
+    dropouts = [name for name in AUTOMATIC_DROPOUTS if getattr(model, name) == "auto"]
+    if model.hidden_size == "auto":
+        network, tokens = _largest_network(model, text, vocab_size, on_gpu, readable)
+    else:
+        network = NetworkConfig.of(model)
+        tokens = readable(network)
+    dropout = _dropout(tokens / text, parameters(network, vocab_size) / text, on_gpu)
+    shares = {"input_dropout": _INPUT_SHARE, "weight_dropout": _WEIGHT_SHARE[model.cell]}
+    values: dict[str, Any] = {name: round(shares.get(name, 1.0) * dropout, 2) for name in dropouts}
+    network = dataclasses.replace(network, **values)
+    if training.lr == "auto":
+        rate = _RATES[model.cell] * (256 / network.hidden_size) ** 0.5
+        if on_gpu:
+            assert training.batch_size != "auto"
+            rate *= _gpu_rate(training.batch_size, vocab_size)
+        training = dataclasses.replace(training, lr=float(f"{rate:.2g}"))
+    return network, training
+
+
+def _largest_network(
+    model: ModelConfig, text: float, vocab_size: int, on_gpu: bool, readable: Callable[[NetworkConfig], float]
+) -> tuple[NetworkConfig, float]:
     """The largest network that the budget can teach, and the number of tokens it will read."""
     chosen, tokens = None, 0.0
     for size in SIZES:
         larger = NetworkConfig.of(dataclasses.replace(model, hidden_size=size))
-        read = budget.tokens(larger)
-        if chosen and read < _TOKENS_PER_WEIGHT * recurrent_weights(larger):
+        read, weights = readable(larger), recurrent_weights(larger)
+        enough = read >= _TOKENS_PER_WEIGHT * weights
+        if on_gpu:
+            enough = enough and weights <= _repeatable(read, text, vocab_size)
+        if chosen and not enough:
             break
         chosen, tokens = larger, read
     assert chosen  # the first size is always accepted
     return chosen, tokens
+
+
+def _repeatable(read: float, text: float, vocab_size: int) -> float:
+    """The most recurrent weights that learn from a text again and again: more with the number of passes."""
+    least, most = _DENSITIES
+    density = min(max(read / text / _EPOCHS_PER_DENSITY, least), most)
+    return density * text * math.log2(max(vocab_size, 2))
+
+
+def _gpu_rate(streams: int, vocab_size: int) -> float:
+    """The learning rate on a GPU as a share of that on a CPU: more for more streams, less for words."""
+    more = (min(max(streams, 64), 128) / 64) ** (1 / 6)
+    return more * (0.5 if vocab_size > _MANY_TYPES else 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,21 +188,36 @@ class _Budget:
 
     def _seconds_per_part(self, model: NetworkConfig, streams: int) -> float:
         """Measured time to learn from a window of this many streams."""
-        recipe = {name: getattr(self.training, name) for name in settings_of(TrainingConfig)}
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            network = RecurrentLM(model, self.vocab_size).to(self.device)
-            tokens = torch.randint(self.vocab_size, (streams, self.training.bptt), device=self.device)
-            optimizer = make_optimizer(network, RecipeConfig(**recipe | {"lr": 1e-3}), self.precision)
-            begin = 0.0
-            for probe in range(_PROBES):
-                if probe == 1:
-                    begin = time.perf_counter()
-                with autocast(self.device, self.precision):
-                    loss, _, _ = network.loss(tokens, tokens)
-                optimizer.scaler.scale(loss).backward()
-                optimizer.step()
-                loss.item()  # waits for the device
-        return (time.perf_counter() - begin) / (_PROBES - 1)
+            return seconds_per_call(self._step(model, streams), self.device)
+
+    def _step(self, model: NetworkConfig, streams: int) -> Callable[[], Tensor]:
+        """A training step on random tokens."""
+        recipe = {name: getattr(self.training, name) for name in settings_of(TrainingConfig)}
+        network = RecurrentLM(model, self.vocab_size).to(self.device)
+        tokens = torch.randint(self.vocab_size, (streams, self.training.bptt), device=self.device)
+        optimizer = make_optimizer(network, RecipeConfig(**recipe | {"lr": 1e-3}), self.precision)
+
+        def step() -> Tensor:
+            with autocast(self.device, self.precision):
+                loss, _, _ = network.loss(tokens, tokens)
+            optimizer.scaler.scale(loss).backward()
+            optimizer.step()
+            return loss
+
+        return step
+
+
+def seconds_per_call(compute: Callable[[], Tensor], device: torch.device) -> float:
+    """The time that `compute` takes when it is called again and again. Its result is on the device."""
+    warm_up, timed = (5, 30) if device.type == "cuda" else (1, 2)  # libraries choose kernels at first calls
+    for _ in range(warm_up):
+        compute().item()  # waits for the device
+    begin = time.perf_counter()
+    for _ in range(timed - 1):
+        compute()
+    compute().item()
+    return (time.perf_counter() - begin) / timed
 
 
 def parameters(model: NetworkConfig, vocab_size: int) -> int:
@@ -149,11 +242,18 @@ def embedding_size(vocab_size: int) -> int:
     return 32 * max(1, round(14 * vocab_size**0.36 / 32))
 
 
-def _dropout(epochs: float, weights_per_token: float) -> float:
-    """None for a text that is read a few times, up to 0.5 for one that is read a hundred times.
+def _dropout(epochs: float, weights_per_token: float, on_gpu: bool) -> float:
+    """None for a text that is read a few times, most for one that is read a hundred times.
 
-    Less for a network with fewer than two weights per token of the text, which cannot memorize it. The
-    embedding tables count as well: words are memorized there.
+    A network with few weights per token of the text cannot memorize it. On a CPU, dropout grows up to 0.5 for
+    two weights; on a GPU, which can afford more, up to 0.65 for twelve. The embedding tables count as well:
+    words are memorized there.
     """
     share = min(max(0.16 * math.log(max(epochs, 1) / 3), 0.0), 0.5)
-    return share * min(weights_per_token / 2, 1.0)
+    if not on_gpu:
+        return share * min(weights_per_token / 2, 1.0)
+    if weights_per_token < 1:
+        strongest = 0.2 * weights_per_token
+    else:
+        strongest = min(0.2 + 0.18 * math.log(weights_per_token), 0.65)
+    return share / 0.5 * strongest

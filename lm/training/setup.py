@@ -20,7 +20,7 @@ from lm.model.direction import Direction
 from lm.model.network import RecurrentLM
 from lm.run_folder import Run, checkpoint_of, create_run
 from lm.terminal import Terminal, duration, plural
-from lm.training.auto import recurrent_weights, resolve
+from lm.training.auto import recurrent_weights, resolve, stream_count
 from lm.training.checkpoint import load_checkpoint, seed_of
 from lm.training.disk import Disk
 from lm.training.facts import Facts
@@ -106,7 +106,7 @@ def _windows(
     config: RunConfig, corpus: Corpus, device: torch.device, ranks: Ranks
 ) -> Windows | StreamedWindows:
     size, bptt, direction = (
-        config.training.batch_size,
+        stream_count(config, corpus, device),
         config.training.bptt,
         Direction(config.model.direction),
     )

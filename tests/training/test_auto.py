@@ -1,5 +1,7 @@
 """`auto` settings fit the text and the budget."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,15 @@ from lm.config.schema import CELLS, ModelConfig, RunConfig
 from lm.data.batches import Windows
 from lm.model.device import Precision
 from lm.model.network import RecurrentLM
-from lm.training.auto import SIZES, parameters, resolve
+from lm.training.auto import (
+    SIZES,
+    embedding_size,
+    fitted,
+    gpu_streams,
+    parameters,
+    resolve,
+    seconds_per_call,
+)
 
 CPU = torch.device("cpu")
 
@@ -99,3 +109,122 @@ def test_larger_networks_get_lower_learning_rates():
 def test_parameters_are_counted_without_building_the_network(cell, layers, hidden, width, tie, vocab_size):
     model = ModelConfig(cell=cell, layers=layers, hidden_size=hidden, embedding_size=width, tie=tie)
     assert parameters(NetworkConfig.of(model), vocab_size) == RecurrentLM(model, vocab_size).parameter_count()
+
+
+# Tiny Shakespeare on an H200 (2026-11-27): units and streams, tokens/s, seconds, and the dropout and learning
+# rate set by hand. The validation losses are 1.3187, 1.3205, 1.3184 and 1.3207 nats.
+SHAKESPEARE = 1_003_854  # characters to train on
+MEASURED = [
+    (384, 64, 1_624_747, 60, 0.30, 0.012),
+    (512, 64, 1_460_907, 60, 0.45, 0.010),
+    (512, 128, 2_191_360, 60, 0.45, 0.012),
+    (768, 64, 1_168_725, 150, 0.55, 0.009),
+]
+
+
+def on_gpu(speed, seconds, streams, text=SHAKESPEARE, vocab_size=65, **settings):
+    """What a GPU that processes `speed(units)` tokens per second chooses."""
+    embedding = {"embedding_size": embedding_size(vocab_size)}
+    config = RunConfig.from_flat({"batch_size": streams, **embedding, **settings})
+    return fitted(
+        config.model,
+        config.training,
+        text,
+        vocab_size,
+        torch.device("cuda"),
+        lambda network: speed(network.hidden_size) * seconds,
+    )
+
+
+@pytest.mark.parametrize(("units", "streams", "speed", "seconds", "dropout", "rate"), MEASURED)
+def test_a_gpu_gets_dropouts_and_rates_close_to_the_measured_ones(
+    units, streams, speed, seconds, dropout, rate
+):
+    model, training = on_gpu(lambda size: speed, seconds, streams, hidden_size=units)
+    assert model.dropout == model.output_dropout == pytest.approx(dropout, abs=0.04)
+    assert model.input_dropout == model.weight_dropout == pytest.approx(model.dropout / 2, abs=0.01)
+    assert training.lr == pytest.approx(rate, rel=0.1)
+
+
+@pytest.mark.parametrize(("units", "streams", "speed", "seconds", "dropout", "rate"), MEASURED)
+def test_a_gpu_gets_the_measured_sizes_within_one_step(units, streams, speed, seconds, dropout, rate):
+    speeds = {size: s for size, rows, s, *_ in MEASURED if rows == streams} | {units: speed}
+    known = sorted(speeds)
+
+    def at(size):  # of a size not measured: that of the next larger one, or less beyond the largest
+        larger = [speeds[other] for other in known if other >= size]
+        return larger[0] if larger else speeds[known[-1]] * known[-1] / size
+
+    model, _ = on_gpu(at, seconds, streams)
+    assert abs(SIZES.index(model.hidden_size) - SIZES.index(units)) <= 1
+    if seconds == 60:  # the smaller of two networks that learned equally much in a minute
+        assert model.hidden_size == {64: 384, 128: 512}[streams]
+
+
+@given(st.floats(1e3, 1e9), st.floats(1e4, 1e9), st.sampled_from([2, 65, 10_000]))
+def test_a_larger_budget_never_gets_a_smaller_network_on_a_gpu(budget, text, vocab_size):
+    sizes = [
+        on_gpu(lambda size: 1e9 / size, factor * budget / 1e6, 64, text, vocab_size)[0].hidden_size
+        for factor in (1, 1.3, 4, 50)
+    ]
+    assert sizes == sorted(sizes)
+
+
+def test_a_text_read_once_gets_the_same_network_on_a_gpu_and_on_a_cpu():
+    sizes = []
+    for kind in ("cpu", "cuda"):
+        config = RunConfig.from_flat({"batch_size": 64, "embedding_size": 64})
+        read = {"text": 1e9, "vocab_size": 100, "device": torch.device(kind), "readable": lambda network: 5e7}
+        sizes.append(fitted(config.model, config.training, **read)[0].hidden_size)
+    assert sizes[0] == sizes[1]
+
+
+def test_a_text_without_end_can_be_fitted_on_a_gpu():
+    model, _ = on_gpu(lambda size: 1e6, 600, 128, text=float("inf"))
+    assert model.hidden_size > SIZES[0]
+    assert model.dropout == 0
+
+
+def test_no_network_on_a_gpu_is_larger_for_its_text_than_those_tried():
+    for text, vocab_size, largest in ((SHAKESPEARE, 65, 768), (929_589, 10_000, 1024)):
+        model, _ = on_gpu(lambda size: 1e9, 36_000, 64, text, vocab_size)
+        assert model.hidden_size == largest
+
+
+def test_words_get_a_lower_rate_on_a_gpu():
+    _, characters = on_gpu(lambda size: 1e6, 60, 64, hidden_size=1024)
+    _, words = on_gpu(lambda size: 1e6, 60, 64, vocab_size=10_000, hidden_size=1024)
+    assert words.lr == pytest.approx(characters.lr / 2, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "mix", "expected"),
+    [
+        ([1_003_854], (1.0,), 64),
+        ([2_000_000], (1.0,), 128),
+        ([3_000_000, 3_000], (0.5, 0.5), 64),  # 3,000 tokens are 46 windows
+        ([3_000], (1.0,), 32),
+        ([100], (1.0,), 32),  # too short for 32 as well, which is an error
+    ],
+)
+def test_a_gpu_gets_as_many_streams_as_the_text_has_windows(lengths, mix, expected):
+    assert gpu_streams(lengths, mix, 64) == expected
+
+
+def test_the_number_of_streams_is_a_number_in_the_resolved_settings():
+    assert RunConfig().training.batch_size == "auto"
+    config = RunConfig.from_flat({"bptt": 8})
+    windows = Windows(np.zeros(100_000, np.uint16), 32, 8, 0, CPU)
+    assert resolve(config, windows, 50, CPU, Precision.FP32).training.batch_size == 32
+
+
+@pytest.mark.parametrize(("kind", "least"), [("cpu", 3), ("cuda", 30)])
+def test_a_gpu_is_timed_over_many_calls(kind, least):
+    calls = []
+
+    def compute():
+        calls.append(time.perf_counter())
+        return torch.zeros(())
+
+    assert seconds_per_call(compute, torch.device(kind)) > 0
+    assert len(calls) >= least
