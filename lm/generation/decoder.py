@@ -55,6 +55,11 @@ class Decoder(Protocol):
     def device(self) -> torch.device:
         """The device of tokens and logits."""
 
+    @property
+    def sampling_weights(self) -> GPUWeights | None:
+        """The weights for sampling on a GPU (lm/generation/gpu_sampling.py). None: a batch computes logits,
+        from which the host samples."""
+
     def initial_state(self) -> State:
         """The state (layers, 1, hidden) before any token."""
 
@@ -71,7 +76,7 @@ class Decoder(Protocol):
 class NetworkDecoder:
     """The decoder of one network.
 
-    When the first batch is created, the weights are copied in `precision` (fp32, bf16, fp16 on a GPU, int8
+    When the first sequence starts, the weights are copied in `precision` (fp32, bf16, fp16 on a GPU, int8
     on a CPU): training the network further does not change them. Raises UserError for int8 on a GPU.
     """
 
@@ -112,10 +117,19 @@ class NetworkDecoder:
         """An empty batch."""
         return self._new_batch()
 
+    @property
+    def sampling_weights(self) -> GPUWeights | None:
+        """The weights for sampling on a CUDA GPU."""
+        return self._gpu_weights if self.device.type == "cuda" else None
+
     @cached_property
     def _new_batch(self) -> Callable[[], Batch]:
         if self.device.type == "cpu":
             cpu_weights = CPUWeights(self._network, self._precision)
             return lambda: CPUBatch(cpu_weights)
-        gpu_weights = GPUWeights(self._network, self._precision)
+        gpu_weights = self._gpu_weights
         return lambda: GPUBatch(gpu_weights)
+
+    @cached_property
+    def _gpu_weights(self) -> GPUWeights:
+        return GPUWeights(self._network, self._precision)

@@ -15,6 +15,8 @@ class Ensemble:
     """A decoder whose next token has the probability Σ wᵢ pᵢ. The models share a vocabulary, and the state is
     the concatenation of theirs."""
 
+    sampling_weights = None
+
     def __init__(self, decoders: Sequence[Decoder], weights: Sequence[float]):
         self._decoders = list(decoders)
         self._weights = [weight / sum(weights) for weight in weights]

@@ -1,25 +1,30 @@
-"""A generation step on a GPU, captured as a CUDA graph.
+"""A generation step on a GPU, recorded as a CUDA graph.
 
-For so few rows, launching kernels takes longer than running them: a step is captured once and from then on
+For so few rows, launching kernels takes longer than running them: a step is recorded once and from then on
 launched as a whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from lm.generation.cell_step import Functions, advance, group_gates
+from lm.model import cuda_graph
 from lm.model.cells import CELLS, State
 from lm.model.device import Precision
 from lm.model.network import RecurrentLM
 
 # Kernels chosen for other numbers of rows round differently. A step always computes whole blocks of this many
 # rows, so that a sequence is generated identically alone and in a batch.
-_BLOCK = 64
+BLOCK = 64
+TRIAL = 3  # steps with which a recorded computation proves itself
 _FUNCTIONS = Functions(lambda x: x.sigmoid_(), torch.tanh)
+_WARNING = threading.Lock()  # held by whoever has printed the warning, which is printed once
 
 
 class GPUWeights:
@@ -46,15 +51,29 @@ class GPUWeights:
         self.projection = None if projection is None else projection.weight.detach().t().to(self.dtype)
         self.decoder = network.decoder.weight.detach().t().to(self.dtype, copy=True)
         self.decoder_bias = network.decoder.bias.detach().to(self.dtype, copy=True)
-        self._step: Callable[[Tensor, Tensor], Tensor] | None = None
+        # `step` is recorded on tensors of its own.
+        self._lock = threading.Lock()
+        self._tokens = torch.zeros(BLOCK, dtype=torch.long, device=self.device)
+        self._state = self.empty_block()
+        self._run: cuda_graph.Compute | None = None
 
-    def step(self, tokens: Tensor, state: Tensor) -> Tensor:
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.embedding.device
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of token types."""
+        return len(self.decoder_bias)
+
+    def empty_block(self) -> Tensor:
+        """The state (parts, layers, rows, hidden) of a block before any token."""
+        shape = (len(CELLS[self.cell].states), len(self.layers), BLOCK, self.hidden_size)
+        return torch.zeros(shape, device=self.device)
+
+    def compute(self, tokens: Tensor, state: Tensor) -> Tensor:
         """tokens (rows,) of a block -> logits (rows, vocab); updates state (parts, layers, rows, hidden)."""
-        if self._step is None:
-            self._step = self._capture(tokens, state) if tokens.device.type == "cuda" else self._compute
-        return self._step(tokens, state)
-
-    def _compute(self, tokens: Tensor, state: Tensor) -> Tensor:
         x = self.embedding[tokens]
         for layer, (weight, bias) in enumerate(self.layers):
             own = state[:, layer]
@@ -67,26 +86,43 @@ class GPUWeights:
             x = x @ self.projection
         return torch.addmm(self.decoder_bias, x, self.decoder).float()
 
-    def _capture(self, tokens: Tensor, state: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        static_tokens, static_state = tokens.clone(), state.clone()
-        stream = torch.cuda.Stream()  # warm-up: libraries initialize at the first calls, outside the graph
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                self._compute(static_tokens, static_state)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            logits = self._compute(static_tokens, static_state)
+    def step(self, tokens: Tensor, state: Tensor) -> Tensor:
+        """`compute`, launched as a whole."""
+        with self._lock:  # all batches share the recorded tensors
+            self._tokens.copy_(tokens)
+            self._state.copy_(state)
+            if self._run is None:
+                seen = torch.zeros(TRIAL, BLOCK, self.vocab_size, device=self.device)
+                self._run = self.recorded(
+                    lambda: self.compute(self._tokens, self._state),
+                    lambda run: self._trial(run, seen),
+                    {"tokens": self._tokens, "state": self._state, "logits": seen},
+                )
+            logits = self._run().clone()
+            state.copy_(self._state)
+        return logits
 
-        def replay(tokens: Tensor, state: Tensor) -> Tensor:
-            static_tokens.copy_(tokens)
-            static_state.copy_(state)
-            graph.replay()
-            state.copy_(static_state)
-            return logits.clone()
+    def recorded(
+        self,
+        compute: cuda_graph.Compute,
+        trial: Callable[[cuda_graph.Compute], None],
+        state: Mapping[str, Tensor],
+    ) -> cuda_graph.Compute:
+        """`compute` as a CUDA graph, or as it is where that is not possible; see `cuda_graph.captured`."""
+        if self.device.type == "mps":
+            return compute
+        run, reason = cuda_graph.captured(compute, trial, lambda: state, self.dtype)
+        if reason and _WARNING.acquire(blocking=False):
+            print(
+                f"warning: generation does not run as a CUDA graph, and therefore slower: {reason}",
+                file=sys.stderr,
+            )
+        return run
 
-        return replay
+    def _trial(self, run: cuda_graph.Compute, seen: Tensor) -> None:
+        for number in range(TRIAL):
+            seen[number] = run()
+            self._tokens.add_(1).remainder_(self.vocab_size)
 
 
 class GPUBatch:
@@ -95,13 +131,12 @@ class GPUBatch:
     def __init__(self, weights: GPUWeights):
         self._weights = weights
         self.count = 0
-        shape = (len(CELLS[weights.cell].states), len(weights.layers), _BLOCK, weights.hidden_size)
-        self._state = torch.zeros(shape, device=weights.embedding.device)
+        self._state = weights.empty_block()
 
     def add(self, state: State) -> None:
         """Add a sequence in this state (layers, 1, hidden) as the last row."""
         if self.count == self._state.shape[2]:
-            self._state = torch.cat([self._state, torch.zeros_like(self._state[:, :, :_BLOCK])], dim=2)
+            self._state = torch.cat([self._state, torch.zeros_like(self._state[:, :, :BLOCK])], dim=2)
         self._state[:, :, self.count] = torch.stack(state)[:, :, 0].to(self._state)
         self.count += 1
 
@@ -114,8 +149,8 @@ class GPUBatch:
         """Keep these rows, in this order; a row can be selected several times."""
         selected = self._state[:, :, rows]
         self.count = len(rows)
-        blocks = -(-len(rows) // _BLOCK)
-        self._state = self._state.new_zeros(*selected.shape[:2], blocks * _BLOCK, selected.shape[3])
+        blocks = -(-len(rows) // BLOCK)
+        self._state = self._state.new_zeros(*selected.shape[:2], blocks * BLOCK, selected.shape[3])
         self._state[:, :, : self.count] = selected
 
     def state(self, row: int) -> State:
@@ -125,11 +160,11 @@ class GPUBatch:
     @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:
         """tokens (count,) int64 -> logits (count, vocab) float32."""
-        padded = tokens.new_zeros(-(-self.count // _BLOCK) * _BLOCK)
+        padded = tokens.new_zeros(-(-self.count // BLOCK) * BLOCK)
         padded[: self.count] = tokens
         logits = [
-            self._weights.step(padded[begin : begin + _BLOCK], self._state[:, :, begin : begin + _BLOCK])
-            for begin in range(0, len(padded), _BLOCK)
+            self._weights.step(padded[begin : begin + BLOCK], self._state[:, :, begin : begin + BLOCK])
+            for begin in range(0, len(padded), BLOCK)
         ]
         return torch.cat(logits)[: self.count]
 

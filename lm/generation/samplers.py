@@ -135,7 +135,7 @@ class SamplingTensors:
         return cls(
             greedy=torch.tensor(greedy, device=device)[:, None] if any(greedy) else None,
             temperature=torch.tensor(temperatures, device=device)[:, None],
-            top_k=None if k is None else torch.where(k > 0, k, vocab_size),
+            top_k=None if k is None else torch.where(k > 0, k, vocab_size).clamp(max=vocab_size),
             typical_p=column("typical_p", 1.0),
             top_p=column("top_p", 1.0),
             min_p=column("min_p", 0.0),
@@ -213,12 +213,39 @@ def sample(logits: Tensor, uniforms: Tensor, sampling: SamplingTensors) -> Tenso
     filtered = apply_filters(filtered, sampling).to(uniforms.dtype)
     weights = (filtered - filtered.amax(dim=-1, keepdim=True)).exp()
     cumulative = weights.cumsum(dim=-1)
-    # Slightly less than 1, so that rounding never selects a token after the last one with a probability.
-    below_one = uniforms * (1 - torch.finfo(uniforms.dtype).eps)
-    targets = below_one[:, None] * cumulative[:, -1:]
+    targets = below_one(uniforms)[:, None] * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, targets, right=True)
     if candidates is not None:
         tokens = candidates.gather(-1, tokens)
     if sampling.greedy is not None:
         tokens = torch.where(sampling.greedy, logits.argmax(dim=-1, keepdim=True), tokens)
     return tokens[:, 0]
+
+
+def below_one(uniforms: Tensor) -> Tensor:
+    """Uniform numbers slightly less than 1, so that rounding never selects a token after the last one with a
+    probability."""
+    return uniforms * (1 - torch.finfo(uniforms.dtype).eps)
+
+
+def draw_without_waiting(logits: Tensor, uniforms: Tensor, sampling: SamplingTensors) -> Tensor:
+    """What `sample` draws from uniform numbers `below_one`, by operations for a GPU: they are few, their
+    shapes are fixed, and none waits for a result."""
+    filtered = temperature(logits, sampling.temperature)
+    if sampling.top_k is not None or sampling.top_p is not None:
+        ranked, order = logits.sort(dim=-1, descending=True, stable=True)
+    if sampling.top_k is not None:
+        filtered = filtered.masked_fill(logits < ranked.gather(-1, sampling.top_k - 1), -torch.inf)
+    if sampling.typical_p is not None:
+        filtered = typical_p(filtered, sampling.typical_p)
+    if sampling.top_p is not None:
+        probabilities = filtered.softmax(dim=-1).gather(-1, order)
+        filtered = filtered.masked_fill(_beyond(probabilities, sampling.top_p, order), -torch.inf)
+    if sampling.min_p is not None:
+        filtered = min_p(filtered, sampling.min_p)
+    cumulative = filtered.to(uniforms.dtype).softmax(dim=-1).cumsum(dim=-1)
+    # Counting, unlike a search, gives the number of an existing token even if the logits are not numbers.
+    tokens = (cumulative <= uniforms[:, None] * cumulative[:, -1:]).sum(dim=-1)
+    if sampling.greedy is not None:
+        tokens = torch.where(sampling.greedy[:, 0], logits.argmax(dim=-1), tokens)
+    return tokens

@@ -14,7 +14,8 @@ from lm.generation.constraints import Banned, Constraint, Match, NoRepeat, OneOf
 from lm.generation.decoder import Decoder
 from lm.generation.detokenize import Detokenizer, make_detokenizer
 from lm.generation.request import Request
-from lm.generation.scheduler import Scheduler, Stream, Token
+from lm.generation.scheduler import Scheduler
+from lm.generation.stream import Stream, Token
 from lm.model.direction import Direction
 from lm.tokenization.tokenizer import Tokenizer, describe_unknown
 

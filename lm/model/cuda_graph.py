@@ -67,17 +67,20 @@ def captured(
 
 def record(compute: Compute) -> Compute:
     """Record `compute`, which is called a few times for that, as a CUDA graph."""
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
+    # The default stream cannot be recorded. On another one, use that: libraries have a workspace for each
+    # stream, which graphs that run at the same time must not share.
+    current = torch.cuda.current_stream()
+    aside = torch.cuda.Stream() if current == torch.cuda.default_stream() else current
+    aside.wait_stream(current)
     with torch.cuda.stream(aside):
         for _ in range(_WARM_UP):
             compute()
-    torch.cuda.current_stream().wait_stream(aside)
+    current.wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an empty graph is found by its results
         # Other threads may use the device meanwhile, for example the web UI for another model.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
             result = compute()
 
     def replay() -> Tensor:

@@ -1,0 +1,325 @@
+"""Sampling on a GPU: each step is computed there as a whole, from the last token of each stream to the next.
+
+The host sends the random numbers of a few steps, launches the steps and reads all their tokens at once. While
+the GPU computes, the host hands out the tokens of the steps before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lm.config.schema import SamplingConfig
+from lm.generation.gpu_batch import BLOCK, TRIAL, GPUWeights
+from lm.generation.samplers import (
+    SamplingTensors,
+    apply_penalties,
+    below_one,
+    clamp_temperature,
+    draw_without_waiting,
+)
+from lm.generation.stream import Stream, Token
+from lm.model.cuda_graph import Compute
+
+GROUP = 16  # steps that are launched together, at most
+_LONGEST_WINDOW = 2**14  # tokens
+_KINDS = 16  # recorded steps that a block keeps
+_NOBODY = SamplingConfig(temperature=1.0)  # the settings of a row without a stream
+
+
+class GPUSampling:
+    """Streams whose tokens are drawn on the GPU, in blocks of rows. `suppressed` (vocab,) is added to all
+    logits."""
+
+    def __init__(self, weights: GPUWeights, suppressed: Tensor):
+        self._weights, self._suppressed = weights, suppressed.to(weights.device)
+        self._blocks: list[_Block] = []
+        self._starting: list[Stream] = []
+
+    @staticmethod
+    def accepts(stream: Stream) -> bool:
+        """Whether the stream needs neither logits nor states on the host, nor a huge penalty window."""
+        return not stream.constrained and not stream.keep_states and _window(stream) <= _LONGEST_WINDOW
+
+    @property
+    def streams(self) -> Sequence[Stream]:
+        """The streams whose tokens are being drawn, and those that start with the next step."""
+        return [*(stream for block in self._blocks for stream in block.streams if stream), *self._starting]
+
+    def add(self, stream: Stream) -> None:
+        """Start a stream whose prompt has been read."""
+        self._starting.append(stream)
+
+    def advance(self, most: int) -> None:
+        """Launch up to `most` steps. Then add the tokens of the steps that the last call launched to their
+        streams."""
+        results = [result for block in self._blocks if (result := block.wait())]
+        for block in self._blocks:
+            block.release_rows()
+        while self._starting:
+            self._place(self._starting.pop(0))
+        steps = min(most, _steps(self.streams))
+        for block in self._blocks:
+            block.launch(steps)
+        for result in results:
+            result.hand_out()
+
+    def _place(self, stream: Stream) -> None:
+        """Put a stream into the first free row."""
+        block = next((block for block in self._blocks if None in block.streams), None)
+        if block is None:
+            block = _Block(self._weights, self._suppressed)
+            self._blocks.append(block)
+        block.add(stream)
+
+
+def _steps(streams: Sequence[Stream]) -> int:
+    """The number of steps to launch. It grows with the texts, so that first tokens arrive at once. A stream
+    that needs fewer steps ignores the results of the others."""
+    if not streams:
+        return 0
+    fewest, longest = min(s.drawn for s in streams), max(s.limit - s.drawn for s in streams)
+    return min(GROUP, max(fewest, 1), longest)
+
+
+def _window(stream: Stream) -> int:
+    """The number of tokens that the penalties of a stream can look at; 1 if it has none."""
+    window, most = stream.sampling.repetition_window, len(stream.window) + stream.limit
+    return min(window, most) if stream.penalized else 1
+
+
+class _Results(NamedTuple):
+    """The results of a group of steps on a block."""
+
+    streams: Sequence[Stream | None]  # by row
+    tokens: list[list[int]]  # by row and step, as are the others
+    logprobs: list[list[float]]
+    best_tokens: list[list[list[int]]]  # empty if no stream asked for alternatives
+    best_logprobs: list[list[list[float]]]
+
+    def hand_out(self) -> None:
+        """Add the tokens to their streams. Those after the end of a stream are ignored."""
+        for row, stream in enumerate(self.streams):
+            if stream is None or stream.ended:
+                continue
+            pairs = zip(self.tokens[row], self.logprobs[row], strict=True)
+            if count := stream.alternatives:
+                best = zip(self.best_tokens[row], self.best_logprobs[row], strict=True)
+                tokens = [
+                    Token(*pair, list(zip(others[:count], logprobs[:count], strict=True)), None)
+                    for pair, (others, logprobs) in zip(pairs, best, strict=True)
+                ]
+            else:
+                tokens = [Token(token, logprob, [], None) for token, logprob in pairs]
+            stream.extend(tokens[: stream.limit - stream.generated])
+
+
+class _Block:
+    """A fixed number of rows and the recorded steps on them. A stream keeps its row until it ends."""
+
+    def __init__(self, weights: GPUWeights, suppressed: Tensor):
+        device = weights.device
+        self._weights, self._suppressed = weights, suppressed
+        self.streams: list[Stream | None] = [None] * BLOCK
+        self._changed = False  # since the last launch: which streams there are
+        self._launched = 0  # steps whose results have not been read
+        self._kinds: dict[tuple[str, ...], Compute] = {}  # recorded steps, by what they compute
+        self._step: Compute | None = None
+        self._alternatives = 0
+        # Blocks run next to each other, because one alone cannot keep a GPU busy.
+        self._queue = torch.cuda.Stream(device) if device.type == "cuda" else None
+        with torch.cuda.stream(self._queue):
+            self._state = weights.empty_block()
+            self._last = torch.zeros(BLOCK, dtype=torch.long, device=device)
+            self._window = _Window(1, weights.vocab_size, device)
+            self._settings = _settings(device)
+            # For each step of a group: random numbers and temperatures go in, tokens come out.
+            self._number = torch.zeros(1, dtype=torch.long, device=device)  # of the step
+            self._uniforms = torch.full((GROUP, BLOCK), 0.5, dtype=torch.float64, device=device)
+            self._temperatures = torch.ones(GROUP, BLOCK, 1, device=device)
+            self._tokens = torch.zeros(GROUP, BLOCK, dtype=torch.long, device=device)
+            self._logprobs = torch.zeros(GROUP, BLOCK, device=device)
+            self._best_tokens, self._best_logprobs = self._tokens[..., None], self._logprobs[..., None]
+
+    def add(self, stream: Stream) -> None:
+        """Put a stream into the first free row."""
+        row = self.streams.index(None)
+        self.streams[row], self._changed = stream, True
+        self._state[:, :, row] = torch.stack(stream.state)[:, :, 0].to(self._state)
+        self._last[row] = stream.last
+        if (size := _window(stream)) > len(self._window.ring):
+            self._window = self._window.enlarged(size)
+            self._kinds.clear()
+        self._window.fill(row, list(stream.window)[-size:], size)
+        if stream.alternatives > self._alternatives:
+            self._alternatives = min(2 ** (stream.alternatives - 1).bit_length(), self._weights.vocab_size)
+            self._best_tokens = self._tokens[..., None].repeat(1, 1, self._alternatives)
+            self._best_logprobs = self._logprobs[..., None].repeat(1, 1, self._alternatives)
+            self._kinds.clear()
+
+    def release_rows(self) -> None:
+        """Free the rows of streams that have ended or whose last token has been drawn."""
+        for row, stream in enumerate(self.streams):
+            if stream and (stream.ended or stream.drawn >= stream.limit):
+                self.streams[row], self._changed = None, True
+
+    def launch(self, steps: int) -> None:
+        """Launch the next steps of all streams, without waiting for the results."""
+        if not any(self.streams) or not steps:
+            return
+        if self._queue:
+            self._queue.wait_stream(torch.cuda.current_stream())  # for what `add` has copied
+        with torch.cuda.stream(self._queue):
+            self._send_numbers(steps)
+            if self._changed or self._step is None:
+                self._step = self._chosen_step()
+                self._changed = False
+            for _ in range(steps):
+                self._step()
+        for stream in filter(None, self.streams):
+            stream.drawn += steps
+        self._launched = steps
+
+    def wait(self) -> _Results | None:
+        """The results of the launched steps, if there are any."""
+        if not self._launched:
+            return None
+        steps, self._launched = self._launched, 0
+        with torch.cuda.stream(self._queue):
+            tokens, logprobs = (part[:steps].cpu().t().tolist() for part in (self._tokens, self._logprobs))
+            best: list[list] = [[], []]
+            if any(stream.alternatives for stream in self.streams if stream):
+                parts = self._best_tokens, self._best_logprobs
+                best = [part[:steps].cpu().transpose(0, 1).tolist() for part in parts]
+        return _Results(tuple(self.streams), tokens, logprobs, *best)
+
+    def _send_numbers(self, steps: int) -> None:
+        """The random numbers of the next steps, and temperatures that change."""
+        nothing = [0.0] * steps
+        uniforms = [[s.uniform() for _ in range(steps)] if s else nothing for s in self.streams]
+        self._uniforms[:steps] = below_one(torch.tensor(uniforms, dtype=torch.float64).t())
+        if self._temperature_changes():
+            temperatures = [
+                [clamp_temperature(s.temperature_at(s.drawn + step)) if s else 1.0 for s in self.streams]
+                for step in range(steps)
+            ]
+            self._temperatures[:steps] = torch.tensor(temperatures)[..., None]
+        self._number.zero_()
+
+    def _temperature_changes(self) -> bool:
+        return any(isinstance(stream.sampling.temperature, tuple) for stream in self.streams if stream)
+
+    def _chosen_step(self) -> Compute:
+        """A step that computes what some stream needs, and nothing else."""
+        configs = [stream.sampling if stream else _NOBODY for stream in self.streams]
+        needed = SamplingTensors.stack(configs, self._weights.vocab_size, torch.device("cpu"))
+        settings: dict[str, Any] = {}
+        for name, ours in vars(self._settings).items():
+            values = getattr(needed, name)
+            settings[name] = None if values is None else ours.copy_(values)
+        alternatives = any(stream.alternatives for stream in self.streams if stream)
+        changes = self._temperature_changes()
+        kind = (*(name for name, ours in settings.items() if ours is not None), f"{alternatives} {changes}")
+        if kind not in self._kinds:
+            if len(self._kinds) == _KINDS:
+                del self._kinds[next(iter(self._kinds))]
+            sampling = SamplingTensors(**settings)
+            self._kinds[kind] = self._weights.recorded(
+                lambda: self._compute(sampling, changes, alternatives), self._trial, self._varying()
+            )
+        return self._kinds[kind]
+
+    def _compute(self, sampling: SamplingTensors, temperature_changes: bool, alternatives: bool) -> Tensor:
+        """The next token of each row, (rows,)."""
+        logits = self._weights.compute(self._last, self._state)
+        allowed = logits + self._suppressed
+        if sampling.penalized:
+            allowed = apply_penalties(allowed, self._window.counts[:, :-1], sampling)
+        if temperature_changes:
+            sampling = replace(sampling, temperature=self._temperatures.index_select(0, self._number)[0])
+        tokens = draw_without_waiting(allowed, self._uniforms.index_select(0, self._number)[0], sampling)
+        logprobs = logits.log_softmax(dim=-1)
+        self._tokens.index_copy_(0, self._number, tokens[None])
+        self._logprobs.index_copy_(0, self._number, logprobs.gather(1, tokens[:, None]).t())
+        if alternatives:
+            best = logprobs.topk(self._alternatives, dim=-1)
+            self._best_tokens.index_copy_(0, self._number, best.indices[None])
+            self._best_logprobs.index_copy_(0, self._number, best.values[None])
+        if sampling.penalized:
+            self._window.append(tokens)
+        self._last.copy_(tokens)
+        self._number += 1
+        return self._last
+
+    @staticmethod
+    def _trial(step: Compute) -> None:
+        for _ in range(TRIAL):
+            step()
+
+    def _varying(self) -> dict[str, Tensor]:
+        """What a step changes."""
+        return {
+            "state": self._state,
+            "last": self._last,
+            "number": self._number,
+            "tokens": self._tokens,
+            "logprobs": self._logprobs,
+            "best_tokens": self._best_tokens,
+            "best_logprobs": self._best_logprobs,
+            **vars(self._window),
+        }
+
+
+class _Window:
+    """The last tokens of each row, to which penalties apply: a ring of `sizes` (rows,) tokens, of which
+    `next` (rows,) is the oldest."""
+
+    def __init__(self, longest: int, vocab_size: int, device: torch.device):
+        nothing = vocab_size  # a token that does not exist
+        self.ring = torch.full((longest, BLOCK), nothing, device=device)
+        self.counts = torch.zeros(BLOCK, vocab_size + 1, device=device)
+        self.next = torch.zeros(BLOCK, dtype=torch.long, device=device)
+        self.sizes = torch.ones(BLOCK, dtype=torch.long, device=device)
+        self.one = torch.ones(BLOCK, 1, device=device)
+        self.minus_one = -self.one
+
+    def enlarged(self, size: int) -> _Window:
+        """A copy with space for windows of this size."""
+        longest = 2 ** (size - 1).bit_length()
+        other = _Window(longest, self.counts.shape[1] - 1, self.ring.device)
+        other.ring[: len(self.ring)] = self.ring
+        for ours, theirs in ((self.counts, other.counts), (self.next, other.next), (self.sizes, other.sizes)):
+            theirs.copy_(ours)
+        return other
+
+    def fill(self, row: int, tokens: list[int], size: int) -> None:
+        """Set the last tokens of a row, at most `size`."""
+        nothing = self.counts.shape[1] - 1
+        padded = torch.tensor(tokens + [nothing] * (size - len(tokens)))
+        self.ring[:size, row] = padded.to(self.ring)
+        self.counts[row] = torch.bincount(padded, minlength=nothing + 1).to(self.counts)
+        self.next[row] = len(tokens) % size
+        self.sizes[row] = size
+
+    def append(self, tokens: Tensor) -> None:
+        """Add a token (rows,) to each row, in place of the oldest."""
+        oldest = self.ring.gather(0, self.next[None])
+        self.counts.scatter_add_(1, oldest.t(), self.minus_one)
+        self.counts.scatter_add_(1, tokens[:, None], self.one)
+        self.ring.scatter_(0, self.next[None], tokens[None])
+        self.next.add_(1).remainder_(self.sizes)
+
+
+def _settings(device: torch.device) -> SamplingTensors:
+    """The settings of all rows."""
+    dtypes = {"greedy": torch.bool, "top_k": torch.long}
+    return SamplingTensors(
+        **{
+            field.name: torch.zeros(BLOCK, 1, dtype=dtypes.get(field.name, torch.float32), device=device)
+            for field in fields(SamplingTensors)
+        }
+    )

@@ -1,0 +1,93 @@
+"""A sequence that is being generated: its prompt and settings, and what has been generated so far."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from lm.config.schema import SamplingConfig
+from lm.errors import UserError
+from lm.generation.constraints import Constraint
+from lm.generation.samplers import clamp_temperature
+from lm.model.cells import State
+
+
+class Token(NamedTuple):
+    """One generated token."""
+
+    token: int
+    logprob: float  # nats, under the model, before any sampler
+    alternatives: list[tuple[int, float]]  # the most likely tokens with their log-probabilities
+    state: State | None  # the state before reading this token, if requested by `keep_states`
+
+
+class Stream:
+    """A sequence that is being generated. Created by `Scheduler.add`."""
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        state: State,
+        sampling: SamplingConfig,
+        seed: int,
+        limit: int,
+        alternatives: int,
+        bias: Mapping[int, float],
+        constraints: Sequence[Constraint],
+        keep_states: bool,
+        history: Sequence[int],
+    ):
+        self.sampling, self.limit, self.alternatives = sampling, limit, alternatives
+        self.bias, self.constraints, self.keep_states = dict(bias), list(constraints), keep_states
+        self.unread, self.last, self.state = list(prompt[:-1]), int(prompt[-1]), state
+        self.generated = 0
+        self.drawn = 0  # including tokens that a GPU is still computing
+        self.ended = False
+        self.error: UserError | None = None
+        self.ready: deque[Token] = deque()
+        self.uniform = random.Random(seed).random
+        self.constrained = bool(self.constraints or self.bias)
+        self.penalized = (sampling.repetition_penalty, sampling.presence_penalty) != (1, 0)
+        self.penalized |= sampling.frequency_penalty != 0
+        # The tokens to which the penalties apply.
+        recent = [*history[-sampling.repetition_window :], *prompt]
+        self.window = deque(recent, maxlen=sampling.repetition_window)
+        self.counts = Counter(self.window)
+
+    def append(self, token: Token) -> None:
+        """Add a generated token."""
+        self.generated += 1
+        self.last = token.token
+        if self.generated >= self.limit:
+            self.ended = True
+        if self.penalized:
+            if len(self.window) == self.window.maxlen:
+                self.counts[self.window[0]] -= 1
+            self.window.append(token.token)
+            self.counts[token.token] += 1
+        self.ready.append(token)
+
+    def extend(self, tokens: Sequence[Token]) -> None:
+        """Add several generated tokens at once; whoever generated them keeps the penalty window."""
+        self.ready.extend(tokens)
+        self.generated += len(tokens)
+        if self.generated >= self.limit:
+            self.ended = True
+
+    def fail(self, error: UserError) -> None:
+        """End with an error, which the consumer will get."""
+        self.ended, self.error = True, error
+
+    @property
+    def temperature(self) -> float:
+        """The temperature of the next token."""
+        return self.temperature_at(self.generated)
+
+    def temperature_at(self, position: int) -> float:
+        """The temperature of the token at this position, which can change linearly over the length."""
+        t = self.sampling.temperature
+        if not isinstance(t, tuple):
+            return t
+        return clamp_temperature(t[0] + (t[1] - t[0]) * position / max(self.limit - 1, 1))
