@@ -21,8 +21,11 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from lm.cli.parser import run
+from tests.processes import Fork, run_fork
 
 ROOT = Path(__file__).parent.parent
+# Python reads these variables when it starts, so a process with others cannot be forked.
+READ_AT_START = ("PYTHON", "LC_", "LANG", "OMP_")
 SENTENCE = "the sea was calm and a small boat went out to find where light comes from at night"
 WORDS = sorted(set(SENTENCE.split()))
 
@@ -32,6 +35,19 @@ def own_cache(tmp_path_factory):
     """Tests never see the user's cache, and the user never sees theirs."""
     os.environ["LM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("hf"))
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """Each file runs in one worker of xdist, so that its models and servers exist once. Files that use the
+    browser share a worker: it is started once, and the tests measure and wait. What takes longest starts
+    first, so that no worker is idle at the end."""
+    browser = {item.path for item in items if "context" in item.fixturenames}
+    for item in items:
+        name = "browser" if item.path in browser else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(name))
+    slow = ("end_to_end", "test_distributed.py", "jobs")
+    items.sort(key=lambda item: 0 if item.path in browser else 1 if set(slow) & set(item.path.parts) else 2)
 
 
 def some_text(characters: int, seed: int = 0) -> str:
@@ -60,19 +76,36 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 SMALL = ["--hidden-size", "32", "--layers", "1", "--batch-size", "8", "--bptt", "32"]
 
 
+def command_line(name: str, *arguments: object) -> list[str]:
+    """The arguments of Python, but without -m, that run a script of the checkout or `-m MODULE`."""
+    program = name.removeprefix("-m ").split() if name.startswith("-m ") else [str(ROOT / name)]
+    return [*program, *map(str, arguments)]
+
+
+def started(name: str, *arguments: object, cwd: Path, **files) -> Fork:
+    """Start a script or module; `files` are those of `Fork`."""
+    return Fork(command_line(name, *arguments), cwd, our_environment(), **files)
+
+
+def our_environment() -> dict[str, str]:
+    """The environment for a process that runs what is in the checkout."""
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
 def script(name: str, *arguments: object, cwd: Path, **options) -> subprocess.CompletedProcess:
-    """Run train.py, generate.py or a module (`-m lm evaluate`) as a user would, in folder `cwd`."""
-    command = [sys.executable, *(name.split() if name.startswith("-m") else [str(ROOT / name)])]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
-    return subprocess.run(
-        [*command, *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=options.pop("text", True),
-        timeout=options.pop("timeout", 120),
-        **options,
-    )
+    """Run train.py, generate.py or a module (`-m lm evaluate`) as a user would, in folder `cwd`.
+
+    Options: `env`, variables to add to the environment; and `input`, `text`, `timeout` and `preexec_fn` as of
+    `subprocess.run`.
+    """
+    command, environment, added = command_line(name, *arguments), our_environment(), options.pop("env", {})
+    environment |= added
+    if "preexec_fn" in options or any(name.startswith(READ_AT_START) for name in added):
+        flags = ["-m"] if name.startswith("-m ") else []
+        options = {"text": True, "timeout": 120, **options}
+        python = [sys.executable, *flags, *command]
+        return subprocess.run(python, cwd=cwd, env=environment, capture_output=True, **options)
+    return run_fork(command, cwd, environment, **options)
 
 
 def called(module: str, *arguments: object) -> subprocess.CompletedProcess:

@@ -15,6 +15,7 @@ from .i18n import translate
 MAX_SESSIONS = 256  # kept by Gradio for browsers that never report that the page was closed
 MAX_UNREAD_SESSIONS = 1024  # sessions with results that the browser has not fetched
 MAX_QUEUE_SIZE = 1000  # waiting events; further ones are turned away
+POLL_EVERY = 0.01  # seconds between looks into the queue; by default 0.001, which keeps an idle server busy
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,9 @@ class Page(gr.Blocks):
 
     def queue(self, **settings: Any) -> gr.Blocks:
         """Gradio's queue with a size limit; Gradio calls this when it creates the Blocks."""
-        return super().queue(**{"max_size": MAX_QUEUE_SIZE, **settings})
+        page = super().queue(**{"max_size": MAX_QUEUE_SIZE, **settings})
+        self._queue.sleep_when_free = POLL_EVERY
+        return page
 
     @property
     def accepts_uploads(self) -> bool:

@@ -6,7 +6,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.end_to_end.page import DESKTOP, Page
+from tests.processes import LIBRARIES, Fork
 
 # The first has no window and is twice as fast.
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
@@ -25,11 +25,15 @@ QUIET = (
 )
 
 
+SERVER = (*LIBRARIES, "starlette.applications", "uvicorn")
+PAGE = (*SERVER, "gradio")
+
+
 @dataclass
 class Server:
     """A running server: its address, and what is visible from outside."""
 
-    process: subprocess.Popen
+    process: subprocess.Popen | Fork
     output: Path
     log: Path
     address: str = ""
@@ -56,9 +60,10 @@ def serving(cwd: Path, *arguments: object, root: Path = ROOT):
     """Run `python -m app` from the checkout `root` in the folder `cwd` until the block ends."""
     output, log = cwd / "app.out", cwd / "app.log"
     with output.open("w") as out, log.open("w") as err:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app", *map(str, arguments)],
-            cwd=cwd, env={**os.environ, "PYTHONPATH": str(root)}, stdout=out, stderr=err,
+        environment = {**os.environ, "PYTHONPATH": str(root)}
+        process = Fork(
+            ["app", *arguments], cwd, environment, stdout=out, stderr=err,
+            libraries=SERVER if "--api" in arguments else PAGE,
         )  # fmt: skip
     try:
         yield Server(process, output, log)
@@ -158,12 +163,3 @@ def open_page(browser, context):
 @pytest.fixture
 def page(open_page, server):
     return open_page(server)
-
-
-def pytest_collection_modifyitems(items):
-    """Browser tests run one after the other in a single worker, because they measure and wait. They take
-    the longest, so they start first."""
-    items.sort(key=lambda item: "browser" not in item.fixturenames)
-    for item in items:
-        if "browser" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("browser"))

@@ -3,11 +3,9 @@ page."""
 
 import io
 import json
-import os
 import random
 import re
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,7 +18,7 @@ import lm
 from lm.cli import generation
 from lm.escaping import printable
 from lm.generation.text_generator import Piece
-from tests.conftest import ROOT, script
+from tests.conftest import ROOT, our_environment, script, started
 from tests.end_to_end.conftest import serving, until_ready
 from tests.end_to_end.page import Page
 
@@ -45,8 +43,7 @@ def lines_of(words, count, end="\n", seed=0):
 def on_a_terminal(name, *arguments, cwd):
     """What a script writes to a terminal."""
     command = " ".join(map(str, [sys.executable, ROOT / name, *arguments]))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    shown, status = pexpect.run(command, cwd=cwd, env=environment, withexitstatus=True, timeout=60)
+    shown, status = pexpect.run(command, cwd=cwd, env=our_environment(), withexitstatus=True, timeout=60)
     assert status == 0, shown
     return shown.decode().replace("\r\n", "\n")
 
@@ -210,10 +207,9 @@ def test_single_line_of_50_mb_is_read_in_constant_memory(tmp_path):
         file.writelines([line] * (50_000_000 // len(line.encode()) + 1))
     output = tmp_path / "output"
     with output.open("w") as file:
-        command = [sys.executable, str(ROOT / "train.py"), "--dataset", "line.txt", "--out", "run"]
-        command += ["--validation-split", "0.01", "--hidden-size", "16", "--layers", "1", "--steps", "3"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=file)
+        command = ["--dataset", "line.txt", "--out", "run", "--validation-split", 0.01]
+        command += ["--hidden-size", 16, "--layers", 1, "--steps", 3]
+        process = started("train.py", *command, cwd=tmp_path, stdout=file)
     memory = []  # MB, while the token stream is built
     while process.poll() is None:
         printed = output.read_text()
@@ -234,7 +230,7 @@ def test_single_line_of_50_mb_is_read_in_constant_memory(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def page(context, folder, multilingual, controls):
+def page(context, folder, multilingual):
     with serving(folder) as server:
         tab = context.new_page()
         tab.goto(until_ready(server).address)
@@ -267,6 +263,8 @@ def test_page_shows_each_paragraph_in_its_own_direction(page, multilingual):
 
 @pytest.mark.slow
 def test_page_shows_control_characters_and_continues_from_them(page, controls):
+    page.tab.reload()  # the page may be older than the model
+    page.tab.locator("#facts table").wait_for()
     choose(page, "controls")
     page.set(Length=120, Seed=1)
     page.editor.fill("tab")

@@ -3,11 +3,10 @@
 import json
 import re
 import subprocess
-import sys
 
 import pytest
 
-from tests.conftest import ROOT, WORDS, called, script
+from tests.conftest import WORDS, called, script, started
 
 
 def test_generated_text_consists_of_words_of_the_training_text(trained_run):
@@ -31,15 +30,12 @@ def test_the_default_is_the_newest_run_or_else_the_pretrained_model(trained_run,
 
 
 def test_text_is_streamed(trained_run):
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "generate.py"), str(trained_run), "--length", "1000000"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    options, pipe = [trained_run, "--length", 1000000], subprocess.PIPE
+    process = started("generate.py", *options, cwd=trained_run, stdout=pipe, stderr=pipe)
     assert process.stdout.read(200)
     process.stdout.close()  # as `| head` does
     assert process.wait(timeout=20) == 141
-    assert b"Traceback" not in process.stderr.read()
+    assert "Traceback" not in process.stderr.read()
 
 
 def test_samples_of_a_batch_equal_single_texts(trained_run):

@@ -5,7 +5,6 @@ import json
 import random
 import re
 import subprocess
-import sys
 import time
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ from lm.data import streaming
 from lm.data.corpus import cached_corpus
 from lm.invocation import pip_install
 from lm.tokenization.vocabulary import train_tokenizer
-from tests.conftest import ROOT, script, some_text
+from tests.conftest import script, some_text, started
 from tests.data.test_reading import WITHOUT_DATASETS
 from tests.end_to_end.test_resume import kill_while_training, outcome, step_of
 from tests.hub_server import HubServer
@@ -122,9 +121,8 @@ def dead_server(tmp_path_factory):
         use(hub, patch)
         put_dataset(hub)
         hub.interrupt("train-00001-of-00003.parquet", after=100)
-        command = [sys.executable, str(ROOT / "train.py"), "--dataset", "org/set", "--steps", "2"]
-        command += ["--out", "run", *TINY]
-        process = subprocess.Popen(command, cwd=hub.root, stderr=subprocess.PIPE, text=True)
+        command = ["--dataset", "org/set", "--steps", 2, "--out", "run", *TINY]
+        process = started("train.py", *command, cwd=hub.root, stderr=subprocess.PIPE)
         deadline = time.monotonic() + 60
         while not any("cdn" in r.path and "train-00001" in r.path for r in hub.requests):
             if time.monotonic() > deadline or process.poll() is not None:
@@ -349,8 +347,8 @@ def test_pushed_model_loads_and_generates_the_same_text(hub):
 @pytest.mark.slow
 def test_server_that_dies_during_a_download_ends_the_run_and_the_next_run_succeeds(dead_server, monkeypatch):
     hub, process = dead_server
-    error = process.communicate(timeout=60)[1]
-    assert process.returncode == 2
+    assert process.wait(timeout=60) == 2
+    error = process.stderr.read()
     assert re.fullmatch(r"error: .*train-00001-of-00003\.parquet of org/set .*\n", error)
     assert left_behind(hub) == []
     hub.start()

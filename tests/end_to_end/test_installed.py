@@ -18,8 +18,6 @@ import pytest
 from tests.conftest import ROOT, SMALL, some_text
 from tests.end_to_end.conftest import Server, free_port, until_ready
 
-pytestmark = pytest.mark.xdist_group("installed")  # one worker, so that the wheel is built once
-
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):

@@ -4,14 +4,12 @@ import json
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import ROOT, script
+from tests.conftest import script, started
 
 SETTINGS = ["--hidden-size", "48", "--layers", "2", "--dropout", "0.2", "--batch-size", "8", "--bptt", "32"]
 SETTINGS += ["--steps", "160", "--save-every", "11", "--sample-every", "40"]
@@ -48,9 +46,7 @@ def last_metrics(run):
 
 def kill_while_training(command, folder, moment, pause=0.0):
     """Run a training and kill -9 it when `moment()` is true."""
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *command], cwd=folder, stdout=subprocess.DEVNULL
-    )
+    process = started("train.py", *command, cwd=folder)
     deadline = time.monotonic() + 60
     while not moment() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.0005)

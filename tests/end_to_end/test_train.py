@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.conftest import ROOT, SMALL, called, metrics, script, some_text
+from tests.conftest import ROOT, SMALL, called, metrics, script, some_text, started
 
 
 @pytest.fixture(autouse=True)
@@ -189,24 +189,20 @@ def test_training_does_not_import_the_compiler(here, text_file):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_saves_and_says_how_to_resume(here, text_file, number):
-    command = [sys.executable, str(ROOT / "train.py"), "--dataset", str(text_file), *SMALL]
-    command += ["--steps", "100000", "--eval-every", "50", "--out", "r"]
+    command = ["--dataset", text_file, *SMALL, "--steps", 100000, "--eval-every", 50, "--out", "r"]
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, cwd=here, stdout=pipe, stderr=pipe, text=True)
-    assert process.stdout
+    process = started("train.py", *command, cwd=here, stdout=pipe, stderr=pipe)
     for line in process.stdout:
         if "step 50 " in line:
             break
     process.send_signal(number)
-    rest, errors = process.communicate(timeout=30)
-    assert process.returncode == 128 + number
+    assert process.wait(timeout=30) == 128 + number
+    rest, errors = process.stdout.read(), process.stderr.read()
     assert "python train.py --resume r" in rest
     assert "Traceback" not in errors
     progress = json.loads((here / "r/training/checkpoint/progress.json").read_text())
     assert progress["step"] >= 50
-    resume = [sys.executable, str(ROOT / "train.py"), "--resume", "r"]
-    again = subprocess.Popen(resume, cwd=here, stdout=pipe, text=True)
-    assert again.stdout
+    again = started("train.py", "--resume", "r", cwd=here, stdout=pipe)
     for line in again.stdout:
         if "Resuming from step" in line:
             assert int(line.split("step")[1].strip(" .\n").replace(",", "")) == progress["step"]
@@ -214,7 +210,7 @@ def test_an_interrupted_run_saves_and_says_how_to_resume(here, text_file, number
     else:
         pytest.fail("it did not resume")
     again.terminate()
-    again.communicate(timeout=30)
+    again.wait(timeout=30)
 
 
 def text(content, name="t.txt"):

@@ -1,0 +1,110 @@
+"""Processes that are forked from one that has imported torch (tests/fork_server.py)."""
+
+import contextlib
+import functools
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+# What the scripts import at the start; what they import only when they need it is not here.
+LIBRARIES = ("torch", "numpy", "safetensors.torch", "tokenizers", "yaml", "filelock", "rich.progress")
+
+
+@functools.cache
+def fork_server(*libraries: str) -> socket.socket:
+    """The socket for requests to a new process that has imported `libraries`. It ends with this process."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        file = Path(__file__).with_name("fork_server.py")
+        command = [sys.executable, "-P", str(file), str(theirs.fileno()), *libraries]
+        subprocess.Popen(command, pass_fds=[theirs.fileno()])
+    return ours
+
+
+class Fork:
+    """A process like one of `subprocess.Popen`, forked from a process that has imported `libraries`.
+
+    It runs `arguments`: the path of a script or, without a folder, the name of a module, and its arguments.
+    `stdin`, `stdout` and `stderr` are open files, or None for nothing; the last two can be subprocess.PIPE.
+    """
+
+    def __init__(
+        self, arguments, cwd, environment, stdin=None, stdout=None, stderr=None, libraries=LIBRARIES
+    ):
+        self.args, self.returncode, self._received = [*map(str, arguments)], None, b""
+        given, self.stdout, self.stderr = [stdin], None, None
+        with contextlib.ExitStack() as opened:
+
+            def pipe():
+                ours, theirs = os.pipe()
+                return ours, opened.enter_context(open(theirs, "wb"))
+
+            for name, file in (("stdout", stdout), ("stderr", stderr)):
+                if file is subprocess.PIPE:
+                    ours, file = pipe()
+                    setattr(self, name, open(ours, encoding="utf-8"))  # noqa: SIM115
+                given.append(file)
+            self._report, report = pipe()
+            nothing = opened.enter_context(open(os.devnull, "r+b"))
+            files = [(file or nothing).fileno() for file in (*given, report)]
+            request = json.dumps({"argv": self.args, "cwd": str(cwd), "environment": environment})
+            socket.send_fds(fork_server(*libraries), [request.encode()], files)
+        self.pid = int(self._line(60))
+
+    def _line(self, seconds: float) -> str:
+        """The next line of the report. Raises subprocess.TimeoutExpired."""
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._received:
+            if not select.select([self._report], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise subprocess.TimeoutExpired(self.args, seconds)
+            received = os.read(self._report, 100)
+            assert received, "the fork server died"
+            self._received += received
+        line, _, self._received = self._received.partition(b"\n")
+        return line.decode()
+
+    def wait(self, timeout: float = 1e6) -> int:
+        """The exit status. Raises subprocess.TimeoutExpired."""
+        if self.returncode is None:
+            self.returncode = int(self._line(timeout))
+            os.close(self._report)
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """The exit status; None while it runs."""
+        try:
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def run_fork(arguments, cwd, environment, input=None, text=True, timeout=120) -> subprocess.CompletedProcess:
+    """Like `subprocess.run` with `capture_output=True`."""
+    with contextlib.ExitStack() as stack:
+        stdin, *written = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
+        stdin.write(input.encode() if isinstance(input, str) else input or b"")
+        stdin.seek(0)
+        process = Fork(arguments, cwd, environment, stdin, *written)
+        stack.callback(process.kill)
+        process.wait(timeout)
+        for file in written:
+            file.seek(0)
+        out, err = (file.read().decode() if text else file.read() for file in written)
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
