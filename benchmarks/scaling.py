@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from lm.config.schema import RunConfig
 from lm.data.corpus import open_corpus
 from lm.distributed import ALONE, Ranks, joined_ranks
-from lm.training.loop import step
 from lm.training.setup import build_learner
 from lm.training.state import Learner
+from lm.training.step import Step
 
 NETWORKS = ("lstm-256", "gru-256", "rnn-256", "lstm-512")
 BPTT = 64
@@ -71,11 +71,13 @@ def measure(name: str, options: argparse.Namespace, ranks: Ranks) -> None:
 def rate(learner: Learner, ranks: Ranks) -> float:
     """Tokens per second, after one warm-up step."""
     learner.network.train()
-    step(learner, 0)
+    step = Step(learner, print)
+    lr = learner.optimizer.rate
+    step(0, lr)
     begin, count, elapsed = time.perf_counter(), 0, 0.0
     while elapsed < SECONDS:
         agreement = ranks.agreeing(time.perf_counter() - begin, [])
-        step(learner, count)
+        step(count, lr)
         elapsed, _ = agreement()
         count += 1
     return count * learner.windows.tokens_per_step / (time.perf_counter() - begin)

@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,6 @@ class Ranks:
     local: int = 0  # rank within this machine
     machine: int = 0
     store: Any = None  # torchrun's key-value store
-    buffers: dict[Any, Tensor] = field(default_factory=dict)  # by size and type
 
     @property
     def alone(self) -> bool:
@@ -78,23 +77,13 @@ class Ranks:
                 dist.all_reduce(tensor)
         return tensor
 
-    def sum_gradients(self, weights: Iterable[Tensor], loss: Tensor) -> Tensor:
-        """Sum the gradients over all ranks in place; the sum of their losses.
-
-        In a single operation: the time goes into waiting for each other, not into adding.
-        """
+    def all_true(self, value: bool) -> bool:
+        """Whether `value` is true on all ranks."""
         if self.alone:
-            return loss
+            return value
         import torch
 
-        trained = [(weight, weight.grad) for weight in weights if weight.grad is not None]
-        parts = [*(gradient.flatten() for _, gradient in trained), loss.reshape(1)]
-        sizes = [len(part) for part in parts]
-        buffer = self._buffer(sum(sizes), parts[0])
-        *gradients, loss = self.sum(torch.cat(parts, out=buffer)).split(sizes)
-        for (weight, _), gradient in zip(trained, gradients, strict=True):
-            weight.grad = gradient.view_as(weight)
-        return loss.reshape(()).clone()
+        return int(self.sum(torch.tensor(int(not value)))) == 0
 
     def shared_out(
         self, make: Callable[[int], Tensor], like: Sequence[Tensor], costs: Sequence[float]
@@ -125,13 +114,6 @@ class Ranks:
             for work in sending:
                 work.wait()
         return made
-
-    def _buffer(self, size: int, like: Tensor) -> Tensor:
-        """A reusable buffer of this size and the type of `like`. Allocating it anew would cost as much as
-        copying into it."""
-        if (buffer := self.buffers.get((size, like.dtype))) is None:
-            buffer = self.buffers[size, like.dtype] = like.new_empty(size)
-        return buffer
 
     def agreeing(self, clock: float, signals: list[int]) -> Callable[[], tuple[float, int]]:
         """Start to agree on the time and on signals. The returned function completes it and returns rank

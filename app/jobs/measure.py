@@ -30,10 +30,10 @@ from lm.evaluation.losses import validate
 from lm.language_model import LanguageModel
 from lm.model.cells import CELLS
 from lm.training.auto import CPU_STREAMS, SIZES, embedding_size, parameters, recurrent_weights
-from lm.training.loop import step
 from lm.training.out_of_memory import explaining_out_of_memory
 from lm.training.setup import build_learner
 from lm.training.state import Learner, scoring_time, total_steps
+from lm.training.step import Step
 
 from .estimate import Estimate, free_memory
 from .runner import lower_priority
@@ -78,11 +78,12 @@ def measure(config: RunConfig, corpus: Corpus, seconds: float = _TIMED) -> Estim
         return _untried(config, corpus, needed)
     learner = build_learner(config, corpus)
     learner.network.train()
+    step = Step(learner, notify=lambda line: None)
     taken, begin = 0, 0.0
     while taken < _WARMUP_STEPS + 2 or time.perf_counter() - begin < seconds:
         if taken == _WARMUP_STEPS:
             begin = time.perf_counter()
-        loss = step(learner, taken)
+        loss = step(taken, learner.optimizer.rate)
         taken += 1
         loss.item()  # waits for the device
     return _estimate(learner, (time.perf_counter() - begin) / (taken - _WARMUP_STEPS))
@@ -166,7 +167,7 @@ def _memory(learner: Learner) -> int:
 
 def _checkpoint_size(learner: Learner) -> int:
     """Bytes of the weights, the optimizer's moments and the recurrent state."""
-    tensors = [*learner.network.parameters(), *(learner.state or ())]
+    tensors = [*learner.network.parameters(), *learner.state]
     for moments in learner.optimizer.state.values():
         tensors += [value for value in moments.values() if hasattr(value, "nbytes")]
     return sum(tensor.nbytes for tensor in tensors)

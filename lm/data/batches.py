@@ -20,13 +20,16 @@ from torch import Tensor
 from lm.errors import UserError
 from lm.model.direction import Direction
 
+_PIECE = 1 << 24  # tokens copied to a GPU at a time
+
 
 class Windows:
     """Windows over a token stream (tokens,) for `batch_size` streams of `bptt` steps each.
 
     `parts` are the lengths of the texts in `tokens`, and `mix` the fraction of the streams that reads each of
     them; without `mix`, they are a single ring. Each ring is read in `direction`. Only the streams in `rows`
-    are returned; other processes train on the others.
+    are returned; other processes train on the others. `on_device` says whether the text is copied to the
+    device; by default, it is if that is a GPU and the text fits.
 
     Raises UserError if there are more streams than tokens.
     """
@@ -42,6 +45,7 @@ class Windows:
         mix: Sequence[float] | None = None,
         direction: Direction = Direction.FORWARD,
         rows: slice | None = None,
+        on_device: bool | None = None,
     ):
         if len(tokens) < batch_size:
             raise UserError(
@@ -50,11 +54,10 @@ class Windows:
             )
         self.batch_size, self.bptt, self.eos, self.device = batch_size, bptt, eos, device
         self.direction, self.rows = direction, rows or slice(0, batch_size)
-        # A GPU holds the whole text next to the network; for a CPU it stays memory-mapped.
         self.tokens = tokens
-        self.on_device = None
-        if device.type != "cpu":
-            self.on_device = torch.from_numpy(tokens.astype(np.int32)).to(device)
+        # A GPU stores the text next to the network if it fits; a CPU reads the memory-mapped file.
+        self.on_device = device.type != "cpu" and _fits(tokens, device) if on_device is None else on_device
+        self._text = _copied(tokens, device) if self.on_device else None
         lengths = np.array(parts if mix else [len(tokens)])
         self.streams = divide_streams(batch_size, mix or (1.0,))
         if any(lengths < self.streams):
@@ -62,14 +65,15 @@ class Windows:
                 f"--batch-size {batch_size} is too large for the mixed texts: the shortest has"
                 f" {lengths.min():,} tokens."
             )
-        # For each stream (rows, 1): where its ring starts, the length of the ring, its offset in the ring.
         ring = np.repeat(np.arange(len(lengths)), self.streams)
-        self.lengths = lengths[ring][self.rows, None]
-        self.starts = (np.cumsum(lengths) - lengths)[ring][self.rows, None]
         numbers = np.concatenate([np.arange(n) for n in self.streams])
         first = numbers * lengths[ring] // np.array(self.streams)[ring]
         self.shortest = int((lengths // np.array(self.streams)).min())  # tokens between neighboring streams
-        self.offsets = first[self.rows, None] + np.arange(-1, bptt)[None, :]
+        # For each stream (rows, 1): the length of its ring, where the ring starts, its offsets in the ring.
+        columns = lengths[ring], (np.cumsum(lengths) - lengths)[ring], first
+        own = (torch.from_numpy(column[self.rows, None]) for column in columns)
+        self._lengths, self._starts, offsets = (c.to(device) if self.on_device else c for c in own)
+        self._offsets = offsets + torch.arange(-1, bptt, device=offsets.device)
 
     @property
     def steps_per_epoch(self) -> float:
@@ -81,21 +85,20 @@ class Windows:
         """Tokens in a window, all streams together."""
         return self.batch_size * self.bptt
 
-    def window(self, step: int) -> tuple[Tensor, Tensor]:
-        """The inputs and targets of window number `step`, each (rows, time) int64."""
-        offsets = (self.offsets + step * self.bptt) % self.lengths
-        positions = self.starts + self.direction.position(offsets, self.lengths)
-        if self.on_device is None:
-            batch = torch.from_numpy(self.tokens[positions].astype(np.int64))
+    def window(self, number: int | Tensor) -> tuple[Tensor, Tensor]:
+        """The inputs and targets of window `number`, each (rows, time) int64, on the device.
+
+        If the text is on the device, `number` can be a tensor there, and nothing waits for its value.
+        """
+        offsets = (self._offsets + number * self.bptt) % self._lengths
+        positions = self._starts + self.direction.position(offsets, self._lengths)
+        if self._text is None:
+            batch = torch.from_numpy(self.tokens[positions.numpy()].astype(np.int64))
         else:
-            batch = self.on_device[torch.from_numpy(positions).to(self.device)].long()
-        inputs, targets = batch[:, :-1], batch[:, 1:]
+            batch = _read(self._text, positions)
         # The first token of a ring follows <eos>, not the last token.
-        rows, columns = np.nonzero(offsets[:, 1:] == 0)
-        if len(rows):
-            inputs = inputs.clone()
-            inputs[rows, columns] = self.eos
-        return inputs, targets
+        inputs = batch[:, :-1].masked_fill(offsets[:, 1:] == 0, self.eos)
+        return to_device(inputs, self.device), to_device(batch[:, 1:], self.device)
 
     def position(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What to store in addition to the number of windows read: nothing. See `StreamedWindows`."""
@@ -106,6 +109,43 @@ class Windows:
 
     def close(self) -> None:
         """Do nothing: no files are being read."""
+
+
+def to_device(tokens: Tensor, device: torch.device) -> Tensor:
+    """`tokens` on the device. The host does not wait until they are copied."""
+    if device.type != "cuda" or tokens.device.type == "cuda":
+        return tokens.to(device)
+    return tokens.contiguous().pin_memory().to(device, non_blocking=True)
+
+
+def _fits(tokens: np.ndarray, device: torch.device) -> bool:
+    """Whether the text takes at most a quarter of the GPU's free memory."""
+    if device.type != "cuda":
+        return True
+    return len(tokens) * np.dtype(_narrowest(tokens)).itemsize <= torch.cuda.mem_get_info(device)[0] / 4
+
+
+def _narrowest(tokens: np.ndarray) -> type[np.generic]:
+    """The type that stores these tokens in one, two or four bytes each. int16 wraps around: torch lacks
+    most operations on uint16."""
+    largest = max(int(tokens[i : i + _PIECE].max()) for i in range(0, len(tokens), _PIECE))
+    return np.uint8 if largest < 1 << 8 else np.int16 if largest < 1 << 16 else np.int32
+
+
+def _copied(tokens: np.ndarray, device: torch.device) -> Tensor:
+    """The tokens on the device, copied piece by piece: no second copy of a long text in memory."""
+    narrow = _narrowest(tokens)
+    text = torch.from_numpy(np.empty(0, narrow)).new_empty(len(tokens), device=device)
+    for begin in range(0, len(tokens), _PIECE):
+        piece = torch.from_numpy(tokens[begin : begin + _PIECE].astype(narrow))
+        text[begin : begin + len(piece)] = piece
+    return text
+
+
+def _read(text: Tensor, positions: Tensor) -> Tensor:
+    """The tokens at `positions`, int64."""
+    tokens = text[positions].long()
+    return tokens & 0xFFFF if text.dtype == torch.int16 else tokens
 
 
 def divide_streams(streams: int, mix: Sequence[float]) -> list[int]:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from lm.config.schema import DataConfig
+from lm.data.batches import to_device
 from lm.data.reading import datasets_library
 from lm.data.sources import Source, find_source
 from lm.errors import DataError
@@ -165,6 +166,7 @@ class StreamedWindows:
     """
 
     steps_per_epoch = None  # the length of the text is unknown
+    on_device = False
 
     def __init__(
         self,
@@ -188,8 +190,8 @@ class StreamedWindows:
         """Tokens in a window, all streams together."""
         return self.batch_size * self.bptt
 
-    def window(self, step: int) -> tuple[Tensor, Tensor]:
-        """The inputs and targets of the next window, each (rows, time) int64; `step` is ignored."""
+    def window(self, number: int | Tensor) -> tuple[Tensor, Tensor]:
+        """The inputs and targets of the next window, each (rows, time) int64; `number` is ignored."""
         for stream in range(self.batch_size):
             while len(self._ahead[stream]) < self.bptt:
                 self._ahead[stream] = np.concatenate([self._ahead[stream], self._next_document()])
@@ -197,7 +199,8 @@ class StreamedWindows:
         inputs = np.concatenate([self._last, targets[:, :-1]], axis=1)
         self._last = targets[:, -1:]
         self._ahead = [ahead[self.bptt :] for ahead in self._ahead]
-        return self._to_device(inputs), self._to_device(targets)
+        own = (torch.from_numpy(tokens[self.rows]) for tokens in (inputs, targets))
+        return to_device(next(own), self.device), to_device(next(own), self.device)
 
     def position(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The position in the data: JSON values and tensors."""
@@ -219,10 +222,6 @@ class StreamedWindows:
     def close(self) -> None:
         """Stop reading."""
         self.documents.close()
-
-    def _to_device(self, tokens: np.ndarray) -> Tensor:
-        """tokens (streams, time) -> those of the own rows, on the device."""
-        return torch.from_numpy(tokens[self.rows]).to(self.device)
 
     def _next_document(self) -> np.ndarray:
         """The tokens (tokens,) of the next document in reading order, followed by <eos>."""

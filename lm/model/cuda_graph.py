@@ -29,6 +29,8 @@ def captured(
     trial: Callable[[Compute], None],
     state: Callable[[], Mapping[str, Tensor]],
     precision: torch.dtype,
+    record_all: Callable[[], Compute] | None = None,
+    agree: Callable[[bool], bool] = bool,
 ) -> tuple[Compute, str]:
     """`compute` as a CUDA graph and "", or `compute` itself and the reason why it cannot be one.
 
@@ -41,27 +43,31 @@ def captured(
             overwrites at the next call.
         trial: calls its argument a few times, with other inputs each time.
         state: all tensors that `trial` changes, by name. Those that the first call creates start as zeros.
+        record_all: does `compute` by calling what `record` returned for its parts, if not all of it can be
+            recorded.
+        agree: whether all processes that compute together succeeded, given whether this one did.
     """
-    before = _copy(state())
+    before, reason = _copy(state()), ""
     with _random_state_restored():
+        trial(compute)
+        expected = _copy(state())
+        _return_to(before, state())
         try:
-            trial(compute)
-            expected = _copy(state())
-            _return_to(before, state())
-            graph = record(compute)
+            graph = record_all() if record_all else record(compute)
         except Exception as error:
-            _return_to(before, state())
-            return compute, one_line(error)
+            graph, reason = compute, one_line(error)
     _return_to(before, state())
+    if not agree(not reason):
+        return compute, reason or "another rank could not record it"
     with _random_state_restored():
         trial(graph)
         found = _copy(state())
     _return_to(before, state())
     tolerance = max(torch.finfo(precision).eps ** 0.5, _SMALLEST_TOLERANCE)
     for name, tensor in expected.items():
-        error = _relative_error(found[name], tensor, before.get(name))
-        if not error <= tolerance:  # also if it is not a number
-            return compute, f"its results differ by {error:.1%} in {name}"
+        difference = _relative_difference(found[name], tensor, before.get(name))
+        if not difference <= tolerance:  # also if it is not a number
+            return compute, f"its results differ by {difference:.1%} in {name}"
     return graph, ""
 
 
@@ -110,7 +116,7 @@ def _return_to(before: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Non
             tensor.zero_()
 
 
-def _relative_error(found: Tensor, expected: Tensor, before: Tensor | None) -> float:
+def _relative_difference(found: Tensor, expected: Tensor, before: Tensor | None) -> float:
     """The difference of two results, relative to how much the computation changed."""
     found, expected = found.double(), expected.double()
     change = (expected if before is None else expected - before.double()).norm().item()

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 
 class _Sliceable(Protocol):
@@ -13,7 +14,7 @@ class _Sliceable(Protocol):
 
 
 S = TypeVar("S", bound=_Sliceable)
-A = TypeVar("A", int, np.ndarray)
+A = TypeVar("A", int, np.ndarray, Tensor)
 
 
 class Direction(Enum):
@@ -32,8 +33,8 @@ class Direction(Enum):
         return sequence[::-1] if self is Direction.BACKWARD else sequence
 
     def position(self, offset: A, length: int | A) -> A:
-        """The offset (an int or an array) in reading order of an offset in text order, in a text of this
-        length, or the other way around."""
+        """The offset in reading order of an offset (an int, an array or a tensor) in text order, in a text of
+        this length, or the other way around."""
         return length - 1 - offset if self is Direction.BACKWARD else offset
 
     def adjacent(self, prompt: S, count: int) -> S:

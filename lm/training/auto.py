@@ -201,7 +201,7 @@ class _Budget:
         def step() -> Tensor:
             with autocast(self.device, self.precision):
                 loss, _, _ = network.loss(tokens, tokens)
-            optimizer.scaler.scale(loss).backward()
+            optimizer.scaled(loss).backward()
             optimizer.step()
             return loss
 

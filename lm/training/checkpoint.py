@@ -32,16 +32,9 @@ def capture(trainer: Trainer) -> Snapshot:
     """The training as it is now. Not a copy: the next step changes these tensors."""
     progress, learner = trainer.progress, trainer.learner
     progress.seconds, progress.loss_sum = trainer.seconds, trainer.loss_sum.item()
-    progress.scaler = learner.optimizer.scaler.state_dict()
     progress.lengths = trainer.run.lengths()
     progress.place, data = learner.windows.position()
-    tensors = {}
-    for name, weight in learner.network.named_parameters():
-        tensors[f"network.{name}"] = weight.detach()
-        for key, value in learner.optimizer.state[weight].items():
-            tensors[f"optimizer.{name}.{key}"] = value
-    for index, part in enumerate(learner.state or ()):
-        tensors[f"state.{index}"] = part
+    tensors = learner.tensors()
     tensors |= {f"data.{name}": tensor for name, tensor in data.items()}
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
@@ -68,16 +61,17 @@ def restore(trainer: Trainer, snapshot: Snapshot) -> None:
                     # AdamW keeps its step count on the CPU unless it is fused on a GPU.
                     on_cpu = key == "step" and device.type != "cuda"
                     state[key] = value.to("cpu" if on_cpu else weight.device, copy=True)
+        for name, tensor in learner.tensors().items():
+            if name.startswith(("state.", "scale.")):
+                # A checkpoint from before the first step has no recurrent state.
+                tensor.copy_(tensors[name]) if name in tensors else tensor.zero_()
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
     trainer.progress = copy.deepcopy(snapshot.progress)
-    learner.optimizer.scaler.load_state_dict(trainer.progress.scaler)
     trainer.loss_sum.fill_(trainer.progress.loss_sum)
     data = {k.removeprefix("data."): v.clone() for k, v in tensors.items() if k.startswith("data.")}
     learner.windows.restore(trainer.progress.place, data)
-    parts = tuple(tensors[k].to(device, copy=True) for k in ("state.0", "state.1") if k in tensors)
-    learner.state = parts or None
 
 
 def of_all_ranks(trainer: Trainer, snapshot: Snapshot) -> Snapshot:

@@ -13,10 +13,10 @@ from lm.config.schema import RunConfig
 from lm.data.corpus import Corpus
 from lm.files import write_text
 from lm.terminal import Terminal
-from lm.training.loop import step
 from lm.training.out_of_memory import explaining_out_of_memory
 from lm.training.plot import Points, rate_curve
 from lm.training.setup import build_learner
+from lm.training.step import Step
 
 PLOT = Path("find-lr.svg")
 _LOWEST, _HIGHEST = 1e-6, 10.0
@@ -44,14 +44,14 @@ def _losses(config: RunConfig, corpus: Corpus, terminal: Terminal) -> Points:
     """The smoothed training loss (nats per token) at each rate, until it explodes."""
     learner = build_learner(config, corpus)
     learner.network.train()
+    step = Step(learner, terminal.say)
     losses: Points = []
     mean = weight = 0.0
     try:
         with terminal.progress() as progress:
             for number in range(_STEPS + 1):
                 rate = _LOWEST * (_HIGHEST / _LOWEST) ** (number / _STEPS)
-                learner.optimizer.set_rate(rate)
-                loss = step(learner, number).item()
+                loss = step(number, rate).item()
                 mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
                 weight = _SMOOTHING * weight + (1 - _SMOOTHING)
                 if not math.isfinite(loss) or (losses and mean / weight > _EXPLODED * losses[0][1]):

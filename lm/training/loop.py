@@ -1,7 +1,6 @@
 """The training loop, from top to bottom: windows of text in, weight updates out.
 
-Each step learns from one window per stream (truncated back-propagation through time). The recurrent state
-carries over to the next window; the gradient does not. lm/training/setup.py builds the trainer.
+lm/training/setup.py builds the trainer, and lm/training/step.py is what happens in a step.
 """
 
 from __future__ import annotations
@@ -11,24 +10,17 @@ import shlex
 import time
 from contextlib import closing
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from lm.distributed import share_of
 from lm.invocation import command
-from lm.model.cells import State
-from lm.model.device import autocast
 from lm.terminal import plural
 from lm.training import record, rollback
 from lm.training.optimizer import learning_rate
 from lm.training.progress import Reading
 from lm.training.signals import listening
-from lm.training.state import Learner, Trainer
+from lm.training.state import Trainer
+from lm.training.step import Step
 
 _LOG_EVERY = 25  # steps
 _SAVE_EVERY = 30.0  # seconds
-_RESET_SHARE = 0.01  # share of the windows that start from the empty state
 
 
 def train(trainer: Trainer) -> int:
@@ -56,18 +48,19 @@ def train(trainer: Trainer) -> int:
 
 def fit(trainer: Trainer, signals: list[int]) -> int:
     """Step until the budget is spent or a signal arrives; the signal's number, else 0."""
-    learner, training, ranks = trainer.learner, trainer.learner.config.training, trainer.ranks
+    training, ranks = trainer.learner.config.training, trainer.ranks
+    step = Step(trainer.learner, trainer.display.warn)
     trainer.started = since = time.perf_counter()
     trainer.saved = trainer.agreed = trainer.earlier_seconds
     if not trainer.good.tensors:  # otherwise it came with the checkpoint
         rollback.remember(trainer)
-    learner.network.train()
+    trainer.learner.network.train()
     spent = trainer.done >= 1 or _out_of_patience(trainer)
     steps_since = interrupted = 0
     while not spent and not interrupted:
         agreement = ranks.agreeing(trainer.seconds, signals)
-        learner.optimizer.set_rate(trainer.progress.rate * learning_rate(trainer.done, training))
-        trainer.loss_sum += step(learner, trainer.progress.step)
+        rate = trainer.progress.rate * learning_rate(trainer.done, training)
+        trainer.loss_sum += step(trainer.progress.step, rate)
         trainer.agreed, interrupted = agreement()
         progress = trainer.progress
         progress.step += 1
@@ -109,50 +102,6 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
         trainer.display.update(dataclasses.replace(now, done=trainer.done, seconds=trainer.seconds))
         since, steps_since = time.perf_counter(), 0
     return ranks.agreeing(trainer.seconds, signals)()[1]
-
-
-def step(learner: Learner, number: int) -> Tensor:
-    """Learn from window `number`; its mean loss over all streams (nats per token), left on the device."""
-    training, network, ranks = learner.config.training, learner.network, learner.ranks
-    inputs, targets = learner.windows.window(number)
-    before = _reset_some(learner, number)
-    after: list[State] = []
-    total = torch.zeros((), device=learner.device)
-    learner.optimizer.zero_grad()
-    for part in range(training.accumulate):
-        # One micro-batch of this rank's streams, weighted by its number of streams.
-        rows = share_of(len(inputs), part, training.accumulate)
-        weight = (rows.stop - rows.start) / training.batch_size
-        with autocast(learner.device, learner.precision):
-            state = before and tuple(tensor[:, rows] for tensor in before)
-            loss, penalty, state = network.loss(inputs[rows], targets[rows], state)
-        learner.optimizer.scaler.scale((loss + penalty) * weight).backward()
-        total = total + loss.detach() * weight
-        after.append(state)
-    total = ranks.sum_gradients(network.parameters(), total)
-    learner.optimizer.unscale()
-    if training.clip:
-        torch.nn.utils.clip_grad_norm_(network.parameters(), training.clip)
-    learner.optimizer.step()
-    # The state carries over to the next window; the gradient stops here.
-    learner.state = tuple(torch.cat(parts, dim=1).detach() for parts in zip(*after, strict=True))
-    return total
-
-
-def _reset_some(learner: Learner, number: int) -> State | None:
-    """The state before window `number`, with zeros for a few random streams.
-
-    A network that never sees the empty state would start every generated text with nonsense.
-    """
-    state, training = learner.state, learner.config.training
-    if state is None:
-        return None
-    # Drawn for all streams from the step alone, so that the number of ranks makes no difference.
-    drawn = np.random.default_rng([training.seed, number]).random(training.batch_size)
-    kept = torch.from_numpy(drawn[learner.windows.rows] >= _RESET_SHARE)
-    if kept.all():
-        return state
-    return tuple(tensor * kept.to(tensor.device)[None, :, None] for tensor in state)
 
 
 def _validation_due(trainer: Trainer) -> bool:

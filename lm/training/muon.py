@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -42,9 +43,13 @@ class QuickStart:
 class Muon(QuickStart, torch.optim.Optimizer):
     """Orthogonalized Nesterov momentum with decoupled weight decay. All parameters must be matrices.
 
-    Products are computed in `precision`; bfloat16 is accurate enough. Each of several `ranks`
-    orthogonalizes some of the matrices and sends them to the others.
+    Products are computed in `precision`; bfloat16 is accurate enough. On a CPU, each of several `ranks`
+    orthogonalizes some of the matrices and sends them to the others. If `stacked`, matrices of equal shape
+    are computed together and the learning rate can be a tensor, as a CUDA graph requires. Nothing changes in
+    a step with `found_inf`, the tensor of a loss scale, above zero.
     """
+
+    found_inf: Tensor | None = None
 
     def __init__(
         self,
@@ -53,13 +58,17 @@ class Muon(QuickStart, torch.optim.Optimizer):
         weight_decay: float,
         precision: torch.dtype,
         ranks: Ranks = ALONE,
+        stacked: bool = False,
     ):
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
-        self.precision, self._ranks = precision, ranks
+        self.precision, self._ranks, self._stacked = precision, ranks, stacked
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
         """Update the weights from their gradients."""
+        if self._stacked:
+            self._stacked_step()
+            return
         (group,) = self.param_groups
         weights = group["params"]
         momenta = [self._nesterov(weight) for weight in weights]
@@ -73,21 +82,53 @@ class Muon(QuickStart, torch.optim.Optimizer):
             weight.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(weight.shape)))
 
     def _nesterov(self, weight: Tensor) -> Tensor:
+        gradient = _gradient(weight)
+        momentum = self._momentum(weight).lerp_(gradient, 1 - _MOMENTUM)
+        return gradient.lerp(momentum, _MOMENTUM).to(self.precision)
+
+    def _momentum(self, weight: Tensor) -> Tensor:
         state = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight)
-        gradient = weight.grad
-        assert gradient is not None  # every recurrent weight takes part in every step
-        momentum = state["momentum"].lerp_(gradient, 1 - _MOMENTUM)
-        return gradient.lerp(momentum, _MOMENTUM).to(self.precision)
+        return state["momentum"]
+
+    def _stacked_step(self) -> None:
+        (group,) = self.param_groups
+        rate: float | Tensor = group["lr"]
+        learned: float | Tensor = 1 - _MOMENTUM
+        if self.found_inf is not None:
+            rate, learned = rate * (1 - self.found_inf), learned * (1 - self.found_inf)
+        by_shape = defaultdict(list)
+        for weight in group["params"]:
+            by_shape[weight.shape].append(weight)
+        for shape, weights in by_shape.items():
+            gradients = torch.stack([_gradient(weight) for weight in weights])
+            if self.found_inf is not None:
+                gradients = gradients.masked_fill(self.found_inf > 0, 0.0)
+            momenta = [self._momentum(weight) for weight in weights]
+            after = torch.stack(momenta).lerp(gradients, learned)
+            torch._foreach_copy_(momenta, after.unbind())
+            updates = orthogonalized(gradients.lerp(after, _MOMENTUM).to(self.precision))
+            updates = updates.to(weights[0].dtype) * (rate * 0.2 * math.sqrt(max(shape)))
+            torch._foreach_mul_(weights, 1 - rate * group["weight_decay"])
+            torch._foreach_sub_(weights, updates.unbind())
+
+
+def _gradient(weight: Tensor) -> Tensor:
+    assert weight.grad is not None  # every recurrent weight takes part in every step
+    return weight.grad
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """matrix (m, n) -> (m, n) with the same singular vectors and singular values of about one."""
-    wide = len(matrix) <= matrix.shape[1]
-    x = matrix if wide else matrix.t().contiguous()  # so that the square products are the small ones
-    x = x / (x.norm() * _MARGIN + 1e-7)
+    """matrix (m, n) or a stack of them (matrices, m, n) -> the same shape, with the same singular vectors and
+    singular values of about one."""
+    wide = matrix.shape[-2] <= matrix.shape[-1]
+    x = matrix if wide else matrix.mT.contiguous()  # so that the square products are the small ones
+    stacked = x.dim() > 2
+    add_product = torch.baddbmm if stacked else torch.addmm
+    norm = x.norm(dim=(-2, -1), keepdim=True) if stacked else x.norm()
+    x = x / (norm * _MARGIN + 1e-7)
     for a, b, c in POLYNOMIALS:
-        square = x @ x.t()
-        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return x if wide else x.t()
+        square = x @ x.mT
+        x = add_product(x, add_product(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x if wide else x.mT

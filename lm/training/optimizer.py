@@ -25,59 +25,105 @@ class AdamW(QuickStart, torch.optim.AdamW):
     step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
+class LossScale:
+    """Loss scaling for float16, whose range is too small for many gradients.
+
+    The loss is multiplied by a scale before the backward pass and the gradients are divided by it afterwards.
+    A step whose gradients overflow is skipped and halves the scale; many steps without overflow double it
+    (Micikevicius et al. 2018, arXiv:1710.03740). torch.amp.GradScaler does the same, but waits for the device
+    at every step.
+    """
+
+    def __init__(self, device: torch.device):
+        self.scale = torch.full((), 2.0**16, device=device)
+        self.good_steps = torch.zeros((), dtype=torch.int32, device=device)  # since the scale has changed
+        self.overflow = torch.zeros((), device=device)  # 1 if a gradient of this step is not finite
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint stores."""
+        return {"scale": self.scale, "good_steps": self.good_steps}
+
+    def unscale(self, gradients: list[Tensor]) -> None:
+        """Divide the gradients by the scale, and look for numbers that are not finite."""
+        self.overflow.zero_()
+        torch._amp_foreach_non_finite_check_and_unscale_(gradients, self.overflow, self.scale.reciprocal())
+
+    def update(self) -> None:
+        """Adapt the scale after a step."""
+        torch._amp_update_scale_(self.scale, self.good_steps, self.overflow, 2.0, 0.5, 2000)
+
+
 class Optimizer:
     """One or more torch optimizers, each for its own weights, stepped as one.
 
-    In float16, small gradients would vanish. So the loss is multiplied by a scale before the backward pass
-    and the gradients are divided by it afterwards; a step whose gradients overflow is skipped and halves the
-    scale (Micikevicius et al. 2018, arXiv:1710.03740). In other precisions the scale is one.
+    If it is `recordable`, a step can be recorded as a CUDA graph: the learning rate is a tensor.
     """
 
-    def __init__(self, *parts: torch.optim.Optimizer, scaler: torch.amp.GradScaler):
-        self.parts, self.scaler = parts, scaler
+    def __init__(
+        self,
+        *parts: torch.optim.Optimizer,
+        scale: LossScale | None = None,
+        recordable: bool = False,
+    ):
+        self.parts, self.scale = parts, scale
+        self.rate: float = self.param_groups[0]["lr"]
+        weight = self.param_groups[0]["params"][0]
+        self._rate = torch.full((), self.rate, device=weight.device) if recordable else None
         # The state of all weights (momentum, ...) in one dictionary.
         self.state: defaultdict[Tensor, Any] = defaultdict(dict)
         for part in parts:
             part.state = self.state
+            if scale:
+                part.found_inf = scale.overflow  # type: ignore[attr-defined]
+        self.set_rate(self.rate)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The parameter groups of all parts."""
         return [group for part in self.parts for group in part.param_groups]
 
-    @property
-    def rate(self) -> float:
-        """The current learning rate."""
-        return self.param_groups[0]["lr"]
-
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of all weights."""
+        self.rate = rate
+        if self._rate is not None:
+            self._rate.fill_(rate)
         for group in self.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate if self._rate is None else self._rate
 
     def zero_grad(self) -> None:
         """Discard the gradients."""
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
+    def scaled(self, loss: Tensor) -> Tensor:
+        """The loss to call `backward` on."""
+        return loss * self.scale.scale if self.scale else loss
+
     def unscale(self) -> None:
-        """Divide the gradients by the loss scale, so that they can be clipped."""
-        for part in self.parts:
-            self.scaler.unscale_(part)
+        """Make the gradients those of the loss itself, so that they can be clipped."""
+        if self.scale:
+            weights = (weight for group in self.param_groups for weight in group["params"])
+            self.scale.unscale([weight.grad for weight in weights if weight.grad is not None])
 
     def step(self) -> None:
         """Update all weights."""
         for part in self.parts:
-            self.scaler.step(part)
-        self.scaler.update()
+            part.step()
+        if self.scale:
+            self.scale.update()
 
 
 def make_optimizer(
-    network: RecurrentLM, config: RecipeConfig, precision: Precision, ranks: Ranks = ALONE
+    network: RecurrentLM,
+    config: RecipeConfig,
+    precision: Precision,
+    ranks: Ranks = ALONE,
+    recordable: bool | None = None,
 ) -> Optimizer:
     """Muon for the recurrent layers' matrices and AdamW for the rest, or AdamW for everything.
 
-    Weight decay applies to matrices, not to biases. `precision` is that of the training step.
+    Weight decay applies to matrices, not to biases. `precision` is that of the training step. By default, the
+    optimizer is `recordable` on a CUDA GPU.
     """
     weights = {name: p for name, p in network.named_parameters() if p.requires_grad}
     matrices: list[Tensor] = []
@@ -90,13 +136,15 @@ def make_optimizer(
         {"params": [p for p in others if p.dim() == 1], "weight_decay": 0.0},
     ]
     device = others[0].device
+    on_cuda = device.type == "cuda"
+    recordable = on_cuda if recordable is None else recordable
     fused = device.type in ("cpu", "cuda")
-    adamw = AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=fused)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision is Precision.FP16)
+    adamw = AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=fused, capturable=on_cuda)
+    scale = LossScale(device) if precision is Precision.FP16 else None
     if not matrices:
-        return Optimizer(adamw, scaler=scaler)
-    muon = Muon(matrices, config.lr, config.weight_decay, precision.dtype, ranks)
-    return Optimizer(adamw, muon, scaler=scaler)
+        return Optimizer(adamw, scale=scale, recordable=recordable)
+    muon = Muon(matrices, config.lr, config.weight_decay, precision.dtype, ranks, stacked=recordable)
+    return Optimizer(adamw, muon, scale=scale, recordable=recordable)
 
 
 def learning_rate(done: float, config: RecipeConfig) -> float:

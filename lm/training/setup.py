@@ -15,6 +15,7 @@ from lm.data.corpus import Corpus
 from lm.data.streaming import DocumentStream, StreamedWindows
 from lm.distributed import ALONE, Ranks
 from lm.errors import UserError
+from lm.model.cells import CELLS
 from lm.model.device import choose_device, choose_precision, precision_facts, widest_float
 from lm.model.direction import Direction
 from lm.model.network import RecurrentLM
@@ -85,7 +86,9 @@ def build_learner(config: RunConfig, corpus: Corpus, ranks: Ranks = ALONE) -> Le
     torch.manual_seed(resolved.training.seed)
     network = RecurrentLM(resolved.model, vocab_size).to(device)
     optimizer = make_optimizer(network, resolved.training, precision, ranks)
-    return Learner(resolved, corpus, network, optimizer, windows, device, precision, ranks)
+    shape = resolved.model.layers, windows.rows.stop - windows.rows.start, resolved.model.hidden_size
+    state = tuple(torch.zeros(shape, device=device) for _ in CELLS[resolved.model.cell].states)
+    return Learner(resolved, corpus, network, optimizer, windows, device, precision, state, ranks)
 
 
 def _trainer(learner: Learner, run: Run, display: Display, disk: Disk) -> Trainer:

@@ -45,7 +45,6 @@ class Progress:
     losses: list[float] = field(default_factory=list)  # recent ones, for the rollback
     undone: int = 0  # rollbacks so far
     rate: float = 1.0  # factor on the learning rate, lowered by each rollback
-    scaler: dict[str, Any] = field(default_factory=dict)  # state of the float16 loss scaling
     finished: bool = False
     lengths: dict[str, int] = field(default_factory=dict)  # bytes of the files that grow, by name
     place: dict[str, Any] = field(default_factory=dict)  # position in a streamed text
@@ -83,8 +82,21 @@ class Learner:
     windows: Windows | StreamedWindows
     device: torch.device
     precision: Precision
+    state: State  # recurrent state after the last window, (layers, rows, hidden), overwritten by each step
     ranks: Ranks = ALONE
-    state: State | None = None  # recurrent state after the last window, (layers, rows, hidden)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors that a step changes, except the position in the text and random states, by name."""
+        tensors = {}
+        for name, weight in self.network.named_parameters():
+            tensors[f"network.{name}"] = weight.detach()
+            for key, value in self.optimizer.state[weight].items():
+                tensors[f"optimizer.{name}.{key}"] = value
+        for index, part in enumerate(self.state):
+            tensors[f"state.{index}"] = part
+        if scale := self.optimizer.scale:
+            tensors |= {f"scale.{name}": tensor for name, tensor in scale.tensors().items()}
+        return tensors
 
 
 @dataclass

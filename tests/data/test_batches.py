@@ -101,15 +101,24 @@ def test_more_streams_than_tokens_is_an_error_with_the_maximum():
         Windows(np.arange(3, dtype=np.uint16), 4, 2, EOS, CPU)
 
 
-@pytest.mark.gpu
-def test_gpu_windows_equal_cpu_windows():
-    if not torch.cuda.is_available():
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("types", [200, 60_000, 70_000])  # stored in one, two and four bytes
+@pytest.mark.parametrize("direction", Direction)
+def test_a_text_on_the_device_gives_the_same_windows(device, types, direction):
+    if not getattr(torch, device).is_available():
         pytest.skip("no GPU")
-    tokens = np.arange(50, dtype=np.uint16)
-    cpu, cuda = (Windows(tokens, 3, 4, EOS, torch.device(d)) for d in ("cpu", "cuda"))
-    for step in range(20):
-        for a, b in zip(cpu.window(step), cuda.window(step), strict=True):
-            assert torch.equal(a, b.cpu())
+    tokens = np.random.default_rng(0).integers(0, types, 90, np.uint32)
+    tokens[0] = types - 1
+    settings = {"parts": [50, 40], "mix": [0.5, 0.5], "direction": direction}
+    host = Windows(tokens, 3, 4, EOS, torch.device(device), **settings, on_device=False)
+    there = Windows(tokens, 3, 4, EOS, torch.device(device), **settings, on_device=True)
+    number = torch.zeros((), dtype=torch.int64, device=device)
+    for step in range(40):
+        number.fill_(step)
+        for a, b in zip(host.window(step), there.window(number), strict=True):
+            assert a.dtype == b.dtype == torch.int64
+            assert a.device == b.device
+            assert torch.equal(a, b)
 
 
 @given(size=st.integers(4, 90), batch=st.integers(1, 4), bptt=st.integers(1, 9), step=st.integers(0, 30))

@@ -8,7 +8,7 @@ from lm.config.resolved import RecipeConfig
 from lm.config.schema import ModelConfig
 from lm.model.device import Precision
 from lm.model.network import RecurrentLM
-from lm.training.optimizer import learning_rate, make_optimizer
+from lm.training.optimizer import LossScale, Optimizer, learning_rate, make_optimizer
 
 
 @given(done=st.floats(0, 1.2), schedule=st.sampled_from(["cosine", "linear", "constant"]))
@@ -47,23 +47,52 @@ def test_float16_scales_the_loss_and_skips_steps_that_overflow(optimizer):
     def learn(scaled, steps):
         torch.manual_seed(0)
         network = RecurrentLM(ModelConfig(hidden_size=4), 5)
-        of = make_optimizer(network, RecipeConfig(lr=0.1, optimizer=optimizer), Precision.FP32)
-        of.scaler = torch.amp.GradScaler("cpu", enabled=scaled)
+        config = RecipeConfig(lr=0.1, optimizer=optimizer)
+        of = make_optimizer(network, config, Precision.FP32, recordable=True)
+        if scaled:
+            of = Optimizer(*of.parts, scale=LossScale(torch.device("cpu")), recordable=True)
         tokens = torch.tensor([[0, 1, 2]])
         for step in steps:
             of.zero_grad()
-            of.scaler.scale(network.loss(tokens, tokens)[0]).backward()
+            of.scaled(network.loss(tokens, tokens)[0]).backward()
             if step == "overflow":
-                network.recurrent.weight_hh_l1.grad[0, 0] = network.decoder.bias.grad[0] = torch.inf
+                network.recurrent.weight_hh_l1.grad[0, 0] = torch.inf
             of.unscale()
             of.step()
-        return list(network.parameters()), of.scaler.get_scale()
+        return list(network.parameters()), of.scale
 
     plain, _ = learn(False, ["good", "good"])
     scaled, scale = learn(True, ["good", "overflow", "good"])
-    assert scale == 2**15
-    # Muon skips the matrices' step where theirs overflowed, AdamW where the others' did.
+    assert scale.scale == 2**15
     torch.testing.assert_close(scaled, plain)
+
+
+def test_the_scale_grows_after_many_steps_without_overflow():
+    scale = LossScale(torch.device("cpu"))
+    for _ in range(2000):
+        scale.unscale([torch.ones(2)])
+        scale.update()
+    assert scale.scale == 2**17
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_recordable_step_equals_the_one_for_cpus(optimizer):
+    def learn(recordable):
+        torch.manual_seed(0)
+        network = RecurrentLM(ModelConfig(hidden_size=6), 5)
+        of = make_optimizer(
+            network, RecipeConfig(lr=0.1, optimizer=optimizer), Precision.FP32, recordable=recordable
+        )
+        tokens = torch.tensor([[0, 1, 2]])
+        for rate in (0.1, 0.03, 0.07):
+            of.set_rate(rate)
+            of.zero_grad()
+            network.loss(tokens, tokens)[0].backward()
+            of.step()
+            assert of.rate == rate
+        return list(network.parameters())
+
+    torch.testing.assert_close(learn(True), learn(False))
 
 
 def test_all_optimizers_share_one_state():
