@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lm.errors import one_line
+from lm.model.device import Precision
 
 _WARM_UP = 2  # calls before the recording, in which libraries allocate their workspaces
 # A wrong recording (a frozen learning rate, a repeated dropout mask) is off by far more than this.
@@ -28,7 +29,7 @@ def captured(
     compute: Compute,
     trial: Callable[[Compute], None],
     state: Callable[[], Mapping[str, Tensor]],
-    precision: torch.dtype,
+    precision: Precision,
     record_all: Callable[[], Compute] | None = None,
     agree: Callable[[bool], bool] = bool,
 ) -> tuple[Compute, str]:
@@ -63,7 +64,7 @@ def captured(
         trial(graph)
         found = _copy(state())
     _return_to(before, state())
-    tolerance = max(torch.finfo(precision).eps ** 0.5, _SMALLEST_TOLERANCE)
+    tolerance = max(precision.eps**0.5, _SMALLEST_TOLERANCE)
     for name, tensor in expected.items():
         difference = _relative_difference(found[name], tensor, before.get(name))
         if not difference <= tolerance:  # also if it is not a number
