@@ -32,7 +32,8 @@ class GPUWeights:
     product."""
 
     def __init__(self, network: RecurrentLM, precision: str):
-        config, self.dtype = network.config, Precision(precision).dtype
+        config, self.precision = network.config, Precision(precision)
+        self.dtype = self.precision.dtype
         self.cell, self.residual, self.hidden_size = config.cell, config.residual, config.hidden_size
         self.layers = []
         for layer in range(config.layers):
@@ -111,7 +112,7 @@ class GPUWeights:
         """`compute` as a CUDA graph, or as it is where that is not possible; see `cuda_graph.captured`."""
         if self.device.type == "mps":
             return compute
-        run, reason = cuda_graph.captured(compute, trial, lambda: state, self.dtype)
+        run, reason = cuda_graph.captured(compute, trial, lambda: state, self.precision)
         if reason and _WARNING.acquire(blocking=False):
             print(
                 f"warning: generation does not run as a CUDA graph, and therefore slower: {reason}",
