@@ -52,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.mcp:
         require("--mcp", ("mcp",), "mcp")
     log_to_stderr()
+    if options.port:  # before gradio is imported, so that a port in use is reported immediately
+        listen(options.host, options.port, "page").close()
     # Gradio reads these when it is imported: no telemetry, and no analytics of every event, which it would
     # otherwise recompute from the last 10,000 events after each one.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -214,8 +216,8 @@ def is_public(options: argparse.Namespace) -> bool:
     return bool(options.share or not (options.auth or is_local(options.host)))
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises UserError if the address cannot be used."""
+def listen(host: str, port: int, what: str = "API") -> socket.socket:
+    """A listening socket for `what`. Raises UserError if the address cannot be used."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address[:2], family=family)
@@ -224,5 +226,5 @@ def listen(host: str, port: int) -> socket.socket:
         return listener
     except OSError as error:
         raise UserError(
-            f"the API cannot listen on {host}, port {port}; is it in use? ({one_line(error, 80)})"
+            f"the {what} cannot listen on {host}, port {port}; is it in use? ({one_line(error, 80)})"
         ) from error

@@ -11,16 +11,16 @@ from app.command_line import main, model_folders, parse_app, parse_serve, serve
 from lm.errors import UserError
 from tests.conftest import ROOT, called, script
 
-# Runs a command in a process that cannot import torch or gradio.
-WITHOUT_TORCH = (
-    "import sys; sys.modules['torch'] = sys.modules['gradio'] = None;"
-    "from app.command_line import main, serve; from lm.cli.parser import run;"
-)
 
-
-def without_torch(command, *arguments):
+def without_torch(command, *arguments, hidden=("torch", "gradio")):
+    """Run a command in a process that cannot import these modules."""
+    code = (
+        f"import sys; sys.modules |= dict.fromkeys({hidden});"
+        "from app.command_line import main, serve; from lm.cli.parser import run;"
+        f"sys.exit(run({command}))"
+    )
     return subprocess.run(
-        [sys.executable, "-c", f"{WITHOUT_TORCH} sys.exit(run({command}))", *map(str, arguments)],
+        [sys.executable, "-c", code, *map(str, arguments)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -57,10 +57,10 @@ def test_missing_models_folder_is_a_one_line_error(tmp_path):
     assert result.stderr == "error: --models nowhere: no such folder.\n" and not result.stdout
 
 
-def test_port_in_use_is_a_one_line_error(tmp_path):
+def test_port_in_use_is_an_immediate_one_line_error():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        app = script("-m app", "--port", port, cwd=tmp_path)
+        app = without_torch("main", "--port", port, hidden=("torch",))
         api = without_torch("serve", "--port", port)
     for result, what in ((app, "page"), (api, "API")):
         assert result.returncode == 2
