@@ -57,6 +57,13 @@ def queue(tmp_path):
 
 
 @pytest.fixture
+def idle_queue(queue, monkeypatch):
+    """A queue that starts no job."""
+    monkeypatch.setattr("app.jobs.runner.start_runner", lambda store: None)
+    return queue
+
+
+@pytest.fixture
 def settings(queue, upload):
     return {"dataset": upload(queue.uploads, some_text(30_000)).dataset, **SHAPE, "steps": STEPS}
 
@@ -221,11 +228,11 @@ def test_a_killed_job_says_so_and_resumes_from_its_checkpoint(queue, settings, u
     assert weights(queue, job) == uninterrupted
 
 
-def test_the_model_of_a_job_is_found_after_it_was_renamed(queue, settings, trained_run):
+def test_the_model_of_a_job_is_found_after_it_was_renamed(idle_queue, settings, trained_run):
+    queue = idle_queue
     job, other = queue.add(settings), queue.add(settings)
     for one in (job, other):
-        queue.stop(one.id)
-        until(queue, one, "stopped")
+        assert queue.stop(one.id).state == "stopped"
     folder = run_of(queue, job).folder
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(trained_run, folder)
@@ -340,11 +347,13 @@ def test_the_error_for_a_wrong_dataset_is_shown_and_no_file_is_read(tmp_path, qu
     assert queue.progress(job.id).log[-1] == f"error: {failed.message}"
     with pytest.raises(UserError, match="there is no file or folder 'etc/passwd'"):
         queue.preview({"dataset": "etc/passwd"})
+    monkeypatch.setattr("app.jobs.runner.start_runner", lambda store: None)
     assert queue.resume(job.id).state == "queued"  # the network may be back by now
     queue.stop(job.id)
 
 
-def test_a_damaged_job_is_skipped_with_a_warning(queue, settings, caplog):
+def test_a_damaged_job_is_skipped_with_a_warning(idle_queue, settings, caplog):
+    queue = idle_queue
     job = queue.add({**settings, "steps": 5})
     queue.stop(job.id)
     intact = (queue.store.folder / job.id / "job.json").read_text()
@@ -369,7 +378,6 @@ def test_a_damaged_job_is_skipped_with_a_warning(queue, settings, caplog):
             text = text.replace(job.id, folder.name)
         (folder / "job.json").write_text(text, encoding="latin-1")
     (queue.store.folder / "20250101-000000-ffffff").mkdir()
-    until_exited(queue, job)
     assert [job.id for job in queue.jobs()] == [job.id]
     assert caplog.text.count("it is damaged") == len(broken)
 
@@ -381,8 +389,8 @@ def test_ids_that_no_job_has_are_rejected(queue, id):
             method(id)
 
 
-def test_the_queue_is_limited_and_in_order(queue, settings, monkeypatch):
-    monkeypatch.setattr("app.jobs.runner.start_runner", lambda store: None)  # nothing starts
+def test_the_queue_is_limited_and_in_order(idle_queue, settings):
+    queue = idle_queue
     added = [queue.add(settings) for _ in range(MAX_QUEUED)]
     assert [job.id for job in queue.jobs()] == [job.id for job in added]
     assert [queue.progress(job.id).position for job in added] == list(range(1, MAX_QUEUED + 1))
@@ -399,8 +407,8 @@ def test_the_queue_is_limited_and_in_order(queue, settings, monkeypatch):
         queue.add(settings)
 
 
-def test_a_job_whose_text_is_gone_cannot_be_resumed(queue, settings, monkeypatch):
-    monkeypatch.setattr("app.jobs.runner.start_runner", lambda store: None)
+def test_a_job_whose_text_is_gone_cannot_be_resumed(idle_queue, settings):
+    queue = idle_queue
     job = queue.add(settings)
     queue.pause(job.id)
     shutil.rmtree(queue.uploads.get(settings["dataset"]).path.parent)
@@ -409,9 +417,10 @@ def test_a_job_whose_text_is_gone_cannot_be_resumed(queue, settings, monkeypatch
 
 
 def test_a_job_queued_by_an_earlier_version_runs(queue, settings, monkeypatch):
-    job = queue.add({**settings, "steps": 5})
-    queue.stop(job.id)
-    until_exited(queue, job)
+    with monkeypatch.context() as patch:
+        patch.setattr("app.jobs.runner.start_runner", lambda store: None)
+        job = queue.add({**settings, "steps": 5})
+        queue.stop(job.id)
     # The keys of job.json are a format: no version may rename them.
     written = {
         "id": job.id,
