@@ -7,7 +7,7 @@ the GPU computes, the host hands out the tokens of the steps before.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +18,6 @@ from lm.generation.gpu_batch import BLOCK, TRIAL, GPUWeights
 from lm.generation.samplers import (
     SamplingTensors,
     apply_penalties,
-    below_one,
     clamp_temperature,
     draw_without_waiting,
 )
@@ -27,6 +26,7 @@ from lm.model.cuda_graph import Compute
 
 GROUP = 16  # steps that are launched together, at most
 _LONGEST_WINDOW = 2**14  # tokens
+_BELOW_ONE = 1 - 1e-11  # probabilities sum to 1 only up to rounding
 _KINDS = 16  # recorded steps that a block keeps
 _NOBODY = SamplingConfig(temperature=1.0)  # the settings of a row without a stream
 
@@ -201,7 +201,7 @@ class _Block:
         """The random numbers of the next steps, and temperatures that change."""
         nothing = [0.0] * steps
         uniforms = [[s.uniform() for _ in range(steps)] if s else nothing for s in self.streams]
-        self._uniforms[:steps] = below_one(torch.tensor(uniforms, dtype=torch.float64).t())
+        self._uniforms[:steps] = torch.tensor(uniforms, dtype=torch.float64).clamp(max=_BELOW_ONE).t()
         if self._temperature_changes():
             temperatures = [
                 [clamp_temperature(s.temperature_at(s.drawn + step)) if s else 1.0 for s in self.streams]
@@ -236,11 +236,12 @@ class _Block:
     def _compute(self, sampling: SamplingTensors, temperature_changes: bool, alternatives: bool) -> Tensor:
         """The next token of each row, (rows,)."""
         logits = self._weights.compute(self._last, self._state)
-        allowed = logits + self._suppressed
+        penalized, temperature = logits, sampling.temperature
         if sampling.penalized:
-            allowed = apply_penalties(allowed, self._window.counts[:, :-1], sampling)
+            penalized = apply_penalties(logits, self._window.counts[:, :-1], sampling)
         if temperature_changes:
-            sampling = replace(sampling, temperature=self._temperatures.index_select(0, self._number)[0])
+            temperature = self._temperatures.index_select(0, self._number)[0]
+        allowed = torch.addcdiv(self._suppressed, penalized, temperature)
         tokens = draw_without_waiting(allowed, self._uniforms.index_select(0, self._number)[0], sampling)
         logprobs = logits.log_softmax(dim=-1)
         self._tokens.index_copy_(0, self._number, tokens[None])

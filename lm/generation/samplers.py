@@ -81,7 +81,7 @@ def _beyond(probabilities: Tensor, p: Strength, order: Tensor) -> Tensor:
     p = torch.as_tensor(p, dtype=probabilities.dtype, device=probabilities.device)
     # The first token always stays, since nothing precedes it; with p = 1 all do, however the sum is rounded.
     mask = (probabilities.cumsum(dim=-1) - probabilities >= p) & (p < 1)
-    return torch.zeros_like(mask).scatter(-1, order, mask)
+    return mask.scatter(-1, order, mask)
 
 
 def repetition_penalty(logits: Tensor, counts: Tensor, penalty: Strength) -> Tensor:
@@ -213,7 +213,9 @@ def sample(logits: Tensor, uniforms: Tensor, sampling: SamplingTensors) -> Tenso
     filtered = apply_filters(filtered, sampling).to(uniforms.dtype)
     weights = (filtered - filtered.amax(dim=-1, keepdim=True)).exp()
     cumulative = weights.cumsum(dim=-1)
-    targets = below_one(uniforms)[:, None] * cumulative[:, -1:]
+    # Slightly less than 1, so that rounding never selects a token after the last one with a probability.
+    below_one = uniforms * (1 - torch.finfo(uniforms.dtype).eps)
+    targets = below_one[:, None] * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, targets, right=True)
     if candidates is not None:
         tokens = candidates.gather(-1, tokens)
@@ -222,20 +224,18 @@ def sample(logits: Tensor, uniforms: Tensor, sampling: SamplingTensors) -> Tenso
     return tokens[:, 0]
 
 
-def below_one(uniforms: Tensor) -> Tensor:
-    """Uniform numbers slightly less than 1, so that rounding never selects a token after the last one with a
-    probability."""
-    return uniforms * (1 - torch.finfo(uniforms.dtype).eps)
-
-
 def draw_without_waiting(logits: Tensor, uniforms: Tensor, sampling: SamplingTensors) -> Tensor:
-    """What `sample` draws from uniform numbers `below_one`, by operations for a GPU: they are few, their
-    shapes are fixed, and none waits for a result."""
-    filtered = temperature(logits, sampling.temperature)
+    """What `sample` draws, by operations for a GPU: they are few, their shapes are fixed, and none waits for
+    a result. The temperature has already been applied.
+
+    logits (rows, vocab), uniforms (rows,) in [0, 1 - 1e-11], because probabilities sum to 1 only up to
+    rounding -> tokens (rows,).
+    """
+    filtered = logits
     if sampling.top_k is not None or sampling.top_p is not None:
         ranked, order = logits.sort(dim=-1, descending=True, stable=True)
     if sampling.top_k is not None:
-        filtered = filtered.masked_fill(logits < ranked.gather(-1, sampling.top_k - 1), -torch.inf)
+        filtered = logits.masked_fill(logits < ranked.gather(-1, sampling.top_k - 1), -torch.inf)
     if sampling.typical_p is not None:
         filtered = typical_p(filtered, sampling.typical_p)
     if sampling.top_p is not None:
@@ -244,8 +244,8 @@ def draw_without_waiting(logits: Tensor, uniforms: Tensor, sampling: SamplingTen
     if sampling.min_p is not None:
         filtered = min_p(filtered, sampling.min_p)
     cumulative = filtered.to(uniforms.dtype).softmax(dim=-1).cumsum(dim=-1)
-    # Counting, unlike a search, gives the number of an existing token even if the logits are not numbers.
-    tokens = (cumulative <= uniforms[:, None] * cumulative[:, -1:]).sum(dim=-1)
+    # Unlike a search, this gives the number of a token that exists even if the logits are not numbers.
+    tokens = (cumulative[:, :-1] <= uniforms[:, None]).sum(dim=-1)
     if sampling.greedy is not None:
         tokens = torch.where(sampling.greedy[:, 0], logits.argmax(dim=-1), tokens)
     return tokens

@@ -13,7 +13,7 @@ from lm.generation import gpu_sampling
 from lm.generation.decoder import NetworkDecoder
 from lm.generation.gpu_batch import GPUBatch, GPUWeights
 from lm.generation.gpu_sampling import GROUP
-from lm.generation.samplers import SamplingTensors, below_one, draw_without_waiting, sample
+from lm.generation.samplers import SamplingTensors, draw_without_waiting, sample
 from lm.generation.scheduler import Scheduler
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
@@ -312,10 +312,11 @@ def test_the_same_tokens_are_drawn_without_waiting(samplings, size, seed, spread
     if impossible:
         logits[:, 0] = -torch.inf
     tensors = SamplingTensors.stack(samplings, size, torch.device("cpu"))
+    scaled = logits / tensors.temperature
     # Many numbers for the same logits: what is drawn from them shows which tokens are left.
     for number in torch.linspace(0, 1, 41, dtype=torch.float64)[:-1]:
         uniforms = (number + torch.rand(len(samplings), generator=choose, dtype=torch.float64) / 41).clamp(
             max=1
         )
         expected = sample(logits, uniforms, tensors)
-        assert torch.equal(draw_without_waiting(logits, below_one(uniforms), tensors), expected)
+        assert torch.equal(draw_without_waiting(scaled, uniforms, tensors), expected)
