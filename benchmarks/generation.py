@@ -7,8 +7,9 @@ python benchmarks/generation.py runs/hamlet --text hamlet.txt    a model, and wh
 The plain loop calls torch's own layer and a linear decoder once per token and samples with torch.multinomial.
 All contenders alternate in one process; medians are printed. The share of bandwidth is the time to read all
 weights once per token, at the rate at which a large vector is summed in the same run, divided by the measured
-time; where the weights fit the caches it can exceed 100%. With --text, the loss on the end of that text is
-printed for each precision, computed by decoding steps.
+time; where the weights fit the caches it can exceed 100%. On a GPU, the share of the time in which kernels
+are active and the number of kernels per step are printed too. With --text, the loss on the end of that text
+is printed for each precision, computed by decoding steps.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,6 +28,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import lm
+from benchmarks.kernels import kernels_of
 from lm.config.schema import ModelConfig, SamplingConfig
 from lm.generation.decoder import NetworkDecoder
 from lm.generation.samplers import SamplingTensors, apply_penalties, sample
@@ -37,6 +40,7 @@ REPEATS = 5
 TOKENS = 400  # per stream in one measurement
 VOCAB_SIZE = 65
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
+PLAIN = SamplingConfig()
 ALL_FILTERS = SamplingConfig(
     temperature=0.9,
     top_k=100,
@@ -75,7 +79,10 @@ def main() -> int:
     print(f"{shape}, {network.vocab_size} tokens, {device.type}; memory: {bandwidth / 1e9:.0f} GB/s")
     speeds(network, precisions, bandwidth)
     first_token(network)
-    samplers(network)
+    if device.type == "cuda":
+        samplers_on_gpu(network, precisions)
+    else:
+        samplers(network)
     if options.text:
         losses(options, precisions)
     if device.type == "cpu":
@@ -84,29 +91,44 @@ def main() -> int:
 
 
 def speeds(network: RecurrentLM, precisions: tuple[str, ...], bandwidth: float) -> None:
-    """Tokens per second of one stream and of 32."""
-    contenders = {"plain loop": {n: plain_loop(network, n) for n in (1, 32)}}
+    """Tokens per second of one stream and of many."""
+    on_gpu = network.embedding.weight.device.type == "cuda"
+    counts = (1, 32, 256) if on_gpu else (1, 32)
+    contenders = {"plain loop": {n: plain_loop(network, n) for n in counts}}
     for precision in precisions:
         scheduler = Scheduler(NetworkDecoder(network, precision), network.vocab_size)
-        contenders[precision] = {n: streaming(scheduler, n) for n in (1, 32)}
+        contenders[precision] = {n: streaming(scheduler, n) for n in counts}
     rates: dict[tuple[str, int], list[float]] = {}
     for generate in (one for each in contenders.values() for one in each.values()):
         generate(20)
     for _ in range(REPEATS):
         for name, each in contenders.items():
             for count, generate in each.items():
-                tokens = TOKENS if count == 1 else TOKENS // 4
+                tokens = TOKENS if count == 1 or on_gpu else TOKENS // 4
                 begin = time.perf_counter()
                 generate(tokens)
                 rates.setdefault((name, count), []).append(count * tokens / (time.perf_counter() - begin))
     weights = sum(p.numel() for p in network.parameters()) - network.embedding.weight.numel()
     rate = {key: statistics.median(values) for key, values in rates.items()}
-    print(f"\n{'':14}{'one stream':>14}{'ratio':>8}{'bandwidth':>11}{'32 streams':>14}{'ratio':>8}")
+    print(f"\n{'bandwidth':>25}", *(f"{streams(n):>14}{'ratio':>8}" for n in counts), sep="")
     for name in contenders:
         share = f"{rate[name, 1] * weights * BYTES[name] / bandwidth:.0%}" if name in BYTES else ""
-        ratios = {n: rate[name, n] / rate["plain loop", n] for n in (1, 32)}
-        print(f"{name:14}{rate[name, 1]:>12,.0f}/s{ratios[1]:>8.1f}{share:>11}", end="")
-        print(f"{rate[name, 32]:>12,.0f}/s{ratios[32]:>8.1f}")
+        print(f"{name:14}{share:>11}", end="")
+        for n in counts:
+            print(f"{rate[name, n]:>12,.0f}/s{rate[name, n] / rate['plain loop', n]:>8.1f}", end="")
+        print()
+    if on_gpu:
+        print(f"\n{'':14}", *(f"{streams(n) + ': active':>22}{'kernels':>9}" for n in counts), sep="")
+        for name, each in contenders.items():
+            print(f"{name:14}", end="")
+            for generate in each.values():
+                active, kernels = kernels_of(partial(generate, TOKENS), TOKENS)
+                print(f"{active:>22.0%}{kernels:>9.0f}", end="")
+            print()
+
+
+def streams(count: int) -> str:
+    return "one stream" if count == 1 else f"{count} streams"
 
 
 def plain_loop(network: RecurrentLM, rows: int) -> Callable[[int], None]:
@@ -129,10 +151,10 @@ def plain_loop(network: RecurrentLM, rows: int) -> Callable[[int], None]:
     return generate
 
 
-def streaming(scheduler: Scheduler, count: int) -> Callable[[int], None]:
+def streaming(scheduler: Scheduler, count: int, sampling: SamplingConfig = PLAIN) -> Callable[[int], None]:
     def generate(tokens: int) -> None:
-        streams = [scheduler.add([1], SamplingConfig(), seed, tokens) for seed in range(count)]
-        for _ in scheduler.tokens(*streams):
+        added = [scheduler.add([1], sampling, seed, tokens) for seed in range(count)]
+        for _ in scheduler.tokens(*added):
             pass
 
     return generate
@@ -179,10 +201,35 @@ def samplers(network: RecurrentLM) -> None:
         batch.add(decoder.initial_state())
         token = torch.zeros(1, dtype=torch.long, device=device)
         step = median_time(lambda batch=batch, token=token: batch.step(token))
-        plain, filtered = (sampling_time(batch.step(token), s) for s in (SamplingConfig(), ALL_FILTERS))
+        plain, filtered = (sampling_time(batch.step(token), s) for s in (PLAIN, ALL_FILTERS))
         share = filtered / (filtered + step)
         print(f"{size:>10,} tokens{'':7}{step * 1e6:>9.0f} µs{plain * 1e6:>9.0f} µs", end="")
         print(f"{filtered * 1e6:>11.0f} µs{share:>18.0%}")
+
+
+def samplers_on_gpu(network: RecurrentLM, precisions: tuple[str, ...]) -> None:
+    """What samplers add to a step, for this and for a large vocabulary. Every step computes a block of rows,
+    whose number therefore does not matter."""
+    kinds = {
+        "top-k": {"top_k": 100},
+        "top-p": {"top_p": 0.95},
+        "min-p": {"min_p": 0.01},
+        "typical": {"typical_p": 0.97},
+        "penalties": {"repetition_penalty": 1.1, "presence_penalty": 0.1, "frequency_penalty": 0.1},
+    }
+    kinds["all"] = {name: value for kind in kinds.values() for name, value in kind.items()}
+    print(f"\n{'samplers, one stream':24}{'plain step':>14}", *(f"{kind:>12}" for kind in kinds), sep="")
+    for size in (network.vocab_size, 10_000):
+        sized = network if size == network.vocab_size else RecurrentLM(network.config, size).eval()
+        sized = sized.to(network.embedding.weight.device)
+        for precision in precisions:
+            scheduler = Scheduler(NetworkDecoder(sized, precision), size)
+            plain, *others = (
+                median_time(partial(streaming(scheduler, 1, sampling), TOKENS), 1) / TOKENS
+                for sampling in (PLAIN, *(SamplingConfig(**kind) for kind in kinds.values()))
+            )
+            print(f"{size:>10,} tokens, {precision:5}{plain * 1e6:>11.0f} µs", end="")
+            print(*(f"{time / plain - 1:>+12.0%}" for time in others), sep="")
 
 
 def sampling_time(logits: torch.Tensor, config: SamplingConfig) -> float:
@@ -202,7 +249,7 @@ def losses(options: argparse.Namespace, precisions: tuple[str, ...]) -> None:
     """Nats per token of a text, computed by decoding steps of many streams."""
     model = lm.load(options.model, options.device)
     text = Path(options.text).read_text()[-options.characters :]
-    tokens = torch.tensor(model.encode(text))
+    tokens = torch.tensor(model.encode(text), device=model.device)
     rows = 64
     tokens = tokens[: len(tokens) // rows * rows].view(rows, -1)
     print(f"\nloss on the last {len(text):,} characters of {options.text}, in {rows} streams")

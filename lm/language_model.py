@@ -34,14 +34,14 @@ def load(model: str | Path, device: str = "auto", precision: str = "fp32") -> La
 
     Args:
         model: a run, a saved folder, a Hub id, or "pretrained": the small model that ships with lm.
-        device: "cpu", "cuda", "mps" or "auto".
+        device: "cpu", "cuda", "mps" or "auto": a GPU if there is one, except for int8.
         precision: that of the weights for generation: "fp32", "bf16", "tf32" or "fp16" (on a GPU), "int8"
             (on a CPU) or "auto".
 
     Raises ModelError if there is no such model, or if it is damaged or of a newer format, and UserError for a
     device or precision that this machine does not have.
     """
-    target = choose_device(device)
+    target = choose_device("cpu" if (device, precision) == ("auto", "int8") else device)
     network, tokenizer, facts = read_model(find_model(model))
     if precision != "int8":
         precision = choose_precision(precision, target).value

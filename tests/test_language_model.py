@@ -195,3 +195,8 @@ def test_a_backward_model_cannot_continue_a_text(backward):
         backward.stream("the")
     with pytest.raises(lm.UserError, match="reads right to left cannot match a pattern"):
         backward.generate("the", match="[a-z]+")
+
+
+def test_int8_runs_on_the_cpu_even_next_to_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert lm.load("pretrained", precision="int8").device.type == "cpu"
