@@ -1,102 +1,138 @@
 #!/usr/bin/env python
 """Training speed, compared with the machine's matrix rate and with a plain training loop.
 
-python benchmarks/training.py                          three cells at three sizes
+python benchmarks/training.py                          three cells at three sizes, on a GPU at five
 python benchmarks/training.py --text ptb/train.txt     compared with PyTorch's word-level example
 
-The plain loop is what a tutorial writes: torch's layers, cross-entropy on all logits, AdamW and gradient
-clipping in float32, at the same shape. The two alternate; medians are printed. The matrix rate is that of one
-large product in the precision of the step, measured in the same run. A step's matrix work is three times that
-of its forward pass. On a GPU, the table also shows the share of the time in which kernels run.
+Our step is the one that training runs, on random tokens and without dropout. The plain loop is what a
+tutorial writes: torch's layers, cross-entropy on all logits, AdamW and gradient clipping in float32, at the
+same shape and with torch's default settings. The two alternate; medians are printed. The matrix rate is that
+of one large product in the precision of the step, measured in the same run. A step's matrix work is three
+times that of its forward pass. On a GPU, the table also shows the share of the time in which kernels are
+active, and the number of kernels per step, both from torch's profiler. A recorded step launches all of them
+with a single call.
 """
 
 import argparse
+import itertools
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from lm.config.resolved import ResolvedConfig
 from lm.config.schema import RunConfig
+from lm.data.corpus import Corpus, Counts, Split
 from lm.model.cells import CELLS
-from lm.model.device import Precision, autocast, choose_device, choose_precision
-from lm.model.network import RecurrentLM
-from lm.training.optimizer import make_optimizer
+from lm.model.device import Precision, choose_device, choose_precision
+from lm.tokenization.vocabulary import char_tokenizer
+from lm.training.setup import build_learner
+from lm.training.step import Step
 
-SIZES = ((256, 32, 64), (512, 64, 64), (1024, 64, 64))  # hidden size, batch size, BPTT length
+SIZES = ((256, 32), (512, 64), (1024, 64))  # hidden size, streams
+MORE_STREAMS = ((256, 128), (512, 256))  # on a GPU
+BPTT = 64
 VOCABULARY = 96  # token types of a character-level text
 REPEATS = 5
-SECONDS = 1.0  # minimum duration of a measurement
+UNSEEN_STEPS = 20  # between two waits for a GPU; training waits as rarely
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--text", help="a text file: compare with PyTorch's word-level example")
-    parser.add_argument("--optimizer", default="muon", help="the optimizer of our step: muon or adamw")
+    add = parser.add_argument
+    add("--text", help="a text file: compare with PyTorch's word-level example")
+    add("--optimizer", default="muon", help="the optimizer of our step: muon or adamw")
+    add("--cells", nargs="+", default=list(CELLS), choices=CELLS)
+    add("--sizes", nargs="+", type=size_of, metavar="UNITSxSTREAMS", help="for example 256x32 512x64")
+    add("--precisions", nargs="+", help="default: auto; on a GPU auto, fp16 and fp32")
+    add("--seconds", type=float, help="minimum duration of a measurement (default: 1; 0.3 on a GPU)")
     options = parser.parse_args()
     device = choose_device("auto")
-    precision = choose_precision("auto", device)
-    rate = matrix_rate(device, precision.dtype)
-    print(f"{device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    print(f"one large product in {precision.value}: {rate / 1e9:,.0f} GFLOP/s")
+    on_gpu = device.type == "cuda"
+    sizes = options.sizes or (SIZES + MORE_STREAMS if on_gpu else SIZES)
+    names = options.precisions or (["auto", "fp16", "fp32"] if on_gpu else ["auto"])
+    options.seconds = options.seconds or (0.3 if on_gpu else 1.0)
+    where = torch.cuda.get_device_name(device) if on_gpu else f"cpu, {torch.get_num_threads()} threads"
+    print(f"{where}, torch {torch.__version__}")
     if options.text:
-        words(Path(options.text), device, precision, options.optimizer)
-    else:
-        cells(device, precision, rate, options.optimizer)
+        words(Path(options.text), device, options)
+        return 0
+    for name in names:
+        precision = choose_precision(name, device)
+        rate = matrix_rate(device, precision.dtype)
+        print(f"one large product in {precision.value}: {rate / 1e9:,.0f} GFLOP/s")
+        titles = ("cell", "layers", "window", "tokens/s", "matrix rate", "plain loop", "ratio")
+        print(row(*titles, on_gpu=on_gpu))
+        for cell, (hidden, streams) in itertools.product(options.cells, sizes):
+            print(measured(cell, hidden, streams, precision, rate, device, options), flush=True)
     return 0
 
 
-def cells(device: torch.device, precision: Precision, rate: float, optimizer: str) -> None:
-    columns = ("cell", "layers", "window", "tokens/s", "matrix rate", "plain loop", "ratio")
-    formats = "{:5} {:9} {:8} {:>9} {:>11} {:>13} {:>6}"
-    print(formats.format(*columns) + ("  kernels" if device.type == "cuda" else ""))
-    for cell in CELLS:
-        for hidden, batch, bptt in SIZES:
-            batch_of_tokens = random_windows(batch, bptt, VOCABULARY, device)
-            config = RunConfig.from_flat(
-                {"cell": cell, "hidden_size": hidden, "lr": 1e-3, "optimizer": optimizer}
-            )
-            ours = our_step(config, VOCABULARY, batch_of_tokens, device, precision)
-            plain = plain_step(cell, hidden, batch_of_tokens, device)
-            seconds, slow = alternate([ours, plain], device)
-            gates = len(CELLS[cell].gates)
-            work = 3 * 2 * batch * bptt * (2 * 2 * gates * hidden**2 + hidden * VOCABULARY)
-            line = formats.format(
-                cell,
-                f"2 x {hidden}",
-                f"{batch} x {bptt}",
-                f"{batch * bptt / seconds:,.0f}",
-                f"{work / seconds / rate:.0%}",
-                f"{batch * bptt / slow:,.0f}",
-                f"{slow / seconds:.2f}",
-            )
-            print(line + (f" {kernel_share(ours):8.0%}" if device.type == "cuda" else ""), flush=True)
+def size_of(text: str) -> tuple[int, int]:
+    """'256x32' -> (256, 32)."""
+    hidden, streams = text.split("x")
+    return int(hidden), int(streams)
 
 
-def words(path: Path, device: torch.device, precision: Precision, optimizer: str) -> None:
+def row(*columns: str, on_gpu: bool, kernels: tuple[str, str] = ("kernels", "launches")) -> str:
+    """A line of the table."""
+    line = "{:5} {:9} {:8} {:>9} {:>11} {:>13} {:>6}".format(*columns)
+    return line + (" {:>8} {:>8}".format(*kernels) if on_gpu else "")
+
+
+def measured(
+    cell: str,
+    hidden: int,
+    streams: int,
+    precision: Precision,
+    rate: float,
+    device: torch.device,
+    options: argparse.Namespace,
+) -> str:
+    """The line of a network."""
+    tokens = np.random.default_rng(0).integers(0, VOCABULARY, 1_000_000).astype(np.uint16)
+    settings = {"cell": cell, "hidden_size": hidden, "batch_size": streams, "embedding_size": hidden}
+    ours = our_step(tokens, VOCABULARY, device, precision, options, **settings)
+    plain = plain_step(cell, hidden, random_windows(streams, BPTT, VOCABULARY, device), device)
+    seconds, slow = alternate([ours, plain], device, options.seconds)
+    gates = len(CELLS[cell].gates)
+    work = 3 * 2 * streams * BPTT * (2 * 2 * gates * hidden**2 + hidden * VOCABULARY)
+    on_gpu = device.type == "cuda"
+    share, launches = kernels_of(ours) if on_gpu else (0.0, 0.0)
+    return row(
+        cell,
+        f"2 x {hidden}",
+        f"{streams} x {BPTT}",
+        f"{streams * BPTT / seconds:,.0f}",
+        f"{work / seconds / rate:.0%}",
+        f"{streams * BPTT / slow:,.0f}",
+        f"{slow / seconds:.2f}",
+        on_gpu=on_gpu,
+        kernels=(f"{share:.0%}", f"{launches:,.0f}"),
+    )
+
+
+def words(path: Path, device: torch.device, options: argparse.Namespace) -> None:
     """Compare PyTorch's word-level example (LSTM 2 x 650, tied, batch 20 x 35, float32, SGD, clipping at
     0.25) with our step for the same network at our batch shape."""
-    tokens = path.read_text(encoding="utf-8").replace("\n", " <eos> ").split()
-    vocabulary = {word: number for number, word in enumerate(dict.fromkeys(tokens))}
-    stream = torch.tensor([vocabulary[word] for word in tokens])
-
-    def window(batch: int, bptt: int) -> torch.Tensor:
-        return stream[: batch * (bptt + 1)].view(batch, bptt + 1).to(device)
-
-    config = RunConfig.from_flat({"hidden_size": 650, "tie": True, "lr": 1e-3, "optimizer": optimizer})
-    size, bptt = config.training.batch_size, config.training.bptt
-    ours = our_step(config, len(vocabulary), window(size, bptt), device, precision)
-    example = plain_step("lstm", 650, window(20, 35), device, vocab=len(vocabulary), example=True)
-    seconds, slow = alternate([ours, example], device)
-    print(f"ours ({size} x {bptt}): {size * bptt / seconds:,.0f} tokens/s")
+    text = path.read_text(encoding="utf-8").replace("\n", " <eos> ").split()
+    vocabulary = {word: number for number, word in enumerate(dict.fromkeys(text))}
+    tokens = np.array([vocabulary[word] for word in text], np.uint16)
+    streams, precision = 32, choose_precision("auto", device)
+    settings = {"hidden_size": 650, "tie": True, "batch_size": streams, "embedding_size": 650}
+    ours = our_step(tokens, len(vocabulary), device, precision, options, **settings)
+    window = torch.from_numpy(tokens[: 20 * 36].astype(np.int64)).view(20, 36).to(device)
+    example = plain_step("lstm", 650, window, device, vocab=len(vocabulary), example=True)
+    seconds, slow = alternate([ours, example], device, options.seconds)
+    print(f"ours ({streams} x {BPTT}): {streams * BPTT / seconds:,.0f} tokens/s")
     print(f"PyTorch's example (20 x 35): {20 * 35 / slow:,.0f} tokens/s")
-    print(f"ratio {size * bptt / seconds / (20 * 35 / slow):.2f}")
+    print(f"ratio {streams * BPTT / seconds / (20 * 35 / slow):.2f}")
 
 
 def random_windows(batch: int, bptt: int, vocab: int, device: torch.device) -> torch.Tensor:
@@ -104,24 +140,23 @@ def random_windows(batch: int, bptt: int, vocab: int, device: torch.device) -> t
 
 
 def our_step(
-    config: RunConfig, vocab: int, tokens: torch.Tensor, device: torch.device, precision: Precision
-) -> Callable[[], None]:
-    """One step of lm/training/loop.py."""
-    network = RecurrentLM(config.model, vocab).to(device)
-    optimizer = make_optimizer(network, ResolvedConfig.of(config).training, precision)
-    state = None
-
-    def step() -> None:
-        nonlocal state
-        with autocast(device, precision):
-            loss, penalty, state = network.loss(tokens[:, :-1], tokens[:, 1:], state)
-        optimizer.zero_grad()
-        (loss + penalty).backward()
-        nn.utils.clip_grad_norm_(network.parameters(), config.training.clip)
-        optimizer.step()
-        state = tuple(part.detach() for part in state)
-
-    return step
+    tokens: np.ndarray,
+    vocab: int,
+    device: torch.device,
+    precision: Precision,
+    options: argparse.Namespace,
+    **settings: object,
+) -> Callable[[], object]:
+    """The training step of a run on `tokens`, as lm/training/loop.py takes it."""
+    dropouts = dict.fromkeys(("dropout", "input_dropout", "output_dropout", "weight_dropout"), 0.0)
+    recipe = {"bptt": BPTT, "lr": 1e-3, "steps": 1000, "optimizer": options.optimizer}
+    where = {"device": device.type, "precision": precision.value}
+    tokenizer = char_tokenizer({chr(number): 1 for number in range(33, 33 + vocab - 2)})  # <unk> and <eos>
+    split = Split(tokens, Counts(len(tokens), len(tokens), len(tokens), documents=1, unknown=0))
+    corpus = Corpus("random", "random", tokenizer, split, split, None, [len(tokens)], [], {})
+    learner = build_learner(RunConfig.from_flat({**dropouts, **recipe, **where, **settings}), corpus)
+    step, number = Step(learner, print), itertools.count()
+    return lambda: step(next(number), 1e-3)
 
 
 class PlainModel(nn.Module):
@@ -158,25 +193,39 @@ def plain_step(
 
     def step() -> None:
         nonlocal state
+        before = float32_products()
+        set_float32_products(("tf32", "ieee"))  # torch's defaults, which `choose_precision` has changed
         optimizer.zero_grad()
         logits, state = network(tokens[:, :-1], state)
         F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
         nn.utils.clip_grad_norm_(network.parameters(), 0.25)
         optimizer.step()
         state = tuple(s.detach() for s in state) if cell == "lstm" else state.detach()
+        set_float32_products(before)
 
     return step
 
 
-def alternate(steps: list[Callable[[], None]], device: torch.device) -> list[float]:
-    """The median duration (seconds) of each step, measured alternately."""
+def float32_products() -> tuple[str, str]:
+    """How a GPU computes float32 products: in recurrent layers, and elsewhere."""
+    return torch.backends.cudnn.rnn.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+
+
+def set_float32_products(precisions: tuple[str, str]) -> None:
+    torch.backends.cudnn.rnn.fp32_precision, torch.backends.cuda.matmul.fp32_precision = precisions
+
+
+def alternate(steps: list[Callable[[], object]], device: torch.device, minimum: float) -> list[float]:
+    """The median duration (seconds) of each step, measured alternately for `minimum` seconds each."""
     times: list[list[float]] = [[] for _ in steps]
     for repeat in range(REPEATS + 1):
         for step, seconds in zip(steps, times, strict=True):
+            synchronize(device)
             begin, count = time.perf_counter(), 0
-            while time.perf_counter() - begin < SECONDS:
-                step()
-                count += 1
+            while time.perf_counter() - begin < minimum:
+                for _ in range(UNSEEN_STEPS if device.type == "cuda" else 1):
+                    step()
+                    count += 1
                 synchronize(device)
             if repeat > 0:  # the first one warms up
                 seconds.append((time.perf_counter() - begin) / count)
@@ -197,8 +246,9 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * size**3 / statistics.median(times)
 
 
-def kernel_share(step: Callable[[], None], count: int = 20) -> float:
-    """The share of the wall time of `count` steps in which the GPU runs a kernel."""
+def kernels_of(step: Callable[[], object], count: int = 20) -> tuple[float, float]:
+    """The share of the wall time of `count` steps in which the GPU works, and the kernels per step."""
+    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
@@ -208,7 +258,18 @@ def kernel_share(step: Callable[[], None], count: int = 20) -> float:
             step()
         torch.cuda.synchronize()
         wall = time.perf_counter() - begin
-    return sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6 / wall
+    on_gpu = [event.time_range for event in profiler.events() if event.device_type == DeviceType.CUDA]
+    busy = covered((interval.start, interval.end) for interval in on_gpu)
+    return busy / 1e6 / wall, len(on_gpu) / count
+
+
+def covered(intervals: Iterable[tuple[float, float]]) -> float:
+    """The length of the union of intervals: kernels may run at the same time."""
+    total, reached = 0.0, float("-inf")
+    for begin, end in sorted(intervals):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total
 
 
 def synchronize(device: torch.device) -> None:

@@ -8,11 +8,13 @@ decides, on a CPU the number of tokens read. docs/log.md has the measurements be
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from lm.config.resolved import NetworkConfig, RecipeConfig, ResolvedConfig
 from lm.config.schema import (
     AUTOMATIC_DROPOUTS,
     DEFAULT_TIME,
+    DataConfig,
     ModelConfig,
     RunConfig,
     TrainingConfig,
@@ -29,9 +32,9 @@ from lm.data.batches import Windows, divide_streams
 from lm.data.corpus import Corpus
 from lm.data.streaming import StreamedWindows
 from lm.model.cells import CELLS
-from lm.model.device import Precision, autocast
-from lm.model.network import RecurrentLM
-from lm.training.optimizer import make_optimizer
+from lm.model.device import Precision
+from lm.training.state import Learner
+from lm.training.step import Step
 
 CPU_STREAMS = 32
 SIZES = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
@@ -80,8 +83,8 @@ def gpu_streams(lengths: Sequence[int], mix: Sequence[float], bptt: int) -> int:
 
 def resolve(
     config: RunConfig,
+    corpus: Corpus,
     windows: Windows | StreamedWindows,
-    vocab_size: int,
     device: torch.device,
     precision: Precision,
 ) -> ResolvedConfig:
@@ -91,11 +94,12 @@ def resolve(
     a time budget, a few steps of each size are timed to find out how many tokens that is.
     """
     model, training = config.model, dataclasses.replace(config.training, batch_size=windows.batch_size)
+    vocab_size = corpus.tokenizer.vocab_size
     if model.embedding_size == "auto":
         model = dataclasses.replace(model, embedding_size=embedding_size(vocab_size))
     dropouts = [name for name in AUTOMATIC_DROPOUTS if getattr(model, name) == "auto"]
     if "auto" in (model.hidden_size, training.lr) or dropouts:
-        budget = _Budget(training, windows, vocab_size, device, precision)
+        budget = _Budget(training, corpus, windows, device, precision, dropouts)
         text = (windows.steps_per_epoch or math.inf) * windows.tokens_per_step  # streams never end
         model, training = fitted(model, training, text, vocab_size, device, budget.tokens)
     return ResolvedConfig.of(dataclasses.replace(config, model=model, training=training))
@@ -121,9 +125,7 @@ def fitted(
         network = NetworkConfig.of(model)
         tokens = readable(network)
     dropout = _dropout(tokens / text, parameters(network, vocab_size) / text, on_gpu)
-    shares = {"input_dropout": _INPUT_SHARE, "weight_dropout": _WEIGHT_SHARE[model.cell]}
-    values: dict[str, Any] = {name: round(shares.get(name, 1.0) * dropout, 2) for name in dropouts}
-    network = dataclasses.replace(network, **values)
+    network = _with_dropout(network, dropouts, dropout)
     if training.lr == "auto":
         rate = _RATES[model.cell] * (256 / network.hidden_size) ** 0.5
         if on_gpu:
@@ -151,6 +153,13 @@ def _largest_network(
     return chosen, tokens
 
 
+def _with_dropout(network: NetworkConfig, names: list[str], dropout: float) -> NetworkConfig:
+    """`network` with the dropouts called `names` in proportion to `dropout`."""
+    shares = {"input_dropout": _INPUT_SHARE, "weight_dropout": _WEIGHT_SHARE[network.cell]}
+    values: dict[str, Any] = {name: round(shares.get(name, 1.0) * dropout, 2) for name in names}
+    return dataclasses.replace(network, **values)
+
+
 def _repeatable(read: float, text: float, vocab_size: int) -> float:
     """The most recurrent weights that learn from a text again and again: more with the number of passes."""
     least, most = _DENSITIES
@@ -169,10 +178,11 @@ class _Budget:
     """How much text a training can read."""
 
     training: TrainingConfig
+    corpus: Corpus
     windows: Windows | StreamedWindows
-    vocab_size: int
     device: torch.device
     precision: Precision
+    dropouts: list[str]  # those that are `auto`
 
     def tokens(self, model: NetworkConfig) -> float:
         """The number of tokens a network reads within the budget."""
@@ -188,24 +198,23 @@ class _Budget:
 
     def _seconds_per_part(self, model: NetworkConfig, streams: int) -> float:
         """Measured time to learn from a window of this many streams."""
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+        on_gpu = self.device.type == "cuda"
+        if on_gpu:  # where drawing masks takes a noticeable part of a step
+            model = _with_dropout(model, self.dropouts, 0.5)
+        with torch.random.fork_rng(devices=[self.device] if on_gpu else []):
             return seconds_per_call(self._step(model, streams), self.device)
 
     def _step(self, model: NetworkConfig, streams: int) -> Callable[[], Tensor]:
-        """A training step on random tokens."""
+        """The training step of a network, on random tokens."""
+        tokenizer, bptt = self.corpus.tokenizer, self.training.bptt
         recipe = {name: getattr(self.training, name) for name in settings_of(TrainingConfig)}
-        network = RecurrentLM(model, self.vocab_size).to(self.device)
-        tokens = torch.randint(self.vocab_size, (streams, self.training.bptt), device=self.device)
-        optimizer = make_optimizer(network, RecipeConfig(**recipe | {"lr": 1e-3}), self.precision)
-
-        def step() -> Tensor:
-            with autocast(self.device, self.precision):
-                loss, _, _ = network.loss(tokens, tokens)
-            optimizer.scaled(loss).backward()
-            optimizer.step()
-            return loss
-
-        return step
+        recipe |= {"lr": 1e-3, "batch_size": streams, "accumulate": 1}
+        tokens = np.random.default_rng(0).integers(tokenizer.vocab_size, size=2 * streams * bptt)
+        windows = Windows(tokens.astype(tokenizer.dtype), streams, bptt, tokenizer.eos, self.device)
+        config = ResolvedConfig(DataConfig(), model, RecipeConfig(**recipe))
+        learner = Learner.create(config, self.corpus, windows, self.device, self.precision)
+        step, numbers = Step(learner, notify=lambda line: None), itertools.count()
+        return lambda: step(next(numbers), learner.optimizer.rate)
 
 
 def seconds_per_call(compute: Callable[[], Tensor], device: torch.device) -> float:

@@ -15,10 +15,8 @@ from lm.data.corpus import Corpus
 from lm.data.streaming import DocumentStream, StreamedWindows
 from lm.distributed import ALONE, Ranks
 from lm.errors import UserError
-from lm.model.cells import CELLS
 from lm.model.device import choose_device, choose_precision, precision_facts, widest_float
 from lm.model.direction import Direction
-from lm.model.network import RecurrentLM
 from lm.run_folder import Run, checkpoint_of, create_run
 from lm.terminal import Terminal, duration, plural
 from lm.training.auto import recurrent_weights, resolve, stream_count
@@ -26,7 +24,6 @@ from lm.training.checkpoint import load_checkpoint, seed_of
 from lm.training.disk import Disk
 from lm.training.facts import Facts
 from lm.training.finetune import start_from
-from lm.training.optimizer import make_optimizer
 from lm.training.progress import Display
 from lm.training.state import Learner, Progress, Snapshot, Trainer, total_steps
 from lm.training.tracking import Tracker
@@ -80,15 +77,10 @@ def build_learner(config: RunConfig, corpus: Corpus, ranks: Ranks = ALONE) -> Le
         {"--device": device.type, "--precision": precision.value}, "name both, so that all ranks agree."
     )
     windows = _windows(config, corpus, device, ranks)
-    vocab_size = corpus.tokenizer.vocab_size
-    settings = ranks.from_first(lambda: resolve(config, windows, vocab_size, device, precision).flat())
+    settings = ranks.from_first(lambda: resolve(config, corpus, windows, device, precision).flat())
     resolved = ResolvedConfig.of(RunConfig.from_flat(settings))
     torch.manual_seed(resolved.training.seed)
-    network = RecurrentLM(resolved.model, vocab_size).to(device)
-    optimizer = make_optimizer(network, resolved.training, precision, ranks)
-    shape = resolved.model.layers, windows.rows.stop - windows.rows.start, resolved.model.hidden_size
-    state = tuple(torch.zeros(shape, device=device) for _ in CELLS[resolved.model.cell].states)
-    return Learner(resolved, corpus, network, optimizer, windows, device, precision, state, ranks)
+    return Learner.create(resolved, corpus, windows, device, precision, ranks)
 
 
 def _trainer(learner: Learner, run: Run, display: Display, disk: Disk) -> Trainer:

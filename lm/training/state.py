@@ -16,12 +16,12 @@ from lm.data.corpus import Corpus
 from lm.data.streaming import StreamedWindows
 from lm.distributed import ALONE, Ranks
 from lm.evaluation.losses import Validation
-from lm.model.cells import State
+from lm.model.cells import CELLS, State
 from lm.model.device import Precision
 from lm.model.network import RecurrentLM
 from lm.run_folder import Run
 from lm.training.disk import Disk
-from lm.training.optimizer import Optimizer
+from lm.training.optimizer import Optimizer, make_optimizer
 from lm.training.progress import Display
 from lm.training.tracking import Tracker
 
@@ -84,6 +84,24 @@ class Learner:
     precision: Precision
     state: State  # recurrent state after the last window, (layers, rows, hidden), overwritten by each step
     ranks: Ranks = ALONE
+
+    @classmethod
+    def create(
+        cls,
+        config: ResolvedConfig,
+        corpus: Corpus,
+        windows: Windows | StreamedWindows,
+        device: torch.device,
+        precision: Precision,
+        ranks: Ranks = ALONE,
+    ) -> Learner:
+        """A learner with a new network, whose weights come from torch's random state."""
+        model = config.model
+        network = RecurrentLM(model, corpus.tokenizer.vocab_size).to(device)
+        optimizer = make_optimizer(network, config.training, precision, ranks)
+        shape = model.layers, windows.rows.stop - windows.rows.start, model.hidden_size
+        state = tuple(torch.zeros(shape, device=device) for _ in CELLS[model.cell].states)
+        return cls(config, corpus, network, optimizer, windows, device, precision, state, ranks)
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that a step changes, except the position in the text and random states, by name."""

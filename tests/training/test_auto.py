@@ -10,8 +10,10 @@ from hypothesis import given, strategies as st
 from lm.config.resolved import NetworkConfig
 from lm.config.schema import CELLS, ModelConfig, RunConfig
 from lm.data.batches import Windows
+from lm.data.corpus import Corpus, Counts, Split
 from lm.model.device import Precision
 from lm.model.network import RecurrentLM
+from lm.tokenization.vocabulary import char_tokenizer
 from lm.training.auto import (
     SIZES,
     embedding_size,
@@ -20,15 +22,23 @@ from lm.training.auto import (
     parameters,
     resolve,
     seconds_per_call,
+    stream_count,
 )
 
 CPU = torch.device("cpu")
 
 
+def random_corpus(vocab_size, tokens=100_000):
+    """A text in memory."""
+    tokenizer = char_tokenizer({chr(33 + number): 1 for number in range(vocab_size - 2)})
+    split = Split(np.zeros(tokens, np.uint16), Counts(tokens, tokens, tokens, documents=1, unknown=0))
+    return Corpus("random", "random", tokenizer, split, split, None, [tokens], [], {})
+
+
 def resolved(tokens=100_000, vocab_size=50, **settings):
     config = RunConfig.from_flat({"batch_size": 4, "bptt": 8, **settings})
     windows = Windows(np.zeros(tokens, np.uint16), 4, 8, 0, CPU)
-    return resolve(config, windows, vocab_size, CPU, Precision.FP32)
+    return resolve(config, random_corpus(vocab_size), windows, CPU, Precision.FP32)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -213,9 +223,10 @@ def test_a_gpu_gets_as_many_streams_as_the_text_has_windows(lengths, mix, expect
 
 def test_the_number_of_streams_is_a_number_in_the_resolved_settings():
     assert RunConfig().training.batch_size == "auto"
-    config = RunConfig.from_flat({"bptt": 8})
-    windows = Windows(np.zeros(100_000, np.uint16), 32, 8, 0, CPU)
-    assert resolve(config, windows, 50, CPU, Precision.FP32).training.batch_size == 32
+    config, corpus = RunConfig.from_flat({"bptt": 8, "steps": 1}), random_corpus(50)
+    streams = stream_count(config, corpus, CPU)
+    windows = Windows(corpus.train.tokens, streams, 8, 0, CPU)
+    assert resolve(config, corpus, windows, CPU, Precision.FP32).training.batch_size == streams == 32
 
 
 @pytest.mark.parametrize(("kind", "least"), [("cpu", 3), ("cuda", 30)])
