@@ -122,8 +122,8 @@ def speeds(network: RecurrentLM, precisions: tuple[str, ...], bandwidth: float) 
         for name, each in contenders.items():
             print(f"{name:14}", end="")
             for generate in each.values():
-                active, kernels = kernels_of(partial(generate, TOKENS), TOKENS)
-                print(f"{active:>22.0%}{kernels:>9.0f}", end="")
+                active, kernels = kernels_of(partial(generate, TOKENS), 1)
+                print(f"{active:>22.0%}{kernels / TOKENS:>9.0f}", end="")
             print()
 
 

@@ -6,20 +6,21 @@ from collections.abc import Callable, Iterable
 import torch
 
 
-def kernels_of(work: Callable[[], object], steps: int) -> tuple[float, float]:
-    """The share of the wall time of `work` in which the GPU works, and the kernels for each of its steps."""
+def kernels_of(step: Callable[[], object], count: int = 20) -> tuple[float, float]:
+    """The share of the wall time of `count` steps in which the GPU works, and the kernels per step."""
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         torch.cuda.synchronize()
         begin = time.perf_counter()
-        work()
+        for _ in range(count):
+            step()
         torch.cuda.synchronize()
         wall = time.perf_counter() - begin
     on_gpu = [event.time_range for event in profiler.events() if event.device_type == DeviceType.CUDA]
     busy = covered((interval.start, interval.end) for interval in on_gpu)
-    return busy / 1e6 / wall, len(on_gpu) / steps
+    return busy / 1e6 / wall, len(on_gpu) / count
 
 
 def covered(intervals: Iterable[tuple[float, float]]) -> float:

@@ -18,7 +18,7 @@ import itertools
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from torch import nn
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.kernels import kernels_of
 from lm.config.schema import RunConfig
 from lm.data.corpus import Corpus, Counts, Split
 from lm.model.cells import CELLS
@@ -244,32 +245,6 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
         synchronize(device)
         times.append(time.perf_counter() - begin)
     return 2 * size**3 / statistics.median(times)
-
-
-def kernels_of(step: Callable[[], object], count: int = 20) -> tuple[float, float]:
-    """The share of the wall time of `count` steps in which the GPU works, and the kernels per step."""
-    from torch.autograd import DeviceType
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        torch.cuda.synchronize()
-        begin = time.perf_counter()
-        for _ in range(count):
-            step()
-        torch.cuda.synchronize()
-        wall = time.perf_counter() - begin
-    on_gpu = [event.time_range for event in profiler.events() if event.device_type == DeviceType.CUDA]
-    busy = covered((interval.start, interval.end) for interval in on_gpu)
-    return busy / 1e6 / wall, len(on_gpu) / count
-
-
-def covered(intervals: Iterable[tuple[float, float]]) -> float:
-    """The length of the union of intervals: kernels may run at the same time."""
-    total, reached = 0.0, float("-inf")
-    for begin, end in sorted(intervals):
-        total += max(0.0, end - max(begin, reached))
-        reached = max(reached, end)
-    return total
 
 
 def synchronize(device: torch.device) -> None:

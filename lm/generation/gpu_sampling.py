@@ -27,7 +27,7 @@ from lm.model.cuda_graph import Compute
 GROUP = 16  # steps that are launched together, at most
 _LONGEST_WINDOW = 2**14  # tokens
 _BELOW_ONE = 1 - 1e-11  # probabilities sum to 1 only up to rounding
-_KINDS = 16  # recorded steps that a block keeps
+_KINDS = 8  # recorded steps that a block keeps
 _NOBODY = SamplingConfig(temperature=1.0)  # the settings of a row without a stream
 
 

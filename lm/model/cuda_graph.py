@@ -8,6 +8,7 @@ knows how computations are recorded.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from lm.model.device import Precision
 _WARM_UP = 2  # calls before the recording, in which libraries allocate their workspaces
 # A wrong recording (a frozen learning rate, a repeated dropout mask) is off by far more than this.
 _SMALLEST_TOLERANCE = 0.01  # relative
+
+_RECORDING = threading.Lock()  # torch records on the same CUDA stream in all threads
 
 Compute = Callable[[], Tensor]
 
@@ -74,20 +77,17 @@ def captured(
 
 def record(compute: Compute) -> Compute:
     """Record `compute`, which is called a few times for that, as a CUDA graph."""
-    # The default stream cannot be recorded. On another one, use that: libraries have a workspace for each
-    # stream, which graphs that run at the same time must not share.
-    current = torch.cuda.current_stream()
-    aside = torch.cuda.Stream() if current == torch.cuda.default_stream() else current
-    aside.wait_stream(current)
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         for _ in range(_WARM_UP):
             compute()
-    current.wait_stream(aside)
+    torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
-    with warnings.catch_warnings():
+    with _RECORDING, warnings.catch_warnings(), _own_workspace():
         warnings.simplefilter("ignore")  # an empty graph is found by its results
         # Other threads may use the device meanwhile, for example the web UI for another model.
-        with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             result = compute()
 
     def replay() -> Tensor:
@@ -95,6 +95,18 @@ def record(compute: Compute) -> Compute:
         return result
 
     return replay
+
+
+@contextmanager
+def _own_workspace() -> Iterator[None]:
+    """Let a recording allocate a workspace for matrix products. Otherwise torch gives all recordings of a
+    CUDA stream the same one, but frees it with the first of them (pytorch/pytorch#193402), and graphs that
+    share one must not run at the same time."""
+    torch._C._cuda_clearCublasWorkspaces()
+    try:
+        yield
+    finally:
+        torch._C._cuda_clearCublasWorkspaces()
 
 
 @contextmanager
