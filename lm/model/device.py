@@ -33,8 +33,8 @@ def widest_float(device: torch.device) -> torch.dtype:
 class Precision(Enum):
     """How matrix products and recurrent layers round; the values are those of `--precision`.
 
-    TF32 stores numbers in float32, but multiplies them with the 10 bits of float16 (and the range of
-    float32). It is a choice of its own: FP32 never uses it.
+    TF32 stores numbers in float32, but rounds the operands of products to 11 bits, like float16. It is a
+    choice of its own: FP32 never uses it.
     """
 
     FP32 = "fp32"
