@@ -139,11 +139,11 @@ def test_documents_are_separated_and_white_space_kept():
 
 
 def test_memory_does_not_grow_with_the_training_text():
-    text = some_text(2_000_000)
+    text = some_text(500_000)
     tokenizer = train_tokenizer("byte", [text])
     tokens = np.tile(tokenizer.encode(text), 20)
     tracemalloc.start()
     assert find_copied(text[5000:7000], DecodedText(tokenizer, tokens)) == ([(0, 2000)], 1.0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 16 << 20
+    assert peak < 8 << 20  # the text takes 10 million bytes
