@@ -1,5 +1,6 @@
 """Processes that are forked from one that has imported torch (tests/fork_server.py)."""
 
+import atexit
 import contextlib
 import functools
 import json
@@ -19,12 +20,13 @@ LIBRARIES = ("torch", "numpy", "safetensors.torch", "tokenizers", "yaml", "filel
 
 @functools.cache
 def fork_server(*libraries: str) -> socket.socket:
-    """The socket for requests to a new process that has imported `libraries`. It ends with this process."""
+    """The socket for requests to a new process that has imported `libraries`. It ends before this one."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         file = Path(__file__).with_name("fork_server.py")
         command = [sys.executable, "-P", str(file), str(theirs.fileno()), *libraries]
-        subprocess.Popen(command, pass_fds=[theirs.fileno()])
+        server = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+    atexit.register(lambda: (ours.close(), server.wait()))
     return ours
 
 
