@@ -35,7 +35,9 @@ class Step:
     def __init__(self, learner: Learner, notify: Callable[[str], None], as_graph: bool | None = None):
         self._learner, self._notify = learner, notify
         self._as_graph = learner.device.type == "cuda" if as_graph is None else as_graph
-        self._run: cuda_graph.Compute | None = None  # chosen at the first step, when there is a window to try
+        # The graph, recorded at the first step, when there is a window to try. Never `_compute` itself: a
+        # step that refers to itself would keep its network in memory for long.
+        self._run: cuda_graph.Compute | None = None
         windows, device = learner.windows, learner.device
         rows = windows.rows.stop - windows.rows.start
         self._number = torch.zeros((), dtype=torch.int64, device=device)
@@ -60,9 +62,10 @@ class Step:
         else:
             for ours, part in zip(self._window, learner.windows.window(number), strict=True):
                 ours.copy_(part, non_blocking=True)
-        if self._run is None:
-            self._run = self._choose()
-        return self._run()
+        if self._run is None and self._as_graph:
+            self._run = self._recorded()
+            self._as_graph = self._run is not None
+        return self._run() if self._run else self._compute()
 
     def _draw_kept(self, number: int) -> Tensor:
         """Zeros for a few random streams: a network that never sees the empty state would start every
@@ -73,14 +76,12 @@ class Step:
         kept = torch.from_numpy(drawn[self._learner.windows.rows] >= _RESET_SHARE)
         return kept.pin_memory() if self._learner.device.type == "cuda" else kept
 
-    def _choose(self) -> cuda_graph.Compute:
+    def _recorded(self) -> cuda_graph.Compute | None:
         learner = self._learner
-        if not self._as_graph:
-            return self._compute
         if learner.network.config.cell_implementation == "reference":
-            run, reason = self._compute, "the readable cells are computed step by step"
+            graph, reason = None, "the readable cells are computed step by step"
         else:
-            run, reason = cuda_graph.captured(
+            graph, reason = cuda_graph.captured(
                 self._compute,
                 self._trial,
                 self._state,
@@ -90,7 +91,8 @@ class Step:
             )
         if reason:
             self._notify(f"The training step does not run as a CUDA graph, and therefore slower: {reason}.")
-        return run
+            return None
+        return graph
 
     def _record(self) -> cuda_graph.Compute:
         if self._learner.ranks.alone:

@@ -342,3 +342,22 @@ def test_on_a_gpu(here, text_file, cell):
     first, second = (script("generate.py", "r", "--seed", 1, "--device", "cuda", cwd=here) for _ in range(2))
     assert first.returncode == 0
     assert first.stdout == second.stdout
+    assert "Warning" not in result.stderr + first.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+def test_every_precision_trains_and_generates_on_a_gpu(here, text_file, precision):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    where = ["--device", "cuda", "--precision", precision]
+    command = ["--dataset", text_file, *SMALL, "--steps", 100, "--lr", 1e-2, "--out", "r", *where]
+    result = script("train.py", *command, cwd=here)
+    assert result.returncode == 0, result.stderr
+    assert f"cuda, {precision}" in result.stdout  # unless cuDNN is older than 9.13
+    assert "CUDA graph" not in result.stdout + result.stderr  # that the step could not be recorded
+    assert metrics(here / "r")[-1]["validation_loss"] < 2.5
+    generated = "fp32" if precision == "fp16" else precision  # a model in float16 is one on older GPUs
+    text = script("generate.py", "r", "--device", "cuda", "--precision", generated, cwd=here)
+    assert text.returncode == 0, text.stderr
+    assert "Warning" not in result.stderr + text.stderr

@@ -1,6 +1,8 @@
 """`auto` settings fit the text and the budget."""
 
+import gc
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from lm.training.auto import (
     seconds_per_call,
     stream_count,
 )
+from lm.training.state import Learner
 
 CPU = torch.device("cpu")
 
@@ -239,3 +242,21 @@ def test_a_gpu_is_timed_over_many_calls(kind, least):
 
     assert seconds_per_call(compute, torch.device(kind)) > 0
     assert len(calls) >= least
+
+
+def test_the_networks_of_the_probe_are_freed_at_once(monkeypatch):
+    create, networks = Learner.create.__func__, []
+
+    def remembered(cls, *arguments):
+        learner = create(cls, *arguments)
+        networks.append(weakref.ref(learner.network))
+        return learner
+
+    monkeypatch.setattr(Learner, "create", classmethod(remembered))
+    gc.disable()
+    try:
+        resolved(max_time=1)
+        assert networks
+        assert not any(network() for network in networks)
+    finally:
+        gc.enable()
