@@ -58,15 +58,18 @@ class GPUSampling:
         """Launch up to `most` steps. Then add the tokens of the steps that the last call launched to their
         streams."""
         results = [result for block in self._blocks if (result := block.wait())]
-        for block in self._blocks:
-            block.release_rows()
-        while self._starting:
-            self._place(self._starting.pop(0))
-        steps = min(most, _steps(self.streams))
-        for block in self._blocks:
-            block.launch(steps)
-        for result in results:
-            result.hand_out()
+        try:
+            for block in self._blocks:
+                block.release_rows()
+            while self._starting:
+                self._place(self._starting[0])
+                del self._starting[0]
+            steps = min(most, _steps(self.streams))
+            for block in self._blocks:
+                block.launch(steps)
+        finally:  # even if the GPU has no memory left for more
+            for result in results:
+                result.hand_out()
 
     def _place(self, stream: Stream) -> None:
         """Put a stream into the first free row."""
@@ -84,6 +87,11 @@ def _steps(streams: Sequence[Stream]) -> int:
         return 0
     fewest, longest = min(s.drawn for s in streams), max(s.limit - s.drawn for s in streams)
     return min(GROUP, max(fewest, 1), longest)
+
+
+def _power_of_two(number: int) -> int:
+    """The next one, so that sizes rarely change, with which recorded steps become useless."""
+    return 2 ** (number - 1).bit_length()
 
 
 def _window(stream: Stream) -> int:
@@ -155,8 +163,8 @@ class _Block:
             self._window = self._window.enlarged(size)
             self._kinds.clear()
         self._window.fill(row, list(stream.window)[-size:], size)
-        if stream.alternatives > self._alternatives:
-            self._alternatives = min(2 ** (stream.alternatives - 1).bit_length(), self._weights.vocab_size)
+        if min(stream.alternatives, self._weights.vocab_size) > self._alternatives:
+            self._alternatives = min(_power_of_two(stream.alternatives), self._weights.vocab_size)
             self._best_tokens = self._tokens[..., None].repeat(1, 1, self._alternatives)
             self._best_logprobs = self._logprobs[..., None].repeat(1, 1, self._alternatives)
             self._kinds.clear()
@@ -188,13 +196,14 @@ class _Block:
         """The results of the launched steps, if there are any."""
         if not self._launched:
             return None
-        steps, self._launched = self._launched, 0
+        steps = self._launched
         with torch.cuda.stream(self._queue):
             tokens, logprobs = (part[:steps].cpu().t().tolist() for part in (self._tokens, self._logprobs))
             best: list[list] = [[], []]
             if any(stream.alternatives for stream in self.streams if stream):
                 parts = self._best_tokens, self._best_logprobs
                 best = [part[:steps].cpu().transpose(0, 1).tolist() for part in parts]
+        self._launched = 0
         return _Results(tuple(self.streams), tokens, logprobs, *best)
 
     def _send_numbers(self, steps: int) -> None:
@@ -290,8 +299,7 @@ class _Window:
 
     def enlarged(self, size: int) -> _Window:
         """A copy with space for windows of this size."""
-        longest = 2 ** (size - 1).bit_length()
-        other = _Window(longest, self.counts.shape[1] - 1, self.ring.device)
+        other = _Window(_power_of_two(size), self.counts.shape[1] - 1, self.ring.device)
         other.ring[: len(self.ring)] = self.ring
         for ours, theirs in ((self.counts, other.counts), (self.next, other.next), (self.sizes, other.sizes)):
             theirs.copy_(ours)
