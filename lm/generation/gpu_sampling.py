@@ -147,8 +147,9 @@ class _Block:
             self._settings = _settings(device)
             # For each step of a group: random numbers and temperatures go in, tokens come out.
             self._number = torch.zeros(1, dtype=torch.long, device=device)  # of the step
-            self._uniforms = torch.full((GROUP, BLOCK), 0.5, dtype=torch.float64, device=device)
-            self._temperatures = torch.ones(GROUP, BLOCK, 1, device=device)
+            varied = torch.linspace(0.9, 0.1, GROUP, dtype=torch.float64, device=device)  # for the trial
+            self._uniforms = varied[:, None].repeat(1, BLOCK)
+            self._temperatures = 2 * varied[:, None, None].float().repeat(1, BLOCK, 1)
             self._tokens = torch.zeros(GROUP, BLOCK, dtype=torch.long, device=device)
             self._logprobs = torch.zeros(GROUP, BLOCK, device=device)
             self._best_tokens, self._best_logprobs = self._tokens[..., None], self._logprobs[..., None]
@@ -156,18 +157,19 @@ class _Block:
     def add(self, stream: Stream) -> None:
         """Put a stream into the first free row."""
         row = self.streams.index(None)
-        self.streams[row], self._changed = stream, True
         self._state[:, :, row] = torch.stack(stream.state)[:, :, 0].to(self._state)
         self._last[row] = stream.last
-        if (size := _window(stream)) > len(self._window.ring):
-            self._window = self._window.enlarged(size)
-            self._kinds.clear()
-        self._window.fill(row, list(stream.window)[-size:], size)
+        if stream.penalized:
+            if (size := _window(stream)) > len(self._window.ring):
+                self._window = self._window.enlarged(size)
+                self._kinds.clear()
+            self._window.fill(row, list(stream.window)[-size:], size)
         if min(stream.alternatives, self._weights.vocab_size) > self._alternatives:
             self._alternatives = min(_power_of_two(stream.alternatives), self._weights.vocab_size)
             self._best_tokens = self._tokens[..., None].repeat(1, 1, self._alternatives)
             self._best_logprobs = self._logprobs[..., None].repeat(1, 1, self._alternatives)
             self._kinds.clear()
+        self.streams[row], self._changed = stream, True
 
     def release_rows(self) -> None:
         """Free the rows of streams that have ended or whose last token has been drawn."""
@@ -182,10 +184,11 @@ class _Block:
         if self._queue:
             self._queue.wait_stream(torch.cuda.current_stream())  # for what `add` has copied
         with torch.cuda.stream(self._queue):
-            self._send_numbers(steps)
+            self._number.zero_()
             if self._changed or self._step is None:
                 self._step = self._chosen_step()
                 self._changed = False
+            self._send_numbers(steps)
             for _ in range(steps):
                 self._step()
         for stream in filter(None, self.streams):
@@ -217,7 +220,6 @@ class _Block:
                 for step in range(steps)
             ]
             self._temperatures[:steps] = torch.tensor(temperatures)[..., None]
-        self._number.zero_()
 
     def _temperature_changes(self) -> bool:
         return any(isinstance(stream.sampling.temperature, tuple) for stream in self.streams if stream)
