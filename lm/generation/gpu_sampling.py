@@ -6,8 +6,9 @@ the GPU computes, the host hands out the tokens of the steps before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import torch
@@ -112,18 +113,18 @@ class _Results(NamedTuple):
     def hand_out(self) -> None:
         """Add the tokens to their streams. Those after the end of a stream are ignored."""
         for row, stream in enumerate(self.streams):
-            if stream is None or stream.ended:
-                continue
-            pairs = zip(self.tokens[row], self.logprobs[row], strict=True)
-            if count := stream.alternatives:
-                best = zip(self.best_tokens[row], self.best_logprobs[row], strict=True)
-                tokens = [
-                    Token(*pair, list(zip(others[:count], logprobs[:count], strict=True)), None)
-                    for pair, (others, logprobs) in zip(pairs, best, strict=True)
-                ]
-            else:
-                tokens = [Token(token, logprob, [], None) for token, logprob in pairs]
-            stream.extend(tokens[: stream.limit - stream.generated])
+            if stream and not stream.ended:
+                count = min(len(self.tokens[row]), stream.limit - stream.generated)
+                stream.extend(count, self._of_row(row, count, stream.alternatives))
+
+    def _of_row(self, row: int, count: int, alternatives: int) -> Iterator[Token]:
+        """The first tokens of a row. They are created when they are consumed: thousands of objects at once
+        would keep the garbage collector busy."""
+        best: Iterator[list[tuple[int, float]]] = iter(list, None)  # an empty list for each token
+        if alternatives:
+            pairs = zip(self.best_tokens[row], self.best_logprobs[row], strict=True)
+            best = (list(zip(*pair, strict=True))[:alternatives] for pair in pairs)
+        return map(Token, self.tokens[row][:count], self.logprobs[row], best, repeat(None))
 
 
 class _Block:

@@ -96,7 +96,8 @@ class Scheduler:
             while active:
                 for index, stream in list(active.items()):
                     while stream.ready:
-                        yield index, stream.ready.popleft()
+                        for token in stream.ready.popleft():
+                            yield index, token
                     if stream.error:
                         raise stream.error
                     if stream.ended and not stream.ready:

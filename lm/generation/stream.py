@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from lm.config.schema import SamplingConfig
@@ -46,7 +46,7 @@ class Stream:
         self.drawn = 0  # including tokens that a GPU is still computing
         self.ended = False
         self.error: UserError | None = None
-        self.ready: deque[Token] = deque()
+        self.ready: deque[Iterable[Token]] = deque()  # groups of generated tokens
         self.uniform = random.Random(seed).random
         self.constrained = bool(self.constraints or self.bias)
         self.penalized = (sampling.repetition_penalty, sampling.presence_penalty) != (1, 0)
@@ -67,14 +67,14 @@ class Stream:
                 self.counts[self.window[0]] -= 1
             self.window.append(token.token)
             self.counts[token.token] += 1
-        self.ready.append(token)
+        self.ready.append((token,))
 
-    def extend(self, tokens: Sequence[Token]) -> None:
-        """Add several generated tokens at once; whoever generated them keeps the penalty window."""
-        self.ready.extend(tokens)
-        self.generated += len(tokens)
+    def extend(self, count: int, tokens: Iterable[Token]) -> None:
+        """Add `count` generated tokens; whoever generated them keeps the penalty window."""
+        self.generated += count
         if self.generated >= self.limit:
             self.ended = True
+        self.ready.append(tokens)
 
     def fail(self, error: UserError) -> None:
         """End with an error, which the consumer will get."""
