@@ -107,8 +107,8 @@ class _Results(NamedTuple):
     streams: Sequence[Stream | None]  # by row
     tokens: list[list[int]]  # by row and step, as are the others
     logprobs: list[list[float]]
-    best_tokens: list[list[list[int]]]  # empty if no stream asked for alternatives
-    best_logprobs: list[list[list[float]]]
+    best_tokens: Sequence[list[list[int]]] = ()  # empty if no stream asked for alternatives
+    best_logprobs: Sequence[list[list[float]]] = ()
 
     def hand_out(self) -> None:
         """Add the tokens to their streams. Those after the end of a stream are ignored."""
@@ -201,26 +201,36 @@ class _Block:
         if not self._launched:
             return None
         steps = self._launched
+        streams = self._used_rows()
+        parts = [self._tokens, self._logprobs]
+        if any(stream.alternatives for stream in streams if stream):
+            parts += [self._best_tokens, self._best_logprobs]
         with torch.cuda.stream(self._queue):
-            tokens, logprobs = (part[:steps].cpu().t().tolist() for part in (self._tokens, self._logprobs))
-            best: list[list] = [[], []]
-            if any(stream.alternatives for stream in self.streams if stream):
-                parts = self._best_tokens, self._best_logprobs
-                best = [part[:steps].cpu().transpose(0, 1).tolist() for part in parts]
+            on_host = [part[:steps].cpu() for part in parts]
         self._launched = 0
-        return _Results(tuple(self.streams), tokens, logprobs, *best)
+        return _Results(streams, *(part[:, : len(streams)].transpose(0, 1).tolist() for part in on_host))
 
     def _send_numbers(self, steps: int) -> None:
-        """The random numbers of the next steps, and temperatures that change."""
-        nothing = [0.0] * steps
-        uniforms = [[s.uniform() for _ in range(steps)] if s else nothing for s in self.streams]
-        self._uniforms[:steps] = torch.tensor(uniforms, dtype=torch.float64).clamp(max=_BELOW_ONE).t()
+        """Send the random numbers of the next steps, and temperatures that change."""
+        streams, nothing = self._used_rows(), [0.0] * steps
+        uniforms = [[s.uniform() for _ in range(steps)] if s else nothing for s in streams]
+        self._fill(self._uniforms, torch.tensor(uniforms, dtype=torch.float64).clamp_(max=_BELOW_ONE))
         if self._temperature_changes():
             temperatures = [
-                [clamp_temperature(s.temperature_at(s.drawn + step)) if s else 1.0 for s in self.streams]
-                for step in range(steps)
+                [clamp_temperature(s.temperature_at(s.drawn + step)) if s else 1.0 for step in range(steps)]
+                for s in streams
             ]
-            self._temperatures[:steps] = torch.tensor(temperatures)[..., None]
+            self._fill(self._temperatures[..., 0], torch.tensor(temperatures))
+
+    @staticmethod
+    def _fill(table: Tensor, numbers: Tensor) -> None:
+        """Copy numbers (rows, steps) to the beginning of a table (step, row)."""
+        table[: numbers.shape[1], : numbers.shape[0]] = numbers.t()
+
+    def _used_rows(self) -> Sequence[Stream | None]:
+        """The streams by row, without the unused rows at the end."""
+        used = next((row for row in reversed(range(BLOCK)) if self.streams[row]), -1) + 1
+        return self.streams[:used]
 
     def _temperature_changes(self) -> bool:
         return any(isinstance(stream.sampling.temperature, tuple) for stream in self.streams if stream)
