@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from lm.cli.parser import run
 from lm.cli.train import main
 from tests.conftest import some_text
+from tests.model.recorded import train_as_on_a_gpu
 
 FORKS = multiprocessing.get_context("forkserver")
 # The last two take a second each and are imported by torch's optimizers and by --streaming.
@@ -34,7 +35,8 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def _rank(environment, folder, arguments):
+def _rank(environment, folder, arguments, prepare):
+    prepare()
     os.environ |= environment
     os.chdir(folder)
     for name, number in (("out", 1), ("err", 2)):
@@ -46,9 +48,10 @@ def _rank(environment, folder, arguments):
 
 
 class Ranks:
-    """Running ranks. `arguments`: for all of them, or a list per rank; `machines`: a folder per rank."""
+    """Running ranks. `arguments`: for all of them, or a list per rank; `machines`: a folder per rank;
+    `prepare`: called first by each of them."""
 
-    def __init__(self, here, size, arguments, machines=None):
+    def __init__(self, here, size, arguments, machines=None, prepare=int):
         self.folders = machines or [here] * size
         each = arguments if isinstance(arguments[0], list) else [arguments] * size
         self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -60,7 +63,7 @@ class Ranks:
                 "MASTER_PORT": str(self._store.port), "TORCHELASTIC_USE_AGENT_STORE": "True",
                 "LM_CACHE": str(self.folders[rank] / "cache"),
             }  # fmt: skip
-            process = FORKS.Process(target=_rank, args=(environment, self.folders[rank], each[rank]))
+            process = FORKS.Process(target=_rank, args=(environment, self.folders[rank], each[rank], prepare))
             process.start()
             self.processes.append(process)
 
@@ -84,12 +87,12 @@ def ranks(here, size, *arguments, **options):
     return started.wait(), started
 
 
-def trained(here, size, *arguments):
+def trained(here, size, *arguments, **options):
     """Ranks that ended successfully."""
     if size == 1:
         assert main([*map(str, arguments), "--quiet"]) == 0
         return None
-    codes, started = ranks(here, size, *arguments)
+    codes, started = ranks(here, size, *arguments, **options)
     assert codes == [0] * size, started.output()
     return started
 
@@ -209,6 +212,14 @@ def test_ranks_agree_on_the_clock_and_on_rollbacks(here):
     printed = started.output("out")
     assert 1 <= printed.count(": back to step ") <= 3
     assert printed.count("Done ") == 1
+
+
+def test_ranks_meet_between_two_recorded_computations(here):
+    command = ["--dataset", "t.txt", *EXACT]
+    trained(here, 1, *command, "--out", "one")
+    started = trained(here, 2, *command, "--out", "two", prepare=train_as_on_a_gpu)
+    assert "CUDA graph" not in started.output("out") + started.output()
+    assert same(here / "one", here / "two")
 
 
 def test_ranks_share_a_streamed_text(here):

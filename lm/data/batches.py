@@ -56,8 +56,9 @@ class Windows:
         self.direction, self.rows = direction, rows or slice(0, batch_size)
         self.tokens = tokens
         # A GPU stores the text next to the network if it fits; a CPU reads the memory-mapped file.
-        self.on_device = device.type != "cpu" and _fits(tokens, device) if on_device is None else on_device
-        self._text = _copied(tokens, device) if self.on_device else None
+        wanted = device.type != "cpu" if on_device is None else on_device
+        self._text = _copied(tokens, device) if wanted else None
+        self.on_device = self._text is not None
         lengths = np.array(parts if mix else [len(tokens)])
         self.streams = divide_streams(batch_size, mix or (1.0,))
         if any(lengths < self.streams):
@@ -118,27 +119,18 @@ def to_device(tokens: Tensor, device: torch.device) -> Tensor:
     return tokens.contiguous().pin_memory().to(device, non_blocking=True)
 
 
-def _fits(tokens: np.ndarray, device: torch.device) -> bool:
-    """Whether the text takes at most a quarter of the GPU's free memory."""
-    if device.type != "cuda":
-        return True
-    return len(tokens) * np.dtype(_narrowest(tokens)).itemsize <= torch.cuda.mem_get_info(device)[0] / 4
-
-
-def _narrowest(tokens: np.ndarray) -> type[np.generic]:
-    """The type that stores these tokens in one, two or four bytes each. int16 wraps around: torch lacks
-    most operations on uint16."""
-    largest = max(int(tokens[i : i + _PIECE].max()) for i in range(0, len(tokens), _PIECE))
-    return np.uint8 if largest < 1 << 8 else np.int16 if largest < 1 << 16 else np.int32
-
-
-def _copied(tokens: np.ndarray, device: torch.device) -> Tensor:
-    """The tokens on the device, copied piece by piece: no second copy of a long text in memory."""
-    narrow = _narrowest(tokens)
-    text = torch.from_numpy(np.empty(0, narrow)).new_empty(len(tokens), device=device)
-    for begin in range(0, len(tokens), _PIECE):
-        piece = torch.from_numpy(tokens[begin : begin + _PIECE].astype(narrow))
-        text[begin : begin + len(piece)] = piece
+def _copied(tokens: np.ndarray, device: torch.device) -> Tensor | None:
+    """The tokens on the device, in one, two or four bytes each; None if they need more than a quarter of a
+    GPU's free memory."""
+    pieces = [slice(begin, begin + _PIECE) for begin in range(0, len(tokens), _PIECE)]
+    largest = max(int(tokens[piece].max()) for piece in pieces)
+    # int16 wraps around, see `_read`: torch lacks most operations on uint16.
+    dtype = torch.uint8 if largest < 1 << 8 else torch.int16 if largest < 1 << 16 else torch.int32
+    if device.type == "cuda" and len(tokens) * dtype.itemsize > torch.cuda.mem_get_info(device)[0] / 4:
+        return None
+    text = torch.empty(len(tokens), dtype=dtype, device=device)
+    for piece in pieces:  # so that the host holds no second copy of a long text
+        text[piece] = torch.from_numpy(tokens[piece].astype(np.int64)).to(dtype)
     return text
 
 

@@ -128,7 +128,7 @@ class Step:
         training, network = learner.config.training, learner.network
         inputs, targets = learner.windows.window(self._number) if learner.windows.on_device else self._window
         before = tuple(part * self._kept[None, :, None] for part in learner.state)
-        after: list[State] = []
+        after: list[tuple[slice, State]] = []
         total = torch.zeros_like(self._loss)
         learner.optimizer.zero_grad()
         for part in range(training.accumulate):
@@ -140,11 +140,12 @@ class Step:
                 loss, penalty, state = network.loss(inputs[rows], targets[rows], state)
             learner.optimizer.scaled((loss + penalty) * weight).backward()
             total = total + loss.detach() * weight
-            after.append(state)
+            after.append((rows, state))
         with torch.no_grad():
             # The state carries over to the next window; the gradient stops here.
-            for ours, parts in zip(learner.state, zip(*after, strict=True), strict=True):
-                ours.copy_(torch.cat(parts, dim=1))
+            for rows, state in after:
+                for whole, own in zip(learner.state, state, strict=True):
+                    whole[:, rows].copy_(own)
             self._loss.copy_(total)
             if self._parts:
                 gradients = [weight.grad.flatten() for weight in self._weights if weight.grad is not None]

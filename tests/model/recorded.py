@@ -5,12 +5,19 @@ CUDA graph would freeze (numbers of Python, decisions, new tensors from the host
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from lm.data.batches import Windows
+from lm.model import cuda_graph, layers, onednn
+from lm.training import find_lr, loop, setup
+from lm.training.optimizer import make_optimizer
+from lm.training.step import Step
 
 # Operations that wait for the device or whose result has a shape that depends on values.
 _WAITING = {
@@ -39,6 +46,21 @@ def record(compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
         return result
 
     return replay
+
+
+def train_as_on_a_gpu(setattr: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Let trainings on this CPU do what they do on a GPU: record the step, and copy the text to the device.
+
+    What oneDNN stores in layouts of its own cannot be repeated, so torch's basic operations are used.
+    `setattr` is that of pytest's monkeypatch, or the built-in one in a process of its own.
+    """
+    setattr(cuda_graph, "record", record)
+    setattr(layers, "fused_kernel", lambda cell: None)
+    setattr(onednn, "supports", lambda dtype: False)
+    for module in (loop, find_lr):
+        setattr(module, "Step", partial(Step, as_graph=True))
+    setattr(setup, "make_optimizer", partial(make_optimizer, recordable=True))
+    setattr(setup, "Windows", partial(Windows, on_device=True))
 
 
 class _Recorder(TorchDispatchMode):

@@ -7,11 +7,11 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from lm.config.schema import RunConfig
 from lm.data.batches import Windows
 from lm.data.corpus import open_corpus
-from lm.model import cuda_graph, layers, onednn
-from lm.training.optimizer import LossScale, Optimizer, make_optimizer
+from lm.model import cuda_graph
+from lm.training.optimizer import LossScale, Optimizer
 from lm.training.setup import build_learner
 from lm.training.step import Step
-from tests.model.recorded import record
+from tests.model.recorded import record, train_as_on_a_gpu
 
 SETTINGS = {
     "layers": 2, "hidden_size": 6, "embedding_size": 5, "batch_size": 5, "bptt": 4, "steps": 9, "lr": 0.01,
@@ -26,10 +26,7 @@ def learner_of(tmp_path, monkeypatch):
     text = tmp_path / "text.txt"
     text.write_text("the quick brown fox jumps over the lazy dog. " * 9)
 
-    monkeypatch.setattr(cuda_graph, "record", record)
-    # Recorded are torch's basic operations; what oneDNN stores in layouts of its own cannot be repeated.
-    monkeypatch.setattr(layers, "fused_kernel", lambda cell: None)
-    monkeypatch.setattr(onednn, "supports", lambda dtype: False)
+    train_as_on_a_gpu(monkeypatch.setattr)
 
     def build(on_device=True, **changes):
         """A learner whose text and optimizer are as on a GPU."""
@@ -37,12 +34,9 @@ def learner_of(tmp_path, monkeypatch):
         corpus = open_corpus(config.data)
         learner = build_learner(config, corpus)
         learner.network.train()
-        training = learner.config.training
-        learner.optimizer = make_optimizer(learner.network, training, learner.precision, recordable=True)
-        size, bptt, direction = training.batch_size, training.bptt, learner.network.direction
-        learner.windows = Windows(
-            corpus.train.tokens, size, bptt, 0, learner.device, direction=direction, on_device=on_device
-        )
+        if not on_device:
+            size, bptt, eos = learner.windows.batch_size, learner.windows.bptt, corpus.tokenizer.eos
+            learner.windows = Windows(corpus.train.tokens, size, bptt, eos, learner.device)
         return learner
 
     return build
@@ -176,3 +170,56 @@ def test_an_overflow_skips_the_step(learner_of):
     for name, tensor in learner.tensors().items():
         changes = name.startswith(("state.", "scale."))
         assert torch.equal(tensor, before[name]) != changes, name
+
+
+CUDA = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+
+
+@pytest.fixture
+def gpu_learner_of(tmp_path, monkeypatch):
+    monkeypatch.setenv("LM_CACHE", str(tmp_path / "cache"))
+    text = tmp_path / "text.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog. " * 2000)
+
+    def build(**changes):
+        settings = {**SETTINGS, "hidden_size": 64, "batch_size": 16, "bptt": 32, "device": "cuda", **changes}
+        config = RunConfig.from_flat({**settings, "dataset": [str(text)]})
+        learner = build_learner(config, open_corpus(config.data))
+        learner.network.train()
+        return learner
+
+    return build
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"accumulate": 2}, {"optimizer": "adamw", "embedding_dropout": 0.2}], ids=str
+)
+class TestGPU:
+    pytestmark = CUDA
+
+    def test_graphs_compute_what_the_step_computes(self, gpu_learner_of, cell, precision, changes):
+        results = []
+        for as_graph in (False, True, True):
+            learner = gpu_learner_of(cell=cell, precision=precision, **changes)
+            torch.cuda.manual_seed(7)
+            results.append(run(learner, Step(learner, unexpected, as_graph)))
+        eager, graph, again = results
+        assert graph[0] == pytest.approx(eager[0], rel=learner.precision.eps**0.5)
+        assert_equal(again, graph)
+
+    def test_a_graph_continues_from_restored_tensors(self, gpu_learner_of, cell, precision, changes):
+        learner = gpu_learner_of(cell=cell, precision=precision, **changes)
+        step = Step(learner, unexpected, as_graph=True)
+        run(learner, step)
+        before = {name: tensor.clone() for name, tensor in learner.tensors().items()}
+        random = torch.cuda.get_rng_state()
+        expected = run(learner, step)
+        other = gpu_learner_of(cell=cell, precision=precision, **changes)
+        step = Step(other, unexpected, as_graph=True)
+        run(other, step)
+        for name, tensor in other.tensors().items():
+            tensor.copy_(before[name])
+        torch.cuda.set_rng_state(random)
+        assert_equal(run(other, step), expected)
