@@ -108,8 +108,8 @@ class Muon(QuickStart, torch.optim.Optimizer):
             momenta = [self._momentum(weight) for weight in weights]
             after = torch.stack(momenta).lerp(gradients, learned)
             torch._foreach_copy_(momenta, after.unbind())
-            updates = orthogonalized(gradients.lerp(after, _MOMENTUM).to(self.precision))
-            updates = updates.to(weights[0].dtype) * (rate * 0.2 * math.sqrt(max(shape)))
+            updates = orthogonalized(gradients.lerp(after, _MOMENTUM), self.precision).to(gradients.dtype)
+            updates = updates * (rate * 0.2 * math.sqrt(max(shape)))
             torch._foreach_mul_(weights, 1 - rate * group["weight_decay"])
             torch._foreach_sub_(weights, updates.unbind())
 
@@ -119,15 +119,17 @@ def _gradient(weight: Tensor) -> Tensor:
     return weight.grad
 
 
-def orthogonalized(matrix: Tensor) -> Tensor:
+def orthogonalized(matrix: Tensor, precision: torch.dtype | None = None) -> Tensor:
     """matrix (m, n) or a stack of them (matrices, m, n) -> the same shape, with the same singular vectors and
-    singular values of about one."""
+    singular values of about one. Products are computed in `precision`, by default that of the matrix."""
     wide = matrix.shape[-2] <= matrix.shape[-1]
     x = matrix if wide else matrix.mT.contiguous()  # so that the square products are the small ones
     stacked = x.dim() > 2
     add_product = torch.baddbmm if stacked else torch.addmm
     norm = x.norm(dim=(-2, -1), keepdim=True) if stacked else x.norm()
-    x = x / (norm * _MARGIN + 1e-7)
+    x = (x / (norm * _MARGIN + 1e-7)).to(
+        precision or x.dtype
+    )  # in this order: float16 cannot store small numbers
     for a, b, c in POLYNOMIALS:
         square = x @ x.mT
         x = add_product(x, add_product(square, square, square, beta=b, alpha=c), x, beta=a)

@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import script, started
@@ -55,17 +56,24 @@ def kill_while_training(command, folder, moment, pause=0.0):
     assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
 
 
+CUDA = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+
+
 @pytest.mark.parametrize(
-    ("cell", "precision"),
+    ("cell", "precision", "device", "kills"),
     [
-        ("lstm", "fp32"),
-        pytest.param("lstm", "bf16", marks=pytest.mark.slow),
-        pytest.param("gru", "fp32", marks=pytest.mark.slow),
-        pytest.param("rnn", "fp32", marks=pytest.mark.slow),
+        ("lstm", "fp32", "cpu", 3),
+        pytest.param("lstm", "bf16", "cpu", 3, marks=pytest.mark.slow),
+        pytest.param("gru", "fp32", "cpu", 3, marks=pytest.mark.slow),
+        pytest.param("rnn", "fp32", "cpu", 3, marks=pytest.mark.slow),
+        pytest.param("lstm", "bf16", "cuda", 4, marks=CUDA),
+        pytest.param("gru", "fp32", "cuda", 3, marks=CUDA),
+        pytest.param("rnn", "fp16", "cuda", 3, marks=CUDA),
     ],
 )
-def test_kills_at_random_moments_change_nothing(tmp_path, text_file, cell, precision):
-    settings = ["--dataset", str(text_file), "--cell", cell, "--precision", precision, *SETTINGS]
+def test_kills_at_random_moments_change_nothing(tmp_path, text_file, cell, precision, device, kills):
+    settings = ["--dataset", str(text_file), "--cell", cell, "--precision", precision, "--device", device]
+    settings += SETTINGS
     assert script("train.py", *settings, "--out", "whole", cwd=tmp_path).returncode == 0
 
     run, command = tmp_path / "killed", [*settings, "--out", "killed"]
@@ -73,7 +81,7 @@ def test_kills_at_random_moments_change_nothing(tmp_path, text_file, cell, preci
     kill_while_training(command, tmp_path, lambda: last_metrics(run) > step_of(run) >= 11)
     assert last_metrics(run) > step_of(run)
     command = ["--resume", "killed"]
-    for step in sorted(random.sample(range(40, 130), 2)):
+    for step in sorted(random.sample(range(40, 130), kills - 1)):
         kill_while_training(command, tmp_path, lambda: step_of(run) >= step, random.uniform(0, 0.03))  # noqa: B023
     result = script("train.py", *command, cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from lm.data.batches import Windows
 from lm.model import cuda_graph, layers, onednn
-from lm.training import find_lr, loop, setup
+from lm.training import find_lr, loop, setup, state
 from lm.training.optimizer import make_optimizer
 from lm.training.step import Step
 
@@ -59,7 +59,7 @@ def train_as_on_a_gpu(setattr: Callable[[Any, str, Any], None] = setattr) -> Non
     setattr(onednn, "supports", lambda dtype: False)
     for module in (loop, find_lr):
         setattr(module, "Step", partial(Step, as_graph=True))
-    setattr(setup, "make_optimizer", partial(make_optimizer, recordable=True))
+    setattr(state, "make_optimizer", partial(make_optimizer, recordable=True))
     setattr(setup, "Windows", partial(Windows, on_device=True))
 
 

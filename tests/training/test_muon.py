@@ -52,3 +52,20 @@ def test_a_zero_gradient_changes_nothing():
     weight.grad = torch.zeros(4, 4)
     Muon([weight], lr=0.1, weight_decay=0.0, precision=torch.float32).step()
     assert torch.equal(weight, before)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-7, 1e-12])
+def test_stacked_matrices_of_any_scale_change_as_single_ones(scale):
+    def stepped(**options):
+        torch.manual_seed(0)
+        weights = [torch.randn(shape, requires_grad=True) for shape in [(6, 4), (3, 8), (6, 4)]]
+        muon = Muon(weights, lr=0.1, weight_decay=0.5, **options)
+        for _ in range(3):
+            for weight in weights:
+                weight.grad = scale * torch.randn(weight.shape)
+            muon.step()
+        return weights
+
+    expected = stepped(precision=torch.float32)
+    torch.testing.assert_close(stepped(precision=torch.float32, stacked=True), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(stepped(precision=torch.float16, stacked=True), expected, rtol=0.02, atol=0.02)
