@@ -158,18 +158,21 @@ class _Block:
     def add(self, stream: Stream) -> None:
         """Put a stream into the first free row."""
         row = self.streams.index(None)
-        self._state[:, :, row] = torch.stack(stream.state)[:, :, 0].to(self._state)
-        self._last[row] = stream.last
-        if stream.penalized:
-            if (size := _window(stream)) > len(self._window.ring):
-                self._window = self._window.enlarged(size)
+        if self._queue:
+            self._queue.wait_stream(torch.cuda.current_stream())  # on which the prompt is being read
+        with torch.cuda.stream(self._queue):
+            self._state[:, :, row] = torch.stack(stream.state)[:, :, 0].to(self._state)
+            self._last[row] = stream.last
+            if stream.penalized:
+                if (size := _window(stream)) > len(self._window.ring):
+                    self._window = self._window.enlarged(size)
+                    self._kinds.clear()
+                self._window.fill(row, list(stream.window)[-size:], size)
+            if min(stream.alternatives, self._weights.vocab_size) > self._alternatives:
+                self._alternatives = min(_power_of_two(stream.alternatives), self._weights.vocab_size)
+                self._best_tokens = self._tokens[..., None].repeat(1, 1, self._alternatives)
+                self._best_logprobs = self._logprobs[..., None].repeat(1, 1, self._alternatives)
                 self._kinds.clear()
-            self._window.fill(row, list(stream.window)[-size:], size)
-        if min(stream.alternatives, self._weights.vocab_size) > self._alternatives:
-            self._alternatives = min(_power_of_two(stream.alternatives), self._weights.vocab_size)
-            self._best_tokens = self._tokens[..., None].repeat(1, 1, self._alternatives)
-            self._best_logprobs = self._logprobs[..., None].repeat(1, 1, self._alternatives)
-            self._kinds.clear()
         self.streams[row], self._changed = stream, True
 
     def release_rows(self) -> None:
@@ -182,8 +185,6 @@ class _Block:
         """Launch the next steps of all streams, without waiting for the results."""
         if not any(self.streams) or not steps:
             return
-        if self._queue:
-            self._queue.wait_stream(torch.cuda.current_stream())  # for what `add` has copied
         with torch.cuda.stream(self._queue):
             self._number.zero_()
             if self._changed or self._step is None:
