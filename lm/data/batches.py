@@ -112,11 +112,11 @@ class Windows:
         """Do nothing: no files are being read."""
 
 
-def to_device(tokens: Tensor, device: torch.device) -> Tensor:
-    """`tokens` on the device. The host does not wait until they are copied."""
-    if device.type != "cuda" or tokens.device.type == "cuda":
-        return tokens.to(device)
-    return tokens.contiguous().pin_memory().to(device, non_blocking=True)
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device. The host does not wait until it is copied."""
+    if device.type != "cuda" or tensor.device.type == "cuda":
+        return tensor.to(device)
+    return tensor.contiguous().pin_memory().to(device, non_blocking=True)
 
 
 def _copied(tokens: np.ndarray, device: torch.device) -> Tensor | None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lm.data.batches import to_device
 from lm.distributed import share_of
 from lm.model import cuda_graph
 from lm.model.cells import State
@@ -56,12 +57,12 @@ class Step:
         per token), on the device; the next step overwrites it."""
         learner = self._learner
         learner.optimizer.set_rate(rate)
-        self._kept.copy_(self._draw_kept(number), non_blocking=True)
+        self._kept.copy_(to_device(self._draw_kept(number), learner.device))
         if learner.windows.on_device:
             self._number.fill_(number)
         else:
             for ours, part in zip(self._window, learner.windows.window(number), strict=True):
-                ours.copy_(part, non_blocking=True)
+                ours.copy_(part)
         if self._run is None and self._as_graph:
             self._run = self._recorded()
             self._as_graph = self._run is not None
@@ -73,8 +74,7 @@ class Step:
         # Drawn for all streams from the step alone, so that the number of ranks makes no difference.
         training = self._learner.config.training
         drawn = np.random.default_rng([training.seed, number]).random(training.batch_size)
-        kept = torch.from_numpy(drawn[self._learner.windows.rows] >= _RESET_SHARE)
-        return kept.pin_memory() if self._learner.device.type == "cuda" else kept
+        return torch.from_numpy(drawn[self._learner.windows.rows] >= _RESET_SHARE)
 
     def _recorded(self) -> cuda_graph.Compute | None:
         learner = self._learner
