@@ -316,6 +316,37 @@ def test_on_a_gpu_tokens_are_those_that_the_host_draws(cell, precision, monkeypa
     assert alone == found[77]
 
 
+def test_recorded_steps_can_be_dropped_and_recorded_again(monkeypatch):
+    check_dropping(monkeypatch, lambda: scheduler_of(SamplingOnGPU))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_recorded_steps_can_be_dropped_and_recorded_again(monkeypatch):
+    """A graph that is freed must not take anything along that another one needs."""
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    monkeypatch.undo()
+    network = make("lstm").cuda()
+    check_dropping(monkeypatch, lambda: Scheduler(NetworkDecoder(network, "bf16"), VOCAB, (0,)))
+
+
+def check_dropping(monkeypatch, new_scheduler):
+    monkeypatch.setattr(gpu_sampling, "_KINDS", 2)
+    kinds = [SamplingConfig(top_k=3), SamplingConfig(), SamplingConfig(top_p=0.9), SamplingConfig(min_p=0.1)]
+    jobs = [([1], sampling, 7, 40) for sampling in kinds]
+    expected = []
+    for job in jobs:
+        scheduler = new_scheduler()
+        expected += run(scheduler, scheduler.add(*job))
+    others = new_scheduler()
+    other = others.tokens(others.add([1], SamplingConfig(), 1, 10_000))
+    scheduler = new_scheduler()
+    for _ in range(3):
+        for job, tokens in zip(jobs, expected, strict=True):
+            next(other)  # the graphs of another scheduler stay in use
+            assert run(scheduler, scheduler.add(*job)) == [tokens]
+
+
 SAMPLINGS = st.builds(
     SamplingConfig,
     temperature=st.sampled_from([0.0, 0.5, 1.0, 1.7]),
