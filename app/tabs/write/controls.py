@@ -46,12 +46,12 @@ class Controls:
         self._add_slider("temperature", localized("Temperature"))
         self._add_slider("top_p", "Top-p")
         with gr.Accordion(localized("More controls"), open=False, elem_id="more"):
-            self._add_filters()
-            self._add_penalties()
-            self._add_constraints()
-        self._connect_presets()
+            self._lay_out_filters()
+            self._lay_out_penalties()
+            self._lay_out_constraints()
+        self._wire_presets()
 
-    def _add_filters(self) -> None:
+    def _lay_out_filters(self) -> None:
         _, high, step = SLIDERS["temperature"]
         self._by_name["end_temperature"] = gr.Slider(
             -step,
@@ -66,14 +66,14 @@ class Controls:
         self._add_slider("min_p", "Min-p")
         self._add_slider("typical_p", "Typical-p")
 
-    def _add_penalties(self) -> None:
+    def _lay_out_penalties(self) -> None:
         self._add_slider("repetition_penalty", localized("Repetition penalty"))
         self._add_slider("presence_penalty", localized("Presence penalty"))
         self._add_slider("frequency_penalty", localized("Frequency penalty"))
         self._add_slider("repetition_window", localized("Penalty window"))
         self._add_slider("no_repeat_ngram", localized("No-repeat n-gram size"))
 
-    def _add_constraints(self) -> None:
+    def _lay_out_constraints(self) -> None:
         self._by_name["stop"] = gr.Textbox(
             "",
             lines=1,
@@ -105,7 +105,7 @@ class Controls:
         info = localized(help_sentence(name))
         self._by_name[name] = sampling_slider(name, label=label, info=info, elem_id=name)
 
-    def _connect_presets(self) -> None:
+    def _wire_presets(self) -> None:
         """Let presets set all controls, and changes select the custom preset, which the browser stores."""
         defaults = {name: component.value for name, component in self._by_name.items()}
         presets = {name: list((defaults | changes).values()) for name, changes in PRESETS.items()}

@@ -66,14 +66,14 @@ class WriteTab:
         self.models, self.model, self.histories = models, model, Histories()
         with gr.Row(elem_id="page"):
             with gr.Column(scale=5, min_width=300):
-                self._add_editor()
-                self._add_candidates()
-                self._add_insights()
+                self._lay_out_editor()
+                self._lay_out_candidates()
+                self._lay_out_insights()
             with gr.Column(scale=3, min_width=300):
-                self._add_settings()
-        self._connect_events()
+                self._lay_out_settings()
+        self._wire()
 
-    def _add_editor(self) -> None:
+    def _lay_out_editor(self) -> None:
         self.text = gr.Textbox(
             label=localized("Text"),
             elem_id="text",
@@ -106,7 +106,7 @@ class WriteTab:
                 localized("Reuse this seed"), size="sm", elem_id="reuse", interactive=False
             )
 
-    def _add_candidates(self) -> None:
+    def _lay_out_candidates(self) -> None:
         self.columns: list[gr.Column] = []
         self.boxes: list[gr.Textbox] = []
         self.takes: list[gr.Button] = []
@@ -121,7 +121,7 @@ class WriteTab:
                 self.boxes.append(box)
                 self.takes.append(take)
 
-    def _add_insights(self) -> None:
+    def _lay_out_insights(self) -> None:
         with gr.Row(elem_id="view"):
             self.colors = gr.Checkbox(
                 True,
@@ -142,7 +142,7 @@ class WriteTab:
             self.versions = gr.Radio([], label=localized("Return to a version"), elem_id="version")
         self.branches = accordion
 
-    def _add_settings(self) -> None:
+    def _lay_out_settings(self) -> None:
         with gr.Group(elem_id="settings"):
             with gr.Row():
                 self.length = gr.Number(
@@ -175,25 +175,25 @@ class WriteTab:
             self.controls = Controls()
         self.facts = gr.HTML(label="Facts", elem_id="facts")
 
-    def _connect_events(self) -> None:
+    def _wire(self) -> None:
         generations = [
-            self._connect_generation(self.generate.click, self.on_generate),
-            self._connect_generation(self.regenerate.click, self.on_regenerate),
-            self._connect_generation(self.panel.click, self.on_alternative),
+            self._wire_generation(self.generate.click, self.on_generate),
+            self._wire_generation(self.regenerate.click, self.on_regenerate),
+            self._wire_generation(self.panel.click, self.on_alternative),
         ]
         self.stop.click(None, cancels=generations)
-        self._connect_move(self.undo.click, self.on_undo, [self.text])
-        self._connect_move(self.redo.click, self.on_redo, [self.text])
-        self._connect_move(self.versions.input, self.on_version, [self.versions, self.text])
+        self._wire_move(self.undo.click, self.on_undo, [self.text])
+        self._wire_move(self.redo.click, self.on_redo, [self.text])
+        self._wire_move(self.versions.input, self.on_version, [self.versions, self.text])
         for number, take in enumerate(self.takes):
-            self._connect_move(take.click, self._take(number), [self.text])
+            self._wire_move(take.click, self._take(number), [self.text])
         self.text.change(None, js="() => lm.textChanged()", **INTERNAL)
         self.highlights.click(self.on_position, [self.text, self.model], self.panel, **INTERNAL)
         self.reuse.click(self.on_reuse, None, self.seed, **INTERNAL)
         self.colors.change(None, self.colors, js=_COLORS_JS, **INTERNAL)
         self.copied.input(self.on_copied, [self.text, self.model, self.copied], self.highlights, **INTERNAL)
 
-    def _connect_generation(self, trigger: Any, function: Callable[..., Any]) -> Any:
+    def _wire_generation(self, trigger: Any, function: Callable[..., Any]) -> Any:
         """Call a generator when an event is triggered; returns what can be canceled."""
         # The listeners of a trigger run in this order.
         trigger(None, None, [*self._buttons, self.status], js=_START_JS, **INTERNAL)
@@ -205,15 +205,15 @@ class WriteTab:
             concurrency_limit=WRITERS_AT_ONCE,
             **INTERNAL,
         )
-        self._connect_finish(event)
+        self._wire_finish(event)
         return event
 
-    def _connect_move(self, trigger: Any, function: Callable[..., Any], inputs: list[Any]) -> None:
+    def _wire_move(self, trigger: Any, function: Callable[..., Any], inputs: list[Any]) -> None:
         """Call a function that moves to another version when an event is triggered."""
         trigger(None, None, [self.generate, self.regenerate], js=_MOVE_JS, **INTERNAL)
-        self._connect_finish(trigger(function, inputs, [*self._display, self.panel], **INTERNAL))
+        self._wire_finish(trigger(function, inputs, [*self._display, self.panel], **INTERNAL))
 
-    def _connect_finish(self, event: Any) -> None:
+    def _wire_finish(self, event: Any) -> None:
         # Gradio counts a cancellation as a failure, and does not run `then` after an error.
         for finished in (event.success, event.failure):
             finished(
