@@ -21,7 +21,7 @@ from lm.config.schema import CacheConfig, DataConfig, DynamicConfig, EvaluationC
 from lm.config.settings import build, flag_of, settings_of
 from lm.errors import UserError
 
-READING = ("dataset_config", "dataset_revision", "text_column", "max_chars", "encoding_errors")
+READING = ("dataset_config", "dataset_revision", "text_column", "max_chars", "encoding", "encoding_errors")
 ADAPTATIONS: dict[str, type] = {"dynamic": DynamicConfig, "cache": CacheConfig}
 
 

@@ -13,6 +13,7 @@ trained with --direction backward leads up to the prompt.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     text.add_argument("--prompt", default="", metavar="TEXT", help="the text to continue (default: none)")
     text.add_argument("--prompt-file", metavar="F", help="read the prompt from a file; '-': standard input")
     text.add_argument("--prompts-file", metavar="F", help="read one prompt per line; they share a batch")
+    encoding = "encoding of the prompt file, such as cp1252 (default: as for `lm train`)"
+    add("--encoding", default=None, metavar="NAME", help=encoding)
     text.add_argument("--suffix", metavar="TEXT", help="the end of the text (backward models only)")
     text.add_argument("--infill", metavar="LEFT|RIGHT", help="fill the gap at the | (with --backward-model)")
     add(
@@ -144,26 +147,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def read_prompts(options: argparse.Namespace) -> list[str]:
     """The prompts, from wherever they are to be read. Raises UserError if a file cannot be read."""
     if "prompts_file" in options:
-        prompts = read_text(options.prompts_file).splitlines()
+        prompts = read_text(options.prompts_file, options.encoding).splitlines()
         if not prompts:
             raise UserError(f"the prompt file {options.prompts_file} is empty: write one prompt per line.")
         return prompts
     if "prompt_file" in options:
-        return [read_text(options.prompt_file)]
+        return [read_text(options.prompt_file, options.encoding)]
     if "suffix" in options:
         return [decoded("--suffix", options.suffix)]
     return [decoded("--prompt", options.prompt)]
 
 
-def read_text(file: str) -> str:
+def read_text(file: str, encoding: str | None) -> str:
     """The text of a file ('-': standard input), normalized as in training. Raises UserError."""
+    from lm.data import decoding  # imports numpy, for which --help should not wait
+
+    if encoding is not None:
+        decoding.check_encoding(encoding)
     try:
         content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        return content.decode("utf-8-sig").replace("\r\n", "\n")
+        name = "standard input" if file == "-" else f"the prompt file {file}"
+        return b"".join(decoding.decoded(io.BytesIO(content), name, encoding)).decode()
     except OSError as error:
         raise UserError(f"cannot read the prompt file {file}: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"the prompt file {file} is not UTF-8, at byte {error.start}.") from error
 
 
 def decoded(flag: str, text: str) -> str:

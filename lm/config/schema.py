@@ -71,8 +71,14 @@ class DataConfig:
     max_chars: int | None = setting(
         None, "use only the first N characters of each split", minimum=2, metavar="N"
     )
+    encoding: str | None = setting(
+        None,
+        "encoding of text files and tables, such as cp1252 or gb18030; default: UTF-8, or UTF-16 and UTF-32"
+        " where a file clearly is that",
+        metavar="NAME",
+    )
     encoding_errors: str = setting(
-        "strict", "what to do with bytes that are not valid UTF-8", choices=("strict", "replace")
+        "strict", "what to do with bytes that are not valid in the encoding", choices=("strict", "replace")
     )
     tokenizer: str = setting(
         "char",

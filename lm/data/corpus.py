@@ -132,6 +132,10 @@ def _key(sources: list[Source], config: DataConfig, tokenizer_id: str) -> str:
     # Of `dataset`, only the content counts, not its path; the others do not affect the stream.
     for name in ("dataset", "mix", "shuffle_buffer", "data_report"):
         settings.pop(name)
+    # Later settings count only if they are given: the streams in older caches stay valid.
+    for name in ("encoding",):
+        if settings[name] is None:
+            settings.pop(name)
     text = json.dumps([FORMAT, [source.identity for source in sources], settings], sort_keys=True)
     name = "+".join(source.name for source in sources)[:80]
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -160,6 +164,8 @@ def _build(
     sample = next(texts["train"][0].blocks()).replace(SEPARATOR, b"").decode()
     unknown = tokenizer.unknown_in(sample if tokenizer.kind == "word" else "".join(found.characters))
     info["facts"] = found.summary() | {
+        "replaced": sum(source.decoded.replaced for source in sources),
+        "decoded": sum(source.decoded.characters for source in sources),
         "unknown": unknown[:LISTED] if external else [],
         "repeated": repeated_fraction(
             _map_tokens(folder, "train", tokenizer), _map_tokens(folder, "validation", tokenizer)

@@ -7,9 +7,11 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from lm.config.schema import DataConfig
 from lm.data.cache import PARTIAL, cache_folder, writing_to_cache
+from lm.data.decoding import replaced_warning
 from lm.data.progress import ProgressCallback
 from lm.data.sources import Source, find_source
 from lm.data.splits import copy_split, fraction_of, read_splits
@@ -18,8 +20,16 @@ from lm.errors import DataError, UserError
 from lm.tokenization.documents import SEPARATOR
 
 
-def read_whole(config: DataConfig, split: str | None, progress: ProgressCallback) -> tuple[str, bytes]:
-    """The name and the text of a split: UTF-8 with SEPARATOR between documents.
+class EvalText(NamedTuple):
+    """A text to score."""
+
+    name: str
+    text: bytes  # UTF-8 with SEPARATOR between documents
+    warnings: list[str]
+
+
+def read_whole(config: DataConfig, split: str | None, progress: ProgressCallback) -> EvalText:
+    """The text of a split.
 
     `split` is the name of a split or a fraction: 0.1 is the last 10% of the text. By default, the test
     split, else the validation split, else the whole text. Raises UserError.
@@ -31,9 +41,11 @@ def read_whole(config: DataConfig, split: str | None, progress: ProgressCallback
     return _join(config, read)
 
 
-def read_held_out(config: DataConfig, split: str, progress: ProgressCallback) -> tuple[str, bytes]:
-    """The name and the text that training with this config holds out as its `split`, "validation" or
-    "test". Raises UserError."""
+def read_held_out(config: DataConfig, split: str, progress: ProgressCallback) -> EvalText:
+    """The text that training with this config holds out as its `split`, "validation" or "test".
+
+    Raises UserError.
+    """
     if "-" in config.dataset:
         raise UserError("the model was trained on standard input: name a text to score with --dataset.")
 
@@ -47,7 +59,7 @@ def read_held_out(config: DataConfig, split: str, progress: ProgressCallback) ->
     return _join(config, read)
 
 
-def _join(config: DataConfig, read: Callable[[list[Source], Path], list[Text]]) -> tuple[str, bytes]:
+def _join(config: DataConfig, read: Callable[[list[Source], Path], list[Text]]) -> EvalText:
     sources = [find_source(dataset, config) for dataset in config.dataset]
     folder = cache_folder() / f"text.{os.getpid()}{PARTIAL}"
     try:
@@ -59,7 +71,8 @@ def _join(config: DataConfig, read: Callable[[list[Source], Path], list[Text]]) 
         shutil.rmtree(folder, ignore_errors=True)
         for source in sources:
             source.forget()
-    return "+".join(source.name for source in sources), joined
+    replaced = (replaced_warning(s.decoded.replaced, s.decoded.characters) for s in sources)
+    return EvalText("+".join(source.name for source in sources), joined, list(filter(None, replaced)))
 
 
 def _read(source: Source, split: str | None, stem: Path, progress: ProgressCallback) -> Text:

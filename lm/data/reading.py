@@ -1,12 +1,11 @@
 """Reads files and tables of any kind into documents: UTF-8 with SEPARATOR between documents.
 
-Plain text is read here, a megabyte at a time, because a single document may be larger than memory. Tables
+Plain text is read here, a block at a time, because a single document may be larger than memory. Tables
 are read by the `datasets` library, which is optional and imported only when it is needed.
 """
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import json
 import re
@@ -15,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import IO, TYPE_CHECKING, Any
 
+from lm.data.decoding import Decoded, decoded
 from lm.errors import DataError, UserError, one_line
 from lm.invocation import pip_install
 from lm.tokenization.documents import SEPARATOR
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow
 
-_BLOCK = 1 << 20  # bytes
 _ROWS = 256  # rows per batch
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 
@@ -77,57 +76,36 @@ def name_of(file: str) -> str:
     return file.partition("::")[0].removeprefix("zip://") if "::" in file else file
 
 
-def read_text_files(files: list[str], errors: str) -> Iterator[bytes]:
+def read_text_files(
+    files: list[str], encoding: str | None, errors: str, done: Decoded | None = None
+) -> Iterator[bytes]:
     """Read each file as a document, skipping empty ones.
 
-    Files are UTF-8, or UTF-16 with a byte-order mark; byte-order marks are dropped, and Windows line ends
-    become "\\n". `errors` is "strict" or "replace". Raises DataError if a file cannot be read or decoded.
+    `encoding`, `errors` and `done` are those of `decoded`. Raises DataError if a file cannot be read or
+    decoded.
     """
     any_written = False
     for file in files:
         written = False
-        try:
-            with open_bytes(file) as opened:
-                for block in filter(None, _decode(opened, file, errors)):
-                    yield SEPARATOR + block if any_written and not written else block
-                    written = any_written = True
-        except DataError:
-            raise
-        except FileNotFoundError as error:
-            raise DataError(f"{file} was deleted before it could be read.") from error
-        except OSError as error:
-            raise DataError(f"{file} cannot be read: {error.strerror or one_line(error)}.") from error
-        except Exception as error:  # each compression has its own errors
-            raise DataError(f"{file} is damaged: {one_line(error)}.") from error
+        with explaining_file_errors(file), open_bytes(file) as opened:
+            for block in decoded(opened, file, encoding, errors, done):
+                yield SEPARATOR + block if any_written and not written else block
+                written = any_written = True
 
 
-def _decode(opened: IO[bytes], file: str, errors: str) -> Iterator[bytes]:
-    """The contents of a file in blocks of valid UTF-8."""
-    block = opened.read(_BLOCK)
-    utf_16 = block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    decoder = codecs.getincrementaldecoder("utf-16" if utf_16 else "utf-8")(errors)
-    block = block.removeprefix(codecs.BOM_UTF8)
-    only_check = errors == "strict" and not utf_16  # valid UTF-8 is passed on as it is
-    position, carried = 0, b""
-    while True:
-        pending = len(decoder.getstate()[0])
-        try:
-            text = decoder.decode(block, final=not block)
-        except UnicodeDecodeError as error:
-            offset, value = position - pending + error.start, error.object[error.start]
-            raise DataError(
-                f"{file} is not UTF-8: byte 0x{value:02x} at position {offset:,};"
-                " use --encoding-errors replace to read it anyway."
-            ) from error
-        clean = carried + (block if only_check else text.encode("utf-8", "replace"))
-        if not block:
-            yield clean
-            return
-        carried = b"\r" if clean.endswith(b"\r") else b""  # "\n" may follow in the next block
-        clean = clean.removesuffix(carried)
-        yield clean.replace(b"\r\n", b"\n") if b"\r" in clean else clean
-        position += len(block)
-        block = opened.read(_BLOCK)
+@contextlib.contextmanager
+def explaining_file_errors(file: str) -> Iterator[None]:
+    """Turn any error of reading a file into a DataError that says what is wrong with it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{file} was deleted before it could be read.") from error
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or one_line(error)}.") from error
+    except Exception as error:  # each compression has its own errors
+        raise DataError(f"{file} is damaged: {one_line(error)}.") from error
 
 
 def read_table(rows: datasets.IterableDataset, name: str, column: str | None) -> Iterator[bytes]:

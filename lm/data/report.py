@@ -7,6 +7,7 @@ import unicodedata
 
 from lm.config.schema import ModelConfig
 from lm.data.corpus import Corpus
+from lm.data.decoding import replaced_warning
 
 # Limits above which there is a warning.
 _REPEATED = 0.3  # fraction of the validation text
@@ -67,6 +68,8 @@ def warnings(corpus: Corpus, weights: int, model: ModelConfig) -> list[str]:
             f"{facts['odd_characters']:,} of the {distinct:,} distinct characters are control characters or"
             " unassigned: is this text, and is it UTF-8?"
         )
+    if line := replaced_warning(facts.get("replaced", 0), facts.get("decoded", 0)):
+        result.append(line)
     if facts.get("unknown"):
         counts = corpus.train.counts
         result.append(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lm.config.schema import DataConfig
 from lm.data import reading
 from lm.data.cache import PARTIAL, cache_folder, known, writing_to_cache
+from lm.data.decoding import Decoded, check_encoding
 from lm.data.progress import ProgressCallback
 from lm.errors import DataError, UserError, one_line
 from lm.files import write_text
@@ -55,6 +56,7 @@ class Source:
     config: DataConfig
     copy: Path | None = None  # of standard input
     revision: str | None = None  # the commit, if it comes from the Hub
+    decoded: Decoded = dataclasses.field(default_factory=Decoded)  # what reading did to the characters
 
     def check(self, split: str) -> None:
         """Raise DataError if there is no such split."""
@@ -81,7 +83,8 @@ class Source:
     def read(self, split: str) -> Iterator[bytes]:
         """The documents of a split in pieces: UTF-8 with SEPARATOR between documents. Raises DataError."""
         if self.kind == "text":
-            yield from reading.read_text_files(self.files[split], self.config.encoding_errors)
+            files, config = self.files[split], self.config
+            yield from reading.read_text_files(files, config.encoding, config.encoding_errors, self.decoded)
             return
         with self.explaining_errors(split):
             yield from reading.read_table(self.rows(split), self.name, self.config.text_column)
@@ -150,7 +153,9 @@ class Source:
 
 
 def find_source(dataset: str, config: DataConfig) -> Source:
-    """Find the text that `dataset`, one of `config.dataset`, names. Raises DataError if there is none."""
+    """Find the text that `dataset`, one of `config.dataset`, names. Raises UserError if there is none."""
+    if config.encoding is not None:
+        check_encoding(config.encoding)
     if dataset == "python":
         return _local_source("python", {"train": python_library()}, config)
     if dataset == "-":
@@ -243,8 +248,9 @@ def _hub_source(dataset: str, config: DataConfig) -> Source:
 
 
 def _encoding_options(kind: str, config: DataConfig) -> dict[str, str]:
-    """The option of a loader that says what to do with bytes that are not UTF-8."""
-    return {"encoding_errors": config.encoding_errors} if kind in ("csv", "json") else {}
+    """The options of a loader that say how to decode bytes."""
+    options = {"encoding_errors": config.encoding_errors} if kind in ("csv", "json") else {}
+    return options | ({"encoding": config.encoding} if config.encoding and kind != "parquet" else {})
 
 
 def _kind_of(file: str) -> str:

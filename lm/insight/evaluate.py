@@ -11,7 +11,7 @@ from typing import Any
 
 from lm.config.schema import DataConfig, RunConfig
 from lm.config.settings import build
-from lm.data.eval_text import read_held_out, read_whole
+from lm.data.eval_text import EvalText, read_held_out, read_whole
 from lm.data.progress import ProgressCallback
 from lm.errors import UserError
 from lm.evaluation.metrics import Estimate, Metrics
@@ -50,8 +50,10 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
         modes[" + ".join(adaptations)] = adaptations
     with terminal.progress() as progress:
         models = _load_models(options)
-        name, text = _read_text(options, reading, progress)
+        name, text, warnings = _read_text(options, reading, progress)
         scores = {mode: _score(models, text, mode, options["precision"], modes, progress) for mode in modes}
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     labeled = {_label(side, mode, modes): s for mode, sides in scores.items() for side, s in sides.items()}
     _warn_of_unknown(next(iter(labeled.values())))
     tables = {flag: options[flag] for flag in ("per_token", "per_word") if flag in options}
@@ -88,10 +90,8 @@ def _load_models(options: dict[str, Any]) -> list[LanguageModel]:
     return models
 
 
-def _read_text(
-    options: dict[str, Any], reading: dict[str, Any], progress: ProgressCallback
-) -> tuple[str, bytes]:
-    """The name and the text to score: UTF-8 with SEPARATOR between documents. Raises UserError."""
+def _read_text(options: dict[str, Any], reading: dict[str, Any], progress: ProgressCallback) -> EvalText:
+    """The text to score. Raises UserError."""
     split = options.get("split")
     if "dataset" in options:
         return read_whole(build(DataConfig, {"dataset": options["dataset"], **reading}), split, progress)

@@ -75,9 +75,9 @@ def test_line_ends_across_blocks_are_normalized(tmp_path):
     assert read(tmp_path / "t.txt") == ["x\n" * 700_000]
 
 
-def test_lone_carriage_returns_and_nuls_are_kept(tmp_path):
-    (tmp_path / "t.txt").write_bytes(b"a\rb\0c\r")
-    assert read(tmp_path / "t.txt") == ["a\rb\0c\r"]
+def test_lone_carriage_returns_are_line_breaks_and_nuls_are_kept(tmp_path):
+    (tmp_path / "t.txt").write_bytes(b"a\rb\0c\r\r\nd\r")
+    assert read(tmp_path / "t.txt") == ["a\nb\0c\n\nd\n"]
 
 
 def test_empty_files_are_skipped(tmp_path):

@@ -55,6 +55,14 @@ def test_binary_file_is_warned_about_but_not_chinese(tmp_path):
     assert not any("is this text" in w for w in warnings(corpus_of(tmp_path, chinese), 1000, SMALL))
 
 
+def test_replaced_characters_are_warned_about(tmp_path):
+    text = some_text(10_000).encode()
+    damaged = corpus_of(tmp_path, text + b"\xe9" * 20, encoding_errors="replace")
+    (warning,) = warnings(damaged, 1000, SMALL)
+    assert "--encoding-errors replace changed 20 of 10,020 characters (0.20%)" in warning
+    assert warnings(corpus_of(tmp_path, text + b"\xe9" * 5, encoding_errors="replace"), 1000, SMALL) == []
+
+
 def test_many_unknown_tokens_are_warned_about(tmp_path):
     (warning,) = warnings(corpus_of(tmp_path, some_text(9000) + "日" * 1000), 1000, SMALL)
     assert "<unk>" in warning

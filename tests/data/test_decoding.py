@@ -1,0 +1,195 @@
+"""Decoding: exactly the text that was encoded, in any encoding and any blocks; or one clear line."""
+
+import io
+import re
+
+import pytest
+from hypothesis import example, given, settings, strategies as st
+
+from lm.data import decoding
+from lm.data.decoding import Decoded, binary_kind, check_encoding, decoded, open_text, replaced_warning
+from lm.errors import DataError, UserError
+
+FRENCH = "Le garçon lève la tête.\nLa façade d’un café, à côté : « Où êtes-vous allée cet été ? »\n"
+CHINESE = "江南的雨下了三天，渡口的老人还在等最后一班船。\n他数着灯，一盏、两盏。\n"
+RUSSIAN = "Он вышел из дома рано утром, когда город ещё спал.\nНикто не видел его.\n"
+JAPANESE = "港の朝は静かで、船はまだ眠っている。\n老人は灯りを数えた。\n"
+ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be", "utf-7", "gb18030", "cp1252")
+ENCODINGS += ("cp932", "euc_jp", "big5", "koi8-r", "iso2022_jp", "hz", "latin-1", "utf-8-sig")
+
+
+def read(raw, encoding=None, errors="strict", done=None, line_breaks=True):
+    blocks = decoded(io.BytesIO(raw), "t.txt", encoding, errors, done, line_breaks)
+    return b"".join(blocks).decode()
+
+
+def error_of(raw, encoding=None):
+    with pytest.raises(DataError) as raised:
+        read(raw, encoding)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def with_line_feeds(text):
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\r\n\té中é"), max_size=60)
+
+
+@given(text=TEXTS, encoding=st.sampled_from(ENCODINGS), size=st.integers(1, 9))
+@example(text="a\r\nb\rc\r\r\n", encoding="utf-16-le", size=1)
+@settings(deadline=None)
+def test_decoding_gives_exactly_the_text_in_blocks_of_any_size(text, encoding, size):
+    before, decoding.BLOCK = decoding.BLOCK, size
+    try:
+        raw = text.encode(encoding, "ignore")
+        expected = raw.decode(encoding).removeprefix("\ufeff")
+        assert read(raw, encoding) == with_line_feeds(expected)
+        assert read(raw, encoding, line_breaks=False) == expected
+        assert read(raw, encoding, "replace") == with_line_feeds(expected)
+        with open_text(io.BytesIO(raw), "t.txt", encoding) as opened:
+            assert opened.read() == expected
+    finally:
+        decoding.BLOCK = before
+
+
+@given(text=TEXTS, encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]))
+@settings(deadline=None)
+def test_encodings_with_a_byte_order_mark_need_no_flag(text, encoding):
+    text = text.replace("\0", "").removeprefix("\ufeff")
+    assert read(text.encode(encoding)) == with_line_feeds(text)
+
+
+@given(raw=st.binary(max_size=80), encoding=st.sampled_from([None, *ENCODINGS]), size=st.integers(1, 9))
+@settings(deadline=None)
+def test_any_bytes_are_decoded_or_one_line_says_why_not(raw, encoding, size):
+    before, decoding.BLOCK = decoding.BLOCK, size
+    try:
+        read(raw, encoding, "replace", done := Decoded())
+        assert 0 <= done.replaced <= done.characters
+        read(raw, encoding)
+        assert not done.replaced
+    except DataError as error:
+        assert "\n" not in str(error) and "t.txt is not" in str(error)
+    finally:
+        decoding.BLOCK = before
+
+
+@pytest.mark.parametrize("text", ["plain ASCII text\n", "naïve café\n", FRENCH, "ab\r\ncd\n"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_byte_order_mark_is_recognized(text, encoding):
+    assert read(text.encode(encoding)) == with_line_feeds(text)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_chinese_utf_16_without_a_byte_order_mark_is_recognized(encoding):
+    assert read((CHINESE * 20).encode(encoding)) == CHINESE * 20
+
+
+@pytest.mark.parametrize("raw", [b"a\0b", b"ab\0cd\0ef\0gh\0", b"\0" * 20, b"a\rb\0c\r", b"x\0\0y" * 9])
+def test_utf_8_with_zero_bytes_is_not_taken_for_utf_16(raw):
+    assert read(raw) == with_line_feeds(raw.decode())
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "likely"),
+    [
+        (FRENCH, "cp1252", "cp1252"),
+        ("a plain text " * 4 + "a Façade …", "cp1252", "cp1252"),
+        (CHINESE, "gb18030", "gb18030"),
+        (CHINESE, "gbk", "gb18030"),
+        (RUSSIAN, "cp1251", "cp1251"),
+        (RUSSIAN * 3, "koi8-r", "koi8-r"),
+        (JAPANESE, "shift_jis", "cp932"),
+        ("江南的風景，渡口的老人還在等最後一班船。\n", "big5", "big5"),
+        ("Příliš žluťoučký kůň úpěl ďábelské ódy.\n", "cp1250", "cp1250"),
+    ],
+)
+def test_error_names_the_likely_encoding_and_shows_a_line(text, encoding, likely):
+    raw = b"plain\n" + text.encode(encoding)
+    message = error_of(raw)
+    position = next(i for i, byte in enumerate(raw) if byte > 0x7F)
+    assert re.match(
+        rf"t\.txt is not UTF-8: byte 0x[0-9a-f]{{2}} at position \d+; it looks like {likely} \('", message
+    )
+    assert message.endswith(f"'): use --encoding {likely}.")
+    assert "replace" not in message
+    line = raw.decode(encoding)[:position].count("\n")
+    shown = message.partition("('")[2].rpartition("')")[0].strip("… ")
+    assert shown in raw.decode(encoding).split("\n")[line]
+    assert read(raw, likely) == raw.decode(encoding)
+
+
+def test_error_for_a_wrong_encoding_suggests_utf_8():
+    assert "is not ascii" in (message := error_of(FRENCH.encode(), "ascii"))
+    assert message.endswith("use --encoding utf-8.")
+
+
+def test_position_counts_bytes_of_the_file_in_any_encoding(monkeypatch):
+    monkeypatch.setattr(decoding, "BLOCK", 7)
+    raw = "\ufeffabcdefgh".encode("utf-16-le") + b"\x00\xd8a\x00"
+    assert "is not utf-16-le: byte 0x00 at position 18" in error_of(raw)
+
+
+def test_damaged_utf_8_is_not_taken_for_another_encoding():
+    message = error_of(CHINESE.encode() + b"\xe4\xb8\n" + CHINESE.encode())
+    assert "it is UTF-8 with a damaged character" in message
+    assert "--encoding-errors replace" in message
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [
+        (b"\xff\xd8\xff\xe0" + bytes(range(256)), "a JPEG image"),
+        (b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n1 0 obj", "a PDF document"),
+        (b"PK\x03\x04\x14\0\x08\x08\x08\0\x90\x91", "a zip archive or an office document"),
+        (b"\x00\x01\x80\x90" * 30, "a binary file"),
+        (bytes(range(256)) * 9, "a binary file"),
+    ],
+)
+def test_error_for_a_binary_file_says_what_it_is(raw, kind):
+    assert binary_kind(raw) == kind
+    assert error_of(raw).endswith(f"it looks like {kind}, not text.")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "gb18030", "cp932", "utf-32"])
+@pytest.mark.parametrize(
+    "text", [FRENCH, CHINESE * 9, JAPANESE * 9, "BM and MZ are letters", "ID3 GIF8 RIFF"]
+)
+def test_text_is_not_binary(text, encoding):
+    raw = text.encode(encoding, "ignore")
+    assert binary_kind(raw) is None
+    assert binary_kind(raw, encoding) is None
+
+
+def test_replaced_characters_are_counted():
+    done = Decoded()
+    assert read(b"a\xffb\xe4\xb8c\xef\xbf\xbd", errors="replace", done=done) == "a\ufffdb\ufffdc\ufffd"
+    assert (done.replaced, done.characters) == (2, 6)
+    assert replaced_warning(1, 1000) is None
+    assert "changed 2 of 1,999 characters (0.10%)" in replaced_warning(2, 1999)
+    assert replaced_warning(0, 0) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["cp1252", "windows-1252", "UTF-16", "gb18030", "utf8", "latin-1", "big5hkscs"]
+)
+def test_encodings_of_python_are_known(name):
+    assert check_encoding(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("gb1803", "did you mean 'gb18030'"),
+        ("cp12522", "did you mean 'cp1252'"),
+        ("base64", "examples"),
+        ("rot13", "examples"),
+        ("undefined", "examples"),
+        ("a\0b", "examples"),
+    ],
+)
+def test_unknown_encoding_is_an_error_with_a_hint(name, hint):
+    with pytest.raises(UserError, match=hint):
+        check_encoding(name)
