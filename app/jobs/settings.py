@@ -43,6 +43,7 @@ RANGES = {  # of a job; those of the settings themselves, in lm/config/schema.py
 _MAX_LENGTHS = {  # characters of the free-text settings
     "dataset_config": 100,
     "text_column": 100,
+    "json_field": 100,
     "encoding": 40,
     "train_split": 100,
     "validation_split": 100,
@@ -51,7 +52,7 @@ _MAX_LENGTHS = {  # characters of the free-text settings
 SETTINGS = (
     *RANGES,
     *_MAX_LENGTHS,
-    *("dataset", "encoding", "encoding_errors", "tokenizer", "cell", "tie", "direction"),
+    *("dataset", "header", "encoding", "encoding_errors", "tokenizer", "cell", "tie", "direction"),
     *("optimizer", "schedule", "seed", "device", "precision"),
 )
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")

@@ -49,8 +49,17 @@ class DataConfig:
     dataset_config: str | None = setting(None, "configuration of a Hub dataset", metavar="NAME")
     dataset_revision: str | None = setting(None, "commit, branch or tag of a Hub dataset", metavar="NAME")
     text_column: str | None = setting(
-        None, "column that contains the text; default: detected automatically", metavar="NAME"
+        None,
+        "column that contains the text, or a field of its objects such as translation.en; default: detected"
+        " automatically",
+        metavar="NAME",
     )
+    json_field: str | None = setting(
+        None,
+        "where in a JSON file the list of rows is, such as data; default: detected automatically",
+        metavar="NAME",
+    )
+    header: bool = setting(True, "the first row of CSV and TSV names the columns")
     train_split: str = setting("train", "split to train on", metavar="NAME")
     validation_split: str | None = setting(
         None,

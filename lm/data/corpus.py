@@ -40,6 +40,7 @@ from lm.tokenization.documents import SEPARATOR, chunks, count_characters
 from lm.tokenization.tokenizer import Tokenizer
 
 FORMAT = 2
+TABLE_FORMAT = 1  # changes when the same tables may become another text
 _LEARNED_FROM = 100 << 20  # bytes of text from which bpe and unigram are learned
 
 
@@ -133,9 +134,12 @@ def _key(sources: list[Source], config: DataConfig, tokenizer_id: str) -> str:
     for name in ("dataset", "mix", "shuffle_buffer", "data_report"):
         settings.pop(name)
     # Later settings count only if they are given: the streams in older caches stay valid.
-    for name in ("encoding",):
-        if settings[name] is None:
+    defaults = asdict(DataConfig())
+    for name in ("encoding", "json_field", "header"):
+        if settings[name] == defaults[name]:
             settings.pop(name)
+    if any(source.kind != "text" for source in sources):
+        settings["tables"] = TABLE_FORMAT
     text = json.dumps([FORMAT, [source.identity for source in sources], settings], sort_keys=True)
     name = "+".join(source.name for source in sources)[:80]
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -171,6 +175,17 @@ def _build(
             _map_tokens(folder, "train", tokenizer), _map_tokens(folder, "validation", tokenizer)
         ),
         "exact": not external or tokenizer.decode(tokenizer.encode(sample)) == sample,
+        "tables": [
+            {
+                "dataset": source.name,
+                "training": split == config.train_split,
+                "sample": config.streaming,
+                **notes.facts(source.name),
+            }
+            for source in sources
+            for split, notes in source.notes.items()
+            if source.kind != "text"
+        ],
     }
     for text in chain.from_iterable(texts.values()):
         text.path.unlink(missing_ok=True)

@@ -178,7 +178,6 @@ def _revision(dataset: str, config: DataConfig, found: HubFiles | None) -> tuple
 
 def _list_files(dataset: str, config: DataConfig, revision: str) -> HubFiles:
     datasets = datasets_library("reading a Hub dataset")
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         builder = datasets.load_dataset_builder(dataset, config.dataset_config, revision=revision)
     except Exception as error:

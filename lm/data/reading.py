@@ -1,38 +1,37 @@
-"""Reads files and tables of any kind into documents: UTF-8 with SEPARATOR between documents.
+"""Opens files of any kind, and reads text files into documents: UTF-8 with SEPARATOR between documents.
 
-Plain text is read here, a block at a time, because a single document may be larger than memory. Tables
-are read by the `datasets` library, which is optional and imported only when it is needed.
+Plain text is read a block at a time, because a single document may be larger than memory. Tables are read by
+`lm/data/tables.py`. The `datasets` library is optional and imported only when it is needed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from types import ModuleType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO
 
 from lm.data.decoding import Decoded, decoded
 from lm.errors import DataError, UserError, one_line
 from lm.invocation import pip_install
 from lm.tokenization.documents import SEPARATOR
 
-if TYPE_CHECKING:
-    import datasets
-    import pyarrow
-
-_ROWS = 256  # rows per batch
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 
 
 def datasets_library(purpose: str) -> ModuleType:
-    """The `datasets` library. Raises UserError, naming the `purpose`, if it is not installed."""
+    """The `datasets` library, told to print nothing.
+
+    Raises UserError, naming the `purpose`, if it is not installed.
+    """
     try:
         import datasets
     except ImportError as error:
         raise UserError(f"{purpose} needs the `datasets` library: {pip_install('data')}") from error
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     return datasets
 
 
@@ -61,14 +60,34 @@ def members(file: str) -> list[str]:
     return [f"zip://{name}::{file}" for name in names if not re.search(r"(^|/)(\.|__MACOSX/)", name)]
 
 
+def is_remote(file: str) -> bool:
+    """Whether `file` is the address of a file on the Hub."""
+    return file.startswith("hf://")
+
+
 def open_bytes(file: str) -> contextlib.AbstractContextManager[IO[bytes]]:
-    """Open a file or a member of an archive, decompressed."""
+    """Open a file, a member of an archive or a file on the Hub, decompressed."""
     compression = compression_of(name_of(file))
+    if is_remote(file):
+        return _open_remote(file, compression)
     if "::" not in file and not compression:
         return open(file, "rb")
     import fsspec  # takes a tenth of a second
 
     return fsspec.open(file, "rb", compression=compression)
+
+
+@contextlib.contextmanager
+def _open_remote(file: str, compression: str | None) -> Iterator[IO[bytes]]:
+    """Open a file on the Hub as `datasets` does, which retries after a broken connection."""
+    library = datasets_library(f"streaming {file}")
+    from datasets.utils.file_utils import xopen
+    from fsspec.compression import compr
+
+    # Give up on a broken connection after minutes rather than hours.
+    library.config.STREAMING_READ_MAX_RETRIES = 3
+    with xopen(file, "rb") as opened:
+        yield compr[compression](opened, mode="rb") if compression else opened
 
 
 def name_of(file: str) -> str:
@@ -95,102 +114,21 @@ def read_text_files(
 
 @contextlib.contextmanager
 def explaining_file_errors(file: str) -> Iterator[None]:
-    """Turn any error of reading a file into a DataError that says what is wrong with it."""
+    """Turn any error of reading a file into a DataError that says what is wrong with it.
+
+    Those of the network, while a file is streamed, stay as they are.
+    """
     try:
         yield
     except UserError:
         raise
-    except FileNotFoundError as error:
-        raise DataError(f"{file} was deleted before it could be read.") from error
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or one_line(error)}.") from error
-    except Exception as error:  # each compression has its own errors
-        raise DataError(f"{file} is damaged: {one_line(error)}.") from error
-
-
-def read_table(rows: datasets.IterableDataset, name: str, column: str | None) -> Iterator[bytes]:
-    """Read each row as a document, skipping empty ones; without a `column`, the text column is detected.
-
-    Raises DataError if there is no such column or it does not contain text.
-    """
-    written = False
-    for table in rows.with_format("arrow").iter(batch_size=_ROWS):
-        column = column or text_column(table, name)
-        texts = [text.encode() for text in column_of(table, column, name) if text]
-        if texts:
-            yield (SEPARATOR if written else b"") + SEPARATOR.join(texts)
-            written = True
-
-
-def column_of(table: pyarrow.Table, column: str, name: str) -> list[str | None]:
-    """The values of a column. Raises DataError if there is no such column or it does not contain text."""
-    if column not in table.column_names:
-        raise DataError(f"{name} has no column '{column}'; it has {', '.join(table.column_names)}.")
-    values = table.column(column).to_pylist()
-    other = next((v for v in values if v is not None and not isinstance(v, str)), None)
-    if other is not None:
-        raise DataError(
-            f"the column '{column}' of {name} contains {type(other).__name__}, not text; choose another"
-            f" with --text-column: {_examples(table)}."
-        )
-    return values
-
-
-def text_column(table: pyarrow.Table, name: str) -> str:
-    """The column named "text", or the only one with strings, or the only one with more than single words.
-
-    Raises DataError, listing the columns, if there is no such column.
-    """
-    if "text" in table.column_names:
-        return "text"
-    columns = {column: table.column(column).to_pylist() for column in table.column_names}
-    strings = [c for c, values in columns.items() if any(isinstance(v, str) for v in values)]
-    long = [c for c in strings if any(len(v.split()) > 1 for v in columns[c] if isinstance(v, str))]
-    for candidates in (strings, long):
-        if len(candidates) == 1:
-            return candidates[0]
-    if not strings:
-        raise DataError(f"no column of {name} contains text: {_examples(table)}.")
-    raise DataError(
-        f"several columns of {name} contain text; choose one with --text-column: {_examples(table)}."
-    )
-
-
-def _examples(table: pyarrow.Table) -> str:
-    """'id (17), title ('On the sea'), ...': each column with a value."""
-
-    def example(column: str) -> str:
-        values = table.column(column).to_pylist()
-        value: Any = next((v for v in values if v not in (None, "")), None)
-        shown = " ".join(repr(value).split())
-        return f"{column} ({shown if len(shown) <= 30 else shown[:29] + '…'})"
-
-    return ", ".join(map(example, table.column_names))
-
-
-def bad_json_line(files: Iterable[str]) -> str | None:
-    """Where the first line is that is not JSON, which the loader of `datasets` does not say."""
-    for file in files:
-        with open_bytes(file) as opened:
-            for number, line in enumerate(opened, start=1):
-                try:
-                    if line.strip():
-                        json.loads(line)
-                except ValueError as error:
-                    return f"{file}, line {number:,}, is not JSON: {one_line(error)}"
-    return None
-
-
-def bad_parquet_file(files: Iterable[str]) -> str | None:
-    """The first file that cannot be read to its end, which the loader of `datasets` does not say."""
-    import pyarrow
-    import pyarrow.parquet
-
-    for file in files:
-        try:
-            with open_bytes(file) as opened:
-                for _ in pyarrow.parquet.ParquetFile(opened).iter_batches():
-                    pass
-        except (OSError, pyarrow.ArrowException):
-            return file
-    return None
+    except Exception as error:
+        if is_remote(file):
+            raise
+        if isinstance(error, FileNotFoundError):
+            problem = "was deleted before it could be read"
+        elif isinstance(error, OSError):
+            problem = f"cannot be read: {error.strerror or one_line(error)}"
+        else:  # each compression has its own errors
+            problem = f"is damaged: {one_line(error)}"
+        raise DataError(f"{file} {problem}.") from error

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from typing import Any
 
 from lm.config.schema import ModelConfig
+from lm.data.columns import listed
 from lm.data.corpus import Corpus
 from lm.data.decoding import replaced_warning
 
@@ -31,6 +33,7 @@ def rows(corpus: Corpus, full: bool = False) -> dict[str, str]:
         "Tokens": f"{corpus.tokenizer.kind}, {corpus.tokenizer.vocab_size:,} types, {train.tokens:,} for"
         f" training, {train.characters / train.tokens:.2f} characters per token",
     }
+    result |= _table_rows(facts.get("tables", []))
     if unknown := corpus.validation.counts.unknown:
         percent = 100 * unknown / corpus.validation.counts.tokens
         result["Unknown"] = f"{unknown:,} validation tokens ({percent:.2g}%)"
@@ -39,6 +42,23 @@ def rows(corpus: Corpus, full: bool = False) -> dict[str, str]:
         for label, name in (("Most common", "commonest"), ("Least common", "rarest")):
             result[label] = "  ".join(f"{_shown(c)} {count:,}" for c, count in facts[name])
         result["Repeated"] = f"{facts['repeated']:.1%} of the validation text is also in the training text"
+    return result
+
+
+def _table_rows(tables: list[dict[str, Any]]) -> dict[str, str]:
+    """How the training text of each table was read: its column and why, an example, delimiter and header."""
+    tables = [table for table in tables if table["training"]]
+    result = {}
+    for table in tables:
+        of = f" of {table['dataset']}" if len(tables) > 1 else ""
+        column = f"'{table['column']}', {table['why']}; "
+        column += f"{'the first ' if table['sample'] else ''}{table['rows']:,} rows"
+        column += f", {table['empty']:,} without text" if table["empty"] else ""
+        column += f"; more text in {listed(table['longer'])}" if table["longer"] else ""
+        result[f"Column{of}"] = column
+        result[f"Example{of}"] = table["example"]
+        if table["format"]:
+            result[f"Format{of}"] = table["format"]
     return result
 
 
@@ -63,6 +83,8 @@ def warnings(corpus: Corpus, weights: int, model: ModelConfig) -> list[str]:
             f" model may memorize it; try {' and '.join(advice)}{', or ' if advice else ''}more text."
         )
     distinct = facts.get("distinct_characters", 0)
+    for table in facts.get("tables", []):
+        result += (warning for warning in table["warnings"] if warning not in result)
     if facts.get("odd_characters", 0) > max(_ODD * distinct, 8):
         result.append(
             f"{facts['odd_characters']:,} of the {distinct:,} distinct characters are control characters or"

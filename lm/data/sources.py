@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import glob
 import hashlib
 import os
@@ -12,25 +13,33 @@ import shutil
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lm.config.schema import DataConfig
-from lm.data import reading
+from lm.data import columns, reading, tables
 from lm.data.cache import PARTIAL, cache_folder, known, writing_to_cache
 from lm.data.decoding import Decoded, check_encoding
 from lm.data.progress import ProgressCallback
 from lm.errors import DataError, UserError, one_line
 from lm.files import write_text
+from lm.tokenization.documents import SEPARATOR
 from lm.tokenization.vocabulary import KINDS
 
 # `lm.data.hub` takes a tenth of a second to import; only text from the Hub needs it.
 if TYPE_CHECKING:
     import datasets
 
-_TABLES = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+_TABLES = {
+    ".json": "json",
+    ".jsonl": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".ndjson": "json",
+    ".parquet": "parquet",
+}
 _SPLIT_NAMES = {
     "train": "train",
     "valid": "validation",
@@ -40,7 +49,7 @@ _SPLIT_NAMES = {
     "test": "test",
 }
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_DETECTION_ROWS = 64  # by which the text column of a streamed table is detected
+_BATCH = 256  # rows
 T = TypeVar("T")
 
 
@@ -50,13 +59,15 @@ class Source:
 
     name: str  # short, for messages and the name of the run folder
     identity: str  # changes with the text
-    kind: str  # "text", or the loader of `datasets` that reads the files
+    kind: str  # "text", "csv", "json", "parquet", or the loader of `datasets` that reads the files
     files: dict[str, list[str]]  # split -> paths, members of archives, or addresses on the Hub
-    options: dict[str, Any]  # of that loader
+    options: dict[str, Any]  # of that loader, as a Hub dataset sets them
     config: DataConfig
     copy: Path | None = None  # of standard input
     revision: str | None = None  # the commit, if it comes from the Hub
     decoded: Decoded = dataclasses.field(default_factory=Decoded)  # what reading did to the characters
+    # How each split of a table was read, for the report.
+    notes: dict[str, columns.Notes] = dataclasses.field(default_factory=dict, compare=False)
 
     def check(self, split: str) -> None:
         """Raise DataError if there is no such split."""
@@ -67,7 +78,7 @@ class Source:
         """The same source with the files of a split downloaded. Raises DataError."""
         self.check(split)
         files = self.files[split]
-        if any(map(is_remote, files)):
+        if any(map(reading.is_remote, files)):
             from lm.data.hub import fetch
 
             files = [fetch(file, progress) for file in files]
@@ -86,39 +97,89 @@ class Source:
             files, config = self.files[split], self.config
             yield from reading.read_text_files(files, config.encoding, config.encoding_errors, self.decoded)
             return
-        with self.explaining_errors(split):
-            yield from reading.read_table(self.rows(split), self.name, self.config.text_column)
-
-    def rows(self, split: str) -> datasets.IterableDataset:
-        """A split as a dataset of the `datasets` library, which streams the files without copying them.
-
-        Raises UserError if the library is not installed.
-        """
-        library = reading.datasets_library(f"reading {self.name}")
-        library.disable_progress_bars()
-        library.logging.set_verbosity(library.logging.CRITICAL)
-        # Give up on a broken connection after minutes rather than hours.
-        library.config.STREAMING_READ_MAX_RETRIES = 3
-        files = {split: self.files[split]}
-        options = self.options | ({"sample_by": "document"} if self.kind == "text" else {})
-        return library.load_dataset(self.kind, data_files=files, split=split, streaming=True, **options)
-
-    def text_rows(self, split: str) -> datasets.IterableDataset:
-        """A split as a dataset with a single column, "text". Raises DataError if it has no text."""
-        rows = self.rows(split)
-        table = next(rows.with_format("arrow").iter(batch_size=_DETECTION_ROWS), None)
-        if table is None:
-            raise DataError(f"the split '{split}' of {self.name} is empty: there is nothing to learn from.")
-        column = self.config.text_column or reading.text_column(table, self.name)
-        reading.column_of(table, column, self.name)
-        rows = rows.select_columns([column])
-        return rows if column == "text" else rows.rename_column(column, "text")
+        written = False
+        for batch in _batches(filter(None, self.texts(split))):
+            yield (SEPARATOR if written else b"") + SEPARATOR.join(map(str.encode, batch))
+            written = True
 
     def texts(self, split: str) -> Iterator[str]:
-        """The text of each row of a split as it is streamed, empty where there is none. Raises DataError."""
+        """The text of each row of a split, empty where there is none; of text files, each document.
+
+        Raises DataError.
+        """
         self.check(split)
+        notes = self.notes[split] = columns.Notes()
         with self.explaining_errors(split):
-            yield from (row["text"] or "" for row in self.text_rows(split))
+            if self.kind == "text":
+                yield from self._documents(self.files[split])
+                return
+            read = functools.partial(self._rows, self.files[split], notes)
+            column, errors = self.config.text_column, self.config.encoding_errors
+            yield from columns.texts(read, self.name, column, errors, notes, self.kind == "parquet")
+
+    def text_rows(self, split: str) -> datasets.IterableDataset:
+        """A split as a dataset of the `datasets` library, streamed, with a single column, "text".
+
+        Raises DataError if there is no text, UserError if the library is not installed.
+        """
+        library = reading.datasets_library("--streaming")
+        files, column = self.files[split], None
+        if self.kind != "text":
+            read = functools.partial(self._rows, files, columns.Notes())
+            column, rows = columns.choose(read, self.name, self.config.text_column, columns.Notes())
+            columns.text_at(next(rows, {}), column, self.name, columns.Notes())
+        features = library.Features({"text": library.Value("string")})
+        return library.IterableDataset.from_generator(
+            self._stream, features, gen_kwargs={"files": files, "column": column}, split=split
+        )
+
+    def _stream(self, files: list[str], column: str | None) -> Iterator[dict[str, str]]:
+        """The rows of `text_rows` in some of its files."""
+        if column is None:
+            yield from ({"text": text} for text in self._documents(files))
+            return
+        notes = columns.Notes()
+        wanted = {column, *columns.parents(column)}
+        for number, row in enumerate(self._rows(files, notes, wanted), start=1):
+            text = columns.text_at(row, column, self.name, notes)
+            where = f"row {number:,} of {self.name}"
+            yield {"text": columns.without_surrogates(text, where, self.config.encoding_errors)}
+
+    def _documents(self, files: list[str]) -> Iterator[str]:
+        """The documents in some of the text files."""
+        for file in files:
+            encoding, errors = self.config.encoding, self.config.encoding_errors
+            whole = b"".join(reading.read_text_files([file], encoding, errors, self.decoded))
+            yield from (document.decode() for document in whole.split(SEPARATOR) if document)
+
+    def _rows(
+        self, files: list[str], notes: columns.Notes, wanted: set[str] | None = None
+    ) -> Iterator[columns.Row]:
+        """The rows of some of the files, with at least the columns that are `wanted`."""
+        config, given = self.config, self.options
+        options = tables.Options(
+            header=config.header,
+            json_field=config.json_field or given.get("field"),
+            encoding=config.encoding or given.get("encoding"),
+            encoding_errors=config.encoding_errors,
+            delimiter=given.get("delimiter") or given.get("sep"),
+            names=tuple(given.get("names") or given.get("column_names") or ()),
+        )
+        for file in files:
+            if self.kind in tables.KINDS:
+                rows = tables.read_rows(file, self.kind, options, notes, self.decoded, wanted)
+            else:
+                rows = self._loaded_rows(file)
+            yield from columns.noting(rows, file, notes)
+
+    def _loaded_rows(self, file: str) -> Iterator[columns.Row]:
+        """The rows of a file in a format that only the `datasets` library reads."""
+        library = reading.datasets_library(f"reading {self.name}")
+        rows = library.load_dataset(
+            self.kind, data_files={"train": [file]}, split="train", streaming=True, **self.options
+        )
+        for table in rows.with_format("arrow").iter(batch_size=_BATCH):
+            yield from table.to_pylist()
 
     @contextlib.contextmanager
     def explaining_errors(self, split: str) -> Iterator[None]:
@@ -137,7 +198,7 @@ class Source:
 
     def _explain(self, split: str, error: Exception) -> DataError:
         missing = [file for file in self.files[split] if "::" not in file and not os.path.exists(file)]
-        if missing and not any(map(is_remote, missing)):
+        if missing and not any(map(reading.is_remote, missing)):
             return DataError(f"{missing[0]} was deleted before it could be read.")
         cause = one_line(error.__cause__ or error).rstrip(".")
         if missing:  # files that are streamed from the Hub
@@ -145,11 +206,20 @@ class Source:
 
             if is_network_error(error):
                 return DataError(f"the Hub cannot be reached to continue reading {self.name}: {cause}.")
-        elif self.kind == "json" and (line := reading.bad_json_line(self.files[split])):
-            return DataError(f"{line}.")
-        elif self.kind == "parquet" and (file := reading.bad_parquet_file(self.files[split])):
-            return DataError(f"{file} is damaged or truncated ({cause}): download it again.")
         return DataError(f"{self.name} cannot be read as {self.kind}: {cause}.")
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Lists of texts with about a megabyte each."""
+    batch, size = [], 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= 1 << 20:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def find_source(dataset: str, config: DataConfig) -> Source:
@@ -215,11 +285,6 @@ def python_library() -> list[str]:
     return sorted(files)
 
 
-def is_remote(file: str) -> bool:
-    """Whether `file` is the address of a file on the Hub."""
-    return file.startswith("hf://")
-
-
 def _local_source(name: str, files: dict[str, list[str]], config: DataConfig) -> Source:
     """A source of files on this disk. Raises DataError unless they are all of one kind."""
     kinds = {_kind_of(file) for group in files.values() for file in group}
@@ -231,10 +296,7 @@ def _local_source(name: str, files: dict[str, list[str]], config: DataConfig) ->
     if not kinds:
         raise DataError(f"{name} contains no files.")
     kind = kinds.pop()
-    options: dict[str, Any] = _encoding_options(kind, config)
-    if kind == "csv" and any(".tsv" in file.lower() for group in files.values() for file in group):
-        options["sep"] = "\t"
-    return Source(name, _identity(files), kind, files, options, config)
+    return Source(name, _identity(files), kind, files, {}, config)
 
 
 def _hub_source(dataset: str, config: DataConfig) -> Source:
@@ -243,14 +305,7 @@ def _hub_source(dataset: str, config: DataConfig) -> Source:
     found = hub.find(dataset, config)
     identity = f"{dataset}\0{found.name}\0{found.revision}"
     name = dataset.split("/")[-1]
-    options = found.options | _encoding_options(found.kind, config)
-    return Source(name, identity, found.kind, found.splits, options, config, revision=found.revision)
-
-
-def _encoding_options(kind: str, config: DataConfig) -> dict[str, str]:
-    """The options of a loader that say how to decode bytes."""
-    options = {"encoding_errors": config.encoding_errors} if kind in ("csv", "json") else {}
-    return options | ({"encoding": config.encoding} if config.encoding and kind != "parquet" else {})
+    return Source(name, identity, found.kind, found.splits, found.options, config, revision=found.revision)
 
 
 def _kind_of(file: str) -> str:

@@ -137,7 +137,7 @@ class DocumentStream(Iterator[str]):
         if restoring:
             self._rows.set_epoch(position["epoch"])
             if position["rows"]:
-                self._rows.load_state_dict(position["rows"])
+                self._rows.load_state_dict(_current(position["rows"]))
             self._iterator = iter(self._rows)
         texts = []
         for row in self._iterator:
@@ -155,6 +155,25 @@ class DocumentStream(Iterator[str]):
             self._rows.set_epoch(after["epoch"])
             self._iterator = iter(self._rows)
         return position, [texts[i] for i in order], after
+
+
+def _current(state: Any) -> Any:
+    """A position in the rows of a dataset; of one that a run has saved before `lm` read tables itself.
+
+    The loaders of `datasets` counted the rows since the last part of a file that they had read as a whole.
+    """
+    if isinstance(state, list):
+        return [_current(item) for item in state]
+    if not isinstance(state, dict):
+        return state
+    if state.get("type") != "MappedExamplesIterable":
+        return {name: _current(value) for name, value in state.items()}
+    rows = state["examples_iterable"]
+    while "shard_idx" not in rows["examples_iterable"]:
+        rows = rows["examples_iterable"]
+    begin = rows["previous_state"] or rows["examples_iterable"]
+    row = begin["shard_example_idx"] + rows["num_chunks_since_previous_state"]
+    return {"shard_idx": begin["shard_idx"], "shard_example_idx": row, "type": "ExamplesIterable"}
 
 
 class StreamedWindows:

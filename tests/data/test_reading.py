@@ -135,8 +135,18 @@ script("train")
 """
 
 
-@pytest.mark.parametrize("name", ["folder", "archive.zip", "table.jsonl", "streamed.txt"])
-def test_only_tables_and_streaming_need_the_datasets_library(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [
+        ("folder", None),
+        ("archive.zip", None),
+        ("table.csv", None),
+        ("table.jsonl", None),
+        ("table.parquet", "pyarrow"),
+        ("streamed.jsonl", "datasets"),
+    ],
+)
+def test_only_parquet_and_streaming_need_further_libraries(tmp_path, name, needed):
     (tmp_path / "without_datasets.py").write_text(WITHOUT_DATASETS)
     text = some_text(2000)
     (tmp_path / "folder").mkdir()
@@ -145,13 +155,15 @@ def test_only_tables_and_streaming_need_the_datasets_library(tmp_path, name):
     with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
         archive.writestr("a.txt", text)
     (tmp_path / "table.jsonl").write_text(json.dumps({"text": text}))
-    (tmp_path / "streamed.txt").write_text(text)
-    settings = ["--dataset", name, *(["--streaming"] if name == "streamed.txt" else [])]
+    (tmp_path / "table.csv").write_text(f'text\n"{text}"\n')
+    pq.write_table(pa.table({"text": [text]}), tmp_path / "table.parquet")
+    (tmp_path / "streamed.jsonl").write_text("".join(json.dumps(line) + "\n" for line in text.splitlines()))
+    settings = ["--dataset", name, *(["--streaming"] if name == "streamed.jsonl" else [])]
     settings += ["--hidden-size", "4", "--batch-size", "2", "--steps", "1", "--quiet", "--out", "run"]
     done = script(str(tmp_path / "without_datasets.py"), *settings, cwd=tmp_path)
-    if name in ("folder", "archive.zip"):
+    if needed is None:
         assert (done.returncode, done.stderr) == (0, "")
     else:
         assert done.returncode == 2
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-        assert f"needs the `datasets` library: {pip_install('data')}" in done.stderr
+        assert f"needs the `{needed}` library: {pip_install('data')}" in done.stderr

@@ -122,9 +122,9 @@ def test_missing_column_error_lists_the_columns(files):
         read(files / "b.jsonl", text_column="body")
 
 
-def test_column_without_text_is_an_error(files):
-    with pytest.raises(DataError, match="'id' of b contains int, not text"):
-        read(files / "b.jsonl", text_column="id")
+def test_misspelled_column_is_suggested(files):
+    with pytest.raises(DataError, match="no column 'txt'; it has id, text; did you mean 'text'"):
+        read(files / "b.jsonl", text_column="txt")
 
 
 def test_missing_split_error_lists_the_splits(files):

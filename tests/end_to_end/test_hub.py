@@ -63,10 +63,18 @@ def statuses(results) -> list[int]:
 def documents(hub, name: str, split: str = "train") -> list[str]:
     """The documents of the most recent token stream of a dataset."""
     folder = max((hub.root / "cache").glob(f"{name}-*"), key=lambda path: path.stat().st_mtime_ns)
-    corpus = cached_corpus(folder.name)
-    tokens = getattr(corpus, split).tokens
-    ends = np.flatnonzero(tokens == corpus.tokenizer.eos)
-    return [corpus.tokenizer.decode(ids[ids != corpus.tokenizer.eos]) for ids in np.split(tokens, ends)]
+    return all_documents(folder.name, [split])
+
+
+def all_documents(key: str, splits: list[str]) -> list[str]:
+    """The documents of a token stream's splits."""
+    corpus = cached_corpus(key)
+    texts = []
+    for split in splits:
+        tokens = getattr(corpus, split).tokens
+        ends = np.flatnonzero(tokens == corpus.tokenizer.eos)
+        texts += [corpus.tokenizer.decode(ids[ids != corpus.tokenizer.eos]) for ids in np.split(tokens, ends)]
+    return texts
 
 
 def use(hub, monkeypatch) -> None:
@@ -201,6 +209,32 @@ def test_configurations_revisions_formats_and_columns(hub):
     hub.stop()
     assert statuses(several(hub, [*book, "--dataset-revision", commit, "--seed", "2"], **OFFLINE)) == [0]
     assert documents(hub, "book") == old
+
+
+def test_cells_of_tables_are_text_as_it_is_written(hub):
+    texts = ["None", "007", "1.50", "café, crème", *lines(7)]
+    put(hub, "org/jsonl/train.jsonl", "\n".join(json.dumps({"text": t, "n": 1}) for t in [*texts, 7]))
+    put(hub, "org/csv/train.csv", "id;body\n" + "\n".join(f"1;{t}" for t in texts))
+    put(hub, "org/tsv/train.tsv", "id\tbody\n" + "\n".join(f'1\t"{t}' for t in texts))
+    rows = {"version": "1.0", "data": [{"pair": {"en": t, "de": "ja"}} for t in texts]}
+    put(hub, "org/json/train.json", json.dumps(rows))
+    expected = {
+        "jsonl": [*texts, "7"],
+        "csv": texts,
+        "tsv": [f'"{t}' for t in texts],
+        "json": texts,
+    }
+    commands = []
+    for name in expected:
+        command = ["--dataset", f"org/{name}", "--tokenizer", "byte"]
+        command += ["--text-column", "pair.en"] if name == "json" else []
+        commands += [[*command, "--validation-split", "train"], [*command, "--streaming"]]
+    assert statuses(several(hub, *commands)) == [0] * len(commands)
+    for name, documents_of_it in expected.items():
+        whole, streamed = sorted((hub.root / "cache").glob(f"{name}-*"), key=lambda p: p.stat().st_mtime_ns)
+        assert all_documents(whole.name, ["train"]) == documents_of_it
+        # The first documents of a stream are validated on.
+        assert all_documents(streamed.name, ["validation", "train"]) == documents_of_it
 
 
 @pytest.mark.slow

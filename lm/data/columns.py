@@ -1,0 +1,404 @@
+"""Which column of a table is its text, and what the text of a row is.
+
+A value becomes text like this: a string is that text; a number or true and false are what the file writes;
+a list is its items on one line each; a conversation, a list of objects with `role` and `content` or `from`
+and `value`, is one line "role: content" per message; null is no text. An object is no text: its fields are
+columns with dotted names, such as translation.en.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from typing import Any
+
+from lm.config.settings import did_you_mean
+from lm.errors import DataError, one_line
+
+Row = dict[str, Any]
+POEM = "paragraphs"  # the lines of a poem in the files of chinese-poetry
+MISSING = object()  # the value of a column that a row does not have
+
+_ROWS = 1000  # by which the column is chosen, if there is text in them
+_CHARACTERS = 4_000_000  # in all columns of these rows, at most
+_LISTED = 20  # columns named in a message
+_EXAMPLE = 80  # characters
+_NOTED = 1000  # columns of a file
+_NUMBER = re.compile(r"\s*[+-]?(\d[\d.,_]*|\.\d+)(e[+-]?\d+)?\s*", re.IGNORECASE)
+_SPEAKERS = (("role", "content"), ("from", "value"))
+
+
+class Number(str):
+    """A number in JSON as it is written."""
+
+
+@dataclass
+class Notes:
+    """How a table was read, for the report; there is one warning of each kind."""
+
+    column: str = ""
+    why: str = ""  # this column
+    example: str = ""  # the first text, shortened to a line
+    format: str = ""  # delimiter and header, or where in JSON the rows are
+    rows: int = 0
+    empty: int = 0  # rows without text
+    numbers: int = 0  # rows whose text has a number, or true or false
+    longer: list[str] = field(default_factory=list)  # columns with more text
+    files: dict[str, set[str]] = field(default_factory=dict)  # the columns of each, up to the one used
+    warnings: dict[str, str] = field(default_factory=dict)  # by their kind
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """All of this about the table `name` as JSON values."""
+        warnings = list(self.warnings.values())
+        known = {self.column, *parents(self.column)}
+        without = [
+            os.path.basename(file) for file, names in self.files.items() if names and not names & known
+        ]
+        if without and self.column:
+            warnings.append(
+                f"nothing is read of {listed(without)}: no column is named '{self.column}' there."
+            )
+        if self.numbers:
+            warnings.append(
+                f"{self.numbers:,} of {self.rows:,} values in the column '{self.column}' of {name} are or"
+                " contain numbers or true and false rather than text: they are read as they are written."
+            )
+        facts = asdict(dataclasses.replace(self, files={}, warnings={}))
+        return {**facts, "warnings": warnings}
+
+    def warn(self, kind: str, message: str) -> None:
+        """Add a warning unless there is one of this kind."""
+        self.warnings.setdefault(kind, message)
+
+
+def texts(
+    read: Callable[[set[str] | None], Iterator[Row]],
+    name: str,
+    column: str | None,
+    errors: str,
+    notes: Notes,
+    prune: bool = False,
+) -> Iterator[str]:
+    """The text of each row of the table `name`, empty where there is none.
+
+    `read` returns an iterator over the rows from the beginning, with at least the given columns; `prune`
+    says that fewer columns are read faster. Without a `column`, it is chosen from the first rows. Raises
+    DataError if there is no such column, or if it does not contain text.
+    """
+    column, rows = choose(read, name, column, notes, prune)
+    for row in rows:
+        notes.rows += 1
+        text = row.get(column)
+        if type(text) is not str:
+            text = text_at(row, column, name, notes)
+        if not text:
+            notes.empty += 1
+        elif not notes.example:
+            notes.example = shortened(text, _EXAMPLE)
+        yield text if text.isascii() else without_surrogates(text, f"row {notes.rows:,} of {name}", errors)
+
+
+def noting(rows: Iterator[Row], file: str, notes: Notes) -> Iterator[Row]:
+    """The rows of a file; their columns are noted until the one that was chosen is among them."""
+    names = notes.files.setdefault(file, set())
+    for row in rows:
+        if notes.column not in names and len(names) < _NOTED:
+            names.update(row or ("",))
+        yield row
+
+
+def text_at(row: Row, column: str, name: str, notes: Notes) -> str:
+    """The text of a column in a row; `notes` counts numbers. Raises DataError if it is an object."""
+    value = value_at(row, column)
+    if value is MISSING or value is None:
+        return ""
+    inner = _inner_columns(value, column)
+    if inner:
+        raise DataError(
+            f"the column '{column}' of {name} contains objects; choose one of their fields with"
+            f" --text-column: {listed(inner)}."
+        )
+    if type(value) is not str and _has_numbers(value):
+        notes.numbers += 1
+    try:
+        return _text(value)
+    except TypeError as error:
+        raise DataError(f"the column '{column}' of {name} contains {error}, not text.") from error
+
+
+def value_at(row: Row, column: str) -> Any:
+    """The value of a column with a dotted name such as 'translation.en', or MISSING.
+
+    A column whose own name has dots is preferred. Of a list of objects, it is the list of their values.
+    """
+    if column in row:
+        return row[column]
+    for at, character in enumerate(column):
+        inner = row.get(column[:at]) if character == "." else None
+        if isinstance(inner, dict):
+            found = value_at(inner, column[at + 1 :])
+            if found is not MISSING:
+                return found
+        elif isinstance(inner, list):
+            values = [value_at(item, column[at + 1 :]) for item in inner if isinstance(item, dict)]
+            if found := [value for value in values if value is not MISSING]:
+                return found
+    return MISSING
+
+
+def parents(column: str) -> list[str]:
+    """'a.b.c' -> ['a', 'a.b']: the columns that may contain a column with a dotted name."""
+    return [column[:at] for at, character in enumerate(column) if character == "."]
+
+
+def is_messages(value: Any) -> bool:
+    """Whether it is a conversation: a list of objects with role and content, or from and value."""
+    return (
+        isinstance(value, (list, tuple))
+        and bool(value)
+        and all(
+            isinstance(item, dict)
+            and any(isinstance(item.get(who), str) and what in item for who, what in _SPEAKERS)
+            for item in value
+        )
+    )
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is written like a number."""
+    return bool(_NUMBER.fullmatch(text))
+
+
+def listed(names: list[str]) -> str:
+    """'id, title, text', shortened."""
+    shown = ", ".join(map(shortened, names[:_LISTED]))
+    return shown + (f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else "")
+
+
+def shortened(text: str, limit: int = 40) -> str:
+    """A text as the beginning of one printable line."""
+    line = " ".join(text[: 4 * limit].split())
+    shown = one_line(line, limit) if line else ""
+    shown = shown if shown.endswith("…") or len(text) <= 4 * limit else f"{shown}…"
+    return "".join(c if c.isprintable() else "\ufffd" for c in shown)
+
+
+def without_surrogates(text: str, where: str, errors: str) -> str:
+    """The text, if it can be written as UTF-8; `errors` "replace" replaces halves of surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        if errors == "strict":
+            raise DataError(
+                f"{where} contains {text[error.start]!r}, half of a character; use --encoding-errors replace"
+                " to read it anyway."
+            ) from error
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _text(value: Any) -> str:
+    """The text of a value without objects other than messages. Raises TypeError, naming what it is."""
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if is_messages(value):
+        return "\n".join(filter(None, map(_message, value)))
+    if isinstance(value, (list, tuple)):
+        return "\n".join(_text(item) for item in value if item is not None)
+    if isinstance(value, (bytes, dict)):
+        raise TypeError("bytes" if isinstance(value, bytes) else "objects")
+    return str(value)  # numbers, dates and times of Parquet
+
+
+def _message(message: Row) -> str:
+    """'role: content', or '' without content, as of a call of a tool. Raises TypeError."""
+    who, what = next(keys for keys in _SPEAKERS if keys[0] in message and keys[1] in message)
+    content = message[what]
+    if isinstance(content, list):  # of parts, such as text and images
+        content = [part.get("text") if isinstance(part, dict) else part for part in content]
+    text = _text(content) if content is not None else ""
+    return f"{message[who]}: {text}" if text else ""
+
+
+def _has_numbers(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return not is_messages(value) and any(map(_has_numbers, value))
+    return value is not None and type(value) is not str
+
+
+def _inner_columns(value: Any, column: str) -> list[str]:
+    """The dotted names of the fields in objects, other than messages."""
+    items = value if isinstance(value, (list, tuple)) else [value]
+    if is_messages(value):
+        return []
+    found = {f"{column}.{key}": None for item in items if isinstance(item, dict) for key in item}
+    found |= {
+        name: None
+        for item in items
+        if isinstance(item, (list, tuple))
+        for name in _inner_columns(item, column)
+    }
+    return list(found)
+
+
+@dataclass
+class _Column:
+    """What the first rows have in a column."""
+
+    characters: int = 0  # of text; numbers are none
+    several_words: bool = False
+    is_list: bool = False
+    example: Any = None
+    inside_list: bool = False  # a field of the objects in a list, which is not chosen automatically
+
+
+class _Columns(dict[str, _Column]):
+    """The columns in the first rows of a table by their dotted names, and whether `wanted` is there."""
+
+    def __init__(self, wanted: str | None) -> None:
+        super().__init__()
+        self.wanted, self.exists, self.found = wanted, False, False
+        self.rows = 0
+        self.size = 0  # characters and bytes in all rows
+
+    def add(self, row: Row) -> None:
+        """Count a row."""
+        self.rows += 1
+        for name, value in row.items():
+            self._add(name, value, inside_list=False)
+        if self.wanted and not self.found:
+            value = value_at(row, self.wanted)
+            self.exists |= value is not MISSING
+            self.found = value is not MISSING and value not in (None, "")
+        elif not self.wanted:
+            self.found = self.found or bool(self.with_text())
+
+    def _add(self, name: str, value: Any, inside_list: bool) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                self._add(f"{name}.{key}", item, inside_list)
+            return
+        if isinstance(value, (list, tuple)) and _inner_columns(value, name):
+            for item in value:
+                self._add(name, item, inside_list=True)
+            return
+        column = self.setdefault(name, _Column(inside_list=inside_list))
+        text = "" if _all_numbers(value) else _text(value)
+        self.size += len(value) if isinstance(value, bytes) else len(text)
+        is_text = bool(text.strip()) and not is_number(text)
+        if column.example in (None, "", []) or (is_text and not column.characters):
+            column.example = value
+        if is_text:
+            column.characters += len(text)
+            column.several_words |= len(text.split(maxsplit=1)) > 1
+            column.is_list |= not isinstance(value, str)
+
+    def with_text(self) -> list[str]:
+        """The columns with text, other than fields of the objects in a list."""
+        return [name for name, column in self.items() if column.characters and not column.inside_list]
+
+    def examples(self) -> str:
+        """'id (17), title ('On the sea'), ...': each column with a value."""
+        shown = [f"{shortened(name)} ({_example(c.example)})" for name, c in self.items()]
+        return ", ".join(shown[:_LISTED]) + (f" and {len(shown) - _LISTED} more" if shown[_LISTED:] else "")
+
+
+def _all_numbers(value: Any) -> bool:
+    """Whether there is no string in a value that is not an object."""
+    if isinstance(value, (list, tuple)):
+        return not is_messages(value) and all(map(_all_numbers, value))
+    return not isinstance(value, str) or isinstance(value, Number)
+
+
+def _example(value: Any) -> str:
+    if isinstance(value, (bool, Number)):
+        return shortened(_text(value), 30)
+    shown = " ".join(repr(value[:60] if isinstance(value, (str, bytes)) else value).split())
+    return shown if len(shown) <= 30 else shown[:29] + "…"
+
+
+def choose(
+    read: Callable[[set[str] | None], Iterator[Row]],
+    name: str,
+    wanted: str | None,
+    notes: Notes,
+    prune: bool = False,
+) -> tuple[str, Iterator[Row]]:
+    """The text column of a table, and an iterator over all its rows; the arguments are those of `texts`.
+
+    Raises DataError, naming the columns, if there is no such column or the choice is not clear.
+    """
+    rows, columns = read(None), _Columns(wanted)
+    head: list[Row] = []
+    for row in rows:
+        head.append(row)
+        columns.add(row)
+        if len(head) >= _ROWS or columns.size >= _CHARACTERS:
+            break
+    for row in () if columns.found else rows:  # no text yet: keep looking
+        columns.add(row)
+        if columns.found:
+            break
+    if not columns.rows:
+        return wanted or "text", iter(())
+    column, notes.why = _explicit(columns, name, wanted) if wanted else _automatic(columns, name)
+    notes.column = column
+    chosen = columns.get(column)
+    notes.longer = [n for n, c in columns.items() if chosen and c.characters > chosen.characters]
+    if notes.longer and not wanted:
+        longest = max(notes.longer, key=lambda other: columns[other].characters)
+        notes.warn(
+            "longer",
+            f"the column '{longest}' of {name} contains more text than '{column}', which is used"
+            f" ({columns[longest].characters:,} and {columns[column].characters:,} characters in the first"
+            f" {columns.rows:,} rows): choose one with --text-column.",
+        )
+    if prune or columns.rows > len(head):
+        return column, read({column, *parents(column)})
+    return column, chain(head, rows)
+
+
+def _explicit(columns: _Columns, name: str, wanted: str) -> tuple[str, str]:
+    if not columns.exists:
+        names = list(columns)
+        hint = did_you_mean(wanted, names)
+        raise DataError(f"{name} has no column '{wanted}'; it has {listed(names)}{hint}.")
+    return wanted, "chosen with --text-column"
+
+
+def _automatic(columns: _Columns, name: str) -> tuple[str, str]:
+    """The column named "text", or the only one with text, or the only one with more than single words, or the
+    list with most of the text, such as the lines of poems that also have a title; and why."""
+    texts = columns.with_text()
+    if "text" in texts:
+        return "text", "named text"
+    within = [n for n, c in columns.items() if c.characters and c.inside_list]
+    if not texts and len(within) == 1:
+        return within[0], "the only one with text"
+    if not texts and not within:
+        raise DataError(
+            f"no column of {name} contains text: {columns.examples()}; --text-column reads one anyway."
+        )
+    long = [n for n in texts if columns[n].several_words]
+    for candidates, why in ((texts, "the only one with text"), (long, "the only one with several words")):
+        if len(candidates) == 1:
+            (column,) = candidates
+            if all(columns[other].characters <= columns[column].characters for other in within):
+                return column, why
+    lists = [n for n in texts if columns[n].is_list]
+    if POEM in lists:
+        return POEM, "the lines of the poems"
+    if len(lists) == 1:
+        (column,) = lists
+        others = (c.characters for n, c in columns.items() if n != column)
+        if sum(others) < columns[column].characters:
+            return column, "the list with most of the text"
+    raise DataError(
+        f"several columns of {name} contain text; choose one with --text-column: {columns.examples()}."
+    )

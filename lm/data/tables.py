@@ -1,0 +1,305 @@
+"""Reads tables row by row: CSV, TSV, JSON, JSON lines and Parquet, each value as the file writes it.
+
+A row maps column names to values. CSV cells are strings. JSON has strings, `Number`s, which keep their
+digits, True, False, None, lists and objects; a JSON row that is not an object has the single column "text".
+CSV, JSON lines and Parquet are read in constant memory, any other JSON file as a whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any, TextIO
+
+from lm.data.columns import (
+    MISSING,
+    POEM,
+    Notes,
+    Number,
+    Row,
+    is_messages,
+    is_number,
+    listed,
+    shortened,
+    value_at,
+)
+from lm.data.decoding import Decoded, open_text
+from lm.data.reading import name_of, open_bytes, without_compression
+from lm.errors import DataError, UserError, one_line
+from lm.invocation import pip_install
+
+KINDS = ("csv", "json", "parquet")
+
+_DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a pipe"}
+_NO_DELIMITER = "\uffff"  # no character
+_SNIFFED = 200  # lines by which the delimiter of a CSV file is recognized
+_SWALLOWED = 20  # lines in a cell above which there is a warning
+_WORDS = 5  # in the first row's cell, by which it looks like text rather than the name of a column
+_ROWS = 256  # of Parquet, decoded at a time
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to read the files of a table."""
+
+    header: bool = True  # whether the first row of CSV names the columns
+    json_field: str | None = None  # dotted name of the list of rows in JSON
+    encoding: str | None = None
+    encoding_errors: str = "strict"
+    delimiter: str | None = None  # of CSV; None: detected
+    names: tuple[str, ...] = ()  # of the columns of CSV without a header
+
+
+_DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=Number)
+_INCOMPLETE = object()  # not a JSON value
+
+
+def read_rows(
+    file: str,
+    kind: str,
+    options: Options,
+    notes: Notes,
+    decoded: Decoded | None = None,
+    columns: set[str] | None = None,
+) -> Iterator[Row]:
+    """The rows of a file; `kind` is "csv", "json" or "parquet".
+
+    Of Parquet, only `columns` are read, if given. Raises DataError if the file is not of that kind, OSError
+    if it cannot be read.
+    """
+    if kind == "parquet":
+        yield from _parquet_rows(file, columns)
+        return
+    read = _csv_rows if kind == "csv" else _json_rows
+    with open_bytes(file) as opened:
+        lines = open_text(opened, file, options.encoding, options.encoding_errors, decoded)
+        yield from read(lines, file, options, notes)
+
+
+def _csv_rows(lines: TextIO, file: str, options: Options, notes: Notes) -> Iterator[Row]:
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the limit of the module is for all of a process
+    head = list(islice(lines, _SNIFFED))
+    given = options.delimiter
+    if head and (excel := head[0].rstrip("\r\n")).lower().startswith("sep=") and len(excel) == 5:
+        given, head = excel[4], head[1:]  # for Excel; not a row
+    rest = next(lines, None)
+    style: dict[str, Any] = {"delimiter": given or _delimiter(head, complete=rest is None)}
+    if without_compression(name_of(file)).lower().endswith(".tsv"):
+        style = {"delimiter": given or "\t", "quoting": csv.QUOTE_NONE}
+    source = head if rest is None else chain(head, [rest], lines)
+    reader = csv.reader(source, **style)
+    line = 0
+    names: list[str] = []
+    try:
+        for cells in reader:
+            if reader.line_num - line > _SWALLOWED:
+                notes.warn(
+                    f"swallowed {file}",
+                    f"a cell of {file} has {reader.line_num - line:,} lines, from line {line + 1:,} on: is"
+                    " a quote not closed? Close or double it, or rename the file to .tsv if it has tabs and"
+                    " no quoting.",
+                )
+            line = reader.line_num
+            if not cells:
+                continue
+            if not names:
+                names = _column_names(cells, options)
+                _note_format(notes, style["delimiter"], names, options)
+                if options.header and not options.names:
+                    _check_header(cells, list(csv.reader(head, **style)), file, notes)
+                    continue
+            if len(cells) > len(names):
+                notes.warn(
+                    f"wide {file}",
+                    f"line {line:,} of {file} has {len(cells):,} cells but there are {len(names):,} columns:"
+                    " what follows them is not read; quote cells that contain the delimiter.",
+                )
+            yield dict(zip(names, cells, strict=False))
+    except csv.Error as error:
+        raise DataError(f"{file}, line {reader.line_num:,}, is not CSV: {one_line(error)}.") from error
+
+
+def _delimiter(head: list[str], complete: bool) -> str:
+    """The delimiter with which most rows have as many cells as the first; the comma, if several do.
+
+    Without one, each row is a single cell.
+    """
+    best, share = _NO_DELIMITER, 0.5
+    for delimiter in _DELIMITERS:
+        try:
+            rows = [row for row in csv.reader(head, delimiter=delimiter) if row]
+        except csv.Error:
+            continue
+        if not complete and len(rows) > 1:
+            rows.pop()  # it may continue in the next line
+        if rows and (width := len(rows[0])) > 1:
+            agreeing = sum(len(row) == width for row in rows) / len(rows)
+            if agreeing > share or (agreeing == share and best == _NO_DELIMITER):
+                best, share = delimiter, agreeing
+    return best
+
+
+def _column_names(cells: list[str], options: Options) -> list[str]:
+    """A name for each column: that in the first row, or its number."""
+    if options.names:
+        return list(options.names)
+    names: list[str] = []
+    for number, cell in enumerate(cells, start=1):
+        name = cell.strip() if options.header else ""
+        names.append(name if name and name not in names else f"{name} {number}".strip())
+    return names
+
+
+def _note_format(notes: Notes, delimiter: str, names: list[str], options: Options) -> None:
+    shown = _DELIMITERS.get(delimiter, repr(delimiter))
+    cells = "one column" if delimiter == _NO_DELIMITER else f"{shown} between cells"
+    header = "header" if options.header and not options.names else "no header, columns"
+    notes.format = notes.format or f"{cells}, {header} {listed(names)}"
+
+
+def _check_header(header: list[str], rows: list[list[str]], file: str, notes: Notes) -> None:
+    """Warn if the first row looks like data rather than the names of the columns."""
+    below = [set(column) for column in zip(*(r for r in rows[1:] if len(r) == len(header)), strict=True)]
+    for number, cell in enumerate(header):
+        again = number < len(below) and cell in below[number] and cell.strip()
+        text = len(cell.split()) >= _WORDS or cell.strip().endswith((".", "!", "?", "…", "。", "！", "？"))
+        if again or text or is_number(cell):
+            notes.warn(
+                f"header {file}",
+                f"the first row of {file} looks like data ('{shortened(cell)}') but is read as the header:"
+                " use --no-header if it is not.",
+            )
+            return
+
+
+def _json_rows(lines: TextIO, file: str, options: Options, notes: Notes) -> Iterator[Row]:
+    """The rows of a JSON file or of one with a JSON value per line, whatever its name says."""
+    start, first, second = [], "", ""
+    for line in lines:
+        start.append(line)
+        if line.strip():
+            first, second = first or line, second if not first else line
+        if second:
+            break
+    if not first:
+        return
+    value = _decoded(first)
+    one_per_line = without_compression(name_of(file)).lower().endswith((".jsonl", ".ndjson"))
+    if value is _INCOMPLETE:
+        one_per_line &= first.strip() not in ("[", "{")
+    else:
+        one_per_line &= isinstance(value, dict)
+        one_per_line |= bool(second)
+    if one_per_line:
+        for number, line in enumerate(chain(start, lines), start=1):
+            if line.strip():
+                yield from _rows_in(_parse(line.rstrip("\r\n"), file, number), file, options, None)
+        return
+    if value is _INCOMPLETE:
+        value = _parse("".join(start) + lines.read(), file)
+    yield from _rows_in(value, file, options, notes)
+
+
+def _decoded(line: str) -> Any:
+    try:
+        return _DECODER.decode(line)
+    except (ValueError, RecursionError):
+        return _INCOMPLETE
+
+
+def _parse(text: str, file: str, number: int = 1) -> Any:
+    """The JSON value in a text that begins in this line of the file. Raises DataError."""
+    try:
+        return _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        where = f"{file}, line {number + error.lineno - 1:,}"
+        raise DataError(f"{where}, is not JSON: {error.msg} at column {error.colno:,}.") from error
+    except RecursionError as error:
+        raise DataError(f"{file}, line {number:,}, is not JSON: it is nested too deeply.") from error
+
+
+def _rows_in(value: Any, file: str, options: Options, notes: Notes | None) -> Iterator[Row]:
+    """The rows in a JSON value: with `notes` a whole file, else a line."""
+    if options.json_field:
+        value = _field(value, options.json_field, file)
+    elif notes and isinstance(value, dict):
+        name = _list_of_rows(value, file)
+        if name:
+            value = _field(value, name, file)
+            notes.format = notes.format or f"rows in '{name}'"
+    several = isinstance(value, list) and (notes or options.json_field) and not is_messages(value)
+    for row in value if several else [value]:
+        yield row if isinstance(row, dict) else {} if row is None else {"text": row}
+
+
+def _field(value: Any, name: str, file: str) -> Any:
+    found = value_at(value, name) if isinstance(value, dict) else MISSING
+    if not isinstance(found, list):
+        lists = [each for each, _ in _lists(value)] if isinstance(value, dict) else []
+        known = f"it has {listed(lists)}" if lists else "leave out --json-field"
+        raise DataError(f"{file} has no list '{name}' of rows; {known}.")
+    return found
+
+
+def _list_of_rows(value: Row, file: str) -> str | None:
+    """The name of the list that holds the rows, or None if the object itself is a row.
+
+    A list of objects, else one of strings. It holds more text than the rest of the object; otherwise, this is
+    a text with a few facts about it. Raises DataError if there are several.
+    """
+    found = {name: items for name, items in _lists(value) if items}
+    objects = {name: items for name, items in found.items() if all(isinstance(i, dict) for i in items)}
+    strings = {
+        name: items
+        for name, items in found.items()
+        if all(isinstance(i, str) and not isinstance(i, Number) for i in items)
+        and name.rpartition(".")[2] != POEM
+    }
+    lists = objects or strings
+    inside = sum(map(_characters, lists.values()))
+    if not lists or 2 * inside <= _characters(value):
+        return None
+    largest = max(lists, key=lambda name: _characters(lists[name]))
+    if len(lists) > 1:
+        raise DataError(
+            f"{file} contains several lists of rows; choose one with --json-field: {listed(list(lists))}."
+        )
+    return largest
+
+
+def _lists(value: Row, prefix: str = "") -> Iterator[tuple[str, list[Any]]]:
+    """The lists in an object and in the objects inside it, other than messages, with their dotted names."""
+    for name, item in value.items():
+        if isinstance(item, dict):
+            yield from _lists(item, f"{prefix}{name}.")
+        elif isinstance(item, list) and not is_messages(item):
+            yield prefix + name, item
+
+
+def _characters(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(map(_characters, items))
+
+
+def _parquet_rows(file: str, columns: set[str] | None) -> Iterator[Row]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UserError(f"reading {file} needs the `pyarrow` library: {pip_install('data')}") from error
+    try:
+        with open_bytes(file) as opened:
+            table = pyarrow.parquet.ParquetFile(opened)
+            chosen = columns and [name for name in table.schema_arrow.names if name in columns]
+            for batch in table.iter_batches(batch_size=_ROWS, columns=chosen):
+                yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and type(error) is not OSError:
+            raise  # of the disk or the network; pyarrow's own is a plain OSError
+        raise DataError(f"{file} is damaged or truncated ({one_line(error)}): download it again.") from error

@@ -1,0 +1,489 @@
+"""Tables: text exactly as the file writes it, whatever the format, and a report of what was read."""
+
+import csv
+import io
+import json
+import string
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from lm.config.schema import DataConfig, ModelConfig
+from lm.data import report
+from lm.data.corpus import open_corpus
+from lm.data.streaming import DocumentStream
+from lm.errors import DataError
+from tests.conftest import some_text
+from tests.data.test_sources import found, read
+
+LINES = some_text(6000).splitlines()
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("LM_CACHE", str(tmp_path / "cache"))
+
+
+def jsonl(path, rows):
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def written(path, text):
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def notes_of(path, **options):
+    """What reading a table found out about it."""
+    source = found(path, **options)
+    list(source.read("train"))
+    return source.notes["train"]
+
+
+def warnings_of(path, **options):
+    return list(notes_of(path, **options).facts("t")["warnings"])
+
+
+def streamed(path, count, **options):
+    """The first documents of a streamed table, in the order of the file."""
+    stream = DocumentStream(
+        DataConfig(dataset=str(path), streaming=True, shuffle_buffer=1, **options), [0], 1
+    )
+    try:
+        return [next(stream) for _ in range(count)]
+    finally:
+        stream.close()
+
+
+# Values are text as they are written.
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_number_among_texts_becomes_its_digits_with_one_notice(tmp_path, streaming):
+    texts = ["café\nline two", "plain words", 1, *LINES[:20]]
+    path = jsonl(tmp_path / "m.jsonl", [{"text": text} for text in texts])
+    expected = [str(text) for text in texts]
+    assert (streamed(path, len(texts)) if streaming else read(path)) == expected
+    corpus = open_corpus(DataConfig(dataset=str(path), streaming=streaming))
+    notices = [w for w in report.warnings(corpus, 1, ModelConfig()) if "numbers" in w]
+    assert notices == [
+        "1 of 23 values in the column 'text' of m are or contain numbers or true and false rather than text:"
+        " they are read as they are written."
+    ]
+
+
+@pytest.mark.parametrize("number", ["1.50", "-0", "1E400", "12345678901234567890123", "NaN", "true", "false"])
+def test_json_numbers_keep_their_digits(tmp_path, number):
+    path = written(tmp_path / "n.jsonl", f'{{"text": "a b"}}\n{{"text": {number}}}\n')
+    assert read(path) == streamed(path, 2) == ["a b", number]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_cells_are_never_missing_values_or_numbers(tmp_path, streaming):
+    cells = [
+        "None",
+        "NA",
+        "null",
+        "nan",
+        "",
+        "007",
+        "1.50",
+        "1e5",
+        "TRUE",
+        "2020-01-01",
+        " padded ",
+        "Miller",
+    ]
+    path = written(tmp_path / "s.csv", "surname\n" + "\n".join(cells) + "\n")
+    expected = list(filter(None, cells))
+    assert (streamed(path, len(expected)) if streaming else read(path)) == expected
+
+
+def test_column_that_turns_into_digits_stays_text(tmp_path):
+    cells = [f"word number {i}" for i in range(11_000)] + [f"{i:05}" for i in range(11_000)]
+    assert read(written(tmp_path / "late.csv", "text\n" + "\n".join(cells))) == cells
+
+
+def test_null_and_missing_values_are_no_text(tmp_path):
+    path = jsonl(tmp_path / "n.jsonl", [{"text": None}, {"id": 1}, {"text": ""}, {"text": "a b"}, None])
+    notes = notes_of(path)
+    assert read(path) == ["a b"]
+    assert (notes.rows, notes.empty) == (5, 4)
+
+
+def test_column_that_is_null_for_hundreds_of_rows_is_found(tmp_path):
+    rows = [{"body": None}] * 3000 + [{"body": line} for line in LINES[:50]]
+    assert read(jsonl(tmp_path / "late.jsonl", rows)) == LINES[:50]
+    pq.write_table(pa.table({"body": [row["body"] for row in rows]}), tmp_path / "late.parquet")
+    assert read(tmp_path / "late.parquet") == LINES[:50]
+    rows = [{"id": i} for i in range(3000)] + [{"body": line} for line in LINES[:50]]
+    assert read(jsonl(tmp_path / "new.jsonl", rows), text_column="body") == LINES[:50]
+
+
+def test_half_a_character_is_an_error_or_replaced(tmp_path):
+    path = written(tmp_path / "h.jsonl", '{"text": "a \\ud83d b"}\n{"text": "\\ud83d\\ude00"}\n')
+    with pytest.raises(DataError, match=r"row 1 of h contains '\\ud83d', half of a character"):
+        read(path)
+    assert read(path, encoding_errors="replace") == ["a \ufffd b", "\U0001f600"]
+
+
+# Lists, conversations and nested fields.
+
+
+def test_list_of_strings_is_joined_by_newlines(tmp_path):
+    rows = [{"dialog": ["one two", "three"], "act": [1, 2]}, {"dialog": ["four", None, "five"], "act": []}]
+    path = jsonl(tmp_path / "d.jsonl", rows)
+    assert read(path) == streamed(path, 2) == ["one two\nthree", "four\nfive"]
+    assert read(path, text_column="act") == ["1\n2"]
+
+
+def test_lines_of_poems_are_preferred_to_titles(tmp_path):
+    poems = [
+        {"title": "The Night Train Counts", "author": "A B", "paragraphs": ["first line", "second line"]},
+        {"rhythmic": "浣溪沙", "author": "晏殊", "paragraphs": ["一曲新词酒一杯。", "夕阳西下几时回？"]},
+    ]
+    path = written(tmp_path / "poems.json", json.dumps(poems))
+    expected = ["first line\nsecond line", "一曲新词酒一杯。\n夕阳西下几时回？"]
+    assert read(path) == streamed(path, 2) == expected
+    assert notes_of(path).column == "paragraphs"
+    assert read(jsonl(tmp_path / "one.jsonl", poems[:1])) == expected[:1]
+    assert read(written(tmp_path / "one.json", json.dumps(poems[1]))) == expected[1:]
+
+
+@pytest.mark.parametrize(("who", "what"), [("role", "content"), ("from", "value")])
+def test_messages_become_dialogue(tmp_path, who, what):
+    turns = [
+        {who: "user", what: "Where is it?"},
+        {who: "gpt", what: "Here.\nLook."},
+        {who: "gpt", what: None},
+    ]
+    expected = "user: Where is it?\ngpt: Here.\nLook."
+    path = jsonl(tmp_path / "chat.jsonl", [{"id": 0, "messages": turns}])
+    assert read(path) == streamed(path, 1) == [expected]
+    assert read(jsonl(tmp_path / "bare.jsonl", [turns, turns])) == [expected, expected]
+    pq.write_table(pa.Table.from_pylist([{"conversations": turns[:2]}]), tmp_path / "c.parquet")
+    assert read(tmp_path / "c.parquet") == [expected]
+
+
+def test_messages_in_parts_are_their_texts(tmp_path):
+    parts = [{"type": "text", "text": "a b"}, {"type": "image", "url": "x"}, {"type": "text", "text": "c"}]
+    path = jsonl(tmp_path / "p.jsonl", [{"messages": [{"role": "user", "content": parts}]}])
+    assert read(path) == ["user: a b\nc"]
+
+
+def test_fields_of_objects_have_dotted_names(tmp_path):
+    rows = [{"translation": {"en": "one word", "fr": "un mot", "more": {"n": i}}} for i in range(3)]
+    path = jsonl(tmp_path / "t.jsonl", rows)
+    assert read(path, text_column="translation.en") == streamed(path, 3, text_column="translation.en")
+    assert read(path, text_column="translation.fr") == ["un mot"] * 3
+    assert read(path, text_column="translation.more.n") == ["0", "1", "2"]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    assert read(tmp_path / "t.parquet", text_column="translation.en") == ["one word"] * 3
+    columns = r"translation.en \('one word'\), translation.fr \('un mot'\), translation.more.n \(0\)"
+    with pytest.raises(DataError, match=f"choose one with --text-column: {columns}"):
+        read(path)
+    with pytest.raises(DataError, match=r"'translation' of t contains objects; .*: translation.en, transl"):
+        read(path, text_column="translation")
+    with pytest.raises(DataError, match=r"no column 'translation.ne'; .*did you mean 'translation.en'"):
+        read(path, text_column="translation.ne")
+
+
+def test_name_with_a_dot_is_preferred_to_a_field(tmp_path):
+    path = jsonl(tmp_path / "t.jsonl", [{"a.b": "the name", "a": {"b": "the field"}}])
+    assert read(path, text_column="a.b") == streamed(path, 1, text_column="a.b") == ["the name"]
+    pq.write_table(pa.table({"a.b": ["the name"], "c": ["x y"]}), tmp_path / "t.parquet")
+    assert read(tmp_path / "t.parquet", text_column="a.b") == ["the name"]
+
+
+def test_fields_of_the_objects_in_a_list_are_joined(tmp_path):
+    rows = [{"title": "A title", "sections": [{"text": "one two three"}, {"text": "four five six"}]}]
+    path = jsonl(tmp_path / "s.jsonl", rows)
+    assert read(path, text_column="sections.text") == ["one two three\nfour five six"]
+    with pytest.raises(DataError, match=r"several columns of s contain text; .* sections.text"):
+        read(path)
+
+
+# Where the rows of JSON are.
+
+
+@pytest.mark.parametrize("values", [["one two", 'say "hi"', "café"], ["one two", 5, "x"]])
+def test_strings_are_rows(tmp_path, values):
+    expected = [str(value) for value in values]
+    assert read(written(tmp_path / "a.json", json.dumps(values))) == expected
+    assert read(jsonl(tmp_path / "a.jsonl", values)) == streamed(tmp_path / "a.jsonl", 3) == expected
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.ndjson"])
+def test_objects_are_rows_in_a_list_and_on_lines_whatever_the_name(tmp_path, name):
+    rows = [{"id": i, "text": line} for i, line in enumerate(LINES[:5])]
+    path = tmp_path / name
+    for content in (
+        json.dumps(rows),
+        json.dumps(rows, indent=2),
+        "\ufeff" + json.dumps(rows),
+        "\n".join(map(json.dumps, rows)),
+        "\r\n\r\n".join(map(json.dumps, rows)) + "\r\n",
+        json.dumps({"version": "1.0", "data": rows}, indent=1),
+    ):
+        if name == "rows.json" or "version" not in content:
+            assert read(written(path, content)) == LINES[:5]
+    assert read(written(path, json.dumps(rows[0]))) == LINES[:1]
+
+
+def test_rows_inside_an_object_are_found_or_asked_for(tmp_path):
+    rows = [{"title": "A title", "text": line} for line in LINES[:5]]
+    path = written(tmp_path / "a.json", json.dumps({"version": "1.0", "a": {"data": rows}, "n": [1, 2]}))
+    assert read(path) == streamed(path, 5) == LINES[:5]
+    assert notes_of(path).format == "rows in 'a.data'"
+    path = written(tmp_path / "b.json", json.dumps({"train": rows, "test": rows[:2]}))
+    with pytest.raises(DataError, match=r"several lists of rows; .* --json-field: train, test\."):
+        read(path)
+    assert read(path, json_field="test") == LINES[:2]
+    with pytest.raises(DataError, match="no list 'tset' of rows; it has train, test"):
+        read(path, json_field="tset")
+    path = written(tmp_path / "c.json", json.dumps({"version": "1", "data": LINES[:5]}))
+    assert read(path) == LINES[:5]
+
+
+def test_object_with_a_text_of_its_own_is_a_row(tmp_path):
+    article = {"title": "A title", "text": "A long text. " * 20, "authors": [{"name": "A B"}, {"name": "C"}]}
+    assert read(written(tmp_path / "a.json", json.dumps(article))) == ["A long text. " * 20]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.json",
+            '[\n{"text": "a"},\n{"text": }\n]',
+            "a.json, line 3, is not JSON: Expecting value at column 10",
+        ),
+        ("a.jsonl", '{"text": "a"}\n\n{"text": "b"\n', "a.jsonl, line 3, is not JSON"),
+        ("a.json", "[" * 100_000, "a.json, line 1, is not JSON: it is nested too deeply"),
+    ],
+)
+def test_invalid_json_is_reported_with_its_line(tmp_path, name, content, message):
+    with pytest.raises(DataError, match=message):
+        read(written(tmp_path / name, content))
+
+
+# CSV and TSV.
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "name"), [(",", "comma"), (";", "semicolon"), ("\t", "tab"), ("|", "pipe")]
+)
+def test_delimiter_is_detected_and_reported(tmp_path, delimiter, name):
+    file = io.StringIO()
+    writer = csv.writer(file, delimiter=delimiter)
+    texts = [f"{line}, et; a|b" for line in LINES[:30]] + ['a "quoted"\nword', "no, no; no"]
+    writer.writerows([["id", "texte"], *enumerate(texts)])
+    path = written(tmp_path / "a.csv", file.getvalue())
+    assert read(path) == texts
+    assert streamed(path, len(texts)) == texts
+    assert notes_of(path).format == f"a {name} between cells, header id, texte"
+    assert read(written(path, f"sep={delimiter}\r\n" + file.getvalue())) == texts
+
+
+def test_unquoted_delimiters_in_a_single_column_are_text(tmp_path):
+    texts = ["Hello, world", "one", "two", "a, b, c", "a; b"]
+    path = written(tmp_path / "a.csv", "text\n" + "\n".join(texts))
+    assert read(path) == texts
+    assert notes_of(path).format == "one column, header text"
+
+
+def test_row_with_too_many_cells_is_warned_about(tmp_path):
+    path = written(tmp_path / "a.csv", "id,text\n1,one two\n2,hello, world\n3,x\n")
+    assert read(path) == ["one two", "hello", "x"]
+    (warning,) = warnings_of(path)
+    assert "line 3 of" in warning and "has 3 cells but there are 2 columns" in warning
+
+
+@pytest.mark.parametrize(
+    ("first", "suspicious"),
+    [
+        ("Our neighbour counts the harbour.", True),
+        ("text", False),
+        ("12,a text", True),
+        ("id,text", False),
+        ("A,good", True),
+        ("id,The text of the tweet", True),
+    ],
+)
+def test_first_row_that_looks_like_data_is_warned_about(tmp_path, first, suspicious):
+    wide = "," in first
+    rows = [f"{i},{line}" if wide else line for i, line in enumerate(LINES[:10])] + ["A,good"] * wide
+    path = written(tmp_path / "a.csv", "\n".join([first, *rows]))
+    warnings = [w for w in warnings_of(path) if "--no-header" in w]
+    assert bool(warnings) == suspicious
+    names = notes_of(path, header=False, text_column="1")
+    assert names.format.endswith(", no header, columns 1, 2" if wide else ", no header, columns 1")
+    texts = read(path, header=False, text_column="2" if wide else None)
+    assert texts == [row.split(",")[-1] for row in [first, *rows]]
+
+
+def test_tsv_has_no_quoting(tmp_path):
+    path = written(tmp_path / "a.tsv", 'id\ttext\n1\t"She said no\n2\tplain row\n3\tanother "row\n4\tlast\n')
+    expected = ['"She said no', "plain row", 'another "row', "last"]
+    assert read(path) == streamed(path, 4) == expected
+    assert warnings_of(path) == []
+
+
+def test_file_without_the_column_is_warned_about(tmp_path):
+    (tmp_path / "rows").mkdir()
+    for name, column in (("a", "text"), ("b", "body"), ("c", "text")):
+        jsonl(tmp_path / "rows" / f"{name}.jsonl", [{column: f"{name} {line}"} for line in LINES[:3]])
+    assert len(read(tmp_path / "rows")) == 6
+    (warning,) = warnings_of(tmp_path / "rows")
+    assert "b.jsonl: no column is named 'text' there" in warning
+
+
+def test_cell_that_swallowed_many_lines_is_warned_about(tmp_path):
+    rows = [f"{i},{line}" for i, line in enumerate(LINES[:60])]
+    rows[10] = '10,"' + LINES[10]
+    path = written(tmp_path / "a.csv", "id,text\n" + "\n".join(rows))
+    assert len(read(path)) == 11
+    (warning,) = warnings_of(path)
+    assert "has 50 lines, from line 12 on" in warning
+
+
+def test_header_names_are_unique(tmp_path):
+    path = written(tmp_path / "a.csv", "text, text ,\na b,c d,e\n")
+    assert read(path) == ["a b"]
+    assert read(path, text_column="text 2") == ["c d"]
+    assert read(path, text_column="3") == ["e"]
+
+
+def test_other_encoding_of_a_table_is_an_error_that_names_encoding(tmp_path):
+    path = written(tmp_path / "a.csv", "id;comment\n1;un café\n2;une forêt\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"a\.csv is not UTF-8: byte 0xe9 at position 19.*--encoding"):
+        read(path)
+    assert read(path, encoding="cp1252") == streamed(path, 2, encoding="cp1252") == ["un café", "une forêt"]
+
+
+# What the report shows.
+
+
+def test_report_shows_column_reason_example_and_format(tmp_path):
+    path = written(
+        tmp_path / "a.csv", "id;texte\n" + "\n".join(f"{i};{line}" for i, line in enumerate(LINES))
+    )
+    rows = report.rows(open_corpus(DataConfig(dataset=str(path))))
+    assert rows["Column"] == f"'texte', the only one with text; {len(LINES):,} rows"
+    assert rows["Example"] == LINES[0]
+    assert rows["Format"] == "a semicolon between cells, header id, texte"
+    both = report.rows(open_corpus(DataConfig(dataset=(str(path), str(jsonl(tmp_path / "b.jsonl", LINES))))))
+    assert both["Column of a"] == rows["Column"]
+    assert both["Column of b"] == f"'text', named text; {len(LINES):,} rows"
+
+
+def test_column_with_more_text_is_warned_about(tmp_path):
+    rows = [{"text": line, "body": f"{line} {line}", "tag": "a"} for line in LINES]
+    path = jsonl(tmp_path / "a.jsonl", rows)
+    corpus = open_corpus(DataConfig(dataset=str(path)))
+    (warning,) = (w for w in report.warnings(corpus, 1, ModelConfig()) if "column" in w)
+    assert warning.startswith("the column 'body' of a contains more text than 'text', which is used")
+    assert report.rows(corpus)["Column"] == f"'text', named text; {len(LINES):,} rows; more text in body"
+    corpus = open_corpus(DataConfig(dataset=str(path), text_column="text"))
+    assert not any("column" in w for w in report.warnings(corpus, 1, ModelConfig()))
+    assert "chosen with --text-column; " in report.rows(corpus)["Column"]
+
+
+# Random tables.
+
+WORD = st.text(string.ascii_lowercase, min_size=1, max_size=8)
+TRICKY = st.sampled_from(
+    [
+        "None",
+        "NA",
+        "null",
+        "nan",
+        "007",
+        "1.50",
+        "1e5",
+        "true",
+        "",
+        '"',
+        'a "b" c',
+        "x,y",
+        "x;y",
+        "a|b",
+        "-",
+        "é中😀",
+    ]
+)
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\uffff"), max_size=30)
+CELL = TRICKY | ANY_TEXT
+NUMBER = st.integers() | st.floats() | st.booleans()
+VALUE = CELL | NUMBER | st.none() | st.lists(CELL | st.none(), max_size=3)
+REPEATED = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def as_text(value):
+    """The text that a JSON value stands for."""
+    if isinstance(value, list):
+        return "\n".join(as_text(item) for item in value if item is not None)
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value)
+
+
+def check(path, expected, **options):
+    """Compare the documents of a table, streamed and not."""
+    expected = [text for text in expected if text]
+    if expected:
+        assert read(path, text_column="column", **options) == expected
+        assert streamed(path, len(expected), text_column="column", **options) == expected
+
+
+@REPEATED
+@given(
+    st.lists(st.tuples(CELL, CELL), min_size=1, max_size=8),
+    st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+)
+def test_csv_is_what_the_csv_module_reads(tmp_path, rows, quoting):
+    file = io.StringIO(newline="")
+    csv.writer(file, quoting=quoting).writerows([("column", "other"), *rows])
+    path = written(tmp_path / "t.csv", file.getvalue())
+    reader = csv.DictReader(io.StringIO(file.getvalue(), newline=""))
+    check(path, [row["column"] for row in reader])
+
+
+@REPEATED
+@given(st.lists(st.tuples(CELL, CELL), min_size=1, max_size=8))
+def test_tsv_is_what_the_csv_module_reads_without_quoting(tmp_path, rows):
+    clean = [[cell.translate(dict.fromkeys(map(ord, "\t\r\n"), " ")) for cell in row] for row in rows]
+    path = written(
+        tmp_path / "t.tsv", "".join("\t".join(row) + "\n" for row in [["column", "other"], *clean])
+    )
+    reader = csv.DictReader(path.open(encoding="utf-8", newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
+    check(path, [row["column"] for row in reader])
+
+
+@REPEATED
+@given(st.lists(st.tuples(VALUE, VALUE), min_size=1, max_size=8), st.booleans())
+def test_json_is_what_the_json_module_reads(tmp_path, rows, ascii_only):
+    rows = [{"column": value, "other": {"nested": other}} for value, other in rows]
+    lines = [json.dumps(row, ensure_ascii=ascii_only) for row in rows]
+    expected = [as_text(json.loads(line)["column"]) for line in lines]
+    check(written(tmp_path / "t.jsonl", "\n".join(lines)), expected)
+    check(written(tmp_path / "t.json", json.dumps(rows, ensure_ascii=ascii_only, indent=1)), expected)
+    nested = [{"a": row} for row in rows]
+    path = jsonl(tmp_path / "nested.jsonl", nested)
+    if any(expected):
+        assert read(path, text_column="a.column") == [text for text in expected if text]
+
+
+@REPEATED
+@given(
+    st.lists(CELL | st.none(), min_size=1, max_size=8)
+    | st.lists(st.integers(-(2**63), 2**63 - 1) | st.none(), min_size=1, max_size=8)
+    | st.lists(st.lists(CELL | st.none(), max_size=3) | st.none(), min_size=1, max_size=8)
+)
+def test_parquet_is_the_text_of_its_values(tmp_path, values):
+    table = pa.table({"other": [{"nested": "x"}] * len(values), "column": values})
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=3)
+    check(tmp_path / "t.parquet", list(map(as_text, values)))
