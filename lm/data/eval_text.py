@@ -72,7 +72,8 @@ def _join(config: DataConfig, read: Callable[[list[Source], Path], list[Text]]) 
         for source in sources:
             source.forget()
     replaced = (replaced_warning(s.decoded.replaced, s.decoded.characters) for s in sources)
-    return EvalText("+".join(source.name for source in sources), joined, list(filter(None, replaced)))
+    warnings = [*filter(None, replaced), *(warning for source in sources for warning in source.warnings())]
+    return EvalText("+".join(source.name for source in sources), joined, warnings)
 
 
 def _read(source: Source, split: str | None, stem: Path, progress: ProgressCallback) -> Text:

@@ -181,6 +181,11 @@ class Source:
         for table in rows.with_format("arrow").iter(batch_size=_BATCH):
             yield from table.to_pylist()
 
+    def warnings(self) -> list[str]:
+        """What to know about the tables that were read."""
+        found = (warning for notes in self.notes.values() for warning in notes.facts(self.name)["warnings"])
+        return list(dict.fromkeys(found))
+
     @contextlib.contextmanager
     def explaining_errors(self, split: str) -> Iterator[None]:
         """Turn any error of a loader into a DataError that says what is wrong with the files."""

@@ -64,3 +64,11 @@ def test_held_out_text_encodes_to_the_tokens_of_its_split(tmp_path, settings):
 def test_standard_input_cannot_be_read_again():
     with pytest.raises(UserError, match="trained on standard input: name a text"):
         read_held_out(DataConfig(dataset="-"), "validation", no_progress)
+
+
+def test_warnings_about_a_table_are_passed_on(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one two"}\n{"text": 3}\n')
+    _, text, warnings = read_whole(DataConfig(dataset=str(tmp_path / "a.jsonl")), None, no_progress)
+    assert text == b"one two" + SEPARATOR + b"3"
+    (warning,) = warnings
+    assert warning.startswith("1 of 2 values in the column 'text' of a are or contain numbers")
