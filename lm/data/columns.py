@@ -306,6 +306,8 @@ class _Columns(dict[str, _Column]):
     def examples(self) -> str:
         """'id (17), title ('On the sea'), ...': each column with a value."""
         shown = [f"{shortened(name)} ({_example(c.example)})" for name, c in self.items()]
+        if not shown:
+            return "it has no columns"
         return ", ".join(shown[:_LISTED]) + (f" and {len(shown) - _LISTED} more" if shown[_LISTED:] else "")
 
 

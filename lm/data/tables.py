@@ -28,7 +28,7 @@ from lm.data.columns import (
     value_at,
 )
 from lm.data.decoding import Decoded, open_text
-from lm.data.reading import name_of, open_bytes, without_compression
+from lm.data.reading import explaining_file_errors, name_of, open_bytes, without_compression
 from lm.errors import DataError, UserError, one_line
 from lm.invocation import pip_install
 
@@ -75,7 +75,7 @@ def read_rows(
         yield from _parquet_rows(file, columns)
         return
     read = _csv_rows if kind == "csv" else _json_rows
-    with open_bytes(file) as opened:
+    with explaining_file_errors(file), open_bytes(file) as opened:
         lines = open_text(opened, file, options.encoding, options.encoding_errors, decoded)
         yield from read(lines, file, options, notes)
 
