@@ -199,11 +199,19 @@ class Ranks:
         return made
 
     def take_device(self, device: torch.device) -> None:
-        """Make "cuda" mean this rank's own GPU. Raises UserError if there are fewer GPUs than ranks."""
-        if self.alone or device.type == "cpu":
+        """Make "cuda" mean `device` or, with several ranks, this rank's own GPU.
+
+        Raises UserError if there are fewer GPUs than ranks, or if `device` names one of them.
+        """
+        if device.type == "cpu" or (self.alone and device.index is None):
             return
         import torch
 
+        if self.alone:
+            torch.cuda.set_device(device)
+            return
+        if device.index is not None:
+            raise UserError(f"--device {device}: each rank takes a GPU of its own; use --device cuda.")
         if device.type != "cuda":
             raise UserError(f"--device {device.type} supports only one process: use --device cpu.")
         if self.local >= (count := torch.cuda.device_count()):

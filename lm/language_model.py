@@ -34,7 +34,8 @@ def load(model: str | Path, device: str = "auto", precision: str = "fp32") -> La
 
     Args:
         model: a run, a saved folder, a Hub id, or "pretrained": the small model that ships with lm.
-        device: "cpu", "cuda", "mps" or "auto": a GPU if there is one, except for int8.
+        device: "cpu", "cuda", "cuda:1" (the second GPU), "mps" or "auto": a GPU if there is one, except for
+            int8.
         precision: that of the weights for generation: "fp32", "bf16", "tf32" or "fp16" (on a GPU), "int8"
             (on a CPU) or "auto".
 

@@ -52,6 +52,10 @@ class Run:
     def checkpoint(self) -> Path:
         return self.training / "checkpoint"
 
+    def write_config(self, config: RunConfig) -> None:
+        """Write config.yaml. Raises OSError."""
+        write_text(self.config, yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True))
+
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
         append_text(self.metrics, json.dumps(record) + "\n")
@@ -95,7 +99,7 @@ def create_run(config: RunConfig, text_name: str, tokenizer: Tokenizer, overwrit
     run = Run(folder)
     try:
         run.training.mkdir(parents=True)
-        write_text(run.config, yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True))
+        run.write_config(config)
         tokenizer.save(folder / "tokenizer.json")
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be created: {error.strerror}.") from error

@@ -8,9 +8,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
-from lm.config.settings import Setting, settings_of
+from lm.config.schema import TrainingConfig
+from lm.config.settings import settings_of
 from lm.errors import UserError
 from lm.invocation import command
 
@@ -40,9 +40,10 @@ def make_parser(name: str, description: str) -> argparse.ArgumentParser:
 
 def add_device(parser: argparse.ArgumentParser, precisions: Sequence[str], what: str) -> None:
     """Add --device and --precision to a command that runs a trained model."""
-    devices = ("auto", "cpu", "cuda", "mps")
-    add = parser.add_argument
-    add("--device", choices=devices, default="auto", help="device to run on (default: auto)")
+    device = settings_of(TrainingConfig)["device"]
+    add, metavar = parser.add_argument, device.rule.metavar
+    device_help = "device to run on (default: auto)"
+    add("--device", type=device.check, metavar=metavar, default="auto", help=device_help)
     add("--precision", choices=precisions, default="fp32", help=f"precision of {what} (default: fp32)")
 
 
@@ -66,20 +67,7 @@ def add_settings(
         if setting.type is tuple and not rule.parse:  # the values of a repeated flag are checked together
             group.add_argument(setting.flag, action="append", metavar=metavar, help=help_line)
         else:
-            group.add_argument(setting.flag, type=_converter(setting), metavar=metavar, help=help_line)
-
-
-def _converter(setting: Setting) -> Callable[[str], Any]:
-    def convert(text: str) -> Any:
-        value: Any = text
-        if not setting.rule.parse and setting.type in (int, float):
-            try:
-                value = setting.type(text)
-            except ValueError:
-                value = text
-        return setting.check(value)
-
-    return convert
+            group.add_argument(setting.flag, type=setting.check, metavar=metavar, help=help_line)
 
 
 def run(main: Callable[[], int]) -> int:

@@ -27,6 +27,7 @@ from lm.errors import UserError
 CELLS = ("rnn", "gru", "lstm")
 DEFAULT_TIME = 120.0  # seconds of training if no budget is set
 AUTOMATIC_DROPOUTS = ("dropout", "output_dropout", "input_dropout", "weight_dropout")
+BUDGETS = ("steps", "epochs", "max_time")  # of which a run has at most one
 RUNS = Path("runs")  # default folder of the runs
 
 
@@ -225,7 +226,13 @@ class TrainingConfig:
         None, "stop early after N validations without improvement", minimum=1, metavar="N"
     )
     weight_decay: float = setting(0.1, "decoupled weight decay of the weight matrices", minimum=0)
-    device: str = setting("auto", "device to compute on", choices=("auto", "cpu", "cuda", "mps"))
+    device: str = setting(
+        "auto",
+        "device to compute on",
+        choices=("auto", "cpu", "cuda", "mps"),
+        pattern=r"cuda:\d+",
+        metavar="auto|cpu|cuda|cuda:N|mps",
+    )
     precision: str = setting(
         "auto",
         "auto: bf16 where the hardware is fast at it, fp16 on GPUs without bf16, else fp32; tf32: fp32 with"
@@ -401,7 +408,7 @@ class RunConfig:
         if data.streaming and (data.max_chars or training.epochs):
             flag = "--max-chars" if data.max_chars else "--epochs"
             raise UserError(f"{flag} needs the whole text; it cannot be combined with --streaming.")
-        budgets = [n for n in ("steps", "epochs", "max_time") if getattr(training, n)]
+        budgets = [name for name in BUDGETS if getattr(training, name)]
         if len(budgets) > 1:
             flags = " and ".join(map(flag_of, budgets))
             raise UserError(f"{flags} cannot be combined; choose one budget.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -27,6 +28,7 @@ class Rule:
 
     help: str
     choices: tuple[str, ...] = ()
+    pattern: str = ""  # also matched by valid values
     minimum: float | None = None
     maximum: float | None = None
     above: float | None = None  # exclusive minimum
@@ -43,6 +45,10 @@ class Rule:
         low = f"[{self.minimum}" if self.above is None else f"({self.above}"
         high = f"{self.maximum}]" if self.below is None else f"{self.below})"
         return f"in {low}, {high}"
+
+    def offers(self, value: str) -> bool:
+        """Whether `value` is one of the choices or matches the pattern."""
+        return value in self.choices or bool(self.pattern and re.fullmatch(self.pattern, value))
 
     def contains(self, value: float) -> bool:
         """Whether `value` is within the bounds."""
@@ -81,6 +87,8 @@ class Setting:
                 raise UserError(f"{self.flag} needs at least one value.")
             item = dataclasses.replace(self, type=str, keywords=())
             return tuple(item.check(one) for one in values)
+        if self.type in (int, float) and isinstance(value, str):
+            value = _number(value, self.type)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if self.type is float and number:
             value = float(value)
@@ -93,7 +101,7 @@ class Setting:
             raise UserError(
                 f"{self.flag} {value!r} is not UTF-8 and cannot be saved with the settings; rename it."
             )
-        if self.rule.choices and value not in self.rule.choices:
+        if self.rule.choices and not self.rule.offers(value):
             raise UserError(f"{self.flag} must be one of {', '.join(self.rule.choices)}, got '{value}'.")
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{self.flag} must be finite, got {value}.")
@@ -107,6 +115,7 @@ def setting(
     help: str,
     *,
     choices: Iterable[str] = (),
+    pattern: str = "",
     minimum: float | None = None,
     maximum: float | None = None,
     above: float | None = None,
@@ -116,7 +125,7 @@ def setting(
     flag_help: str = "",
 ) -> Any:
     """A dataclass field that carries its rule."""
-    rule = Rule(help, tuple(choices), minimum, maximum, above, below, parse, metavar, flag_help)
+    rule = Rule(help, tuple(choices), pattern, minimum, maximum, above, below, parse, metavar, flag_help)
     return dataclasses.field(default=default, metadata={"rule": rule})
 
 
@@ -160,11 +169,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
+def _number(text: str, kind: type) -> Any:
+    """The number that `text` is, or `text`. In YAML 1.1, 1e-3 is a string."""
+    with contextlib.suppress(ValueError):
+        return int(text)
+    with contextlib.suppress(ValueError):
+        number = float(text)
+        return int(number) if kind is int and number.is_integer() else number
+    return text
+
+
 def parse_duration(text: str | float) -> float:
     """Seconds in '90s', '10m', '2h', '1h30m' or a plain number of seconds."""
     if isinstance(text, (int, float)):
         return float(text)
-    number = r"(\d+\.?\d*|\.\d+)"
+    number = r"((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)"
     match = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text.strip().lower())
     hours, minutes, seconds = (float(part or 0) for part in match.groups()) if match else (0, 0, 0)
     duration = hours * 3600 + minutes * 60 + seconds

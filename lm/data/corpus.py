@@ -101,6 +101,11 @@ def cached_corpus(key: str) -> Corpus | None:
     return _open(key) if (cache_folder() / key).is_dir() else None
 
 
+def digest_of(key: str) -> str:
+    """The part of a token stream's key that depends on the text and the settings, not on the file's name."""
+    return key.rpartition("-")[2]
+
+
 def _open(key: str) -> Corpus:
     folder = cache_folder() / key
     mark_used(folder)

@@ -16,7 +16,7 @@ from torch import Tensor
 from lm.generation.cell_step import Functions, advance, group_gates
 from lm.model import cuda_graph
 from lm.model.cells import CELLS, State
-from lm.model.device import Precision
+from lm.model.device import Precision, current
 from lm.model.network import RecurrentLM
 
 # Kernels chosen for other numbers of rows round differently. A step always computes whole blocks of this many
@@ -112,7 +112,8 @@ class GPUWeights:
         """`compute` as a CUDA graph, or as it is where that is not possible; see `cuda_graph.captured`."""
         if self.device.type == "mps":
             return compute
-        run, reason = cuda_graph.captured(compute, trial, lambda: state, self.precision)
+        with current(self.device):
+            run, reason = cuda_graph.captured(compute, trial, lambda: state, self.precision)
         if reason and _WARNING.acquire(blocking=False):
             print(
                 f"warning: generation does not run as a CUDA graph, and therefore slower: {reason}",

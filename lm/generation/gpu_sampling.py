@@ -159,7 +159,8 @@ class _Block:
         """Put a stream into the first free row."""
         row = self.streams.index(None)
         if self._queue:
-            self._queue.wait_stream(torch.cuda.current_stream())  # on which the prompt is being read
+            reading = torch.cuda.current_stream(self._queue.device)  # of the prompt
+            self._queue.wait_stream(reading)
         with torch.cuda.stream(self._queue):
             self._state[:, :, row] = torch.stack(stream.state)[:, :, 0].to(self._state)
             self._last[row] = stream.last

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 
 import torch
@@ -11,18 +11,24 @@ from lm.errors import UserError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; 'auto' is CUDA, else Apple's MPS, else the CPU. Raises UserError if this
-    machine does not have it."""
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
+    """The device called `name`; 'auto' is CUDA, else Apple's MPS, else the CPU; 'cuda:1' is the second GPU.
+    Raises UserError if this machine does not have it."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    available = ["cuda", *(f"cuda:{index}" for index in range(gpus))] if gpus else []
+    available += ["mps"] if torch.backends.mps.is_available() else []
+    available += ["cpu"]
     if name == "auto":
-        name = next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
-    if not available.get(name, False):
-        raise UserError(f"--device {name} is not available on this machine; use --device auto.")
+        name = available[0]
+    if name not in available:
+        raise UserError(
+            f"--device {name} is not available on this machine; it has {', '.join(sorted(available))}."
+        )
     return torch.device(name)
+
+
+def current(device: torch.device) -> AbstractContextManager:
+    """A context in which `device`, if it is a GPU, is the one that torch uses where none is named."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def widest_float(device: torch.device) -> torch.dtype:

@@ -25,6 +25,7 @@ from lm.files import replace_folder
 from lm.saving import read_json, read_tensors
 from lm.training.state import Learner, Progress, Snapshot, Trainer
 
+_ADDED = {"budget", "start_loss"}  # to Progress, since the first runs
 _NOW, _GOOD = ("state.safetensors", "progress.json"), ("good.safetensors", "good.json")
 
 
@@ -32,7 +33,8 @@ def capture(trainer: Trainer) -> Snapshot:
     """The training as it is now. Not a copy: the next step changes these tensors."""
     progress, learner = trainer.progress, trainer.learner
     progress.seconds, progress.loss_sum = trainer.seconds, trainer.loss_sum.item()
-    progress.lengths = trainer.run.lengths()
+    if not progress.finished:  # the last line of metrics is not part of what a longer training continues
+        progress.lengths = trainer.run.lengths()
     progress.place, data = learner.windows.position()
     tensors = learner.tensors()
     tensors |= {f"data.{name}": tensor for name, tensor in data.items()}
@@ -142,7 +144,8 @@ def read_progress(folder: Path, name: str = _NOW[1]) -> Progress:
     """The progress.json of a checkpoint. Raises ModelError."""
     values = read_json(folder / name, folder)
     try:
-        return Progress(**{f.name: values[f.name] for f in fields(Progress)})
+        names = [f.name for f in fields(Progress) if f.name in values or f.name not in _ADDED]
+        return Progress(**{name: values[name] for name in names})
     except KeyError as error:
         raise ModelError(f"{folder / name} is damaged: {error} is missing.") from error
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +12,11 @@ from typing import Any
 import yaml
 
 from lm.config.presets import preset
-from lm.config.schema import RunConfig
+from lm.config.schema import BUDGETS, RunConfig
 from lm.config.settings import flag_of
 from lm.data.corpus import cached_corpus, open_corpus
 from lm.distributed import Ranks
-from lm.errors import UserError
+from lm.errors import DataError, UserError
 from lm.invocation import command
 from lm.run_folder import Run, check_out, checkpoint_of, find_run, read_config
 from lm.terminal import Terminal
@@ -23,11 +26,11 @@ from lm.training.finetune import with_model_settings
 from lm.training.loop import train
 from lm.training.out_of_memory import explaining_out_of_memory
 from lm.training.setup import new_trainer, resumed_trainer
-from lm.training.state import Trainer
+from lm.training.state import Trainer, budget_of
 from lm.training.tracking import check_installed
 
-# Settings that may change when a run resumes: none of them changes the result.
-_FREE_ON_RESUME = {"device", "quiet", "save_every", "out", "track", "accumulate"}
+# Settings that may change when a run resumes. Only the budget changes the result; the text must be the same.
+_FREE_ON_RESUME = {*BUDGETS, "dataset", "device", "accumulate", "save_every", "track", "quiet", "out"}
 # Settings that may differ between ranks, such as local paths. The text itself is compared later.
 _FREE_BETWEEN_RANKS = {"dataset", "tokenizer", "init_from", "out", "quiet", "track"}
 
@@ -41,6 +44,8 @@ def launch(options: dict[str, Any], ranks: Ranks) -> int:
     if "resume" in options:
         if actions["find_lr"]:
             raise UserError("--find-lr cannot be combined with --resume: a resumed run keeps its rate.")
+        if given := [name for name in ("preset", "config") if actions[name]]:
+            raise _keeps_its_settings(given)
         return _resume(options.pop("resume"), options, ranks)
     config = _settings(actions["preset"], actions["config"], options)
     _check_settings(config, ranks)
@@ -85,12 +90,14 @@ def _resume(folder: str | None, options: dict[str, Any], ranks: Ranks) -> int:
     saved = RunConfig.from_flat(
         ranks.from_first(lambda: read_config(run.config)), where=str(run.config)
     ).flat()
-    config = RunConfig.from_flat({**saved, **options})
+    new_budget = any(name in options for name in BUDGETS)
+    before = {**saved, **dict.fromkeys(BUDGETS)} if new_budget else saved
+    config = RunConfig.from_flat({**before, **options})
     _check_settings(config, ranks)
-    changed = [n for n, value in config.flat().items() if n not in _FREE_ON_RESUME and saved[n] != value]
-    if changed:
-        flags = ", ".join(map(flag_of, changed))
-        raise UserError(f"a resumed run keeps its settings; leave out {flags}, or start a new run.")
+    if changed := [n for n, value in config.flat().items() if n not in _FREE_ON_RESUME and saved[n] != value]:
+        raise _keeps_its_settings(changed)
+    kept = {name: value for name, value in options.items() if name in (*BUDGETS, "dataset")}
+    update = RunConfig.from_flat({**before, **kept}) if kept else None
     if config.training.init_from and Path(config.data.tokenizer).name == "tokenizer.json":
         # The run holds the tokenizer too; the model it came from may be gone.
         tokenizer = str(run.folder / "tokenizer.json")
@@ -99,20 +106,46 @@ def _resume(folder: str | None, options: dict[str, Any], ranks: Ranks) -> int:
         check_installed(config.training.track)
     terminal = Terminal(quiet=config.training.quiet or not ranks.first)
     stopped = ranks.from_first(lambda: asdict(read_progress(checkpoint_of(run))))
-    if stopped["finished"]:
-        terminal.say(f"{run.folder} has finished. Generate with: {command('generate')} {run.folder}")
+    stopped["budget"] = stopped["budget"] or budget_of(RunConfig.from_flat(saved))
+    if stopped["finished"] and stopped["budget"] == budget_of(config):
+        folder = shlex.quote(str(run.folder))
+        terminal.say(
+            f"{run.folder} has finished. Generate with: {command('generate')} {folder}; train longer with:"
+            f" {command('train')} --resume {folder} and a larger --steps, --epochs or --max-time"
+        )
         return 0
-    # The tokens are enough: the text itself may have moved, or was standard input.
-    corpus = cached_corpus(stopped["corpus"])
-    if corpus is None:
-        with terminal.progress() as progress:
-            corpus = ranks.one_on_each_machine(lambda: open_corpus(config.data, progress))
-    _check_text(corpus.key, ranks)
-    trainer: Trainer | None = None
-    vocab_size = corpus.tokenizer.vocab_size
-    with explaining_out_of_memory(config, vocab_size, lambda: _saved(trainer)):
-        trainer = resumed_trainer(run, config, corpus, terminal, ranks)
-        return train(trainer)
+    with _saying_how_to_name_moved_text("dataset" in options):
+        # The tokens are enough: the text itself may have moved, or was standard input.
+        corpus = None if "dataset" in options else cached_corpus(stopped["corpus"])
+        if corpus is None:
+            with terminal.progress() as progress:
+                corpus = ranks.one_on_each_machine(lambda: open_corpus(config.data, progress))
+        _check_text(corpus.key, ranks)
+        trainer: Trainer | None = None
+        vocab_size = corpus.tokenizer.vocab_size
+        with explaining_out_of_memory(config, vocab_size, lambda: _saved(trainer)):
+            trainer = resumed_trainer(run, config, corpus, terminal, ranks, update)
+            return train(trainer)
+
+
+def _keeps_its_settings(changed: list[str]) -> UserError:
+    flags = ", ".join(map(flag_of, changed))
+    return UserError(
+        f"a resumed run keeps its settings; leave out {flags}, or start a new run. These may change: the"
+        " budget (--steps, --epochs or --max-time), --dataset if the text is the same, --device, --accumulate"
+        " (to save memory), --save-every, --track and --quiet."
+    )
+
+
+@contextmanager
+def _saying_how_to_name_moved_text(named: bool) -> Iterator[None]:
+    """Add to an error about a text that was not `named` that it may be."""
+    try:
+        yield
+    except DataError as error:
+        if named:
+            raise
+        raise DataError(f"{error} If the text has moved, name its new place with --dataset.") from error
 
 
 def _check_settings(config: RunConfig, ranks: Ranks) -> None:
@@ -130,4 +163,4 @@ def _check_text(key: str, ranks: Ranks) -> None:
 
 def _saved(trainer: Trainer | None) -> Path | None:
     """The run folder, if it holds weights."""
-    return trainer.run.folder if trainer and trainer.progress.best_step else None
+    return trainer.run.folder if trainer and trainer.progress.has_best else None

@@ -133,7 +133,7 @@ def finish(trainer: Trainer) -> None:
     """
     run, progress, ranks = trainer.run, trainer.progress, trainer.ranks
     best = copy.deepcopy(trainer.learner.network)
-    if progress.best_step:  # otherwise there was no space for any model
+    if progress.has_best:  # otherwise there was no space for any model
         if ranks.first:
             load_weights(best, read_tensors(run.folder / "model.safetensors"), run.folder)
         ranks.copy_from_first(best.parameters())
@@ -155,9 +155,10 @@ def finish(trainer: Trainer) -> None:
             "The final results cover the whole text; earlier validations covered"
             f" {trainer.validation.tokens:,} tokens of it."
         )
+    progress.finished, progress.lengths = True, run.lengths()
     if ranks.first:
         _conclude(trainer, best, results)
-    progress.finished, trainer.good = True, Snapshot(progress, {})
+    trainer.good = Snapshot(progress, {})
     save(trainer)
     trainer.display.finish(results, trainer.seconds, run.folder, run.plot)
 

@@ -80,7 +80,7 @@ def _roll_back(trainer: Trainer, reason: str) -> None:
     """Continue from the last good state, more carefully each time."""
     then, training = trainer.progress, trainer.learner.config.training
     if then.undone >= _MAX_ROLLBACKS:
-        kept = f" {trainer.run.folder} has the best weights so far." if then.best_step else ""
+        kept = f" {trainer.run.folder} has the best weights so far." if then.has_best else ""
         raise UserError(
             f"the training loss {reason} by step {then.step:,}, although the learning rate was lowered"
             f" {then.undone} times: lower --lr (now {training.lr:g}) or --clip.{kept}"

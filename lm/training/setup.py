@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from lm.config.resolved import ResolvedConfig
 from lm.config.schema import DEFAULT_TIME, RunConfig
 from lm.data import report
 from lm.data.batches import Windows
-from lm.data.corpus import Corpus
+from lm.data.corpus import Corpus, digest_of
 from lm.data.streaming import DocumentStream, StreamedWindows
 from lm.distributed import ALONE, Ranks
 from lm.errors import UserError
@@ -25,7 +26,15 @@ from lm.training.disk import Disk
 from lm.training.facts import Facts
 from lm.training.finetune import start_from
 from lm.training.progress import Display
-from lm.training.state import Learner, Progress, Snapshot, Trainer, total_steps
+from lm.training.state import (
+    Learner,
+    Progress,
+    Snapshot,
+    Trainer,
+    budget_of,
+    share_spent,
+    total_steps,
+)
 from lm.training.tracking import Tracker
 
 
@@ -50,19 +59,77 @@ def new_trainer(
     return trainer
 
 
-def resumed_trainer(run: Run, config: RunConfig, corpus: Corpus, terminal: Terminal, ranks: Ranks) -> Trainer:
-    """The trainer of a stopped run, as its last checkpoint left it. Raises UserError or ModelError."""
+def resumed_trainer(
+    run: Run,
+    config: RunConfig,
+    corpus: Corpus,
+    terminal: Terminal,
+    ranks: Ranks,
+    update: RunConfig | None = None,
+) -> Trainer:
+    """The trainer of a stopped run, as its last checkpoint left it, with the budget in `config`.
+
+    Writes `update`, the settings with a new budget or place of the text, to config.yaml. Raises UserError,
+    also if the budget is spent, or ModelError.
+    """
     learner = build_learner(config, corpus, ranks)
     display = Display(terminal)
     trainer = _trainer(learner, run, display, Disk(display.say, display.warn, worked=True))
     load_checkpoint(Path(ranks.from_first(lambda: str(checkpoint_of(run)))), trainer)
-    if trainer.progress.corpus != corpus.key:
+    if digest_of(trainer.progress.corpus) != digest_of(corpus.key):
         raise UserError(f"{run.folder} cannot be resumed: the text of {corpus.name} has changed.")
+    trainer.progress.corpus = corpus.key  # its name may be new
+    _adopt_budget(trainer, bool(update))
     trainer.earlier_seconds = trainer.progress.seconds
     if ranks.first:
+        if update:
+            _write_config(run, update)
         run.cut(trainer.progress.lengths)
-    _report(trainer, f"Resuming from step {trainer.progress.step:,}.\n")
+    _report(trainer, _beginning(trainer))
     return trainer
+
+
+def _beginning(trainer: Trainer) -> str:
+    """'Resuming from step 300, at 50% of the budget.'"""
+    progress = trainer.progress
+    share = share_spent(trainer.learner, progress, progress.seconds)
+    return f"Resuming from step {progress.step:,}, at {share:.0%} of the budget.\n"
+
+
+def _adopt_budget(trainer: Trainer, updated: bool) -> None:
+    """Continue with the budget in the settings, from the position in it. Raises UserError if it is spent.
+
+    The checkpoint keeps its old budget until the next one is saved, so a run that is killed before does this
+    again. `updated`: the settings have just changed.
+    """
+    learner, now = trainer.learner, trainer.progress
+    budget = budget_of(learner.config)
+    if now.budget == budget or (now.budget is None and not updated):
+        now.budget = budget
+        return
+    if share_spent(learner, now, now.seconds) >= 1:
+        raise UserError(
+            f"{trainer.run.folder} has already spent that budget: it has taken"
+            f" {_spent(learner, now)}. Name a larger one."
+        )
+    for progress in (now, trainer.good.progress):
+        progress.tenth = int(share_spent(learner, progress, progress.seconds) * 10)
+        progress.budget, progress.finished, progress.worse = budget, False, 0  # patience counts anew
+
+
+def _spent(learner: Learner, progress: Progress) -> str:
+    """'300 steps' or '2:05'."""
+    if not total_steps(learner):
+        return duration(progress.seconds)
+    epochs = progress.step / (learner.windows.steps_per_epoch or math.inf)
+    return plural(progress.step, "step") + (f" ({epochs:.3g} epochs)" if epochs else "")
+
+
+def _write_config(run: Run, config: RunConfig) -> None:
+    try:
+        run.write_config(config)
+    except OSError as error:
+        raise UserError(f"{run.config} cannot be written: {error.strerror}.") from error
 
 
 def build_learner(config: RunConfig, corpus: Corpus, ranks: Ranks = ALONE) -> Learner:
@@ -84,7 +151,8 @@ def build_learner(config: RunConfig, corpus: Corpus, ranks: Ranks = ALONE) -> Le
 
 
 def _trainer(learner: Learner, run: Run, display: Display, disk: Disk) -> Trainer:
-    progress, device = Progress(corpus=learner.corpus.key), learner.device
+    progress = Progress(corpus=learner.corpus.key, budget=budget_of(learner.config))
+    device = learner.device
     return Trainer(
         learner=learner,
         run=run,

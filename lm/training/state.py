@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lm.config.resolved import ResolvedConfig
-from lm.config.schema import DEFAULT_TIME
+from lm.config.schema import BUDGETS, DEFAULT_TIME, RunConfig
 from lm.data.batches import Windows
 from lm.data.corpus import Corpus
 from lm.data.streaming import StreamedWindows
@@ -46,8 +46,16 @@ class Progress:
     undone: int = 0  # rollbacks so far
     rate: float = 1.0  # factor on the learning rate, lowered by each rollback
     finished: bool = False
+    # What it was heading for: the budget whose shares `tenth` counts. None: a run from before it was stored.
+    budget: dict[str, float | None] | None = None
+    start_loss: float | None = None  # validation loss before the first step, if it started from a model
     lengths: dict[str, int] = field(default_factory=dict)  # bytes of the files that grow, by name
     place: dict[str, Any] = field(default_factory=dict)  # position in a streamed text
+
+    @property
+    def has_best(self) -> bool:
+        """Whether the best weights so far are saved."""
+        return self.best_loss < float("inf")
 
 
 @dataclass
@@ -148,10 +156,7 @@ class Trainer:
     @property
     def done(self) -> float:
         """The share of the budget spent, from 0 to slightly above 1."""
-        if steps := self.total_steps:
-            return self.progress.step / steps
-        budget = self.learner.config.training.max_time or DEFAULT_TIME
-        return self.now / (budget - scoring_time(budget, self.progress.reserve))
+        return share_spent(self.learner, self.progress, self.now)
 
     @property
     def share_scored(self) -> float:
@@ -178,6 +183,19 @@ def total_steps(learner: Learner) -> int | None:
     if training.epochs and per_epoch:
         return max(1, round(training.epochs * per_epoch))
     return training.steps
+
+
+def share_spent(learner: Learner, progress: Progress, seconds: float) -> float:
+    """The share of the budget spent at this position, after so many seconds."""
+    if steps := total_steps(learner):
+        return progress.step / steps
+    budget = learner.config.training.max_time or DEFAULT_TIME
+    return seconds / (budget - scoring_time(budget, progress.reserve))
+
+
+def budget_of(config: RunConfig) -> dict[str, float | None]:
+    """The budget in the settings, by the name of its setting; all None for the default."""
+    return {name: getattr(config.training, name) for name in BUDGETS}
 
 
 def scoring_time(budget: float, whole: float) -> float:
