@@ -41,9 +41,9 @@ def make_parser(name: str, description: str) -> argparse.ArgumentParser:
 def add_device(parser: argparse.ArgumentParser, precisions: Sequence[str], what: str) -> None:
     """Add --device and --precision to a command that runs a trained model."""
     device = settings_of(TrainingConfig)["device"]
-    add, metavar = parser.add_argument, device.rule.metavar
+    add, devices = parser.add_argument, "|".join(device.rule.choices)
     device_help = "device to run on (default: auto)"
-    add("--device", type=device.check, metavar=metavar, default="auto", help=device_help)
+    add("--device", type=device.check, metavar=devices, default="auto", help=device_help)
     add("--precision", choices=precisions, default="fp32", help=f"precision of {what} (default: fp32)")
 
 

@@ -228,10 +228,9 @@ class TrainingConfig:
     weight_decay: float = setting(0.1, "decoupled weight decay of the weight matrices", minimum=0)
     device: str = setting(
         "auto",
-        "device to compute on",
-        choices=("auto", "cpu", "cuda", "mps"),
-        pattern=r"cuda:\d+",
-        metavar="auto|cpu|cuda|cuda:N|mps",
+        "device to compute on; cuda:1 is the second GPU",
+        choices=("auto", "cpu", "cuda", "cuda:N", "mps"),
+        pattern=r"auto|cpu|cuda(:\d+)?|mps",
     )
     precision: str = setting(
         "auto",

@@ -28,7 +28,7 @@ class Rule:
 
     help: str
     choices: tuple[str, ...] = ()
-    pattern: str = ""  # also matched by valid values
+    pattern: str = ""  # of the valid values, if `choices` only describes them
     minimum: float | None = None
     maximum: float | None = None
     above: float | None = None  # exclusive minimum
@@ -46,9 +46,9 @@ class Rule:
         high = f"{self.maximum}]" if self.below is None else f"{self.below})"
         return f"in {low}, {high}"
 
-    def offers(self, value: str) -> bool:
-        """Whether `value` is one of the choices or matches the pattern."""
-        return value in self.choices or bool(self.pattern and re.fullmatch(self.pattern, value))
+    def offers(self, value: Any) -> bool:
+        """Whether `value` is one of the choices."""
+        return bool(re.fullmatch(self.pattern, value)) if self.pattern else value in self.choices
 
     def contains(self, value: float) -> bool:
         """Whether `value` is within the bounds."""

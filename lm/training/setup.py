@@ -25,6 +25,7 @@ from lm.training.checkpoint import load_checkpoint, seed_of
 from lm.training.disk import Disk
 from lm.training.facts import Facts
 from lm.training.finetune import start_from
+from lm.training.optimizer import learning_rate
 from lm.training.progress import Display
 from lm.training.state import (
     Learner,
@@ -79,25 +80,19 @@ def resumed_trainer(
     if digest_of(trainer.progress.corpus) != digest_of(corpus.key):
         raise UserError(f"{run.folder} cannot be resumed: the text of {corpus.name} has changed.")
     trainer.progress.corpus = corpus.key  # its name may be new
-    _adopt_budget(trainer, bool(update))
+    new_budget = _adopt_budget(trainer, bool(update))
     trainer.earlier_seconds = trainer.progress.seconds
     if ranks.first:
         if update:
             _write_config(run, update)
         run.cut(trainer.progress.lengths)
-    _report(trainer, _beginning(trainer))
+    _report(trainer, f"Resuming from step {trainer.progress.step:,}.\n{new_budget}")
     return trainer
 
 
-def _beginning(trainer: Trainer) -> str:
-    """'Resuming from step 300, at 50% of the budget.'"""
-    progress = trainer.progress
-    share = share_spent(trainer.learner, progress, progress.seconds)
-    return f"Resuming from step {progress.step:,}, at {share:.0%} of the budget.\n"
-
-
-def _adopt_budget(trainer: Trainer, updated: bool) -> None:
-    """Continue with the budget in the settings, from the position in it. Raises UserError if it is spent.
+def _adopt_budget(trainer: Trainer, updated: bool) -> str:
+    """Continue with the budget in the settings, from the position in it; a line about it if it is new.
+    Raises UserError if it is spent.
 
     The checkpoint keeps its old budget until the next one is saved, so a run that is killed before does this
     again. `updated`: the settings have just changed.
@@ -106,8 +101,8 @@ def _adopt_budget(trainer: Trainer, updated: bool) -> None:
     budget = budget_of(learner.config)
     if now.budget == budget or (now.budget is None and not updated):
         now.budget = budget
-        return
-    if share_spent(learner, now, now.seconds) >= 1:
+        return ""
+    if (share := share_spent(learner, now, now.seconds)) >= 1:
         raise UserError(
             f"{trainer.run.folder} has already spent that budget: it has taken"
             f" {_spent(learner, now)}. Name a larger one."
@@ -115,6 +110,8 @@ def _adopt_budget(trainer: Trainer, updated: bool) -> None:
     for progress in (now, trainer.good.progress):
         progress.tenth = int(share_spent(learner, progress, progress.seconds) * 10)
         progress.budget, progress.finished, progress.worse = budget, False, 0  # patience counts anew
+    rate = now.rate * learning_rate(share, learner.config.training)
+    return f"{share:.0%} of the new budget is spent: the learning rate continues at {rate:.2g}.\n"
 
 
 def _spent(learner: Learner, progress: Progress) -> str:

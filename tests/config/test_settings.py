@@ -1,6 +1,7 @@
 """Settings are declared with a rule, which validates their values."""
 
 import pytest
+import yaml
 
 from lm.config.schema import ModelConfig, SamplingConfig, TrainingConfig
 from lm.config.settings import Rule, build, parse_duration, parse_temperature, settings_of
@@ -12,6 +13,48 @@ from lm.errors import UserError
 )
 def test_parse_duration(text, seconds):
     assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "number"),
+    [
+        ("lr", "1e-3", 0.001),
+        ("lr", "0.5", 0.5),
+        ("steps", "1e3", 1000),
+        ("steps", "7", 7),
+        ("max_time", "1e2", 100),
+    ],
+)
+def test_a_number_may_be_a_string_as_yaml_reads_1e_3(name, text, number):
+    assert yaml.safe_load("1e-3") == "1e-3"
+    assert getattr(build(TrainingConfig, {name: text}), name) == number
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("lr", "fast", "--lr must be a number, got 'fast'"),
+        ("lr", "nan", "--lr must be finite"),
+        ("steps", "1.5", "--steps must be an integer, got '1.5'"),
+        ("steps", "1e400", "--steps must be an integer"),
+        ("dropout", "1e1", r"--dropout must be in \[0, 1\), got 10.0"),
+    ],
+)
+def test_other_strings_are_no_numbers(name, text, message):
+    config_class = ModelConfig if name == "dropout" else TrainingConfig
+    with pytest.raises(UserError, match=message):
+        build(config_class, {name: text})
+
+
+@pytest.mark.parametrize("name", ["auto", "cpu", "cuda", "cuda:0", "cuda:12", "mps"])
+def test_a_gpu_may_be_named_by_its_index(name):
+    assert build(TrainingConfig, {"device": name}).device == name
+
+
+@pytest.mark.parametrize("name", ["cuda:", "cuda:-1", "cuda:x", "cpu:0", "tpu", "cuda:1\n"])
+def test_other_devices_are_rejected(name):
+    with pytest.raises(UserError, match="--device must be one of auto, cpu, cuda, cuda:N, mps, got"):
+        build(TrainingConfig, {"device": name})
 
 
 @pytest.mark.parametrize("text", ["", "x", "10 parsecs", "0s", "-5m", "m", "1..2s"])

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 import signal
 import time
 
@@ -84,6 +85,21 @@ def test_kills_at_random_moments_change_nothing(tmp_path, text_file, cell, preci
     for step in sorted(random.sample(range(40, 130), kills - 1)):
         kill_while_training(command, tmp_path, lambda: step_of(run) >= step, random.uniform(0, 0.03))  # noqa: B023
     result = script("train.py", *command, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert outcome(run) == outcome(tmp_path / "whole")
+
+
+def test_kills_of_an_extended_run_change_nothing(tmp_path, text_file):
+    settings = ["--dataset", str(text_file), "--precision", "fp32", *SETTINGS]
+    settings[settings.index("160")] = "40"
+    assert script("train.py", *settings, "--out", "whole", cwd=tmp_path).returncode == 0
+    run = tmp_path / "killed"
+    shutil.copytree(tmp_path / "whole", run)
+    command = ["--steps", "130"]
+    assert script("train.py", "--resume", "whole", *command, cwd=tmp_path).returncode == 0
+    kill_while_training(["--resume", "killed", *command], tmp_path, lambda: last_metrics(run) > 55)
+    kill_while_training(["--resume", "killed"], tmp_path, lambda: step_of(run) >= 90)
+    result = script("train.py", "--resume", "killed", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert outcome(run) == outcome(tmp_path / "whole")
 

@@ -5,8 +5,16 @@ import warnings
 import pytest
 import torch
 
+from lm.distributed import ALONE, Ranks
 from lm.errors import UserError
-from lm.model.device import Precision, autocast, choose_device, choose_precision, precision_facts
+from lm.model.device import (
+    Precision,
+    autocast,
+    choose_device,
+    choose_precision,
+    current,
+    precision_facts,
+)
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -35,6 +43,52 @@ def test_a_missing_device_is_a_user_error():
     with pytest.raises(UserError, match="--device cuda"):
         choose_device("cuda")
     assert choose_device("auto").type in ("cpu", "mps")
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+def test_a_gpu_is_chosen_by_its_index(two_gpus):
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
+    assert choose_device("cuda") == choose_device("auto") == torch.device("cuda")
+
+
+@pytest.mark.parametrize("name", ["cuda:2", "tpu", "cuda:x"])
+def test_an_error_names_the_devices_that_there_are(two_gpus, name):
+    with pytest.raises(
+        UserError, match=f"--device {name} is not .* machine; it has cpu, cuda, cuda:0, cuda:1"
+    ):
+        choose_device(name)
+
+
+def test_a_rank_takes_the_gpu_of_its_number_and_none_by_name(two_gpus, monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    second = Ranks(rank=1, size=2, local=1)
+    second.take_device(CUDA)
+    assert taken == [1]
+    with pytest.raises(
+        UserError, match="--device cuda:0: each rank takes a GPU of its own; use --device cuda"
+    ):
+        second.take_device(torch.device("cuda", 0))
+    assert taken == [1]
+
+
+def test_a_single_process_makes_the_named_gpu_current(two_gpus, monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    ALONE.take_device(torch.device("cuda", 1))
+    ALONE.take_device(CUDA)
+    ALONE.take_device(CPU)
+    assert taken == [torch.device("cuda", 1)]
+
+
+def test_a_cpu_is_current_without_torch_being_told():
+    with current(CPU):
+        assert torch.ones(1).device == CPU
 
 
 def test_precision_auto_follows_the_cpu(monkeypatch):

@@ -1,0 +1,185 @@
+"""A resumed run may get a new budget and find its text at a new place; everything else stays."""
+
+import json
+import re
+import shutil
+
+import pytest
+import yaml
+
+from lm.cli.train import main
+from lm.errors import UserError
+from lm.run_folder import Run, read_metrics
+from tests.conftest import SMALL, metrics, some_text
+
+COMMAND = ["--dataset", "boat.txt", *SMALL, "--sample-every", "0", "--lr", "0.01", "--quiet"]
+CLOCK = ("seconds", "tokens_per_second")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "boat.txt").write_text(some_text(20_000))
+    return tmp_path
+
+
+def rates(run):
+    """The learning rate at each step that was logged."""
+    return {r["step"]: r["learning_rate"] for r in metrics(run) if "learning_rate" in r}
+
+
+def progress(run):
+    return json.loads((run / "training/checkpoint/progress.json").read_text())
+
+
+def outcome(run):
+    """The weights, and the metrics except those of the clock."""
+    records = [{k: v for k, v in record.items() if k not in CLOCK} for record in metrics(run)]
+    return (run / "model.safetensors").read_bytes(), records
+
+
+def test_a_finished_run_is_extended_along_the_schedule_of_the_new_budget(here, capsys):
+    assert main([*COMMAND, "--steps", "50", "--out", "r"]) == 0
+    assert rates(here / "r")[50] == pytest.approx(0.0002, rel=0.1)  # at the end of the schedule
+    first, best = metrics(here / "r"), progress(here / "r")["best_loss"]
+    assert main(["--resume", "r", "--steps", "200"]) == 0
+    assert "100%" not in capsys.readouterr().out  # still --quiet
+    records = metrics(here / "r")
+    assert records[: len(first) - 1] == first[:-1]  # without the final results
+    assert sum("train_loss" not in record for record in records) == 1
+    later = rates(here / "r")
+    assert later[75] == pytest.approx(0.01 * 0.73, rel=0.05)  # higher again: cosine at 36% after the warm-up
+    assert later[200] == pytest.approx(0.0002, rel=0.1)
+    steps = [record["step"] for record in records[:-1]]
+    assert steps == sorted(set(steps)) and steps[-1] == 200
+    assert progress(here / "r")["best_loss"] < best
+    config = yaml.safe_load((here / "r/training/config.yaml").read_text())
+    assert (config["steps"], config["lr"]) == (200, 0.01)
+
+
+def test_an_extended_run_keeps_its_best_weights_until_there_are_better_ones(here):
+    assert main([*COMMAND, "--steps", "50", "--out", "r"]) == 0
+    weights, before = (here / "r/model.safetensors").read_bytes(), progress(here / "r")
+    path = here / "r/training/checkpoint/progress.json"
+    path.write_text(json.dumps({**before, "best_loss": 0.001}))
+    assert main(["--resume", "r", "--steps", "60"]) == 0
+    assert (here / "r/model.safetensors").read_bytes() == weights
+    assert json.loads((here / "r/config.json").read_text())["trained_on"]["steps"] == before["best_step"]
+
+
+def test_patience_counts_anew_after_an_extension(here, capsys):
+    command = [*COMMAND[:-1], "--steps", "5000", "--eval-every", "5", "--patience", "2", "--lr", "1e-30"]
+    assert main([*command, "--out", "r"]) == 0
+    assert progress(here / "r")["step"] == 15
+    assert main(["--resume", "r", "--steps", "6000"]) == 0
+    assert progress(here / "r")["step"] == 25
+
+
+def test_an_extension_that_was_killed_before_its_first_checkpoint_is_still_one(here):
+    """What the kill leaves is a new config.yaml with the old checkpoint."""
+    assert main([*COMMAND, "--steps", "40", "--dropout", "0.2", "--out", "whole"]) == 0
+    shutil.copytree("whole", "killed")
+    assert main(["--resume", "whole", "--steps", "120"]) == 0
+    config = here / "killed/training/config.yaml"
+    config.write_text(config.read_text().replace("steps: 40", "steps: 120"))
+    assert main(["--resume", "killed"]) == 0
+    assert outcome(here / "killed") == outcome(here / "whole")
+
+
+def test_the_kind_of_budget_may_change(here, capsys):
+    assert main([*COMMAND, "--steps", "40", "--out", "r"]) == 0
+    assert main(["--resume", "r", "--max-time", "3s"]) == 0
+    config = yaml.safe_load((here / "r/training/config.yaml").read_text())
+    assert (config["steps"], config["max_time"]) == (None, 3.0)
+    assert progress(here / "r")["seconds"] == pytest.approx(3, abs=1)
+    assert (steps := progress(here / "r")["step"]) > 40
+    per_epoch = 18_000 / (8 * 32)
+    assert main(["--resume", "r", "--epochs", str((steps + 30) / per_epoch)]) == 0
+    assert progress(here / "r")["step"] == pytest.approx(steps + 30, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("budget", "taken"),
+    [
+        (["--steps", "30"], r"40 steps \(0.569 epochs\)"),
+        (["--epochs", "0.1"], r"40 steps \(0.569 epochs\)"),
+        (["--max-time", "0.01s"], r"0:\d\d"),
+    ],
+)
+def test_a_budget_that_is_spent_is_an_error_that_changes_nothing(here, budget, taken):
+    assert main([*COMMAND, "--steps", "40", "--out", "r"]) == 0
+    before = {path: path.read_bytes() for path in (here / "r").rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=rf"^r has already spent that budget: it has taken {taken}\. Name"):
+        main(["--resume", "r", *budget])
+    assert {path: path.read_bytes() for path in (here / "r").rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_run_says_how_to_extend_it(here, capsys):
+    assert main([*COMMAND[:-1], "--steps", "10", "--out", "r"]) == 0
+    capsys.readouterr()
+    for command in (["--resume", "r"], ["--resume", "r", "--steps", "10"]):
+        assert main(command) == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        assert re.match(r"r has finished. .*--resume r and a larger --steps, --epochs or --max-time$", line)
+
+
+def test_a_run_from_before_budgets_were_stored_can_be_extended(here):
+    assert main([*COMMAND, "--steps", "20", "--out", "r"]) == 0
+    path = here / "r/training/checkpoint/progress.json"
+    old = {k: v for k, v in progress(here / "r").items() if k not in ("budget", "start_loss")}
+    path.write_text(json.dumps(old))
+    assert main(["--resume", "r"]) == 0
+    assert main(["--resume", "r", "--steps", "30"]) == 0
+    assert progress(here / "r")["step"] == 30
+
+
+def test_settings_that_must_stay_are_named_together_with_those_that_may_change(here):
+    assert main([*COMMAND, "--steps", "10", "--out", "r"]) == 0
+    may_change = ".*--steps.*--dataset.*--device.*--accumulate"
+    for flag, value in (("--lr", "0.5"), ("--batch-size", "4"), ("--preset", "words")):
+        with pytest.raises(UserError, match=f"leave out {flag}, or {may_change}"):
+            main(["--resume", "r", flag, value])
+
+
+@pytest.fixture
+def moved_run(here, monkeypatch):
+    """A stopped run whose text has moved, with an empty cache."""
+    assert main([*COMMAND, "--steps", "20", "--out", "r"]) == 0
+    (here / "boat.txt").rename(here / "moved.txt")
+    monkeypatch.setenv("LM_CACHE", str(here / "cache"))
+    return Run(here / "r")
+
+
+def test_the_text_may_be_at_a_new_place(here, moved_run, monkeypatch):
+    assert main(["--resume", "r", "--dataset", "moved.txt", "--steps", "30"]) == 0
+    assert read_metrics(moved_run)[-2]["step"] == 30
+    assert yaml.safe_load(moved_run.config.read_text())["dataset"] == ["moved.txt"]
+    assert json.loads((here / "r/config.json").read_text())["trained_on"]["dataset"] == "moved.txt"
+    monkeypatch.setenv("LM_CACHE", str(here / "another"))
+    assert main(["--resume", "r", "--steps", "40"]) == 0
+
+
+def test_an_error_about_a_missing_text_says_that_its_new_place_can_be_named(moved_run):
+    with pytest.raises(UserError, match=r"no file or folder 'boat.txt'\. If the text has moved, .*--dataset"):
+        main(["--resume", "r", "--steps", "30"])
+
+
+def test_another_text_is_rejected_and_changes_nothing(here, moved_run):
+    (here / "other.txt").write_text(some_text(20_000, seed=1))
+    before = moved_run.config.read_text()
+    with pytest.raises(UserError, match=r"^r cannot be resumed: the text of other has changed\.$"):
+        main(["--resume", "r", "--dataset", "other.txt", "--steps", "30"])
+    with pytest.raises(UserError, match=r"no file or folder 'gone.txt'\.$"):
+        main(["--resume", "r", "--dataset", "gone.txt", "--steps", "30"])
+    assert moved_run.config.read_text() == before
+
+
+def test_a_streamed_text_may_be_at_a_new_place(here, monkeypatch):
+    rows = "".join(json.dumps({"text": some_text(300, seed=n)}) + "\n" for n in range(100))
+    (here / "rows.jsonl").write_text(rows)
+    command = ["--dataset", "rows.jsonl", "--streaming", *COMMAND[2:], "--steps", "10", "--out", "r"]
+    assert main(command) == 0
+    (here / "rows.jsonl").rename(here / "moved.jsonl")
+    with pytest.raises(UserError, match="If the text has moved"):
+        main(["--resume", "r", "--steps", "20"])
+    assert main(["--resume", "r", "--steps", "20", "--dataset", "moved.jsonl"]) == 0
