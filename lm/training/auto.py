@@ -41,6 +41,7 @@ SIZES = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 _TOKENS_PER_WEIGHT = 5.0  # that a network should read at least
 # Peak learning rates for 256 units; they fall with the square root of the size.
 _RATES = {"rnn": 6e-3, "gru": 8e-3, "lstm": 1.5e-2}
+_LEAST_RATE = 1 / 16  # of them, for a trained network
 # Input and weight dropout as a share of the other dropouts.
 _INPUT_SHARE = 0.5
 _WEIGHT_SHARE = {"rnn": 0.0, "gru": 0.0, "lstm": 0.5}
@@ -133,6 +134,20 @@ def fitted(
             rate *= _gpu_rate(training.batch_size, vocab_size)
         training = dataclasses.replace(training, lr=float(f"{rate:.2g}"))
     return network, training
+
+
+def fine_tuning_rate(fresh: float, excess: float) -> float:
+    """The learning rate for a network that is already trained, where `fresh` is that for a new one.
+
+    Args:
+        fresh: the learning rate of `fitted`.
+        excess: by how many nats per character the network predicts the new text worse than its own.
+
+    A text like its own needs small steps, or they destroy more than they add. A text unlike it needs those of
+    a new network, since most has to be learned again. docs/log.md, "Fine-tuning", has the measurements.
+    """
+    share = min(max(max(excess, 0.0) ** 2, _LEAST_RATE), 1.0)
+    return float(f"{share * fresh:.2g}")
 
 
 def _largest_network(

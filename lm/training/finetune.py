@@ -7,6 +7,7 @@ same text, even if one is the character "a" and the other the byte.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,9 +44,13 @@ def with_model_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"tokenizer": str(folder / "tokenizer.json"), **inherited, **values}
 
 
-def start_from(model: str, network: RecurrentLM, tokenizer: Tokenizer) -> str:
-    """Load the weights of `model` into `network`; a line saying how many token vectors were kept."""
-    other, other_tokenizer, _ = read_model(find_model(model))
+def start_from(model: str, network: RecurrentLM, tokenizer: Tokenizer) -> tuple[str, float | None]:
+    """Load the weights of `model` into `network`.
+
+    Returns a line saying how many token vectors were kept, and the loss that the model had on its own
+    validation text, in nats per character, if it is known.
+    """
+    other, other_tokenizer, facts = read_model(find_model(model))
     shared = _shared_tokens(tokenizer, other_tokenizer)
     weights, fresh = other.state_dict(), network.state_dict()
     here, there = (torch.tensor(ids, dtype=torch.long) for ids in zip(*shared, strict=True))
@@ -54,7 +59,10 @@ def start_from(model: str, network: RecurrentLM, tokenizer: Tokenizer) -> str:
         mixed[here] = weights[name][there]
         weights[name] = mixed
     network.load_state_dict(weights)
-    return f"Starting from {model}: kept {len(shared)} of {tokenizer.vocab_size} token vectors.\n"
+    line = f"Starting from {model}: kept {len(shared)} of {tokenizer.vocab_size} token vectors.\n"
+    validation = facts.get("validation")
+    bits = validation.get("bits_per_character") if isinstance(validation, dict) else None
+    return line, bits * math.log(2) if isinstance(bits, (int, float)) else None
 
 
 def _shared_tokens(ours: Tokenizer, theirs: Tokenizer) -> list[tuple[int, int]]:

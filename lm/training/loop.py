@@ -52,6 +52,8 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
     step = Step(trainer.learner, trainer.display.warn)
     trainer.started = since = time.perf_counter()
     trainer.saved = trainer.agreed = trainer.earlier_seconds
+    if trainer.validation and not trainer.progress.step:
+        record.begin_fine_tuning(trainer, trainer.validation)
     if not trainer.good.tensors:  # otherwise it came with the checkpoint
         rollback.remember(trainer)
     trainer.learner.network.train()

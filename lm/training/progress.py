@@ -106,8 +106,11 @@ class Display:
         lines = (Text(_INDENT) + line for line in dimmed.wrap(self._console, width))
         self._console.print(Text("\n").join(lines), end="\n\n")
 
-    def finish(self, results: dict[str, Validation], seconds: float, run: Path, plot: Path) -> None:
-        """Print the results of the best weights on each split, and the commands to try next."""
+    def finish(
+        self, results: dict[str, Validation], change: str, seconds: float, run: Path, plot: Path
+    ) -> None:
+        """Print the results of the best weights on each split, what fine-tuning has changed, if it was one,
+        and the commands to try next."""
         models = "" if run.parent == RUNS else f" --models {shlex.quote(str(run.parent))}"
         rows = {"Done": f"in {duration(seconds)}"}
         for split, v in results.items():
@@ -115,6 +118,7 @@ class Display:
                 f"{v.loss:.4f} nats per token, perplexity {v.perplexity:.2f},"
                 f" {v.bits_per_character:.4f} bits per character, {v.bits_per_byte:.4f} bits per byte"
             )
+        rows |= {"Fine-tuning": change} if change else {}
         rows |= {"Run": str(run), "Curve": str(plot)}
         rows["Sample"] = f"{command('generate')} {shlex.quote(str(run))}"
         rows["Page"] = f"{command('app')}{models}"

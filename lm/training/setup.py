@@ -16,17 +16,19 @@ from lm.data.corpus import Corpus, digest_of
 from lm.data.streaming import DocumentStream, StreamedWindows
 from lm.distributed import ALONE, Ranks
 from lm.errors import UserError
+from lm.evaluation.losses import Validation
 from lm.model.device import choose_device, choose_precision, precision_facts, widest_float
 from lm.model.direction import Direction
 from lm.run_folder import Run, checkpoint_of, create_run
 from lm.terminal import Terminal, duration, plural
-from lm.training.auto import recurrent_weights, resolve, stream_count
+from lm.training.auto import fine_tuning_rate, recurrent_weights, resolve, stream_count
 from lm.training.checkpoint import load_checkpoint, seed_of
 from lm.training.disk import Disk
 from lm.training.facts import Facts
 from lm.training.finetune import start_from
 from lm.training.optimizer import learning_rate
 from lm.training.progress import Display
+from lm.training.record import score
 from lm.training.state import (
     Learner,
     Progress,
@@ -45,19 +47,34 @@ def new_trainer(
     """The trainer of a new run, whose folder it creates. Raises UserError."""
     learner = build_learner(config, corpus, ranks)
     init_from, network = learner.config.training.init_from, learner.network
-    kept = start_from(init_from, network, corpus.tokenizer) if init_from else ""
+    kept, own_loss = start_from(init_from, network, corpus.tokenizer) if init_from else ("", None)
+    ranks.copy_from_first(network.parameters())
+    start = None
+    if init_from:
+        start = score(learner, network, corpus.validation, config.training.eval_tokens)
+        if config.training.lr == "auto":
+            _lower_rate(learner, start, own_loss)
 
     def make_folder() -> str:
         return str(create_run(learner.config, corpus.name, corpus.tokenizer, overwrite).folder)
 
     run = Run(Path(ranks.from_first(make_folder)))
-    ranks.copy_from_first(network.parameters())
     if not ranks.first:
         torch.manual_seed(seed_of(learner, 0))
     display = Display(terminal)
     trainer = _trainer(learner, run, display, Disk(display.say, display.warn))
+    trainer.validation = start
     _report(trainer, kept)
     return trainer
+
+
+def _lower_rate(learner: Learner, start: Validation, own_loss: float | None) -> None:
+    """Choose the learning rate of a network that is already trained, which has the loss `start` here and had
+    `own_loss` (nats per character) on its own text, if that is known."""
+    loss, training = start.bits_per_character * math.log(2), learner.config.training
+    rate = fine_tuning_rate(training.lr, loss - own_loss if own_loss else 0.0)
+    rate = learner.ranks.from_first(lambda: rate)
+    learner.config = dataclasses.replace(learner.config, training=dataclasses.replace(training, lr=rate))
 
 
 def resumed_trainer(

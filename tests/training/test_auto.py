@@ -19,6 +19,7 @@ from lm.tokenization.vocabulary import char_tokenizer
 from lm.training.auto import (
     SIZES,
     embedding_size,
+    fine_tuning_rate,
     fitted,
     gpu_streams,
     parameters,
@@ -103,6 +104,13 @@ def test_probing_leaves_the_random_state_alone():
     before = torch.get_rng_state()
     resolved(max_time=5)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("excess", "rate"), [(-3, 0.001), (0, 0.001), (0.25, 0.001), (0.5, 0.004), (1, 0.016), (4, 0.016)]
+)
+def test_the_rate_of_a_trained_network_depends_on_how_new_the_text_is_to_it(excess, rate):
+    assert fine_tuning_rate(0.016, excess) == rate
 
 
 def test_larger_networks_get_lower_learning_rates():

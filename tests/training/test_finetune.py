@@ -1,15 +1,20 @@
 """A fine-tuned model starts where another one ended, with any vocabulary."""
 
 import json
+import re
 import shutil
+import time
 
 import pytest
 import torch
+import yaml
 
 import lm
 from lm.cli.train import main
 from lm.errors import UserError
-from tests.conftest import some_text
+from lm.saving import read_tensors
+from tests.conftest import metrics, some_text, started
+from tests.end_to_end.test_resume import step_of
 
 STEPS = ["--batch-size", "8", "--bptt", "32", "--sample-every", "0", "--steps", "2", "--lr", "1e-30"]
 
@@ -58,6 +63,113 @@ def test_a_shape_that_contradicts_the_model_is_rejected(here, trained_run):
     with pytest.raises(UserError, match=r"--hidden-size 64 contradicts .*boat, where it is 32: leave out"):
         main([*command, "--hidden-size", "64"])
     assert main([*command, "--hidden-size", "32", *STEPS, "--out", "r"]) == 0
+
+
+def weights(folder):
+    return read_tensors(folder / "model.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+RUIN = ["--batch-size", "8", "--bptt", "32", "--sample-every", "0", "--lr", "1"]
+
+
+@pytest.mark.parametrize(
+    "budget", [["--steps", "60"], ["--max-time", "2s"], ["--steps", "60", "--eval-tokens", "500"]]
+)
+def test_a_rate_that_destroys_the_model_leaves_its_weights(here, trained_run, text_file, capsys, budget):
+    command = ["--dataset", str(text_file), "--init-from", str(trained_run), *RUIN]
+    assert main([*command, *budget, "--out", "r"]) == 0
+    assert same(weights(here / "r"), weights(trained_run))
+    shown = capsys.readouterr().out
+    assert "no better than before: the model keeps its initial weights (validation loss " in shown
+    assert (", on 500 tokens)" in shown) == ("500" in budget)
+    first, *records = metrics(here / "r")
+    assert (first["step"], first["tokens"]) == (0, 0) and "train_loss" not in first
+    losses = [record["validation_loss"] for record in records[:-1] if "validation_loss" in record]
+    assert min(losses) > first["validation_loss"]
+    assert records[-1]["step"] == 0  # whose weights the final results are of
+    facts = json.loads((here / "r/config.json").read_text())["trained_on"]
+    assert facts["validation_loss_before"] == facts["validation_loss_after"] == first["validation_loss"]
+    assert facts["steps"] == 0
+
+
+def test_a_resumed_fine_tuning_still_keeps_the_initial_weights(here, trained_run, text_file, capsys):
+    command = [
+        "--dataset",
+        str(text_file),
+        "--init-from",
+        str(trained_run),
+        *RUIN,
+        "--steps",
+        "60",
+        "--save-every",
+        "7",
+    ]
+    process = started("train.py", *command, "--out", "r", cwd=here)
+    while step_of(here / "r") < 14 and process.poll() is None:
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    assert 0 < step_of(here / "r") < 60
+    assert same(weights(here / "r"), weights(trained_run))
+    assert main(["--resume", "r"]) == 0
+    assert same(weights(here / "r"), weights(trained_run))
+    assert "the model keeps its initial weights" in capsys.readouterr().out
+    assert [record["step"] for record in metrics(here / "r")].count(0) == 2  # first and last
+
+
+def test_patience_counts_from_the_initial_weights(here, trained_run, text_file, capsys):
+    command = [
+        "--dataset",
+        str(text_file),
+        "--init-from",
+        str(trained_run),
+        *RUIN,
+        "--steps",
+        "60",
+        "--eval-every",
+        "5",
+    ]
+    assert main([*command, "--patience", "2", "--out", "r"]) == 0
+    assert "2 validations in a row did not improve on" in capsys.readouterr().out
+    assert json.loads((here / "r/training/checkpoint/progress.json").read_text())["step"] == 10
+
+
+def test_fine_tuning_reports_how_much_better_the_model_is(here, trained_run, capsys):
+    (here / "shouted.txt").write_text(some_text(20_000, seed=3).upper())
+    command = ["--dataset", "shouted.txt", "--init-from", str(trained_run), "--tokenizer", "char"]
+    assert main([*command, *RUIN[:6], "--steps", "60", "--out", "r"]) == 0
+    shown = capsys.readouterr().out
+    found = re.search(
+        r"Fine-tuning +validation loss ([\d.]+), ([\d.]+) better than before fine-tuning \(([\d.]+)\)", shown
+    )
+    after, better, before = map(float, found.groups())
+    assert better == pytest.approx(before - after, abs=0.0011) and better > 0.5
+    assert f"before fine-tuning: validation {before:.3f}" in shown
+    last = json.loads((here / "r/config.json").read_text())
+    assert last["validation"]["loss"] == pytest.approx(last["trained_on"]["validation_loss_after"], abs=1e-6)
+
+
+def test_a_text_like_the_models_own_gets_a_lower_rate_than_another(here, trained_run, text_file):
+    (here / "shouted.txt").write_text(some_text(20_000, seed=3).upper())
+    rates = {}
+    for text in (str(text_file), "shouted.txt"):
+        command = ["--dataset", text, "--init-from", str(trained_run), "--tokenizer", "char"]
+        assert main([*command, "--batch-size", "8", "--steps", "1", "--out", "r", "--overwrite"]) == 0
+        rates[text] = yaml.safe_load((here / "r/training/config.yaml").read_text())["lr"]
+    fresh = 0.015 * (256 / 32) ** 0.5
+    assert rates == pytest.approx({str(text_file): fresh / 16, "shouted.txt": fresh}, rel=0.02)
+    facts = json.loads((here / "r/training/facts.json").read_text())
+    assert facts["settings"]["lr"] == rates["shouted.txt"]
+
+
+def test_an_explicit_rate_is_kept(here, trained_run, text_file):
+    command = ["--dataset", str(text_file), "--init-from", str(trained_run), *STEPS]
+    assert main([*command, "--out", "r"]) == 0
+    assert yaml.safe_load((here / "r/training/config.yaml").read_text())["lr"] == 1e-30
 
 
 def test_it_resumes_without_the_original_model(here, trained_run, monkeypatch):
