@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -170,16 +170,17 @@ def _build(
                 " token(s), but predicting one from another takes at least 2: use more text."
             )
         info |= {name: asdict(counts)} | ({"parts": parts} if name == "train" else {})
-    sample = next(texts["train"][0].blocks()).replace(SEPARATOR, b"").decode()
-    unknown = tokenizer.unknown_in(sample if tokenizer.kind == "word" else "".join(found.characters))
+    unknown: list[str] = []
+    if external and info["train"]["unknown"]:
+        unknown = _unknown_parts(tokenizer, _blocks(texts["train"], "Listing unknown tokens", progress))
     info["facts"] = found.summary() | {
         "replaced": sum(source.decoded.replaced for source in sources),
         "decoded": sum(source.decoded.characters for source in sources),
-        "unknown": unknown[:LISTED] if external else [],
+        "unknown": unknown,
         "repeated": repeated_fraction(
             _map_tokens(folder, "train", tokenizer), _map_tokens(folder, "validation", tokenizer)
         ),
-        "exact": not external or tokenizer.decode(tokenizer.encode(sample)) == sample,
+        "exact": not external or (not unknown and _is_exact(tokenizer, next(texts["train"][0].blocks()))),
         "tables": [
             {
                 "dataset": source.name,
@@ -195,6 +196,22 @@ def _build(
     for text in chain.from_iterable(texts.values()):
         text.path.unlink(missing_ok=True)
     write_text(folder / "info.json", json.dumps(info, indent=2, ensure_ascii=False))
+
+
+def _unknown_parts(tokenizer: Tokenizer, blocks: Iterable[bytes]) -> list[str]:
+    """The first distinct parts of a text that the vocabulary lacks."""
+    found: dict[str, None] = {}
+    for block in blocks:
+        found |= dict.fromkeys(tokenizer.unknown_in(block, LISTED))
+        if len(found) >= LISTED:
+            break
+    return list(found)[:LISTED]
+
+
+def _is_exact(tokenizer: Tokenizer, block: bytes) -> bool:
+    """Whether the tokens of each document reproduce it."""
+    documents = [document.decode() for document in block.split(SEPARATOR)]
+    return all(tokenizer.decode(tokenizer.encode(document)) == document for document in documents)
 
 
 def _learn_tokenizer(

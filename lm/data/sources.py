@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lm.config.schema import DataConfig
+from lm.config.settings import did_you_mean
 from lm.data import columns, reading, tables
 from lm.data.cache import PARTIAL, cache_folder, known, writing_to_cache
 from lm.data.decoding import Decoded, check_encoding
@@ -269,14 +270,17 @@ def find_tokenizer(name: str) -> Path:
     if path.is_file():
         return path
     if path.suffix == ".json" or not _HUB_ID.fullmatch(name):
-        raise UserError(f"there is no tokenizer file '{name}'.")
+        near = [*KINDS, *(str(other) for other in path.parent.glob("*.json"))]
+        raise UserError(f"there is no tokenizer file '{name}'{did_you_mean(name, near) or '.'}")
     from lm.data.hub import fetch_tokenizer
 
     try:
         return Path(fetch_tokenizer(name))
     except UserError as error:
-        kinds = ", ".join(KINDS)
-        raise UserError(f"--tokenizer must be {kinds}, a tokenizer.json or a Hub model: {error}") from error
+        allowed = f"--tokenizer must be {', '.join(KINDS)}, a tokenizer.json or a Hub model"
+        if near := did_you_mean(name, KINDS):
+            raise UserError(f"{allowed}, got '{name}'{near}") from error
+        raise UserError(f"{allowed}: {error}") from error
 
 
 def python_library() -> list[str]:

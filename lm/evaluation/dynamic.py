@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lm.config.schema import CacheConfig, DynamicConfig
 from lm.model.cells import State
@@ -20,6 +19,7 @@ from lm.model.device import Precision, autocast
 from lm.model.network import RecurrentLM
 
 _WINDOW = 256  # tokens read at a time when the weights are fixed
+_GROUP = 2**22  # numbers updated at a time
 _EPSILON = 1e-8  # keeps the update finite if all gradients are zero
 
 
@@ -41,8 +41,8 @@ def dynamic_losses(
     device = next(network.parameters()).device
     in_reading_order = np.concatenate([[start], network.direction.reorder(tokens)])
     ids = torch.from_numpy(in_reading_order.astype(np.int64)).to(device)
-    network = copy.deepcopy(network).eval()
-    updater = _WeightUpdater(network, dynamic) if dynamic else None
+    trained, network = network, copy.deepcopy(network).eval()
+    updater = _WeightUpdater(network, trained, dynamic) if dynamic else None
     continuous_cache = _ContinuousCache(cache, network.config.hidden_size, device) if cache else None
     size = dynamic.dynamic_segment if dynamic else _WINDOW
     state: State | None = None
@@ -51,8 +51,7 @@ def dynamic_losses(
         segment = ids[begin : begin + size + 1]
         with torch.set_grad_enabled(dynamic is not None), autocast(device, precision):
             hidden, state = network.hidden_states(segment[None, :-1], state)
-            logits = network.decode(hidden[:, 0])
-        losses = F.cross_entropy(logits.float(), segment[1:], reduction="none")
+            losses = network.token_losses(hidden[:, 0], segment[1:])
         scored = losses.detach()
         if continuous_cache:
             scored = continuous_cache.losses(hidden[:, 0].detach().float(), segment[1:], scored)
@@ -75,10 +74,10 @@ class _WeightUpdater:
     it, the embeddings of words that occur for the first time would jump.
     """
 
-    def __init__(self, network: RecurrentLM, config: DynamicConfig):
+    def __init__(self, network: RecurrentLM, trained: RecurrentLM, config: DynamicConfig):
         self._config = config
         self._weights: list[Tensor] = list(network.parameters())
-        self._trained = [weight.detach().clone() for weight in self._weights]
+        self._trained = [weight.detach() for weight in trained.parameters()]
         self._mean_squares = [torch.zeros_like(weight) for weight in self._weights]
         self._count, self._segments = sum(weight.numel() for weight in self._weights), 0
 
@@ -87,16 +86,37 @@ class _WeightUpdater:
         gradients = torch.autograd.grad(loss, self._weights)
         with torch.no_grad():
             self._segments += 1
-            torch._foreach_mul_(self._mean_squares, 1 - 1 / self._segments)
-            torch._foreach_addcmul_(self._mean_squares, gradients, gradients, 1 / self._segments)
-            sizes = torch._foreach_sqrt(self._mean_squares)
-            total = sum((size.sum() for size in sizes), start=torch.zeros_like(loss))
+            groups = _groups(self._weights, self._trained, self._mean_squares, gradients)
+            total = torch.zeros_like(loss)
+            for _, _, squares, gradient in groups:
+                torch._foreach_mul_(squares, 1 - 1 / self._segments)
+                torch._foreach_addcmul_(squares, gradient, gradient, 1 / self._segments)
+                total = sum((size.sum() for size in torch._foreach_sqrt(squares)), start=total)
             mean = total / self._count + _EPSILON
-            decays = torch._foreach_mul(sizes, (self._config.dynamic_decay / mean).item())
-            torch._foreach_clamp_max_(decays, 1.0)
-            torch._foreach_lerp_(self._weights, self._trained, decays)
-            torch._foreach_add_(sizes, mean.item())
-            torch._foreach_addcdiv_(self._weights, gradients, sizes, -self._config.dynamic_rate)
+            for weights, trained, squares, gradient in groups:
+                sizes = torch._foreach_sqrt(squares)
+                decays = torch._foreach_mul(sizes, (self._config.dynamic_decay / mean).item())
+                torch._foreach_clamp_max_(decays, 1.0)
+                torch._foreach_lerp_(weights, trained, decays)
+                torch._foreach_add_(sizes, mean.item())
+                torch._foreach_addcdiv_(weights, gradient, sizes, -self._config.dynamic_rate)
+
+
+def _groups(*lists: Sequence[Tensor]) -> list[list[list[Tensor]]]:
+    """Lists of tensors of the same shapes -> parts of these lists with about `_GROUP` numbers each, so that
+    the temporaries of an update of a large network need little memory. Large tensors are cut into rows."""
+    groups: list[list[list[Tensor]]] = []
+    size = _GROUP
+    for tensors in zip(*lists, strict=True):
+        rows = max(1, _GROUP * len(tensors[0]) // tensors[0].numel())
+        for parts in zip(*(tensor.split(rows) for tensor in tensors), strict=True):
+            if size + parts[0].numel() > _GROUP:
+                groups.append([[] for _ in lists])
+                size = 0
+            size += parts[0].numel()
+            for group, part in zip(groups[-1], parts, strict=True):
+                group.append(part)
+    return groups
 
 
 class _ContinuousCache:

@@ -15,7 +15,7 @@ from lm.data.corpus import Counts
 from lm.distributed import ALONE, Ranks
 from lm.model.cells import State
 from lm.model.device import Precision, autocast, widest_float
-from lm.model.loss import top_logprobs
+from lm.model.loss import rows_per_block, top_logprobs
 from lm.model.network import RecurrentLM
 
 # Tokens that warm up the state of a stream that begins inside the text. After 256 tokens, the state before
@@ -133,12 +133,12 @@ def windows_of_losses(
         step = np.arange(begin, end)[None, :] - context
         scored = (step >= 0) & (step < lengths[:, None])
         with autocast(device, precision):
-            logits, state = network(batch[:, :-1], state)
-        if scored.any():
-            mask = torch.from_numpy(scored).to(device)
-            losses = F.cross_entropy(logits[mask].float(), batch[:, 1:][mask], reduction="none")
-            scored_offsets = clipped[:, 1:][scored]
-            yield network.direction.position(scored_offsets, len(tokens)), losses
+            hidden, state = network.hidden_states(batch[:, :-1], state)
+            if not scored.any():
+                continue
+            losses = network.token_losses(hidden.flatten(0, 1), batch[:, 1:].t().flatten())
+        losses = losses.view(hidden.shape[:2]).t()[torch.from_numpy(scored).to(device)]
+        yield network.direction.position(clipped[:, 1:][scored], len(tokens)), losses
     network.train(was_training)
 
 
@@ -166,13 +166,15 @@ def score_tokens(
     state: State | None = None
     for begin in range(0, len(tokens), WINDOW):
         window = ids[begin : begin + WINDOW + 1]
-        logits, state = network(window[None, :-1], state)
-        logprobs = F.log_softmax(logits[0].float(), dim=-1)
-        chosen = logprobs.gather(1, window[1:, None])
-        ranks = (logprobs > chosen).sum(dim=1) + 1
-        entropies = _entropy(logprobs)
-        others = top_logprobs(logprobs, alternatives)
-        yield from zip(chosen[:, 0].tolist(), ranks.tolist(), entropies.tolist(), others, strict=True)
+        hidden, state = network.hidden_states(window[None, :-1], state)
+        rows = rows_per_block(network.vocab_size)
+        for block, targets in zip(hidden[:, 0].split(rows), window[1:].split(rows), strict=True):
+            logprobs = F.log_softmax(network.decode(block).float(), dim=-1)
+            chosen = logprobs.gather(1, targets[:, None])
+            ranks = (logprobs > chosen).sum(dim=1) + 1
+            entropies = _entropy(logprobs)
+            others = top_logprobs(logprobs, alternatives)
+            yield from zip(chosen[:, 0].tolist(), ranks.tolist(), entropies.tolist(), others, strict=True)
 
 
 def _entropy(logprobs: Tensor) -> Tensor:

@@ -66,17 +66,13 @@ class TextGenerator:
         self.scheduler = Scheduler(decoder, tokenizer.vocab_size, self.suppressed_tokens)
 
     def encode(self, text: str, unknown: str = "replace") -> list[int]:
-        """The tokens of `text`. Characters missing from the vocabulary become <unk> ("replace"), are left
-        out ("skip") or raise UserError ("error")."""
-        missing = self.tokenizer.unknown_in(text) if unknown != "replace" else []
-        if missing and unknown == "error":
+        """The tokens of `text`. What the vocabulary lacks becomes <unk> ("replace"), is left out ("skip") or
+        raises UserError ("error")."""
+        if unknown == "error" and (missing := describe_unknown(self.tokenizer, text)):
             raise UserError(
-                f"the model does not know {describe_unknown(self.tokenizer, text)}: leave them out, or"
-                " choose --unknown skip or replace."
+                f"the model does not know {missing}: leave them out, or choose --unknown skip or replace."
             )
-        for character in missing:
-            text = text.replace(character, "")
-        return self.tokenizer.encode(text).tolist()
+        return self.tokenizer.encode(text, skip_unknown=unknown == "skip").tolist()
 
     def stream(
         self, prompts: Sequence[str], seeds: Sequence[int], request: Request

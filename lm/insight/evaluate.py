@@ -30,9 +30,7 @@ from lm.model.device import choose_precision
 from lm.run_folder import Run, read_config
 from lm.saving import find_model
 from lm.terminal import Terminal, plural
-from lm.tokenization.documents import SEPARATOR
-
-_MAX_NAMED = 8  # unknown characters in the warning
+from lm.tokenization.tokenizer import describe_unknown
 
 # The scores of one model are called "surprisal", those of two "forward", "backward" and "mean".
 Scores = dict[str, ScoredText]
@@ -133,11 +131,9 @@ def _label(side: str, mode: str, modes: dict[str, dict[str, Any]]) -> str:
 
 
 def _warn_of_unknown(scored: ScoredText) -> None:
-    between = b"\n" if scored.tokenizer.kind == "word" else b""
-    missing = scored.tokenizer.unknown_in(scored.text.replace(SEPARATOR, between).decode())
-    if not missing:  # though a word-level text may contain a literal <unk>
+    names = describe_unknown(scored.tokenizer, scored.text) if scored.unknown else ""
+    if not names:  # though a word-level text may contain a literal <unk>
         return
-    names = ", ".join(map(repr, missing[:_MAX_NAMED])) + (" …" if len(missing) > _MAX_NAMED else "")
     print(
         f"warning: {scored.unknown:,} of the {len(scored.tokens):,} tokens are unknown to the model"
         f" ({names}). Scoring them as <unk> makes the metrics look better than they are.",

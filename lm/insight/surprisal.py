@@ -130,7 +130,7 @@ def encode_known(tokenizer: Tokenizer, text: str | bytes) -> tuple[bytes, np.nda
     if tokenizer.count_unknown(tokens):
         known = np.setdiff1d(tokens, [tokenizer.unk, tokenizer.eos])
         if not tokenizer.decode(known).strip():
-            unit = "words" if tokenizer.kind == "word" else "characters"
+            unit = {"char": "characters", "word": "words"}.get(tokenizer.kind, "tokens")
             raise UserError(
                 f"the model knows none of the {unit} of this text: choose one similar to its training text."
             )

@@ -19,7 +19,7 @@ from lm.memorization.search import BREAK, Blocks
 from lm.run_folder import Run
 from lm.saving import read_json
 from lm.tokenization.documents import SEPARATOR
-from lm.tokenization.tokenizer import UNK, Tokenizer
+from lm.tokenization.tokenizer import Tokenizer
 
 _BLOCK = 1 << 16  # tokens, or characters of the library
 _OVERLAP = 128  # of them: at least 31 characters, because a character has at most four tokens
@@ -52,8 +52,10 @@ class DecodedText:
         if self._parts is not None:
             return b"".join(self._parts[tokens]).decode("utf-8", "ignore")  # an end may cut a character
         # The text of a token depends on those around it. (The <eos> of words, a line break, is no `end`.)
-        documents = np.split(tokens, np.flatnonzero(tokens == self._tokenizer.end))
-        return BREAK.join(self._tokenizer.decode(ids.tolist()) for ids in documents).replace(UNK, BREAK)
+        tokenizer = self._tokenizer
+        documents = np.split(tokens, np.flatnonzero(tokens == tokenizer.end))
+        text = BREAK.join(tokenizer.decode(ids.tolist()) for ids in documents)
+        return text if tokenizer.unk is None else text.replace(tokenizer.token_name(tokenizer.unk), BREAK)
 
 
 def find_training_text(folder: Path) -> Blocks:

@@ -1,19 +1,50 @@
 """Cross-entropy of a linear decoder without storing the logits, and the most likely tokens.
 
 With a vocabulary of 10,000 tokens, the logits of a window, their probabilities and their gradients would take
-hundreds of megabytes that are written once and read once. Here each block of rows is computed forward and
-backward while it is in the cache, and only the gradients of hidden states and weights are stored.
+hundreds of megabytes that are written once and read once. Here each block of rows is computed while it is in
+the cache. In training that is forward and backward, and only the gradients of hidden states and weights are
+stored. So the memory for logits depends neither on the vocabulary nor on the length of a window.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 BLOCK = 2**21  # logits at a time
+
+
+def rows_per_block(vocab_size: int) -> int:
+    """The number of rows whose logits are computed at a time."""
+    return max(1, BLOCK // vocab_size)
+
+
+def token_losses(
+    decode: Callable[[Tensor], Tensor], vocab_size: int, hidden: Tensor, targets: Tensor
+) -> Tensor:
+    """The cross-entropy (rows,) float32 of each of `targets` (rows,) int64 in nats, where `decode` maps
+    hidden (rows, units) to logits (rows, vocab).
+
+    The result is differentiable; the backward pass computes the logits of all blocks but a single one again.
+    """
+
+    def loss(block: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(decode(block).float(), target, reduction="none")
+
+    rows = rows_per_block(vocab_size)
+    blocks = list(zip(hidden.split(rows), targets.split(rows), strict=True))
+    if len(blocks) == 1:
+        return loss(*blocks[0])
+    if torch.is_grad_enabled():
+        return torch.cat(
+            [checkpoint(loss, *block, use_reentrant=False, preserve_rng_state=False) for block in blocks]
+        )
+    return torch.cat([loss(*block) for block in blocks])
 
 
 def decoder_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
@@ -32,7 +63,7 @@ class _DecoderLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        rows = max(1, BLOCK // len(weight))
+        rows = rows_per_block(len(weight))
         d_hidden = torch.empty_like(hidden)
         d_weight = torch.zeros_like(weight, dtype=wide)
         d_bias = torch.zeros_like(bias, dtype=wide)

@@ -11,7 +11,7 @@ from lm.config.schema import ModelConfig
 from lm.model.cells import State, split_gates
 from lm.model.direction import Direction
 from lm.model.layers import RecurrentLayers, drop
-from lm.model.loss import decoder_loss
+from lm.model.loss import decoder_loss, token_losses
 
 
 class RecurrentLM(nn.Module):
@@ -84,6 +84,11 @@ class RecurrentLM(nn.Module):
     def decode(self, hidden: Tensor) -> Tensor:
         """hidden (..., hidden) -> logits (..., vocab)."""
         return self.decoder(hidden if self.projection is None else self.projection(hidden))
+
+    def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """hidden (rows, hidden), targets (rows,) int64 -> the loss (rows,) of each target in nats, without
+        storing all logits."""
+        return token_losses(self.decode, self.vocab_size, hidden, targets)
 
     def parameter_count(self) -> int:
         """The number of weights; a tied matrix counts once."""

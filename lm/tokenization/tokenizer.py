@@ -10,8 +10,9 @@ byte, bpe and unigram represent any text and reproduce it exactly; so does char 
 `lm/tokenization/vocabulary.py` creates them. External tokenizers of any other kind are used as they are.
 
 There are two special tokens: `<eos>` between documents and, for char and word, `<unk>` for what does not
-occur in the training text. A text that contains "<eos>" literally is still text, except for word, where both
-names are ordinary words: Penn Treebank and similar datasets contain them.
+occur in the training text. External tokenizers may have a token for the unknown, too, under any name. A text
+that contains "<eos>" literally is still text, except for word, where both names are ordinary words: Penn
+Treebank and similar datasets contain them.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer as Backend, pre_tokenizers
+from tokenizers import Encoding, Tokenizer as Backend, pre_tokenizers
 from tokenizers.decoders import DecodeStream
 
-from lm.errors import ModelError, one_line
+from lm.errors import DataError, ModelError, one_line
 from lm.files import write_text
 from lm.parallel import available_cores
 from lm.tokenization.documents import SEPARATOR, SEPARATOR_CHARACTER, chunks, is_ascii
@@ -43,7 +44,7 @@ _CACHED_WORDS = 1 << 19  # words whose pieces are cached
 # Looking words up is several times faster per core than merging their bytes (docs/benchmarks.md), but only
 # one thread at a time can look up, while `tokenizers` merges on all cores: with this many, it wins.
 _CORES_TO_MERGE = 5
-_MAX_DESCRIBED = 8  # unknown characters or words named in a message
+_MAX_DESCRIBED = 8  # unknown parts of a text named in a message
 # How GPT-2's byte-level pre-tokenizer splits ASCII. Whitespace is spelled out because Python's class has a
 # few more characters.
 _ASCII_WORDS = re.compile(
@@ -67,11 +68,11 @@ class Tokenizer:
         self.eos: int = eos
         spec = json.loads(backend.to_str())
         model = spec["model"]
-        self.kind = _kind(spec)
         self._byte_level = (spec.get("decoder") or {}).get("type") == "ByteLevel"
         self.unk: int | None = model.get("unk_id")
         if model.get("unk_token") is not None:
             self.unk = backend.token_to_id(model["unk_token"])
+        self.kind = _kind(spec, self.unk)
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -93,15 +94,21 @@ class Tokenizer:
         """The smallest type for all ids."""
         return np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
 
-    def encode(self, text: str) -> np.ndarray:
-        """Token ids (tokens,) of `text`; what the vocabulary lacks becomes `<unk>`."""
-        text = self._with_known_line_ends(text)
+    def encode(self, text: str, *, skip_unknown: bool = False) -> np.ndarray:
+        """Token ids (tokens,) of `text`; what the vocabulary lacks becomes `<unk>`, or is left out."""
+        line_ends_known = self._with_known_line_ends(text)
         if self.kind == "char":
-            return self._char_ids[_code_points(text)]
-        return self.encode_bytes(text.encode("utf-8", "replace"))
+            ids = self._char_ids[_code_points(line_ends_known)]
+        else:
+            ids = self.encode_bytes(line_ends_known.encode("utf-8", "replace"))
+        return np.delete(ids, [index for index, _ in self._unknown(text)]) if skip_unknown else ids
 
     def encode_bytes(self, text: bytes) -> np.ndarray:
-        """Token ids (tokens,) of valid UTF-8, with one `<eos>` for each SEPARATOR."""
+        """Token ids (tokens,) of valid UTF-8, with one `<eos>` for each SEPARATOR.
+
+        Raises DataError for a text with parts that an external tokenizer has no token for, not even one for
+        the unknown.
+        """
         if self.kind == "char":
             return self._encode_characters(text)
         if self.kind == "byte":
@@ -112,15 +119,19 @@ class Tokenizer:
             return self._encode_words(text)
         return self._encode_pieces(text)
 
-    def unknown_in(self, text: str) -> list[str]:
-        """The distinct characters of `text` (for word, its words) that the vocabulary lacks, in order."""
-        if self.unk is None:
-            return []
-        text = self._with_known_line_ends(text)
-        parts = dict.fromkeys(text.split() if self.kind == "word" else text)
-        if self.kind in ("char", "word"):
-            return [part for part in parts if self.encode(part)[0] == self.unk and part != UNK]
-        return [part for part in parts if self.unk in self.encode(part)]
+    def unknown_in(self, text: str | bytes, limit: int | None = None) -> list[str]:
+        """The distinct parts of `text` that the vocabulary lacks, in order, at most `limit`.
+
+        These are characters, for word its words, and otherwise what the tokenizer encodes as its unknown
+        token. A literal "<unk>" in a text of words is no unknown word. Text as bytes is UTF-8 with SEPARATOR
+        between documents.
+        """
+        found: dict[str, None] = {}
+        for _, part in self._unknown(text):
+            found[part] = None
+            if len(found) == limit:
+                break
+        return list(found)
 
     def count_unknown(self, ids: np.ndarray) -> int:
         """The number of `ids` (tokens,) that are `<unk>`."""
@@ -152,6 +163,42 @@ class Tokenizer:
         text = self.decode([token])
         return text if text and "\ufffd" not in text else self.backend.id_to_token(int(token)) or ""
 
+    def _unknown(self, text: str | bytes) -> Iterator[tuple[int, str]]:
+        """The index of each unknown token of `text` and the part of the text that it stands for."""
+        if self.unk is None:
+            return
+        if self.kind == "char":
+            text = text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else text
+            text = self._with_known_line_ends(text)
+            for index in np.flatnonzero(self._char_ids[_code_points(text)] == self.unk).tolist():
+                yield index, text[index]
+            return
+        text = text if isinstance(text, bytes) else text.encode("utf-8", "replace")
+        if self.kind == "word":
+            yield from ((i, word) for i, word in enumerate(_words(text)) if word not in self._word_ids)
+            return
+        name, index = self.backend.id_to_token(self.unk), 0
+        for document in text.split(SEPARATOR):
+            for chunk in map(bytes.decode, chunks(document)):
+                encoding = self._encode_batch([chunk], offsets=True)[0]
+                for number, (token, (start, end)) in enumerate(
+                    zip(encoding.ids, encoding.offsets, strict=True), start=index
+                ):
+                    if token == self.unk and chunk[start:end] != name:
+                        yield number, chunk[start:end]
+                index += len(encoding.ids)
+            index += 1  # the <eos> after it
+
+    def _encode_batch(self, texts: list[str], offsets: bool = False) -> list[Encoding]:
+        encode = self.backend.encode_batch if offsets else self.backend.encode_batch_fast
+        try:
+            return encode(texts, add_special_tokens=False)
+        except Exception as error:  # `tokenizers` raises bare Exception
+            raise DataError(
+                f"the tokenizer has no token for a part of this text ({one_line(error)}): add an unknown"
+                " token to its vocabulary or choose another tokenizer."
+            ) from error
+
     def _with_known_line_ends(self, text: str) -> str:
         """Turn Windows line ends into "\\n" if the vocabulary lacks "\\r"."""
         unknown = self.kind == "char" and "\r\n" in text and self._char_ids[ord("\r")] == self.unk
@@ -163,9 +210,7 @@ class Tokenizer:
         return self._char_ids[_code_points(text.decode("utf-8", "surrogateescape"))]
 
     def _encode_words(self, text: bytes) -> np.ndarray:
-        # A line end also separates documents, and a separator ends a last line that has none.
-        lines = text.replace(b"\n" + SEPARATOR, b"\n").replace(SEPARATOR, b"\n").decode()
-        words = lines.replace("\n", f" {EOS} ").split()
+        words = _words(text)
         return np.fromiter(map(self._word_ids.get, words, repeat(self.unk)), self.dtype, len(words))
 
     def _encode_pieces(self, text: bytes) -> np.ndarray:
@@ -177,7 +222,7 @@ class Tokenizer:
         look_up = self._splits_like_gpt_2 and available_cores() < _CORES_TO_MERGE
         in_cache = [look_up and part.isascii() for part in parts]
         others = [part for part, cached in zip(parts, in_cache, strict=True) if not cached]
-        encodings = iter(self.backend.encode_batch_fast(others, add_special_tokens=False))
+        encodings = iter(self._encode_batch(others))
         ids = [
             b"".join(map(self._pieces_of_words.__getitem__, _ASCII_WORDS.findall(part)))
             if cached
@@ -198,7 +243,7 @@ class Tokenizer:
 
     @cached_property
     def _pieces_of_words(self) -> _PiecesOfWords:
-        return _PiecesOfWords(self.backend, self.dtype)
+        return _PiecesOfWords(self._encode_batch, self.dtype)
 
     @cached_property
     def _special(self) -> set[int]:
@@ -260,21 +305,23 @@ class _PiecesOfWords(dict[str, bytes]):
     Words recur: looking them up takes a tenth of the time in which `tokenizers` splits and merges them.
     """
 
-    def __init__(self, backend: Backend, dtype: type[np.uint16] | type[np.uint32]):
-        self._backend, self._dtype = backend, dtype
+    def __init__(
+        self, encode: Callable[[list[str]], list[Encoding]], dtype: type[np.uint16] | type[np.uint32]
+    ):
+        self._encode, self._dtype = encode, dtype
 
     def __missing__(self, word: str) -> bytes:
         if len(self) >= _CACHED_WORDS:
             self.clear()
-        ids = np.array(self._backend.encode(word, add_special_tokens=False).ids, self._dtype).tobytes()
+        ids = np.array(self._encode([word])[0].ids, self._dtype).tobytes()
         self[word] = ids
         return ids
 
 
-def describe_unknown(tokenizer: Tokenizer, text: str) -> str:
-    """The first characters or words of `text` that the vocabulary lacks, for a message: "'日', '本' …".
-    Empty if it lacks none."""
-    unknown = tokenizer.unknown_in(text)
+def describe_unknown(tokenizer: Tokenizer, text: str | bytes) -> str:
+    """The first parts of `text` that the vocabulary lacks (see `Tokenizer.unknown_in`), for a message:
+    "'日', '本' …". Empty if it lacks none."""
+    unknown = tokenizer.unknown_in(text, _MAX_DESCRIBED + 1)
     more = " …" if len(unknown) > _MAX_DESCRIBED else ""
     return ", ".join(map(repr, unknown[:_MAX_DESCRIBED])) + more
 
@@ -289,17 +336,32 @@ def read_backend(path: str | Path) -> Backend:
         raise ModelError(f"{path} is not a readable tokenizer: {one_line(error)}") from error
 
 
-def _kind(spec: dict[str, Any]) -> str:
+def _kind(spec: dict[str, Any], unk: int | None) -> str:
+    """char, word or byte for exactly what `lm/tokenization/vocabulary.py` creates, which is encoded without
+    `tokenizers`; else the type of the model."""
     model, steps = spec["model"], spec.get("pre_tokenizer") or {}
-    pattern = (steps.get("pattern") or {}).get("Regex")
+    pattern, behavior = (steps.get("pattern") or {}).get("Regex"), steps.get("behavior")
+    normalizer = spec.get("normalizer") or {}
+    plain = all(token["special"] for token in spec.get("added_tokens") or [])
+    if plain and model["type"] == "WordLevel" and unk is not None and not steps.get("invert"):
+        if pattern == ONE_CHARACTER and behavior == "Isolated" and not normalizer:
+            return "char"
+        # Without this normalizer, the end of a line is no token.
+        if pattern == WHITESPACE and behavior == "Removed" and normalizer.get("content") == f" {EOS} ":
+            return "word"
     byte_level = steps.get("type") == "ByteLevel" and not steps["add_prefix_space"]
-    if model["type"] == "WordLevel" and pattern == ONE_CHARACTER:
-        return "char"
-    if model["type"] == "WordLevel" and pattern == WHITESPACE:
-        return "word"
-    if model["type"] == "BPE" and byte_level and not steps["use_regex"] and not model["merges"]:
-        return "byte"
-    return model["type"].lower()
+    if plain and model["type"] == "BPE" and byte_level and not steps["use_regex"] and not model["merges"]:
+        names = model["vocab"]
+        if not normalizer and all(names.get(name) == byte for name, byte in BYTE_OF.items()):
+            return "byte"
+    return str(model["type"]).lower()
+
+
+def _words(text: bytes) -> list[str]:
+    """The words of a text, with EOS for the end of each line."""
+    # A line end also separates documents, and a separator ends a last line that has none.
+    lines = text.replace(b"\n" + SEPARATOR, b"\n").replace(SEPARATOR, b"\n").decode()
+    return lines.replace("\n", f" {EOS} ").split()
 
 
 def _byte_of_names() -> dict[str, int]:

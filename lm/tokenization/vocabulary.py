@@ -7,10 +7,12 @@ byte needs no text, and an external tokenizer is read from a file.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Regex, Tokenizer as Backend, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -113,15 +115,32 @@ def word_tokenizer(
 def load_external(path: Path) -> tuple[Tokenizer, str]:
     """The tokenizer in any tokenizer.json, with <eos> added if it has none, and a hash of the file.
 
+    One that splits the text without removing anything but has no decoder, such as a WordLevel of atoms, gets
+    one that joins the tokens again: without it, `tokenizers` puts spaces between them.
+
     Raises ModelError if the file is broken, UserError if its vocabulary is empty.
     """
     backend = read_backend(path)
     if backend.token_to_id(EOS) is None:
         backend.add_special_tokens([EOS])
+    if _splits_only(json.loads(backend.to_str())):
+        backend.decoder = decoders.Fuse()
     tokenizer = Tokenizer(backend)
     if tokenizer.vocab_size < 3:
         raise UserError(f"the vocabulary of the tokenizer {path} is empty.")
     return tokenizer, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _splits_only(spec: dict[str, Any]) -> bool:
+    """Whether a tokenizer has no decoder and its tokens are parts of the text that leave nothing out."""
+    model, splitter = spec["model"], spec.get("pre_tokenizer") or {"type": "Sequence", "pretokenizers": []}
+    steps = splitter["pretokenizers"] if splitter["type"] == "Sequence" else [splitter]
+    marks = (model.get(name) for name in ("continuing_subword_prefix", "end_of_word_suffix"))
+    return (
+        spec.get("decoder") is None
+        and all(step["type"] == "Split" and step["behavior"] != "Removed" for step in steps)
+        and not any(marks)
+    )
 
 
 def count_words(texts: Iterable[str], limit: int = 1 << 20) -> Counter[str]:
