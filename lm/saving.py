@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import huggingface_hub
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 
 from lm.config.schema import RUNS, ModelConfig
 from lm.config.settings import build, settings_of
@@ -29,6 +30,16 @@ from lm.tokenization.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1
 PRETRAINED = Path(__file__).parent / "pretrained"  # the model that ships with the package
+# In the order of a safetensors file.
+_DTYPES = {
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.uint8: "U8",
+}
 _FILES = ["config.json", "model.safetensors", "tokenizer.json", "README.md"]
 
 
@@ -122,6 +133,34 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise ModelError(f"{path} is damaged or truncated: {one_line(error)}") from error
 
 
+def write_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file, tensor by tensor.
+
+    Its bytes are those of `safetensors.torch.save`, which holds them in memory twice. The files of
+    `save_file` may be read only by their owner, and its error does not say that the disk is full.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    order = list(_DTYPES)
+    ordered = sorted(tensors.items(), key=lambda item: (order.index(item[1].dtype), item[0]))
+    end = 0
+    for name, tensor in ordered:
+        begin, end = end, end + tensor.nbytes
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    described = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    described += b" " * (-len(described) % 8)
+    with open(path, "wb") as file:
+        file.write(len(described).to_bytes(8, "little") + described)
+        for _, tensor in ordered:
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            file.write(flat.view(torch.uint8).numpy().data)
+
+
 def load_weights(network: RecurrentLM, weights: dict[str, torch.Tensor], where: Path) -> None:
     """Copy `weights` into `network`. Raises ModelError, naming the file's folder `where`, if names or shapes
     do not match."""
@@ -161,8 +200,7 @@ def save_model(
     tokenizer.save(folder / "tokenizer.json")
     weights = {name: weight.to(dtype) for name, weight in _weights(network).items()}
     with replacing(folder / "model.safetensors") as partial:
-        # Not save_file, whose files only their owner may read.
-        partial.write_bytes(save(weights, metadata={"format": "pt"}))
+        write_tensors(partial, weights, metadata={"format": "pt"})
     write_text(folder / "config.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     write_text(folder / "README.md", _model_card(name or folder.resolve().name, facts))
 

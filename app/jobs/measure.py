@@ -16,21 +16,19 @@ import resource
 import signal
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from lm.config.resolved import NetworkConfig
-from lm.config.schema import AUTOMATIC_DROPOUTS, DEFAULT_TIME, ModelConfig, RunConfig
+from lm.config.schema import AUTOMATIC_DROPOUTS, DEFAULT_TIME, RunConfig
 from lm.data import report
 from lm.data.corpus import Corpus, open_corpus
 from lm.errors import UserError
 from lm.evaluation.losses import validate
 from lm.language_model import LanguageModel
-from lm.model.cells import CELLS
-from lm.training.auto import CPU_STREAMS, SIZES, embedding_size, parameters, recurrent_weights
-from lm.training.out_of_memory import explaining_out_of_memory
+from lm.training.auto import parameters, recurrent_weights
+from lm.training.out_of_memory import explaining_out_of_memory, smallest, training_memory
 from lm.training.setup import build_learner
 from lm.training.state import Learner, scoring_time, total_steps
 from lm.training.step import Step
@@ -46,7 +44,6 @@ _SAMPLE_TOKENS = 100  # roughly
 _BYTES_PER_SECOND = 200e6  # at which a checkpoint is written, roughly
 _RESOLVED = ("batch_size", "hidden_size", "embedding_size", "lr", *AUTOMATIC_DROPOUTS)
 _PROCESS = 400 << 20  # bytes of a process that trains a network without weights
-_STORED_PER_UNIT = 4  # numbers that back-propagation stores per unit and step, in addition to the gates
 
 
 def main() -> int:
@@ -60,7 +57,7 @@ def main() -> int:
         with explaining_out_of_memory(config, corpus.tokenizer.vocab_size):
             estimate = measure(config, corpus)
         model = RunConfig.from_flat(config.flat() | estimate.resolved).model
-        weights = recurrent_weights(_smallest(model, corpus.tokenizer.vocab_size))
+        weights = recurrent_weights(smallest(model, corpus.tokenizer.vocab_size))
         _print(warnings=report.warnings(corpus, weights, model), estimate=asdict(estimate))
     except UserError as error:
         _print(error=str(error))
@@ -156,13 +153,12 @@ def _sampling_time(learner: Learner) -> float:
 
 
 def _memory(learner: Learner) -> int:
-    """Bytes that training needs at most: what this process used, the copy that a rollback restores,
-    and a checkpoint on its way to the disk."""
+    """Bytes that training needs at most: what this process used and the copy that a rollback restores."""
     checkpoint = _checkpoint_size(learner)
     if learner.device.type == "cuda":
         return torch.cuda.max_memory_reserved() + checkpoint
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024) + 2 * checkpoint
+    return peak * (1 if sys.platform == "darwin" else 1024) + checkpoint
 
 
 def _checkpoint_size(learner: Learner) -> int:
@@ -174,27 +170,15 @@ def _checkpoint_size(learner: Learner) -> int:
 
 
 def memory_needed(config: RunConfig, vocab_size: int) -> int:
-    """About how many bytes training takes on a CPU: the process itself, six numbers per weight, and what
-    back-propagation stores for each unit and step. If the hidden size is `auto`, that of the smallest
-    network. On seven shapes, 2026-11-24, it was 0.8 to 1.4 times what the process used."""
-    model, training = _smallest(config.model, vocab_size), config.training
-    streams = CPU_STREAMS if training.batch_size == "auto" else training.batch_size
-    tokens = streams * training.bptt / training.accumulate
-    stored = model.layers * model.hidden_size * (len(CELLS[model.cell].gates) + _STORED_PER_UNIT)
-    return round(_PROCESS + 4 * (6 * parameters(model, vocab_size) + tokens * stored))
-
-
-def _smallest(model: ModelConfig, vocab_size: int) -> NetworkConfig:
-    """The smallest network that `auto` may choose."""
-    hidden = SIZES[0] if model.hidden_size == "auto" else model.hidden_size
-    embedding = embedding_size(vocab_size) if model.embedding_size == "auto" else model.embedding_size
-    return NetworkConfig.of(replace(model, hidden_size=hidden, embedding_size=embedding))
+    """About how many bytes training takes on a CPU: the process itself, the network and what
+    back-propagation stores. On seven shapes, 2026-11-24, it was 0.8 to 1.4 times what the process used."""
+    return _PROCESS + sum(training_memory(config, vocab_size))
 
 
 def _untried(config: RunConfig, corpus: Corpus, memory: int) -> Estimate:
     """The estimate for a network that does not fit into the free memory."""
     vocab_size, flat = corpus.tokenizer.vocab_size, config.flat()
-    weights = parameters(_smallest(config.model, vocab_size), vocab_size)
+    weights = parameters(smallest(config.model, vocab_size), vocab_size)
     return Estimate(
         parameters=weights,
         resolved={name: flat[name] for name in _RESOLVED},

@@ -18,11 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save
 
 from lm.errors import ModelError
 from lm.files import replace_folder
-from lm.saving import read_json, read_tensors
+from lm.saving import read_json, read_tensors, write_tensors
 from lm.training.state import Learner, Progress, Snapshot, Trainer
 
 _ADDED = {"budget", "start_loss"}  # to Progress, since the first runs
@@ -158,6 +157,5 @@ def _read(trainer: Trainer, folder: Path, names: tuple[str, str]) -> Snapshot:
 
 
 def _write(folder: Path, snapshot: Snapshot, names: tuple[str, str]) -> None:
-    tensors = {name: t.detach().cpu().contiguous() for name, t in snapshot.tensors.items()}
-    (folder / names[0]).write_bytes(save(tensors))
+    write_tensors(folder / names[0], snapshot.tensors)
     (folder / names[1]).write_text(json.dumps(asdict(snapshot.progress), indent=2))
