@@ -1,11 +1,15 @@
 #!/usr/bin/env python
-"""How fast, and in how much memory, a text becomes a token stream.
+"""How fast, and in how much memory, a text becomes a token stream, and the memory that vocabularies take.
 
     python benchmarks/data.py 'linux-source-6.1/**/*.[chS]'
+    python benchmarks/data.py --types 65 10000 65536 100000
 
 The text is any --dataset; one of more than a gigabyte shows whether memory stays constant (Debian's package
 linux-source is a good one). Each row is measured in a process of its own with an empty cache. The comparison
 with `encode_batch` alternates both in one process, on documents of the same text.
+
+With --types, a text of that many distinct words, with frequencies after Zipf, is trained on for a few steps
+with a validation, and scored; each in a process of its own, whose peak memory is shown.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch  # noqa: F401  (train.py has it in memory, too)
 
 from lm.config.schema import DataConfig
@@ -32,12 +37,27 @@ from lm.data.text import write_text
 from lm.tokenization.documents import SEPARATOR, chunks
 from lm.tokenization.vocabulary import train_tokenizer
 
+_TRAIN = ["train", "--dataset", "text.txt", "--tokenizer", "word", "--vocab-size", "1000000", "--steps", "1"]
+_TRAIN += ["--out", "run", "--overwrite", "--quiet"]
+_SCORE = ["evaluate", "run", "--dataset"]
+# What is measured, and its command.
+COMMANDS = {
+    "training": _TRAIN,
+    "training, `--preset words`": [*_TRAIN, "--preset", "words", "--out", "words"],
+    "`lm evaluate`": [*_SCORE, "long.txt"],
+    "`--dynamic`": [*_SCORE, "short.txt", "--dynamic"],
+    "`--cache`": [*_SCORE, "short.txt", "--cache"],
+    "`--per-token`": [*_SCORE, "long.txt", "--per-token", "tokens.tsv"],
+    "`--per-word`": [*_SCORE, "long.txt", "--per-word", "words.tsv"],
+}
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("dataset", help="a file, a folder, a glob, ...")
+    parser.add_argument("dataset", nargs="?", help="a file, a folder, a glob, ...")
+    parser.add_argument("--types", nargs="+", type=int, metavar="N", help="sizes of vocabularies")
     parser.add_argument("--tokenizer", nargs="+", default=["char", "byte", "bpe"], metavar="T")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peer-megabytes", type=int, default=32, help="amount of text to compare bpe on")
@@ -46,19 +66,64 @@ def main() -> int:
     if options.measure:
         print(json.dumps(measure(options.dataset, *options.measure)))
         return 0
+    if options.types:
+        compare_vocabularies(options.types)
+    if options.dataset:
+        compare_tokenizers(options.dataset, options)
+    return 0
+
+
+def compare_tokenizers(dataset: str, options: argparse.Namespace) -> None:
+    """A row for each tokenizer, and `compare`."""
     print("| tokens | text | built in | speed | peak RssAnon | opened again in |\n|---|---|---|---|---|---|")
     for kind in options.tokenizer:
-        rows = [
-            measure_in_process(options.dataset, kind) for _ in range(options.repeats if kind != "bpe" else 1)
-        ]
+        rows = [measure_in_process(dataset, kind) for _ in range(options.repeats if kind != "bpe" else 1)]
         size, seconds, memory, again = (statistics.median(column) for column in zip(*rows, strict=True))
         print(
             f"| {kind} | {size:,.0f} MB | {seconds:.1f} s | {size / seconds:,.1f} MB/s | {memory:,.0f} MB"
             f" | {again:.2f} s |",
             flush=True,
         )
-    compare(options.dataset, options.peer_megabytes * 1_000_000, options.repeats)
-    return 0
+    compare(dataset, options.peer_megabytes * 1_000_000, options.repeats)
+
+
+def compare_vocabularies(sizes: list[int]) -> None:
+    """The peak memory of training and scoring for each vocabulary size."""
+    print("| types |", " | ".join(COMMANDS), "|\n|" + "---|" * (len(COMMANDS) + 1))
+    for types in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            write_words(Path(folder) / "text.txt", types)
+            peaks = [peak_memory(command, folder) for command in COMMANDS.values()]
+        print(f"| {types:,} |", " | ".join(f"{peak:,.0f} MB" for peak in peaks), "|", flush=True)
+
+
+def write_words(path: Path, types: int, count: int = 200_000) -> None:
+    """A text of `count` random words, all of `types` - 2 distinct ones at its beginning (<unk> and <eos> are
+    the others), and next to it a short text of the same words."""
+    words = types - 2
+    draw = np.random.default_rng(0)
+    share = 1 / np.arange(1, words + 1)
+    ids = np.concatenate([draw.permutation(words), draw.choice(words, count, p=share / share.sum())])
+    lines = [" ".join(f"w{i:x}" for i in ids[at : at + 12].tolist()) + "\n" for at in range(0, len(ids), 12)]
+    path.write_text("".join(lines))
+    path.with_name("long.txt").write_text("".join(lines[-1700:]))
+    path.with_name("short.txt").write_text("".join(lines[-100:]))
+
+
+def peak_memory(arguments: list[str], folder: str) -> float:
+    """The peak megabytes of RssAnon of an `lm` command."""
+    root = str(Path(__file__).resolve().parent.parent)
+    environment = {**os.environ, "LM_CACHE": f"{folder}/cache", "PYTHONPATH": root}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lm", *arguments], cwd=folder, env=environment, stdout=subprocess.DEVNULL
+    )
+    peak = 0.0
+    while process.poll() is None:
+        peak = max(peak, anonymous_memory(process.pid))
+        time.sleep(0.005)
+    if process.returncode:
+        raise SystemExit(f"lm {' '.join(arguments)} failed")
+    return peak
 
 
 def measure_in_process(dataset: str, kind: str) -> list[float]:
@@ -95,9 +160,9 @@ def measure(dataset: str, kind: str, cache: str) -> list[float]:
     return [size / 1e6, seconds, peak, again]
 
 
-def anonymous_memory() -> float:
-    """Megabytes of this process's memory that no file backs."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+def anonymous_memory(process: int | str = "self") -> float:
+    """Megabytes of a process's memory that no file backs."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) / 1000
     return 0.0

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 import lm
 from lm.config.schema import CELLS, ModelConfig
 from lm.errors import ModelError
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
-from lm.saving import PRETRAINED, default_model, find_model, is_model, models_in
+from lm.saving import PRETRAINED, default_model, find_model, is_model, models_in, write_tensors
 from lm.tokenization.vocabulary import train_tokenizer
 
 
@@ -154,3 +154,18 @@ def test_a_folder_takes_precedence_over_the_pretrained_model(tmp_path, monkeypat
     assert find_model("pretrained") == PRETRAINED
     make().save("pretrained")
     assert find_model("pretrained") == Path("pretrained")
+
+
+def test_tensors_are_written_as_safetensors_writes_them(tmp_path):
+    dtypes = ["int64", "float64", "float32", "int32", "bfloat16", "float16", "uint8"]
+    shapes = {"empty": (0, 2), "number": (), "matrix": (3, 2)}
+    tensors = {
+        f"{shape}.{dtype}": torch.randint(0, 9, shapes[shape]).to(getattr(torch, dtype))
+        for shape in shapes
+        for dtype in dtypes
+    }
+    tensors["transposed"] = torch.randn(3, 4).t()
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    for metadata in (None, {"format": "pt"}):
+        write_tensors(tmp_path / "t.safetensors", tensors, metadata)
+        assert (tmp_path / "t.safetensors").read_bytes() == save(contiguous, metadata)

@@ -270,8 +270,8 @@ def find_tokenizer(name: str) -> Path:
     if path.is_file():
         return path
     if path.suffix == ".json" or not _HUB_ID.fullmatch(name):
-        near = [*KINDS, *(str(other) for other in path.parent.glob("*.json"))]
-        raise UserError(f"there is no tokenizer file '{name}'{did_you_mean(name, near) or '.'}")
+        files = [*KINDS, *(str(other) for other in path.parent.glob("*.json"))]
+        raise UserError(f"there is no tokenizer file '{name}'{did_you_mean(name, files) or '.'}")
     from lm.data.hub import fetch_tokenizer
 
     try:

@@ -88,13 +88,16 @@ class _WeightUpdater:
             self._segments += 1
             groups = _groups(self._weights, self._trained, self._mean_squares, gradients)
             total = torch.zeros_like(loss)
+            sizes: tuple[Tensor, ...] = ()
             for _, _, squares, gradient in groups:
                 torch._foreach_mul_(squares, 1 - 1 / self._segments)
                 torch._foreach_addcmul_(squares, gradient, gradient, 1 / self._segments)
-                total = sum((size.sum() for size in torch._foreach_sqrt(squares)), start=total)
+                sizes = torch._foreach_sqrt(squares)
+                total = sum((size.sum() for size in sizes), start=total)
             mean = total / self._count + _EPSILON
             for weights, trained, squares, gradient in groups:
-                sizes = torch._foreach_sqrt(squares)
+                if len(groups) > 1:
+                    sizes = torch._foreach_sqrt(squares)
                 decays = torch._foreach_mul(sizes, (self._config.dynamic_decay / mean).item())
                 torch._foreach_clamp_max_(decays, 1.0)
                 torch._foreach_lerp_(weights, trained, decays)
@@ -105,6 +108,8 @@ class _WeightUpdater:
 def _groups(*lists: Sequence[Tensor]) -> list[list[list[Tensor]]]:
     """Lists of tensors of the same shapes -> parts of these lists with about `_GROUP` numbers each, so that
     the temporaries of an update of a large network need little memory. Large tensors are cut into rows."""
+    if sum(tensor.numel() for tensor in lists[0]) <= _GROUP:
+        return [[list(tensors) for tensors in lists]]
     groups: list[list[list[Tensor]]] = []
     size = _GROUP
     for tensors in zip(*lists, strict=True):

@@ -129,3 +129,13 @@ def test_a_gpu_gives_the_same_losses(cell):
     expected = dynamic_losses(network, tokens, START, **config)
     found = dynamic_losses(network.cuda(), tokens, START, **config)
     assert found == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("tie", [False, True])
+def test_blocks_of_logits_and_groups_of_weights_change_rounding_only(tie, monkeypatch):
+    network, tokens = make(tie=tie), text(200)
+    settings = {"dynamic": DynamicConfig(dynamic_rate=0.01), "cache": CacheConfig()}
+    whole = dynamic_losses(network, tokens, START, **settings)
+    monkeypatch.setattr("lm.model.loss.BLOCK", 30)
+    monkeypatch.setattr("lm.evaluation.dynamic._GROUP", 50)
+    assert dynamic_losses(network, tokens, START, **settings) == pytest.approx(whole, abs=1e-5)

@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lm.config.schema import ModelConfig
+from lm.config.schema import CacheConfig, ModelConfig
 from lm.data.corpus import Counts
 from lm.distributed import Ranks
 from lm.evaluation import losses as module
+from lm.evaluation.dynamic import dynamic_losses
 from lm.evaluation.losses import score_tokens, token_losses, validate, windows_of_losses
 from lm.model.device import Precision
+from lm.model.loss import BLOCK
 from lm.model.network import RecurrentLM
 
 EOS = 1
@@ -135,3 +137,30 @@ def test_losses_are_in_text_order_in_either_direction(size):
         result = validate(network, tokens, counts(tokens), EOS)
         assert result.loss == pytest.approx(np.mean(expected), abs=1e-5)
         assert [-logprob for logprob, *_ in score_tokens(network, tokens, EOS)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("block", [1, 50, 5000])
+def test_blocks_of_logits_change_rounding_only(direction, block, monkeypatch):
+    network, tokens = make(direction=direction).eval(), text(3000)
+    losses, scores = token_losses(network, tokens, EOS), list(score_tokens(network, tokens, EOS, 3))
+    monkeypatch.setattr("lm.model.loss.BLOCK", block)
+    assert token_losses(network, tokens, EOS) == pytest.approx(losses, abs=1e-5)
+    for ours, whole in zip(score_tokens(network, tokens, EOS, 3), scores, strict=True):
+        assert (ours[0], ours[2]) == pytest.approx((whole[0], whole[2]), abs=1e-5)
+        assert ours[1] == whole[1] and [token for token, _ in ours[3]] == [token for token, _ in whole[3]]
+
+
+def test_no_more_than_a_block_of_logits_is_computed_at_a_time(monkeypatch):
+    network, tokens = make(vocab=3000), text(9000, vocab=3000)
+    decode, sizes = network.decode, []
+
+    def watched(hidden):
+        sizes.append(len(hidden) * 3000)
+        return decode(hidden)
+
+    monkeypatch.setattr(network, "decode", watched)
+    token_losses(network, tokens, EOS)
+    list(score_tokens(network, tokens[:300], EOS))
+    dynamic_losses(network, tokens[:300], EOS, cache=CacheConfig())
+    assert max(sizes) <= BLOCK

@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 from torch.nn import functional as F
 
 from lm.model import loss
-from lm.model.loss import decoder_loss
+from lm.model.loss import decoder_loss, token_losses
 
 
 def make(rows, units, vocab, dtype=torch.float64, seed=0):
@@ -49,3 +49,16 @@ def test_bf16_under_autocast_is_near_float32():
     torch.testing.assert_close(rough, exact, rtol=1e-2, atol=0)
     for ours, right in zip(*(torch.autograd.grad(v, tensors) for v in (rough, exact)), strict=True):
         assert (ours - right).norm() < 0.02 * right.norm()
+
+
+@given(rows=st.integers(1, 20), vocab=st.integers(2, 9), block=st.integers(1, 60))
+@settings(max_examples=40, deadline=None)
+def test_losses_of_tokens_equal_the_plain_cross_entropy(rows, vocab, block):
+    (hidden, weight, bias), targets = make(rows, 3, vocab, torch.float32)
+    plain = F.cross_entropy(F.linear(hidden, weight, bias), targets, reduction="none")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss, "BLOCK", block)
+        ours = token_losses(lambda h: F.linear(h, weight, bias), vocab, hidden, targets)
+        ours_grads = torch.autograd.grad(ours.square().sum(), (hidden, weight, bias))
+    torch.testing.assert_close(ours, plain)
+    torch.testing.assert_close(ours_grads, torch.autograd.grad(plain.square().sum(), (hidden, weight, bias)))
