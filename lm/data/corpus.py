@@ -172,7 +172,10 @@ def _build(
         info |= {name: asdict(counts)} | ({"parts": parts} if name == "train" else {})
     unknown: list[str] = []
     if external and info["train"]["unknown"]:
-        unknown = _unknown_parts(tokenizer, _blocks(texts["train"], "Listing unknown tokens", progress))
+        blocks: Iterable[bytes] = ["".join(found.characters).encode()]  # of `char`, the characters are enough
+        if tokenizer.kind != "char":
+            blocks = _blocks(texts["train"], "Listing unknown tokens", progress)
+        unknown = _unknown_parts(tokenizer, blocks)
     info["facts"] = found.summary() | {
         "replaced": sum(source.decoded.replaced for source in sources),
         "decoded": sum(source.decoded.characters for source in sources),
