@@ -70,14 +70,14 @@ def test_a_full_disk_ends_with_a_one_line_error(here, text_file):
 
 
 def test_running_out_of_memory_names_the_settings_to_lower(here, text_file):
-    size = 1_000_000_000
+    size = 1_500_000_000  # torch alone needs up to 1 GB of addresses
     limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (size, size))  # noqa: E731
-    command = ["--dataset", text_file, "--hidden-size", 500, "--batch-size", 400, "--bptt", 64, "--quiet"]
+    command = ["--dataset", text_file, "--hidden-size", 1500, "--batch-size", 400, "--bptt", 64, "--quiet"]
     result = script("train.py", *command, cwd=here, preexec_fn=limit)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
         "error: there is not enough memory: lower --batch-size (now 400), --bptt (now 64), --hidden-size"
-        " (now 500) or --layers (now 2), or raise --accumulate.\n"
+        " (now 1500) or --layers (now 2), or raise --accumulate.\n"
     )
 
 
