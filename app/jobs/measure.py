@@ -42,7 +42,7 @@ _WARMUP_STEPS = 2
 _VALIDATIONS = 10  # per run, by default
 _SAMPLE_TOKENS = 100  # roughly
 _BYTES_PER_SECOND = 200e6  # at which a checkpoint is written, roughly
-_RESOLVED = ("batch_size", "hidden_size", "embedding_size", "lr", *AUTOMATIC_DROPOUTS)
+_RESOLVED = ("batch_size", "bptt", "hidden_size", "embedding_size", "lr", *AUTOMATIC_DROPOUTS)
 _PROCESS = 400 << 20  # bytes of a process that trains a network without weights
 
 

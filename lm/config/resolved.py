@@ -40,6 +40,7 @@ class RecipeConfig(TrainingConfig):
     """A TrainingConfig with every `auto` resolved to a number."""
 
     batch_size: int = 0
+    bptt: int = 0
     lr: float = 0.0
 
 

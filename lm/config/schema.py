@@ -184,7 +184,8 @@ class TrainingConfig:
 
     batch_size: int | Auto = setting(
         "auto",
-        "number of parallel text streams, over all processes; auto: 32, on a CUDA GPU 64 or 128",
+        "number of parallel text streams, over all processes; auto: 32, on a CUDA GPU 64 or 128, for a short"
+        " text fewer",
         minimum=1,
         metavar="N",
     )
@@ -194,8 +195,12 @@ class TrainingConfig:
         minimum=1,
         metavar="N",
     )
-    bptt: int = setting(
-        64, "window length of truncated backpropagation through time, in tokens", minimum=1, metavar="N"
+    bptt: int | Auto = setting(
+        "auto",
+        "window length of truncated backpropagation through time, in tokens; auto: 64, for a short text"
+        " fewer",
+        minimum=1,
+        metavar="N",
     )
     steps: int | None = setting(None, "budget: number of optimizer steps", minimum=1, metavar="N")
     epochs: float | None = setting(

@@ -59,6 +59,7 @@ class Windows:
         wanted = device.type != "cpu" if on_device is None else on_device
         self._text = _copied(tokens, device) if wanted else None
         self.on_device = self._text is not None
+        self.shrunk = False  # fewer or shorter than usual, because the text is short
         lengths = np.array(parts if mix else [len(tokens)])
         self.streams = divide_streams(batch_size, mix or (1.0,))
         if any(lengths < self.streams):

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ import numpy as np
 from lm.config.schema import DataConfig
 from lm.data.cache import build_once, cache_folder, mark_used
 from lm.data.progress import ProgressCallback, no_progress, with_progress
-from lm.data.sources import Source, find_source, find_tokenizer
+from lm.data.sources import Source, find_sources, find_tokenizer
 from lm.data.splits import SPLITS, read_splits
 from lm.data.survey import LISTED, repeated_fraction, survey
 from lm.data.text import Text
@@ -86,14 +86,17 @@ def open_corpus(config: DataConfig, progress: ProgressCallback = no_progress) ->
     external, tokenizer_id = None, config.tokenizer
     if config.tokenizer not in vocabulary.KINDS:
         external, tokenizer_id = vocabulary.load_external(find_tokenizer(config.tokenizer))
-    sources = [find_source(dataset, config) for dataset in config.dataset]
+    sources = find_sources(config)
     try:
         key = _key(sources, config, tokenizer_id)
         build_once(key, lambda folder: _build(sources, config, external, folder, progress))
     finally:
         for source in sources:
             source.forget()
-    return _open(key)
+    corpus = _open(key)
+    listings = [source.listing.row() for source in sources if source.listing]
+    # Files that are left out change nothing in the stream, so they are not stored with it.
+    return replace(corpus, facts=corpus.facts | {"files": list(filter(None, listings))})
 
 
 def cached_corpus(key: str) -> Corpus | None:

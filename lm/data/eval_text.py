@@ -13,7 +13,7 @@ from lm.config.schema import DataConfig
 from lm.data.cache import PARTIAL, cache_folder, writing_to_cache
 from lm.data.decoding import replaced_warning
 from lm.data.progress import ProgressCallback
-from lm.data.sources import Source, find_source
+from lm.data.sources import Source, find_sources
 from lm.data.splits import copy_split, fraction_of, read_splits
 from lm.data.text import Text
 from lm.errors import DataError, UserError
@@ -60,7 +60,7 @@ def read_held_out(config: DataConfig, split: str, progress: ProgressCallback) ->
 
 
 def _join(config: DataConfig, read: Callable[[list[Source], Path], list[Text]]) -> EvalText:
-    sources = [find_source(dataset, config) for dataset in config.dataset]
+    sources = find_sources(config)
     folder = cache_folder() / f"text.{os.getpid()}{PARTIAL}"
     try:
         with writing_to_cache(folder):

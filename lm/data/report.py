@@ -34,6 +34,8 @@ def rows(corpus: Corpus, full: bool = False) -> dict[str, str]:
         f" training, {train.characters / train.tokens:.2f} characters per token",
     }
     result |= _table_rows(facts.get("tables", []))
+    if files := corpus.facts.get("files"):
+        result["Files"] = "; ".join(files)
     if unknown := corpus.validation.counts.unknown:
         percent = 100 * unknown / corpus.validation.counts.tokens
         result["Unknown"] = f"{unknown:,} validation tokens ({percent:.2g}%)"

@@ -13,7 +13,7 @@ import shutil
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +23,16 @@ from lm.config.settings import did_you_mean
 from lm.data import columns, reading, tables
 from lm.data.cache import PARTIAL, cache_folder, known, writing_to_cache
 from lm.data.decoding import Decoded, check_encoding
+from lm.data.files import (
+    TABLES,
+    Listing,
+    file_id,
+    files_below,
+    files_matching,
+    kind_of,
+    list_files,
+    similar_files,
+)
 from lm.data.progress import ProgressCallback
 from lm.errors import DataError, UserError, one_line
 from lm.files import write_text
@@ -33,22 +43,6 @@ from lm.tokenization.vocabulary import KINDS
 if TYPE_CHECKING:
     import datasets
 
-_TABLES = {
-    ".json": "json",
-    ".jsonl": "json",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".ndjson": "json",
-    ".parquet": "parquet",
-}
-_SPLIT_NAMES = {
-    "train": "train",
-    "valid": "validation",
-    "validation": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-}
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _BATCH = 256  # rows
 T = TypeVar("T")
@@ -66,6 +60,7 @@ class Source:
     config: DataConfig
     copy: Path | None = None  # of standard input
     revision: str | None = None  # the commit, if it comes from the Hub
+    listing: Listing | None = None  # of a folder, a glob or an archive
     decoded: Decoded = dataclasses.field(default_factory=Decoded)  # what reading did to the characters
     # How each split of a table was read, for the report.
     notes: dict[str, columns.Notes] = dataclasses.field(default_factory=dict, compare=False)
@@ -228,6 +223,32 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
+def find_sources(config: DataConfig, revisions: Sequence[str | None] | None = None) -> list[Source]:
+    """Find all texts, at the given commits; each file is read only once. Raises UserError."""
+    sources: list[Source] = []
+    seen: set[Any] = set()
+    for dataset in config.dataset:
+        if revisions:
+            config = dataclasses.replace(config, dataset_revision=revisions[len(sources)])
+        source = find_source(dataset, config)
+        files = [file for group in source.files.values() for file in group]
+        repeated = [file for file in files if file_id(file) in seen]
+        if len(repeated) == len(files) and repeated:
+            if config.mix:
+                raise UserError(f"--mix needs different texts; an earlier one contains {dataset} already.")
+            continue
+        seen |= set(map(file_id, files)) - {None}  # files on the Hub have no id
+        sources.append(_without(source, repeated) if repeated else source)
+    return sources
+
+
+def _without(source: Source, repeated: list[str]) -> Source:
+    """The source without files that another one has."""
+    rest = source.listing or Listing(source.files)
+    rest.leave_out("repeated", repeated)
+    return dataclasses.replace(source, files=rest.splits, listing=rest, identity=_identity(rest.splits))
+
+
 def find_source(dataset: str, config: DataConfig) -> Source:
     """Find the text that `dataset`, one of `config.dataset`, names. Raises UserError if there is none."""
     if config.encoding is not None:
@@ -241,26 +262,32 @@ def find_source(dataset: str, config: DataConfig) -> Source:
         return dataclasses.replace(_local_source("stdin", {"train": [str(copy)]}, config), copy=copy)
     path = Path(dataset).expanduser()
     if path.suffix.lower() == ".zip" and path.is_file():
-        return _local_source(path.stem, _by_split("", reading.members(str(path))), config)
+        return _listed_source(path.stem, list_files(reading.members(str(path)), ""), config)
     if path.is_file():
         name = Path(reading.without_compression(path.name)).stem
         return _local_source(name, {"train": [str(path)]}, config)
     if path.is_dir():
-        files = _by_split(f"{path}{os.sep}", _files_below(path))
-        if not files:
+        found = list_files(files_below(path), f"{path}{os.sep}")
+        if not found.splits and not found.left_out:
             raise DataError(f"the folder {path} is empty.")
-        return _local_source(path.resolve().name, files, config)
+        return _listed_source(path.resolve().name, found, config)
     if glob.has_magic(dataset):
-        matches = sorted(p for p in glob.glob(str(path), recursive=True) if os.path.isfile(p))
+        matches = files_matching(str(path))
         if not matches:
             raise DataError(f"no file matches '{dataset}'.")
         folder = re.match(r"[^*?\[]*(?=[/\\])", str(path))
         name = Path(folder[0]).name if folder else ""
-        return _local_source(name or "files", {"train": matches}, config)
-    looks_like_a_file = Path(reading.without_compression(dataset)).suffix in {*_TABLES, ".txt", ".zip"}
+        return _listed_source(name or "files", list_files(matches, None), config)
+    looks_like_a_file = Path(reading.without_compression(dataset)).suffix in {*TABLES, ".txt", ".zip"}
+    similar = similar_files(path)
     if not _HUB_ID.fullmatch(dataset) or looks_like_a_file:
-        raise DataError(f"there is no file or folder '{dataset}'.")
-    return _hub_source(dataset, config)
+        raise DataError(f"there is no file or folder '{dataset}'{similar or '.'}")
+    try:
+        return _hub_source(dataset, config)
+    except DataError as error:
+        if not similar or not str(error).startswith("there is no file"):
+            raise
+        raise DataError(f"{str(error).rstrip('.')}{similar}") from error
 
 
 def find_tokenizer(name: str) -> Path:
@@ -294,9 +321,16 @@ def python_library() -> list[str]:
     return sorted(files)
 
 
+def _listed_source(name: str, found: Listing, config: DataConfig) -> Source:
+    """A source of files that were found in one place. Raises DataError if none of them is text."""
+    if not found.splits:
+        raise DataError(f"{name} contains no text: {found.row().removeprefix('; ')}.")
+    return dataclasses.replace(_local_source(name, found.splits, config), listing=found)
+
+
 def _local_source(name: str, files: dict[str, list[str]], config: DataConfig) -> Source:
     """A source of files on this disk. Raises DataError unless they are all of one kind."""
-    kinds = {_kind_of(file) for group in files.values() for file in group}
+    kinds = {kind_of(file) for group in files.values() for file in group}
     if len(kinds) > 1:
         raise DataError(
             f"{name} contains files of several kinds ({', '.join(sorted(kinds))});"
@@ -315,11 +349,6 @@ def _hub_source(dataset: str, config: DataConfig) -> Source:
     identity = f"{dataset}\0{found.name}\0{found.revision}"
     name = dataset.split("/")[-1]
     return Source(name, identity, found.kind, found.splits, found.options, config, revision=found.revision)
-
-
-def _kind_of(file: str) -> str:
-    name = reading.without_compression(reading.name_of(file)).lower()
-    return _TABLES.get(os.path.splitext(name)[1], "text")
 
 
 def _identity(files: dict[str, list[str]]) -> str:
@@ -371,27 +400,6 @@ def _or_data_error(function: Callable[[str], T], path: str) -> T:
         return function(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def _files_below(folder: Path) -> list[str]:
-    """All files in a folder and its subfolders, without hidden ones, sorted."""
-    found: list[str] = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (os.path.join(parent, name) for name in names if not name.startswith("."))
-        found += filter(os.path.isfile, paths)
-    return sorted(found)
-
-
-def _by_split(root: str, files: list[str]) -> dict[str, list[str]]:
-    """Group files into splits by their names below `root`, such as valid.txt or test-0.parquet."""
-    splits: dict[str, list[str]] = {}
-    for file in files:
-        name = reading.without_compression(reading.name_of(file).removeprefix(root))
-        words = re.split(r"[^a-z]+", os.path.splitext(name)[0].lower())
-        split = next((_SPLIT_NAMES[word] for word in words if word in _SPLIT_NAMES), "train")
-        splits.setdefault(split, []).append(file)
-    return splits
 
 
 def _copy_standard_input() -> Path:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from threading import Event
 from typing import Any
 
@@ -26,7 +25,7 @@ from torch import Tensor
 from lm.config.schema import DataConfig
 from lm.data.batches import to_device
 from lm.data.reading import datasets_library
-from lm.data.sources import Source, find_source
+from lm.data.sources import Source, find_sources
 from lm.errors import DataError
 from lm.model.direction import Direction
 from lm.tokenization.tokenizer import Tokenizer
@@ -51,7 +50,7 @@ class DocumentStream(Iterator[str]):
         self._datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0
         self._config, self._held_out, self._split = config, held_out, config.train_split
         self._size, self._seed = config.shuffle_buffer, seed
-        self._sources = self._open([config.dataset_revision] * len(config.dataset))
+        self._sources = self._open(None)
         self._pool, self._closed = ThreadPoolExecutor(1), Event()
         self._position: dict[str, Any] = {}
         self._documents: list[str] = []
@@ -88,12 +87,9 @@ class DocumentStream(Iterator[str]):
         self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _open(self, revisions: list[str | None]) -> list[Source]:
+    def _open(self, revisions: list[str | None] | None) -> list[Source]:
         config, seed = self._config, self._seed
-        sources = [
-            find_source(dataset, replace(config, dataset_revision=revision))
-            for dataset, revision in zip(config.dataset, revisions, strict=True)
-        ]
+        sources = find_sources(config, revisions)
         with sources[0].explaining_errors(self._split):
             each = [
                 source.text_rows(self._split).skip(n)

@@ -37,6 +37,7 @@ from lm.training.state import Learner
 from lm.training.step import Step
 
 CPU_STREAMS = 32
+WINDOW = 64  # tokens
 SIZES = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 _TOKENS_PER_WEIGHT = 5.0  # that a network should read at least
 # Peak learning rates for 256 units; they fall with the square root of the size.
@@ -51,11 +52,47 @@ _WEIGHT_SHARE = {"rnn": 0.0, "gru": 0.0, "lstm": 0.5}
 _EPOCHS_PER_DENSITY = 180.0  # epochs needed for each weight per bit of the text
 _DENSITIES = 0.25, 1.25  # weights per bit that need no more passes, and that were the most in any trial
 _LONG_TEXT = 2_000_000  # tokens from which more streams per step pay off
+_WINDOW_SHARE = 8  # tokens of a window for each stream of a short text
 _MANY_TYPES = 1000  # token types from which the vocabulary is one of words
 
 
+def window_shape(config: RunConfig, corpus: Corpus, device: torch.device, least: int) -> tuple[int, int]:
+    """The number of parallel streams and the length of their windows: those of the settings, or for `auto`
+    what fits the device and the text, but at least `least` streams.
+
+    Each stream of a text has at least one whole window. For a short text, there are fewer streams (a
+    network needs few, but tokens to look back at), then shorter windows.
+    """
+    streams, bptt = stream_count(config, corpus, device), config.training.bptt
+    length = WINDOW if bptt == "auto" else bptt
+    if config.data.streaming:
+        return streams, length
+    mix = config.data.mix or (1.0,)
+    lengths = corpus.parts if config.data.mix else [len(corpus.train.tokens)]
+    fixed = config.training.batch_size != "auto"
+    while (room := _shortest_stream(lengths, mix, streams)) < length:
+        more_streams = not fixed and streams // 2 >= max(least, len(mix))
+        if more_streams and (bptt != "auto" or streams * _WINDOW_SHARE > length):
+            streams //= 2
+        elif bptt == "auto" and length > 1:
+            length = max(room, 1) if fixed else length // 2
+        elif more_streams:
+            streams //= 2
+        else:
+            break  # the settings do not fit the text
+    return streams, length
+
+
+def _shortest_stream(lengths: Sequence[int], mix: Sequence[float], streams: int) -> int:
+    """The number of tokens that the shortest of `streams` streams has."""
+    if streams < len(mix):
+        return 0
+    return min(length // count for length, count in zip(lengths, divide_streams(streams, mix), strict=True))
+
+
 def stream_count(config: RunConfig, corpus: Corpus, device: torch.device) -> int:
-    """The number of parallel streams: that of the settings, or for `auto` what keeps the device busy."""
+    """The number of parallel streams of a long text: that of the settings, or for `auto` what keeps the
+    device busy."""
     if config.training.batch_size != "auto":
         return config.training.batch_size
     if device.type != "cuda":
@@ -64,7 +101,8 @@ def stream_count(config: RunConfig, corpus: Corpus, device: torch.device) -> int
         return 128
     mix = config.data.mix
     lengths = corpus.parts if mix else [len(corpus.train.tokens)]
-    return gpu_streams(lengths, mix or (1.0,), config.training.bptt)
+    bptt = config.training.bptt
+    return gpu_streams(lengths, mix or (1.0,), WINDOW if bptt == "auto" else bptt)
 
 
 def gpu_streams(lengths: Sequence[int], mix: Sequence[float], bptt: int) -> int:
@@ -75,8 +113,7 @@ def gpu_streams(lengths: Sequence[int], mix: Sequence[float], bptt: int) -> int:
     """
     streams = 64 if sum(lengths) < _LONG_TEXT else 128
     while streams > CPU_STREAMS:
-        shares = zip(lengths, divide_streams(streams, mix), strict=True)
-        if min(length // count for length, count in shares) >= bptt:
+        if _shortest_stream(lengths, mix, streams) >= bptt:
             break
         streams //= 2
     return streams
@@ -94,7 +131,8 @@ def resolve(
     The hidden size is the largest for which the budget lets the network read several tokens per weight. For
     a time budget, a few steps of each size are timed to find out how many tokens that is.
     """
-    model, training = config.model, dataclasses.replace(config.training, batch_size=windows.batch_size)
+    training = dataclasses.replace(config.training, batch_size=windows.batch_size, bptt=windows.bptt)
+    model = config.model
     vocab_size = corpus.tokenizer.vocab_size
     if model.embedding_size == "auto":
         model = dataclasses.replace(model, embedding_size=embedding_size(vocab_size))
@@ -221,7 +259,7 @@ class _Budget:
 
     def _step(self, model: NetworkConfig, streams: int) -> Callable[[], Tensor]:
         """The training step of a network, on random tokens."""
-        tokenizer, bptt = self.corpus.tokenizer, self.training.bptt
+        tokenizer, bptt = self.corpus.tokenizer, self.windows.bptt
         recipe = {name: getattr(self.training, name) for name in settings_of(TrainingConfig)}
         recipe |= {"lr": 1e-3, "batch_size": streams, "accumulate": 1}
         tokens = np.random.default_rng(0).integers(tokenizer.vocab_size, size=2 * streams * bptt)

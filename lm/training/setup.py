@@ -21,7 +21,7 @@ from lm.model.device import choose_device, choose_precision, precision_facts, wi
 from lm.model.direction import Direction
 from lm.run_folder import Run, checkpoint_of, create_run
 from lm.terminal import Terminal, duration, plural
-from lm.training.auto import fine_tuning_rate, recurrent_weights, resolve, stream_count
+from lm.training.auto import WINDOW, fine_tuning_rate, recurrent_weights, resolve, stream_count, window_shape
 from lm.training.checkpoint import load_checkpoint, seed_of
 from lm.training.disk import Disk
 from lm.training.facts import Facts
@@ -182,17 +182,19 @@ def _trainer(learner: Learner, run: Run, display: Display, disk: Disk) -> Traine
 def _windows(
     config: RunConfig, corpus: Corpus, device: torch.device, ranks: Ranks
 ) -> Windows | StreamedWindows:
-    size, bptt, direction = (
-        stream_count(config, corpus, device),
-        config.training.bptt,
-        Direction(config.model.direction),
-    )
-    parts = config.training.accumulate
+    parts, direction = config.training.accumulate, Direction(config.model.direction)
+    size, bptt = window_shape(config, corpus, device, least=ranks.size * parts)
     if size < ranks.size * parts:
         raise UserError(
             f"--batch-size {size} is too small for {plural(ranks.size, 'rank')} with --accumulate {parts}:"
             f" it must be at least {ranks.size * parts}."
         )
+    asked = config.training.batch_size, config.training.bptt
+    usual = stream_count(config, corpus, device), WINDOW
+    short = any(
+        wanted == "auto" and value < most
+        for wanted, value, most in zip(asked, (size, bptt), usual, strict=True)
+    )
     rows = ranks.share(size)
     if config.data.streaming:
         documents = DocumentStream(config.data, corpus.held_out, config.training.seed)
@@ -204,6 +206,7 @@ def _windows(
             f"--bptt {bptt} is longer than a stream: {len(tokens):,} tokens in {size} streams leave the"
             f" shortest with {windows.shortest}. Lower --bptt to that, or use fewer streams (--batch-size)."
         )
+    windows.shrunk = short
     return windows
 
 
@@ -266,5 +269,7 @@ def _budget(learner: Learner) -> str:
     text += f", {training.batch_size} streams × {training.bptt} tokens per step"
     if learner.config.data.mix and isinstance(windows, Windows):
         text += f" ({', '.join(map(str, windows.streams))} of them in each text)"
+    if isinstance(windows, Windows) and windows.shrunk:
+        text += " (the text is short)"
     per_epoch = windows.steps_per_epoch
     return f"{text}, {per_epoch:,.0f} steps per epoch" if per_epoch else text

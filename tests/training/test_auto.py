@@ -1,5 +1,6 @@
 """`auto` settings fit the text and the budget."""
 
+import dataclasses
 import gc
 import time
 import weakref
@@ -26,6 +27,7 @@ from lm.training.auto import (
     resolve,
     seconds_per_call,
     stream_count,
+    window_shape,
 )
 from lm.training.state import Learner
 
@@ -268,3 +270,36 @@ def test_the_networks_of_the_probe_are_freed_at_once(monkeypatch):
         assert not any(network() for network in networks)
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "settings", "expected"),
+    [
+        (2048, {}, (32, 64)),  # one window per stream
+        (1_000_000, {}, (32, 64)),
+        (2047, {}, (16, 64)),
+        (513, {}, (8, 64)),
+        (300, {}, (8, 32)),
+        (8, {}, (1, 8)),
+        (2, {}, (1, 2)),
+        (2047, {"batch_size": 32}, (32, 63)),
+        (2047, {"bptt": 64}, (16, 64)),
+        (100, {"bptt": 100}, (1, 100)),
+        (100, {"bptt": 101}, (1, 101)),  # does not fit: an error follows
+        (100, {"batch_size": 8, "bptt": 32}, (8, 32)),  # also
+        (300, {"accumulate": 16}, (16, 16)),
+        (100, {"streaming": True}, (32, 64)),
+    ],
+)
+def test_a_short_text_gets_fewer_streams_then_shorter_windows(tokens, settings, expected):
+    config = RunConfig.from_flat({"steps": 1, **settings})
+    shape = window_shape(config, random_corpus(50, tokens), CPU, least=config.training.accumulate)
+    assert shape == expected
+
+
+def test_the_shorter_of_mixed_texts_decides():
+    config = RunConfig.from_flat({"steps": 1, "dataset": ["a", "b"], "mix": "0.5,0.5"})
+    corpus = dataclasses.replace(random_corpus(50, 9000), parts=[8700, 300])
+    streams, length = window_shape(config, corpus, CPU, least=1)
+    assert 300 // (streams // 2) >= length
+    assert (streams, length) == (8, 64)

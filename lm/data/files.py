@@ -1,0 +1,216 @@
+"""Files below folders, in globs and in archives: which are read, as which split, and which are left out."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+import re
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lm.data import reading
+from lm.data.decoding import binary_kind
+
+TABLES = {
+    **{".json": "json", ".jsonl": "json", ".ndjson": "json"},
+    **{".csv": "csv", ".tsv": "csv", ".parquet": "parquet"},
+}
+SPLIT_NAMES = {  # as in the `datasets` library, which finds the splits of Hub datasets
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "validation", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+_NAME = "|".join(SPLIT_NAMES)
+_SHARD = re.compile(rf"(?:(?:.*[-_.])?({_NAME})-\d{{5}}-of-\d{{5}}|({_NAME})-\d+)")
+_SERIES = re.compile(rf"(.+)\.({_NAME})")  # ptb.train, next to ptb.valid
+_SAMPLE = 1 << 13  # bytes by which a binary file is recognized
+_NAMED = 3  # files named in the report
+# Files about a dataset rather than of it, if there are tables as well.
+_ABOUT = re.compile(r"(readme|license|licence|notice|changelog|citation)([._-].*)?|.*\.md")
+# Tables about a dataset rather than of it, if there are texts as well.
+_TABLES_ABOUT = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "config.json", "state.json"}
+
+
+@dataclass
+class Listing:
+    """The files of one text."""
+
+    splits: dict[str, list[str]] = field(default_factory=dict)  # split -> files to read
+    left_out: dict[str, list[str]] = field(default_factory=dict)  # why -> files that are not read
+
+    def leave_out(self, why: str, files: Iterable[str]) -> None:
+        """Remove files from the splits."""
+        gone = set(files)
+        if not gone:
+            return
+        splits = {split: [f for f in group if f not in gone] for split, group in self.splits.items()}
+        self.splits = {split: group for split, group in splits.items() if group}
+        self.left_out.setdefault(why, []).extend(sorted(gone))
+
+    def row(self) -> str:
+        """'2 for training (a.txt, b.txt), 1 for validation (c.txt); skipped 1 binary file (d.jpg)', or ''
+        if there is only one file."""
+        if sum(map(len, self.splits.values())) == 1 and not self.left_out:
+            return ""
+        uses = {"train": "for training", "validation": "for validation", "test": "for testing"}
+        read = [_counted(group, uses.get(split, f"in '{split}'")) for split, group in self.splits.items()]
+        skipped = [
+            _counted(group, f"{why} file" + "s" * (len(group) > 1)) for why, group in self.left_out.items()
+        ]
+        return ", ".join(read) + (f"; skipped {', '.join(skipped)}" if skipped else "")
+
+
+def files_below(folder: Path) -> list[str]:
+    """All files in a folder and its subfolders, without hidden ones, sorted. Links are followed once."""
+    found: list[str] = []
+    visited = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(parent)) in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths = (os.path.join(parent, name) for name in names if not name.startswith("."))
+        found += filter(os.path.isfile, paths)
+    return sorted(found)
+
+
+def files_matching(pattern: str) -> list[str]:
+    """All files that match a glob, sorted."""
+    return sorted(p for p in glob.glob(pattern, recursive=True) if os.path.isfile(p))
+
+
+def list_files(files: list[str], root: str | None) -> Listing:
+    """The files to read among `files`.
+
+    With a `root`, files below it become splits by their names. Binary and empty files, files that another
+    path leads to, and files about the others are left out.
+    """
+    found = Listing({"train": files} if root is None else _by_split(root, files))
+    found.leave_out("repeated", _repeated(files))
+    samples = dict(_samples([f for group in found.splits.values() for f in group if kind_of(f) == "text"]))
+    found.leave_out("empty", (f for f, sample in samples.items() if sample == b""))
+    found.leave_out("binary", (f for f, sample in samples.items() if sample and binary_kind(sample)))
+    found.leave_out("other", _incidental([f for group in found.splits.values() for f in group]))
+    return found
+
+
+def kind_of(file: str) -> str:
+    """ "text", or the kind of table, judged by the file's name."""
+    name = reading.without_compression(reading.name_of(file)).lower()
+    return TABLES.get(os.path.splitext(name)[1], "text")
+
+
+def similar_files(path: Path) -> str:
+    """ "; did you mean 'my.txt'?" for a misspelled path, '' if no name in its folder is similar."""
+    try:
+        names = [name for name in os.listdir(path.parent) if not name.startswith(".")]
+    except OSError:
+        names = []
+    lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(path.name.lower(), lower, n=1)
+    return f"; did you mean '{path.parent / lower[close[0]]}'?" if close else ""
+
+
+def file_id(file: str) -> tuple[int, int, str] | None:
+    """The same for all paths that lead to the same file on this disk; None if there is none."""
+    member, _, path = file.rpartition("::")
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino, member
+
+
+def _by_split(root: str, files: list[str]) -> dict[str, list[str]]:
+    """Group files into splits by their names below `root`: train.txt, a-train-00000-of-00002.parquet,
+    test/a.txt, and ptb.train.txt next to ptb.valid.txt."""
+    below = {file: reading.name_of(file).removeprefix(root).replace(os.sep, "/") for file in files}
+    series: dict[str, set[str]] = {}
+    for name in below.values():
+        if match := _SERIES.fullmatch(_stem(name)):
+            series.setdefault(_prefix(name, match), set()).add(SPLIT_NAMES[match[2]])
+    splits: dict[str, list[str]] = {}
+    for file, name in below.items():
+        splits.setdefault(_split_of(name, series), []).append(file)
+    return splits
+
+
+def _split_of(name: str, series: dict[str, set[str]]) -> str:
+    stem = _stem(name)
+    if stem in SPLIT_NAMES:
+        return SPLIT_NAMES[stem]
+    if match := _SHARD.fullmatch(stem):
+        return SPLIT_NAMES[match[1] or match[2]]
+    if (match := _SERIES.fullmatch(stem)) and len(series[_prefix(name, match)]) > 1:
+        return SPLIT_NAMES[match[2]]
+    folders = name.lower().split("/")[:-1]
+    return next((SPLIT_NAMES[folder] for folder in reversed(folders) if folder in SPLIT_NAMES), "train")
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(reading.without_compression(name.rpartition("/")[2]))[0].lower()
+
+
+def _prefix(name: str, match: re.Match[str]) -> str:
+    return f"{name.rpartition('/')[0]}/{match[1]}"
+
+
+def _repeated(files: list[str]) -> Iterator[str]:
+    """The files that an earlier path has led to."""
+    seen = set()
+    for file in files:
+        identity = file_id(file)
+        if identity and identity in seen:
+            yield file
+        seen.add(identity)
+
+
+def _samples(files: list[str]) -> Iterator[tuple[str, bytes | None]]:
+    """The beginning of each file, or None if it cannot be read, which is an error when it is."""
+    for archive, members in _by_archive(files).items():
+        opened = zipfile.ZipFile(archive) if archive else None  # once for all its members
+        for file in members:
+            try:
+                if opened and not reading.compression_of(reading.name_of(file)):
+                    with opened.open(reading.name_of(file)) as member:
+                        yield file, member.read(_SAMPLE)
+                else:
+                    with reading.open_bytes(file) as plain:
+                        yield file, plain.read(_SAMPLE)
+            except Exception:  # each compression has its own errors
+                yield file, None
+        if opened:
+            opened.close()
+
+
+def _by_archive(files: list[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for file in files:
+        groups.setdefault(file.rpartition("::")[2] if "::" in file else "", []).append(file)
+    return groups
+
+
+def _incidental(files: list[str]) -> list[str]:
+    """The files that say something about the others, such as a README.md next to tables."""
+    kinds = {kind_of(file) for file in files}
+    if len(kinds) < 2 or "text" not in kinds:
+        return []
+    texts = [file for file in files if kind_of(file) == "text"]
+    if all(_ABOUT.fullmatch(_file_name(file)) for file in texts):
+        return texts
+    tables = [file for file in files if kind_of(file) != "text"]
+    return tables if all(_file_name(file) in _TABLES_ABOUT for file in tables) else []
+
+
+def _file_name(file: str) -> str:
+    return os.path.basename(reading.name_of(file)).lower()
+
+
+def _counted(files: list[str], what: str) -> str:
+    """'2 binary files (a.jpg, b.jpg)'."""
+    names = ", ".join(os.path.basename(reading.name_of(file)) for file in files[:_NAMED])
+    return f"{len(files):,} {what} ({names}{', …' if len(files) > _NAMED else ''})"

@@ -1,0 +1,173 @@
+"""Files: whole names make splits, each file is read once, and what is not text is left out and counted."""
+
+import json
+import os
+import zipfile
+
+import pytest
+
+from lm.config.schema import DataConfig
+from lm.data.corpus import open_corpus
+from lm.data.files import files_below, list_files
+from lm.data.report import rows
+from lm.data.sources import find_sources
+from lm.errors import DataError, UserError
+from tests.data.test_sources import documents, found, read
+
+JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + bytes(range(256)) * 9
+
+
+def split_of(name, *others):
+    files = list_files([f"/d/{each}" for each in (name, *others)], "/d/").splits
+    return next(split for split, group in files.items() if f"/d/{name}" in group)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("The Test of Time.txt", "train"),
+        ("train-station.txt", "train"),
+        ("test drive.txt", "train"),
+        ("my.test.txt", "train"),
+        ("dev_notes.md", "train"),
+        ("latest.txt", "train"),
+        ("valid points.txt", "train"),
+        ("testaments/a.txt", "train"),
+        ("a/The Dev/b.txt", "train"),
+        ("train.txt", "train"),
+        ("valid.txt", "validation"),
+        ("Validation.TXT", "validation"),
+        ("val.jsonl", "validation"),
+        ("dev.txt.gz", "validation"),
+        ("test.parquet", "test"),
+        ("eval.txt", "test"),
+        ("test-0.parquet", "test"),
+        ("validation-00001-of-00002.parquet", "validation"),
+        ("wiki-test-00000-of-00002.parquet", "test"),
+        ("wiki-test-0-of-2.parquet", "train"),
+        ("validation/a.txt", "validation"),
+        ("data/test/deep/a.txt", "test"),
+        ("test/train.txt", "train"),
+    ],
+)
+def test_only_a_whole_name_makes_a_split(name, split):
+    assert split_of(name) == split
+
+
+def test_files_of_one_series_are_splits():
+    assert split_of("ptb.valid.txt", "ptb.train.txt") == "validation"
+    assert split_of("wiki.test.tokens", "wiki.train.tokens") == "test"
+    assert split_of("my.test.txt", "your.train.txt") == "train"
+
+
+def test_folder_above_the_given_one_does_not_count(tmp_path):
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "a.txt").write_text("text")
+    assert read(tmp_path / "test") == ["text"]
+
+
+@pytest.fixture
+def messy(tmp_path):
+    folder = tmp_path / "messy"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "README.md").write_text("about it")
+    (folder / "a.txt").write_text("one")
+    (folder / "empty.txt").write_text("")
+    (folder / "sub" / "b.txt").write_text("two")
+    (folder / "sub" / "cover.jpg").write_bytes(JPEG)
+    (folder / "noise").write_bytes(bytes(range(256)) * 40)
+    (folder / ".DS_Store").write_bytes(JPEG)
+    return folder
+
+
+EXPECTED = "3 for training (README.md, a.txt, b.txt); skipped 1 empty file (empty.txt)"
+EXPECTED += ", 2 binary files (noise, cover.jpg)"
+
+
+def test_binary_and_empty_files_are_left_out_and_counted(messy, tmp_path, monkeypatch):
+    assert read(messy) == ["about it", "one", "two"]
+    assert found(messy).listing.row() == EXPECTED
+    with zipfile.ZipFile(tmp_path / "messy.zip", "w") as archive:
+        for file in files_below(messy):
+            archive.write(file, os.path.relpath(file, messy))
+    assert read(tmp_path / "messy.zip") == ["about it", "one", "two"]
+    assert found(tmp_path / "messy.zip").listing.row() == EXPECTED
+    assert read(messy / "*") == ["about it", "one"]
+    monkeypatch.setenv("LM_CACHE", str(tmp_path / "cache"))
+    corpus = open_corpus(DataConfig(dataset=str(messy)))
+    assert rows(corpus)["Files"] == EXPECTED
+    (messy / "noise").unlink()
+    corpus = open_corpus(DataConfig(dataset=str(messy)))
+    assert rows(corpus)["Files"] == EXPECTED.replace("2 binary files (noise, ", "1 binary file (")
+
+
+def test_report_says_what_each_file_became(tmp_path):
+    for name in ("train.txt", "dev.txt", "The Test of Time.txt"):
+        (tmp_path / name).write_text(name)
+    row = found(tmp_path).listing.row()
+    assert row == "2 for training (The Test of Time.txt, train.txt), 1 for validation (dev.txt)"
+
+
+def test_text_with_a_few_control_characters_is_not_binary(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"some text\0" + b"more text " * 50)
+    (tmp_path / "b.txt").write_text("some text", encoding="utf-16")
+    (tmp_path / "c.txt").write_text("some text", encoding="utf-16-le")
+    assert len(read(tmp_path)) == 3
+
+
+def test_text_in_another_encoding_is_an_error_rather_than_binary(tmp_path):
+    (tmp_path / "a.txt").write_bytes("Façade d’un café, à côté".encode("cp1252"))
+    with pytest.raises(DataError, match=r"a\.txt is not UTF-8.*--encoding cp1252"):
+        read(tmp_path)
+    assert read(tmp_path, encoding="cp1252") == ["Façade d’un café, à côté"]
+
+
+def test_folder_with_nothing_but_binary_files_is_an_error(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(JPEG)
+    with pytest.raises(DataError, match=r"contains no text: skipped 1 binary file \(a\.jpg\)\."):
+        read(tmp_path)
+
+
+def test_readme_next_to_tables_is_left_out(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "one"}))
+    (tmp_path / "README.md").write_text("about it")
+    assert read(tmp_path) == ["one"]
+    assert found(tmp_path).listing.row() == "1 for training (a.jsonl); skipped 1 other file (README.md)"
+    (tmp_path / "story.txt").write_text("a story")
+    with pytest.raises(DataError, match="several kinds"):
+        read(tmp_path)
+
+
+def test_linked_files_are_read_once_and_loops_end(tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a.txt").write_text("one")
+    (folder / "deep" / "b.txt").write_text("two")
+    os.link(folder / "a.txt", folder / "hard.txt")
+    os.symlink(folder / "a.txt", folder / "soft.txt")
+    os.symlink(folder, folder / "deep" / "loop")
+    os.symlink(folder / "deep", folder / "again")
+    os.symlink(tmp_path / "nowhere", folder / "broken.txt")
+    assert sorted(read(folder)) == ["one", "two"]
+    assert "2 repeated files (hard.txt, soft.txt)" in found(folder).listing.row()
+
+
+def test_overlapping_arguments_read_each_file_once(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(name)
+    overlapping = (str(tmp_path / "a.txt"), str(tmp_path / "*.txt"), str(tmp_path), str(tmp_path / "a.txt"))
+    first, second = find_sources(DataConfig(dataset=overlapping))
+    assert (documents(first), documents(second)) == (["a"], ["b"])
+    assert second.listing.row() == "1 for training (b.txt); skipped 1 repeated file (a.txt)"
+    assert second.identity == found(tmp_path / "b.txt").identity
+    with pytest.raises(UserError, match=r"--mix needs different texts"):
+        find_sources(DataConfig(dataset=overlapping[:1] * 2, mix=(0.5, 0.5)))
+
+
+@pytest.mark.parametrize("name", ["hamlt.txt", "Hamlet.TXT", "hamlett.txt"])
+def test_misspelled_file_gets_a_suggestion(tmp_path, name):
+    (tmp_path / "hamlet.txt").write_text("text")
+    with pytest.raises(DataError, match=r"did you mean '.*hamlet\.txt'\?"):
+        read(tmp_path / name)
+    with pytest.raises(DataError, match=r"there is no file or folder '.*xyz\.txt'\.$"):
+        read(tmp_path / "xyz.txt")
