@@ -45,6 +45,7 @@ _MAX_LENGTHS = {  # characters of the free-text settings
     "text_column": 100,
     "json_field": 100,
     "encoding": 40,
+    "document_separator": 100,
     "train_split": 100,
     "validation_split": 100,
     "sample_prompt": 500,

@@ -1,7 +1,7 @@
 """Train a recurrent language model.
 
 lm train                                     two minutes on Python's own standard library
-lm train --dataset my.txt --max-time 10m
+lm train my.txt --max-time 10m
 lm train --resume                            continue the newest run
 torchrun --nproc-per-node 2 -m lm train      two processes; see docs/scaling.md
 """
@@ -15,6 +15,7 @@ from lm.cli.parser import add_settings, make_parser
 from lm.config.presets import describe
 from lm.config.schema import GROUPS
 from lm.distributed import joined_ranks
+from lm.errors import UserError
 
 _TITLES = {"data": "the text", "model": "the network", "training": "the recipe and its budget"}
 
@@ -22,6 +23,7 @@ _TITLES = {"data": "the text", "model": "the network", "training": "the recipe a
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser("train", __doc__ or "")
     add = parser.add_argument
+    add("text", nargs="*", metavar="TEXT", help="the same as --dataset TEXT")
     add("--preset", metavar="NAME", help=f"a named recipe, overridden by the other settings: {describe()}")
     add("--config", metavar="FILE", help="read settings from a YAML file")
     add("--print-config", action="store_true", help="print the settings and exit")
@@ -32,7 +34,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--resume", nargs="?", const=None, metavar="DIR", help=resume)
     for group, config_class in GROUPS.items():
         add_settings(parser, config_class, _TITLES[group])
-    return parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
+    if texts := vars(options).pop("text", None):
+        if "dataset" in options:
+            raise UserError(f"{texts[0]} and --dataset both name the text: use one of the two.")
+        options.dataset = texts
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -90,6 +90,12 @@ class DataConfig:
     encoding_errors: str = setting(
         "strict", "what to do with bytes that are not valid in the encoding", choices=("strict", "replace")
     )
+    document_separator: str | None = setting(
+        None,
+        "what separates documents within a text file: line, blank-line, or a string such as '\\n***\\n' or"
+        " '<|endoftext|>'; default: a file is one document",
+        metavar="STRING",
+    )
     tokenizer: str = setting(
         "char",
         "char, byte, bpe, unigram or word, or an existing tokenizer: a tokenizer.json or a Hub id",

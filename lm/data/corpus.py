@@ -143,7 +143,7 @@ def _key(sources: list[Source], config: DataConfig, tokenizer_id: str) -> str:
         settings.pop(name)
     # Later settings count only if they are given: the streams in older caches stay valid.
     defaults = asdict(DataConfig())
-    for name in ("encoding", "json_field", "header"):
+    for name in ("encoding", "document_separator", "json_field", "header"):
         if settings[name] == defaults[name]:
             settings.pop(name)
     if any(source.kind != "text" for source in sources):

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import IO
 
 from lm.data.decoding import Decoded, decoded
+from lm.data.separation import separated, without_empty
 from lm.errors import DataError, UserError, one_line
 from lm.invocation import pip_install
 from lm.tokenization.documents import SEPARATOR
@@ -96,20 +97,28 @@ def name_of(file: str) -> str:
 
 
 def read_text_files(
-    files: list[str], encoding: str | None, errors: str, done: Decoded | None = None
+    files: list[str],
+    encoding: str | None = None,
+    errors: str = "strict",
+    separator: str | None = None,
+    done: Decoded | None = None,
 ) -> Iterator[bytes]:
-    """Read each file as a document, skipping empty ones.
+    """Read each file as a document, or as several with a `separator` between them, skipping empty ones.
 
     `encoding`, `errors` and `done` are those of `decoded`. Raises DataError if a file cannot be read or
     decoded.
     """
-    any_written = False
+    return without_empty(_texts(files, encoding, errors, separator, done))
+
+
+def _texts(
+    files: list[str], encoding: str | None, errors: str, separator: str | None, done: Decoded | None
+) -> Iterator[bytes]:
     for file in files:
-        written = False
         with explaining_file_errors(file), open_bytes(file) as opened:
-            for block in decoded(opened, file, encoding, errors, done):
-                yield SEPARATOR + block if any_written and not written else block
-                written = any_written = True
+            blocks = decoded(opened, file, encoding, errors, done)
+            yield from separated(blocks, separator) if separator else blocks
+        yield SEPARATOR
 
 
 @contextlib.contextmanager

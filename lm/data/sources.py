@@ -34,6 +34,7 @@ from lm.data.files import (
     similar_files,
 )
 from lm.data.progress import ProgressCallback
+from lm.data.separation import check_separator
 from lm.errors import DataError, UserError, one_line
 from lm.files import write_text
 from lm.tokenization.documents import SEPARATOR
@@ -91,7 +92,9 @@ class Source:
         """The documents of a split in pieces: UTF-8 with SEPARATOR between documents. Raises DataError."""
         if self.kind == "text":
             files, config = self.files[split], self.config
-            yield from reading.read_text_files(files, config.encoding, config.encoding_errors, self.decoded)
+            yield from reading.read_text_files(
+                files, config.encoding, config.encoding_errors, config.document_separator, self.decoded
+            )
             return
         written = False
         for batch in _batches(filter(None, self.texts(split))):
@@ -251,6 +254,17 @@ def _without(source: Source, repeated: list[str]) -> Source:
 
 def find_source(dataset: str, config: DataConfig) -> Source:
     """Find the text that `dataset`, one of `config.dataset`, names. Raises UserError if there is none."""
+    if config.document_separator is not None:
+        check_separator(config.document_separator)
+    source = _find(dataset, config)
+    if config.document_separator is not None and source.kind != "text":
+        raise UserError(
+            f"--document-separator is for text files; in the table {source.name}, each row is a document."
+        )
+    return source
+
+
+def _find(dataset: str, config: DataConfig) -> Source:
     if config.encoding is not None:
         check_encoding(config.encoding)
     if dataset == "python":
