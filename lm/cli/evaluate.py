@@ -21,8 +21,10 @@ from lm.config.schema import CacheConfig, DataConfig, DynamicConfig, EvaluationC
 from lm.config.settings import build, flag_of, settings_of
 from lm.errors import UserError
 
-READING = ("dataset_config", "dataset_revision", "text_column", "max_chars")
-READING += ("encoding", "encoding_errors", "document_separator")
+READING = (
+    *("dataset_config", "dataset_revision", "text_column", "max_chars"),
+    *("encoding", "encoding_errors", "document_separator"),
+)
 ADAPTATIONS: dict[str, type] = {"dynamic": DynamicConfig, "cache": CacheConfig}
 
 

@@ -91,10 +91,7 @@ class Source:
     def read(self, split: str) -> Iterator[bytes]:
         """The documents of a split in pieces: UTF-8 with SEPARATOR between documents. Raises DataError."""
         if self.kind == "text":
-            files, config = self.files[split], self.config
-            yield from reading.read_text_files(
-                files, config.encoding, config.encoding_errors, config.document_separator, self.decoded
-            )
+            yield from self._text(self.files[split])
             return
         written = False
         for batch in _batches(filter(None, self.texts(split))):
@@ -147,9 +144,15 @@ class Source:
     def _documents(self, files: list[str]) -> Iterator[str]:
         """The documents in some of the text files."""
         for file in files:
-            encoding, errors = self.config.encoding, self.config.encoding_errors
-            whole = b"".join(reading.read_text_files([file], encoding, errors, self.decoded))
+            whole = b"".join(self._text([file]))
             yield from (document.decode() for document in whole.split(SEPARATOR) if document)
+
+    def _text(self, files: list[str]) -> Iterator[bytes]:
+        """The documents in some of the text files, in pieces."""
+        config = self.config
+        return reading.read_text_files(
+            files, config.encoding, config.encoding_errors, config.document_separator, self.decoded
+        )
 
     def _rows(
         self, files: list[str], notes: columns.Notes, wanted: set[str] | None = None

@@ -83,13 +83,15 @@ def _read_all(source: Source, config: DataConfig, stem: Path, progress: Progress
         total = texts["train"].count_characters()
         if total < 2:
             raise DataError(f"{source.name} has only one character: there is nothing to learn from it.")
-        remaining = 1.0
+        remaining, left = 1.0, total
         for name in ("test", "validation"):  # the test text follows the validation text
             if fraction := fractions[name]:
                 remaining -= fraction
                 if remaining <= 0:
                     raise UserError("--validation-split and --test-split leave nothing to train on.")
-                texts["train"], texts[name] = texts["train"].split_at(math.floor(total * remaining))
+                # Predicting a token from another takes two, also of a tiny text.
+                left = min(math.floor(total * remaining), max(left - 2, total // 2))
+                texts["train"], texts[name] = texts["train"].split_at(left)
     return texts | {name: copy_split(source, split, stem, progress) for name, split in named.items()}
 
 

@@ -15,7 +15,7 @@ from lm.config.schema import ModelConfig, RunConfig
 from lm.errors import UserError
 from lm.model.cells import CELLS
 from lm.tokenization.vocabulary import KINDS
-from lm.training.auto import CPU_STREAMS, SIZES, embedding_size, parameters
+from lm.training.auto import CPU_STREAMS, SIZES, WINDOW, embedding_size, parameters
 
 # Phrases in the errors of torch and the libraries it calls, where they raise no specific type.
 _SIGNS = ("can't allocate memory", "cannot allocate memory", "out of memory", "alloc_failed", "bad_alloc")
@@ -46,7 +46,7 @@ def training_memory(config: RunConfig, vocab_size: int) -> tuple[int, int]:
     size is `auto`, that of the smallest network."""
     model, training = smallest(config.model, vocab_size), config.training
     streams = CPU_STREAMS if training.batch_size == "auto" else training.batch_size
-    tokens = streams * training.bptt / training.accumulate
+    tokens = streams * (WINDOW if training.bptt == "auto" else training.bptt) / training.accumulate
     stored = model.layers * model.hidden_size * (len(CELLS[model.cell].gates) + _STORED_PER_UNIT)
     return 4 * _NUMBERS_PER_WEIGHT * parameters(model, vocab_size), round(4 * tokens * stored)
 

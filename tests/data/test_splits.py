@@ -39,6 +39,14 @@ def test_validation_and_test_fractions_are_the_end_of_the_text(texts):
     assert splits == {"train": "012345", "validation": "678", "test": "9ab"}
 
 
+@pytest.mark.parametrize(
+    ("text", "held_out"), [("123456789", "89"), ("1234", "34"), ("123", "23"), ("12", "2")]
+)
+def test_a_tiny_text_holds_out_enough_to_predict_a_token(texts, text, held_out):
+    (texts / "texts" / "train.txt").write_text(text)
+    assert splits_of(texts) == {"train": text.removesuffix(held_out), "validation": held_out}
+
+
 def test_named_split_is_used_next_to_a_fraction(texts):
     (texts / "texts" / "test.txt").write_text("test")
     assert splits_of(texts, test_split="test") == {"train": "0123456789", "validation": "ab", "test": "test"}
