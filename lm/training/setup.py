@@ -266,7 +266,7 @@ def _budget(learner: Learner) -> str:
     training, windows = learner.config.training, learner.windows
     steps = total_steps(learner)
     text = f"{steps:,} steps" if steps else duration(training.max_time or DEFAULT_TIME)
-    text += f", {training.batch_size} streams × {training.bptt} tokens per step"
+    text += f", {plural(training.batch_size, 'stream')} × {training.bptt} tokens per step"
     if learner.config.data.mix and isinstance(windows, Windows):
         text += f" ({', '.join(map(str, windows.streams))} of them in each text)"
     if isinstance(windows, Windows) and windows.shrunk:
