@@ -54,6 +54,9 @@ def facts(config: dict[str, Any]) -> list[tuple[str, str]]:
     if "loss" in validation:
         loss = translate("{loss} nats per token", loss=_decimal(validation["loss"]))
         rows.append((translate("Validation loss"), loss))
+    if "validation_loss_before" in trained_on:
+        loss = translate("{loss} nats per token", loss=_decimal(trained_on["validation_loss_before"]))
+        rows.append((translate("Before fine-tuning"), loss))
     if "perplexity" in validation:
         rows.append((translate("Perplexity"), _decimal(validation["perplexity"], 2)))
     if "bits_per_character" in validation:

@@ -30,6 +30,13 @@ def test_facts_come_from_config_json(run):
     assert shown["Bits per byte"] == f"{validation['bits_per_byte']:.3f}"
 
 
+def test_a_fine_tuned_model_shows_its_loss_before(run):
+    config = read_json(run / "config.json", run)
+    assert "Before fine-tuning" not in dict(facts(config))
+    config["trained_on"]["validation_loss_before"] = 1.8002
+    assert dict(facts(config))["Before fine-tuning"] == "1.800 nats per token"
+
+
 def test_the_curve_is_the_svg_of_the_run_as_an_image(run):
     (data,) = re.findall(r'<img [^>]*src="data:image/svg\+xml;base64,([^"]+)">', describe(run))
     assert base64.b64decode(data) == (run / "training" / "loss.svg").read_bytes()
@@ -56,6 +63,7 @@ def test_html_in_config_json_is_escaped(run):
         {"model": "lstm", "trained_on": [], "validation": None},
         {"model": {"cell": 3, "layers": "two"}, "parameters": None, "tokenizer": {}},
         {"validation": {"loss": "low", "perplexity": None}, "trained_on": {"dataset": None}},
+        {"trained_on": {"validation_loss_before": "high"}},
     ],
 )
 def test_unexpected_values_in_config_json_are_tolerated(run, config):
