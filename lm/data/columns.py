@@ -106,9 +106,10 @@ def noting(rows: Iterator[Row], file: str, notes: Notes) -> Iterator[Row]:
     """The rows of a file; their columns are noted until the one that was chosen is among them."""
     names = notes.files.setdefault(file, set())
     for row in rows:
-        if notes.column not in names and len(names) < _NOTED:
-            names.update(row or ("",))
+        names.update(row or ("",))
         yield row
+        if notes.column in names or len(names) > _NOTED:
+            yield from rows
 
 
 def text_at(row: Row, column: str, name: str, notes: Notes) -> str:

@@ -54,9 +54,11 @@ def members(file: str) -> list[str]:
     if "::" in file or not file.lower().endswith(".zip"):
         return [file]
     try:
-        with zipfile.ZipFile(file) as archive:
+        with open_bytes(file) as opened, zipfile.ZipFile(opened) as archive:
             names = sorted(info.filename for info in archive.infolist() if not info.is_dir())
     except (OSError, zipfile.BadZipFile) as error:
+        if is_remote(file) and isinstance(error, OSError):
+            raise  # of the network
         raise DataError(f"{file} cannot be read as a zip archive: {one_line(error)}.") from error
     return [f"zip://{name}::{file}" for name in names if not re.search(r"(^|/)(\.|__MACOSX/)", name)]
 

@@ -79,7 +79,7 @@ class Source:
             from lm.data.hub import fetch
 
             files = [fetch(file, progress) for file in files]
-        files = [member for file in files for member in reading.members(file)]
+        files = list(_members(files))
         return dataclasses.replace(self, files=self.files | {split: files})
 
     def size(self, split: str) -> int | None:
@@ -143,7 +143,7 @@ class Source:
 
     def _documents(self, files: list[str]) -> Iterator[str]:
         """The documents in some of the text files."""
-        for file in files:
+        for file in _members(files):
             whole = b"".join(self._text([file]))
             yield from (document.decode() for document in whole.split(SEPARATOR) if document)
 
@@ -167,7 +167,7 @@ class Source:
             delimiter=given.get("delimiter") or given.get("sep"),
             names=tuple(given.get("names") or given.get("column_names") or ()),
         )
-        for file in files:
+        for file in _members(files):
             if self.kind in tables.KINDS:
                 rows = tables.read_rows(file, self.kind, options, notes, self.decoded, wanted)
             else:
@@ -214,6 +214,11 @@ class Source:
             if is_network_error(error):
                 return DataError(f"the Hub cannot be reached to continue reading {self.name}: {cause}.")
         return DataError(f"{self.name} cannot be read as {self.kind}: {cause}.")
+
+
+def _members(files: list[str]) -> Iterator[str]:
+    """The files, and in place of archives the files in them."""
+    return (member for file in files for member in reading.members(file))
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, TextIO
@@ -83,44 +83,59 @@ def read_rows(
 def _csv_rows(lines: TextIO, file: str, options: Options, notes: Notes) -> Iterator[Row]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the limit of the module is for all of a process
     head = list(islice(lines, _SNIFFED))
-    given = options.delimiter
+    given, begin = options.delimiter, 1  # the number of the first line
     if head and (excel := head[0].rstrip("\r\n")).lower().startswith("sep=") and len(excel) == 5:
-        given, head = excel[4], head[1:]  # for Excel; not a row
+        given, head, begin = excel[4], head[1:], 2  # for Excel; not a row
     rest = next(lines, None)
     style: dict[str, Any] = {"delimiter": given or _delimiter(head, complete=rest is None)}
     if without_compression(name_of(file)).lower().endswith(".tsv"):
         style = {"delimiter": given or "\t", "quoting": csv.QUOTE_NONE}
-    source = head if rest is None else chain(head, [rest], lines)
-    reader = csv.reader(source, **style)
-    line = 0
-    names: list[str] = []
+    reader = csv.reader(head if rest is None else chain(head, [rest], lines), **style)
     try:
-        for cells in reader:
-            if reader.line_num - line > _SWALLOWED:
-                notes.warn(
-                    f"swallowed {file}",
-                    f"a cell of {file} has {reader.line_num - line:,} lines, from line {line + 1:,} on: is"
-                    " a quote not closed? Close or double it, or rename the file to .tsv if it has tabs and"
-                    " no quoting.",
-                )
-            line = reader.line_num
-            if not cells:
-                continue
-            if not names:
-                names = _column_names(cells, options)
-                _note_format(notes, style["delimiter"], names, options)
-                if options.header and not options.names:
-                    _check_header(cells, list(csv.reader(head, **style)), file, notes)
-                    continue
-            if len(cells) > len(names):
-                notes.warn(
-                    f"wide {file}",
-                    f"line {line:,} of {file} has {len(cells):,} cells but there are {len(names):,} columns:"
-                    " what follows them is not read; quote cells that contain the delimiter.",
-                )
-            yield dict(zip(names, cells, strict=False))
+        first = next(filter(None, reader), None)
+        if first is None:
+            return
+        names = _column_names(first, options)
+        _note_format(notes, style["delimiter"], names, options)
+        cells: Iterator[list[str]] = reader
+        if options.header and not options.names:
+            _check_header(first, list(csv.reader(head, **style)), file, notes)
+        else:
+            cells = chain([first], reader)
+        yield from _named(cells, names, lambda: reader.line_num + begin - 1, file, notes)
     except csv.Error as error:
-        raise DataError(f"{file}, line {reader.line_num:,}, is not CSV: {one_line(error)}.") from error
+        where = f"{file}, line {reader.line_num + begin - 1:,}"
+        raise DataError(f"{where}, is not CSV: {one_line(error)}.") from error
+
+
+def _named(
+    rows: Iterator[list[str]], names: list[str], line: Callable[[], int], file: str, notes: Notes
+) -> Iterator[Row]:
+    """The cells of each row by their columns; `line` is the number of its last line. Warns of what is odd."""
+    width, wide, wide_at, longest, longest_at, last = len(names), 0, 0, 0, 0, line()
+    try:
+        for cells in rows:
+            number = line()
+            if number - last > longest:
+                longest, longest_at = number - last, last + 1
+            last = number
+            if len(cells) > width:
+                wide, wide_at = wide + 1, wide_at or number
+            if cells:
+                yield dict(zip(names, cells, strict=False))
+    finally:
+        if longest > _SWALLOWED:
+            notes.warn(
+                f"swallowed {file}",
+                f"a row of {file} has {longest:,} lines, from line {longest_at:,} on: is a quote not closed?"
+                " Close or double it, or rename the file to .tsv if it has tabs and no quoting.",
+            )
+        if wide:
+            notes.warn(
+                f"wide {file}",
+                f"{wide:,} rows of {file} have more cells than the {width:,} columns, the first in line"
+                f" {wide_at:,}: what follows them is not read; quote cells that contain the delimiter.",
+            )
 
 
 def _delimiter(head: list[str], complete: bool) -> str:

@@ -5,6 +5,7 @@ import io
 import json
 import string
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from lm.config.schema import DataConfig, ModelConfig
 from lm.data import report
 from lm.data.corpus import open_corpus
+from lm.data.sources import Source
 from lm.data.streaming import DocumentStream
 from lm.errors import DataError
 from tests.conftest import some_text
@@ -299,7 +301,7 @@ def test_row_with_too_many_cells_is_warned_about(tmp_path):
     path = written(tmp_path / "a.csv", "id,text\n1,one two\n2,hello, world\n3,x\n")
     assert read(path) == ["one two", "hello", "x"]
     (warning,) = warnings_of(path)
-    assert "line 3 of" in warning and "has 3 cells but there are 2 columns" in warning
+    assert f"1 rows of {path} have more cells than the 2 columns, the first in line 3:" in warning
 
 
 @pytest.mark.parametrize(
@@ -362,6 +364,15 @@ def test_other_encoding_of_a_table_is_an_error_that_names_encoding(tmp_path):
     with pytest.raises(DataError, match=r"a\.csv is not UTF-8: byte 0xe9 at position 19.*--encoding"):
         read(path)
     assert read(path, encoding="cp1252") == streamed(path, 2, encoding="cp1252") == ["un café", "une forêt"]
+
+
+def test_format_that_only_datasets_reads(tmp_path):
+    texts = ["None", "a b", "1.50"]
+    datasets.Dataset.from_dict({"id": [1, 2, 3], "body": texts}).save_to_disk(tmp_path / "saved")
+    (file,) = map(str, (tmp_path / "saved").glob("*.arrow"))
+    source = Source("t", "", "arrow", {"train": [file]}, {}, DataConfig())
+    assert list(source.texts("train")) == texts
+    assert [row["text"] for row in source.text_rows("train")] == texts
 
 
 # What the report shows.

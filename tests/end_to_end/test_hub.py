@@ -6,6 +6,7 @@ import random
 import re
 import subprocess
 import time
+import zipfile
 from typing import NamedTuple
 
 import numpy as np
@@ -218,7 +219,12 @@ def test_cells_of_tables_are_text_as_it_is_written(hub):
     put(hub, "org/tsv/train.tsv", "id\tbody\n" + "\n".join(f'1\t"{t}' for t in texts))
     rows = {"version": "1.0", "data": [{"pair": {"en": t, "de": "ja"}} for t in texts]}
     put(hub, "org/json/train.json", json.dumps(rows))
+    (hub.root / "datasets/org/zip").mkdir(parents=True)
+    with zipfile.ZipFile(hub.root / "datasets/org/zip/train.zip", "w") as archive:
+        for number, text in enumerate(texts):
+            archive.writestr(f"rows/{number:03}.jsonl", json.dumps({"text": text, "n": 1}))
     expected = {
+        "zip": texts,
         "jsonl": [*texts, "7"],
         "csv": texts,
         "tsv": [f'"{t}' for t in texts],
