@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, TextIO
 
+from lm.config.settings import did_you_mean
 from lm.data.columns import (
     MISSING,
     POEM,
@@ -255,7 +256,8 @@ def _field(value: Any, name: str, file: str) -> Any:
     found = value_at(value, name) if isinstance(value, dict) else MISSING
     if not isinstance(found, list):
         lists = [each for each, _ in _lists(value)] if isinstance(value, dict) else []
-        known = f"it has {listed(lists)}" if lists else "leave out --json-field"
+        hint = did_you_mean(name, lists)
+        known = f"it has {listed(lists)}{hint}" if lists else "leave out --json-field"
         raise DataError(f"{file} has no list '{name}' of rows; {known}.")
     return found
 

@@ -244,7 +244,7 @@ def test_rows_inside_an_object_are_found_or_asked_for(tmp_path):
     with pytest.raises(DataError, match=r"several lists of rows; .* --json-field: train, test\."):
         read(path)
     assert read(path, json_field="test") == LINES[:2]
-    with pytest.raises(DataError, match="no list 'tset' of rows; it has train, test"):
+    with pytest.raises(DataError, match="no list 'tset' of rows; it has train, test; did you mean 'test'"):
         read(path, json_field="tset")
     path = written(tmp_path / "c.json", json.dumps({"version": "1", "data": LINES[:5]}))
     assert read(path) == LINES[:5]
