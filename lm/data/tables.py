@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, TextIO
@@ -103,25 +103,28 @@ def _csv_rows(lines: TextIO, file: str, options: Options, notes: Notes) -> Itera
             _check_header(first, list(csv.reader(head, **style)), file, notes)
         else:
             cells = chain([first], reader)
-        yield from _named(cells, names, lambda: reader.line_num + begin - 1, file, notes)
+        yield from _named(cells, names, reader, begin, file, notes)
     except csv.Error as error:
         where = f"{file}, line {reader.line_num + begin - 1:,}"
         raise DataError(f"{where}, is not CSV: {one_line(error)}.") from error
 
 
 def _named(
-    rows: Iterator[list[str]], names: list[str], line: Callable[[], int], file: str, notes: Notes
+    rows: Iterator[list[str]], names: list[str], reader: Any, begin: int, file: str, notes: Notes
 ) -> Iterator[Row]:
-    """The cells of each row by their columns; `line` is the number of its last line. Warns of what is odd."""
-    width, wide, wide_at, longest, longest_at, last = len(names), 0, 0, 0, 0, line()
+    """The cells of each row by their columns. The `reader` counts the lines from `begin` on.
+
+    Warns of rows with too many lines or cells.
+    """
+    width, wide, wide_at, longest, longest_at, last = len(names), 0, 0, 0, 0, reader.line_num
     try:
         for cells in rows:
-            number = line()
+            number = reader.line_num
             if number - last > longest:
-                longest, longest_at = number - last, last + 1
+                longest, longest_at = number - last, last + begin
             last = number
             if len(cells) > width:
-                wide, wide_at = wide + 1, wide_at or number
+                wide, wide_at = wide + 1, wide_at or number + begin - 1
             if cells:
                 yield dict(zip(names, cells, strict=False))
     finally:
