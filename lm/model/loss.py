@@ -44,11 +44,7 @@ def token_losses(
         return torch.cat(
             [checkpoint(loss, *block, use_reentrant=False, preserve_rng_state=False) for block in blocks]
         )
-    # Into one tensor: small results between the freed blocks would fragment the heap, by gigabytes.
-    losses = torch.empty(len(targets), device=hidden.device)
-    for part, block in zip(losses.split(rows), blocks, strict=True):
-        part.copy_(loss(*block))
-    return losses
+    return torch.cat([loss(*block) for block in blocks])
 
 
 def decoder_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
