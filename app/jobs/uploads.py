@@ -157,7 +157,7 @@ def safe_stem(text: str) -> str:
 
 
 def _decoder(first: bytes) -> codecs.IncrementalDecoder:
-    """As in lm/data/reading.py: UTF-8, or UTF-16 if there is a byte order mark."""
+    """As in lm/data/decoding.py: UTF-8, or UTF-16 if there is a byte order mark."""
     utf_16 = first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return codecs.getincrementaldecoder("utf-16" if utf_16 else "utf-8")()
 
