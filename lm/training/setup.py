@@ -265,7 +265,7 @@ def _budget(learner: Learner) -> str:
     """'2:00, 32 streams × 64 tokens per step, 5,000 steps per epoch'."""
     training, windows = learner.config.training, learner.windows
     steps = total_steps(learner)
-    text = f"{steps:,} steps" if steps else duration(training.max_time or DEFAULT_TIME)
+    text = plural(steps, "step") if steps else duration(training.max_time or DEFAULT_TIME)
     text += f", {plural(training.batch_size, 'stream')} × {training.bptt} tokens per step"
     if learner.config.data.mix and isinstance(windows, Windows):
         text += f" ({', '.join(map(str, windows.streams))} of them in each text)"
