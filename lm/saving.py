@@ -157,7 +157,9 @@ def write_tensors(
     with open(path, "wb") as file:
         file.write(len(described).to_bytes(8, "little") + described)
         for _, tensor in ordered:
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            # A new tensor of bytes: one of a single number can have a stride that `view` rejects.
+            flat = torch.empty(tensor.numel(), dtype=tensor.dtype)
+            flat.view(tensor.shape).copy_(tensor.detach())
             file.write(flat.view(torch.uint8).numpy().data)
 
 

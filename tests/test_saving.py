@@ -165,6 +165,7 @@ def test_tensors_are_written_as_safetensors_writes_them(tmp_path):
         for dtype in dtypes
     }
     tensors["transposed"] = torch.randn(3, 4).t()
+    tensors["strides of zero"] = torch.ones(1, dtype=torch.int64).as_strided((1,), (0,))
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     for metadata in (None, {"format": "pt"}):
         write_tensors(tmp_path / "t.safetensors", tensors, metadata)

@@ -111,7 +111,9 @@ def similar_files(path: Path) -> str:
     except OSError:
         names = []
     lower = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(path.name.lower(), lower, n=1)
+    close = difflib.get_close_matches(
+        path.name.lower(), lower, n=1, cutoff=0.75
+    )  # the ending is often the same
     return f"; did you mean '{path.parent / lower[close[0]]}'?" if close else ""
 
 

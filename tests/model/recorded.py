@@ -60,7 +60,12 @@ def train_as_on_a_gpu(setattr: Callable[[Any, str, Any], None] = setattr) -> Non
     for module in (loop, find_lr):
         setattr(module, "Step", partial(Step, as_graph=True))
     setattr(state, "make_optimizer", partial(make_optimizer, recordable=True))
-    setattr(setup, "Windows", partial(Windows, on_device=True))
+    setattr(setup, "Windows", _WindowsOnDevice)
+
+
+class _WindowsOnDevice(Windows):
+    def __init__(self, *arguments: Any, **settings: Any):
+        super().__init__(*arguments, **settings, on_device=True)
 
 
 class _Recorder(TorchDispatchMode):

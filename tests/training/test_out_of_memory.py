@@ -27,7 +27,7 @@ def test_many_words_are_a_matter_of_the_vocabulary():
 
 
 def test_long_windows_are_a_matter_of_the_batch():
-    assert message(100, hidden_size=500, batch_size=400) == (
+    assert message(100, hidden_size=500, batch_size=400, bptt=64) == (
         "there is not enough memory: lower --batch-size (now 400), --bptt (now 64), --hidden-size (now 500)"
         " or --layers (now 2), or raise --accumulate."
     )
