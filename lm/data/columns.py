@@ -169,6 +169,20 @@ def is_messages(value: Any) -> bool:
     )
 
 
+def is_pieces(value: Any) -> bool:
+    """Whether it is a text in pieces, some of which are objects because they have a format: strings and
+    objects with a text, or only objects that have a type as well."""
+    if not isinstance(value, (list, tuple)) or not any(isinstance(item, dict) for item in value):
+        return False
+    objects = [item for item in value if isinstance(item, dict)]
+    strings = [item for item in value if isinstance(item, str)]
+    return (
+        len(objects) + len(strings) == len(value)
+        and all(isinstance(item.get("text"), str) for item in objects)
+        and (bool(strings) or all(isinstance(item.get("type"), str) for item in objects))
+    )
+
+
 def is_number(text: str) -> bool:
     """Whether a text is written like a number."""
     return bool(_NUMBER.fullmatch(text))
@@ -203,18 +217,26 @@ def without_surrogates(text: str, where: str, errors: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """The text of a value without objects other than messages. Raises TypeError, naming what it is."""
+    """The text of a value without objects other than messages and pieces. Raises TypeError, naming what it
+    is."""
     if isinstance(value, str):
         return str(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if is_messages(value):
         return "\n".join(filter(None, map(_message, value)))
+    if is_pieces(value):
+        return "".join(item["text"] if isinstance(item, dict) else item for item in value)
     if isinstance(value, (list, tuple)):
         return "\n".join(_text(item) for item in value if item is not None)
     if isinstance(value, (bytes, dict)):
         raise TypeError("bytes" if isinstance(value, bytes) else "objects")
     return str(value)  # numbers, dates and times of Parquet
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a list of objects is read as text, without choosing one of their fields."""
+    return is_messages(value) or is_pieces(value)
 
 
 def _message(message: Row) -> str:
@@ -229,14 +251,14 @@ def _message(message: Row) -> str:
 
 def _has_numbers(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
-        return not is_messages(value) and any(map(_has_numbers, value))
+        return not _is_text(value) and any(map(_has_numbers, value))
     return value is not None and type(value) is not str
 
 
 def _inner_columns(value: Any, column: str) -> list[str]:
-    """The dotted names of the fields in objects, other than messages."""
+    """The dotted names of the fields in objects, other than messages and pieces."""
     items = value if isinstance(value, (list, tuple)) else [value]
-    if is_messages(value):
+    if _is_text(value):
         return []
     found = {f"{column}.{key}": None for item in items if isinstance(item, dict) for key in item}
     found |= {
@@ -315,7 +337,7 @@ class _Columns(dict[str, _Column]):
 def _all_numbers(value: Any) -> bool:
     """Whether there is no string in a value that is not an object."""
     if isinstance(value, (list, tuple)):
-        return not is_messages(value) and all(map(_all_numbers, value))
+        return not _is_text(value) and all(map(_all_numbers, value))
     return not isinstance(value, str) or isinstance(value, Number)
 
 

@@ -176,6 +176,18 @@ def test_messages_in_parts_are_their_texts(tmp_path):
     assert read(path) == ["user: a b\nc"]
 
 
+def test_text_in_pieces_is_put_together(tmp_path):
+    """As in exports of chats: links and bold words are objects within the text."""
+    link = {"type": "link", "text": "https://example.org"}
+    rows = [{"text": "plain"}, {"text": ["see ", link, " now"]}, {"text": [link]}, {"text": []}]
+    path = written(tmp_path / "chat.json", json.dumps({"name": "us", "messages": rows}))
+    expected = ["plain", "see https://example.org now", "https://example.org"]
+    assert read(path) == expected
+    comments = [{"author": "A", "text": "one"}, {"author": "B", "text": "two"}]
+    with pytest.raises(DataError, match="several columns"):  # two texts, not one in pieces
+        read(jsonl(tmp_path / "c.jsonl", [{"text": comments}]))
+
+
 def test_fields_of_objects_have_dotted_names(tmp_path):
     rows = [{"translation": {"en": "one word", "fr": "un mot", "more": {"n": i}}} for i in range(3)]
     path = jsonl(tmp_path / "t.jsonl", rows)
