@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
@@ -326,9 +326,9 @@ class _Columns(dict[str, _Column]):
         """The columns with text, other than fields of the objects in a list."""
         return [name for name, column in self.items() if column.characters and not column.inside_list]
 
-    def examples(self) -> str:
-        """'id (17), title ('On the sea'), ...': each column with a value."""
-        shown = [f"{shortened(name)} ({_example(c.example)})" for name, c in self.items()]
+    def examples(self, names: Iterable[str]) -> str:
+        """'id (17), title ('On the sea'), ...': these columns, each with a value."""
+        shown = [f"{shortened(name)} ({_example(self[name].example)})" for name in names]
         if not shown:
             return "it has no columns"
         return ", ".join(shown[:_LISTED]) + (f" and {len(shown) - _LISTED} more" if shown[_LISTED:] else "")
@@ -408,7 +408,7 @@ def _automatic(columns: _Columns, name: str) -> tuple[str, str]:
         return within[0], "the only one with text"
     if not texts and not within:
         raise DataError(
-            f"no column of {name} contains text: {columns.examples()}; --text-column reads one anyway."
+            f"no column of {name} contains text: {columns.examples(columns)}; --text-column reads one anyway."
         )
     long = [n for n in texts if columns[n].several_words]
     for candidates, why in ((texts, "the only one with text"), (long, "the only one with several words")):
@@ -424,6 +424,5 @@ def _automatic(columns: _Columns, name: str) -> tuple[str, str]:
         others = (c.characters for n, c in columns.items() if n != column)
         if sum(others) < columns[column].characters:
             return column, "the list with most of the text"
-    raise DataError(
-        f"several columns of {name} contain text; choose one with --text-column: {columns.examples()}."
-    )
+    shown = columns.examples(texts + within)
+    raise DataError(f"several columns of {name} contain text; choose one with --text-column: {shown}.")
