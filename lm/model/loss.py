@@ -44,7 +44,12 @@ def token_losses(
         return torch.cat(
             [checkpoint(loss, *block, use_reentrant=False, preserve_rng_state=False) for block in blocks]
         )
-    return torch.cat([loss(*block) for block in blocks])
+    # Into one tensor: with small results allocated between them, the heap cannot reuse the freed blocks.
+    # Scoring 20,000 tokens of 92,280 types then took 1.9 GB more (glibc, 2026-11-28).
+    losses = torch.empty(len(targets), device=hidden.device)
+    for part, block in zip(losses.split(rows), blocks, strict=True):
+        part.copy_(loss(*block))
+    return losses
 
 
 def decoder_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
