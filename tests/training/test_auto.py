@@ -8,7 +8,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lm.config.resolved import NetworkConfig
 from lm.config.schema import CELLS, ModelConfig, RunConfig
@@ -129,6 +129,7 @@ def test_larger_networks_get_lower_learning_rates():
     st.booleans(),
     st.integers(2, 40),
 )
+@settings(deadline=None)
 def test_parameters_are_counted_without_building_the_network(cell, layers, hidden, width, tie, vocab_size):
     model = ModelConfig(cell=cell, layers=layers, hidden_size=hidden, embedding_size=width, tie=tie)
     assert parameters(NetworkConfig.of(model), vocab_size) == RecurrentLM(model, vocab_size).parameter_count()
@@ -185,6 +186,7 @@ def test_a_gpu_gets_the_measured_sizes_within_one_step(units, streams, speed, se
 
 
 @given(st.floats(1e3, 1e9), st.floats(1e4, 1e9), st.sampled_from([2, 65, 10_000]))
+@settings(deadline=None)
 def test_a_larger_budget_never_gets_a_smaller_network_on_a_gpu(budget, text, vocab_size):
     sizes = [
         on_gpu(lambda size: 1e9 / size, factor * budget / 1e6, 64, text, vocab_size)[0].hidden_size
