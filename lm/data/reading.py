@@ -23,7 +23,7 @@ _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 
 
 def datasets_library(purpose: str) -> ModuleType:
-    """The `datasets` library, told to print nothing.
+    """The `datasets` library, with its output turned off.
 
     Raises UserError, naming the `purpose`, if it is not installed.
     """

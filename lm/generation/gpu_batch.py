@@ -24,7 +24,7 @@ from lm.model.network import RecurrentLM
 BLOCK = 64
 TRIAL = 3  # steps with which a recorded computation proves itself
 _FUNCTIONS = Functions(lambda x: x.sigmoid_(), torch.tanh)
-_WARNING = threading.Lock()  # held by whoever has printed the warning, which is printed once
+_WARNING = threading.Lock()  # acquired once, by the thread that prints the warning
 
 
 class GPUWeights:

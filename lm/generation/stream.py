@@ -70,7 +70,7 @@ class Stream:
         self.ready.append((token,))
 
     def extend(self, count: int, tokens: Iterable[Token]) -> None:
-        """Add `count` generated tokens; whoever generated them keeps the penalty window."""
+        """Add `count` generated tokens. The caller keeps track of the penalty window."""
         self.generated += count
         if self.generated >= self.limit:
             self.ended = True

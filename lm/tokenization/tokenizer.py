@@ -164,7 +164,7 @@ class Tokenizer:
         return text if text and "\ufffd" not in text else self.backend.id_to_token(int(token)) or ""
 
     def _unknown(self, text: str | bytes) -> Iterator[tuple[int, str]]:
-        """The index of each unknown token of `text` and the part of the text that it stands for."""
+        """The index of each unknown token of `text` and the part of the text that it replaces."""
         if self.unk is None:
             return
         if self.kind == "char":

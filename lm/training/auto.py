@@ -47,8 +47,8 @@ _LEAST_RATE = 1 / 16  # of them, for a trained network
 _INPUT_SHARE = 0.5
 _WEIGHT_SHARE = {"rnn": 0.0, "gru": 0.0, "lstm": 0.5}
 
-# A text that a GPU reads again and again (log.md, "On a GPU"). A token of a large vocabulary tells more than
-# a character, so texts are measured in bits: tokens times the logarithm of the vocabulary size.
+# A text that a GPU reads again and again (log.md, "On a GPU"). A token of a large vocabulary carries more
+# information than a character, so texts are measured in bits: tokens times the log of the vocabulary size.
 _EPOCHS_PER_DENSITY = 180.0  # epochs needed for each weight per bit of the text
 _DENSITIES = 0.25, 1.25  # weights per bit that need no more passes, and that were the most in any trial
 _LONG_TEXT = 2_000_000  # tokens from which more streams per step pay off

@@ -186,7 +186,7 @@ def total_steps(learner: Learner) -> int | None:
 
 
 def share_spent(learner: Learner, progress: Progress, seconds: float) -> float:
-    """The share of the budget spent at this position, after so many seconds."""
+    """The share of the budget spent at this position after `seconds` of training."""
     if steps := total_steps(learner):
         return progress.step / steps
     budget = learner.config.training.max_time or DEFAULT_TIME

@@ -448,7 +448,7 @@ REPEATED = settings(
 
 
 def as_text(value):
-    """The text that a JSON value stands for."""
+    """The text of a JSON value."""
     if isinstance(value, list):
         return "\n".join(as_text(item) for item in value if item is not None)
     return value if isinstance(value, str) else "" if value is None else json.dumps(value)

@@ -1,4 +1,4 @@
-"""Tokens drawn on a GPU are those that the host draws. A CPU stands in for it (tests/model/recorded.py)."""
+"""A GPU draws the same tokens as the host. Most tests run on a CPU (tests/model/recorded.py)."""
 
 import threading
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""Devices and precisions: what the hardware has, and what torch is told."""
+"""Which devices and precisions are chosen, and how torch is configured for them."""
 
 import warnings
 
