@@ -24,6 +24,7 @@ from lm.cli.parser import run
 from tests.processes import Fork, run_fork
 
 ROOT = Path(__file__).parent.parent
+GPU = Path("/dev/nvidia0")
 # Python reads these variables when it starts, so a process with others cannot be forked.
 READ_AT_START = ("PYTHON", "LC_", "LANG", "OMP_")
 SENTENCE = "the sea was calm and a small boat went out to find where light comes from at night"
@@ -48,6 +49,27 @@ def pytest_collection_modifyitems(items):
         item.add_marker(pytest.mark.xdist_group(name))
     slow = ("end_to_end", "test_distributed.py", "jobs")
     items.sort(key=lambda item: 0 if item.path in browser else 1 if set(slow) & set(item.path.parts) else 2)
+
+
+def pytest_runtest_setup(item):
+    """Skip a test that needs a GPU if torch has none."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            if GPU.exists():  # for instance because of a CPU build of torch
+                pytest.fail(f"this machine has a GPU ({GPU}) that torch {torch.__version__} cannot use")
+            pytest.skip("no GPU")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Under CI=true, only tests that need a GPU may be skipped: no check can be left out unnoticed."""
+    report = yield
+    if report.skipped and os.environ.get("CI") and not item.get_closest_marker("gpu"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} must not be skipped under CI: {report.longrepr[2]}"
+    return report
 
 
 def some_text(characters: int, seed: int = 0) -> str:

@@ -105,8 +105,6 @@ def test_more_streams_than_tokens_is_an_error_with_the_maximum():
 @pytest.mark.parametrize("types", [200, 60_000, 70_000])  # stored in one, two and four bytes
 @pytest.mark.parametrize("direction", Direction)
 def test_a_text_on_the_device_gives_the_same_windows(device, types, direction):
-    if not getattr(torch, device).is_available():
-        pytest.skip("no GPU")
     tokens = np.random.default_rng(0).integers(0, types, 90, np.uint32)
     tokens[0] = types - 1
     settings = {"parts": [50, 40], "mix": [0.5, 0.5], "direction": direction}

@@ -85,11 +85,10 @@ def until_ready(server: Server, sign: str = "") -> Server:
 
 @pytest.fixture(scope="session")
 def context(tmp_path_factory):
-    """Chromium. Without it, the tests are skipped; under CI=true they fail."""
+    """Chromium. Without it, the tests are skipped; see `pytest_runtest_makereport` in tests/conftest.py."""
     path = os.environ.get("LM_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
-        message = f"no browser: install {BROWSERS[0]} or {BROWSERS[1]}, or name one in LM_BROWSER"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+        pytest.skip(f"no browser: install {BROWSERS[0]} or {BROWSERS[1]}, or name one in LM_BROWSER")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

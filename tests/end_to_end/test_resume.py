@@ -8,7 +8,6 @@ import signal
 import time
 
 import pytest
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import script, started
@@ -57,7 +56,7 @@ def kill_while_training(command, folder, moment, pause=0.0):
     assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
 
 
-CUDA = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+CUDA = pytest.mark.gpu
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pexpect
 import pytest
-import torch
 from safetensors import safe_open
 
 from tests.conftest import ROOT, SMALL, called, metrics, script, some_text, started
@@ -332,8 +331,6 @@ def test_training_on_standard_input_resumes_without_it(here, text_file):
 @pytest.mark.gpu
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_on_a_gpu(here, text_file, cell):
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
     command = ["--dataset", text_file, "--cell", cell, *SMALL, "--steps", 100, "--lr", 1e-2, "--out", "r"]
     result = script("train.py", *command, "--device", "cuda", cwd=here)
     assert result.returncode == 0, result.stderr
@@ -348,8 +345,6 @@ def test_on_a_gpu(here, text_file, cell):
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
 def test_every_precision_trains_and_generates_on_a_gpu(here, text_file, precision):
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
     where = ["--device", "cuda", "--precision", precision]
     command = ["--dataset", text_file, *SMALL, "--steps", 100, "--lr", 1e-2, "--out", "r", *where]
     result = script("train.py", *command, cwd=here)

@@ -121,8 +121,6 @@ def test_a_backward_model_adapts_from_right_to_left():
 @pytest.mark.gpu
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_a_gpu_gives_the_same_losses(cell):
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
     choose_precision("fp32", torch.device("cuda"))  # instead of torch's default, TF32
     network, tokens = make(cell), text(200)
     config = {"dynamic": DynamicConfig(dynamic_rate=0.003), "cache": CacheConfig()}

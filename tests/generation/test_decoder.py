@@ -187,8 +187,6 @@ def test_further_training_does_not_change_the_decoder():
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_logits_are_the_same_on_a_gpu(cell, precision):
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
     network = make(cell)
     tokens = torch.randint(0, 13, (70, 9))
     on_cpu = batch_of("cpu", network, 70)

@@ -294,8 +294,6 @@ def test_texts_end_as_on_the_cpu():
 @pytest.mark.parametrize("cell", CELLS)
 def test_on_a_gpu_tokens_are_those_that_the_host_draws(cell, precision, monkeypatch):
     """Captured for real. Log-probabilities are close as long as the tokens are the same."""
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
     monkeypatch.undo()
     network = make(cell).cuda()
     decoders = LogitsOfGPU(network, precision), NetworkDecoder(network, precision)
@@ -323,8 +321,6 @@ def test_recorded_steps_can_be_dropped_and_recorded_again(monkeypatch):
 @pytest.mark.gpu
 def test_on_a_gpu_recorded_steps_can_be_dropped_and_recorded_again(monkeypatch):
     """A graph that is freed must not take anything along that another one needs."""
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
     monkeypatch.undo()
     network = make("lstm").cuda()
     check_dropping(monkeypatch, lambda: Scheduler(NetworkDecoder(network, "bf16"), VOCAB, (0,)))

@@ -172,7 +172,7 @@ def test_an_overflow_skips_the_step(learner_of):
         assert torch.equal(tensor, before[name]) != changes, name
 
 
-CUDA = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+CUDA = pytest.mark.gpu
 
 
 @pytest.fixture
