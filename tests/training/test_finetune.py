@@ -76,12 +76,17 @@ def same(one, other):
 RUIN = ["--batch-size", "8", "--bptt", "32", "--sample-every", "0", "--lr", "1"]
 
 
+@pytest.fixture
+def ruinous(trained_run, text_file):
+    """Arguments that fine-tune the trained run with a learning rate that destroys it."""
+    return ["--dataset", str(text_file), "--init-from", str(trained_run), *RUIN]
+
+
 @pytest.mark.parametrize(
     "budget", [["--steps", "60"], ["--max-time", "2s"], ["--steps", "60", "--eval-tokens", "500"]]
 )
-def test_a_rate_that_destroys_the_model_leaves_its_weights(here, trained_run, text_file, capsys, budget):
-    command = ["--dataset", str(text_file), "--init-from", str(trained_run), *RUIN]
-    assert main([*command, *budget, "--out", "r"]) == 0
+def test_a_rate_that_destroys_the_model_leaves_its_weights(here, trained_run, ruinous, capsys, budget):
+    assert main([*ruinous, *budget, "--out", "r"]) == 0
     assert same(weights(here / "r"), weights(trained_run))
     shown = capsys.readouterr().out
     assert "no better than before: the model keeps its initial weights (validation loss " in shown
@@ -96,18 +101,8 @@ def test_a_rate_that_destroys_the_model_leaves_its_weights(here, trained_run, te
     assert facts["steps"] == 0
 
 
-def test_a_resumed_fine_tuning_still_keeps_the_initial_weights(here, trained_run, text_file, capsys):
-    command = [
-        "--dataset",
-        str(text_file),
-        "--init-from",
-        str(trained_run),
-        *RUIN,
-        "--steps",
-        "60",
-        "--save-every",
-        "7",
-    ]
+def test_a_resumed_fine_tuning_still_keeps_the_initial_weights(here, trained_run, ruinous, capsys):
+    command = [*ruinous, "--steps", "60", "--save-every", "7"]
     process = started("train.py", *command, "--out", "r", cwd=here)
     while step_of(here / "r") < 14 and process.poll() is None:
         time.sleep(0.001)
@@ -121,18 +116,8 @@ def test_a_resumed_fine_tuning_still_keeps_the_initial_weights(here, trained_run
     assert [record["step"] for record in metrics(here / "r")].count(0) == 2  # first and last
 
 
-def test_patience_counts_from_the_initial_weights(here, trained_run, text_file, capsys):
-    command = [
-        "--dataset",
-        str(text_file),
-        "--init-from",
-        str(trained_run),
-        *RUIN,
-        "--steps",
-        "60",
-        "--eval-every",
-        "5",
-    ]
+def test_patience_counts_from_the_initial_weights(here, ruinous, capsys):
+    command = [*ruinous, "--steps", "60", "--eval-every", "5"]
     assert main([*command, "--patience", "2", "--out", "r"]) == 0
     assert "2 validations in a row did not improve on" in capsys.readouterr().out
     assert json.loads((here / "r/training/checkpoint/progress.json").read_text())["step"] == 10
