@@ -11,10 +11,7 @@ from lm.data.cache import entries
 from lm.data.corpus import open_corpus
 from lm.errors import DataError, UserError
 
-
-@pytest.fixture(autouse=True)
-def empty_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("LM_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 def write_rows(path, rows):

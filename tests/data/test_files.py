@@ -12,7 +12,7 @@ from lm.data.files import files_below, list_files
 from lm.data.report import rows
 from lm.data.sources import find_sources
 from lm.errors import DataError, UserError
-from tests.data.test_sources import documents, found, read
+from tests.data.conftest import documents, found, read
 
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + bytes(range(256)) * 9
 

@@ -14,7 +14,7 @@ import pytest
 from lm.errors import DataError
 from lm.invocation import pip_install
 from tests.conftest import script, some_text
-from tests.data.test_sources import found, read
+from tests.data.conftest import found, read
 
 if sys.version_info >= (3, 14):
     from compression import zstd

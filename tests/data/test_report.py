@@ -10,10 +10,7 @@ from tests.conftest import some_text
 
 SMALL = ModelConfig(hidden_size=8, layers=1, dropout=0.0)
 
-
-@pytest.fixture(autouse=True)
-def empty_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("LM_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 def corpus_of(tmp_path, text, **settings):

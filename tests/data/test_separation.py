@@ -12,7 +12,7 @@ from lm.data.progress import no_progress
 from lm.data.separation import separated, without_empty
 from lm.errors import UserError
 from lm.tokenization.documents import SEPARATOR
-from tests.data.test_sources import found, read
+from tests.data.conftest import found, read
 
 TEXTS = st.text(st.sampled_from("ab \t\n*é中"), max_size=60)
 

@@ -8,29 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lm.config.schema import DataConfig
-from lm.data.progress import no_progress
-from lm.data.sources import find_source, python_library
+from lm.data.sources import python_library
 from lm.errors import DataError
+from tests.data.conftest import documents, found, read
 
 ROWS = ["first text", "second\ntext", "drittér"]
-
-
-def found(dataset, **options):
-    return find_source(str(dataset), DataConfig(dataset=str(dataset), **options))
-
-
-def documents(source, split="train"):
-    """The documents of a split, as text."""
-    return (
-        b"".join(source.fetched(split, no_progress).read(split))
-        .decode("utf-8", "surrogateescape")
-        .split("\udcff")
-    )
-
-
-def read(dataset, **options):
-    return documents(found(dataset, **options), options.get("train_split", "train"))
 
 
 @pytest.fixture

@@ -15,10 +15,7 @@ from lm.errors import DataError, UserError
 from lm.model.direction import Direction
 from lm.tokenization.vocabulary import train_tokenizer
 
-
-@pytest.fixture(autouse=True)
-def empty_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("LM_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 @pytest.fixture(scope="module")

@@ -1,63 +1,22 @@
 """Tables: text exactly as the file writes it, whatever the format, and a report of what was read."""
 
-import csv
-import io
 import json
-import string
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
 
 from lm.config.schema import DataConfig, ModelConfig
 from lm.data import report
 from lm.data.corpus import open_corpus
 from lm.data.sources import Source
-from lm.data.streaming import DocumentStream
 from lm.errors import DataError
 from tests.conftest import some_text
-from tests.data.test_sources import found, read
+from tests.data.conftest import jsonl, notes_of, read, streamed, warnings_of, written
 
+pytestmark = pytest.mark.usefixtures("empty_cache")
 LINES = some_text(6000).splitlines()
-
-
-@pytest.fixture(autouse=True)
-def empty_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("LM_CACHE", str(tmp_path / "cache"))
-
-
-def jsonl(path, rows):
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def written(path, text):
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return path
-
-
-def notes_of(path, **options):
-    """What reading a table found out about it."""
-    source = found(path, **options)
-    list(source.read("train"))
-    return source.notes["train"]
-
-
-def warnings_of(path, **options):
-    return list(notes_of(path, **options).facts("t")["warnings"])
-
-
-def streamed(path, count, **options):
-    """The first documents of a streamed table, in the order of the file."""
-    stream = DocumentStream(
-        DataConfig(dataset=str(path), streaming=True, shuffle_buffer=1, **options), [0], 1
-    )
-    try:
-        return [next(stream) for _ in range(count)]
-    finally:
-        stream.close()
 
 
 # Values are text as they are written.
@@ -284,66 +243,7 @@ def test_invalid_json_is_reported_with_its_line(tmp_path, name, content, message
         read(written(tmp_path / name, content))
 
 
-# CSV and TSV.
-
-
-@pytest.mark.parametrize(
-    ("delimiter", "name"), [(",", "comma"), (";", "semicolon"), ("\t", "tab"), ("|", "pipe")]
-)
-def test_delimiter_is_detected_and_reported(tmp_path, delimiter, name):
-    file = io.StringIO()
-    writer = csv.writer(file, delimiter=delimiter)
-    texts = [f"{line}, et; a|b" for line in LINES[:30]] + ['a "quoted"\nword', "no, no; no"]
-    writer.writerows([["id", "texte"], *enumerate(texts)])
-    path = written(tmp_path / "a.csv", file.getvalue())
-    assert read(path) == texts
-    assert streamed(path, len(texts)) == texts
-    assert notes_of(path).format == f"a {name} between cells, header id, texte"
-    assert read(written(path, f"sep={delimiter}\r\n" + file.getvalue())) == texts
-
-
-def test_unquoted_delimiters_in_a_single_column_are_text(tmp_path):
-    texts = ["Hello, world", "one", "two", "a, b, c", "a; b"]
-    path = written(tmp_path / "a.csv", "text\n" + "\n".join(texts))
-    assert read(path) == texts
-    assert notes_of(path).format == "one column, header text"
-
-
-def test_row_with_too_many_cells_is_warned_about(tmp_path):
-    path = written(tmp_path / "a.csv", "id,text\n1,one two\n2,hello, world\n3,x\n")
-    assert read(path) == ["one two", "hello", "x"]
-    (warning,) = warnings_of(path)
-    assert f"1 rows of {path} have more cells than the 2 columns, the first in line 3:" in warning
-
-
-@pytest.mark.parametrize(
-    ("first", "suspicious"),
-    [
-        ("Our neighbour counts the harbour.", True),
-        ("text", False),
-        ("12,a text", True),
-        ("id,text", False),
-        ("A,good", True),
-        ("id,The text of the tweet", True),
-    ],
-)
-def test_first_row_that_looks_like_data_is_warned_about(tmp_path, first, suspicious):
-    wide = "," in first
-    rows = [f"{i},{line}" if wide else line for i, line in enumerate(LINES[:10])] + ["A,good"] * wide
-    path = written(tmp_path / "a.csv", "\n".join([first, *rows]))
-    warnings = [w for w in warnings_of(path) if "--no-header" in w]
-    assert bool(warnings) == suspicious
-    names = notes_of(path, header=False, text_column="1")
-    assert names.format.endswith(", no header, columns 1, 2" if wide else ", no header, columns 1")
-    texts = read(path, header=False, text_column="2" if wide else None)
-    assert texts == [row.split(",")[-1] for row in [first, *rows]]
-
-
-def test_tsv_has_no_quoting(tmp_path):
-    path = written(tmp_path / "a.tsv", 'id\ttext\n1\t"She said no\n2\tplain row\n3\tanother "row\n4\tlast\n')
-    expected = ['"She said no', "plain row", 'another "row', "last"]
-    assert read(path) == streamed(path, 4) == expected
-    assert warnings_of(path) == []
+# Folders, and other formats.
 
 
 def test_file_without_the_column_is_warned_about(tmp_path):
@@ -353,29 +253,6 @@ def test_file_without_the_column_is_warned_about(tmp_path):
     assert len(read(tmp_path / "rows")) == 6
     (warning,) = warnings_of(tmp_path / "rows")
     assert "b.jsonl: no column is named 'text' there" in warning
-
-
-def test_cell_that_swallowed_many_lines_is_warned_about(tmp_path):
-    rows = [f"{i},{line}" for i, line in enumerate(LINES[:60])]
-    rows[10] = '10,"' + LINES[10]
-    path = written(tmp_path / "a.csv", "id,text\n" + "\n".join(rows))
-    assert len(read(path)) == 11
-    (warning,) = warnings_of(path)
-    assert "has 50 lines, from line 12 on" in warning
-
-
-def test_header_names_are_unique(tmp_path):
-    path = written(tmp_path / "a.csv", "text, text ,\na b,c d,e\n")
-    assert read(path) == ["a b"]
-    assert read(path, text_column="text 2") == ["c d"]
-    assert read(path, text_column="3") == ["e"]
-
-
-def test_other_encoding_of_a_table_is_an_error_that_names_encoding(tmp_path):
-    path = written(tmp_path / "a.csv", "id;comment\n1;un café\n2;une forêt\n".encode("cp1252"))
-    with pytest.raises(DataError, match=r"a\.csv is not UTF-8: byte 0xe9 at position 19.*--encoding"):
-        read(path)
-    assert read(path, encoding="cp1252") == streamed(path, 2, encoding="cp1252") == ["un café", "une forêt"]
 
 
 def test_format_that_only_datasets_reads(tmp_path):
@@ -413,100 +290,3 @@ def test_column_with_more_text_is_warned_about(tmp_path):
     corpus = open_corpus(DataConfig(dataset=str(path), text_column="text"))
     assert not any("column" in w for w in report.warnings(corpus, 1, ModelConfig()))
     assert "chosen with --text-column; " in report.rows(corpus)["Column"]
-
-
-# Random tables.
-
-WORD = st.text(string.ascii_lowercase, min_size=1, max_size=8)
-TRICKY = st.sampled_from(
-    [
-        "None",
-        "NA",
-        "null",
-        "nan",
-        "007",
-        "1.50",
-        "1e5",
-        "true",
-        "",
-        '"',
-        'a "b" c',
-        "x,y",
-        "x;y",
-        "a|b",
-        "-",
-        "é中😀",
-    ]
-)
-ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\uffff"), max_size=30)
-CELL = TRICKY | ANY_TEXT
-NUMBER = st.integers() | st.floats() | st.booleans()
-VALUE = CELL | NUMBER | st.none() | st.lists(CELL | st.none(), max_size=3)
-REPEATED = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-
-
-def as_text(value):
-    """The text of a JSON value."""
-    if isinstance(value, list):
-        return "\n".join(as_text(item) for item in value if item is not None)
-    return value if isinstance(value, str) else "" if value is None else json.dumps(value)
-
-
-def check(path, expected, **options):
-    """Compare the documents of a table, streamed and not."""
-    expected = [text for text in expected if text]
-    if expected:
-        assert read(path, text_column="column", **options) == expected
-        assert streamed(path, len(expected), text_column="column", **options) == expected
-
-
-@REPEATED
-@given(
-    st.lists(st.tuples(CELL, CELL), min_size=1, max_size=8),
-    st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
-)
-def test_csv_is_what_the_csv_module_reads(tmp_path, rows, quoting):
-    file = io.StringIO(newline="")
-    csv.writer(file, quoting=quoting).writerows([("column", "other"), *rows])
-    path = written(tmp_path / "t.csv", file.getvalue())
-    reader = csv.DictReader(io.StringIO(file.getvalue(), newline=""))
-    check(path, [row["column"] for row in reader])
-
-
-@REPEATED
-@given(st.lists(st.tuples(CELL, CELL), min_size=1, max_size=8))
-def test_tsv_is_what_the_csv_module_reads_without_quoting(tmp_path, rows):
-    clean = [[cell.translate(dict.fromkeys(map(ord, "\t\r\n"), " ")) for cell in row] for row in rows]
-    path = written(
-        tmp_path / "t.tsv", "".join("\t".join(row) + "\n" for row in [["column", "other"], *clean])
-    )
-    reader = csv.DictReader(path.open(encoding="utf-8", newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
-    check(path, [row["column"] for row in reader])
-
-
-@REPEATED
-@given(st.lists(st.tuples(VALUE, VALUE), min_size=1, max_size=8), st.booleans())
-def test_json_is_what_the_json_module_reads(tmp_path, rows, ascii_only):
-    rows = [{"column": value, "other": {"nested": other}} for value, other in rows]
-    lines = [json.dumps(row, ensure_ascii=ascii_only) for row in rows]
-    expected = [as_text(json.loads(line)["column"]) for line in lines]
-    check(written(tmp_path / "t.jsonl", "\n".join(lines)), expected)
-    check(written(tmp_path / "t.json", json.dumps(rows, ensure_ascii=ascii_only, indent=1)), expected)
-    nested = [{"a": row} for row in rows]
-    path = jsonl(tmp_path / "nested.jsonl", nested)
-    if any(expected):
-        assert read(path, text_column="a.column") == [text for text in expected if text]
-
-
-@REPEATED
-@given(
-    st.lists(CELL | st.none(), min_size=1, max_size=8)
-    | st.lists(st.integers(-(2**63), 2**63 - 1) | st.none(), min_size=1, max_size=8)
-    | st.lists(st.lists(CELL | st.none(), max_size=3) | st.none(), min_size=1, max_size=8)
-)
-def test_parquet_is_the_text_of_its_values(tmp_path, values):
-    table = pa.table({"other": [{"nested": "x"}] * len(values), "column": values})
-    pq.write_table(table, tmp_path / "t.parquet", row_group_size=3)
-    check(tmp_path / "t.parquet", list(map(as_text, values)))

@@ -1,0 +1,95 @@
+"""CSV and TSV: delimiters, headers, quotes and encodings are detected, and what looks wrong is reported."""
+
+import csv
+import io
+
+import pytest
+
+from lm.errors import DataError
+from tests.conftest import some_text
+from tests.data.conftest import notes_of, read, streamed, warnings_of, written
+
+pytestmark = pytest.mark.usefixtures("empty_cache")
+LINES = some_text(6000).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "name"), [(",", "comma"), (";", "semicolon"), ("\t", "tab"), ("|", "pipe")]
+)
+def test_delimiter_is_detected_and_reported(tmp_path, delimiter, name):
+    file = io.StringIO()
+    writer = csv.writer(file, delimiter=delimiter)
+    texts = [f"{line}, et; a|b" for line in LINES[:30]] + ['a "quoted"\nword', "no, no; no"]
+    writer.writerows([["id", "texte"], *enumerate(texts)])
+    path = written(tmp_path / "a.csv", file.getvalue())
+    assert read(path) == texts
+    assert streamed(path, len(texts)) == texts
+    assert notes_of(path).format == f"a {name} between cells, header id, texte"
+    assert read(written(path, f"sep={delimiter}\r\n" + file.getvalue())) == texts
+
+
+def test_unquoted_delimiters_in_a_single_column_are_text(tmp_path):
+    texts = ["Hello, world", "one", "two", "a, b, c", "a; b"]
+    path = written(tmp_path / "a.csv", "text\n" + "\n".join(texts))
+    assert read(path) == texts
+    assert notes_of(path).format == "one column, header text"
+
+
+def test_row_with_too_many_cells_is_warned_about(tmp_path):
+    path = written(tmp_path / "a.csv", "id,text\n1,one two\n2,hello, world\n3,x\n")
+    assert read(path) == ["one two", "hello", "x"]
+    (warning,) = warnings_of(path)
+    assert f"1 rows of {path} have more cells than the 2 columns, the first in line 3:" in warning
+
+
+@pytest.mark.parametrize(
+    ("first", "suspicious"),
+    [
+        ("Our neighbour counts the harbour.", True),
+        ("text", False),
+        ("12,a text", True),
+        ("id,text", False),
+        ("A,good", True),
+        ("id,The text of the tweet", True),
+    ],
+)
+def test_first_row_that_looks_like_data_is_warned_about(tmp_path, first, suspicious):
+    wide = "," in first
+    rows = [f"{i},{line}" if wide else line for i, line in enumerate(LINES[:10])] + ["A,good"] * wide
+    path = written(tmp_path / "a.csv", "\n".join([first, *rows]))
+    warnings = [w for w in warnings_of(path) if "--no-header" in w]
+    assert bool(warnings) == suspicious
+    names = notes_of(path, header=False, text_column="1")
+    assert names.format.endswith(", no header, columns 1, 2" if wide else ", no header, columns 1")
+    texts = read(path, header=False, text_column="2" if wide else None)
+    assert texts == [row.split(",")[-1] for row in [first, *rows]]
+
+
+def test_tsv_has_no_quoting(tmp_path):
+    path = written(tmp_path / "a.tsv", 'id\ttext\n1\t"She said no\n2\tplain row\n3\tanother "row\n4\tlast\n')
+    expected = ['"She said no', "plain row", 'another "row', "last"]
+    assert read(path) == streamed(path, 4) == expected
+    assert warnings_of(path) == []
+
+
+def test_cell_that_swallowed_many_lines_is_warned_about(tmp_path):
+    rows = [f"{i},{line}" for i, line in enumerate(LINES[:60])]
+    rows[10] = '10,"' + LINES[10]
+    path = written(tmp_path / "a.csv", "id,text\n" + "\n".join(rows))
+    assert len(read(path)) == 11
+    (warning,) = warnings_of(path)
+    assert "has 50 lines, from line 12 on" in warning
+
+
+def test_header_names_are_unique(tmp_path):
+    path = written(tmp_path / "a.csv", "text, text ,\na b,c d,e\n")
+    assert read(path) == ["a b"]
+    assert read(path, text_column="text 2") == ["c d"]
+    assert read(path, text_column="3") == ["e"]
+
+
+def test_other_encoding_of_a_table_is_an_error_that_names_encoding(tmp_path):
+    path = written(tmp_path / "a.csv", "id;comment\n1;un café\n2;une forêt\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"a\.csv is not UTF-8: byte 0xe9 at position 19.*--encoding"):
+        read(path)
+    assert read(path, encoding="cp1252") == streamed(path, 2, encoding="cp1252") == ["un café", "une forêt"]
