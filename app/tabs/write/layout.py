@@ -1,0 +1,147 @@
+"""The layout of the Write tab: its components, from the text to the settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from ...continuation import DEFAULT_LENGTH, MAX_CANDIDATES
+from ...ui.i18n import localized
+from .alternatives import alternatives_panel
+from .controls import Controls
+
+HINT = (
+    "Ctrl+Enter generates, Esc stops. Click in the text or press Ctrl+Space to see the alternatives at that"
+    " position."
+)
+# JavaScript of the highlights; `lm` is defined in static/page.js.
+_HIGHLIGHTS_JS = (
+    "lm.requestAlternatives = (position) => trigger('click', { position });"
+    " watch('value', () => lm.setHighlights(props.value));"
+)
+
+
+class WriteLayout:
+    """The components, laid out in the enclosing Blocks."""
+
+    def __init__(self) -> None:
+        with gr.Row(elem_id="page"):
+            with gr.Column(scale=5, min_width=300):
+                self._lay_out_editor()
+                self._lay_out_candidates()
+                self._lay_out_insights()
+            with gr.Column(scale=3, min_width=300):
+                self._lay_out_settings()
+
+    def _lay_out_editor(self) -> None:
+        self.text = gr.Textbox(
+            label=localized("Text"),
+            elem_id="text",
+            placeholder=localized("Type the beginning of a text, then press Generate."),
+            lines=16,
+            max_lines=16,
+            autoscroll=False,
+            html_attributes=gr.InputHTMLAttributes(spellcheck=False, autocorrect="off", autocapitalize="off"),
+        )
+        self.highlights = gr.HTML(None, html_template="", js_on_load=_HIGHLIGHTS_JS, elem_id="highlights")
+        with gr.Row(elem_id="actions"):
+            self.generate = gr.Button(
+                localized("Generate"),
+                variant="primary",
+                elem_id="generate",
+                elem_classes="lm-go",
+                min_width=60,
+            )
+            self.stop = gr.Button(
+                localized("Stop"), elem_id="stop", elem_classes="lm-stop", interactive=False, min_width=60
+            )
+            self.undo = gr.Button(localized("Undo"), elem_id="undo", interactive=False, min_width=60)
+            self.redo = gr.Button(localized("Redo"), elem_id="redo", interactive=False, min_width=60)
+            self.regenerate = gr.Button(
+                localized("Regenerate"), elem_id="regenerate", interactive=False, min_width=60
+            )
+        with gr.Row(elem_id="result"):
+            self.status = gr.Markdown(localized(HINT), label=localized("Status"), elem_id="status")
+            self.reuse = gr.Button(
+                localized("Reuse this seed"), size="sm", elem_id="reuse", interactive=False
+            )
+
+    def _lay_out_candidates(self) -> None:
+        self.columns: list[gr.Column] = []
+        self.boxes: list[gr.Textbox] = []
+        self.takes: list[gr.Button] = []
+        with gr.Row(elem_id="candidates", visible=False) as self.candidates:
+            for number in range(1, MAX_CANDIDATES + 1):
+                with gr.Column(min_width=220, visible=False, elem_classes="candidate") as column:
+                    box = gr.Textbox(
+                        label=f"{number}", lines=8, max_lines=8, interactive=False, autoscroll=False
+                    )
+                    take = gr.Button(localized("Use this one"), size="sm", elem_id=f"take-{number}")
+                self.columns.append(column)
+                self.boxes.append(box)
+                self.takes.append(take)
+
+    def _lay_out_insights(self) -> None:
+        with gr.Row(elem_id="view"):
+            self.colors = gr.Checkbox(
+                True,
+                label=localized("Highlight unlikely tokens"),
+                elem_id="colors",
+                container=False,
+                min_width=0,
+            )
+            self.copied = gr.Checkbox(
+                False,
+                label=localized("Underline text copied from the training data"),
+                elem_id="copied",
+                container=False,
+                min_width=0,
+            )
+        self.panel = alternatives_panel()
+        with gr.Accordion(localized("Versions"), open=False, elem_id="versions", visible=False) as accordion:
+            self.versions = gr.Radio([], label=localized("Return to a version"), elem_id="version")
+        self.branches = accordion
+
+    def _lay_out_settings(self) -> None:
+        with gr.Group(elem_id="settings"):
+            with gr.Row():
+                self.length = gr.Number(
+                    DEFAULT_LENGTH,
+                    precision=0,
+                    label=localized("Length"),
+                    info=localized("in tokens"),
+                    min_width=90,
+                    elem_id="length",
+                )
+                # -1 and not empty: Gradio displays and sends an empty number as 0.
+                self.seed = gr.Number(
+                    -1,
+                    precision=0,
+                    label=localized("Seed"),
+                    info=localized("-1: random"),
+                    min_width=90,
+                    elem_id="seed",
+                )
+                self.count = gr.Number(
+                    1,
+                    precision=0,
+                    minimum=1,
+                    maximum=MAX_CANDIDATES,
+                    label=localized("Candidates"),
+                    info=localized("1 to 4"),
+                    min_width=90,
+                    elem_id="count",
+                )
+            self.controls = Controls()
+        self.facts = gr.HTML(label="Facts", elem_id="facts")
+
+    @property
+    def buttons(self) -> list[gr.Button]:
+        """The buttons that a generation enables and disables."""
+        return [self.generate, self.stop, self.undo, self.redo, self.regenerate, self.reuse]
+
+    @property
+    def display(self) -> list[Any]:
+        """The components that display a version."""
+        return [self.text, self.highlights, self.status, self.candidates]
