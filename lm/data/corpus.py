@@ -28,7 +28,8 @@ import numpy as np
 from lm.config.schema import DataConfig
 from lm.data.cache import build_once, cache_folder, mark_used
 from lm.data.progress import ProgressCallback, no_progress, with_progress
-from lm.data.sources import Source, find_sources, find_tokenizer
+from lm.data.source import Source
+from lm.data.sources import find_sources, find_tokenizer
 from lm.data.splits import SPLITS, read_splits
 from lm.data.survey import LISTED, repeated_fraction, survey
 from lm.data.text import Text

@@ -13,7 +13,8 @@ from lm.config.schema import DataConfig
 from lm.data.cache import PARTIAL, cache_folder, writing_to_cache
 from lm.data.decoding import replaced_warning
 from lm.data.progress import ProgressCallback
-from lm.data.sources import Source, find_sources
+from lm.data.source import Source
+from lm.data.sources import find_sources
 from lm.data.splits import copy_split, fraction_of, read_splits
 from lm.data.text import Text
 from lm.errors import DataError, UserError

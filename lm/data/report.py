@@ -7,9 +7,9 @@ import unicodedata
 from typing import Any
 
 from lm.config.schema import ModelConfig
-from lm.data.columns import listed
 from lm.data.corpus import Corpus
 from lm.data.decoding import replaced_warning
+from lm.data.values import listed
 
 # Limits above which there is a warning.
 _REPEATED = 0.3  # fraction of the validation text

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lm.config.schema import DataConfig
 from lm.data.progress import ProgressCallback, with_progress
-from lm.data.sources import Source
+from lm.data.source import Source
 from lm.data.text import Text, write_text
 from lm.errors import DataError, UserError
 from lm.tokenization.documents import SEPARATOR

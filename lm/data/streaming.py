@@ -25,7 +25,8 @@ from torch import Tensor
 from lm.config.schema import DataConfig
 from lm.data.batches import to_device
 from lm.data.reading import datasets_library
-from lm.data.sources import Source, find_sources
+from lm.data.source import Source
+from lm.data.sources import find_sources
 from lm.errors import DataError
 from lm.model.direction import Direction
 from lm.tokenization.tokenizer import Tokenizer

@@ -16,20 +16,10 @@ from itertools import chain, islice
 from typing import Any, TextIO
 
 from lm.config.settings import did_you_mean
-from lm.data.columns import (
-    MISSING,
-    POEM,
-    Notes,
-    Number,
-    Row,
-    is_messages,
-    is_number,
-    listed,
-    shortened,
-    value_at,
-)
+from lm.data.columns import POEM, Notes
 from lm.data.decoding import Decoded, open_text
 from lm.data.reading import explaining_file_errors, name_of, open_bytes, without_compression
+from lm.data.values import MISSING, Number, Row, is_messages, is_number, listed, shortened, value_at
 from lm.errors import DataError, UserError, one_line
 from lm.invocation import pip_install
 

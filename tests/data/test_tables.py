@@ -10,7 +10,7 @@ import pytest
 from lm.config.schema import DataConfig, ModelConfig
 from lm.data import report
 from lm.data.corpus import open_corpus
-from lm.data.sources import Source
+from lm.data.source import Source
 from lm.errors import DataError
 from tests.conftest import some_text
 from tests.data.conftest import jsonl, notes_of, read, streamed, warnings_of, written

@@ -1,0 +1,67 @@
+"""The identity of files: a hash of their contents, cached until one of them changes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from lm.data.cache import known
+from lm.errors import DataError
+from lm.files import write_text
+
+T = TypeVar("T")
+
+
+def identity_of(files: dict[str, list[str]]) -> str:
+    """A hash of the contents of all files and of the splits they belong to.
+
+    It is cached by the names, sizes and times of the files, so that an unchanged text is not read again.
+    Files changed within the last two seconds are hashed every time: their time may not show the next change.
+    """
+    listing, newest = hashlib.sha256(), 0
+    for split, group in files.items():
+        for file in group:
+            path = file.rpartition("::")[2]
+            stat = _or_data_error(os.stat, path)
+            newest = max(newest, stat.st_mtime_ns, stat.st_ctime_ns)
+            facts = (split, os.path.abspath(path), file, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+            listing.update(repr(facts).encode())
+    cached = known(listing.hexdigest()[:32])
+    settled = time.time_ns() - newest > 2_000_000_000
+    with contextlib.suppress(OSError):
+        if settled:
+            return cached.read_text(encoding="ascii")
+    identity = _content_hash(files)
+    with contextlib.suppress(OSError):
+        if settled:
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            write_text(cached, identity)
+    return identity
+
+
+def _content_hash(files: dict[str, list[str]]) -> str:
+    identity = hashlib.sha256()
+    contents: dict[str, str] = {}
+    for split, group in sorted(files.items()):
+        for file in group:
+            member, _, path = file.rpartition("::")
+            if path not in contents:
+                contents[path] = _or_data_error(_file_hash, path)
+            identity.update(f"{split}\0{member}\0{contents[path]}\0".encode())
+    return identity.hexdigest()
+
+
+def _file_hash(path: str) -> str:
+    with open(path, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _or_data_error(function: Callable[[str], T], path: str) -> T:
+    try:
+        return function(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error

@@ -1,0 +1,211 @@
+"""Source: a text that has been found, and how it is read, from text files or from tables."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lm.config.schema import DataConfig
+from lm.data import columns, reading, tables, values
+from lm.data.decoding import Decoded
+from lm.data.files import Listing
+from lm.data.progress import ProgressCallback
+from lm.errors import DataError, UserError, one_line
+from lm.tokenization.documents import SEPARATOR
+
+# Only --streaming and a few formats need `datasets`, which takes seconds to import.
+if TYPE_CHECKING:
+    import datasets
+
+_BATCH = 256  # rows
+
+
+@dataclass(frozen=True)
+class Source:
+    """A text that has been found but not read yet."""
+
+    name: str  # short, for messages and the name of the run folder
+    identity: str  # changes with the text
+    kind: str  # "text", "csv", "json", "parquet", or the loader of `datasets` that reads the files
+    files: dict[str, list[str]]  # split -> paths, members of archives, or addresses on the Hub
+    options: dict[str, Any]  # of that loader, as a Hub dataset sets them
+    config: DataConfig
+    copy: Path | None = None  # of standard input
+    revision: str | None = None  # the commit, if it comes from the Hub
+    listing: Listing | None = None  # of a folder, a glob or an archive
+    decoded: Decoded = dataclasses.field(default_factory=Decoded)  # what reading did to the characters
+    # How each split of a table was read, for the report.
+    notes: dict[str, columns.Notes] = dataclasses.field(default_factory=dict, compare=False)
+
+    def check(self, split: str) -> None:
+        """Raise DataError if there is no such split."""
+        if split not in self.files:
+            raise DataError(f"{self.name} has no split '{split}'; it has {', '.join(self.files)}.")
+
+    def fetched(self, split: str, progress: ProgressCallback) -> Source:
+        """The same source with the files of a split downloaded. Raises DataError."""
+        self.check(split)
+        files = self.files[split]
+        if any(map(reading.is_remote, files)):
+            from lm.data.hub import fetch
+
+            files = [fetch(file, progress) for file in files]
+        files = list(_members(files))
+        return dataclasses.replace(self, files=self.files | {split: files})
+
+    def size(self, split: str) -> int | None:
+        """The size of the text in bytes, or None if it is a table or compressed."""
+        if self.kind != "text" or any(reading.compression_of(f) or "::" in f for f in self.files[split]):
+            return None
+        return sum(os.path.getsize(file) for file in self.files[split] if os.path.exists(file))
+
+    def read(self, split: str) -> Iterator[bytes]:
+        """The documents of a split in pieces: UTF-8 with SEPARATOR between documents. Raises DataError."""
+        if self.kind == "text":
+            yield from self._text(self.files[split])
+            return
+        written = False
+        for batch in _batches(filter(None, self.texts(split))):
+            yield (SEPARATOR if written else b"") + SEPARATOR.join(map(str.encode, batch))
+            written = True
+
+    def texts(self, split: str) -> Iterator[str]:
+        """The text of each row of a split, empty where there is none; of text files, each document.
+
+        Raises DataError.
+        """
+        self.check(split)
+        notes = self.notes[split] = columns.Notes()
+        with self.explaining_errors(split):
+            if self.kind == "text":
+                yield from self._documents(self.files[split])
+                return
+            read = functools.partial(self._rows, self.files[split], notes)
+            column, errors = self.config.text_column, self.config.encoding_errors
+            yield from columns.texts(read, self.name, column, errors, notes, self.kind == "parquet")
+
+    def text_rows(self, split: str) -> datasets.IterableDataset:
+        """A split as a dataset of the `datasets` library, streamed, with a single column, "text".
+
+        Raises DataError if there is no text, UserError if the library is not installed.
+        """
+        library = reading.datasets_library("--streaming")
+        files, column = self.files[split], None
+        if self.kind != "text":
+            read = functools.partial(self._rows, files, columns.Notes())
+            column, rows = columns.choose(read, self.name, self.config.text_column, columns.Notes())
+            columns.text_at(next(rows, {}), column, self.name, columns.Notes())
+        features = library.Features({"text": library.Value("string")})
+        return library.IterableDataset.from_generator(
+            self._stream, features, gen_kwargs={"files": files, "column": column}, split=split
+        )
+
+    def _stream(self, files: list[str], column: str | None) -> Iterator[dict[str, str]]:
+        """The rows of `text_rows` in some of its files."""
+        if column is None:
+            yield from ({"text": text} for text in self._documents(files))
+            return
+        notes = columns.Notes()
+        wanted = {column, *values.parents(column)}
+        for number, row in enumerate(self._rows(files, notes, wanted), start=1):
+            text = columns.text_at(row, column, self.name, notes)
+            where = f"row {number:,} of {self.name}"
+            yield {"text": values.without_surrogates(text, where, self.config.encoding_errors)}
+
+    def _documents(self, files: list[str]) -> Iterator[str]:
+        """The documents in some of the text files."""
+        for file in _members(files):
+            whole = b"".join(self._text([file]))
+            yield from (document.decode() for document in whole.split(SEPARATOR) if document)
+
+    def _text(self, files: list[str]) -> Iterator[bytes]:
+        """The documents in some of the text files, in pieces."""
+        config = self.config
+        return reading.read_text_files(
+            files, config.encoding, config.encoding_errors, config.document_separator, self.decoded
+        )
+
+    def _rows(
+        self, files: list[str], notes: columns.Notes, wanted: set[str] | None = None
+    ) -> Iterator[values.Row]:
+        """The rows of some of the files, with at least the columns that are `wanted`."""
+        config, given = self.config, self.options
+        options = tables.Options(
+            header=config.header,
+            json_field=config.json_field or given.get("field"),
+            encoding=config.encoding or given.get("encoding"),
+            encoding_errors=config.encoding_errors,
+            delimiter=given.get("delimiter") or given.get("sep"),
+            names=tuple(given.get("names") or given.get("column_names") or ()),
+        )
+        for file in _members(files):
+            if self.kind in tables.KINDS:
+                rows = tables.read_rows(file, self.kind, options, notes, self.decoded, wanted)
+            else:
+                rows = self._loaded_rows(file)
+            yield from columns.noting(rows, file, notes)
+
+    def _loaded_rows(self, file: str) -> Iterator[values.Row]:
+        """The rows of a file in a format that only the `datasets` library reads."""
+        library = reading.datasets_library(f"reading {self.name}")
+        rows = library.load_dataset(
+            self.kind, data_files={"train": [file]}, split="train", streaming=True, **self.options
+        )
+        for table in rows.with_format("arrow").iter(batch_size=_BATCH):
+            yield from table.to_pylist()
+
+    def warnings(self) -> list[str]:
+        """What to know about the tables that were read."""
+        found = (warning for notes in self.notes.values() for warning in notes.facts(self.name)["warnings"])
+        return list(dict.fromkeys(found))
+
+    @contextlib.contextmanager
+    def explaining_errors(self, split: str) -> Iterator[None]:
+        """Turn any error of a loader into a DataError that says what is wrong with the files."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # the loaders raise whatever their format's library raises
+            raise self._explain(split, error) from error
+
+    def forget(self) -> None:
+        """Delete the copy of standard input, which is needed no longer."""
+        if self.copy:
+            self.copy.unlink(missing_ok=True)
+
+    def _explain(self, split: str, error: Exception) -> DataError:
+        missing = [file for file in self.files[split] if "::" not in file and not os.path.exists(file)]
+        if missing and not any(map(reading.is_remote, missing)):
+            return DataError(f"{missing[0]} was deleted before it could be read.")
+        cause = one_line(error.__cause__ or error).rstrip(".")
+        if missing:  # files that are streamed from the Hub
+            from lm.data.hub import is_network_error
+
+            if is_network_error(error):
+                return DataError(f"the Hub cannot be reached to continue reading {self.name}: {cause}.")
+        return DataError(f"{self.name} cannot be read as {self.kind}: {cause}.")
+
+
+def _members(files: list[str]) -> Iterator[str]:
+    """The files, and in place of archives the files in them."""
+    return (member for file in files for member in reading.members(file))
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Lists of texts with about a megabyte each."""
+    batch, size = [], 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= 1 << 20:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

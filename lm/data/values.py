@@ -1,0 +1,178 @@
+"""The values in the rows of a table, and the text that each is read as.
+
+A value becomes text like this: a string is that text; a number or true and false are what the file writes;
+a list is its items on one line each; a conversation, a list of objects with `role` and `content` or `from`
+and `value`, is one line "role: content" per message; null is no text. An object is no text: its fields are
+columns with dotted names, such as translation.en.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from lm.errors import DataError, one_line
+
+Row = dict[str, Any]
+
+
+MISSING = object()  # the value of a column that a row does not have
+
+
+LISTED = 20  # columns named in a message
+
+
+_NUMBER = re.compile(r"\s*[+-]?(\d[\d.,_]*|\.\d+)(e[+-]?\d+)?\s*", re.IGNORECASE)
+
+
+_SPEAKERS = (("role", "content"), ("from", "value"))
+
+
+class Number(str):
+    """A number in JSON as it is written."""
+
+
+def value_at(row: Row, column: str) -> Any:
+    """The value of a column with a dotted name such as 'translation.en', or MISSING.
+
+    A column whose own name has dots is preferred. Of a list of objects, it is the list of their values.
+    """
+    if column in row:
+        return row[column]
+    for at, character in enumerate(column):
+        inner = row.get(column[:at]) if character == "." else None
+        if isinstance(inner, dict):
+            found = value_at(inner, column[at + 1 :])
+            if found is not MISSING:
+                return found
+        elif isinstance(inner, list):
+            values = [value_at(item, column[at + 1 :]) for item in inner if isinstance(item, dict)]
+            if found := [value for value in values if value is not MISSING]:
+                return found
+    return MISSING
+
+
+def parents(column: str) -> list[str]:
+    """'a.b.c' -> ['a', 'a.b']: the columns that may contain a column with a dotted name."""
+    return [column[:at] for at, character in enumerate(column) if character == "."]
+
+
+def is_messages(value: Any) -> bool:
+    """Whether it is a conversation: a list of objects with role and content, or from and value."""
+    return (
+        isinstance(value, (list, tuple))
+        and bool(value)
+        and all(
+            isinstance(item, dict)
+            and any(isinstance(item.get(who), str) and what in item for who, what in _SPEAKERS)
+            for item in value
+        )
+    )
+
+
+def is_pieces(value: Any) -> bool:
+    """Whether it is a text in pieces, some of which are objects because they have a format: strings and
+    objects with a text, or only objects that have a type as well."""
+    if not isinstance(value, (list, tuple)) or not any(isinstance(item, dict) for item in value):
+        return False
+    objects = [item for item in value if isinstance(item, dict)]
+    strings = [item for item in value if isinstance(item, str)]
+    return (
+        len(objects) + len(strings) == len(value)
+        and all(isinstance(item.get("text"), str) for item in objects)
+        and (bool(strings) or all(isinstance(item.get("type"), str) for item in objects))
+    )
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is written like a number."""
+    return bool(_NUMBER.fullmatch(text))
+
+
+def listed(names: list[str]) -> str:
+    """'id, title, text', shortened."""
+    shown = ", ".join(map(shortened, names[:LISTED]))
+    return shown + (f" and {len(names) - LISTED:,} more" if len(names) > LISTED else "")
+
+
+def shortened(text: str, limit: int = 40) -> str:
+    """A text as the beginning of one printable line."""
+    line = " ".join(text[: 4 * limit].split())
+    shown = one_line(line, limit) if line else ""
+    shown = shown if shown.endswith("…") or len(text) <= 4 * limit else f"{shown}…"
+    return "".join(c if c.isprintable() else "\ufffd" for c in shown)
+
+
+def without_surrogates(text: str, where: str, errors: str) -> str:
+    """The text, if it can be written as UTF-8; `errors` "replace" replaces halves of surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        if errors == "strict":
+            raise DataError(
+                f"{where} contains {text[error.start]!r}, half of a character; use --encoding-errors replace"
+                " to read it anyway."
+            ) from error
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def text_of(value: Any) -> str:
+    """The text of a value without objects other than messages and pieces. Raises TypeError, naming what it
+    is."""
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if is_messages(value):
+        return "\n".join(filter(None, map(_message, value)))
+    if is_pieces(value):
+        return "".join(item["text"] if isinstance(item, dict) else item for item in value)
+    if isinstance(value, (list, tuple)):
+        return "\n".join(text_of(item) for item in value if item is not None)
+    if isinstance(value, (bytes, dict)):
+        raise TypeError("bytes" if isinstance(value, bytes) else "objects")
+    return str(value)  # numbers, dates and times of Parquet
+
+
+def is_text(value: Any) -> bool:
+    """Whether a list of objects is read as text, without choosing one of their fields."""
+    return is_messages(value) or is_pieces(value)
+
+
+def _message(message: Row) -> str:
+    """'role: content', or '' without content, as of a call of a tool. Raises TypeError."""
+    who, what = next(keys for keys in _SPEAKERS if keys[0] in message and keys[1] in message)
+    content = message[what]
+    if isinstance(content, list):  # of parts, such as text and images
+        content = [part.get("text") if isinstance(part, dict) else part for part in content]
+    text = text_of(content) if content is not None else ""
+    return f"{message[who]}: {text}" if text else ""
+
+
+def has_numbers(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return not is_text(value) and any(map(has_numbers, value))
+    return value is not None and type(value) is not str
+
+
+def inner_columns(value: Any, column: str) -> list[str]:
+    """The dotted names of the fields in objects, other than messages and pieces."""
+    items = value if isinstance(value, (list, tuple)) else [value]
+    if is_text(value):
+        return []
+    found = {f"{column}.{key}": None for item in items if isinstance(item, dict) for key in item}
+    found |= {
+        name: None
+        for item in items
+        if isinstance(item, (list, tuple))
+        for name in inner_columns(item, column)
+    }
+    return list(found)
+
+
+def all_numbers(value: Any) -> bool:
+    """Whether there is no string in a value that is not an object."""
+    if isinstance(value, (list, tuple)):
+        return not is_text(value) and all(map(all_numbers, value))
+    return not isinstance(value, str) or isinstance(value, Number)
