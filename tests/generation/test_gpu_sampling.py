@@ -18,6 +18,7 @@ from lm.generation.scheduler import Scheduler
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.tokenization.vocabulary import train_tokenizer
+from tests.generation.strategies import SAMPLINGS
 from tests.generation.test_decoder import make
 from tests.generation.test_scheduler import SETTINGS, VOCAB
 from tests.model import recorded
@@ -341,16 +342,6 @@ def check_dropping(monkeypatch, new_scheduler):
         for job, tokens in zip(jobs, expected, strict=True):
             next(other)  # the graphs of another scheduler stay in use
             assert run(scheduler, scheduler.add(*job)) == [tokens]
-
-
-SAMPLINGS = st.builds(
-    SamplingConfig,
-    temperature=st.sampled_from([0.0, 0.5, 1.0, 1.7]),
-    top_k=st.sampled_from([0, 1, 3, 50]),
-    top_p=st.sampled_from([1.0, 0.9, 0.3]),
-    min_p=st.sampled_from([0.0, 0.2]),
-    typical_p=st.sampled_from([1.0, 0.8]),
-)
 
 
 @given(

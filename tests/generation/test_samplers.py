@@ -21,6 +21,7 @@ from lm.generation.samplers import (
     top_p,
     typical_p,
 )
+from tests.generation.strategies import SAMPLINGS
 
 LOGITS = st.lists(st.floats(-8, 8, width=32), min_size=2, max_size=12).map(lambda v: torch.tensor([v]))
 COMMON = settings(deadline=None)
@@ -103,16 +104,6 @@ def test_penalties_match_their_definitions(logits, counts, penalty):
     assert presence_penalty(logits, counts, penalty)[0].tolist() == pytest.approx(presence, abs=1e-5)
     frequency = [x - penalty * n for x, n in rows]
     assert frequency_penalty(logits, counts, penalty)[0].tolist() == pytest.approx(frequency, abs=1e-5)
-
-
-SAMPLINGS = st.builds(
-    SamplingConfig,
-    temperature=st.sampled_from([0.0, 0.5, 1.0, 1.7]),
-    top_k=st.sampled_from([0, 1, 3, 50]),
-    top_p=st.sampled_from([1.0, 0.9, 0.3]),
-    min_p=st.sampled_from([0.0, 0.2]),
-    typical_p=st.sampled_from([1.0, 0.8]),
-)
 
 
 def stacked(*samplings, vocab_size):
