@@ -50,12 +50,13 @@ def build(models: ModelRegistry, jobs: JobQueue | None = None) -> gr.Blocks:
                     trainer = training.build(jobs, tab)
             with gr.Tab(localized("Models"), id="models") as tab:
                 shelf = library.build(models, tab, jobs)
+        facts = writer.layout.facts
         with top:
-            tour.build(selector.dropdown, tabs, writer.facts, selector.select, can_train=jobs is not None)
-        selected = [selector.dropdown, writer.facts]
+            tour.build(selector.dropdown, tabs, facts, selector.select, can_train=jobs is not None)
+        selected = [selector.dropdown, facts]
         page.load(selector.select, selector.dropdown, selected, **INTERNAL)
-        page.load(None, None, writer.text, js="() => lm.storedText()", **INTERNAL)
-        selector.dropdown.input(selector.facts, selector.dropdown, writer.facts, **INTERNAL)
+        page.load(None, None, writer.layout.text, js="() => lm.storedText()", **INTERNAL)
+        selector.dropdown.input(selector.facts, selector.dropdown, facts, **INTERNAL)
         if editing := shelf.editing:
             for change in editing.changes:
                 change.success(selector.follow, [selector.dropdown, editing.renamed], selected, **INTERNAL)
