@@ -19,21 +19,16 @@ from lm.tokenization.tokenizer import describe_unknown
 from ...continuation import MAX_LENGTH, checked_seed, checked_text
 from ...draft import restore_controls
 from ...registry import ModelRegistry
-from ...sampling import SETTINGS
 from ...ui.errors import INTERNAL, event_int, show_errors
-from ...ui.i18n import localized, translate
+from ...ui.i18n import translate
 from ...ui.model_facts import note
-from ...ui.sliders import sampling_slider
-from ...ui.token_view import token_view
 from . import scoreboard
 from .curves import curves_html
+from .layout import DEFAULT_LENGTH, MAX_COLUMNS, CompareLayout, model_at
 from .scores import Comparison, compare_scores
 from .side_by_side import Generation, generate_side_by_side
 
-MAX_COLUMNS = 4
 _CONCURRENCY_LIMIT = 8
-_DEFAULT_LENGTH = 600  # characters
-_OTHER_TEMPERATURES = (0.5, 1.1, 1.4)  # of the second column and those after it, if there is only one model
 _CONTROLS_PER_COLUMN = 3  # model, temperature, top-p
 # Runs in the browser at the start, before the server answers: only Stop is enabled.
 _ON_START = f"""() => {{
@@ -48,171 +43,43 @@ def build(models: ModelRegistry, tab: gr.Tab) -> CompareTab:
 
 
 class CompareTab:
-    """The tab's components and event handlers."""
+    """The event handlers of the tab and its components, which are in `layout`."""
 
     def __init__(self, models: ModelRegistry, tab: gr.Tab):
         self.models = models
-        self.count = gr.State(2)  # visible columns
-        self.comparison = gr.State(None)
-        self.columns: list[gr.Column] = []
-        self.names: list[gr.Dropdown] = []
-        self.controls: list[gr.components.Component] = []  # of all columns, one column after another
-        self.outputs: list[gr.Textbox] = []
-        self.statuses: list[gr.HTML] = []
-        self.removes: list[gr.Button] = []
-        with gr.Column(elem_id="compare"):
-            self._lay_out_prompt()
-            with gr.Row(elem_id="sides", equal_height=False):
-                for number in range(MAX_COLUMNS):
-                    self._lay_out_column(number)
-            self._lay_out_curves()
-            self._lay_out_scores()
+        self.layout = CompareLayout(list(models.folders()))
         self._wire_computations()
         self._wire_scores()
         self._wire_columns(tab)
 
-    def _lay_out_prompt(self) -> None:
-        with gr.Row(elem_id="compare-common"):
-            self.prompt = gr.Textbox(
-                "",
-                label=localized("Prompt"),
-                lines=2,
-                max_lines=6,
-                scale=6,
-                min_width=280,
-                placeholder=localized("The start of every text"),
-                elem_id="compare-prompt",
-            )
-            self.length = gr.Number(
-                _DEFAULT_LENGTH,
-                precision=0,
-                label=localized("Length"),
-                info=localized("in characters"),
-                min_width=100,
-                elem_id="compare-length",
-            )
-            self.seed = gr.Number(
-                1,
-                precision=0,
-                label=localized("Seed"),
-                info=localized("-1: random"),
-                min_width=100,
-                elem_id="compare-seed",
-            )
-        with gr.Row(elem_id="compare-actions"):
-            self.run = gr.Button(
-                localized("Generate side by side"),
-                variant="primary",
-                elem_id="compare-run",
-                elem_classes="lm-go",
-                min_width=140,
-            )
-            self.stop = gr.Button(
-                localized("Stop"),
-                elem_id="compare-stop",
-                elem_classes="lm-stop",
-                interactive=False,
-                min_width=80,
-            )
-            self.add = gr.Button(localized("Add column"), elem_id="compare-add", min_width=110)
-
-    def _lay_out_column(self, number: int) -> None:
-        names = list(self.models.folders())
-        with gr.Column(min_width=240, visible=number < 2, elem_classes="side") as column:
-            name = gr.Dropdown(
-                names,
-                value=_nth(names, number),
-                label=localized("Model"),
-                filterable=False,
-                elem_id=f"compare-model-{number + 1}",
-            )
-            with gr.Row(elem_classes="side-settings"):
-                temperature = sampling_slider(
-                    "temperature",
-                    _default_temperature(number, len(names)),
-                    label=localized("Temperature"),
-                    min_width=180,
-                    elem_id=f"compare-temperature-{number + 1}",
-                )
-                top_p = sampling_slider(
-                    "top_p",
-                    label="Top-p",
-                    min_width=180,
-                    elem_id=f"compare-top-p-{number + 1}",
-                )
-            output = gr.Textbox(
-                label=localized("Output"),
-                lines=14,
-                max_lines=14,
-                interactive=False,
-                elem_id=f"compare-text-{number + 1}",
-                elem_classes="side-text",
-            )
-            status = gr.HTML("", elem_id=f"compare-line-{number + 1}", elem_classes="side-line")
-            remove = gr.Button(
-                localized("Remove column"), size="sm", visible=False, elem_id=f"compare-remove-{number + 1}"
-            )
-        self.columns.append(column)
-        self.names.append(name)
-        self.controls += [name, temperature, top_p]
-        self.outputs.append(output)
-        self.statuses.append(status)
-        self.removes.append(remove)
-
-    def _lay_out_curves(self) -> None:
-        gr.Markdown(localized("## Loss curves"))
-        self.over = gr.Radio(
-            [(localized("Characters read"), "characters"), (localized("Training time"), "seconds")],
-            value="characters",
-            label=localized("Horizontal axis"),
-            elem_id="compare-over",
-        )
-        self.curves = gr.HTML(elem_id="compare-curves")
-
-    def _lay_out_scores(self) -> None:
-        gr.Markdown(localized("## Score a text"))
-        self.text = gr.Textbox(
-            "",
-            lines=5,
-            max_lines=12,
-            label=localized("Text to score"),
-            elem_id="compare-score-text",
-            placeholder=localized("A text for all models to predict"),
-        )
-        self.score = gr.Button(localized("Score"), elem_id="compare-score", size="md", min_width=140)
-        self.scores = gr.HTML(elem_id="compare-figures", elem_classes="compare-table")
-        with gr.Column(visible=False) as self.details:
-            self.disagreements = gr.HTML(elem_id="compare-places", elem_classes="compare-table")
-            self.color_by = gr.Radio([], label=localized("Color by"), elem_id="compare-shown")
-            self.view = token_view(localized("Text, word by word"), "compare-view")
-            self.word = gr.HTML("", elem_id="compare-word")
-
     def _wire_computations(self) -> None:
+        layout = self.layout
         generating = self._run_until_stopped(
-            self.run.click,
+            layout.run.click,
             self.on_run,
-            [self.prompt, self.length, self.seed, self.count, *self.controls],
-            [*self.outputs, *self.statuses],
+            [layout.prompt, layout.length, layout.seed, layout.count, *layout.controls],
+            [*layout.outputs, *layout.statuses],
         )
         scoring = self._run_until_stopped(
-            self.score.click,
+            layout.score.click,
             self.on_score,
-            [self.text, self.count, *self.names],
+            [layout.text, layout.count, *layout.names],
             [
-                self.scores,
-                self.details,
-                self.disagreements,
-                self.color_by,
-                self.view,
-                self.word,
-                self.comparison,
+                layout.scores,
+                layout.details,
+                layout.disagreements,
+                layout.color_by,
+                layout.view,
+                layout.word,
+                layout.comparison,
             ],
         )
-        self.stop.click(None, cancels=[generating, scoring])
+        layout.stop.click(None, cancels=[generating, scoring])
 
     def _run_until_stopped(self, trigger: Any, handler: Any, inputs: list[Any], outputs: list[Any]) -> Any:
         """Wire a long computation: while it runs, only Stop is enabled. Returns the event."""
-        buttons = [self.run, self.add, *self.removes, self.stop, self.score]
+        layout = self.layout
+        buttons = [layout.run, layout.add, *layout.removes, layout.stop, layout.score]
         trigger(None, None, buttons, js=_ON_START, **INTERNAL)
         event = trigger(
             handler,
@@ -223,29 +90,31 @@ class CompareTab:
             **INTERNAL,
         )
         for ended in (event.success, event.failure):
-            ended(self.on_end, self.count, buttons, **INTERNAL)
+            ended(self.on_end, layout.count, buttons, **INTERNAL)
         return event
 
     def _wire_scores(self) -> None:
-        self.view.click(self.on_word, self.comparison, self.word, **INTERNAL)
-        self.color_by.input(self.on_color_by, [self.comparison, self.color_by], self.view, **INTERNAL)
+        layout = self.layout
+        layout.view.click(self.on_word, layout.comparison, layout.word, **INTERNAL)
+        layout.color_by.input(self.on_color_by, [layout.comparison, layout.color_by], layout.view, **INTERNAL)
 
     def _wire_columns(self, tab: gr.Tab) -> None:
+        layout = self.layout
         draw = {
             "fn": self.on_curves,
-            "inputs": [self.count, self.over, *self.names],
-            "outputs": self.curves,
+            "inputs": [layout.count, layout.over, *layout.names],
+            "outputs": layout.curves,
             **INTERNAL,
         }
-        tab.select(self.on_refresh, self.names, self.names, **INTERNAL).then(**draw)
-        for changed in (*(name.input for name in self.names), self.over.input):
+        tab.select(self.on_refresh, layout.names, layout.names, **INTERNAL).then(**draw)
+        for changed in (*(name.input for name in layout.names), layout.over.input):
             changed(**draw)
-        layout = [self.count, *self.columns, *self.removes, self.add]
-        self.add.click(self.on_add, self.count, layout, **INTERNAL).then(**draw)
-        contents = [*self.controls, *self.outputs, *self.statuses]
-        for number, remove in enumerate(self.removes):
+        shown = [layout.count, *layout.columns, *layout.removes, layout.add]
+        layout.add.click(self.on_add, layout.count, shown, **INTERNAL).then(**draw)
+        contents = [*layout.controls, *layout.outputs, *layout.statuses]
+        for number, remove in enumerate(layout.removes):
             removed = remove.click(
-                self._remover(number), [self.count, *contents], [*layout, *contents], **INTERNAL
+                self._remover(number), [layout.count, *contents], [*shown, *contents], **INTERNAL
             )
             removed.then(**draw)
 
@@ -322,7 +191,7 @@ class CompareTab:
         """Update the list of models."""
         found = list(self.models.folders())
         return [
-            gr.Dropdown(found, value=name if name in found else _nth(found, number))
+            gr.Dropdown(found, value=name if name in found else model_at(found, number))
             for number, name in enumerate(names)
         ]
 
@@ -332,7 +201,7 @@ class CompareTab:
 
     def on_add(self, count: int) -> list[Any]:
         """Show one more column."""
-        return self._layout(min(count + 1, MAX_COLUMNS))
+        return _columns_shown(min(count + 1, MAX_COLUMNS))
 
     def _remover(self, number: int) -> Any:
         def on_remove(count: int, *contents: Any) -> list[Any]:
@@ -346,35 +215,24 @@ class CompareTab:
                     del values[number]
                     values.append("")
                 count -= 1
-            return [*self._layout(count), *controls, *outputs, *statuses]
+            return [*_columns_shown(count), *controls, *outputs, *statuses]
 
         return on_remove
 
-    def _layout(self, count: int) -> list[Any]:
-        """Show `count` columns; two is the minimum."""
-        return [
-            count,
-            *(gr.Column(visible=number < count) for number in range(MAX_COLUMNS)),
-            *(gr.Button(visible=count > 2) for _ in range(MAX_COLUMNS)),
-            gr.Button(interactive=count < MAX_COLUMNS),
-        ]
 
-
-def _nth(names: list[str], number: int) -> str | None:
-    """The name at index `number`, or the last one."""
-    return names[min(number, len(names) - 1)] if names else None
-
-
-def _default_temperature(number: int, num_models: int) -> float:
-    """Columns without a model of their own compare temperatures instead."""
-    if number == 0 or number < num_models:
-        return SETTINGS["temperature"].default
-    return _OTHER_TEMPERATURES[number - 1]
+def _columns_shown(count: int) -> list[Any]:
+    """Show `count` columns; two is the minimum."""
+    return [
+        count,
+        *(gr.Column(visible=number < count) for number in range(MAX_COLUMNS)),
+        *(gr.Button(visible=count > 2) for _ in range(MAX_COLUMNS)),
+        gr.Button(interactive=count < MAX_COLUMNS),
+    ]
 
 
 def _checked_length(length: float | None) -> int:
     """The number of characters to generate; the default if the field is empty. Raises UserError."""
-    length = _DEFAULT_LENGTH if length is None else int(length)
+    length = DEFAULT_LENGTH if length is None else int(length)
     if not 1 <= length <= MAX_LENGTH:
         raise UserError(f"the length must be between 1 and {MAX_LENGTH:,} characters, got {length:,}.")
     return length
