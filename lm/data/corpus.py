@@ -188,17 +188,7 @@ def _build(
             _map_tokens(folder, "train", tokenizer), _map_tokens(folder, "validation", tokenizer)
         ),
         "exact": not external or (not unknown and _is_exact(tokenizer, next(texts["train"][0].blocks()))),
-        "tables": [
-            {
-                "dataset": source.name,
-                "training": split == config.train_split,
-                "sample": config.streaming,
-                **notes.facts(source.name),
-            }
-            for source in sources
-            for split, notes in source.notes.items()
-            if source.kind != "text"
-        ],
+        "tables": [table for source in sources for table in source.table_facts()],
     }
     for text in chain.from_iterable(texts.values()):
         text.path.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lm.config.schema import DataConfig
 from lm.data.cache import PARTIAL, cache_folder, writing_to_cache
@@ -27,6 +27,7 @@ class EvalText(NamedTuple):
     name: str
     text: bytes  # UTF-8 with SEPARATOR between documents
     warnings: list[str]
+    tables: list[dict[str, Any]]  # how the splits of tables were read, see `Source.table_facts`
 
 
 def read_whole(config: DataConfig, split: str | None, progress: ProgressCallback) -> EvalText:
@@ -73,8 +74,10 @@ def _join(config: DataConfig, read: Callable[[list[Source], Path], list[Text]]) 
         for source in sources:
             source.forget()
     replaced = (replaced_warning(s.decoded.replaced, s.decoded.characters) for s in sources)
-    warnings = [*filter(None, replaced), *(warning for source in sources for warning in source.warnings())]
-    return EvalText("+".join(source.name for source in sources), joined, warnings)
+    tables = [table for source in sources for table in source.table_facts()]
+    noted = (warning for table in tables for warning in table["warnings"])
+    warnings = list(dict.fromkeys([*filter(None, replaced), *noted]))
+    return EvalText("+".join(source.name for source in sources), joined, warnings, tables)
 
 
 def _read(source: Source, split: str | None, stem: Path, progress: ProgressCallback) -> Text:

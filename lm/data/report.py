@@ -33,7 +33,7 @@ def rows(corpus: Corpus, full: bool = False) -> dict[str, str]:
         "Tokens": f"{corpus.tokenizer.kind}, {corpus.tokenizer.vocab_size:,} types, {train.tokens:,} for"
         f" training, {train.characters / train.tokens:.2f} characters per token",
     }
-    result |= _table_rows(facts.get("tables", []))
+    result |= table_rows([table for table in facts.get("tables", []) if table["training"]])
     if files := corpus.facts.get("files"):
         result["Files"] = "; ".join(files)
     if unknown := corpus.validation.counts.unknown:
@@ -47,9 +47,8 @@ def rows(corpus: Corpus, full: bool = False) -> dict[str, str]:
     return result
 
 
-def _table_rows(tables: list[dict[str, Any]]) -> dict[str, str]:
-    """How the training text of each table was read: its column and why, an example, delimiter and header."""
-    tables = [table for table in tables if table["training"]]
+def table_rows(tables: list[dict[str, Any]]) -> dict[str, str]:
+    """How each of the tables was read: its column and why, an example, delimiter and header."""
     result = {}
     for table in tables:
         of = f" of {table['dataset']}" if len(tables) > 1 else ""

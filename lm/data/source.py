@@ -160,10 +160,18 @@ class Source:
         for table in rows.with_format("arrow").iter(batch_size=_BATCH):
             yield from table.to_pylist()
 
-    def warnings(self) -> list[str]:
-        """What to know about the tables that were read."""
-        found = (warning for notes in self.notes.values() for warning in notes.facts(self.name)["warnings"])
-        return list(dict.fromkeys(found))
+    def table_facts(self) -> list[dict[str, Any]]:
+        """How each split that was read was read, for the report; empty for text files."""
+        return [
+            {
+                "dataset": self.name,
+                "training": split == self.config.train_split,
+                "sample": self.config.streaming,
+                **notes.facts(self.name),
+            }
+            for split, notes in self.notes.items()
+            if self.kind != "text"
+        ]
 
     @contextlib.contextmanager
     def explaining_errors(self, split: str) -> Iterator[None]:

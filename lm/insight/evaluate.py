@@ -13,6 +13,7 @@ from lm.config.schema import DataConfig, RunConfig
 from lm.config.settings import build
 from lm.data.eval_text import EvalText, read_held_out, read_whole
 from lm.data.progress import ProgressCallback
+from lm.data.report import table_rows
 from lm.errors import UserError
 from lm.evaluation.metrics import Estimate, Metrics
 from lm.files import replacing
@@ -48,19 +49,20 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
         modes[" + ".join(adaptations)] = adaptations
     with terminal.progress() as progress:
         models = _load_models(options)
-        name, text, warnings = _read_text(options, reading, progress)
-        scores = {mode: _score(models, text, mode, options["precision"], modes, progress) for mode in modes}
-    for warning in warnings:
+        text = _read_text(options, reading, progress)
+        precision = options["precision"]
+        scores = {mode: _score(models, text.text, mode, precision, modes, progress) for mode in modes}
+    for warning in text.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     labeled = {_label(side, mode, modes): s for mode, sides in scores.items() for side, s in sides.items()}
     _warn_of_unknown(next(iter(labeled.values())))
     tables = {flag: options[flag] for flag in ("per_token", "per_word") if flag in options}
     if options["json"]:
-        print(json.dumps(_record(options["model"], name, labeled)))
+        print(json.dumps(_record(options["model"], text.name, labeled)))
     else:
         if "-" not in tables.values():
             terminal = Terminal()
-        for block in _blocks(options, models, name, scores):
+        for block in _blocks(options, models, text, scores):
             terminal.table(block)
     for flag, file in tables.items():
         table = token_table if flag == "per_token" else word_table
@@ -149,7 +151,7 @@ def _record(model: str, name: str, labeled: Scores) -> dict[str, Any]:
 
 
 def _blocks(
-    options: dict[str, Any], models: list[LanguageModel], name: str, scores: dict[str, Scores]
+    options: dict[str, Any], models: list[LanguageModel], text: EvalText, scores: dict[str, Scores]
 ) -> Iterator[dict[str, str]]:
     """The results as rows to print: a block per side, with a column per mode."""
     for number, side in enumerate(scores["plain"]):
@@ -161,7 +163,9 @@ def _blocks(
             rows = {title: _description(options["backward" if number else "model"], models[number])}
         if number == 0:
             sizes = (plural(count, unit.removesuffix("s")) for unit, count in sides[0].size.items())
-            rows["Text"] = f"{name}: {', '.join(sizes)}"
+            rows["Text"] = f"{text.name}: {', '.join(sizes)}"
+            if "dataset" in options:  # of the text held out, training has printed these
+                rows |= table_rows(text.tables)
         columns = [_column(mode, scored.metrics) for mode, scored in zip(scores, sides, strict=True)]
         if len(columns) == 1:
             del columns[0][""]

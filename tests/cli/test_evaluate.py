@@ -60,6 +60,27 @@ def test_another_text_is_scored_as_a_whole_and_printed_as_a_table(evaluate, trai
     assert "'é'" in result.err
 
 
+def test_column_of_a_table_that_was_scored_is_shown(evaluate, trained_run, tmp_path):
+    (tmp_path / "t.csv").write_text("id;body\n1;The sea was calm.\n2;\n3;The boat\n")
+    (tmp_path / "rows.jsonl").write_text('{"title": "The sea", "text": "a boat and a light"}\n')
+    facts = [
+        ["Column", "'body', the only one with text; 3 rows, 1 without text"],
+        ["Example", "The sea was calm."],
+        ["Format", "a semicolon between cells, header id, body"],
+    ]
+    lines = evaluate(trained_run, "--dataset", "t.csv").out.splitlines()
+    assert [line.split(maxsplit=1) for line in lines[2:5]] == facts
+    both = evaluate(trained_run, "--dataset", "t.csv", "--dataset", "rows.jsonl", "--text-column", "title")
+    assert both.returncode == 2
+    (tmp_path / "t.csv").write_text("title\nThe sea was calm.\n")
+    both = evaluate(trained_run, "--dataset", "t.csv", "--dataset", "rows.jsonl", "--text-column", "title")
+    assert "Example of t        The sea was calm." in both.out
+    assert "Column of rows      'title', chosen with --text-column; 1 rows; more text in text" in both.out
+    result = evaluate(trained_run, "--dataset", "t.csv", "--per-token", "-")
+    assert "Column" in result.err and "Column" not in result.out
+    assert "scores" in json.loads(evaluate(trained_run, "--dataset", "t.csv", "--json").out)
+
+
 def test_tables_of_tokens_and_words_from_both_sides(evaluate, trained_run, backward_run, text_file, tmp_path):
     options = ["--backward", backward_run, "--dataset", text_file, "--split", "0.1", "--json"]
     result = evaluate(trained_run, *options, "--per-token", "t.tsv", "--per-word", "w.tsv")

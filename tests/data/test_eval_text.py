@@ -22,7 +22,7 @@ def split_folder(tmp_path):
 
 def test_default_is_the_test_split_else_the_validation_split_else_everything(split_folder):
     config = DataConfig(dataset=str(split_folder))
-    assert read_whole(config, None, no_progress) == (split_folder.name, b"the test text\n" * 20, [])
+    assert read_whole(config, None, no_progress) == (split_folder.name, b"the test text\n" * 20, [], [])
     assert read_whole(config, "train", no_progress)[1] == b"the train text\n" * 20
     (split_folder / "test.txt").unlink()
     assert read_whole(config, None, no_progress)[1] == b"the valid text\n" * 20
@@ -41,7 +41,7 @@ def test_fraction_is_the_end_of_the_text(tmp_path):
 def test_several_datasets_are_joined_as_documents(split_folder, tmp_path):
     (tmp_path / "b.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     files = (str(split_folder / "test.txt"), str(tmp_path / "b.jsonl"))
-    name, text, _ = read_whole(DataConfig(dataset=files), None, no_progress)
+    name, text, *_ = read_whole(DataConfig(dataset=files), None, no_progress)
     assert name == "test+b"
     assert text.split(SEPARATOR)[1:] == [b"one", b"two"]
 
@@ -54,7 +54,7 @@ def test_held_out_text_encodes_to_the_tokens_of_its_split(tmp_path, settings):
     corpus = open_corpus(config)
     for split in ("validation", "test"):
         if built := getattr(corpus, split):
-            _, text, _ = read_held_out(config, split, no_progress)
+            _, text, *_ = read_held_out(config, split, no_progress)
             assert corpus.tokenizer.encode_bytes(text).tolist() == built.tokens.tolist()
         else:
             with pytest.raises(UserError, match="without a test split, only with validation"):
@@ -68,7 +68,7 @@ def test_standard_input_cannot_be_read_again():
 
 def test_warnings_about_a_table_are_passed_on(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "one two"}\n{"text": 3}\n')
-    _, text, warnings = read_whole(DataConfig(dataset=str(tmp_path / "a.jsonl")), None, no_progress)
+    _, text, warnings, _ = read_whole(DataConfig(dataset=str(tmp_path / "a.jsonl")), None, no_progress)
     assert text == b"one two" + SEPARATOR + b"3"
     (warning,) = warnings
     assert warning.startswith("1 of 2 values in the column 'text' of a are or contain numbers")
