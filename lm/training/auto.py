@@ -63,13 +63,12 @@ def window_shape(config: RunConfig, corpus: Corpus, device: torch.device, least:
     Each stream of a text has at least one whole window. For a short text, there are fewer streams (a
     network needs few, but tokens to look back at), then shorter windows.
     """
-    streams, bptt = stream_count(config, corpus, device), config.training.bptt
-    length = WINDOW if bptt == "auto" else bptt
+    streams, length = usual_shape(config, corpus, device)
     if config.data.streaming:
         return streams, length
+    bptt, fixed = config.training.bptt, config.training.batch_size != "auto"
     mix = config.data.mix or (1.0,)
     lengths = corpus.parts if config.data.mix else [len(corpus.train.tokens)]
-    fixed = config.training.batch_size != "auto"
     while (room := _shortest_stream(lengths, mix, streams)) < length:
         more_streams = not fixed and streams // 2 >= max(least, len(mix))
         if more_streams and (bptt != "auto" or streams * _WINDOW_SHARE > length):
@@ -90,33 +89,15 @@ def _shortest_stream(lengths: Sequence[int], mix: Sequence[float], streams: int)
     return min(length // count for length, count in zip(lengths, divide_streams(streams, mix), strict=True))
 
 
-def stream_count(config: RunConfig, corpus: Corpus, device: torch.device) -> int:
-    """The number of parallel streams of a long text: that of the settings, or for `auto` what keeps the
-    device busy."""
-    if config.training.batch_size != "auto":
-        return config.training.batch_size
-    if device.type != "cuda":
-        return CPU_STREAMS
-    if config.data.streaming:
-        return 128
-    mix = config.data.mix
-    lengths = corpus.parts if mix else [len(corpus.train.tokens)]
-    bptt = config.training.bptt
-    return gpu_streams(lengths, mix or (1.0,), WINDOW if bptt == "auto" else bptt)
-
-
-def gpu_streams(lengths: Sequence[int], mix: Sequence[float], bptt: int) -> int:
-    """The number of streams on a GPU for texts of these `lengths` (tokens) mixed in these proportions.
-
-    More streams are faster, but a short text gains more from more steps. At least as many as on a CPU, and
-    otherwise no more than leave each stream a whole window.
-    """
-    streams = 64 if sum(lengths) < _LONG_TEXT else 128
-    while streams > CPU_STREAMS:
-        if _shortest_stream(lengths, mix, streams) >= bptt:
-            break
-        streams //= 2
-    return streams
+def usual_shape(config: RunConfig, corpus: Corpus, device: torch.device) -> tuple[int, int]:
+    """`window_shape` of a text that has enough windows: for `auto`, it only keeps the device busy."""
+    streams, length = config.training.batch_size, config.training.bptt
+    if streams == "auto":
+        streams = CPU_STREAMS
+        if device.type == "cuda":  # more streams are faster, but a short text gains more from more steps
+            short = len(corpus.train.tokens) < _LONG_TEXT and not config.data.streaming
+            streams = 64 if short else 128
+    return streams, WINDOW if length == "auto" else length
 
 
 def resolve(

@@ -21,7 +21,7 @@ from lm.model.device import choose_device, choose_precision, precision_facts, wi
 from lm.model.direction import Direction
 from lm.run_folder import Run, checkpoint_of, create_run
 from lm.terminal import Terminal, duration, plural
-from lm.training.auto import WINDOW, fine_tuning_rate, recurrent_weights, resolve, stream_count, window_shape
+from lm.training.auto import fine_tuning_rate, recurrent_weights, resolve, usual_shape, window_shape
 from lm.training.checkpoint import load_checkpoint, seed_of
 from lm.training.disk import Disk
 from lm.training.facts import Facts
@@ -189,12 +189,6 @@ def _windows(
             f"--batch-size {size} is too small for {plural(ranks.size, 'rank')} with --accumulate {parts}:"
             f" it must be at least {ranks.size * parts}."
         )
-    asked = config.training.batch_size, config.training.bptt
-    usual = stream_count(config, corpus, device), WINDOW
-    short = any(
-        wanted == "auto" and value < most
-        for wanted, value, most in zip(asked, (size, bptt), usual, strict=True)
-    )
     rows = ranks.share(size)
     if config.data.streaming:
         documents = DocumentStream(config.data, corpus.held_out, config.training.seed)
@@ -206,7 +200,7 @@ def _windows(
             f"--bptt {bptt} is longer than a stream: {len(tokens):,} tokens in {size} streams leave the"
             f" shortest with {windows.shortest}. Lower --bptt to that, or use fewer streams (--batch-size)."
         )
-    windows.shrunk = short
+    windows.shrunk = (size, bptt) != usual_shape(config, corpus, device)
     return windows
 
 

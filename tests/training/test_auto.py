@@ -22,11 +22,9 @@ from lm.training.auto import (
     embedding_size,
     fine_tuning_rate,
     fitted,
-    gpu_streams,
     parameters,
     resolve,
     seconds_per_call,
-    stream_count,
     window_shape,
 )
 from lm.training.state import Learner
@@ -223,23 +221,27 @@ def test_words_get_a_lower_rate_on_a_gpu():
 
 
 @pytest.mark.parametrize(
-    ("lengths", "mix", "expected"),
+    ("lengths", "settings", "expected"),
     [
-        ([1_003_854], (1.0,), 64),
-        ([2_000_000], (1.0,), 128),
-        ([3_000_000, 3_000], (0.5, 0.5), 64),  # 3,000 tokens are 46 windows
-        ([3_000], (1.0,), 32),
-        ([100], (1.0,), 32),  # too short for 32 as well, which is an error
+        ([1_003_854], {}, (64, 64)),
+        ([2_000_000], {}, (128, 64)),
+        ([3_000_000, 3_000], {"dataset": ["a", "b"], "mix": "0.5,0.5"}, (64, 64)),  # 3,000 are 46 windows
+        ([3_000], {}, (32, 64)),
+        ([100], {}, (4, 16)),
+        ([100], {"accumulate": 40}, (64, 1)),
+        ([100], {"streaming": True}, (128, 64)),
     ],
 )
-def test_a_gpu_gets_as_many_streams_as_the_text_has_windows(lengths, mix, expected):
-    assert gpu_streams(lengths, mix, 64) == expected
+def test_a_gpu_gets_as_many_streams_as_the_text_has_windows(lengths, settings, expected):
+    config = RunConfig.from_flat({"steps": 1, **settings})
+    corpus = dataclasses.replace(random_corpus(50, sum(lengths)), parts=lengths)
+    assert window_shape(config, corpus, torch.device("cuda"), least=config.training.accumulate) == expected
 
 
 def test_the_number_of_streams_is_a_number_in_the_resolved_settings():
     assert RunConfig().training.batch_size == "auto"
     config, corpus = RunConfig.from_flat({"bptt": 8, "steps": 1}), random_corpus(50)
-    streams = stream_count(config, corpus, CPU)
+    streams, _ = window_shape(config, corpus, CPU, least=1)
     windows = Windows(corpus.train.tokens, streams, 8, 0, CPU)
     assert resolve(config, corpus, windows, CPU, Precision.FP32).training.batch_size == streams == 32
 
