@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lm.errors import UserError, one_line
+from lm.errors import UserError
+from lm.generation import patterns
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
@@ -108,15 +109,16 @@ class Vocabulary:
 class Match:
     """The text matches a regular expression, from its first character on; it can end wherever it matches.
 
-    Patterns are in the syntax of Rust's `regex` and run by llguidance. `leading_space`: every token is a word
-    written with a space before it, the first one too. Raises UserError for a pattern that it rejects.
+    Patterns are in the syntax of Rust's `regex`, without look-around such as \\b, and run by llguidance.
+    `leading_space`: every token is a word written with a space before it, the first one too. Raises UserError
+    for a pattern that it rejects.
     """
 
     def __init__(self, vocabulary: Vocabulary, pattern: str, *, leading_space: bool = False):
         from llguidance import LLMatcher
 
-        whole = f" ?({pattern})" if leading_space else pattern
-        self._matcher = LLMatcher(vocabulary.for_llguidance, LLMatcher.grammar_from_regex(whole))
+        grammar = patterns.grammar_of(pattern, leading_space)
+        self._matcher = LLMatcher(vocabulary.for_llguidance, grammar, log_level=0)
         self._pattern, self._vocab_size = pattern, len(vocabulary.pieces)
         self._allowed: Tensor | None = None
         self._check()
@@ -148,8 +150,7 @@ class Match:
     def _check(self) -> None:
         """Raise UserError if the pattern failed; some turn out to be too large only when used."""
         if self._matcher.is_error():
-            reason = one_line(self._matcher.get_error(), 160)
-            raise UserError(f"cannot use the pattern {self._pattern[:80]!r}: {reason}")
+            raise patterns.explain(self._pattern, self._matcher.get_error())
 
 
 class OneOf:
