@@ -71,8 +71,3 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
-def plural(count: int, noun: str) -> str:
-    """'1 layer', '2 layers'."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -17,6 +17,7 @@ from lm.insight.infill import infill
 from lm.language_model import LanguageModel, load
 from lm.saving import default_model
 from lm.tokenization.tokenizer import describe_unknown
+from lm.wording import plural
 
 _LENGTH = 400  # tokens
 _GAP_LENGTH = 80
@@ -58,7 +59,8 @@ def generate(options: argparse.Namespace) -> int:
         count = write_samples(model, options, seed=seed, **settings)
     seconds = time.perf_counter() - begin
     print(
-        f"{count:,} tokens in {seconds:.2f} s ({count / seconds:,.0f} tokens/s), seed {seed}", file=sys.stderr
+        f"{plural(count, 'token')} in {seconds:.2f} s ({count / seconds:,.0f} tokens/s), seed {seed}",
+        file=sys.stderr,
     )
     return 0
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lm.errors import UserError
 from lm.model.direction import Direction
+from lm.wording import plural
 
 _PIECE = 1 << 24  # tokens copied to a GPU at a time
 
@@ -49,7 +50,7 @@ class Windows:
     ):
         if len(tokens) < batch_size:
             raise UserError(
-                f"--batch-size {batch_size} exceeds the {len(tokens):,} tokens of the training text;"
+                f"--batch-size {batch_size} exceeds the {plural(len(tokens), 'token')} of the training text;"
                 f" use at most {len(tokens)}."
             )
         self.batch_size, self.bptt, self.eos, self.device = batch_size, bptt, eos, device
@@ -65,7 +66,7 @@ class Windows:
         if any(lengths < self.streams):
             raise UserError(
                 f"--batch-size {batch_size} is too large for the mixed texts: the shortest has"
-                f" {lengths.min():,} tokens."
+                f" {plural(lengths.min(), 'token')}."
             )
         ring = np.repeat(np.arange(len(lengths)), self.streams)
         numbers = np.concatenate([np.arange(n) for n in self.streams])

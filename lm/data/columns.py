@@ -27,6 +27,7 @@ from lm.data.values import (
     without_surrogates,
 )
 from lm.errors import DataError
+from lm.wording import plural
 
 POEM = "paragraphs"  # the lines of a poem in the files of chinese-poetry
 
@@ -64,8 +65,8 @@ class Notes:
             )
         if self.numbers:
             warnings.append(
-                f"{self.numbers:,} of {self.rows:,} values in the column '{self.column}' of {name} are or"
-                " contain numbers or true and false rather than text: they are read as they are written."
+                f"the column '{self.column}' of {name} contains numbers or true and false rather than text in"
+                f" {self.numbers:,} of {plural(self.rows, 'row')}: they are read as they are written."
             )
         facts = asdict(dataclasses.replace(self, files={}, warnings={}))
         return {**facts, "warnings": warnings}
@@ -235,8 +236,8 @@ def choose(
         notes.warn(
             "longer",
             f"the column '{longest}' of {name} contains more text than '{column}', which is used"
-            f" ({columns[longest].characters:,} and {columns[column].characters:,} characters in the first"
-            f" {columns.rows:,} rows): choose one with --text-column.",
+            f" ({columns[longest].characters:,} and {columns[column].characters:,} characters in"
+            f" {plural(columns.rows, 'row')}): choose one with --text-column.",
         )
     if prune or columns.rows > len(head):
         return column, read({column, *parents(column)})

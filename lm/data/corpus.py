@@ -39,6 +39,7 @@ from lm.parallel import in_order
 from lm.tokenization import vocabulary
 from lm.tokenization.documents import SEPARATOR, chunks, count_characters
 from lm.tokenization.tokenizer import Tokenizer
+from lm.wording import plural
 
 FORMAT = 2
 TABLE_FORMAT = 1  # changes when the same tables may become another text
@@ -170,8 +171,9 @@ def _build(
         counts, parts = write_tokens(folder / f"{name}.tokens", group, tokenizer, progress)
         if counts.tokens < 2:
             raise DataError(
-                f"the {name} text of {' and '.join(s.name for s in sources)} has only {counts.tokens}"
-                " token(s), but predicting one from another takes at least 2: use more text."
+                f"the {name} text of {' and '.join(s.name for s in sources)} has only"
+                f" {plural(counts.tokens, 'token')}, but predicting one from another takes at least 2:"
+                " use more text."
             )
         info |= {name: asdict(counts)} | ({"parts": parts} if name == "train" else {})
     unknown: list[str] = []

@@ -19,6 +19,7 @@ from typing import IO
 
 from lm.errors import DataError, UserError
 from lm.tokenization.documents import count_characters
+from lm.wording import plural
 
 BLOCK = 1 << 20  # bytes
 REPLACED_LIMIT = (
@@ -157,7 +158,7 @@ def replaced_warning(replaced: int, characters: int) -> str | None:
     if replaced <= REPLACED_LIMIT * characters:
         return None
     return (
-        f"--encoding-errors replace changed {replaced:,} of {characters:,} characters"
+        f"--encoding-errors replace changed {replaced:,} of {plural(characters, 'character')}"
         f" ({replaced / characters:.2%}) to U+FFFD: the text probably has another encoding; without this"
         " flag, the error names it."
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lm.data import reading
 from lm.data.decoding import binary_kind
+from lm.wording import plural
 
 TABLES = {
     **{".json": "json", ".jsonl": "json", ".ndjson": "json"},
@@ -56,10 +57,11 @@ class Listing:
         if sum(map(len, self.splits.values())) == 1 and not self.left_out:
             return ""
         uses = {"train": "for training", "validation": "for validation", "test": "for testing"}
-        read = [_counted(group, uses.get(split, f"in '{split}'")) for split, group in self.splits.items()]
-        skipped = [
-            _counted(group, f"{why} file" + "s" * (len(group) > 1)) for why, group in self.left_out.items()
+        read = [
+            _named(f"{len(group):,} " + uses.get(split, f"in '{split}'"), group)
+            for split, group in self.splits.items()
         ]
+        skipped = [_named(plural(len(group), f"{why} file"), group) for why, group in self.left_out.items()]
         return ", ".join(read) + (f"; skipped {', '.join(skipped)}" if skipped else "")
 
 
@@ -212,7 +214,7 @@ def _file_name(file: str) -> str:
     return os.path.basename(reading.name_of(file)).lower()
 
 
-def _counted(files: list[str], what: str) -> str:
+def _named(what: str, files: list[str]) -> str:
     """'2 binary files (a.jpg, b.jpg)'."""
     names = ", ".join(os.path.basename(reading.name_of(file)) for file in files[:_NAMED])
-    return f"{len(files):,} {what} ({names}{', …' if len(files) > _NAMED else ''})"
+    return f"{what} ({names}{', …' if len(files) > _NAMED else ''})"

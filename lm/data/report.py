@@ -10,6 +10,7 @@ from lm.config.schema import ModelConfig
 from lm.data.corpus import Corpus
 from lm.data.decoding import replaced_warning
 from lm.data.values import listed
+from lm.wording import plural
 
 # Limits above which there is a warning.
 _REPEATED = 0.3  # fraction of the validation text
@@ -21,24 +22,24 @@ _WEIGHTS_PER_TOKEN = 4  # of the training text
 def rows(corpus: Corpus, full: bool = False) -> dict[str, str]:
     """The facts about a text by their labels; `full` adds its most and least common characters."""
     train, facts = corpus.train.counts, corpus.facts
-    documents = f"{train.documents:,} document" + ("s" if train.documents > 1 else "")
+    documents = plural(train.documents, "document")
     if train.documents > 1:
-        documents += f" (the longest has {facts.get('longest_document', 0):,} characters)"
-    sizes = f"{train.characters:,} characters for training"
+        documents += f" (the longest has {plural(facts.get('longest_document', 0), 'character')})"
+    sizes = f"{plural(train.characters, 'character')} for training"
     sizes += f", {corpus.validation.counts.characters:,} for validation"
     if corpus.test:
         sizes += f", {corpus.test.counts.characters:,} for testing"
     result = {
         "Text": f"{corpus.name}: {documents}, {sizes}",
-        "Tokens": f"{corpus.tokenizer.kind}, {corpus.tokenizer.vocab_size:,} types, {train.tokens:,} for"
-        f" training, {train.characters / train.tokens:.2f} characters per token",
+        "Tokens": f"{corpus.tokenizer.kind}, {plural(corpus.tokenizer.vocab_size, 'type')},"
+        f" {train.tokens:,} for training, {train.characters / train.tokens:.2f} characters per token",
     }
     result |= table_rows([table for table in facts.get("tables", []) if table["training"]])
     if files := corpus.facts.get("files"):
         result["Files"] = "; ".join(files)
     if unknown := corpus.validation.counts.unknown:
         percent = 100 * unknown / corpus.validation.counts.tokens
-        result["Unknown"] = f"{unknown:,} validation tokens ({percent:.2g}%)"
+        result["Unknown"] = f"{plural(unknown, 'validation token')} ({percent:.2g}%)"
     if full and facts:
         result["Characters"] = f"{facts['distinct_characters']:,} distinct"
         for label, name in (("Most common", "commonest"), ("Least common", "rarest")):
@@ -53,7 +54,7 @@ def table_rows(tables: list[dict[str, Any]]) -> dict[str, str]:
     for table in tables:
         of = f" of {table['dataset']}" if len(tables) > 1 else ""
         column = f"'{table['column']}', {table['why']}; "
-        column += f"{'the first ' if table['sample'] else ''}{table['rows']:,} rows"
+        column += f"{'the first ' if table['sample'] else ''}{plural(table['rows'], 'row')}"
         column += f", {table['empty']:,} without text" if table["empty"] else ""
         column += f"; more text in {listed(table['longer'])}" if table["longer"] else ""
         result[f"Column{of}"] = column
@@ -96,7 +97,7 @@ def warnings(corpus: Corpus, weights: int, model: ModelConfig) -> list[str]:
     if facts.get("unknown"):
         counts = corpus.train.counts
         result.append(
-            f"{counts.unknown:,} tokens of the training text ({counts.unknown / counts.tokens:.2%}) are"
+            f"the training text has {plural(counts.unknown, 'token')} ({counts.unknown / counts.tokens:.2%})"
             f" unknown to the tokenizer, such as {' '.join(map(repr, facts['unknown']))}."
         )
     if corpus.validation.counts.unknown > _UNKNOWN * corpus.validation.counts.tokens:

@@ -22,6 +22,7 @@ from lm.data.reading import explaining_file_errors, name_of, open_bytes, without
 from lm.data.values import MISSING, Number, Row, is_messages, is_number, listed, shortened, value_at
 from lm.errors import DataError, UserError, one_line
 from lm.invocation import pip_install
+from lm.wording import plural
 
 KINDS = ("csv", "json", "parquet")
 
@@ -127,8 +128,9 @@ def _named(
         if wide:
             notes.warn(
                 f"wide {file}",
-                f"{wide:,} rows of {file} have more cells than the {width:,} columns, the first in line"
-                f" {wide_at:,}: what follows them is not read; quote cells that contain the delimiter.",
+                f"{file} has {plural(wide, 'row')} with more cells than its {plural(width, 'column')}, the"
+                f" first in line {wide_at:,}: what follows them is not read; quote cells that contain the"
+                " delimiter.",
             )
 
 

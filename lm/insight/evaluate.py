@@ -30,8 +30,9 @@ from lm.language_model import LanguageModel, load
 from lm.model.device import choose_precision
 from lm.run_folder import Run, read_config
 from lm.saving import find_model
-from lm.terminal import Terminal, plural
+from lm.terminal import Terminal
 from lm.tokenization.tokenizer import describe_unknown
+from lm.wording import plural
 
 # The scores of one model are called "surprisal", those of two "forward", "backward" and "mean".
 Scores = dict[str, ScoredText]
@@ -137,7 +138,7 @@ def _warn_of_unknown(scored: ScoredText) -> None:
     if not names:  # though a word-level text may contain a literal <unk>
         return
     print(
-        f"warning: {scored.unknown:,} of the {len(scored.tokens):,} tokens are unknown to the model"
+        f"warning: the model does not know {scored.unknown:,} of the {plural(len(scored.tokens), 'token')}"
         f" ({names}). Scoring them as <unk> makes the metrics look better than they are.",
         file=sys.stderr,
     )

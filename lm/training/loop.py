@@ -11,13 +11,13 @@ import time
 from contextlib import closing
 
 from lm.invocation import command
-from lm.terminal import plural
 from lm.training import record, rollback
 from lm.training.optimizer import learning_rate
 from lm.training.progress import Reading
 from lm.training.signals import listening
 from lm.training.state import Trainer
 from lm.training.step import Step
+from lm.wording import plural
 
 _LOG_EVERY = 25  # steps
 _SAVE_EVERY = 30.0  # seconds

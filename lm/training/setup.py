@@ -20,7 +20,7 @@ from lm.evaluation.losses import Validation
 from lm.model.device import choose_device, choose_precision, precision_facts, widest_float
 from lm.model.direction import Direction
 from lm.run_folder import Run, checkpoint_of, create_run
-from lm.terminal import Terminal, duration, plural
+from lm.terminal import Terminal, duration
 from lm.training.auto import fine_tuning_rate, recurrent_weights, resolve, usual_shape, window_shape
 from lm.training.checkpoint import load_checkpoint, seed_of
 from lm.training.disk import Disk
@@ -39,6 +39,7 @@ from lm.training.state import (
     total_steps,
 )
 from lm.training.tracking import Tracker
+from lm.wording import plural
 
 
 def new_trainer(
@@ -197,8 +198,9 @@ def _windows(
     windows = Windows(tokens, size, bptt, eos, device, corpus.parts, config.data.mix, direction, rows)
     if windows.shortest < bptt:
         raise UserError(
-            f"--bptt {bptt} is longer than a stream: {len(tokens):,} tokens in {size} streams leave the"
-            f" shortest with {windows.shortest}. Lower --bptt to that, or use fewer streams (--batch-size)."
+            f"--bptt {bptt} is longer than a stream: {plural(len(tokens), 'token')} in"
+            f" {plural(size, 'stream')} leave the shortest with {windows.shortest}. Lower --bptt to"
+            " that, or use fewer streams (--batch-size)."
         )
     windows.shrunk = (size, bptt) != usual_shape(config, corpus, device)
     return windows
@@ -260,10 +262,10 @@ def _budget(learner: Learner) -> str:
     training, windows = learner.config.training, learner.windows
     steps = total_steps(learner)
     text = plural(steps, "step") if steps else duration(training.max_time or DEFAULT_TIME)
-    text += f", {plural(training.batch_size, 'stream')} × {training.bptt} tokens per step"
+    text += f", {plural(training.batch_size, 'stream')} × {plural(training.bptt, 'token')} per step"
     if learner.config.data.mix and isinstance(windows, Windows):
         text += f" ({', '.join(map(str, windows.streams))} of them in each text)"
     if isinstance(windows, Windows) and windows.shrunk:
         text += " (the text is short)"
     per_epoch = windows.steps_per_epoch
-    return f"{text}, {per_epoch:,.0f} steps per epoch" if per_epoch else text
+    return f"{text}, {plural(round(per_epoch), 'step')} per epoch" if per_epoch else text

@@ -56,7 +56,7 @@ def test_another_text_is_scored_as_a_whole_and_printed_as_a_table(evaluate, trai
     assert lines[2].split() == ["plain", "dynamic", "+", "cache"]
     assert len(re.findall(r"\d\.\d{4}", lines[3])) == 2
     assert result.err.count("warning:") == 1
-    assert "4 of the 35 tokens are unknown to the model" in result.err
+    assert "the model does not know 4 of the 35 tokens" in result.err
     assert "'é'" in result.err
 
 
@@ -75,7 +75,7 @@ def test_column_of_a_table_that_was_scored_is_shown(evaluate, trained_run, tmp_p
     (tmp_path / "t.csv").write_text("title\nThe sea was calm.\n")
     both = evaluate(trained_run, "--dataset", "t.csv", "--dataset", "rows.jsonl", "--text-column", "title")
     assert "Example of t        The sea was calm." in both.out
-    assert "Column of rows      'title', chosen with --text-column; 1 rows; more text in text" in both.out
+    assert "Column of rows      'title', chosen with --text-column; 1 row; more text in text" in both.out
     result = evaluate(trained_run, "--dataset", "t.csv", "--per-token", "-")
     assert "Column" in result.err and "Column" not in result.out
     assert "scores" in json.loads(evaluate(trained_run, "--dataset", "t.csv", "--json").out)

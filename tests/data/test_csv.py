@@ -39,7 +39,7 @@ def test_row_with_too_many_cells_is_warned_about(tmp_path):
     path = written(tmp_path / "a.csv", "id,text\n1,one two\n2,hello, world\n3,x\n")
     assert read(path) == ["one two", "hello", "x"]
     (warning,) = warnings_of(path)
-    assert f"1 rows of {path} have more cells than the 2 columns, the first in line 3:" in warning
+    assert f"{path} has 1 row with more cells than its 2 columns, the first in line 3:" in warning
 
 
 @pytest.mark.parametrize(

@@ -63,3 +63,11 @@ def test_replaced_characters_are_warned_about(tmp_path):
 def test_many_unknown_tokens_are_warned_about(tmp_path):
     (warning,) = warnings(corpus_of(tmp_path, some_text(9000) + "日" * 1000), 1000, SMALL)
     assert "<unk>" in warning
+
+
+def test_one_is_singular(tmp_path):
+    (tmp_path / "t.csv").write_text("id,text\n1,éü\n", encoding="utf-8")
+    corpus = open_corpus(DataConfig(dataset=str(tmp_path / "t.csv"), tokenizer="byte"))
+    shown = rows(corpus)
+    assert shown["Text"] == "t: 1 document, 1 character for training, 1 for validation"
+    assert shown["Column"] == "'text', named text; 1 row"

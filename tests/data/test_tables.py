@@ -31,8 +31,8 @@ def test_number_among_texts_becomes_its_digits_with_one_notice(tmp_path, streami
     corpus = open_corpus(DataConfig(dataset=str(path), streaming=streaming))
     notices = [w for w in report.warnings(corpus, 1, ModelConfig()) if "numbers" in w]
     assert notices == [
-        "1 of 23 values in the column 'text' of m are or contain numbers or true and false rather than text:"
-        " they are read as they are written."
+        "the column 'text' of m contains numbers or true and false rather than text in"
+        " 1 of 23 rows: they are read as they are written."
     ]
 
 

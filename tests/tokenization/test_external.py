@@ -199,7 +199,7 @@ def test_evaluation_names_the_unknown_tokens(tmp_path, capsys):
     assert evaluate(options, {}, {}) == 0
     out, err = capsys.readouterr()
     assert (json.loads(out)["unknown"], json.loads(out)["tokens"]) == (30, 120)
-    assert "30 of the 120 tokens are unknown to the model ('My')" in err
+    assert "the model does not know 30 of the 120 tokens ('My')" in err
     assert lm.load(tmp_path / "model").tokenizer.unknown_in("MyCl") == ["My"]
 
 
