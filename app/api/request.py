@@ -9,11 +9,12 @@ from typing import Any
 from lm.config.settings import did_you_mean
 
 from ..sampling import API_RANGES, SETTINGS, Range, range_of
+from .defaults import unsupported, without_defaults
 
 DEFAULT_MAX_TOKENS = 16  # as in OpenAI's API
 DEFAULT_TEMPERATURE = 1.0
 _MIN_PROBABILITY = 1e-6  # used for 0 where SamplingConfig needs more: only the most likely token is left
-_MAX_STOPS, _MAX_BANS, _MAX_BIASES = 4, 64, 1024
+_MAX_STOPS, _MAX_BANS, _MAX_BIASES = 16, 64, 1024
 _MAX_STRING = 1000  # characters of a stop string, banned string or pattern
 
 _SAMPLING = tuple(name for name in SETTINGS if name != "greedy")  # which is temperature 0
@@ -25,7 +26,7 @@ _INTEGERS: dict[str, Range] = {
 }
 _OTHERS = ("model", "prompt", "max_tokens", "stop", "logit_bias", "echo", "stream", "stream_options")
 _EXTENSIONS = ("ban", "match")  # not in OpenAI's API
-_PARAMETERS = (*_INTEGERS, *_SAMPLING, *_OTHERS, *_EXTENSIONS, "user", "suffix")
+_PARAMETERS = (*_INTEGERS, *_SAMPLING, *_OTHERS, *_EXTENSIONS)
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,12 @@ class CompletionRequest:
         """Validate the JSON body of a request. Raises RequestError naming the first invalid parameter."""
         if not isinstance(body, dict):
             raise RequestError("the request body must be a JSON object.")
-        body = {name: value for name, value in body.items() if value is not None}
+        body = without_defaults(body)
         for name in body:
             if name not in _PARAMETERS:
                 name = name[:60]
-                raise RequestError(
-                    f"unknown parameter '{name}'{did_you_mean(name, _PARAMETERS) or '.'}", name
-                )
-        if "suffix" in body:
-            raise RequestError("'suffix' is not supported: these models cannot fill gaps.", "suffix")
+                unknown = f"unknown parameter '{name}'{did_you_mean(name, _PARAMETERS) or '.'}"
+                raise RequestError(unsupported(name) or unknown, name)
         if not isinstance(body.get("model"), str):
             raise RequestError("'model' must be the name of a model; GET /v1/models lists them.", "model")
         integers = {name: _integer(body, name, bounds) for name, bounds in _INTEGERS.items()}
@@ -132,6 +130,8 @@ def _integer(body: dict[str, Any], name: str, bounds: Range) -> int | None:
     value, (low, high) = body.get(name), bounds
     if value is None:
         return None
+    if isinstance(value, float) and value.is_integer():  # some languages have no integers
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise RequestError(
             f"'{name}' must be an integer from {low:,} to {high:,}, got {_quoted(value)}.", name
