@@ -23,7 +23,7 @@ from lm.errors import UserError
 
 READING = (
     *("dataset_config", "dataset_revision", "text_column", "max_chars"),
-    *("encoding", "encoding_errors", "document_separator"),
+    *("json_field", "header", "encoding", "encoding_errors", "document_separator"),
 )
 ADAPTATIONS: dict[str, type] = {"dynamic": DynamicConfig, "cache": CacheConfig}
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lm.config.schema import DataConfig
+from lm.data.as_trained import as_trained
 from lm.data.cache import PARTIAL, cache_folder, writing_to_cache
 from lm.data.decoding import replaced_warning
 from lm.data.progress import ProgressCallback
@@ -28,19 +29,32 @@ class EvalText(NamedTuple):
     text: bytes  # UTF-8 with SEPARATOR between documents
     warnings: list[str]
     tables: list[dict[str, Any]]  # how the splits of tables were read, see `Source.table_facts`
+    as_trained: dict[str, Any]  # the settings of the training with which it was read
 
 
-def read_whole(config: DataConfig, split: str | None, progress: ProgressCallback) -> EvalText:
+def read_whole(
+    config: DataConfig,
+    split: str | None,
+    progress: ProgressCallback,
+    training: Mapping[str, Any] | None = None,
+) -> EvalText:
     """The text of a split.
 
     `split` is the name of a split or a fraction: 0.1 is the last 10% of the text. By default, the test
-    split, else the validation split, else the whole text. Raises UserError.
+    split, else the validation split, else the whole text. `training` are settings of the training (see
+    `as_trained`), each used where it fits the text. Raises UserError.
     """
+    taken: dict[str, Any] = {}
 
     def read(sources: list[Source], folder: Path) -> list[Text]:
-        return [_read(s, split, folder / str(number), progress) for number, s in enumerate(sources)]
+        texts = []
+        for number, source in enumerate(sources):
+            text, each = _read(source, split, training or {}, folder / str(number), progress)
+            texts.append(text)
+            taken.update(each)
+        return texts
 
-    return _join(config, read)
+    return _join(config, read)._replace(as_trained=taken)
 
 
 def read_held_out(config: DataConfig, split: str, progress: ProgressCallback) -> EvalText:
@@ -77,14 +91,26 @@ def _join(config: DataConfig, read: Callable[[list[Source], Path], list[Text]]) 
     tables = [table for source in sources for table in source.table_facts()]
     noted = (warning for table in tables for warning in table["warnings"])
     warnings = list(dict.fromkeys([*filter(None, replaced), *noted]))
-    return EvalText("+".join(source.name for source in sources), joined, warnings, tables)
+    return EvalText("+".join(source.name for source in sources), joined, warnings, tables, {})
 
 
-def _read(source: Source, split: str | None, stem: Path, progress: ProgressCallback) -> Text:
+def _read(
+    source: Source, split: str | None, training: Mapping[str, Any], stem: Path, progress: ProgressCallback
+) -> tuple[Text, dict[str, Any]]:
+    """The text to score, and the settings of the training with which it was read."""
     usual = [name for name in ("test", "validation", "train") if name in source.files]
-    default = next(iter(usual or source.files))
+    chosen = next(iter(usual or source.files))
     fraction = fraction_of(split, "--split")
     if fraction is None:
-        return copy_split(source, split or default, stem, progress)
-    text = copy_split(source, "train" if "train" in source.files else default, stem, progress)
-    return text.split_at(math.floor(text.count_characters() * (1 - fraction)))[1]
+        chosen = split or chosen
+    elif "train" in source.files:
+        chosen = "train"
+    source, taken = as_trained(source.fetched(chosen, progress), chosen, training)
+    text = copy_split(source, chosen, stem, progress)
+    if source.kind != "text" and (column := training.get("text_column")):
+        notes = source.notes[chosen]
+        missing = f"{notes.why} (there is no '{column}' as in training)"
+        notes.why = "as in training" if "text_column" in taken else missing
+    if fraction is not None:
+        text = text.split_at(math.floor(text.count_characters() * (1 - fraction)))[1]
+    return text, taken

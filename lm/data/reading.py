@@ -93,6 +93,17 @@ def _open_remote(file: str, compression: str | None) -> Iterator[IO[bytes]]:
         yield compr[compression](opened, mode="rb") if compression else opened
 
 
+def is_decodable(file: str) -> bool:
+    """Whether a file is text in the encoding that is assumed unless another is named."""
+    with explaining_file_errors(file), open_bytes(file) as opened:
+        try:
+            for _ in decoded(opened, file):
+                pass
+        except DataError:
+            return False
+    return True
+
+
 def name_of(file: str) -> str:
     """'zip://name::archive.zip' -> 'name'; the name of a plain file is itself."""
     return file.partition("::")[0].removeprefix("zip://") if "::" in file else file

@@ -90,6 +90,16 @@ class Source:
             column, errors = self.config.text_column, self.config.encoding_errors
             yield from columns.texts(read, self.name, column, errors, notes, self.kind == "parquet")
 
+    def probe(self, split: str) -> None:
+        """Raise DataError if the table has no such column or list of rows as the settings name."""
+        trial = dataclasses.replace(self, decoded=Decoded())
+        read = functools.partial(trial._rows, self.files[split], columns.Notes())
+        with self.explaining_errors(split):
+            if column := self.config.text_column:
+                columns.choose(read, self.name, column, columns.Notes(), self.kind == "parquet")
+            else:
+                next(read(None), None)
+
     def text_rows(self, split: str) -> datasets.IterableDataset:
         """A split as a dataset of the `datasets` library, streamed, with a single column, "text".
 

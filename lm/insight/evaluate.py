@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lm.config.schema import DataConfig, RunConfig
-from lm.config.settings import build
+from lm.config.settings import build, flag_of
+from lm.data.as_trained import TAKEN_OVER
 from lm.data.eval_text import EvalText, read_held_out, read_whole
 from lm.data.progress import ProgressCallback
 from lm.data.report import table_rows
@@ -94,15 +96,29 @@ def _load_models(options: dict[str, Any]) -> list[LanguageModel]:
 def _read_text(options: dict[str, Any], reading: dict[str, Any], progress: ProgressCallback) -> EvalText:
     """The text to score. Raises UserError."""
     split = options.get("split")
-    if "dataset" in options:
-        return read_whole(build(DataConfig, {"dataset": options["dataset"], **reading}), split, progress)
     file = Run(find_model(options["model"])).config
+    if "dataset" in options:
+        training = _settings_of_training(file, reading)
+        if reading.get("document_separator") == "":  # as if the training had none
+            del reading["document_separator"]
+        config = build(DataConfig, {"dataset": options["dataset"], **reading})
+        return read_whole(config, split, progress, training)
     if not file.is_file():
         raise UserError(f"{options['model']} does not say which text it held out: name one with --dataset.")
     if split not in (None, "validation", "test"):
         raise UserError(f"without --dataset, --split must be validation or test, got {split}.")
     config = RunConfig.from_flat(read_config(file), where=str(file)).data
     return read_held_out(config, split or "validation", progress)
+
+
+def _settings_of_training(file: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """How the text of the training was read, as the run's config.yaml says: what is not usual or `given`."""
+    if not file.is_file():
+        return {}
+    saved = read_config(file)
+    config = build(DataConfig, {name: saved[name] for name in TAKEN_OVER if name in saved})
+    settings = ((name, getattr(config, name)) for name in TAKEN_OVER if name not in given)
+    return {name: value for name, value in settings if value != getattr(DataConfig(), name)}
 
 
 def _score(
@@ -167,12 +183,19 @@ def _blocks(
             rows["Text"] = f"{text.name}: {', '.join(sizes)}"
             if "dataset" in options:  # of the text held out, training has printed these
                 rows |= table_rows(text.tables)
+                rows["As in training"] = " ".join(map(_flag, text.as_trained.items()))
         columns = [_column(mode, scored.metrics) for mode, scored in zip(scores, sides, strict=True)]
         if len(columns) == 1:
             del columns[0][""]
         for title in columns[0]:
             rows[title] = "  ".join(column[title] for column in columns).rstrip()
         yield rows
+
+
+def _flag(setting: tuple[str, Any]) -> str:
+    """'--text-column body', '--no-header'."""
+    name, value = setting
+    return f"--no-{name}" if value is False else f"{flag_of(name)} {shlex.quote(str(value))}"
 
 
 def _description(name: str, model: LanguageModel) -> str:

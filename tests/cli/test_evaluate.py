@@ -5,10 +5,12 @@ import json
 import math
 import os
 import re
+import shutil
 import threading
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from lm.cli.evaluate import main
 from lm.cli.parser import run
@@ -79,6 +81,79 @@ def test_column_of_a_table_that_was_scored_is_shown(evaluate, trained_run, tmp_p
     result = evaluate(trained_run, "--dataset", "t.csv", "--per-token", "-")
     assert "Column" in result.err and "Column" not in result.out
     assert "scores" in json.loads(evaluate(trained_run, "--dataset", "t.csv", "--json").out)
+
+
+@pytest.fixture
+def trained_with(trained_run, tmp_path):
+    """Makes a run as if it had been trained with other settings for reading its text."""
+
+    def make(**settings):
+        run = shutil.copytree(trained_run, tmp_path / "run", dirs_exist_ok=True)
+        config = yaml.safe_load((run / "training/config.yaml").read_text()) | settings
+        (run / "training/config.yaml").write_text(yaml.safe_dump(config))
+        return run
+
+    return make
+
+
+def facts_of(result):
+    """The rows that were printed, by their labels."""
+    assert result.returncode == 0, result.err
+    return dict(re.split(r"\s{2,}", line, maxsplit=1) for line in result.out.splitlines())
+
+
+def test_text_is_read_as_in_training_where_that_fits(evaluate, trained_with, tmp_path):
+    run = trained_with(text_column="body", document_separator="line")
+    (tmp_path / "t.jsonl").write_text('{"body": "The boat", "text": "The sea was calm."}\n')
+    facts = facts_of(evaluate(run, "--dataset", "t.jsonl"))
+    assert facts["Column"] == "'body', as in training; 1 row; more text in text"
+    assert (facts["Example"], facts["As in training"]) == ("The boat", "--text-column body")
+    facts = facts_of(evaluate(run, "--dataset", "t.jsonl", "--text-column", "text"))
+    assert facts["Column"] == "'text', chosen with --text-column; 1 row"
+    assert "As in training" not in facts
+    (tmp_path / "t.jsonl").write_text('{"text": "The sea was calm."}\n')
+    facts = facts_of(evaluate(run, "--dataset", "t.jsonl"))
+    assert facts["Column"] == "'text', named text (there is no 'body' as in training); 1 row"
+    assert "As in training" not in facts
+    (tmp_path / "t.txt").write_text("The sea\nwas calm.\n")
+    facts = facts_of(evaluate(run, "--dataset", "t.txt"))
+    assert facts["Text"].endswith("2 documents")
+    assert facts["As in training"] == "--document-separator line"
+    facts = facts_of(evaluate(run, "--dataset", "t.txt", "--document-separator", ""))
+    assert facts["Text"].endswith("1 document") and "As in training" not in facts
+    (tmp_path / "t.json").write_text('{"text": "The sea\\nwas"}\n')
+    mixed = facts_of(evaluate(run, "--dataset", "t.txt", "--dataset", "t.json"))
+    assert mixed["Text"].endswith("3 documents")
+
+
+def test_encoding_of_the_training_is_used_only_if_the_text_is_not_utf_8(evaluate, trained_with, tmp_path):
+    run = trained_with(encoding="cp1252")
+    for encoding, taken in (("utf-8", False), ("cp1252", True), ("utf-16", False)):
+        (tmp_path / "t.txt").write_text("The sea – was calm.", encoding=encoding)
+        facts = facts_of(evaluate(run, "--dataset", "t.txt"))
+        assert ", 19 characters, 21 bytes" in facts["Text"]
+        assert facts.get("As in training") == ("--encoding cp1252" if taken else None)
+    (tmp_path / "t.txt").write_text("The sea – was calm.", encoding="cp1252")
+    result = evaluate(run, "--dataset", "t.txt", "--encoding", "utf-8")
+    assert result.returncode == 2 and "t.txt is not UTF-8" in result.err
+
+
+def test_rows_of_a_table_are_found_as_in_training(evaluate, trained_with, tmp_path):
+    run = trained_with(header=False, text_column="2", json_field="b")
+    (tmp_path / "t.csv").write_text("The light,The sea was calm\nThe boat,The light\n")
+    facts = facts_of(evaluate(run, "--dataset", "t.csv"))
+    assert facts["Column"] == "'2', as in training; 2 rows"
+    assert facts["As in training"] == "--no-header --text-column 2"
+    facts = facts_of(evaluate(run, "--dataset", "t.csv", "--header", "--text-column", "The light"))
+    assert facts["Column"] == "'The light', chosen with --text-column; 1 row"
+    (tmp_path / "t.json").write_text('{"a": [{"text": "one"}], "b": [{"text": "The sea"}]}')
+    facts = facts_of(evaluate(run, "--dataset", "t.json"))
+    assert facts["Example"] == "The sea"
+    assert facts["As in training"] == "--json-field b"
+    (tmp_path / "t.json").write_text('{"c": [{"text": "The boat"}]}')
+    assert facts_of(evaluate(run, "--dataset", "t.json"))["Example"] == "The boat"
+    (tmp_path / "t.json").write_text('{"text": ')
+    assert "t.json, line 1, is not JSON" in evaluate(run, "--dataset", "t.json").err
 
 
 def test_tables_of_tokens_and_words_from_both_sides(evaluate, trained_run, backward_run, text_file, tmp_path):

@@ -22,7 +22,7 @@ def split_folder(tmp_path):
 
 def test_default_is_the_test_split_else_the_validation_split_else_everything(split_folder):
     config = DataConfig(dataset=str(split_folder))
-    assert read_whole(config, None, no_progress) == (split_folder.name, b"the test text\n" * 20, [], [])
+    assert read_whole(config, None, no_progress) == (split_folder.name, b"the test text\n" * 20, [], [], {})
     assert read_whole(config, "train", no_progress)[1] == b"the train text\n" * 20
     (split_folder / "test.txt").unlink()
     assert read_whole(config, None, no_progress)[1] == b"the valid text\n" * 20
@@ -68,7 +68,7 @@ def test_standard_input_cannot_be_read_again():
 
 def test_warnings_about_a_table_are_passed_on(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "one two"}\n{"text": 3}\n')
-    _, text, warnings, _ = read_whole(DataConfig(dataset=str(tmp_path / "a.jsonl")), None, no_progress)
+    _, text, warnings, *_ = read_whole(DataConfig(dataset=str(tmp_path / "a.jsonl")), None, no_progress)
     assert text == b"one two" + SEPARATOR + b"3"
     (warning,) = warnings
     assert warning.endswith("rather than text in 1 of 2 rows: they are read as they are written.")
