@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import socket
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ _SERVE = """Serve your models over an OpenAI-compatible HTTP API; see docs/api.m
 
     lm serve                                    the models in runs/, for this computer only
     LM_API_KEY=secret lm serve --host 0.0.0.0   for others on the network, with a key
+    lm serve --allow-origin http://localhost:3000   for a web page, too
 
 The address is printed on standard output. Ctrl-C stops the server.
 """
@@ -88,10 +90,15 @@ def serve(arguments: Sequence[str] | None = None) -> int:
             f"warning: anyone who can reach this address can use it; set {KEY_VARIABLE} to require a key",
             file=sys.stderr,
         )
+    if "*" in options.allow_origin and not key:
+        print(
+            f"warning: every web page that you open can use this API; set {KEY_VARIABLE} to require a key",
+            file=sys.stderr,
+        )
     from .api.server import run_server
 
     print(f"The API is at http://{f'[{host}]' if ':' in host else host}:{port}/v1", flush=True)
-    run_server(folders, listener, key)
+    run_server(folders, listener, key, options.allow_origin)
     return 0
 
 
@@ -140,6 +147,15 @@ def parse_serve(arguments: Sequence[str]) -> argparse.Namespace:
         help="key that clients must send. Other users of this computer can see the command line; prefer the"
         f" environment variable {KEY_VARIABLE}",
     )
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        type=origin,
+        default=[],
+        metavar="ORIGIN",
+        help="let web pages of this origin use the API, such as http://localhost:3000, or '*' for all;"
+        " repeatable (default: none)",
+    )
     return parser.parse_args(arguments)
 
 
@@ -175,6 +191,16 @@ def api_key(text: str) -> str:
     if not (text.isascii() and text.isprintable() and text.strip() == text != ""):
         raise argparse.ArgumentTypeError("must consist of printable ASCII characters")
     return text
+
+
+def origin(text: str) -> str:
+    """An origin as browsers send it: without a path, in lower case, and 'null' for a file."""
+    normalized = text.lower().removesuffix("/")
+    if not re.fullmatch(r"\*|null|[a-z][a-z0-9+.-]*://[!-.0-~]+", normalized):
+        raise argparse.ArgumentTypeError(
+            "must be '*' or a scheme, a host and possibly a port, such as http://localhost:3000"
+        )
+    return normalized
 
 
 def key_from_environment() -> str | None:

@@ -1,14 +1,15 @@
-"""JSON bodies, error responses in OpenAI's format, and the API key."""
+"""JSON bodies, error responses in OpenAI's format, the API key, and pages of other origins."""
 
 from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,6 +19,7 @@ from lm.errors import UserError, one_line
 from .request import RequestError
 
 _INTERNAL_ERROR = "internal server error; see the log of the server."
+_CHAT_ENDPOINTS = ("/chat/completions", "/responses")
 _ERROR_TYPES = {429: "rate_limit_error", 500: "server_error", 503: "server_error"}
 
 
@@ -50,7 +52,10 @@ def _parse_json(body: bytearray) -> Any:
 
 
 def require_key(app: ASGIApp, key: str) -> ASGIApp:
-    """Wrap `app` so that it only serves requests that carry the API key."""
+    """Wrap `app` so that it only serves requests that carry the API key.
+
+    Without the key, GET /health says that the server runs, and nothing else.
+    """
 
     async def authorized_app(scope: Scope, receive: Receive, send: Send) -> None:
         scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
@@ -58,12 +63,30 @@ def require_key(app: ASGIApp, key: str) -> ASGIApp:
         correct = hmac.compare_digest(given.strip().encode(), key.encode())
         if scheme.lower() == "bearer" and correct:
             return await app(scope, receive, send)
+        if scope["path"].rstrip("/") == "/health" and scope["method"] in ("GET", "HEAD"):
+            return await json_response({"status": "ok"})(scope, receive, send)
         message = "invalid API key." if given else "missing API key; send 'Authorization: Bearer KEY'."
         response = error_response(message, 401, code="invalid_api_key")
         response.headers["WWW-Authenticate"] = "Bearer"
         return await response(scope, receive, send)
 
     return authorized_app
+
+
+def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """Wrap `app` so that pages of these origins may use it (CORS); '*' means all of them.
+
+    This must be the outermost layer: the browser asks for permission without a key, and a page may read only
+    errors that carry the permission, too.
+    """
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "HEAD", "POST"),
+        allow_headers=("*",),  # OpenAI's client sends many of its own
+        expose_headers=("Retry-After",),
+        allow_private_network=True,
+    )
 
 
 def encode_json(value: Any) -> bytes:
@@ -107,9 +130,20 @@ async def _on_user_error(request: Request, error: UserError) -> Response:
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> Response:
-    endpoint = f"{request.method} {request.url.path[:100]}"
-    response = error_response(f"no such endpoint: {endpoint}; see docs/api.md.", error.status_code)
-    response.headers.update(error.headers or {})
+    path, headers = request.url.path, error.headers or {}
+    endpoint = f"{request.method} {path[:100]}"
+    if error.status_code == 405:
+        allowed = " and ".join(sorted(headers["Allow"].split(", ")))
+        message = f"no such endpoint: {endpoint}; use {allowed}."
+    elif path.rstrip("/").endswith(_CHAT_ENDPOINTS):
+        message = (
+            f"no such endpoint: {endpoint}; these models continue text and do not chat. Send a 'prompt' to"
+            " POST /v1/completions, see docs/api.md."
+        )
+    else:
+        message = f"no such endpoint: {endpoint}; all but /health begin with /v1, see docs/api.md."
+    response = error_response(message, error.status_code)
+    response.headers.update(headers)
     return response
 
 

@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Generator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
@@ -35,6 +35,7 @@ from .completions import Chunk, CompletionStream, ResponseBuilder, merge
 from .request import CompletionRequest, Limits, RequestError
 from .responses import (
     EXCEPTION_HANDLERS,
+    allow_origins,
     encode_json,
     error_message,
     error_object,
@@ -70,18 +71,29 @@ class Api:
         """The number of sequences being generated."""
         return self._num_sequences
 
-    def app(self, key: str | None = None) -> ASGIApp:
-        """The ASGI application; with a `key`, it serves only clients that send it."""
-        app = Starlette(
+    def app(self, key: str | None = None, origins: Sequence[str] = ()) -> ASGIApp:
+        """The ASGI application; with a `key`, it serves only clients that send it.
+
+        Browsers let only pages of these `origins` use it; '*' means all of them.
+        """
+        endpoints: list[tuple[str, Callable[[Request], Awaitable[Any]], str]] = [
+            ("/v1/completions", self.completions, "POST"),
+            ("/v1/models", self.models, "GET"),
+            ("/v1/models/{name:path}", self.model, "GET"),
+            ("/health", self.health, "GET"),
+        ]
+        app: ASGIApp = Starlette(
+            # Clients may add a slash. Many would follow a redirect of a POST with a GET.
             routes=[
-                Route("/v1/completions", self.completions, methods=["POST"]),
-                Route("/v1/models", self.models),
-                Route("/v1/models/{name:path}", self.model),
-                Route("/health", self.health),
+                Route(path + slash, endpoint, methods=[method])
+                for path, endpoint, method in endpoints
+                for slash in ("", "/")
             ],
             exception_handlers=EXCEPTION_HANDLERS,
         )
-        return require_key(app, key) if key else app
+        if key:
+            app = require_key(app, key)
+        return allow_origins(app, origins) if origins else app
 
     def shut_down(self) -> None:
         """Cancel the requests being served, and reject new ones."""
@@ -100,7 +112,7 @@ class Api:
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/NAME: one of them."""
-        name = request.path_params["name"]
+        name = request.path_params["name"].removesuffix("/")
         folders = await run_in_threadpool(self._models.folders)
         if name not in folders:
             raise _model_not_found(name)
@@ -259,11 +271,13 @@ class _Server(uvicorn.Server):
         self._api.shut_down()
 
 
-def run_server(folders: Sequence[Path], listener: socket.socket, key: str | None) -> None:
-    """Serve the models in `folders` on a listening socket until Ctrl-C or SIGTERM."""
+def run_server(
+    folders: Sequence[Path], listener: socket.socket, key: str | None, origins: Sequence[str]
+) -> None:
+    """Serve the models in `folders` on a listening socket until Ctrl-C or SIGTERM; see `Api.app`."""
     api = Api(ModelRegistry(list(folders)), Limits())
     config = uvicorn.Config(
-        api.app(key),
+        api.app(key, origins),
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -32,7 +32,7 @@ def without_torch(command, *arguments, hidden=("torch", "gradio")):
     ("command", "flags"),
     [
         ("main", ("--models", "--host", "--port", "--share", "--auth", "--mcp")),
-        ("serve", ("--models", "--host", "--port", "--api-key")),
+        ("serve", ("--models", "--host", "--port", "--api-key", "--allow-origin")),
     ],
 )
 def test_help_is_fast_and_needs_neither_torch_nor_gradio(command, flags):
@@ -100,6 +100,14 @@ def test_servers_are_local_by_default():
     assert (options.host, options.port, options.share, options.auth) == ("127.0.0.1", None, False, None)
     options = parse_serve([])
     assert (options.host, options.port, options.api_key) == ("127.0.0.1", 8000, None)
+    assert options.allow_origin == []
+
+
+def test_origins_are_written_as_browsers_send_them():
+    given = ["http://Localhost:3000/", "https://example.org", "chrome-extension://abc", "null", "*"]
+    options = parse_serve([part for origin in given for part in ("--allow-origin", origin)])
+    expected = ["http://localhost:3000", "https://example.org", "chrome-extension://abc", "null", "*"]
+    assert options.allow_origin == expected
 
 
 def test_password_may_contain_a_colon():
@@ -118,6 +126,11 @@ def test_password_may_contain_a_colon():
         (serve, ["--api-key", ""]),
         (serve, ["--api-key", "ü"]),
         (serve, ["--share"]),
+        (serve, ["--allow-origin", "localhost:3000"]),
+        (serve, ["--allow-origin", "http://localhost:3000/page"]),
+        (serve, ["--allow-origin", "https://bücher.example"]),
+        (serve, ["--allow-origin", ""]),
+        (serve, ["--allow-origin", "http://a b"]),
         (serve, ["--auth", "me:x"]),
         (serve, ["--mcp"]),
     ],

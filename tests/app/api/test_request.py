@@ -219,14 +219,105 @@ def test_unknown_endpoints_are_errors_in_the_same_format(client):
     for method, path, status in (("GET", "/", 404), ("GET", URL, 405), ("POST", "/x", 404)):
         response = client.request(method, path)
         assert response.status_code == status and path in response.json()["error"]["message"]
+    message = client.get("/v1/a%0Ab" + "c" * 500).json()["error"]["message"]
+    assert "\n" not in message and len(message) < 250
+
+
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/chat/completions/", "/v1/responses"])
+def test_chat_endpoints_point_to_completions(client, method, path):
+    response = client.request(method, path)
+    error = response.json()["error"]
+    assert response.status_code == 404 and error["type"] == "invalid_request_error"
+    assert "do not chat" in error["message"] and "/v1/completions" in error["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/char", "/health", URL])
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_known_endpoints_answer_their_methods_only(client, path, slash):
+    allowed = {"POST"} if path == URL else {"GET", "HEAD"}
+    for method in [*METHODS, "HEAD"]:
+        response = client.request(method, path + slash)
+        if method in allowed:
+            assert response.status_code == (400 if path == URL else 200)  # without a body
+        else:
+            assert response.status_code == 405
+            assert set(response.headers["allow"].split(", ")) == allowed
+            if method != "HEAD":
+                assert method in response.json()["error"]["message"]
+
+
+def test_slash_at_the_end_changes_nothing(client):
+    assert client.get("/v1/models/").json() == client.get("/v1/models").json()
+    assert client.get("/v1/models/char/").json() == client.get("/v1/models/char").json()
+    body = {"model": "char", "seed": 1}
+    whole, slashed = (client.post(path, json=body, follow_redirects=False) for path in (URL, URL + "/"))
+    assert slashed.status_code == 200 and slashed.json()["choices"] == whole.json()["choices"]
 
 
 def test_nothing_is_served_without_the_key(api):
     client = TestClient(api.app(key="secret"))
     for header in (None, "secret", "Bearer", "Bearer wrong", "Bearer secret2", "Basic secret", "Bearer ü"):
-        for path in ("/v1/models", URL, "/health", "/x"):
-            headers = {} if header is None else {"authorization": header.encode("latin-1")}
+        headers = {} if header is None else {"authorization": header.encode("latin-1")}
+        for path in ("/v1/models", URL, "/v1/chat/completions", "/x", "/health/x"):
             response = client.get(path, headers=headers)
             assert response.status_code == 401 and response.json()["error"]["code"] == "invalid_api_key"
+        assert client.post("/health", headers=headers).status_code == 401
+        for path in ("/health", "/health/"):  # for monitors; how many texts are written is not for everyone
+            assert client.get(path, headers=headers).json() == {"status": "ok"}
+            assert client.head(path, headers=headers).status_code == 200
     for header in ("Bearer secret", "bearer secret"):
         assert client.get("/v1/models", headers={"authorization": header}).status_code == 200
+        assert client.get("/health", headers={"authorization": header}).json()["writing"] == 0
+
+
+PAGE = "http://localhost:3000"
+
+
+def asked(client, origin, path=URL):
+    """The answer to the question that a browser asks before the request of a page."""
+    headers = {
+        "origin": origin,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,content-type,x-stainless-lang",
+    }
+    return client.options(path, headers=headers)
+
+
+@pytest.mark.parametrize("key", [None, "secret"])
+@pytest.mark.parametrize("origins", [[PAGE, "https://example.org"], ["*"]])
+def test_pages_of_allowed_origins_may_use_the_api(api, key, origins):
+    client, permission = TestClient(api.app(key, origins)), "access-control-allow-origin"
+    expected = "*" if origins == ["*"] else PAGE
+    question = asked(client, PAGE)
+    assert question.status_code == 200 and question.headers[permission] == expected
+    assert "POST" in question.headers["access-control-allow-methods"]
+    for name in ("authorization", "content-type", "x-stainless-lang"):
+        assert name in question.headers["access-control-allow-headers"]
+    headers = {"origin": PAGE, "authorization": f"Bearer {key}"}
+    for body, status in (
+        ({"model": "char"}, 200),
+        ({"model": "char", "stream": True}, 200),
+        ({"model": "none"}, 404),
+        ({"model": "char", "prompt": "x" * LIMITS.body_bytes}, 413),
+    ):
+        response = client.post(URL, json=body, headers=headers)
+        assert (response.status_code, response.headers[permission]) == (status, expected)
+    for path, status in (
+        ("/v1/models", 401 if key else 200),
+        ("/v1/x", 401 if key else 404),
+        ("/health", 200),
+    ):
+        response = client.get(path, headers={"origin": PAGE})
+        assert (response.status_code, response.headers[permission]) == (status, expected)
+    if origins != ["*"]:
+        assert permission not in asked(client, "http://localhost:3001").headers
+        assert permission not in client.get("/health", headers={"origin": "http://localhost:3001"}).headers
+
+
+def test_no_page_of_another_origin_may_use_the_api_by_default(client):
+    for response in (asked(client, PAGE), client.get("/v1/models", headers={"origin": PAGE})):
+        assert not [name for name in response.headers if name.startswith("access-control")]
