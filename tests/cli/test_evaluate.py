@@ -145,7 +145,7 @@ def test_rows_of_a_table_are_found_as_in_training(evaluate, trained_with, tmp_pa
     assert facts["Column"] == "'2', as in training; 2 rows"
     assert facts["As in training"] == "--no-header --text-column 2"
     facts = facts_of(evaluate(run, "--dataset", "t.csv", "--header", "--text-column", "The light"))
-    assert facts["Column"] == "'The light', chosen with --text-column; 1 row"
+    assert facts["Column"].startswith("'The light', chosen with --text-column; 1 row;")
     (tmp_path / "t.json").write_text('{"a": [{"text": "one"}], "b": [{"text": "The sea"}]}')
     facts = facts_of(evaluate(run, "--dataset", "t.json"))
     assert facts["Example"] == "The sea"
