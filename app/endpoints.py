@@ -7,6 +7,7 @@ where Gradio expects one line per argument.
 from __future__ import annotations
 
 import inspect
+import json
 import math
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -148,6 +149,20 @@ class Endpoints:
                 concurrency_id="write",
                 concurrency_limit=WRITERS_AT_ONCE,
             )
+
+
+def return_json(server: Any) -> None:
+    """Let the tools of Gradio's MCP server return lists and objects as JSON, not in Python's notation.
+
+    A text stays as it is.
+    """
+    to_content = server.postprocess_output_data
+
+    def json_to_content(results: list[Any], root_url: str) -> list[Any]:
+        texts = [item if isinstance(item, str) else json.dumps(item, ensure_ascii=False) for item in results]
+        return to_content(texts, root_url)
+
+    server.postprocess_output_data = json_to_content
 
 
 def as_endpoint(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ import torch
 
 from lm.errors import UserError, one_line
 
+from .endpoints import return_json
 from .jobs.queue import JobQueue
 from .page import build, launch_settings
 from .registry import ModelRegistry
@@ -53,6 +54,8 @@ def launch(
         raise UserError(
             f"the page cannot listen on {host}, {where}; is it in use? ({one_line(error, 80)})"
         ) from error
+    if mcp:
+        return_json(page.mcp_server_obj)
     print(f"The page is at {page.local_url}", flush=True)
     wait_for_stop()
     page.close(verbose=False)

@@ -1,8 +1,8 @@
 """The functions of the page, called with gradio_client and an MCP client."""
 
 import argparse
-import ast
 import itertools
+import json
 import re
 import shutil
 import subprocess
@@ -85,7 +85,7 @@ def stopped_early(served, before):
     return outcome == "stopped" and int(tokens) < 20_000
 
 
-def test_functions_are_mcp_tools(served):
+def test_functions_are_mcp_tools(served, client):
     from mcp import ClientSession
     from mcp.client.streamable_http import streamable_http_client
 
@@ -101,6 +101,7 @@ def test_functions_are_mcp_tools(served):
                 ("continue_text", {"model": "boat", "prompt": "The ", "length": 20, "seed": 3}),
                 ("next_tokens", {"model": "boat", "text": "The ", "count": 2}),
                 ("score_text", {"model": "boat", "text": "The sea"}),
+                ("score_text", {"model": "boat", "text": "The naïve 'sea' \"was\" calm"}),
                 ("score_text", {"model": "nothing", "text": "The sea"}),
                 ("score_text", {"model": "boat", "text": ["The sea"]}),
             ]
@@ -113,10 +114,14 @@ def test_functions_are_mcp_tools(served):
     properties = [tool.inputSchema["properties"] for tool in tools.values()]
     assert all(parameter["description"] for tool in properties for parameter in tool.values())
     texts = [result.content[0].text for result in results]
-    assert [result.isError for result in results] == [False] * 4 + [True] * 2
-    assert ast.literal_eval(texts[0])[0]["name"] == "boat" and len(texts[1]) == 20
-    assert len(ast.literal_eval(texts[2])) == 2 and ast.literal_eval(texts[3])["bits"] > 0
-    assert texts[4].startswith("There is no model 'nothing' here")
+    assert [result.isError for result in results] == [False] * 5 + [True] * 2
+    models, tokens, *scored = (json.loads(texts[i]) for i in (0, 2, 3, 4))
+    assert models == client.predict(api_name="/list_models") and models[0]["name"] == "boat"
+    assert len(texts[1]) == 20  # a text, not JSON
+    assert tokens == client.predict("boat", "The ", 2, api_name="/next_tokens") and len(tokens) == 2
+    assert scored[0]["bits"] > 0
+    assert [item["word"] for item in scored[1]["words"]] == ["The", "naïve", "'sea'", '"was"', "calm"]
+    assert texts[5].startswith("There is no model 'nothing' here")
     assert "Traceback" not in served.log.read_text()
 
 
