@@ -153,7 +153,7 @@ def plain_loop(network: RecurrentLM, rows: int) -> Callable[[int], None]:
 
 def streaming(scheduler: Scheduler, count: int, sampling: SamplingConfig = PLAIN) -> Callable[[int], None]:
     def generate(tokens: int) -> None:
-        added = [scheduler.add([1], sampling, seed, tokens) for seed in range(count)]
+        added = [scheduler.stream([1], sampling, seed, tokens) for seed in range(count)]
         for _ in scheduler.tokens(*added):
             pass
 
@@ -163,7 +163,7 @@ def streaming(scheduler: Scheduler, count: int, sampling: SamplingConfig = PLAIN
 def first_token(network: RecurrentLM) -> None:
     """The latency of the first token of a new stream while 31 others are generated."""
     scheduler = Scheduler(NetworkDecoder(network), network.vocab_size)
-    others = [scheduler.add([1], SamplingConfig(), seed, 10**9) for seed in range(31)]
+    others = [scheduler.stream([1], SamplingConfig(), seed, 10**9) for seed in range(31)]
     generating = scheduler.tokens(*others)
 
     def generate() -> None:
@@ -176,7 +176,7 @@ def first_token(network: RecurrentLM) -> None:
     for seed in range(40):
         time.sleep(0.02)
         begin = time.perf_counter()
-        tokens = scheduler.tokens(scheduler.add(prompt, SamplingConfig(), seed, 100))
+        tokens = scheduler.tokens(scheduler.stream(prompt, SamplingConfig(), seed, 100))
         next(tokens)
         latencies.append(time.perf_counter() - begin)
         tokens.close()

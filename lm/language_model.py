@@ -19,7 +19,7 @@ from lm.evaluation.losses import Score, score_tokens
 from lm.generation.decoder import Decoder, NetworkDecoder
 from lm.generation.ensemble import Ensemble
 from lm.generation.request import Request
-from lm.generation.text_generator import Completion, Piece, TextGenerator
+from lm.generation.text_generator import Completion, Piece, Pieces, TextGenerator
 from lm.invocation import command
 from lm.model.device import choose_device, choose_precision
 from lm.model.direction import Direction
@@ -114,10 +114,8 @@ class LanguageModel:
         pieces = self.stream_all([prompt], [seed], **settings)
         return (piece for _, piece in pieces)
 
-    def stream_all(
-        self, prompts: Sequence[str], seeds: Sequence[int | None], **settings: Any
-    ) -> Generator[tuple[int, Piece]]:
-        """Continue each of `prompts` with its seed, in one batch; yields (index, Piece). See `stream`."""
+    def stream_all(self, prompts: Sequence[str], seeds: Sequence[int | None], **settings: Any) -> Pieces:
+        """Continue each of `prompts` with its seed, in one batch. See `stream`."""
         if self.backward:
             raise UserError(
                 "this model reads right to left and cannot continue a text: use"

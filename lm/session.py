@@ -83,7 +83,7 @@ class Session:
         Whenever the caller stops, the text contains exactly what was yielded. A `stop` string is left out.
         """
         generator, request = self._generator, Request.from_settings(settings)
-        stream = generator.add_stream(
+        stream = generator.new_stream(
             self.tokens[-1:],
             secrets.randbits(31) if seed is None else seed,
             generator.constraints(self.text[-1000:], request),

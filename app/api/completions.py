@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lm.generation.text_generator import Piece
+from lm.generation.text_generator import Piece, Pieces
 from lm.language_model import LanguageModel
 from lm.tokenization.positions import positions, token_starts
 
@@ -71,7 +71,7 @@ class CompletionStream:
         first = secrets.randbits(31) if request.seed is None else request.seed
         seeds = [first + i for i in range(len(self._choices))]
         prompts = [prompt for prompt in request.prompts for _ in range(request.n)]
-        self._pieces: Generator[tuple[int, Piece]] | None = None
+        self._pieces: Pieces | None = None
         if request.max_tokens:
             settings = {**request.settings, "max_new_tokens": request.max_tokens}
             self._pieces = model.stream_all(prompts, seeds, **settings)

@@ -6,8 +6,10 @@ All except the last see a token as the bytes that it writes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
@@ -19,6 +21,11 @@ from lm.generation import patterns
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
+
+
+_START = b"\xff"  # a byte that occurs in no text
+# What a pattern may cost. A state takes one or two kilobytes, 14,000 units of fuel about a millisecond.
+_MAX_STATES, _FUEL_PER_MASK = 100_000, 100_000
 
 
 class Constraint(Protocol):
@@ -98,12 +105,27 @@ class Vocabulary:
         return LLTokenizer(TokenizerWrapper(Wrapped()), n_vocab=len(names), slices=[])
 
     def containing(self, string: bytes) -> list[int]:
-        """The tokens that contain a string."""
-        return [i for i, piece in enumerate(self.pieces) if piece and string in piece]
+        """The tokens that contain a string, which is part of a text."""
+        return self._find(string)
 
     def starting_with(self, string: bytes) -> list[int]:
-        """The tokens that start with a string."""
-        return [i for i, piece in enumerate(self.pieces) if piece and piece.startswith(string)]
+        """The tokens that start with a string, which is part of a text."""
+        return self._find(_START + string)
+
+    def _find(self, string: bytes) -> list[int]:
+        joined, starts = self._joined
+        tokens = []
+        at = joined.find(string)
+        while at >= 0:
+            tokens.append(bisect_right(starts, at) - 1)
+            at = joined.find(string, starts[tokens[-1] + 1])
+        return tokens
+
+    @cached_property
+    def _joined(self) -> tuple[bytes, list[int]]:
+        """All pieces, each after _START, and the offset of each: one search is faster than thousands."""
+        pieces = [_START + (piece or b"") for piece in self.pieces]
+        return b"".join(pieces), [0, *accumulate(map(len, pieces))]
 
 
 class Match:
@@ -115,10 +137,11 @@ class Match:
     """
 
     def __init__(self, vocabulary: Vocabulary, pattern: str, *, leading_space: bool = False):
-        from llguidance import LLMatcher
+        from llguidance import LLMatcher, LLParserLimits
 
+        limits = LLParserLimits(max_lexer_states=_MAX_STATES, step_lexer_fuel=_FUEL_PER_MASK)
         grammar = patterns.grammar_of(pattern, leading_space)
-        self._matcher = LLMatcher(vocabulary.for_llguidance, grammar, log_level=0)
+        self._matcher = LLMatcher(vocabulary.for_llguidance, grammar, log_level=0, limits=limits)
         self._pattern, self._vocab_size = pattern, len(vocabulary.pieces)
         self._allowed: Tensor | None = None
         self._check()
@@ -201,14 +224,11 @@ class Banned:
     def allowed(self) -> Tensor:
         """Mask (vocab,) bool of the tokens that can come next."""
         allowed = self._not_containing
-        for string in self._strings:
-            for size in range(1, len(string)):
-                if self._tail.endswith(string[:size]):
-                    rest = string[size:]
-                    if rest not in self._completing:
-                        self._completing[rest] = self._vocabulary.starting_with(rest)
-                    allowed = allowed.clone()
-                    allowed[self._completing[rest]] = False
+        for rest in self._rests():
+            if rest not in self._completing:
+                self._completing[rest] = self._vocabulary.starting_with(rest)
+            allowed = allowed.clone()
+            allowed[self._completing[rest]] = False
         return allowed
 
     def accept(self, token: int) -> None:
@@ -218,6 +238,16 @@ class Banned:
     def fork(self) -> Banned:
         """An independent copy, for a text with the same beginning."""
         return copy.copy(self)
+
+    def _rests(self) -> Iterator[bytes]:
+        """What completes a banned string that the text ends with the beginning of."""
+        tail = self._tail
+        for string in self._strings:
+            at = tail.find(string[0], max(0, len(tail) - len(string) + 1))
+            while at >= 0:
+                if string.startswith(tail[at:]):
+                    yield string[len(tail) - at :]
+                at = tail.find(string[0], at + 1)
 
     def _last_bytes(self, text: bytes) -> bytes:
         """The end of a text that could belong to a banned string."""

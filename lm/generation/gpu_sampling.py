@@ -63,8 +63,11 @@ class GPUSampling:
             for block in self._blocks:
                 block.release_rows()
             while self._starting:
-                self._place(self._starting[0])
-                del self._starting[0]
+                stream = self._starting.pop(0)
+                try:
+                    self._place(stream)
+                except Exception as error:  # such as: no memory for another block
+                    stream.fail(error)
             steps = min(most, _steps(self.streams))
             for block in self._blocks:
                 block.launch(steps)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lm.errors import UserError
 from lm.generation.constraints import no_token_allowed
 from lm.generation.decoder import Batch, Decoder
 from lm.generation.samplers import SamplingTensors, apply_penalties, clamp_temperature, sample
@@ -17,45 +18,89 @@ from lm.generation.stream import Stream, Token
 from lm.model.loss import top_logprobs
 
 _HOST = torch.device("cpu")
+_MASK_SECONDS = 0.005  # spent on masks between two steps; one mask may take longer
 
 
 class HostSampling:
-    """Streams that advance together, one token at a time. `suppressed` (vocab,) is added to all logits."""
+    """Streams that advance together, one token at a time. `suppressed` (vocab,) is added to all logits.
+
+    What the constraints of a stream allow is computed between the steps. Streams for which there was no time
+    leave the batch until their turn comes, so that the others need not wait for them.
+    """
 
     def __init__(self, decoder: Decoder, suppressed: Tensor):
         self._decoder, self._suppressed, self._vocab_size = decoder, suppressed, len(suppressed)
         self._running: list[Stream] = []  # in the order of the batch's rows
-        self._batch: Batch | None = None
         self._settings: _BatchSettings | None = None  # None: the running streams have changed
+        self._waiting: list[Stream] = []  # for their masks
 
     @property
     def streams(self) -> Sequence[Stream]:
-        """The streams in the batch."""
-        return tuple(self._running)
+        """The streams that are being generated."""
+        return (*self._running, *self._waiting)
 
     def add(self, stream: Stream) -> None:
         """Start a stream whose prompt has been read."""
-        if self._batch is None:
-            self._batch = self._decoder.batch()
+        if stream.constraints:
+            # As if it had used as much time as the others: the newest would otherwise always come first.
+            stream.mask_seconds = min((s.mask_seconds for s in self.streams if s.constraints), default=0.0)
+            self._waiting.append(stream)
+        else:
+            self._enter(stream)
+
+    def advance(self) -> None:
+        """Remove ended streams and generate one token of each other, except those that wait for masks."""
+        for row in reversed(range(len(self._running))):
+            if self._running[row].ended:
+                self._leave(row)
+        self._compute_masks()
+        if self._running:
+            self._step(self._running)
+
+    @cached_property
+    def _batch(self) -> Batch:
+        return self._decoder.batch()
+
+    def _enter(self, stream: Stream) -> None:
         self._batch.add(stream.state)
         self._running.append(stream)
         self._settings = None
 
-    def advance(self) -> None:
-        """Remove ended streams and generate one token of each other."""
-        if self._batch is None:
-            return
-        for row in reversed(range(len(self._running))):
-            if self._running[row].ended:
-                self._batch.remove(row)
-                last = self._running.pop()
-                if row < len(self._running):
-                    self._running[row] = last
-                self._settings = None
-        if self._running:
-            self._step(self._running, self._batch)
+    def _leave(self, row: int) -> None:
+        """Remove a row; the last row takes its place."""
+        self._batch.remove(row)
+        last = self._running.pop()
+        if row < len(self._running):
+            self._running[row] = last
+        self._settings = None
 
-    def _step(self, streams: list[Stream], batch: Batch) -> None:
+    def _compute_masks(self) -> None:
+        """Compute masks for a few milliseconds, beginning with the streams that have used the least time."""
+        waiting = [stream for stream in self.streams if stream.constraints and stream.masks is None]
+        until = time.perf_counter() + _MASK_SECONDS
+        for stream in sorted(waiting, key=lambda stream: stream.mask_seconds):
+            start = time.perf_counter()
+            if not stream.ended:
+                try:
+                    stream.masks = [constraint.allowed() for constraint in stream.constraints]
+                except Exception as error:  # of this stream only
+                    stream.fail(error)
+            now = time.perf_counter()
+            stream.mask_seconds += now - start
+            if now > until:
+                break
+        for row in reversed(range(len(self._running))):
+            stream = self._running[row]
+            if stream.constraints and stream.masks is None:
+                stream.state = self._batch.state(row)
+                self._waiting.append(stream)
+                self._leave(row)
+        for stream in self._waiting:
+            if stream.masks is not None and not stream.ended:
+                self._enter(stream)
+        self._waiting = [stream for stream in self._waiting if stream.masks is None and not stream.ended]
+
+    def _step(self, streams: list[Stream]) -> None:
         if self._settings is None:
             self._settings = _BatchSettings.of(streams, self._vocab_size)
         settings, sampling = self._settings, self._settings.sampling
@@ -63,7 +108,7 @@ class HostSampling:
             temperatures = torch.tensor([[clamp_temperature(s.temperature)] for s in streams])
             sampling = dataclasses.replace(sampling, temperature=temperatures)
         last = torch.tensor([stream.last for stream in streams], device=self._decoder.device)
-        logits = batch.step(last).to(_HOST)
+        logits = self._batch.step(last).to(_HOST)
 
         allowed = logits + self._suppressed
         if settings.penalized:
@@ -79,8 +124,8 @@ class HostSampling:
             if stream.ended:
                 continue
             alternatives = best[row][: stream.alternatives] if best else []
-            state = batch.state(row) if stream.keep_states else None
-            if not stream.constrained or _accept(stream, token):
+            state = self._batch.state(row) if stream.keep_states else None
+            if not stream.constraints or _accept(stream, token):
                 stream.append(Token(token, chosen_logprobs[row], alternatives, state))
 
     def _token_counts(self, streams: list[Stream]) -> Tensor:
@@ -115,14 +160,15 @@ class _BatchSettings(NamedTuple):
 
 def _accept(stream: Stream, token: int) -> bool:
     """Whether the token continues the stream. A token that is not allowed ends a complete text."""
+    masks, stream.masks = stream.masks or [], None
     try:
-        for constraint in stream.constraints:
-            if constraint.complete and not constraint.allowed()[token]:
+        for constraint, mask in zip(stream.constraints, masks, strict=True):
+            if constraint.complete and not mask[token]:
                 stream.ended = True
                 return False
         for constraint in stream.constraints:
             constraint.accept(token)
-    except UserError as error:  # of this stream only
+    except Exception as error:  # of this stream only
         stream.fail(error)
         return False
     return True
@@ -131,17 +177,12 @@ def _accept(stream: Stream, token: int) -> bool:
 def _apply_constraints(logits: Tensor, streams: list[Stream]) -> Tensor:
     """Add each stream's bias and exclude, in place, the tokens that its constraints do not allow."""
     for row, stream in enumerate(streams):
-        if not stream.constrained or stream.ended:
-            continue
         if stream.bias:
             logits[row, list(stream.bias)] += torch.tensor(list(stream.bias.values()), dtype=logits.dtype)
-        try:
-            for constraint in stream.constraints:
-                if not constraint.complete:
-                    logits[row].masked_fill_(~constraint.allowed(), -torch.inf)
-            if logits[row].max() == -torch.inf:
-                raise no_token_allowed(stream.generated)
-        except UserError as error:  # of this stream only
-            stream.fail(error)
+        for constraint, mask in zip(stream.constraints, stream.masks or [], strict=True):
+            if not constraint.complete:
+                logits[row].masked_fill_(~mask, -torch.inf)
+        if stream.constrained and logits[row].max() == -torch.inf:
+            stream.fail(no_token_allowed(stream.generated))
             logits[row] = 0.0
     return logits

@@ -1,8 +1,9 @@
 """Continuous batching: a scheduler that adds and removes sequences between the steps of one batch.
 
 A recurrent state has a fixed size, so a sequence can enter or leave at any step. Each has its own prompt,
-sampling settings, seed and constraints, and its text depends on nothing else. No thread owns the loop: a
-consumer that waits for a token computes the next step for all. Any number of threads may consume.
+sampling settings, seed and constraints, and its text depends on nothing else. Any number of threads may
+consume tokens. One of those that wait for a token computes for all of them, in small pieces: a chunk of a
+prompt, a few masks, a step. What one sequence needs therefore never keeps the others waiting for long.
 
 Tokens are drawn on the host (lm/generation/host_sampling.py) or, a few at a time, on a GPU
 (lm/generation/gpu_sampling.py).
@@ -18,6 +19,7 @@ from collections.abc import Generator, Mapping, Sequence
 import torch
 
 from lm.config.schema import SamplingConfig
+from lm.errors import UserError
 from lm.generation.constraints import Constraint, NoRepeat, check_bias
 from lm.generation.decoder import PREFILL_CHUNK, Decoder
 from lm.generation.gpu_sampling import GROUP, GPUSampling
@@ -25,7 +27,9 @@ from lm.generation.host_sampling import HostSampling
 from lm.generation.stream import Stream, Token
 from lm.model.cells import State
 
-_BURST = 0.005  # seconds for which one consumer computes for all before it wakes the others
+_BURST = (
+    0.005  # seconds after which the consumers that have tokens are woken; waking them costs more than a step
+)
 _SMALL_GROUP = 4  # tokens per stream that a GPU generates at a time while other streams wait for it
 
 
@@ -38,13 +42,15 @@ class Scheduler:
         self._suppressed[list(suppressed)] = -torch.inf
         self._host = HostSampling(decoder, self._suppressed)
         self._gpu: GPUSampling | None = None  # created for the first stream
-        # Reentrant: inside a step, which holds the lock, the garbage collector may close an abandoned
-        # `tokens` generator, which needs the lock too.
+        # The lock protects what follows and is never held during a computation. It is reentrant because the
+        # garbage collector may close an abandoned `tokens` generator at any time.
         self._lock = threading.RLock()
         self._waiting: deque[Stream] = deque()  # prompts not read yet
         self._consumers = 0
+        self._idle: list[_Consumer] = []  # consumers that wait for a token while another one computes
+        self._computing = False
 
-    def add(
+    def stream(
         self,
         prompt: Sequence[int],
         sampling: SamplingConfig,
@@ -58,7 +64,7 @@ class Scheduler:
         keep_states: bool = False,
         history: Sequence[int] = (),
     ) -> Stream:
-        """A stream that continues `prompt` by up to `limit` tokens.
+        """A stream that continues `prompt` by up to `limit` tokens. It starts when `tokens` is consumed.
 
         Args:
             prompt: at least one token, to be read in `state`, by default the initial one.
@@ -67,19 +73,18 @@ class Scheduler:
             keep_states: whether to report the state before each token.
             history: the tokens before the prompt, for penalties and n-gram limits.
 
-        Raises UserError if `bias` names a token that does not exist.
+        Raises UserError if `prompt` or `bias` has a token that does not exist.
         """
         check_bias(bias or {}, self._vocab_size)
+        if not 0 <= min(prompt) <= max(prompt) < self._vocab_size:
+            raise UserError(f"the token ids of a prompt must be between 0 and {self._vocab_size - 1}.")
         if sampling.no_repeat_ngram:
             no_repeat = NoRepeat(self._vocab_size, sampling.no_repeat_ngram, [*history, *prompt])
             constraints = [*constraints, no_repeat]
         state = self._decoder.initial_state() if state is None else state
-        stream = Stream(
+        return Stream(
             prompt, state, sampling, seed, limit, alternatives, bias or {}, constraints, keep_states, history
         )
-        with self._lock:
-            self._waiting.append(stream)
-        return stream
 
     @property
     def running(self) -> Sequence[Stream]:
@@ -87,10 +92,15 @@ class Scheduler:
         return (*self._host.streams, *(self._gpu.streams if self._gpu else ()))
 
     def tokens(self, *streams: Stream) -> Generator[tuple[int, Token]]:
-        """The tokens of one or more streams as they are generated, each with the index of its stream. Closing
-        the generator ends the streams. Raises UserError if the settings exclude every token."""
+        """The tokens of one or more streams as they are generated, each with the index of its stream.
+
+        Closing the generator ends the streams. Raises UserError if the settings exclude every token, and
+        whatever else prevented a stream from being generated.
+        """
+        consumer = _Consumer(streams)
         with self._lock:
             self._consumers += 1
+            self._waiting.extend(streams)
         try:
             active = dict(enumerate(streams))
             while active:
@@ -102,25 +112,60 @@ class Scheduler:
                         raise stream.error
                     if stream.ended and not stream.ready:
                         del active[index]
-                with self._lock:
-                    self._drive(list(active.values()))
+                if active:
+                    consumer.streams = tuple(active.values())
+                    self._wait(consumer)
         finally:
             for stream in streams:
                 stream.ended = True
             with self._lock:
                 self._consumers -= 1
 
+    def end(self, *streams: Stream) -> None:
+        """End streams, from any thread, whatever they are doing. Their consumers then stop waiting."""
+        for stream in streams:
+            stream.ended = True
+        with self._lock:
+            self._wake()
+
+    def _wait(self, consumer: _Consumer) -> None:
+        """Wait until the consumer may have been served: compute for all, unless another consumer does."""
+        with self._lock:
+            compute = not self._computing
+            if compute:
+                self._computing = True
+            else:
+                consumer.wake.clear()
+                self._idle.append(consumer)
+        if not compute:
+            consumer.wake.wait()
+            return
+        try:
+            self._compute(consumer)
+        finally:
+            with self._lock:
+                self._computing = False
+                self._wake()
+                if self._idle:  # one of those that wait goes on computing
+                    self._idle.pop(0).wake.set()
+
+    def _wake(self) -> None:
+        """Wake the consumers that have been served. The caller holds the lock."""
+        served = [consumer for consumer in self._idle if consumer.served]
+        self._idle = [consumer for consumer in self._idle if consumer not in served]
+        for consumer in served:
+            consumer.wake.set()
+
     @torch.inference_mode()
-    def _drive(self, streams: list[Stream]) -> None:
-        """Compute steps until one of `streams` has a token or has ended; if other consumers are waiting, for
-        a little longer, because waking them costs more than a step."""
+    def _compute(self, consumer: _Consumer) -> None:
+        """Compute for all until this consumer has been served; if there are others, for a little longer."""
         until = time.perf_counter() + _BURST
-        while not any(stream.ready or stream.ended for stream in streams) or (
-            self._consumers > 1 and time.perf_counter() < until
-        ):
-            if not streams or all(stream.ended for stream in streams):
-                return
+        while not consumer.served or (self._consumers > 1 and time.perf_counter() < until):
             self._advance()
+            if time.perf_counter() >= until and not consumer.served:
+                with self._lock:
+                    self._wake()
+                until = time.perf_counter() + _BURST
 
     def _advance(self) -> None:
         """Read a chunk of a waiting prompt, then generate a token of each stream, or a few on a GPU."""
@@ -130,19 +175,34 @@ class Scheduler:
             if not stream.ended:
                 has_read = bool(stream.unread)
                 self._read(stream)
-        if self._gpu:
-            self._gpu.advance(_SMALL_GROUP if self._waiting or self._host.streams else GROUP)
-        self._host.advance()
+        try:
+            if self._gpu:
+                self._gpu.advance(_SMALL_GROUP if self._waiting or self._host.streams else GROUP)
+            self._host.advance()
+        except Exception as error:
+            self._fail(error)
+        except BaseException:
+            self._fail(UserError("the generation was interrupted."))
+            raise
 
     def _read(self, stream: Stream) -> None:
         """Read a chunk of a prompt; when all is read, start the stream."""
-        if stream.unread:
-            chunk, stream.unread = stream.unread[:PREFILL_CHUNK], stream.unread[PREFILL_CHUNK:]
-            stream.state = self._decoder.prefill(torch.tensor(chunk), stream.state)
-        if stream.unread:
-            self._waiting.append(stream)  # after the others
-        else:
-            self._sampling_of(stream).add(stream)
+        try:
+            if stream.unread:
+                chunk, stream.unread = stream.unread[:PREFILL_CHUNK], stream.unread[PREFILL_CHUNK:]
+                stream.state = self._decoder.prefill(torch.tensor(chunk), stream.state)
+            if stream.unread:
+                self._waiting.append(stream)  # after the others
+            else:
+                self._sampling_of(stream).add(stream)
+        except Exception as error:  # of this stream only
+            stream.fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """End the running streams after a step that failed for all of them. Others can still start."""
+        for stream in self.running:
+            stream.fail(error)
+        self._host, self._gpu = HostSampling(self._decoder, self._suppressed), None
 
     def _sampling_of(self, stream: Stream) -> HostSampling | GPUSampling:
         """Where the tokens of a stream are drawn."""
@@ -152,3 +212,15 @@ class Scheduler:
         if self._gpu is None:
             self._gpu = GPUSampling(weights, self._suppressed)
         return self._gpu
+
+
+class _Consumer:
+    """A `tokens` generator: the streams that have not ended yet, and an event to wait for."""
+
+    def __init__(self, streams: Sequence[Stream]):
+        self.streams, self.wake = streams, threading.Event()
+
+    @property
+    def served(self) -> bool:
+        """Whether a stream has tokens or has ended."""
+        return any(stream.ready or stream.ended for stream in self.streams)

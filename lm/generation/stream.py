@@ -7,8 +7,9 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from torch import Tensor
+
 from lm.config.schema import SamplingConfig
-from lm.errors import UserError
 from lm.generation.constraints import Constraint
 from lm.generation.samplers import clamp_temperature
 from lm.model.cells import State
@@ -24,7 +25,7 @@ class Token(NamedTuple):
 
 
 class Stream:
-    """A sequence that is being generated. Created by `Scheduler.add`."""
+    """A sequence that is being generated. Created by `Scheduler.stream`."""
 
     def __init__(
         self,
@@ -45,10 +46,12 @@ class Stream:
         self.generated = 0
         self.drawn = 0  # including tokens that a GPU is still computing
         self.ended = False
-        self.error: UserError | None = None
+        self.error: Exception | None = None
         self.ready: deque[Iterable[Token]] = deque()  # groups of generated tokens
         self.uniform = random.Random(seed).random
         self.constrained = bool(self.constraints or self.bias)
+        self.masks: list[Tensor] | None = None  # the tokens that each constraint allows next, once computed
+        self.mask_seconds = 0.0  # spent on computing them
         self.penalized = (sampling.repetition_penalty, sampling.presence_penalty) != (1, 0)
         self.penalized |= sampling.frequency_penalty != 0
         # The tokens to which the penalties apply.
@@ -76,7 +79,7 @@ class Stream:
             self.ended = True
         self.ready.append(tokens)
 
-    def fail(self, error: UserError) -> None:
+    def fail(self, error: Exception) -> None:
         """End with an error, which the consumer will get."""
         self.ended, self.error = True, error
 

@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 from lm.errors import UserError
 from lm.generation.beam import beam_search
@@ -42,6 +42,32 @@ class Completion:
     seed: int | None  # None: found by beam search
 
 
+class Pieces:
+    """An iterator over the (index, Piece) of several texts, which are generated while it is consumed."""
+
+    def __init__(
+        self, generator: TextGenerator, streams: Sequence[Stream], detokenizers: Sequence[Detokenizer]
+    ):
+        self._scheduler, self._streams = generator.scheduler, streams
+        self._decoded = generator.decode(streams, detokenizers)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> tuple[int, Piece]:
+        index, _, piece = next(self._decoded)
+        return index, piece
+
+    def cancel(self) -> None:
+        """End the texts, from any thread, whatever is being computed. A thread that waits for a piece of
+        them stops waiting."""
+        self._scheduler.end(*self._streams)
+
+    def close(self) -> None:
+        """End the texts, from the thread that consumes them."""
+        self._decoded.close()
+
+
 class TextGenerator:
     """Turns prompts into tokens, lets a decoder generate and turns its tokens into text.
 
@@ -74,36 +100,21 @@ class TextGenerator:
             )
         return self.tokenizer.encode(text, skip_unknown=unknown == "skip").tolist()
 
-    def stream(
-        self, prompts: Sequence[str], seeds: Sequence[int], request: Request
-    ) -> Generator[tuple[int, Piece]]:
-        """Continue each of `prompts` with its seed, all in one batch; yields (index, Piece).
+    def stream(self, prompts: Sequence[str], seeds: Sequence[int], request: Request) -> Pieces:
+        """Continue each of `prompts` with its seed, all in one batch.
 
         Raises UserError before the first piece for anything that the request cannot have.
         """
         encoded = [self.encode(prompt, request.unknown) for prompt in prompts]
-        constraints = [self.constraints(prompt, request) for prompt in prompts]
-        return self._stream(prompts, encoded, seeds, constraints, request)
-
-    def _stream(
-        self,
-        prompts: Sequence[str],
-        encoded: list[list[int]],
-        seeds: Sequence[int],
-        constraints: list[list[Constraint]],
-        request: Request,
-    ) -> Generator[tuple[int, Piece]]:
         streams = [
-            self.add_stream(self._to_read(tokens), seed, limits, request)
-            for tokens, seed, limits in zip(encoded, seeds, constraints, strict=True)
+            self.new_stream(self._to_read(tokens), seed, self.constraints(prompt, request), request)
+            for prompt, tokens, seed in zip(prompts, encoded, seeds, strict=True)
         ]
         detokenizers = [
             self.detokenizer(prompt, tokens, request.stop)
             for prompt, tokens in zip(prompts, encoded, strict=True)
         ]
-        with closing(self.decode(streams, detokenizers)) as decoded:
-            for index, _, piece in decoded:
-                yield index, piece
+        return Pieces(self, streams, detokenizers)
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], request: Request) -> list[Completion]:
         """The completions of `prompts`, each with its seed, generated in one batch."""
@@ -151,11 +162,11 @@ class TextGenerator:
             completions.append(self._completion(text, best.tokens[:count], best.logprobs[:count], None))
         return completions
 
-    def add_stream(
+    def new_stream(
         self, tokens: list[int], seed: int, constraints: list[Constraint], request: Request, **state: Any
     ) -> Stream:
-        """A stream that continues these tokens, in reading order; `state` as for `Scheduler.add`."""
-        return self.scheduler.add(
+        """A stream that continues these tokens, in reading order; `state` as for `Scheduler.stream`."""
+        return self.scheduler.stream(
             tokens,
             request.sampling,
             seed,

@@ -100,9 +100,9 @@ def test_tokens_are_those_that_the_host_draws(cell, network, jobs):
     """Whatever the model, the settings and the other streams. The logits are the same to the last bit; the
     samplers round differently, which these examples are not affected by."""
     on_host, on_gpu = (scheduler_of(kind, cell, seed=network) for kind in (LogitsOfGPU, SamplingOnGPU))
-    streams = [on_gpu.add(*job, alternatives=best) for job, best in jobs]
+    streams = [on_gpu.stream(*job, alternatives=best) for job, best in jobs]
     for (job, best), found in zip(jobs, run(on_gpu, *streams), strict=True):
-        (expected,) = run(on_host, on_host.add(*job, alternatives=best))
+        (expected,) = run(on_host, on_host.stream(*job, alternatives=best))
         assert ids(found) == ids(expected)
         assert len(found) == job[3]
         for ours, theirs in zip(found, expected, strict=True):
@@ -116,7 +116,7 @@ def test_tokens_are_those_of_the_cpu():
     on_cpu, on_gpu = (scheduler_of(kind) for kind in (NetworkDecoder, SamplingOnGPU))
     for number, sampling in enumerate(FEATURES):
         job = [1, 5, 7], sampling, number, 60
-        (expected,), (found,) = (run(s, s.add(*job)) for s in (on_cpu, on_gpu))
+        (expected,), (found,) = (run(s, s.stream(*job)) for s in (on_cpu, on_gpu))
         assert ids(found) == ids(expected)
         assert [t.logprob for t in found] == pytest.approx([t.logprob for t in expected], abs=1e-4)
 
@@ -130,15 +130,15 @@ def test_streams_that_come_and_go_do_not_affect_each_other():
     alone = []
     for job in jobs:
         scheduler = scheduler_of(SamplingOnGPU, "gru")
-        (tokens,) = run(scheduler, scheduler.add(*job))
+        (tokens,) = run(scheduler, scheduler.stream(*job))
         alone.append(tokens)
     scheduler = scheduler_of(SamplingOnGPU, "gru")
-    first = scheduler.tokens(*(scheduler.add(*job) for job in jobs[:70]))
+    first = scheduler.tokens(*(scheduler.stream(*job) for job in jobs[:70]))
     together = [[] for _ in jobs]
     for _ in range(300):
         index, token = next(first)
         together[index].append(token)
-    second = scheduler.tokens(*(scheduler.add(*job) for job in jobs[70:]))
+    second = scheduler.tokens(*(scheduler.stream(*job) for job in jobs[70:]))
     for tokens, offset in ((second, 70), (first, 0)):
         for index, token in tokens:
             together[offset + index].append(token)
@@ -147,13 +147,13 @@ def test_streams_that_come_and_go_do_not_affect_each_other():
 
 def test_a_stream_that_is_left_in_the_middle_of_a_group_disturbs_no_other():
     alone = scheduler_of(SamplingOnGPU)
-    (expected,) = run(alone, alone.add([1], SamplingConfig(), 5, 100))
+    (expected,) = run(alone, alone.stream([1], SamplingConfig(), 5, 100))
     scheduler = scheduler_of(SamplingOnGPU)
-    left = scheduler.add([1], SamplingConfig(top_k=3), 6, 10_000)
+    left = scheduler.stream([1], SamplingConfig(top_k=3), 6, 10_000)
     tokens = scheduler.tokens(left)
     for _ in range(3 * GROUP + 5):
         next(tokens)
-    other = scheduler.add([1], SamplingConfig(), 5, 100)
+    other = scheduler.stream([1], SamplingConfig(), 5, 100)
     tokens.close()
     (found,) = run(scheduler, other)
     assert found == expected
@@ -175,19 +175,19 @@ def test_streams_with_constraints_are_sampled_on_the_host():
             return torch.zeros(VOCAB, dtype=torch.bool)
 
     alone = scheduler_of(SamplingOnGPU)
-    (expected,) = run(alone, alone.add([1], SamplingConfig(), 5, 100))
+    (expected,) = run(alone, alone.stream([1], SamplingConfig(), 5, 100))
     scheduler = scheduler_of(SamplingOnGPU)
-    free = scheduler.add([1], SamplingConfig(), 5, 100)
-    four = scheduler.add([1], SamplingConfig(), 5, 100, constraints=[OnlyFour()])
-    biased = scheduler.add([1], SamplingConfig(), 5, 100, bias={7: 100.0})
-    states = scheduler.add([1], SamplingConfig(), 5, 100, keep_states=True)
+    free = scheduler.stream([1], SamplingConfig(), 5, 100)
+    four = scheduler.stream([1], SamplingConfig(), 5, 100, constraints=[OnlyFour()])
+    biased = scheduler.stream([1], SamplingConfig(), 5, 100, bias={7: 100.0})
+    states = scheduler.stream([1], SamplingConfig(), 5, 100, keep_states=True)
     found = run(scheduler, free, four, biased, states)
     assert found[0] == expected
     assert ids(found[3]) == ids(expected)
     assert found[3][0].state is not None
     assert (set(ids(found[1])), set(ids(found[2]))) == ({4}, {7})
-    free = scheduler.add([1], SamplingConfig(), 5, 100)
-    stuck = scheduler.add([1], SamplingConfig(), 5, 100, constraints=[Nothing()])
+    free = scheduler.stream([1], SamplingConfig(), 5, 100)
+    stuck = scheduler.stream([1], SamplingConfig(), 5, 100, constraints=[Nothing()])
     with pytest.raises(UserError, match="no token is allowed"):
         run(scheduler, stuck)
     assert run(scheduler, free) == [expected]
@@ -196,16 +196,16 @@ def test_streams_with_constraints_are_sampled_on_the_host():
 def test_the_gpu_keeps_no_huge_penalty_windows():
     scheduler = scheduler_of(SamplingOnGPU)
     sampling = SamplingConfig(presence_penalty=0.1, repetition_window=10**9)
-    accepted = [GPUSampling.accepts(scheduler.add([1], sampling, 1, limit)) for limit in (1000, 10**6)]
+    accepted = [GPUSampling.accepts(scheduler.stream([1], sampling, 1, limit)) for limit in (1000, 10**6)]
     assert accepted == [True, False]
-    assert GPUSampling.accepts(scheduler.add([1], SamplingConfig(repetition_window=10**9), 1, 10**6))
+    assert GPUSampling.accepts(scheduler.stream([1], SamplingConfig(repetition_window=10**9), 1, 10**6))
 
 
 def test_a_failure_loses_no_token(monkeypatch):
     alone = scheduler_of(SamplingOnGPU)
-    (expected,) = run(alone, alone.add([1], SamplingConfig(), 5, 60))
+    (expected,) = run(alone, alone.stream([1], SamplingConfig(), 5, 60))
     scheduler = scheduler_of(SamplingOnGPU)
-    stream = scheduler.add([1], SamplingConfig(), 5, 60)
+    stream = scheduler.stream([1], SamplingConfig(), 5, 60)
     place = GPUSampling._place
 
     def out_of_memory(self, stream):
@@ -215,7 +215,7 @@ def test_a_failure_loses_no_token(monkeypatch):
     found = [next(tokens)[1] for _ in range(8)]
     monkeypatch.setattr(GPUSampling, "_place", out_of_memory)
     with pytest.raises(RuntimeError, match="out of memory"):
-        run(scheduler, scheduler.add([1], SamplingConfig(), 6, 60))
+        run(scheduler, scheduler.stream([1], SamplingConfig(), 6, 60))
     monkeypatch.setattr(GPUSampling, "_place", place)
     assert [*found, *(token for _, token in tokens)] == expected
 
@@ -227,16 +227,16 @@ def test_first_tokens_arrive_at_once_and_later_ones_in_groups(monkeypatch):
     monkeypatch.setattr(
         gpu_sampling._Block, "launch", lambda block, steps: (sizes.append(steps), launch(block, steps))
     )
-    run(scheduler, scheduler.add([1], SamplingConfig(), 5, 70))
+    run(scheduler, scheduler.stream([1], SamplingConfig(), 5, 70))
     assert [size for size in sizes if size] == [1, 1, 2, 4, 8, 16, 16, 16, 6]
 
 
 def test_extreme_settings_disturb_no_other_stream():
     alone = scheduler_of(SamplingOnGPU)
-    (expected,) = run(alone, alone.add([1], SamplingConfig(), 5, 30))
+    (expected,) = run(alone, alone.stream([1], SamplingConfig(), 5, 30))
     scheduler = scheduler_of(SamplingOnGPU)
     streams = [
-        scheduler.add([1], sampling, 5, 30)
+        scheduler.stream([1], sampling, 5, 30)
         for sampling in (
             SamplingConfig(),
             SamplingConfig(temperature=1e-40),
@@ -257,12 +257,12 @@ def test_where_recording_is_impossible_steps_run_one_by_one_after_one_warning(mo
         raise RuntimeError("this driver is too old\nand more")
 
     scheduler = scheduler_of(SamplingOnGPU)
-    (expected,) = run(scheduler, scheduler.add([1], SamplingConfig(), 5, 30))
+    (expected,) = run(scheduler, scheduler.stream([1], SamplingConfig(), 5, 30))
     monkeypatch.setattr("lm.model.cuda_graph.record", fails)
     monkeypatch.setattr("lm.generation.gpu_batch._WARNING", threading.Lock())
     scheduler = scheduler_of(SamplingOnGPU)
     streams = [
-        scheduler.add([1], sampling, 5, 30) for sampling in (SamplingConfig(), SamplingConfig(top_k=3))
+        scheduler.stream([1], sampling, 5, 30) for sampling in (SamplingConfig(), SamplingConfig(top_k=3))
     ]
     assert run(scheduler, *streams)[0] == expected
     error = capsys.readouterr().err
@@ -300,8 +300,8 @@ def test_on_a_gpu_tokens_are_those_that_the_host_draws(cell, precision, monkeypa
     decoders = LogitsOfGPU(network, precision), NetworkDecoder(network, precision)
     on_host, on_gpu = (Scheduler(decoder, VOCAB, (0,)) for decoder in decoders)
     jobs = [([1, 5, 7], FEATURES[number % len(FEATURES)], number, 60) for number in range(130)]
-    found = run(on_gpu, *(on_gpu.add(*job, alternatives=2) for job in jobs))
-    expected = run(on_host, *(on_host.add(*job, alternatives=2) for job in jobs))
+    found = run(on_gpu, *(on_gpu.stream(*job, alternatives=2) for job in jobs))
+    expected = run(on_host, *(on_host.stream(*job, alternatives=2) for job in jobs))
     assert sum(map(len, found)) == 60 * len(jobs)
     same = 0
     for ours, theirs in zip(found, expected, strict=True):
@@ -311,7 +311,7 @@ def test_on_a_gpu_tokens_are_those_that_the_host_draws(cell, precision, monkeypa
             assert one.logprob == pytest.approx(other.logprob, abs=1e-3 if precision == "fp32" else 0.1)
             same += 1
     assert same > 0.9 * 60 * len(jobs)
-    (alone,) = run(on_gpu, on_gpu.add(*jobs[77], alternatives=2))
+    (alone,) = run(on_gpu, on_gpu.stream(*jobs[77], alternatives=2))
     assert alone == found[77]
 
 
@@ -334,14 +334,14 @@ def check_dropping(monkeypatch, new_scheduler):
     expected = []
     for job in jobs:
         scheduler = new_scheduler()
-        expected += run(scheduler, scheduler.add(*job))
+        expected += run(scheduler, scheduler.stream(*job))
     others = new_scheduler()
-    other = others.tokens(others.add([1], SamplingConfig(), 1, 10_000))
+    other = others.tokens(others.stream([1], SamplingConfig(), 1, 10_000))
     scheduler = new_scheduler()
     for _ in range(3):
         for job, tokens in zip(jobs, expected, strict=True):
             next(other)  # the graphs of another scheduler stay in use
-            assert run(scheduler, scheduler.add(*job)) == [tokens]
+            assert run(scheduler, scheduler.stream(*job)) == [tokens]
 
 
 @given(

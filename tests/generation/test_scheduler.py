@@ -48,7 +48,7 @@ def test_a_stream_does_not_depend_on_its_neighbors(cell):
     alone = {}
     for number in range(20):
         scheduler = scheduler_of(cell)
-        alone[number] = generated(scheduler, scheduler.add(*job(number)))
+        alone[number] = generated(scheduler, scheduler.stream(*job(number)))
         assert len(alone[number]) == job(number)[3]
         assert 0 not in alone[number]
 
@@ -56,7 +56,7 @@ def test_a_stream_does_not_depend_on_its_neighbors(cell):
 
     def client(numbers):
         for number in numbers:
-            tokens = generated(scheduler, scheduler.add(*job(number)))
+            tokens = generated(scheduler, scheduler.stream(*job(number)))
             with lock:
                 together[number] = tokens
 
@@ -70,18 +70,18 @@ def test_a_stream_does_not_depend_on_its_neighbors(cell):
 
 def test_one_consumer_of_several_streams_gets_what_several_consumers_get():
     scheduler = scheduler_of()
-    jobs = [scheduler.add(*job(number)) for number in range(9)]
+    jobs = [scheduler.stream(*job(number)) for number in range(9)]
     texts = [[] for _ in jobs]
     for number, token in scheduler.tokens(*jobs):
         texts[number].append(token.token)
     for number, text in enumerate(texts):
         other = scheduler_of()
-        assert generated(other, other.add(*job(number))) == text
+        assert generated(other, other.stream(*job(number))) == text
 
 
 def test_a_stream_ends_when_its_consumer_leaves():
     scheduler = scheduler_of()
-    left, other = (scheduler.add([1], SamplingConfig(), seed, 10_000) for seed in (1, 2))
+    left, other = (scheduler.stream([1], SamplingConfig(), seed, 10_000) for seed in (1, 2))
     tokens = scheduler.tokens(left)
     next(tokens)
     tokens.close()
@@ -97,7 +97,7 @@ def test_a_stream_ends_when_its_consumer_leaves():
 
 def test_a_stream_without_a_consumer_costs_nothing():
     scheduler = scheduler_of()
-    scheduler.add([1], SamplingConfig(), 1, 10_000)
+    scheduler.stream([1], SamplingConfig(), 1, 10_000)
     time.sleep(0.05)
     assert not scheduler.running
 
@@ -105,7 +105,7 @@ def test_a_stream_without_a_consumer_costs_nothing():
 def test_alternatives_are_the_most_likely_tokens():
     network = make("rnn")
     scheduler = Scheduler(NetworkDecoder(network), VOCAB)
-    stream = scheduler.add([1, 5, 7], SamplingConfig(greedy=True), 1, 1, alternatives=3)
+    stream = scheduler.stream([1, 5, 7], SamplingConfig(greedy=True), 1, 1, alternatives=3)
     ((_, token),) = scheduler.tokens(stream)
     logprobs = network(torch.tensor([[1, 5, 7]]))[0][0, -1].log_softmax(-1)
     best = logprobs.topk(3)
@@ -118,20 +118,20 @@ def test_alternatives_are_the_most_likely_tokens():
 def test_no_ngram_is_repeated():
     scheduler = scheduler_of()
     tokens = generated(
-        scheduler, scheduler.add([1], SamplingConfig(temperature=0.3, no_repeat_ngram=3), 1, 150)
+        scheduler, scheduler.stream([1], SamplingConfig(temperature=0.3, no_repeat_ngram=3), 1, 150)
     )
     grams = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
     assert len(set(grams)) == len(grams)
-    free = generated(scheduler, scheduler.add([1], SamplingConfig(temperature=0.3), 1, 150))
+    free = generated(scheduler, scheduler.stream([1], SamplingConfig(temperature=0.3), 1, 150))
     grams = list(zip(free, free[1:], free[2:], strict=False))
     assert len(set(grams)) < len(grams)  # as it would otherwise
 
 
 def test_a_bias_makes_a_token_certain_or_impossible():
     scheduler = scheduler_of()
-    always = scheduler.add([1], SamplingConfig(), 1, 40, bias={4: 100.0})
+    always = scheduler.stream([1], SamplingConfig(), 1, 40, bias={4: 100.0})
     assert set(generated(scheduler, always)) == {4}
-    never = scheduler.add([1], SamplingConfig(temperature=3.0), 1, 400, bias={4: -100.0})
+    never = scheduler.stream([1], SamplingConfig(temperature=3.0), 1, 400, bias={4: -100.0})
     assert 4 not in generated(scheduler, never)
 
 
@@ -139,7 +139,7 @@ def test_penalties_apply_to_the_window_only():
     """With a prohibitive penalty, a token can return only after it has left the window."""
     scheduler = scheduler_of(never=())
     sampling = SamplingConfig(temperature=1.0, presence_penalty=1000.0, repetition_window=5)
-    tokens = generated(scheduler, scheduler.add([1, 2, 3], sampling, 1, 200))
+    tokens = generated(scheduler, scheduler.stream([1, 2, 3], sampling, 1, 200))
     text = [1, 2, 3, *tokens]
     for i in range(3, len(text)):
         assert text[i] not in text[max(0, i - 5) : i]
@@ -148,14 +148,14 @@ def test_penalties_apply_to_the_window_only():
 
 def test_the_temperature_changes_linearly_over_the_length():
     scheduler = scheduler_of()
-    stream = scheduler.add([1], SamplingConfig(temperature=(0.2, 1.2)), 1, 11)
+    stream = scheduler.stream([1], SamplingConfig(temperature=(0.2, 1.2)), 1, 11)
     temperatures = [stream.temperature]
     for _ in scheduler.tokens(stream):
         temperatures.append(stream.temperature)
     assert temperatures[:11] == pytest.approx([0.2 + 0.1 * i for i in range(11)])
     # Tokens are sampled with it: greedy at first, almost uniform at last.
-    rising = generated(scheduler, scheduler.add([1], SamplingConfig(temperature=(0.0, 50.0)), 1, 60))
-    greedy = generated(scheduler, scheduler.add([1], SamplingConfig(greedy=True), 1, 60))
+    rising = generated(scheduler, scheduler.stream([1], SamplingConfig(temperature=(0.0, 50.0)), 1, 60))
+    greedy = generated(scheduler, scheduler.stream([1], SamplingConfig(greedy=True), 1, 60))
     assert rising[0] == greedy[0]
     assert len(set(rising[30:])) > 8 > len(set(greedy[30:]))
 
@@ -171,21 +171,21 @@ def test_a_stream_without_any_allowed_token_fails_alone():
             raise AssertionError
 
     scheduler = scheduler_of()
-    other = scheduler.add([1], SamplingConfig(), 5, 30)
-    stuck = scheduler.add([1], SamplingConfig(), 1, 30, constraints=[Nothing()])
+    other = scheduler.stream([1], SamplingConfig(), 5, 30)
+    stuck = scheduler.stream([1], SamplingConfig(), 1, 30, constraints=[Nothing()])
     with pytest.raises(UserError, match="no token is allowed"):
         generated(scheduler, stuck)
     alone = scheduler_of()
-    assert generated(scheduler, other) == generated(alone, alone.add([1], SamplingConfig(), 5, 30))
+    assert generated(scheduler, other) == generated(alone, alone.stream([1], SamplingConfig(), 5, 30))
 
 
 def test_extreme_settings_do_not_disturb_other_streams():
     alone = scheduler_of()
-    expected = generated(alone, alone.add([1], SamplingConfig(), 5, 30))
+    expected = generated(alone, alone.stream([1], SamplingConfig(), 5, 30))
     scheduler = scheduler_of()
-    other = scheduler.add([1], SamplingConfig(), 5, 30)
+    other = scheduler.stream([1], SamplingConfig(), 5, 30)
     odd = [
-        scheduler.add([1], sampling, 1, 30)
+        scheduler.stream([1], sampling, 1, 30)
         for sampling in (
             SamplingConfig(temperature=1e-40),
             SamplingConfig(temperature=(0.0, 1e-30)),
@@ -199,23 +199,184 @@ def test_extreme_settings_do_not_disturb_other_streams():
         texts[number].append(token.token)
     assert texts[0] == expected
     assert all(len(text) == 30 for text in texts)
-    greedy = scheduler.add([1], SamplingConfig(greedy=True), 1, 30)
+    greedy = scheduler.stream([1], SamplingConfig(greedy=True), 1, 30)
     assert texts[1] == texts[2] == generated(scheduler, greedy)
     for token in (-1, VOCAB):
         with pytest.raises(UserError, match="logit bias"):
-            scheduler.add([1], SamplingConfig(), 1, 5, bias={token: 1.0})
+            scheduler.stream([1], SamplingConfig(), 1, 5, bias={token: 1.0})
 
 
 def test_states_are_reported_on_request():
     decoder = NetworkDecoder(make("gru"))
     scheduler = Scheduler(decoder, VOCAB)
-    stream = scheduler.add([1, 2], SamplingConfig(), 1, 6, keep_states=True)
+    stream = scheduler.stream([1, 2], SamplingConfig(), 1, 6, keep_states=True)
     tokens = [token for _, token in scheduler.tokens(stream)]
     batch = decoder.batch()
     batch.add(decoder.prefill(torch.tensor([1]), decoder.initial_state()))
     for before, token in zip([2, *(t.token for t in tokens)], tokens, strict=False):
         batch.step(torch.tensor([before]))
         assert all(map(torch.equal, batch.state(0), token.state))
+
+
+class Slow:
+    """A constraint that allows everything, and whose masks take `seconds` of a clock."""
+
+    complete = False
+
+    def __init__(self, clock, seconds):
+        self.clock, self.seconds = clock, seconds
+
+    def allowed(self):
+        self.clock.now += self.seconds
+        return torch.ones(VOCAB, dtype=torch.bool)
+
+    def accept(self, token):
+        pass
+
+
+class Clock:
+    """A clock that only `Slow` advances."""
+
+    now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+def test_no_stream_waits_for_the_prompts_and_masks_of_others(monkeypatch):
+    """Between two tokens of each plain stream: one chunk of a prompt, and one mask that takes long."""
+    clock = Clock()
+    monkeypatch.setattr("lm.generation.host_sampling.time", clock)
+    scheduler = scheduler_of()
+    decoder, chunks = scheduler._decoder, []
+    prefill = decoder.prefill
+    monkeypatch.setattr(decoder, "prefill", lambda *args: chunks.append(1) or prefill(*args))
+    plain = [scheduler.stream([1], SAMPLING, seed, 100) for seed in range(5)]
+    long = [scheduler.stream([1] * 2000, SAMPLING, seed, 5) for seed in range(4)]
+    cheap = scheduler.stream([1], SAMPLING, 1, 90, constraints=[Slow(clock, 1e-4)])
+    slow = [
+        scheduler.stream([1], SAMPLING, seed, 10, constraints=[Slow(clock, 0.02 + 0.01 * (seed % 2))])
+        for seed in range(6)
+    ]
+    streams = [*plain, cheap, *slow, *long]
+    advance, work = scheduler._advance, []
+
+    def counted():
+        before = [stream.generated for stream in streams], len(chunks), clock.now
+        advance()
+        steps = [stream.generated - count for stream, count in zip(streams, before[0], strict=True)]
+        work.append((steps, len(chunks) - before[1], clock.now - before[2]))
+
+    monkeypatch.setattr(scheduler, "_advance", counted)
+    for _ in scheduler.tokens(*streams):
+        pass
+    assert all(stream.generated == stream.limit for stream in streams)
+    assert max(chunks for _, chunks, _ in work) == 1
+    assert max(seconds for *_, seconds in work) <= 0.005 + 0.03 + 1e-9
+    for steps, *_ in work[1:90]:
+        assert steps[:5] == [1] * 5
+    for steps, *_ in work[7:90]:  # after the first mask of each
+        assert steps[5] == 1  # the stream with cheap masks does not wait for the others either
+    # Those with slow masks take turns.
+    counts = [sum(steps[6 + number] for steps, *_ in work[:40]) for number in range(6)]
+    assert min(counts) >= 4
+
+
+def test_tokens_are_delivered_while_the_prompt_of_another_consumer_is_read():
+    scheduler = scheduler_of()
+    long = scheduler.stream([1] * (300 * PREFILL_CHUNK), SAMPLING, 1, 1)
+    short = scheduler.stream([1], SAMPLING, 2, 30)
+    order = []
+
+    def consume(name, stream):
+        for _ in scheduler.tokens(stream):
+            order.append(name)
+
+    threads = [threading.Thread(target=consume, args=item) for item in (("long", long), ("short", short))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert order == ["short"] * 30 + ["long"]
+
+
+def test_a_stream_can_be_ended_while_its_prompt_is_read(monkeypatch):
+    scheduler = scheduler_of()
+    stream = scheduler.stream([1] * 10**6, SAMPLING, 1, 10)
+    chunks, decoder = [], scheduler._decoder
+    prefill = decoder.prefill
+
+    def end_later(*args):
+        chunks.append(1)
+        if len(chunks) == 3:
+            thread = threading.Thread(target=scheduler.end, args=[stream])
+            thread.start()
+            thread.join()
+        return prefill(*args)
+
+    monkeypatch.setattr(decoder, "prefill", end_later)
+    assert generated(scheduler, stream) == []
+    assert len(chunks) == 3
+
+
+def test_a_waiting_consumer_can_be_ended_from_another_thread(monkeypatch):
+    scheduler = scheduler_of()
+    busy, waiting = (scheduler.stream([1] * 10**6, SAMPLING, seed, 10) for seed in (1, 2))
+    decoder, started = scheduler._decoder, threading.Event()
+    prefill = decoder.prefill
+    monkeypatch.setattr(decoder, "prefill", lambda *args: started.set() or prefill(*args))
+    threads = [threading.Thread(target=generated, args=(scheduler, s)) for s in (busy, waiting)]
+    threads[0].start()
+    assert started.wait(20)
+    threads[1].start()
+    scheduler.end(waiting)
+    threads[1].join(20)
+    assert not threads[1].is_alive() and threads[0].is_alive()
+    scheduler.end(busy)
+    threads[0].join(20)
+    assert not threads[0].is_alive()
+
+
+@pytest.mark.parametrize("method", ["allowed", "accept"])
+def test_any_error_of_a_constraint_belongs_to_its_stream(monkeypatch, method):
+    def fails(*_):
+        raise ZeroDivisionError
+
+    class Broken(Slow):
+        pass
+
+    setattr(Broken, method, fails)
+    alone = scheduler_of()
+    expected = generated(alone, alone.stream([1], SAMPLING, 5, 30))
+    scheduler = scheduler_of()
+    other = scheduler.stream([1], SAMPLING, 5, 30)
+    others = scheduler.tokens(other)
+    found = [next(others)[1].token]
+    with pytest.raises(ZeroDivisionError):
+        generated(scheduler, scheduler.stream([1], SAMPLING, 1, 30, constraints=[Broken(Clock(), 0.0)]))
+    assert found + [token.token for _, token in others] == expected
+
+
+def test_a_step_that_fails_ends_the_running_streams_and_no_later_one(monkeypatch):
+    scheduler = scheduler_of()
+    first, second = (scheduler.tokens(scheduler.stream([1], SAMPLING, seed, 30)) for seed in (1, 2))
+    next(first), next(second)
+
+    def fails(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("lm.generation.host_sampling.sample", fails)
+    for tokens in (first, second):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            list(tokens)
+    monkeypatch.undo()
+    assert len(generated(scheduler, scheduler.stream([1], SAMPLING, 1, 30))) == 30
+
+
+def test_a_prompt_with_a_token_that_does_not_exist_is_rejected():
+    for prompt in ([1, VOCAB], [-1]):
+        with pytest.raises(UserError, match="between 0 and 12"):
+            scheduler_of().stream(prompt, SAMPLING, 1, 5)
 
 
 class CollectsGarbage:
@@ -236,14 +397,14 @@ class CollectsGarbage:
 
 def test_an_abandoned_iterator_collected_inside_a_step_does_not_block_the_scheduler():
     scheduler = scheduler_of()
-    abandoned = scheduler.tokens(scheduler.add([1], SAMPLING, 1, 50))
+    abandoned = scheduler.tokens(scheduler.stream([1], SAMPLING, 1, 50))
     next(abandoned)
     cycle = [abandoned]
     cycle.append(cycle)  # so that only the garbage collector can close the iterator
     gc.disable()
     try:
         del abandoned, cycle
-        stream = scheduler.add([1], SAMPLING, 2, 5, constraints=[CollectsGarbage()])
+        stream = scheduler.stream([1], SAMPLING, 2, 5, constraints=[CollectsGarbage()])
         tokens = []
         thread = threading.Thread(target=lambda: tokens.extend(generated(scheduler, stream)), daemon=True)
         thread.start()
