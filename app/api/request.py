@@ -36,7 +36,7 @@ class Limits:
     max_tokens: int = 20_000  # per completion
     prompt_characters: int = 40_000
     sequences: int = 64  # generated at the same time, over all requests
-    body_bytes: int = 1_000_000
+    body_bytes: int = 4_000_000  # as many prompts of that length, in ASCII
 
 
 class RequestError(Exception):
@@ -83,8 +83,8 @@ class CompletionRequest:
             raise RequestError("'best_of' is not supported: omit it or set it to 'n'.", "best_of")
         if len(prompts) * n > limits.sequences:
             raise RequestError(
-                f"{len(prompts)} prompts with {n} completions each are too many; this server generates at"
-                f" most {limits.sequences} completions at a time.",
+                f"{len(prompts) * n} completions are too many for one request; this server generates at most"
+                f" {limits.sequences} (the number of prompts times 'n').",
                 "n" if n > 1 else "prompt",
             )
         options = body.get("stream_options", {})

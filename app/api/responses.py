@@ -44,8 +44,10 @@ def _parse_json(body: bytearray) -> Any:
         raise ValueError(f"{constant} is not JSON")
 
     try:
-        value = json.loads(body, parse_constant=reject)
-        json.dumps(value, ensure_ascii=False).encode()  # fails on a lone surrogate
+        text = body.decode("utf-8-sig")
+        value = json.loads(text, parse_constant=reject)
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # fails on a lone surrogate
     except (ValueError, RecursionError) as error:
         raise RequestError(f"the request body is not valid JSON: {one_line(error, 120)}.") from error
     return value

@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from starlette.testclient import TestClient
 
 from app.api.request import CompletionRequest, Limits
+from app.api.server import Api
+from app.registry import ModelRegistry
 from app.sampling import SETTINGS
 from tests.app.conftest import LIMITS, URL, complete, rejected
 
@@ -191,7 +193,10 @@ def test_any_json_object_is_answered_or_rejected(client, body):
 NOT_JSON = [b"", b"{", b"[]", b"\xff\xfe", b'{"model": NaN}', b'{"n": ' + b"1" * 5000 + b"}", b"[" * 9999]
 
 
-@pytest.mark.parametrize("data", [*NOT_JSON, b'{"model": "char", "prompt": "\\ud800"}'])
+SURROGATES = [b"\\ud800", b"\\uDFFFx", b"\xed\xa0\x80"]
+
+
+@pytest.mark.parametrize("data", [*NOT_JSON, *(b'{"model": "char", "prompt": "%s"}' % s for s in SURROGATES)])
 def test_body_must_be_a_json_object(client, data):
     response = client.post(URL, content=data, headers={"content-type": "application/json"})
     assert response.status_code == 400 and "JSON" in response.json()["error"]["message"]
@@ -208,6 +213,45 @@ def test_body_over_the_limit_is_rejected_with_or_without_a_length(client):
     for content in (body, (body[i : i + 1000] for i in range(0, len(body), 1000))):
         response = client.post(URL, content=content, headers=json_type)
         assert response.status_code == 413 and "20,000 bytes" in response.json()["error"]["message"]
+
+
+def test_body_may_begin_with_a_byte_order_mark_and_escape_characters(client):
+    data = "\ufeff" + json.dumps({"model": "char", "prompt": "naïve 😀"})
+    assert "\\ud83d" in data
+    response = client.post(URL, content=data.encode(), headers={"content-type": "application/json"})
+    assert response.status_code == 200
+
+
+AT_THE_LIMIT = {
+    "prompts": {"prompt": [f"The sea {i}" for i in range(64)]},
+    "n": {"n": 64, "best_of": 64},
+    "both": {"prompt": ["The", "A", "", "x"], "n": 16, "echo": True, "logprobs": 5, "stream": True},
+    "tokens": {"n": 64, "max_tokens": 20_000, "stop": ["e", "a", "t"]},
+    "stop": {"n": 64, "stop": [character * 1000 for character in "abcdefghijklmnop"]},
+    "ban": {"n": 64, "ban": [f"{i:03}" * 333 for i in range(64)]},
+    "logit_bias": {"model": "bpe", "n": 64, "logit_bias": {str(token): -1.5 for token in range(200)}},
+    "match": {"match": "e" * 1000, "max_tokens": 3},
+    "prompt": {"prompt": "x" * 40_000},
+    "body": {"prompt": "x", "user": "x" * 3_999_000},
+}
+
+
+@pytest.mark.parametrize("name", AT_THE_LIMIT)
+def test_requests_at_the_documented_limits_are_served(api_runs, name):
+    body = {"model": "char", "max_tokens": 5, "seed": 1, **AT_THE_LIMIT[name]}
+    with TestClient(Api(ModelRegistry([api_runs]), Limits()).app()) as client:
+        response = client.post(URL, json=body)
+        assert response.status_code == 200, response.text
+        if not body.get("stream"):
+            wanted = body.get("n", 1) * (len(body["prompt"]) if isinstance(body.get("prompt"), list) else 1)
+            assert len(response.json()["choices"]) == wanted
+
+
+@pytest.mark.parametrize("body", [{"n": 65}, {"prompt": ["x"] * 65}, {"prompt": ["x"] * 33, "n": 2}])
+def test_batch_over_the_limit_is_told_the_limit(api_runs, body):
+    with TestClient(Api(ModelRegistry([api_runs]), Limits()).app()) as client:
+        error = rejected(client, 400, **body)
+    assert "at most 64" in error["message"] and error["param"] == ("n" if "n" in body else "prompt")
 
 
 def test_prompt_over_the_limit_is_rejected(client):
