@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -31,6 +32,8 @@ from lm.wording import plural
 
 POEM = "paragraphs"  # the lines of a poem in the files of chinese-poetry
 
+_PAUSE = re.compile("[，。！？；、]")  # between words of languages that are written without spaces
+_SEVERAL = 0.1  # of its texts have several words, in a column that is not of single words
 _ROWS = 1000  # by which the column is chosen, if there is text in them
 _CHARACTERS = 4_000_000  # in all columns of these rows, at most
 _EXAMPLE = 80  # characters
@@ -137,7 +140,8 @@ class _Column:
     """What the first rows have in a column."""
 
     characters: int = 0  # of text; numbers are none
-    several_words: bool = False
+    texts: int = 0
+    several_words: int = 0  # texts with more than one
     is_list: bool = False
     example: Any = None
     inside_list: bool = False  # a field of the objects in a list, which is not chosen automatically
@@ -181,7 +185,8 @@ class _Columns(dict[str, _Column]):
             column.example = value
         if is_text:
             column.characters += len(text)
-            column.several_words |= len(text.split(maxsplit=1)) > 1
+            column.texts += 1
+            column.several_words += len(text.split(maxsplit=1)) > 1 or bool(_PAUSE.search(text))
             column.is_list |= not isinstance(value, str)
 
     def with_text(self) -> list[str]:
@@ -265,7 +270,7 @@ def _automatic(columns: _Columns, name: str) -> tuple[str, str]:
         raise DataError(
             f"no column of {name} contains text: {columns.examples(columns)}; --text-column reads one anyway."
         )
-    long = [n for n in texts if columns[n].several_words]
+    long = [n for n in texts if columns[n].several_words >= _SEVERAL * columns[n].texts]
     for candidates, why in ((texts, "the only one with text"), (long, "the only one with several words")):
         if len(candidates) == 1:
             (column,) = candidates
@@ -277,7 +282,7 @@ def _automatic(columns: _Columns, name: str) -> tuple[str, str]:
     if len(lists) == 1:
         (column,) = lists
         others = (c.characters for n, c in columns.items() if n != column)
-        if sum(others) < columns[column].characters:
+        if 2 * sum(others) < columns[column].characters:
             return column, "the list with most of the text"
     shown = columns.examples(texts + within)
     raise DataError(f"several columns of {name} contain text; choose one with --text-column: {shown}.")

@@ -237,6 +237,11 @@ def _rows_in(value: Any, file: str, options: Options, notes: Notes | None) -> It
     """The rows in a JSON value: with `notes` a whole file, else a line."""
     if options.json_field:
         value = _field(value, options.json_field, file)
+    elif poems := _poems(value):
+        if notes and (lists := [repr(name) for name, _ in poems if name]):
+            notes.format = notes.format or f"rows in {listed(list(dict.fromkeys(lists)))}"
+        yield from (poem for _, poem in poems)
+        return
     elif notes and isinstance(value, dict):
         name = _list_of_rows(value, file)
         if name:
@@ -245,6 +250,39 @@ def _rows_in(value: Any, file: str, options: Options, notes: Notes | None) -> It
     several = isinstance(value, list) and (notes or options.json_field) and not is_messages(value)
     for row in value if several else [value]:
         yield row if isinstance(row, dict) else {} if row is None else {"text": row}
+
+
+def _poems(value: Any) -> list[tuple[str, Row]]:
+    """The poems in a JSON value that is one or has them in lists of objects, each with the name of its list.
+
+    Nothing if the rows are poems or other objects anyway, or if most of the text is elsewhere.
+    """
+    if isinstance(value, dict) and _is_poem(value):
+        return [("", value)]
+    found: list[tuple[str, Row]] = []
+    if not _add_poems(value, "", found) or not any(name for name, _ in found):
+        return []
+    inside = sum(_characters(poem) for _, poem in found)
+    return found if 2 * inside > _characters(value) else []
+
+
+def _is_poem(value: Row) -> bool:
+    """Whether an object has lines, all of them strings."""
+    lines = value.get(POEM)
+    return isinstance(lines, list) and bool(lines) and all(type(line) is str for line in lines)
+
+
+def _add_poems(value: Any, name: str, found: list[tuple[str, Row]]) -> bool:
+    """Add the poems in a value to those `found`; False if a list has both objects and other text."""
+    if isinstance(value, dict):
+        if _is_poem(value):
+            found.append((name, value))
+            return True
+        inside = ((f"{name}.{key}" if name else key, item) for key, item in value.items())
+        return all(_add_poems(item, each, found) for each, item in inside)
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return all(isinstance(item, dict) and _add_poems(item, name, found) for item in value)
+    return True
 
 
 def _field(value: Any, name: str, file: str) -> Any:
@@ -269,7 +307,6 @@ def _list_of_rows(value: Row, file: str) -> str | None:
         name: items
         for name, items in found.items()
         if all(isinstance(i, str) and not isinstance(i, Number) for i in items)
-        and name.rpartition(".")[2] != POEM
     }
     lists = objects or strings
     inside = sum(map(_characters, lists.values()))

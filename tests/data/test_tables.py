@@ -101,19 +101,6 @@ def test_list_of_strings_is_joined_by_newlines(tmp_path):
     assert read(path, text_column="act") == ["1\n2"]
 
 
-def test_lines_of_poems_are_preferred_to_titles(tmp_path):
-    poems = [
-        {"title": "The Night Train Counts", "author": "A B", "paragraphs": ["first line", "second line"]},
-        {"rhythmic": "浣溪沙", "author": "晏殊", "paragraphs": ["一曲新词酒一杯。", "夕阳西下几时回？"]},
-    ]
-    path = written(tmp_path / "poems.json", json.dumps(poems))
-    expected = ["first line\nsecond line", "一曲新词酒一杯。\n夕阳西下几时回？"]
-    assert read(path) == streamed(path, 2) == expected
-    assert notes_of(path).column == "paragraphs"
-    assert read(jsonl(tmp_path / "one.jsonl", poems[:1])) == expected[:1]
-    assert read(written(tmp_path / "one.json", json.dumps(poems[1]))) == expected[1:]
-
-
 @pytest.mark.parametrize(("who", "what"), [("role", "content"), ("from", "value")])
 def test_messages_become_dialogue(tmp_path, who, what):
     turns = [
