@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, closing, suppress
 from typing import Any, Generic, TypeVar
@@ -16,10 +16,13 @@ _INTERVAL = 0.02  # seconds between two reads, each of which costs a wakeup of t
 
 
 class BackgroundGenerator(Generic[T]):
-    """The items of a generator that runs in a thread, which closes it soon after `cancel`."""
+    """The items of a generator that runs in a thread, which closes it soon after `cancel`.
 
-    def __init__(self, start: Callable[[], Generator[T]]):
-        self._start, self._loop = start, asyncio.get_running_loop()
+    `interrupt` makes the generator end, or yield another item, whatever it is waiting for.
+    """
+
+    def __init__(self, start: Callable[[], Generator[T]], interrupt: Callable[[], None]):
+        self._start, self._interrupt, self._loop = start, interrupt, asyncio.get_running_loop()
         self._changed = threading.Condition()
         self._items: list[T] = []
         self._ready = asyncio.Event()
@@ -41,10 +44,11 @@ class BackgroundGenerator(Generic[T]):
         self._notify()
 
     def cancel(self) -> None:
-        """Close the generator when it yields its next item."""
+        """Stop the generator."""
         with self._changed:
             self.canceled = True
             self._changed.notify()
+        self._interrupt()
 
     async def batches(self) -> AsyncGenerator[list[T]]:
         """All items generated so far, then what was added since, up to fifty times a second.
@@ -80,16 +84,17 @@ class BackgroundGenerator(Generic[T]):
 
 @asynccontextmanager
 async def in_background(
-    start: Callable[[], Generator[T]], executor: Executor, disconnected: Coroutine[Any, Any, None]
+    start: Callable[[], Generator[T]],
+    interrupt: Callable[[], None],
+    executor: Executor,
+    disconnected: asyncio.Future[Any],
 ) -> AsyncIterator[BackgroundGenerator[T]]:
     """Run a generator in a thread of `executor`; leaving the block cancels it, and so does the end of
     `disconnected`."""
-    generator = BackgroundGenerator(start)
-    watcher = asyncio.ensure_future(disconnected)
-    watcher.add_done_callback(lambda _: generator.cancel())
+    generator = BackgroundGenerator(start, interrupt)
+    disconnected.add_done_callback(lambda _: generator.cancel())
     try:
         executor.submit(generator.run)
         yield generator
     finally:
         generator.cancel()
-        watcher.cancel()

@@ -91,6 +91,11 @@ class CompletionStream:
         for choice in self._choices:
             yield choice.finish()
 
+    def cancel(self) -> None:
+        """Stop the computation, from any thread."""
+        if self._pieces is not None:
+            self._pieces.cancel()
+
     def usage(self) -> dict[str, int]:
         """The tokens read and generated so far."""
         prompt = sum(map(len, self._prompt_tokens))

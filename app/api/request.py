@@ -36,6 +36,7 @@ class Limits:
     max_tokens: int = 20_000  # per completion
     prompt_characters: int = 40_000
     sequences: int = 64  # generated at the same time, over all requests
+    waiting: int = 256  # requests that wait for others to end
     body_bytes: int = 4_000_000  # as many prompts of that length, in ASCII
 
 
@@ -61,6 +62,11 @@ class CompletionRequest:
     echo: bool
     stream: bool
     include_usage: bool  # at the end of a stream
+
+    @property
+    def sequences(self) -> int:
+        """The number of completions."""
+        return len(self.prompts) * self.n
 
     @classmethod
     def parse(cls, body: Any, limits: Limits) -> CompletionRequest:

@@ -6,6 +6,7 @@ one batch; see lm/generation/scheduler.py.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import socket
@@ -13,7 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,6 +31,7 @@ from lm.errors import UserError, one_line
 from lm.language_model import LanguageModel
 
 from ..registry import ModelRegistry
+from .admission import Admission, shutting_down
 from .background import BackgroundGenerator, in_background
 from .completions import Chunk, CompletionStream, ResponseBuilder, merge
 from .request import CompletionRequest, Limits, RequestError
@@ -61,15 +63,15 @@ class Api:
         self._models, self._limits = models, limits
         # One thread per request; there are never more requests than sequences.
         self._threads = ThreadPoolExecutor(limits.sequences, thread_name_prefix="completion")
-        self._lock = threading.Lock()
-        self._num_sequences = 0
+        self._admission = Admission(limits.sequences, limits.waiting)
+        # Held while a request is prepared. Two at a time would keep Python's lock from the generating thread.
+        self.preparing = threading.Lock()
         self._running: set[BackgroundGenerator[Chunk]] = set()
-        self._shutting_down = False
 
     @property
     def num_sequences(self) -> int:
         """The number of sequences being generated."""
-        return self._num_sequences
+        return self._admission.running
 
     def app(self, key: str | None = None, origins: Sequence[str] = ()) -> ASGIApp:
         """The ASGI application; with a `key`, it serves only clients that send it.
@@ -97,13 +99,14 @@ class Api:
 
     def shut_down(self) -> None:
         """Cancel the requests being served, and reject new ones."""
-        self._shutting_down = True
+        self._admission.close()
         for generator in list(self._running):
             generator.cancel()
 
     async def health(self, request: Request) -> Response:
-        """GET /health: the number of sequences being generated."""
-        return json_response({"status": "ok", "writing": self._num_sequences})
+        """GET /health: the number of sequences being generated, and of requests that wait."""
+        admission = self._admission
+        return json_response({"status": "ok", "writing": admission.running, "waiting": admission.waiting})
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models: all models."""
@@ -124,22 +127,38 @@ class Api:
         completion_request = CompletionRequest.parse(body, self._limits)
 
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:
-            job = self._admit(completion_request)
-            async with in_background(job.chunks, self._threads, _disconnected(receive)) as generator:
-                self._running.add(generator)
-                try:
-                    async with aclosing(generator.batches()) as batches:
-                        if completion_request.stream:
-                            await self._send_events(job, generator, batches, send)
-                        else:
-                            chunks = [chunk async for batch in batches for chunk in batch]
-                            _raise_if_canceled(generator)
-                            response = job.response.build(merge(chunks), usage=job.usage)
-                            await json_response(response)(scope, receive, send)
-                finally:
-                    self._running.discard(generator)
+            disconnected = asyncio.ensure_future(_disconnected(receive))
+            try:
+                await self._admission.enter(completion_request.sequences, disconnected)
+                job = _Job(self, completion_request)
+                async with in_background(job.chunks, job.cancel, self._threads, disconnected) as generator:
+                    self._running.add(generator)
+                    try:
+                        await self._send(job, generator, scope, receive, send)
+                    finally:
+                        self._running.discard(generator)
+            finally:
+                disconnected.cancel()
 
         return respond
+
+    async def _send(
+        self,
+        job: _Job,
+        generator: BackgroundGenerator[Chunk],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Send the response to a request that has been admitted."""
+        async with aclosing(generator.batches()) as batches:
+            if job.request.stream:
+                await self._send_events(job, generator, batches, send)
+            else:
+                chunks = [chunk async for batch in batches for chunk in batch]
+                _raise_if_canceled(generator)
+                response = job.response.build(merge(chunks), usage=job.usage)
+                await json_response(response)(scope, receive, send)
 
     async def _send_events(
         self,
@@ -175,22 +194,6 @@ class Api:
             await send_data(error_object(error.message, error.status, error.param, error.code))
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
 
-    def _admit(self, request: CompletionRequest) -> _Job:
-        """Reserve the sequences of a request. Raises RequestError if there are too many."""
-        if self._shutting_down:
-            raise _shutting_down()
-        wanted, limit = len(request.prompts) * request.n, self._limits.sequences
-        with self._lock:
-            if self._num_sequences + wanted > limit:
-                raise RequestError(
-                    f"{self._num_sequences} completions are being generated; this server generates at most"
-                    f" {limit} at a time. Try again in a moment.",
-                    code="rate_limit_exceeded",
-                    status=429,
-                )
-            self._num_sequences += wanted
-        return _Job(self, request, wanted)
-
     def load(self, name: str) -> LanguageModel:
         """A model by name. Raises RequestError if it does not exist or cannot be loaded."""
         if name not in self._models.folders():
@@ -201,33 +204,45 @@ class Api:
             raise RequestError(f"cannot load the model '{name}': {error}", "model", status=503) from error
 
     def release(self, sequences: int) -> None:
-        """Make the sequences of a finished request available to others."""
-        with self._lock:
-            self._num_sequences -= sequences
+        """Make the sequences of a finished request available to others; called in the event loop."""
+        self._admission.release(sequences)
 
 
 class _Job:
     """A request for completions that is being served."""
 
-    def __init__(self, api: Api, request: CompletionRequest, sequences: int):
-        self._api, self.request, self._sequences = api, request, sequences
+    def __init__(self, api: Api, request: CompletionRequest):
+        self._api, self.request, self._loop = api, request, asyncio.get_running_loop()
         self.response = ResponseBuilder(request)
         self.usage: dict[str, int] = {}
+        self._completion: CompletionStream | None = None
+        self._canceled = False
 
     def chunks(self) -> Generator[Chunk]:
         """Generate the completions; called in a thread."""
-        start, completion, outcome = time.perf_counter(), None, "stopped"
+        start, outcome = time.perf_counter(), "stopped"
         try:
-            completion = CompletionStream(self._api.load(self.request.model), self.request)
-            yield from completion.chunks()
-            self.usage, outcome = completion.usage(), "complete"
+            model = self._api.load(self.request.model)
+            with self._api.preparing:
+                self._completion = CompletionStream(model, self.request)
+            if not self._canceled:
+                yield from self._completion.chunks()
+                self.usage, outcome = self._completion.usage(), "complete"
         except (RequestError, UserError) as error:
             outcome = f"rejected: {error}"
             raise
         finally:
-            tokens = completion.usage()["completion_tokens"] if completion else 0
+            tokens = self._completion.usage()["completion_tokens"] if self._completion else 0
             log.info("%d tokens in %.1f s: %s", tokens, time.perf_counter() - start, one_line(outcome))
-            self._api.release(self._sequences)  # after logging: /health must not run ahead of the log
+            # After logging: /health must not run ahead of the log.
+            with suppress(RuntimeError):  # the loop is closed: the server has stopped
+                self._loop.call_soon_threadsafe(self._api.release, self.request.sequences)
+
+    def cancel(self) -> None:
+        """Stop the computation, from any thread."""
+        self._canceled = True
+        if self._completion:
+            self._completion.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -238,11 +253,7 @@ async def _disconnected(receive: Receive) -> None:
 
 def _raise_if_canceled(generator: BackgroundGenerator[Chunk]) -> None:
     if generator.canceled:
-        raise _shutting_down()
-
-
-def _shutting_down() -> RequestError:
-    return RequestError("the server is shutting down; try again later.", status=503)
+        raise shutting_down()
 
 
 def _model_not_found(name: str) -> RequestError:

@@ -14,7 +14,7 @@ from lm.tokenization.vocabulary import train_tokenizer
 from tests.conftest import some_text
 
 URL = "/v1/completions"
-LIMITS = Limits(max_tokens=3000, prompt_characters=500, sequences=8, body_bytes=20_000)
+LIMITS = Limits(max_tokens=3000, prompt_characters=500, sequences=8, waiting=4, body_bytes=20_000)
 MODELS = {  # name -> tokenizer and direction
     "char": ("char", "forward"),
     "bpe": ("bpe", "forward"),

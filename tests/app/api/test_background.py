@@ -18,8 +18,9 @@ def test_buffer_is_bounded_and_no_item_is_lost():
             yield number
 
     async def read_some():
+        forever = asyncio.get_running_loop().create_future()
         with ThreadPoolExecutor(1) as executor:
-            async with in_background(numbers, executor, asyncio.sleep(60)) as generator:
+            async with in_background(numbers, lambda: None, executor, forever) as generator:
                 batches = generator.batches()
                 read = await anext(batches)
                 while len(made) < len(read) + BUFFER_SIZE:

@@ -1,6 +1,7 @@
 """Completions and models over HTTP, in this process; canceled requests stop computing."""
 
 import asyncio
+import dataclasses
 import json
 import logging
 import threading
@@ -231,25 +232,43 @@ def test_request_is_logged_before_its_sequences_are_released(api, client, caplog
     until(lambda: api.num_sequences == 0)
 
 
-def test_requests_over_the_limit_are_told_to_retry(api, client):
-    """As many requests as there are sequences are served at the same time, one thread each."""
+def test_requests_over_the_limit_wait_and_are_told_to_retry_when_too_many_wait(api, client):
     assert "at most 8" in rejected(client, n=9)["message"]
     statuses, busy = [], {"model": "char", "max_tokens": 3000, "prompt": "x"}
     threads = [
         threading.Thread(target=lambda: statuses.append(client.post(URL, json=busy).status_code))
-        for _ in range(8)
+        for _ in range(8 + LIMITS.waiting)
     ]
     for thread in threads:
         thread.start()
-    until(lambda: api.num_sequences == 8)
+    waiting = {"status": "ok", "writing": 8, "waiting": LIMITS.waiting}
+    until(lambda: client.get("/health").json() == waiting)
     response = client.post(URL, json={"model": "char"})
     assert response.status_code == 429 and response.headers["retry-after"] == "1"
     assert response.json()["error"]["code"] == "rate_limit_exceeded"
-    assert client.get("/health").json() == {"status": "ok", "writing": 8}
     for thread in threads:
         thread.join(30)
-    assert statuses == [200] * 8
-    assert complete(client) and api.num_sequences == 0
+    assert statuses == [200] * (8 + LIMITS.waiting)
+    assert complete(client)
+    until(lambda: api.num_sequences == 0)
+
+
+def test_disconnecting_while_a_prompt_is_read_or_a_request_waits_cancels_it(api_runs):
+    api = Api(
+        ModelRegistry([api_runs]), dataclasses.replace(LIMITS, prompt_characters=10**9, body_bytes=10**9)
+    )
+    app = api.app()
+    begin = time.monotonic()
+
+    def after_a_moment(received):
+        return time.monotonic() - begin > 0.3
+
+    async def three():
+        long = {"model": "byte", "prompt": "The sea " * 10**6, "n": 8, "max_tokens": 5}
+        await asyncio.gather(*(request_until(app, long, after_a_moment) for _ in range(3)))
+
+    run_async(three())
+    until(lambda: api.num_sequences == 0, seconds=2)
 
 
 def test_shutdown_cancels_running_requests_and_rejects_new_ones(api_runs):
