@@ -49,9 +49,9 @@ def find_model(model: str | Path) -> Path:
     Downloads the model if it is on the Hub. Raises ModelError if there is none.
     """
     path = Path(model).expanduser()
-    if path.is_dir():
+    if path.is_dir() and str(model):
         return path
-    if path.exists():
+    if path.exists() and str(model):
         raise ModelError(f"{model} is a file; name the folder that contains the model.")
     if str(model) == PRETRAINED.name:
         return PRETRAINED

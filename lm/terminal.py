@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from lm.data.progress import ProgressCallback
+from lm.errors import UserError
+from lm.streams import reason
 
 
 class Terminal:
@@ -21,7 +24,14 @@ class Terminal:
 
     def say(self, line: str, style: str = "") -> None:
         """Print one line, above a progress bar if there is one."""
-        self.console.print(Text(line, style=style))
+        self.print(Text(line, style=style))
+
+    def print(self, text: RenderableType, **options: Any) -> None:
+        """Print a text or a table of rich. Raises UserError if that fails."""
+        try:
+            self.console.print(text, **options)
+        except OSError as error:  # not to be mistaken for an error of a file that is being written
+            raise UserError(f"cannot write to standard output: {reason(error)}.") from error
 
     @contextmanager
     def progress(self) -> Iterator[ProgressCallback]:
@@ -63,7 +73,7 @@ class Terminal:
         table.add_column(style="bold", no_wrap=True)
         for name, value in rows.items():
             table.add_row(name, Text(value))
-        self.console.print(table, soft_wrap=False)
+        self.print(table, soft_wrap=False)
 
 
 def duration(seconds: float) -> str:

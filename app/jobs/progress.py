@@ -94,7 +94,8 @@ class ProgressReader:
 
     def _last_log_lines(self, job: Job) -> list[str]:
         """The last lines that the most recent start of the job has printed."""
-        return _tail(self._store.log_of(self._id), job.log_from).splitlines()[-_LOG_LINES:]
+        text = _tail(self._store.log_of(self._id), job.log_from).rstrip("\n")
+        return text.split("\n")[-_LOG_LINES:] if text else []  # str.splitlines also splits at form feeds
 
 
 class _Metrics:

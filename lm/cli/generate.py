@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import argparse
 import io
-import sys
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lm.cli.parser import add_device, add_settings, make_parser
 from lm.config.schema import SamplingConfig
 from lm.errors import UserError
+from lm.streams import read_input
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -147,10 +148,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def read_prompts(options: argparse.Namespace) -> list[str]:
     """The prompts, from wherever they are to be read. Raises UserError if a file cannot be read."""
     if "prompts_file" in options:
-        prompts = read_text(options.prompts_file, options.encoding).splitlines()
+        text = read_text(options.prompts_file, options.encoding, line_breaks=False)
+        *prompts, last = re.split("\r?\n", text)  # str.splitlines also splits at form feeds and others
+        prompts += [last] if last else []
         if not prompts:
             raise UserError(f"the prompt file {options.prompts_file} is empty: write one prompt per line.")
-        return prompts
+        return [prompt.replace("\r", "\n") for prompt in prompts]  # as in training
     if "prompt_file" in options:
         return [read_text(options.prompt_file, options.encoding)]
     if "suffix" in options:
@@ -158,18 +161,19 @@ def read_prompts(options: argparse.Namespace) -> list[str]:
     return [decoded("--prompt", options.prompt)]
 
 
-def read_text(file: str, encoding: str | None) -> str:
-    """The text of a file ('-': standard input), normalized as in training. Raises UserError."""
+def read_text(file: str, encoding: str | None, line_breaks: bool = True) -> str:
+    """The text of a file ('-': standard input), decoded as in training, and with its `line_breaks`. Raises
+    UserError."""
     from lm.data import decoding  # imports numpy, for which --help should not wait
 
     if encoding is not None:
         decoding.check_encoding(encoding)
+    name = "standard input" if file == "-" else f"the prompt file {file}"
     try:
-        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        name = "standard input" if file == "-" else f"the prompt file {file}"
-        return b"".join(decoding.decoded(io.BytesIO(content), name, encoding)).decode()
+        content = io.BytesIO(read_input() if file == "-" else Path(file).read_bytes())
     except OSError as error:
-        raise UserError(f"cannot read the prompt file {file}: {error.strerror}.") from error
+        raise UserError(f"cannot read {name}: {error.strerror}.") from error
+    return b"".join(decoding.decoded(content, name, encoding, line_breaks=line_breaks)).decode()
 
 
 def decoded(flag: str, text: str) -> str:

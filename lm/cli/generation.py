@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from typing import Any
@@ -21,6 +22,7 @@ from lm.wording import plural
 
 _LENGTH = 400  # tokens
 _GAP_LENGTH = 80
+_LINE_ENDS = re.compile("[\x85\u2028\u2029]")  # at which some readers of JSON lines split them
 
 
 def generate(options: argparse.Namespace) -> int:
@@ -28,7 +30,9 @@ def generate(options: argparse.Namespace) -> int:
 
     Raises UserError for options that do not fit the model.
     """
-    model = load(options.model or default_model(), options.device, options.precision)
+    model = load(
+        default_model() if options.model is None else options.model, options.device, options.precision
+    )
     if options.mix:
         others = [(load(name, options.device, options.precision), weight) for name, weight in options.mix]
         model = model.mixed_with(others)
@@ -129,7 +133,8 @@ def write_json(
     """Print one text as a line of JSON, in ASCII unless standard output is Unicode."""
     is_unicode = sys.stdout.encoding.lower().startswith("utf")
     record = {"prompt": prompt, "text": text, "tokens": tokens, "logprobs": logprobs, "seed": seed, **more}
-    write(json.dumps(record, ensure_ascii=not is_unicode) + "\n")
+    line = json.dumps(record, ensure_ascii=not is_unicode)
+    write(_LINE_ENDS.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n")
 
 
 def write(text: str) -> None:

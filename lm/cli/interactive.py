@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
+from lm.errors import UserError
 from lm.escaping import printable
 from lm.language_model import LanguageModel
 from lm.session import Session
+from lm.streams import reason
 
 HELP = """\
   1-9       choose this token      text  append this text (in quotes if it is a number or a command)
@@ -29,12 +32,12 @@ def interact(model: LanguageModel, prompt: str, *, seed: int, max_new_tokens: in
     while True:
         _show(session, listed)
         try:
-            line = input("> " if sys.stdin.isatty() else "")
+            line = _command()
         except EOFError:
             break
         before = len(session)
         word, _, rest = line.partition(" ")
-        count = int(rest) if rest.isdigit() else None
+        count = _number(rest)
         if line == "q":
             break
         if line == "?":
@@ -46,8 +49,8 @@ def interact(model: LanguageModel, prompt: str, *, seed: int, max_new_tokens: in
             before = len(session)
         elif line == "" or (word == "g" and count):
             _generate(session, seed + before, count or _GENERATED, settings)
-        elif line.isdigit() and 1 <= int(line) <= listed:
-            session.add(session.next(listed)[int(line) - 1][1])
+        elif 1 <= (choice := _number(line) or 0) <= listed:
+            session.add(session.next(listed)[choice - 1][1])
         else:
             quoted = len(line) > 1 and line[0] == line[-1] == '"'
             session.feed(line[1:-1] if quoted else line)
@@ -55,6 +58,22 @@ def interact(model: LanguageModel, prompt: str, *, seed: int, max_new_tokens: in
             lengths.append(before)
     print(printable(session.text) if sys.stdout.isatty() else session.text)
     return 0
+
+
+def _command() -> str:
+    """The next line of standard input. Raises EOFError at its end, and UserError if it cannot be read."""
+    try:
+        line = input("> " if sys.stdin.isatty() else "")
+        return line.encode("utf-8", "surrogateescape").decode()
+    except UnicodeError as error:
+        raise UserError("standard input is not UTF-8.") from error
+    except OSError as error:
+        raise UserError(f"cannot read standard input: {reason(error)}.") from error
+
+
+def _number(text: str) -> int | None:
+    """The number that `text` is, or None. Longer numbers are text."""
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
 
 
 def _generate(session: Session, seed: int, count: int, settings: dict[str, Any]) -> None:
@@ -71,7 +90,7 @@ def _undo(session: Session, lengths: list[int], count: int | None) -> None:
 
 def _show(session: Session, count: int) -> None:
     """Print the end of the text and the next tokens, each with a bar for its probability."""
-    lines = printable(session.text[-600:]).splitlines()[-8:]
+    lines = printable(session.text[-600:]).split("\n")[-8:]
     print("\n".join(["", *lines]) + "▏", file=sys.stderr)
     for number, (name, _, probability) in enumerate(session.next(count), start=1):
         bar = "█" * round(20 * probability)

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import NoReturn
 
 import lm
-from lm.cli.parser import HelpFormatter, run
+from lm.cli.parser import HelpFormatter, Parser, run
 
 # Each is imported only when it runs: `lm --help` should not wait for torch, nor `lm train` for gradio.
 COMMANDS = {
@@ -25,7 +25,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the subcommand named by the first argument; the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lm",
         usage="lm [-h] [--version] COMMAND ...",
         description=(lm.__doc__ or "").partition("\n")[0],

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import io
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
 
+from lm import streams
 from lm.config.schema import TrainingConfig
 from lm.config.settings import settings_of
-from lm.errors import UserError
+from lm.errors import UserError, one_line
+from lm.escaping import printable
 from lm.invocation import command
 
 
@@ -25,10 +26,18 @@ class HelpFormatter(argparse.HelpFormatter):
         return "".join(indent + line for line in text.splitlines(keepends=True))
 
 
-def make_parser(name: str, description: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all others."""
+
+    def error(self, message: str) -> NoReturn:
+        print_error(f"{message}; see {self.prog} --help.")
+        raise SystemExit(2)
+
+
+def make_parser(name: str, description: str) -> Parser:
     """The parser of the subcommand `name`, whose result holds only the flags that were given."""
     prog = command(name)
-    return argparse.ArgumentParser(
+    return Parser(
         prog=prog,
         # Not in `torchrun ... -m lm train`.
         description=re.sub(rf"(?<!-m )lm {name}\b", prog, description),
@@ -71,19 +80,46 @@ def add_settings(
 
 
 def run(main: Callable[[], int]) -> int:
-    """Call `main`; a UserError becomes one line on standard error and exit status 2."""
-    # Characters missing from the locale's encoding are written as \u4e2d, as Python's errors are.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    """Call `main` and flush standard output; the exit status. What the user can fix, output that cannot be
+    written included, becomes one line on standard error and exit status 2."""
+    output = streams.prepare()
+    status, error = _status(main)
     try:
-        return main()
+        sys.stdout.flush()
+    except OSError as raised:
+        error = error or raised
+    if output and output.error:
+        error = output.error
+        output.discard()
+    if status or error is None:
+        return status
+    if isinstance(error, BrokenPipeError):  # the reader of the pipe (`| head`) has closed it
+        return 141
+    if output and output.error:
+        print_error(f"cannot write to standard output: {streams.reason(error)}.")
+    else:
+        problem = error.strerror or one_line(error)
+        print_error(f"cannot use {error.filename}: {problem}." if error.filename else f"{problem}.")
+    return 2
+
+
+def _status(main: Callable[[], int]) -> tuple[int, OSError | None]:
+    """The exit status of `main`, and an error that it has not handled."""
+    try:
+        return main(), None
+    except SystemExit as stop:  # from argparse, which has printed help or an error
+        return stop.code if isinstance(stop.code, int) else 0, None
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        print_error(str(error))
+        return 2, None
     except KeyboardInterrupt:
         print(file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader of the pipe (`| head`) has closed it. Without this, Python reports it again on exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return 130, None
+    except OSError as error:
+        return 0, error
+
+
+def print_error(message: str) -> None:
+    """Print one line on standard error."""
+    line = printable(message).replace("\n", "\\n")
+    print(f"error: {line}", file=sys.stderr)

@@ -6,7 +6,6 @@ import dataclasses
 import glob
 import os
 import re
-import shutil
 import sys
 import sysconfig
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from lm.data.identity import identity_of
 from lm.data.separation import check_separator
 from lm.data.source import Source
 from lm.errors import DataError, UserError
+from lm.streams import read_input
 from lm.tokenization.vocabulary import KINDS
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -184,7 +184,8 @@ def _copy_standard_input() -> Path:
     with writing_to_cache(copy):
         try:
             with open(copy, "wb") as opened:
-                shutil.copyfileobj(sys.stdin.buffer, opened, 1 << 20)
+                while block := read_input(1 << 20):
+                    opened.write(block)
         except BaseException:
             copy.unlink(missing_ok=True)
             raise

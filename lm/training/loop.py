@@ -11,6 +11,7 @@ import time
 from contextlib import closing
 
 from lm.invocation import command
+from lm.streams import outlive_output
 from lm.training import record, rollback
 from lm.training.optimizer import learning_rate
 from lm.training.progress import Reading
@@ -28,6 +29,7 @@ def train(trainer: Trainer) -> int:
 
     Raises UserError if a rank is lost, if the loss keeps exploding, or if nothing could be saved.
     """
+    outlive_output()
     with listening(trainer.ranks) as signals, record.explaining_lost_ranks(trainer), closing(trainer.tracker):
         try:
             trainer.display.start()

@@ -104,7 +104,7 @@ class Display:
         # a line that is one column too long would leave an empty line behind.
         width = self._console.width - len(_INDENT) if self._console.is_terminal else sys.maxsize
         lines = (Text(_INDENT) + line for line in dimmed.wrap(self._console, width))
-        self._console.print(Text("\n").join(lines), end="\n\n")
+        self._terminal.print(Text("\n").join(lines), end="\n\n")
 
     def finish(
         self, results: dict[str, Validation], change: str, seconds: float, run: Path, plot: Path

@@ -29,6 +29,17 @@ def test_several_prompts_from_a_file_are_continued_together(trained_run, tmp_pat
     assert json.loads(alone)["text"] == samples[1]["text"]
 
 
+def test_prompts_end_at_line_feeds_only(trained_run, tmp_path):
+    prompts = ["The\x0bsea", "A\x0cboat\x1c\x1d\x1e", "", "Li\x85ght\u2028and\u2029", "\u2028"]
+    file, options = tmp_path / "prompts.txt", ["--json", "--seed", 3, "--length", 2]
+    for content in ("\n".join(prompts), "\r\n".join(prompts) + "\r\n"):
+        file.write_bytes(content.encode())
+        records = map(json.loads, generate(trained_run, "--prompts-file", file, *options).splitlines())
+        assert [(r["prompt"], r["seed"]) for r in records] == list(zip(prompts, range(3, 8), strict=True))
+    file.write_bytes(b"The\rsea\n")  # a line break in a prompt, written as in training
+    assert json.loads(generate(trained_run, "--prompts-file", file, *options))["prompt"] == "The\nsea"
+
+
 def test_match_choice_and_ban(trained_run):
     text = generate(trained_run, "--match", "[A-Z][a-z]+( [a-z]+){2}\\.", "--seed", 1)
     assert re.fullmatch("[A-Z][a-z]+( [a-z]+){2}\\.\n", text)
@@ -127,6 +138,20 @@ def test_interactive_commands_can_come_from_a_file(trained_run):
     result = script(*command, cwd=trained_run, input="1\n was\n")
     assert result.returncode == 0, result.stderr
     assert result.stdout == "The sea was\n"
+
+
+@pytest.mark.parametrize("line", ["²", "g ²", "9" * 5000, "g " + "9" * 5000, "g 0", "u 0", "-1"])
+def test_interactive_mode_takes_what_is_no_number_as_text(trained_run, line):
+    result = script("generate.py", trained_run, "--interactive", cwd=trained_run, input=line + "\n")
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr and len(result.stdout) > len(line) - 5
+
+
+def test_interactive_mode_rejects_input_that_is_not_utf_8(trained_run):
+    command = ["generate.py", trained_run, "--interactive"]
+    result = script(*command, cwd=trained_run, input=b"\xff\n", text=False)
+    assert result.returncode == 2 and not result.stdout
+    assert result.stderr.decode().endswith("error: standard input is not UTF-8.\n")
 
 
 def test_every_precision_generates_words(trained_run):

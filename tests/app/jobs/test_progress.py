@@ -145,6 +145,8 @@ def test_the_log_ends_with_the_last_lines_of_the_last_start(case):
     earlier = "printed by an earlier start\n"
     case.store.log_of(case.job.id).write_text(earlier + "Counting …\nstep 30\n")
     assert case.read(log_from=len(earlier)).log == ["Counting …", "step 30"]
+    case.store.log_of(case.job.id).write_text(earlier + "a\u2028b\x0cc\nd\n")
+    assert case.read(log_from=len(earlier)).log == ["a\u2028b\x0cc", "d"]
     with open(case.store.log_of(case.job.id), "a") as file:
         file.write("x\n" * 9000 + "the end\n")
     assert case.read(log_from=len(earlier)).log == ["x"] * 19 + ["the end"]

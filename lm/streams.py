@@ -1,0 +1,98 @@
+"""Standard input, output and error of a command, which may be closed, full or broken."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from lm.errors import UserError
+
+
+class StandardStream(io.FileIO):
+    """Standard output or error, which remembers that a write has failed. What it `tolerates` is not raised:
+    what cannot be written is lost."""
+
+    def __init__(self, number: int):
+        super().__init__(number, "w", closefd=False)
+        self.tolerates: Callable[[OSError], bool] = lambda error: False
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write some bytes of `data`; their number. Raises OSError."""
+        try:
+            return super().write(data) or 0
+        except OSError as error:
+            self.error = error
+            if not self.tolerates(error):
+                raise
+            return len(data)
+
+    def discard(self) -> None:
+        """Discard what cannot be written; otherwise Python would report it again on exit."""
+        self.tolerates = lambda error: True
+
+
+def prepare() -> StandardStream | None:
+    """Make the standard streams usable before a command runs; standard output, unless it was redirected.
+
+    Reading or writing a closed one then raises OSError. Otherwise it would not exist, and the next file that
+    is opened would take its place. Writing to standard error never fails.
+    """
+    _replace_closed()
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    if sys.stderr is sys.__stderr__:
+        errors = StandardStream(2)
+        errors.discard()
+        sys.stderr = _text(errors, sys.stderr)
+        sys.stderr.reconfigure(line_buffering=True)
+    if sys.stdout is not sys.__stdout__:
+        return None
+    output = StandardStream(1)
+    sys.stdout = _text(output, sys.stdout)
+    return output
+
+
+def outlive_output() -> None:
+    """From now on, go on if standard output cannot be written, because something more valuable would be lost.
+    The command ends with the error. A closed pipe (`| head`) still ends it immediately."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if isinstance(raw, StandardStream):
+        raw.tolerates = lambda error: not isinstance(error, BrokenPipeError)
+
+
+def read_input(size: int = -1) -> bytes:
+    """Up to `size` bytes of standard input, by default all. Raises UserError if it cannot be read."""
+    try:
+        return sys.stdin.buffer.read(size)
+    except OSError as error:
+        raise UserError(f"cannot read standard input: {reason(error)}.") from error
+
+
+def reason(error: OSError) -> str:
+    """Why a standard stream cannot be read or written."""
+    return "it is closed" if error.errno == errno.EBADF else error.strerror or str(error)
+
+
+def _replace_closed() -> None:
+    """Put a file that cannot be read or written in the place of each standard stream that is closed."""
+    for number, mode in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, mode), True)  # the lowest number, which is this one
+
+
+def _text(raw: StandardStream, like: TextIO | None) -> io.TextIOWrapper:
+    """A text stream that writes to `raw`, in the encoding of another one."""
+    # Characters missing from the encoding are written as \u4e2d, as Python's errors are.
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        like.encoding if like else None,
+        "backslashreplace",
+        line_buffering=bool(like and like.line_buffering),
+    )
