@@ -18,8 +18,9 @@ from typing import Any, TextIO
 from lm.config.settings import did_you_mean
 from lm.data.columns import POEM, Notes
 from lm.data.decoding import Decoded, open_text
+from lm.data.header import like_data
 from lm.data.reading import explaining_file_errors, name_of, open_bytes, without_compression
-from lm.data.values import MISSING, Number, Row, is_messages, is_number, listed, shortened, value_at
+from lm.data.values import MISSING, Number, Row, is_messages, listed, shortened, value_at
 from lm.errors import DataError, UserError, one_line
 from lm.invocation import pip_install
 from lm.wording import plural
@@ -30,7 +31,6 @@ _DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a pipe"}
 _NO_DELIMITER = "\uffff"  # no character
 _SNIFFED = 200  # lines by which the delimiter of a CSV file is recognized
 _SWALLOWED = 20  # lines in a cell above which there is a warning
-_WORDS = 5  # in the first row's cell, by which it looks like text rather than the name of a column
 _ROWS = 256  # of Parquet, decoded at a time
 
 
@@ -91,7 +91,13 @@ def _csv_rows(lines: TextIO, file: str, options: Options, notes: Notes) -> Itera
         _note_format(notes, style["delimiter"], names, options)
         cells: Iterator[list[str]] = reader
         if options.header and not options.names:
-            _check_header(first, list(csv.reader(head, **style)), file, notes)
+            below = list(filter(None, csv.reader(head, **style)))[1:]
+            if cell := like_data(first, below):
+                notes.warn(
+                    f"header {file}",
+                    f"the first row of {file} looks like data ('{shortened(cell)}') but is read as the"
+                    " header: use --no-header if it is not.",
+                )
         else:
             cells = chain([first], reader)
         yield from _named(cells, names, reader, begin, file, notes)
@@ -170,21 +176,6 @@ def _note_format(notes: Notes, delimiter: str, names: list[str], options: Option
     cells = "one column" if delimiter == _NO_DELIMITER else f"{shown} between cells"
     header = "header" if options.header and not options.names else "no header, columns"
     notes.format = notes.format or f"{cells}, {header} {listed(names)}"
-
-
-def _check_header(header: list[str], rows: list[list[str]], file: str, notes: Notes) -> None:
-    """Warn if the first row looks like data rather than the names of the columns."""
-    below = [set(column) for column in zip(*(r for r in rows[1:] if len(r) == len(header)), strict=True)]
-    for number, cell in enumerate(header):
-        again = number < len(below) and cell in below[number] and cell.strip()
-        text = len(cell.split()) >= _WORDS or cell.strip().endswith((".", "!", "?", "…", "。", "！", "？"))
-        if again or text or is_number(cell):
-            notes.warn(
-                f"header {file}",
-                f"the first row of {file} looks like data ('{shortened(cell)}') but is read as the header:"
-                " use --no-header if it is not.",
-            )
-            return
 
 
 def _json_rows(lines: TextIO, file: str, options: Options, notes: Notes) -> Iterator[Row]:

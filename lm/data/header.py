@@ -1,0 +1,53 @@
+"""Whether the first row of a CSV file names the columns or is data, judged by the rows below it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+_WORDS = 5  # above which a cell is long for the name of a column
+_SENTENCE_ENDS = (".", "!", "…", "。", "！")
+_PROMPT_ENDS = ("?", "？", ":", "：", "*")  # of the questions of a form, which have answers below them
+_MOST = 0.9  # of the cells in a column
+_CATEGORIES = 6  # cells from which on a column with few distinct ones has categories
+
+
+def like_data(first: Sequence[str], rows: Sequence[Sequence[str]]) -> str | None:
+    """A cell of the first row that shows that this is data, or None if it is not; `rows` are those below.
+
+    A cell is data if it occurs again below it, or is a figure like those below it. Otherwise, the row is a
+    header if one of its cells differs from those below: a name of figures or categories, or a question. A row
+    of text that is as long as the text below it, or that has none below it, is data.
+    """
+    below = [[row[number].strip() for row in rows if len(row) == len(first)] for number in range(len(first))]
+    columns = [(cell.strip(), list(filter(None, cells))) for cell, cells in zip(first, below, strict=True)]
+    for cell, cells in columns:
+        if cell and (cell in cells or (_is_figure(cell) and 2 * sum(map(_is_figure, cells)) >= len(cells))):
+            return cell
+    if any(_names(cell, cells) for cell, cells in columns):
+        return None
+    return next((cell for cell, cells in columns if _is_text(cell) and _is_like(cell, cells)), None)
+
+
+def _is_figure(cell: str) -> bool:
+    """Whether it is a number, an amount, a date or a time."""
+    return any(c.isdigit() for c in cell) and not any(c.isalpha() for c in cell)
+
+
+def _names(cell: str, cells: list[str]) -> bool:
+    """Whether a cell differs from those below it as a name does from what it names."""
+    if not cell or not cells or _is_figure(cell):
+        return False
+    figures = sum(map(_is_figure, cells)) >= _MOST * len(cells)
+    categories = len(cells) >= _CATEGORIES and 3 * len(set(cells)) <= len(cells)
+    prompt = cell.endswith(_PROMPT_ENDS) and sum(c.endswith(_PROMPT_ENDS) for c in cells) < len(cells) / 10
+    return figures or categories or prompt
+
+
+def _is_text(cell: str) -> bool:
+    return len(cell.split()) >= _WORDS or cell.endswith((*_SENTENCE_ENDS, *_PROMPT_ENDS))
+
+
+def _is_like(cell: str, cells: list[str]) -> bool:
+    """Whether the text below a text is as long as it."""
+    return not cells or 2 * median(map(len, cells)) >= len(cell)
