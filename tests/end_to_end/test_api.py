@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import socket
+import sys
 import time
 import urllib.request
 from functools import partial
@@ -12,6 +13,7 @@ import openai
 import pytest
 
 import lm
+from benchmarks.clients import CLIENTS, run
 from tests.conftest import run_async
 from tests.end_to_end.conftest import free_port, serving, until_ready
 
@@ -123,6 +125,13 @@ def test_two_hundred_requests_at_the_same_time_all_succeed(server):
 
     responses = run_async(all_at_once())
     assert [len(response.choices[0].text) for response in responses] == [20] * 200
+
+
+@pytest.mark.parametrize("name", ["curl", "openai"])
+def test_recipe_of_the_documentation_runs(server, name):
+    recipe = next(client for client in CLIENTS if client.name == name)
+    assert run(recipe, {"api": server.address.removesuffix("/v1")}, sys.executable) is None
+    assert "no such endpoint" in run(recipe, {"api": server.address}, sys.executable)
 
 
 def test_closing_a_stream_cancels_the_computation(server, client):

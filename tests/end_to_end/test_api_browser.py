@@ -1,11 +1,13 @@
 """The API as a web page of another origin uses it, in a real browser: blocked unless the server allows it."""
 
+import re
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.end_to_end.conftest import free_port, serving, until_ready
 
 KEY = "secret"
@@ -26,6 +28,9 @@ STREAM = """async ([address, key, body]) => {
     return {status: response.status, pieces, last: events.at(-1), text: choices.map((c) => c.text).join("")};
 }"""
 MODELS = "async (address) => (await (await fetch(`${address}/models`)).json()).data.length"
+
+
+RECIPE = re.compile(r"^```html\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 class BlankPage(BaseHTTPRequestHandler):
@@ -78,6 +83,14 @@ def test_page_of_an_allowed_origin_streams(tmp_path, trained_run, page, page_ori
         # The page can read errors, too.
         assert "temperature" in stream(page, server, temperature=9)["error"]["message"]
         assert stream(page, server, key="wrong")["error"]["code"] == "invalid_api_key"
+
+
+def test_recipe_of_the_documentation_runs(tmp_path, trained_run, page, page_origin):
+    (recipe,) = RECIPE.findall((ROOT / "docs" / "api.md").read_text())
+    with serving_api(tmp_path, trained_run, "--allow-origin", page_origin) as server:
+        page.set_content(recipe.replace("http://127.0.0.1:8000/v1", server.address))
+        page.wait_for_function("document.querySelector('pre').textContent.length >= 60", timeout=30_000)
+        assert len(page.locator("pre").text_content()) == 60
 
 
 @pytest.mark.parametrize("flags", [(), ("--allow-origin", "http://localhost:1")])

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from benchmarks.clients import CLIENTS, run
 from tests.conftest import ROOT, run_async
 from tests.end_to_end.conftest import free_port, serving, until_ready
 
@@ -123,6 +124,12 @@ def test_functions_are_mcp_tools(served, client):
     assert [item["word"] for item in scored[1]["words"]] == ["The", "naïve", "'sea'", '"was"', "calm"]
     assert texts[5].startswith("There is no model 'nothing' here")
     assert "Traceback" not in served.log.read_text()
+
+
+@pytest.mark.parametrize("name", ["gradio_client", "MCP"])
+def test_recipe_of_the_documentation_runs(served, name):
+    recipe = next(client for client in CLIENTS if client.name == name)
+    assert run(recipe, {"page": served.address.rstrip("/")}, sys.executable) is None
 
 
 @pytest.mark.slow
