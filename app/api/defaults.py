@@ -26,9 +26,10 @@ _DETAILS = (
     *("dry_base", "dry_allowed_length", "dry_sequence_breakers", "dry_penalty_last_n"),
     *("dynatemp_low", "dynatemp_high", "dynatemp_exponent", "smoothing_curve"),
 )
-# Parameters that this server has under the same name, where others have one more value for "off".
+# Parameters that this server has, too; elsewhere they have one more value for "off".
 _ALSO_OFF: dict[str, tuple[Any, ...]] = {
     "top_k": (-1,),
+    "seed": (-1,),  # a random one
     "logprobs": (False,),
     "logit_bias": ([],),
     "best_of": (1,),
@@ -105,6 +106,8 @@ def without_defaults(body: dict[str, Any]) -> dict[str, Any]:
 
 def unsupported(name: str) -> str | None:
     """Why a parameter with this value is rejected, if it is one that this server does not have."""
+    if name == "messages":
+        return "'messages' belongs to a chat, and these models continue text: send a 'prompt'."
     if name not in _OFF:
         return None
     return f"'{name}' is not supported here: omit it, or set it to {json.dumps(_OFF[name][0])}."

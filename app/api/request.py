@@ -15,6 +15,7 @@ DEFAULT_MAX_TOKENS = 16  # as in OpenAI's API
 DEFAULT_TEMPERATURE = 1.0
 _MIN_PROBABILITY = 1e-6  # used for 0 where SamplingConfig needs more: only the most likely token is left
 _MAX_STOPS, _MAX_BANS, _MAX_BIASES = 16, 64, 1024
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _MAX_STRING = 1000  # characters of a stop string, banned string or pattern
 
 _SAMPLING = tuple(name for name in SETTINGS if name != "greedy")  # which is temperature 0
@@ -205,5 +206,9 @@ def _logit_bias(body: dict[str, Any]) -> dict[int, float]:
 
 def _quoted(value: Any) -> str:
     """A value as JSON, shortened for an error message."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:59] + "…"
+    text = ""
+    for part in _ENCODER.iterencode(value):  # lazily, since the value may be as long as the request
+        text += part
+        if len(text) > 60:
+            return text[:59] + "…"
+    return text

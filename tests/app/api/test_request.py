@@ -41,6 +41,7 @@ INVALID = {
     "match": [5, ["a", "b"], "x" * 1001],
     "tempature": [1],
     "greedy": [True],
+    "messages": [[{"role": "user", "content": "x"}]],
     # Of other servers: these values would have an effect there.
     "store": [True, 0],
     "ignore_eos": [True, 0],
@@ -100,7 +101,14 @@ EVERYTHING_OFF = {
     },
     "litellm": {"best_of": 1, "echo": False, "logit_bias": {}, "suffix": "", "stop": [], "user": "someone"},
     "vllm": {
-        **{"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "length_penalty": 1.0, "min_tokens": 0},
+        **{
+            "top_k": -1,
+            "seed": -1,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "length_penalty": 1.0,
+            "min_tokens": 0,
+        },
         **{"use_beam_search": False, "stop_token_ids": [], "ignore_eos": False, "skip_special_tokens": True},
         **{"spaces_between_special_tokens": True, "include_stop_str_in_output": False, "guided_regex": None},
     },
@@ -155,6 +163,15 @@ def test_up_to_16_stop_strings(client):
     (choice,) = complete(client, prompt="The", seed=1, max_tokens=40, stop=stops)["choices"]
     assert choice["text"] == whole["text"].partition(last)[0] and choice["finish_reason"] == "stop"
     assert "at most 16" in rejected(client, stop=[*stops, "x"])["message"]
+
+
+def test_long_and_nested_values_are_quoted_briefly(client):
+    nested = []
+    for _ in range(200):
+        nested = [nested]
+    for value in (["a"] * 3000, "x" * 15_000, nested, {"a": nested}):
+        message = rejected(client, logprobs=value)["message"]
+        assert len(message) < 130 and message.endswith("….")
 
 
 def test_best_of_may_equal_n(client):
