@@ -3,13 +3,18 @@
 
     python benchmarks/api.py
     python benchmarks/api.py --clients 32 --seconds 20 --models runs
+    python benchmarks/api.py --pauses
 
 Starts its own server on a free port. Each client streams one completion after another; the time to the first
 piece is from sending a request to the first event that contains text.
+
+With --pauses, 31 clients stream long texts while others send what is expensive: long prompts, patterns,
+banned strings and prompts to score. A pause is the time between two events of a stream.
 """
 
 import argparse
 import json
+import math
 import os
 import random
 import re
@@ -21,11 +26,17 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from http.client import HTTPConnection, HTTPException
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from lm.parallel import available_cores
 
 ROOT = Path(__file__).parent.parent
 
@@ -50,6 +61,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--length", type=int, default=400, help="tokens per completion")
     parser.add_argument("--models", help="folder of models; default: the shipped model")
+    parser.add_argument("--pauses", action="store_true", help="measure the pauses that others cause")
     options = parser.parse_args()
     models = ["--models", str(Path(options.models).resolve())] if options.models else []
     with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +80,7 @@ def main() -> int:
             if not address:
                 print(f"error: the server did not start: {log.read_text()}", file=sys.stderr)
                 return 1
-            measure(address[1], int(address[2]), options)
+            (measure_pauses if options.pauses else measure)(address[1], int(address[2]), options)
         finally:
             server.send_signal(signal.SIGTERM)
             status = server.wait(20)
@@ -113,6 +125,82 @@ def measure(host: str, port: int, options: argparse.Namespace) -> None:
         print(f"error: {error}", file=sys.stderr)
 
 
+def measure_pauses(host: str, port: int, options: argparse.Namespace) -> None:
+    """Print the longest pause of any of 31 streams during each kind of expensive request."""
+    model = get(host, port, "/v1/models")["data"][0]["id"]
+    list(stream(host, port, model, 8, 0))  # the first request loads the model
+    begin, leaving = time.perf_counter(), threading.Event()
+    events: list[list[float]] = [[] for _ in range(31)]
+
+    def reader(number: int) -> None:
+        while not leaving.is_set():  # a text may end early
+            events[number].append(math.nan)  # no pause of a stream: another one follows
+            for _ in stream(host, port, model, 20_000, number):
+                events[number].append(time.perf_counter() - begin)
+                if leaving.is_set():
+                    break
+
+    readers = [threading.Thread(target=reader, args=(number,)) for number in range(len(events))]
+    for thread in readers:
+        thread.start()
+    time.sleep(3)
+    print(f"31 streams from '{model}', {available_cores()} cores\n")
+    print("| others | requests | seconds | median pause | longest pause |\n|---|---|---|---|---|")
+    for name, requests in {"nothing": [], **expensive(model)}.items():
+        start = time.perf_counter()
+        with ThreadPoolExecutor(max(len(requests), 1)) as pool:
+            statuses = Counter(pool.map(partial(post, host, port), requests))
+        time.sleep(2)
+        end = time.perf_counter()
+        pauses = [
+            later - earlier
+            for times in events
+            for earlier, later in pairwise(times)
+            if later > start - begin and earlier < end - begin
+        ]
+        answers = ", ".join(f"{count} × {status}" for status, count in statuses.items())
+        print(
+            f"| {name} | {answers} | {end - start:.1f} | {statistics.median(pauses) * 1000:.0f} ms"
+            f" | {max(pauses) * 1000:.0f} ms |"
+        )
+    leaving.set()
+    for thread in readers:
+        thread.join()
+
+
+def expensive(model: str) -> dict[str, list[dict[str, Any]]]:
+    """Requests that take much computation, by name."""
+    common = {"model": model, "max_tokens": 50}
+    text = Path(__file__).read_text() * 10
+    long = [{**common, "prompt": text[number:][:39_600]} for number in range(20)]
+    # Each token leads to new states of the automaton.
+    pattern = (
+        "("
+        + "|".join(f"(.*[{a}].{{{n}}})" for a, n in zip("aeiou", (40, 37, 33, 29, 27), strict=True))
+        + ")x"
+    )
+    patterns = [{**common, "match": pattern, "n": 24, "max_tokens": 2000}]
+    bans = [{**common, "ban": [text[number * 500 :][:1000] for number in range(64)], "max_tokens": 500}]
+    scored = [{**request, "echo": True, "logprobs": 1, "max_tokens": 0} for request in long]
+    requests = {
+        "20 prompts of 39,600 characters": long,
+        "one pattern, n=24": patterns,
+        "64 banned strings of 1,000 characters": bans,
+        "20 prompts of 39,600 characters to score": scored,
+    }
+    return {**requests, "all of these": [request for kind in requests.values() for request in kind]}
+
+
+def post(host: str, port: int, body: dict[str, Any]) -> int:
+    """The status of the response to a request."""
+    connection = HTTPConnection(host, port, timeout=600)
+    connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    response.read()
+    connection.close()
+    return response.status
+
+
 def client(
     host: str, port: int, model: str, number: int, length: int, deadline: float, measured: Measurements
 ) -> None:
@@ -139,7 +227,7 @@ def client(
 
 def stream(host: str, port: int, model: str, length: int, seed: int) -> Generator[str]:
     """The pieces of one completion. Closing the generator closes the connection."""
-    connection = HTTPConnection(host, port, timeout=60)
+    connection = HTTPConnection(host, port, timeout=600)
     try:
         body = {"model": model, "prompt": "The ", "max_tokens": length, "seed": seed, "stream": True}
         headers = {"Content-Type": "application/json"}
