@@ -6,6 +6,7 @@ All except the last see a token as the bytes that it writes.
 from __future__ import annotations
 
 import copy
+import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
 
+_MAX_BIAS = 1e30
 _START = b"\xff"  # a byte that occurs in no text
 # What a pattern may cost. A state takes one or two kilobytes, 14,000 units of fuel about a millisecond.
 _MAX_STATES, _FUEL_PER_MASK = 100_000, 100_000
@@ -47,9 +49,11 @@ class Constraint(Protocol):
 
 
 def check_bias(bias: Mapping[int, float], vocab_size: int) -> None:
-    """Raise UserError if a logit bias names a token that does not exist."""
+    """Raise UserError for a logit bias of a token that does not exist, or a value that logits cannot have."""
     if any(not 0 <= token < vocab_size for token in bias):
         raise UserError(f"token ids in the logit bias must be between 0 and {vocab_size - 1}.")
+    if any(not -_MAX_BIAS <= value <= _MAX_BIAS and value != -math.inf for value in bias.values()):
+        raise UserError(f"a logit bias must be between -{_MAX_BIAS:g} and {_MAX_BIAS:g}, or -inf.")
 
 
 def no_token_allowed(count: int) -> UserError:

@@ -373,6 +373,15 @@ def test_a_step_that_fails_ends_the_running_streams_and_no_later_one(monkeypatch
     assert len(generated(scheduler, scheduler.stream([1], SAMPLING, 1, 30))) == 30
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e39, -1e39])
+def test_a_bias_that_logits_cannot_have_is_rejected(value):
+    with pytest.raises(UserError, match="between -1e"):
+        scheduler_of().stream([1], SAMPLING, 1, 5, bias={4: value})
+    scheduler = scheduler_of()
+    never = scheduler.stream([1], SamplingConfig(temperature=3.0), 1, 100, bias={4: float("-inf")})
+    assert 4 not in generated(scheduler, never)
+
+
 def test_a_prompt_with_a_token_that_does_not_exist_is_rejected():
     for prompt in ([1, VOCAB], [-1]):
         with pytest.raises(UserError, match="between 0 and 12"):
