@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from lm.errors import UserError, one_line
 from .request import RequestError
 
 _INTERNAL_ERROR = "internal server error; see the log of the server."
+_MAX_BRACKETS = 10_000  # lists and objects in a request
+_JSON_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _CHAT_ENDPOINTS = ("/chat/completions", "/responses")
 _ERROR_TYPES = {429: "rate_limit_error", 500: "server_error", 503: "server_error"}
 
@@ -45,12 +48,19 @@ def _parse_json(body: bytearray) -> Any:
 
     try:
         text = body.decode("utf-8-sig")
+        # No request needs that many, and to parse a million takes seconds, in which all other clients wait.
+        if _brackets(text) > _MAX_BRACKETS and _brackets(_JSON_STRING.sub("", text)) > _MAX_BRACKETS:
+            raise ValueError(f"more than {_MAX_BRACKETS:,} lists and objects")
         value = json.loads(text, parse_constant=reject)
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode()  # fails on a lone surrogate
     except (ValueError, RecursionError) as error:
         raise RequestError(f"the request body is not valid JSON: {one_line(error, 120)}.") from error
     return value
+
+
+def _brackets(text: str) -> int:
+    return text.count("[") + text.count("{")
 
 
 def require_key(app: ASGIApp, key: str) -> ASGIApp:

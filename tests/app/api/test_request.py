@@ -1,6 +1,7 @@
 """Invalid requests: the API names what is wrong, in OpenAI's format, and never fails otherwise."""
 
 import json
+import time
 from dataclasses import asdict
 
 import pytest
@@ -269,6 +270,29 @@ def test_batch_over_the_limit_is_told_the_limit(api_runs, body):
     with TestClient(Api(ModelRegistry([api_runs]), Limits()).app()) as client:
         error = rejected(client, 400, **body)
     assert "at most 64" in error["message"] and error["param"] == ("n" if "n" in body else "prompt")
+
+
+def post_text(api_runs, text):
+    """The response to a body that need not be JSON, from a server with the usual limits."""
+    with TestClient(Api(ModelRegistry([api_runs]), Limits()).app()) as client:
+        return client.post(URL, content=text.encode(), headers={"content-type": "application/json"})
+
+
+def test_a_million_lists_are_rejected_before_they_are_parsed(api_runs):
+    for items in ("[]," * 1_300_000, '["a",{}],' * 440_000):
+        start = time.process_time()
+        response = post_text(api_runs, '{"model": "char", "prompt": [' + items + "[]]}")
+        assert response.status_code == 400
+        assert "more than 10,000 lists" in response.json()["error"]["message"]
+        assert time.process_time() - start < 1
+
+
+def test_brackets_in_a_text_are_not_lists(api_runs):
+    body = {"model": "char", "prompt": "x[\\" * 9000 + '{"\\', "max_tokens": 1}
+    assert post_text(api_runs, json.dumps(body)).status_code == 200
+    for end in ('"', "\\", '\\"', '\\"}'):  # a string that does not end
+        response = post_text(api_runs, '{"model": "char", "prompt": "' + '\\"[' * 1_000_000 + end)
+        assert response.status_code == 400 and "JSON" in response.json()["error"]["message"]
 
 
 def test_prompt_over_the_limit_is_rejected(client):
