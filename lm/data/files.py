@@ -13,26 +13,19 @@ from pathlib import Path
 
 from lm.data import reading
 from lm.data.decoding import binary_kind
+from lm.data.split_names import by_split
 from lm.wording import plural
 
 TABLES = {
     **{".json": "json", ".jsonl": "json", ".ndjson": "json"},
     **{".csv": "csv", ".tsv": "csv", ".parquet": "parquet"},
 }
-SPLIT_NAMES = {  # as in the `datasets` library, which finds the splits of Hub datasets
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("valid", "validation", "val", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
-}
-_NAME = "|".join(SPLIT_NAMES)
-_SHARD = re.compile(rf"(?:(?:.*[-_.])?({_NAME})-\d{{5}}-of-\d{{5}}|({_NAME})-\d+)")
-_SERIES = re.compile(rf"(.+)\.({_NAME})")  # ptb.train, next to ptb.valid
 _SAMPLE = 1 << 13  # bytes by which a binary file is recognized
 _NAMED = 3  # files named in the report
 # Files about a dataset rather than of it, if there are tables as well.
 _ABOUT = re.compile(r"(readme|license|licence|notice|changelog|citation)([._-].*)?|.*\.md")
 # Tables about a dataset rather than of it, if there are texts as well.
-_TABLES_ABOUT = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "config.json", "state.json"}
+TABLES_ABOUT = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "config.json", "state.json"}
 
 
 @dataclass
@@ -130,37 +123,9 @@ def file_id(file: str) -> tuple[int, int, str] | None:
 
 
 def _by_split(root: str, files: list[str]) -> dict[str, list[str]]:
-    """Group files into splits by their names below `root`: train.txt, a-train-00000-of-00002.parquet,
-    test/a.txt, and ptb.train.txt next to ptb.valid.txt."""
-    below = {file: reading.name_of(file).removeprefix(root).replace(os.sep, "/") for file in files}
-    series: dict[str, set[str]] = {}
-    for name in below.values():
-        if match := _SERIES.fullmatch(_stem(name)):
-            series.setdefault(_prefix(name, match), set()).add(SPLIT_NAMES[match[2]])
-    splits: dict[str, list[str]] = {}
-    for file, name in below.items():
-        splits.setdefault(_split_of(name, series), []).append(file)
-    return splits
-
-
-def _split_of(name: str, series: dict[str, set[str]]) -> str:
-    stem = _stem(name)
-    if stem in SPLIT_NAMES:
-        return SPLIT_NAMES[stem]
-    if match := _SHARD.fullmatch(stem):
-        return SPLIT_NAMES[match[1] or match[2]]
-    if (match := _SERIES.fullmatch(stem)) and len(series[_prefix(name, match)]) > 1:
-        return SPLIT_NAMES[match[2]]
-    folders = name.lower().split("/")[:-1]
-    return next((SPLIT_NAMES[folder] for folder in reversed(folders) if folder in SPLIT_NAMES), "train")
-
-
-def _stem(name: str) -> str:
-    return os.path.splitext(reading.without_compression(name.rpartition("/")[2]))[0].lower()
-
-
-def _prefix(name: str, match: re.Match[str]) -> str:
-    return f"{name.rpartition('/')[0]}/{match[1]}"
+    """Group files into splits by their names below `root`."""
+    below = {reading.name_of(file).removeprefix(root).replace(os.sep, "/"): file for file in files}
+    return {split: [below[name] for name in names] for split, names in by_split(below).items()}
 
 
 def _repeated(files: list[str]) -> Iterator[str]:
@@ -207,7 +172,7 @@ def _incidental(files: list[str]) -> list[str]:
     if all(_ABOUT.fullmatch(_file_name(file)) for file in texts):
         return texts
     tables = [file for file in files if kind_of(file) != "text"]
-    return tables if all(_file_name(file) in _TABLES_ABOUT for file in tables) else []
+    return tables if all(_file_name(file) in TABLES_ABOUT for file in tables) else []
 
 
 def _file_name(file: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import hashlib
 import json
 import re
@@ -23,14 +24,17 @@ from tqdm import tqdm
 
 from lm.config.schema import DataConfig
 from lm.data.cache import known
+from lm.data.files import TABLES, TABLES_ABOUT
 from lm.data.progress import ProgressCallback
-from lm.data.reading import datasets_library
+from lm.data.reading import datasets_library, without_compression
+from lm.data.split_names import by_split_on_hub
 from lm.errors import DataError, UserError, one_line
 from lm.files import write_text
 
 _ADDRESS = re.compile(r"hf://datasets/(?P<repo>[^@]+)@(?P<revision>[^/]+)/(?P<path>.+)")
 _TRIES = 3  # on top of those of the library, which does not retry after every kind of broken connection
 _GATED = "requires you to accept its terms: do that on its page, then run `hf auth login`."
+_READABLE = {*TABLES, ".txt"}
 # The settings of a loader that say where the files are rather than how to read them.
 _LOCATION = {"name", "version", "data_dir", "data_files", "description", "features"}
 
@@ -180,6 +184,10 @@ def _list_files(dataset: str, config: DataConfig, revision: str) -> HubFiles:
     datasets = datasets_library("reading a Hub dataset")
     try:
         builder = datasets.load_dataset_builder(dataset, config.dataset_config, revision=revision)
+        if files := _misread(datasets, dataset, revision, _splits(builder)):
+            builder = datasets.load_dataset_builder(
+                dataset, config.dataset_config, revision=revision, data_files=files
+            )
     except Exception as error:
         problem = _problem(datasets, dataset, config, revision, error)
         raise DataError(f"the dataset '{dataset}' {problem}") from error
@@ -191,10 +199,41 @@ def _list_files(dataset: str, config: DataConfig, revision: str) -> HubFiles:
         and (value := getattr(builder.config, field.name)) != getattr(defaults, field.name)
         and isinstance(value, (str, int, float, bool, list))
     }
-    splits = {str(name): list(map(str, files)) for name, files in builder.config.data_files.items()}
+    splits = _splits(builder)
     # A packaged loader is defined in datasets.packaged_modules.<kind>.
     kind = type(builder).__module__.split(".")[2]
     return HubFiles(revision, builder.config.name, kind, splits, options)
+
+
+def _splits(builder: Any) -> dict[str, list[str]]:
+    return {str(name): list(map(str, files)) for name, files in builder.config.data_files.items()}
+
+
+def _misread(
+    datasets: ModuleType, dataset: str, revision: str, splits: dict[str, list[str]]
+) -> dict[str, list[str]]:
+    """The files of each split, as `data_files`, if `datasets` has misread their names; otherwise, nothing.
+
+    It takes the-test-of-time.txt for a test split and then leaves out all files without such a word.
+    """
+    addresses = (_ADDRESS.fullmatch(file) for files in splits.values() for file in files)
+    _, misleading = by_split_on_hub(address["path"] for address in addresses if address)
+    if not misleading:
+        return {}
+    module = datasets.load.dataset_module_factory(dataset, revision=revision)
+    declared = module.builder_configs_parameters.metadata_configs or {}
+    if any("data_files" in one or "data_dir" in one for one in declared.values()):
+        return {}  # the README says which files belong to which split
+    names = huggingface_hub.HfApi().list_repo_files(dataset, repo_type="dataset", revision=revision)
+    found, _ = by_split_on_hub(filter(_is_data, names))
+    return {split: list(map(glob.escape, files)) for split, files in found.items()}
+
+
+def _is_data(name: str) -> bool:
+    """Whether a file of a repository is text or a table, rather than hidden or about the others."""
+    path = Path(without_compression(name))
+    hidden = any(part.startswith((".", "__")) for part in path.parts)
+    return path.suffix.lower() in _READABLE and path.name not in TABLES_ABOUT and not hidden
 
 
 def _problem(datasets: ModuleType, dataset: str, config: DataConfig, revision: str, error: Exception) -> str:

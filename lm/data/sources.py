@@ -173,7 +173,8 @@ def _hub_source(dataset: str, config: DataConfig) -> Source:
     found = hub.find(dataset, config)
     identity = f"{dataset}\0{found.name}\0{found.revision}"
     name = dataset.split("/")[-1]
-    return Source(name, identity, found.kind, found.splits, found.options, config, revision=found.revision)
+    source = Source(name, identity, found.kind, found.splits, found.options, config, revision=found.revision)
+    return dataclasses.replace(source, listing=Listing(found.splits))
 
 
 def _copy_standard_input() -> Path:

@@ -145,6 +145,27 @@ def dead_server(tmp_path_factory):
             process.kill()
 
 
+def test_word_in_the_name_of_a_book_does_not_make_it_a_split(hub):
+    names = ["emma", "the-test-of-time", "zadig [2]"]
+    books = {name: some_text(500, seed) for seed, name in enumerate(names)}
+    for name, text in books.items():
+        put(hub, f"org/books/{name}.txt", text)
+        put(hub, f"org/declared/{name}.txt", text)
+    put(hub, "org/books/.hidden/a.txt", "hidden")
+    files = "- split: train\n    path: emma.txt\n  - split: test\n    path: the-test-of-time.txt"
+    readme = f"---\nconfigs:\n- config_name: default\n  data_files:\n  {files}\n---\n"
+    put(hub, "org/declared/README.md", readme)
+    books_only, declared = (
+        ["--dataset", f"org/{name}", "--tokenizer", "byte"] for name in ("books", "declared")
+    )
+    assert statuses(several(hub, books_only, [*declared, "--test-split", "test"])) == [0, 0]
+    read = documents(hub, "books") + documents(hub, "books", "validation")
+    assert "".join(read) == "".join(books.values())
+    assert documents(hub, "declared", "test") == [books["the-test-of-time"]]
+    listed = script("-m lm train", *books_only, *TINY[:-2], "--steps", 2, "--overwrite", cwd=hub.root)
+    assert "3 for training (emma.txt, the-test-of-time.txt, zadig [2].txt)" in listed.stdout
+
+
 def test_dataset_and_tokenizer_are_downloaded_once_and_then_need_no_network(hub):
     texts = put_dataset(hub)
     tokenizer = train_tokenizer("bpe", iter([some_text(20_000)]), 400)
