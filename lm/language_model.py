@@ -101,20 +101,26 @@ class LanguageModel:
         ensemble = Ensemble(decoders, [1 - sum(weights), *weights])
         return LanguageModel(self.network, self.tokenizer, self.facts, decoder=ensemble)
 
-    def stream(self, prompt: str = "", *, seed: int | None = None, **settings: Any) -> Generator[Piece]:
-        """Continue `prompt`, yielding a Piece for each token as it is generated.
+    def stream(
+        self, prompt: str | Sequence[int] = "", *, seed: int | None = None, **settings: Any
+    ) -> Generator[Piece]:
+        """Continue `prompt`, a text or its token ids, yielding a Piece for each token as it is generated.
 
         `settings` are the fields of Request and SamplingConfig: max_new_tokens, stop, temperature, top_p, …
         Without a `seed`, each call generates another text. The text ends after `max_new_tokens`, before a
         `stop` string, or where the model ends the document.
 
-        Raises UserError for settings out of range, for characters missing from the vocabulary with
-        unknown="error", and for a backward model, whose text can be read only when complete.
+        Token ids are taken as they are; only an <eos> that they start with stands for the start of a text.
+
+        Raises UserError for settings out of range, for ids outside the vocabulary, for characters missing
+        from it with unknown="error", and for a backward model, whose text can be read only when complete.
         """
         pieces = self.stream_all([prompt], [seed], **settings)
         return (piece for _, piece in pieces)
 
-    def stream_all(self, prompts: Sequence[str], seeds: Sequence[int | None], **settings: Any) -> Pieces:
+    def stream_all(
+        self, prompts: Sequence[str | Sequence[int]], seeds: Sequence[int | None], **settings: Any
+    ) -> Pieces:
         """Continue each of `prompts` with its seed, in one batch. See `stream`."""
         if self.backward:
             raise UserError(
@@ -126,7 +132,7 @@ class LanguageModel:
 
     def generate(
         self,
-        prompt: str | Sequence[str] = "",
+        prompt: str | Sequence[str | Sequence[int]] = "",
         *,
         num_samples: int = 1,
         seed: int | None = None,
@@ -135,6 +141,8 @@ class LanguageModel:
         **settings: Any,
     ) -> list[Completion]:
         """Continue `prompt`, or each of several prompts, `num_samples` times, in one batch.
+
+        A prompt is a text or a list of token ids; a single list of ids is given as a list of one list.
 
         Sample i is what `stream`, whose settings also apply, generates with the seed `seed + i`. With
         `beams` above one, the samples are the best that a beam search of that width finds. The text of a
@@ -156,17 +164,32 @@ class LanguageModel:
         """An empty text and the model's state after it: to feed, sample, fork and rewind."""
         return Session(self)
 
-    def score(self, text: str, *, unknown: str = "replace", alternatives: int = 0) -> list[Score]:
+    def score(
+        self, text: str | Sequence[int], *, unknown: str = "replace", alternatives: int = 0
+    ) -> list[Score]:
         """Log-probability, rank and entropy of each token of `text`, in text order, each with the
-        `alternatives` most likely tokens at its position. Raises UserError for an ensemble."""
+        `alternatives` most likely tokens at its position.
+
+        The text may be given as token ids, which are taken as they are. An <eos> that they start with stands
+        for the start of the text. It is given rather than predicted: its log-probability is 0.
+
+        Raises UserError for an ensemble and for ids outside the vocabulary.
+        """
+        return self.direction.reorder(list(self.scores(text, unknown, alternatives)))
+
+    def scores(
+        self, text: str | Sequence[int], unknown: str = "replace", alternatives: int = 0
+    ) -> Generator[Score]:
+        """What `score` returns, as it is computed and in reading order."""
         self._require_one_network("score a text")
-        tokens: np.ndarray = np.array(self.encode(text, unknown), self.tokenizer.dtype)
-        name, scores = self.tokenizer.token_name, []
-        found = list(score_tokens(self.network, tokens, self.start_token, alternatives))
-        for token, (logprob, rank, entropy, best) in zip(tokens, self.direction.reorder(found), strict=True):
+        tokens: np.ndarray = np.array(self.generator.encode(text, unknown), self.tokenizer.dtype)
+        name = self.tokenizer.token_name
+        if self.generator.starts_explicitly(text):
+            yield Score(name(self.tokenizer.eos), self.tokenizer.eos, 0.0, 1, 0.0)
+        found = score_tokens(self.network, tokens, self.start_token, alternatives)
+        for token, (logprob, rank, entropy, best) in zip(self.direction.reorder(tokens), found, strict=True):
             others = tuple((name(other), p) for other, p in best)
-            scores.append(Score(name(token), int(token), logprob, rank, entropy, others))
-        return scores
+            yield Score(name(token), int(token), logprob, rank, entropy, others)
 
     def encode(self, text: str, unknown: str = "replace") -> list[int]:
         """The tokens of `text`. Characters missing from the vocabulary become <unk> ("replace"), are left

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from lm.errors import UserError
 from lm.generation.text_generator import Piece, Pieces
 from lm.language_model import LanguageModel
 from lm.tokenization.positions import positions, token_starts
 
-from .request import CompletionRequest, RequestError
+from .request import CompletionRequest, Prompt, RequestError
 
 _MIN_LOGPROB = -9999.0  # JSON has no infinity
+_SCORED_AT_ONCE = 256  # tokens; a request that was canceled stops after that many
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,12 @@ class CompletionStream:
                 "logit_bias",
             )
         self._model, self._request = model, request
-        self._prompt_tokens = [model.encode(prompt) for prompt in request.prompts]
+        self._prompts = [
+            _Prompt(model, prompt, complete=not request.max_tokens) for prompt in request.prompts
+        ]
         self._choices = [
-            _Choice(model, request, number * request.n + i, prompt, tokens)
-            for number, (prompt, tokens) in enumerate(zip(request.prompts, self._prompt_tokens, strict=True))
+            _Choice(model, request, number * request.n + i, prompt)
+            for number, prompt in enumerate(self._prompts)
             for i in range(request.n)
         ]
         # Choice i has the seed `seed + i`, as sample i of LanguageModel.generate does.
@@ -80,10 +84,16 @@ class CompletionStream:
         """The chunks of all choices as they are generated. Closing it stops the computation."""
         request = self._request
         if request.echo:
-            for number, (prompt, tokens) in enumerate(zip(request.prompts, self._prompt_tokens, strict=True)):
-                logprobs = _prompt_logprobs(self._model, prompt, tokens, request.logprobs)
-                for index in range(number * request.n, (number + 1) * request.n):
-                    yield Chunk(index, prompt, logprobs)
+            for number, prompt in enumerate(self._prompts):
+                choices = range(number * request.n, (number + 1) * request.n)
+                logprobs: list[TokenLogprob] = []
+                if request.logprobs is not None:
+                    for logprob in prompt.logprobs(request.logprobs):
+                        logprobs.append(logprob)
+                        if len(logprobs) % _SCORED_AT_ONCE == 0:
+                            yield Chunk(choices[0])
+                for index in choices:
+                    yield Chunk(index, prompt.text, logprobs)
         if self._pieces is not None:
             with closing(self._pieces):
                 for index, piece in self._pieces:
@@ -98,7 +108,7 @@ class CompletionStream:
 
     def usage(self) -> dict[str, int]:
         """The tokens read and generated so far."""
-        prompt = sum(map(len, self._prompt_tokens))
+        prompt = sum(prompt.num_tokens for prompt in self._prompts)
         completion = sum(choice.num_tokens for choice in self._choices)
         return {
             "prompt_tokens": prompt,
@@ -107,16 +117,49 @@ class CompletionStream:
         }
 
 
+class _Prompt:
+    """A prompt as text and as tokens. `complete`: no generated token will complete its last character."""
+
+    def __init__(self, model: LanguageModel, given: Prompt, complete: bool):
+        self._model, self._given = model, given
+        try:
+            self.tokens = model.generator.encode(given)
+        except UserError as error:
+            raise RequestError(f"'prompt' cannot be read: {error}", "prompt") from error
+        if isinstance(given, str):
+            self.text, self.num_tokens = given, len(self.tokens)
+        else:
+            stream = model.tokenizer.decode_stream()
+            steps = [(stream.step(token), stream.offset) for token in given]
+            self.text = "".join(text for text, _ in steps) + (stream.rest() if complete else "")
+            self._offsets, self.num_tokens = [offset for _, offset in steps], len(given)
+
+    def logprobs(self, alternatives: int) -> Iterator[TokenLogprob]:
+        """The score of each token."""
+        scores = self._model.scores(self._given, alternatives=alternatives)
+        for score, offset in zip(scores, self._token_offsets(), strict=True):
+            top = _top_logprobs(score.text, score.logprob, score.alternatives)
+            yield TokenLogprob(score.text, score.logprob, top, offset)
+
+    def _token_offsets(self) -> list[int]:
+        """The position of each token in the text."""
+        if not isinstance(self._given, str):
+            return self._offsets
+        text = self._given.encode("utf-8", "replace")
+        offsets: list[int] = positions(
+            text, token_starts(self._model.tokenizer, text, np.array(self.tokens))
+        ).offset.tolist()
+        return offsets
+
+
 class _Choice:
     """Turns the generated pieces of one choice into chunks."""
 
-    def __init__(
-        self, model: LanguageModel, request: CompletionRequest, index: int, prompt: str, tokens: list[int]
-    ):
+    def __init__(self, model: LanguageModel, request: CompletionRequest, index: int, prompt: _Prompt):
         self._model, self._request, self._index, self.num_tokens = model, request, index, 0
-        self._start = len(prompt) if request.echo else 0
-        self._text = model.generator.detokenizer(prompt, tokens)  # of all tokens, a stop string included
-        self._generated = self._sent = 0  # characters
+        self._start = len(prompt.text) if request.echo else 0
+        self._text = model.generator.text_stream(prompt.text, prompt.tokens)  # a stop string included
+        self._sent = 0  # characters
         self._last_token: int | None = None
         self._pending: list[TokenLogprob] = []  # tokens whose text has not been sent yet
 
@@ -125,50 +168,35 @@ class _Choice:
         self._sent += len(piece.text)
         if piece.token >= 0:  # else the piece is text that was held back until it could not be a stop string
             self.num_tokens, self._last_token = self.num_tokens + 1, piece.token
+            self._text.step(piece.token)
             if self._request.logprobs is not None:
                 name = self._model.tokenizer.token_name(piece.token)
                 top = _top_logprobs(name, piece.logprob, piece.alternatives)
-                offset = self._start + self._generated
+                offset = self._start + self._text.offset
                 self._pending.append(TokenLogprob(name, piece.logprob, top, offset))
-            self._generated += len(self._text.add(piece.token, last=False))
         sent = [token for token in self._pending if token.offset < self._start + self._sent]
         self._pending = self._pending[len(sent) :]
         return Chunk(self._index, piece.text, sent)
 
     def finish(self) -> Chunk:
-        """The last chunk. Tokens without any text in the completion, as in a stop string, are left out."""
+        """The last chunk, with the tokens that wrote nothing: those of a stop string, <eos>, and the first
+        bytes of a character. They are at the end of the text."""
         stopped = (
             self.num_tokens < self._request.max_tokens
             or (self.num_tokens and self._last_token == self._model.tokenizer.end)
-            or self._sent < self._generated  # a stop string in the very last token
+            or self._sent < self._text.length  # a stop string in the very last token
         )
-        return Chunk(self._index, finish_reason="stop" if stopped else "length")
-
-
-def _prompt_logprobs(
-    model: LanguageModel, prompt: str, tokens: list[int], alternatives: int | None
-) -> list[TokenLogprob]:
-    """The scores of the tokens of a prompt; none if the request has no `logprobs`."""
-    if alternatives is None or not tokens:
-        return []
-    text = prompt.encode("utf-8", "replace")
-    starts = token_starts(model.tokenizer, text, np.array(tokens))
-    # Not strict: a Windows line ending of two characters may be one token.
-    offsets = positions(text, starts).offset.tolist() + [len(prompt)] * len(tokens)
-    return [
-        TokenLogprob(
-            score.text, score.logprob, _top_logprobs(score.text, score.logprob, score.alternatives), offset
-        )
-        for score, offset in zip(model.score(prompt, alternatives=alternatives), offsets, strict=False)
-    ]
+        end = self._start + self._sent
+        unsent = [replace(token, offset=min(token.offset, end)) for token in self._pending]
+        return Chunk(self._index, logprobs=unsent, finish_reason="stop" if stopped else "length")
 
 
 def _top_logprobs(name: str, logprob: float, others: Iterable[tuple[str, float]]) -> dict[str, float]:
     """The most likely tokens and the chosen one; of two with the same name, the more likely one."""
     top: dict[str, float] = {}
-    for other, value in others:
+    for other, value in (*others, (name, logprob)):
         top.setdefault(other, value)
-    return {**top, name: logprob}
+    return top
 
 
 def merge(chunks: Iterable[Chunk]) -> list[Chunk]:

@@ -30,12 +30,15 @@ _EXTENSIONS = ("ban", "match")  # not in OpenAI's API
 _PARAMETERS = (*_INTEGERS, *_SAMPLING, *_OTHERS, *_EXTENSIONS)
 
 
+Prompt = str | list[int]  # a text or its token ids
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a server accepts."""
 
     max_tokens: int = 20_000  # per completion
-    prompt_characters: int = 40_000
+    prompt_characters: int = 40_000  # or tokens, if the prompt is token ids
     sequences: int = 64  # generated at the same time, over all requests
     waiting: int = 256  # requests that wait for others to end
     body_bytes: int = 4_000_000  # as many prompts of that length, in ASCII
@@ -54,7 +57,7 @@ class CompletionRequest:
     """A validated request for completions."""
 
     model: str
-    prompts: list[str]
+    prompts: list[Prompt]
     settings: dict[str, Any]  # arguments of LanguageModel.stream_all
     max_tokens: int
     n: int
@@ -173,22 +176,30 @@ def _strings(body: dict[str, Any], name: str, limit: int) -> list[str]:
     return [string for string in strings if string]
 
 
-def _prompts(body: dict[str, Any], limits: Limits) -> list[str]:
+def _prompts(body: dict[str, Any], limits: Limits) -> list[Prompt]:
     """The prompts; one empty prompt by default."""
-    prompts = body.get("prompt", "")
-    prompts = [prompts] if isinstance(prompts, str) else prompts
-    if not isinstance(prompts, list) or not prompts or not all(isinstance(p, str) for p in prompts):
+    given = body.get("prompt", "")
+    prompts = [given] if isinstance(given, str) or _are_token_ids(given) else given
+    is_list = isinstance(prompts, list)
+    if not is_list or not (all(isinstance(p, str) for p in prompts) or all(map(_are_token_ids, prompts))):
         raise RequestError(
-            "'prompt' must be a string or a list of strings; token ids are not supported.", "prompt"
+            f"'prompt' must be a string, a list of token ids, or a list of either, got {_quoted(given)}.",
+            "prompt",
         )
-    longest = max(map(len, prompts))
-    if longest > limits.prompt_characters:
+    longest, limit = max(prompts, key=len), limits.prompt_characters
+    if len(longest) > limit:
+        unit = "characters" if isinstance(longest, str) else "tokens"
         raise RequestError(
-            f"a prompt has {longest:,} characters; this server accepts at most {limits.prompt_characters:,}.",
+            f"a prompt has {len(longest):,} {unit}; this server accepts at most {limit:,}.",
             "prompt",
             "context_length_exceeded",
         )
     return prompts
+
+
+def _are_token_ids(value: Any) -> bool:
+    """Whether this may be a prompt of token ids; the model's vocabulary decides which ids exist."""
+    return isinstance(value, list) and all(isinstance(i, int) and not isinstance(i, bool) for i in value)
 
 
 def _logit_bias(body: dict[str, Any]) -> dict[int, float]:

@@ -17,7 +17,7 @@ from lm.generation.request import Request
 from lm.generation.scheduler import Scheduler
 from lm.generation.stream import Stream, Token
 from lm.model.direction import Direction
-from lm.tokenization.tokenizer import Tokenizer, describe_unknown
+from lm.tokenization.tokenizer import TextStream, Tokenizer, describe_unknown
 
 _CONTEXT = 8  # tokens of the prompt that can affect how the next token is written
 
@@ -91,32 +91,60 @@ class TextGenerator:
                 self.suppressed_tokens.append(tokenizer.end)
         self.scheduler = Scheduler(decoder, tokenizer.vocab_size, self.suppressed_tokens)
 
-    def encode(self, text: str, unknown: str = "replace") -> list[int]:
-        """The tokens of `text`. What the vocabulary lacks becomes <unk> ("replace"), is left out ("skip") or
-        raises UserError ("error")."""
+    def encode(self, text: str | Sequence[int], unknown: str = "replace") -> list[int]:
+        """The tokens of `text`, which the start token precedes.
+
+        What the vocabulary lacks becomes <unk> ("replace"), is left out ("skip") or raises UserError
+        ("error"). A text given as token ids is taken as it is, except for an <eos> that it starts with: see
+        `starts_explicitly`. Raises UserError for ids outside the vocabulary.
+        """
+        if not isinstance(text, str):
+            ids, last = [int(token) for token in text], self.tokenizer.vocab_size - 1
+            if wrong := [token for token in ids if not 0 <= token <= last]:
+                raise UserError(f"token ids must be between 0 and {last:,}, got {wrong[0]}.")
+            explicit = self.starts_explicitly(ids)
+            return self.direction.reorder(self.direction.reorder(ids)[explicit:])
         if unknown == "error" and (missing := describe_unknown(self.tokenizer, text)):
             raise UserError(
                 f"the model does not know {missing}: leave them out, or choose --unknown skip or replace."
             )
         return self.tokenizer.encode(text, skip_unknown=unknown == "skip").tolist()
 
-    def stream(self, prompts: Sequence[str], seeds: Sequence[int], request: Request) -> Pieces:
+    def starts_explicitly(self, text: str | Sequence[int]) -> bool:
+        """Whether a text is given as token ids of which the first in reading order is <eos>.
+
+        Other programs begin a text with this token. Here, it stands for the start of a text, whatever the
+        model's start token is: a model trained on a single document has never seen <eos>.
+        """
+        first = [] if isinstance(text, str) else list(self.direction.reorder(text)[:1])
+        return first == [self.tokenizer.eos]
+
+    def text_of(self, prompt: str | Sequence[int]) -> str:
+        """A prompt, which may be given as token ids, as text."""
+        return prompt if isinstance(prompt, str) else self.tokenizer.decode(prompt)
+
+    def stream(
+        self, prompts: Sequence[str | Sequence[int]], seeds: Sequence[int], request: Request
+    ) -> Pieces:
         """Continue each of `prompts` with its seed, all in one batch.
 
+        A prompt is a text or a sequence of token ids, see `encode`.
         Raises UserError before the first piece for anything that the request cannot have.
         """
         encoded = [self.encode(prompt, request.unknown) for prompt in prompts]
+        texts = [self.text_of(prompt) for prompt in prompts]
         streams = [
-            self.new_stream(self._to_read(tokens), seed, self.constraints(prompt, request), request)
-            for prompt, tokens, seed in zip(prompts, encoded, seeds, strict=True)
+            self.new_stream(self._to_read(tokens), seed, self.constraints(text, request), request)
+            for text, tokens, seed in zip(texts, encoded, seeds, strict=True)
         ]
         detokenizers = [
-            self.detokenizer(prompt, tokens, request.stop)
-            for prompt, tokens in zip(prompts, encoded, strict=True)
+            self.detokenizer(text, tokens, request.stop) for text, tokens in zip(texts, encoded, strict=True)
         ]
         return Pieces(self, streams, detokenizers)
 
-    def generate(self, prompts: Sequence[str], seeds: Sequence[int], request: Request) -> list[Completion]:
+    def generate(
+        self, prompts: Sequence[str | Sequence[int]], seeds: Sequence[int], request: Request
+    ) -> list[Completion]:
         """The completions of `prompts`, each with its seed, generated in one batch."""
         pieces: list[list[Piece]] = [[] for _ in prompts]
         for index, piece in self.stream(prompts, seeds, request):
@@ -132,10 +160,15 @@ class TextGenerator:
         ]
 
     def search(
-        self, prompt: str, beams: int, num_samples: int, length_penalty: float, request: Request
+        self,
+        prompt: str | Sequence[int],
+        beams: int,
+        num_samples: int,
+        length_penalty: float,
+        request: Request,
     ) -> list[Completion]:
         """The `num_samples` best completions that a beam search finds; samplers do not apply."""
-        encoded = self.encode(prompt, request.unknown)
+        encoded, prompt = self.encode(prompt, request.unknown), self.text_of(prompt)
         tokens = self._to_read(encoded)
         constraints = self.constraints(prompt, request)
         if size := request.sampling.no_repeat_ngram:
@@ -179,10 +212,16 @@ class TextGenerator:
 
     def detokenizer(self, prompt: str, tokens: Sequence[int], stop: Sequence[str] = ()) -> Detokenizer:
         """Turns the tokens generated after a prompt with these tokens into text."""
+        return make_detokenizer(self.tokenizer, self.direction, stop, self._context(prompt, tokens))
+
+    def text_stream(self, prompt: str, tokens: Sequence[int]) -> TextStream:
+        """The same without stop strings, for a forward model."""
+        return self.tokenizer.decode_stream(self._context(prompt, tokens))
+
+    def _context(self, prompt: str, tokens: Sequence[int]) -> list[int]:
         # Words are written with a space before them, unless the prompt already provides it.
         spaced = self.tokenizer.kind == "word" and self.direction.adjacent(prompt, 1).isspace()
-        context = [] if spaced else self.direction.adjacent(list(tokens), _CONTEXT)
-        return make_detokenizer(self.tokenizer, self.direction, stop, context)
+        return [] if spaced else self.direction.adjacent(list(tokens), _CONTEXT)
 
     def decode(
         self, streams: Sequence[Stream], detokenizers: Sequence[Detokenizer]

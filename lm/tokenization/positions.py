@@ -29,7 +29,13 @@ def token_starts(tokenizer: Tokenizer, text: bytes, tokens: np.ndarray) -> np.nd
     if tokenizer.kind == "byte":
         return np.arange(len(text))
     if tokenizer.kind == "char":
-        return character_starts(text)
+        starts = character_starts(text)
+        if len(starts) == len(tokens):
+            return starts
+        # For a vocabulary without "\r", a Windows line end is a single token.
+        raw = np.frombuffer(text, np.uint8)
+        newline = np.flatnonzero((raw[1:] == ord("\n")) & (raw[:-1] == ord("\r"))) + 1
+        return np.setdiff1d(starts, newline, assume_unique=True)
     if tokenizer.kind == "word":
         return _find_all(_WORD_OR_LINE_END, text)[0]
     if (parts := _parts(tokenizer, tokens)) is not None and b"".join(parts) == text:

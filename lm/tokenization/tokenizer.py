@@ -44,6 +44,7 @@ _CACHED_WORDS = 1 << 19  # words whose pieces are cached
 # Looking words up is several times faster per core than merging their bytes (docs/benchmarks.md), but only
 # one thread at a time can look up, while `tokenizers` merges on all cores: with this many, it wins.
 _CORES_TO_MERGE = 5
+_BYTE_FALLBACK = re.compile("<0x([0-9A-F]{2})>")  # how SentencePiece names the token of a single byte
 _MAX_DESCRIBED = 8  # unknown parts of a text named in a message
 # How GPT-2's byte-level pre-tokenizer splits ASCII. Whitespace is spelled out because Python's class has a
 # few more characters.
@@ -146,6 +147,7 @@ class Tokenizer:
         stream = TextStream(self)
         for token in after:  # some kinds write a space before each token but the first
             stream.step(int(token))
+        stream.length = stream.offset = 0
         return stream
 
     def bytes_of(self, token: int) -> bytes | None:
@@ -159,9 +161,21 @@ class Tokenizer:
         return name.encode()
 
     def token_name(self, token: int) -> str:
-        """How to show a single token: its text, or its name if it has no text of its own."""
-        text = self.decode([token])
-        return text if text and "\ufffd" not in text else self.backend.id_to_token(int(token)) or ""
+        """How to show a single token: its text, or its name if it has no text of its own.
+
+        A token that is not made of whole characters is shown as in OpenAI's API: `bytes:\\xe4`.
+        """
+        part, name = self.bytes_of(token), self.backend.id_to_token(int(token)) or ""
+        if part is None:
+            text = self.decode([token])
+            if text and "\ufffd" not in text:
+                return text
+            fallback = _BYTE_FALLBACK.fullmatch(name)
+            part = bytes.fromhex(fallback[1]) if fallback else b""
+        try:
+            return part.decode() or name
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(_visible_byte(byte) for byte in part)
 
     def _unknown(self, text: str | bytes) -> Iterator[tuple[int, str]]:
         """The index of each unknown token of `text` and the part of the text that it replaces."""
@@ -274,20 +288,38 @@ class Tokenizer:
 class TextStream:
     """Decodes ids one at a time, without showing partial characters or lagging by more than one character.
 
-    As in `decode`, U+FFFD replaces bytes that form no character.
+    As in `decode`, U+FFFD replaces bytes that form no character. `length` is the number of characters so far,
+    and `offset` the position among them of the latest token: of its character, even if that is incomplete.
     """
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
         self._backend_stream = DecodeStream(skip_special_tokens=True)
+        self.length = self.offset = 0
 
     def step(self, token: int) -> str:
         """The text that `token` completes; empty while a character is incomplete."""
+        self.offset = self.length
         if token == self._tokenizer.end:
-            return self._characters.decode(b"", final=True)  # an incomplete character is never completed
-        part = self._tokenizer.bytes_of(token)
-        return self._backend_step(token) if part is None else self._characters.decode(part)
+            text = self.rest()
+            self.offset += len(text)
+        elif (part := self._tokenizer.bytes_of(token)) is None:
+            text = self._backend_step(token)
+            # Some kinds write a space before each word that is no part of the token.
+            self.offset += text.startswith(" ") and not self._tokenizer.token_name(token).startswith(" ")
+        else:
+            text = self._characters.decode(part[:1])
+            # The first byte belongs to the last character decoded so far, or to one that is incomplete.
+            incomplete = bool(self._characters.getstate()[0]) or not part
+            self.offset += len(text) - (not incomplete)
+            text += self._characters.decode(part[1:])
+        self.length += len(text)
+        return text
+
+    def rest(self) -> str:
+        """What replaces an incomplete character that is never completed."""
+        return self._characters.decode(b"", final=True)
 
     def _backend_step(self, token: int) -> str:
         # The stream of `tokenizers` fails for good at bytes that form no character: start a new one.
@@ -362,6 +394,11 @@ def _words(text: bytes) -> list[str]:
     # A line end also separates documents, and a separator ends a last line that has none.
     lines = text.replace(b"\n" + SEPARATOR, b"\n").replace(SEPARATOR, b"\n").decode()
     return lines.replace("\n", f" {EOS} ").split()
+
+
+def _visible_byte(byte: int) -> str:
+    """A byte as in the literals of Python's `bytes`."""
+    return chr(byte) if 0x20 <= byte < 0x7F and byte != ord("\\") else f"\\x{byte:02x}"
 
 
 def _byte_of_names() -> dict[str, int]:

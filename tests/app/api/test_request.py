@@ -16,7 +16,7 @@ from tests.app.conftest import LIMITS, URL, complete, rejected
 
 INVALID = {
     "model": [5, ["char"], ""],
-    "prompt": [5, [], [[1, 2]], [1, 2], ["a", 1], {}],
+    "prompt": [5, {}, ["a", 1], ["a", [1]], [["a"]], [True], [1.0], [[1], 2], [10**30], [-1], [[999]]],
     "n": [0, -1, 1.5, "2", True, 9, 9.0, 10**30, 1e300],
     "best_of": [2, "1", True],
     "max_tokens": [-1, 3001, "5", 16.5, -1.0, True],
