@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 import lm
 from lm.config.schema import ModelConfig
+from lm.errors import UserError
 from lm.generation.detokenize import ForwardDetokenizer
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
@@ -200,3 +201,27 @@ def test_a_backward_model_cannot_continue_a_text(backward):
 def test_int8_runs_on_the_cpu_even_next_to_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert lm.load("pretrained", precision="int8").device.type == "cpu"
+
+
+def test_token_ids_are_a_text(model):
+    ids = model.encode("the naïve 中")
+    assert model.score(ids) == model.score("the naïve 中") == model.score(torch.tensor(ids).numpy())
+    assert streamed(model, ids, seed=3) == streamed(model, "the naïve 中", seed=3)
+    beams = [model.generate(one, beams=2, max_new_tokens=5) for one in ([ids], "the naïve 中")]
+    assert beams[0] == beams[1]
+    with pytest.raises(UserError, match=f"between 0 and {model.tokenizer.vocab_size - 1}, got -1"):
+        model.score([1, -1])
+
+
+def test_an_eos_that_ids_start_with_is_the_start_of_the_text(model, backward):
+    eos, end = model.tokenizer.eos, backward.tokenizer.eos
+    ids, other = model.encode("the sea"), backward.encode("the sea")
+    given, *scores = model.score([eos, *ids], alternatives=2)
+    assert scores == model.score(ids, alternatives=2)
+    assert (given.token, given.logprob, given.rank, given.entropy) == (eos, 0.0, 1, 0.0)
+    assert streamed(model, [eos, *ids], seed=3) == streamed(model, ids, seed=3)
+    # A model that reads right to left begins at the other end.
+    *scores, given = backward.score([*other, end])
+    assert scores == backward.score(other) and (given.token, given.logprob) == (end, 0.0)
+    # Anywhere else it is a token like any other.
+    assert model.score([*ids, eos])[-1].logprob < 0

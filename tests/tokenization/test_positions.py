@@ -59,6 +59,16 @@ def test_tokens_start_where_their_text_starts(tokenizer, documents):
             assert here.startswith(tokenizer.bytes_of(token))
 
 
+def test_a_windows_line_end_may_be_a_single_token():
+    text = "a\r\n\r\nthe\rb中\r\n"
+    without, given_text = train_tokenizer("char", iter([SAMPLE])), text.encode()
+    tokens = without.encode(text)
+    assert token_starts(without, given_text, tokens).tolist() == [0, 1, 3, 5, 6, 7, 8, 9, 10, 13]
+    known = train_tokenizer("char", iter([SAMPLE + "\r"]))
+    starts = token_starts(known, given_text, known.encode(text))
+    assert starts.tolist() == [*range(11), 13, 14]
+
+
 @given(documents=DOCUMENTS)
 @settings(deadline=None)
 def test_words_are_those_of_str_split_at_their_line_and_column(documents):

@@ -78,3 +78,29 @@ def test_windows_line_ends_are_normalized_unless_the_vocabulary_has_them():
     assert CHAR.unknown_in("the\rboat") == ["\r"]
     with_cr = train_tokenizer("char", ["a\r\n"])
     assert with_cr.decode(with_cr.encode("a\r\n")) == "a\r\n"
+
+
+def test_names_of_tokens_without_whole_characters_are_their_bytes(external):
+    byte = BYTE_LEVEL["byte"]
+    names = [byte.token_name(token) for token in (0x41, 0x20, 0x0A, 0xE4, 0x80, 256)]
+    assert names == ["A", " ", "\n", "bytes:\\xe4", "bytes:\\x80", "<eos>"]
+    pieces = train_tokenizer("bpe", ["\\ 中 " * 50 + "\\ 乁 " * 50], 300)
+    partial = [pieces.token_name(token) for token in range(pieces.vocab_size)]
+    assert "bytes: \\xe4" in partial and " 中" in partial
+    names = [external.token_name(token) for token in (0xE4, 0x41, 258, 257)]
+    assert names == ["bytes:\\xe4", "A", "the", "<eos>"]
+
+
+def test_the_offset_of_a_token_is_that_of_its_character(external):
+    stream = BYTE_LEVEL["byte"].decode_stream("é".encode()[:1])  # completes a character of the context
+    offsets = []
+    for token in [*"é中".encode()[1:], 0xE4, 0x41, 0xE4, 256]:
+        stream.step(token)
+        offsets.append(stream.offset)
+    # The incomplete 0xE4 becomes a character of its own.
+    assert offsets == [0, 1, 1, 1, 2, 3, 4, 5] and stream.length == 5
+    stream, offsets = external.decode_stream(), []
+    for token in [258, 259, *"中".encode(), 260]:
+        stream.step(token)
+        offsets.append(stream.offset)
+    assert offsets == [0, 4, 8, 8, 8, 9]
