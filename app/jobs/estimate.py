@@ -9,17 +9,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
-import tempfile
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lm.errors import UserError, one_line
+from lm.errors import UserError
 
-from .runner import command, environment
+from .child import ask
 
 LIMIT = 60.0  # seconds that the whole measurement may take
 _CACHED = 32  # previews
@@ -77,38 +75,16 @@ def preview(settings: dict[str, Any], models: Path, busy: bool = False, limit: f
 
 
 def _measured(settings: dict[str, Any], limit: float) -> Preview:
-    """Run measure.py in an empty folder, where no file can be mistaken for a dataset."""
-    late = False
-    with tempfile.TemporaryDirectory(prefix="lm-estimate-") as folder:
-        process = subprocess.Popen(
-            command("-m", f"{__package__}.measure"),
-            cwd=folder,
-            env=environment(),
-            start_new_session=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-        )
-        try:
-            output, errors = process.communicate(json.dumps(settings), timeout=limit)
-        except subprocess.TimeoutExpired:
-            late = True
-            process.kill()
-            output, errors = process.communicate()
-    # Only complete lines of ours: libraries may have printed others.
-    lines = (line for line in output.split("\n")[:-1] if line.startswith("{"))
-    results = {name: value for line in lines for name, value in json.loads(line).items()}
+    answer = ask("measure", settings, limit)
+    results, late = answer.results, answer.late
     if "error" in results:
         raise UserError(results["error"])
     if late:
         reason = f"measuring it takes more than {limit:.0f} seconds. Try a smaller size."
-    elif process.returncode < 0:
+    elif answer.killed:
         reason = "there is not enough memory to try it. Choose a smaller size."
     else:
-        reason = one_line(errors.strip().rpartition("\n")[2] or f"status {process.returncode}.")
+        reason = answer.last_line
     if "rows" not in results and late:
         raise UserError(
             f"reading the text takes more than {limit:.0f} seconds; you can start training anyway, and the"

@@ -17,7 +17,6 @@ import signal
 import sys
 import time
 from dataclasses import asdict
-from typing import Any
 
 import torch
 
@@ -33,6 +32,7 @@ from lm.training.setup import build_learner
 from lm.training.state import Learner, scoring_time, total_steps
 from lm.training.step import Step
 
+from . import child
 from .estimate import Estimate, free_memory
 from .runner import lower_priority
 
@@ -53,19 +53,15 @@ def main() -> int:
     config = RunConfig.from_flat(json.load(sys.stdin))
     try:
         corpus = open_corpus(config.data)
-        _print(rows=report.rows(corpus, full=True))
+        child.report(rows=report.rows(corpus, full=True))
         with explaining_out_of_memory(config, corpus.tokenizer.vocab_size):
             estimate = measure(config, corpus)
         model = RunConfig.from_flat(config.flat() | estimate.resolved).model
         weights = recurrent_weights(smallest(model, corpus.tokenizer.vocab_size))
-        _print(warnings=report.warnings(corpus, weights, model), estimate=asdict(estimate))
+        child.report(warnings=report.warnings(corpus, weights, model), estimate=asdict(estimate))
     except UserError as error:
-        _print(error=str(error))
+        child.report(error=str(error))
     return 0
-
-
-def _print(**results: Any) -> None:
-    print(json.dumps(results), flush=True)
 
 
 def measure(config: RunConfig, corpus: Corpus, seconds: float = _TIMED) -> Estimate:
