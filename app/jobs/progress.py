@@ -87,7 +87,7 @@ class ProgressReader:
                 validations=list(metrics.validations),
                 sample=_last_sample(run),
                 model=facts.model if facts else "",
-                warnings=facts.warnings if facts else [],
+                warnings=[self._store.uploads.with_names(line) for line in facts.warnings] if facts else [],
                 error=job.message,
                 log=self._last_log_lines(job),
             )

@@ -22,10 +22,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lm.data.reading import without_compression
 from lm.errors import UserError
 from lm.saving import is_model
 
-from . import estimate, locks, runner
+from . import estimate, locks, reading, runner
 from .estimate import Preview
 from .job import (
     DONE,
@@ -44,8 +45,9 @@ from .job import (
     queue_order,
 )
 from .progress import JobProgress, ProgressReader
-from .settings import check_settings, dataset_name, with_dataset_path
-from .uploads import Uploads, safe_stem
+from .reading import Reading
+from .settings import DEFAULT_DATASET, check_settings, dataset_name, with_dataset_path
+from .uploads import PREFIX, Uploads, safe_stem
 
 MAX_QUEUED = 20  # jobs
 MAX_JOBS = 200
@@ -82,13 +84,27 @@ class JobQueue:
         The settings are checked as in `add`."""
         flat = with_dataset_path(check_settings(settings, self.uploads), self.uploads)
         busy = any(job.state == RUNNING for job in self.store.all())
-        return estimate.preview(flat, self.store.models, busy, limit)
+        try:
+            found = estimate.preview(flat, self.store.models, busy, limit)
+        except UserError as error:
+            raise UserError(self.uploads.with_names(str(error))) from error
+        return replace(found, warnings=[self.uploads.with_names(line) for line in found.warnings])
+
+    def read(self, settings: Mapping[str, Any], limit: float = reading.LIMIT) -> Reading:
+        """How the text of a job with these settings is read; nothing is known of a text that was not
+        uploaded. Takes up to `limit` seconds. The settings are checked as in `add`."""
+        flat = check_settings(settings, self.uploads)
+        if not flat["dataset"][0].startswith(PREFIX):
+            return Reading(kind="text" if flat["dataset"] == [DEFAULT_DATASET] else "")
+        found = reading.read(with_dataset_path(flat, self.uploads), limit)
+        return replace(found, error=self.uploads.with_names(found.error))
 
     def add(self, settings: Mapping[str, Any], title: str = "") -> Job:
         """Queue a job with the settings that a browser sent (settings.py)."""
         flat = check_settings(settings, self.uploads)
         text = dataset_name(flat["dataset"][0], self.uploads)
-        title = _clean_title(title) or safe_stem(text.rpartition("/")[2].rpartition(".")[0] or text)
+        stem = without_compression(text).rpartition("/")[2].rpartition(".")[0] or text
+        title = _clean_title(title) or safe_stem(stem)
         with self._locked():
             jobs = self.store.all()
             if sum(job.state == QUEUED for job in jobs) >= MAX_QUEUED:

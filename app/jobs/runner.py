@@ -180,8 +180,9 @@ def _train(store: JobStore, job: Job) -> tuple[int, str]:
     try:
         return cli.main(_arguments(store, job)), ""
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2, one_line(str(error), 500)
+        message = store.uploads.with_names(str(error))
+        print(f"error: {message}", file=sys.stderr)
+        return 2, one_line(message, 500)
     except KeyboardInterrupt:  # from elsewhere: we send SIGTERM
         return 130, ""
     except BaseException as error:

@@ -14,6 +14,7 @@ from typing import Any
 
 from lm.config.schema import GROUPS, RunConfig
 from lm.config.settings import did_you_mean, settings_of
+from lm.data.decoding import check_encoding
 from lm.errors import UserError, one_line
 
 from .uploads import PREFIX, Uploads
@@ -40,7 +41,7 @@ RANGES = {  # of a job; those of the settings themselves, in lm/config/schema.py
     "weight_decay": (0, 1),
     "patience": (1, 100),
 }
-_MAX_LENGTHS = {  # characters of the free-text settings
+MAX_LENGTHS = {  # characters of the free-text settings
     "dataset_config": 100,
     "text_column": 100,
     "json_field": 100,
@@ -52,8 +53,8 @@ _MAX_LENGTHS = {  # characters of the free-text settings
 }
 SETTINGS = (
     *RANGES,
-    *_MAX_LENGTHS,
-    *("dataset", "header", "encoding", "encoding_errors", "tokenizer", "cell", "tie", "direction"),
+    *MAX_LENGTHS,
+    *("dataset", "header", "encoding_errors", "tokenizer", "cell", "tie", "direction"),
     *("optimizer", "schedule", "seed", "device", "precision"),
 )
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -82,9 +83,11 @@ def check_settings(values: Mapping[str, Any], uploads: Uploads) -> dict[str, Any
         value = flat[name]
         if name in sent and isinstance(value, (int, float)) and not least <= value <= most:
             raise UserError(f"{_display_name(name)} must be in [{least:,g}, {most:,g}], got {value:,}.")
-    for name, most in _MAX_LENGTHS.items():
+    for name, most in MAX_LENGTHS.items():
         if isinstance(flat[name], str) and len(flat[name]) > most:
             raise UserError(f"{_display_name(name)} can have at most {most} characters.")
+    if flat["encoding"] is not None:
+        _check_encoding(flat["encoding"])
     if flat["tokenizer"] not in TOKENIZERS:
         raise UserError(f"Tokenizer must be one of {', '.join(TOKENIZERS)}.")
     flat["dataset"] = [dataset]
@@ -124,13 +127,21 @@ def dataset_name(dataset: str, uploads: Uploads) -> str:
     return uploads.get(dataset).name if dataset.startswith(PREFIX) else dataset
 
 
+def _check_encoding(name: str) -> None:
+    try:
+        check_encoding(name)
+    except UserError as error:  # it quotes the name
+        raise UserError(one_line(error)) from error
+
+
 def _converted(name: str, value: Any, kind: type) -> Any:
     """A value from the browser, converted to what RunConfig takes. Raises UserError if it is neither a
     string nor a number."""
     if not isinstance(value, (str, int, float)) or (isinstance(value, int) and abs(value) >= 1 << 63):
         raise UserError(f"{_display_name(name)} must be text or a number of reasonable size.")
     if isinstance(value, str):
-        value = value.strip() if name not in _MAX_LENGTHS else value
+        value = value.encode("utf-8", "replace").decode()  # without halves of surrogate pairs
+        value = value.strip() if name not in MAX_LENGTHS or name == "encoding" else value
         if kind in (int, float) and name != "max_time":  # '256' from a text field
             try:
                 value = float(value)

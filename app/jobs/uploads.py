@@ -1,14 +1,15 @@
 """Uploaded texts to train on.
 
-    <models>/.texts/<id>/<name>        the id is the beginning of the content's SHA-256
+    <models>/.texts/<id>/<name>        the id is the beginning of a SHA-256 of the content and the ending
 
-Each text has a folder of its own, so that names cannot collide, and the folder of all texts never looks like
-a model, whatever their names. Browsers refer to a text by its id, never by a path.
+A text may be any file that `lm train` reads, in any encoding; app/jobs/reading.py reports what is wrong with
+it. The ending of its name says how it is read, so the same content with another ending is another text. Each
+text has a folder of its own, so that names cannot collide, and the folder of all texts never looks like a
+model, whatever their names. Browsers refer to a text by its id, never by a path.
 """
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import hashlib
 import os
@@ -19,6 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from lm.data import reading
+from lm.data.decoding import known_kind
+from lm.data.files import TABLES
 from lm.errors import UserError
 
 from .locks import locked
@@ -27,8 +31,9 @@ FOLDER = ".texts"
 PREFIX = "text:"
 MAX_SIZE = 200 << 20  # bytes of one text
 MAX_TOTAL_SIZE = 2 << 30  # bytes of all of them
+MAX_UNPACKED_SIZE = 1 << 30  # bytes of a compressed text or an archive
 _BLOCK = 1 << 20
-_SUFFIXES = (".txt", ".json", ".jsonl", ".csv", ".tsv")  # that lm/data/sources.py treats as text or a table
+_ENDINGS = (".txt", ".md", ".zip", *TABLES)  # any other file is a text, and gets the ending .txt as well
 _MAX_NAME = 60  # characters
 _ID = re.compile(r"[0-9a-f]{16}")
 
@@ -53,9 +58,16 @@ class UploadedText:
 class Uploads:
     """The uploaded texts of a models folder."""
 
-    def __init__(self, models: Path, max_size: int = MAX_SIZE, max_total_size: int = MAX_TOTAL_SIZE):
+    def __init__(
+        self,
+        models: Path,
+        max_size: int = MAX_SIZE,
+        max_total_size: int = MAX_TOTAL_SIZE,
+        max_unpacked_size: int = MAX_UNPACKED_SIZE,
+    ):
         self.folder = models.absolute() / FOLDER
         self._max_size, self._max_total_size = max_size, max_total_size
+        self._max_unpacked_size = max_unpacked_size
 
     def all(self) -> list[UploadedText]:
         """All texts, newest first."""
@@ -75,8 +87,8 @@ class Uploads:
         return text
 
     def add(self, path: str | Path) -> UploadedText:
-        """Copy an uploaded file; the server has chosen its `path`. Raises UserError if it is not a text or
-        is too large."""
+        """Copy an uploaded file; the server has chosen its `path`. Raises UserError if it is a file of a
+        known kind that is not text, or too large."""
         path = Path(path)
         try:
             # Do not follow a link, and do not wait for a pipe.
@@ -86,15 +98,21 @@ class Uploads:
         except OSError as error:
             raise UserError(f"cannot read the upload: {error.strerror}.") from error
 
+    def with_names(self, message: str) -> str:
+        """A message of `lm train` with the names of uploaded texts in place of their paths."""
+        sep = re.escape(os.sep)
+        return re.sub(rf"{re.escape(str(self.folder))}{sep}{_ID.pattern}{sep}", "", message)
+
     def _add(self, file: IO[bytes], name: str) -> UploadedText:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            partial = self.folder / f".{secrets.token_hex(8)}.partial"
+            partial = self.folder / f".{secrets.token_hex(8)}.partial{_ending(name)}"
             try:
                 with open(partial, "wb") as copy:
                     id = self._copy(file, copy, name)
                     copy.flush()
                     os.fsync(copy.fileno())
+                self._check_unpacked(partial, name)
                 return self._move_in(partial, id, name)
             finally:
                 partial.unlink(missing_ok=True)
@@ -102,10 +120,12 @@ class Uploads:
             raise UserError(f"cannot store the text in {self.folder.name}: {error.strerror}.") from error
 
     def _copy(self, file: IO[bytes], copy: IO[bytes], name: str) -> str:
-        """Copy a file, checking that it is a text and not too large; its id."""
+        """Copy a file, checking that it is not too large and may be a text; its id."""
         available = self._max_total_size - sum(text.size for text in self.all())
-        digest, size, decoder = hashlib.sha256(), 0, None
+        digest, size = hashlib.sha256(), 0
         while block := file.read(_BLOCK):
+            if not size and not _is_packed(name) and (kind := known_kind(block)):
+                raise UserError(f"{name} looks like {kind}, not text.")
             size += len(block)
             if size > self._max_size:
                 raise UserError(f"{name} is too large: a text can have {_megabytes(self._max_size)}.")
@@ -114,14 +134,28 @@ class Uploads:
                     f"uploaded texts can have {_megabytes(self._max_total_size)} in total; delete some from"
                     f" the folder {self.folder.name} first."
                 )
-            decoder = decoder or _decoder(block)
-            _check(decoder, block, name)
             digest.update(block)
             copy.write(block)
-        if not decoder:
+        if not size:
             raise UserError(f"{name} is empty.")
-        _check(decoder, b"", name)
+        digest.update(_ending(name).encode())
         return digest.hexdigest()[:16]
+
+    def _check_unpacked(self, path: Path, name: str) -> None:
+        """Raise UserError if the file is damaged, or if it is too large once it is decompressed."""
+        if not _is_packed(name):
+            return
+        size = 0
+        try:
+            for member in reading.members(str(path)):
+                with reading.explaining_file_errors(member), reading.open_bytes(member) as file:
+                    while block := file.read(_BLOCK):
+                        size += len(block)
+                        if size > self._max_unpacked_size:
+                            most = _megabytes(self._max_unpacked_size)
+                            raise UserError(f"{name} is too large: it can have {most} when unpacked.")
+        except UserError as error:
+            raise UserError(str(error).replace(str(path), name)) from error
 
     def _move_in(self, partial: Path, id: str, name: str) -> UploadedText:
         """Move a copy to its final path, unless the same text was uploaded before."""
@@ -141,34 +175,30 @@ class Uploads:
 
 
 def safe_name(name: str) -> str:
-    """A harmless file name: 'C:\\docs\\a b.md' -> 'a b.md.txt'."""
+    """A harmless file name with the ending of its kind: 'C:\\docs\\a b.PY' -> 'a b.PY.txt'."""
     name = re.split(r"[/\\]", unicodedata.normalize("NFC", name))[-1]
-    stem, dot, suffix = name.rpartition(".")
-    suffix = (dot + suffix).lower()
-    if suffix not in _SUFFIXES:
-        stem, suffix = name, ".txt"
-    return f"{safe_stem(stem) or 'text'}{suffix}"
+    ending = _ending(name)
+    stem = name[: -len(ending)] if name.lower().endswith(ending) else name
+    return f"{safe_stem(stem) or 'text'}{ending}"
+
+
+def _ending(name: str) -> str:
+    """The part of a name that says how the file is read: '.csv', '.csv.gz', '.gz', or '.txt'."""
+    plain = reading.without_compression(name)
+    compression = name[len(plain) :].lower()
+    kind = os.path.splitext(plain)[1].lower()
+    return (kind if kind in _ENDINGS else "" if compression else ".txt") + compression
+
+
+def _is_packed(name: str) -> bool:
+    """Whether a file is compressed or an archive."""
+    return bool(reading.compression_of(name)) or name.endswith(".zip")
 
 
 def safe_stem(text: str) -> str:
     """The letters, digits and harmless punctuation of `text`, on one line; may be empty."""
     kept = re.sub(r"[^\w.()+-]+", " ", text, flags=re.UNICODE)
     return kept[:_MAX_NAME].strip(" .-")
-
-
-def _decoder(first: bytes) -> codecs.IncrementalDecoder:
-    """As in lm/data/decoding.py: UTF-8, or UTF-16 if there is a byte order mark."""
-    utf_16 = first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return codecs.getincrementaldecoder("utf-16" if utf_16 else "utf-8")()
-
-
-def _check(decoder: codecs.IncrementalDecoder, block: bytes, name: str) -> None:
-    try:
-        text = decoder.decode(block, final=not block)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name} is not UTF-8 text; convert it to UTF-8 and upload it again.") from error
-    if "\0" in text:
-        raise UserError(f"{name} is not a text: it contains zero bytes.")
 
 
 def _megabytes(size: int) -> str:

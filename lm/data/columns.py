@@ -106,6 +106,17 @@ def texts(
         yield text if text.isascii() else without_surrogates(text, f"row {notes.rows:,} of {name}", errors)
 
 
+def offered(rows: Iterator[Row]) -> dict[str, str]:
+    """The columns in the first rows of a table, those with text first, each with one of its values."""
+    columns = _Columns(None)
+    for row in rows:
+        columns.add(row)
+        if columns.rows >= _ROWS or columns.size >= _CHARACTERS:
+            break
+    names = sorted(columns, key=lambda name: not columns[name].characters)
+    return {name: _example(columns[name].example) for name in names}
+
+
 def noting(rows: Iterator[Row], file: str, notes: Notes) -> Iterator[Row]:
     """The rows of a file; their columns are noted until the one that was chosen is among them."""
     names = notes.files.setdefault(file, set())

@@ -140,17 +140,24 @@ def open_text(
 
 def binary_kind(sample: bytes, encoding: str | None = None) -> str | None:
     """'a JPEG image', 'a binary file' and the like, judged by a file's first bytes; None for text."""
-    signature = next((s for s in _SIGNATURES if sample.startswith(s)), None)
-    if sample[4:8] == b"ftyp":
-        return "a video"
-    if signature and (signature not in _PRINTABLE_SIGNATURES or not _is_utf_8(sample) or b"\0" in sample):
-        return _SIGNATURES[signature]
+    if known := known_kind(sample):
+        return known
     if any(sample.startswith(bom) for bom, _ in _BOMS) or _utf_16(sample):
         return None
     if encoding and not codecs.lookup(encoding).name.startswith("utf-8"):
         sample = sample.decode(encoding, "replace").encode("utf-8", "replace")
     controls = len(sample) - len(sample.translate(None, _CONTROLS))
     return "a binary file" if controls > _BINARY * len(sample) else None
+
+
+def known_kind(sample: bytes) -> str | None:
+    """'a JPEG image' and the like, if a file's first bytes are those of a format that is not text."""
+    if sample[4:8] == b"ftyp":
+        return "a video"
+    signature = next((s for s in _SIGNATURES if sample.startswith(s)), None)
+    if signature and (signature not in _PRINTABLE_SIGNATURES or not _is_utf_8(sample) or b"\0" in sample):
+        return _SIGNATURES[signature]
+    return None
 
 
 def replaced_warning(replaced: int, characters: int) -> str | None:

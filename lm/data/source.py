@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,13 +92,32 @@ class Source:
 
     def probe(self, split: str) -> None:
         """Raise DataError if the table has no such column or list of rows as the settings name."""
-        trial = dataclasses.replace(self, decoded=Decoded())
-        read = functools.partial(trial._rows, self.files[split], columns.Notes())
+        read = self._trial(split)
         with self.explaining_errors(split):
             if column := self.config.text_column:
                 columns.choose(read, self.name, column, columns.Notes(), self.kind == "parquet")
             else:
                 next(read(None), None)
+
+    def columns_offered(self, split: str) -> dict[str, str]:
+        """The columns of a table, those with text first, each with one of its values; of text files, none.
+
+        Raises DataError.
+        """
+        self.check(split)
+        with self.explaining_errors(split):
+            return {} if self.kind == "text" else columns.offered(self._trial(split)(None))
+
+    def column_chosen(self, split: str) -> str:
+        """The column of a table that is its text if none is named. Raises DataError."""
+        self.check(split)
+        with self.explaining_errors(split):
+            return columns.choose(self._trial(split), self.name, None, columns.Notes())[0]
+
+    def _trial(self, split: str) -> Callable[[set[str] | None], Iterator[values.Row]]:
+        """A function that reads the rows without counting anything."""
+        trial = dataclasses.replace(self, decoded=Decoded())
+        return functools.partial(trial._rows, self.files[split], columns.Notes())
 
     def text_rows(self, split: str) -> datasets.IterableDataset:
         """A split as a dataset of the `datasets` library, streamed, with a single column, "text".

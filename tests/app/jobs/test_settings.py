@@ -126,6 +126,17 @@ def test_any_settings_are_valid_or_rejected(uploads, text, values):
         ({"track": "wandb"}, "unknown setting 'track'"),
         ({"steps": 10, "max_time": "1m"}, "--steps and --max-time"),
         ({"sample_prompt": "x" * 501}, "at most 500 characters"),
+        ({"encoding": "cp1525"}, "'cp1525' is not an encoding that Python knows; did you mean"),
+        ({"encoding": "no\nsuch"}, "'no such' is not an encoding"),
+        ({"encoding": "../cp1252"}, "is not an encoding"),
+        ({"encoding": "x" * 41}, "Encoding can have at most 40 characters"),
+        ({"encoding": 99}, "'99' is not an encoding"),
+        ({"encoding_errors": "ignore"}, "--encoding-errors must be one of strict, replace"),
+        ({"header": "maybe"}, "--header"),
+        ({"text_column": "x" * 101}, "Text column can have at most 100 characters"),
+        ({"text_column": ["a"]}, "Text column must be text"),
+        ({"json_field": "x" * 101}, "Json field can have at most 100 characters"),
+        ({"document_separator": "x" * 101}, "Document separator can have at most 100 characters"),
         ({"dataset": ["python", "a/b"]}, "choose exactly one text"),
     ],
 )
@@ -141,5 +152,9 @@ def test_values_of_form_fields_are_converted(uploads, text):
     assert (flat["layers"], flat["hidden_size"], flat["max_time"]) == (2, 256, 600.0)
     assert (flat["lr"], flat["cell"], flat["dropout"]) == ("auto", "lstm", 0.1)
     assert check_settings({"hidden_size": "auto"}, uploads)["dataset"] == ["python"]
+    reading = {"encoding": " GBK ", "header": False, "document_separator": " ", "text_column": "a\ud800"}
+    flat = check_settings({**reading, "encoding_errors": "replace"}, uploads)
+    assert (flat["encoding"], flat["header"], flat["encoding_errors"]) == ("GBK", False, "replace")
+    assert (flat["document_separator"], flat["text_column"]) == (" ", "a?")
     for dataset in ("Salesforce/wikitext", "a-b_c.d/E.f-1", " owner/name "):
         assert check_dataset(dataset, uploads) == dataset.strip()

@@ -1,0 +1,74 @@
+"""How an uploaded text is read: its kind, the columns to choose from, and the error if it cannot be read.
+
+    python -m app.jobs.reading < settings.json
+
+The text is read once as `lm train` would read it, in a process of its own: an upload may be a file that takes
+more time or memory to read than a server can give.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from lm.config.schema import RunConfig
+from lm.data.sources import find_sources
+from lm.errors import DataError, UserError
+
+from .child import ask, report
+from .runner import lower_priority
+
+LIMIT = 20.0  # seconds
+MAX_COLUMNS = 100  # to choose from
+_TIMEOUT = 60  # seconds after which this process ends even if its parent is gone
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is known about how a text is read."""
+
+    kind: str = ""  # "text", "csv", "json" or "parquet"; "": not known
+    columns: dict[str, str] = field(default_factory=dict)  # those of a table, each with one of its values
+    column: str = ""  # the one that is chosen automatically; "": none is
+    error: str = ""  # one line, if the text cannot be read like this
+
+
+def read(settings: dict[str, Any], limit: float = LIMIT) -> Reading:
+    """Read the text of `settings`, which are those of `lm train`, for at most `limit` seconds."""
+    answer = ask("reading", settings, limit)
+    if not answer.results and not answer.late:
+        reason = "there is not enough memory to read it" if answer.killed else answer.last_line
+        return Reading(error=f"cannot read the text: {reason}")
+    return Reading(**answer.results)
+
+
+def main() -> int:
+    """Read settings from standard input, then the text, and print what is found, one JSON object a line."""
+    lower_priority(1000)  # where memory runs out, this process is killed first
+    signal.alarm(_TIMEOUT)
+    config = RunConfig.from_flat(json.load(sys.stdin)).data
+    try:
+        (source,) = find_sources(config)
+        report(kind=source.kind)
+        first = "train" if "train" in source.files else next(iter(source.files))
+        if source.kind != "text":
+            offered = source.columns_offered(first)
+            report(columns=dict(list(offered.items())[:MAX_COLUMNS]))
+            try:
+                report(column=source.column_chosen(first))
+            except DataError:
+                if not config.text_column:
+                    raise
+        for split in source.files:
+            for _ in source.read(split):
+                pass
+    except UserError as error:
+        report(error=str(error))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
