@@ -63,5 +63,5 @@ class Page:
     def messages(self):
         return " ".join(self.tab.locator(".toast-body").all_inner_texts())
 
-    def wait_for_message(self, part):
-        self.wait_for(lambda: part in self.messages())
+    def wait_for_message(self, part, seconds=30.0):
+        self.wait_for(lambda: part in self.messages(), seconds)

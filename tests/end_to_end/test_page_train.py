@@ -8,6 +8,8 @@ import signal
 
 import pytest
 
+from lm.memorization.training_text import find_training_text
+from tests.conftest import some_text
 from tests.end_to_end.conftest import free_port, serving, until_ready
 from tests.end_to_end.page import PHONE
 
@@ -30,11 +32,15 @@ def choose(page, label, option):
     page.tab.get_by_role("option", name=option).click()
 
 
-def fill_in(page, text_file, time, title=""):
+def upload(page, file):
     with page.tab.expect_file_chooser() as chooser:
         page.tab.get_by_role("button", name="Upload a text").click()
-    chooser.value.set_files(text_file)
-    page.wait_for(lambda: text_file.name in page.tab.get_by_label("Training text", exact=True).input_value())
+    chooser.value.set_files(file)
+    page.wait_for(lambda: file.name in page.tab.get_by_label("Training text", exact=True).input_value())
+
+
+def fill_in(page, text_file, time, title=""):
+    upload(page, text_file)
     choose(page, "Hidden size", "64")
     page.tab.get_by_label("Training time", exact=True).fill(time)
     page.tab.get_by_label("Training time", exact=True).press("Enter")
@@ -134,6 +140,107 @@ def test_invalid_settings_are_reported(page):
     page.wait_for_message("is not a duration")
 
 
+FRENCH = "Le café était fermé, et la mer était calme. Où est passée la clé de l'hôtel ?\n"
+
+
+def note(page):
+    return page.tab.locator("#train-note").inner_text().strip()
+
+
+def train(page, file, title):
+    """Train the text of the form, which is in `file`, for some seconds."""
+    choose(page, "Hidden size", "64")
+    page.tab.get_by_label("Training time", exact=True).fill("10s")
+    page.tab.get_by_label("Training time", exact=True).press("Enter")
+    page.tab.locator("#train-title :is(input, textarea)").fill(title)
+    press(page, "Start training")
+    page.wait_for(lambda: title in page.tab.get_by_label("Training jobs", exact=True).input_value())
+    page.wait_for(lambda: file.name in state(page) and "done" in state(page), seconds=90)
+
+
+def trained_text(trainer, title):
+    """The text of the run whose name starts with `title`, from its tokens."""
+    (run,) = (trainer.output.parent / "runs").glob(f"{title}-*")
+    return "".join(find_training_text(run))
+
+
+def test_the_encoding_of_an_upload_is_suggested_and_chosen(page, trainer, tmp_path):
+    file = tmp_path / "hotel.txt"
+    file.write_bytes((FRENCH * 200).encode("cp1252"))
+    assert not page.tab.get_by_label("Encoding", exact=True).is_visible()  # the section is closed
+    upload(page, file)
+    page.wait_for(lambda: "hotel.txt is not UTF-8: byte 0xe9 at position 6" in note(page))
+    assert "it looks like cp1252 ('Le café était fermé" in note(page)
+    assert note(page).endswith("use --encoding cp1252.")
+    press(page, "Preview")
+    page.wait_for_message("it looks like cp1252", seconds=60)
+    choose(page, "Encoding", "Western European (cp1252)")
+    page.wait_for(lambda: not note(page))
+    train(page, file, "hotel")
+    assert "cp1252" in state(page) and trained_text(trainer, "hotel").startswith(FRENCH)
+    # Another text is read in the default way again.
+    file.write_text(FRENCH)
+    upload(page, file)
+    encoding = page.tab.get_by_label("Encoding", exact=True)
+    page.wait_for(lambda: encoding.input_value() == "Automatic")
+    # Any other codec can be typed.
+    encoding.fill("latin-99")
+    encoding.press("Enter")
+    page.wait_for_message("'latin-99' is not an encoding that Python knows")
+    press(page, "Start training")
+    page.wait_for(lambda: page.messages().count("is not an encoding that Python knows") == 2)
+
+
+def test_the_column_of_a_table_is_chosen(page, trainer, tmp_path):
+    lines = some_text(12_000).splitlines()
+    file = tmp_path / "letters.csv"
+    rows = [f"From letter {n};{line};{n}\n" for n, line in enumerate(lines)]
+    file.write_text("source;quote;year\n" + "".join(rows))
+    upload(page, file)
+    page.wait_for(lambda: "several columns of letters contain text; choose one" in note(page))
+    column = page.tab.get_by_label("Text column", exact=True)
+    assert column.input_value() == "Automatic"
+    assert not page.tab.get_by_label("Between documents", exact=True).count()  # of text files
+    choose(page, "Text column", f"quote · '{lines[0][:10]}")
+    page.wait_for(lambda: not note(page))
+    press(page, "Preview")
+    report = page.tab.locator("#train-report")
+    page.wait_for(lambda: "Memory" in report.inner_text(), seconds=60)
+    for part in (
+        f"'quote', chosen with --text-column; {len(lines):,} rows",
+        lines[0],
+        "a semicolon between cells, header source, quote, year",
+    ):
+        assert part in report.inner_text()
+    train(page, file, "letters")
+    text = trained_text(trainer, "letters")
+    assert text.startswith(lines[0]) and lines[1] in text and "letter" not in text
+    # Where only one column has text, it is the automatic choice.
+    file.write_text("source;quote;year\n" + "".join(f"{n};{line};{n}\n" for n, line in enumerate(lines)))
+    upload(page, file)
+    page.wait_for(lambda: column.input_value() == "Automatic: quote")
+
+
+def test_documents_are_separated_by_what_was_typed(page, tmp_path):
+    file = tmp_path / "tales.txt"
+    file.write_text("".join(f"{some_text(100, n)}\n%%\n" for n in range(100)))
+    upload(page, file)
+    page.tab.get_by_role("button", name="How the text is read").click()
+    separator = page.tab.get_by_label("Between documents", exact=True)
+    separator.fill("\\n%%\\n")
+    separator.press("Enter")
+    press(page, "Preview")
+    report = page.tab.locator("#train-report")
+    page.wait_for(lambda: "Memory" in report.inner_text(), seconds=60)
+    assert "tales: 90 documents" in report.inner_text() and "\\n%%\\n" in report.inner_text()
+    # Of a dataset on the Hub, it is not known what there is to choose.
+    page.tab.get_by_label("Or a dataset on the Hugging Face Hub").fill("owner/name")
+    page.tab.get_by_label("Or a dataset on the Hugging Face Hub").press("Enter")
+    page.wait_for(lambda: page.tab.get_by_label("Text column", exact=True).count() == 1)
+    page.wait_for(lambda: separator.input_value() == "None: each file is one document")
+    assert page.tab.get_by_label("List of rows").count() == 1
+
+
 def test_a_public_page_has_no_train_tab(tmp_path):
     from app.page import build
     from app.registry import ModelRegistry
@@ -146,4 +253,6 @@ def test_a_public_page_has_no_train_tab(tmp_path):
 def test_the_tab_fits_a_phone(open_page, trainer):
     page = open_page(trainer, size=PHONE, tab_name="Train")
     page.tab.get_by_role("button", name="Start training").wait_for()
+    page.tab.get_by_role("button", name="How the text is read").click()
+    page.tab.get_by_label("Between documents", exact=True).wait_for()
     assert page.tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]

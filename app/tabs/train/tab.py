@@ -19,6 +19,7 @@ from ...jobs.queue import RESUMABLE, JobQueue
 from ...jobs.settings import DEFAULT_DATASET
 from ...ui.errors import INTERNAL, show_errors
 from ...ui.i18n import localized, translate
+from .reading import ReadingSection, dataset_of, html, reading_rows, settings_of, warning
 
 _SIZES = [64, 128, 256, 384, 512, 1024]
 _TIMES = ["1m", "2m", "5m", "10m", "30m", "1h", "4h", "12h"]
@@ -53,7 +54,6 @@ class TrainTab:
             self.upload = gr.UploadButton(
                 localized("Upload a text"),  # type: ignore[arg-type]  # Gradio translates this label as well
                 file_count="single",
-                file_types=[".txt", ".md", ".py", ".json", ".jsonl", ".csv", ".tsv"],
                 size="sm",
                 elem_id="train-upload",
             )
@@ -64,6 +64,7 @@ class TrainTab:
                 max_length=200,
                 elem_id="train-hub",
             )
+        self.reading = ReadingSection(self.queue)
         with gr.Group():
             self.cell = gr.Radio(
                 [("LSTM", "lstm"), ("GRU", "gru"), ("RNN", "rnn")],
@@ -141,9 +142,11 @@ class TrainTab:
 
     def _wire(self, tab: gr.Tab) -> None:
         form = [self.text, self.hub, self.cell, self.tokenizer, self.size, self.layers, self.time]
+        form += self.reading.inputs
         buttons = [self.pause, self.resume, self.stop, self.remove, self.use]
         shown = [self.job, self.state, *buttons, self.curve, self.sample, self.timer]
-        self.upload.upload(self.on_upload, self.upload, [self.text, self.hub], **INTERNAL)
+        uploaded = self.upload.upload(self.on_upload, self.upload, [self.text, self.hub], **INTERNAL)
+        self.reading.wire(self.text, self.hub, uploaded)
         self.preview.click(
             self.on_preview,
             form,
@@ -153,7 +156,7 @@ class TrainTab:
             show_progress_on=self.report,
             **(INTERNAL | {"show_progress": "full"}),
         )
-        self.start.click(self.on_start, [*form, self.title], self.job, **INTERNAL).success(
+        self.start.click(self.on_start, [self.title, *form], self.job, **INTERNAL).success(
             self.watch, self.job, shown, **INTERNAL
         )
         for button, action in (
@@ -184,25 +187,25 @@ class TrainTab:
         with show_errors():
             return self.texts(self.queue.uploads.add(path).dataset), ""
 
-    def on_preview(
-        self, text: str, hub: str, cell: str, tokenizer: str, size: str, layers: int, time: str
-    ) -> str:
+    def on_preview(self, *form: Any) -> str:
         """What the text contains and what training on it would take."""
+        settings = _settings(*form)
         with show_errors():
-            preview = self.queue.preview(_settings(text, hub, cell, tokenizer, size, layers, time))
-        return _report(preview, layers)
+            preview = self.queue.preview(settings)
+        return _report(preview, settings)
 
-    def on_start(
-        self, text: str, hub: str, cell: str, tokenizer: str, size: str, layers: int, time: str, title: str
-    ) -> gr.Dropdown:
+    def on_start(self, title: str, *form: Any) -> gr.Dropdown:
         """Queue a job."""
         with show_errors():
-            job = self.queue.add(_settings(text, hub, cell, tokenizer, size, layers, time), title)
-        return self._choice(job.id)[0]
+            job = self.queue.add(_settings(*form), title)
+        return gr.Dropdown(self._choice(job.id)[0], value=job.id)
 
     def watch(self, id: str | None) -> list[Any]:
         """Everything that is shown about a job."""
-        choice, id = self._choice(id)
+        choices, shown = self._choice(id)
+        # An unchanged choice is not sent: it would undo one that the user has made in the meantime.
+        choice = gr.Dropdown(choices) if shown == id else gr.Dropdown(choices, value=shown)
+        id = shown
         if not id:
             message = escape(translate("No training jobs yet. Choose a text and start one."))
             return [
@@ -234,13 +237,13 @@ class TrainTab:
         """The name of the model that a job trains. Raises UserError if the job no longer exists."""
         return self.queue.model_name(self.queue.get(id or ""))
 
-    def _choice(self, id: str | None) -> tuple[gr.Dropdown, str | None]:
+    def _choice(self, id: str | None) -> tuple[list[tuple[str, str]], str | None]:
         """The list of jobs, and the id of the one that is shown: `id` if it still exists, else the first."""
         jobs = self.queue.jobs()
         ids = [job.id for job in jobs]
         choices = [(f"{job.title} · {_state_name(job.state)}", job.id) for job in jobs]
         id = id if id in ids else ids[0] if ids else None
-        return gr.Dropdown(choices, value=id), id
+        return choices, id
 
 
 def _action(label: Any, elem_id: str) -> gr.Button:
@@ -256,23 +259,27 @@ def _handler(action: Callable[[str], object]) -> Callable[[str | None], None]:
 
 
 def _settings(
-    text: str, hub: str, cell: str, tokenizer: str, size: str, layers: int, time: str
+    text: str, hub: str, cell: str, tokenizer: str, size: str, layers: int, time: str, *reading: Any
 ) -> dict[str, Any]:
     """The values of the form as app/jobs/settings.py takes them."""
+    dataset = dataset_of(text, hub)
     return {
-        "dataset": hub.strip() or text or DEFAULT_DATASET,
+        "dataset": dataset,
         "cell": cell,
         "tokenizer": tokenizer,
         "hidden_size": size,
         "layers": layers,
         "max_time": time,
+        **settings_of(dataset, *reading),
     }
 
 
-def _report(preview: Preview, layers: int) -> str:
-    rows = dict(preview.rows)
+def _report(preview: Preview, settings: dict[str, Any]) -> str:
+    rows = preview.rows | reading_rows(settings)
+    if "Column" in rows:
+        rows.pop(translate("Text column"), None)  # as the data report says
     if preview.estimate:
-        rows |= _estimate_rows(preview.estimate, layers)
+        rows |= _estimate_rows(preview.estimate, settings["layers"])
     return _table(rows) + _warnings(preview.warnings)
 
 
@@ -306,6 +313,7 @@ def _status(progress: JobProgress) -> str:
     speed = progress.characters_per_second
     rows = {
         translate("Text"): progress.job.text,
+        **reading_rows(progress.job.settings),
         translate("Status"): _state_line(progress),
         translate("Time"): _times(progress),
         translate("Loss"): _losses(progress),
@@ -373,11 +381,11 @@ def _curve(progress: JobProgress) -> str:
 
 def _table(rows: dict[str, Any]) -> str:
     lines = (
-        f'<tr><th scope="row">{escape(str(name))}</th><td>{escape(str(value))}</td></tr>'
+        f'<tr><th scope="row">{escape(str(name))}</th><td>{html(str(value))}</td></tr>'
         for name, value in rows.items()
     )
     return f"<table>{''.join(lines)}</table>"
 
 
 def _warnings(lines: list[str]) -> str:
-    return "".join(f'<p class="warning">{escape(line[:1].upper() + line[1:])}</p>' for line in lines)
+    return "".join(warning(line[:1].upper() + line[1:]) for line in lines)
