@@ -120,6 +120,7 @@ class Scheduler:
                 stream.ended = True
             with self._lock:
                 self._consumers -= 1
+                self._pass_on()
 
     def end(self, *streams: Stream) -> None:
         """End streams, from any thread, whatever they are doing. Their consumers then stop waiting."""
@@ -146,8 +147,7 @@ class Scheduler:
             with self._lock:
                 self._computing = False
                 self._wake()
-                if self._idle:  # one of those that wait goes on computing
-                    self._idle.pop(0).wake.set()
+                self._pass_on()
 
     def _wake(self) -> None:
         """Wake the consumers that have been served. The caller holds the lock."""
@@ -155,6 +155,12 @@ class Scheduler:
         self._idle = [consumer for consumer in self._idle if consumer not in served]
         for consumer in served:
             consumer.wake.set()
+
+    def _pass_on(self) -> None:
+        """Wake a consumer that goes on computing, if none does. The caller holds the lock and leaves: it has
+        been served, or it was woken to go on but its streams have ended."""
+        if not self._computing and self._idle:
+            self._idle.pop(0).wake.set()
 
     @torch.inference_mode()
     def _compute(self, consumer: _Consumer) -> None:

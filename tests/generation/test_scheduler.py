@@ -337,6 +337,55 @@ def test_a_waiting_consumer_can_be_ended_from_another_thread(monkeypatch):
     assert not threads[0].is_alive()
 
 
+def test_a_consumer_that_leaves_when_it_should_go_on_computing_wakes_another(monkeypatch):
+    scheduler = scheduler_of()
+    first = scheduler.stream([1] * (100 * PREFILL_CHUNK), SAMPLING, 1, 1)
+    leaving, last = (scheduler.stream([1] * (150 * PREFILL_CHUNK), SAMPLING, seed, 1) for seed in (2, 3))
+    wake = scheduler._wake
+
+    def wake_and_end():
+        wake()
+        if first.ended:  # so that its consumer passes on to that of `leaving`, which ends just then
+            leaving.ended = True
+
+    monkeypatch.setattr(scheduler, "_wake", wake_and_end)
+    threads = []
+    for stream in (first, leaving, last):
+        threads.append(threading.Thread(target=generated, args=(scheduler, stream), daemon=True))
+        threads[-1].start()
+        while len(scheduler._idle) < len(threads) - 1:
+            time.sleep(0.001)
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+    assert last.generated == 1
+
+
+def test_consumers_that_leave_and_are_ended_at_random_never_stop_the_others():
+    scheduler = scheduler_of()
+    complete = []
+
+    def client(number):
+        choose = random.Random(number)
+        for _ in range(25):
+            stream = scheduler.stream([1] * choose.choice([1, 2000]), SAMPLING, 1, choose.randrange(1, 30))
+            fate, count = choose.choice(["leave", "end", "stay", "stay"]), 0
+            if fate == "end":
+                threading.Timer(choose.random() / 200, scheduler.end, [stream]).start()
+            for _ in scheduler.tokens(stream):
+                count += 1
+                if fate == "leave" and choose.random() < 0.2:
+                    break
+            complete.append(fate != "stay" or count == stream.limit)
+
+    threads = [threading.Thread(target=client, args=[number], daemon=True) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert complete == [True] * 300
+
+
 @pytest.mark.parametrize("method", ["allowed", "accept"])
 def test_any_error_of_a_constraint_belongs_to_its_stream(monkeypatch, method):
     def fails(*_):
