@@ -194,7 +194,7 @@ def test_the_path_of_an_upload_is_not_shown(queue, upload_bytes):
     job = queue.add({"dataset": text.dataset, **SHAPE, "steps": 2})
     until(queue, job, "done")
     (warning,) = [line for line in queue.progress(job.id).warnings if "more cells than" in line]
-    assert " of a.csv " in warning and str(text.path.parent) not in warning
+    assert warning.startswith("a.csv has 1 row with more cells")
     failed = queue.add({"dataset": text.dataset, **SHAPE, "steps": 2, "document_separator": "line"})
     assert until(queue, failed, "failed").message.startswith("--document-separator is for text files")
     text = upload_bytes("a.txt", FRENCH.encode("cp1252"))
