@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lm.generation.constraints import Constraint, check_bias, no_token_allowed
 from lm.generation.decoder import PREFILL_CHUNK, Decoder
+from lm.generation.endings import Endings, merge
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,43 @@ class Hypothesis:
 
     tokens: list[int]
     logprobs: list[float]  # nats, under the model
-    score: float  # log-probability under bias and constraints; divided by length if finished
+    score: float  # log-probability under bias and constraints; divided by length in the result
     constraints: Sequence[Constraint] = ()
+    text: bytes = b""  # in reading order; empty without `Endings`
+
+
+class _Finished:
+    """The texts that have been found. The probabilities of the same text with other tokens are added."""
+
+    def __init__(self, length_penalty: float, endings: Endings | None):
+        self._length_penalty, self._endings = length_penalty, endings
+        self._found: dict[str | tuple[int, ...], Hypothesis] = {}
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def add(self, hypothesis: Hypothesis, *, whole: bool) -> None:
+        """Add a text with its log-probability. `whole`: not cut by its length."""
+        endings = self._endings
+        key = endings.readable(hypothesis.text, whole=whole) if endings else tuple(hypothesis.tokens)
+        if known := self._found.get(key):
+            likelier = max(known, hypothesis, key=lambda one: one.score)
+            total = float(np.logaddexp(known.score, hypothesis.score))
+            hypothesis = dataclasses.replace(likelier, score=total)
+        self._found[key] = hypothesis
+
+    def best(self, count: int) -> list[Hypothesis]:
+        """The `count` best, best first, each with its log-probability divided by its length."""
+        ranked = sorted(self._found.values(), key=lambda one: -self._normalized(one))
+        return [dataclasses.replace(one, score=self._normalized(one)) for one in ranked[:count]]
+
+    def worst_of_best(self, count: int) -> float:
+        """The score of the last of the `count` best; -inf if there are fewer."""
+        scores = heapq.nlargest(count, map(self._normalized, self._found.values()))
+        return scores[-1] if len(scores) == count else -float("inf")
+
+    def _normalized(self, hypothesis: Hypothesis) -> float:
+        return hypothesis.score / max(len(hypothesis.tokens), 1) ** self._length_penalty
 
 
 def beam_search(
@@ -35,20 +73,24 @@ def beam_search(
     suppressed: Sequence[int] = (),
     bias: Mapping[int, float] = MappingProxyType({}),
     constraints: Sequence[Constraint] = (),
+    endings: Endings | None = None,
 ) -> list[Hypothesis]:
     """The `beams` best continuations of `prompt`, best first.
 
-    A continuation is finished after `limit` tokens, after the token `end`, or where the `constraints` would
-    end a sampled text. `suppressed` tokens are never chosen; `bias` is added to the logits of tokens.
+    A continuation is finished after `limit` tokens, after the token `end`, at the stop strings of `endings`,
+    or where the `constraints` would end a sampled text. `suppressed` tokens are never chosen; `bias` is added
+    to the logits of tokens. With `endings`, the texts of the continuations, up to the stop string, differ.
 
-    The score of a text is its log-probability divided by its length to the power of `length_penalty` (Wu et
-    al. 2016, arXiv:1609.08144, without their constant): 0 prefers short texts, 1 compares nats per token.
-    Raises UserError if the constraints exclude every text.
+    The score of a text is its log-probability divided by its length in tokens to the power of
+    `length_penalty` (Wu et al. 2016, arXiv:1609.08144, without their constant): 0 prefers short texts, 1
+    compares nats per token. With `endings`, the probability of a text is that of all tokens found that write
+    it and end it there; the hypothesis has the most likely of them. Raises UserError if the constraints
+    exclude every text.
     """
     batch = decoder.batch()
     batch.add(_prefill(decoder, prompt[:-1]))
     alive = [Hypothesis([], [], 0.0, constraints)]
-    finished: list[Hypothesis] = []
+    finished = _Finished(length_penalty, endings)
     for length in range(1, limit + 1):
         last = [(hypothesis.tokens or prompt)[-1] for hypothesis in alive]
         logits = batch.step(torch.tensor(last, device=decoder.device))
@@ -57,10 +99,14 @@ def beam_search(
         logits[:, list(bias)] += torch.tensor(list(bias.values()), device=decoder.device)
         scores = logits.log_softmax(dim=-1)
         scores[:, list(suppressed)] = -torch.inf
-        for hypothesis, row in zip(alive, scores, strict=True):
+        ended: dict[tuple[int, int], bytes] = {}  # row and token -> the text, which ends there
+        for number, (hypothesis, row) in enumerate(zip(alive, scores, strict=True)):
             row += hypothesis.score
             if (end_score := _apply_constraints(row, hypothesis.constraints)) > -float("inf"):
-                finished.append(_normalize(dataclasses.replace(hypothesis, score=end_score), length_penalty))
+                finished.add(dataclasses.replace(hypothesis, score=end_score), whole=False)
+            if endings:
+                texts = merge(row, hypothesis.text, endings)
+                ended.update({(number, token): text for token, text in texts.items()})
         # Twice as many as beams: even if all of the best end here, enough continue.
         best = scores.flatten().topk(min(2 * beams, scores.numel()))
         extended: list[Hypothesis] = []
@@ -69,22 +115,23 @@ def beam_search(
             row, token = divmod(index, scores.shape[1])
             if score == -float("inf") or len(extended) == beams:
                 break
-            longer = _extend(alive[row], token, logprobs[row, token].item(), score)
-            if token == end or length == limit:
-                finished.append(_normalize(longer, length_penalty))
+            longer = _extend(alive[row], token, logprobs[row, token].item(), score, endings)
+            if (row, token) in ended:
+                finished.add(dataclasses.replace(longer, text=ended[row, token]), whole=True)
+            elif token == end or length == limit:
+                finished.add(longer, whole=token == end)
             else:
                 extended.append(longer)
                 rows.append(row)
-        finished = sorted(finished, key=lambda hypothesis: -hypothesis.score)[:beams]
-        if not extended or (
-            len(finished) == beams and _is_settled(extended[0], finished, limit, length_penalty)
-        ):
-            break
+        # Several of them may write the same text, whose probability is at most that of all together.
+        total = float(np.logaddexp.reduce([hypothesis.score for hypothesis in extended]))
+        if not extended or total / limit ** max(length_penalty, 0.0) <= finished.worst_of_best(beams):
+            break  # nothing that they can become is better
         alive = extended
         batch.select(rows)
-    if not finished:
+    if not len(finished):
         raise no_token_allowed(length - 1)
-    return finished
+    return finished.best(beams)
 
 
 def _prefill(decoder: Decoder, tokens: Sequence[int]) -> tuple[Tensor, ...]:
@@ -107,19 +154,12 @@ def _apply_constraints(scores: Tensor, constraints: Sequence[Constraint]) -> flo
     return end_score
 
 
-def _extend(hypothesis: Hypothesis, token: int, logprob: float, score: float) -> Hypothesis:
+def _extend(
+    hypothesis: Hypothesis, token: int, logprob: float, score: float, endings: Endings | None
+) -> Hypothesis:
     constraints = [constraint.fork() for constraint in hypothesis.constraints]
     for constraint in constraints:
         constraint.accept(token)
-    return Hypothesis([*hypothesis.tokens, token], [*hypothesis.logprobs, logprob], score, constraints)
-
-
-def _normalize(hypothesis: Hypothesis, length_penalty: float) -> Hypothesis:
-    """A finished hypothesis, its score divided by its length."""
-    length = max(len(hypothesis.tokens), 1)
-    return Hypothesis(hypothesis.tokens, hypothesis.logprobs, hypothesis.score / length**length_penalty)
-
-
-def _is_settled(best: Hypothesis, finished: Sequence[Hypothesis], limit: int, length_penalty: float) -> bool:
-    """Whether no extension of `best` can score higher than the worst finished hypothesis."""
-    return best.score / limit ** max(length_penalty, 0.0) <= finished[-1].score
+    tokens, logprobs = [*hypothesis.tokens, token], [*hypothesis.logprobs, logprob]
+    text = endings.extend(hypothesis.text, token) if endings else b""
+    return Hypothesis(tokens, logprobs, score, constraints, text)

@@ -13,6 +13,7 @@ from lm.generation.beam import beam_search
 from lm.generation.constraints import Banned, Constraint, Match, NoRepeat, OneOf, Vocabulary
 from lm.generation.decoder import Decoder
 from lm.generation.detokenize import Detokenizer, make_detokenizer
+from lm.generation.endings import Endings
 from lm.generation.request import Request
 from lm.generation.scheduler import Scheduler
 from lm.generation.stream import Stream, Token
@@ -167,7 +168,8 @@ class TextGenerator:
         length_penalty: float,
         request: Request,
     ) -> list[Completion]:
-        """The `num_samples` best completions that a beam search finds; samplers do not apply."""
+        """The `num_samples` best completions that a beam search finds, or fewer if there are no more. Their
+        texts differ. Samplers do not apply."""
         encoded, prompt = self.encode(prompt, request.unknown), self.text_of(prompt)
         tokens = self._to_read(encoded)
         constraints = self.constraints(prompt, request)
@@ -183,17 +185,31 @@ class TextGenerator:
             suppressed=self.suppressed_tokens,
             bias=request.logit_bias or {},
             constraints=constraints,
+            endings=self._endings(prompt, encoded, request.stop),
         )
-        completions = []
-        for best in hypotheses[:num_samples]:
+        completions: dict[str, Completion] = {}  # by text
+        for best in hypotheses:
             detokenizer, text, count = self.detokenizer(prompt, encoded, request.stop), "", 0
             for count, token in enumerate(best.tokens, start=1):
                 text += detokenizer.add(token, last=count == len(best.tokens))
                 if detokenizer.ended:
                     break
             text += detokenizer.rest()
-            completions.append(self._completion(text, best.tokens[:count], best.logprobs[:count], None))
-        return completions
+            if text not in completions:
+                tokens, logprobs = best.tokens[:count], best.logprobs[:count]
+                completions[text] = self._completion(text, tokens, logprobs, None)
+        return list(completions.values())[:num_samples]
+
+    def _endings(self, prompt: str, encoded: list[int], stop: Sequence[str]) -> Endings:
+        """Where the texts after a prompt with these tokens end."""
+        words = self.tokenizer.kind == "word"
+        return Endings(
+            self.vocabulary,
+            [self._bytes(string) for string in stop],
+            self.direction,
+            words=words,
+            hides_space=words and not self._context(prompt, encoded),
+        )
 
     def new_stream(
         self, tokens: list[int], seed: int, constraints: list[Constraint], request: Request, **state: Any

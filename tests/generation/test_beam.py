@@ -3,13 +3,18 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from lm.config.schema import ModelConfig
 from lm.errors import UserError
 from lm.generation.beam import beam_search
 from lm.generation.constraints import Banned, NoRepeat, OneOf, Vocabulary
 from lm.generation.decoder import NetworkDecoder
+from lm.language_model import LanguageModel
+from lm.model.network import RecurrentLM
+from lm.tokenization.vocabulary import train_tokenizer
 from tests.generation.test_decoder import make
 
 
@@ -150,3 +155,101 @@ def test_one_beam_is_greedy_and_more_are_no_worse():
     (greedy,) = beam_search(NetworkDecoder(network), [4], 1, 12)
     assert greedy.tokens == tokens[1:]
     assert beam_search(NetworkDecoder(network), [4], 6, 12)[0].score >= greedy.score
+
+
+KEPT = {  # tokenizer -> the text that its vocabulary is trained on, and a few of its tokens, to search in
+    "char": ("abc. ", ["a", "b", ".", " ", "<eos>"]),
+    "byte": ("é.è ", ["Ã", "©", "¨", ".", "<eos>"]),
+    "bpe": ("ab ab. ab. b.a ", ["a", "b", ".", "ab", "Ġab", "<eos>"]),
+    "unigram": ("ab ab. ab. b.a ", ["a", "b", ".", "ab", "Ġab", "<eos>"]),
+    "word": ("ab b. a .a ", ["ab", "b.", "a", ".a", "<eos>"]),
+}
+
+
+def tiny_model(kind, direction="forward", documents=2):
+    """A model whose texts consist of a few tokens."""
+    torch.manual_seed(3)
+    text, kept = KEPT[kind]
+    tokenizer = train_tokenizer(kind, iter([text * 20]), 300)
+    network = RecurrentLM(ModelConfig(cell="gru", hidden_size=8, direction=direction), tokenizer.vocab_size)
+    for weight in network.parameters():
+        weight.data *= 3
+    model = LanguageModel(network, tokenizer, {"trained_on": {"documents": documents}})
+    names = tokenizer.backend.get_vocab()
+    assert len(names.keys() & set(kept)) >= 4, sorted(names)
+    tokens = [names[name] for name in kept if name in names]
+    model.generator.suppressed_tokens = [t for t in range(tokenizer.vocab_size) if t not in tokens]
+    return model, tokens
+
+
+def texts_up_to_stops(model, tokens, prompt, limit, penalty, stop):
+    """Every text with its score, from all sequences of tokens that write it."""
+    generator = model.generator
+    encoded = generator.encode(prompt)
+    found = {}
+
+    def extend(sequence, total, row):
+        for token in tokens:
+            longer, logprob = [*sequence, token], total + row[token].item()
+            detokenizer, text = generator.detokenizer(prompt, encoded, stop), ""
+            for count, each in enumerate(longer, start=1):
+                text += detokenizer.add(each, last=count == limit)
+            if detokenizer.ended:
+                found.setdefault(text + detokenizer.rest(), []).append((logprob, len(longer)))
+            else:
+                extend(longer, logprob, logprobs_after(longer))
+
+    def logprobs_after(sequence):
+        with torch.no_grad():
+            read = torch.tensor([[generator.start_token, *model.direction.reorder(encoded), *sequence]])
+            logits = model.network(read)[0][0, -1]
+            logits[generator.suppressed_tokens] = -torch.inf
+            return torch.where(logits == -torch.inf, logits, model.network(read)[0][0, -1].log_softmax(-1))
+
+    extend([], 0.0, logprobs_after([]))
+    return {
+        text: np.logaddexp.reduce([logprob for logprob, _ in ways]) / max(ways)[1] ** penalty
+        for text, ways in found.items()
+    }
+
+
+STOPS = [[], ["."], [".", " "], ["b.", ".a"], ["aab"], [" ab", "b"], ["é", "è"], ["ab a"]]
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0, -0.5])
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize("kind", KEPT)
+def test_a_wide_search_finds_the_most_likely_texts_up_to_the_stop(kind, stop, penalty):
+    """Whatever tokens write them, and whatever ends them."""
+    for direction, prompt in (("forward", "a"), ("backward", "b"), ("forward", "")):
+        if kind == "word" and direction == "backward":
+            continue  # its spaces depend on the words around them
+        model, tokens = tiny_model(kind, direction)
+        texts = texts_up_to_stops(model, tokens, prompt, 3, penalty, stop)
+        found = model.generate(
+            prompt, beams=2000, num_samples=2000, stop=stop, length_penalty=penalty, max_new_tokens=3
+        )
+        assert {one.text for one in found} == texts.keys()
+        scores = [texts[one.text] for one in found]
+        assert scores == sorted(scores, reverse=True) or scores == pytest.approx(
+            sorted(scores, reverse=True), abs=1e-5
+        )
+
+
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize("kind", KEPT)
+def test_a_narrow_search_returns_different_texts_without_a_stop_string(kind, stop):
+    model, _ = tiny_model(kind)
+    for beams, count in ((2, 2), (4, 3), (3, 8)):
+        found = model.generate("a", beams=beams, num_samples=count, stop=stop, max_new_tokens=12)
+        texts = [one.text for one in found]
+        assert 1 <= len(texts) == len(set(texts)) <= count
+        assert not any(string in text for string in stop for text in texts)
+
+
+def test_the_stop_string_is_part_of_the_tokens_but_not_of_the_text():
+    model, _ = tiny_model("char", documents=1)
+    for one in model.generate("a", beams=8, num_samples=4, stop=["b"], max_new_tokens=12):
+        decoded = model.tokenizer.decode(one.tokens)
+        assert decoded == one.text + ("b" if len(one.tokens) < 12 else decoded[len(one.text) :])
+        assert len(one.tokens) == len(one.logprobs)

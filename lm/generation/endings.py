@@ -1,0 +1,121 @@
+"""Endings: which tokens end a text at a stop string, and what the text is up to there."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lm.generation.constraints import Vocabulary
+from lm.model.direction import Direction
+
+
+class EndingTokens(NamedTuple):
+    """The tokens that end a text, in groups that end it with the same text."""
+
+    tokens: Tensor  # (count,) int64
+    groups: Tensor  # (count,) int64: the group of each token
+    changes: list[tuple[int, bytes]]  # by group: how many bytes to remove from the text, and which to add
+
+
+class Endings:
+    """Texts end before the first of the strings `stop`, which are UTF-8 in reading order, as are all texts.
+
+    `words`: every token is a word with a space before it, except at the start of a line and, if
+    `hides_space`, of the text.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        stop: Sequence[bytes] = (),
+        direction: Direction = Direction.FORWARD,
+        *,
+        words: bool = False,
+        hides_space: bool = False,
+    ):
+        self._words = words
+        self._direction, self._stop, self._hides_space = direction, list(filter(None, stop)), hides_space
+        self._vocabulary = self._without_space = vocabulary
+        if words:
+            pieces = [piece and piece.removeprefix(b" ") for piece in vocabulary.pieces]
+            self._without_space = Vocabulary(pieces)
+        self._reach = max(map(len, self._stop), default=1) - 1
+        self._known: dict[tuple[bytes, bool], EndingTokens] = {}  # by the end of a text
+
+    def extend(self, text: bytes, token: int) -> bytes:
+        """The text after one more token."""
+        vocabulary = self._without_space if self._starts_line(text) else self._vocabulary
+        return text + (vocabulary.pieces[token] or b"")
+
+    def readable(self, text: bytes, *, whole: bool) -> str:
+        """The text in text order. A character of which only the first bytes were generated is shown as
+        U+FFFD if the text is `whole`, and left out if it was cut by its length."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        shown = decoder.decode(self._direction.reorder(text), whole or self._direction is Direction.BACKWARD)
+        # Before words, a backward model writes a space that may belong to a word that does not follow.
+        return shown.strip(" ") if self._words and self._direction is Direction.BACKWARD else shown
+
+    def after(self, text: bytes) -> EndingTokens:
+        """The tokens that end this text, which contains no stop string."""
+        key = text[-self._reach :] if self._reach else b"", self._starts_line(text)
+        if key not in self._known:
+            self._known[key] = self._find(*key)
+        return self._known[key]
+
+    def _starts_line(self, text: bytes) -> bool:
+        return self._words and (text.endswith(b"\n") if text else self._hides_space)
+
+    def _find(self, tail: bytes, starts_line: bool) -> EndingTokens:
+        """The tokens that end a text with this end."""
+        vocabulary = self._without_space if starts_line else self._vocabulary
+        starts: dict[int, int] = {}  # token -> where the first stop string starts: before 0 in the tail
+        for string in self._stop:
+            for token in vocabulary.containing(string):
+                place = (vocabulary.pieces[token] or b"").find(string)
+                starts[token] = min(place, starts.get(token, place))
+            for size in range(1, len(string)):
+                if tail.endswith(string[:size]):
+                    for token in vocabulary.starting_with(string[size:]):
+                        starts[token] = min(-size, starts.get(token, -size))
+        groups: dict[tuple[int, bytes], int] = {}
+        group_of = []
+        for token, start in starts.items():
+            change = (max(-start, 0), (vocabulary.pieces[token] or b"")[: max(start, 0)])
+            group_of.append(groups.setdefault(change, len(groups)))
+        return EndingTokens(
+            torch.tensor(list(starts), dtype=torch.long),
+            torch.tensor(group_of, dtype=torch.long),
+            list(groups),
+        )
+
+
+def merge(scores: Tensor, text: bytes, endings: Endings) -> dict[int, bytes]:
+    """The tokens that can end `text`, with the text up to the stop string.
+
+    All tokens that end it with the same text become one: in `scores` (vocab,), log-probabilities, the most
+    likely of them gets the probability of all, and the others are excluded.
+    """
+    found = endings.after(text)
+    if not found.changes:
+        return {}
+    tokens, groups, changes = found.tokens.to(scores.device), found.groups.to(scores.device), found.changes
+    theirs = scores[tokens]
+    highest = torch.full((len(changes),), -torch.inf, device=scores.device)
+    highest = highest.scatter_reduce(0, groups, theirs, "amax")
+    shares = torch.where(theirs > -torch.inf, (theirs - highest[groups]).exp(), 0.0)  # -inf - -inf is nan
+    totals = highest + torch.zeros_like(highest).index_add(0, groups, shares).log()
+    best: dict[int, int] = {}  # by group
+    order = theirs.argsort(descending=True, stable=True)
+    for token, group in zip(tokens[order].tolist(), groups[order].tolist(), strict=True):
+        best.setdefault(group, token)
+    scores[tokens] = -torch.inf
+    scores[list(best.values())] = totals[list(best)]
+    return {
+        token: text[: len(text) - removed] + added
+        for group, token in best.items()
+        for removed, added in [changes[group]]
+    }
