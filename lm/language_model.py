@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from lm.config.schema import SearchConfig
+from lm.config.settings import build
 from lm.errors import UserError
 from lm.evaluation.losses import Score, score_tokens
 from lm.generation.decoder import Decoder, NetworkDecoder
 from lm.generation.ensemble import Ensemble
-from lm.generation.request import Request
+from lm.generation.request import Request, check_search
 from lm.generation.text_generator import Completion, Piece, Pieces, TextGenerator
 from lm.invocation import command
 from lm.model.device import choose_device, choose_precision
@@ -95,7 +97,7 @@ class LanguageModel:
         if any(other.direction != self.direction or other.device != self.device for other, _ in others):
             raise UserError("models can be mixed only if they have the same direction and device.")
         weights = [weight for _, weight in others]
-        if min(weights) <= 0 or sum(weights) >= 1:
+        if not (all(weight > 0 for weight in weights) and sum(weights) < 1):
             raise UserError("the weights of mixed-in models must be positive and sum to less than 1.")
         decoders = [self.generator.decoder, *(other.generator.decoder for other, _ in others)]
         ensemble = Ensemble(decoders, [1 - sum(weights), *weights])
@@ -145,11 +147,15 @@ class LanguageModel:
         A prompt is a text or a list of token ids; a single list of ids is given as a list of one list.
 
         Sample i is what `stream`, whose settings also apply, generates with the seed `seed + i`. With
-        `beams` above one, the samples are the best that a beam search of that width finds. The text of a
-        backward model precedes the prompt.
+        `beams` above one, the samples are the best that a beam search of that width finds, without sampling
+        settings; there may be fewer. The text of a backward model precedes the prompt.
+
+        Raises UserError for settings out of range or without an effect.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         request = Request.from_settings(settings)
+        search = build(SearchConfig, {"beams": beams, "length_penalty": length_penalty})
+        check_search(search, request.sampling, seed)
         if beams > 1:
             return [
                 completion

@@ -49,6 +49,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate as the command line says; the exit status. Raises UserError."""
     options = vars(parse(arguments))
+    for name in ("dataset", "split", "backward", "per_token", "per_word"):
+        if options.get(name) in ("", [""]):
+            raise UserError(f"{flag_of(name)} must not be empty.")
     adaptations = chosen_adaptations(options)
     check_outputs(options)
     reading = {name: options[name] for name in READING if name in options}

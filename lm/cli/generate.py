@@ -19,9 +19,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lm.cli.parser import add_device, add_settings, make_parser
-from lm.config.schema import SamplingConfig
+from lm.config.schema import SamplingConfig, SearchConfig
+from lm.config.settings import build, flag_of, settings_of
 from lm.errors import UserError
+from lm.generation.request import check_search
 from lm.streams import read_input
+
+_PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
+# What has no effect in a mode, and what has one only together with something else.
+_IGNORED = {
+    "interactive": (
+        *("infill", "prompts_file", "beams", "length_penalty", "json", "num_samples", "length"),
+        "backward_model",
+    ),
+    "infill": ("beams", "length_penalty"),
+}
+_REQUIRES = {
+    "backward_model": ("infill",),
+    "encoding": ("prompt_file", "prompts_file"),
+    "repetition_window": _PENALTIES,
+}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -39,35 +56,21 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     text.add_argument("--infill", metavar="LEFT|RIGHT", help="fill the gap at the | (with --backward-model)")
     add(
         "--length",
-        type=at_least(1),
+        type=whole_number(1, 1_000_000_000),
         default=None,
         metavar="N",
         help="maximum number of tokens (default: 400, or 80 with --infill)",
     )
     add(
         "--num-samples",
-        type=at_least(1),
+        type=whole_number(1, 100_000),
         default=1,
         metavar="N",
         help="number of texts, generated in one batch (default: 1)",
     )
     add("--interactive", action="store_true", default=False, help="choose among the next tokens")
     add_settings(parser, SamplingConfig, "sampling")
-    search = parser.add_argument_group("beam search")
-    search.add_argument(
-        "--beams",
-        type=at_least(1),
-        default=1,
-        metavar="N",
-        help="search for the most likely text with N beams instead of sampling",
-    )
-    search.add_argument(
-        "--length-penalty",
-        type=float,
-        default=1.0,
-        metavar="A",
-        help="divide a text's log-probability by its length to the power of A (default: 1)",
-    )
+    add_settings(parser, SearchConfig, "beam search")
     limits = parser.add_argument_group("constraints")
     for flag, metavar, what in (
         ("--stop", "STRING", "end the text before this string; repeatable"),
@@ -92,7 +95,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add(
         "--seed",
-        type=at_least(0),
+        type=whole_number(0, 2**63 - 1),
         default=None,
         metavar="N",
         help="the same seed generates the same text (default: a new one)",
@@ -109,13 +112,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def at_least(minimum: int) -> Callable[[str], int]:
-    """An argument type: whole numbers from `minimum`."""
+def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
+    """An argument type: whole numbers in this range."""
 
     def number(text: str) -> int:
         value = int(text)
         if value < minimum:
             raise argparse.ArgumentTypeError(f"must be at least {minimum}")
+        if value > maximum:
+            raise argparse.ArgumentTypeError(f"must be at most {maximum}")
         return value
 
     return number
@@ -125,14 +130,18 @@ def weighted_model(text: str) -> tuple[str, float]:
     """An argument type: 'runs/hamlet=0.5' -> ('runs/hamlet', 0.5)."""
     model, _, weight = text.rpartition("=")
     try:
-        return model, float(weight)
+        value = float(weight)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a model and its weight, such as {text}=0.5") from None
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"the weight of {model} must be in (0, 1), got {weight}")
+    return model, value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Generate as the command line says; the exit status. Raises UserError."""
     options = parse(arguments)
+    check_combination(options)
     options.prompts = read_prompts(options)
     for name in ("stop", "ban", "choice"):
         setattr(options, name, [decoded(f"--{name}", text) for text in getattr(options, name)])
@@ -143,6 +152,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from lm.cli.generation import generate  # imports torch, for which --help should not wait
 
     return generate(options)
+
+
+def check_combination(options: argparse.Namespace) -> None:
+    """Raise UserError for flags that would be ignored. A value that is the default does no harm."""
+    values = vars(options)
+    given = {name for name, value in values.items() if value not in (None, []) and value is not False}
+    settings = {**settings_of(SamplingConfig), **settings_of(SearchConfig)}
+    given -= {name for name in given & settings.keys() if values[name] == settings[name].default}
+    given -= {"num_samples"} if options.num_samples == 1 else set()
+    for mode in ("interactive", "infill"):
+        if mode in given and (ignored := [name for name in _IGNORED[mode] if name in given]):
+            raise UserError(f"{flag_of(ignored[0])} cannot be combined with --{mode}.")
+    for name, others in _REQUIRES.items():
+        if name in given and not given & set(others):
+            raise UserError(f"{flag_of(name)} requires {' or '.join(map(flag_of, others))}.")
+    if options.interactive and getattr(options, "prompt_file", None) == "-":
+        raise UserError("--prompt-file - and --interactive would both read standard input: use a file.")
+    if options.match is not None and options.choice:
+        raise UserError("--match and --choice contradict each other: use one of them.")
+    if "greedy" in given and "temperature" in given and options.temperature != 0:
+        raise UserError("--temperature has no effect with --greedy: leave one of them out.")
+    for name in ("stop", "ban"):
+        if "" in getattr(options, name):
+            raise UserError(f"--{name} must not be empty.")
+    chosen = {name: value for name, value in values.items() if name in settings}
+    sampling = {name: value for name, value in chosen.items() if name in settings_of(SamplingConfig)}
+    search = {name: value for name, value in chosen.items() if name not in sampling}
+    check_search(build(SearchConfig, search), build(SamplingConfig, sampling), options.seed)
 
 
 def read_prompts(options: argparse.Namespace) -> list[str]:

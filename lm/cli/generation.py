@@ -51,21 +51,20 @@ def generate(options: argparse.Namespace) -> int:
         "match": options.match,
         "choices": options.choice,
     }
+    beams = getattr(options, "beams", 1)
     seed = options.seed if options.seed is not None else time.time_ns() % 2**31
     if options.interactive:
         return interact(model, options.prompts[0], seed=seed, **settings)
     begin = time.perf_counter()
     if "infill" in options:
         count = fill_gap(model, options, seed=seed, **settings)
-    elif len(options.prompts) == options.num_samples == options.beams == 1 and not options.json:
+    elif len(options.prompts) == options.num_samples == beams == 1 and not options.json:
         count = stream(model, options.prompts[0], seed=seed, **settings)
     else:
-        count = write_samples(model, options, seed=seed, **settings)
+        count = write_samples(model, options, beams, seed=seed, **settings)
     seconds = time.perf_counter() - begin
-    print(
-        f"{plural(count, 'token')} in {seconds:.2f} s ({count / seconds:,.0f} tokens/s), seed {seed}",
-        file=sys.stderr,
-    )
+    speed = f"{plural(count, 'token')} in {seconds:.2f} s ({count / seconds:,.0f} tokens/s)"
+    print(speed if beams > 1 else f"{speed}, seed {seed}", file=sys.stderr)
     return 0
 
 
@@ -96,18 +95,27 @@ def stream(model: LanguageModel, prompt: str, **settings: Any) -> int:
     return count
 
 
-def write_samples(model: LanguageModel, options: argparse.Namespace, **settings: Any) -> int:
+def write_samples(model: LanguageModel, options: argparse.Namespace, beams: int, **settings: Any) -> int:
     """Print several texts, or one as JSON; returns the number of tokens."""
-    settings |= {"beams": options.beams, "length_penalty": options.length_penalty}
-    samples = model.generate(options.prompts, num_samples=options.num_samples, **settings)
-    prompts = [prompt for prompt in options.prompts for _ in range(options.num_samples)]
-    for number, (prompt, sample) in enumerate(zip(prompts, samples, strict=True), start=1):
+    count = options.num_samples
+    if beams > 1:
+        del settings["seed"]
+        settings |= {"beams": beams, "length_penalty": getattr(options, "length_penalty", 1.0)}
+        found = [
+            (p, sample)
+            for p in options.prompts
+            for sample in model.generate(p, num_samples=count, **settings)
+        ]
+    else:
+        samples = model.generate(options.prompts, num_samples=count, **settings)
+        found = list(zip([p for p in options.prompts for _ in range(count)], samples, strict=True))
+    for number, (prompt, sample) in enumerate(found, start=1):
         if options.json:
             write_json(prompt, sample.text, sample.tokens, sample.logprobs, sample.seed)
         else:
-            origin = f"found with {options.beams} beams" if sample.seed is None else f"seed {sample.seed}"
+            origin = f"found with {beams} beams" if sample.seed is None else f"seed {sample.seed}"
             write(f"--- sample {number}, {origin}\n{model.direction.join(prompt, sample.text)}\n\n")
-    return sum(len(sample.tokens) for sample in samples)
+    return sum(len(sample.tokens) for _, sample in found)
 
 
 def fill_gap(model: LanguageModel, options: argparse.Namespace, **settings: Any) -> int:

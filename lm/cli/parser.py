@@ -70,8 +70,12 @@ def add_settings(
             action = argparse.BooleanOptionalAction if default is True or name == "tie" else "store_true"
             group.add_argument(setting.flag, action=action, help=help_line)
             continue
+        notes = []
         if default not in (None, ""):
-            help_line += f" (default: {', '.join(default) if setting.type is tuple else default})"
+            notes.append(f"default: {', '.join(default) if setting.type is tuple else default}")
+        if None not in (rule.lowest, rule.highest):
+            notes.append(f"range: {rule.range.removeprefix('in ')}")
+        help_line += f" ({'; '.join(notes)})" if notes else ""
         metavar = rule.metavar or "|".join(rule.choices) or name.upper()
         if setting.type is tuple and not rule.parse:  # the values of a repeated flag are checked together
             group.add_argument(setting.flag, action="append", metavar=metavar, help=help_line)

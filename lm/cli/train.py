@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from lm.cli.parser import add_settings, make_parser
 from lm.config.presets import describe
 from lm.config.schema import GROUPS
+from lm.config.settings import flag_of
 from lm.distributed import joined_ranks
 from lm.errors import UserError
 
+_MAY_BE_EMPTY = ("sample_prompt", "document_separator")  # the latter has an error of its own
 _TITLES = {"data": "the text", "model": "the network", "training": "the recipe and its budget"}
 
 
@@ -39,6 +41,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         if "dataset" in options:
             raise UserError(f"{texts[0]} and --dataset both name the text: use one of the two.")
         options.dataset = texts
+    for name, value in vars(options).items():
+        if (value == "" and name not in _MAY_BE_EMPTY) or (isinstance(value, list) and "" in value):
+            raise UserError(f"{flag_of(name)} must not be empty.")
     return options
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.config.settings import (
+    MAX_TEMPERATURE,
     Auto,
     build,
     did_you_mean,
@@ -210,12 +211,13 @@ class TrainingConfig:
     )
     steps: int | None = setting(None, "budget: number of optimizer steps", minimum=1, metavar="N")
     epochs: float | None = setting(
-        None, "budget: number of passes over the training text", above=0, metavar="N"
+        None, "budget: number of passes over the training text", above=0, maximum=1_000_000, metavar="N"
     )
     max_time: float | None = setting(
         None,
         "budget: time from the first step, such as 90s, 10m or 2h; default if no budget is set: 2m",
         above=0,
+        maximum=1_000_000_000,
         parse=parse_duration,
         metavar="TIME",
     )
@@ -300,6 +302,7 @@ class SamplingConfig:
         "below 1: more predictable text; above 1: more surprising; 0: always the most likely token",
         flag_help="; 0.3:1.0 rises over the length",
         minimum=0,
+        maximum=MAX_TEMPERATURE,
         parse=parse_temperature,
         metavar="T",
     )
@@ -326,21 +329,57 @@ class SamplingConfig:
         metavar="P",
     )
     repetition_penalty: float = setting(
-        1.0, "above 1: tokens in the penalty window become less likely", above=0, metavar="R"
+        1.0,
+        "above 1: tokens in the penalty window become less likely",
+        minimum=0.001,
+        maximum=1000,
+        metavar="R",
     )
     presence_penalty: float = setting(
-        0.0, "subtracted from the logit of every token in the penalty window", metavar="R"
+        0.0,
+        "subtracted from the logit of every token in the penalty window",
+        minimum=-1000,
+        maximum=1000,
+        metavar="R",
     )
     frequency_penalty: float = setting(
-        0.0, "subtracted from a token's logit for each time it occurs in the penalty window", metavar="R"
+        0.0,
+        "subtracted from a token's logit for each time it occurs in the penalty window",
+        minimum=-1000,
+        maximum=1000,
+        metavar="R",
     )
     repetition_window: int = setting(
-        64, "number of recent tokens, prompt included, that the penalties look at", minimum=1, metavar="N"
+        64,
+        "number of recent tokens, prompt included, that the penalties look at",
+        minimum=1,
+        maximum=1_000_000_000,
+        metavar="N",
     )
     no_repeat_ngram: int = setting(
         0, "never repeat a sequence of n tokens; 0: no limit", minimum=0, metavar="N"
     )
     greedy: bool = setting(False, "always choose the most likely token")
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Beam search, which looks for the most likely text instead of sampling."""
+
+    beams: int = setting(
+        1,
+        "search for the most likely text with N beams instead of sampling",
+        minimum=1,
+        maximum=100_000,
+        metavar="N",
+    )
+    length_penalty: float = setting(
+        1.0,
+        "divide a text's log-probability by its length in tokens to the power of A",
+        minimum=-10,
+        maximum=10,
+        metavar="A",
+    )
 
 
 @dataclass(frozen=True)
@@ -364,7 +403,9 @@ class EvaluationConfig:
 class DynamicConfig:
     """Dynamic evaluation: the model keeps learning from the text it is scored on."""
 
-    dynamic_rate: float = setting(1e-3, "learning rate of the update after each segment", above=0)
+    dynamic_rate: float = setting(
+        1e-3, "learning rate of the update after each segment", above=0, maximum=1000
+    )
     dynamic_decay: float = setting(
         0.003, "decay toward the trained weights after each segment", minimum=0, maximum=1
     )
@@ -375,8 +416,12 @@ class DynamicConfig:
 class CacheConfig:
     """The neural cache: predictions are mixed with what followed similar states in recent text."""
 
-    cache_window: int = setting(2000, "number of recent tokens in the cache", minimum=1, metavar="N")
-    cache_theta: float = setting(0.5, "how strongly similar hidden states are preferred", minimum=0)
+    cache_window: int = setting(
+        2000, "number of recent tokens in the cache", minimum=1, maximum=1_000_000_000, metavar="N"
+    )
+    cache_theta: float = setting(
+        0.5, "how strongly similar hidden states are preferred", minimum=0, maximum=1000
+    )
     cache_lambda: float = setting(0.2, "weight of the cache in the prediction", above=0, below=1)
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import math
 import re
+import struct
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +18,9 @@ from lm.errors import UserError
 
 Auto = Literal["auto"]  # in place of a value that depends on the text and the budget
 T = TypeVar("T")
+MAX_TEMPERATURE = 1_000_000  # at which all tokens are equally likely
+_LARGEST_INT = 2**63 - 1
+_SHOWN = 80  # characters of a value in a message
 
 _KEYWORDS = {None: type(None), "auto": Auto}  # allowed in place of a value, with their types
 _TYPE_NAMES = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
@@ -38,6 +42,16 @@ class Rule:
     flag_help: str = ""  # appended to the help of the flag, for what only the command line accepts
 
     @property
+    def lowest(self) -> float | None:
+        """The lower bound, whether it is included or not."""
+        return self.minimum if self.above is None else self.above
+
+    @property
+    def highest(self) -> float | None:
+        """The upper bound, whether it is included or not."""
+        return self.maximum if self.below is None else self.below
+
+    @property
     def range(self) -> str:
         """The valid numbers in words: 'in [0, 1)', 'at least 1', 'greater than 0'."""
         if self.maximum is None and self.below is None:
@@ -51,7 +65,9 @@ class Rule:
         return bool(re.fullmatch(self.pattern, value)) if self.pattern else value in self.choices
 
     def contains(self, value: float) -> bool:
-        """Whether `value` is within the bounds."""
+        """Whether `value` is within the bounds, also as the float32 that it becomes in computations."""
+        if isinstance(value, float) and (rounded := _float32(value)) != value:
+            return self.contains(rounded) if math.isfinite(rounded) else False
         return not (
             (self.minimum is not None and value < self.minimum)
             or (self.maximum is not None and value > self.maximum)
@@ -96,17 +112,21 @@ class Setting:
             value = str(value)
         if not isinstance(value, self.type) or (self.type is int and not number):
             expected = _TYPE_NAMES.get(self.type, "a list")
-            raise UserError(f"{self.flag} must be {expected}, got '{value}'.")
+            raise UserError(f"{self.flag} must be {expected}, got '{_shown(value)}'.")
         if isinstance(value, str) and re.search("[\ud800-\udfff]", value):  # undecodable bytes
             raise UserError(
                 f"{self.flag} {value!r} is not UTF-8 and cannot be saved with the settings; rename it."
             )
         if self.rule.choices and not self.rule.offers(value):
-            raise UserError(f"{self.flag} must be one of {', '.join(self.rule.choices)}, got '{value}'.")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{self.flag} must be finite, got {value}.")
+            choices = ", ".join(self.rule.choices)
+            raise UserError(f"{self.flag} must be one of {choices}, got '{_shown(value)}'.")
+        if isinstance(value, float) and not math.isfinite(_float32(value)):
+            size = "" if math.isinf(value) or math.isnan(value) else " as a 32-bit number"
+            raise UserError(f"{self.flag} must be finite{size}, got {value}.")
         if isinstance(value, (int, float)) and not self.rule.contains(value):
-            raise UserError(f"{self.flag} must be {self.rule.range}, got {value}.")
+            raise UserError(f"{self.flag} must be {self.rule.range}, got {_shown(value)}.")
+        if isinstance(value, int) and value > _LARGEST_INT:
+            raise UserError(f"{self.flag} must be at most {_LARGEST_INT}, got {_shown(value)}.")
         return value
 
 
@@ -169,6 +189,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
+def _float32(value: float) -> float:
+    """The nearest 32-bit number."""
+    try:
+        return struct.unpack("f", struct.pack("f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
+def _shown(value: Any) -> str:
+    """A value in a message, shortened."""
+    huge = isinstance(value, int) and value.bit_length() > 1000  # Python refuses to write out larger ones
+    text = "a number with hundreds of digits" if huge else str(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
 def _number(text: str, kind: type) -> Any:
     """The number that `text` is, or `text`. In YAML 1.1, 1e-3 is a string."""
     with contextlib.suppress(ValueError):
@@ -188,7 +223,7 @@ def parse_duration(text: str | float) -> float:
     hours, minutes, seconds = (float(part or 0) for part in match.groups()) if match else (0, 0, 0)
     duration = hours * 3600 + minutes * 60 + seconds
     if duration <= 0:
-        raise UserError(f"'{text}' is not a duration; write it like 90s, 10m or 2h.")
+        raise UserError(f"'{_shown(text)}' is not a duration; write it like 90s, 10m or 2h.")
     return duration
 
 
@@ -197,7 +232,9 @@ def parse_mix(text: str | Iterable[float]) -> tuple[float, ...]:
     try:
         shares = tuple(map(float, text.split(",") if isinstance(text, str) else text))
     except (TypeError, ValueError):
-        raise UserError(f"--mix must be a list of proportions such as 0.7,0.3, got '{text}'.") from None
+        raise UserError(
+            f"--mix must be a list of proportions such as 0.7,0.3, got '{_shown(text)}'."
+        ) from None
     if not all(0 < share <= 1 for share in shares):
         raise UserError(f"each proportion in --mix must be in (0, 1], got '{text}'.")
     if abs(sum(shares) - 1) > 1e-6:
@@ -214,8 +251,8 @@ def parse_temperature(value: str | float | Sequence[float]) -> float | tuple[flo
             raise ValueError
     except (TypeError, ValueError):
         raise UserError(
-            f"--temperature must be a number or a range such as 0.3:1.0, got '{value}'."
+            f"--temperature must be a number or a range such as 0.3:1.0, got '{_shown(value)}'."
         ) from None
-    if not all(0 <= number < math.inf for number in numbers):
-        raise UserError(f"--temperature must be at least 0 and finite, got {value}.")
+    if not all(0 <= number <= MAX_TEMPERATURE for number in numbers):
+        raise UserError(f"--temperature must be at least 0 and at most {MAX_TEMPERATURE}, got {value}.")
     return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])

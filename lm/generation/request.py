@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lm.config.schema import SamplingConfig
-from lm.config.settings import build
+from lm.config.schema import SamplingConfig, SearchConfig
+from lm.config.settings import build, flag_of
 from lm.errors import UserError
 
 
@@ -34,3 +34,18 @@ class Request:
         if request.max_new_tokens < 1:
             raise UserError(f"max_new_tokens must be at least 1, got {request.max_new_tokens}.")
         return request
+
+
+def check_search(search: SearchConfig, sampling: SamplingConfig, seed: int | None) -> None:
+    """Raise UserError for settings that have no effect on a beam search, or only on one."""
+    if search.beams == 1:
+        if search.length_penalty != SearchConfig.length_penalty:
+            raise UserError("--length-penalty requires --beams.")
+        return
+    given = [f.name for f in fields(sampling) if getattr(sampling, f.name) != f.default]
+    given += [] if seed is None else ["seed"]
+    if ignored := [name for name in given if name != "no_repeat_ngram"]:
+        raise UserError(
+            f"{flag_of(ignored[0])} has no effect on a beam search, which does not sample; leave it or"
+            " --beams out."
+        )

@@ -46,8 +46,13 @@ def launch(options: dict[str, Any], ranks: Ranks) -> int:
             raise UserError("--find-lr cannot be combined with --resume: a resumed run keeps its rate.")
         if given := [name for name in ("preset", "config") if actions[name]]:
             raise _keeps_its_settings(given)
+        if given := [name for name in ("print_config", "overwrite") if actions[name]]:
+            raise UserError(f"{flag_of(given[0])} cannot be combined with --resume.")
         return _resume(options.pop("resume"), options, ranks)
+    if actions["find_lr"] and (given := [name for name in ("print_config", "overwrite") if actions[name]]):
+        raise UserError(f"{flag_of(given[0])} cannot be combined with --find-lr.")
     config = _settings(actions["preset"], actions["config"], options)
+    _check_effects(options, config)
     _check_settings(config, ranks)
     if actions["print_config"]:
         if ranks.first:
@@ -63,6 +68,22 @@ def _settings(preset_name: str | None, file: str | None, options: dict[str, Any]
     if values.get("init_from"):
         values = with_model_settings(values)
     return RunConfig.from_flat(values, where=file or "the settings")
+
+
+def _check_effects(options: dict[str, Any], config: RunConfig) -> None:
+    """Raise UserError for flags with which nothing changes; the settings of files and runs may have them."""
+    data, training = config.data, config.training
+    learned = data.tokenizer in ("char", "bpe", "unigram", "word")  # from the text
+    for name, matters, reason in (
+        ("shuffle_buffer", data.streaming, "without --streaming"),
+        ("vocab_size", learned, f"on the tokenizer {data.tokenizer}"),
+        ("min_frequency", learned and data.tokenizer != "unigram", f"on the tokenizer {data.tokenizer}"),
+        ("sample_prompt", training.sample_every != 0, "with --sample-every 0"),
+        ("data_report", not training.quiet, "with --quiet"),
+    ):
+        given = options.get(name)
+        if not matters and given not in (None, RunConfig().flat()[name]):
+            raise UserError(f"{flag_of(name)} has no effect {reason}; leave it out.")
 
 
 def _start(config: RunConfig, ranks: Ranks, find_lr: bool, overwrite: bool) -> int:

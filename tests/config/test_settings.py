@@ -3,7 +3,14 @@
 import pytest
 import yaml
 
-from lm.config.schema import ModelConfig, SamplingConfig, TrainingConfig
+from lm.config.schema import (
+    CacheConfig,
+    DynamicConfig,
+    ModelConfig,
+    SamplingConfig,
+    SearchConfig,
+    TrainingConfig,
+)
 from lm.config.settings import Rule, build, parse_duration, parse_temperature, settings_of
 from lm.errors import UserError
 
@@ -85,6 +92,31 @@ def test_max_time_in_seconds_or_text():
 def test_range_in_words_and_as_a_check(rule, text, inside, outside):
     assert rule.range == text
     assert all(map(rule.contains, inside)) and not any(map(rule.contains, outside))
+
+
+def test_a_number_is_within_the_bounds_also_as_a_32_bit_number():
+    dropout, top_p = settings_of(ModelConfig)["dropout"], settings_of(SamplingConfig)["top_p"]
+    assert (dropout.check(0.999), top_p.check(1e-30)) == (0.999, 1e-30)
+    for setting, value in ((dropout, 0.99999999999), (top_p, 1e-50), (top_p, 1.0000001)):
+        with pytest.raises(UserError, match=f"{setting.flag} must be in"):
+            setting.check(value)
+    with pytest.raises(UserError, match=r"--lr must be finite as a 32-bit number, got 1e\+39"):
+        build(TrainingConfig, {"lr": 1e39})
+    assert build(TrainingConfig, {"lr": 1e30}).lr == 1e30
+
+
+def test_an_error_about_a_large_value_is_short():
+    for value in (10**30, 10**5000, "9" * 30, "9" * 5000, "x" * 5000, float("inf")):
+        with pytest.raises(UserError) as raised:
+            build(TrainingConfig, {"steps": value})
+        assert len(str(raised.value)) < 150
+
+
+@pytest.mark.parametrize("config_class", [SamplingConfig, SearchConfig, DynamicConfig, CacheConfig])
+def test_numbers_that_are_used_in_formulas_have_two_bounds(config_class):
+    for name, setting in settings_of(config_class).items():
+        if isinstance(setting.default, float):
+            assert None not in (setting.rule.lowest, setting.rule.highest), name
 
 
 def test_settings_know_their_types_and_keywords():
