@@ -143,6 +143,9 @@ def load_test(url: str, server: int, log: Path, options: argparse.Namespace) -> 
     print(f"| time to the first text, 95th percentile | {first[int(len(first) * 0.95)] * 1000:.0f} ms |")
     print(f"| errors | {len(errors)} |")
     print(f"| memory after a quarter of the time, at the end | {quarter:,} kB, {memory[-1][1]:,} kB |")
+    if later := [kib for elapsed, kib in memory if elapsed >= 60]:
+        low, high = min(later), max(later)
+        print(f"| memory from the second minute on | {low:,} to {high:,} kB ({high / low - 1:.1%}) |")
     print(f"| server idle a second later | {idle:.0%} |")
     return errors
 

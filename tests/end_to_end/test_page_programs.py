@@ -153,6 +153,8 @@ def test_32_users_for_two_minutes_and_200_visits():
     table = rows(result.stdout)
     slowest, fastest = map(float, table["share of the slowest and of the fastest user"].split(", "))
     assert slowest > 0.5 and fastest < 1.5 and table["errors"] == "0"
+    growth = re.search(r"\(([\d.]+)%\)", table["memory from the second minute on"])
+    assert float(growth[1]) < 5
     for row in ("memory after a quarter of the time, at the end", "memory after 100 and after 200 visits"):
         early, late = (int(kb.replace(",", "")) for kb in re.findall(r"([\d,]+) kB", table[row]))
         assert late < early + 60_000  # kB
