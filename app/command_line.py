@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,9 @@ from lm.cli.parser import make_parser
 from lm.config.schema import RUNS
 from lm.errors import UserError, one_line
 from lm.invocation import command, pip_install
+
+from .access import Access, bracketed, is_local
+from .memory import share_memory_between_threads
 
 API_PORT = 8000
 KEY_VARIABLE = "LM_API_KEY"
@@ -36,6 +40,7 @@ _SERVE = """Serve your models over an OpenAI-compatible HTTP API; see docs/api.m
 
     lm serve                                    the models in runs/, for this computer only
     LM_API_KEY=secret lm serve --host 0.0.0.0   for others on the network, with a key
+    lm serve --allow-host lm.example.org        behind a proxy with this name
     lm serve --allow-origin http://localhost:3000   for a web page, too
 
 The address is printed on standard output. Ctrl-C stops the server.
@@ -56,22 +61,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log_to_stderr()
     if options.port:  # before gradio is imported, so that a port in use is reported immediately
         listen(options.host, options.port, "page").close()
+    share_memory_between_threads()
     # Gradio reads these when it is imported: no telemetry, and no analytics of every event, which it would
     # otherwise recompute from the last 10,000 events after each one.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(sys.maxsize)
     os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
-    from .launch import launch
+    with tempfile.TemporaryDirectory(prefix="lm-app-") as uploads:
+        # By default, all users of a computer, and all servers, share one folder.
+        os.environ.setdefault("GRADIO_TEMP_DIR", uploads)
+        from .launch import launch
 
-    launch(
-        folders,
-        host=options.host,
-        port=options.port,
-        share=options.share,
-        auth=options.auth,
-        mcp=options.mcp,
-        changes_allowed=options.allow_changes or not is_public(options),
-    )
+        launch(
+            folders,
+            host=options.host,
+            port=options.port,
+            share=options.share,
+            auth=options.auth,
+            mcp=options.mcp,
+            changes_allowed=options.allow_changes or not is_public(options),
+            access=Access(options.host, options.allow_host),
+        )
     return 0
 
 
@@ -81,6 +91,7 @@ def serve(arguments: Sequence[str] | None = None) -> int:
     folders = model_folders(options.models)
     require(command("serve"), ("starlette", "uvicorn"), "studio")
     key = options.api_key or key_from_environment()
+    share_memory_between_threads()
     # Before torch is imported, so that a port in use is reported immediately.
     listener = listen(options.host, options.port)
     log_to_stderr()
@@ -97,8 +108,9 @@ def serve(arguments: Sequence[str] | None = None) -> int:
         )
     from .api.server import run_server
 
-    print(f"The API is at http://{f'[{host}]' if ':' in host else host}:{port}/v1", flush=True)
-    run_server(folders, listener, key, options.allow_origin)
+    print(f"The API is at http://{bracketed(host)}:{port}/v1", flush=True)
+    access = Access(options.host, options.allow_host, options.allow_origin)
+    run_server(folders, listener, key, access)
     return 0
 
 
@@ -171,6 +183,15 @@ def add_address(parser: argparse.ArgumentParser, port_help: str, port: int | Non
     )
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     add("--port", type=port_number, default=port, metavar="N", help=port_help)
+    add(
+        "--allow-host",
+        action="append",
+        type=host_name,
+        default=[],
+        metavar="NAME",
+        help="also serve requests that are sent to this name, such as that of a proxy; repeatable (default:"
+        " localhost and 127.0.0.1; with --host also the name of this computer and all IP addresses)",
+    )
 
 
 def port_number(text: str) -> int:
@@ -178,6 +199,14 @@ def port_number(text: str) -> int:
     if not 0 < number < 65536:
         raise argparse.ArgumentTypeError("must be between 1 and 65535")
     return number
+
+
+def host_name(text: str) -> str:
+    """A DNS name or an IP address as browsers send it."""
+    normalized = bracketed(text.lower())
+    if not re.fullmatch(r"\[[0-9a-f:.]+\]|[a-z0-9_.-]+", normalized):
+        raise argparse.ArgumentTypeError("must be a name or an IP address, without scheme and port")
+    return normalized
 
 
 def credentials(text: str) -> tuple[str, str]:
@@ -230,11 +259,6 @@ def log_to_stderr() -> None:
     """Log what happens to standard error, whether this package is called app or lm_studio."""
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger(__package__).setLevel(logging.INFO)
-
-
-def is_local(host: str) -> bool:
-    """Whether an address can only be reached from this computer."""
-    return host.startswith("127.") or host in ("localhost", "::1")
 
 
 def is_public(options: argparse.Namespace) -> bool:

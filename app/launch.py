@@ -8,15 +8,23 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 import torch
+import uvicorn
+from gradio import http_server
+from starlette.types import ASGIApp
 
 from lm.errors import UserError, one_line
 
+from .access import Access
 from .endpoints import return_json
+from .gate import SETTINGS, Gate
 from .jobs.queue import JobQueue
 from .page import build, launch_settings
 from .registry import ModelRegistry
+from .ui.middleware import refusal
 
 
 def launch(
@@ -27,17 +35,19 @@ def launch(
     auth: tuple[str, str] | None,
     mcp: bool,
     changes_allowed: bool,
+    access: Access,
 ) -> None:
     """Serve the page over the models in `folders` until Ctrl-C or SIGTERM.
 
-    With `changes_allowed`, users can train models, into the first folder, and rename and delete them. Raises
-    UserError if the address cannot be used.
+    It answers the requests that `access` allows. With `changes_allowed`, users can train models, into the
+    first folder, and rename and delete them. Raises UserError if the address cannot be used.
     """
     # All users share one batch, which one thread computes at a time. The browser often runs on the same
     # machine, and threads that compete for the cores slow everything down many times.
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
     jobs = resume_jobs(folders[0]) if changes_allowed else None
     page = build(ModelRegistry(list(folders)), jobs)
+    put_in_front(access)
     try:
         page.launch(
             server_name=host,
@@ -54,11 +64,26 @@ def launch(
         raise UserError(
             f"the page cannot listen on {host}, {where}; is it in use? ({one_line(error, 80)})"
         ) from error
+    if page.share_url:
+        access.allow(urlsplit(page.share_url).hostname or "")
     if mcp:
         return_json(page.mcp_server_obj)
     print(f"The page is at {page.local_url}", flush=True)
     wait_for_stop()
     page.close(verbose=False)
+
+
+def put_in_front(access: Access) -> None:
+    """Let Gradio start its server with our limits, and with our gate in front of all of it."""
+
+    class Server(http_server.Server):
+        def __init__(self, config: uvicorn.Config, **settings: Any):
+            config.app = Gate(cast(ASGIApp, config.app), access, refusal)
+            for name, value in SETTINGS.items():
+                setattr(config, name, value)
+            super().__init__(config, **settings)
+
+    http_server.Server = Server  # type: ignore[misc, assignment]
 
 
 def resume_jobs(folder: Path) -> JobQueue | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
+import math
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -17,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lm.errors import UserError, one_line
 
+from ..access import Attempts
 from .request import RequestError
 
 _INTERNAL_ERROR = "internal server error; see the log of the server."
@@ -66,17 +69,28 @@ def _brackets(text: str) -> int:
 def require_key(app: ASGIApp, key: str) -> ASGIApp:
     """Wrap `app` so that it only serves requests that carry the API key.
 
-    Without the key, GET /health says that the server runs, and nothing else.
+    Without the key, GET /health says that the server runs, and nothing else. A client that sends many
+    wrong keys has to wait.
     """
+    attempts = Attempts()
 
     async def authorized_app(scope: Scope, receive: Receive, send: Send) -> None:
         scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        client = (scope.get("client") or ("",))[0]
+        seconds = attempts.seconds_to_wait(client) if given else 0
         # Compared in constant time, so that the response time does not reveal how much of a guess is right.
         correct = hmac.compare_digest(given.strip().encode(), key.encode())
-        if scheme.lower() == "bearer" and correct:
+        if scheme.lower() == "bearer" and correct and not seconds:
             return await app(scope, receive, send)
+        if given and not seconds:
+            attempts.record(client, hashlib.sha256(given.encode()).digest())
         if scope["path"].rstrip("/") == "/health" and scope["method"] in ("GET", "HEAD"):
             return await json_response({"status": "ok"})(scope, receive, send)
+        if seconds:
+            message = f"too many wrong API keys; try again in {seconds:.0f} s."
+            response = error_response(message, 429, code="rate_limit_exceeded")
+            response.headers["Retry-After"] = f"{math.ceil(seconds)}"
+            return await response(scope, receive, send)
         message = "invalid API key." if given else "missing API key; send 'Authorization: Bearer KEY'."
         response = error_response(message, 401, code="invalid_api_key")
         response.headers["WWW-Authenticate"] = "Bearer"
@@ -131,6 +145,11 @@ def error_response(message: str, status: int, param: str | None = None, code: st
     if status in (429, 503):
         response.headers["Retry-After"] = "1"
     return response
+
+
+def refusal(message: str, status: int, code: str) -> Response:
+    """The response to a request that app/gate.py turns away."""
+    return error_response(message, status, code=code)
 
 
 async def _on_request_error(request: Request, error: RequestError) -> Response:

@@ -30,6 +30,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lm.errors import UserError, one_line
 from lm.language_model import LanguageModel
 
+from ..access import Access
+from ..gate import SETTINGS, Gate
 from ..registry import ModelRegistry
 from .admission import Admission, shutting_down
 from .background import BackgroundGenerator, in_background
@@ -43,6 +45,7 @@ from .responses import (
     error_object,
     json_response,
     read_json,
+    refusal,
     require_key,
 )
 
@@ -282,17 +285,15 @@ class _Server(uvicorn.Server):
         self._api.shut_down()
 
 
-def run_server(
-    folders: Sequence[Path], listener: socket.socket, key: str | None, origins: Sequence[str]
-) -> None:
+def run_server(folders: Sequence[Path], listener: socket.socket, key: str | None, access: Access) -> None:
     """Serve the models in `folders` on a listening socket until Ctrl-C or SIGTERM; see `Api.app`."""
     api = Api(ModelRegistry(list(folders)), Limits())
     config = uvicorn.Config(
-        api.app(key, origins),
+        Gate(api.app(key, access.origins), access, refusal),
+        **SETTINGS,
         lifespan="off",
         log_config=None,
         access_log=False,
-        server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT,
     )
     _Server(config, api).run(sockets=[listener])

@@ -15,6 +15,7 @@ from .i18n import translate
 MAX_SESSIONS = 256  # kept by Gradio for browsers that never report that the page was closed
 MAX_UNREAD_SESSIONS = 1024  # sessions with results that the browser has not fetched
 MAX_QUEUE_SIZE = 1000  # waiting events; further ones are turned away
+MAX_SESSION_NAME = 64  # characters; Gradio keeps the name of a session, which the browser chooses
 POLL_EVERY = 0.01  # seconds between looks into the queue; by default 0.001, which keeps an idle server busy
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,14 @@ class Page(gr.Blocks):
         """Gradio's queue with a size limit; Gradio calls this when it creates the Blocks."""
         page = super().queue(**{"max_size": MAX_QUEUE_SIZE, **settings})
         self._queue.sleep_when_free = POLL_EVERY
+        push = self._queue.push
+
+        async def checked_push(body: Any, **details: Any) -> Any:
+            if len(body.session_hash or "") > MAX_SESSION_NAME:
+                raise ValueError("the name of the session is too long")
+            return await push(body=body, **details)
+
+        self._queue.push = checked_push  # type: ignore[method-assign, assignment]
         return page
 
     @property

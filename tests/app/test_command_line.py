@@ -31,8 +31,8 @@ def without_torch(command, *arguments, hidden=("torch", "gradio")):
 @pytest.mark.parametrize(
     ("command", "flags"),
     [
-        ("main", ("--models", "--host", "--port", "--share", "--auth", "--mcp")),
-        ("serve", ("--models", "--host", "--port", "--api-key", "--allow-origin")),
+        ("main", ("--models", "--host", "--port", "--share", "--auth", "--mcp", "--allow-host")),
+        ("serve", ("--models", "--host", "--port", "--api-key", "--allow-origin", "--allow-host")),
     ],
 )
 def test_help_is_fast_and_needs_neither_torch_nor_gradio(command, flags):
@@ -110,6 +110,14 @@ def test_origins_are_written_as_browsers_send_them():
     assert options.allow_origin == expected
 
 
+@pytest.mark.parametrize("parse", [parse_app, parse_serve])
+def test_hosts_are_written_as_browsers_send_them(parse):
+    assert parse([]).allow_host == []
+    given = ["LM.Example.org", "gpu_box", "10.0.0.1", "::1", "[FE80::1]"]
+    options = parse([part for name in given for part in ("--allow-host", name)])
+    assert options.allow_host == ["lm.example.org", "gpu_box", "10.0.0.1", "[::1]", "[fe80::1]"]
+
+
 def test_password_may_contain_a_colon():
     assert parse_app(["--auth", "me:a:b"]).auth == ("me", "a:b")
 
@@ -131,6 +139,11 @@ def test_password_may_contain_a_colon():
         (serve, ["--allow-origin", "https://bücher.example"]),
         (serve, ["--allow-origin", ""]),
         (serve, ["--allow-origin", "http://a b"]),
+        (serve, ["--allow-host", "http://lm.example"]),
+        (serve, ["--allow-host", "lm.example:8000"]),
+        (serve, ["--allow-host", "*"]),
+        (main, ["--allow-host", ""]),
+        (main, ["--allow-host", "a b"]),
         (serve, ["--auth", "me:x"]),
         (serve, ["--mcp"]),
     ],

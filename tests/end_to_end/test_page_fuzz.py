@@ -11,7 +11,9 @@ import random
 import re
 import shutil
 import signal
+import socket
 import time
+from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -360,15 +362,52 @@ def test_uploads_stay_in_the_temporary_folder_and_have_a_size_limit(served):
     )
 
 
-def test_other_sites_cannot_send_events_through_a_visitor(served):
-    """Without a CORS preflight, browsers let other sites send only content types that are not JSON."""
-    body = json.dumps({"data": ["char", ""], "fn_index": 3, "session_hash": "a"})
-    with httpx.Client(base_url=served.address, timeout=20) as http:
-        for kind in ("text/plain", "application/x-www-form-urlencoded"):
-            headers = {"content-type": kind, "origin": "http://elsewhere.example"}
-            assert http.post("/gradio_api/queue/join", content=body, headers=headers).status_code == 422
-        preflight = {"origin": "http://elsewhere.example", "access-control-request-method": "POST"}
-        assert (
-            "access-control-allow-origin"
-            not in http.options("/gradio_api/queue/join", headers=preflight).headers
-        )
+def test_names_of_sessions_have_a_limit(served):
+    """Gradio keeps them; see `Page.forget`."""
+    for length, accepted in ((64, True), (65, False), (1_000_000, False)):
+        name = "a" * length
+        with httpx.Client(base_url=served.address, timeout=20) as http:
+            event = {"data": ["char"], "fn_index": 0, "session_hash": name}
+            for path, body in (
+                ("/gradio_api/queue/join", event),
+                ("/gradio_api/call/list_models", {"data": [], "session_hash": name}),
+            ):
+                assert (http.post(path, json=body).status_code == 200) == accepted, (path, length)
+            if length < 10_000:
+                data = http.get(f"/gradio_api/queue/data?session_hash=b{name[1:]}")
+                assert (data.status_code == 200) == accepted
+                with http.stream("GET", f"/gradio_api/heartbeat/{name}") as alive:
+                    assert (alive.status_code == 200) == accepted
+
+
+def test_interrupted_uploads_leave_nothing(served):
+    folder = served.log.parent / "temporary"
+    before = {path for path in folder.rglob("*") if path.is_file()}
+    head = (
+        "POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+        '--x\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\n'
+    )
+    host, _, port = served.address.removeprefix("http://").rstrip("/").partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as client:
+        client.sendall(head.encode() + b"a" * 500_000)
+        deadline = time.monotonic() + 10
+        while {path for path in folder.rglob("*") if path.is_file()} == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    while {path for path in folder.rglob("*") if path.is_file()} - before:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "path, limit", [("/gradio_api/upload", 201 << 20), ("/gradio_api/queue/join", 9 << 20)]
+)
+def test_large_bodies_are_rejected_before_they_are_sent(served, path, limit):
+    with closing(
+        HTTPConnection(served.address.removeprefix("http://").rstrip("/"), timeout=20)
+    ) as connection:
+        connection.putrequest("POST", path)
+        connection.putheader("Content-Length", str(limit))
+        connection.endheaders()
+        assert connection.getresponse().status == 413

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -185,7 +186,10 @@ class TrainTab:
         if not path:  # the upload was cleared
             return gr.skip(), gr.skip()
         with show_errors():
-            return self.texts(self.queue.uploads.add(path).dataset), ""
+            try:
+                return self.texts(self.queue.uploads.add(path).dataset), ""
+            finally:
+                Path(path).unlink(missing_ok=True)  # Gradio's own copy
 
     def on_preview(self, *form: Any) -> str:
         """What the text contains and what training on it would take."""

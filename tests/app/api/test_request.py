@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from starlette.testclient import TestClient
 
+from app.access import MAX_ATTEMPTS
 from app.api.request import CompletionRequest, Limits
 from app.api.server import Api
 from app.registry import ModelRegistry
@@ -357,6 +358,23 @@ def test_nothing_is_served_without_the_key(api):
     for header in ("Bearer secret", "bearer secret"):
         assert client.get("/v1/models", headers={"authorization": header}).status_code == 200
         assert client.get("/health", headers={"authorization": header}).json()["writing"] == 0
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/health"])
+def test_wrong_keys_are_limited(api, path):
+    client = TestClient(api.app(key="secret"))
+    for _ in range(30):  # a program with an old key locks out nobody
+        client.get(path, headers={"authorization": "Bearer old"})
+    right = {"authorization": "Bearer secret"}
+    assert client.get("/v1/models", headers=right).status_code == 200
+    for number in range(MAX_ATTEMPTS):
+        client.get(path, headers={"authorization": f"Bearer {number}"})
+    for key in ("secret", "another"):
+        response = client.get("/v1/models", headers={"authorization": f"Bearer {key}"})
+        assert response.status_code == 429 and 50 < int(response.headers["Retry-After"]) <= 60
+        assert response.json()["error"]["message"].startswith("too many wrong API keys; try again in ")
+    assert client.get("/health", headers=right).json() == {"status": "ok"}
+    assert client.get("/v1/models").status_code == 401
 
 
 PAGE = "http://localhost:3000"

@@ -1,0 +1,136 @@
+"""Which requests the servers accept: names of the server, web pages that may use it, wrong passwords.
+
+A browser sends requests to a server on this computer for any web page that it shows. A page of another site
+gives itself away by the headers `Origin` and `Sec-Fetch-Site`, which it cannot change, or, if it let its own
+name point to this computer to look like a page of this server (DNS rebinding), by that name in `Host`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+MAX_ATTEMPTS = 10  # wrong passwords of one client
+ATTEMPTS_WINDOW = 60  # seconds in which they count
+_MAX_CLIENTS = 1024  # whose wrong passwords are counted
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::(\d{1,5}))?")
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+
+def is_local(host: str) -> bool:
+    """Whether an address can only be reached from this computer."""
+    return host.startswith("127.") or host in ("localhost", "::1")
+
+
+class Access:
+    """The names of a server that listens on the address `host`, and the web pages that may use it.
+
+    On a loopback address, the names are `LOOPBACK_NAMES`. On others, also all IP addresses, because no DNS
+    name can be rebound to look like one, and the name of this computer. `names` are further ones. `origins`
+    are those of other pages that may use the server; '*' means all.
+    """
+
+    def __init__(self, host: str, names: Iterable[str] = (), origins: Sequence[str] = ()):
+        self._is_local = is_local(host)
+        self._configured = set(names)
+        self._names = {*LOOPBACK_NAMES, bracketed(host.lower())}
+        if not self._is_local:
+            own = socket.gethostname().lower()
+            self._names |= {own, f"{own.partition('.')[0]}.local"}
+        self.origins = origins
+
+    def allow(self, name: str) -> None:
+        """Accept another name."""
+        self._configured.add(name.lower())
+
+    def is_name(self, host: str) -> bool:
+        """Whether the value of the header `Host` is a name of this server."""
+        match = _HOST.fullmatch(host.lower())
+        if not match:
+            return False
+        name = match[1]
+        return name in self._names | self._configured or (not self._is_local and _is_ip_address(name))
+
+    def is_foreign(self, method: str, headers: Mapping[str, str]) -> bool:
+        """Whether a request comes from a web page of another site. A link on it may open this one."""
+        if "*" in self.origins:
+            return False
+        if (origin := headers.get("origin")) is not None:
+            return not (
+                origin.lower() in self.origins or self._is_own(origin.lower(), headers.get("host", ""))
+            )
+        if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):  # no browser, or the user
+            return False
+        # A page in a frame of another site could be made to look like something else.
+        opened = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
+        return not (opened and method in ("GET", "HEAD"))
+
+    def _is_own(self, origin: str, host: str) -> bool:
+        """Whether this server, known to the browser as `host`, is this origin."""
+        scheme, _, rest = origin.partition("://")
+        theirs, ours = _HOST.fullmatch(rest), _HOST.fullmatch(host.lower())
+        if not (theirs and ours) or scheme not in _DEFAULT_PORTS:
+            return False
+        default = _DEFAULT_PORTS[scheme]
+        if (theirs[1], theirs[2] or default) == (ours[1], ours[2] or default):
+            return True
+        # A proxy may listen on another port than it names to this server.
+        return theirs[1] == ours[1] and theirs[1] in self._configured
+
+
+class Attempts:
+    """Counts the wrong passwords of each client, and says how long it has to wait before the next attempt."""
+
+    def __init__(self) -> None:
+        self._wrong: OrderedDict[str, dict[object, float]] = OrderedDict()
+
+    def seconds_to_wait(self, address: str) -> float:
+        """How long the client at this IP address has to wait; 0 if it does not."""
+        wrong = self._wrong.get(_network(address), {})
+        now = time.monotonic()
+        recent = sorted(when for when in wrong.values() if when > now - ATTEMPTS_WINDOW)
+        return recent[-MAX_ATTEMPTS] + ATTEMPTS_WINDOW - now if len(recent) >= MAX_ATTEMPTS else 0.0
+
+    def record(self, address: str, guess: object) -> None:
+        """Count a wrong password. The same `guess` counts once, so that a program with an old key locks out
+        nobody else at its address."""
+        client = _network(address)
+        wrong = self._wrong.setdefault(client, {})
+        self._wrong.move_to_end(client)
+        now = time.monotonic()
+        for old in [key for key, when in wrong.items() if when <= now - ATTEMPTS_WINDOW]:
+            del wrong[old]
+        wrong[guess] = now
+        while len(self._wrong) > _MAX_CLIENTS:
+            self._wrong.popitem(last=False)
+
+    def forgive(self, address: str, guess: object) -> None:
+        """Do not count this password any more: it was right."""
+        self._wrong.get(_network(address), {}).pop(guess, None)
+
+
+def bracketed(host: str) -> str:
+    """An address as it is written in a URL: '::1' -> '[::1]'."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def _is_ip_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _network(address: str) -> str:
+    """The address of a client; of an IPv6 address the half that its owner cannot choose."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(parsed) if parsed.version == 4 else str(ipaddress.ip_network((parsed, 64), strict=False))

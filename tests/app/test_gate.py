@@ -1,0 +1,203 @@
+"""The gate and the connection limits, on a real server."""
+
+import asyncio
+import http.client
+import socket
+import threading
+import time
+from contextlib import closing, contextmanager
+
+import pytest
+import uvicorn
+from starlette.responses import PlainTextResponse
+
+from app import gate
+from app.access import Access
+from app.gate import MAX_HEADER_BYTES, SETTINGS, Gate
+
+ADDRESS = "127.0.0.1"
+DELAY = 0.0  # seconds until the response
+
+
+async def echo(scope, receive, send):
+    """Responds with the length of the request body."""
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        size += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    await asyncio.sleep(DELAY)
+    await PlainTextResponse(str(size))(scope, receive, send)
+
+
+@pytest.fixture
+def server():
+    """The port of a server, whose thread ends with the test."""
+    access = Access(ADDRESS)
+    app = Gate(echo, access, lambda message, status, code: PlainTextResponse(message, status))
+    listener = socket.create_server((ADDRESS, 0))
+    server = uvicorn.Server(uvicorn.Config(app, **SETTINGS, lifespan="off", log_config=None))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield listener.getsockname()[1]
+    server.should_exit = True
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@contextmanager
+def connected(port):
+    with socket.create_connection((ADDRESS, port), timeout=10) as client:
+        yield client
+
+
+def response_to(client, data=b""):
+    """What the server sends until it closes the connection, and the seconds that it takes."""
+    start = time.monotonic()
+    client.sendall(data)
+    received = b""
+    while part := client.recv(65536):
+        received += part
+    return received.decode(), time.monotonic() - start
+
+
+def get(port, **headers):
+    """The status and the body of the response to a GET."""
+    with closing(http.client.HTTPConnection(ADDRESS, port, timeout=10)) as connection:
+        connection.request("GET", "/", headers={name.replace("_", "-"): v for name, v in headers.items()})
+        response = connection.getresponse()
+        return response.status, response.read().decode(), response
+
+
+def test_requests_of_other_sites_are_turned_away_in_one_line(server):
+    status, body, response = get(server)
+    assert (status, body, response.headers["X-Frame-Options"]) == (200, "0", "SAMEORIGIN")
+    for headers in (
+        {"Host": "evil.example"},
+        {"Origin": "http://evil.example"},
+        {"Sec_Fetch_Site": "cross-site"},
+    ):
+        status, body, _ = get(server, **headers)
+        assert status == 403 and "\n" not in body
+        assert "evil.example" in body or "Origin" not in headers
+
+
+def test_two_origins_are_turned_away(server):
+    head = f"GET / HTTP/1.1\r\nHost: {ADDRESS}:{server}\r\nConnection: close\r\n"
+    own = f"Origin: http://{ADDRESS}:{server}\r\n"
+    with connected(server) as client:
+        assert response_to(client, f"{head}{own}\r\n".encode())[0].startswith("HTTP/1.1 200")
+    with connected(server) as client:
+        both = f"{head}{own}Origin: http://evil.example\r\n\r\n"
+        assert response_to(client, both.encode())[0].startswith("HTTP/1.1 403")
+
+
+def test_name_of_the_host_cannot_break_the_line(server):
+    head = b"GET / HTTP/1.1\r\nHost: \xff\x1b'%s\r\nConnection: close\r\n\r\n" % (b"a" * 500)
+    with connected(server) as client:
+        received, _ = response_to(client, head.replace(b"\x1b", b""))
+    assert received.startswith("HTTP/1.1 403") and len(received.rpartition("\r\n\r\n")[2]) < 200
+
+
+@pytest.mark.parametrize("size", [MAX_HEADER_BYTES + 1, 200_000, 131 << 20])
+def test_large_headers_are_turned_away_immediately(server, size):
+    with connected(server) as client:
+        head = b"GET / HTTP/1.1\r\nHost: localhost\r\nA: "
+        client.sendall(head)
+        start, sent = time.monotonic(), 0
+        try:
+            while sent < size:
+                sent += client.send(b"a" * min(1 << 20, size - sent))
+            client.sendall(b"\r\n\r\n")
+        except OSError:  # the server has stopped reading
+            pass
+        answer = b""
+        try:
+            while part := client.recv(65536):
+                answer += part
+        except ConnectionResetError:
+            assert size > 1 << 20
+        assert time.monotonic() - start < 3
+    assert answer.startswith(b"HTTP/1.1 431") or (size > 1 << 20 and not answer)
+    assert get(server)[0] == 200
+
+
+def test_headers_below_the_limit_are_served(server):
+    assert get(server, A="a" * (MAX_HEADER_BYTES - 500))[0] == 200
+
+
+def test_large_trailer_ends_the_connection(server):
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nT: "
+    with connected(server) as client:
+        try:
+            client.sendall(head + b"a" * 1_000_000)
+            client.recv(100)
+        except OSError:
+            pass
+    assert get(server)[0] == 200
+
+
+def test_what_is_not_http_is_turned_away(server):
+    with connected(server) as client:
+        assert response_to(client, b"\x16\x03\x01 hello\r\n\r\n")[0].startswith("HTTP/1.1 400")
+
+
+def test_incomplete_headers_time_out_even_if_they_continue(server, monkeypatch):
+    monkeypatch.setattr(gate, "HEADER_TIMEOUT", 0.5)
+    with connected(server) as client:
+        received, seconds = response_to(client, b"GET / HTTP/1.1\r\n")
+        assert received.startswith("HTTP/1.1 408") and 0.4 < seconds < 3
+    with connected(server) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+        start = time.monotonic()
+        for _ in range(8):  # the second request of a connection, slowly
+            client.sendall(b"G")
+            time.sleep(0.1)
+        assert b"408" in client.recv(1000) and time.monotonic() - start < 3
+
+
+def test_connection_without_a_request_is_closed(server, monkeypatch):
+    monkeypatch.setattr(gate, "HEADER_TIMEOUT", 0.3)
+    with connected(server) as client:
+        assert response_to(client)[0] == ""
+
+
+def test_body_that_stops_times_out_but_a_slow_one_does_not(server, monkeypatch):
+    monkeypatch.setattr(gate, "BODY_TIMEOUT", 0.5)
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 10\r\n\r\n"
+    with connected(server) as client:
+        received, seconds = response_to(client, head + b"12345")
+        assert received == "" and 0.4 < seconds < 3
+    with connected(server) as client:
+        client.sendall(head)
+        for _ in range(9):
+            client.sendall(b"1")
+            time.sleep(0.1)
+        assert response_to(client, b"1")[0].endswith("\r\n\r\n10")
+
+
+def test_response_may_take_longer_than_the_timeouts(server, monkeypatch):
+    monkeypatch.setattr(gate, "HEADER_TIMEOUT", 0.2)
+    monkeypatch.setattr(gate, "BODY_TIMEOUT", 0.2)
+    monkeypatch.setattr(f"{__name__}.DELAY", 0.9)
+    with connected(server) as client:
+        head = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 1\r\n\r\n1"
+        received, seconds = response_to(client, head)
+        assert received.endswith("1") and seconds > 0.8
+
+
+def test_connections_are_limited(server, monkeypatch):
+    monkeypatch.setattr(gate, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(gate, "_MAX_REFUSALS", 1)
+    clients = [socket.create_connection((ADDRESS, server), timeout=10) for _ in range(3)]
+    time.sleep(0.2)
+    with connected(server) as client, connected(server) as another:
+        closed, refused = sorted(response_to(it)[0] for it in (client, another))
+        assert closed == "" and refused.startswith("HTTP/1.1 503") and "retry-after: 1" in refused
+    for client in clients:
+        client.close()
+    time.sleep(0.2)
+    assert get(server)[0] == 200
