@@ -203,8 +203,8 @@ class LanguageModel:
         return self.generator.encode(text, unknown)
 
     def save(self, folder: str | Path, *, half: bool = False) -> None:
-        """Write config.json, model.safetensors, tokenizer.json and README.md to `folder`; `half` stores the
-        weights as float16, in half the space."""
+        """Write the files that lm/saving.py describes to `folder`; `half` stores the weights as float16, in
+        half the space."""
         self._save(folder, None, torch.float16 if half else torch.float32)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:

@@ -1,9 +1,10 @@
 """A model on disk and on the Hugging Face Hub: read, write, upload.
 
-config.json         format_version, the model's settings, its training data, its validation results
-model.safetensors   the weights
-tokenizer.json      the Hugging Face tokenizers format
-README.md           model card
+config.json             format_version, the model's settings, its training data, its validation results
+model.safetensors       the weights
+tokenizer.json          the Hugging Face tokenizers format
+tokenizer_config.json   what transformers' AutoTokenizer needs to know in addition; lm does not read it
+README.md               model card
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from lm.errors import ModelError, UserError, one_line
 from lm.files import replacing, write_text
 from lm.model.direction import Direction
 from lm.model.network import RecurrentLM
-from lm.tokenization.tokenizer import Tokenizer
+from lm.tokenization.tokenizer import EOS, Tokenizer
 
 FORMAT_VERSION = 1
 PRETRAINED = Path(__file__).parent / "pretrained"  # the model that ships with the package
@@ -40,7 +41,14 @@ _DTYPES = {
     torch.float16: "F16",
     torch.uint8: "U8",
 }
-_FILES = ["config.json", "model.safetensors", "tokenizer.json", "README.md"]
+FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md")
+# lm-eval and others begin a text with eos_token. A text that contains "<eos>" literally is still text.
+_TOKENIZER_CONFIG = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "eos_token": EOS,
+    "clean_up_tokenization_spaces": False,
+    "split_special_tokens": True,
+}
 
 
 def find_model(model: str | Path) -> Path:
@@ -58,7 +66,7 @@ def find_model(model: str | Path) -> Path:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)) or str(model).startswith("."):
         raise ModelError(f"there is no model folder '{model}'.")
     try:
-        return Path(huggingface_hub.snapshot_download(str(model), allow_patterns=_FILES))
+        return Path(huggingface_hub.snapshot_download(str(model), allow_patterns=[*FILES]))
     except huggingface_hub.errors.RepositoryNotFoundError as error:
         raise ModelError(f"there is no folder and no Hub model '{model}'.") from error
     except Exception as error:
@@ -200,6 +208,7 @@ def save_model(
         **{k: v for k, v in facts.items() if k in ("trained_on", "validation", "test")},
     }
     tokenizer.save(folder / "tokenizer.json")
+    write_text(folder / "tokenizer_config.json", json.dumps(_TOKENIZER_CONFIG, indent=2) + "\n")
     weights = {name: weight.to(dtype) for name, weight in _weights(network).items()}
     with replacing(folder / "model.safetensors") as partial:
         write_tensors(partial, weights, metadata={"format": "pt"})

@@ -44,8 +44,9 @@ def test_a_loaded_model_generates_what_the_saved_one_did(tmp_path, cell, options
 
 
 def test_a_model_folder_has_the_documented_files(saved):
-    files = {"config.json", "model.safetensors", "tokenizer.json", "README.md"}
+    files = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"}
     assert {path.name for path in saved.iterdir()} == files
+    assert json.loads((saved / "tokenizer_config.json").read_text())["eos_token"] == "<eos>"
     assert json.loads((saved / "config.json").read_text())["format_version"] == 1
     assert (saved / "README.md").read_text().startswith("---\nlibrary_name: lm\n")
 

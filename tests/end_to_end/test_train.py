@@ -31,6 +31,7 @@ def test_a_run_folder_has_the_documented_files(trained_run):
         "config.json",
         "model.safetensors",
         "tokenizer.json",
+        "tokenizer_config.json",
         "README.md",
         "training/config.yaml",
         "training/facts.json",

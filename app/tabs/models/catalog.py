@@ -27,7 +27,6 @@ from ...jobs.job import has_finished
 from ...registry import ModelRegistry
 from ...ui.model_facts import dataset_name
 
-_PACKED_FILES = ("config.json", "model.safetensors", "tokenizer.json", "README.md")
 _MAX_CARD_SIZE = 200_000  # bytes
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _RECENT = 60.0  # seconds
@@ -92,7 +91,7 @@ def pack(folder: Path, destination: Path) -> Path:
     try:
         # Stored, because weights hardly compress.
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as packed:
-            for name in _PACKED_FILES:
+            for name in saving.FILES:
                 if name.endswith((".md", "config.json")) and (folder / name).is_file():
                     text = (folder / name).read_text(encoding="utf-8", errors="replace")
                     packed.writestr(f"{folder.name}/{name}", _without_paths(text, dataset))

@@ -121,7 +121,14 @@ def test_the_zip_contains_the_model_without_its_checkpoint(runs, tmp_path):
     assert path == tmp_path / "boat.zip"
     with zipfile.ZipFile(path) as packed:
         assert sorted(packed.namelist()) == [
-            f"boat/{name}" for name in ("README.md", "config.json", "model.safetensors", "tokenizer.json")
+            f"boat/{name}"
+            for name in (
+                "README.md",
+                "config.json",
+                "model.safetensors",
+                "tokenizer.json",
+                "tokenizer_config.json",
+            )
         ]
         packed.extractall(tmp_path / "out")
     original, unpacked = (

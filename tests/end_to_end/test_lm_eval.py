@@ -1,0 +1,163 @@
+"""lm-eval through the API: the numbers of `model.score`, and the texts of `model.generate`."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import lm
+from lm.config.schema import ModelConfig
+from lm.language_model import LanguageModel
+from lm.model.network import RecurrentLM
+from lm.tokenization.vocabulary import train_tokenizer
+from tests.conftest import some_text
+from tests.end_to_end.conftest import free_port, serving, until_ready
+
+pytestmark = pytest.mark.lm_eval
+
+KINDS = ("char", "byte", "bpe", "unigram", "word")
+TEXT = some_text(3000) + "naïve 中文 \U0001f642 " * 9
+ROLLING = [
+    "The sea was calm.",
+    "naïve 中文 🙂 and <eos> zzz Ω",  # with unknown characters, and a name that is no token
+    "\nA small boat\n\nwent out\n",
+    some_text(6000),  # many more tokens than lm-eval sends by default
+]
+PAIRS = [
+    ("The sea", " was calm"),
+    ("The sea ", "was calm"),  # lm-eval moves the space to the continuation
+    ("naïve 中", "文 🙂"),
+    ("", "A small boat"),
+    ("The sea was calm.\n", "A boat"),
+    ("\nThe sea", " was <eos>"),
+]
+TASKS = {
+    "rolling": {
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{text}}",
+        "metric_list": [{"metric": "bits_per_byte"}],
+    },
+    "pairs": {
+        "output_type": "loglikelihood",
+        "doc_to_text": "{{context}}",
+        "doc_to_target": "{{target}}",
+        "metric_list": [{"metric": "acc"}],
+    },
+    "texts": {
+        "output_type": "generate_until",
+        "doc_to_text": "{{context}}",
+        "doc_to_target": "x",
+        "generation_kwargs": {"until": ["sea", "\n"], "max_gen_toks": 40},
+        "metric_list": [{"metric": "exact_match"}],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A model of each kind, and one of a single document, whose texts start after a line break."""
+    folder = tmp_path_factory.mktemp("models")
+    for name in (*KINDS, "single"):
+        kind = "char" if name == "single" else name
+        torch.manual_seed(1)
+        tokenizer = train_tokenizer(kind, iter([TEXT]), 300)
+        config = ModelConfig(cell="gru", layers=1, hidden_size=24, embedding_size=16)
+        documents = {
+            "trained_on": {"dataset": "x", "characters": 1, "documents": 1 if name == "single" else 9}
+        }
+        LanguageModel(RecurrentLM(config, tokenizer.vocab_size), tokenizer, documents).save(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(models):
+    with serving(models, "--api", "--port", free_port(), "--models", models) as server:
+        yield until_ready(server)
+
+
+def run_lm_eval(folder, address, model, more, pairs):
+    """The answers of each task, in the order of its documents."""
+    data = {
+        "rolling": [{"text": text} for text in ROLLING],
+        "pairs": [{"context": context, "target": target} for context, target in pairs],
+        "texts": [{"context": context} for context, _ in pairs],
+    }
+    for task, rows in data.items():
+        (folder / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        files = {"test": str(folder / f"{task}.jsonl")}
+        settings = {
+            "task": task,
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": files},
+            "test_split": "test",
+            "target_delimiter": "",
+            **TASKS[task],
+        }
+        (folder / f"{task}.yaml").write_text(json.dumps(settings))  # JSON is YAML
+    arguments = f"model={model.name},base_url={address}/completions,tokenizer={model},max_length=40000,{more}"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(folder)}
+    command = [sys.executable, "-m", "lm_eval", "--model", "local-completions", "--model_args", arguments]
+    command += ["--include_path", folder, "--tasks", ",".join(data), "--log_samples", "--output_path", folder]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr[-3000:]
+    answers = {}
+    for task in data:
+        (file,) = folder.rglob(f"samples_{task}_*.jsonl")
+        samples = sorted(map(json.loads, file.read_text().splitlines()), key=lambda sample: sample["doc_id"])
+        answers[task] = [sample["resps"][0][0] for sample in samples]
+        assert len(answers[task]) == len(data[task])
+    return answers
+
+
+def score_of_pair(model, context, whole):
+    """The log-probability of the end of a text, and whether all of its tokens are the most likely ones."""
+    before, tokens = model.encode(context), model.encode(whole)
+    text = whole
+    if tokens[: len(before)] != before:  # lm-eval reads the tokens of the context alone
+        text = [*before, *tokens[len(before) :]]
+    elif model.tokenizer.kind == "word":  # ids that start with an empty line: see docs/api.md
+        text = whole.removeprefix("\n")
+        before = before[len(whole) - len(text) :]
+    scores = model.score(text)[len(before) :]
+    return sum(score.logprob for score in scores), all(score.rank == 1 for score in scores)
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        *((name, "batch_size=1") for name in (*KINDS, "single")),
+        ("bpe", "num_concurrent=8"),
+        ("char", "batch_size=4"),
+    ],
+)
+def test_lm_eval_returns_the_numbers_of_score_and_the_texts_of_generate(models, server, tmp_path, name, more):
+    model = lm.load(models / name, device="cpu")
+    likely = model.generate("The", greedy=True, max_new_tokens=4)[0].text
+    pairs = [*PAIRS, ("The", likely)] if model.encode("The" + likely)[:1] == model.encode("The") else PAIRS
+    found = run_lm_eval(tmp_path, server.address, models / name, more, pairs)
+    assert [float(answer) for answer in found["rolling"]] == [
+        sum(score.logprob for score in model.score(text)) for text in ROLLING
+    ]
+    expected = [score_of_pair(model, context.rstrip(), context + target) for context, target in pairs]
+    answers = [(float(logprob), greedy in (True, "True")) for logprob, greedy in found["pairs"]]
+    assert answers == expected
+    stops = {"stop": ["sea", "\n", "<eos>"], "max_new_tokens": 40, "greedy": True}
+    texts = [context.removeprefix("\n") if name == "word" else context for context, _ in pairs]
+    assert found["texts"] == [model.generate(context, **stops)[0].text for context in texts]
+
+
+@pytest.mark.parametrize("name", [*KINDS, "single"])
+def test_transformers_reads_the_tokenizer(models, name):
+    from transformers import AutoTokenizer
+
+    ours, theirs = (
+        lm.load(models / name, device="cpu").tokenizer,
+        AutoTokenizer.from_pretrained(models / name),
+    )
+    assert (theirs.eos_token, theirs.eos_token_id) == ("<eos>", ours.eos)
+    for text in [*ROLLING, *(context + target for context, target in PAIRS)]:
+        assert theirs(text, add_special_tokens=False).input_ids == ours.encode(text).tolist()
