@@ -51,6 +51,12 @@ def test_a_model_folder_has_the_documented_files(saved):
     assert (saved / "README.md").read_text().startswith("---\nlibrary_name: lm\n")
 
 
+def test_a_folder_without_a_configuration_for_transformers_loads(saved):
+    """As older ones are."""
+    (saved / "tokenizer_config.json").unlink()
+    assert lm.load(saved, device="cpu").generate("sea", seed=1) == make().generate("sea", seed=1)
+
+
 def truncated_weights(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
