@@ -5,6 +5,8 @@ import io
 
 import pytest
 
+from lm.config.schema import DataConfig
+from lm.data.source import Source
 from lm.errors import DataError
 from tests.conftest import some_text
 from tests.data.conftest import notes_of, read, streamed, warnings_of, written
@@ -26,6 +28,15 @@ def test_delimiter_is_detected_and_reported(tmp_path, delimiter, name):
     assert streamed(path, len(texts)) == texts
     assert notes_of(path).format == f"a {name} between cells, header id, texte"
     assert read(written(path, f"sep={delimiter}\r\n" + file.getvalue())) == texts
+
+
+def test_delimiter_may_split_half_of_the_rows_and_the_comma_is_preferred(tmp_path):
+    path = written(tmp_path / "a.csv", "id,text\n1,one two\nplain\nlines\n")
+    assert notes_of(path).format == "a comma between cells, header id, text"
+    path = written(tmp_path / "a.csv", "a,b;c\n1 x,2;3 y\n")
+    assert notes_of(path, text_column="a").format == "a comma between cells, header a, b;c"
+    path = written(tmp_path / "a.csv", "id,text\none\ntwo\n3,three\n4 five\n")
+    assert notes_of(path).format == "one column, header id,text"
 
 
 def test_unquoted_delimiters_in_a_single_column_are_text(tmp_path):
@@ -65,6 +76,38 @@ def test_first_row_that_looks_like_data_is_warned_about(tmp_path, first, suspici
     assert texts == [row.split(",")[-1] for row in [first, *rows]]
 
 
+def test_line_for_excel_names_the_delimiter(tmp_path):
+    path = written(tmp_path / "a.csv", "sep=^\nid^text\n1^a b\n2^c^d\n3^e^f\n")
+    assert read(path) == ["a b", "c", "e"]
+    (warning,) = warnings_of(path)
+    assert f"{path} has 2 rows with more cells than its 2 columns, the first in line 4:" in warning
+    assert read(written(tmp_path / "a.tsv", "sep=;\nid;text\n1;a\tb\n")) == ["a\tb"]
+    assert read(written(tmp_path / "b.csv", "sep=;x,text\n1,a b\n")) == ["a b"]  # a column of that name
+
+
+def test_names_of_the_columns_may_come_from_the_hub(tmp_path):
+    path = written(tmp_path / "a.csv", "1,a long first text.\n2,a text\n")
+    options = {"column_names": ["id", "body"]}
+    source = Source("t", "", "csv", {"train": [str(path)]}, options, DataConfig())
+    assert list(source.texts("train")) == ["a long first text.", "a text"]
+    notes = source.notes["train"]
+    assert (notes.column, notes.format) == ("body", "a comma between cells, no header, columns id, body")
+    assert notes.facts("t")["warnings"] == []
+
+
+def test_file_without_rows(tmp_path):
+    for content in ("", "\n\n", "id,text\n"):
+        assert notes_of(written(tmp_path / "a.csv", content)).rows == 0
+
+
+def test_format_is_that_of_the_first_file(tmp_path):
+    (tmp_path / "rows").mkdir()
+    written(tmp_path / "rows" / "a.csv", "id;text\n1;a b\n")
+    written(tmp_path / "rows" / "b.csv", "id,text\n1,c d\n")
+    assert notes_of(tmp_path / "rows").format == "a semicolon between cells, header id, text"
+    assert read(tmp_path / "rows") == ["a b", "c d"]
+
+
 def test_tsv_has_no_quoting(tmp_path):
     path = written(tmp_path / "a.tsv", 'id\ttext\n1\t"She said no\n2\tplain row\n3\tanother "row\n4\tlast\n')
     expected = ['"She said no', "plain row", 'another "row', "last"]
@@ -79,6 +122,12 @@ def test_cell_that_swallowed_many_lines_is_warned_about(tmp_path):
     assert len(read(path)) == 11
     (warning,) = warnings_of(path)
     assert "has 50 lines, from line 12 on" in warning
+    for lines, found in ((20, False), (21, True)):
+        cell = '"' + "a\n" * (lines - 1) + 'b"'
+        written(path, f"id,text\n1,{cell}\n2,{cell}\n3,c\n")
+        warnings = warnings_of(path)
+        assert len(warnings) == found
+        assert all("has 21 lines, from line 2 on" in warning for warning in warnings)
 
 
 def test_header_names_are_unique(tmp_path):

@@ -132,6 +132,32 @@ def test_position_counts_bytes_of_the_file_in_any_encoding(monkeypatch):
     assert "is not utf-16-le: byte 0x00 at position 18" in error_of(raw)
 
 
+def test_position_in_utf_8_does_not_count_a_mark_that_is_not_there():
+    assert "byte 0xff at position 3;" in error_of(b"abc\xff", "utf-8")
+    assert "byte 0xff at position 6;" in error_of(b"\xef\xbb\xbfabc\xff", "utf-8")
+
+
+def test_byte_order_mark_is_dropped_only_at_the_beginning(monkeypatch):
+    monkeypatch.setattr(decoding, "BLOCK", 4)
+    text = "\ufeffab\ufeffcd\ufeff"
+    for encoding in ("gb18030", "utf-16-le"):
+        assert read(text.encode(encoding), encoding) == text[1:]
+
+
+@pytest.mark.parametrize("order", ["utf-16-le", "utf-16-be"])
+def test_byte_order_of_utf_16_is_recognized_without_a_mark(order):
+    assert read("hello world".encode(order), "utf-16") == "hello world"
+    assert read("中".encode("utf-16-le"), "utf-16") == "中"  # if it cannot be recognized
+
+
+def test_line_in_an_error_is_shortened_on_both_sides():
+    message = error_of(f"{'x' * 30}a café au lait{'y' * 30}\nplain".encode("cp1252"))
+    shown = message.partition("('")[2].rpartition("')")[0]
+    assert shown == f"… {'x' * 25}a café au lait{'y' * 21} …"
+    message = error_of("a café au lait\nplain".encode("cp1252"))
+    assert "('a café au lait')" in message
+
+
 def test_damaged_utf_8_is_not_taken_for_another_encoding():
     message = error_of(CHINESE.encode() + b"\xe4\xb8\n" + CHINESE.encode())
     assert "it is UTF-8 with a damaged character" in message
@@ -144,13 +170,15 @@ def test_damaged_utf_8_is_not_taken_for_another_encoding():
         (b"\xff\xd8\xff\xe0" + bytes(range(256)), "a JPEG image"),
         (b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n1 0 obj", "a PDF document"),
         (b"PK\x03\x04\x14\0\x08\x08\x08\0\x90\x91", "a zip archive or an office document"),
+        (b"PK\x03\x04" + b"text" * 99, "a zip archive or an office document"),
+        (b"BM" + b"\0" * 9 + b"text" * 99, "a BMP image"),
         (b"\x00\x01\x80\x90" * 30, "a binary file"),
         (bytes(range(256)) * 9, "a binary file"),
     ],
 )
 def test_error_for_a_binary_file_says_what_it_is(raw, kind):
     assert binary_kind(raw) == kind
-    assert error_of(raw).endswith(f"it looks like {kind}, not text.")
+    assert error_of(raw + b"\xff").endswith(f"it looks like {kind}, not text.")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "gb18030", "cp932", "utf-32"])

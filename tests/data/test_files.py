@@ -1,5 +1,6 @@
 """Files: whole names make splits, each file is read once, and what is not text is left out and counted."""
 
+import gzip
 import json
 import os
 import zipfile
@@ -136,6 +137,41 @@ def test_readme_next_to_tables_is_left_out(tmp_path):
     (tmp_path / "story.txt").write_text("a story")
     with pytest.raises(DataError, match="several kinds"):
         read(tmp_path)
+
+
+def test_table_about_a_dataset_is_left_out_next_to_texts(tmp_path):
+    (tmp_path / "a.txt").write_text("a text")
+    (tmp_path / "dataset_info.json").write_text('{"description": "about it"}')
+    assert read(tmp_path) == ["a text"]
+    assert "skipped 1 other file (dataset_info.json)" in found(tmp_path).listing.row()
+    (tmp_path / "rows.json").write_text('["a row"]')
+    with pytest.raises(DataError, match="files of several kinds"):
+        found(tmp_path)
+
+
+def test_compressed_text_in_an_archive_is_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.txt.gz", gzip.compress(b"compressed"))
+        archive.writestr("b.txt", "plain")
+        archive.writestr("c.jpg", JPEG)
+    assert read(tmp_path / "a.zip") == ["compressed", "plain"]
+
+
+def test_folders_behind_links_and_globs_are_read(tmp_path):
+    (tmp_path / "elsewhere/deep").mkdir(parents=True)
+    (tmp_path / "elsewhere/deep/a.txt").write_text("a text")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/link").symlink_to(tmp_path / "elsewhere")
+    assert read(tmp_path / "folder") == ["a text"]
+    assert read(f"{tmp_path}/elsewhere/**/*.txt") == ["a text"]
+
+
+def test_report_names_three_files(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text("a text")
+    assert found(tmp_path).listing.row() == "3 for training (a.txt, b.txt, c.txt)"
+    (tmp_path / "d.txt").write_text("a text")
+    assert found(tmp_path).listing.row() == "4 for training (a.txt, b.txt, c.txt, …)"
 
 
 def test_linked_files_are_read_once_and_loops_end(tmp_path):

@@ -96,3 +96,8 @@ def test_blank_line_before_the_header_is_not_a_row(tmp_path):
     path = written(tmp_path / "a.csv", "\nid,text\n1,one\n2,two\n")
     assert read(path) == ["one", "two"]
     assert warnings_of(path) == []
+
+
+def test_only_row_below_the_header_counts(tmp_path):
+    (warning,) = warnings_of(written(tmp_path / "a.csv", "A\nA\n"))
+    assert "looks like data ('A')" in warning

@@ -53,7 +53,7 @@ def test_lines_of_poems_are_preferred_to_titles(tmp_path):
             [{"title": "上卷", "content": POEMS[:1]}, {"title": "下卷", "content": POEMS[1:]}],
             "rows in 'content'",
         ),
-        ({"a": {"b": POEMS}}, "rows in 'a.b'"),
+        ({"tags": ["詩", "詞"], "a": {"b": POEMS}}, "rows in 'a.b'"),
         ([*POEMS[:1], {"volume": POEMS[1:]}], "rows in 'volume'"),
     ],
 )
@@ -84,9 +84,14 @@ def test_lists_next_to_the_lines_of_a_poem_are_not_its_text(tmp_path, beside):
 
 def test_text_next_to_poems_in_a_list_is_asked_about(tmp_path):
     """Taking only the poems would lose it."""
-    value = {"content": [{"content": [POEMS[0], "a line of text", *POEMS[1:]]}]}
+    value = {"content": [{"content": POEMS}, {"content": ["短", {"note": "短"}]}]}
     with pytest.raises(DataError, match="several columns of p contain text"):
         read(written_json(tmp_path / "p.json", value))
+
+
+def test_objects_next_to_poems_are_rows_without_text(tmp_path):
+    notes = notes_of(written_json(tmp_path / "p.json", [*POEMS, {"chapter": "其四"}]))
+    assert (notes.rows, notes.empty) == (4, 1)
 
 
 def test_poems_within_a_longer_text_are_not_the_documents(tmp_path):
@@ -103,9 +108,8 @@ def test_paragraphs_of_other_kinds_are_not_poems(tmp_path):
     with pytest.raises(DataError, match=r"several columns .* paragraphs\.context"):
         read(path)
     assert read(path, text_column="paragraphs.context") == ["one two three four"] * 2
-    assert read(written_json(tmp_path / "s.json", {"paragraphs": "one two"}), text_column="paragraphs") == [
-        "one two"
-    ]
+    value = {"volumes": [{"pages": [{"paragraphs": "one two"}, {"paragraphs": "three four"}]}]}
+    assert read(written_json(tmp_path / "s.json", value)) == ["one two\nthree four"]
 
 
 def test_words_are_counted_without_spaces(tmp_path):

@@ -198,6 +198,10 @@ def test_rows_inside_an_object_are_found_or_asked_for(tmp_path):
     path = written(tmp_path / "a.json", json.dumps({"version": "1.0", "a": {"data": rows}, "n": [1, 2]}))
     assert read(path) == streamed(path, 5) == LINES[:5]
     assert notes_of(path).format == "rows in 'a.data'"
+    (tmp_path / "files").mkdir()
+    for name in ("a", "b"):
+        written(tmp_path / "files" / f"{name}.json", json.dumps({name: rows}))
+    assert notes_of(tmp_path / "files").format == "rows in 'a'"
     path = written(tmp_path / "b.json", json.dumps({"train": rows, "test": rows[:2]}))
     with pytest.raises(DataError, match=r"several lists of rows; .* --json-field: train, test\."):
         read(path)
@@ -228,6 +232,35 @@ def test_object_with_a_text_of_its_own_is_a_row(tmp_path):
 def test_invalid_json_is_reported_with_its_line(tmp_path, name, content, message):
     with pytest.raises(DataError, match=message):
         read(written(tmp_path / name, content))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"data": [{"text": "one two"}], "errors": [], "next": None, "more": True}, ["one two"]),
+        ({"ids": [1, 2, 3], "data": ["one two", "three"]}, ["one two", "three"]),
+        ({"paragraphs": [], "data": [{"text": "one two"}]}, ["one two"]),
+        ({"text": "one two", "lines": ["one two"]}, ["one two"]),  # no more text than the rest of the object
+    ],
+)
+def test_rows_of_an_object_are_its_only_list_with_most_of_the_text(tmp_path, value, expected):
+    assert read(written(tmp_path / "a.json", json.dumps(value))) == expected
+
+
+def test_list_on_a_line_is_one_row_unless_json_field_names_it(tmp_path):
+    assert read(jsonl(tmp_path / "a.jsonl", [["one two", "three"], ["four"]])) == ["one two\nthree", "four"]
+    pages = [{"data": [{"text": "one"}, {"text": "two"}]}, {"data": [{"text": "three"}]}]
+    path = jsonl(tmp_path / "b.jsonl", pages)
+    assert read(path, json_field="data") == streamed(path, 3, json_field="data") == ["one", "two", "three"]
+    path = written(tmp_path / "c.json", json.dumps(pages))
+    with pytest.raises(DataError, match=r"c\.json has no list 'data' of rows; leave out --json-field\."):
+        read(path, json_field="data")
+
+
+def test_file_of_messages_is_one_conversation(tmp_path):
+    turns = [{"role": "user", "content": "Where is it?"}, {"role": "assistant", "content": "Here."}]
+    path = written(tmp_path / "chat.json", json.dumps(turns))
+    assert read(path) == ["user: Where is it?\nassistant: Here."]
 
 
 # Folders, and other formats.
