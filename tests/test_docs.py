@@ -27,7 +27,10 @@ from lm.model.network import RecurrentLM
 from lm.tokenization.vocabulary import train_tokenizer
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")),
+    *sorted(ROOT.glob("docs/**/*.md")),
+]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PARSERS = {
     "train": train.parse,
