@@ -22,7 +22,7 @@ from lm.errors import UserError, one_line
 from lm.invocation import command, pip_install
 
 from .access import Access, bracketed, is_local
-from .memory import share_memory_between_threads
+from .resources import allow_many_files, share_memory_between_threads
 
 API_PORT = 8000
 KEY_VARIABLE = "LM_API_KEY"
@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.port:  # before gradio is imported, so that a port in use is reported immediately
         listen(options.host, options.port, "page").close()
     share_memory_between_threads()
+    allow_many_files()
     # Gradio reads these when it is imported: no telemetry, and no analytics of every event, which it would
     # otherwise recompute from the last 10,000 events after each one.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -92,6 +93,7 @@ def serve(arguments: Sequence[str] | None = None) -> int:
     require(command("serve"), ("starlette", "uvicorn"), "studio")
     key = options.api_key or key_from_environment()
     share_memory_between_threads()
+    allow_many_files()
     # Before torch is imported, so that a port in use is reported immediately.
     listener = listen(options.host, options.port)
     log_to_stderr()

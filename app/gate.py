@@ -17,9 +17,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from lm.errors import one_line
 
 from .access import Access
+from .resources import max_connections
 
 MAX_HEADER_BYTES = 64 << 10  # of the request line and all headers together
-MAX_CONNECTIONS = 1000  # open at the same time; fewer if the process may not open as many files
 HEADER_TIMEOUT = 20.0  # seconds from the start of a request to the end of its headers
 BODY_TIMEOUT = 60.0  # seconds in which a request body must continue
 _IDLE_TIMEOUT = 5  # seconds until a connection without a request is closed
@@ -162,15 +162,6 @@ class Connection(H11Protocol):
         if self._timer:
             self._timer.cancel()
         self._timer = None
-
-
-def max_connections() -> int:
-    """The number of connections that may be open at the same time."""
-    try:
-        import resource
-    except ImportError:  # on Windows
-        return MAX_CONNECTIONS
-    return min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
 
 # The settings of uvicorn for both servers.

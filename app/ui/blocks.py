@@ -14,7 +14,10 @@ from .i18n import translate
 
 MAX_SESSIONS = 256  # kept by Gradio for browsers that never report that the page was closed
 MAX_UNREAD_SESSIONS = 1024  # sessions with results that the browser has not fetched
+MAX_UNREAD_MESSAGES = 2000  # results of all sessions that the browser has not fetched
 MAX_QUEUE_SIZE = 1000  # waiting events; further ones are turned away
+MAX_QUEUE_BYTES = 100_000_000  # of the requests of waiting events
+MAX_BODY_BYTES = 8_000_000  # of a request that is not an upload
 MAX_SESSION_NAME = 64  # characters; Gradio keeps the name of a session, which the browser chooses
 POLL_EVERY = 0.01  # seconds between looks into the queue; by default 0.001, which keeps an idle server busy
 
@@ -28,15 +31,28 @@ class Page(gr.Blocks):
         """Gradio's queue with a size limit; Gradio calls this when it creates the Blocks."""
         page = super().queue(**{"max_size": MAX_QUEUE_SIZE, **settings})
         self._queue.sleep_when_free = POLL_EVERY
-        push = self._queue.push
+        self._limit_waiting()
+        return page
 
-        async def checked_push(body: Any, **details: Any) -> Any:
+    def _limit_waiting(self) -> None:
+        """Let the queue turn away events whose requests would take too much memory."""
+        queue, push = self._queue, self._queue.push
+        sizes: dict[str, int] = {}  # event -> bytes of its request
+
+        async def checked_push(body: Any, request: Any, username: str | None) -> Any:
             if len(body.session_hash or "") > MAX_SESSION_NAME:
                 raise ValueError("the name of the session is too long")
-            return await push(body=body, **details)
+            for ended in sizes.keys() - queue.event_ids_to_events.keys():
+                del sizes[ended]
+            size = int(request.headers.get("content-length", MAX_BODY_BYTES))
+            if sum(sizes.values()) + size > MAX_QUEUE_BYTES:
+                return False, "The server is busy; try again in a moment.", "queue_full"
+            success, event, outcome = await push(body=body, request=request, username=username)
+            if success:
+                sizes[str(event)] = size
+            return success, event, outcome
 
-        self._queue.push = checked_push  # type: ignore[method-assign, assignment]
-        return page
+        queue.push = checked_push  # type: ignore[method-assign]
 
     @property
     def accepts_uploads(self) -> bool:
@@ -46,7 +62,9 @@ class Page(gr.Blocks):
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
         """Gradio's preprocessing of event inputs, with stricter checks. Raises gr.Error."""
         try:
-            if len(self._queue.pending_messages_per_session) > 2 * MAX_UNREAD_SESSIONS:
+            unread = self._queue.pending_messages_per_session.values()
+            messages = sum(queue.qsize() for queue in list(unread))
+            if len(unread) > 2 * MAX_UNREAD_SESSIONS or messages > MAX_UNREAD_MESSAGES:
                 self._drop_unread()
             if block_fn.fn is None:
                 raise ValueError("this event runs in the browser only")
@@ -72,10 +90,18 @@ class Page(gr.Blocks):
     def _drop_unread(self, *sessions: str) -> None:
         """Drop unread results of these sessions and of the oldest ones; Gradio would keep them forever."""
         queue = self._queue
-        for session in [*list(queue.pending_messages_per_session)[:-MAX_UNREAD_SESSIONS], *sessions]:
+        unread = {
+            name: messages.qsize() for name, messages in list(queue.pending_messages_per_session.items())
+        }
+        surplus = sum(unread.values()) - MAX_UNREAD_MESSAGES // 2
+        for number, (session, messages) in enumerate(unread.items()):  # the oldest first
+            is_old = number < len(unread) - MAX_UNREAD_SESSIONS or (surplus > 0 and messages)
+            if not (is_old or session in sessions):
+                continue
             if not queue.event_ids_to_events.keys() & queue.pending_event_ids_session.get(session, set()):
                 queue.pending_messages_per_session.pop(session, None)
                 queue.pending_event_ids_session.pop(session, None)
+                surplus -= messages
 
 
 def describe_error(error: Exception) -> str:

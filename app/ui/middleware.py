@@ -19,12 +19,11 @@ from lm.errors import UserError, one_line
 
 from ..access import Attempts
 from ..jobs.uploads import MAX_SIZE
-from .blocks import MAX_SESSION_NAME, describe_error
+from .blocks import MAX_BODY_BYTES, MAX_SESSION_NAME, describe_error
 from .errors import as_sentence
 from .upload_limit import UploadLimit
 
 MAX_UPLOAD_BYTES = MAX_SIZE + 65_536  # of one request: a file, and what multipart/form-data adds to it
-MAX_BODY_BYTES = 8_000_000  # of a request that is not an upload
 _PREFIX = "/gradio_api"
 # The Gradio routes that the page, gradio_client and MCP use.
 _ALLOWED = (

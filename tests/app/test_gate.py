@@ -190,7 +190,7 @@ def test_response_may_take_longer_than_the_timeouts(server, monkeypatch):
 
 
 def test_connections_are_limited(server, monkeypatch):
-    monkeypatch.setattr(gate, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(gate, "max_connections", lambda: 3)
     monkeypatch.setattr(gate, "_MAX_REFUSALS", 1)
     clients = [socket.create_connection((ADDRESS, server), timeout=10) for _ in range(3)]
     time.sleep(0.2)

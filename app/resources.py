@@ -1,0 +1,45 @@
+"""What a server takes from the operating system: memory for its threads, and files for its connections."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+
+with contextlib.suppress(ImportError):  # on Windows
+    import resource
+
+MAX_CONNECTIONS = 1000  # open at the same time; fewer if the process may not open twice as many files
+_M_ARENA_MAX = -8  # of mallopt(3)
+
+
+def share_memory_between_threads() -> None:
+    """Let all threads allocate from the same memory, so that the others use what one of them frees.
+
+    With glibc, each thread would otherwise have its own and keep what it once allocated; with another C
+    library, this does nothing. It must be called before the threads start. A server has one thread per
+    request, but they run Python code and take turns anyway.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError, OSError):  # musl has no mallopt
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def allow_many_files() -> None:
+    """Let the process open as many files as `MAX_CONNECTIONS` needs, where the system permits it."""
+    with contextlib.suppress(NameError, OSError, ValueError):
+        allowed, permitted = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = 2 * MAX_CONNECTIONS
+        if permitted != resource.RLIM_INFINITY:
+            wanted = min(wanted, permitted)
+        if allowed != resource.RLIM_INFINITY and allowed < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, permitted))
+
+
+def max_connections() -> int:
+    """The number of connections that may be open at the same time."""
+    try:
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    except NameError:
+        return MAX_CONNECTIONS
+    return MAX_CONNECTIONS if allowed == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, allowed // 2)
