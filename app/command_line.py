@@ -276,7 +276,7 @@ def listen(host: str, port: int, what: str = "API") -> socket.socket:
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # on Linux; inherited by the accepted connections
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_TIMEOUT)
         return listener
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for a host name that is too long
         raise UserError(
             f"the {what} cannot listen on {host}, port {port}; is it in use? ({one_line(error, 80)})"
         ) from error

@@ -15,6 +15,8 @@ from lm.errors import UserError, one_line
 from lm.escaping import printable
 from lm.invocation import command
 
+_LONGEST = 600  # characters of an error
+
 
 class HelpFormatter(argparse.HelpFormatter):
     """Help that keeps the description's line breaks and names each flag's value once."""
@@ -124,6 +126,8 @@ def _status(main: Callable[[], int]) -> tuple[int, OSError | None]:
 
 
 def print_error(message: str) -> None:
-    """Print one line on standard error."""
-    line = printable(message).replace("\n", "\\n")
+    """Print one line on standard error, shortened in the middle if it quotes something long."""
+    line = printable(message).replace("\n", "\\n").encode("utf-8", "backslashreplace").decode()
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
     print(f"error: {line}", file=sys.stderr)

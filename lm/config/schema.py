@@ -106,6 +106,7 @@ class DataConfig:
         None,
         "maximum vocabulary size; default: 4096 for bpe and unigram, 65536 for word, no limit for char",
         minimum=3,
+        maximum=10_000_000,
         metavar="N",
     )
     min_frequency: int = setting(
@@ -127,17 +128,19 @@ class ModelConfig:
     """The architecture of the network."""
 
     cell: str = setting("lstm", "type of the recurrent cell", choices=CELLS)
-    layers: int = setting(2, "number of recurrent layers", minimum=1, metavar="N")
+    layers: int = setting(2, "number of recurrent layers", minimum=1, maximum=1000, metavar="N")
     hidden_size: int | Auto = setting(
         "auto",
         "units per layer; auto: chosen from the size of the text and the training budget",
         minimum=1,
+        maximum=1_000_000,
         metavar="N",
     )
     embedding_size: int | Auto = setting(
         "auto",
         "size of the token embeddings; auto: chosen from the vocabulary size",
         minimum=1,
+        maximum=1_000_000,
         metavar="N",
     )
     residual: bool = setting(True, "residual connections around every layer but the first")
@@ -164,9 +167,11 @@ class ModelConfig:
         below=1,
     )
     locked_dropout: bool = setting(True, "use the same dropout mask at every step of a window")
-    activation_reg: float = setting(0.0, "L2 penalty on the activations of the last layer", minimum=0)
+    activation_reg: float = setting(
+        0.0, "L2 penalty on the activations of the last layer", minimum=0, maximum=1000
+    )
     temporal_activation_reg: float = setting(
-        0.0, "L2 penalty on the change of these activations from step to step", minimum=0
+        0.0, "L2 penalty on the change of these activations from step to step", minimum=0, maximum=1000
     )
     direction: str = setting(
         "forward",
@@ -200,6 +205,7 @@ class TrainingConfig:
         1,
         "compute each step in N micro-batches (gradient accumulation): less memory, same result",
         minimum=1,
+        maximum=1_000_000,
         metavar="N",
     )
     bptt: int | Auto = setting(

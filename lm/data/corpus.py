@@ -217,6 +217,11 @@ def _learn_tokenizer(
     config: DataConfig, texts: list[Text], characters: dict[str, int], progress: ProgressCallback
 ) -> Tokenizer:
     kind, size, min_frequency = config.tokenizer, config.vocab_size, config.min_frequency
+    if not characters:
+        raise DataError(
+            "no text is left to train on: choose a smaller --validation-split or --test-split, or use more"
+            " text."
+        )
     if kind == "char":  # counted already
         if len(characters) < 2:
             only = next(iter(characters))

@@ -32,6 +32,8 @@ Scale = Callable[[float], float]  # a value -> its coordinate
 
 def loss_curve(records: list[dict[str, Any]], title: str) -> str:
     """Training and validation loss (nats per token) and the learning rate against the step, as SVG."""
+    losses = ("train_loss", "validation_loss")
+    records = [r for r in records if all(math.isfinite(r[name]) for name in losses if name in r)]
     train = _thin([(r["step"], r["train_loss"]) for r in records if "train_loss" in r])
     rates = _thin([(r["step"], r["learning_rate"]) for r in records if "learning_rate" in r])
     regular, full = validations(records)
