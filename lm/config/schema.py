@@ -133,14 +133,12 @@ class ModelConfig:
         "auto",
         "units per layer; auto: chosen from the size of the text and the training budget",
         minimum=1,
-        maximum=1_000_000,
         metavar="N",
     )
     embedding_size: int | Auto = setting(
         "auto",
         "size of the token embeddings; auto: chosen from the vocabulary size",
         minimum=1,
-        maximum=1_000_000,
         metavar="N",
     )
     residual: bool = setting(True, "residual connections around every layer but the first")
@@ -205,7 +203,6 @@ class TrainingConfig:
         1,
         "compute each step in N micro-batches (gradient accumulation): less memory, same result",
         minimum=1,
-        maximum=1_000_000,
         metavar="N",
     )
     bptt: int | Auto = setting(
