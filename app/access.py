@@ -77,10 +77,9 @@ class Access:
         if not (theirs and ours) or scheme not in _DEFAULT_PORTS:
             return False
         default = _DEFAULT_PORTS[scheme]
-        if (theirs[1], theirs[2] or default) == (ours[1], ours[2] or default):
-            return True
-        # A proxy may listen on another port than it names to this server.
-        return theirs[1] == ours[1] and theirs[1] in self._configured
+        # A proxy may replace its own name and port by those of this server.
+        is_proxy = theirs[1] in self._configured
+        return is_proxy or (theirs[1], theirs[2] or default) == (ours[1], ours[2] or default)
 
 
 class Attempts:

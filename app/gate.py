@@ -67,7 +67,11 @@ class Gate:
         origins = headers.getlist("origin")
         if len(origins) > 1 or self._access.is_foreign(scope["method"], headers):
             origin = f" of {one_line(ascii(origins[0])[1:-1], 80)}" if origins else ""
-            return f"web pages{origin} may not use this server.", 403, "origin_not_allowed"
+            message = (
+                f"web pages{origin} may not use this server; if it is behind a proxy with this name, add"
+                " --allow-host NAME."
+            )
+            return message, 403, "origin_not_allowed"
         return None
 
 

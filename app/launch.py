@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from lm.errors import UserError, one_line
 
-from .access import Access
+from .access import Access, bracketed
 from .endpoints import return_json
 from .gate import SETTINGS, Gate
 from .jobs.queue import JobQueue
@@ -50,7 +50,7 @@ def launch(
     put_in_front(access)
     try:
         page.launch(
-            server_name=host,
+            server_name=bracketed(host),
             server_port=port,
             share=share,
             auth=auth,

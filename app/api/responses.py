@@ -149,6 +149,8 @@ def error_response(message: str, status: int, param: str | None = None, code: st
 
 def refusal(message: str, status: int, code: str) -> Response:
     """The response to a request that app/gate.py turns away."""
+    if code == "origin_not_allowed":
+        message += " --allow-origin lets pages of other origins use it."
     return error_response(message, status, code=code)
 
 

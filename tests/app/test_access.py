@@ -105,9 +105,15 @@ def test_default_ports_may_be_left_out():
     access = Access("0.0.0.0", ["lm.example"])
     assert not access.is_foreign("POST", {"host": "lm.example", "origin": "https://lm.example"})
     assert not access.is_foreign("POST", {"host": "lm.example:80", "origin": "http://lm.example"})
-    # A proxy that names no port.
-    assert not access.is_foreign("POST", {"host": "lm.example", "origin": "https://lm.example:8443"})
     assert access.is_foreign("POST", {"host": "10.0.0.1", "origin": "https://10.0.0.1:8443"})
+
+
+def test_a_proxy_may_replace_its_name_and_port():
+    access = Access("127.0.0.1", ["lm.example"])
+    for host in ("lm.example", "127.0.0.1:7860", "localhost:80"):
+        assert not access.is_foreign("POST", {"host": host, "origin": "https://lm.example:8443"})
+        assert access.is_foreign("POST", {"host": host, "origin": "https://a.lm.example"})
+        assert access.is_foreign("POST", {"host": host, "origin": "https://lm.example.evil.example"})
 
 
 def test_allowed_origins_are_not_foreign():
