@@ -1,6 +1,7 @@
 """A model on disk and on the Hugging Face Hub: read, write, upload.
 
-config.json             format_version, the model's settings, its training data, its validation results
+config.json             format_version, the model's settings, its training data, its validation results, the
+                        SHA-256 of the weights
 model.safetensors       the weights
 tokenizer.json          the Hugging Face tokenizers format
 tokenizer_config.json   what transformers' AutoTokenizer needs to know in addition; lm does not read it
@@ -9,6 +10,7 @@ README.md               model card
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -21,6 +23,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from lm import digests
 from lm.config.schema import RUNS, ModelConfig
 from lm.config.settings import build, settings_of
 from lm.errors import ModelError, UserError, one_line
@@ -41,7 +44,8 @@ _DTYPES = {
     torch.float16: "F16",
     torch.uint8: "U8",
 }
-FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md")
+_WEIGHTS = "model.safetensors"
+FILES = ("config.json", _WEIGHTS, "tokenizer.json", "tokenizer_config.json", "README.md")
 # lm-eval and others begin a text with eos_token. A text that contains "<eos>" literally is still text.
 _TOKENIZER_CONFIG = {
     "tokenizer_class": "PreTrainedTokenizerFast",
@@ -115,7 +119,23 @@ def read_model(folder: Path) -> tuple[RecurrentLM, Tokenizer, dict[str, Any]]:
     except (UserError, KeyError, AttributeError) as error:
         raise ModelError(f"{folder / 'config.json'} does not describe a model: {error}") from error
     load_weights(network, read_tensors(folder / "model.safetensors"), folder)
+    check_weights(folder)
     return network.eval(), tokenizer, facts
+
+
+def check_weights(folder: Path) -> None:
+    """Raise ModelError if the weights of a model folder are not those whose digest is in its config.json."""
+    digests.check(
+        folder / _WEIGHTS,
+        lambda: _stored_digest(read_json(folder / "config.json", folder)),
+        'copy or download the model again or, if you have changed the weights yourself, remove "sha256" from'
+        " its config.json",
+    )
+
+
+def _stored_digest(facts: dict[str, Any]) -> Any:
+    stored = facts.get(digests.FIELD)
+    return stored.get(_WEIGHTS) if isinstance(stored, dict) else stored
 
 
 def read_json(path: Path, folder: Path) -> dict[str, Any]:
@@ -143,8 +163,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 def write_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write a safetensors file, tensor by tensor.
+) -> str:
+    """Write a safetensors file, tensor by tensor, and return its SHA-256.
 
     Its bytes are those of `safetensors.torch.save`, which holds them in memory twice. The files of
     `save_file` may be read only by their owner, and its error does not say that the disk is full.
@@ -162,13 +182,20 @@ def write_tensors(
         }
     described = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     described += b" " * (-len(described) % 8)
+    digest = hashlib.sha256()
     with open(path, "wb") as file:
-        file.write(len(described).to_bytes(8, "little") + described)
+
+        def write(data: bytes | memoryview) -> None:
+            file.write(data)
+            digest.update(data)
+
+        write(len(described).to_bytes(8, "little") + described)
         for _, tensor in ordered:
             # A new tensor of bytes: one of a single number can have a stride that `view` rejects.
             flat = torch.empty(tensor.numel(), dtype=tensor.dtype)
             flat.view(tensor.shape).copy_(tensor.detach())
-            file.write(flat.view(torch.uint8).numpy().data)
+            write(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_weights(network: RecurrentLM, weights: dict[str, torch.Tensor], where: Path) -> None:
@@ -195,6 +222,9 @@ def save_model(
 ) -> None:
     """Write a model folder with weights of type `dtype`, replacing each file atomically.
 
+    Two files cannot be replaced at once: until the new weights are in place, config.json accepts the old
+    ones as well, so that a kill at any time leaves a readable model.
+
     `name` is what the model card calls the model: a Hub id, or by default the name of the folder.
     """
     folder = Path(folder)
@@ -210,10 +240,28 @@ def save_model(
     tokenizer.save(folder / "tokenizer.json")
     write_text(folder / "tokenizer_config.json", json.dumps(_TOKENIZER_CONFIG, indent=2) + "\n")
     weights = {name: weight.to(dtype) for name, weight in _weights(network).items()}
-    with replacing(folder / "model.safetensors") as partial:
-        write_tensors(partial, weights, metadata={"format": "pt"})
-    write_text(folder / "config.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    with replacing(folder / _WEIGHTS) as partial:
+        digest = write_tensors(partial, weights, metadata={"format": "pt"})
+        _write_config(folder, facts, _digests_before(folder, digest))
+    _write_config(folder, facts, digest)
     write_text(folder / "README.md", _model_card(name or folder.resolve().name, facts))
+
+
+def _digests_before(folder: Path, new: str) -> list[str] | None:
+    """The digests of the weights in a folder and of those about to replace them; None if there are weights
+    without a digest."""
+    if not (folder / _WEIGHTS).exists():
+        return [new]
+    try:
+        old = _stored_digest(read_json(folder / "config.json", folder))
+    except ModelError:
+        return None
+    return None if old is None else [new, *(old if isinstance(old, list) else [old])]
+
+
+def _write_config(folder: Path, facts: dict[str, Any], digest: str | list[str] | None) -> None:
+    facts = facts if digest is None else {**facts, digests.FIELD: {_WEIGHTS: digest}}
+    write_text(folder / "config.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
 
 
 def upload(folder: str | Path, repo_id: str, private: bool) -> str:

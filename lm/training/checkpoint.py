@@ -1,7 +1,7 @@
 """Checkpoints: everything an exact resume needs, in one folder that is replaced as a whole.
 
 state.safetensors   weights, optimizer state, recurrent state of all streams, random states
-progress.json       step, clock, running sums, sizes of the files that grow
+progress.json       step, clock, running sums, sizes of the files that grow, and the digest of both files
 good.safetensors    the same two for the state that lm/training/rollback.py would return to,
 good.json           if that is another step
 
@@ -12,13 +12,17 @@ So any number of ranks can resume it; only random draws then differ.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
+import shlex
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from lm import digests
 from lm.errors import ModelError
 from lm.files import replace_folder
 from lm.saving import read_json, read_tensors, write_tensors
@@ -26,6 +30,7 @@ from lm.training.state import Learner, Progress, Snapshot, Trainer
 
 _ADDED = {"budget", "start_loss"}  # to Progress, since the first runs
 _NOW, _GOOD = ("state.safetensors", "progress.json"), ("good.safetensors", "good.json")
+_BLANK = b"0" * 64  # in place of a file's digest in itself
 
 
 def capture(trainer: Trainer) -> Snapshot:
@@ -142,20 +147,57 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> None:
 def read_progress(folder: Path, name: str = _NOW[1]) -> Progress:
     """The progress.json of a checkpoint. Raises ModelError."""
     values = read_json(folder / name, folder)
+    known = {field.name for field in fields(Progress)}
+    if not _digest_matches(folder / name, values, known):
+        raise ModelError(
+            f"{folder / name} is damaged: its SHA-256 is not the one it holds; {_remedy(folder)}."
+        )
     try:
-        names = [f.name for f in fields(Progress) if f.name in values or f.name not in _ADDED]
-        return Progress(**{name: values[name] for name in names})
+        return Progress(**{name: values[name] for name in known & values.keys() | known - _ADDED})
     except KeyError as error:
         raise ModelError(f"{folder / name} is damaged: {error} is missing.") from error
+
+
+def _digest_matches(path: Path, values: dict[str, Any], known: set[str]) -> bool:
+    """Whether progress.json is as it was written. Earlier versions wrote no digest, and no unknown names."""
+    digest = _stored_digest(values, path.name)
+    if digest is None:
+        return values.keys() <= known
+    blank = path.read_bytes().replace(str(digest).encode(), _BLANK)
+    return hashlib.sha256(blank).hexdigest() == digest
+
+
+def _stored_digest(values: dict[str, Any], name: str) -> Any:
+    """The digest of a file in the JSON next to it; None if an earlier version has written it."""
+    stored = values.get(digests.FIELD)
+    return stored.get(name, "") if isinstance(stored, dict) else stored
+
+
+def _remedy(folder: Path) -> str:
+    run = shlex.quote(str(folder.parent.parent))
+    return (
+        "restore the checkpoint from a copy, or start a new run from the best weights with --init-from"
+        f' {run}. If you have changed the file yourself, remove "{digests.FIELD}" from the JSON'
+    )
 
 
 def _read(trainer: Trainer, folder: Path, names: tuple[str, str]) -> Snapshot:
     ranks = trainer.ranks
     progress = Progress(**ranks.from_first(lambda: asdict(read_progress(folder, names[1]))))
-    tensors = ranks.tensors_from_first(lambda: read_tensors(folder / names[0]))
+    tensors = ranks.tensors_from_first(lambda: _read_tensors(folder, names))
     return of_this_rank(trainer, Snapshot(progress, tensors))
 
 
+def _read_tensors(folder: Path, names: tuple[str, str]) -> dict[str, torch.Tensor]:
+    tensors = read_tensors(folder / names[0])
+    stored = _stored_digest(read_json(folder / names[1], folder), names[0])
+    digests.check(folder / names[0], lambda: stored, _remedy(folder))
+    return tensors
+
+
 def _write(folder: Path, snapshot: Snapshot, names: tuple[str, str]) -> None:
-    write_tensors(folder / names[0], snapshot.tensors)
-    (folder / names[1]).write_text(json.dumps(asdict(snapshot.progress), indent=2))
+    digest = write_tensors(folder / names[0], snapshot.tensors)
+    stored = {names[0]: digest, names[1]: _BLANK.decode()}
+    text = json.dumps({**asdict(snapshot.progress), digests.FIELD: stored}, indent=2).encode()
+    before, _, after = text.rpartition(_BLANK)
+    (folder / names[1]).write_bytes(before + hashlib.sha256(text).hexdigest().encode() + after)

@@ -20,7 +20,7 @@ from lm.invocation import command
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.run_folder import read_metrics
-from lm.saving import load_weights, read_tensors, save_model
+from lm.saving import check_weights, load_weights, read_tensors, save_model
 from lm.training.checkpoint import capture, of_all_ranks, save_checkpoint
 from lm.training.plot import loss_curve
 from lm.training.progress import Reading
@@ -159,6 +159,7 @@ def finish(trainer: Trainer) -> None:
     if progress.has_best:  # otherwise there was no space for any model
         if ranks.first:
             load_weights(best, read_tensors(run.folder / "model.safetensors"), run.folder)
+            check_weights(run.folder)
         ranks.copy_from_first(best.parameters())
     else:
         progress.best_step = progress.step

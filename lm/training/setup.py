@@ -15,11 +15,12 @@ from lm.data.batches import Windows
 from lm.data.corpus import Corpus, digest_of
 from lm.data.streaming import DocumentStream, StreamedWindows
 from lm.distributed import ALONE, Ranks
-from lm.errors import UserError
+from lm.errors import ModelError, UserError
 from lm.evaluation.losses import Validation
 from lm.model.device import choose_device, choose_precision, precision_facts, widest_float
 from lm.model.direction import Direction
 from lm.run_folder import Run, checkpoint_of, create_run
+from lm.saving import check_weights
 from lm.terminal import Terminal, duration
 from lm.training.auto import fine_tuning_rate, recurrent_weights, resolve, usual_shape, window_shape
 from lm.training.checkpoint import load_checkpoint, seed_of
@@ -98,6 +99,7 @@ def resumed_trainer(
     if digest_of(trainer.progress.corpus) != digest_of(corpus.key):
         raise UserError(f"{run.folder} cannot be resumed: the text of {corpus.name} has changed.")
     trainer.progress.corpus = corpus.key  # its name may be new
+    _check_best(trainer)
     new_budget = _adopt_budget(trainer, bool(update))
     trainer.earlier_seconds = trainer.progress.seconds
     if ranks.first:
@@ -106,6 +108,29 @@ def resumed_trainer(
         run.cut(trainer.progress.lengths)
     _report(trainer, f"Resuming from step {trainer.progress.step:,}.\n{new_budget}")
     return trainer
+
+
+def _check_best(trainer: Trainer) -> None:
+    """Raise ModelError if the best weights so far are damaged. If they have been deleted, choose them from
+    the rest of the training."""
+    weights = trainer.run.folder / "model.safetensors"
+
+    def exist() -> bool:
+        if weights.exists():
+            try:
+                check_weights(trainer.run.folder)
+            except ModelError as error:
+                raise ModelError(
+                    f"{error} Or delete {weights} to choose the best weights from the rest of the training."
+                ) from error
+        return weights.exists()
+
+    if trainer.progress.has_best and not trainer.ranks.from_first(exist):
+        trainer.display.warn(
+            f"{weights} is missing: the best weights will be chosen from the rest of the training."
+        )
+        for progress in (trainer.progress, trainer.good.progress):
+            progress.best_loss, progress.best_step = math.inf, 0
 
 
 def _adopt_budget(trainer: Trainer, updated: bool) -> str:

@@ -16,7 +16,7 @@ import pexpect
 import pytest
 from safetensors import safe_open
 
-from tests.conftest import ROOT, SMALL, called, metrics, script, some_text, started
+from tests.conftest import ROOT, SMALL, called, edit_progress, metrics, script, some_text, started
 
 
 @pytest.fixture(autouse=True)
@@ -232,8 +232,7 @@ def finished_run(folder):
 
 def cut_checkpoint(folder):
     finished_run(folder)
-    progress = folder / "r/training/checkpoint/progress.json"
-    progress.write_text(progress.read_text().replace('"finished": true', '"finished": false'))
+    edit_progress(folder / "r", finished=False)
     state = folder / "r/training/checkpoint/state.safetensors"
     state.write_bytes(state.read_bytes()[:1000])
 
@@ -322,8 +321,7 @@ def test_training_on_standard_input_resumes_without_it(here, text_file):
     result = script("train.py", *command, cwd=here, input=text)
     assert result.returncode == 0, result.stderr
     assert "27,000 characters for training" in result.stdout
-    progress = here / "r/training/checkpoint/progress.json"
-    progress.write_text(progress.read_text().replace('"finished": true', '"finished": false'))
+    edit_progress(here / "r", finished=False)
     result = script("train.py", "--resume", "r", cwd=here, input="")
     assert result.returncode == 0, result.stderr
     assert "Resuming from step 60" in result.stdout

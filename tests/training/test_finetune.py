@@ -13,7 +13,7 @@ import lm
 from lm.cli.train import main
 from lm.errors import UserError
 from lm.saving import read_tensors
-from tests.conftest import metrics, some_text, started
+from tests.conftest import edit_progress, metrics, some_text, started
 from tests.end_to_end.test_resume import step_of
 
 STEPS = ["--batch-size", "8", "--bptt", "32", "--sample-every", "0", "--steps", "2", "--lr", "1e-30"]
@@ -160,8 +160,7 @@ def test_an_explicit_rate_is_kept(here, trained_run, text_file):
 def test_it_resumes_without_the_original_model(here, trained_run, monkeypatch):
     shutil.copytree(trained_run, "base")
     assert main(["--dataset", "new.txt", "--init-from", "base", *STEPS, "--out", "r"]) == 0
-    progress = here / "r/training/checkpoint/progress.json"
-    progress.write_text(progress.read_text().replace('"finished": true', '"finished": false'))
+    edit_progress(here / "r", finished=False)
     shutil.rmtree("base")
     monkeypatch.setenv("LM_CACHE", str(here / "cache"))  # an empty one
     assert main(["--resume", "r"]) == 0

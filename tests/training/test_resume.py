@@ -10,7 +10,7 @@ import yaml
 from lm.cli.train import main
 from lm.errors import UserError
 from lm.run_folder import Run, read_metrics
-from tests.conftest import SMALL, metrics, some_text
+from tests.conftest import SMALL, edit_progress, metrics, some_text
 
 COMMAND = ["--dataset", "boat.txt", *SMALL, "--sample-every", "0", "--lr", "0.01", "--quiet"]
 CLOCK = ("seconds", "tokens_per_second")
@@ -60,8 +60,7 @@ def test_a_finished_run_is_extended_along_the_schedule_of_the_new_budget(here, c
 def test_an_extended_run_keeps_its_best_weights_until_there_are_better_ones(here):
     assert main([*COMMAND, "--steps", "50", "--out", "r"]) == 0
     weights, before = (here / "r/model.safetensors").read_bytes(), progress(here / "r")
-    path = here / "r/training/checkpoint/progress.json"
-    path.write_text(json.dumps({**before, "best_loss": 0.001}))
+    edit_progress(here / "r", best_loss=0.001)
     assert main(["--resume", "r", "--steps", "60"]) == 0
     assert (here / "r/model.safetensors").read_bytes() == weights
     assert json.loads((here / "r/config.json").read_text())["trained_on"]["steps"] == before["best_step"]
@@ -125,9 +124,7 @@ def test_a_finished_run_says_how_to_extend_it(here, capsys):
 
 def test_a_run_from_before_budgets_were_stored_can_be_extended(here):
     assert main([*COMMAND, "--steps", "20", "--out", "r"]) == 0
-    path = here / "r/training/checkpoint/progress.json"
-    old = {k: v for k, v in progress(here / "r").items() if k not in ("budget", "start_loss")}
-    path.write_text(json.dumps(old))
+    edit_progress(here / "r", without=("budget", "start_loss"))
     assert main(["--resume", "r"]) == 0
     assert main(["--resume", "r", "--steps", "30"]) == 0
     assert progress(here / "r")["step"] == 30

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from lm.cli.train import main
-from tests.conftest import ROOT, SMALL, script
+from tests.conftest import ROOT, SMALL, edit_progress, script
 
 LITTLE = 20_000  # bytes: enough for the metrics, not for the weights
 
@@ -93,7 +93,6 @@ def test_patience_stops_a_training_that_does_not_improve(here, text_file, capsys
     progress = json.loads((here / "r/training/checkpoint/progress.json").read_text())
     assert (progress["step"], progress["best_step"], progress["worse"]) == (20, 5, 3)
     # Killed before the end, it remembers that its patience had run out.
-    path = here / "r/training/checkpoint/progress.json"
-    path.write_text(path.read_text().replace('"finished": true', '"finished": false'))
+    edit_progress(here / "r", finished=False)
     assert main(["--resume", "r"]) == 0
-    assert json.loads(path.read_text())["step"] == 20
+    assert json.loads((here / "r/training/checkpoint/progress.json").read_text())["step"] == 20

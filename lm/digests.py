@@ -1,0 +1,38 @@
+"""SHA-256 digests of weights and states, stored in a JSON file next to them: a changed bit is noticed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lm.errors import ModelError
+
+FIELD = "sha256"  # of the JSON files: {file name: digest}
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check(path: Path, stored: Callable[[], Any], remedy: str) -> None:
+    """Raise ModelError, ending with `remedy`, if a file is not the one whose digest was stored.
+
+    `stored` reads the digest. It may return several, one of which must match, or None: folders written by
+    earlier versions have no digests.
+    """
+    try:
+        digest = digest_of(path)
+        while not _matches(digest, stored()):
+            before, digest = digest, digest_of(path)
+            if digest == before:  # otherwise a training has just replaced the file
+                raise ModelError(f"{path} is damaged: its SHA-256 is not the one stored with it; {remedy}.")
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _matches(digest: str, stored: Any) -> bool:
+    return stored is None or digest in (stored if isinstance(stored, list) else [stored])
