@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import yaml
 from lm.config.schema import RUNS, RunConfig
 from lm.errors import ModelError, UserError
 from lm.files import append_text, folder_or_previous, write_text
+from lm.run_lock import check_free, claimed, lock_of
 from lm.tokenization.tokenizer import Tokenizer
 
 
@@ -77,8 +79,10 @@ class Run:
 
 
 def check_out(config: RunConfig, overwrite: bool) -> None:
-    """Raise UserError if --out names a folder that a new run must not use."""
+    """Raise UserError if --out names a folder that a new run must not use, or that another is using."""
     folder = Path(config.training.out or "").expanduser()
+    if config.training.out:
+        check_free(folder)
     if config.training.out and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not overwrite:
             raise UserError(
@@ -89,21 +93,36 @@ def check_out(config: RunConfig, overwrite: bool) -> None:
             raise UserError(f"{folder} is not a run; --overwrite replaces only runs.")
 
 
-def create_run(config: RunConfig, text_name: str, tokenizer: Tokenizer, overwrite: bool) -> Run:
-    """Create the folder of a new run. Raises UserError if it exists or cannot be created."""
+def create_run(
+    config: RunConfig, text_name: str, tokenizer: Tokenizer, overwrite: bool, claims: ExitStack
+) -> tuple[Run, str]:
+    """Create the folder of a new run, whose owner this process is until `claims` ends; also returns a note
+    for the user, or ''. Raises UserError if the folder exists, has an owner or cannot be created."""
     check_out(config, overwrite)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = Path(config.training.out or RUNS / f"{text_name}-{config.model.cell}-{stamp}").expanduser()
-    if config.training.out:
-        shutil.rmtree(folder, ignore_errors=True)
     run = Run(folder)
     try:
-        run.training.mkdir(parents=True)
+        # Of two processes that create it at the same time, one fails here, or cannot claim it.
+        run.training.mkdir(parents=True, exist_ok=overwrite and bool(config.training.out))
+        note = claims.enter_context(claimed(folder))
+        _clear(run)
         run.write_config(config)
         tokenizer.save(folder / "tokenizer.json")
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be created: {error.strerror}.") from error
-    return run
+    return run, note
+
+
+def _clear(run: Run) -> None:
+    """Delete everything in a run's folder but the lock."""
+    lock = lock_of(run.folder)
+    for path in [*run.folder.iterdir(), *run.training.iterdir()]:
+        if path.is_dir() and not path.is_symlink():
+            if path != run.training:
+                shutil.rmtree(path, ignore_errors=True)
+        elif path != lock:
+            path.unlink()
 
 
 def find_run(folder: str | Path | None) -> Run:

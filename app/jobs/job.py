@@ -31,11 +31,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lm import locks
 from lm.errors import one_line
 from lm.files import folder_or_previous, write_text
 from lm.run_folder import Run
 
-from . import locks
 from .uploads import Uploads
 
 FOLDER = ".jobs"

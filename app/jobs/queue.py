@@ -22,11 +22,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lm import locks
 from lm.data.reading import without_compression
 from lm.errors import UserError
+from lm.run_lock import check_free
 from lm.saving import is_model
 
-from . import estimate, locks, reading, runner
+from . import estimate, reading, runner
 from .estimate import Preview
 from .job import (
     DONE,
@@ -204,6 +206,7 @@ class JobQueue:
                 raise UserError(f"'{job.title}' {_is(job)}; stop it before you remove it.")
             folder = self.store.run_of(job).folder
             if not is_model(folder):
+                check_free(folder)
                 shutil.rmtree(folder, ignore_errors=True)
             shutil.rmtree(self.store.folder / id, ignore_errors=True)
         with self._lock:

@@ -33,11 +33,12 @@ from pathlib import Path
 
 import yaml
 
+from lm import locks
 from lm.cli import train as cli
 from lm.errors import UserError, one_line
 from lm.files import write_text
+from lm.run_lock import check_free
 
-from . import locks
 from .job import (
     FAILED,
     INTERRUPTED,
@@ -196,6 +197,7 @@ def _arguments(store: JobStore, job: Job) -> list[str]:
     if resumable_checkpoint(run):
         return ["--resume", str(run.folder)]
     # If the job has run before, it ended before its first checkpoint. No other run uses this folder's name.
+    check_free(run.folder)
     shutil.rmtree(run.folder, ignore_errors=True)
     settings = with_dataset_path(job.settings, store.uploads) | {"out": str(run.folder), "data_report": True}
     file = store.folder / job.id / "settings.yaml"

@@ -24,8 +24,7 @@ from lm.data import reading
 from lm.data.decoding import known_kind
 from lm.data.files import TABLES
 from lm.errors import UserError
-
-from .locks import locked
+from lm.locks import locked
 
 FOLDER = ".texts"
 PREFIX = "text:"

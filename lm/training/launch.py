@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from lm.distributed import Ranks
 from lm.errors import DataError, UserError
 from lm.invocation import command
 from lm.run_folder import Run, check_out, checkpoint_of, find_run, read_config
+from lm.run_lock import claimed
 from lm.terminal import Terminal
 from lm.training.checkpoint import read_progress
 from lm.training.find_lr import find_rate
@@ -100,14 +101,20 @@ def _start(config: RunConfig, ranks: Ranks, find_lr: bool, overwrite: bool) -> i
         return 0
     trainer: Trainer | None = None
     vocab_size = corpus.tokenizer.vocab_size
-    with explaining_out_of_memory(config, vocab_size, lambda: _saved(trainer)):
-        trainer = new_trainer(config, corpus, terminal, ranks, overwrite)
+    with ExitStack() as claims, explaining_out_of_memory(config, vocab_size, lambda: _saved(trainer)):
+        trainer = new_trainer(config, corpus, terminal, ranks, overwrite, claims)
         return train(trainer)
 
 
 def _resume(folder: str | None, options: dict[str, Any], ranks: Ranks) -> int:
     # With several machines, only the first one needs to have the run.
     run = Run(Path(ranks.from_first(lambda: str(find_run(folder).folder))))
+    with claimed(run.folder) if ranks.first else nullcontext("") as note:
+        return _resume_own(run, options, ranks, note)
+
+
+def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, note: str) -> int:
+    """Resume a run that this process owns; `note` is for the user."""
     saved = RunConfig.from_flat(
         ranks.from_first(lambda: read_config(run.config)), where=str(run.config)
     ).flat()
@@ -126,6 +133,8 @@ def _resume(folder: str | None, options: dict[str, Any], ranks: Ranks) -> int:
     if ranks.first:
         check_installed(config.training.track)
     terminal = Terminal(quiet=config.training.quiet or not ranks.first)
+    if note:
+        terminal.say(f"Warning: {note}")
     stopped = ranks.from_first(lambda: asdict(read_progress(checkpoint_of(run))))
     stopped["budget"] = stopped["budget"] or budget_of(RunConfig.from_flat(saved))
     if stopped["finished"] and stopped["budget"] == budget_of(config):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -44,9 +45,9 @@ from lm.wording import plural
 
 
 def new_trainer(
-    config: RunConfig, corpus: Corpus, terminal: Terminal, ranks: Ranks, overwrite: bool
+    config: RunConfig, corpus: Corpus, terminal: Terminal, ranks: Ranks, overwrite: bool, claims: ExitStack
 ) -> Trainer:
-    """The trainer of a new run, whose folder it creates. Raises UserError."""
+    """The trainer of a new run, whose folder it creates, and owns until `claims` ends. Raises UserError."""
     learner = build_learner(config, corpus, ranks)
     init_from, network = learner.config.training.init_from, learner.network
     kept, own_loss = start_from(init_from, network, corpus.tokenizer) if init_from else ("", None)
@@ -57,16 +58,20 @@ def new_trainer(
         if config.training.lr == "auto":
             _lower_rate(learner, start, own_loss)
 
-    def make_folder() -> str:
-        return str(create_run(learner.config, corpus.name, corpus.tokenizer, overwrite).folder)
+    def make_folder() -> tuple[str, str]:
+        run, note = create_run(learner.config, corpus.name, corpus.tokenizer, overwrite, claims)
+        return str(run.folder), note
 
-    run = Run(Path(ranks.from_first(make_folder)))
+    folder, note = ranks.from_first(make_folder)
+    run = Run(Path(folder))
     if not ranks.first:
         torch.manual_seed(seed_of(learner, 0))
     display = Display(terminal)
     trainer = _trainer(learner, run, display, Disk(display.say, display.warn))
     trainer.validation = start
     _report(trainer, kept)
+    if note:
+        display.warn(note)
     return trainer
 
 

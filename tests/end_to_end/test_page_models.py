@@ -3,13 +3,13 @@
 import json
 import os
 import shutil
-import time
 import zipfile
 
 import pytest
 
 import lm
 from lm import saving
+from lm.run_lock import claimed
 from tests.end_to_end.conftest import free_port, serving, until_ready
 from tests.end_to_end.page import DESKTOP, PHONE
 
@@ -210,14 +210,12 @@ def test_two_users_delete_a_model_while_a_third_writes_with_it(server, open_page
 
 @pytest.mark.slow
 def test_a_run_in_progress_cannot_be_renamed_or_deleted(models, runs):
-    progress = runs / "boat/training/checkpoint/progress.json"
-    progress.write_text(json.dumps(json.loads(progress.read_text()) | {"finished": False}))
-    os.utime(runs / "boat/training/metrics.jsonl", (time.time(),) * 2)
-    models.press("Delete…")
-    models.press("Delete permanently")
-    models.message("'boat' is being trained")
-    models.rename("canoe")
-    models.wait_for(lambda: models.page.messages().count("being trained") > 1)
+    with claimed(runs / "boat"):
+        models.press("Delete…")
+        models.press("Delete permanently")
+        models.message(f"boat is being trained by process {os.getpid()} on ")
+        models.rename("canoe")
+        models.wait_for(lambda: models.page.messages().count("being trained") > 1)
     assert (runs / "boat").is_dir()
 
 

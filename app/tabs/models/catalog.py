@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,15 +20,12 @@ from markdown_it.token import Token
 
 from lm import saving
 from lm.errors import UserError
-from lm.run_folder import Run
 
-from ...jobs.job import has_finished
 from ...registry import ModelRegistry
 from ...ui.model_facts import dataset_name
 
 _MAX_CARD_SIZE = 200_000  # bytes
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
-_RECENT = 60.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -100,15 +96,6 @@ def pack(folder: Path, destination: Path) -> Path:
     except OSError as error:
         raise UserError(f"cannot pack '{folder.name}': {error.strerror}.") from error
     return path
-
-
-def is_training(folder: Path) -> bool:
-    """Whether a run seems to be in progress: its budget is not spent, and it wrote a file within a minute."""
-    run = Run(folder)
-    if not run.training.is_dir() or has_finished(run):
-        return False
-    now = time.time()
-    return any(now - _modified(path) < _RECENT for path in (run.metrics, run.checkpoint, run.config))
 
 
 def _entry(name: str, folder: Path) -> Entry | None:

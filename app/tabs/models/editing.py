@@ -8,11 +8,12 @@ from typing import Any
 
 import gradio as gr
 
+from lm.run_lock import check_free
+
 from ...jobs.queue import JobQueue
 from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, show_errors, show_info
 from ...ui.i18n import localized, translate
-from .catalog import is_training
 
 MAX_INPUT_LENGTH = 200
 
@@ -113,4 +114,6 @@ class Editing:
         return gr.Dropdown(names, value=names[0] if names else None), {}
 
     def _is_busy(self, folder: Path) -> bool:
-        return is_training(folder) or self.jobs.job_of_run(folder) is not None
+        """Whether a job of the queue still needs a folder. Raises UserError if a process trains there."""
+        check_free(folder)
+        return self.jobs.job_of_run(folder) is not None

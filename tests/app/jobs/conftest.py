@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from app.jobs import locks
 from app.jobs.queue import JobQueue
+from lm import locks
 from lm.errors import UserError
 from tests.conftest import some_text
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import pytest
 
-from app.jobs import locks
 from app.jobs.job import Job, after_exit, new_id, resumable_checkpoint
 from app.jobs.queue import JobQueue
+from lm import locks
 from lm.errors import UserError
 from tests.app.jobs.conftest import SHAPE, STEPS, run_of, until, wait
 from tests.conftest import ROOT, some_text

@@ -1,6 +1,7 @@
 """The queue of training jobs: adding, ordering, stopping, resuming and removing them."""
 
 import json
+import os
 import shutil
 import time
 
@@ -10,6 +11,7 @@ import lm
 from app.jobs.queue import MAX_QUEUED
 from lm import saving
 from lm.errors import UserError
+from lm.run_lock import check_free, claimed
 from tests.app.jobs.conftest import SHAPE, run_of, until, wait
 from tests.conftest import some_text
 
@@ -186,3 +188,26 @@ def test_a_job_queued_by_an_earlier_version_runs(queue, settings, monkeypatch):
     file.write_text(json.dumps(written))
     queue.ensure_runner()
     assert until(queue, job, "done").title == "old"
+
+
+def test_a_running_job_owns_its_run(queue, settings):
+    job = queue.add({**settings, "steps": 100_000})
+    wait(lambda: queue.progress(job.id).phase == "training")
+    process = queue.store.process_of(job.id)
+    with pytest.raises(UserError, match=f"is being trained by process {process} on "):
+        check_free(run_of(queue, job).folder)
+
+
+def test_a_job_whose_run_is_trained_elsewhere_fails_in_one_line(queue, settings):
+    job = queue.add({**settings, "steps": 100_000})
+    wait(lambda: queue.progress(job.id).phase == "training")
+    queue.pause(job.id)
+    until(queue, job, "paused")
+    with claimed(run_of(queue, job).folder):
+        queue.resume(job.id)
+        failed = until(queue, job, "failed")
+        assert f"is being trained by process {os.getpid()} on " in failed.message
+        with pytest.raises(UserError, match="is being trained"):
+            queue.remove(job.id)
+    queue.stop(job.id)
+    queue.remove(job.id)

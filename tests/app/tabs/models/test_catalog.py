@@ -4,14 +4,13 @@ import json
 import os
 import re
 import shutil
-import time
 import zipfile
 
 import pytest
 
 import lm
 from app.registry import SHIPPED, ModelRegistry
-from app.tabs.models.catalog import entries, is_training, pack, render_card
+from app.tabs.models.catalog import entries, pack, render_card
 from lm import saving
 from lm.errors import UserError
 
@@ -151,20 +150,3 @@ def test_local_paths_are_not_packed(runs, tmp_path):
 def test_a_zip_that_cannot_be_written_is_a_one_line_error(runs, tmp_path):
     with pytest.raises(UserError, match="cannot pack 'boat'"):
         pack(runs / "boat", tmp_path / "absent")
-
-
-def test_an_unfinished_run_that_wrote_within_a_minute_is_in_progress(runs):
-    run = runs / "boat"
-    files = [run / "training" / name for name in ("metrics.jsonl", "checkpoint", "config.yaml")]
-    assert not is_training(run)  # its files are new, but it has finished
-    progress = run / "training/checkpoint/progress.json"
-    progress.write_text(json.dumps(json.loads(progress.read_text()) | {"finished": False}))
-    for file in files:
-        os.utime(file, (0, time.time() - 61))
-    assert not is_training(run)
-    for file in files:
-        os.utime(file, (0, time.time() - 30))
-        assert is_training(run)
-        os.utime(file, (0, time.time() - 61))
-    shutil.rmtree(run / "training")  # a saved model
-    assert not is_training(run)

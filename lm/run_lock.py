@@ -1,0 +1,206 @@
+"""The lock of a run: one process trains it at a time, whichever machine it is on.
+
+While a process trains, `training/lock` in the run's folder names it, and is touched every BEAT seconds. The
+process also holds the kernel's lock on that file, which ends with the process, however it ends: what a killed
+process of this machine leaves is ignored at once.
+
+On a disk that several machines share, the kernel may know the locks of its own machine only. So a lock that
+names another machine is obeyed without the kernel too, until it has not been touched for STALE seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lm import locks
+from lm.errors import UserError, one_line
+
+BEAT = 10.0  # seconds
+STALE = 60.0  # seconds: six beats, as some network disks show a change late
+_MAX_SIZE = 1000  # bytes
+_WAIT = 0.5  # seconds, for a process that is only looking
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process that trains a run."""
+
+    process: int
+    host: str
+    boot: str = ""  # of the machine: the same in all its containers, and another after a restart
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {one_line(self.host, 80)}"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its machine is this one."""
+        here = _this_process()
+        return self.host == here.host or self.boot == here.boot != ""
+
+
+def lock_of(folder: Path) -> Path:
+    """The lock file of the run in a folder."""
+    return folder / "training" / "lock"
+
+
+def check_free(folder: Path) -> None:
+    """Raise UserError if a process trains the run in a folder."""
+    path = lock_of(folder)
+    try:
+        if locks.AVAILABLE and _is_held(path):
+            raise _taken(folder, held=True)
+        if _obeyed(path):
+            raise _taken(folder, held=False)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[str]:
+    """Be the owner of the run in a folder, whose `training` exists, while the block runs.
+
+    Yields a note about a stale lock that was removed, or ''. Raises UserError if the run has an owner.
+    """
+    path = lock_of(folder)
+    try:
+        file = _lock(folder)
+    except OSError as error:
+        raise UserError(f"{path} cannot be locked: {error.strerror}.") from error
+    over = threading.Event()
+    beat = threading.Thread(target=_beat, args=(path, file, over), daemon=True)
+    try:
+        note = _note(folder)
+        os.ftruncate(file, 0)
+        os.write(file, json.dumps(asdict(_this_process())).encode())
+        beat.start()
+        yield note
+    finally:
+        over.set()
+        if beat.ident:
+            beat.join()
+        with contextlib.suppress(OSError):  # the folder may have been moved or deleted
+            os.ftruncate(file, 0)
+            if _is_at(file, path):
+                path.unlink()
+        os.close(file)
+
+
+def _lock(folder: Path) -> int:
+    """The open lock file, locked by the kernel if it can. Raises UserError if the run has an owner."""
+    path = lock_of(folder)
+    while True:
+        file, known = _open(path)
+        if file is None:
+            raise _taken(folder, held=True)
+        try:
+            if _is_at(file, path):  # its last owner may have just deleted it
+                if _obeyed(path, known):
+                    raise _taken(folder, held=False)
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+
+
+def _open(path: Path) -> tuple[int | None, bool]:
+    """The open lock file, None if the kernel has it locked for another process; and whether it can lock."""
+    if locks.AVAILABLE:
+        try:
+            return locks.acquire(path, _WAIT), True
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o644), False
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        return locks.is_held(path)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return False
+
+
+def _is_at(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _obeyed(path: Path, known: bool = locks.AVAILABLE) -> bool:
+    """Whether a lock that the kernel does not hold is valid. `known`: the kernel would hold one of this
+    machine."""
+    owner = _named(path)
+    return owner is not None and not (known and owner.is_here) and _age(path) <= STALE
+
+
+def _named(path: Path) -> Owner | None:
+    """The process that a lock names."""
+    try:
+        with open(path, "rb") as file:
+            values = json.loads(file.read(_MAX_SIZE))
+        return Owner(int(values["process"]), str(values["host"]), str(values["boot"]))
+    except (FileNotFoundError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+
+
+def _age(path: Path) -> float:
+    """Seconds since a lock was touched, by the clock of the disk, which may be that of a server."""
+    now = time.time()
+    with contextlib.suppress(OSError):
+        os.utime(path.parent)
+        now = os.stat(path.parent).st_mtime
+    return now - os.stat(path).st_mtime
+
+
+def _taken(folder: Path, held: bool) -> UserError:
+    path = lock_of(folder)
+    owner = _named(path)
+    if owner is None:
+        return UserError(f"{folder} is being trained by another process: wait until it has finished.")
+    if held and not owner.is_here and (age := _age(path)) > STALE:
+        return UserError(
+            f"{folder} has a stale lock: {owner}, which has trained it, has not been heard of for {age:,.0f}"
+            f" seconds. If it has ended, delete {path} and try again."
+        )
+    ending = "stop it first"
+    if not held:
+        ending += f", or, if it was killed, try again in {STALE:.0f} seconds"
+    return UserError(f"{folder} is being trained by {owner}: wait until it has finished, {ending}.")
+
+
+def _note(folder: Path) -> str:
+    """What to tell the user about the lock that is about to be replaced."""
+    owner = _named(lock_of(folder))
+    if owner is None or owner.is_here:
+        return ""
+    return (
+        f"{folder} had a stale lock: {owner}, which has trained it, was not heard of for"
+        f" {_age(lock_of(folder)):,.0f} seconds."
+    )
+
+
+def _beat(path: Path, file: int, over: threading.Event) -> None:
+    while not over.wait(BEAT):
+        with contextlib.suppress(OSError):
+            os.utime(file if os.utime in os.supports_fd else path)
+
+
+def _this_process() -> Owner:
+    boot = Path("/proc/sys/kernel/random/boot_id")  # exists on Linux only
+    return Owner(os.getpid(), socket.gethostname(), boot.read_text().strip() if boot.exists() else "")
