@@ -5,7 +5,7 @@ import http.client
 import socket
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 import uvicorn
@@ -119,7 +119,7 @@ def test_large_headers_are_turned_away_immediately(server, size):
                 answer += part
         except ConnectionResetError:
             assert size > 1 << 20
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 10
     assert answer.startswith(b"HTTP/1.1 431") or (size > 1 << 20 and not answer)
     assert get(server)[0] == 200
 
@@ -152,11 +152,14 @@ def test_incomplete_headers_time_out_even_if_they_continue(server, monkeypatch):
     with connected(server) as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert client.recv(1000).startswith(b"HTTP/1.1 200")
-        start = time.monotonic()
-        for _ in range(8):  # the second request of a connection, slowly
+        client.settimeout(0.1)
+        start, received = time.monotonic(), b""
+        while not received:  # the second request of a connection, slowly
+            assert time.monotonic() - start < 5
             client.sendall(b"G")
-            time.sleep(0.1)
-        assert b"408" in client.recv(1000) and time.monotonic() - start < 3
+            with suppress(TimeoutError):
+                received = client.recv(1000)
+        assert received.startswith(b"HTTP/1.1 408")
 
 
 def test_connection_without_a_request_is_closed(server, monkeypatch):
@@ -166,17 +169,17 @@ def test_connection_without_a_request_is_closed(server, monkeypatch):
 
 
 def test_body_that_stops_times_out_but_a_slow_one_does_not(server, monkeypatch):
-    monkeypatch.setattr(gate, "BODY_TIMEOUT", 0.5)
+    monkeypatch.setattr(gate, "BODY_TIMEOUT", 1)
     head = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 10\r\n\r\n"
     with connected(server) as client:
         received, seconds = response_to(client, head + b"12345")
-        assert received == "" and 0.4 < seconds < 3
+        assert received == "" and 0.9 < seconds < 5
     with connected(server) as client:
         client.sendall(head)
-        for _ in range(9):
-            client.sendall(b"1")
-            time.sleep(0.1)
-        assert response_to(client, b"1")[0].endswith("\r\n\r\n10")
+        for _ in range(5):
+            client.sendall(b"11")
+            time.sleep(0.3)
+        assert response_to(client)[0].endswith("\r\n\r\n10")
 
 
 def test_response_may_take_longer_than_the_timeouts(server, monkeypatch):
@@ -199,5 +202,6 @@ def test_connections_are_limited(server, monkeypatch):
         assert closed == "" and refused.startswith("HTTP/1.1 503") and "retry-after: 1" in refused
     for client in clients:
         client.close()
-    time.sleep(0.2)
-    assert get(server)[0] == 200
+    deadline = time.monotonic() + 5
+    while get(server)[0] != 200:
+        assert time.monotonic() < deadline
