@@ -16,9 +16,9 @@ from typing import Any, get_type_hints
 
 import gradio as gr
 
-from lm import saving
 from lm.errors import UserError, one_line
 from lm.insight.surprisal import score_text
+from lm.model_files import read_json
 
 from .continuation import DEFAULT_LENGTH, checked_length, checked_seed, checked_text, continue_drafts
 from .draft import Draft, restore_controls
@@ -50,7 +50,7 @@ class Endpoints:
         models = []
         for name, folder in self._models.folders().items():
             try:
-                models.append({"name": name, **_facts(saving.read_json(folder / "config.json", folder))})
+                models.append({"name": name, **_facts(read_json(folder / "config.json", folder))})
             except UserError:  # just deleted
                 continue
         return models

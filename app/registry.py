@@ -8,10 +8,10 @@ import shutil
 import tempfile
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import lm
@@ -20,12 +20,14 @@ from lm.errors import UserError, one_line
 from lm.files import write_text
 from lm.invocation import command
 from lm.language_model import LanguageModel
+from lm.model_files import read_bytes, read_json
 
 SHIPPED = "shipped with lm"
 _MAX_LOADED = 4  # models in memory
 _MAX_NAME_LENGTH = 80  # characters
 _FORBIDDEN_IN_NAMES = set('/\\:*?"<>|')  # special to some file system or shell
 _DELETED_PREFIX = ".deleted-"
+_MAX_CARD = 1 << 20  # bytes
 _LEFTOVER_AGE = 3600.0  # seconds; by then no process is still deleting such a folder
 
 IsBusy = Callable[[Path], bool]  # whether something is writing to a folder
@@ -41,7 +43,10 @@ class ModelRegistry:
 
     def __init__(self, roots: list[Path]):
         self._roots = roots
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the two dictionaries
+        self._editing_lock = threading.Lock()
+        # One per model, so that a model that takes long to load does not keep the others waiting.
+        self._locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
         self._loaded: OrderedDict[Path, tuple[int, LanguageModel]] = OrderedDict()
 
     def folders(self) -> dict[str, Path]:
@@ -76,14 +81,27 @@ class ModelRegistry:
         Raises UserError if the name is not listed or the model cannot be read.
         """
         folder = self.folder(name)
-        with self._lock:  # simultaneous requests for a model load it once
+        with self._lock_of(folder):  # simultaneous requests for a model load it once
             version = _version(folder)
-            if folder not in self._loaded or self._loaded[folder][0] != version:
-                self._loaded[folder] = version, lm.load(folder)
-            self._loaded.move_to_end(folder)
-            while len(self._loaded) > _MAX_LOADED:
-                self._loaded.popitem(last=False)
-            return self._loaded[folder][1]
+            with self._lock:
+                loaded = self._loaded.get(folder)
+            if loaded is None or loaded[0] != version:
+                loaded = version, lm.load(folder)
+            with self._lock:
+                self._loaded[folder] = loaded
+                self._loaded.move_to_end(folder)
+                while len(self._loaded) > _MAX_LOADED:
+                    self._loaded.popitem(last=False)
+            return loaded[1]
+
+    def _lock_of(self, folder: Path) -> threading.Lock:
+        with self._lock:
+            return self._locks[folder]
+
+    def _forget(self, folder: Path) -> None:
+        """Free a model that has another folder now, or none."""
+        with self._lock:
+            self._loaded.pop(folder, None)
 
     def fingerprint(self, name: str | None) -> str:
         """Identifies a model: changes when it is trained further or when another model takes its name.
@@ -116,7 +134,7 @@ class ModelRegistry:
             if new in self.folders() or os.path.lexists(target):
                 raise UserError(f"'{new}' already exists: choose another name.")
             os.rename(folder, target)
-            self._loaded.pop(folder, None)
+            self._forget(folder)
         _rename_in_card(target / "README.md", folder.name, new)
         return new
 
@@ -131,13 +149,14 @@ class ModelRegistry:
             except OSError:
                 hidden.rmdir()
                 raise
-            self._loaded.pop(folder, None)
+            self._forget(folder)
         _remove(hidden)
 
     @contextmanager
     def _editing(self, name: str | None, fingerprint: str, is_busy: IsBusy) -> Iterator[Path]:
         """The folder of an editable model, while no other request to this server edits one."""
-        with self._lock:
+        folder = self.folder(name)
+        with self._editing_lock, self._lock_of(folder):
             folder = self.folder(name)
             if not self._is_below_a_root(folder):
                 raise UserError(f"'{name}' cannot be changed: it is not in one of this page's model folders.")
@@ -164,20 +183,35 @@ def _models_in(root: Path) -> list[Path]:
 
 
 def _is_readable(folder: Path) -> bool:
-    """Whether a folder contains a model with a valid config.json."""
+    """Whether a folder contains a model with a valid config.json, and has a name that can be displayed."""
     if not saving.is_model(folder):
         return False
     try:
-        saving.read_json(folder / "config.json", folder)
+        config = os.stat(folder / "config.json")
+        problem = _problem(folder, config.st_mtime_ns, config.st_size, config.st_ino)
+    except OSError as error:  # just deleted
+        problem = str(error)
+    if problem:
+        _warn_once(f"skipping {folder}: {problem}")
+    return not problem
+
+
+@lru_cache(1000)  # folders are listed again and again
+def _problem(folder: Path, *config: int) -> str:
+    """Why a model cannot be listed, if it cannot; `config` identifies the content of its config.json."""
+    try:
+        str(folder).encode()
+        read_json(folder / "config.json", folder)
+    except UnicodeEncodeError:
+        return "its name is not UTF-8"
     except UserError as error:
-        _warn_once(f"skipping {folder}: {error}")
-        return False
-    return True
+        return str(error)
+    return ""
 
 
 @cache  # folders are listed again and again
 def _warn_once(message: str) -> None:
-    log.warning(message)
+    log.warning("%s", one_line(message, 300))
 
 
 def _version(folder: Path) -> int:
@@ -215,13 +249,13 @@ def _checked_name(name: str | None) -> str:
 def _rename_in_card(card: Path, old: str, new: str) -> None:
     """Replace a model's name in the title and the example code of its card."""
     try:
-        text = card.read_text(encoding="utf-8")
+        text = read_bytes(card, card.parent, _MAX_CARD).decode()
         changed = text.replace(f"\n# {old}\n", f"\n# {new}\n").replace(
             f'lm.load("{old}")', f'lm.load("{new}")'
         )
         if changed != text:
             write_text(card, changed)
-    except (OSError, ValueError) as error:  # no program reads the card
+    except (UserError, OSError, ValueError) as error:  # no program reads the card
         log.warning("%s still has the old name: %s", card, error)
 
 

@@ -72,7 +72,7 @@ class LanguageModel:
             decoder or NetworkDecoder(network, precision),
             tokenizer,
             self.direction,
-            single_document=self.facts.get("trained_on", {}).get("documents") == 1,
+            single_document=(self.facts.get("trained_on") or {}).get("documents") == 1,
         )
 
     @property

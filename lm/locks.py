@@ -53,7 +53,7 @@ def acquire(path: Path, timeout: float = 0.0) -> int | None:
 def is_held(path: Path) -> bool:
     """Whether anyone holds the lock on `path`."""
     try:
-        file = os.open(path, os.O_RDONLY)
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait
     except FileNotFoundError:
         return False
     try:

@@ -158,7 +158,7 @@ def read_metrics(run: Run) -> list[dict[str, Any]]:
         for line in run.metrics.read_text(encoding="utf-8").splitlines():
             try:
                 records.append(json.loads(line))
-            except ValueError:
+            except (ValueError, RecursionError):
                 break
     return records
 

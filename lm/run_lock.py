@@ -24,6 +24,7 @@ from pathlib import Path
 
 from lm import locks
 from lm.errors import UserError, one_line
+from lm.model_files import open_file
 
 BEAT = 10.0  # seconds
 STALE = 60.0  # seconds: six beats, as some network disks show a change late
@@ -152,10 +153,10 @@ def _obeyed(path: Path, known: bool = locks.AVAILABLE) -> bool:
 def _named(path: Path) -> Owner | None:
     """The process that a lock names."""
     try:
-        with open(path, "rb") as file:
+        with open_file(path, path.parents[1]) as file:
             values = json.loads(file.read(_MAX_SIZE))
         return Owner(int(values["process"]), str(values["host"]), str(values["boot"]))
-    except (FileNotFoundError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+    except (UserError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
 

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 
 from lm import digests
 from lm.config.schema import RUNS, ModelConfig
@@ -30,6 +31,7 @@ from lm.errors import ModelError, UserError, one_line
 from lm.files import replacing, write_text
 from lm.model.direction import Direction
 from lm.model.network import RecurrentLM
+from lm.model_files import is_readable, open_file, read_json
 from lm.tokenization.tokenizer import EOS, Tokenizer
 
 FORMAT_VERSION = 1
@@ -52,6 +54,14 @@ _TOKENIZER_CONFIG = {
     "eos_token": EOS,
     "clean_up_tokenization_spaces": False,
     "split_special_tokens": True,
+}
+_FLOATS = {"F64", "F32", "BF16", "F16"}
+_MAX_HEADER = 8 << 20  # bytes of a safetensors file before its numbers; 130 a tensor are usual
+_MAX_WEIGHT = 1e15  # float32 reaches 3e38
+# Of the facts in config.json that lm reads.
+_FACT_TYPES: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "trained_on": {"dataset": str, "characters": int, "documents": int},
+    "validation": dict.fromkeys(("loss", "perplexity", "bits_per_character", "bits_per_byte"), (int, float)),
 }
 
 
@@ -81,7 +91,7 @@ def find_model(model: str | Path) -> Path:
 
 def is_model(folder: Path) -> bool:
     """Whether a folder contains a saved model."""
-    return (folder / "config.json").is_file() and (folder / "model.safetensors").is_file()
+    return all(is_readable(folder / name, folder) for name in ("config.json", "model.safetensors"))
 
 
 def models_in(folder: Path) -> list[Path]:
@@ -99,7 +109,11 @@ def default_model() -> Path:
 
 def read_model(folder: Path) -> tuple[RecurrentLM, Tokenizer, dict[str, Any]]:
     """Read the network, the tokenizer and config.json of a model folder. Raises ModelError if a file is
-    missing, damaged or of a newer format."""
+    missing, damaged or of a newer format.
+
+    The sizes in config.json are believed only if the weights have them: a file contains all numbers that its
+    header declares, so no network can be larger than its file.
+    """
     facts = read_json(folder / "config.json", folder)
     version = facts.get("format_version")
     if not isinstance(version, int):
@@ -109,16 +123,18 @@ def read_model(folder: Path) -> tuple[RecurrentLM, Tokenizer, dict[str, Any]]:
             f"{folder} has format version {version}, but this lm reads at most version {FORMAT_VERSION}:"
             " update lm."
         )
+    _check_facts(facts, folder)
+    network = _network(facts, tensor_shapes(folder / "model.safetensors"), folder)
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
-    known = settings_of(ModelConfig)
+    if tokenizer.vocab_size != network.vocab_size:
+        raise ModelError(
+            f"the weights in {folder} do not match its tokenizer.json: they have rows for"
+            f" {network.vocab_size:,} tokens, and its vocabulary has {tokenizer.vocab_size:,}."
+        )
     try:
-        # Models without this setting precede residual connections.
-        settings = {"residual": False, **facts["model"]}
-        config = build(ModelConfig, {k: v for k, v in settings.items() if k in known and v is not None})
-        network = RecurrentLM(config, tokenizer.vocab_size)
-    except (UserError, KeyError, AttributeError) as error:
-        raise ModelError(f"{folder / 'config.json'} does not describe a model: {error}") from error
-    load_weights(network, read_tensors(folder / "model.safetensors"), folder)
+        load_weights(network, read_tensors(folder / "model.safetensors"), folder)
+    except (RuntimeError, MemoryError) as error:
+        raise ModelError(f"the weights in {folder} cannot be loaded: {one_line(error, 120)}") from error
     check_weights(folder)
     return network.eval(), tokenizer, facts
 
@@ -138,26 +154,91 @@ def _stored_digest(facts: dict[str, Any]) -> Any:
     return stored.get(_WEIGHTS) if isinstance(stored, dict) else stored
 
 
-def read_json(path: Path, folder: Path) -> dict[str, Any]:
-    """Read a JSON object of a model folder. Raises ModelError if it is missing or damaged."""
+def _check_facts(facts: dict[str, Any], folder: Path) -> None:
+    """Raise ModelError if what config.json says about training has the wrong type."""
+    for section, names in _FACT_TYPES.items():
+        values = facts.get(section)
+        wrong = section if not isinstance(values, dict | None) else ""
+        for name, expected in names.items():
+            value = values.get(name) if isinstance(values, dict) else None
+            if value is not None and (not isinstance(value, expected) or isinstance(value, bool)):
+                wrong = f"{section}.{name}"
+        if wrong:
+            raise ModelError(f"{folder / 'config.json'} is damaged: '{wrong}' has the wrong type.")
+
+
+def _network(facts: dict[str, Any], shapes: dict[str, torch.Size], folder: Path) -> RecurrentLM:
+    """The network that config.json describes, without weights. Raises ModelError if it is not the one whose
+    weights have these shapes."""
+    known = settings_of(ModelConfig)
+    # Models without this setting precede residual connections.
+    settings = {"residual": False, **_section(facts, "model", folder)}
+    embedding = shapes.get("embedding.weight", torch.Size())
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"{folder} is not a model folder: it has no {path.name}.") from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is damaged: {one_line(error)}") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} is damaged: it does not contain a JSON object.")
-    return value
+        settings = {name: value for name, value in settings.items() if name in known and value is not None}
+        config = build(ModelConfig, settings)
+        rows = embedding[0] if embedding.numel() and len(embedding) == 2 else 1
+        network = RecurrentLM.without_weights(config, rows)
+    except UserError as error:
+        reason = one_line(error)
+        raise ModelError(f"{folder / 'config.json'} does not describe a model: {reason}") from error
+    except (RuntimeError, ValueError, TypeError, OverflowError) as error:
+        raise ModelError(f"the sizes in {folder / 'config.json'} are too large for any network.") from error
+    _check_shapes(network, shapes, folder)
+    return network
+
+
+def _section(facts: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
+    section = facts.get(name)
+    if not isinstance(section, dict):
+        raise ModelError(f"{folder / 'config.json'} does not describe a model: it has no object '{name}'.")
+    return section
+
+
+def tensor_shapes(path: Path) -> dict[str, torch.Size]:
+    """The shapes of the weights in a safetensors file, which contains as many numbers as they say.
+
+    Raises ModelError if it is missing, damaged or too large for this machine, or contains anything but
+    floating-point numbers.
+    """
+    with _open_tensors(path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        shapes = {name: torch.Size(part.get_shape()) for name, part in slices.items()}
+        kinds = {part.get_dtype() for part in slices.values()}
+    if wrong := kinds - _FLOATS:
+        raise ModelError(f"{path} is damaged: it has numbers of type {one_line(min(wrong), 20)}.")
+    return shapes
+
+
+def _physical_memory() -> int | None:
+    """Bytes; None if the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Read a safetensors file. Raises ModelError if it is missing or damaged."""
-    if not path.is_file():
-        raise ModelError(f"{path.parent} is incomplete: {path.name} is missing.")
+    with _open_tensors(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _open_tensors(path: Path) -> Iterator[Any]:
+    """Open a safetensors file. Raises ModelError, also for errors in the block."""
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
+        with open_file(path, path.parent) as file:
+            header, size = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
+        if (memory := _physical_memory()) and size > memory:
+            raise ModelError(
+                f"{path} has {size / 1e9:,.1f} GB; this machine's memory has {memory / 1e9:,.1f} GB."
+            )
+        if header > _MAX_HEADER:
+            raise ModelError(f"{path} is damaged or truncated: its header has {header:,} bytes.")
+        with safe_open(os.path.realpath(path), "pt") as tensors:
+            yield tensors
+    except (SafetensorError, OSError, MemoryError) as error:
         raise ModelError(f"{path} is damaged or truncated: {one_line(error)}") from error
 
 
@@ -199,17 +280,37 @@ def write_tensors(
 
 
 def load_weights(network: RecurrentLM, weights: dict[str, torch.Tensor], where: Path) -> None:
-    """Copy `weights` into `network`. Raises ModelError, naming the file's folder `where`, if names or shapes
-    do not match."""
-    expected = _weights(network)
-    wrong = sorted(expected.keys() ^ weights.keys()) or sorted(
-        name for name in expected if expected[name].shape != weights[name].shape
+    """Copy `weights` into `network`, which may have none yet. Raises ModelError, naming the file's folder
+    `where`, if names or shapes do not match, or if a number is not finite or so large that products of two
+    would not be."""
+    _check_shapes(network, {name: weight.shape for name, weight in weights.items()}, where)
+    for name, weight in weights.items():
+        low, high = torch.aminmax(weight)
+        if not -_MAX_WEIGHT <= low <= high <= _MAX_WEIGHT:  # NaN is not
+            raise ModelError(
+                f"the weights in {where} are damaged: {name} has numbers that are not finite, or too large."
+            )
+    assign = network.embedding.weight.is_meta
+    # Tensors that were read are a view of the file.
+    weights = {name: weight.to(torch.float32, copy=assign) for name, weight in weights.items()}
+    if network.config.tie:
+        weights["decoder.weight"] = weights["embedding.weight"]
+    network.load_state_dict(weights, assign=assign)
+    if network.config.tie:
+        network.decoder.weight = network.embedding.weight
+
+
+def _check_shapes(network: RecurrentLM, shapes: dict[str, torch.Size], where: Path) -> None:
+    """Raise ModelError, naming the folder `where`, if these are not the shapes of the saved weights."""
+    expected = {name: weight.shape for name, weight in network.state_dict().items()}
+    if network.config.tie:
+        del expected["decoder.weight"]
+    wrong = sorted(expected.keys() ^ shapes.keys()) or sorted(
+        name for name in expected if expected[name] != shapes[name]
     )
     if wrong:
-        raise ModelError(f"the weights in {where} do not match its config.json: {', '.join(wrong[:3])}.")
-    if network.config.tie:
-        weights = {**weights, "decoder.weight": weights["embedding.weight"]}
-    network.load_state_dict({name: weight.float() for name, weight in weights.items()})
+        names = one_line(", ".join(wrong[:3]))
+        raise ModelError(f"the weights in {where} do not match its config.json: {names}.")
 
 
 def save_model(

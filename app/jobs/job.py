@@ -32,8 +32,9 @@ from pathlib import Path
 from typing import Any
 
 from lm import locks
-from lm.errors import one_line
+from lm.errors import UserError, one_line
 from lm.files import folder_or_previous, write_text
+from lm.model_files import read_json
 from lm.run_folder import Run
 
 from .uploads import Uploads
@@ -209,8 +210,8 @@ def resumable_checkpoint(run: Run) -> Path | None:
 def has_finished(run: Run) -> bool:
     """Whether a run has spent its budget and completed the final evaluation."""
     folder = resumable_checkpoint(run)
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return bool(folder and json.loads((folder / "progress.json").read_text()).get("finished"))
+    with contextlib.suppress(UserError):
+        return bool(folder and read_json(folder / "progress.json", folder).get("finished"))
     return False
 
 

@@ -11,8 +11,8 @@ from html import escape
 from pathlib import Path, PurePath
 from typing import Any
 
-from lm import saving
-from lm.errors import UserError
+from lm.errors import UserError, one_line
+from lm.model_files import open_file, read_json
 
 from .errors import as_sentence
 from .i18n import translate
@@ -23,10 +23,13 @@ _MAX_CURVE_BYTES = 1_000_000
 def describe(folder: Path) -> str:
     """The facts and the loss curve of the model in `folder`, as HTML."""
     try:
-        rows = facts(saving.read_json(folder / "config.json", folder))
+        rows = facts(read_json(folder / "config.json", folder))
     except UserError as error:
         return note(as_sentence(error))
-    lines = [f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows]
+    lines = [
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(one_line(value))}</td></tr>'
+        for name, value in rows
+    ]
     return f'<table class="facts">{"".join(lines)}</table>{curve(folder)}'
 
 
@@ -70,10 +73,12 @@ def curve(folder: Path) -> str:
     """The loss curve of a run as an HTML image, or a note that it has none."""
     path = folder / "training" / "loss.svg"
     try:
-        if path.stat().st_size > _MAX_CURVE_BYTES:
+        with open_file(path, folder) as file:
+            content = file.read(_MAX_CURVE_BYTES + 1)
+        if len(content) > _MAX_CURVE_BYTES:
             return note(translate("The loss curve is too large to show."))
-        data = base64.b64encode(path.read_bytes()).decode("ascii")
-    except OSError:
+        data = base64.b64encode(content).decode("ascii")
+    except (UserError, OSError):
         return note(translate("No loss curve was saved with this model."))
     alt = translate("Loss curve: training and validation loss by step")
     return f'<img class="curve" alt="{alt}" src="data:image/svg+xml;base64,{data}">'

@@ -16,8 +16,8 @@ from lm.data.sources import find_source
 from lm.errors import DataError, UserError
 from lm.files import folder_or_previous
 from lm.memorization.search import BREAK, Blocks
+from lm.model_files import read_json
 from lm.run_folder import Run
-from lm.saving import read_json
 from lm.tokenization.documents import SEPARATOR
 from lm.tokenization.tokenizer import Tokenizer
 

@@ -26,14 +26,28 @@ class RecurrentLM(nn.Module):
         self.config, self.vocab_size = NetworkConfig.of(config), vocab_size
         self.direction = Direction(self.config.direction)
         hidden, width = self.config.hidden_size, self.config.embedding_size
-        self.embedding = nn.Embedding(vocab_size, width)
+        if torch.get_default_device().type == "meta":  # nn.Embedding would import much of torch to draw it
+            self.embedding = nn.Embedding.from_pretrained(torch.empty(vocab_size, width), freeze=False)
+        else:
+            self.embedding = nn.Embedding(vocab_size, width)
         self.recurrent = RecurrentLayers(self.config, width)
         # A decoder tied to an embedding of another width needs a map to that width.
         self.projection = nn.Linear(hidden, width, bias=False) if config.tie and width != hidden else None
         self.decoder = nn.Linear(width if config.tie else hidden, vocab_size)
         if config.tie:
             self.decoder.weight = self.embedding.weight
-        self._initialize()
+        if not self.embedding.weight.is_meta:
+            self._initialize()
+
+    @classmethod
+    def without_weights(cls, config: ModelConfig, vocab_size: int) -> RecurrentLM:
+        """A network whose weights have shapes but no memory, on the meta device.
+
+        Raises UserError for settings that no network can have, and RuntimeError if a weight would have too
+        many numbers for torch.
+        """
+        with torch.device("meta"):
+            return cls(config, vocab_size)
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (batch, time) int64 -> logits (batch, time, vocab), final state."""

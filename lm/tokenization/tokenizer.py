@@ -30,10 +30,11 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer as Backend, pre_tokenizers
 from tokenizers.decoders import DecodeStream
 
-from lm.errors import DataError, ModelError, one_line
+from lm.errors import DataError, ModelError, UserError, one_line
 from lm.files import write_text
 from lm.parallel import available_cores
 from lm.tokenization.documents import SEPARATOR, SEPARATOR_CHARACTER, chunks, is_ascii
+from lm.tokenization.untrusted import read_spec
 
 EOS, UNK = "<eos>", "<unk>"
 ONE_CHARACTER = r"[\s\S]"
@@ -45,6 +46,7 @@ _CACHED_WORDS = 1 << 19  # words whose pieces are cached
 # one thread at a time can look up, while `tokenizers` merges on all cores: with this many, it wins.
 _CORES_TO_MERGE = 5
 _BYTE_FALLBACK = re.compile("<0x([0-9A-F]{2})>")  # how SentencePiece names the token of a single byte
+_MAX_VOCAB = 1 << 24
 _MAX_DESCRIBED = 8  # unknown parts of a text named in a message
 # How GPT-2's byte-level pre-tokenizer splits ASCII. Whitespace is spelled out because Python's class has a
 # few more characters.
@@ -54,7 +56,8 @@ _ASCII_WORDS = re.compile(
 
 
 class Tokenizer:
-    """A vocabulary and the rules that split text into it. Raises ModelError if there is no `<eos>`."""
+    """A vocabulary and the rules that split text into it. Raises ModelError if there is no `<eos>`, or if
+    the id of a token is out of range."""
 
     def __init__(self, backend: Backend):
         eos = backend.token_to_id(EOS)
@@ -66,6 +69,8 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         self.vocab_size: int = 1 + max(backend.get_vocab().values(), default=-1)
+        if self.vocab_size > _MAX_VOCAB:
+            raise ModelError(f"the tokenizer has an id of {self.vocab_size - 1:,}; ids count tokens from 0.")
         self.eos: int = eos
         spec = json.loads(backend.to_str())
         model = spec["model"]
@@ -140,7 +145,11 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, without special tokens."""
-        return self.backend.decode([i for i in map(int, ids) if i != self.end])
+        try:
+            return self.backend.decode([i for i in map(int, ids) if i != self.end])
+        except BaseException as error:
+            _raise_unless_backend(error)
+            raise ModelError(f"the tokenizer cannot decode its tokens: {one_line(error)}") from error
 
     def decode_stream(self, after: Iterable[int] = ()) -> TextStream:
         """A decoder that takes one id at a time; the first continues the text of `after`."""
@@ -207,7 +216,12 @@ class Tokenizer:
         encode = self.backend.encode_batch if offsets else self.backend.encode_batch_fast
         try:
             return encode(texts, add_special_tokens=False)
-        except Exception as error:  # `tokenizers` raises bare Exception
+        except BaseException as error:
+            _raise_unless_backend(error)
+            if not isinstance(error, Exception):
+                raise DataError(
+                    f"the tokenizer fails on this text ({one_line(error)}): choose another model."
+                ) from error
             raise DataError(
                 f"the tokenizer has no token for a part of this text ({one_line(error)}): add an unknown"
                 " token to its vocabulary or choose another tokenizer."
@@ -328,6 +342,9 @@ class TextStream:
                 return self._backend_stream.step(self._tokenizer.backend, int(token)) or ""
             except Exception:  # it raises bare Exception
                 self._backend_stream = DecodeStream(skip_special_tokens=True)
+            except BaseException as error:
+                _raise_unless_backend(error)
+                raise ModelError(f"the tokenizer cannot decode its tokens: {one_line(error)}") from error
         return ""
 
 
@@ -360,12 +377,22 @@ def describe_unknown(tokenizer: Tokenizer, text: str | bytes) -> str:
 
 def read_backend(path: str | Path) -> Backend:
     """The tokenizer in a tokenizer.json. Raises ModelError if the file is missing or broken."""
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise ModelError(f"{path} is missing.")
     try:
-        return Backend.from_file(str(path))
-    except Exception as error:  # `tokenizers` raises bare Exception
+        return Backend.from_buffer(json.dumps(read_spec(Path(path))).encode())
+    except UserError:
+        raise
+    except BaseException as error:
+        _raise_unless_backend(error)
         raise ModelError(f"{path} is not a readable tokenizer: {one_line(error)}") from error
+
+
+def _raise_unless_backend(error: BaseException) -> None:
+    """Raise `error` unless it is one of `tokenizers`, which raises bare Exception, and PanicException, which
+    is no Exception."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
 
 
 def _kind(spec: dict[str, Any], unk: int | None) -> str:

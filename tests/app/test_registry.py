@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+import lm
 from app.registry import SHIPPED, ModelRegistry
 from lm import saving
 from lm.errors import UserError
@@ -73,6 +74,48 @@ def test_a_model_is_loaded_once_until_it_is_trained_further(runs):
     assert registry.load("newer") is first
     os.utime(runs / "newer" / "model.safetensors")
     assert registry.load("newer") is not first
+
+
+def test_a_model_that_loads_slowly_does_not_keep_the_others_waiting(runs, monkeypatch):
+    registry, started, go_on = ModelRegistry([runs]), threading.Event(), threading.Event()
+    load = lm.load
+
+    def load_slowly(folder):
+        if folder.name == "older":
+            started.set()
+            assert go_on.wait(60)
+        return load(folder)
+
+    monkeypatch.setattr(lm, "load", load_slowly)
+    with ThreadPoolExecutor(3) as pool:
+        slow = [pool.submit(registry.load, "older") for _ in range(2)]
+        assert started.wait(60)
+        assert pool.submit(registry.load, "newer").result(60).generate("The ", max_new_tokens=1)
+        assert registry.fingerprint("older") and list(registry.folders()) == ["newer", "older"]
+        go_on.set()
+        assert slow[0].result(60) is slow[1].result(60)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/etc/passwd", path)])
+def test_a_folder_that_cannot_be_read_is_skipped(runs, name, make):
+    (runs / "older" / name).unlink()
+    make(runs / "older" / name)
+    assert list(ModelRegistry([runs]).folders()) == ["newer"]
+
+
+def test_what_is_wrong_with_a_skipped_folder_is_logged_in_one_line(runs, caplog):
+    (runs / "older" / "config.json").write_text("[" * 200_000)
+    (runs / "a\nb\x1b[31m").mkdir()
+    for file in ("config.json", "model.safetensors"):
+        (runs / "a\nb\x1b[31m" / file).write_text("1")
+    os.rename(runs / "newer", os.fsencode(runs) + b"/\xff")
+    assert list(ModelRegistry([runs]).folders()) == []
+    found = "\n".join(caplog.messages)
+    assert "older/config.json is damaged: it is nested too deeply" in found
+    assert "b\ufffd[31m/config.json is damaged: it does not contain a JSON object" in found
+    assert "\ufffd: its name is not UTF-8" in found
+    assert all(message.isprintable() for message in caplog.messages)
 
 
 def test_truncated_weights_are_a_one_line_error(runs):

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from lm import saving
 from lm.errors import UserError
+from lm.model_files import open_file, read_json
 from lm.run_folder import Run, read_metrics, validations
 from lm.training.plot import round_numbers
 
@@ -84,10 +84,9 @@ def _image(curves: Sequence[Curve], by_time: bool) -> str:
 def read_curve(name: str, folder: Path) -> Curve | None:
     """The curve of the run in `folder`; None if it is not a run, is damaged, or has too few validations."""
     try:
-        config = saving.read_json(folder / "config.json", folder)
+        config = read_json(folder / "config.json", folder)
         metrics = config["validation"]
-        if (folder / "training" / "metrics.jsonl").stat().st_size > _MAX_METRICS_SIZE:
-            return None
+        open_file(folder / "training" / "metrics.jsonl", folder, _MAX_METRICS_SIZE).close()
         records, _ = validations(read_metrics(Run(folder)))
         bits_per_nat = metrics["bits_per_character"] / metrics["loss"]
         characters_per_token = metrics["loss"] / math.log(2) / metrics["bits_per_character"]
@@ -98,7 +97,7 @@ def read_curve(name: str, folder: Path) -> Curve | None:
             [float(record["validation_loss"]) * bits_per_nat for record in records],
             word_level=config.get("tokenizer") == "word",
         )
-    except (UserError, OSError, KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError):
+    except (UserError, OSError, KeyError, TypeError, AttributeError, ValueError, ArithmeticError):
         return None
     values = [*curve.characters, *curve.seconds, *curve.bits]
     return curve if len(records) > 1 and all(map(math.isfinite, values)) else None

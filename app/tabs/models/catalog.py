@@ -7,7 +7,9 @@ only the last component is shown or packed.
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +20,17 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
-from lm import saving
-from lm.errors import UserError
+from lm.errors import UserError, one_line
+from lm.model_files import open_file, read_bytes, read_json
+from lm.saving import FILES, tensor_shapes
+from lm.tokenization.untrusted import MAX_SIZE
 
 from ...registry import ModelRegistry
 from ...ui.model_facts import dataset_name
 
 _MAX_CARD_SIZE = 200_000  # bytes
+_MAX_PACKED_TEXT = 1 << 20  # bytes
+_MAX_SHOWN = 200  # characters of a name in config.json
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
@@ -62,9 +68,9 @@ def entries(models: ModelRegistry, query: str = "") -> list[Entry]:
 def render_card(folder: Path) -> str:
     """The README.md of a model as HTML without scripts, images and HTML of its own; empty if it has none."""
     try:
-        with open(folder / "README.md", "rb") as file:
+        with open_file(folder / "README.md", folder) as file:
             text = file.read(_MAX_CARD_SIZE).decode("utf-8", "replace")
-    except OSError:
+    except (UserError, OSError):
         return ""
     text = _FRONT_MATTER.sub("", text.replace("\r\n", "\n"))
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
@@ -81,26 +87,37 @@ def _open_link(renderer: RendererHTML, tokens: Sequence[Token], index: int, *con
 def pack(folder: Path, destination: Path) -> Path:
     """Write a zip file with the files needed to use a model elsewhere into the folder `destination`.
 
-    Returns its path. Raises UserError if a file cannot be read or written.
+    Returns its path. Raises UserError if a file cannot be read or written, is a link to another folder, or
+    does not contain weights.
     """
     path, dataset = destination / f"{folder.name}.zip", _dataset(folder)
+    tensor_shapes(folder / "model.safetensors")  # a damaged file may declare any size
     try:
         # Stored, because weights hardly compress.
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as packed:
-            for name in saving.FILES:
-                if name.endswith((".md", "config.json")) and (folder / name).is_file():
-                    text = (folder / name).read_text(encoding="utf-8", errors="replace")
+            for name in filter(lambda name: os.path.lexists(folder / name), FILES):
+                if name.endswith((".md", "config.json")):
+                    text = read_bytes(folder / name, folder, _MAX_PACKED_TEXT).decode("utf-8", "replace")
                     packed.writestr(f"{folder.name}/{name}", _without_paths(text, dataset))
-                elif (folder / name).is_file():
-                    packed.write(folder / name, f"{folder.name}/{name}")
+                else:
+                    limit = MAX_SIZE if name == "tokenizer.json" else None
+                    _pack_file(packed, folder, name, limit)
     except OSError as error:
         raise UserError(f"cannot pack '{folder.name}': {error.strerror}.") from error
     return path
 
 
+def _pack_file(packed: zipfile.ZipFile, folder: Path, name: str, limit: int | None) -> None:
+    with (
+        open_file(folder / name, folder, limit) as file,
+        packed.open(f"{folder.name}/{name}", "w", force_zip64=True) as copy,
+    ):
+        shutil.copyfileobj(file, copy, 1 << 20)
+
+
 def _entry(name: str, folder: Path) -> Entry | None:
     try:
-        config = saving.read_json(folder / "config.json", folder)
+        config = read_json(folder / "config.json", folder)
     except UserError:  # it has just been deleted
         return None
     model, trained_on, metrics = (
@@ -109,14 +126,14 @@ def _entry(name: str, folder: Path) -> Entry | None:
     )
     return Entry(
         name=name,
-        cell=str(model.get("cell", "")).upper(),
+        cell=_text(model.get("cell")).upper(),
         layers=_int(model.get("layers")),
         hidden_size=_int(model.get("hidden_size")),
         backward=model.get("direction") == "backward",
         parameters=_int(config.get("parameters")),
-        tokenizer=str(config.get("tokenizer", "")),
+        tokenizer=_text(config.get("tokenizer")),
         vocab_size=_int(config.get("vocab_size")),
-        dataset=_short_dataset_name(str(trained_on.get("dataset", ""))),
+        dataset=_text(_short_dataset_name(str(trained_on.get("dataset", "")))),
         bits_per_character=_float(metrics.get("bits_per_character")),
         perplexity=_float(metrics.get("perplexity")),
         modified=_modified(folder / "model.safetensors"),
@@ -125,7 +142,7 @@ def _entry(name: str, folder: Path) -> Entry | None:
 
 def _dataset(folder: Path) -> str:
     try:
-        trained_on = saving.read_json(folder / "config.json", folder).get("trained_on")
+        trained_on = read_json(folder / "config.json", folder).get("trained_on")
     except UserError:
         return ""
     return str(trained_on.get("dataset", "")) if isinstance(trained_on, dict) else ""
@@ -150,6 +167,10 @@ def _modified(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return 0.0
+
+
+def _text(value: Any) -> str:
+    return one_line(str(value), _MAX_SHOWN) if value else ""
 
 
 def _int(value: Any) -> int | None:

@@ -136,6 +136,41 @@ def test_the_zip_contains_the_model_without_its_checkpoint(runs, tmp_path):
     assert original == unpacked
 
 
+@pytest.mark.parametrize("name", ["README.md", "tokenizer.json", "config.json", "model.safetensors"])
+def test_a_link_that_leaves_the_folder_is_neither_packed_nor_shown(runs, tmp_path, name):
+    secret = tmp_path / "secret"
+    shutil.move(runs / "boat" / name, secret)
+    secret.write_bytes(b"SECRET " + secret.read_bytes())
+    (runs / "boat" / name).symlink_to(secret)
+    (tmp_path / "zips").mkdir()
+    with pytest.raises(UserError, match=f"{name} is a link that leaves its folder"):
+        pack(runs / "boat", tmp_path / "zips")
+    assert "SECRET" not in render_card(runs / "boat")
+
+
+def test_weights_that_declare_any_size_are_not_packed(runs, tmp_path):
+    os.truncate(runs / "boat/model.safetensors", 1 << 40)
+    with pytest.raises(UserError, match="memory"):
+        pack(runs / "boat", tmp_path)
+    assert not list(tmp_path.glob("*.zip"))
+
+
+def test_old_and_future_files_are_listed_and_packed(runs, tmp_path):
+    for seconds in (0, 15_000_000_000):
+        os.utime(runs / "boat/model.safetensors", (seconds, seconds))
+        assert any(entry.modified == seconds for entry in entries(ModelRegistry([runs])))
+        assert pack(runs / "boat", tmp_path).is_file()
+
+
+def test_a_long_or_odd_name_in_the_configuration_is_shortened(runs):
+    config = json.loads((runs / "boat/config.json").read_text())
+    config["tokenizer"] = "x" * 100_000
+    config["model"]["cell"] = "\x1b[31m\nred"
+    (runs / "boat/config.json").write_text(json.dumps(config))
+    (entry,) = (entry for entry in entries(ModelRegistry([runs])) if entry.name == "boat")
+    assert entry.tokenizer == "x" * 199 + "…" and entry.cell == "\ufffd[31M RED"
+
+
 def test_local_paths_are_not_packed(runs, tmp_path):
     config = json.loads((runs / "boat/config.json").read_text())
     dataset = config["trained_on"]["dataset"]

@@ -1,0 +1,130 @@
+"""Opens the files of a model folder, which anyone may have made: only regular files inside the folder, of
+limited size, and JSON of limited depth.
+
+Everything that reads such a file does it through this module.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lm.errors import ModelError, one_line
+
+MAX_JSON = 1 << 20  # bytes; a config.json has about 1,000
+_MAX_DEPTH = 32
+_MAX_INTEGER = 1 << 63
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# Should the file be replaced by a link or a pipe in the meantime, opening it fails or does not wait.
+_FLAGS = (
+    os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+)
+
+
+def open_file(path: Path, folder: Path, limit: int | None = None) -> BinaryIO:
+    """Open a file of the model in `folder` for reading.
+
+    Raises ModelError if it is missing, is not a regular file, is a link that leaves the folder, or has more
+    than `limit` bytes.
+    """
+    try:
+        real = os.path.realpath(path)
+        if not _is_inside(real, folder):
+            raise ModelError(f"{path} is a link that leaves its folder: replace it with the file itself.")
+        if not stat.S_ISREG(os.lstat(real).st_mode):  # opening a pipe would wait for its other end
+            raise ModelError(f"{path} is not a regular file: replace it with one.")
+        file = open(os.open(real, _FLAGS), "rb")  # noqa: SIM115
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder} is incomplete: {path.name} is missing.") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {_reason(error)}.") from error
+    size = os.fstat(file.fileno()).st_size
+    if limit is not None and size > limit:
+        file.close()
+        raise ModelError(f"{path} has {size:,} bytes; the limit is {limit:,}.")
+    return file
+
+
+def read_bytes(path: Path, folder: Path, limit: int) -> bytes:
+    """The content of a file of the model in `folder`. Raises ModelError as `open_file` does."""
+    with open_file(path, folder, limit) as file:
+        try:
+            content = file.read(limit + 1)  # it may have grown
+        except OSError as error:
+            raise ModelError(f"{path} cannot be read: {_reason(error)}.") from error
+    if len(content) > limit:
+        raise ModelError(f"{path} has more than {limit:,} bytes, the limit.")
+    return content
+
+
+def read_json(path: Path, folder: Path, limit: int = MAX_JSON) -> dict[str, Any]:
+    """Read a JSON object of the model in `folder`. Raises ModelError if it is missing, damaged or nested too
+    deeply, or has a number of more than 64 bits."""
+    if not os.path.lexists(path):
+        raise ModelError(f"{folder} is not a model folder: it has no {path.name}.")
+    try:
+        value = parse_json(read_bytes(path, folder, limit))
+    except ValueError as error:
+        raise ModelError(f"{path} is damaged: {one_line(error)}") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} is damaged: it does not contain a JSON object.")
+    return value
+
+
+def parse_json(content: bytes) -> Any:
+    """The value of a JSON text in UTF-8. Raises ValueError if it is not one, is nested too deeply, or has a
+    number of more than 64 bits or a half of a surrogate pair, which no UTF-8 file can have."""
+    try:
+        value = json.loads(content.decode(), parse_int=_integer)
+    except RecursionError:
+        raise ValueError("it is nested too deeply.") from None
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [child for parent in level for child in _children(parent)]
+        if not level:
+            return value
+    raise ValueError("it is nested too deeply.")
+
+
+def is_readable(path: Path, folder: Path) -> bool:
+    """Whether `open_file` can open a file."""
+    try:
+        open_file(path, folder).close()
+    except ModelError:
+        return False
+    return True
+
+
+def _is_inside(real: str, folder: Path) -> bool:
+    """Whether a path without links is inside a folder or, for a model in the cache of the Hub, is a file in
+    models--<name>/blobs, to which the links in models--<name>/snapshots/<revision> lead."""
+    home = os.path.realpath(folder)
+    if real.startswith(os.path.join(home, "")):
+        return True
+    repository, snapshots = os.path.split(os.path.dirname(home))
+    in_cache = snapshots == "snapshots" and os.path.basename(repository).startswith("models--")
+    return in_cache and os.path.dirname(real) == os.path.join(repository, "blobs")
+
+
+def _children(value: Any) -> list[Any]:
+    """The values in a JSON list or object."""
+    if isinstance(value, str) and _SURROGATE.search(value):
+        raise ValueError("it has half of a surrogate pair.")
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    return value if isinstance(value, list) else []
+
+
+def _integer(digits: str) -> int:
+    number = int(digits) if len(digits) <= 20 else _MAX_INTEGER
+    if abs(number) >= _MAX_INTEGER:
+        raise ValueError(f"the number {one_line(digits, 20)} is out of range.")
+    return number
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or one_line(error)

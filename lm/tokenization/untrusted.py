@@ -1,0 +1,105 @@
+"""Reads a tokenizer.json that anyone may have made, and rejects what `tokenizers` does not survive.
+
+Some files make that library abort the process, allocate gigabytes, or compute for minutes, when it reads them
+or when it later encodes a text (tokenizers 0.23). So each part is checked before the library sees it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lm.model_files import parse_json, read_bytes
+
+# Twice the size of the largest vocabularies in use, which have 262,144 tokens and as many merges again.
+MAX_SIZE = 64 << 20  # bytes
+_MAX_VALUES = 4_000_000  # strings, numbers, lists and objects
+_MAX_PARTS = 64  # components of a section, such as the normalizer
+_MAX_STRING = 4_000  # characters of a token, or of a pattern
+_MAX_ADDED = 1_000_000  # characters of all added tokens
+_MAX_GROWTH = 64  # how many times as long a text may become
+_MAX_WORD = 1_000  # characters; WordPiece takes the square of that
+_SECTIONS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """The content of a tokenizer.json. Raises ModelError if it cannot be read or is too large, and ValueError
+    if it is damaged or has something that no tokenizer needs."""
+    content = read_bytes(path, path.parent, MAX_SIZE)
+    if sum(map(content.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+        raise ValueError(f"it has more than {_MAX_VALUES:,} values.")
+    spec = parse_json(content)
+    if not isinstance(spec, dict) or not isinstance(spec.get("model"), dict):
+        raise ValueError("it has no object 'model'.")
+    for name in _SECTIONS:
+        _check_section(name, spec.get(name))
+    _check_added_tokens(spec.get("added_tokens") or [])
+    _check_model(spec["model"])
+    # Only for texts of several tokens at once, to which lm does not apply them.
+    return {**spec, "padding": None, "truncation": None}
+
+
+def _check_section(name: str, section: Any) -> None:
+    parts = list(_objects(section))
+    if len(parts) > _MAX_PARTS:
+        raise ValueError(f"its {name} has {len(parts)} parts; the limit is {_MAX_PARTS}.")
+    growth = 1
+    for part in parts:
+        kind = part.get("type")
+        for key, value in part.items():
+            if isinstance(value, str) and len(value) > _MAX_STRING and kind != "Precompiled":
+                raise ValueError(f"'{key[:20]}' in its {name} has {len(value):,} characters.")
+        if kind in ("Replace", "Prepend"):
+            growth *= max(len(str(part.get("content") or part.get("prepend") or "")), 1)
+        if kind == "ByteLevel":
+            growth *= 2
+        if kind == "FixedLength" and part.get("length") == 0:
+            raise ValueError(f"its {name} splits a text into parts of length 0.")
+        if kind == "Precompiled":
+            _check_precompiled(part.get("precompiled_charsmap"))
+    if growth > _MAX_GROWTH:
+        raise ValueError(f"its {name} makes a text {growth:,} times as long; the limit is {_MAX_GROWTH}.")
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """All objects in a value, whose depth `parse_json` has limited."""
+    if isinstance(value, dict):
+        yield value
+    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _objects(child)
+
+
+def _check_precompiled(charsmap: Any) -> None:
+    """The size of a trie in bytes, the trie, and the strings to which its entries lead."""
+    try:
+        decoded = base64.b64decode(charsmap, validate=True)
+    except (TypeError, ValueError, binascii.Error):
+        decoded = b""
+    size = int.from_bytes(decoded[:4], "little")
+    if len(decoded) < 8 or size % 4 or not 4 <= size <= len(decoded) - 4:
+        raise ValueError("its precompiled_charsmap is damaged.")
+
+
+def _check_added_tokens(added: Any) -> None:
+    contents = [token.get("content") for token in added if isinstance(token, dict)] if added else []
+    if sum(len(content) for content in contents if isinstance(content, str)) > _MAX_ADDED:
+        raise ValueError(f"its added tokens have more than {_MAX_ADDED:,} characters.")
+
+
+def _check_model(model: dict[str, Any]) -> None:
+    vocab, merges = model.get("vocab"), model.get("merges") or []
+    tokens = vocab if isinstance(vocab, dict) else (entry[0] for entry in vocab or () if entry)
+    if any(isinstance(token, str) and len(token) > _MAX_STRING for token in tokens):
+        raise ValueError(f"it has a token of more than {_MAX_STRING:,} characters.")
+    longest = model.get("max_input_chars_per_word")
+    if isinstance(longest, int) and longest > _MAX_WORD:
+        raise ValueError(f"max_input_chars_per_word is {longest:,}; the limit is {_MAX_WORD:,}.")
+    prefix = model.get("continuing_subword_prefix")
+    for merge in merges if prefix else ():
+        # The library cuts off as many bytes, whatever they are.
+        second = merge.split(" ")[-1] if isinstance(merge, str) else merge[-1] if merge else ""
+        if not str(second).startswith(str(prefix)):
+            raise ValueError(f"a merge does not continue with '{str(prefix)[:20]}'.")

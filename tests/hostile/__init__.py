@@ -1,0 +1,1 @@
+"""Hostile input: model folders that anyone may have made."""
