@@ -80,6 +80,7 @@ def main() -> int:
             if not address:
                 print(f"error: the server did not start: {log.read_text()}", file=sys.stderr)
                 return 1
+            options.pid = server.pid
             (measure_pauses if options.pauses else measure)(address[1], int(address[2]), options)
         finally:
             server.send_signal(signal.SIGTERM)
@@ -104,12 +105,12 @@ def measure(host: str, port: int, options: argparse.Namespace) -> None:
         threading.Thread(target=client, args=(host, port, model, number, options.length, deadline, measured))
         for number in range(options.clients)
     ]
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), cpu_seconds(options.pid)
     for thread in clients:
         thread.start()
     for thread in clients:
         thread.join()
-    seconds = time.perf_counter() - start
+    seconds, busy = time.perf_counter() - start, cpu_seconds(options.pid) - busy
     time.sleep(1)
     remaining = get(host, port, "/health")["writing"]
     first = sorted(measured.first)
@@ -117,6 +118,7 @@ def measure(host: str, port: int, options: argparse.Namespace) -> None:
     print("| | |\n|---|---|")
     print(f"| requests, of which disconnected early | {measured.requests:,}, {measured.disconnects:,} |")
     print(f"| characters per second, all clients together | {measured.characters / seconds:,.0f} |")
+    print(f"| CPU time of the server for 1,000 characters | {busy / measured.characters * 1e6:.0f} ms |")
     print(f"| time to the first piece, median | {statistics.median(first) * 1000:.0f} ms |")
     print(f"| time to the first piece, 95th percentile | {first[int(len(first) * 0.95)] * 1000:.0f} ms |")
     print(f"| errors | {len(measured.errors)} |")
@@ -247,6 +249,12 @@ def stream(host: str, port: int, model: str, length: int, seed: int) -> Generato
         raise RuntimeError("the stream ended early")
     finally:
         connection.close()
+
+
+def cpu_seconds(pid: int) -> float:
+    """The CPU time that a process has used so far (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def get(host: str, port: int, path: str) -> dict[str, Any]:

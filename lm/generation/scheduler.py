@@ -27,9 +27,9 @@ from lm.generation.host_sampling import HostSampling
 from lm.generation.stream import Stream, Token
 from lm.model.cells import State
 
-_BURST = (
-    0.005  # seconds after which the consumers that have tokens are woken; waking them costs more than a step
-)
+# Seconds between waking the consumers that have tokens, which costs more than a step: at least _BURST, and
+# _BURST_PER_CONSUMER for each consumer.
+_BURST, _BURST_PER_CONSUMER = 0.005, 0.00125
 _SMALL_GROUP = 4  # tokens per stream that a GPU generates at a time while other streams wait for it
 
 
@@ -165,13 +165,16 @@ class Scheduler:
     @torch.inference_mode()
     def _compute(self, consumer: _Consumer) -> None:
         """Compute for all until this consumer has been served; if there are others, for a little longer."""
-        until = time.perf_counter() + _BURST
+        until = self._end_of_burst()
         while not consumer.served or (self._consumers > 1 and time.perf_counter() < until):
             self._advance()
             if time.perf_counter() >= until and not consumer.served:
                 with self._lock:
                     self._wake()
-                until = time.perf_counter() + _BURST
+                until = self._end_of_burst()
+
+    def _end_of_burst(self) -> float:
+        return time.perf_counter() + max(_BURST, _BURST_PER_CONSUMER * self._consumers)
 
     def _advance(self) -> None:
         """Read a chunk of a waiting prompt, then generate a token of each stream, or a few on a GPU."""
