@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-import torch
 import uvicorn
 from gradio import http_server
 from starlette.types import ASGIApp
@@ -24,6 +22,7 @@ from .gate import SETTINGS, Gate
 from .jobs.queue import JobQueue
 from .page import build, launch_settings
 from .registry import ModelRegistry
+from .resources import leave_cores
 from .ui.middleware import refusal
 
 
@@ -42,9 +41,7 @@ def launch(
     It answers the requests that `access` allows. With `changes_allowed`, users can train models, into the
     first folder, and rename and delete them. Raises UserError if the address cannot be used.
     """
-    # All users share one batch, which one thread computes at a time. The browser often runs on the same
-    # machine, and threads that compete for the cores slow everything down many times.
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+    leave_cores()
     jobs = resume_jobs(folders[0]) if changes_allowed else None
     page = build(ModelRegistry(list(folders)), jobs)
     put_in_front(access)

@@ -1,10 +1,12 @@
-"""What a server takes from the operating system: memory for its threads, and files for its connections."""
+"""What a server takes from the system: memory and cores for its threads, and files for its connections."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import sys
+
+from lm.parallel import available_cores
 
 with contextlib.suppress(ImportError):  # on Windows
     import resource
@@ -23,6 +25,17 @@ def share_memory_between_threads() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError, OSError):  # musl has no mallopt
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def leave_cores() -> None:
+    """Let torch use half of the cores, for each thread that calls it.
+
+    One thread computes for all users. The others, and the browser or client, need cores as well, and
+    threads that compete for a core while they wait for each other slow everything down many times.
+    """
+    import torch  # not before the server listens
+
+    torch.set_num_threads(max(1, available_cores() // 2))
 
 
 def allow_many_files() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,8 @@ from lm.tokenization.positions import positions, token_starts
 from .request import CompletionRequest, Prompt, RequestError
 
 _MIN_LOGPROB = -9999.0  # JSON has no infinity
-_SCORED_AT_ONCE = 256  # tokens; a request that was canceled stops after that many
+_SCORED_AT_ONCE = 256  # tokens
+_scoring = threading.Lock()  # held by the thread that scores: several would slow down those that generate
 
 
 @dataclass(frozen=True)
@@ -85,15 +88,9 @@ class CompletionStream:
         request = self._request
         if request.echo:
             for number, prompt in enumerate(self._prompts):
-                choices = range(number * request.n, (number + 1) * request.n)
-                logprobs: list[TokenLogprob] = []
-                if request.logprobs is not None:
-                    for logprob in prompt.logprobs(request.logprobs):
-                        logprobs.append(logprob)
-                        if len(logprobs) % _SCORED_AT_ONCE == 0:
-                            yield Chunk(choices[0])
-                for index in choices:
-                    yield Chunk(index, prompt.text, logprobs)
+                for text, logprobs in prompt.parts(request.logprobs):
+                    for index in range(number * request.n, (number + 1) * request.n):
+                        yield Chunk(index, text, logprobs)
         if self._pieces is not None:
             with closing(self._pieces):
                 for index, piece in self._pieces:
@@ -134,7 +131,19 @@ class _Prompt:
             self.text = "".join(text for text, _ in steps) + (stream.rest() if complete else "")
             self._offsets, self.num_tokens = [offset for _, offset in steps], len(given)
 
-    def logprobs(self, alternatives: int) -> Iterator[TokenLogprob]:
+    def parts(self, alternatives: int | None) -> Iterator[tuple[str, list[TokenLogprob]]]:
+        """The text, in parts of some hundred tokens with their scores, unless `alternatives` is None."""
+        start, tokens = 0, list[TokenLogprob]()
+        if alternatives is not None:
+            for following in _slices(self._logprobs(alternatives)):
+                if tokens:
+                    end = following[0].offset
+                    yield self.text[start:end], tokens
+                    start = end
+                tokens = following
+        yield self.text[start:], tokens
+
+    def _logprobs(self, alternatives: int) -> Iterator[TokenLogprob]:
         """The score of each token."""
         scores = self._model.scores(self._given, alternatives=alternatives)
         for score, offset in zip(scores, self._token_offsets(), strict=True):
@@ -189,6 +198,16 @@ class _Choice:
         end = self._start + self._sent
         unsent = [replace(token, offset=min(token.offset, end)) for token in self._pending]
         return Chunk(self._index, logprobs=unsent, finish_reason="stop" if stopped else "length")
+
+
+def _slices(logprobs: Iterator[TokenLogprob]) -> Iterator[list[TokenLogprob]]:
+    """The same in lists. Those of several requests are computed in turn."""
+    while True:
+        with _scoring:
+            some = list(islice(logprobs, _SCORED_AT_ONCE))
+        if not some:
+            return
+        yield some
 
 
 def _top_logprobs(name: str, logprob: float, others: Iterable[tuple[str, float]]) -> dict[str, float]:

@@ -33,6 +33,7 @@ from lm.language_model import LanguageModel
 from ..access import Access
 from ..gate import SETTINGS, Gate
 from ..registry import ModelRegistry
+from ..resources import leave_cores
 from .admission import Admission, shutting_down
 from .background import BackgroundGenerator, in_background
 from .completions import Chunk, CompletionStream, ResponseBuilder, merge
@@ -67,7 +68,8 @@ class Api:
         # One thread per request; there are never more requests than sequences.
         self._threads = ThreadPoolExecutor(limits.sequences, thread_name_prefix="completion")
         self._admission = Admission(limits.sequences, limits.waiting)
-        # Held while a request is prepared. Two at a time would keep Python's lock from the generating thread.
+        # Held while a request or response is prepared. Several at a time would keep Python's lock from the
+        # thread that generates and from the event loop.
         self.preparing = threading.Lock()
         self._running: set[BackgroundGenerator[Chunk]] = set()
 
@@ -160,8 +162,8 @@ class Api:
             else:
                 chunks = [chunk async for batch in batches for chunk in batch]
                 _raise_if_canceled(generator)
-                response = job.response.build(merge(chunks), usage=job.usage)
-                await json_response(response)(scope, receive, send)
+                response = await run_in_threadpool(job.whole_response, chunks)
+                await response(scope, receive, send)
 
     async def _send_events(
         self,
@@ -241,6 +243,11 @@ class _Job:
             with suppress(RuntimeError):  # the loop is closed: the server has stopped
                 self._loop.call_soon_threadsafe(self._api.release, self.request.sequences)
 
+    def whole_response(self, chunks: list[Chunk]) -> Response:
+        """The response with all chunks; called in a thread."""
+        with self._api.preparing:
+            return json_response(self.response.build(merge(chunks), usage=self.usage))
+
     def cancel(self) -> None:
         """Stop the computation, from any thread."""
         self._canceled = True
@@ -287,6 +294,7 @@ class _Server(uvicorn.Server):
 
 def run_server(folders: Sequence[Path], listener: socket.socket, key: str | None, access: Access) -> None:
     """Serve the models in `folders` on a listening socket until Ctrl-C or SIGTERM; see `Api.app`."""
+    leave_cores()
     api = Api(ModelRegistry(list(folders)), Limits())
     config = uvicorn.Config(
         Gate(api.app(key, access.origins), access, refusal),
