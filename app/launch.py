@@ -22,7 +22,7 @@ from .gate import SETTINGS, Gate
 from .jobs.queue import JobQueue
 from .page import build, launch_settings
 from .registry import ModelRegistry
-from .resources import leave_cores
+from .resources import freeze_objects, leave_cores
 from .ui.middleware import refusal
 
 
@@ -44,6 +44,7 @@ def launch(
     leave_cores()
     jobs = resume_jobs(folders[0]) if changes_allowed else None
     page = build(ModelRegistry(list(folders)), jobs)
+    freeze_objects()
     put_in_front(access)
     try:
         page.launch(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -218,15 +218,53 @@ def _top_logprobs(name: str, logprob: float, others: Iterable[tuple[str, float]]
     return top
 
 
-def merge(chunks: Iterable[Chunk]) -> list[Chunk]:
-    """All chunks of each choice as one, in the order of the choices."""
-    merged: dict[int, Chunk] = {}
-    for chunk in chunks:
-        whole = merged.setdefault(chunk.index, Chunk(chunk.index))
-        whole.text += chunk.text
-        whole.logprobs += chunk.logprobs
-        whole.finish_reason = chunk.finish_reason or whole.finish_reason
-    return [merged[index] for index in sorted(merged)]
+class Choices:
+    """Chunks, merged into one object per choice in OpenAI's format.
+
+    Log-probabilities are collected in columns. As millions of small objects, they would keep Python's garbage
+    collector, and thus the whole server, busy for seconds.
+    """
+
+    def __init__(self, with_logprobs: bool):
+        self._with_logprobs = with_logprobs
+        self._texts: dict[int, list[str]] = {}
+        self._logprobs: dict[int, dict[str, list[Any]]] = {}
+        self._finish_reasons: dict[int, str | None] = {}
+
+    def add(self, chunks: Iterable[Chunk]) -> None:
+        """Append chunks to their choices."""
+        for chunk in chunks:
+            if chunk.index not in self._texts:
+                self._texts[chunk.index], self._finish_reasons[chunk.index] = [], None
+                names = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+                self._logprobs[chunk.index] = {name: [] for name in names}
+            if chunk.text:
+                self._texts[chunk.index].append(chunk.text)
+            if chunk.finish_reason:
+                self._finish_reasons[chunk.index] = chunk.finish_reason
+            columns = self._logprobs[chunk.index]
+            for token in chunk.logprobs:
+                columns["tokens"].append(token.token)
+                columns["token_logprobs"].append(max(_MIN_LOGPROB, token.logprob))
+                columns["top_logprobs"].append({n: max(_MIN_LOGPROB, p) for n, p in token.top.items()})
+                columns["text_offset"].append(token.offset)
+
+    def objects(self) -> list[dict[str, Any]]:
+        """The choices, in order."""
+        return [
+            {
+                "text": "".join(self._texts[index]),
+                "index": index,
+                "logprobs": self._logprobs[index] if self._with_logprobs else None,
+                "finish_reason": self._finish_reasons[index],
+            }
+            for index in sorted(self._texts)
+        ]
+
+
+def is_empty(choice: dict[str, Any]) -> bool:
+    """Whether an object of `Choices` says nothing new in a stream."""
+    return not (choice["text"] or choice["finish_reason"] or (choice["logprobs"] or {}).get("tokens"))
 
 
 class ResponseBuilder:
@@ -241,25 +279,12 @@ class ResponseBuilder:
             "model": request.model,
         }
 
-    def build(self, chunks: Iterable[Chunk], **fields: Any) -> dict[str, Any]:
-        """A response object with these chunks as its choices."""
-        return {**self._common, "choices": [self._choice(chunk) for chunk in chunks], **fields}
+    def choices(self, chunks: Iterable[Chunk] = ()) -> Choices:
+        """The choices of a response, so far with these chunks."""
+        choices = Choices(self._with_logprobs)
+        choices.add(chunks)
+        return choices
 
-    def _choice(self, chunk: Chunk) -> dict[str, Any]:
-        logprobs = None
-        if self._with_logprobs:
-            logprobs = {
-                "tokens": [token.token for token in chunk.logprobs],
-                "token_logprobs": [max(_MIN_LOGPROB, token.logprob) for token in chunk.logprobs],
-                "top_logprobs": [
-                    {name: max(_MIN_LOGPROB, logprob) for name, logprob in token.top.items()}
-                    for token in chunk.logprobs
-                ],
-                "text_offset": [token.offset for token in chunk.logprobs],
-            }
-        return {
-            "text": chunk.text,
-            "index": chunk.index,
-            "logprobs": logprobs,
-            "finish_reason": chunk.finish_reason,
-        }
+    def build(self, choices: Sequence[dict[str, Any]], **fields: Any) -> dict[str, Any]:
+        """A response object with these choices."""
+        return {**self._common, "choices": choices, **fields}

@@ -33,10 +33,10 @@ from lm.language_model import LanguageModel
 from ..access import Access
 from ..gate import SETTINGS, Gate
 from ..registry import ModelRegistry
-from ..resources import leave_cores
+from ..resources import freeze_objects, leave_cores
 from .admission import Admission, shutting_down
 from .background import BackgroundGenerator, in_background
-from .completions import Chunk, CompletionStream, ResponseBuilder, merge
+from .completions import Choices, Chunk, CompletionStream, ResponseBuilder, is_empty
 from .request import CompletionRequest, Limits, RequestError
 from .responses import (
     EXCEPTION_HANDLERS,
@@ -160,9 +160,11 @@ class Api:
             if job.request.stream:
                 await self._send_events(job, generator, batches, send)
             else:
-                chunks = [chunk async for batch in batches for chunk in batch]
+                choices = job.response.choices()
+                async for batch in batches:
+                    choices.add(batch)
                 _raise_if_canceled(generator)
-                response = await run_in_threadpool(job.whole_response, chunks)
+                response = await run_in_threadpool(job.whole_response, choices)
                 await response(scope, receive, send)
 
     async def _send_events(
@@ -185,8 +187,8 @@ class Api:
         usage = {"usage": None} if job.request.include_usage else {}
         try:
             while batch:
-                chunks = [c for c in merge(batch) if c.text or c.logprobs or c.finish_reason]
-                await send_data(*(job.response.build([chunk], **usage) for chunk in chunks))
+                choices = job.response.choices(batch).objects()
+                await send_data(*(job.response.build([c], **usage) for c in choices if not is_empty(c)))
                 batch = await anext(batches, [])
             _raise_if_canceled(generator)
             if job.request.include_usage:
@@ -243,10 +245,10 @@ class _Job:
             with suppress(RuntimeError):  # the loop is closed: the server has stopped
                 self._loop.call_soon_threadsafe(self._api.release, self.request.sequences)
 
-    def whole_response(self, chunks: list[Chunk]) -> Response:
-        """The response with all chunks; called in a thread."""
+    def whole_response(self, choices: Choices) -> Response:
+        """The response with all choices; called in a thread."""
         with self._api.preparing:
-            return json_response(self.response.build(merge(chunks), usage=self.usage))
+            return json_response(self.response.build(choices.objects(), usage=self.usage))
 
     def cancel(self) -> None:
         """Stop the computation, from any thread."""
@@ -295,6 +297,7 @@ class _Server(uvicorn.Server):
 def run_server(folders: Sequence[Path], listener: socket.socket, key: str | None, access: Access) -> None:
     """Serve the models in `folders` on a listening socket until Ctrl-C or SIGTERM; see `Api.app`."""
     leave_cores()
+    freeze_objects()
     api = Api(ModelRegistry(list(folders)), Limits())
     config = uvicorn.Config(
         Gate(api.app(key, access.origins), access, refusal),
