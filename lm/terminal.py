@@ -13,6 +13,7 @@ from rich.text import Text
 
 from lm.data.progress import ProgressCallback
 from lm.errors import UserError
+from lm.escaping import printable
 from lm.streams import reason
 
 
@@ -24,7 +25,7 @@ class Terminal:
 
     def say(self, line: str, style: str = "") -> None:
         """Print one line, above a progress bar if there is one."""
-        self.print(Text(line, style=style))
+        self.print(Text(printable(line), style=style))
 
     def print(self, text: RenderableType, **options: Any) -> None:
         """Print a text or a table of rich. Raises UserError if that fails."""
@@ -36,8 +37,10 @@ class Terminal:
     @contextmanager
     def progress(self) -> Iterator[ProgressCallback]:
         """A callback that draws a progress bar on a terminal; elsewhere, it prints one line per task."""
-        columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TimeRemainingColumn()
-        bar = Progress(*columns, console=self.console, transient=True)
+        description = TextColumn("{task.description}", markup=False)
+        bar = Progress(
+            description, BarColumn(bar_width=24), TimeRemainingColumn(), console=self.console, transient=True
+        )
         shown: TaskID | None = None
         last_task = ""
 
@@ -53,7 +56,7 @@ class Terminal:
                 shown = bar.add_task("")
                 bar.start()
             total = None if fraction is None else 1.0
-            bar.update(shown, description=task, total=total, completed=fraction or 0)
+            bar.update(shown, description=printable(task), total=total, completed=fraction or 0)
 
         try:
             yield show
@@ -72,7 +75,7 @@ class Terminal:
         table = Table.grid(padding=(0, 2))
         table.add_column(style="bold", no_wrap=True)
         for name, value in rows.items():
-            table.add_row(name, Text(value))
+            table.add_row(name, Text(printable(value)))
         self.print(table, soft_wrap=False)
 
 

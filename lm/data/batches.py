@@ -71,7 +71,6 @@ class Windows:
         ring = np.repeat(np.arange(len(lengths)), self.streams)
         numbers = np.concatenate([np.arange(n) for n in self.streams])
         first = numbers * lengths[ring] // np.array(self.streams)[ring]
-        self.shortest = int((lengths // np.array(self.streams)).min())  # tokens between neighboring streams
         # For each stream (rows, 1): the length of its ring, where the ring starts, its offsets in the ring.
         columns = lengths[ring], (np.cumsum(lengths) - lengths)[ring], first
         own = (torch.from_numpy(column[self.rows, None]) for column in columns)

@@ -69,7 +69,7 @@ def window_shape(config: RunConfig, corpus: Corpus, device: torch.device, least:
     bptt, fixed = config.training.bptt, config.training.batch_size != "auto"
     mix = config.data.mix or (1.0,)
     lengths = corpus.parts if config.data.mix else [len(corpus.train.tokens)]
-    while (room := _shortest_stream(lengths, mix, streams)) < length:
+    while (room := shortest_stream(lengths, mix, streams)) < length:
         more_streams = not fixed and streams // 2 >= max(least, len(mix))
         if more_streams and (bptt != "auto" or streams * _WINDOW_SHARE > length):
             streams //= 2
@@ -82,9 +82,9 @@ def window_shape(config: RunConfig, corpus: Corpus, device: torch.device, least:
     return streams, length
 
 
-def _shortest_stream(lengths: Sequence[int], mix: Sequence[float], streams: int) -> int:
-    """The number of tokens that the shortest of `streams` streams has."""
-    if streams < len(mix):
+def shortest_stream(lengths: Sequence[int], mix: Sequence[float], streams: int) -> int:
+    """The number of tokens that the shortest of `streams` streams has; 0 if there are too few or too many."""
+    if not len(mix) <= streams <= sum(lengths):
         return 0
     return min(length // count for length, count in zip(lengths, divide_streams(streams, mix), strict=True))
 

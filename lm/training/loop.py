@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import time
 from contextlib import closing
 
 from lm.invocation import command
@@ -30,7 +29,12 @@ def train(trainer: Trainer) -> int:
     Raises UserError if a rank is lost, if the loss keeps exploding, or if nothing could be saved.
     """
     outlive_output()
-    with listening(trainer.ranks) as signals, record.explaining_lost_ranks(trainer), closing(trainer.tracker):
+    with (
+        listening(trainer.ranks) as signals,
+        record.explaining_lost_ranks(trainer),
+        closing(trainer.tracker),
+        trainer.clock.running(),
+    ):
         try:
             trainer.display.start()
             interrupted = fit(trainer, signals)
@@ -52,8 +56,7 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
     """Step until the budget is spent or a signal arrives; the signal's number, else 0."""
     training, ranks = trainer.learner.config.training, trainer.ranks
     step = Step(trainer.learner, trainer.display.warn)
-    trainer.started = since = time.perf_counter()
-    trainer.saved = trainer.agreed = trainer.earlier_seconds
+    trainer.saved = trainer.agreed = since = trainer.seconds
     if trainer.validation and not trainer.progress.step:
         record.begin_fine_tuning(trainer, trainer.validation)
     if not trainer.good.tensors:  # otherwise it came with the checkpoint
@@ -81,9 +84,9 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
         if not (log_due or sample_due or save_due):
             continue  # without waiting for the device
 
-        now = _reading(trainer, steps_since, time.perf_counter() - since)
+        now = _reading(trainer, steps_since, trainer.seconds - since)
         if rollback.rolled_back(trainer, now.train_loss, complete=log_due):
-            spent, since, steps_since = False, time.perf_counter(), 0
+            spent, since, steps_since = False, trainer.seconds, 0
             continue
         if validation_due:
             now = dataclasses.replace(now, validation=record.validate(trainer))
@@ -104,7 +107,7 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
         if save_due:
             record.save(trainer)
         trainer.display.update(dataclasses.replace(now, done=trainer.done, seconds=trainer.seconds))
-        since, steps_since = time.perf_counter(), 0
+        since, steps_since = trainer.seconds, 0
     return ranks.agreeing(trainer.seconds, signals)()[1]
 
 

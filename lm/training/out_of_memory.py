@@ -19,6 +19,9 @@ from lm.training.auto import CPU_STREAMS, SIZES, WINDOW, embedding_size, paramet
 
 # Phrases in the errors of torch and the libraries it calls, where they raise no specific type.
 _SIGNS = ("can't allocate memory", "cannot allocate memory", "out of memory", "alloc_failed", "bad_alloc")
+# Those of sizes that no memory can have.
+_SIGNS += ("calculation overflowed", "possible overflow", "overflow when unpacking", "array is too big")
+_SIGNS += ("maximum allowed dimension",)
 _MANY_TYPES = 1000  # token types above which embedding and decoder are a large part of the network
 _MUCH = 0.25  # of the rest: less is not worth mentioning
 _NUMBERS_PER_WEIGHT = 7  # the weight, its gradient, two moments, and a copy of all but the gradient
@@ -73,6 +76,9 @@ def _advice(config: RunConfig, vocab_size: int) -> str:
         settings["--embedding-size"] = model.embedding_size
         if not model.tie:
             others.append("use --tie")
+    network = smallest(model, vocab_size)
+    if network.embedding_size > network.hidden_size:
+        settings["--embedding-size"] = model.embedding_size
     settings |= {"--hidden-size": model.hidden_size, "--layers": model.layers}
     *named, last = (f"{flag} (now {value})" for flag, value in settings.items() if value != 1)
     lower = f"{', '.join(named)} or {last}" if named else last
@@ -85,4 +91,5 @@ def _is_shortage(error: Exception) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
+    kinds = (RuntimeError, TypeError, ValueError)
+    return isinstance(error, kinds) and any(sign in str(error).lower() for sign in _SIGNS)

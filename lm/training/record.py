@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import math
 import shlex
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,13 +30,13 @@ _SAMPLE_LENGTH = 160  # characters, about
 
 def validate(trainer: Trainer) -> Validation:
     """Score part of the validation text, and save the weights if they are the best so far."""
-    begin = time.perf_counter()
+    begin = trainer.seconds
     learner, progress = trainer.learner, trainer.progress
     limit = learner.config.training.eval_tokens
     result = trainer.validation = score(learner, learner.network, learner.corpus.validation, limit)
     share = result.tokens / sum(split.counts.tokens for split in _splits(trainer).values())
     if share < 1:
-        whole = trainer.ranks.from_first(lambda: (time.perf_counter() - begin) / share + 0.5)
+        whole = trainer.ranks.from_first(lambda: (trainer.seconds - begin) / share + 0.5)
         progress.reserve = min(progress.reserve or whole, whole)
     progress.worse = 0 if result.loss < progress.best_loss else progress.worse + 1
     if not progress.worse:

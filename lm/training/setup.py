@@ -23,8 +23,16 @@ from lm.model.direction import Direction
 from lm.run_folder import Run, checkpoint_of, create_run
 from lm.saving import check_weights
 from lm.terminal import Terminal, duration
-from lm.training.auto import fine_tuning_rate, recurrent_weights, resolve, usual_shape, window_shape
+from lm.training.auto import (
+    fine_tuning_rate,
+    recurrent_weights,
+    resolve,
+    shortest_stream,
+    usual_shape,
+    window_shape,
+)
 from lm.training.checkpoint import load_checkpoint, seed_of
+from lm.training.clock import Clock
 from lm.training.disk import Disk
 from lm.training.facts import Facts
 from lm.training.finetune import start_from
@@ -106,7 +114,7 @@ def resumed_trainer(
     trainer.progress.corpus = corpus.key  # its name may be new
     _check_best(trainer)
     new_budget = _adopt_budget(trainer, bool(update))
-    trainer.earlier_seconds = trainer.progress.seconds
+    trainer.clock = Clock(trainer.progress.seconds)
     if ranks.first:
         if update:
             _write_config(run, update)
@@ -225,13 +233,15 @@ def _windows(
         documents = DocumentStream(config.data, corpus.held_out, config.training.seed)
         return StreamedWindows(documents, corpus.tokenizer, size, bptt, device, direction, rows)
     tokens, eos = corpus.train.tokens, corpus.tokenizer.eos
-    windows = Windows(tokens, size, bptt, eos, device, corpus.parts, config.data.mix, direction, rows)
-    if windows.shortest < bptt:
+    lengths = corpus.parts if config.data.mix else [len(tokens)]
+    shortest = shortest_stream(lengths, config.data.mix or (1.0,), size)
+    if 0 < shortest < bptt:
         raise UserError(
             f"--bptt {bptt} is longer than a stream: {plural(len(tokens), 'token')} in"
-            f" {plural(size, 'stream')} leave the shortest with {windows.shortest}. Lower --bptt to"
+            f" {plural(size, 'stream')} leave the shortest with {shortest}. Lower --bptt to"
             " that, or use fewer streams (--batch-size)."
         )
+    windows = Windows(tokens, size, bptt, eos, device, corpus.parts, config.data.mix, direction, rows)
     windows.shrunk = (size, bptt) != usual_shape(config, corpus, device)
     return windows
 

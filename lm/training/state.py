@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +19,7 @@ from lm.model.cells import CELLS, State
 from lm.model.device import Precision
 from lm.model.network import RecurrentLM
 from lm.run_folder import Run
+from lm.training.clock import Clock
 from lm.training.disk import Disk
 from lm.training.optimizer import Optimizer, make_optimizer
 from lm.training.progress import Display
@@ -138,8 +138,7 @@ class Trainer:
     loss_sum: Tensor  # training loss since the last line of metrics, on the device
     good: Snapshot  # the rollback's copy of the last good state; without tensors before the first step
     validation: Validation | None = None
-    earlier_seconds: float = 0.0  # spent by earlier processes, before a resume
-    started: float = field(default_factory=time.perf_counter)
+    clock: Clock = field(default_factory=Clock)
     saved: float = 0.0  # `now` at the last checkpoint
     agreed: float = 0.0  # rank 0's clock at the last step
 
@@ -169,7 +168,7 @@ class Trainer:
     @property
     def seconds(self) -> float:
         """Time since the first step, including evaluations and saving, excluding pauses."""
-        return self.earlier_seconds + time.perf_counter() - self.started
+        return self.clock.seconds()
 
     @property
     def now(self) -> float:

@@ -1,10 +1,14 @@
 """The error names the settings that make what takes the memory smaller."""
 
+import time
+
 import pytest
 
+from lm.cli.train import main
 from lm.config.schema import RunConfig
 from lm.errors import UserError
 from lm.training.out_of_memory import explaining_out_of_memory, training_memory
+from tests.conftest import some_text
 
 
 def message(vocab_size, **settings):
@@ -44,3 +48,16 @@ def test_micro_batches_store_less():
         training_memory(RunConfig.from_flat({"hidden_size": 64, "accumulate": n}), 100) for n in (1, 2)
     )
     assert (half[0], half[1]) == (whole[0], whole[1] / 2)
+
+
+@pytest.mark.parametrize("name", ["--hidden-size", "--embedding-size", "--bptt", "--batch-size", "--layers"])
+@pytest.mark.parametrize("value", [2**31, 2**62, 2**63 - 1, 10**30])
+def test_impossible_sizes_are_errors_that_name_them(tmp_path, monkeypatch, name, value):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "boat.txt").write_text(some_text(20_000))
+    others = {"--hidden-size": 8, "--layers": 1, "--batch-size": 4, "--bptt": 16, name: value}
+    command = [str(part) for flag in others.items() for part in flag]
+    begin = time.perf_counter()
+    with pytest.raises(UserError, match=rf"{name} (\(now )?{value}|{name} must be") as error:
+        main(["--dataset", "boat.txt", "--steps", "2", *command])
+    assert "\n" not in str(error.value) and time.perf_counter() - begin < 20
