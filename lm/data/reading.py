@@ -19,6 +19,7 @@ from lm.errors import DataError, UserError, one_line
 from lm.invocation import pip_install
 from lm.tokenization.documents import SEPARATOR
 
+_ODD_NAME = re.compile(r"^[/\\]|^\w:|(^|[/\\])\.\.([/\\]|$)|::|\0")  # of a file in an archive
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 
 
@@ -49,7 +50,7 @@ def without_compression(file: str) -> str:
 def members(file: str) -> list[str]:
     """The files in a .zip archive, as names for `open_bytes`; for any other file, the file itself.
 
-    Raises DataError if the archive cannot be read.
+    Raises DataError if the archive cannot be read, or names a file outside itself.
     """
     if "::" in file or not file.lower().endswith(".zip"):
         return [file]
@@ -60,6 +61,11 @@ def members(file: str) -> list[str]:
         if is_remote(file) and isinstance(error, OSError):
             raise  # of the network
         raise DataError(f"{file} cannot be read as a zip archive: {one_line(error)}.") from error
+    if odd := next(filter(_ODD_NAME.search, names), None):
+        raise DataError(
+            f"{file} contains a file with the name '{one_line(odd, 80)}', which is not one inside the"
+            " archive: pack it again from its folder."
+        )
     return [f"zip://{name}::{file}" for name in names if not re.search(r"(^|/)(\.|__MACOSX/)", name)]
 
 

@@ -87,7 +87,10 @@ def _find(dataset: str, config: DataConfig) -> Source:
         return dataclasses.replace(_local_source("stdin", {"train": [str(copy)]}, config), copy=copy)
     path = Path(dataset).expanduser()
     if path.suffix.lower() == ".zip" and path.is_file():
-        return _listed_source(path.stem, list_files(reading.members(str(path)), ""), config)
+        members = reading.members(str(path))
+        if not members:
+            raise DataError(f"the archive {path} contains no files.")
+        return _listed_source(path.stem, list_files(members, ""), config)
     if path.is_file():
         name = Path(reading.without_compression(path.name)).stem
         return _local_source(name, {"train": [str(path)]}, config)

@@ -18,10 +18,12 @@ from lm.tokenization.vocabulary import KINDS
 from lm.training.auto import CPU_STREAMS, SIZES, WINDOW, embedding_size, parameters
 
 # Phrases in the errors of torch and the libraries it calls, where they raise no specific type.
-_SIGNS = ("can't allocate memory", "cannot allocate memory", "out of memory", "alloc_failed", "bad_alloc")
-# Those of sizes that no memory can have.
-_SIGNS += ("calculation overflowed", "possible overflow", "overflow when unpacking", "array is too big")
-_SIGNS += ("maximum allowed dimension",)
+_SIGNS = (
+    *("can't allocate memory", "cannot allocate memory", "out of memory", "alloc_failed", "bad_alloc"),
+    # of sizes that no memory has
+    *("calculation overflowed", "possible overflow", "overflow when unpacking", "array is too big"),
+    "maximum allowed dimension",
+)
 _MANY_TYPES = 1000  # token types above which embedding and decoder are a large part of the network
 _MUCH = 0.25  # of the rest: less is not worth mentioning
 _NUMBERS_PER_WEIGHT = 7  # the weight, its gradient, two moments, and a copy of all but the gradient

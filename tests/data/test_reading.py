@@ -56,6 +56,26 @@ def test_zip_archive_is_read_like_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "name",
+    ["../a.txt", "a/../../b.txt", "/etc/a.txt", "..\\a.txt", "C:\\a.txt", "C:/a.txt", "a::b", ".."],
+)
+def test_a_name_that_leads_out_of_an_archive_is_named(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "books.zip", "w") as archive:
+        archive.writestr("good.txt", "good")
+        archive.writestr(name, "evil")
+    with pytest.raises(DataError, match="is not one inside the archive") as error:
+        found(tmp_path / "books.zip")
+    assert f"'{name}'" in str(error.value)
+
+
+def test_an_archive_without_files_says_so(tmp_path):
+    with zipfile.ZipFile(tmp_path / "books.zip", "w") as archive:
+        archive.writestr(".hidden", "text")
+    with pytest.raises(DataError, match=r"books\.zip contains no files\.$"):
+        found(tmp_path / "books.zip")
+
+
+@pytest.mark.parametrize(
     "raw",
     [
         b"one\r\ntwo\nthree",
