@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 _MAX_BIAS = 1e30
 _START = b"\xff"  # a byte that occurs in no text
-# What a pattern may cost. A state takes one or two kilobytes, 14,000 units of fuel about a millisecond.
-_MAX_STATES, _FUEL_PER_MASK = 100_000, 100_000
 
 
 class Constraint(Protocol):
@@ -141,11 +139,10 @@ class Match:
     """
 
     def __init__(self, vocabulary: Vocabulary, pattern: str, *, leading_space: bool = False):
-        from llguidance import LLMatcher, LLParserLimits
+        from llguidance import LLMatcher
 
-        limits = LLParserLimits(max_lexer_states=_MAX_STATES, step_lexer_fuel=_FUEL_PER_MASK)
         grammar = patterns.grammar_of(pattern, leading_space)
-        self._matcher = LLMatcher(vocabulary.for_llguidance, grammar, log_level=0, limits=limits)
+        self._matcher = LLMatcher(vocabulary.for_llguidance, grammar, log_level=0, limits=patterns.limits())
         self._pattern, self._vocab_size = pattern, len(vocabulary.pieces)
         self._allowed: Tensor | None = None
         self._check()

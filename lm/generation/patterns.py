@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from lm.errors import UserError, one_line
 
+if TYPE_CHECKING:
+    from llguidance import LLParserLimits
+
+# A state takes one or two kilobytes, 14,000 units of fuel about a millisecond.
+_MAX_STATES, _FUEL_PER_MASK = 100_000, 100_000
 _SHOWN = 80  # characters of a pattern in an error
-_WORD_BOUNDARY = re.compile(
-    r"Word|Boundary"
-)  # names of look-arounds in Rust's regex-syntax: WordUnicode, ...
+
+
+def limits() -> LLParserLimits:
+    """What a pattern may cost; one that costs more is too complex."""
+    from llguidance import LLParserLimits
+
+    return LLParserLimits(max_lexer_states=_MAX_STATES, step_lexer_fuel=_FUEL_PER_MASK)
 
 
 def grammar_of(pattern: str, leading_space: bool) -> str:
@@ -23,7 +33,7 @@ def grammar_of(pattern: str, leading_space: bool) -> str:
         raise _error(pattern, r"it ends with a backslash; write \\ for a backslash")
     if not leading_space:
         return LLMatcher.grammar_from_regex(pattern)
-    if report := LLMatcher.validate_grammar(LLMatcher.grammar_from_regex(pattern)):
+    if report := LLMatcher.validate_grammar(LLMatcher.grammar_from_regex(pattern), limits=limits()):
         raise explain(pattern, report)
     return LLMatcher.grammar_from_regex(f" ?({pattern})")
 
