@@ -18,7 +18,7 @@ from lm.errors import ModelError, one_line
 MAX_JSON = 1 << 20  # bytes; a config.json has about 1,000
 _MAX_DEPTH = 32
 _MAX_INTEGER = 1 << 63
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 # Should the file be replaced by a link or a pipe in the meantime, opening it fails or does not wait.
 _FLAGS = (
     os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -84,10 +84,17 @@ def parse_json(content: bytes) -> Any:
         raise ValueError("it is nested too deeply.") from None
     level = [value]
     for _ in range(_MAX_DEPTH):
-        level = [child for parent in level for child in _children(parent)]
+        level = [child for parent in level for child in _nested(parent)]
         if not level:
-            return value
-    raise ValueError("it is nested too deeply.")
+            break
+    else:
+        raise ValueError("it is nested too deeply.")
+    if _SURROGATE.search(content):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("it has half of a surrogate pair.") from None
+    return value
 
 
 def is_readable(path: Path, folder: Path) -> bool:
@@ -110,13 +117,10 @@ def _is_inside(real: str, folder: Path) -> bool:
     return in_cache and os.path.dirname(real) == os.path.join(repository, "blobs")
 
 
-def _children(value: Any) -> list[Any]:
-    """The values in a JSON list or object."""
-    if isinstance(value, str) and _SURROGATE.search(value):
-        raise ValueError("it has half of a surrogate pair.")
-    if isinstance(value, dict):
-        return [*value, *value.values()]
-    return value if isinstance(value, list) else []
+def _nested(value: Any) -> list[Any]:
+    """The lists and objects in a JSON list or object."""
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [child for child in values if isinstance(child, (dict, list))]
 
 
 def _integer(digits: str) -> int:

@@ -83,7 +83,7 @@ class Tokenizer:
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
         """Read a tokenizer.json. Raises ModelError if it is missing or broken."""
-        return cls(read_backend(path))
+        return cls(read_backend(Path(path), Path(path).parent))
 
     def save(self, path: str | Path) -> None:
         """Write a tokenizer.json, which `tokenizers.Tokenizer.from_file` can load."""
@@ -375,12 +375,11 @@ def describe_unknown(tokenizer: Tokenizer, text: str | bytes) -> str:
     return ", ".join(map(repr, unknown[:_MAX_DESCRIBED])) + more
 
 
-def read_backend(path: str | Path) -> Backend:
-    """The tokenizer in a tokenizer.json. Raises ModelError if the file is missing or broken."""
-    if not Path(path).exists():
-        raise ModelError(f"{path} is missing.")
+def read_backend(path: Path, folder: Path) -> Backend:
+    """The tokenizer in a tokenizer.json, which must be a file in `folder`. Raises ModelError if it is missing
+    or broken."""
     try:
-        return Backend.from_buffer(json.dumps(read_spec(Path(path))).encode())
+        return Backend.from_buffer(json.dumps(read_spec(path, folder)).encode())
     except UserError:
         raise
     except BaseException as error:

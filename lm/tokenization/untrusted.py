@@ -14,10 +14,11 @@ from typing import Any
 
 from lm.model_files import parse_json, read_bytes
 
-# Twice the size of the largest vocabularies in use, which have 262,144 tokens and as many merges again.
 MAX_SIZE = 64 << 20  # bytes
-_MAX_VALUES = 4_000_000  # strings, numbers, lists and objects
-_MAX_PARTS = 64  # components of a section, such as the normalizer
+_MAX_VALUES = 2_500_000  # strings, numbers, lists and objects
+# The One Billion Word Benchmark has 793,471 different words.
+_MAX_TOKENS = 1_000_000  # of the vocabulary; and the limit of merges
+_MAX_PARTS = 256  # components of a section, such as the normalizer
 _MAX_STRING = 4_000  # characters of a token, or of a pattern
 _MAX_ADDED = 1_000_000  # characters of all added tokens
 _MAX_GROWTH = 64  # how many times as long a text may become
@@ -25,10 +26,10 @@ _MAX_WORD = 1_000  # characters; WordPiece takes the square of that
 _SECTIONS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 
 
-def read_spec(path: Path) -> dict[str, Any]:
-    """The content of a tokenizer.json. Raises ModelError if it cannot be read or is too large, and ValueError
-    if it is damaged or has something that no tokenizer needs."""
-    content = read_bytes(path, path.parent, MAX_SIZE)
+def read_spec(path: Path, folder: Path) -> dict[str, Any]:
+    """The content of a tokenizer.json, a file in `folder`. Raises ModelError if it cannot be read or is too
+    large, and ValueError if it is damaged or has something that no tokenizer needs."""
+    content = read_bytes(path, folder, MAX_SIZE)
     if sum(map(content.count, (b",", b"[", b"{"))) > _MAX_VALUES:
         raise ValueError(f"it has more than {_MAX_VALUES:,} values.")
     spec = parse_json(content)
@@ -90,8 +91,11 @@ def _check_added_tokens(added: Any) -> None:
 
 
 def _check_model(model: dict[str, Any]) -> None:
-    vocab, merges = model.get("vocab"), model.get("merges") or []
-    tokens = vocab if isinstance(vocab, dict) else (entry[0] for entry in vocab or () if entry)
+    vocab, merges = model.get("vocab") or (), model.get("merges") or ()
+    for name, entries in (("tokens", vocab), ("merges", merges)):
+        if len(entries) > _MAX_TOKENS:
+            raise ValueError(f"it has {len(entries):,} {name}; the limit is {_MAX_TOKENS:,}.")
+    tokens = vocab if isinstance(vocab, dict) else (entry[0] for entry in vocab if entry)
     if any(isinstance(token, str) and len(token) > _MAX_STRING for token in tokens):
         raise ValueError(f"it has a token of more than {_MAX_STRING:,} characters.")
     longest = model.get("max_input_chars_per_word")

@@ -120,7 +120,7 @@ def load_external(path: Path) -> tuple[Tokenizer, str]:
 
     Raises ModelError if the file is broken, UserError if its vocabulary is empty.
     """
-    backend = read_backend(path.resolve())  # a link that the user has named is followed
+    backend = read_backend(path, path.resolve().parent)  # a link that the user has named is followed
     if backend.token_to_id(EOS) is None:
         backend.add_special_tokens([EOS])
     if _splits_only(json.loads(backend.to_str())):
