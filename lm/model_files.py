@@ -1,6 +1,6 @@
-"""Opens the files of a model folder, which anyone may have made: only regular files inside the folder, of
-limited size, and JSON of limited depth.
+"""Opens the files of a model folder, which anyone may have made.
 
+Only regular files inside the folder are opened, of limited size, and JSON is read up to a limited depth.
 Everything that reads such a file does it through this module.
 """
 
