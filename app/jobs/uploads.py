@@ -155,6 +155,8 @@ class Uploads:
                             raise UserError(f"{name} is too large: it can have {most} when unpacked.")
         except UserError as error:
             raise UserError(str(error).replace(str(path), name)) from error
+        finally:
+            reading.close_archives()
 
     def _move_in(self, partial: Path, id: str, name: str) -> UploadedText:
         """Move a copy to its final path, unless the same text was uploaded before."""

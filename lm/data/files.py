@@ -6,7 +6,6 @@ import difflib
 import glob
 import os
 import re
-import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,27 +139,12 @@ def _repeated(files: list[str]) -> Iterator[str]:
 
 def _samples(files: list[str]) -> Iterator[tuple[str, bytes | None]]:
     """The beginning of each file, or None if it cannot be read, which is an error when it is."""
-    for archive, members in _by_archive(files).items():
-        opened = zipfile.ZipFile(archive) if archive else None  # once for all its members
-        for file in members:
-            try:
-                if opened and not reading.compression_of(reading.name_of(file)):
-                    with opened.open(reading.name_of(file)) as member:
-                        yield file, member.read(_SAMPLE)
-                else:
-                    with reading.open_bytes(file) as plain:
-                        yield file, plain.read(_SAMPLE)
-            except Exception:  # each compression has its own errors
-                yield file, None
-        if opened:
-            opened.close()
-
-
-def _by_archive(files: list[str]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
     for file in files:
-        groups.setdefault(file.rpartition("::")[2] if "::" in file else "", []).append(file)
-    return groups
+        try:
+            with reading.open_bytes(file) as opened:
+                yield file, opened.read(_SAMPLE)
+        except Exception:  # each compression has its own errors
+            yield file, None
 
 
 def _incidental(files: list[str]) -> list[str]:

@@ -7,6 +7,9 @@ Plain text is read a block at a time, because a single document may be larger th
 from __future__ import annotations
 
 import contextlib
+import functools
+import io
+import os
 import re
 import zipfile
 from collections.abc import Iterator
@@ -21,6 +24,10 @@ from lm.tokenization.documents import SEPARATOR
 
 _ODD_NAME = re.compile(r"^[/\\]|^\w:|(^|[/\\])\.\.([/\\]|$)|::|\0")  # of a file in an archive
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
+_ALWAYS_UNPACKED = 1 << 26  # bytes; small files may be as compressible as they like
+_RATIO = 250  # of the size unpacked to the size on the disk; above it, a larger file is not text
+# These hand over what they have read as a whole; a deflated member stops at the bytes that are asked for.
+_STEPS = {zipfile.ZIP_BZIP2: 1 << 12, zipfile.ZIP_LZMA: 1 << 12}
 
 
 def datasets_library(purpose: str) -> ModuleType:
@@ -50,17 +57,19 @@ def without_compression(file: str) -> str:
 def members(file: str) -> list[str]:
     """The files in a .zip archive, as names for `open_bytes`; for any other file, the file itself.
 
-    Raises DataError if the archive cannot be read, or names a file outside itself.
+    Raises DataError if the archive cannot be read, names a file outside itself, or is a decompression bomb.
     """
     if "::" in file or not file.lower().endswith(".zip"):
         return [file]
     try:
-        with open_bytes(file) as opened, zipfile.ZipFile(opened) as archive:
-            names = sorted(info.filename for info in archive.infolist() if not info.is_dir())
+        with _archive(file) as (archive, size):
+            infos = [info for info in archive.infolist() if not info.is_dir()]
     except (OSError, zipfile.BadZipFile) as error:
         if is_remote(file) and isinstance(error, OSError):
             raise  # of the network
         raise DataError(f"{file} cannot be read as a zip archive: {one_line(error)}.") from error
+    _check_ratio(file, size, sum(info.file_size for info in infos))
+    names = sorted(info.filename for info in infos)
     if odd := next(filter(_ODD_NAME.search, names), None):
         raise DataError(
             f"{file} contains a file with the name '{one_line(odd, 80)}', which is not one inside the"
@@ -75,28 +84,129 @@ def is_remote(file: str) -> bool:
 
 
 def open_bytes(file: str) -> contextlib.AbstractContextManager[IO[bytes]]:
-    """Open a file, a member of an archive or a file on the Hub, decompressed."""
-    compression = compression_of(name_of(file))
-    if is_remote(file):
-        return _open_remote(file, compression)
-    if "::" not in file and not compression:
-        return open(file, "rb")
-    import fsspec  # takes a tenth of a second
+    """Open a file, a member of an archive or a file on the Hub, decompressed.
 
-    return fsspec.open(file, "rb", compression=compression)
+    Reading raises DataError if it unpacks to far more than text can: a decompression bomb. The archive of a
+    member stays open for the next one, see `close_archives`.
+    """
+    if "::" in file or is_remote(file) or compression_of(file):
+        return _open_packed(file)
+    return open(file, "rb")
+
+
+def close_archives() -> None:
+    """Close the archives whose members were read."""
+    _open_archive.cache_clear()
 
 
 @contextlib.contextmanager
-def _open_remote(file: str, compression: str | None) -> Iterator[IO[bytes]]:
+def _open_packed(file: str) -> Iterator[IO[bytes]]:
+    compression = compression_of(name_of(file))
+    with _open_compressed(file) as (opened, packed):
+        if not compression:
+            yield opened
+            return
+        from fsspec.compression import compr  # takes a tenth of a second
+
+        with compr[compression](opened, mode="rb") as unpacked:
+            yield _bounded(unpacked, file, packed)
+
+
+@contextlib.contextmanager
+def _open_compressed(file: str) -> Iterator[tuple[IO[bytes], int | None]]:
+    """Open a file, a member of an archive or a file on the Hub as it is stored there, and its size on the
+    disk, if it is known."""
+    _, nested, path = file.rpartition("::")
+    if is_remote(file):
+        with _open_remote(file) as remote:
+            yield remote, getattr(remote, "size", None)
+    elif is_remote(path):
+        import fsspec
+
+        with fsspec.open(file, "rb") as remote:
+            yield remote, None
+    elif nested:
+        with _archive(path) as (archive, _), archive.open(name_of(file)) as member:
+            info = archive.getinfo(name_of(file))
+            step = _STEPS.get(info.compress_type, 1 << 20)
+            yield _bounded(member, file, info.compress_size, step), info.compress_size
+    else:
+        with open(file, "rb") as plain:
+            yield plain, os.path.getsize(file)
+
+
+@contextlib.contextmanager
+def _open_remote(file: str) -> Iterator[IO[bytes]]:
     """Open a file on the Hub as `datasets` does, which retries after a broken connection."""
     library = datasets_library(f"streaming {file}")
     from datasets.utils.file_utils import xopen
-    from fsspec.compression import compr
 
     # Give up on a broken connection after minutes rather than hours.
     library.config.STREAMING_READ_MAX_RETRIES = 3
     with xopen(file, "rb") as opened:
-        yield compr[compression](opened, mode="rb") if compression else opened
+        yield opened
+
+
+@contextlib.contextmanager
+def _archive(file: str) -> Iterator[tuple[zipfile.ZipFile, int]]:
+    """An archive and its size. One on this disk stays open, as finding its members takes longest."""
+    if is_remote(file):
+        with open_bytes(file) as opened, zipfile.ZipFile(opened) as archive:
+            yield archive, opened.seek(0, os.SEEK_END)
+        return
+    stat = os.stat(file)
+    yield _open_archive(file, stat.st_ino, stat.st_size, stat.st_mtime_ns, os.getpid()), stat.st_size
+
+
+@functools.lru_cache(maxsize=8)
+def _open_archive(file: str, *_facts: int) -> zipfile.ZipFile:
+    """Open an archive; another file of that name and another process, which must not share a position in it,
+    have other `_facts`."""
+    return zipfile.ZipFile(file)
+
+
+def _bounded(opened: IO[bytes], file: str, packed: int | None, step: int = 1 << 20) -> IO[bytes]:
+    return io.BufferedReader(_Bounded(opened, file, packed, step), 1 << 17)
+
+
+class _Bounded(io.RawIOBase):
+    """An unpacked file that is read at most `step` bytes at a time, and no further than text can go."""
+
+    def __init__(self, opened: IO[bytes], file: str, packed: int | None, step: int):
+        self._opened, self._file, self._packed, self._step = opened, file, packed, step
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._opened.seekable()
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        part = self._opened.read(min(len(buffer), self._step))
+        buffer[: len(part)] = part
+        self._position += len(part)
+        _check_ratio(self._file, self._packed, self._position)
+        return len(part)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_END:
+            while self.read(self._step):  # the file itself would unpack it all unchecked
+                pass
+        start = 0 if whence == os.SEEK_SET else self._position
+        self._position = self._opened.seek(start + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+
+def _check_ratio(file: str, packed: int | None, unpacked: int) -> None:
+    if packed is not None and unpacked > max(_ALWAYS_UNPACKED, _RATIO * packed):
+        raise DataError(
+            f"{file} unpacks to more than {_RATIO} times its size, as a decompression bomb does and text does"
+            " not: if you know what it is, unpack it and use the unpacked files."
+        )
 
 
 def is_decodable(file: str) -> bool:

@@ -213,7 +213,8 @@ class Source:
             raise self._explain(split, error) from error
 
     def forget(self) -> None:
-        """Delete the copy of standard input, which is needed no longer."""
+        """Delete the copy of standard input, and close archives: they are needed no longer."""
+        reading.close_archives()
         if self.copy:
             self.copy.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 import sys
 import zipfile
 
@@ -11,6 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lm.config.schema import DataConfig
+from lm.data import reading
+from lm.data.corpus import open_corpus
 from lm.errors import DataError
 from lm.invocation import pip_install
 from tests.conftest import script, some_text
@@ -73,6 +77,99 @@ def test_an_archive_without_files_says_so(tmp_path):
         archive.writestr(".hidden", "text")
     with pytest.raises(DataError, match=r"books\.zip contains no files\.$"):
         found(tmp_path / "books.zip")
+
+
+@pytest.mark.parametrize("ending", [".txt", ".jsonl", ".txt.gz"])
+def test_an_archive_is_opened_once_for_all_its_files(tmp_path, monkeypatch, ending):
+    with zipfile.ZipFile(tmp_path / "books.zip", "w") as archive:
+        for number in range(300):
+            text = f'{{"text": "row {number}"}}'.encode()
+            archive.writestr(f"{number:03}{ending}", gzip.compress(text) if ending == ".txt.gz" else text)
+    opened = []
+    read_directory = zipfile.ZipFile._RealGetContents
+    monkeypatch.setattr(
+        zipfile.ZipFile, "_RealGetContents", lambda self: (opened.append(1), read_directory(self))
+    )
+    texts = read(tmp_path / "books.zip")
+    assert len(texts) == 300 and "row 299" in texts[-1]
+    assert len(opened) == 1
+
+
+def test_a_replaced_archive_is_read_again(tmp_path):
+    for text in ("one", "another"):
+        with zipfile.ZipFile(tmp_path / "books.zip", "w") as archive:
+            archive.writestr("a.txt", text)
+        assert read(tmp_path / "books.zip") == [text]
+    with zipfile.ZipFile(tmp_path / "new.zip", "w") as archive:
+        archive.writestr("a.txt", "a third")
+    os.replace(tmp_path / "new.zip", tmp_path / "books.zip")
+    assert read(tmp_path / "books.zip") == ["a third"]
+    reading.close_archives()
+    assert read(tmp_path / "books.zip") == ["a third"]
+
+
+@pytest.fixture
+def small_bombs(monkeypatch, tmp_path):
+    """Bombs of a size that is quick to make, and an empty cache."""
+    monkeypatch.setattr(reading, "_ALWAYS_UNPACKED", 1 << 20)
+    monkeypatch.setenv("LM_CACHE", str(tmp_path / "cache"))
+
+
+def zipped(path, method, **members):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.txt", content)
+    return path
+
+
+def assert_bomb(path):
+    with pytest.raises(DataError, match=r"more than 250 times its size, as a decompression bomb") as error:
+        open_corpus(DataConfig(dataset=str(path)))
+    assert "\n" not in str(error.value) and path.name in str(error.value)
+    left = [file for file in (path.parent / "cache").rglob("*") if file.is_file()]
+    assert all(file.parent.name in ("locks", "known") for file in left), left
+
+
+@pytest.mark.parametrize("letter", [b"\0", b"a"])
+@pytest.mark.parametrize("kind", COMPRESS)
+def test_a_decompression_bomb_is_an_error(small_bombs, tmp_path, kind, letter):
+    path = tmp_path / f"a.txt.{kind}"
+    path.write_bytes(COMPRESS[kind](letter * (40 << 20)))
+    assert_bomb(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_archive_that_is_a_bomb_is_an_error(small_bombs, tmp_path, method):
+    assert_bomb(zipped(tmp_path / "a.zip", method, good="text " * 1000, bomb=b"a" * (40 << 20)))
+
+
+def test_small_bombs_in_an_archive_add_up(small_bombs, tmp_path):
+    parts = {f"part{number}": b"a" * (1 << 20) for number in range(40)}
+    assert_bomb(zipped(tmp_path / "a.zip", zipfile.ZIP_LZMA, **parts))
+
+
+@pytest.mark.parametrize("kind", COMPRESS)
+def test_a_bomb_within_an_archive_is_an_error(small_bombs, tmp_path, kind):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(f"a.txt.{kind}", COMPRESS[kind](b"a" * (40 << 20)))
+    assert_bomb(tmp_path / "a.zip")
+
+
+def test_a_parquet_file_that_is_a_bomb_is_an_error(small_bombs, tmp_path):
+    (tmp_path / "a.parquet.gz").write_bytes(gzip.compress(bytes(40 << 20)))
+    assert_bomb(tmp_path / "a.parquet.gz")
+
+
+@pytest.mark.parametrize("kind", ["gz", "zip"])
+def test_very_regular_text_is_no_bomb(small_bombs, tmp_path, kind):
+    text = "".join(f"{'the same words again, ' * 80}{number}\n" for number in range(2000))
+    if kind == "gz":
+        path = tmp_path / "a.txt.gz"
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path = zipped(tmp_path / "a.zip", zipfile.ZIP_DEFLATED, a=text)
+    assert 100 < len(text) / path.stat().st_size < 250
+    assert read(path) == [text]
 
 
 @pytest.mark.parametrize(
