@@ -43,11 +43,11 @@ class Scheduler:
         self._host = HostSampling(decoder, self._suppressed)
         self._gpu: GPUSampling | None = None  # created for the first stream
         # The lock protects what follows and is never held during a computation. It is reentrant because the
-        # garbage collector may close an abandoned `tokens` generator at any time.
+        # garbage collector may close an abandoned `tokens` generator at any time, even while it is held.
         self._lock = threading.RLock()
         self._waiting: deque[Stream] = deque()  # prompts not read yet
         self._consumers = 0
-        self._idle: list[_Consumer] = []  # consumers that wait for a token while another one computes
+        self._idle: dict[_Consumer, None] = {}  # in order: those that wait while another consumer computes
         self._computing = False
 
     def stream(
@@ -137,7 +137,7 @@ class Scheduler:
                 self._computing = True
             else:
                 consumer.wake.clear()
-                self._idle.append(consumer)
+                self._idle[consumer] = None
         if not compute:
             consumer.wake.wait()
             return
@@ -151,16 +151,18 @@ class Scheduler:
 
     def _wake(self) -> None:
         """Wake the consumers that have been served. The caller holds the lock."""
-        served = [consumer for consumer in self._idle if consumer.served]
-        self._idle = [consumer for consumer in self._idle if consumer not in served]
-        for consumer in served:
-            consumer.wake.set()
+        for consumer in list(self._idle):
+            if consumer.served:
+                self._idle.pop(consumer, None)
+                consumer.wake.set()
 
     def _pass_on(self) -> None:
         """Wake a consumer that goes on computing, if none does. The caller holds the lock and leaves: it has
         been served, or it was woken to go on but its streams have ended."""
         if not self._computing and self._idle:
-            self._idle.pop(0).wake.set()
+            consumer = next(iter(self._idle))
+            del self._idle[consumer]
+            consumer.wake.set()
 
     @torch.inference_mode()
     def _compute(self, consumer: _Consumer) -> None:

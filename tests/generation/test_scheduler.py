@@ -361,6 +361,30 @@ def test_a_consumer_that_leaves_when_it_should_go_on_computing_wakes_another(mon
     assert last.generated == 1
 
 
+def test_no_waiting_consumer_is_forgotten_when_the_garbage_collector_closes_another_one():
+    scheduler = scheduler_of()
+
+    class Waiting:
+        def __init__(self, served):
+            self.wake, self.is_served = threading.Event(), served
+
+        @property
+        def served(self):
+            cycle.clear()
+            return self.is_served
+
+    class Abandoned:
+        def __del__(self):
+            scheduler._pass_on()  # as `tokens` does when it is closed
+
+    consumers = [Waiting(served) for served in (False, True, False, True)]
+    scheduler._idle.update(dict.fromkeys(consumers))
+    cycle = [Abandoned()]
+    scheduler._wake()
+    assert [consumer.wake.is_set() for consumer in consumers] == [True, True, False, True]
+    assert list(scheduler._idle) == [consumers[2]]
+
+
 def test_consumers_that_leave_and_are_ended_at_random_never_stop_the_others():
     scheduler = scheduler_of()
     complete = []
