@@ -206,10 +206,11 @@ class _Columns(dict[str, _Column]):
 
     def examples(self, names: Iterable[str]) -> str:
         """'id (17), title ('On the sea'), ...': these columns, each with a value."""
-        shown = [f"{shortened(name)} ({_example(self[name].example)})" for name in names]
-        if not shown:
+        names = list(names)
+        if not names:
             return "it has no columns"
-        return ", ".join(shown[:LISTED]) + (f" and {len(shown) - LISTED} more" if shown[LISTED:] else "")
+        shown = ", ".join(f"{shortened(name)} ({_example(self[name].example)})" for name in names[:LISTED])
+        return shown + (f" and {len(names) - LISTED} more" if names[LISTED:] else "")
 
 
 def _example(value: Any) -> str:

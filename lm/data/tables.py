@@ -32,6 +32,8 @@ _NO_DELIMITER = "\uffff"  # no character
 _SNIFFED = 200  # lines by which the delimiter of a CSV file is recognized
 _SWALLOWED = 20  # lines in a cell above which there is a warning
 _ROWS = 256  # of Parquet, decoded at a time
+_COLUMNS = 10_000  # of CSV, at most: looking for the text among more takes long
+_DEPTH = 100  # of lists and objects in JSON, at most
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,11 @@ def _csv_rows(lines: TextIO, file: str, options: Options, notes: Notes) -> Itera
         first = next(filter(None, reader), None)
         if first is None:
             return
+        if len(first) > _COLUMNS:
+            raise DataError(
+                f"{file} has {len(first):,} columns, and a table can have {_COLUMNS:,}: keep only those with"
+                " text, or rename the file to .txt if it is text."
+            )
         names = _column_names(first, options)
         _note_format(notes, style["delimiter"], names, options)
         cells: Iterator[list[str]] = reader
@@ -165,9 +172,11 @@ def _column_names(cells: list[str], options: Options) -> list[str]:
     if options.names:
         return list(options.names)
     names: list[str] = []
+    taken: set[str] = set()
     for number, cell in enumerate(cells, start=1):
         name = cell.strip() if options.header else ""
-        names.append(name if name and name not in names else f"{name} {number}".strip())
+        names.append(name if name and name not in taken else f"{name} {number}".strip())
+        taken.add(names[-1])
     return names
 
 
@@ -206,9 +215,22 @@ def _json_rows(lines: TextIO, file: str, options: Options, notes: Notes) -> Iter
     yield from _rows_in(value, file, options, notes)
 
 
+def _decode(text: str) -> Any:
+    """The JSON value in a text. Raises JSONDecodeError, or RecursionError if it is nested too deeply."""
+    value = _DECODER.decode(text)
+    if text.count("[") + text.count("{") > _DEPTH:
+        inside: list[Any] = [[value]]
+        for _ in range(_DEPTH + 1):
+            values = chain.from_iterable(v.values() if isinstance(v, dict) else v for v in inside)
+            inside = [v for v in values if isinstance(v, (dict, list))]
+        if inside:
+            raise RecursionError
+    return value
+
+
 def _decoded(line: str) -> Any:
     try:
-        return _DECODER.decode(line)
+        return _decode(line)
     except (ValueError, RecursionError):
         return _INCOMPLETE
 
@@ -216,12 +238,13 @@ def _decoded(line: str) -> Any:
 def _parse(text: str, file: str, number: int = 1) -> Any:
     """The JSON value in a text that begins in this line of the file. Raises DataError."""
     try:
-        return _DECODER.decode(text)
+        return _decode(text)
     except json.JSONDecodeError as error:
         where = f"{file}, line {number + error.lineno - 1:,}"
         raise DataError(f"{where}, is not JSON: {error.msg} at column {error.colno:,}.") from error
     except RecursionError as error:
-        raise DataError(f"{file}, line {number:,}, is not JSON: it is nested too deeply.") from error
+        where = f"{file}, line {number:,}"
+        raise DataError(f"{where}, is nested too deeply: JSON can have {_DEPTH} levels here.") from error
 
 
 def _rows_in(value: Any, file: str, options: Options, notes: Notes | None) -> Iterator[Row]:
@@ -339,7 +362,9 @@ def _parquet_rows(file: str, columns: set[str] | None) -> Iterator[Row]:
             chosen = columns and [name for name in table.schema_arrow.names if name in columns]
             for batch in table.iter_batches(batch_size=_ROWS, columns=chosen):
                 yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # names that are not UTF-8, for example, are none of pyarrow's own errors
         if isinstance(error, OSError) and type(error) is not OSError:
             raise  # of the disk or the network; pyarrow's own is a plain OSError
         raise DataError(f"{file} is damaged or truncated ({one_line(error)}): download it again.") from error

@@ -9,8 +9,10 @@ import pytest
 
 from lm.config.schema import DataConfig, ModelConfig
 from lm.data import report
+from lm.data.columns import Notes
 from lm.data.corpus import open_corpus
 from lm.data.source import Source
+from lm.data.tables import Options, read_rows
 from lm.errors import DataError
 from tests.conftest import some_text
 from tests.data.conftest import jsonl, notes_of, read, streamed, warnings_of, written
@@ -226,12 +228,59 @@ def test_object_with_a_text_of_its_own_is_a_row(tmp_path):
             "a.json, line 3, is not JSON: Expecting value at column 10",
         ),
         ("a.jsonl", '{"text": "a"}\n\n{"text": "b"\n', "a.jsonl, line 3, is not JSON"),
-        ("a.json", "[" * 100_000, "a.json, line 1, is not JSON: it is nested too deeply"),
+        ("a.json", "[" * 100_000, "a.json, line 1, is nested too deeply"),
+        ("a.json", "[" * 100_000 + "]" * 100_000, "a.json, line 1, is nested too deeply"),
+        ("a.json", "[" * 101 + "]" * 101, "a.json, line 1, is nested too deeply"),
+        ("a.jsonl", '{"text": "a"}\n' + '{"a":' * 400 + "1" + "}" * 400, "a.jsonl, line 2, is nested too"),
     ],
 )
 def test_invalid_json_is_reported_with_its_line(tmp_path, name, content, message):
     with pytest.raises(DataError, match=message):
         read(written(tmp_path / name, content))
+
+
+def test_json_may_be_nested_a_hundred_levels(tmp_path):
+    row = '{"text": "one [[{{ two", "more": ' + "[" * 99 + "]" * 99 + "}"
+    path = written(tmp_path / "a.jsonl", f"{row}\n{row}\n")
+    assert read(path) == ["one [[{{ two"] * 2
+    assert notes_of(path, text_column="text").column == "text"
+    assert read(written(tmp_path / "b.jsonl", json.dumps("[{" * 1000))) == ["[{" * 1000]
+
+
+def test_a_table_with_a_million_columns_is_an_error(tmp_path):
+    path = written(tmp_path / "a.csv", ",".join(["one two"] * 1_000_000) + "\n")
+    with pytest.raises(
+        DataError, match=r"a\.csv has 1,000,000 columns, and a table can have 10,000"
+    ) as error:
+        read(path)
+    assert len(str(error.value)) < 400
+    names = ["text", *map(str, range(9999))]
+    path = written(tmp_path / "b.csv", ",".join(names) + "\none two" + "," * 9999 + "\n")
+    assert read(path) == ["one two"]
+
+
+def test_columns_of_the_same_name_keep_their_places(tmp_path):
+    path = written(tmp_path / "a.csv", "a 2,a,a,text\n1,2,3,one two\n")
+    assert read(path, text_column="text") == ["one two"]
+    assert read(path, text_column="a") == ["2"]
+
+
+def test_each_flipped_bit_of_a_parquet_footer_is_one_line_or_harmless(tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"text": LINES[:9], "ids": [[1, 2]] * 9}), path)
+    whole = path.read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    rejected = 0
+    for bit in range(8 * footer, 8 * len(whole), 5):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            list(read_rows(str(path), "parquet", Options(), Notes()))
+        except DataError as error:
+            assert "\n" not in str(error) and str(error).startswith(f"{path} is damaged or truncated (")
+            rejected += 1
+    assert rejected > 100
 
 
 @pytest.mark.parametrize(
