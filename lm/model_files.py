@@ -33,7 +33,7 @@ def open_file(path: Path, folder: Path, limit: int | None = None) -> BinaryIO:
     """
     try:
         real = os.path.realpath(path)
-        if not _is_inside(real, folder):
+        if not is_inside(real, folder):
             raise ModelError(f"{path} is a link that leaves its folder: replace it with the file itself.")
         if not stat.S_ISREG(os.lstat(real).st_mode):  # opening a pipe would wait for its other end
             raise ModelError(f"{path} is not a regular file: replace it with one.")
@@ -106,15 +106,17 @@ def is_readable(path: Path, folder: Path) -> bool:
     return True
 
 
-def _is_inside(real: str, folder: Path) -> bool:
-    """Whether a path without links is inside a folder or, for a model in the cache of the Hub, is a file in
-    models--<name>/blobs, to which the links in models--<name>/snapshots/<revision> lead."""
+def is_inside(real: str, folder: Path) -> bool:
+    """Whether a path without links is inside a folder or, in the cache of the Hub, is a file in
+    models--<name>/blobs, to which the links in models--<name>/snapshots/<revision> lead; so for datasets."""
     home = os.path.realpath(folder)
-    if real.startswith(os.path.join(home, "")):
+    if os.path.join(real, "").startswith(os.path.join(home, "")):
         return True
-    repository, snapshots = os.path.split(os.path.dirname(home))
-    in_cache = snapshots == "snapshots" and os.path.basename(repository).startswith("models--")
-    return in_cache and os.path.dirname(real) == os.path.join(repository, "blobs")
+    for snapshots in Path(home).parents:
+        repository = snapshots.parent
+        if snapshots.name == "snapshots" and repository.name.startswith(("models--", "datasets--")):
+            return os.path.dirname(real) == os.path.join(repository, "blobs")
+    return False
 
 
 def _nested(value: Any) -> list[Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from lm.data import reading
 from lm.data.decoding import binary_kind
 from lm.data.split_names import by_split
+from lm.model_files import is_inside
 from lm.wording import plural
 
 TABLES = {
@@ -57,19 +58,24 @@ class Listing:
         return ", ".join(read) + (f"; skipped {', '.join(skipped)}" if skipped else "")
 
 
-def files_below(folder: Path) -> list[str]:
-    """All files in a folder and its subfolders, without hidden ones, sorted. Links are followed once."""
+def files_below(folder: Path) -> tuple[list[str], list[str]]:
+    """All files in a folder and its subfolders, without hidden ones, and the links that lead out of it, which
+    are not followed; both sorted. Other links are followed once."""
     found: list[str] = []
+    outside: list[str] = []
     visited = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         if (real := os.path.realpath(parent)) in visited:
             folders.clear()
             continue
         visited.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths = (os.path.join(parent, name) for name in names if not name.startswith("."))
+        visible = {n: os.path.join(parent, n) for n in (*folders, *names) if not n.startswith(".")}
+        leaving = {name for name, path in visible.items() if _leaves(path, folder)}
+        outside += (visible[name] for name in leaving)
+        folders[:] = sorted(name for name in folders if name in visible and name not in leaving)
+        paths = (visible[name] for name in names if name in visible and name not in leaving)
         found += filter(os.path.isfile, paths)
-    return sorted(found)
+    return sorted(found), sorted(outside)
 
 
 def files_matching(pattern: str) -> list[str]:
@@ -77,13 +83,14 @@ def files_matching(pattern: str) -> list[str]:
     return sorted(p for p in glob.glob(pattern, recursive=True) if os.path.isfile(p))
 
 
-def list_files(files: list[str], root: str | None) -> Listing:
+def list_files(files: list[str], root: str | None, outside: Iterable[str] = ()) -> Listing:
     """The files to read among `files`.
 
     With a `root`, files below it become splits by their names. Binary and empty files, files that another
-    path leads to, and files about the others are left out.
+    path leads to, and files about the others are left out; the links that are `outside` are already.
     """
     found = Listing({"train": files} if root is None else _by_split(root, files))
+    found.leave_out("outside", outside)
     found.leave_out("repeated", _repeated(files))
     samples = dict(_samples([f for group in found.splits.values() for f in group if kind_of(f) == "text"]))
     found.leave_out("empty", (f for f, sample in samples.items() if sample == b""))
@@ -119,6 +126,11 @@ def file_id(file: str) -> tuple[int, int, str] | None:
     except OSError:
         return None
     return stat.st_dev, stat.st_ino, member
+
+
+def _leaves(path: str, folder: Path) -> bool:
+    """Whether a path is a link to something outside the folder."""
+    return os.path.islink(path) and os.path.exists(path) and not is_inside(os.path.realpath(path), folder)
 
 
 def _by_split(root: str, files: list[str]) -> dict[str, list[str]]:

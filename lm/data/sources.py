@@ -95,7 +95,8 @@ def _find(dataset: str, config: DataConfig) -> Source:
         name = Path(reading.without_compression(path.name)).stem
         return _local_source(name, {"train": [str(path)]}, config)
     if path.is_dir():
-        found = list_files(files_below(path), f"{path}{os.sep}")
+        files, outside = files_below(path)
+        found = list_files(files, f"{path}{os.sep}", outside)
         if not found.splits and not found.left_out:
             raise DataError(f"the folder {path} is empty.")
         return _listed_source(path.resolve().name, found, config)
@@ -152,7 +153,8 @@ def python_library() -> list[str]:
 def _listed_source(name: str, found: Listing, config: DataConfig) -> Source:
     """A source of files that were found in one place. Raises DataError if none of them is text."""
     if not found.splits:
-        raise DataError(f"{name} contains no text: {found.row().removeprefix('; ')}.")
+        links = "; name links that lead out of a folder themselves" if "outside" in found.left_out else ""
+        raise DataError(f"{name} contains no text: {found.row().removeprefix('; ')}{links}.")
     return dataclasses.replace(_local_source(name, found.splits, config), listing=found)
 
 

@@ -89,7 +89,7 @@ def test_binary_and_empty_files_are_left_out_and_counted(messy, tmp_path, monkey
     assert read(messy) == ["about it", "one", "two"]
     assert found(messy).listing.row() == EXPECTED
     with zipfile.ZipFile(tmp_path / "messy.zip", "w") as archive:
-        for file in files_below(messy):
+        for file in files_below(messy)[0]:
             archive.write(file, os.path.relpath(file, messy))
     assert read(tmp_path / "messy.zip") == ["about it", "one", "two"]
     assert found(tmp_path / "messy.zip").listing.row() == EXPECTED
@@ -157,13 +157,63 @@ def test_compressed_text_in_an_archive_is_read(tmp_path):
     assert read(tmp_path / "a.zip") == ["compressed", "plain"]
 
 
-def test_folders_behind_links_and_globs_are_read(tmp_path):
+@pytest.fixture
+def elsewhere(tmp_path):
     (tmp_path / "elsewhere/deep").mkdir(parents=True)
-    (tmp_path / "elsewhere/deep/a.txt").write_text("a text")
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder/link").symlink_to(tmp_path / "elsewhere")
-    assert read(tmp_path / "folder") == ["a text"]
-    assert read(f"{tmp_path}/elsewhere/**/*.txt") == ["a text"]
+    (tmp_path / "elsewhere/deep/a.txt").write_text("a secret")
+    (tmp_path / "folder/sub").mkdir(parents=True)
+    return tmp_path / "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [
+        ("link", "../elsewhere"),
+        ("sub/link", "../../elsewhere/deep"),
+        ("link.txt", "../elsewhere/deep/a.txt"),
+        ("sub/link.txt", "/etc/passwd"),
+        ("up", ".."),
+        ("link", "/proc/self"),
+        ("link.txt", ".chain"),
+        ("beside.txt", "../folder-2/a.txt"),
+    ],
+)
+def test_a_link_out_of_a_folder_is_skipped_and_counted(tmp_path, elsewhere, link, target):
+    folder = tmp_path / "folder"
+    (tmp_path / "folder-2").mkdir()
+    (tmp_path / "folder-2" / "a.txt").write_text("a secret")
+    (folder / ".hidden").symlink_to(elsewhere)
+    (folder / ".chain").symlink_to(elsewhere / "deep" / "a.txt")
+    (folder / link).symlink_to(target)
+    with pytest.raises(DataError, match=r"no text: skipped 1 outside file .*name links that lead out of"):
+        read(folder)
+    (folder / "good.txt").write_text("good")
+    assert read(folder) == ["good"]
+    name = os.path.basename(link)
+    assert found(folder).listing.row() == f"1 for training (good.txt); skipped 1 outside file ({name})"
+
+
+def test_folders_behind_given_links_and_globs_are_read(tmp_path, elsewhere):
+    (tmp_path / "folder/link").symlink_to(elsewhere)
+    (tmp_path / "folder/link.txt").symlink_to(elsewhere / "deep" / "a.txt")
+    (tmp_path / "folder/within").symlink_to("sub")
+    (tmp_path / "folder/sub/b.txt").write_text("b")
+    assert read(tmp_path / "folder") == ["b"]
+    assert read(tmp_path / "folder/link") == ["a secret"]
+    assert read(tmp_path / "folder/link.txt") == ["a secret"]
+    assert read(f"{tmp_path}/folder/*.txt") == ["a secret"]
+    assert read(f"{tmp_path}/elsewhere/**/*.txt") == ["a secret"]
+
+
+def test_links_of_the_hub_cache_are_read(tmp_path):
+    repository = tmp_path / "datasets--me--books"
+    snapshot = repository / "snapshots" / "0123"
+    (snapshot / "data").mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    (repository / "blobs" / "89ab").write_text("a text")
+    (snapshot / "data" / "a.txt").symlink_to("../../../blobs/89ab")
+    (snapshot / "data" / "b.txt").symlink_to("/etc/passwd")
+    assert read(snapshot) == read(snapshot / "data") == ["a text"]
 
 
 def test_report_names_three_files(tmp_path):
