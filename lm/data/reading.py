@@ -12,7 +12,7 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import IO
 
@@ -28,6 +28,8 @@ _ALWAYS_UNPACKED = 1 << 26  # bytes; small files may be as compressible as they 
 _RATIO = 250  # of the size unpacked to the size on the disk; above it, a larger file is not text
 # These hand over what they have read as a whole; a deflated member stops at the bytes that are asked for.
 _STEPS = {zipfile.ZIP_BZIP2: 1 << 12, zipfile.ZIP_LZMA: 1 << 12}
+
+_Check = Callable[[int], None]  # of the bytes that were unpacked
 
 
 def datasets_library(purpose: str) -> ModuleType:
@@ -62,7 +64,7 @@ def members(file: str) -> list[str]:
     if "::" in file or not file.lower().endswith(".zip"):
         return [file]
     try:
-        with _archive(file) as (archive, size):
+        with _archive(file) as (archive, size, _):
             infos = [info for info in archive.infolist() if not info.is_dir()]
     except (OSError, zipfile.BadZipFile) as error:
         if is_remote(file) and isinstance(error, OSError):
@@ -102,37 +104,41 @@ def close_archives() -> None:
 @contextlib.contextmanager
 def _open_packed(file: str) -> Iterator[IO[bytes]]:
     compression = compression_of(name_of(file))
-    with _open_compressed(file) as (opened, packed):
+    with _open_compressed(file) as (opened, check):
         if not compression:
             yield opened
             return
         from fsspec.compression import compr  # takes a tenth of a second
 
         with compr[compression](opened, mode="rb") as unpacked:
-            yield _bounded(unpacked, file, packed)
+            yield _bounded(unpacked, check)
 
 
 @contextlib.contextmanager
-def _open_compressed(file: str) -> Iterator[tuple[IO[bytes], int | None]]:
-    """Open a file, a member of an archive or a file on the Hub as it is stored there, and its size on the
-    disk, if it is known."""
+def _open_compressed(file: str) -> Iterator[tuple[IO[bytes], _Check]]:
+    """Open a file, a member of an archive or a file on the Hub as it is stored there, and a check of how far
+    it is unpacked."""
     _, nested, path = file.rpartition("::")
     if is_remote(file):
         with _open_remote(file) as remote:
-            yield remote, getattr(remote, "size", None)
+            yield remote, functools.partial(_check_ratio, file, getattr(remote, "size", None))
     elif is_remote(path):
         import fsspec
 
         with fsspec.open(file, "rb") as remote:
-            yield remote, None
+            yield remote, functools.partial(_check_ratio, file, None)
     elif nested:
-        with _archive(path) as (archive, _), archive.open(name_of(file)) as member:
+        with _archive(path) as (archive, size, unpacked), archive.open(name_of(file)) as member:
             info = archive.getinfo(name_of(file))
-            step = _STEPS.get(info.compress_type, 1 << 20)
-            yield _bounded(member, file, info.compress_size, step), info.compress_size
+
+            def check(position: int) -> None:
+                _check_ratio(file, info.compress_size, position)
+                _check_ratio(path, size, unpacked.total(file, position))
+
+            yield _bounded(member, check, _STEPS.get(info.compress_type, 1 << 20)), check
     else:
         with open(file, "rb") as plain:
-            yield plain, os.path.getsize(file)
+            yield plain, functools.partial(_check_ratio, file, os.path.getsize(file))
 
 
 @contextlib.contextmanager
@@ -148,32 +154,49 @@ def _open_remote(file: str) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def _archive(file: str) -> Iterator[tuple[zipfile.ZipFile, int]]:
-    """An archive and its size. One on this disk stays open, as finding its members takes longest."""
+def _archive(file: str) -> Iterator[tuple[zipfile.ZipFile, int, _Unpacked]]:
+    """An archive, its size and what was unpacked. One on this disk stays open, as finding its members takes
+    longest."""
     if is_remote(file):
         with open_bytes(file) as opened, zipfile.ZipFile(opened) as archive:
-            yield archive, opened.seek(0, os.SEEK_END)
+            yield archive, opened.seek(0, os.SEEK_END), _Unpacked()
         return
     stat = os.stat(file)
-    yield _open_archive(file, stat.st_ino, stat.st_size, stat.st_mtime_ns, os.getpid()), stat.st_size
+    archive, unpacked = _open_archive(file, stat.st_ino, stat.st_size, stat.st_mtime_ns, os.getpid())
+    yield archive, stat.st_size, unpacked
 
 
 @functools.lru_cache(maxsize=8)
-def _open_archive(file: str, *_facts: int) -> zipfile.ZipFile:
+def _open_archive(file: str, *_facts: int) -> tuple[zipfile.ZipFile, _Unpacked]:
     """Open an archive; another file of that name and another process, which must not share a position in it,
     have other `_facts`."""
-    return zipfile.ZipFile(file)
+    return zipfile.ZipFile(file), _Unpacked()
 
 
-def _bounded(opened: IO[bytes], file: str, packed: int | None, step: int = 1 << 20) -> IO[bytes]:
-    return io.BufferedReader(_Bounded(opened, file, packed, step), 1 << 17)
+class _Unpacked(dict[str, int]):
+    """How far each member of an archive was unpacked, in bytes. Members that are small enough alone may be
+    a bomb together."""
+
+    _sum = 0
+
+    def total(self, member: str, position: int) -> int:
+        """The bytes of all members, the first `position` of this one included."""
+        if (more := position - self.get(member, 0)) > 0:
+            self[member] = position
+            self._sum += more
+        return self._sum
+
+
+def _bounded(opened: IO[bytes], check: _Check, step: int = 1 << 20) -> IO[bytes]:
+    return io.BufferedReader(_Bounded(opened, check, step), 1 << 17)
 
 
 class _Bounded(io.RawIOBase):
-    """An unpacked file that is read at most `step` bytes at a time, and no further than text can go."""
+    """An unpacked file that is read at most `step` bytes at a time; `check` raises an error if that is too
+    far."""
 
-    def __init__(self, opened: IO[bytes], file: str, packed: int | None, step: int):
-        self._opened, self._file, self._packed, self._step = opened, file, packed, step
+    def __init__(self, opened: IO[bytes], check: _Check, step: int):
+        self._opened, self._check, self._step = opened, check, step
         self._position = 0
 
     def readable(self) -> bool:
@@ -186,7 +209,7 @@ class _Bounded(io.RawIOBase):
         part = self._opened.read(min(len(buffer), self._step))
         buffer[: len(part)] = part
         self._position += len(part)
-        _check_ratio(self._file, self._packed, self._position)
+        self._check(self._position)
         return len(part)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

@@ -155,6 +155,22 @@ def test_a_bomb_within_an_archive_is_an_error(small_bombs, tmp_path, kind):
     assert_bomb(tmp_path / "a.zip")
 
 
+@pytest.mark.parametrize("kind", COMPRESS)
+def test_small_bombs_within_an_archive_add_up(small_bombs, tmp_path, kind):
+    bomb = COMPRESS[kind](b"a" * (1 << 20))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(40):
+            archive.writestr(f"a{number}.txt.{kind}", bomb)
+    assert_bomb(tmp_path / "a.zip")
+
+
+def test_reading_an_archive_again_does_not_add_up(small_bombs, tmp_path):
+    text = "a" * (1 << 19)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.txt.gz", gzip.compress(text.encode()))
+    assert [read(tmp_path / "a.zip") for _ in range(5)] == [[text]] * 5
+
+
 def test_a_parquet_file_that_is_a_bomb_is_an_error(small_bombs, tmp_path):
     (tmp_path / "a.parquet.gz").write_bytes(gzip.compress(bytes(40 << 20)))
     assert_bomb(tmp_path / "a.parquet.gz")
