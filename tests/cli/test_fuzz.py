@@ -36,6 +36,7 @@ NUMBERS = [
     ),
     *("1e20", "1e38", "1e39", "-1e39", "1e308", "1e400", "2147483648", "9223372036854775807", "9" * 25),
 ]
+FLOATS = ("5e-324", "1e-45", "1e-7", "0.9999", "0.99999999999", "1e20", "3e38", "1e39")
 TEXTS = ["", " ", "\n", "é中", "\udcff", "-", "=", "a=nan", "|", ":", "x" * 5000, "9" * 5000, "./no/where"]
 MODEL = "model"
 PROGRESS = ("Reading ", "Scoring ", "warning: ", "Counting ", "Tokenizing ", "  ", "▏")
@@ -70,6 +71,16 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(params=[3, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
+def odd(request):
+    """Some or all of the odd values of a flag; together, the flags get each of them."""
+
+    def values(number, has_value=True, among=(*NUMBERS, *TEXTS)):
+        return among[number % request.param :: request.param] if has_value else ["", "x"]
+
+    return values
+
+
 def check(command, arguments):
     """Run a command in this process: it succeeds, or ends with one line."""
     result = called(command, *arguments)
@@ -81,33 +92,33 @@ def check(command, arguments):
     return result
 
 
-def test_odd_values_of_the_flags_of_generate(folder):
-    for flag, has_value in flags(generate.parse).items():
-        for value in NUMBERS + TEXTS if has_value else ["", "x"]:
+def test_odd_values_of_the_flags_of_generate(folder, odd):
+    for number, (flag, has_value) in enumerate(flags(generate.parse).items()):
+        for value in odd(number, has_value):
             check("generate", [MODEL, "--length=3", *NEEDS.get(flag, []), f"{flag}={value}"])
 
 
-def test_odd_values_of_the_flags_of_evaluate(folder):
-    for flag, has_value in flags(evaluate.parse).items():
-        for value in NUMBERS + TEXTS if has_value else ["", "x"]:
+def test_odd_values_of_the_flags_of_evaluate(folder, odd):
+    for number, (flag, has_value) in enumerate(flags(evaluate.parse).items()):
+        for value in odd(number, has_value):
             usual = [MODEL, "--dataset=new.txt", "--max-chars=200", "--dynamic", "--cache"]
             result = check("evaluate", [*usual, f"{flag}={value}"])
             metrics = re.findall(r"^(?:Nats|Perplexity|Bits).*", result.stdout, re.MULTILINE)
             assert not re.search(r"\b(nan|inf)\b", " ".join(metrics)), (flag, value)
 
 
-def test_odd_values_of_the_flags_of_train(folder):
-    for flag, has_value in flags(train.parse).items():
-        for value in NUMBERS + TEXTS if has_value else ["", "x"]:
+def test_odd_values_of_the_flags_of_train(folder, odd):
+    for number, (flag, has_value) in enumerate(flags(train.parse).items()):
+        for value in odd(number, has_value):
             check("train", ["--print-config", f"{flag}={value}"])
 
 
-def test_odd_values_of_the_numbers_of_a_training(folder):
+def test_odd_values_of_the_numbers_of_a_training(folder, odd):
     usual = "--dataset=new.txt --hidden-size=4 --layers=1 --batch-size=2 --bptt=8 --out=run --overwrite"
     for config_class in (ModelConfig, TrainingConfig):
-        for setting in settings_of(config_class).values():
+        for number, setting in enumerate(settings_of(config_class).values()):
             if setting.type is float and setting.name not in ("epochs", "max_time"):
-                for value in ("5e-324", "1e-45", "1e-7", "0.9999", "0.99999999999", "1e20", "3e38", "1e39"):
+                for value in odd(number, among=FLOATS):
                     check("train", [*usual.split(), "--steps=2", f"{setting.flag}={value}"])
 
 

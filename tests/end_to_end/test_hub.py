@@ -242,26 +242,28 @@ def test_cells_of_tables_are_text_as_it_is_written(hub):
     put(hub, "org/json/train.json", json.dumps(rows))
     (hub.root / "datasets/org/zip").mkdir(parents=True)
     with zipfile.ZipFile(hub.root / "datasets/org/zip/train.zip", "w") as archive:
-        for number, text in enumerate(texts):
+        for number, text in enumerate(texts[:20]):
             archive.writestr(f"rows/{number:03}.jsonl", json.dumps({"text": text, "n": 1}))
     expected = {
-        "zip": texts,
+        "zip": texts[:20],
         "jsonl": [*texts, "7"],
         "csv": texts,
         "tsv": [f'"{t}' for t in texts],
         "json": texts,
     }
-    commands = []
+    commands, streamed = [], ("csv", "zip")
     for name in expected:
         command = ["--dataset", f"org/{name}", "--tokenizer", "byte"]
         command += ["--text-column", "pair.en"] if name == "json" else []
-        commands += [[*command, "--validation-split", "train"], [*command, "--streaming"]]
+        commands += [[*command, "--validation-split", "train"]]
+        commands += [[*command, "--streaming"]] if name in streamed else []
     assert statuses(several(hub, *commands)) == [0] * len(commands)
     for name, documents_of_it in expected.items():
-        whole, streamed = sorted((hub.root / "cache").glob(f"{name}-*"), key=lambda p: p.stat().st_mtime_ns)
-        assert all_documents(whole.name, ["train"]) == documents_of_it
-        # The first documents of a stream are validated on.
-        assert all_documents(streamed.name, ["validation", "train"]) == documents_of_it
+        cached = sorted((hub.root / "cache").glob(f"{name}-*"), key=lambda p: p.stat().st_mtime_ns)
+        assert len(cached) == (2 if name in streamed else 1)
+        assert all_documents(cached[0].name, ["train"]) == documents_of_it
+        if name in streamed:  # the first documents of a stream are validated on
+            assert all_documents(cached[1].name, ["validation", "train"]) == documents_of_it
 
 
 @pytest.mark.slow

@@ -121,7 +121,7 @@ def checked_choice(client, body, prompt_tokens):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(text=TEXTS, single=st.booleans(), request=st.tuples(*[st.integers(0, top) for top in (9, 3, 99)]))
 def test_echo_scores_a_text_as_score_does(client, loaded, kind, text, single, request):
     max_tokens, logprobs, seed = request
@@ -153,7 +153,7 @@ def test_echo_scores_a_text_as_score_does(client, loaded, kind, text, single, re
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(data=st.data(), max_tokens=st.integers(0, 4), single=st.booleans())
 def test_ids_are_scored_as_they_are(client, loaded, kind, data, max_tokens, single):
     """Even if the tokenizer would never produce them."""
@@ -197,7 +197,7 @@ def text_of(name):
 
 
 @pytest.mark.parametrize("kind", ["char", "char with \\r", "bpe", "unigram", "byte"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data(), max_tokens=st.integers(1, 12), seed=st.integers(0, 99))
 def test_an_offset_is_the_position_of_the_tokens_first_byte(client, loaded, kind, data, max_tokens, seed):
     """Where decoding all bytes at once puts it, even if they form no characters."""
