@@ -1,4 +1,4 @@
-"""What stands in front of both servers: it turns away other web pages' requests, and limits connections."""
+"""Guards both servers: rejects requests of other web pages, and limits headers, pauses and connections."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_HEADER_BYTES = 64 << 10  # of the request line and all headers together
 HEADER_TIMEOUT = 20.0  # seconds from the start of a request to the end of its headers
 BODY_TIMEOUT = 60.0  # seconds in which a request body must continue
 _IDLE_TIMEOUT = 5  # seconds until a connection without a request is closed
-_MAX_REFUSALS = 100  # connections above the limit that are told why they are closed
+_MAX_REFUSALS = 100  # connections above the limit that are answered before they are closed
 _LINGER = 1.0  # seconds in which a client that is still sending can read why it was turned away
 
 log = logging.getLogger(__name__)

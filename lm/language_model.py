@@ -112,7 +112,7 @@ class LanguageModel:
         Without a `seed`, each call generates another text. The text ends after `max_new_tokens`, before a
         `stop` string, or where the model ends the document.
 
-        Token ids are taken as they are; only an <eos> that they start with stands for the start of a text.
+        Token ids are used unchanged, except that a leading <eos> is read as the start of the text.
 
         Raises UserError for settings out of range, for ids outside the vocabulary, for characters missing
         from it with unknown="error", and for a backward model, whose text can be read only when complete.
@@ -176,8 +176,8 @@ class LanguageModel:
         """Log-probability, rank and entropy of each token of `text`, in text order, each with the
         `alternatives` most likely tokens at its position.
 
-        The text may be given as token ids, which are taken as they are. An <eos> that they start with stands
-        for the start of the text. It is given rather than predicted: its log-probability is 0.
+        The text may be given as token ids, which are used unchanged, except that a leading <eos> is read as
+        the start of the text. It is given rather than predicted: its log-probability is 0.
 
         Raises UserError for an ensemble and for ids outside the vocabulary.
         """

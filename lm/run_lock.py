@@ -186,7 +186,7 @@ def _taken(folder: Path, held: bool) -> UserError:
 
 
 def _note(folder: Path) -> str:
-    """What to tell the user about the lock that is about to be replaced."""
+    """A warning about the lock that is about to be replaced, or "" if it needs none."""
     owner = _named(lock_of(folder))
     if owner is None or owner.is_here:
         return ""

@@ -114,7 +114,7 @@ class TextGenerator:
     def starts_explicitly(self, text: str | Sequence[int]) -> bool:
         """Whether a text is given as token ids of which the first in reading order is <eos>.
 
-        Other programs begin a text with this token. Here, it stands for the start of a text, whatever the
+        Other programs begin a text with this token. Here, it is read as the start of a text, whatever the
         model's start token is: a model trained on a single document has never seen <eos>.
         """
         first = [] if isinstance(text, str) else list(self.direction.reorder(text)[:1])

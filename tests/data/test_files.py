@@ -175,7 +175,7 @@ def elsewhere(tmp_path):
         ("up", ".."),
         ("link", "/proc/self"),
         ("link.txt", ".chain"),
-        ("beside.txt", "../folder-2/a.txt"),
+        ("sibling.txt", "../folder-2/a.txt"),
     ],
 )
 def test_a_link_out_of_a_folder_is_skipped_and_counted(tmp_path, elsewhere, link, target):

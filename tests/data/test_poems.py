@@ -66,15 +66,15 @@ def test_poems_in_nested_lists_are_the_documents(tmp_path, value, where):
 
 
 @pytest.mark.parametrize(
-    "beside",
+    "others",
     [
         {"spells": ["chūn mián bù jué xiǎo", "chù chù wén tí niǎo"] * 9},
         {"origin": [{"surname": "趙", "place": "天水"}, {"surname": "錢", "place": "彭城"}] * 9},
         {"notes": ["one note of many words"], "tags": ["a", "b"]},
     ],
 )
-def test_lists_next_to_the_lines_of_a_poem_are_not_its_text(tmp_path, beside):
-    poem = {"title": "春曉", **beside, "paragraphs": LINES[0]}
+def test_lists_next_to_the_lines_of_a_poem_are_not_its_text(tmp_path, others):
+    poem = {"title": "春曉", **others, "paragraphs": LINES[0]}
     assert read(written_json(tmp_path / "one.json", poem)) == TEXTS[:1]
     rows = [poem, {**poem, "paragraphs": LINES[1]}]
     assert read(written_json(tmp_path / "list.json", rows)) == TEXTS[:2]

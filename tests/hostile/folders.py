@@ -41,7 +41,7 @@ def make_good(folder: Path) -> None:
     metrics = {"loss": 2.5, "perplexity": 12.2, "bits_per_character": 3.6, "bits_per_byte": 3.6}
     facts = {"trained_on": {"dataset": "x", "characters": 17, "documents": 3}, "validation": metrics}
     LanguageModel(network, tokenizer, facts).save(folder)
-    config(lambda values: values.pop("sha256", None))(folder)  # whoever makes a folder makes its digests
+    config(lambda values: values.pop("sha256", None))(folder)  # an attacker can write matching digests
     training = folder / "training"
     (training / "checkpoint").mkdir(parents=True)
     records = [

@@ -164,7 +164,7 @@ def test_ids_are_scored_as_they_are(client, loaded, kind, data, max_tokens, sing
     body = {"model": name, "prompt": [ids], "echo": True, "logprobs": 1, "max_tokens": max_tokens, "seed": 1}
     lists = checked_choice(client, body, len(ids))["logprobs"]
     rest = ids
-    if ids[:1] == [model.tokenizer.eos]:  # stands for the start of the text
+    if ids[:1] == [model.tokenizer.eos]:  # read as the start of the text
         assert lists["token_logprobs"][0] == 0.0
         rest = ids[1:]
     inputs = torch.tensor([[model.start_token, *rest]])
