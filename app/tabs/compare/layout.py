@@ -5,6 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from ...sampling import SETTINGS
+from ...ui.fields import go_button, integer_field, seed_field, stop_button
 from ...ui.i18n import localized
 from ...ui.sliders import sampling_slider
 from ...ui.token_view import token_view
@@ -46,37 +47,17 @@ class CompareLayout:
                 placeholder=localized("The start of every text"),
                 elem_id="compare-prompt",
             )
-            self.length = gr.Number(
+            self.length = integer_field(
                 DEFAULT_LENGTH,
-                precision=0,
-                label=localized("Length"),
-                info=localized("in characters"),
+                localized("Length"),
+                localized("in characters"),
+                "compare-length",
                 min_width=100,
-                elem_id="compare-length",
             )
-            self.seed = gr.Number(
-                1,
-                precision=0,
-                label=localized("Seed"),
-                info=localized("-1: random"),
-                min_width=100,
-                elem_id="compare-seed",
-            )
+            self.seed = seed_field(1, "compare-seed", min_width=100)
         with gr.Row(elem_id="compare-actions"):
-            self.run = gr.Button(
-                localized("Generate side by side"),
-                variant="primary",
-                elem_id="compare-run",
-                elem_classes="lm-go",
-                min_width=140,
-            )
-            self.stop = gr.Button(
-                localized("Stop"),
-                elem_id="compare-stop",
-                elem_classes="lm-stop",
-                interactive=False,
-                min_width=80,
-            )
+            self.run = go_button(localized("Generate side by side"), "compare-run", min_width=140)
+            self.stop = stop_button("compare-stop", min_width=80)
             self.add = gr.Button(localized("Add column"), elem_id="compare-add", min_width=110)
 
     def _lay_out_column(self, number: int, models: list[str]) -> None:

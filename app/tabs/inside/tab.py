@@ -13,6 +13,7 @@ from lm.insight.walkthrough import walk_through
 
 from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, event_int, show_errors
+from ...ui.fields import go_button
 from ...ui.i18n import localized, translate
 from ...ui.token_view import token_view
 from .analysis import MAX_LENGTH, REGEX, Analysis, AnalysisCache
@@ -64,9 +65,7 @@ class InsideTab:
             elem_id="inside-text",
             html_attributes=gr.InputHTMLAttributes(spellcheck=False, autocorrect="off", autocapitalize="off"),
         )
-        self.analyze = gr.Button(
-            localized("Analyze"), variant="primary", elem_id="inside-look", elem_classes="lm-go"
-        )
+        self.analyze = go_button(localized("Analyze"), "inside-look")
 
     def _lay_out_view(self) -> None:
         self.color_by = gr.Radio(

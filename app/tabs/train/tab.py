@@ -19,6 +19,7 @@ from ...jobs.progress import JobProgress
 from ...jobs.queue import RESUMABLE, JobQueue
 from ...jobs.settings import DEFAULT_DATASET
 from ...ui.errors import INTERNAL, show_errors
+from ...ui.fields import go_button
 from ...ui.i18n import localized, translate
 from .reading import ReadingSection, dataset_of, html, reading_rows, settings_of, warning
 
@@ -111,13 +112,7 @@ class TrainTab:
             )
         with gr.Row():
             self.preview = gr.Button(localized("Preview"), elem_id="train-look", min_width=100)
-            self.start = gr.Button(
-                localized("Start training"),
-                variant="primary",
-                elem_id="train-start",
-                elem_classes="lm-go",
-                min_width=100,
-            )
+            self.start = go_button(localized("Start training"), "train-start", min_width=100)
         self.report = gr.HTML(label="Report", elem_id="train-report", elem_classes="figures")
 
     def _lay_out_progress(self) -> None:

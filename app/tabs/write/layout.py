@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from ...continuation import DEFAULT_LENGTH, MAX_CANDIDATES
+from ...ui.fields import go_button, integer_field, seed_field, stop_button
 from ...ui.i18n import localized
 from .alternatives import alternatives_panel
 from .controls import Controls
@@ -46,16 +47,8 @@ class WriteLayout:
         )
         self.highlights = gr.HTML(None, html_template="", js_on_load=_HIGHLIGHTS_JS, elem_id="highlights")
         with gr.Row(elem_id="actions"):
-            self.generate = gr.Button(
-                localized("Generate"),
-                variant="primary",
-                elem_id="generate",
-                elem_classes="lm-go",
-                min_width=60,
-            )
-            self.stop = gr.Button(
-                localized("Stop"), elem_id="stop", elem_classes="lm-stop", interactive=False, min_width=60
-            )
+            self.generate = go_button(localized("Generate"), "generate", min_width=60)
+            self.stop = stop_button("stop", min_width=60)
             self.undo = gr.Button(localized("Undo"), elem_id="undo", interactive=False, min_width=60)
             self.redo = gr.Button(localized("Redo"), elem_id="redo", interactive=False, min_width=60)
             self.regenerate = gr.Button(
@@ -106,32 +99,18 @@ class WriteLayout:
     def _lay_out_settings(self) -> None:
         with gr.Group(elem_id="settings"):
             with gr.Row():
-                self.length = gr.Number(
-                    DEFAULT_LENGTH,
-                    precision=0,
-                    label=localized("Length"),
-                    info=localized("in tokens"),
-                    min_width=90,
-                    elem_id="length",
+                self.length = integer_field(
+                    DEFAULT_LENGTH, localized("Length"), localized("in tokens"), "length", min_width=90
                 )
-                # -1 and not empty: Gradio displays and sends an empty number as 0.
-                self.seed = gr.Number(
-                    -1,
-                    precision=0,
-                    label=localized("Seed"),
-                    info=localized("-1: random"),
-                    min_width=90,
-                    elem_id="seed",
-                )
-                self.count = gr.Number(
+                self.seed = seed_field(-1, "seed", min_width=90)
+                self.count = integer_field(
                     1,
-                    precision=0,
+                    localized("Candidates"),
+                    localized("1 to 4"),
+                    "count",
                     minimum=1,
                     maximum=MAX_CANDIDATES,
-                    label=localized("Candidates"),
-                    info=localized("1 to 4"),
                     min_width=90,
-                    elem_id="count",
                 )
             self.controls = Controls()
         self.facts = gr.HTML(label="Facts", elem_id="facts")
