@@ -26,7 +26,7 @@ from .registry import ModelRegistry
 from .sampling import FUNCTION_RANGES, SETTINGS, describe, range_of
 from .tabs.write.tab import WRITERS_AT_ONCE
 from .ui.errors import show_errors
-from .ui.model_facts import dataset_name
+from .ui.model_facts import dataset_name, section
 
 MAX_ALTERNATIVES = 100
 MAX_STOP = 200  # characters, as on the page
@@ -237,10 +237,7 @@ def _quoted(value: Any) -> str:
 
 def _facts(config: dict[str, Any]) -> dict[str, Any]:
     """What helps to choose a model, from its config.json; missing values are left out."""
-    model, trained, validation = (
-        value if isinstance(value := config.get(key), dict) else {}
-        for key in ("model", "trained_on", "validation")
-    )
+    model, trained, validation = (section(config, key) for key in ("model", "trained_on", "validation"))
     return {
         **{name: model[name] for name in ("cell", "layers", "hidden_size", "direction") if name in model},
         **{name: config[name] for name in ("parameters", "tokenizer", "vocab_size") if name in config},

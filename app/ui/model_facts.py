@@ -35,7 +35,7 @@ def describe(folder: Path) -> str:
 
 def facts(config: dict[str, Any]) -> list[tuple[str, str]]:
     """(name, value) for each fact in config.json; missing ones are left out."""
-    model, trained_on, validation = (_section(config, key) for key in ("model", "trained_on", "validation"))
+    model, trained_on, validation = (section(config, key) for key in ("model", "trained_on", "validation"))
     units = translate(
         "{layers} × {hidden} units",
         layers=_integer(model.get("layers")),
@@ -95,7 +95,8 @@ def dataset_name(dataset: Any) -> str:
     return path.name if path.is_absolute() else str(dataset)
 
 
-def _section(config: dict[str, Any], key: str) -> dict[str, Any]:
+def section(config: dict[str, Any], key: str) -> dict[str, Any]:
+    """An object in config.json; empty if there is none."""
     value = config.get(key)
     return value if isinstance(value, dict) else {}
 

@@ -26,7 +26,7 @@ from lm.saving import FILES, tensor_shapes
 from lm.tokenization.untrusted import MAX_SIZE
 
 from ...registry import ModelRegistry
-from ...ui.model_facts import dataset_name
+from ...ui.model_facts import dataset_name, section
 
 _MAX_CARD_SIZE = 200_000  # bytes
 _MAX_PACKED_TEXT = 1 << 20  # bytes
@@ -120,10 +120,7 @@ def _entry(name: str, folder: Path) -> Entry | None:
         config = read_json(folder / "config.json", folder)
     except UserError:  # it has just been deleted
         return None
-    model, trained_on, metrics = (
-        value if isinstance(value := config.get(key), dict) else {}
-        for key in ("model", "trained_on", "validation")
-    )
+    model, trained_on, metrics = (section(config, key) for key in ("model", "trained_on", "validation"))
     return Entry(
         name=name,
         cell=_text(model.get("cell")).upper(),
@@ -142,10 +139,10 @@ def _entry(name: str, folder: Path) -> Entry | None:
 
 def _dataset(folder: Path) -> str:
     try:
-        trained_on = read_json(folder / "config.json", folder).get("trained_on")
+        trained_on = section(read_json(folder / "config.json", folder), "trained_on")
     except UserError:
         return ""
-    return str(trained_on.get("dataset", "")) if isinstance(trained_on, dict) else ""
+    return str(trained_on.get("dataset", ""))
 
 
 def _short_dataset_name(dataset: str) -> str:
