@@ -13,6 +13,7 @@ import socket
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 MAX_ATTEMPTS = 10  # wrong passwords of one client
@@ -80,6 +81,11 @@ class Access:
         # A proxy may replace its own name and port by those of this server.
         is_proxy = theirs[1] in self._configured
         return is_proxy or (theirs[1], theirs[2] or default) == (ours[1], ours[2] or default)
+
+
+def client_address(scope: Mapping[str, Any]) -> str:
+    """The IP address of the client that sent a request; `scope` is that of ASGI."""
+    return (scope.get("client") or ("",))[0]
 
 
 class Attempts:

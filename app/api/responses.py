@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lm.errors import UserError, one_line
 
-from ..access import Attempts
+from ..access import Attempts, client_address
 from .request import RequestError
 
 _INTERNAL_ERROR = "internal server error; see the log of the server."
@@ -76,8 +76,8 @@ def require_key(app: ASGIApp, key: str) -> ASGIApp:
 
     async def authorized_app(scope: Scope, receive: Receive, send: Send) -> None:
         scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        client = (scope.get("client") or ("",))[0]
-        seconds = attempts.seconds_to_wait(client) if given else 0
+        client = client_address(scope)
+        seconds = math.ceil(attempts.seconds_to_wait(client)) if given else 0
         # Compared in constant time, so that the response time does not reveal how much of a guess is right.
         correct = hmac.compare_digest(given.strip().encode(), key.encode())
         if scheme.lower() == "bearer" and correct and not seconds:
@@ -87,9 +87,9 @@ def require_key(app: ASGIApp, key: str) -> ASGIApp:
         if scope["path"].rstrip("/") == "/health" and scope["method"] in ("GET", "HEAD"):
             return await json_response({"status": "ok"})(scope, receive, send)
         if seconds:
-            message = f"too many wrong API keys; try again in {seconds:.0f} s."
+            message = f"too many wrong API keys; try again in {seconds} s."
             response = error_response(message, 429, code="rate_limit_exceeded")
-            response.headers["Retry-After"] = f"{math.ceil(seconds)}"
+            response.headers["Retry-After"] = str(seconds)
             return await response(scope, receive, send)
         message = "invalid API key." if given else "missing API key; send 'Authorization: Bearer KEY'."
         response = error_response(message, 401, code="invalid_api_key")

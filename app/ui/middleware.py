@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lm.errors import UserError, one_line
 
-from ..access import Attempts
+from ..access import Attempts, client_address
 from ..jobs.uploads import MAX_SIZE
 from .blocks import MAX_BODY_BYTES, MAX_SESSION_NAME, describe_error
 from .errors import as_sentence
@@ -85,12 +85,12 @@ class RequestFilter:
             message = f"A session_hash has at most {MAX_SESSION_NAME} characters."
             raise _RejectedError(400, message, "session_too_long")
         if _is_login(scope):
-            if seconds := math.ceil(self._attempts.seconds_to_wait(_client(scope))):
+            if seconds := math.ceil(self._attempts.seconds_to_wait(client_address(scope))):
                 message = f"Too many wrong passwords; try again in {seconds} s."
                 raise _RejectedError(429, message, "too_many_attempts", {"Retry-After": str(seconds)})
             # Before it is compared: many attempts at the same time would otherwise count too late.
             scope["lm.attempt"] = object()
-            self._attempts.record(_client(scope), scope["lm.attempt"])
+            self._attempts.record(client_address(scope), scope["lm.attempt"])
         if is_upload and scope["method"] == "POST":
             app = scope["app"]
             self._uploads = self._uploads or UploadLimit(
@@ -117,7 +117,7 @@ class RequestFilter:
             nonlocal started
             started = True
             if message.get("status") == 200 and _is_login(scope):
-                self._attempts.forgive(_client(scope), scope["lm.attempt"])
+                self._attempts.forgive(client_address(scope), scope["lm.attempt"])
             await send(message)
 
         try:
@@ -152,10 +152,6 @@ def _is_allowed(path: str) -> bool:
 
 def _is_login(scope: Scope) -> bool:
     return scope["method"] == "POST" and scope["path"].rstrip("/") == "/login"
-
-
-def _client(scope: Scope) -> str:
-    return (scope.get("client") or ("",))[0]
 
 
 def _session_names(scope: Scope) -> list[str]:
