@@ -60,7 +60,7 @@ class Job:
     title: str  # for display
     text: str  # the name of its text, for display
     run: str  # the name of the run's folder, which is next to `.jobs`
-    settings: dict[str, Any] = field(default_factory=dict)  # see app/jobs/recipe.py
+    settings: dict[str, Any] = field(default_factory=dict)  # see app/jobs/settings.py
     state: str = QUEUED
     asked: str | None = None  # of a running job: "pause" or "stop"
     asked_at: float = 0.0

@@ -119,9 +119,9 @@ class ReadingSection:
 
     def wire(self, text: gr.Dropdown, hub: gr.Textbox, uploaded: Any) -> None:
         """Read the text whenever another one is chosen or `uploaded`, or it is to be read in another way."""
-        chosen = [self.dataset, *self.fields]
-        uploaded.success(self.on_text, [text, hub, self.dataset], chosen, **INTERNAL)
-        gr.on([text.input, hub.submit, hub.blur], self.on_text, [text, hub, self.dataset], chosen, **INTERNAL)
+        choice = [text, hub, self.dataset]
+        uploaded.success(self.on_text, choice, self.inputs, **INTERNAL)
+        gr.on([text.input, hub.submit, hub.blur], self.on_text, choice, self.inputs, **INTERNAL)
         gr.on(
             [self.dataset.change, *(field.input for field in self.fields)],
             self.on_change,
