@@ -18,6 +18,15 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def stored_in(values: dict[str, Any], name: str) -> Any:
+    """The digest of file `name` in the JSON next to it.
+
+    None if the JSON has no digests, as in earlier versions; '', which no file has, if it lacks this one.
+    """
+    stored = values.get(FIELD)
+    return stored.get(name, "") if isinstance(stored, dict) else stored
+
+
 def check(path: Path, stored: Callable[[], Any], remedy: str) -> None:
     """Raise ModelError, ending with `remedy`, if a file is not the one whose digest was stored.
 

@@ -143,15 +143,10 @@ def check_weights(folder: Path) -> None:
     """Raise ModelError if the weights of a model folder are not those whose digest is in its config.json."""
     digests.check(
         folder / _WEIGHTS,
-        lambda: _stored_digest(read_json(folder / "config.json", folder)),
+        lambda: digests.stored_in(read_json(folder / "config.json", folder), _WEIGHTS),
         'copy or download the model again or, if you have changed the weights yourself, remove "sha256" from'
         " its config.json",
     )
-
-
-def _stored_digest(facts: dict[str, Any]) -> Any:
-    stored = facts.get(digests.FIELD)
-    return stored.get(_WEIGHTS) if isinstance(stored, dict) else stored
 
 
 def _check_facts(facts: dict[str, Any], folder: Path) -> None:
@@ -354,7 +349,7 @@ def _digests_before(folder: Path, new: str) -> list[str] | None:
     if not (folder / _WEIGHTS).exists():
         return [new]
     try:
-        old = _stored_digest(read_json(folder / "config.json", folder))
+        old = digests.stored_in(read_json(folder / "config.json", folder), _WEIGHTS)
     except ModelError:
         return None
     return None if old is None else [new, *(old if isinstance(old, list) else [old])]

@@ -133,7 +133,9 @@ def test_an_edited_config_keeps_its_digest(here):
     assert lm.load("whole").facts["trained_on"]["dataset"] == "another name"
 
 
-@pytest.mark.parametrize("stored", [7, [], "x", {"model.safetensors": 7}, {"model.safetensors": {}}])
+@pytest.mark.parametrize(
+    "stored", [7, [], "x", {"model.safetensors": 7}, {"model.safetensors": {}}, {"other": 7}]
+)
 def test_a_digest_that_is_none_matches_nothing(here, stored):
     config = json.loads((here / "whole/config.json").read_text()) | {"sha256": stored}
     (here / "whole/config.json").write_text(json.dumps(config))

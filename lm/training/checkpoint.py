@@ -161,17 +161,11 @@ def read_progress(folder: Path, name: str = _NOW[1]) -> Progress:
 
 def _digest_matches(path: Path, values: dict[str, Any], known: set[str]) -> bool:
     """Whether progress.json is as it was written. Earlier versions wrote no digest, and no unknown names."""
-    digest = _stored_digest(values, path.name)
+    digest = digests.stored_in(values, path.name)
     if digest is None:
         return values.keys() <= known
     blank = path.read_bytes().replace(str(digest).encode(), _BLANK)
     return hashlib.sha256(blank).hexdigest() == digest
-
-
-def _stored_digest(values: dict[str, Any], name: str) -> Any:
-    """The digest of a file in the JSON next to it; None if an earlier version has written it."""
-    stored = values.get(digests.FIELD)
-    return stored.get(name, "") if isinstance(stored, dict) else stored
 
 
 def _remedy(folder: Path) -> str:
@@ -191,7 +185,7 @@ def _read(trainer: Trainer, folder: Path, names: tuple[str, str]) -> Snapshot:
 
 def _read_tensors(folder: Path, names: tuple[str, str]) -> dict[str, torch.Tensor]:
     tensors = read_tensors(folder / names[0])
-    stored = _stored_digest(read_json(folder / names[1], folder), names[0])
+    stored = digests.stored_in(read_json(folder / names[1], folder), names[0])
     digests.check(folder / names[0], lambda: stored, _remedy(folder))
     return tensors
 
