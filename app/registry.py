@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import lm
-from lm import saving
+from lm import model_folder
 from lm.errors import UserError, one_line
 from lm.files import write_text
 from lm.invocation import command
@@ -56,8 +56,8 @@ class ModelRegistry:
             for path in _models_in(root):
                 if path not in folders.values():
                     folders[path.name if path.name not in folders else str(path)] = path
-        if _is_readable(saving.PRETRAINED):
-            folders[SHIPPED] = saving.PRETRAINED
+        if _is_readable(model_folder.PRETRAINED):
+            folders[SHIPPED] = model_folder.PRETRAINED
         return folders
 
     def folder(self, name: str | None) -> Path:
@@ -117,7 +117,7 @@ class ModelRegistry:
         return folder is not None and self._is_below_a_root(folder)
 
     def _is_below_a_root(self, folder: Path) -> bool:
-        return folder != saving.PRETRAINED and folder.parent in self._roots
+        return folder != model_folder.PRETRAINED and folder.parent in self._roots
 
     def rename(
         self, name: str | None, new: str, fingerprint: str, is_busy: IsBusy = lambda folder: False
@@ -175,7 +175,7 @@ class ModelRegistry:
 def _models_in(root: Path) -> list[Path]:
     """The models in `root`, or `root` itself if it is a model."""
     try:
-        paths = [root] if saving.is_model(root) else saving.models_in(root)
+        paths = [root] if model_folder.is_model(root) else model_folder.models_in(root)
     except OSError as error:  # the folder is not readable, or a run has just been deleted
         _warn_once(f"skipping {root}: {error}")
         return []
@@ -184,7 +184,7 @@ def _models_in(root: Path) -> list[Path]:
 
 def _is_readable(folder: Path) -> bool:
     """Whether a folder contains a model with a valid config.json, and has a name that can be displayed."""
-    if not saving.is_model(folder):
+    if not model_folder.is_model(folder):
         return False
     try:
         config = os.stat(folder / "config.json")

@@ -23,10 +23,12 @@ from lm.generation.ensemble import Ensemble
 from lm.generation.request import Request, check_search
 from lm.generation.text_generator import Completion, Piece, Pieces, TextGenerator
 from lm.invocation import command
+from lm.loading import read_model
 from lm.model.device import choose_device, choose_precision
 from lm.model.direction import Direction
 from lm.model.network import RecurrentLM
-from lm.saving import find_model, read_model, save_model, upload
+from lm.model_folder import find_model
+from lm.saving import save_model, upload
 from lm.session import Session
 from lm.tokenization.tokenizer import Tokenizer
 
@@ -203,8 +205,8 @@ class LanguageModel:
         return self.generator.encode(text, unknown)
 
     def save(self, folder: str | Path, *, half: bool = False) -> None:
-        """Write the files that lm/saving.py describes to `folder`; `half` stores the weights as float16, in
-        half the space."""
+        """Write the files that lm/model_folder.py describes to `folder`; `half` stores the weights as
+        float16, in half the space."""
         self._save(folder, None, torch.float16 if half else torch.float32)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:

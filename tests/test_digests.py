@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import lm
 from lm.cli.train import main
 from lm.errors import ModelError, UserError
-from lm.saving import PRETRAINED
+from lm.model_folder import PRETRAINED
 from tests.conftest import ROOT, SMALL, some_text
 from tests.end_to_end.test_resume import step_of
 

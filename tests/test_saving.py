@@ -14,7 +14,8 @@ from lm.config.schema import CELLS, ModelConfig
 from lm.errors import ModelError
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
-from lm.saving import PRETRAINED, default_model, find_model, is_model, models_in, write_tensors
+from lm.model_folder import PRETRAINED, default_model, find_model, is_model, models_in
+from lm.tensor_files import write_tensors
 from lm.tokenization.vocabulary import train_tokenizer
 
 

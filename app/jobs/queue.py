@@ -25,8 +25,8 @@ from typing import Any
 from lm import locks
 from lm.data.reading import without_compression
 from lm.errors import UserError
+from lm.model_folder import is_model
 from lm.run_lock import check_free
-from lm.saving import is_model
 
 from . import estimate, reading, runner
 from .estimate import Preview

@@ -16,7 +16,7 @@ from lm.errors import UserError
 from lm.escaping import printable
 from lm.insight.infill import infill
 from lm.language_model import LanguageModel, load
-from lm.saving import default_model
+from lm.model_folder import default_model
 from lm.tokenization.tokenizer import describe_unknown
 from lm.wording import plural
 

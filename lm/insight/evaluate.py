@@ -30,8 +30,8 @@ from lm.insight.surprisal import (
 )
 from lm.language_model import LanguageModel, load
 from lm.model.device import choose_precision
+from lm.model_folder import find_model
 from lm.run_folder import Run, read_config
-from lm.saving import find_model
 from lm.terminal import Terminal
 from lm.tokenization.tokenizer import describe_unknown
 from lm.wording import plural

@@ -26,7 +26,7 @@ from lm import digests
 from lm.errors import ModelError
 from lm.files import replace_folder
 from lm.model_files import read_json
-from lm.saving import read_tensors, write_tensors
+from lm.tensor_files import read_tensors, write_tensors
 from lm.training.state import Learner, Progress, Snapshot, Trainer
 
 _ADDED = {"budget", "start_loss"}  # to Progress, since the first runs

@@ -16,8 +16,9 @@ import torch
 from lm.config.schema import ModelConfig
 from lm.config.settings import build, flag_of, settings_of
 from lm.errors import UserError
+from lm.loading import read_model
 from lm.model.network import RecurrentLM
-from lm.saving import find_model, read_model
+from lm.model_folder import find_model
 from lm.tokenization.tokenizer import EOS, UNK, Tokenizer
 
 _SHAPE = ("cell", "layers", "hidden_size", "embedding_size", "residual", "tie")

@@ -17,9 +17,11 @@ from lm.evaluation.losses import Validation, validate as score_split
 from lm.files import folder_or_previous, write_text
 from lm.invocation import command
 from lm.language_model import LanguageModel
+from lm.loading import check_weights, load_weights
 from lm.model.network import RecurrentLM
 from lm.run_folder import read_metrics
-from lm.saving import check_weights, load_weights, read_tensors, save_model
+from lm.saving import save_model
+from lm.tensor_files import read_tensors
 from lm.training.checkpoint import capture, of_all_ranks, save_checkpoint
 from lm.training.plot import loss_curve
 from lm.training.progress import Reading

@@ -18,10 +18,10 @@ from lm.data.streaming import DocumentStream, StreamedWindows
 from lm.distributed import ALONE, Ranks
 from lm.errors import ModelError, UserError
 from lm.evaluation.losses import Validation
+from lm.loading import check_weights
 from lm.model.device import choose_device, choose_precision, precision_facts, widest_float
 from lm.model.direction import Direction
 from lm.run_folder import Run, checkpoint_of, create_run
-from lm.saving import check_weights
 from lm.terminal import Terminal, duration
 from lm.training.auto import (
     fine_tuning_rate,

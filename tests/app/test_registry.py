@@ -12,14 +12,14 @@ import pytest
 
 import lm
 from app.registry import SHIPPED, ModelRegistry
-from lm import saving
+from lm import model_folder
 from lm.errors import UserError
 
 
 @pytest.fixture
 def runs(tmp_path, trained_run, monkeypatch):
     """A folder with two models, a broken model and an empty folder; there is no shipped model."""
-    monkeypatch.setattr(saving, "PRETRAINED", tmp_path / "none")
+    monkeypatch.setattr(model_folder, "PRETRAINED", tmp_path / "none")
     runs = tmp_path / "runs"
     for age, name in enumerate(("newer", "older")):
         shutil.copytree(trained_run, runs / name)
@@ -53,7 +53,7 @@ def test_a_root_that_is_a_model_is_listed_itself(runs):
 
 
 def test_the_shipped_model_is_listed_last(runs, monkeypatch, trained_run):
-    monkeypatch.setattr(saving, "PRETRAINED", trained_run)
+    monkeypatch.setattr(model_folder, "PRETRAINED", trained_run)
     assert list(ModelRegistry([runs]).folders()) == ["newer", "older", SHIPPED]
 
 
@@ -226,7 +226,7 @@ def test_deleting_a_symbolic_link_leaves_its_target(runs, tmp_path, trained_run)
 
 @pytest.mark.parametrize("change", [lambda registry, name: rename(registry, name, "new"), delete])
 def test_models_outside_the_roots_cannot_be_changed(runs, tmp_path, trained_run, monkeypatch, change):
-    monkeypatch.setattr(saving, "PRETRAINED", shutil.copytree(trained_run, tmp_path / "shipped"))
+    monkeypatch.setattr(model_folder, "PRETRAINED", shutil.copytree(trained_run, tmp_path / "shipped"))
     registry = ModelRegistry([runs / "older", tmp_path / "other"])
     before = contents(tmp_path)
     for name in ("older", SHIPPED):

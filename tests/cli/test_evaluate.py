@@ -17,7 +17,7 @@ from lm.cli.parser import run
 from lm.config.schema import ModelConfig
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
-from lm.saving import PRETRAINED
+from lm.model_folder import PRETRAINED
 from lm.tokenization.vocabulary import train_tokenizer
 
 

@@ -390,7 +390,7 @@ def test_stream_retries_while_the_hub_is_unreachable(tmp_path, monkeypatch):
 def test_pushed_model_loads_and_generates_the_same_text(hub):
     (hub.root / "push.py").write_text(
         "import lm\n"
-        "from lm.saving import PRETRAINED\n"
+        "from lm.model_folder import PRETRAINED\n"
         "model = lm.load(PRETRAINED, device='cpu')\n"
         "model.push_to_hub('org/model')\n"
         "print(model.generate('def ', max_new_tokens=40, seed=7)[0].text)\n"

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 import lm
-from lm import saving
+from lm import model_folder
 from lm.run_lock import claimed
 from tests.end_to_end.conftest import free_port, serving, until_ready
 from tests.end_to_end.page import DESKTOP, PHONE
@@ -237,7 +237,7 @@ def test_a_model_is_downloaded_as_a_working_zip(models, runs, tmp_path):
         assert download.value.suggested_filename == f"{name}.zip"
         with zipfile.ZipFile(download.value.path()) as packed:
             packed.extractall(tmp_path / "out")
-        assert {path.name for path in (tmp_path / "out" / name).iterdir()} == set(saving.FILES)
+        assert {path.name for path in (tmp_path / "out" / name).iterdir()} == set(model_folder.FILES)
         written = [
             lm.load(folder / name, device="cpu").generate("The ", seed=1)[0].text
             for folder in (runs, tmp_path / "out")

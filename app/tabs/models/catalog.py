@@ -22,7 +22,8 @@ from markdown_it.token import Token
 
 from lm.errors import UserError, one_line
 from lm.model_files import open_file, read_bytes, read_json
-from lm.saving import FILES, tensor_shapes
+from lm.model_folder import FILES
+from lm.tensor_files import tensor_shapes
 from lm.tokenization.untrusted import MAX_SIZE
 
 from ...registry import ModelRegistry

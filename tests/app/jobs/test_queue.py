@@ -9,7 +9,7 @@ import pytest
 
 import lm
 from app.jobs.queue import MAX_QUEUED
-from lm import saving
+from lm import model_folder
 from lm.errors import UserError
 from lm.run_lock import check_free, claimed
 from tests.app.jobs.conftest import SHAPE, run_of, until, wait
@@ -28,7 +28,7 @@ def test_two_jobs_run_one_after_another_and_their_models_load(queue, settings):
     assert ("running", "running") not in states and ("running", "queued") in states
     first, second = queue.get(first.id), queue.get(second.id)
     assert first.state == "done" and first.ended <= second.started
-    names = [path.name for path in saving.models_in(queue.store.models)]
+    names = [path.name for path in model_folder.models_in(queue.store.models)]
     assert names == [second.run, first.run] and queue.model_name(first) == first.run
     assert first.run.startswith("My-first-b-one-b-lstm-2") and second.run.startswith("boat-gru-2")
     assert first.title == "My *first* … <b>one</b>" and second.text == "boat.txt"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from app.jobs.uploads import Uploads, safe_name
-from lm import saving
+from lm import model_folder
 from lm.errors import UserError
 
 
@@ -41,8 +41,8 @@ def test_an_upload_is_copied_and_stored_once(uploads, upload, tmp_path):
 def test_texts_named_like_the_files_of_a_model_are_not_a_model(uploads, upload, tmp_path):
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         upload(uploads, f'"{name}"', name)
-    assert saving.models_in(tmp_path / "models") == [] and saving.models_in(uploads.folder) == []
-    assert not saving.is_model(uploads.folder)
+    assert model_folder.models_in(tmp_path / "models") == [] and model_folder.models_in(uploads.folder) == []
+    assert not model_folder.is_model(uploads.folder)
 
 
 JPEG, GZIP = b"\xff\xd8\xff\xe0" + bytes(range(256)), gzip.compress(b"x" * 50_000)

@@ -11,7 +11,7 @@ import pytest
 import lm
 from app.registry import SHIPPED, ModelRegistry
 from app.tabs.models.catalog import entries, pack, render_card
-from lm import saving
+from lm import model_folder
 from lm.errors import UserError
 
 HOSTILE = """---
@@ -36,7 +36,7 @@ tags: [x]
 
 @pytest.fixture
 def runs(tmp_path, trained_run, backward_run, monkeypatch):
-    monkeypatch.setattr(saving, "PRETRAINED", tmp_path / "none")
+    monkeypatch.setattr(model_folder, "PRETRAINED", tmp_path / "none")
     for age, (name, run) in enumerate({"boat": trained_run, "taob": backward_run}.items()):
         shutil.copytree(run, tmp_path / "runs" / name)
         os.utime(tmp_path / "runs" / name / "model.safetensors", (1e9 - age, 1e9 - age))
@@ -86,7 +86,7 @@ def test_invalid_config_values_are_left_empty(runs):
 
 
 def test_the_shipped_model_is_listed_last(runs, monkeypatch, trained_run):
-    monkeypatch.setattr(saving, "PRETRAINED", trained_run)
+    monkeypatch.setattr(model_folder, "PRETRAINED", trained_run)
     assert entries(ModelRegistry([runs]))[-1].name == SHIPPED
 
 
