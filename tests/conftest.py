@@ -66,9 +66,21 @@ def pytest_runtest_setup(item):
 def pytest_runtest_makereport(item):
     """Under CI=true, only tests that need a GPU may be skipped: no check can be left out unnoticed."""
     report = yield
-    if report.skipped and os.environ.get("CI") and not item.get_closest_marker("gpu"):
+    return report if item.get_closest_marker("gpu") else failed_if_skipped(report)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    """Nor may whole modules, as by `pytest.importorskip`; what a skipped module is marked with is unknown."""
+    report = yield
+    return failed_if_skipped(report)
+
+
+def failed_if_skipped(report):
+    """The report, turned into one of a failure if it is one of a skip under CI=true."""
+    if report.skipped and os.environ.get("CI"):
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} must not be skipped under CI: {report.longrepr[2]}"
+        report.longrepr = f"{report.nodeid} must not be skipped under CI: {report.longrepr[2]}"
     return report
 
 

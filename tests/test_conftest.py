@@ -1,0 +1,52 @@
+"""Under CI=true, nothing but tests that need a GPU can be skipped."""
+
+import pytest
+
+from tests.conftest import script
+
+MODULES = {
+    "test_a.py": "import pytest; pytest.importorskip('no_such_module')",
+    "test_b.py": "import pytest; pytest.skip('whole', allow_module_level=True)",
+    "test_c.py": """
+import pytest
+
+@pytest.mark.gpu
+def test_gpu():
+    pytest.skip("none here")
+
+@pytest.mark.skipif(True, reason="marked")
+def test_marked():
+    pass
+
+def test_called():
+    pytest.skip("called")
+
+def test_passes():
+    pass
+""",
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run those modules in a process of xdist, with CI set to this value and without other plugins."""
+    for name, code in MODULES.items():
+        (tmp_path / name).write_text(code)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    gpu\n    xdist_group\n")
+    command = ["-q", "-p", "xdist", "-p", "tests.conftest", "-n", 1, "--continue-on-collection-errors"]
+    environment = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return lambda ci: script("-m pytest", *command, cwd=tmp_path, env={**environment, "CI": ci})
+
+
+def test_skips_are_failures_under_ci(run):
+    result = run("true")
+    assert result.returncode == 1
+    assert "1 failed, 1 passed, 1 skipped, 3 errors" in result.stdout, result.stdout
+    for name in ("test_a.py", "test_b.py", "test_c.py::test_marked", "test_c.py::test_called"):
+        assert f"{name} must not be skipped under CI: Skipped: " in result.stdout
+
+
+def test_elsewhere_they_are_skips(run):
+    result = run("")
+    assert result.returncode == 0
+    assert "1 passed, 5 skipped" in result.stdout, result.stdout
