@@ -20,9 +20,11 @@ from tests.conftest import some_text
 
 @pytest.fixture
 def run(tmp_path, trained_run, monkeypatch):
-    """A copy of a run, with a copy of the cache that holds its token stream."""
+    """A copy of a run, with a cache that holds its token stream and nothing else: other tests may have cached
+    the same text."""
     shutil.copytree(trained_run, tmp_path / "run")
-    shutil.copytree(cache_folder(), tmp_path / "cache")
+    key = json.loads((trained_run / "training" / "checkpoint" / "progress.json").read_text())["corpus"]
+    shutil.copytree(cache_folder() / key, tmp_path / "cache" / key)
     monkeypatch.setenv("LM_CACHE", str(tmp_path / "cache"))
     return tmp_path / "run"
 
