@@ -227,23 +227,18 @@ class Choices:
 
     def __init__(self, with_logprobs: bool):
         self._with_logprobs = with_logprobs
-        self._texts: dict[int, list[str]] = {}
-        self._logprobs: dict[int, dict[str, list[Any]]] = {}
-        self._finish_reasons: dict[int, str | None] = {}
+        self._choices: dict[int, dict[str, Any]] = {}
 
     def add(self, chunks: Iterable[Chunk]) -> None:
         """Append chunks to their choices."""
         for chunk in chunks:
-            if chunk.index not in self._texts:
-                self._texts[chunk.index], self._finish_reasons[chunk.index] = [], None
-                names = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
-                self._logprobs[chunk.index] = {name: [] for name in names}
-            if chunk.text:
-                self._texts[chunk.index].append(chunk.text)
-            if chunk.finish_reason:
-                self._finish_reasons[chunk.index] = chunk.finish_reason
-            columns = self._logprobs[chunk.index]
+            if chunk.index not in self._choices:
+                self._choices[chunk.index] = self._new_choice(chunk.index)
+            choice = self._choices[chunk.index]
+            choice["text"].append(chunk.text)
+            choice["finish_reason"] = chunk.finish_reason or choice["finish_reason"]
             for token in chunk.logprobs:
+                columns = choice["logprobs"]
                 columns["tokens"].append(token.token)
                 columns["token_logprobs"].append(max(_MIN_LOGPROB, token.logprob))
                 columns["top_logprobs"].append({n: max(_MIN_LOGPROB, p) for n, p in token.top.items()})
@@ -251,15 +246,12 @@ class Choices:
 
     def objects(self) -> list[dict[str, Any]]:
         """The choices, in order."""
-        return [
-            {
-                "text": "".join(self._texts[index]),
-                "index": index,
-                "logprobs": self._logprobs[index] if self._with_logprobs else None,
-                "finish_reason": self._finish_reasons[index],
-            }
-            for index in sorted(self._texts)
-        ]
+        return [{**choice, "text": "".join(choice["text"])} for _, choice in sorted(self._choices.items())]
+
+    def _new_choice(self, index: int) -> dict[str, Any]:
+        names = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+        logprobs: dict[str, list[Any]] | None = {name: [] for name in names} if self._with_logprobs else None
+        return {"text": [], "index": index, "logprobs": logprobs, "finish_reason": None}
 
 
 def is_empty(choice: dict[str, Any]) -> bool:

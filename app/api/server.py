@@ -68,9 +68,7 @@ class Api:
         # One thread per request; there are never more requests than sequences.
         self._threads = ThreadPoolExecutor(limits.sequences, thread_name_prefix="completion")
         self._admission = Admission(limits.sequences, limits.waiting)
-        # Held while a request or response is prepared. Several at a time would keep Python's lock from the
-        # thread that generates and from the event loop.
-        self.preparing = threading.Lock()
+        self._preparing: dict[str, threading.Lock] = {}
         self._running: set[BackgroundGenerator[Chunk]] = set()
 
     @property
@@ -210,6 +208,11 @@ class Api:
         except UserError as error:
             raise RequestError(f"cannot load the model '{name}': {error}", "model", status=503) from error
 
+    def preparing(self, name: str) -> threading.Lock:
+        """To be held while a request to a model, or the response, is prepared. Several at a time would keep
+        Python's lock from the thread that generates and from the event loop."""
+        return self._preparing.setdefault(name, threading.Lock())
+
     def release(self, sequences: int) -> None:
         """Make the sequences of a finished request available to others; called in the event loop."""
         self._admission.release(sequences)
@@ -230,7 +233,7 @@ class _Job:
         start, outcome = time.perf_counter(), "stopped"
         try:
             model = self._api.load(self.request.model)
-            with self._api.preparing:
+            with self._api.preparing(self.request.model):
                 self._completion = CompletionStream(model, self.request)
             if not self._canceled:
                 yield from self._completion.chunks()
@@ -247,7 +250,7 @@ class _Job:
 
     def whole_response(self, choices: Choices) -> Response:
         """The response with all choices; called in a thread."""
-        with self._api.preparing:
+        with self._api.preparing(self.request.model):
             return json_response(self.response.build(choices.objects(), usage=self.usage))
 
     def cancel(self) -> None:

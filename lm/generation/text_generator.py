@@ -6,6 +6,8 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Self
 
 from lm.errors import UserError
@@ -132,15 +134,14 @@ class TextGenerator:
         A prompt is a text or a sequence of token ids, see `encode`.
         Raises UserError before the first piece for anything that the request cannot have.
         """
-        encoded = [self.encode(prompt, request.unknown) for prompt in prompts]
-        texts = [self.text_of(prompt) for prompt in prompts]
-        streams = [
-            self.new_stream(self._to_read(tokens), seed, self.constraints(text, request), request)
-            for text, tokens, seed in zip(texts, encoded, seeds, strict=True)
-        ]
-        detokenizers = [
-            self.detokenizer(text, tokens, request.stop) for text, tokens in zip(texts, encoded, strict=True)
-        ]
+        streams, detokenizers = [], []
+        for prompt, group in groupby(zip(prompts, seeds, strict=True), key=itemgetter(0)):
+            tokens, text = self.encode(prompt, request.unknown), self.text_of(prompt)
+            constraints = self.constraints(text, request)
+            for _, seed in group:  # of one prompt that is continued several times
+                own = [constraint.fork() for constraint in constraints]
+                streams.append(self.new_stream(self._to_read(tokens), seed, own, request))
+                detokenizers.append(self.detokenizer(text, tokens, request.stop))
         return Pieces(self, streams, detokenizers)
 
     def generate(

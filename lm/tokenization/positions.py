@@ -120,7 +120,8 @@ def _reported_starts(tokenizer: Tokenizer, text: bytes) -> np.ndarray:
     for document in text.split(SEPARATOR):
         for chunk in chunks(document):
             characters = np.append(character_starts(chunk), len(chunk))
-            encoding = tokenizer.backend.encode(chunk.decode(), add_special_tokens=False)
+            # A batch, because `encode` would keep all other threads waiting.
+            (encoding,) = tokenizer.backend.encode_batch([chunk.decode()], add_special_tokens=False)
             starts += [offset + characters[start] for start, _ in encoding.offsets]
             offset += len(chunk)
         starts.append(offset)  # of the <eos> after it
