@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from lm.config.schema import RUNS, RunConfig
+from lm.config.settings_file import read_settings
 from lm.errors import ModelError, UserError
 from lm.files import append_text, folder_or_previous, write_text
 from lm.run_lock import check_free, claimed, lock_of
@@ -57,6 +58,10 @@ class Run:
     def write_config(self, config: RunConfig) -> None:
         """Write config.yaml. Raises OSError."""
         write_text(self.config, yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True))
+
+    def settings(self) -> dict[str, Any]:
+        """The settings in config.yaml by their names. Raises UserError."""
+        return read_settings(self.config, self.training)
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
@@ -138,17 +143,6 @@ def find_run(folder: str | Path | None) -> Run:
             raise UserError(f"there is no run to resume in {RUNS}/.")
         run = max(runs, key=lambda run: run.config.stat().st_mtime)
     return run
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The settings in a YAML file, flat. Raises UserError."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must contain lines of the form 'name: value'.")
-    return {str(name).replace("-", "_"): value for name, value in values.items()}
 
 
 def read_metrics(run: Run) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ from lm.insight.surprisal import (
 from lm.language_model import LanguageModel, load
 from lm.model.device import choose_precision
 from lm.model_folder import find_model
-from lm.run_folder import Run, read_config
+from lm.run_folder import Run
 from lm.terminal import Terminal
 from lm.tokenization.tokenizer import describe_unknown
 from lm.wording import plural
@@ -96,26 +96,26 @@ def _load_models(options: dict[str, Any]) -> list[LanguageModel]:
 def _read_text(options: dict[str, Any], reading: dict[str, Any], progress: ProgressCallback) -> EvalText:
     """The text to score. Raises UserError."""
     split = options.get("split")
-    file = Run(find_model(options["model"])).config
+    run = Run(find_model(options["model"]))
     if "dataset" in options:
-        training = _settings_of_training(file, reading)
+        training = _settings_of_training(run, reading)
         if reading.get("document_separator") == "":  # as if the training had none
             del reading["document_separator"]
         config = build(DataConfig, {"dataset": options["dataset"], **reading})
         return read_whole(config, split, progress, training)
-    if not file.is_file():
+    if not run.config.is_file():
         raise UserError(f"{options['model']} does not say which text it held out: name one with --dataset.")
     if split not in (None, "validation", "test"):
         raise UserError(f"without --dataset, --split must be validation or test, got {split}.")
-    config = RunConfig.from_flat(read_config(file), where=str(file)).data
+    config = RunConfig.from_flat(run.settings(), where=str(run.config)).data
     return read_held_out(config, split or "validation", progress)
 
 
-def _settings_of_training(file: Path, given: dict[str, Any]) -> dict[str, Any]:
+def _settings_of_training(run: Run, given: dict[str, Any]) -> dict[str, Any]:
     """How the text of the training was read, as the run's config.yaml says: what is not usual or `given`."""
-    if not file.is_file():
+    if not run.config.is_file():
         return {}
-    saved = read_config(file)
+    saved = run.settings()
     config = build(DataConfig, {name: saved[name] for name in TAKEN_OVER if name in saved})
     settings = ((name, getattr(config, name)) for name in TAKEN_OVER if name not in given)
     return {name: value for name, value in settings if value != getattr(DataConfig(), name)}

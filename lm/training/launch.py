@@ -14,11 +14,12 @@ import yaml
 from lm.config.presets import preset
 from lm.config.schema import BUDGETS, RunConfig
 from lm.config.settings import flag_of
+from lm.config.settings_file import read_settings
 from lm.data.corpus import cached_corpus, open_corpus
 from lm.distributed import Ranks
 from lm.errors import DataError, UserError
 from lm.invocation import command
-from lm.run_folder import Run, check_out, checkpoint_of, find_run, read_config
+from lm.run_folder import Run, check_out, checkpoint_of, find_run
 from lm.run_lock import claimed
 from lm.terminal import Terminal
 from lm.training.checkpoint import read_progress
@@ -65,7 +66,7 @@ def launch(options: dict[str, Any], ranks: Ranks) -> int:
 def _settings(preset_name: str | None, file: str | None, options: dict[str, Any]) -> RunConfig:
     """The settings of a new run: the command line overrides the file, which overrides the preset."""
     values = preset(preset_name) if preset_name else {}
-    values = {**values, **(read_config(Path(file)) if file else {}), **options}
+    values = {**values, **(read_settings(Path(file)) if file else {}), **options}
     if values.get("init_from"):
         values = with_model_settings(values)
     return RunConfig.from_flat(values, where=file or "the settings")
@@ -115,9 +116,7 @@ def _resume(folder: str | None, options: dict[str, Any], ranks: Ranks) -> int:
 
 def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, note: str) -> int:
     """Resume a run that this process owns; `note` is for the user."""
-    saved = RunConfig.from_flat(
-        ranks.from_first(lambda: read_config(run.config)), where=str(run.config)
-    ).flat()
+    saved = RunConfig.from_flat(ranks.from_first(run.settings), where=str(run.config)).flat()
     new_budget = any(name in options for name in BUDGETS)
     before = {**saved, **dict.fromkeys(BUDGETS)} if new_budget else saved
     config = RunConfig.from_flat({**before, **options})

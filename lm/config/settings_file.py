@@ -1,0 +1,72 @@
+"""Reads settings in YAML, which anyone may have written: of limited size, depth and number of values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lm.errors import UserError, one_line
+from lm.model_files import read_bytes
+
+_MAX_BYTES = 1 << 20  # a config.yaml has about 2,000; `--dataset` may name thousands of files
+_MAX_VALUES = 20_000  # PyYAML reads about 40,000 in a second
+_MAX_CHARACTERS = 1 << 20  # in all values, those of aliases included
+_MAX_DEPTH = 10  # a list of strings has two levels
+_MAX_DIGITS = 1000  # the time to convert a number grows with the square of its length
+
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
+def read_settings(path: Path, folder: Path | None = None) -> dict[str, Any]:
+    """The settings in a YAML file by their names.
+
+    With a `folder`, the file must be a regular one inside it; otherwise, it may also be a pipe. Raises
+    UserError if it cannot be read, is too large, too deep or not YAML, or does not contain settings.
+    """
+    content = _content(path) if folder is None else read_bytes(path, folder, _MAX_BYTES)
+    try:
+        values = yaml.load(content.decode(), _Loader) or {}
+    except Exception as error:  # what is not valid for its tag, such as !!bool x, raises errors of any kind
+        raise UserError(f"{path} cannot be read: {one_line(error, 300)}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must contain lines of the form 'name: value'.")
+    return {str(name).replace("-", "_"): value for name, value in values.items()}
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {one_line(error)}") from error
+    if len(content) > _MAX_BYTES:
+        raise UserError(f"{path} has more than {_MAX_BYTES:,} bytes, the limit of a file of settings.")
+    return content
+
+
+class _Loader(yaml.SafeLoader):
+    """Raises YAMLError before a value is constructed that is too large."""
+
+    _values, _characters, _depth = 0, 0, 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        is_alias = self.check_event(yaml.AliasEvent)
+        self._values += 1
+        self._depth += 1
+        if self._values > _MAX_VALUES:
+            raise yaml.YAMLError(f"it has more than {_MAX_VALUES:,} values.")
+        if self._depth > _MAX_DEPTH:
+            raise yaml.YAMLError(f"it is nested more than {_MAX_DEPTH} levels deep.")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if isinstance(node, yaml.ScalarNode):
+            self._characters += len(node.value)
+            if self._characters > _MAX_CHARACTERS:
+                raise yaml.YAMLError(f"its values have more than {_MAX_CHARACTERS:,} characters.")
+            if len(node.value) > _MAX_DIGITS and node.tag in _NUMBERS:
+                raise yaml.YAMLError(f"a number has more than {_MAX_DIGITS:,} digits.")
+        elif is_alias:  # of lists of lists, a few lines make billions of values
+            raise yaml.YAMLError("an alias (*) can only repeat a single value, not a list or a mapping.")
+        return node
