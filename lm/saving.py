@@ -18,7 +18,8 @@ from lm.model_card import model_card
 from lm.model_files import read_json
 from lm.model_folder import FORMAT_VERSION, WEIGHTS
 from lm.tensor_files import write_tensors
-from lm.tokenization.tokenizer import EOS, Tokenizer
+from lm.tokenization.kinds import EOS
+from lm.tokenization.tokenizer import Tokenizer
 
 # lm-eval and others begin a text with eos_token. A text that contains "<eos>" literally is still text.
 _TOKENIZER_CONFIG = {

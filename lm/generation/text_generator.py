@@ -20,7 +20,8 @@ from lm.generation.request import Request
 from lm.generation.scheduler import Scheduler
 from lm.generation.stream import Stream, Token
 from lm.model.direction import Direction
-from lm.tokenization.tokenizer import TextStream, Tokenizer, describe_unknown
+from lm.tokenization.text_stream import TextStream
+from lm.tokenization.tokenizer import Tokenizer, describe_unknown
 
 _CONTEXT = 8  # tokens of the prompt that can affect how the next token is written
 

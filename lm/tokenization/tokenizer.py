@@ -17,42 +17,28 @@ Treebank and similar datasets contain them.
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from tokenizers import Encoding, Tokenizer as Backend, pre_tokenizers
-from tokenizers.decoders import DecodeStream
+from tokenizers import Tokenizer as Backend
 
-from lm.errors import DataError, ModelError, UserError, one_line
+from lm.errors import ModelError
 from lm.files import write_text
-from lm.parallel import available_cores
+from lm.tokenization.backend import decoding_error, encode_batch, read_backend
 from lm.tokenization.documents import SEPARATOR, SEPARATOR_CHARACTER, chunks, is_ascii
-from lm.tokenization.untrusted import read_spec
+from lm.tokenization.kinds import BYTE_OF, EOS, kind_of
+from lm.tokenization.pieces import PieceEncoder
+from lm.tokenization.text_stream import TextStream
 
-EOS, UNK = "<eos>", "<unk>"
-ONE_CHARACTER = r"[\s\S]"
-# Whitespace as in str.split: the pattern's own class lacks the ASCII separators.
-WHITESPACE = r"[\s\x1c-\x1f]+"
 _CODE_POINTS = 0x110000
-_CACHED_WORDS = 1 << 19  # words whose pieces are cached
-# Looking words up is several times faster per core than merging their bytes (docs/benchmarks.md), but only
-# one thread at a time can look up, while `tokenizers` merges on all cores: with this many, it wins.
-_CORES_TO_MERGE = 5
 _BYTE_FALLBACK = re.compile("<0x([0-9A-F]{2})>")  # how SentencePiece names the token of a single byte
 _MAX_VOCAB = 1 << 24
 _MAX_DESCRIBED = 8  # unknown parts of a text named in a message
-# How GPT-2's byte-level pre-tokenizer splits ASCII. Whitespace is spelled out because Python's class has a
-# few more characters.
-_ASCII_WORDS = re.compile(
-    r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[0-9]+| ?[^\t-\r A-Za-z0-9]+|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+"
-)
 
 
 class Tokenizer:
@@ -78,7 +64,8 @@ class Tokenizer:
         self.unk: int | None = model.get("unk_id")
         if model.get("unk_token") is not None:
             self.unk = backend.token_to_id(model["unk_token"])
-        self.kind = _kind(spec, self.unk)
+        self.kind = kind_of(spec, self.unk)
+        self._pieces = PieceEncoder(backend, spec, self.eos, self.dtype)
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -123,7 +110,7 @@ class Tokenizer:
             return ids
         if self.kind == "word":
             return self._encode_words(text)
-        return self._encode_pieces(text)
+        return self._pieces.encode(text)
 
     def unknown_in(self, text: str | bytes, limit: int | None = None) -> list[str]:
         """The distinct parts of `text` that the vocabulary lacks, in order, at most `limit`.
@@ -144,16 +131,16 @@ class Tokenizer:
         return 0 if self.unk is None else int(np.count_nonzero(ids == self.unk))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, without special tokens."""
+        """The text of `ids`, without special tokens. Raises ModelError if the decoder of an external
+        tokenizer fails."""
         try:
             return self.backend.decode([i for i in map(int, ids) if i != self.end])
         except BaseException as error:
-            _raise_unless_backend(error)
-            raise ModelError(f"the tokenizer cannot decode its tokens: {one_line(error)}") from error
+            raise decoding_error(error) from error
 
     def decode_stream(self, after: Iterable[int] = ()) -> TextStream:
         """A decoder that takes one id at a time; the first continues the text of `after`."""
-        stream = TextStream(self)
+        stream = TextStream(self.backend, self.end, self.bytes_of, self.token_name)
         for token in after:  # some kinds write a space before each token but the first
             stream.step(int(token))
         stream.length = stream.offset = 0
@@ -203,7 +190,7 @@ class Tokenizer:
         name, index = self.backend.id_to_token(self.unk), 0
         for document in text.split(SEPARATOR):
             for chunk in map(bytes.decode, chunks(document)):
-                encoding = self._encode_batch([chunk], offsets=True)[0]
+                encoding = encode_batch(self.backend, [chunk], offsets=True)[0]
                 for number, (token, (start, end)) in enumerate(
                     zip(encoding.ids, encoding.offsets, strict=True), start=index
                 ):
@@ -211,21 +198,6 @@ class Tokenizer:
                         yield number, chunk[start:end]
                 index += len(encoding.ids)
             index += 1  # the <eos> after it
-
-    def _encode_batch(self, texts: list[str], offsets: bool = False) -> list[Encoding]:
-        encode = self.backend.encode_batch if offsets else self.backend.encode_batch_fast
-        try:
-            return encode(texts, add_special_tokens=False)
-        except BaseException as error:
-            _raise_unless_backend(error)
-            if not isinstance(error, Exception):
-                raise DataError(
-                    f"the tokenizer fails on this text ({one_line(error)}): choose another model."
-                ) from error
-            raise DataError(
-                f"the tokenizer has no token for a part of this text ({one_line(error)}): add an unknown"
-                " token to its vocabulary or choose another tokenizer."
-            ) from error
 
     def _with_known_line_ends(self, text: str) -> str:
         """Turn Windows line ends into "\\n" if the vocabulary lacks "\\r"."""
@@ -240,38 +212,6 @@ class Tokenizer:
     def _encode_words(self, text: bytes) -> np.ndarray:
         words = _words(text)
         return np.fromiter(map(self._word_ids.get, words, repeat(self.unk)), self.dtype, len(words))
-
-    def _encode_pieces(self, text: bytes) -> np.ndarray:
-        parts: list[str] = []
-        ends = []
-        for document in text.split(SEPARATOR):
-            parts += (chunk.decode() for chunk in chunks(document))
-            ends.append(len(parts))
-        look_up = self._splits_like_gpt_2 and available_cores() < _CORES_TO_MERGE
-        in_cache = [look_up and part.isascii() for part in parts]
-        others = [part for part, cached in zip(parts, in_cache, strict=True) if not cached]
-        encodings = iter(self._encode_batch(others))
-        ids = [
-            b"".join(map(self._pieces_of_words.__getitem__, _ASCII_WORDS.findall(part)))
-            if cached
-            else np.array(next(encodings).ids, self.dtype).tobytes()
-            for part, cached in zip(parts, in_cache, strict=True)
-        ]
-        documents = (b"".join(ids[start:end]) for start, end in zip([0, *ends], ends, strict=False))
-        eos = np.array([self.eos], self.dtype).tobytes()
-        return np.frombuffer(eos.join(documents), self.dtype)
-
-    @cached_property
-    def _splits_like_gpt_2(self) -> bool:
-        """Whether _ASCII_WORDS finds the words, and nothing changes the text before."""
-        spec = json.loads(self.backend.to_str())
-        steps = spec.get("pre_tokenizer") or {}
-        plain = steps.get("type") == "ByteLevel" and steps["use_regex"] and not steps["add_prefix_space"]
-        return plain and not spec["normalizer"] and all(token["special"] for token in spec["added_tokens"])
-
-    @cached_property
-    def _pieces_of_words(self) -> _PiecesOfWords:
-        return _PiecesOfWords(self._encode_batch, self.dtype)
 
     @cached_property
     def _special(self) -> set[int]:
@@ -299,120 +239,12 @@ class Tokenizer:
         return self.backend.get_vocab()
 
 
-class TextStream:
-    """Decodes ids one at a time, without showing partial characters or lagging by more than one character.
-
-    As in `decode`, U+FFFD replaces bytes that form no character. `length` is the number of characters so far,
-    and `offset` the position among them of the latest token: of its character, even if that is incomplete.
-    """
-
-    def __init__(self, tokenizer: Tokenizer):
-        self._tokenizer = tokenizer
-        self._characters = codecs.getincrementaldecoder("utf-8")("replace")
-        self._backend_stream = DecodeStream(skip_special_tokens=True)
-        self.length = self.offset = 0
-
-    def step(self, token: int) -> str:
-        """The text that `token` completes; empty while a character is incomplete."""
-        self.offset = self.length
-        if token == self._tokenizer.end:
-            text = self.rest()
-            self.offset += len(text)
-        elif (part := self._tokenizer.bytes_of(token)) is None:
-            text = self._backend_step(token)
-            # Some kinds write a space before each word that is no part of the token.
-            self.offset += text.startswith(" ") and not self._tokenizer.token_name(token).startswith(" ")
-        else:
-            text = self._characters.decode(part[:1])
-            # The first byte belongs to the last character decoded so far, or to one that is incomplete.
-            incomplete = bool(self._characters.getstate()[0]) or not part
-            self.offset += len(text) - (not incomplete)
-            text += self._characters.decode(part[1:])
-        self.length += len(text)
-        return text
-
-    def rest(self) -> str:
-        """What replaces an incomplete character that is never completed."""
-        return self._characters.decode(b"", final=True)
-
-    def _backend_step(self, token: int) -> str:
-        # The stream of `tokenizers` fails for good at bytes that form no character: start a new one.
-        for _ in range(2):
-            try:
-                return self._backend_stream.step(self._tokenizer.backend, int(token)) or ""
-            except Exception:  # it raises bare Exception
-                self._backend_stream = DecodeStream(skip_special_tokens=True)
-            except BaseException as error:
-                _raise_unless_backend(error)
-                raise ModelError(f"the tokenizer cannot decode its tokens: {one_line(error)}") from error
-        return ""
-
-
-class _PiecesOfWords(dict[str, bytes]):
-    """word -> the ids of its pieces, as bytes.
-
-    Words recur: looking them up takes a tenth of the time in which `tokenizers` splits and merges them.
-    """
-
-    def __init__(
-        self, encode: Callable[[list[str]], list[Encoding]], dtype: type[np.uint16] | type[np.uint32]
-    ):
-        self._encode, self._dtype = encode, dtype
-
-    def __missing__(self, word: str) -> bytes:
-        if len(self) >= _CACHED_WORDS:
-            self.clear()
-        ids = np.array(self._encode([word])[0].ids, self._dtype).tobytes()
-        self[word] = ids
-        return ids
-
-
 def describe_unknown(tokenizer: Tokenizer, text: str | bytes) -> str:
     """The first parts of `text` that the vocabulary lacks (see `Tokenizer.unknown_in`), for a message:
     "'日', '本' …". Empty if it lacks none."""
     unknown = tokenizer.unknown_in(text, _MAX_DESCRIBED + 1)
     more = " …" if len(unknown) > _MAX_DESCRIBED else ""
     return ", ".join(map(repr, unknown[:_MAX_DESCRIBED])) + more
-
-
-def read_backend(path: Path, folder: Path) -> Backend:
-    """The tokenizer in a tokenizer.json, which must be a file in `folder`. Raises ModelError if it is missing
-    or broken."""
-    try:
-        return Backend.from_buffer(json.dumps(read_spec(path, folder)).encode())
-    except UserError:
-        raise
-    except BaseException as error:
-        _raise_unless_backend(error)
-        raise ModelError(f"{path} is not a readable tokenizer: {one_line(error)}") from error
-
-
-def _raise_unless_backend(error: BaseException) -> None:
-    """Raise `error` unless it is one of `tokenizers`, which raises bare Exception, and PanicException, which
-    is no Exception."""
-    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-        raise error
-
-
-def _kind(spec: dict[str, Any], unk: int | None) -> str:
-    """char, word or byte for exactly what `lm/tokenization/vocabulary.py` creates, which is encoded without
-    `tokenizers`; else the type of the model."""
-    model, steps = spec["model"], spec.get("pre_tokenizer") or {}
-    pattern, behavior = (steps.get("pattern") or {}).get("Regex"), steps.get("behavior")
-    normalizer = spec.get("normalizer") or {}
-    plain = all(token["special"] for token in spec.get("added_tokens") or [])
-    if plain and model["type"] == "WordLevel" and unk is not None and not steps.get("invert"):
-        if pattern == ONE_CHARACTER and behavior == "Isolated" and not normalizer:
-            return "char"
-        # Without this normalizer, the end of a line is no token.
-        if pattern == WHITESPACE and behavior == "Removed" and normalizer.get("content") == f" {EOS} ":
-            return "word"
-    byte_level = steps.get("type") == "ByteLevel" and not steps["add_prefix_space"]
-    if plain and model["type"] == "BPE" and byte_level and not steps["use_regex"] and not model["merges"]:
-        names = model["vocab"]
-        if not normalizer and all(names.get(name) == byte for name, byte in BYTE_OF.items()):
-            return "byte"
-    return str(model["type"]).lower()
 
 
 def _words(text: bytes) -> list[str]:
@@ -427,16 +259,5 @@ def _visible_byte(byte: int) -> str:
     return chr(byte) if 0x20 <= byte < 0x7F and byte != ord("\\") else f"\\x{byte:02x}"
 
 
-def _byte_of_names() -> dict[str, int]:
-    """The byte of each character in the name of a byte-level token (GPT-2's table): printable ones are
-    themselves, and those from 256 on are the other bytes in order."""
-    names = pre_tokenizers.ByteLevel.alphabet()
-    others = [byte for byte in range(256) if chr(byte) not in names]
-    return {name: ord(name) if ord(name) < 256 else others[ord(name) - 256] for name in names}
-
-
 def _code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-
-
-BYTE_OF = _byte_of_names()

@@ -17,7 +17,9 @@ from typing import Any
 from tokenizers import Regex, Tokenizer as Backend, decoders, models, normalizers, pre_tokenizers, trainers
 
 from lm.errors import DataError, UserError, one_line
-from lm.tokenization.tokenizer import BYTE_OF, EOS, ONE_CHARACTER, UNK, WHITESPACE, Tokenizer, read_backend
+from lm.tokenization.backend import read_backend
+from lm.tokenization.kinds import BYTE_OF, EOS, ONE_CHARACTER, UNK, WHITESPACE
+from lm.tokenization.tokenizer import Tokenizer
 
 KINDS = ("char", "byte", "bpe", "unigram", "word")
 _PIECES = 4096  # default vocabulary size of bpe and unigram

@@ -19,7 +19,8 @@ from lm.errors import UserError
 from lm.loading import read_model
 from lm.model.network import RecurrentLM
 from lm.model_folder import find_model
-from lm.tokenization.tokenizer import EOS, UNK, Tokenizer
+from lm.tokenization.kinds import EOS, UNK
+from lm.tokenization.tokenizer import Tokenizer
 
 _SHAPE = ("cell", "layers", "hidden_size", "embedding_size", "residual", "tie")
 _PER_TOKEN = ("embedding.", "decoder.")  # weights with one row per token

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from lm.errors import UserError
 from lm.insight.properties import PROPERTIES, bracket_depth, comments, matching, quotes
-from lm.tokenization.tokenizer import WHITESPACE
+from lm.tokenization.kinds import WHITESPACE
 
 ANY = st.text("aA1é中 \t\n\"'()[]{}#/*“”‘’\\.-_<>!", max_size=60)
 # Parts that keep their meaning in any order.

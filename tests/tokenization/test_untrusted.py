@@ -7,7 +7,8 @@ import pytest
 from tokenizers import Regex, Tokenizer as Backend, decoders, models, normalizers, pre_tokenizers, processors
 
 from lm.errors import DataError, ModelError
-from lm.tokenization.tokenizer import Tokenizer, read_backend
+from lm.tokenization.backend import read_backend
+from lm.tokenization.tokenizer import Tokenizer
 from lm.tokenization.untrusted import read_spec
 from lm.tokenization.vocabulary import load_external
 
