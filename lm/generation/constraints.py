@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol, Self
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lm.errors import UserError
 from lm.generation import patterns
+from lm.generation.overlaps import overlaps
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
@@ -225,7 +226,8 @@ class Banned:
     def allowed(self) -> Tensor:
         """Mask (vocab,) bool of the tokens that can come next."""
         allowed = self._not_containing
-        for rest in self._rests():
+        for string, size in overlaps(self._tail, self._strings):
+            rest = string[size:]
             if rest not in self._completing:
                 self._completing[rest] = self._vocabulary.starting_with(rest)
             allowed = allowed.clone()
@@ -239,16 +241,6 @@ class Banned:
     def fork(self) -> Banned:
         """An independent copy, for a text with the same beginning."""
         return copy.copy(self)
-
-    def _rests(self) -> Iterator[bytes]:
-        """What completes a banned string that the text ends with the beginning of."""
-        tail = self._tail
-        for string in self._strings:
-            at = tail.find(string[0], max(0, len(tail) - len(string) + 1))
-            while at >= 0:
-                if string.startswith(tail[at:]):
-                    yield string[len(tail) - at :]
-                at = tail.find(string[0], at + 1)
 
     def _last_bytes(self, text: bytes) -> bytes:
         """The end of a text that could belong to a banned string."""

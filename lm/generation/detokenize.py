@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from lm.generation.overlaps import overlaps
 from lm.model.direction import Direction
 from lm.tokenization.tokenizer import Tokenizer
 
@@ -46,7 +47,8 @@ class ForwardDetokenizer:
             self.ended, self._held = True, ""
             return text[:found]
         self.ended = last or token == self._end
-        hold = 0 if self.ended else self._possible_start(text)
+        longest = max((size for _, size in overlaps(text, self._stop)), default=0)
+        hold = 0 if self.ended else longest
         self._held = text[len(text) - hold :]
         return text[: len(text) - hold]
 
@@ -54,14 +56,6 @@ class ForwardDetokenizer:
         """The text that was held back, if the sequence ended without a stop string."""
         held, self._held = self._held, ""
         return held
-
-    def _possible_start(self, text: str) -> int:
-        """Length of the longest suffix of `text` with which a stop string could begin."""
-        longest = max((len(s) for s in self._stop), default=0)
-        for length in range(min(len(text), longest - 1), 0, -1):
-            if any(s.startswith(text[-length:]) for s in self._stop):
-                return length
-        return 0
 
 
 class BackwardDetokenizer:

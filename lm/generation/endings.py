@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lm.generation.constraints import Vocabulary
+from lm.generation.overlaps import overlaps
 from lm.model.direction import Direction
 
 
@@ -77,10 +78,9 @@ class Endings:
             for token in vocabulary.containing(string):
                 place = (vocabulary.pieces[token] or b"").find(string)
                 starts[token] = min(place, starts.get(token, place))
-            for size in range(1, len(string)):
-                if tail.endswith(string[:size]):
-                    for token in vocabulary.starting_with(string[size:]):
-                        starts[token] = min(-size, starts.get(token, -size))
+        for string, size in overlaps(tail, self._stop):
+            for token in vocabulary.starting_with(string[size:]):
+                starts[token] = min(-size, starts.get(token, -size))
         groups: dict[tuple[int, bytes], int] = {}
         group_of = []
         for token, start in starts.items():
