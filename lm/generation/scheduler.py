@@ -117,17 +117,10 @@ class Scheduler:
                     self._wait(consumer)
         finally:
             for stream in streams:
-                stream.ended = True
+                stream.end()
             with self._lock:
                 self._consumers -= 1
                 self._pass_on()
-
-    def end(self, *streams: Stream) -> None:
-        """End streams, from any thread, whatever they are doing. Their consumers then stop waiting."""
-        for stream in streams:
-            stream.ended = True
-        with self._lock:
-            self._wake()
 
     def _wait(self, consumer: _Consumer) -> None:
         """Wait until the consumer may have been served: compute for all, unless another consumer does."""

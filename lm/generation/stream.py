@@ -79,6 +79,11 @@ class Stream:
             self.ended = True
         self.ready.append(tokens)
 
+    def end(self) -> None:
+        """Generate no more, whatever is being computed. Called from any thread; a consumer that waits for
+        tokens notices soon."""
+        self.ended = True
+
     def fail(self, error: Exception) -> None:
         """End with an error, which the consumer will get."""
         self.ended, self.error = True, error

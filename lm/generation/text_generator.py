@@ -52,7 +52,7 @@ class Pieces:
     def __init__(
         self, generator: TextGenerator, streams: Sequence[Stream], detokenizers: Sequence[Detokenizer]
     ):
-        self._scheduler, self._streams = generator.scheduler, streams
+        self._streams = streams
         self._decoded = generator.decode(streams, detokenizers)
 
     def __iter__(self) -> Self:
@@ -65,7 +65,8 @@ class Pieces:
     def cancel(self) -> None:
         """End the texts, from any thread, whatever is being computed. A thread that waits for a piece of
         them stops waiting."""
-        self._scheduler.end(*self._streams)
+        for stream in self._streams:
+            stream.end()
 
     def close(self) -> None:
         """End the texts, from the thread that consumes them."""

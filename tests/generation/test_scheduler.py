@@ -10,6 +10,7 @@ import torch
 
 from lm.config.schema import SamplingConfig
 from lm.errors import UserError
+from lm.generation.cpu_batch import CPUBatch
 from lm.generation.decoder import PREFILL_CHUNK, NetworkDecoder
 from lm.generation.scheduler import Scheduler
 from tests.generation.test_decoder import make
@@ -282,6 +283,22 @@ def test_no_stream_waits_for_the_prompts_and_masks_of_others(monkeypatch):
     assert min(counts) >= 4
 
 
+def test_a_stream_that_starts_later_does_not_come_first_until_it_has_used_as_much_time(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("lm.generation.host_sampling.time", clock)
+    scheduler = scheduler_of()
+    *early, late = (
+        scheduler.stream([1], SAMPLING, seed, 100, constraints=[Slow(clock, 0.02)]) for seed in range(4)
+    )
+    earlier, later = scheduler.tokens(*early), scheduler.tokens(late)
+    for _ in range(30):
+        next(earlier)
+    before = [stream.generated for stream in early]
+    for _ in range(8):
+        next(later)
+    assert all(stream.generated - count >= 7 for stream, count in zip(early, before, strict=True))
+
+
 def test_tokens_are_delivered_while_the_prompt_of_another_consumer_is_read():
     scheduler = scheduler_of()
     long = scheduler.stream([1] * (300 * PREFILL_CHUNK), SAMPLING, 1, 1)
@@ -309,7 +326,7 @@ def test_a_stream_can_be_ended_while_its_prompt_is_read(monkeypatch):
     def end_later(*args):
         chunks.append(1)
         if len(chunks) == 3:
-            thread = threading.Thread(target=scheduler.end, args=[stream])
+            thread = threading.Thread(target=stream.end)
             thread.start()
             thread.join()
         return prefill(*args)
@@ -329,10 +346,10 @@ def test_a_waiting_consumer_can_be_ended_from_another_thread(monkeypatch):
     threads[0].start()
     assert started.wait(20)
     threads[1].start()
-    scheduler.end(waiting)
+    waiting.end()
     threads[1].join(20)
     assert not threads[1].is_alive() and threads[0].is_alive()
-    scheduler.end(busy)
+    busy.end()
     threads[0].join(20)
     assert not threads[0].is_alive()
 
@@ -395,7 +412,7 @@ def test_consumers_that_leave_and_are_ended_at_random_never_stop_the_others():
             stream = scheduler.stream([1] * choose.choice([1, 2000]), SAMPLING, 1, choose.randrange(1, 30))
             fate, count = choose.choice(["leave", "end", "stay", "stay"]), 0
             if fate == "end":
-                threading.Timer(choose.random() / 200, scheduler.end, [stream]).start()
+                threading.Timer(choose.random() / 200, stream.end).start()
             for _ in scheduler.tokens(stream):
                 count += 1
                 if fate == "leave" and choose.random() < 0.2:
@@ -453,6 +470,29 @@ def test_a_bias_that_logits_cannot_have_is_rejected(value):
     scheduler = scheduler_of()
     never = scheduler.stream([1], SamplingConfig(temperature=3.0), 1, 100, bias={4: float("-inf")})
     assert 4 not in generated(scheduler, never)
+
+
+def test_an_interruption_ends_the_running_streams_and_no_later_one(monkeypatch):
+    scheduler = scheduler_of()
+    expected = generated(scheduler, scheduler.stream([1], SAMPLING, 7, 30))
+    first, second, third = (scheduler.stream([1], SAMPLING, seed, 30) for seed in (1, 2, 3))
+    others = scheduler.tokens(second, third)
+    tokens = scheduler.tokens(first)
+    next(tokens), next(others)
+    first.end()
+    remove = CPUBatch.remove
+
+    def interrupted(batch, row):
+        remove(batch, row)
+        raise KeyboardInterrupt  # before the list of streams has followed
+
+    monkeypatch.setattr(CPUBatch, "remove", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(scheduler.tokens(scheduler.stream([1], SAMPLING, 4, 30)))
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="interrupted"):
+        list(others)
+    assert generated(scheduler, scheduler.stream([1], SAMPLING, 7, 30)) == expected
 
 
 def test_a_prompt_with_a_token_that_does_not_exist_is_rejected():

@@ -82,6 +82,17 @@ def test_who_leaves_gives_up_the_place_in_the_queue(how, granted):
 
 
 @in_loop
+async def test_a_smaller_request_enters_when_the_larger_one_before_it_leaves():
+    admission = Admission(4, 10)
+    await enter(admission, 3)
+    larger, smaller = enter(admission, 4), enter(admission, 1)
+    await settle()
+    larger.cancel()
+    await smaller
+    assert (admission.running, admission.waiting) == (4, 0)
+
+
+@in_loop
 async def test_closing_rejects_those_that_wait_and_those_that_come():
     admission = Admission(1, 10)
     await enter(admission, 1)
