@@ -124,11 +124,6 @@ def _open_compressed(file: str) -> Iterator[tuple[IO[bytes], _Check]]:
     if is_remote(file):
         with _open_remote(file) as remote:
             yield remote, functools.partial(_check_ratio, file, getattr(remote, "size", None))
-    elif is_remote(path):
-        import fsspec
-
-        with fsspec.open(file, "rb") as remote:
-            yield remote, functools.partial(_check_ratio, file, None)
     elif nested:
         with _archive(path) as (archive, size, unpacked), archive.open(name_of(file)) as member:
             info = archive.getinfo(name_of(file))
@@ -143,36 +138,37 @@ def _open_compressed(file: str) -> Iterator[tuple[IO[bytes], _Check]]:
             yield plain, functools.partial(_check_ratio, file, os.path.getsize(file))
 
 
-@contextlib.contextmanager
-def _open_remote(file: str) -> Iterator[IO[bytes]]:
+def _open_remote(file: str) -> IO[bytes]:
     """Open a file on the Hub as `datasets` does, which retries after a broken connection."""
     library = datasets_library(f"streaming {file}")
     from datasets.utils.file_utils import xopen
 
     # Give up on a broken connection after minutes rather than hours.
     library.config.STREAMING_READ_MAX_RETRIES = 3
-    with xopen(file, "rb") as opened:
-        yield opened
+    opened: IO[bytes] = xopen(file, "rb")
+    return opened
 
 
 @contextlib.contextmanager
 def _archive(file: str) -> Iterator[tuple[zipfile.ZipFile, int, _Unpacked]]:
-    """An archive, its size and what was unpacked. One on this disk stays open, as finding its members takes
-    longest."""
-    if is_remote(file):
-        with open_bytes(file) as opened, zipfile.ZipFile(opened) as archive:
-            yield archive, opened.seek(0, os.SEEK_END), _Unpacked()
+    """An archive, its size and what was unpacked. It stays open, as finding its members takes longest."""
+    if not is_remote(file):
+        stat = os.stat(file)
+        yield _open_archive(file, os.getpid(), stat.st_ino, stat.st_size, stat.st_mtime_ns)
         return
-    stat = os.stat(file)
-    archive, unpacked = _open_archive(file, stat.st_ino, stat.st_size, stat.st_mtime_ns, os.getpid())
-    yield archive, stat.st_size, unpacked
+    try:
+        yield _open_archive(file, os.getpid())  # the address names a commit
+    except Exception:  # such as a broken connection, after which it has to be opened again
+        close_archives()
+        raise
 
 
 @functools.lru_cache(maxsize=8)
-def _open_archive(file: str, *_facts: int) -> tuple[zipfile.ZipFile, _Unpacked]:
+def _open_archive(file: str, *_facts: int) -> tuple[zipfile.ZipFile, int, _Unpacked]:
     """Open an archive; another file of that name and another process, which must not share a position in it,
     have other `_facts`."""
-    return zipfile.ZipFile(file), _Unpacked()
+    opened = _open_remote(file) if is_remote(file) else open(file, "rb")  # noqa: SIM115
+    return zipfile.ZipFile(opened), opened.seek(0, os.SEEK_END), _Unpacked()
 
 
 class _Unpacked(dict[str, int]):

@@ -258,6 +258,8 @@ def test_cells_of_tables_are_text_as_it_is_written(hub):
         commands += [[*command, "--validation-split", "train"]]
         commands += [[*command, "--streaming"]] if name in streamed else []
     assert statuses(several(hub, *commands)) == [0] * len(commands)
+    streamed_parts = [r.range for r in hub.requests if r.path.endswith("train.zip") and r.range]
+    assert 0 < len(streamed_parts) < 20  # the archive is not opened for each of its files
     for name, documents_of_it in expected.items():
         cached = sorted((hub.root / "cache").glob(f"{name}-*"), key=lambda p: p.stat().st_mtime_ns)
         assert len(cached) == (2 if name in streamed else 1)
