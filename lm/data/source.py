@@ -86,7 +86,12 @@ class Source:
             if self.kind == "text":
                 yield from self._documents(self.files[split])
                 return
-            read = functools.partial(self._rows, self.files[split], notes)
+            before = dataclasses.replace(self.decoded)
+
+            def read(wanted: set[str] | None) -> Iterator[values.Row]:
+                vars(self.decoded).update(vars(before))  # rows that are read again count once
+                return self._rows(self.files[split], notes, wanted)
+
             column, errors = self.config.text_column, self.config.encoding_errors
             yield from columns.texts(read, self.name, column, errors, notes, self.kind == "parquet")
 
@@ -127,8 +132,8 @@ class Source:
         library = reading.datasets_library("--streaming")
         files, column = self.files[split], None
         if self.kind != "text":
-            read = functools.partial(self._rows, files, columns.Notes())
-            column, rows = columns.choose(read, self.name, self.config.text_column, columns.Notes())
+            read, wanted = self._trial(split), self.config.text_column
+            column, rows = columns.choose(read, self.name, wanted, columns.Notes())
             columns.text_at(next(rows, {}), column, self.name, columns.Notes())
         features = library.Features({"text": library.Value("string")})
         return library.IterableDataset.from_generator(

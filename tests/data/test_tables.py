@@ -15,7 +15,7 @@ from lm.data.source import Source
 from lm.data.tables import Options, read_rows
 from lm.errors import DataError
 from tests.conftest import some_text
-from tests.data.conftest import jsonl, notes_of, read, streamed, warnings_of, written
+from tests.data.conftest import documents, found, jsonl, notes_of, read, streamed, warnings_of, written
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 LINES = some_text(6000).splitlines()
@@ -84,6 +84,15 @@ def test_column_that_is_null_for_hundreds_of_rows_is_found(tmp_path):
     assert read(tmp_path / "late.parquet") == LINES[:50]
     rows = [{"id": i} for i in range(3000)] + [{"body": line} for line in LINES[:50]]
     assert read(jsonl(tmp_path / "new.jsonl", rows), text_column="body") == LINES[:50]
+
+
+def test_damaged_characters_of_rows_that_are_read_again_count_once(tmp_path):
+    """Without text in the first rows, the file is read again from its beginning."""
+    for empty, name in ((10, "soon"), (3000, "late")):
+        text = b"id,body\n" + b"1,\n" * empty + b"2,caf\xe9 au lait\n"
+        source = found(written(tmp_path / f"{name}.csv", text), encoding_errors="replace")
+        assert documents(source) == ["caf\ufffd au lait"]
+        assert (source.decoded.replaced, source.decoded.characters) == (1, len(text))
 
 
 def test_half_a_character_is_an_error_or_replaced(tmp_path):
