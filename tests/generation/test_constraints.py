@@ -131,6 +131,17 @@ def test_exactly_the_tokens_that_repeat_an_ngram_are_excluded(size, history, mor
         text.append(token)
 
 
+@pytest.mark.parametrize(
+    "limit", [{"match": "(sea|boats)( was){1,3}"}, {"choices": ["sea", "12"]}, {"ban": ["e"]}]
+)
+def test_several_texts_after_one_prompt_are_constrained_independently(model, limit):
+    if model.tokenizer.kind == "word" and "match" in limit:
+        limit = {"match": WORD_PATTERNS[0]}
+    samples = model.generate("the ", num_samples=3, seed=5, max_new_tokens=20, temperature=1.5, **limit)
+    alone = [text_of(model, seed=5 + number, max_new_tokens=20, **limit) for number in range(3)]
+    assert [sample.text for sample in samples] == alone
+
+
 def test_a_constraint_that_allows_everything_changes_nothing(model):
     free = text_of(model, seed=3)
     assert text_of(model, seed=3, ban=["@@@"]) == free

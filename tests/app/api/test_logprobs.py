@@ -1,6 +1,7 @@
 """`logprobs` has an entry for each token that `usage` counts: the score of the token, at its position."""
 
 import codecs
+import math
 import re
 
 import pytest
@@ -11,6 +12,7 @@ from starlette.testclient import TestClient
 from tokenizers import decoders, models, pre_tokenizers
 
 import lm
+from app.api.completions import Choices, Chunk, TokenLogprob
 from app.api.server import Api
 from app.registry import ModelRegistry
 from lm.config.schema import ModelConfig
@@ -281,3 +283,11 @@ def test_ids_are_limited_in_number_and_range(client, loaded):
     for wrong in (size, -1):
         error = rejected(client, model="bpe", prompt=[[1], [2, wrong]])
         assert error["param"] == "prompt" and f"between 0 and {size - 1}, got {wrong}" in error["message"]
+
+
+def test_a_probability_of_zero_is_a_number_in_json():
+    choices = Choices(with_logprobs=True)
+    choices.add([Chunk(0, logprobs=[TokenLogprob("a", -math.inf, {"a": -math.inf, "b": 0.0}, 0)])])
+    (choice,) = choices.objects()
+    assert choice["logprobs"]["token_logprobs"] == [-9999.0]
+    assert choice["logprobs"]["top_logprobs"] == [{"a": -9999.0, "b": 0.0}]
