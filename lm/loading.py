@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,23 +70,31 @@ def check_weights(folder: Path) -> None:
 
 def _check_facts(facts: dict[str, Any], folder: Path) -> None:
     """Raise ModelError if what config.json says about training has the wrong type."""
-    for section, names in _FACT_TYPES.items():
+    if wrong := next(_wrong_facts(facts), None):
+        raise ModelError(f"{folder / 'config.json'} is damaged: '{wrong}' has the wrong type.")
+
+
+def _wrong_facts(facts: dict[str, Any]) -> Iterator[str]:
+    for section, types in _FACT_TYPES.items():
         values = facts.get(section)
-        wrong = section if not isinstance(values, dict | None) else ""
-        for name, expected in names.items():
-            value = values.get(name) if isinstance(values, dict) else None
+        if not isinstance(values, dict | None):
+            yield section
+            continue
+        for name, expected in types.items():
+            value = (values or {}).get(name)
             if value is not None and (not isinstance(value, expected) or isinstance(value, bool)):
-                wrong = f"{section}.{name}"
-        if wrong:
-            raise ModelError(f"{folder / 'config.json'} is damaged: '{wrong}' has the wrong type.")
+                yield f"{section}.{name}"
 
 
 def _network(facts: dict[str, Any], shapes: dict[str, torch.Size], folder: Path) -> RecurrentLM:
     """The network that config.json describes, without weights. Raises ModelError if it is not the one whose
     weights have these shapes."""
+    described = facts.get("model")
+    if not isinstance(described, dict):
+        raise ModelError(f"{folder / 'config.json'} does not describe a model: it has no object 'model'.")
     known = settings_of(ModelConfig)
     # Models without this setting precede residual connections.
-    settings = {"residual": False, **_section(facts, "model", folder)}
+    settings = {"residual": False, **described}
     embedding = shapes.get("embedding.weight", torch.Size())
     try:
         settings = {name: value for name, value in settings.items() if name in known and value is not None}
@@ -99,13 +108,6 @@ def _network(facts: dict[str, Any], shapes: dict[str, torch.Size], folder: Path)
         raise ModelError(f"the sizes in {folder / 'config.json'} are too large for any network.") from error
     _check_shapes(network, shapes, folder)
     return network
-
-
-def _section(facts: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
-    section = facts.get(name)
-    if not isinstance(section, dict):
-        raise ModelError(f"{folder / 'config.json'} does not describe a model: it has no object '{name}'.")
-    return section
 
 
 def load_weights(network: RecurrentLM, weights: dict[str, torch.Tensor], where: Path) -> None:

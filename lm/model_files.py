@@ -84,7 +84,7 @@ def parse_json(content: bytes) -> Any:
         raise ValueError("it is nested too deeply.") from None
     level = [value]
     for _ in range(_MAX_DEPTH):
-        level = [child for parent in level for child in _nested(parent)]
+        level = [child for parent in level for child in nested(parent)]
         if not level:
             break
     else:
@@ -97,6 +97,12 @@ def parse_json(content: bytes) -> Any:
     return value
 
 
+def nested(value: Any) -> list[Any]:
+    """The lists and objects directly in a value of JSON."""
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [child for child in values if isinstance(child, (dict, list))]
+
+
 def is_readable(path: Path, folder: Path) -> bool:
     """Whether `open_file` can open a file."""
     try:
@@ -107,8 +113,11 @@ def is_readable(path: Path, folder: Path) -> bool:
 
 
 def is_inside(real: str, folder: Path) -> bool:
-    """Whether a path without links is inside a folder or, in the cache of the Hub, is a file in
-    models--<name>/blobs, to which the links in models--<name>/snapshots/<revision> lead; so for datasets."""
+    """Whether a path without links is inside a folder.
+
+    A folder in the Hub's cache, such as models--<name>/snapshots/<revision>, has links to files in
+    models--<name>/blobs, which count as inside.
+    """
     home = os.path.realpath(folder)
     if os.path.join(real, "").startswith(os.path.join(home, "")):
         return True
@@ -117,12 +126,6 @@ def is_inside(real: str, folder: Path) -> bool:
         if snapshots.name == "snapshots" and repository.name.startswith(("models--", "datasets--")):
             return os.path.dirname(real) == os.path.join(repository, "blobs")
     return False
-
-
-def _nested(value: Any) -> list[Any]:
-    """The lists and objects in a JSON list or object."""
-    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [child for child in values if isinstance(child, (dict, list))]
 
 
 def _integer(digits: str) -> int:

@@ -26,21 +26,21 @@ PRETRAINED = Path(__file__).parent / "pretrained"  # the model that ships with t
 
 
 def find_model(model: str | Path) -> Path:
-    """The folder of a model, given by its path, its Hub id or "pretrained", unless that is a folder.
+    """The folder of a model: the folder of that name if it exists, else that of "pretrained" or of a Hub id.
 
-    Downloads the model if it is on the Hub. Raises ModelError if there is none.
+    Downloads a model of the Hub. Raises ModelError if there is none.
     """
-    path = Path(model).expanduser()
-    if path.is_dir() and str(model):
+    name, path = str(model), Path(model).expanduser()
+    if name and path.is_dir():  # the path of "" is the current folder
         return path
-    if path.exists() and str(model):
+    if name and path.exists():
         raise ModelError(f"{model} is a file; name the folder that contains the model.")
-    if str(model) == PRETRAINED.name:
+    if name == PRETRAINED.name:
         return PRETRAINED
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)) or str(model).startswith("."):
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise ModelError(f"there is no model folder '{model}'.")
     try:
-        return Path(huggingface_hub.snapshot_download(str(model), allow_patterns=[*FILES]))
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=[*FILES]))
     except huggingface_hub.errors.RepositoryNotFoundError as error:
         raise ModelError(f"there is no folder and no Hub model '{model}'.") from error
     except Exception as error:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from lm import locks
 from lm.errors import UserError, one_line
-from lm.model_files import open_file
+from lm.model_files import read_json
 
 BEAT = 10.0  # seconds
 STALE = 60.0  # seconds: six beats, as some network disks show a change late
@@ -153,10 +153,9 @@ def _obeyed(path: Path, known: bool = locks.AVAILABLE) -> bool:
 def _named(path: Path) -> Owner | None:
     """The process that a lock names."""
     try:
-        with open_file(path, path.parents[1]) as file:
-            values = json.loads(file.read(_MAX_SIZE))
+        values = read_json(path, path.parents[1], _MAX_SIZE)
         return Owner(int(values["process"]), str(values["host"]), str(values["boot"]))
-    except (UserError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+    except (UserError, ValueError, TypeError, KeyError, OverflowError):
         return None
 
 
@@ -176,8 +175,8 @@ def _taken(folder: Path, held: bool) -> UserError:
         return UserError(f"{folder} is being trained by another process: wait until it has finished.")
     if held and not owner.is_here and (age := _age(path)) > STALE:
         return UserError(
-            f"{folder} has a stale lock: {owner}, which has trained it, has not been heard of for {age:,.0f}"
-            f" seconds. If it has ended, delete {path} and try again."
+            f"{folder} has a stale lock: {owner}, which has trained it, has not been heard from for"
+            f" {age:,.0f} seconds. If it has ended, delete {path} and try again."
         )
     ending = "stop it first"
     if not held:
@@ -191,7 +190,7 @@ def _note(folder: Path) -> str:
     if owner is None or owner.is_here:
         return ""
     return (
-        f"{folder} had a stale lock: {owner}, which has trained it, was not heard of for"
+        f"{folder} had a stale lock: {owner}, which has trained it, was not heard from for"
         f" {_age(lock_of(folder)):,.0f} seconds."
     )
 

@@ -57,9 +57,8 @@ def save_model(
     }
     tokenizer.save(folder / "tokenizer.json")
     write_text(folder / "tokenizer_config.json", json.dumps(_TOKENIZER_CONFIG, indent=2) + "\n")
-    weights = {name: weight.to(dtype) for name, weight in _weights(network).items()}
     with replacing(folder / WEIGHTS) as partial:
-        digest = write_tensors(partial, weights, metadata={"format": "pt"})
+        digest = write_tensors(partial, _weights(network, dtype), metadata={"format": "pt"})
         _write_config(folder, facts, _digests_before(folder, digest))
     _write_config(folder, facts, digest)
     write_text(folder / "README.md", model_card(name or folder.resolve().name, facts))
@@ -76,9 +75,9 @@ def upload(folder: str | Path, repo_id: str, private: bool) -> str:
         raise UserError(f"cannot upload the model to '{repo_id}': {one_line(error)}") from error
 
 
-def _weights(network: RecurrentLM) -> dict[str, torch.Tensor]:
+def _weights(network: RecurrentLM, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """The tensors to save; a tied matrix is saved once."""
-    weights = {name: weight.contiguous().cpu() for name, weight in network.state_dict().items()}
+    weights = {name: weight.cpu().to(dtype) for name, weight in network.state_dict().items()}
     if network.config.tie:
         del weights["decoder.weight"]
     return weights

@@ -1,4 +1,4 @@
-"""A run has one owner: the process that trains it, until that ends or is no longer heard of."""
+"""A run has one owner: the process that trains it, until that ends or is no longer heard from."""
 
 import json
 import os
@@ -139,7 +139,7 @@ def foreign_lock(folder, age, process=77, host="elsewhere", boot="0"):
     os.utime(lock, (time.time() - age,) * 2)
 
 
-def test_another_machine_is_obeyed_while_it_is_heard_of(here):
+def test_another_machine_is_obeyed_while_it_is_heard_from(here):
     make_run(here)
     foreign_lock(here / "r", STALE / 2)
     with pytest.raises(UserError, match=r"trained by process 77 on elsewhere: .* try again in 60 seconds\.$"):
@@ -154,7 +154,7 @@ def test_a_stale_lock_of_another_machine_is_reported_and_replaced(here, capsys):
     foreign_lock(here / "r", 3600)
     check_free(here / "r")
     assert main(["--resume", "r", "--steps", "20"]) == 0
-    warning = r"Warning: r had a stale lock: process 77 on elsewhere, .* not heard of for 3,60\d seconds\."
+    warning = r"Warning: r had a stale lock: process 77 on elsewhere, .* not heard from for 3,60\d seconds\."
     assert re.search(warning, capsys.readouterr().out)
     foreign_lock(here / "r", 3600)
     assert main([*RECIPE, "--steps", "5", "--out", "r", "--overwrite"]) == 0

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lm.model_files import parse_json, read_bytes
+from lm.model_files import nested, parse_json, read_bytes
 
 MAX_SIZE = 64 << 20  # bytes
 _MAX_VALUES = 2_500_000  # strings, numbers, lists and objects
@@ -69,7 +69,7 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
     """All objects in a value, whose depth `parse_json` has limited."""
     if isinstance(value, dict):
         yield value
-    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+    for child in nested(value):
         yield from _objects(child)
 
 
