@@ -36,6 +36,7 @@ _PAUSE = re.compile("[，。！？；、]")  # between words of languages that a
 _SEVERAL = 0.1  # of its texts have several words, in a column that is not of single words
 _ROWS = 1000  # by which the column is chosen, if there is text in them
 _CHARACTERS = 4_000_000  # in all columns of these rows, at most
+MAX_COLUMNS = 10_000  # in which text is looked for: more take long
 _EXAMPLE = 80  # characters
 _NOTED = 1000  # columns of a file
 
@@ -111,7 +112,7 @@ def offered(rows: Iterator[Row]) -> dict[str, str]:
     columns = _Columns(None)
     for row in rows:
         columns.add(row)
-        if columns.rows >= _ROWS or columns.size >= _CHARACTERS:
+        if columns.suffice:
             break
     names = sorted(columns, key=lambda name: not columns[name].characters)
     return {name: _example(columns[name].example) for name in names}
@@ -166,6 +167,12 @@ class _Columns(dict[str, _Column]):
         self.wanted, self.exists, self.found = wanted, False, False
         self.rows = 0
         self.size = 0  # characters and bytes in all rows
+        self.full = False  # whether there are more than MAX_COLUMNS, the others not counted
+
+    @property
+    def suffice(self) -> bool:
+        """Whether enough was counted to choose a column, if there is text in one."""
+        return self.rows >= _ROWS or self.size >= _CHARACTERS or self.full
 
     def add(self, row: Row) -> None:
         """Count a row."""
@@ -187,6 +194,9 @@ class _Columns(dict[str, _Column]):
         if isinstance(value, (list, tuple)) and inner_columns(value, name):
             for item in value:
                 self._add(name, item, inside_list=True)
+            return
+        if len(self) >= MAX_COLUMNS and name not in self and name != "text":
+            self.full = True
             return
         column = self.setdefault(name, _Column(inside_list=inside_list))
         text = "" if all_numbers(value) else text_of(value)
@@ -236,7 +246,7 @@ def choose(
     for row in rows:
         head.append(row)
         columns.add(row)
-        if len(head) >= _ROWS or columns.size >= _CHARACTERS:
+        if columns.suffice:
             break
     for row in () if columns.found else rows:  # no text yet: keep looking
         columns.add(row)
@@ -275,6 +285,11 @@ def _automatic(columns: _Columns, name: str) -> tuple[str, str]:
     texts = columns.with_text()
     if "text" in texts:
         return "text", "named text"
+    if columns.full and columns.rows == 1:
+        raise DataError(
+            f"{name} has a row with more than {MAX_COLUMNS:,} columns or fields of objects: choose one with"
+            " --text-column, or rename the file to .txt if it is text."
+        )
     within = [n for n, c in columns.items() if c.characters and c.inside_list]
     if not texts and len(within) == 1:
         return within[0], "the only one with text"

@@ -16,7 +16,7 @@ from itertools import chain, islice
 from typing import Any, TextIO
 
 from lm.config.settings import did_you_mean
-from lm.data.columns import POEM, Notes
+from lm.data.columns import MAX_COLUMNS, POEM, Notes
 from lm.data.decoding import Decoded, open_text
 from lm.data.header import like_data
 from lm.data.reading import explaining_file_errors, name_of, open_bytes, without_compression
@@ -32,7 +32,6 @@ _NO_DELIMITER = "\uffff"  # no character
 _SNIFFED = 200  # lines by which the delimiter of a CSV file is recognized
 _SWALLOWED = 20  # lines in a cell above which there is a warning
 _ROWS = 256  # of Parquet, decoded at a time
-_COLUMNS = 10_000  # of CSV, at most: looking for the text among more takes long
 _DEPTH = 100  # of lists and objects in JSON, at most
 
 
@@ -89,10 +88,10 @@ def _csv_rows(lines: TextIO, file: str, options: Options, notes: Notes) -> Itera
         first = next(filter(None, reader), None)
         if first is None:
             return
-        if len(first) > _COLUMNS:
+        if len(first) > MAX_COLUMNS:
             raise DataError(
-                f"{file} has {len(first):,} columns, and a table can have {_COLUMNS:,}: keep only those with"
-                " text, or rename the file to .txt if it is text."
+                f"{file} has {len(first):,} columns, and a CSV file can have {MAX_COLUMNS:,}: keep only those"
+                " with text, or rename the file to .txt if it is text."
             )
         names = _column_names(first, options)
         _note_format(notes, style["delimiter"], names, options)
@@ -292,8 +291,11 @@ def _add_poems(value: Any, name: str, found: list[tuple[str, Row]]) -> bool:
         if _is_poem(value):
             found.append((name, value))
             return True
-        inside = ((f"{name}.{key}" if name else key, item) for key, item in value.items())
-        return all(_add_poems(item, each, found) for each, item in inside)
+        return all(
+            _add_poems(item, f"{name}.{key}" if name else key, found)
+            for key, item in value.items()
+            if isinstance(item, (dict, list))
+        )
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
         return all(isinstance(item, dict) and _add_poems(item, name, found) for item in value)
     return True
@@ -315,7 +317,9 @@ def _list_of_rows(value: Row, file: str) -> str | None:
     A list of objects, else one of strings. It holds more text than the rest of the object; otherwise, this is
     a text with a few facts about it. Raises DataError if there are several.
     """
-    found = {name: items for name, items in _lists(value) if items}
+    found = dict(islice(((name, items) for name, items in _lists(value) if items), MAX_COLUMNS + 1))
+    if len(found) > MAX_COLUMNS:  # not rows but a row, which has too many columns
+        return None
     objects = {name: items for name, items in found.items() if all(isinstance(i, dict) for i in items)}
     strings = {
         name: items
@@ -326,12 +330,11 @@ def _list_of_rows(value: Row, file: str) -> str | None:
     inside = sum(map(_characters, lists.values()))
     if not lists or 2 * inside <= _characters(value):
         return None
-    largest = max(lists, key=lambda name: _characters(lists[name]))
     if len(lists) > 1:
         raise DataError(
             f"{file} contains several lists of rows; choose one with --json-field: {listed(list(lists))}."
         )
-    return largest
+    return next(iter(lists))
 
 
 def _lists(value: Row, prefix: str = "") -> Iterator[tuple[str, list[Any]]]:

@@ -258,14 +258,33 @@ def test_json_may_be_nested_a_hundred_levels(tmp_path):
 
 def test_a_table_with_a_million_columns_is_an_error(tmp_path):
     path = written(tmp_path / "a.csv", ",".join(["one two"] * 1_000_000) + "\n")
-    with pytest.raises(
-        DataError, match=r"a\.csv has 1,000,000 columns, and a table can have 10,000"
-    ) as error:
+    with pytest.raises(DataError, match=r"a\.csv has 1,000,000 columns, and a CSV file can have") as error:
         read(path)
     assert len(str(error.value)) < 400
     names = ["text", *map(str, range(9999))]
     path = written(tmp_path / "b.csv", ",".join(names) + "\none two" + "," * 9999 + "\n")
     assert read(path) == ["one two"]
+
+
+@pytest.mark.parametrize("value", ["one two", 1, ["one two"], {"a": "one two"}, [{"a": "one two"}]], ids=repr)
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_an_object_with_too_many_fields_is_an_error_unless_one_is_named(tmp_path, name, value):
+    row = {str(number): value for number in range(100_000)}
+    path = written(tmp_path / name, json.dumps(row))
+    with pytest.raises(
+        DataError, match=r"^a has a row with more than 10,000 columns .* --text-column"
+    ) as error:
+        read(path)
+    assert len(str(error.value)) < 400
+    column = "99999.a" if "a" in str(value) else "99999"
+    if name == "a.jsonl":  # the rows of .json may be in one of these lists
+        assert read(path, text_column=column) == ["1" if value == 1 else "one two"]
+    assert read(written(tmp_path / name, json.dumps({**row, "text": "three four"}))) == ["three four"]
+
+
+def test_thousands_of_fields_in_many_rows_do_not_hide_the_text(tmp_path):
+    rows = [{"votes": {f"{i}-{n}": 1 for n in range(99)}, "body": f"row {i} of many"} for i in range(300)]
+    assert read(jsonl(tmp_path / "a.jsonl", rows)) == [row["body"] for row in rows]
 
 
 def test_columns_of_the_same_name_keep_their_places(tmp_path):
