@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
@@ -23,10 +24,9 @@ def event_int(event: gr.EventData, name: str) -> int:
     return int(value)
 
 
-def as_sentence(error: UserError) -> str:
-    """The message of an error with a capital letter."""
-    message = str(error)
-    return message[:1].upper() + message[1:]
+def as_sentence(message: object) -> str:
+    """An error or a warning with a capital letter, unless it begins with a name such as that of a file."""
+    return re.sub(r"\A[a-z][a-z-]*(?=[ ,:])", lambda word: word[0].capitalize(), str(message))
 
 
 @contextmanager

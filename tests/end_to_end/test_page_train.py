@@ -197,7 +197,7 @@ def test_the_column_of_a_table_is_chosen(page, trainer, tmp_path):
     rows = [f"From letter {n};{line};{n}\n" for n, line in enumerate(lines)]
     file.write_text("source;quote;year\n" + "".join(rows))
     upload(page, file)
-    page.wait_for(lambda: "several columns of letters contain text; choose one" in note(page))
+    page.wait_for(lambda: "Several columns of letters contain text; choose one" in note(page))
     column = page.tab.get_by_label("Text column", exact=True)
     assert column.input_value() == "Automatic"
     assert not page.tab.get_by_label("Between documents", exact=True).count()  # of text files

@@ -80,13 +80,13 @@ class InsideTab:
         )
         with gr.Row():
             self.layer = gr.Dropdown(
-                [1, 2], value=1, label=localized("Layer"), min_width=80, elem_id="inside-layer"
+                [1, 2], value=1, label=localized("Layer"), min_width=100, elem_id="inside-layer"
             )
             self.unit = gr.Number(
-                0, precision=0, minimum=0, label=localized("Unit"), min_width=80, elem_id="inside-unit"
+                0, precision=0, minimum=0, label=localized("Unit"), min_width=100, elem_id="inside-unit"
             )
             self.name = gr.Dropdown(
-                ["h"], value="h", label=localized("State or gate"), min_width=150, elem_id="inside-name"
+                ["h"], value="h", label=localized("State or gate"), min_width=160, elem_id="inside-name"
             )
         self.viewed = gr.State(("", None))
         self.view = token_view(localized("Text as the model sees it"), "inside-view")

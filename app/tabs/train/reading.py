@@ -12,7 +12,7 @@ import gradio as gr
 from ...jobs.queue import JobQueue
 from ...jobs.reading import Reading
 from ...jobs.settings import DEFAULT_DATASET, MAX_LENGTHS
-from ...ui.errors import INTERNAL, show_errors
+from ...ui.errors import INTERNAL, as_sentence, show_errors
 from ...ui.i18n import localized, translate
 
 # Settings of `lm train` in the order of the section's components, and what each is by default.
@@ -171,7 +171,7 @@ def reading_rows(settings: Mapping[str, Any]) -> dict[str, str]:
 
 def warning(line: str) -> str:
     """A warning as HTML; nothing for an empty line."""
-    return f'<p class="warning">{html(line)}</p>' if line else ""
+    return f'<p class="warning">{html(as_sentence(line))}</p>' if line else ""
 
 
 def html(line: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
@@ -89,17 +90,17 @@ class TrainTab:
                     [(localized("Automatic"), "auto"), *((str(n), str(n)) for n in _SIZES)],
                     value="auto",
                     label=localized("Hidden size"),
-                    min_width=120,
+                    min_width=160,
                     elem_id="train-size",
                 )
                 self.layers = gr.Dropdown(
-                    [1, 2, 3, 4], value=2, label=localized("Layers"), min_width=80, elem_id="train-layers"
+                    [1, 2, 3, 4], value=2, label=localized("Layers"), min_width=100, elem_id="train-layers"
                 )
                 self.time = gr.Dropdown(
                     _TIMES,
                     value="2m",
                     label=localized("Training time"),
-                    min_width=90,
+                    min_width=110,
                     allow_custom_value=True,
                     elem_id="train-time",
                 )
@@ -274,12 +275,19 @@ def _settings(
 
 
 def _report(preview: Preview, settings: dict[str, Any]) -> str:
-    rows = preview.rows | reading_rows(settings)
+    rows = {name: _unbroken(value) for name, value in preview.rows.items()} | reading_rows(settings)
     if "Column" in rows:
         rows.pop(translate("Text column"), None)  # as the data report says
     if preview.estimate:
         rows |= _estimate_rows(preview.estimate, settings["layers"])
     return _table(rows) + _warnings(preview.warnings)
+
+
+def _unbroken(value: str) -> str:
+    """'e 85,496  t 60,384', without line breaks between a character and its count."""
+    return (
+        re.sub(r"(\S+|' ') ([\d,]+)(?=  |$)", "\\1\N{NO-BREAK SPACE}\\2", value) if "  " in value else value
+    )
 
 
 def _estimate_rows(estimate: Estimate, layers: int) -> dict[str, str]:
@@ -321,9 +329,8 @@ def _status(progress: JobProgress) -> str:
     }
     name, done = escape(translate("Progress")), progress.done
     bar = f'<progress aria-label="{name}" max="1" value="{done:.4f}">{done:.1%}</progress>'
-    error = _warnings([progress.error] if progress.error else [])
     table = _table({name: value for name, value in rows.items() if value})
-    return bar + error + table + _warnings(progress.warnings)
+    return bar + warning(progress.error) + table + _warnings(progress.warnings)
 
 
 def _state_line(progress: JobProgress) -> str:
@@ -387,4 +394,4 @@ def _table(rows: dict[str, Any]) -> str:
 
 
 def _warnings(lines: list[str]) -> str:
-    return "".join(warning(line[:1].upper() + line[1:]) for line in lines)
+    return "".join(map(warning, lines))

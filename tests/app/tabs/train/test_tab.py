@@ -3,6 +3,7 @@
 import gradio as gr
 import pytest
 
+from app.jobs.estimate import Preview
 from app.jobs.queue import JobQueue
 from app.tabs.train import tab as training
 
@@ -22,3 +23,9 @@ def test_the_copy_that_gradio_made_of_an_upload_is_deleted(tmp_path, content):
         with pytest.raises(gr.Error):
             trainer.on_upload(str(upload))
     assert not upload.exists()
+
+
+def test_a_character_and_its_count_are_on_one_line():
+    rows = {"Text": "boat: 1 document", "Most common": "' ' 1,200  e 85  '\\n' 9"}
+    report = training._report(Preview(rows), {})
+    assert "&#x27; &#x27;\xa01,200  e\xa085  &#x27;\\n&#x27;\xa09<" in report and "boat: 1 document" in report
