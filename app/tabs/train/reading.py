@@ -73,7 +73,7 @@ class ReadingSection:
             [(localized("Automatic"), ""), *((localized(label), name) for name, label in _ENCODINGS.items())],
             value="",
             label=localized("Encoding"),
-            info=localized("Choose one, or type the name of any encoding of Python."),
+            info=localized("Choose one, or type any encoding that Python knows."),
             allow_custom_value=True,
             elem_id="train-encoding",
         )
@@ -93,7 +93,7 @@ class ReadingSection:
         self.json_field = gr.Textbox(
             "",
             label=localized("List of rows"),
-            info=localized("Where in the JSON file it is, such as data. Leave empty to find it."),
+            info=localized("The field of the JSON file that contains it, such as data. Leave empty to find it."),
             max_length=MAX_LENGTHS["json_field"],
             visible=False,
             elem_id="train-json-field",
