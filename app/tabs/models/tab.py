@@ -23,7 +23,8 @@ from .editing import MAX_INPUT_LENGTH, Editing
 _COLUMN_TYPES: list[Literal["str", "number"]] = [
     *("str", "str", "str", "number", "str", "str", "number", "number", "str"),
 ]
-_COLUMN_WIDTHS = [240, 65, 95, 115, 100, 165, 110, 110, 165]  # pixels: all columns fit on a laptop
+# In pixels: all columns fit on a laptop.
+_COLUMN_WIDTHS: list[int | str] = [240, 65, 95, 115, 100, 165, 110, 110, 165]
 _PACK_CONCURRENCY = 2  # packing is limited by the disk
 # The zip file is written on request, so the Download button cannot be a link to it.
 _DOWNLOAD = """(file) => {
