@@ -93,7 +93,7 @@ class ReadingSection:
         self.json_field = gr.Textbox(
             "",
             label=localized("List of rows"),
-            info=localized("The field of the JSON file that contains it, such as data. Leave empty to find it."),
+            info=localized("The field of the file that contains it, such as data. Leave empty to find it."),
             max_length=MAX_LENGTHS["json_field"],
             visible=False,
             elem_id="train-json-field",
