@@ -189,7 +189,7 @@ class LanguageModel:
         self, text: str | Sequence[int], unknown: str = "replace", alternatives: int = 0
     ) -> Generator[Score]:
         """What `score` returns, as it is computed and in reading order."""
-        self._require_one_network("score a text")
+        self.require_one_network("score a text")
         tokens: np.ndarray = np.array(self.generator.encode(text, unknown), self.tokenizer.dtype)
         name = self.tokenizer.token_name
         if self.generator.starts_explicitly(text):
@@ -216,9 +216,10 @@ class LanguageModel:
             return upload(folder, repo_id, private)
 
     def _save(self, folder: str | Path, name: str | None, dtype: torch.dtype) -> None:
-        self._require_one_network("be saved")
+        self.require_one_network("be saved")
         save_model(folder, self.network, self.tokenizer, self.facts, dtype, name)
 
-    def _require_one_network(self, action: str) -> None:
+    def require_one_network(self, action: str) -> None:
+        """Raise UserError for an ensemble, which cannot `action`."""
         if isinstance(self.generator.decoder, Ensemble):
             raise UserError(f"an ensemble can only generate, not {action}: use one of its models.")

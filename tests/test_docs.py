@@ -20,7 +20,7 @@ from torch.distributed.run import get_args_parser as torchrun_parser
 
 import lm
 from app.command_line import parse_app, parse_serve
-from lm.cli import data, evaluate, generate, train
+from lm.cli import data, evaluate, export, generate, train
 from lm.config.schema import CacheConfig, DynamicConfig, ModelConfig
 from lm.config.settings import flag_of
 from lm.model.network import RecurrentLM
@@ -36,6 +36,7 @@ PARSERS = {
     "train": train.parse,
     "generate": generate.parse,
     "evaluate": evaluate.parse,
+    "export": export.parse,
     "app": parse_app,
     "serve": parse_serve,
     "data": data.parse,

@@ -11,12 +11,10 @@ Results go to standard output, everything else to standard error.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from lm.cli.parser import add_device, add_settings, make_parser
+from lm.cli.parser import add_device, add_settings, check_output, make_parser
 from lm.config.schema import CacheConfig, DataConfig, DynamicConfig, EvaluationConfig
 from lm.config.settings import build, flag_of, settings_of
 from lm.errors import UserError
@@ -82,6 +80,5 @@ def check_outputs(options: dict[str, Any]) -> None:
     if "-" in files and options["json"]:
         raise UserError("the table and --json would both go to standard output: choose a file for the table.")
     for file in files:
-        path = Path(file).expanduser()
-        if file != "-" and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
-            raise UserError(f"cannot write {file}: choose a file in an existing, writable folder.")
+        if file != "-":
+            check_output(file)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from lm import streams
@@ -83,6 +85,13 @@ def add_settings(
             group.add_argument(setting.flag, action="append", metavar=metavar, help=help_line)
         else:
             group.add_argument(setting.flag, type=setting.check, metavar=metavar, help=help_line)
+
+
+def check_output(file: str) -> None:
+    """Raise UserError before any work is done if a file cannot be written."""
+    path = Path(file).expanduser()
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(f"cannot write {file}: choose a file in an existing, writable folder.")
 
 
 def run(main: Callable[[], int]) -> int:

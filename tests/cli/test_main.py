@@ -10,7 +10,11 @@ from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
-    "script", [["train.py"], ["generate.py"], ["-m", "app"], ["-m", "lm", "evaluate"], ["-m", "lm"]]
+    "script",
+    [
+        *(["train.py"], ["generate.py"], ["-m", "app"]),
+        *(["-m", "lm", "evaluate"], ["-m", "lm", "export"], ["-m", "lm"]),
+    ],
 )
 def test_help_is_fast_and_does_not_import_torch(script):
     begin = time.perf_counter()

@@ -1,0 +1,39 @@
+"""Export a model to a file that other programs run without lm.
+
+lm export runs/hamlet hamlet.onnx                     ONNX, for onnxruntime
+lm export runs/hamlet hamlet.onnx --precision int8    smaller and less exact
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from lm.cli.parser import check_output, make_parser
+from lm.export import FORMATS, export, resolved
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser("export", __doc__ or "")
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a run, a saved folder, a Hub id or 'pretrained'")
+    add("file", metavar="FILE", help=f"where to write; the suffix is the format: {' or '.join(FORMATS)}")
+    choices = list(dict.fromkeys(p for format in FORMATS.values() for p in format.precisions))
+    by_format = ", ".join(f"{format.precisions[0]} for {suffix}" for suffix, format in FORMATS.items())
+    help = f"precision of the weights in the file (default: auto, which is {by_format})"
+    add("--precision", choices=("auto", *choices), default="auto", help=help)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Export as the command line says; the exit status. Raises UserError."""
+    options = parse(arguments)
+    path = Path(options.file).expanduser()
+    resolved(options.precision, path)
+    check_output(options.file)
+    from lm.language_model import load  # imports torch, for which --help should not wait
+
+    export(load(options.model, "cpu"), path, options.precision)
+    print(f"{options.file}: {path.stat().st_size / 1e6:,.1f} MB")
+    return 0
