@@ -28,26 +28,42 @@ from lm.model.device import choose_device, choose_precision
 from lm.model.direction import Direction
 from lm.model.network import RecurrentLM
 from lm.model_folder import find_model
-from lm.saving import save_model, upload
+from lm.model_hub import Token, create_repository, upload
+from lm.saving import save_model
 from lm.session import Session
 from lm.tokenization.tokenizer import Tokenizer
 
 
-def load(model: str | Path, device: str = "auto", precision: str = "fp32") -> LanguageModel:
-    """Load a model.
+def load(
+    model: str | Path,
+    device: str = "auto",
+    precision: str = "fp32",
+    *,
+    revision: str | None = None,
+    token: Token = None,
+    local_files_only: bool = False,
+) -> LanguageModel:
+    """Load a model. `LanguageModel.from_pretrained` is the same function.
 
     Args:
-        model: a run, a saved folder, a Hub id, or "pretrained": the small model that ships with lm.
+        model: a run, a saved folder, a Hub id such as "me/hamlet" or "me/hamlet@v1", or "pretrained": the
+            small model that ships with lm.
         device: "cpu", "cuda", "cuda:1" (the second GPU), "mps" or "auto": a GPU if there is one, except for
             int8.
         precision: that of the weights for generation: "fp32", "bf16", "tf32" or "fp16" (on a GPU), "int8"
             (on a CPU) or "auto".
+        revision: a branch, tag or commit of a Hub model; default: its main branch.
+        token: of a user of the Hub, for private and gated models; True: the token that `hf auth login`
+            stores; False: none; default: the stored one, if any.
+        local_files_only: use only the files of a Hub model that are on this disk already. Like `token`, this
+            has no effect on other models.
 
-    Raises ModelError if there is no such model, or if it is damaged or of a newer format, and UserError for a
-    device or precision that this machine does not have.
+    Raises ModelError if there is no such model or revision, if it is damaged or of a newer format, or if the
+    Hub does not grant access to it or cannot be reached, and UserError for a device or precision that this
+    machine does not have.
     """
     target = choose_device("cpu" if (device, precision) == ("auto", "int8") else device)
-    network, tokenizer, facts = read_model(find_model(model))
+    network, tokenizer, facts = read_model(find_model(model, revision, token, local_files_only))
     if precision != "int8":
         precision = choose_precision(precision, target).value
     return LanguageModel(network.to(target), tokenizer, facts, precision)
@@ -58,6 +74,8 @@ class LanguageModel:
 
     A `backward` model reads right to left: the text that it generates ends where the prompt begins.
     """
+
+    from_pretrained = staticmethod(load)
 
     def __init__(
         self,
@@ -206,14 +224,41 @@ class LanguageModel:
 
     def save(self, folder: str | Path, *, half: bool = False) -> None:
         """Write the files that lm/model_folder.py describes to `folder`; `half` stores the weights as
-        float16, in half the space."""
+        float16, in half the space. `save_pretrained` is the same function."""
         self._save(folder, None, torch.float16 if half else torch.float32)
 
-    def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
-        """Upload the model to the Hugging Face Hub; returns its URL. Raises UserError if that fails."""
+    save_pretrained = save
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: Token = None,
+        commit_message: str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Upload the model to the Hugging Face Hub, which creates the repository if there is none.
+
+        Args:
+            repo_id: "me/hamlet", or "hamlet" for a model of the user whose token it is.
+            private: whether a new repository is private; default: the default of its owner.
+            token: with write access; True or default: the one that `hf auth login` stores.
+            commit_message: the first line of the commit.
+            revision: the branch to upload to, which is created if there is none; default: main.
+            create_pr: open a pull request for the main branch instead of changing it.
+
+        Returns the URL of the repository or of the pull request. Raises UserError if that fails.
+        """
+        self._require_one_network("be saved")
+        if create_pr and revision is not None:
+            raise UserError("a pull request is for the main branch: leave out `revision` or `create_pr`.")
+        repository = create_repository(repo_id, private, token)
         with tempfile.TemporaryDirectory() as folder:
-            self._save(folder, repo_id, torch.float32)
-            return upload(folder, repo_id, private)
+            self._save(folder, repository.repo_id, torch.float32)
+            commit = upload(folder, repository.repo_id, token, commit_message, revision, create_pr)
+        return str(commit.pr_url or repository)
 
     def _save(self, folder: str | Path, name: str | None, dtype: torch.dtype) -> None:
         self.require_one_network("be saved")

@@ -13,40 +13,51 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import huggingface_hub
-
+from lm import model_hub
 from lm.config.schema import RUNS
-from lm.errors import ModelError, one_line
+from lm.errors import ModelError
 from lm.model_files import is_readable
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
 FILES = ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "README.md")
 PRETRAINED = Path(__file__).parent / "pretrained"  # the model that ships with the package
+_HUB_ID = re.compile(r"(?P<repo>(?!\.)[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
-def find_model(model: str | Path) -> Path:
+def find_model(
+    model: str | Path,
+    revision: str | None = None,
+    token: model_hub.Token = None,
+    local_files_only: bool = False,
+) -> Path:
     """The folder of a model: the folder of that name if it exists, else that of "pretrained" or of a Hub id.
 
-    Downloads a model of the Hub. Raises ModelError if there is none.
+    A Hub id may name its revision itself, as in "me/hamlet@v1". Its files are downloaded unless they are
+    cached. Raises ModelError if there is no such model, or if a model that is not on the Hub should have a
+    revision.
     """
+    if folder := _local_folder(model):
+        if revision is not None:
+            raise ModelError(f"{model} is not on the Hub and has no revisions: leave out `revision`.")
+        return folder
+    on_hub = _HUB_ID.fullmatch(str(model))
+    if not on_hub:
+        raise ModelError(f"there is no model folder '{model}'.")
+    if on_hub["revision"] and revision is not None:
+        raise ModelError(f"'{model}' names a revision already: leave out `revision`.")
+    revision = on_hub["revision"] or revision
+    return model_hub.download(on_hub["repo"], FILES, revision, token, local_files_only)
+
+
+def _local_folder(model: str | Path) -> Path | None:
+    """The folder of a model that is on this machine. Raises ModelError if it is a file."""
     name, path = str(model), Path(model).expanduser()
     if name and path.is_dir():  # the path of "" is the current folder
         return path
     if name and path.exists():
         raise ModelError(f"{model} is a file; name the folder that contains the model.")
-    if name == PRETRAINED.name:
-        return PRETRAINED
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
-        raise ModelError(f"there is no model folder '{model}'.")
-    try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=[*FILES]))
-    except huggingface_hub.errors.RepositoryNotFoundError as error:
-        raise ModelError(f"there is no folder and no Hub model '{model}'.") from error
-    except Exception as error:
-        raise ModelError(
-            f"there is no folder '{model}', and the Hub cannot be searched for it: {one_line(error, 80)}"
-        ) from error
+    return PRETRAINED if name == PRETRAINED.name else None
 
 
 def is_model(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Saves a model: writes its folder, and uploads it to the Hugging Face Hub."""
+"""Saves a model: writes its folder."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import torch
 
 from lm import digests
-from lm.errors import ModelError, UserError, one_line
+from lm.errors import ModelError
 from lm.files import replacing, write_text
 from lm.model.network import RecurrentLM
 from lm.model_card import model_card
@@ -62,17 +61,6 @@ def save_model(
         _write_config(folder, facts, _digests_before(folder, digest))
     _write_config(folder, facts, digest)
     write_text(folder / "README.md", model_card(name or folder.resolve().name, facts))
-
-
-def upload(folder: str | Path, repo_id: str, private: bool) -> str:
-    """Upload a model folder to the Hub as `repo_id`; returns its URL. Raises UserError if that fails."""
-    try:
-        api = huggingface_hub.HfApi()
-        url = api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo_id, folder_path=folder)
-        return str(url)
-    except Exception as error:
-        raise UserError(f"cannot upload the model to '{repo_id}': {one_line(error)}") from error
 
 
 def _weights(network: RecurrentLM, dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -10,7 +10,9 @@ its files.
         ranges = [request.range for request in hub.requests if request.path.endswith("train.parquet")]
 
 As on the real Hub, LARGE files redirect to another host, the CDN, which is `localhost` here. Uploads
-(create_repo, upload_folder) require a token and keep the previous commit as name@sha.
+(create_repo, create_branch, upload_folder) require a token and keep the previous commit as name@sha; a pull
+request is the revision refs/pr/1, the folder name@refs%2Fpr%2F1. Only pull requests can change the models of
+"other".
 """
 
 from __future__ import annotations
@@ -31,11 +33,13 @@ from pathlib import Path
 from socket import SHUT_RDWR, SO_LINGER, SOL_SOCKET, socket
 from threading import Lock, Thread
 from typing import NamedTuple
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, quote, unquote
 from weakref import WeakSet
 
 LARGE = (".parquet", ".safetensors", ".arrow", ".gz", ".zst", ".bin")
 DATE = "2026-01-01T00:00:00.000Z"
+TOKEN = "hf_test"  # of the user "me"
+ACCEPTED = "hf_accepted"  # of a user who has accepted the terms of gated models
 ID = r"(?P<id>[\w.-]+(/[\w.-]+)?)"
 API = rf"/api/(?P<kind>datasets|models)/{ID}"
 WEB = rf"(/(?P<kind>datasets))?/{ID}"
@@ -46,10 +50,11 @@ ROUTES = {
     f"(GET|HEAD) {WEB}/resolve/(?P<revision>[^/]+)/(?P<path>.+)": "resolve",
     "(GET|HEAD) /cdn/(?P<sha256>[0-9a-f]+)/(?P<path>.+)": "cdn",
     "POST /api/repos/create": "create",
-    f"POST {API}/preupload/main": "preupload",
+    f"POST {API}/branch/(?P<revision>[^/]+)": "branch",
+    f"POST {API}/preupload/(?P<revision>[^/]+)": "preupload",
     f"POST {WEB}\\.git/info/lfs/objects/batch": "lfs_batch",
     "PUT /lfs/(?P<sha256>[0-9a-f]+)": "lfs_put",
-    f"POST {API}/commit/main": "commit",
+    f"POST {API}/commit/(?P<revision>[^/]+)": "commit",
     "POST /api/validate-yaml": "validate_yaml",
 }
 
@@ -61,6 +66,14 @@ class Request(NamedTuple):
     path: str
     range: str | None
     status: int
+
+
+class Commit(NamedTuple):
+    """An upload."""
+
+    repo: str
+    revision: str
+    message: str
 
 
 @dataclass
@@ -81,6 +94,9 @@ class HubServer:
     """Serves the repositories below `root` at `url` while used as a context manager.
 
     requests    all requests so far, in order
+    commits     all uploads so far, in order
+    private     the repositories that only users can read
+    gated       the repositories from which only the user of ACCEPTED can download
     down        while True, every response is 503
     delay       seconds to wait before each response
     """
@@ -88,6 +104,9 @@ class HubServer:
     def __init__(self, root: Path):
         self.root, self.port = Path(root), 0
         self.requests: list[Request] = []
+        self.commits: list[Commit] = []
+        self.private: set[str] = set()
+        self.gated: set[str] = set()
         self.down, self.delay = False, 0.0
         self.connections: WeakSet[socket] = WeakSet()
         self.interruptions: list[Interruption] = []
@@ -144,7 +163,7 @@ class HubServer:
         return {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(hf_home),
-            "HF_TOKEN": "hf_test",
+            "HF_TOKEN": TOKEN,
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_UPDATE_DOWNLOAD_COUNTS": "0",
@@ -164,7 +183,7 @@ class HubServer:
             raise HubError(404, "RepoNotFound", "Repository not found")
         for folder in [main, *main.parent.glob(f"{main.name}@*")]:
             sha = commit_of(folder)
-            if revision in (sha, folder.name.partition("@")[2] or "main"):
+            if revision in (sha, unquote(folder.name.partition("@")[2]) or "main"):
                 return folder, sha
         raise HubError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
 
@@ -239,8 +258,7 @@ class Handler(BaseHTTPRequestHandler):
                     self.kind, self.revision = parts.get("kind", "models"), parts.get("revision", "main")
                     self.id, self.name = parts.get("id", ""), parts.get("path", "")
                     self.sha256 = parts.get("sha256", "")
-                    if name in ("create", "preupload", "commit") and "Authorization" not in self.headers:
-                        raise HubError(401, "", "Invalid username or password.")
+                    self.check_token(name)
                     return getattr(self, name)()
             raise HubError(404, "", "Not found")
         except HubError as error:
@@ -251,6 +269,19 @@ class Handler(BaseHTTPRequestHandler):
             self.respond(status, {"error": message}, headers)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_request
+
+    def check_token(self, route: str) -> None:
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token not in ("", TOKEN, ACCEPTED):
+            raise HubError(401, "", "Invalid credentials in Authorization header")
+        if route in ("create", "branch", "preupload", "commit") and not token:
+            raise HubError(401, "", "Invalid username or password.")
+        if self.id in self.hub.private and not token:
+            raise HubError(401, "RepoNotFound", "Repository not found")
+        if self.id in self.hub.gated and route == "resolve" and token != ACCEPTED:
+            raise HubError(403, "GatedRepo", f"Access to model {self.id} is restricted.")
+        if self.id.startswith("other/") and route in ("branch", "commit") and not self.query.get("create_pr"):
+            raise HubError(403, "", "Forbidden: you don't have the right to write here.")
 
     def respond(self, status: int, body=b"", headers=(), interruption: Interruption | None = None) -> None:
         """Send a status, headers and a body: bytes, or an object as JSON."""
@@ -306,7 +337,9 @@ class Handler(BaseHTTPRequestHandler):
         etag, headers = digest(path), {"X-Repo-Commit": sha, "Accept-Ranges": "bytes"}
         if not self.name.endswith(LARGE):
             return self.send_file(path, {**headers, "ETag": f'"{etag}"'})
-        location = f"http://localhost:{self.hub.port}/cdn/{etag}/{path.relative_to(self.hub.root).as_posix()}"
+        location = (
+            f"http://localhost:{self.hub.port}/cdn/{etag}/{quote(path.relative_to(self.hub.root).as_posix())}"
+        )
         linked = {"X-Linked-Size": path.stat().st_size, "X-Linked-Etag": f'"{etag}"', "Location": location}
         self.respond(302, b"", {**headers, **linked})
 
@@ -335,13 +368,25 @@ class Handler(BaseHTTPRequestHandler):
         wanted = json.loads(self.body)
         kind = "datasets" if wanted.get("type") == "dataset" else "models"
         folder = self.hub.root / kind / (wanted["organization"] or "me") / wanted["name"]
-        status = 409 if folder.is_dir() else 200
-        folder.mkdir(parents=True, exist_ok=True)
+        if wanted["organization"] == "other":
+            raise HubError(403, "", "Forbidden: you don't have the right to create a model here.")
         name = folder.relative_to(self.hub.root).as_posix().removeprefix("models/")
+        status = 409 if folder.is_dir() else 200
+        if status == 200 and "private" in (wanted.get("visibility"), wanted.get("private") and "private"):
+            self.hub.private.add(name)
+        folder.mkdir(parents=True, exist_ok=True)
         self.respond(status, {"url": f"{self.hub.url}/{name}"})
 
+    def branch(self) -> None:
+        main, _ = self.hub.find(self.kind, self.id)
+        folder = main.with_name(f"{main.name}@{quote(self.revision, safe='')}")
+        if folder.is_dir() or self.revision == "main":
+            raise HubError(409, "", "Reference already exists")
+        shutil.copytree(main, folder)
+        self.respond(200, {})
+
     def preupload(self) -> None:
-        existing, modes = files(self.hub.find(self.kind, self.id)[0]), []
+        existing, modes = files(self.hub.find(self.kind, self.id, self.revision)[0]), []
         for name in (file["path"] for file in json.loads(self.body)["files"]):
             mode = {"path": name, "uploadMode": "lfs" if name.endswith(LARGE) else "regular"}
             known = {"oid": digest(existing[name])} if name in existing else {}
@@ -362,17 +407,27 @@ class Handler(BaseHTTPRequestHandler):
         self.respond(200)
 
     def commit(self) -> None:
-        folder, sha = self.hub.find(self.kind, self.id)
-        if files(folder):
-            shutil.copytree(folder, folder.with_name(f"{folder.name}@{sha}"), dirs_exist_ok=True)
+        folder, sha = self.hub.find(self.kind, self.id, self.revision)
+        main, pull_request = self.hub.find(self.kind, self.id)[0], 0
+        if self.query.get("create_pr"):
+            pull_request = 1 + len(list(main.parent.glob(f"{main.name}@refs%2Fpr%2F*")))
+            self.revision = f"refs/pr/{pull_request}"
+            folder = shutil.copytree(folder, main.with_name(f"{main.name}@refs%2Fpr%2F{pull_request}"))
+        elif files(folder):
+            shutil.copytree(folder, main.with_name(f"{main.name}@{sha}"), dirs_exist_ok=True)
         for change in map(json.loads, self.body.splitlines()):
             key, value = change["key"], change["value"]
+            if key == "header":
+                self.hub.commits.append(Commit(self.id, self.revision, value["summary"]))
             if key in ("file", "lfsFile"):
                 path, stored = folder / value["path"], self.hub.root / "lfs" / value.get("oid", "")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(base64.b64decode(value["content"]) if key == "file" else stored.read_bytes())
         sha = commit_of(folder)
-        self.respond(200, {"commitOid": sha, "commitUrl": f"{self.hub.url}/{self.id}/commit/{sha}"})
+        made = {"commitOid": sha, "commitUrl": f"{self.hub.url}/{self.id}/commit/{sha}"}
+        if pull_request:
+            made["pullRequestUrl"] = f"{self.hub.url}/{self.id}/discussions/{pull_request}"
+        self.respond(200, made)
 
     def validate_yaml(self) -> None:
         self.respond(200, {"errors": [], "warnings": []})

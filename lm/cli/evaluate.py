@@ -29,7 +29,9 @@ ADAPTATIONS: dict[str, type] = {"dynamic": DynamicConfig, "cache": CacheConfig}
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser("evaluate", __doc__ or "")
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a run, a saved folder or a Hub id")
+    add(
+        "model", metavar="MODEL", help="a run, a saved folder or a Hub id (owner/name or owner/name@revision)"
+    )
     add("--backward", metavar="MODEL", help="a backward model, for scores from both sides")
     add("--per-token", metavar="FILE", help="write a table with one row per token; '-': standard output")
     add("--per-word", metavar="FILE", help="write a table with one row per word; '-': standard output")

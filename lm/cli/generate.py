@@ -44,7 +44,8 @@ _REQUIRES = {
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser("generate", __doc__ or "")
     add = parser.add_argument
-    model = "a run, a saved folder, a Hub id or 'pretrained' (default: the newest run, else 'pretrained')"
+    model = "a run, a saved folder, a Hub id (owner/name or owner/name@revision) or 'pretrained'"
+    model += " (default: the newest run, else 'pretrained')"
     add("model", nargs="?", default=None, metavar="MODEL", help=model)
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--prompt", default="", metavar="TEXT", help="the text to continue (default: none)")

@@ -30,10 +30,10 @@ from lm.data.reading import datasets_library, without_compression
 from lm.data.split_names import by_split_on_hub
 from lm.errors import DataError, UserError, one_line
 from lm.files import write_text
+from lm.model_hub import GATED
 
 _ADDRESS = re.compile(r"hf://datasets/(?P<repo>[^@]+)@(?P<revision>[^/]+)/(?P<path>.+)")
 _TRIES = 3  # on top of those of the library, which does not retry after every kind of broken connection
-_GATED = "requires you to accept its terms: do that on its page, then run `hf auth login`."
 _READABLE = {*TABLES, ".txt"}
 # The settings of a loader that say where the files are rather than how to read them.
 _LOCATION = {"name", "version", "data_dir", "data_files", "description", "features"}
@@ -97,7 +97,7 @@ def fetch_tokenizer(model: str) -> str:
     except errors.EntryNotFoundError as error:
         raise UserError(f"the Hub model '{model}' has no tokenizer.json; choose another model.") from error
     except errors.GatedRepoError as error:
-        raise UserError(f"the Hub model '{model}' {_GATED}") from error
+        raise UserError(f"the Hub model '{model}' {GATED}") from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise UserError(
             f"there is no file, folder or Hub model '{model}' (a private one needs `hf auth login`)."
@@ -158,7 +158,7 @@ def _revision(dataset: str, config: DataConfig, found: HubFiles | None) -> tuple
         info = huggingface_hub.HfApi().dataset_info(dataset, revision=revision, timeout=10)
         return info.id, str(info.sha)
     except errors.GatedRepoError as error:
-        raise DataError(f"the dataset '{dataset}' {_GATED}") from error
+        raise DataError(f"the dataset '{dataset}' {GATED}") from error
     except errors.RevisionNotFoundError as error:
         raise DataError(
             f"the dataset '{dataset}' has no revision '{revision}'; its page lists the branches and commits."
