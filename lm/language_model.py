@@ -251,7 +251,7 @@ class LanguageModel:
 
         Returns the URL of the repository or of the pull request. Raises UserError if that fails.
         """
-        self._require_one_network("be saved")
+        self.require_one_network("be saved")
         if create_pr and revision is not None:
             raise UserError("a pull request is for the main branch: leave out `revision` or `create_pr`.")
         repository = create_repository(repo_id, private, token)
