@@ -5,8 +5,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from hashlib import sha256
@@ -20,7 +18,7 @@ import lm
 from lm.cli.train import main
 from lm.errors import ModelError, UserError
 from lm.model_folder import PRETRAINED
-from tests.conftest import ROOT, SMALL, some_text
+from tests.conftest import SMALL, script, some_text, started
 from tests.end_to_end.test_resume import step_of
 
 FILES = ["model.safetensors"]
@@ -34,16 +32,15 @@ def folder(tmp_path_factory):
     """A folder with a text, a whole run, and a stopped one that holds a copy to roll back to."""
     folder = tmp_path_factory.mktemp("digests")
     (folder / "boat.txt").write_text(some_text(20_000))
-    command = [sys.executable, str(ROOT / "train.py")]
     recipe = [*RECIPE, "--save-every", "3"]
-    subprocess.run([*command, *recipe, "--out", "whole"], cwd=folder, check=True, capture_output=True)
+    assert script("train.py", *recipe, "--out", "whole", cwd=folder).returncode == 0
     options, run = [*recipe, "--out", "stopped"], folder / "stopped"
     while not all((run / name).exists() for name in FILES):  # at some steps there is no copy
         before = step_of(run)
-        with subprocess.Popen([*command, *options], cwd=folder, stdout=subprocess.DEVNULL) as process:
-            while step_of(run) < before + 26 and process.poll() is None:
-                time.sleep(0.001)
-            process.send_signal(signal.SIGTERM)
+        process = started("train.py", *options, cwd=folder)
+        while step_of(run) < before + 26 and process.poll() is None:
+            time.sleep(0.001)
+        process.terminate()
         assert process.wait() == 128 + signal.SIGTERM
         options = ["--resume", "stopped"]
     return folder
@@ -182,8 +179,8 @@ def test_a_kill_while_the_weights_are_replaced_leaves_a_model(here, known):
         ("model.safetensors", False, 0),
         ("model.safetensors", True, 1),
     ]:
-        program = code.replace("NAME", repr(name)).replace("AFTER", str(after))
-        assert subprocess.run([sys.executable, "-c", program], cwd=here).returncode == 9
+        (here / "program.py").write_text(code.replace("NAME", repr(name)).replace("AFTER", str(after)))
+        assert script(str(here / "program.py"), cwd=here).returncode == 9
         assert torch.equal(weights_of(lm.load("whole")), models[expected]), (name, after)
 
 

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -21,7 +20,7 @@ from lm import run_lock
 from lm.cli.train import main
 from lm.errors import UserError
 from lm.run_lock import STALE, check_free, claimed, lock_of
-from tests.conftest import ROOT, SMALL, metrics, our_environment, script, some_text, started
+from tests.conftest import ROOT, SMALL, metrics, script, some_text, started
 from tests.end_to_end.test_resume import step_of
 
 RECIPE = [*SMALL, "--dataset", "boat.txt", "--sample-every", "0", "--save-every", "10"]
@@ -98,19 +97,17 @@ def test_a_killed_owner_is_succeeded_at_once(here, trainings):
 
 
 def test_several_ranks_are_one_owner(here):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(ROOT / "train.py"), *RECIPE, "--steps", "100000", "--device", "cpu", "--out", "r"]
-    with subprocess.Popen(
-        command, cwd=here, env=our_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            deadline = time.monotonic() + 120
-            while not step_of(here / "r") and time.monotonic() < deadline:
-                time.sleep(0.05)
-            with pytest.raises(UserError, match=f"r is being trained by process \\d+ on {HOST}"):
-                main(["--resume", "r"])
-        finally:
-            process.terminate()
+    command = ["--standalone", "--nproc-per-node", 2, ROOT / "train.py", *RECIPE, "--steps", 100_000]
+    process = started("-m torch.distributed.run", *command, "--device", "cpu", "--out", "r", cwd=here)
+    try:
+        deadline = time.monotonic() + 120
+        while not step_of(here / "r") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with pytest.raises(UserError, match=f"r is being trained by process \\d+ on {HOST}"):
+            main(["--resume", "r"])
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def test_of_many_that_overwrite_a_run_one_trains(here):

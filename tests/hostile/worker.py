@@ -196,6 +196,7 @@ def in_child(kind: str, root: Path, ways: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     root, ways, *kinds = sys.argv[1:]
+    load(make("good", Path(root) / "first"))  # imports here, once, what each child needs
     for number, kind in enumerate(["good", *(kinds or KINDS)]):
         folder = Path(root) / str(number)
         print(json.dumps(in_child(kind, folder, ways.split(","))), flush=True)

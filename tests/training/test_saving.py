@@ -3,13 +3,12 @@
 import json
 import resource
 import subprocess
-import sys
 import time
 
 import pytest
 
 from lm.cli.train import main
-from tests.conftest import ROOT, SMALL, edit_progress, script
+from tests.conftest import SMALL, edit_progress, script, started
 
 LITTLE = 20_000  # bytes: enough for the metrics, not for the weights
 
@@ -23,9 +22,8 @@ def here(tmp_path, monkeypatch):
 def test_a_temporarily_full_disk_costs_a_warning(here, text_file):
     command = ["--dataset", str(text_file), *SMALL, "--steps", "100000", "--eval-every", "40"]
     command += ["--save-every", "20", "--sample-every", "0", "--out", "r"]
-    with subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *command], stdout=subprocess.PIPE, text=True
-    ) as process:
+    process = started("train.py", *command, cwd=here, stdout=subprocess.PIPE)
+    try:
         progress = here / "r/training/checkpoint/progress.json"
 
         def wait_for(words):
@@ -48,7 +46,9 @@ def test_a_temporarily_full_disk_costs_a_warning(here, text_file):
         assert any(line.startswith("the checkpoint could not be saved: File too large.") for line in warnings)
         process.terminate()
         process.stdout.read()
-    assert process.wait() == 128 + 15
+        assert process.wait() == 128 + 15
+    finally:
+        process.kill()
     assert not [path for path in here.rglob("*") if "partial" in path.name or path.suffix == ".new"]
     steps = [
         json.loads(line)["step"] for line in (here / "r/training/metrics.jsonl").read_text().splitlines()
@@ -72,12 +72,12 @@ def test_a_full_disk_ends_with_a_one_line_error(here, text_file):
 def test_running_out_of_memory_names_the_settings_to_lower(here, text_file):
     size = 1_500_000_000  # torch alone needs up to 1 GB of addresses
     limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (size, size))  # noqa: E731
-    command = ["--dataset", text_file, "--hidden-size", 1500, "--batch-size", 400, "--bptt", 64, "--quiet"]
-    result = script("train.py", *command, cwd=here, preexec_fn=limit)
+    command = ["--dataset", text_file, "--hidden-size", 400, "--layers", 8, "--batch-size", 400]
+    result = script("train.py", *command, "--bptt", 64, "--quiet", cwd=here, preexec_fn=limit)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
         "error: there is not enough memory: lower --batch-size (now 400), --bptt (now 64), --hidden-size"
-        " (now 1500) or --layers (now 2), or raise --accumulate.\n"
+        " (now 400) or --layers (now 8), or raise --accumulate.\n"
     )
 
 
