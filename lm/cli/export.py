@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lm.cli.parser import check_output, make_parser
-from lm.export import FORMATS, export, resolved
+from lm.export import FORMATS, exporter
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -29,11 +29,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export as the command line says; the exit status. Raises UserError."""
     options = parse(arguments)
-    path = Path(options.file).expanduser()
-    resolved(options.precision, path)
+    write = exporter(options.file, options.precision)
     check_output(options.file)
     from lm.language_model import load  # imports torch, for which --help should not wait
 
-    export(load(options.model, "cpu"), path, options.precision)
-    print(f"{options.file}: {path.stat().st_size / 1e6:,.1f} MB")
+    write(load(options.model, "cpu"))
+    print(f"{options.file}: {Path(options.file).expanduser().stat().st_size / 1e6:,.1f} MB")
     return 0

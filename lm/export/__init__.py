@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,31 +25,28 @@ FORMATS = {".onnx": Format("lm.export.onnx", "write_onnx", ("fp32", "int8"))}
 
 
 def export(model: LanguageModel, path: str | Path, precision: str = "auto") -> None:
-    """Write `model` to the file `path`, whose suffix names the format: model.onnx for ONNX.
+    """Write a model to a file, whose suffix names the format.
 
-    `precision` is that of the weights in the file. "auto" is the best for the format: fp32 for ONNX, which
-    also supports int8.
+    Args:
+        model: a model. Of an ensemble, export the models.
+        path: where to write; `.onnx` is ONNX.
+        precision: that of the weights in the file: "fp32" or "int8" for ONNX, or "auto": "fp32" for ONNX.
 
-    Raises UserError for another suffix or precision, for a folder that does not exist, for an ensemble, and
-    if a package is missing that writes the format.
+    Raises UserError for another suffix or precision, an ensemble, a model that is too large for the format,
+    or if a package is missing.
     """
+    exporter(path, precision)(model)
+
+
+def exporter(path: str | Path, precision: str = "auto") -> Callable[[LanguageModel], None]:
+    """The function that writes a model to `path`; see `export`. Raises UserError if no model could be."""
     path = Path(path).expanduser()
-    chosen = format_of(path)
-    write = getattr(import_module(chosen.module), chosen.function)
-    write(model, path, resolved(precision, path))
-
-
-def format_of(path: Path) -> Format:
-    """The format that the suffix of a file names. Raises UserError if there is none."""
     if path.suffix.lower() not in FORMATS:
         raise UserError(f"cannot export to {path}: name a file that ends in {' or '.join(FORMATS)}.")
-    return FORMATS[path.suffix.lower()]
-
-
-def resolved(precision: str, path: Path) -> str:
-    """The precision of the weights in a file. Raises UserError if its format does not have it."""
-    supported = format_of(path).precisions
-    if precision not in ("auto", *supported):
-        names = " or ".join(supported)
-        raise UserError(f"cannot export to {path} with {precision} weights: choose {names}.")
-    return supported[0] if precision == "auto" else precision
+    format = FORMATS[path.suffix.lower()]
+    if precision not in ("auto", *format.precisions):
+        names = " or ".join(format.precisions)
+        raise UserError(f"{path.suffix} files cannot have {precision} weights: choose {names}.")
+    chosen = format.precisions[0] if precision == "auto" else precision
+    write = getattr(import_module(format.module), format.function)
+    return lambda model: write(model, path, chosen)
