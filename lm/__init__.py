@@ -1,6 +1,7 @@
 """Recurrent language models: train them, generate text, score text, and look inside.
 
 >>> import lm
+>>> model = lm.train("hamlet.txt", max_time="2m", out="runs/hamlet")
 >>> model = lm.load("runs/hamlet")
 >>> for piece in model.stream("ROMEO:", max_new_tokens=400, temperature=0.8):
 ...     print(piece.text, end="", flush=True)
@@ -9,14 +10,16 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from lm.errors import UserError as UserError
-    from lm.evaluation.losses import Score as Score
+    from lm.evaluation.losses import Score as Score, Validation as Validation
     from lm.generation.text_generator import Piece as Piece
     from lm.language_model import LanguageModel as LanguageModel, load as load
+    from lm.insight.surprisal import evaluate as evaluate
     from lm.session import Session as Session
-
-__version__ = "0.1.0"
+    from lm.training.train import train as train
 
 # Imported on first use, so that `lm train --help` does not wait for torch.
 _MODULES = {
@@ -25,13 +28,22 @@ _MODULES = {
     "Score": "lm.evaluation.losses",
     "Session": "lm.session",
     "UserError": "lm.errors",
+    "Validation": "lm.evaluation.losses",
+    "evaluate": "lm.insight.surprisal",
     "load": "lm.language_model",
+    "train": "lm.training.train",
 }
 
 __all__ = sorted(_MODULES)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'lm' has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+if not TYPE_CHECKING:  # which knows the names from above, and should report others
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module 'lm' has no attribute {name!r}")
+        return getattr(import_module(_MODULES[name]), name)

@@ -247,13 +247,18 @@ def share_of(count: int, number: int, shares: int) -> slice:
     return slice(count * number // shares, count * (number + 1) // shares)
 
 
+def rank_count() -> int:
+    """The number of processes that `torchrun` has started to train together; otherwise 1."""
+    return _from_environment("WORLD_SIZE", 1)
+
+
 @contextmanager
 def joined_ranks() -> Iterator[Ranks]:
     """Join the other ranks, if `torchrun` has started any, until the block ends.
 
     An error that several ranks raise is reported by one of them; the others raise SystemExit.
     """
-    size = _from_environment("WORLD_SIZE", 1)
+    size = rank_count()
     if size <= 1:
         yield ALONE
         return

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from lm.errors import UserError
+from lm.notebook import in_notebook
 
 
 class StandardStream(io.FileIO):
@@ -45,6 +46,8 @@ def prepare() -> StandardStream | None:
     _replace_closed()
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    if in_notebook():  # whose streams are no files, and stay when the command has ended
+        return None
     if sys.stderr is sys.__stderr__:
         errors = StandardStream(2)
         errors.discard()

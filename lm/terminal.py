@@ -21,7 +21,10 @@ class Terminal:
     """Standard output or standard error. Prints nothing if `quiet`."""
 
     def __init__(self, quiet: bool = False, stderr: bool = False):
-        self.console = Console(quiet=quiet, stderr=stderr, highlight=False, soft_wrap=True)
+        # In a notebook, rich would take each line for an output of its own, and need ipywidgets to draw bars.
+        self.console = Console(
+            quiet=quiet, stderr=stderr, highlight=False, soft_wrap=True, force_jupyter=False
+        )
 
     def say(self, line: str, style: str = "") -> None:
         """Print one line, above a progress bar if there is one."""

@@ -13,12 +13,10 @@ from collections.abc import Sequence
 
 from lm.cli.parser import add_settings, make_parser
 from lm.config.presets import describe
-from lm.config.schema import GROUPS
-from lm.config.settings import flag_of
+from lm.config.schema import GROUPS, check_not_empty
 from lm.distributed import joined_ranks
 from lm.errors import UserError
 
-_MAY_BE_EMPTY = ("sample_prompt", "document_separator")  # the latter has an error of its own
 _TITLES = {"data": "the text", "model": "the network", "training": "the recipe and its budget"}
 
 
@@ -41,9 +39,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         if "dataset" in options:
             raise UserError(f"{texts[0]} and --dataset both name the text: use one of the two.")
         options.dataset = texts
-    for name, value in vars(options).items():
-        if (value == "" and name not in _MAY_BE_EMPTY) or (isinstance(value, list) and "" in value):
-            raise UserError(f"{flag_of(name)} must not be empty.")
+    check_not_empty(vars(options))
     return options
 
 
@@ -54,4 +50,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ranks.check_same({"--resume": "resume" in options}, "start all ranks with the same command.")
         from lm.training.launch import launch  # imports torch, for which --help should not wait
 
-        return launch(options, ranks)
+        ended = launch(options, ranks)
+        return 128 + ended.signal if ended and ended.signal else 0

@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import difflib
 import math
+import numbers
+import os
 import re
 import struct
 import types
@@ -95,6 +97,7 @@ class Setting:
         """`value` converted to the type of the setting. Raises UserError if it is not valid."""
         if (value is None or isinstance(value, str)) and value in self.keywords:
             return value
+        value = _plain(value)
         if self.rule.parse:
             value = self.rule.parse(value)
         elif self.type is tuple:
@@ -187,6 +190,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """ "; did you mean 'hidden_size'?" for a misspelled name, '' if no known name is similar."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _plain(value: Any) -> Any:
+    """A path as a string, and a number of NumPy or another library as one of Python."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, (int, float)) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def _float32(value: float) -> float:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,7 +20,7 @@ from lm.config.schema import CacheConfig, DynamicConfig
 from lm.errors import UserError
 from lm.escaping import escaped
 from lm.evaluation.dynamic import dynamic_losses
-from lm.evaluation.losses import token_losses
+from lm.evaluation.losses import Validation, token_losses
 from lm.evaluation.metrics import Metrics, compute_metrics
 from lm.language_model import LanguageModel
 from lm.model.device import Precision
@@ -117,13 +117,29 @@ def score_text(
     return ScoredText(model.tokenizer, data, tokens, losses)
 
 
+def evaluate(model: LanguageModel, texts: str | Sequence[str]) -> Validation:
+    """How well a model predicts a text, or several documents: what `lm evaluate --dataset` prints for a file.
+
+    >>> lm.evaluate(model, "To be, or not to be").bits_per_character
+
+    Of several documents, each starts after the end of the one before, as in training. `score_text` also has
+    confidence intervals, and the surprisal of each token and word. Raises UserError if there is no text, or if
+    the model knows nothing of it.
+    """
+    documents = [texts] if isinstance(texts, str) else texts
+    text = SEPARATOR.join(_as_in_training(document) for document in documents if document)
+    scored = score_text(model, text)
+    metrics = {name: estimate.value for name, estimate in vars(scored.metrics).items()}
+    return Validation(**metrics, tokens=len(scored.tokens))
+
+
 def encode_known(tokenizer: Tokenizer, text: str | bytes) -> tuple[bytes, np.ndarray]:
     """The text as UTF-8, normalized as in training, and its tokens (tokens,).
 
     Raises UserError if the text is empty or none of it is known to the tokenizer.
     """
     if isinstance(text, str):
-        text = text.replace("\r\n", "\n").encode("utf-8", "replace")
+        text = _as_in_training(text)
     tokens = tokenizer.encode_bytes(text)
     if not len(tokens):
         raise UserError("the text is empty.")
@@ -135,6 +151,11 @@ def encode_known(tokenizer: Tokenizer, text: str | bytes) -> tuple[bytes, np.nda
                 f"the model knows none of the {unit} of this text: choose one similar to its training text."
             )
     return text, tokens
+
+
+def _as_in_training(text: str) -> bytes:
+    """The UTF-8 of a text, with the line breaks that files have when they are read."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", "replace")
 
 
 def two_sided(forward: ScoredText, backward: ScoredText) -> ScoredText:

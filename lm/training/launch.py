@@ -1,11 +1,11 @@
-"""What `lm train` does: start a new run, resume one, or look for a learning rate."""
+"""What `lm train` and `lm.train` do: start a new run, resume one, or look for a learning rate."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ from lm.config.presets import preset
 from lm.config.schema import BUDGETS, RunConfig
 from lm.config.settings import flag_of
 from lm.config.settings_file import read_settings
-from lm.data.corpus import cached_corpus, open_corpus
+from lm.data.corpus import Corpus, cached_corpus, open_corpus
 from lm.distributed import Ranks
 from lm.errors import DataError, UserError
 from lm.invocation import command
 from lm.run_folder import Run, check_out, checkpoint_of, find_run
 from lm.run_lock import claimed
 from lm.terminal import Terminal
+from lm.training.callbacks import NONE, Callbacks
 from lm.training.checkpoint import read_progress
 from lm.training.find_lr import find_rate
 from lm.training.finetune import with_model_settings
@@ -37,8 +38,18 @@ _FREE_ON_RESUME = {*BUDGETS, "dataset", "device", "accumulate", "save_every", "t
 _FREE_BETWEEN_RANKS = {"dataset", "tokenizer", "init_from", "out", "quiet", "track"}
 
 
-def launch(options: dict[str, Any], ranks: Ranks) -> int:
-    """Carry out the given command-line options; the exit status. Every rank calls it. Raises UserError."""
+@dataclass(frozen=True)
+class Ended:
+    """A training that has ended."""
+
+    run: Run
+    device: str  # as in the settings
+    signal: int = 0  # that has interrupted it; 0: it has finished
+
+
+def launch(options: dict[str, Any], ranks: Ranks, callbacks: Callbacks = NONE) -> Ended | None:
+    """Carry out the given command-line options; how the training has ended, None if they ask for none. Every
+    rank calls it. Raises UserError."""
     names = ("preset", "config", "print_config", "find_lr", "overwrite")
     actions = {name: options.pop(name, None) for name in names}
     if actions["find_lr"] and not ranks.alone:
@@ -50,7 +61,7 @@ def launch(options: dict[str, Any], ranks: Ranks) -> int:
             raise _keeps_its_settings(given)
         if given := [name for name in ("print_config", "overwrite") if actions[name]]:
             raise UserError(f"{flag_of(given[0])} cannot be combined with --resume.")
-        return _resume(options.pop("resume"), options, ranks)
+        return _resume(options.pop("resume"), options, ranks, callbacks)
     if actions["find_lr"] and (given := [name for name in ("print_config", "overwrite") if actions[name]]):
         raise UserError(f"{flag_of(given[0])} cannot be combined with --find-lr.")
     config = _settings(actions["preset"], actions["config"], options)
@@ -59,8 +70,14 @@ def launch(options: dict[str, Any], ranks: Ranks) -> int:
     if actions["print_config"]:
         if ranks.first:
             print(yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True), end="")
-        return 0
-    return _start(config, ranks, find_lr=bool(actions["find_lr"]), overwrite=bool(actions["overwrite"]))
+        return None
+    if ranks.first:
+        check_installed(config.training.track)
+    if actions["find_lr"]:
+        terminal, corpus = _open_text(config, ranks)
+        find_rate(config, corpus, terminal)
+        return None
+    return _start(config, ranks, callbacks, overwrite=bool(actions["overwrite"]))
 
 
 def _settings(preset_name: str | None, file: str | None, options: dict[str, Any]) -> RunConfig:
@@ -88,33 +105,41 @@ def _check_effects(options: dict[str, Any], config: RunConfig) -> None:
             raise UserError(f"{flag_of(name)} has no effect {reason}; leave it out.")
 
 
-def _start(config: RunConfig, ranks: Ranks, find_lr: bool, overwrite: bool) -> int:
+def _start(config: RunConfig, ranks: Ranks, callbacks: Callbacks, overwrite: bool) -> Ended:
     if ranks.first:
-        check_installed(config.training.track)
-        if not find_lr:
-            check_out(config, overwrite)
-    terminal = Terminal(quiet=config.training.quiet or not ranks.first)
-    with terminal.progress() as progress:
-        corpus = ranks.one_on_each_machine(lambda: open_corpus(config.data, progress))
-    _check_text(corpus.key, ranks)
-    if find_lr:
-        find_rate(config, corpus, terminal)
-        return 0
+        check_out(config, overwrite)
+    terminal, corpus = _open_text(config, ranks)
     trainer: Trainer | None = None
     vocab_size = corpus.tokenizer.vocab_size
     with ExitStack() as claims, explaining_out_of_memory(config, vocab_size, lambda: _saved(trainer)):
         trainer = new_trainer(config, corpus, terminal, ranks, overwrite, claims)
-        return train(trainer)
+        return _train(trainer, callbacks)
 
 
-def _resume(folder: str | None, options: dict[str, Any], ranks: Ranks) -> int:
+def _open_text(config: RunConfig, ranks: Ranks) -> tuple[Terminal, Corpus]:
+    """The terminal to print on, and the text of a new training."""
+    terminal = Terminal(quiet=config.training.quiet or not ranks.first)
+    with terminal.progress() as progress:
+        corpus = ranks.one_on_each_machine(lambda: open_corpus(config.data, progress))
+    _check_text(corpus.key, ranks)
+    return terminal, corpus
+
+
+def _train(trainer: Trainer, callbacks: Callbacks) -> Ended:
+    trainer.callbacks = callbacks
+    return Ended(trainer.run, trainer.learner.config.training.device, train(trainer))
+
+
+def _resume(folder: str | None, options: dict[str, Any], ranks: Ranks, callbacks: Callbacks) -> Ended:
     # With several machines, only the first one needs to have the run.
     run = Run(Path(ranks.from_first(lambda: str(find_run(folder).folder))))
     with claimed(run.folder) if ranks.first else nullcontext("") as note:
-        return _resume_own(run, options, ranks, note)
+        return _resume_own(run, options, ranks, callbacks, note)
 
 
-def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, note: str) -> int:
+def _resume_own(
+    run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Callbacks, note: str
+) -> Ended:
     """Resume a run that this process owns; `note` is for the user."""
     saved = RunConfig.from_flat(ranks.from_first(run.settings), where=str(run.config)).flat()
     new_budget = any(name in options for name in BUDGETS)
@@ -142,7 +167,7 @@ def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, note: str) -> i
             f"{run.folder} has finished. Generate with: {command('generate')} {folder}; train longer with:"
             f" {command('train')} --resume {folder} and a larger --steps, --epochs or --max-time"
         )
-        return 0
+        return Ended(run, config.training.device)
     with _saying_how_to_name_moved_text("dataset" in options):
         # The tokens are enough: the text itself may have moved, or was standard input.
         corpus = None if "dataset" in options else cached_corpus(stopped["corpus"])
@@ -154,7 +179,7 @@ def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, note: str) -> i
         vocab_size = corpus.tokenizer.vocab_size
         with explaining_out_of_memory(config, vocab_size, lambda: _saved(trainer)):
             trainer = resumed_trainer(run, config, corpus, terminal, ranks, update)
-            return train(trainer)
+            return _train(trainer, callbacks)
 
 
 def _keeps_its_settings(changed: list[str]) -> UserError:

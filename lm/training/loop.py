@@ -12,6 +12,7 @@ from contextlib import closing
 from lm.invocation import command
 from lm.streams import outlive_output
 from lm.training import record, rollback
+from lm.training.callbacks import stops
 from lm.training.optimizer import learning_rate
 from lm.training.progress import Reading
 from lm.training.signals import listening
@@ -24,7 +25,8 @@ _SAVE_EVERY = 30.0  # seconds
 
 
 def train(trainer: Trainer) -> int:
-    """Train until the budget is spent or a signal arrives; the script's exit status.
+    """Train until the budget is spent, a callback stops the training or a signal arrives; the signal's number,
+    else 0.
 
     Raises UserError if a rank is lost, if the loss keeps exploding, or if nothing could be saved.
     """
@@ -49,12 +51,12 @@ def train(trainer: Trainer) -> int:
             raise record.nothing_saved(trainer)
         resume = f"{command('train')} --resume {shlex.quote(str(trainer.run.folder))}"
         trainer.display.say(f"\nStopped and {saved}. Resume with: {resume}")
-        return 128 + interrupted
+        return interrupted
 
 
 def fit(trainer: Trainer, signals: list[int]) -> int:
-    """Step until the budget is spent or a signal arrives; the signal's number, else 0."""
-    training, ranks = trainer.learner.config.training, trainer.ranks
+    """Step until the budget is spent, a callback stops or a signal arrives; the signal's number, else 0."""
+    training, ranks, callbacks = trainer.learner.config.training, trainer.ranks, trainer.callbacks
     step = Step(trainer.learner, trainer.display.warn)
     trainer.saved = trainer.agreed = since = trainer.seconds
     if trainer.validation and not trainer.progress.step:
@@ -63,20 +65,24 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
         rollback.remember(trainer)
     trainer.learner.network.train()
     spent = trainer.done >= 1 or _out_of_patience(trainer)
+    stopped = False  # by a callback
     steps_since = interrupted = 0
     while not spent and not interrupted:
         agreement = ranks.agreeing(trainer.seconds, signals)
         rate = trainer.progress.rate * learning_rate(trainer.done, training)
-        trainer.loss_sum += step(trainer.progress.step, rate)
+        loss = step(trainer.progress.step, rate)
+        trainer.loss_sum += loss
         trainer.agreed, interrupted = agreement()
         progress = trainer.progress
         progress.step += 1
         progress.loss_count += 1
         steps_since += 1
+        if callbacks.on_step:  # only then: this waits for the device
+            stopped = stops(callbacks.on_step, record.metrics(trainer, loss.item()))
 
         # Decided once per step: a validation refines the estimate of how long the final scoring takes,
         # after which a time budget that was spent may not be spent any more.
-        spent = trainer.done >= 1
+        spent = stopped or trainer.done >= 1
         validation_due = spent or _validation_due(trainer)
         sample_due = _sample_due(trainer, validation_due)
         save_due = validation_due or _save_due(trainer)
@@ -86,7 +92,7 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
 
         now = _reading(trainer, steps_since, trainer.seconds - since)
         if rollback.rolled_back(trainer, now.train_loss, complete=log_due):
-            spent, since, steps_since = False, trainer.seconds, 0
+            spent, since, steps_since = stopped, trainer.seconds, 0
             continue
         if validation_due:
             now = dataclasses.replace(now, validation=record.validate(trainer))
@@ -97,9 +103,11 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
                     f" {progress.best_loss:.4f} at step {progress.best_step:,}."
                 )
         if log_due:
-            record.log(trainer, now, validation_due)
+            row = record.log(trainer, now, validation_due)
             trainer.loss_sum.zero_()
             progress.loss_count = 0
+            if validation_due and callbacks.on_validation and stops(callbacks.on_validation, row):
+                spent = stopped = True
         if sample_due:
             record.sample(trainer)
         if log_due:
@@ -108,6 +116,8 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
             record.save(trainer)
         trainer.display.update(dataclasses.replace(now, done=trainer.done, seconds=trainer.seconds))
         since, steps_since = trainer.seconds, 0
+    if stopped:
+        trainer.display.say(f"Stopped by a callback at step {trainer.progress.step:,}.")
     return ranks.agreeing(trainer.seconds, signals)()[1]
 
 

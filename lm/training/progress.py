@@ -1,6 +1,7 @@
 """What the user sees while a model trains: facts, a live progress line, samples, and the results.
 
-On a terminal the live line is redrawn. In a file or a pipe, plain lines appear from time to time.
+On a terminal the live line is redrawn. In a notebook it is a bar above the loss curve, which is redrawn as well. In
+a file or a pipe, plain lines appear from time to time.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from lm.config.schema import RUNS
 from lm.escaping import printable
 from lm.evaluation.losses import Validation
 from lm.invocation import command
+from lm.notebook import in_notebook
 from lm.terminal import Terminal, duration
 from lm.training.facts import Facts
+from lm.training.panel import Panel
 
 _INDENT = " " * 6
 _PLAIN_LINE_EVERY = 30.0  # seconds
@@ -53,6 +56,7 @@ class Display:
             disable=not self._console.is_terminal,
         )
         self._task = self._live.add_task("", total=1.0, metrics="")
+        self._panel = Panel() if in_notebook() and not self._console.quiet else None
         self._last_line = time.monotonic()
         self._characters_per_token = 1.0
         self.on_warning: Callable[[str], None] | None = None  # called with each, without "Warning: "
@@ -78,19 +82,34 @@ class Display:
 
     def start(self) -> None:
         """Show the live line."""
-        self._live.start()
+        if not self._panel:
+            self._live.start()
 
     def stop(self) -> None:
-        """Remove the live line."""
-        self._live.stop()
+        """Remove the live line; in a notebook, leave the curve."""
+        if self._panel:
+            self._panel.close()
+        else:
+            self._live.stop()
 
     def update(self, now: Reading) -> None:
-        """Redraw the live line, or print a plain one from time to time."""
-        if self._console.is_terminal:
+        """Redraw the live line or the panel of a notebook, or print a plain line from time to time."""
+        if self._panel:
+            self._panel.update(now.done, self._metrics(now))
+        elif self._console.is_terminal:
             self._live.update(self._task, completed=min(now.done, 1.0), metrics=self._metrics(now))
             self._live.refresh()
         elif time.monotonic() - self._last_line > _PLAIN_LINE_EVERY:
             self.milestone(now)
+
+    def curve_due(self, step: int) -> bool:
+        """Whether the display would show another loss curve than that of the last validation."""
+        return self._panel is not None and self._panel.curve_due(step)
+
+    def curve(self, svg: str) -> None:
+        """Show the loss curve, in a notebook."""
+        if self._panel:
+            self._panel.curve(svg)
 
     def milestone(self, now: Reading) -> None:
         """Print a line that stays."""

@@ -22,6 +22,7 @@ from lm.model.network import RecurrentLM
 from lm.run_folder import read_metrics
 from lm.saving import save_model
 from lm.tensor_files import read_tensors
+from lm.training.callbacks import Row
 from lm.training.checkpoint import capture, of_all_ranks, save_checkpoint
 from lm.training.plot import loss_curve
 from lm.training.progress import Reading
@@ -73,26 +74,31 @@ def _save_best(trainer: Trainer, result: Validation) -> None:
         progress.best_loss, progress.best_step = before
 
 
-def log(trainer: Trainer, now: Reading, validated: bool) -> None:
-    """Write one line of metrics and, after a validation, redraw the loss curve."""
-    if not trainer.ranks.first:
-        return
-    learner = trainer.learner
-    record = {
-        "step": now.step,
-        "tokens": now.step * learner.windows.tokens_per_step,
+def metrics(trainer: Trainer, train_loss: float) -> Row:
+    """The metrics that are known after every step."""
+    learner, step = trainer.learner, trainer.progress.step
+    return {
+        "step": step,
+        "tokens": step * learner.windows.tokens_per_step,
         "seconds": round(trainer.seconds, 3),
-        "train_loss": now.train_loss,
+        "train_loss": train_loss,
         "learning_rate": learner.optimizer.rate,
-        "tokens_per_second": round(now.tokens_per_second, 1),
     }
+
+
+def log(trainer: Trainer, now: Reading, validated: bool) -> Row:
+    """Write one line of metrics, which is returned, and redraw the loss curve after a validation."""
+    record = metrics(trainer, now.train_loss)
+    record["tokens_per_second"] = round(now.tokens_per_second, 1)
     if validated and now.validation:
         record["validation_loss"] = now.validation.loss
         record["validation_tokens"] = now.validation.tokens
-    trainer.disk.attempt("the metrics", lambda: trainer.run.log(record))
-    trainer.tracker.log(record)
-    if validated:
-        _draw_curve(trainer)
+    if trainer.ranks.first:
+        trainer.disk.attempt("the metrics", lambda: trainer.run.log(record))
+        trainer.tracker.log(record)
+        if validated or trainer.display.curve_due(now.step):
+            _draw_curve(trainer)
+    return record
 
 
 def sample(trainer: Trainer) -> None:
@@ -276,3 +282,4 @@ def _draw_curve(trainer: Trainer) -> None:
     title = f"{trainer.learner.corpus.name}, {trainer.learner.config.model.cell.upper()}"
     svg = loss_curve(read_metrics(trainer.run), title)
     trainer.disk.attempt("the loss curve", lambda: write_text(trainer.run.plot, svg))
+    trainer.display.curve(svg)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,13 +13,17 @@ from lm.distributed import Ranks
 
 @contextmanager
 def listening(ranks: Ranks) -> Iterator[list[int]]:
-    """Collect the numbers of received signals in a list; a second signal kills the process as usual.
+    """Collect the numbers of received signals in a list; a second signal kills the process as usual. Python lets
+    only the main thread handle signals: in another one, the list stays empty.
 
     With several ranks, later signals are ignored, even after training: torchrun sends them to ranks that
     are still saving or reporting that another rank has ended, and kills those that take too long.
     """
     received: list[int] = []
     before: dict[int, Any] = {}
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
 
     def remember(number: int, _frame: object) -> None:
         received.append(number)

@@ -19,6 +19,7 @@ from lm.model.cells import CELLS, State
 from lm.model.device import Precision
 from lm.model.network import RecurrentLM
 from lm.run_folder import Run
+from lm.training.callbacks import NONE, Callbacks
 from lm.training.clock import Clock
 from lm.training.disk import Disk
 from lm.training.optimizer import Optimizer, make_optimizer
@@ -138,6 +139,7 @@ class Trainer:
     loss_sum: Tensor  # training loss since the last line of metrics, on the device
     good: Snapshot  # the rollback's copy of the last good state; without tensors before the first step
     validation: Validation | None = None
+    callbacks: Callbacks = NONE
     clock: Clock = field(default_factory=Clock)
     saved: float = 0.0  # `now` at the last checkpoint
     agreed: float = 0.0  # rank 0's clock at the last step

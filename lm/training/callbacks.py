@@ -1,0 +1,32 @@
+"""The functions of a caller that watch a training and may stop it: `on_step` and `on_validation` of `lm.train`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Row = dict[str, Any]  # a line of metrics.jsonl
+Callback = Callable[[Row], object]
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """What is called after each step and after each validation, with its metrics; see `stops`."""
+
+    on_step: Callback | None = None
+    on_validation: Callback | None = None
+
+
+NONE = Callbacks()
+
+
+def stops(callback: Callback, row: Row) -> bool:
+    """Call `callback` with a row of metrics; whether it stops the training by returning False.
+
+    Any other answer goes on: functions that only log return None, or what their logger returns.
+    """
+    answer = callback(row)
+    return isinstance(answer, (bool, np.bool_)) and not answer

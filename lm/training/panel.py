@@ -1,0 +1,56 @@
+"""The panel of a training in the cell of a notebook: a progress bar and, below it, the loss curve."""
+
+from __future__ import annotations
+
+import time
+from base64 import b64encode
+from html import escape
+
+from lm.notebook import Output
+
+_EVERY = 0.5  # seconds
+_GROWTH = 1.02  # of the steps, after which the curve looks different
+
+
+class Panel:
+    """An output of the cell, updated in place. When the training has ended, only the curve stays."""
+
+    def __init__(self) -> None:
+        self._output = Output()
+        self._shown = self._drawn = 0.0
+        self._svg, self._step, self._closed = "", 0, False
+
+    def update(self, done: float, metrics: str) -> None:
+        """Show the share of the budget that is spent, and the line of metrics. Too frequent updates are left out."""
+        now = time.monotonic()
+        if now - self._shown < _EVERY:
+            return
+        self._shown = now
+        self._output.show(text_plain=f"{min(done, 1):4.0%}  {metrics}", text_html=self._html(done, metrics))
+
+    def curve_due(self, step: int) -> bool:
+        """Whether the curve up to `step` should be drawn."""
+        due = step >= self._step * _GROWTH and time.monotonic() - self._drawn >= _EVERY
+        if due:
+            self._step, self._drawn = step, time.monotonic()
+        return due
+
+    def curve(self, svg: str) -> None:
+        """Show another curve, with the next update; alone and at once if the training has ended."""
+        self._svg = svg
+        if self._closed:
+            self._output.show(text_plain="the loss curve", image_svg=svg)
+
+    def close(self) -> None:
+        """Leave only the curve."""
+        self._closed = True
+        if self._svg:
+            self.curve(self._svg)
+
+    def _html(self, done: float, metrics: str) -> str:
+        bar = f'<progress value="{min(done, 1):.4f}" style="width: 12em"></progress>'
+        line = f'<div style="font-family: monospace">{bar} {done:4.0%}&ensp;{escape(metrics)}</div>'
+        # As an image: the style of an SVG that is part of the page would apply to the whole page.
+        data = b64encode(self._svg.encode()).decode()
+        image = f'<img src="data:image/svg+xml;base64,{data}" alt="loss curve" style="max-width: 35em; width: 100%">'
+        return line + (image if self._svg else "")

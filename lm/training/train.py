@@ -1,0 +1,105 @@
+"""`lm.train`: what the command `lm train` does, as a function that returns the model."""
+
+from __future__ import annotations
+
+import inspect
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lm.config.schema import GROUPS, check_not_empty
+from lm.config.settings import did_you_mean, settings_of
+from lm.distributed import ALONE, rank_count
+from lm.errors import UserError
+from lm.language_model import LanguageModel, load
+from lm.training.callbacks import Callback, Callbacks
+from lm.training.launch import launch
+
+
+def train(
+    dataset: str | Path | Sequence[str | Path] | None = None,
+    *,
+    preset: str | None = None,
+    config: str | Path | None = None,
+    overwrite: bool = False,
+    resume: str | Path | bool = False,
+    on_step: Callback | None = None,
+    on_validation: Callback | None = None,
+    **settings: Any,
+) -> LanguageModel:
+    """Train a model, as `lm train` does: the same settings and seed give the same weights.
+
+    The model that is returned has the best weights of the training. Its `folder` is that of the run, and its
+    `history` the metrics of the training.
+
+    >>> model = lm.train("my.txt", cell="gru", max_time="2m")
+    >>> pandas.DataFrame(model.history).plot(x="step", y=["train_loss", "validation_loss"])
+
+    Args:
+        dataset: what `--dataset` names, or a list of several.
+        preset: a named recipe, which `config` and `settings` override.
+        config: a YAML file with settings, which `settings` override.
+        overwrite: replace an existing run in the folder `out`.
+        resume: the folder of a run to continue exactly where it stopped; True: the newest run in runs/.
+        on_step: called after every step with a dictionary of its `step`, `tokens`, `seconds`, `train_loss` and
+            `learning_rate`. On a GPU this waits for every step and costs some speed.
+        on_validation: called after every validation with the row of `history` that it adds.
+        settings: the fields of DataConfig, ModelConfig and TrainingConfig: `cell`, `hidden_size`, `steps`,
+            `lr`, `seed`, `quiet`, …
+
+    A callback that returns False stops the training. It then ends as if the budget were spent, and the model is
+    returned.
+
+    Ctrl-C, or the stop button of a notebook, saves the run and raises KeyboardInterrupt: `resume` continues it, and
+    `lm.load` loads its best weights so far.
+
+    Raises UserError for unknown or invalid settings, and for text that cannot be read. Messages write settings as
+    flags: `--hidden-size` is `hidden_size`.
+    """
+    if unknown := next((name for name in settings if name not in _SETTINGS), None):
+        raise UserError(f"lm.train: unknown setting '{unknown}'{did_you_mean(unknown, _NAMES)}.")
+    if rank_count() > 1:
+        raise UserError("lm.train runs in a single process; with torchrun, use the command: -m lm train.")
+    options = {"dataset": dataset, "preset": preset, "config": config} | settings
+    options = {name: value for name, value in options.items() if value is not None or name in settings}
+    options |= {"overwrite": True} if overwrite else {}
+    options |= {} if resume in (False, None) else {"resume": None if resume is True else resume}
+    check_not_empty(options)
+    with _restoring_torch():
+        ended = launch(options, ALONE, Callbacks(on_step, on_validation))
+    assert ended is not None  # it was asked for a training
+    if ended.signal:
+        signal.raise_signal(ended.signal)
+    return load(ended.run.folder, ended.device)
+
+
+@contextmanager
+def _restoring_torch() -> Iterator[None]:
+    """Leave torch's random numbers and its current GPU to the caller as they were."""
+    gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+    with torch.random.fork_rng([gpu] if torch.cuda.is_initialized() else []):
+        try:
+            yield
+        finally:
+            if torch.cuda.is_initialized():
+                torch.cuda.set_device(gpu)
+
+
+def _signature() -> inspect.Signature:
+    """The signature of `train` with all settings, for `help` and for completion in a notebook."""
+    own = inspect.signature(train).parameters.values()
+    known = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=setting.default)
+        for name, setting in _SETTINGS.items()
+        if name != "dataset"
+    ]
+    return inspect.Signature([*list(own)[:-1], *known], return_annotation=LanguageModel)
+
+
+_SETTINGS = {name: setting for group in GROUPS.values() for name, setting in settings_of(group).items()}
+_NAMES = [*inspect.signature(train).parameters][:-1] + [*_SETTINGS]
+train.__signature__ = _signature()  # type: ignore[attr-defined]
