@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from lm.errors import UserError as UserError
     from lm.evaluation.losses import Score as Score, Validation as Validation
     from lm.generation.text_generator import Piece as Piece
-    from lm.language_model import LanguageModel as LanguageModel, load as load
     from lm.insight.surprisal import evaluate as evaluate
+    from lm.language_model import LanguageModel as LanguageModel, load as load
     from lm.session import Session as Session
     from lm.training.train import train as train
 

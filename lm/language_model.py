@@ -18,10 +18,11 @@ from lm.config.schema import SearchConfig
 from lm.config.settings import build
 from lm.errors import UserError
 from lm.evaluation.losses import Score, score_tokens
+from lm.evaluation.scores import Scores
 from lm.generation.decoder import Decoder, NetworkDecoder
 from lm.generation.ensemble import Ensemble
 from lm.generation.request import Request, check_search
-from lm.generation.text_generator import Completion, Piece, Pieces, TextGenerator
+from lm.generation.text_generator import Completion, Continuation, Pieces, TextGenerator
 from lm.invocation import command
 from lm.loading import read_model
 from lm.model.device import choose_device, choose_precision
@@ -29,9 +30,11 @@ from lm.model.direction import Direction
 from lm.model.network import RecurrentLM
 from lm.model_folder import find_model
 from lm.model_hub import Token, create_repository, upload
+from lm.run_folder import Run, read_metrics
 from lm.saving import save_model
 from lm.session import Session
 from lm.tokenization.tokenizer import Tokenizer
+from lm.wording import plural
 
 
 def load(
@@ -63,14 +66,19 @@ def load(
     machine does not have.
     """
     target = choose_device("cpu" if (device, precision) == ("auto", "int8") else device)
-    network, tokenizer, facts = read_model(find_model(model, revision, token, local_files_only))
+    folder = find_model(model, revision, token, local_files_only)
+    network, tokenizer, facts = read_model(folder)
     if precision != "int8":
         precision = choose_precision(precision, target).value
-    return LanguageModel(network.to(target), tokenizer, facts, precision)
+    loaded = LanguageModel(network.to(target), tokenizer, facts, precision)
+    loaded.name, loaded.folder = str(model), folder
+    return loaded
 
 
 class LanguageModel:
     """A network and its tokenizer. `facts` describes its training, as config.json does.
+
+    A model that was loaded has the `name` by which it was, and the `folder` of its files.
 
     A `backward` model reads right to left: the text that it generates ends where the prompt begins.
     """
@@ -86,6 +94,8 @@ class LanguageModel:
         decoder: Decoder | None = None,
     ):
         self.network, self.tokenizer, self.facts = network, tokenizer, facts or {}
+        self.name = ""
+        self.folder: Path | None = None
         self.device = network.embedding.weight.device
         self.direction = network.direction
         self.generator = TextGenerator(
@@ -94,6 +104,24 @@ class LanguageModel:
             self.direction,
             single_document=(self.facts.get("trained_on") or {}).get("documents") == 1,
         )
+
+    def __repr__(self) -> str:
+        """LanguageModel('runs/a', lstm, 2 layers of 512 units, 3.3M parameters, char, …)."""
+        config = self.network.config
+        parts = [repr(self.name)] if self.name else []
+        parts += ["ensemble"] if isinstance(self.generator.decoder, Ensemble) else []
+        parts += [config.cell, f"{plural(config.layers, 'layer')} of {config.hidden_size} units"]
+        parts += [f"{_rounded(self.network.parameter_count())} parameters", self.tokenizer.kind]
+        parts += ["right to left"] if self.backward else []
+        bits = (self.facts.get("validation") or {}).get("bits_per_character")
+        parts += [] if bits is None else [f"{bits:.2f} bits per character"]
+        return f"LanguageModel({', '.join(parts)})"
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The metrics of the run in `folder`: one dictionary for each line of its metrics.jsonl, ready for
+        `pandas.DataFrame`. Empty for a model whose folder is not a run."""
+        return read_metrics(Run(self.folder)) if self.folder else []
 
     @property
     def backward(self) -> bool:
@@ -125,8 +153,9 @@ class LanguageModel:
 
     def stream(
         self, prompt: str | Sequence[int] = "", *, seed: int | None = None, **settings: Any
-    ) -> Generator[Piece]:
-        """Continue `prompt`, a text or its token ids, yielding a Piece for each token as it is generated.
+    ) -> Continuation:
+        """Continue `prompt`, a text or its token ids, yielding a Piece for each token as it is generated. As
+        the last line of a notebook's cell, it prints the text instead, as it is generated.
 
         `settings` are the fields of Request and SamplingConfig: max_new_tokens, stop, temperature, top_p, …
         Without a `seed`, each call generates another text. The text ends after `max_new_tokens`, before a
@@ -137,8 +166,7 @@ class LanguageModel:
         Raises UserError for settings out of range, for ids outside the vocabulary, for characters missing
         from it with unknown="error", and for a backward model, whose text can be read only when complete.
         """
-        pieces = self.stream_all([prompt], [seed], **settings)
-        return (piece for _, piece in pieces)
+        return Continuation(self.stream_all([prompt], [seed], **settings), self.generator.text_of(prompt))
 
     def stream_all(
         self, prompts: Sequence[str | Sequence[int]], seeds: Sequence[int | None], **settings: Any
@@ -190,18 +218,16 @@ class LanguageModel:
         """An empty text and the model's state after it: to feed, sample, fork and rewind."""
         return Session(self)
 
-    def score(
-        self, text: str | Sequence[int], *, unknown: str = "replace", alternatives: int = 0
-    ) -> list[Score]:
+    def score(self, text: str | Sequence[int], *, unknown: str = "replace", alternatives: int = 0) -> Scores:
         """Log-probability, rank and entropy of each token of `text`, in text order, each with the
-        `alternatives` most likely tokens at its position.
+        `alternatives` most likely tokens at its position. A notebook displays this list as colored text.
 
         The text may be given as token ids, which are used unchanged, except that a leading <eos> is read as
         the start of the text. It is given rather than predicted: its log-probability is 0.
 
         Raises UserError for an ensemble and for ids outside the vocabulary.
         """
-        return self.direction.reorder(list(self.scores(text, unknown, alternatives)))
+        return Scores(self.direction.reorder(list(self.scores(text, unknown, alternatives))), self.tokenizer)
 
     def scores(
         self, text: str | Sequence[int], unknown: str = "replace", alternatives: int = 0
@@ -268,3 +294,11 @@ class LanguageModel:
         """Raise UserError for an ensemble, which cannot `action`."""
         if isinstance(self.generator.decoder, Ensemble):
             raise UserError(f"an ensemble can only generate, not {action}: use one of its models.")
+
+
+def _rounded(number: int) -> str:
+    """'3.3M', '950k', '950'."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.2g}{unit}" if number < 10 * size else f"{number / size:.0f}{unit}"
+    return str(number)

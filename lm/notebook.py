@@ -1,4 +1,4 @@
-"""Output in the cell of a notebook (Jupyter, Colab, VS Code), through the IPython that is already running there."""
+"""Output in the cell of a notebook (Jupyter, Colab, VS Code), through the IPython that runs there already."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 def in_notebook() -> bool:
     """Whether this program runs in the kernel of a notebook, rather than in a terminal or a script."""
     ipython = sys.modules.get("IPython")
-    return bool(ipython) and hasattr(ipython.get_ipython(), "kernel")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 class Output:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,9 @@ def create_run(
     for the user, or ''. Raises UserError if the folder exists, has an owner or cannot be created."""
     check_out(config, overwrite)
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    folder = Path(config.training.out or RUNS / f"{text_name}-{config.model.cell}-{stamp}").expanduser()
-    run = Run(folder)
+    name = f"{text_name}-{config.model.cell}-{stamp}"
+    run = Run(Path(config.training.out).expanduser() if config.training.out else _unused(RUNS / name))
+    folder = run.folder
     try:
         # Of two processes that create it at the same time, one fails here, or cannot claim it.
         run.training.mkdir(parents=True, exist_ok=overwrite and bool(config.training.out))
@@ -117,6 +119,12 @@ def create_run(
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be created: {error.strerror}.") from error
     return run, note
+
+
+def _unused(folder: Path) -> Path:
+    """The folder, or another name if it exists: a program may train several models within a second."""
+    others = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+    return next(path for path in chain([folder], others) if not path.exists())
 
 
 def _clear(run: Run) -> None:

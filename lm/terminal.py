@@ -14,6 +14,7 @@ from rich.text import Text
 from lm.data.progress import ProgressCallback
 from lm.errors import UserError
 from lm.escaping import printable
+from lm.notebook import in_notebook
 from lm.streams import reason
 
 
@@ -21,9 +22,14 @@ class Terminal:
     """Standard output or standard error. Prints nothing if `quiet`."""
 
     def __init__(self, quiet: bool = False, stderr: bool = False):
-        # In a notebook, rich would take each line for an output of its own, and need ipywidgets to draw bars.
+        # In a notebook, rich would make each line an output of its own, and need ipywidgets to draw bars.
         self.console = Console(
-            quiet=quiet, stderr=stderr, highlight=False, soft_wrap=True, force_jupyter=False
+            quiet=quiet,
+            stderr=stderr,
+            highlight=False,
+            soft_wrap=True,
+            force_jupyter=False,
+            force_terminal=False if in_notebook() else None,
         )
 
     def say(self, line: str, style: str = "") -> None:

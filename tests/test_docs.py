@@ -209,14 +209,16 @@ def models(tmp_path_factory) -> Path:
         network = RecurrentLM(ModelConfig(hidden_size=8, direction=direction), tokenizer.vocab_size)
         endless = {"trained_on": {"dataset": "hamlet", "documents": 1, "characters": 27}}
         lm.LanguageModel(network, tokenizer, endless).save(folder / "runs" / name)
+    (folder / "my.txt").write_text("HAMLET: To be, or not to be\n" * 100)
     return folder
 
 
 @each_page
 def test_snippets_run(page: Path, models: Path, monkeypatch):
-    """Those that use lm alone, without what they send to the Hub."""
+    """Those that use lm alone, without what they send to the Hub, and with trainings of a few steps."""
     monkeypatch.chdir(models)
     for code in blocks(page, "python"):
+        code = re.sub(r'"[a-z]+\.txt"(.*)max_time="2m"', r'"my.txt"\1steps=3, hidden_size=8, layers=1', code)
         tree = ast.parse(code.replace("model.push_to_hub", "print"))
         imported = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
         if {(getattr(n, "module", None) or n.names[0].name).split(".")[0] for n in imported} == {"lm"}:

@@ -10,6 +10,7 @@ from hypothesis import given, settings, strategies as st
 import lm
 from lm.config.schema import ModelConfig
 from lm.errors import UserError
+from lm.escaping import printable
 from lm.generation.detokenize import ForwardDetokenizer
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
@@ -225,3 +226,33 @@ def test_an_eos_that_ids_start_with_is_the_start_of_the_text(model, backward):
     assert scores == backward.score(other) and (given.token, given.logprob) == (end, 0.0)
     # Anywhere else it is a token like any other.
     assert model.score([*ids, eos])[-1].logprob < 0
+
+
+def test_repr_says_what_the_model_is_in_one_line():
+    tokenizer = train_tokenizer("char", iter(["the sea"]), 300)
+    config = ModelConfig(cell="gru", layers=2, hidden_size=600, embedding_size=8)
+    facts = {"validation": {"bits_per_character": 1.8959}}
+    model = LanguageModel(RecurrentLM(config, tokenizer.vocab_size), tokenizer, facts)
+    start = "gru, 2 layers of 600 units, 3.3M parameters, char"
+    assert model.network.parameter_count() == 3_266_472
+    assert repr(model) == f"LanguageModel({start}, 1.90 bits per character)"
+    small = LanguageModel(RecurrentLM(ModelConfig(hidden_size=8, layers=1), 5), tokenizer)
+    assert "1 layer of 8 units, 661 parameters" in repr(small)
+    assert repr(lm.load("pretrained")).startswith("LanguageModel('pretrained', lstm, ")
+    assert "ensemble" in repr(model.mixed_with([(model, 0.5)]))
+
+
+def test_a_stream_prints_itself_as_it_is_generated_in_a_notebook(model, capsys):
+    """The last line of a cell is displayed by this method."""
+    model.stream("the", seed=3, max_new_tokens=30)._ipython_display_()
+    assert capsys.readouterr().out == printable("the" + streamed(model, "the", seed=3, max_new_tokens=30))
+    stream = model.stream("the", seed=3)
+    next(stream)
+    stream.close()
+    assert list(stream) == []
+
+
+def test_dir_lists_the_public_names():
+    assert dir(lm) == sorted(["__version__", *lm.__all__])
+    assert {"load", "train", "evaluate", "LanguageModel", "Session", "UserError"} < set(dir(lm))
+    assert all(getattr(lm, name) for name in dir(lm))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import Any, Self
 
 from lm.errors import UserError
+from lm.escaping import printable
 from lm.generation.beam import beam_search
 from lm.generation.constraints import Banned, Constraint, Match, NoRepeat, OneOf, Vocabulary
 from lm.generation.decoder import Decoder
@@ -71,6 +72,26 @@ class Pieces:
     def close(self) -> None:
         """End the texts, from the thread that consumes them."""
         self._decoded.close()
+
+
+class Continuation(Iterator[Piece]):
+    """An iterator over the pieces of one text, which is generated while it is consumed."""
+
+    def __init__(self, pieces: Pieces, prompt: str):
+        self._pieces, self._prompt = pieces, prompt
+
+    def __next__(self) -> Piece:
+        return next(self._pieces)[1]
+
+    def close(self) -> None:
+        """End the text."""
+        self._pieces.close()
+
+    def _ipython_display_(self) -> None:
+        """Print prompt and text as the output of a notebook's cell."""
+        print(printable(self._prompt), end="", flush=True)
+        for piece in self:
+            print(printable(piece.text), end="", flush=True)
 
 
 class TextGenerator:

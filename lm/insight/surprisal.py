@@ -123,11 +123,12 @@ def evaluate(model: LanguageModel, texts: str | Sequence[str]) -> Validation:
     >>> lm.evaluate(model, "To be, or not to be").bits_per_character
 
     Of several documents, each starts after the end of the one before, as in training. `score_text` also has
-    confidence intervals, and the surprisal of each token and word. Raises UserError if there is no text, or if
-    the model knows nothing of it.
+    confidence intervals, and the surprisal of each token and word. Raises UserError if there is no text, or
+    if the model knows nothing of it.
     """
+    model.require_one_network("score a text")
     documents = [texts] if isinstance(texts, str) else texts
-    text = SEPARATOR.join(_as_in_training(document) for document in documents if document)
+    text = SEPARATOR.join(_as_read(document) for document in documents if document)
     scored = score_text(model, text)
     metrics = {name: estimate.value for name, estimate in vars(scored.metrics).items()}
     return Validation(**metrics, tokens=len(scored.tokens))
@@ -139,7 +140,7 @@ def encode_known(tokenizer: Tokenizer, text: str | bytes) -> tuple[bytes, np.nda
     Raises UserError if the text is empty or none of it is known to the tokenizer.
     """
     if isinstance(text, str):
-        text = _as_in_training(text)
+        text = text.replace("\r\n", "\n").encode("utf-8", "replace")
     tokens = tokenizer.encode_bytes(text)
     if not len(tokens):
         raise UserError("the text is empty.")
@@ -153,8 +154,8 @@ def encode_known(tokenizer: Tokenizer, text: str | bytes) -> tuple[bytes, np.nda
     return text, tokens
 
 
-def _as_in_training(text: str) -> bytes:
-    """The UTF-8 of a text, with the line breaks that files have when they are read."""
+def _as_read(text: str) -> bytes:
+    """The UTF-8 of a text, with the line breaks of a file that has been read."""
     return text.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", "replace")
 
 

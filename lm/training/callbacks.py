@@ -1,4 +1,4 @@
-"""The functions of a caller that watch a training and may stop it: `on_step` and `on_validation` of `lm.train`."""
+"""Functions of a caller that watch and may stop a training: `on_step` and `on_validation` of `lm.train`."""
 
 from __future__ import annotations
 

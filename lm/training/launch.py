@@ -137,9 +137,7 @@ def _resume(folder: str | None, options: dict[str, Any], ranks: Ranks, callbacks
         return _resume_own(run, options, ranks, callbacks, note)
 
 
-def _resume_own(
-    run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Callbacks, note: str
-) -> Ended:
+def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Callbacks, note: str) -> Ended:
     """Resume a run that this process owns; `note` is for the user."""
     saved = RunConfig.from_flat(ranks.from_first(run.settings), where=str(run.config)).flat()
     new_budget = any(name in options for name in BUDGETS)

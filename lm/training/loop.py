@@ -25,8 +25,8 @@ _SAVE_EVERY = 30.0  # seconds
 
 
 def train(trainer: Trainer) -> int:
-    """Train until the budget is spent, a callback stops the training or a signal arrives; the signal's number,
-    else 0.
+    """Train until the budget is spent, a callback stops the training or a signal arrives; the number of the
+    signal, else 0.
 
     Raises UserError if a rank is lost, if the loss keeps exploding, or if nothing could be saved.
     """

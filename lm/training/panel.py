@@ -21,7 +21,7 @@ class Panel:
         self._svg, self._step, self._closed = "", 0, False
 
     def update(self, done: float, metrics: str) -> None:
-        """Show the share of the budget that is spent, and the line of metrics. Too frequent updates are left out."""
+        """Show the share of the budget that is spent, and the line of metrics, unless it was just shown."""
         now = time.monotonic()
         if now - self._shown < _EVERY:
             return
@@ -52,5 +52,6 @@ class Panel:
         line = f'<div style="font-family: monospace">{bar} {done:4.0%}&ensp;{escape(metrics)}</div>'
         # As an image: the style of an SVG that is part of the page would apply to the whole page.
         data = b64encode(self._svg.encode()).decode()
-        image = f'<img src="data:image/svg+xml;base64,{data}" alt="loss curve" style="max-width: 35em; width: 100%">'
+        source = f'src="data:image/svg+xml;base64,{data}" alt="loss curve"'
+        image = f'<img {source} style="max-width: 35em; width: 100%">'
         return line + (image if self._svg else "")

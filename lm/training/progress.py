@@ -1,7 +1,7 @@
 """What the user sees while a model trains: facts, a live progress line, samples, and the results.
 
-On a terminal the live line is redrawn. In a notebook it is a bar above the loss curve, which is redrawn as well. In
-a file or a pipe, plain lines appear from time to time.
+On a terminal the live line is redrawn. In a notebook it is a bar above the loss curve, which is redrawn as
+well. In a file or a pipe, plain lines appear from time to time.
 """
 
 from __future__ import annotations

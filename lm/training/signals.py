@@ -13,8 +13,9 @@ from lm.distributed import Ranks
 
 @contextmanager
 def listening(ranks: Ranks) -> Iterator[list[int]]:
-    """Collect the numbers of received signals in a list; a second signal kills the process as usual. Python lets
-    only the main thread handle signals: in another one, the list stays empty.
+    """Collect the numbers of received signals in a list; a second signal kills the process as usual.
+
+    Python lets only the main thread handle signals: in another one, the list stays empty.
 
     With several ranks, later signals are ignored, even after training: torchrun sends them to ranks that
     are still saving or reporting that another rank has ended, and kills those that take too long.

@@ -34,7 +34,7 @@ def train(
     """Train a model, as `lm train` does: the same settings and seed give the same weights.
 
     The model that is returned has the best weights of the training. Its `folder` is that of the run, and its
-    `history` the metrics of the training.
+    `history` has the metrics of the training.
 
     >>> model = lm.train("my.txt", cell="gru", max_time="2m")
     >>> pandas.DataFrame(model.history).plot(x="step", y=["train_loss", "validation_loss"])
@@ -45,23 +45,24 @@ def train(
         config: a YAML file with settings, which `settings` override.
         overwrite: replace an existing run in the folder `out`.
         resume: the folder of a run to continue exactly where it stopped; True: the newest run in runs/.
-        on_step: called after every step with a dictionary of its `step`, `tokens`, `seconds`, `train_loss` and
-            `learning_rate`. On a GPU this waits for every step and costs some speed.
+        on_step: called after every step with a dictionary of its `step`, `tokens`, `seconds`, `train_loss`
+            and `learning_rate`. On a GPU this waits for every step and costs some speed.
         on_validation: called after every validation with the row of `history` that it adds.
         settings: the fields of DataConfig, ModelConfig and TrainingConfig: `cell`, `hidden_size`, `steps`,
             `lr`, `seed`, `quiet`, …
 
-    A callback that returns False stops the training. It then ends as if the budget were spent, and the model is
-    returned.
+    A callback that returns False stops the training. It then ends as if the budget were spent, and the model
+    is returned.
 
-    Ctrl-C, or the stop button of a notebook, saves the run and raises KeyboardInterrupt: `resume` continues it, and
-    `lm.load` loads its best weights so far.
+    Ctrl-C, or the stop button of a notebook, saves the run and raises KeyboardInterrupt: `resume` continues
+    it, and `lm.load` loads its best weights so far.
 
-    Raises UserError for unknown or invalid settings, and for text that cannot be read. Messages write settings as
-    flags: `--hidden-size` is `hidden_size`.
+    Raises UserError for unknown or invalid settings, and for text that cannot be read. Its messages write
+    settings as flags: `--hidden-size` is `hidden_size`.
     """
     if unknown := next((name for name in settings if name not in _SETTINGS), None):
-        raise UserError(f"lm.train: unknown setting '{unknown}'{did_you_mean(unknown, _NAMES)}.")
+        known = inspect.signature(train).parameters
+        raise UserError(f"lm.train: unknown setting '{unknown}'{did_you_mean(unknown, known)}.")
     if rank_count() > 1:
         raise UserError("lm.train runs in a single process; with torchrun, use the command: -m lm train.")
     options = {"dataset": dataset, "preset": preset, "config": config} | settings
@@ -101,5 +102,4 @@ def _signature() -> inspect.Signature:
 
 
 _SETTINGS = {name: setting for group in GROUPS.values() for name, setting in settings_of(group).items()}
-_NAMES = [*inspect.signature(train).parameters][:-1] + [*_SETTINGS]
 train.__signature__ = _signature()  # type: ignore[attr-defined]

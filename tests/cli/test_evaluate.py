@@ -7,11 +7,13 @@ import os
 import re
 import shutil
 import threading
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
+import lm
 from lm.cli.evaluate import main
 from lm.cli.parser import run
 from lm.config.schema import ModelConfig
@@ -60,6 +62,24 @@ def test_another_text_is_scored_as_a_whole_and_printed_as_a_table(evaluate, trai
     assert result.err.count("warning:") == 1
     assert "the model does not know 4 of the 35 tokens" in result.err
     assert "'é'" in result.err
+
+
+def test_the_function_returns_what_the_command_prints(evaluate, trained_run, tmp_path):
+    model = lm.load(trained_run)
+    for name, texts in (
+        ("one.txt", "The sea\r\nwas calm.\rLight, light; é!\n" * 50),
+        ("several.jsonl", ["The sea was calm.\n", "", "A boat and a light.\n"]),
+    ):
+        rows = texts if isinstance(texts, str) else "".join(json.dumps({"text": t}) + "\n" for t in texts)
+        (tmp_path / name).write_bytes(rows.encode())
+        record = json.loads(evaluate(trained_run, "--dataset", name, "--json").out)
+        expected = {metric: value["value"] for metric, value in record["scores"]["plain"].items()}
+        assert asdict(lm.evaluate(model, texts)) == {**expected, "tokens": record["tokens"]}
+    for nothing in ("", [], ["", ""]):
+        with pytest.raises(lm.UserError, match="the text is empty"):
+            lm.evaluate(model, nothing)
+    with pytest.raises(lm.UserError, match="ensemble"):
+        lm.evaluate(model.mixed_with([(model, 0.5)]), "The sea")
 
 
 def test_column_of_a_table_that_was_scored_is_shown(evaluate, trained_run, tmp_path):

@@ -1,0 +1,186 @@
+"""`lm.train`: the command `lm train` as a function."""
+
+import inspect
+import os
+import signal
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import lm
+from lm.config.schema import RunConfig
+from lm.run_folder import Run
+from tests.conftest import metrics, script
+
+SMALL = {
+    "layers": 1,
+    "hidden_size": 16,
+    "batch_size": 4,
+    "bptt": 16,
+    "steps": 40,
+    "quiet": True,
+    "cell": "gru",
+}
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(text_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "boat"
+    rows = []
+    model = lm.train(text_file, out=folder, eval_every=10, on_validation=rows.append, **SMALL)
+    return model, rows
+
+
+def weights(folder):
+    return (Path(folder) / "model.safetensors").read_bytes()
+
+
+def test_the_model_has_the_folder_and_the_history_of_its_run(trained):
+    model, rows = trained
+    assert (model.folder / "training" / "config.yaml").is_file()
+    assert model.history == metrics(model.folder)
+    *during, _ = [row for row in model.history if "validation_loss" in row]  # the last one is final
+    assert during == rows
+    assert [row["step"] for row in rows] == [10, 20, 30, 40]
+    assert all(row["validation_loss"] > 0 and row["train_loss"] > 0 for row in rows)
+    assert lm.load(model.folder).history == model.history
+    assert lm.load("pretrained").history == []
+
+
+def test_the_same_settings_give_the_weights_of_train_py(trained, text_file, tmp_path):
+    model, _ = trained
+    flags = [
+        part
+        for name, value in SMALL.items()
+        for part in ([f"--{name}"] if value is True else ["--" + name.replace("_", "-"), value])
+    ]
+    result = script("train.py", text_file, "--eval-every", 10, "--out", "again", *flags, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (0, ""), result.stderr
+    assert weights("again") == weights(model.folder)
+
+
+def test_errors_are_user_errors(text_file, trained):
+    for settings, message in (
+        ({"cel": "gru"}, "unknown setting 'cel'; did you mean 'cell'?"),
+        ({"overwite": True}, "unknown setting 'overwite'; did you mean 'overwrite'?"),
+        ({"hidden-size": 8}, "unknown setting 'hidden-size'; did you mean 'hidden_size'?"),
+        ({"cell": "transformer"}, "--cell must be one of rnn, gru, lstm"),
+        ({"steps": 5, "epochs": 1}, "--steps and --epochs cannot be combined"),
+        ({"out": trained[0].folder}, "replace it with --overwrite"),
+        ({"out": ""}, "--out must not be empty"),
+        ({"preset": "nothing"}, "nothing"),
+        ({"resume": "nothing"}, "nothing is not a run"),
+        ({"resume": ""}, "--resume must not be empty"),
+        ({"resume": True}, "there is no run to resume"),
+    ):
+        with pytest.raises(lm.UserError, match=message.replace("?", r"\?")):
+            lm.train(text_file, **settings)
+    with pytest.raises(lm.UserError, match=r"missing\.txt"):
+        lm.train("missing.txt")
+
+
+def test_only_one_process_may_call_it(text_file, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(lm.UserError, match="single process"):
+        lm.train(text_file)
+
+
+def test_paths_and_numbers_of_numpy_are_settings_too(text_file, trained):
+    config = Path("settings.yaml")
+    config.write_text("bptt: 16\nbatch_size: 4\n")
+    numbers = {"steps": np.int64(2), "lr": np.float32(0.5)}
+    model = lm.train([text_file], config=config, init_from=trained[0].folder, quiet=True, **numbers)
+    saved = RunConfig.from_flat(Run(model.folder).settings())
+    assert saved.data.dataset == (str(text_file),)
+    assert (saved.training.steps, saved.training.lr, saved.training.bptt) == (2, 0.5, 16)
+    assert model.network.config.cell == "gru"  # that of the model it started from
+
+
+def test_two_runs_within_a_second_get_different_folders(text_file):
+    settings = SMALL | {"steps": 1}
+    assert lm.train(text_file, **settings).folder != lm.train(text_file, **settings).folder
+
+
+def test_on_step_sees_every_step_and_stops_by_returning_false(text_file):
+    rows = []
+
+    def watch(row):
+        rows.append(row)
+        return np.bool_(row["step"] < 7)
+
+    model = lm.train(text_file, on_step=watch, **SMALL)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert set(rows[0]) == {"step", "tokens", "seconds", "train_loss", "learning_rate"}
+    assert rows[6]["tokens"] == 7 * 4 * 16
+    mean = sum(row["train_loss"] for row in rows[4:]) / 3  # since the validation after a tenth of the budget
+    assert model.history[-2]["train_loss"] == pytest.approx(mean, rel=1e-6)
+    assert model.history[-2]["step"] == 7 and "validation_loss" in model.history[-2]
+
+
+def test_on_validation_stops_by_returning_false(text_file):
+    model = lm.train(text_file, eval_every=10, on_validation=lambda row: row["step"] < 20, **SMALL)
+    assert [row["step"] for row in model.history if "train_loss" in row][-1] == 20
+
+
+def test_answers_that_are_not_false_do_not_stop(text_file):
+    answers = iter([None, 0, "", [], True] * 100)
+    model = lm.train(text_file, on_step=lambda row: next(answers), **SMALL)
+    assert [row["step"] for row in model.history if "train_loss" in row][-1] == 40
+
+
+def test_an_error_of_a_callback_is_raised_and_the_run_can_be_resumed(text_file):
+    def fail(row):
+        if row["step"] == 25:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        lm.train(text_file, out="run", eval_every=10, on_step=fail, **SMALL)
+    assert lm.train(resume="run", quiet=True).history[-2]["step"] == 40
+
+
+def test_ctrl_c_saves_and_raises_and_resume_continues_to_the_same_weights(text_file, trained):
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def interrupt(row):
+        if row["step"] == 15:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        lm.train(text_file, out="run", eval_every=10, on_step=interrupt, **SMALL)
+    assert {number: signal.getsignal(number) for number in before} == before
+    steps = []
+    model = lm.train(resume=Path("run"), on_step=lambda row: steps.append(row["step"]))
+    assert steps == list(range(17, 41))  # the step after the signal is completed too
+    assert weights(model.folder) == weights(trained[0].folder)
+    assert lm.train(resume="run", quiet=True).folder == Path("run")  # it has finished
+
+
+def test_it_leaves_the_random_numbers_of_the_caller_alone(text_file):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    lm.train(text_file, **SMALL | {"steps": 2})
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_it_works_in_a_thread(text_file, trained):
+    models = []
+    settings = SMALL | {"out": "run", "eval_every": 10}
+    thread = threading.Thread(target=lambda: models.append(lm.train(text_file, **settings)))
+    thread.start()
+    thread.join()
+    assert weights(models[0].folder) == weights(trained[0].folder)
+
+
+def test_its_signature_lists_every_setting():
+    parameters = inspect.signature(lm.train).parameters
+    assert set(RunConfig().flat()) < set(parameters)
+    assert parameters["cell"].default == "lstm" and parameters["on_step"].default is None
