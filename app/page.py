@@ -136,7 +136,7 @@ def launch_settings() -> dict[str, Any]:
         button_primary_background_fill_hover_dark="*primary_800",
         color_accent="*primary_700",
     )
-    scripts = [(_STATIC / name).read_text() for name in ("page.js", "tour.js")]
+    scripts = [(_STATIC / name).read_text("utf-8") for name in ("page.js", "tour.js")]
     return {
         "theme": theme,
         "css_paths": sorted((_STATIC / "styles").glob("*.css")),

@@ -17,7 +17,7 @@ from pathlib import Path
 import lm
 from lm import model_folder
 from lm.errors import UserError, one_line
-from lm.files import write_text
+from lm.files import rename, write_text
 from lm.invocation import command
 from lm.language_model import LanguageModel
 from lm.model_files import read_bytes, read_json
@@ -133,7 +133,7 @@ class ModelRegistry:
                 return str(name)  # a path, if an earlier root has a model of the same name
             if new in self.folders() or os.path.lexists(target):
                 raise UserError(f"'{new}' already exists: choose another name.")
-            os.rename(folder, target)
+            rename(folder, target)
             self._forget(folder)
         _rename_in_card(target / "README.md", folder.name, new)
         return new
@@ -145,7 +145,7 @@ class ModelRegistry:
             # Deleting takes many steps; the rename makes the model disappear in one.
             hidden = Path(tempfile.mkdtemp(prefix=_DELETED_PREFIX, dir=folder.parent))
             try:
-                os.rename(folder, hidden / "model")
+                rename(folder, hidden / "model")
             except OSError:
                 hidden.rmdir()
                 raise

@@ -9,7 +9,7 @@ import sys
 
 from lm.parallel import available_cores
 
-with contextlib.suppress(ImportError):  # on Windows
+if sys.platform != "win32":  # which has no limit on open files
     import resource
 
 MAX_CONNECTIONS = 1000  # open at the same time; fewer if the process may not open twice as many files
@@ -48,19 +48,20 @@ def freeze_objects() -> None:
 
 def allow_many_files() -> None:
     """Let the process open as many files as `MAX_CONNECTIONS` needs, where the system permits it."""
-    with contextlib.suppress(NameError, OSError, ValueError):
-        allowed, permitted = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = 2 * MAX_CONNECTIONS
-        if permitted != resource.RLIM_INFINITY:
-            wanted = min(wanted, permitted)
-        if allowed != resource.RLIM_INFINITY and allowed < wanted:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, permitted))
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError, ValueError):
+            allowed, permitted = resource.getrlimit(resource.RLIMIT_NOFILE)
+            wanted = 2 * MAX_CONNECTIONS
+            if permitted != resource.RLIM_INFINITY:
+                wanted = min(wanted, permitted)
+            if allowed != resource.RLIM_INFINITY and allowed < wanted:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, permitted))
 
 
 def max_connections() -> int:
     """The number of connections that may be open at the same time."""
-    try:
+    if sys.platform != "win32":
         allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    except NameError:
-        return MAX_CONNECTIONS
-    return MAX_CONNECTIONS if allowed == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, allowed // 2)
+        if allowed != resource.RLIM_INFINITY:
+            return min(MAX_CONNECTIONS, allowed // 2)
+    return MAX_CONNECTIONS

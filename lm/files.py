@@ -1,10 +1,41 @@
-"""Atomic file writes: killing the process at any time leaves the previous file or folder whole."""
+"""Atomic file writes: killing the process at any time leaves the previous file or folder whole.
+
+On Windows, a file that is open or memory-mapped in any process cannot be renamed, replaced or deleted, and
+the folders above it cannot be renamed. Other programs, such as virus scanners, open files for a moment. So
+everything is renamed through this module, which tries again for a while.
+"""
 
 import os
 import shutil
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+_PATIENCE = 10.0  # seconds until a file that another program has open is an error
+
+
+def patiently(function: Callable[..., Any], *arguments: Any) -> Any:
+    """`function(*arguments)`. On Windows, it is called again while it is refused because a file is open.
+
+    Raises OSError, as `function` does.
+    """
+    deadline, pause = time.monotonic() + _PATIENCE, 0.01
+    while True:
+        try:
+            return function(*arguments)
+        except PermissionError:
+            if sys.platform != "win32" or time.monotonic() >= deadline:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 0.2)
+
+
+def rename(path: str | Path, target: str | Path) -> None:
+    """Rename a file or a folder to `target`, which does not exist. Raises OSError."""
+    patiently(os.rename, path, target)
 
 
 @contextmanager
@@ -14,8 +45,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
-        _flush_to_disk(partial)
-        os.replace(partial, path)
+        flush_to_disk(partial)
+        patiently(os.replace, partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -52,14 +83,14 @@ def replace_folder(path: str | Path, fill: Callable[[Path], None]) -> None:
         new.mkdir(parents=True)
         fill(new)
         for file in new.iterdir():
-            _flush_to_disk(file)
+            flush_to_disk(file)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
     if path.exists():
         shutil.rmtree(old, ignore_errors=True)
-        os.rename(path, old)
-    os.rename(new, path)
+        rename(path, old)
+    rename(new, path)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -72,6 +103,7 @@ def _previous(path: Path) -> Path:
     return path.with_name(path.name + ".old")
 
 
-def _flush_to_disk(path: Path) -> None:
-    with open(path, "rb") as file:
+def flush_to_disk(path: Path) -> None:
+    """Wait until the content of a file has reached the disk. Raises OSError."""
+    with open(path, "r+b") as file:  # Windows flushes only files that are open for writing
         os.fsync(file.fileno())

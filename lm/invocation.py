@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,4 +29,11 @@ def command(name: str) -> str:
 
 def pip_install(extra: str) -> str:
     """The command that installs one of the optional dependencies in pyproject.toml."""
-    return f"pip install 'recurrent-lm[{extra}]'"
+    return f"pip install {quoted(f'recurrent-lm[{extra}]')}"
+
+
+def quoted(argument: object) -> str:
+    """An argument of a command line as the user's shell needs it: in quotes if it has spaces."""
+    if sys.platform == "win32":  # quotes for cmd.exe and PowerShell, which need none around brackets
+        return subprocess.list2cmdline([str(argument)])
+    return shlex.quote(str(argument))

@@ -60,7 +60,7 @@ def check_free(folder: Path) -> None:
     """Raise UserError if a process trains the run in a folder."""
     path = lock_of(folder)
     try:
-        if locks.AVAILABLE and _is_held(path):
+        if _is_held(path):
             raise _taken(folder, held=True)
         if _obeyed(path):
             raise _taken(folder, held=False)
@@ -91,11 +91,10 @@ def claimed(folder: Path) -> Iterator[str]:
         over.set()
         if beat.ident:
             beat.join()
-        with contextlib.suppress(OSError):  # the folder may have been moved or deleted
+        with contextlib.suppress(OSError):
             os.ftruncate(file, 0)
-            if _is_at(file, path):
-                path.unlink()
-        os.close(file)
+        with contextlib.suppress(OSError):  # the folder may have been moved or deleted
+            locks.remove(path, file)
 
 
 def _lock(folder: Path) -> int:
@@ -106,7 +105,7 @@ def _lock(folder: Path) -> int:
         if file is None:
             raise _taken(folder, held=True)
         try:
-            if _is_at(file, path):  # its last owner may have just deleted it
+            if locks.is_at(file, path):  # its last owner may have just deleted it
                 if _obeyed(path, known):
                     raise _taken(folder, held=False)
                 return file
@@ -118,12 +117,11 @@ def _lock(folder: Path) -> int:
 
 def _open(path: Path) -> tuple[int | None, bool]:
     """The open lock file, None if the kernel has it locked for another process; and whether it can lock."""
-    if locks.AVAILABLE:
-        try:
-            return locks.acquire(path, _WAIT), True
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
+    try:
+        return locks.acquire(path, _WAIT), True
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
     return os.open(path, os.O_RDWR | os.O_CREAT, 0o644), False
 
 
@@ -136,14 +134,7 @@ def _is_held(path: Path) -> bool:
         return False
 
 
-def _is_at(file: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _obeyed(path: Path, known: bool = locks.AVAILABLE) -> bool:
+def _obeyed(path: Path, known: bool = True) -> bool:
     """Whether a lock that the kernel does not hold is valid. `known`: the kernel would hold one of this
     machine."""
     owner = _named(path)
@@ -203,4 +194,4 @@ def _beat(path: Path, file: int, over: threading.Event) -> None:
 
 def _this_process() -> Owner:
     boot = Path("/proc/sys/kernel/random/boot_id")  # exists on Linux only
-    return Owner(os.getpid(), socket.gethostname(), boot.read_text().strip() if boot.exists() else "")
+    return Owner(os.getpid(), socket.gethostname(), boot.read_text("ascii").strip() if boot.exists() else "")

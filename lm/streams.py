@@ -7,30 +7,39 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from lm.errors import UserError
 from lm.notebook import in_notebook
 
 
-class StandardStream(io.FileIO):
+class StandardStream(io.RawIOBase):
     """Standard output or error, which remembers that a write has failed. What it `tolerates` is not raised:
     what cannot be written is lost."""
 
-    def __init__(self, number: int):
-        super().__init__(number, "w", closefd=False)
+    def __init__(self, raw: io.RawIOBase):
+        self._raw = raw
         self.tolerates: Callable[[OSError], bool] = lambda error: False
         self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
         """Write some bytes of `data`; their number. Raises OSError."""
         try:
-            return super().write(data) or 0
+            return self._raw.write(data) or 0
         except OSError as error:
-            self.error = error
-            if not self.tolerates(error):
-                raise
+            self.error = _as_on_linux(error)
+            if not self.tolerates(self.error):
+                raise self.error from None
             return len(data)
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def isatty(self) -> bool:
+        return self._raw.isatty()
 
     def discard(self) -> None:
         """Discard what cannot be written; otherwise Python would report it again on exit."""
@@ -45,17 +54,17 @@ def prepare() -> StandardStream | None:
     """
     _replace_closed()
     if sys.stdin is None:
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     if in_notebook():  # whose streams are no files, and stay when the command has ended
         return None
     if sys.stderr is sys.__stderr__:
-        errors = StandardStream(2)
+        errors = StandardStream(_raw(2, sys.stderr))
         errors.discard()
         sys.stderr = _text(errors, sys.stderr)
         sys.stderr.reconfigure(line_buffering=True)
     if sys.stdout is not sys.__stdout__:
         return None
-    output = StandardStream(1)
+    output = StandardStream(_raw(1, sys.stdout))
     sys.stdout = _text(output, sys.stdout)
     return output
 
@@ -88,6 +97,21 @@ def _replace_closed() -> None:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, mode), True)  # the lowest number, which is this one
+
+
+def _raw(number: int, stream: TextIO | None) -> io.RawIOBase:
+    """What the bytes of a standard stream are written to."""
+    raw: Any = getattr(getattr(stream, "buffer", None), "raw", None)
+    if type(raw).__name__ == "_WindowsConsoleIO":  # which displays UTF-8 whatever the console's code page
+        return cast(io.RawIOBase, raw)
+    return io.FileIO(number, "w", closefd=False)
+
+
+def _as_on_linux(error: OSError) -> OSError:
+    """Windows says that an argument is invalid where the reader of a pipe has closed it."""
+    if sys.platform == "win32" and error.errno == errno.EINVAL:
+        return BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+    return error
 
 
 def _text(raw: StandardStream, like: TextIO | None) -> io.TextIOWrapper:

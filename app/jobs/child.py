@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
+import sys
 import tempfile
+import threading
 from dataclasses import dataclass
 from typing import Any
 
 from lm.errors import one_line
 
-from .runner import command, environment
+from .runner import command, environment, separate
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,13 @@ def ask(module: str, settings: dict[str, Any], limit: float) -> Answer:
             command("-m", f"{__package__}.{module}"),
             cwd=folder,
             env=environment(),
-            start_new_session=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
             errors="replace",
+            **separate(),
         )
         try:
             output, errors = process.communicate(json.dumps(settings), timeout=limit)
@@ -63,6 +67,16 @@ def ask(module: str, settings: dict[str, Any], limit: float) -> Answer:
     lines = (line for line in output.split("\n")[:-1] if line.startswith("{"))
     results = {name: value for line in lines for name, value in json.loads(line).items()}
     return Answer(results, late, process.returncode, errors)
+
+
+def end_after(seconds: int) -> None:
+    """Let this process end after a time, even if its parent, which would end it sooner, is gone."""
+    if sys.platform != "win32":
+        signal.alarm(seconds)  # ends it whatever it is doing
+        return
+    timer = threading.Timer(seconds, os._exit, [1])
+    timer.daemon = True
+    timer.start()
 
 
 def report(**results: Any) -> None:

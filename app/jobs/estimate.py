@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import shutil
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
@@ -107,8 +107,7 @@ def machine_warnings(estimate: Estimate, models: Path, busy: bool) -> list[str]:
             f" {format_bytes(free)} are free: choose a smaller size or batch."
         )
     with contextlib.suppress(OSError):
-        system = os.statvfs(models if models.is_dir() else models.parent)
-        free_disk = system.f_bavail * system.f_frsize
+        free_disk = shutil.disk_usage(models if models.is_dir() else models.parent).free
         if 3 * estimate.disk > free_disk:  # a new checkpoint is written next to the old one
             result.append(
                 f"The run needs {format_bytes(estimate.disk)} of disk space, but only"
@@ -129,6 +128,6 @@ def format_bytes(size: float) -> str:
 def free_memory() -> int | None:
     """Bytes available without swapping; None if the system does not report it."""
     with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
         return 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
     return None

@@ -33,7 +33,7 @@ from typing import Any
 
 from lm import locks
 from lm.errors import UserError, one_line
-from lm.files import folder_or_previous, write_text
+from lm.files import folder_or_previous, patiently, write_text
 from lm.model_files import read_json
 from lm.run_folder import Run
 
@@ -144,7 +144,7 @@ class JobStore:
     def process_of(self, id: str) -> int | None:
         """The id of the job's process, if it is alive and on this machine."""
         with contextlib.suppress(OSError, ValueError):
-            number, _, host = self.lock_of(id).read_text().partition(" ")
+            number, _, host = self.lock_of(id).read_text("utf-8").partition(" ")
             if host == socket.gethostname() and self.is_alive(id):
                 return int(number)
         return None
@@ -217,7 +217,7 @@ def has_finished(run: Run) -> bool:
 
 def _parse(id: str, path: Path) -> Job | None:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(patiently(path.read_text, "utf-8"))
         job = Job(**{f.name: values[f.name] for f in fields(Job) if f.name in values})
         _check(job, id)
         return job

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import resource
-import signal
 import sys
 import time
 from dataclasses import asdict
@@ -49,7 +47,7 @@ _PROCESS = 400 << 20  # bytes of a process that trains a network without weights
 def main() -> int:
     """Read settings from standard input and print the results, one JSON object a line."""
     lower_priority(1000)  # where memory runs out, this process is killed first
-    signal.alarm(_TIMEOUT)
+    child.end_after(_TIMEOUT)
     config = RunConfig.from_flat(json.load(sys.stdin))
     try:
         corpus = open_corpus(config.data)
@@ -149,10 +147,15 @@ def _sampling_time(learner: Learner) -> float:
 
 
 def _memory(learner: Learner) -> int:
-    """Bytes that training needs at most: what this process used and the copy that a rollback restores."""
+    """Bytes that training needs at most: what this process used and the copy that a rollback restores. On
+    Windows, an estimate."""
     checkpoint = _checkpoint_size(learner)
     if learner.device.type == "cuda":
         return torch.cuda.max_memory_reserved() + checkpoint
+    if sys.platform == "win32":
+        return memory_needed(learner.config, learner.corpus.tokenizer.vocab_size)
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) + checkpoint
 

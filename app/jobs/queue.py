@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -22,7 +23,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lm import locks
 from lm.data.reading import without_compression
 from lm.errors import UserError
 from lm.model_folder import is_model
@@ -59,6 +59,11 @@ _KILL_AFTER = 30.0  # seconds in which a job may save before a second `stop` kil
 _RETRY_AFTER = 5.0  # seconds until a runner that failed is started again
 _CACHED_READERS = 16
 
+if sys.platform == "win32":
+    _KILL = signal.SIGTERM  # every signal of `os.kill` ends a process there
+else:
+    _KILL = signal.SIGKILL
+
 log = logging.getLogger(__name__)
 
 
@@ -69,8 +74,6 @@ class JobQueue:
     """
 
     def __init__(self, models: str | Path):
-        if not locks.AVAILABLE:
-            raise UserError("training in the web UI needs Linux or macOS; `lm train` works everywhere.")
         self.store = JobStore(Path(models))
         self._lock = threading.Lock()
         self._readers: OrderedDict[str, ProgressReader] = OrderedDict()
@@ -241,9 +244,9 @@ class JobQueue:
 
     def _kill(self, id: str) -> None:
         process = self.store.process_of(id)
-        with suppress(ProcessLookupError, PermissionError):
+        with suppress(OSError):
             if process:
-                os.kill(process, signal.SIGKILL)
+                os.kill(process, _KILL)
 
     def _write(self, job: Job) -> Job:
         self.store.write(job)

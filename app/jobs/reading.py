@@ -9,7 +9,6 @@ more time or memory to read than a server can give.
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +17,7 @@ from lm.config.schema import RunConfig
 from lm.data.sources import find_sources
 from lm.errors import DataError, UserError
 
-from .child import ask, report
+from .child import ask, end_after, report
 from .runner import lower_priority
 
 LIMIT = 20.0  # seconds
@@ -48,7 +47,7 @@ def read(settings: dict[str, Any], limit: float = LIMIT) -> Reading:
 def main() -> int:
     """Read settings from standard input, then the text, and print what is found, one JSON object a line."""
     lower_priority(1000)  # where memory runs out, this process is killed first
-    signal.alarm(_TIMEOUT)
+    end_after(_TIMEOUT)
     config = RunConfig.from_flat(json.load(sys.stdin)).data
     try:
         (source,) = find_sources(config)

@@ -3,13 +3,13 @@
     python -m app.jobs.runner MODELS                start the jobs in MODELS/.jobs until none is queued
     python -m app.jobs.runner MODELS --job ID       be the process of the job ID
 
-The page only writes to `.jobs` and makes sure that a runner is alive. Each process has a session of its own,
-so closing a terminal, or restarting or killing the server, ends neither the job nor the queue. If the runner
-is killed, its job keeps running; the next runner, which any page on that folder starts when a job is queued,
-sees the job's lock and waits for its end.
+The page only writes to `.jobs` and makes sure that a runner is alive. Each process is separate from its
+parent, so closing a terminal, or restarting or killing the server, ends neither the job nor the queue. If the
+runner is killed, its job keeps running; the next runner, which any page on that folder starts when a job is
+queued, sees the job's lock and waits for its end.
 
 A job calls `lm train` in its own process. It is asked to pause or stop through its job.json, which it polls
-a few times a second; it then sends itself SIGTERM, so no signal ever goes to a process id read from a file.
+a few times a second; it then raises SIGTERM itself, so no signal ever goes to a process id read from a file.
 During setup this ends it immediately, which is safe because files are replaced atomically; in the training
 loop it saves first (lm/training/signals.py).
 """
@@ -28,8 +28,10 @@ import sysconfig
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import IO, Any
 
 import yaml
 
@@ -73,32 +75,55 @@ def environment() -> dict[str, str]:
     return os.environ | own
 
 
+def separate() -> dict[str, Any]:
+    """The arguments of `subprocess.Popen` for a process that Ctrl-C, a closed terminal and the end of this
+    process do not end. On Windows, it also gives this process priority."""
+    if sys.platform != "win32":
+        return {"start_new_session": True}
+    flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+    return {"creationflags": flags | subprocess.BELOW_NORMAL_PRIORITY_CLASS}
+
+
 def start_runner(store: JobStore) -> subprocess.Popen[bytes] | None:
     """Start a runner, unless one is alive. Raises OSError."""
     lock = locks.acquire(store.runner_lock)
     if lock is None:
         return None
+    with _closing_on_error(lock), open(store.folder / "runner.log", "wb") as log:
+        return _start_process([store.models], lock, store.folder, log)
+
+
+def _start_process(
+    arguments: list[object], lock: int, folder: Path, log: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """Start a process of this module that takes over the lock of an open file, which is then closed.
+    Raises OSError, and the file is still open."""
+    process = subprocess.Popen(
+        command(*arguments, "--lock", lock),
+        cwd=folder,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        **separate(),
+        **locks.passing_on(lock),
+    )
+    locks.pass_on(lock, process)
+    return process
+
+
+@contextlib.contextmanager
+def _closing_on_error(file: int) -> Iterator[None]:
     try:
-        with open(store.folder / "runner.log", "w") as log:
-            return subprocess.Popen(
-                command(store.models, "--lock", lock),
-                cwd=store.folder,
-                env=environment(),
-                pass_fds=[lock],
-                start_new_session=True,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-    finally:
-        os.close(lock)  # the runner has inherited it and holds the lock
+        yield
+    except BaseException:
+        os.close(file)
+        raise
 
 
-def run_queue(store: JobStore, lock: int | None = None) -> None:
-    """Start the queued jobs one after another until none is queued, unless another runner does."""
-    lock = locks.acquire(store.runner_lock) if lock is None else lock
-    if lock is None:
-        return
+def run_queue(store: JobStore, lock: int) -> None:
+    """Be the runner, holding its lock through the open file `lock`: start the queued jobs one after another
+    until none is queued."""
     id, process = "", None
     while True:
         if process and process.poll() is not None:
@@ -121,27 +146,16 @@ def _start(store: JobStore, job: Job) -> subprocess.Popen[bytes] | None:
     if lock is None:  # its previous process is still exiting
         return None
     try:
-        os.ftruncate(lock, 0)
-        with open(store.log_of(job.id), "ab") as log:
+        with _closing_on_error(lock), open(store.log_of(job.id), "ab") as log:
+            os.ftruncate(lock, 0)
             job = replace(job, state=RUNNING, asked=None, started=time.time(), ended=None, message="")
             store.write(replace(job, log_from=log.tell()))
-            return subprocess.Popen(
-                command(store.models, "--job", job.id, "--lock", lock),
-                # The job's folder contains no folders, so `owner/name` cannot name a file there.
-                cwd=store.folder / job.id,
-                env=environment(),
-                pass_fds=[lock],
-                start_new_session=True,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+            # The job's folder contains no folders, so `owner/name` cannot name a file there.
+            return _start_process([store.models, "--job", job.id], lock, store.folder / job.id, log)
     except OSError as error:
         message = f"The job could not be started: {error.strerror}."
         store.write(replace(job, state=FAILED, ended=time.time(), message=message))
         return None
-    finally:
-        os.close(lock)
 
 
 def _explain_death(store: JobStore, id: str, status: int) -> None:
@@ -157,9 +171,11 @@ def _explain_death(store: JobStore, id: str, status: int) -> None:
 
 def run_job(store: JobStore, id: str, lock: int) -> int:
     """Be the process of a job, holding its lock through the open file `lock`; the exit status."""
-    os.pwrite(lock, f"{os.getpid()} {socket.gethostname()}".encode(), 0)
+    os.lseek(lock, 0, os.SEEK_SET)
+    os.write(lock, f"{os.getpid()} {socket.gethostname()}".encode())
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
     lower_priority(500)
     job = store.get(id)
     if not job:
@@ -210,30 +226,38 @@ def _obey(store: JobStore, id: str, over: threading.Event) -> None:
     while not over.wait(_POLL_EVERY):
         job = store.get(id)
         if job and job.asked:
-            os.kill(os.getpid(), signal.SIGTERM)
+            if sys.platform == "win32":  # where `os.kill` ends a process without calling its handlers
+                signal.raise_signal(signal.SIGTERM)
+            else:  # which also interrupts a system call of the main thread
+                os.kill(os.getpid(), signal.SIGTERM)
             return
 
 
 def lower_priority(oom_score: int) -> None:
-    """Give the page priority over this process. Where memory runs out, the kernel kills the process with the
-    highest score, at most 1000, rather than the server."""
-    with contextlib.suppress(OSError):
-        os.nice(_NICENESS)
-    with contextlib.suppress(OSError):  # exists on Linux only
-        Path("/proc/self/oom_score_adj").write_text(str(oom_score))
+    """Give the page priority over this process. Where memory runs out, Linux kills the process with the
+    highest score, at most 1000, rather than the server. On Windows, see `separate`."""
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):
+            os.nice(_NICENESS)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(str(oom_score), "ascii")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m app.jobs.runner")
     parser.add_argument("models", type=Path)
     parser.add_argument("--job")
-    parser.add_argument("--lock", type=int, help="the number of the open file that holds the lock")
+    parser.add_argument("--lock", type=int, help="the number of the parent's open file that holds the lock")
     options = parser.parse_args()
     store = JobStore(options.models)
+    path = store.lock_of(options.job) if options.job else store.runner_lock
+    lock = locks.acquire(path) if options.lock is None else locks.passed_on(path, options.lock)
+    if lock is None:  # there is another
+        return 1 if options.job else 0
     if options.job:
-        lock = options.lock or locks.acquire(store.lock_of(options.job))
-        return 1 if lock is None else run_job(store, options.job, lock)
-    run_queue(store, options.lock)
+        return run_job(store, options.job, lock)
+    run_queue(store, lock)
     return 0
 
 

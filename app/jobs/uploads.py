@@ -24,6 +24,7 @@ from lm.data import reading
 from lm.data.decoding import known_kind
 from lm.data.files import TABLES
 from lm.errors import UserError
+from lm.files import flush_to_disk, rename
 from lm.locks import locked
 
 FOLDER = ".texts"
@@ -109,8 +110,7 @@ class Uploads:
             try:
                 with open(partial, "wb") as copy:
                     id = self._copy(file, copy, name)
-                    copy.flush()
-                    os.fsync(copy.fileno())
+                flush_to_disk(partial)
                 self._check_unpacked(partial, name)
                 return self._move_in(partial, id, name)
             finally:
@@ -163,7 +163,7 @@ class Uploads:
         with locked(self.folder / "lock"):
             if not self._text(id):
                 (self.folder / id).mkdir(exist_ok=True)
-                os.replace(partial, self.folder / id / name)
+                rename(partial, self.folder / id / name)
         return self.get(id)
 
     def _text(self, id: str) -> UploadedText | None:

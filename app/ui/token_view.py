@@ -31,7 +31,7 @@ def token_view(label: str | I18nData, elem_id: str) -> gr.HTML:
         elem_id=elem_id,
         elem_classes="token-view",
         html_template='<div class="tokens" tabindex="0" role="listbox"></div>',
-        js_on_load=_SCRIPT.read_text(),
+        js_on_load=_SCRIPT.read_text("utf-8"),
         apply_default_css=False,
     )
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lm.errors import DataError
+from lm.files import rename
 from lm.invocation import command
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -65,7 +66,7 @@ def build_once(key: str, build: Callable[[Path], None]) -> None:
         partial.mkdir()
         try:
             build(partial)
-            os.rename(partial, folder)
+            rename(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 

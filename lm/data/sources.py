@@ -185,7 +185,8 @@ def _hub_source(dataset: str, config: DataConfig) -> Source:
 def _copy_standard_input() -> Path:
     """Copy standard input to a file, because it has to be hashed before it is read."""
     if sys.stdin.isatty():
-        print("Reading text from standard input; end it with Ctrl-D.", file=sys.stderr)
+        keys = "Ctrl-Z and Enter" if sys.platform == "win32" else "Ctrl-D"
+        print(f"Reading text from standard input; end it with {keys}.", file=sys.stderr)
     copy = cache_folder() / f"stdin.{os.getpid()}{PARTIAL}"
     with writing_to_cache(copy):
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -28,6 +27,7 @@ from lm.insight.surprisal import (
     two_sided,
     word_table,
 )
+from lm.invocation import quoted
 from lm.language_model import LanguageModel, load
 from lm.model.device import choose_precision
 from lm.model_folder import find_model
@@ -195,7 +195,7 @@ def _blocks(
 def _flag(setting: tuple[str, Any]) -> str:
     """'--text-column body', '--no-header'."""
     name, value = setting
-    return f"--no-{name}" if value is False else f"{flag_of(name)} {shlex.quote(str(value))}"
+    return f"--no-{name}" if value is False else f"{flag_of(name)} {quoted(value)}"
 
 
 def _description(name: str, model: LanguageModel) -> str:

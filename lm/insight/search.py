@@ -3,6 +3,7 @@
 It imports nothing from this package, so that it starts quickly.
 """
 
+import contextlib
 import json
 import re
 import sys
@@ -26,12 +27,13 @@ def main() -> int:
 
 
 def _limit_resources() -> None:
-    try:
-        import resource
-    except ImportError:  # Windows
+    if sys.platform == "win32":
         return
+    import resource
+
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    with contextlib.suppress(ValueError):  # macOS maps more than that into every process
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
 
 
 if __name__ == "__main__":

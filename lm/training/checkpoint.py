@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import shlex
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ import torch
 from lm import digests
 from lm.errors import ModelError
 from lm.files import replace_folder
+from lm.invocation import quoted
 from lm.model_files import read_json
 from lm.tensor_files import read_tensors, write_tensors
 from lm.training.state import Learner, Progress, Snapshot, Trainer
@@ -169,7 +169,7 @@ def _digest_matches(path: Path, values: dict[str, Any], known: set[str]) -> bool
 
 
 def _remedy(folder: Path) -> str:
-    run = shlex.quote(str(folder.parent.parent))
+    run = quoted(folder.parent.parent)
     return (
         "restore the checkpoint from a copy, or start a new run from the best weights with --init-from"
         f' {run}. If you have changed the file yourself, remove "{digests.FIELD}" from the JSON'

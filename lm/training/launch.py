@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +17,7 @@ from lm.config.settings_file import read_settings
 from lm.data.corpus import Corpus, cached_corpus, open_corpus
 from lm.distributed import Ranks
 from lm.errors import DataError, UserError
-from lm.invocation import command
+from lm.invocation import command, quoted
 from lm.run_folder import Run, check_out, checkpoint_of, find_run
 from lm.run_lock import claimed
 from lm.terminal import Terminal
@@ -160,7 +159,7 @@ def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Call
     stopped = ranks.from_first(lambda: asdict(read_progress(checkpoint_of(run))))
     stopped["budget"] = stopped["budget"] or budget_of(RunConfig.from_flat(saved))
     if stopped["finished"] and stopped["budget"] == budget_of(config):
-        folder = shlex.quote(str(run.folder))
+        folder = quoted(run.folder)
         terminal.say(
             f"{run.folder} has finished. Generate with: {command('generate')} {folder}; train longer with:"
             f" {command('train')} --resume {folder} and a larger --steps, --epochs or --max-time"

@@ -6,10 +6,9 @@ lm/training/setup.py builds the trainer, and lm/training/step.py is what happens
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from contextlib import closing
 
-from lm.invocation import command
+from lm.invocation import command, quoted
 from lm.streams import outlive_output
 from lm.training import record, rollback
 from lm.training.callbacks import stops
@@ -49,7 +48,7 @@ def train(trainer: Trainer) -> int:
         saved = "saved" if record.save(trainer) else "not saved, but the last checkpoint is intact"
         if not trainer.disk.worked:
             raise record.nothing_saved(trainer)
-        resume = f"{command('train')} --resume {shlex.quote(str(trainer.run.folder))}"
+        resume = f"{command('train')} --resume {quoted(trainer.run.folder)}"
         trainer.display.say(f"\nStopped and {saved}. Resume with: {resume}")
         return interrupted
 

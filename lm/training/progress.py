@@ -6,7 +6,6 @@ well. In a file or a pipe, plain lines appear from time to time.
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from rich.text import Text
 from lm.config.schema import RUNS
 from lm.escaping import printable
 from lm.evaluation.losses import Validation
-from lm.invocation import command
+from lm.invocation import command, quoted
 from lm.notebook import in_notebook
 from lm.terminal import Terminal, duration
 from lm.training.facts import Facts
@@ -130,7 +129,7 @@ class Display:
     ) -> None:
         """Print the results of the best weights on each split, what fine-tuning has changed, if it was one,
         and the commands to try next."""
-        models = "" if run.parent == RUNS else f" --models {shlex.quote(str(run.parent))}"
+        models = "" if run.parent == RUNS else f" --models {quoted(run.parent)}"
         rows = {"Done": f"in {duration(seconds)}"}
         for split, v in results.items():
             rows[split.capitalize()] = (
@@ -139,7 +138,7 @@ class Display:
             )
         rows |= {"Fine-tuning": change} if change else {}
         rows |= {"Run": str(run), "Curve": str(plot)}
-        rows["Sample"] = f"{command('generate')} {shlex.quote(str(run))}"
+        rows["Sample"] = f"{command('generate')} {quoted(run)}"
         rows["Page"] = f"{command('app')}{models}"
         self._terminal.table(rows)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +14,7 @@ from lm.distributed import RankLost
 from lm.errors import UserError
 from lm.evaluation.losses import Validation, validate as score_split
 from lm.files import folder_or_previous, write_text
-from lm.invocation import command
+from lm.invocation import command, quoted
 from lm.language_model import LanguageModel
 from lm.loading import check_weights, load_weights
 from lm.model.network import RecurrentLM
@@ -133,7 +132,7 @@ def save(trainer: Trainer) -> bool:
 def nothing_saved(trainer: Trainer) -> UserError:
     """The error if neither a model nor a checkpoint could ever be saved."""
     folder = trainer.run.folder
-    resume = f" and continue with --resume {shlex.quote(str(folder))}" if trainer.disk.worked else ""
+    resume = f" and continue with --resume {quoted(folder)}" if trainer.disk.worked else ""
     return UserError(
         f"the model could not be saved in {folder}: {trainer.disk.trouble}. Free some space{resume}, or name"
         " another folder with --out."
@@ -147,7 +146,7 @@ def explaining_lost_ranks(trainer: Trainer) -> Iterator[None]:
         yield
     except RankLost as error:
         folder = trainer.run.folder
-        remedy = f"continue from its last checkpoint with --resume {shlex.quote(str(folder))}, on any number"
+        remedy = f"continue from its last checkpoint with --resume {quoted(folder)}, on any number"
         remedy += " of ranks"
         if folder_or_previous(trainer.run.checkpoint) is None:
             remedy = f"start again with --overwrite, since {folder} has no checkpoint yet"
@@ -178,7 +177,7 @@ def finish(trainer: Trainer) -> None:
     if share < 1:
         trainer.display.say(
             f"The final results cover an evenly spread {share:.0%} of the text, because scoring all of it"
-            f" would take too much of the budget. `{command('evaluate')} {shlex.quote(str(run.folder))}`"
+            f" would take too much of the budget. `{command('evaluate')} {quoted(run.folder)}`"
             " scores all of it."
         )
     elif trainer.validation and trainer.validation.tokens < results["validation"].tokens:

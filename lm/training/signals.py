@@ -1,9 +1,13 @@
-"""Ctrl-C and SIGTERM: a training finishes its step, saves, and says how to resume."""
+"""Ctrl-C and SIGTERM: a training finishes its step, saves, and says how to resume.
+
+On Windows, where no process can send SIGTERM to another, Ctrl-Break (SIGBREAK) counts as SIGTERM.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,13 +29,16 @@ def listening(ranks: Ranks) -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
+    meaning = {int(signal.SIGINT): int(signal.SIGINT), int(signal.SIGTERM): int(signal.SIGTERM)}
+    if sys.platform == "win32":
+        meaning[int(signal.SIGBREAK)] = int(signal.SIGTERM)
 
     def remember(number: int, _frame: object) -> None:
-        received.append(number)
+        received.append(meaning[number])
         if ranks.alone:
             signal.signal(number, before[number])
 
-    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
+    for number in meaning:
         before[number] = signal.getsignal(number)
         signal.signal(number, remember)
     try:

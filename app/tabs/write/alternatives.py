@@ -10,7 +10,7 @@ import gradio as gr
 from ...draft import Draft
 from ...ui.i18n import translate
 
-_SCRIPT = (Path(__file__).parents[2] / "static" / "alternatives.js").read_text()
+_SCRIPT = (Path(__file__).parents[2] / "static" / "alternatives.js").read_text("utf-8")
 
 
 def alternatives_panel() -> gr.HTML:
