@@ -17,7 +17,7 @@ from pathlib import Path
 import lm
 from lm import model_folder
 from lm.errors import UserError, one_line
-from lm.files import rename, write_text
+from lm.files import portable_name, rename, write_text
 from lm.invocation import command
 from lm.language_model import LanguageModel
 from lm.model_files import read_bytes, read_json
@@ -25,7 +25,6 @@ from lm.model_files import read_bytes, read_json
 SHIPPED = "shipped with lm"
 _MAX_LOADED = 4  # models in memory
 _MAX_NAME_LENGTH = 80  # characters
-_FORBIDDEN_IN_NAMES = set('/\\:*?"<>|')  # special to some file system or shell
 _DELETED_PREFIX = ".deleted-"
 _MAX_CARD = 1 << 20  # bytes
 _LEFTOVER_AGE = 3600.0  # seconds; by then no process is still deleting such a folder
@@ -239,8 +238,8 @@ def _checked_name(name: str | None) -> str:
         raise UserError("the new name is empty: enter one.")
     if len(name) > _MAX_NAME_LENGTH:
         raise UserError(f"the new name has {len(name)} characters; the limit is {_MAX_NAME_LENGTH}.")
-    wrong = next((c for c in name if c in _FORBIDDEN_IN_NAMES or not c.isprintable()), None)
-    if wrong or name.startswith((".", "-")) or name.endswith(".") or name == SHIPPED:
+    wrong = next((c for c in name if portable_name(f"a{c}a") != f"a{c}a" or not c.isprintable()), None)
+    if wrong or name.startswith((".", "-")) or portable_name(name) != name or name == SHIPPED:
         problem = f"the new name contains {wrong!r}" if wrong else f"'{name}' is not a valid name"
         raise UserError(f"{problem}: use letters, digits, spaces and hyphens.")
     return name

@@ -6,6 +6,7 @@ everything is renamed through this module, which tries again for a while.
 """
 
 import os
+import re
 import shutil
 import sys
 import time
@@ -14,7 +15,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_LONGEST_NAME = 200  # bytes: a file system allows 255, and `replacing` and others add to a name
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')  # in names on Windows
+_DEVICE = re.compile(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)")  # with any extension
 _PATIENCE = 10.0  # seconds until a file that another program has open is an error
+
+
+def portable_name(text: str) -> str:
+    """`text` as a name for a file or a folder on every system: 'a:b?' -> 'a-b-', 'aux.txt' -> 'aux_.txt'."""
+    name = _DEVICE.sub(r"\1_", _FORBIDDEN.sub("-", text))
+    if len(encoded := name.encode("utf-8", "surrogateescape")) > _LONGEST_NAME:
+        name = encoded[:_LONGEST_NAME].decode("utf-8", "ignore")
+    return name.rstrip(". ")
 
 
 def patiently(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -25,6 +25,7 @@ from typing import Any
 
 from lm.data.reading import without_compression
 from lm.errors import UserError
+from lm.files import portable_name
 from lm.model_folder import is_model
 from lm.run_lock import check_free
 
@@ -271,7 +272,7 @@ class JobQueue:
     def _new_run_name(self, title: str, cell: str, taken: set[str]) -> str:
         """An unused name for the folder of a new run."""
         stem = re.sub(r"\s+", "-", safe_stem(title)) or "text"
-        name = stamped = f"{stem}-{cell}-{time.strftime('%Y%m%d-%H%M%S')}"
+        name = stamped = f"{portable_name(stem)}-{cell}-{time.strftime('%Y%m%d-%H%M%S')}"
         number = 1
         while name in taken or os.path.lexists(self.store.models / name):
             number += 1

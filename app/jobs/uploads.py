@@ -24,7 +24,7 @@ from lm.data import reading
 from lm.data.decoding import known_kind
 from lm.data.files import TABLES
 from lm.errors import UserError
-from lm.files import flush_to_disk, rename
+from lm.files import flush_to_disk, portable_name, rename
 from lm.locks import locked
 
 FOLDER = ".texts"
@@ -180,7 +180,7 @@ def safe_name(name: str) -> str:
     name = re.split(r"[/\\]", unicodedata.normalize("NFC", name))[-1]
     ending = _ending(name)
     stem = name[: -len(ending)] if name.lower().endswith(ending) else name
-    return f"{safe_stem(stem) or 'text'}{ending}"
+    return portable_name(f"{safe_stem(stem) or 'text'}{ending}")
 
 
 def _ending(name: str) -> str:

@@ -67,7 +67,7 @@ def clear(chosen: list[Entry]) -> None:
         if remove(entry.path):
             freed += entry.size
         else:
-            print(f"{entry.path.name} is being built right now and was not deleted.", file=sys.stderr)
+            print(f"{entry.path.name} is in use and was not deleted.", file=sys.stderr)
     print(f"{megabytes(freed)} freed in {cache_folder()}")
 
 

@@ -99,13 +99,27 @@ def entries() -> list[Entry]:
 
 
 def remove(path: Path) -> bool:
-    """Delete an entry and return True, unless it is being built."""
+    """Delete an entry and return True, unless it is being built or, on Windows, used."""
     lock = _lock(path.name.removesuffix(PARTIAL))
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if not path.is_dir():
+                path.unlink()
+                return True
+            if not path.name.endswith(
+                PARTIAL
+            ):  # deleting takes many steps; what is left must not look complete
+                partial = path.with_name(path.name + PARTIAL)
+                shutil.rmtree(partial, ignore_errors=True)
+                rename(path, partial)
+                path = partial
+            shutil.rmtree(path)
     except Timeout:
+        return False
+    except PermissionError:
+        if sys.platform != "win32":
+            raise
         return False
     return True
 

@@ -34,7 +34,7 @@ from lm.data.splits import SPLITS, read_splits
 from lm.data.survey import LISTED, repeated_fraction, survey
 from lm.data.text import Text
 from lm.errors import DataError
-from lm.files import write_text
+from lm.files import portable_name, write_text
 from lm.parallel import in_order
 from lm.tokenization import vocabulary
 from lm.tokenization.documents import SEPARATOR, chunks, count_characters
@@ -151,7 +151,7 @@ def _key(sources: list[Source], config: DataConfig, tokenizer_id: str) -> str:
     if any(source.kind != "text" for source in sources):
         settings["tables"] = TABLE_FORMAT
     text = json.dumps([FORMAT, [source.identity for source in sources], settings], sort_keys=True)
-    name = "+".join(source.name for source in sources)[:80]
+    name = portable_name("+".join(source.name for source in sources)[:80])
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 

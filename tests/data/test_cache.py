@@ -93,7 +93,7 @@ def test_most_recently_used_stream_is_listed_first(tmp_path):
 def test_stream_being_built_is_not_deleted(own_cache, capsys):
     def clear_meanwhile(folder):
         assert main(["clear"]) == 0
-        assert "is being built right now" in capsys.readouterr().err
+        assert "is in use and was not deleted" in capsys.readouterr().err
         assert folder.is_dir()
 
     cache.build_once("key", clear_meanwhile)
