@@ -6,8 +6,8 @@ On Windows, where no process can send SIGTERM to another, Ctrl-Break (SIGBREAK) 
 from __future__ import annotations
 
 import signal
-import threading
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
