@@ -66,7 +66,7 @@ def main() -> int:
     models = ["--models", str(Path(options.models).resolve())] if options.models else []
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
-        with log.open("w") as err:
+        with log.open("wb") as err:
             server = subprocess.Popen(
                 [sys.executable, "-m", "app", "--api", "--port", str(free_port()), *models],
                 cwd=folder,
@@ -74,18 +74,19 @@ def main() -> int:
                 stdout=subprocess.PIPE,
                 stderr=err,
                 text=True,
+                encoding="utf-8",
             )
         try:
             address = re.search(r"http://([\d.]+):(\d+)", server.stdout.readline())
             if not address:
-                print(f"error: the server did not start: {log.read_text()}", file=sys.stderr)
+                print(f"error: the server did not start: {log.read_text('utf-8')}", file=sys.stderr)
                 return 1
             options.pid = server.pid
             (measure_pauses if options.pauses else measure)(address[1], int(address[2]), options)
         finally:
             server.send_signal(signal.SIGTERM)
             status = server.wait(20)
-        tracebacks = log.read_text().count("Traceback")
+        tracebacks = log.read_text("utf-8").count("Traceback")
     print(f"| tracebacks in the server's log, its exit status | {tracebacks}, {status} |")
     return 0
 
@@ -173,7 +174,7 @@ def measure_pauses(host: str, port: int, options: argparse.Namespace) -> None:
 def expensive(model: str) -> dict[str, list[dict[str, Any]]]:
     """Requests that take much computation, by name."""
     common = {"model": model, "max_tokens": 50}
-    text = Path(__file__).read_text() * 10
+    text = Path(__file__).read_text("utf-8") * 10
     long = [{**common, "prompt": text[number:][:39_600]} for number in range(20)]
     # Each token leads to new states of the automaton.
     pattern = (
@@ -253,7 +254,7 @@ def stream(host: str, port: int, model: str, length: int, seed: int) -> Generato
 
 def cpu_seconds(pid: int) -> float:
     """The CPU time that a process has used so far (Linux)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

@@ -75,7 +75,10 @@ def serving(flag: str) -> Iterator[str]:
     """The address of `lm serve` (--api) or `lm app` (--mcp) with the shipped model, on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+") as log:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        (Path(folder) / "log").open("w+", encoding="utf-8", newline="") as log,
+    ):
         process = subprocess.Popen(
             [sys.executable, "-m", "app", flag, "--port", str(port)],
             cwd=folder,
@@ -83,13 +86,14 @@ def serving(flag: str) -> Iterator[str]:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
+            encoding="utf-8",
         )
         try:
             for line in process.stdout or ():
                 if re.match(r"The (API|page) is at", line):
                     break
             else:
-                raise RuntimeError(f"the server did not start: {(Path(folder) / 'log').read_text()}")
+                raise RuntimeError(f"the server did not start: {(Path(folder) / 'log').read_text('utf-8')}")
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
@@ -101,7 +105,9 @@ def version(client: Client, python: str) -> str | None:
     if client.language == "javascript":
         package = Path("node_modules") / client.package / "package.json"
         return (
-            json.loads(package.read_text())["version"] if package.exists() and shutil.which("node") else None
+            json.loads(package.read_text("utf-8"))["version"]
+            if package.exists() and shutil.which("node")
+            else None
         )
     if client.package == "curl":
         return output(["curl", "--version"]).split()[1] if shutil.which("curl") else None
@@ -110,7 +116,7 @@ def version(client: Client, python: str) -> str | None:
 
 
 def output(command: list[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=60).stdout
 
 
 def recipe(client: Client) -> str:
@@ -119,7 +125,7 @@ def recipe(client: Client) -> str:
         code
         for page in PAGES
         for code in re.findall(
-            rf"^```{client.language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL
+            rf"^```{client.language}\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
         )
         if client.sign in code
     ]
@@ -147,7 +153,13 @@ def run(client: Client, addresses: dict[str, str], python: str) -> str | None:
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # do not download it
         }
         result = subprocess.run(
-            [*interpreter, code], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+            [*interpreter, code],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=300,
         )
     if '"error"' in result.stdout:  # curl succeeds nevertheless
         return f"failed: {' '.join(result.stdout.split())[-200:]}"

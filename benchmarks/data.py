@@ -105,9 +105,9 @@ def write_words(path: Path, types: int, count: int = 200_000) -> None:
     share = 1 / np.arange(1, words + 1)
     ids = np.concatenate([draw.permutation(words), draw.choice(words, count, p=share / share.sum())])
     lines = [" ".join(f"w{i:x}" for i in ids[at : at + 12].tolist()) + "\n" for at in range(0, len(ids), 12)]
-    path.write_text("".join(lines))
-    path.with_name("long.txt").write_text("".join(lines[-1700:]))
-    path.with_name("short.txt").write_text("".join(lines[-100:]))
+    texts = {path.name: lines, "long.txt": lines[-1700:], "short.txt": lines[-100:]}
+    for name, part in texts.items():
+        path.with_name(name).write_bytes("".join(part).encode())
 
 
 def peak_memory(arguments: list[str], folder: str) -> float:
@@ -162,7 +162,7 @@ def measure(dataset: str, kind: str, cache: str) -> list[float]:
 
 def anonymous_memory(process: int | str = "self") -> float:
     """Megabytes of a process's memory that no file backs."""
-    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+    for line in Path(f"/proc/{process}/status").read_text("utf-8").splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) / 1000
     return 0.0

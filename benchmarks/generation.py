@@ -248,7 +248,7 @@ def sampling_time(logits: torch.Tensor, config: SamplingConfig) -> float:
 def losses(options: argparse.Namespace, precisions: tuple[str, ...]) -> None:
     """Nats per token of a text, computed by decoding steps of many streams."""
     model = lm.load(options.model, options.device)
-    text = Path(options.text).read_text()[-options.characters :]
+    text = Path(options.text).read_text("utf-8")[-options.characters :]
     tokens = torch.tensor(model.encode(text), device=model.device)
     rows = 64
     tokens = tokens[: len(tokens) // rows * rows].view(rows, -1)

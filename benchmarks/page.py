@@ -59,7 +59,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         output, log = Path(folder) / "output", Path(folder) / "log"
         start = time.perf_counter()
-        with output.open("w") as out, log.open("w") as err:
+        with output.open("wb") as out, log.open("wb") as err:
             server = subprocess.Popen(
                 [sys.executable, "-m", "app", "--port", str(free_port()), *models],
                 cwd=folder,
@@ -68,9 +68,9 @@ def main() -> int:
                 stderr=err,
             )
         try:
-            while not (address := re.search(r"The page is at (\S+)", output.read_text())):
+            while not (address := re.search(r"The page is at (\S+)", output.read_text("utf-8"))):
                 if server.poll() is not None:
-                    print(f"error: the server did not start: {log.read_text()}", file=sys.stderr)
+                    print(f"error: the server did not start: {log.read_text('utf-8')}", file=sys.stderr)
                     return 1
                 time.sleep(0.01)
             startup = time.perf_counter() - start
@@ -85,7 +85,7 @@ def main() -> int:
         finally:
             server.terminate()
             server.wait(20)
-        tracebacks = log.read_text().count("Traceback")
+        tracebacks = log.read_text("utf-8").count("Traceback")
     print(f"| tracebacks in the server's log | {tracebacks} |")
     for error in sorted(set(errors))[:5]:
         print(f"error: {error}", file=sys.stderr)
@@ -131,7 +131,7 @@ def load_test(url: str, server: int, log: Path, options: argparse.Namespace) -> 
     characters = sorted(user.characters for user in measured)
     first = sorted(wait for user in measured for wait in user.first)
     errors = [error for user in measured for error in user.errors]
-    outcomes = [match[2] for match in ENDED.finditer(log.read_text())]
+    outcomes = [match[2] for match in ENDED.finditer(log.read_text("utf-8"))]
     requests, canceled = sum(user.requests for user in measured), sum(user.canceled for user in measured)
     mean = statistics.mean(characters)
     shares = f"{characters[0] / mean:.2f}, {characters[-1] / mean:.2f}"
@@ -258,12 +258,12 @@ def time_in_browser(url: str) -> None:
 
 def allocated(process: int) -> int:
     """KiB of memory that a process has allocated, without mapped files."""
-    return int(re.search(r"RssAnon:\s*(\d+)", Path(f"/proc/{process}/status").read_text())[1])
+    return int(re.search(r"RssAnon:\s*(\d+)", Path(f"/proc/{process}/status").read_text("utf-8"))[1])
 
 
 def cpu_seconds(process: int) -> float:
     """The CPU time of a process."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{process}/stat").read_text("utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

@@ -64,9 +64,9 @@ def trained(dataset: str, options: list[str]) -> tuple[dict, list[dict], dict]:
         run = Path(folder) / "run"
         command = [sys.executable, ROOT / "train.py", "--dataset", dataset, *options]
         subprocess.run([*command, "--sample-every", "0", "--quiet", "--out", run], check=True)
-        config = json.loads((run / "config.json").read_text())
-        records = [json.loads(line) for line in (run / "training" / "metrics.jsonl").open()]
-        return config, records, yaml.safe_load((run / "training" / "config.yaml").read_text())
+        config = json.loads((run / "config.json").read_text("utf-8"))
+        records = [json.loads(line) for line in (run / "training" / "metrics.jsonl").open("rb")]
+        return config, records, yaml.safe_load((run / "training" / "config.yaml").read_text("utf-8"))
 
 
 if __name__ == "__main__":

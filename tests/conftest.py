@@ -22,7 +22,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from lm.cli.parser import run
 from tests.processes import Fork, run_fork
+from tests.strict_fsync import fsync
 
+os.fsync = fsync
 ROOT = Path(__file__).parent.parent
 GPU = Path("/dev/nvidia0")
 # Python reads these variables when it starts, so a process with others cannot be forked.

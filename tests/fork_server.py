@@ -19,6 +19,7 @@ import os
 import runpy
 import socket
 import sys
+from pathlib import Path
 
 
 def next_request(requests: socket.socket) -> dict | None:
@@ -72,6 +73,7 @@ def become(request: dict, standard: list[int]) -> None:
 
 def main() -> None:
     requests = socket.socket(fileno=int(sys.argv[1]))
+    os.fsync = runpy.run_path(str(Path(__file__).with_name("strict_fsync.py")))["fsync"]
     for name in sys.argv[2:]:
         importlib.import_module(name)
     gc.freeze()  # what was imported stays in the memory that all forks share

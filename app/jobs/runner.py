@@ -241,7 +241,7 @@ def lower_priority(oom_score: int) -> None:
             os.nice(_NICENESS)
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text(str(oom_score), "ascii")
+            Path("/proc/self/oom_score_adj").write_bytes(b"%d" % oom_score)
 
 
 def main() -> int:
