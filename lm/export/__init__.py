@@ -21,7 +21,10 @@ class Format(NamedTuple):
     precisions: tuple[str, ...]  # of the weights in the file; "auto" is the first
 
 
-FORMATS = {".onnx": Format("lm.export.onnx", "write_onnx", ("fp32", "int8"))}
+FORMATS = {
+    ".onnx": Format("lm.export.onnx", "write_onnx", ("fp32", "int8")),
+    ".html": Format("lm.export.page", "write_page", ("fp16", "bf16", "int8")),
+}
 
 
 def export(model: LanguageModel, path: str | Path, precision: str = "auto") -> None:

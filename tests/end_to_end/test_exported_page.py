@@ -1,0 +1,397 @@
+"""Pages that `lm export` writes, in a real browser without a network."""
+
+import random
+import re
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from axe_playwright_python.sync_playwright import Axe
+
+import lm
+from lm.config.schema import ModelConfig
+from lm.export import export
+from lm.generation.samplers import top_p
+from lm.language_model import LanguageModel
+from lm.model.network import RecurrentLM
+from lm.tokenization.vocabulary import train_tokenizer
+from tests.conftest import script, some_text
+from tests.end_to_end.exported import Program, model_in
+from tests.end_to_end.page import DESKTOP, PHONE
+
+# Other scripts, whitespace of many kinds, contractions, and names of special tokens.
+STRANGE = (
+    " \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u1680\u180e\u2003\u2028\u3000\ufeff\u200d\u0301\x00'sdtmrvel.,!?_-<eos>unk"
+    "aZéßДжא\u0627ل日本语ひ한ไ\u0e31²½Ⅷ٣१😀🇩🇪\U0001f469\U000e0041\U0010ffff"
+)
+TRAINING_TEXT = some_text(3000) + STRANGE * 3 + "\nI don't know; we'll see, they've 123 boats.\n" * 20
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+# Every cell, tokenizer and direction; tied, projected, residual and of sizes that fill no vector register.
+MODELS = {
+    "char": {"cell": "rnn", "hidden_size": 50, "embedding_size": 7, "layers": 1},
+    "byte": {"cell": "gru", "hidden_size": 33, "embedding_size": 12, "tie": True, "layers": 2, "residual": False},
+    "bpe": {"cell": "lstm", "hidden_size": 24, "tie": True, "layers": 3},
+    "unigram": {"cell": "gru", "hidden_size": 40, "embedding_size": 16, "layers": 1},
+    "word": {"cell": "lstm", "hidden_size": 20, "embedding_size": 9, "layers": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def offline(browser):
+    """A browser without a network."""
+    context = browser.new_context(offline=True)
+    yield context
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def tab(offline):
+    """An empty tab, in which programs run one after the other."""
+    tab = offline.new_page()
+    tab.set_default_timeout(30_000)
+    return tab
+
+
+@pytest.fixture(scope="module")
+def pretrained():
+    return lm.load("pretrained", device="cpu")
+
+
+def exported(model: LanguageModel, folder: Path, precision: str = "auto") -> str:
+    export(model, folder / "boat.html", precision)
+    return (folder / "boat.html").read_text(encoding="utf-8")
+
+
+def small_model(kind: str, direction: str = "forward") -> LanguageModel:
+    torch.manual_seed(1)
+    tokenizer = train_tokenizer(kind, [TRAINING_TEXT], 400)
+    network = RecurrentLM(ModelConfig(direction=direction, **MODELS[kind]), tokenizer.vocab_size)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if "bias" in name:
+                weight += 0.3 * torch.randn_like(weight)
+        network.decoder.weight *= 4  # as certain as a trained model
+    return LanguageModel(network.eval(), tokenizer)
+
+
+def strange_texts(count: int) -> list[str]:
+    choose = random.Random(3)
+    texts = ["", " ", "\n", "<eos>", "<unk>", "\r\n", TRAINING_TEXT]
+    for _ in range(count):
+        start, length = choose.randrange(len(TRAINING_TEXT)), choose.randrange(80)
+        texts.append(TRAINING_TEXT[start : start + length])
+        texts.append("".join(choose.choices(STRANGE, k=choose.randrange(30))))
+        texts.append("".join(choose.choices(["<eos>", " ", "\n", "sea", "don't", "  ", "\r\n", "日本"], k=9)))
+        # Any character but half ones.
+        codes = [choose.randrange(choose.choice([0x300, 0x3000, 0x10F800])) for _ in range(20)]
+        texts.append("".join(chr(code if code < 0xD800 else code + 0x800) for code in codes))
+    return texts
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_prompts_become_the_tokens_that_the_model_encodes(tab, tmp_path, kind):
+    model = small_model(kind)
+    texts = strange_texts(250)
+    answers = Program(tab, exported(model, tmp_path)).encode(texts)
+    for text, answer in zip(texts, answers, strict=True):
+        assert answer["tokens"] == model.encode(text), text
+        assert answer["unknown"] == model.tokenizer.unknown_in(text), text
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_most_likely_text_is_that_of_the_model(tab, tmp_path, kind, direction):
+    model = small_model(kind, direction)
+    html = exported(model, tmp_path)
+    rounded = model_in(html, model)
+    for prompt, simd in (("The sea ", True), ("light", False)):
+        (expected,) = rounded.generate(prompt, greedy=True, max_new_tokens=300)
+        program = Program(tab, html, simd)
+        assert program.loaded["simd"] == simd
+        written = program.write(prompt, length=300)
+        assert rounded.direction.reorder([token["token"] for token in written]) == expected.tokens
+        assert "".join(rounded.direction.reorder([token["text"] for token in written])) == expected.text
+        logprobs = rounded.direction.reorder([token["logprob"] for token in written])
+        assert logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_random_tokens_are_decoded_as_the_model_decodes_them(tab, tmp_path, kind, direction):
+    model = small_model(kind, direction)
+    program = Program(tab, exported(model, tmp_path))
+    choose = random.Random(4)
+    for prompt in ("", "The sea", "The\n", "日本", "<eos>"):
+        # The model has hardly any say: partial characters and line ends occur at any place.
+        given = [choose.randrange(model.tokenizer.vocab_size) for _ in range(150)]
+        written = program.write(prompt, given=given, length=150)
+        tokens = [token["token"] for token in written]
+        detokenizer = model.generator.detokenizer(prompt, model.encode(prompt))
+        text = "".join(detokenizer.add(token, last=token == tokens[-1]) for token in tokens)
+        assert "".join(model.direction.reorder([t["text"] for t in written])) == text + detokenizer.rest()
+
+
+def test_the_shipped_model_writes_the_same_in_float32_and_in_the_default_precision(tab, tmp_path, pretrained):
+    html = exported(pretrained, tmp_path)
+    assert len(html.encode()) < 3_000_000
+    program = Program(tab, html)
+    for prompt in ("", "def read(self, ", "import os\n", "class Reader:\n    "):
+        (expected,) = pretrained.generate(prompt, greedy=True, max_new_tokens=400)
+        assert "".join(token["text"] for token in program.write(prompt, length=400)) == expected.text
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_other_precisions_write_what_their_rounded_weights_do(tab, tmp_path, pretrained, precision):
+    html = exported(pretrained, tmp_path, precision)
+    (expected,) = model_in(html, pretrained).generate("def ", greedy=True, max_new_tokens=300)
+    assert "".join(token["text"] for token in Program(tab, html).write("def ", length=300)) == expected.text
+
+
+def test_sampled_tokens_are_among_the_most_likely_and_a_seed_repeats_them(tab, tmp_path, pretrained):
+    html = exported(pretrained, tmp_path)
+    program, model = Program(tab, html), model_in(html, pretrained)
+    settings = {"length": 200, "temperature": 1.3, "topP": 0.6}
+    written = program.write("def ", seed=5, **settings)
+    assert written == program.write("def ", seed=5, **settings) != program.write("def ", seed=6, **settings)
+    tokens = [token["token"] for token in written]
+    session = model.session()
+    session.feed("def ")
+    prompt = [model.start_token, *model.encode("def ")]
+    logits = model.network(torch.tensor([prompt + tokens]))[0][0, len(prompt) - 1 : -1]
+    logits[:, model.generator.suppressed_tokens] = -torch.inf
+    allowed = top_p(logits / 1.3, 0.6).isfinite()
+    assert all(allowed[range(200), tokens])
+    beyond_first = (logits.argmax(dim=1) != torch.tensor(tokens)).float().mean()
+    assert 0.1 < beyond_first < 0.7
+    best = logits.log_softmax(dim=1).topk(8)
+    for token, ids, logprobs in zip(written, best.indices.tolist(), best.values.tolist(), strict=True):
+        assert token["alternatives"] == ids
+        assert token["logprobs"] == pytest.approx(logprobs, abs=1e-3)
+
+
+_WRITE_AND_STOP = """async () => {
+    document.querySelector("#write").click();
+    while (document.querySelector("#text").textContent.length < 200) await new Promise(requestAnimationFrame);
+    document.querySelector("#stop").click();
+}"""
+
+
+class Page:
+    """An exported page as a user sees it."""
+
+    def __init__(self, tab):
+        self.tab = tab
+
+    @property
+    def text(self):
+        return self.tab.locator("#text").text_content()
+
+    def button(self, name):
+        return self.tab.get_by_role("button", name=name, exact=True)
+
+    def set(self, **fields):
+        for name, value in fields.items():
+            self.tab.get_by_label(name, exact=True).fill(str(value))
+
+    def write(self, button="Write"):
+        self.button(button).click()
+        return self.at_rest()
+
+    def at_rest(self):
+        self.wait_for(lambda: self.status.startswith(("Done", "Stopped")))
+        return self.text
+
+    @property
+    def status(self):
+        return self.tab.locator("#status").text_content()
+
+    def wait_for(self, condition):
+        # Not by Playwright, which would evaluate a string in the page: its policy forbids that.
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline, self.status
+            self.tab.wait_for_timeout(20)
+
+
+@pytest.fixture
+def open_file(offline):
+    """Opens exported files; nothing may be requested, run or reported that is not in the file."""
+    tabs, troubles = [], []
+
+    def open_file(path, size=DESKTOP):
+        tab = offline.new_page()
+        tabs.append(tab)
+        tab.set_viewport_size(size)
+        tab.set_default_timeout(30_000)
+        tab.on("pageerror", lambda error: troubles.append(str(error)))
+        tab.on("console", lambda message: troubles.append(message.text))
+        tab.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
+        own = (path.as_uri(), "blob:null/")
+        tab.on("request", lambda request: request.url.startswith(own) or troubles.append(request.url))
+        tab.goto(path.as_uri())
+        page = Page(tab)
+        page.button("Write").and_(tab.locator(":enabled")).wait_for()
+        return page
+
+    yield open_file
+    for tab in tabs:
+        tab.close()
+    assert not troubles
+
+
+@pytest.fixture(scope="module")
+def boat(tmp_path_factory, trained_run):
+    """The page of a small trained model, written by the command."""
+    folder = tmp_path_factory.mktemp("pages")
+    result = script("-m lm", "export", trained_run, "boat.html", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "boat.html: 0.1 MB\n"
+    return folder / "boat.html"
+
+
+@pytest.fixture
+def page(open_file, boat):
+    return open_file(boat)
+
+
+def test_a_page_writes_the_text_of_the_model_and_says_what_it_is(page, trained_run):
+    model = lm.load(trained_run, device="cpu")
+    assert page.tab.title() == "boat"
+    page.set(Temperature=0, Length=200)
+    page.tab.get_by_label("Begin with").fill("The sea ")
+    (expected,) = model.generate("The sea ", greedy=True, max_new_tokens=200)
+    assert page.write() == "The sea " + expected.text
+    facts = page.tab.locator("footer").inner_text()
+    assert "LSTM, 1 × 32 units" in facts and "boat.txt" in facts and "Bits per character" in facts
+    assert str(trained_run.parent) not in page.tab.content()
+
+
+def test_stop_continue_and_copy(page):
+    page.set(Length=20_000, Seed=3)
+    page.tab.evaluate(_WRITE_AND_STOP)
+    first = page.at_rest()
+    assert 200 < len(first) < 20_000 and page.status.startswith("Stopped")
+    page.set(Length=100)
+    second = page.write("Continue")
+    assert second.startswith(first) and len(second) == len(first) + 100
+    page.tab.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    page.button("Copy").click()
+    page.button("Copied").wait_for()
+    assert page.tab.evaluate("copied") == second
+
+
+def test_pointing_at_a_token_shows_alternatives_and_choosing_one_continues_from_it(page, trained_run):
+    model = lm.load(trained_run, device="cpu")
+    page.set(Length=60, Seed=3)
+    text = page.write()
+    tokens = page.tab.locator("#text i")
+    tokens.nth(4).hover()
+    session = model.session()
+    session.feed(text[:4])
+    expected = [
+        f"{name.replace(' ', '␣')} {100 * p:.1f}%"
+        for rank, (name, _, p) in enumerate(session.next(8))
+        if rank < 3 or p >= 0.001
+    ]
+    options = page.tab.locator("#options button")
+    shown = [" ".join(option.split()) for option in options.all_inner_texts()]
+    assert [s for s in shown if "<" not in s] == [e for e in expected if not e.endswith(" 0.0%")]
+    tokens.nth(4).click()
+    other = next(option for option in options.all() if "chosen" not in (option.get_attribute("class") or ""))
+    label = other.locator("code").inner_text().replace("␣", " ").replace("↵", "\n")
+    other.click()
+    changed = page.at_rest()
+    assert changed[:5] == text[:4] + label and len(changed) == 60
+    assert not page.tab.locator("#panel").is_visible()
+
+
+def test_alternatives_by_keyboard(page):
+    page.set(Length=60, Seed=3)
+    text = page.write()
+    page.tab.locator("#text").focus()
+    for _ in range(3):
+        page.tab.keyboard.press("ArrowRight")
+    assert page.tab.locator("#text .current").text_content() == text[2]
+    page.tab.keyboard.press("Enter")
+    page.tab.keyboard.press("Tab")
+    label = page.tab.evaluate("document.activeElement.querySelector('code').textContent")
+    page.tab.keyboard.press("Enter")
+    assert page.at_rest()[:3] == text[:2] + label.replace("␣", " ").replace("↵", "\n")
+
+
+def test_alternatives_on_a_phone(open_file, boat):
+    page = open_file(boat, PHONE)
+    page.set(Length=300, Seed=3)
+    page.write()
+    page.tab.locator("#text i").nth(40).click()
+    panel, token = page.tab.locator("#panel").bounding_box(), page.tab.locator("#text .current").bounding_box()
+    assert panel["y"] + panel["height"] <= PHONE["height"] and token["y"] + token["height"] <= panel["y"]
+    assert page.tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_have_no_accessibility_violations(page, scheme):
+    page.tab.emulate_media(color_scheme=scheme)
+    page.set(Length=80, Seed=3)
+    page.write()
+    page.tab.get_by_label("Show surprise").check()
+    page.tab.locator("#text i").nth(9).click()
+    results = Axe().run(page.tab)
+    assert not results.violations_count, results.generate_report()
+
+
+def test_characters_that_the_model_does_not_know_are_named(page):
+    page.tab.get_by_label("Begin with").fill("日本 <b>")
+    note = page.tab.locator("#unknown")
+    page.wait_for(lambda: note.text_content())
+    assert re.findall("“(.)”", note.inner_text()) == ["日", "本", "<", ">"]
+
+
+def test_a_backward_page_writes_to_the_left_of_the_prompt(open_file, tmp_path, backward_run):
+    model = lm.load(backward_run, device="cpu")
+    export(model, tmp_path / "taob.html")
+    page = open_file(tmp_path / "taob.html")
+    page.set(Temperature=0, Length=150)
+    page.tab.get_by_label("End with").fill(" light.")
+    (expected,) = model.generate(" light.", greedy=True, max_new_tokens=150)
+    assert page.write() == expected.text + " light."
+
+
+def test_names_facts_and_tokens_are_text_and_never_run(open_file, tmp_path):
+    torch.manual_seed(0)
+    words = HOSTILE.replace("img src", "img/src")
+    tokenizer = train_tokenizer("word", [f"{words} {{{{name}}}} <!-- <script> "])
+    network = RecurrentLM(ModelConfig(hidden_size=8, embedding_size=8, layers=1), tokenizer.vocab_size)
+    facts = {"trained_on": {"dataset": HOSTILE, "characters": HOSTILE}, "validation": {"bits_per_character": HOSTILE}}
+    path = tmp_path / "<img src=x onerror=alert(3)>{{weights}}&amp;.html"
+    export(LanguageModel(network, tokenizer, facts), path)
+    page = open_file(path)
+    assert page.tab.title() == path.stem == page.tab.locator("h1").inner_text()
+    assert HOSTILE in page.tab.locator("footer").inner_text()
+    page.tab.get_by_label("Begin with").fill(HOSTILE)
+    page.set(Length=300, Temperature=1.5)
+    assert words.split()[0] in page.write()
+    page.tab.locator("#text i").nth(20).click()
+    assert page.tab.locator("img, #text script, #panel script").count() == 0
+
+
+def test_the_policy_of_a_page_forbids_other_scripts_and_the_network(boat, offline):
+    tab = offline.new_page()
+    tab.goto(boat.as_uri())
+    blocked = tab.evaluate(
+        """async () => {
+            const blocked = [];
+            document.addEventListener("securitypolicyviolation", (event) => blocked.push(event.effectiveDirective));
+            const script = document.createElement("script");
+            script.textContent = "window.ran = true";
+            document.body.append(script);
+            await fetch("http://127.0.0.1:9/").catch(() => {});
+            new Image().src = "http://127.0.0.1:9/";
+            await new Promise((done) => setTimeout(done, 100));
+            return [window.ran ?? false, ...blocked];
+        }"""
+    )
+    tab.close()
+    assert blocked == [False, "script-src-elem", "connect-src", "img-src"]

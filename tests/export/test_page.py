@@ -1,0 +1,113 @@
+"""What can be exported as a page, and what a page contains. tests/end_to_end/test_exported_page.py runs pages."""
+
+import json
+import re
+
+import pytest
+import torch
+from tokenizers import Tokenizer as Backend, decoders, models, normalizers, pre_tokenizers
+
+from lm.config.schema import ModelConfig
+from lm.errors import UserError
+from lm.export import export
+from lm.export.page import write_page
+from lm.language_model import LanguageModel
+from lm.model.network import RecurrentLM
+from lm.tokenization.tokenizer import Tokenizer
+from lm.tokenization.vocabulary import KINDS, load_external, train_tokenizer
+from tests.conftest import called, some_text
+
+TEXT = some_text(2000)
+
+
+def model(tokenizer: Tokenizer | None = None, **facts) -> LanguageModel:
+    tokenizer = tokenizer or train_tokenizer("char", [TEXT])
+    config = ModelConfig(hidden_size=8, embedding_size=4, layers=1)
+    return LanguageModel(RecurrentLM(config, tokenizer.vocab_size), tokenizer, facts)
+
+
+def foreign(name: str) -> Backend:
+    """A tokenizer that differs from one of ours in a single rule."""
+    kind = {"word pieces": "word", "lower case": "char", "words with spaces": "word"}.get(name, "bpe")
+    backend = train_tokenizer(kind, [TEXT], 300).backend
+    if name == "added words":
+        backend.add_tokens(["the sea"])
+    elif name == "prefix space":
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    elif name == "digits apart":
+        bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(), bytes_])
+    elif name == "lower case":
+        backend.normalizer = normalizers.Lowercase()
+    elif name == "few bytes":
+        spec = json.loads(backend.to_str())
+        del spec["model"]["vocab"]["Ā"]
+        backend = Backend.from_str(json.dumps(spec))
+    elif name == "dropout":
+        backend.model.dropout = 0.1
+    elif name == "words with spaces":
+        backend.decoder = decoders.WordPiece(prefix="##")
+    elif name == "word pieces":
+        backend = Backend(models.WordPiece({"[UNK]": 0, "<eos>": 1, "a": 2}, unk_token="[UNK]"))
+    return backend
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["added words", "prefix space", "digits apart", "lower case", "few bytes", "dropout", "words with spaces", "word pieces"],
+)  # fmt: skip
+def test_tokenizers_with_other_rules_are_rejected(tmp_path, name):
+    tokenizer = Tokenizer(foreign(name))
+    with pytest.raises(UserError, match=r"^the tokenizer of this model \(\w+\) has rules that a page .*\.$"):
+        write_page(model(tokenizer), tmp_path / "page.html")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokenizers_that_lm_trains_are_accepted_also_as_files(tmp_path, kind):
+    train_tokenizer(kind, [TEXT], 300).save(tmp_path / "tokenizer.json")
+    external, _ = load_external(tmp_path / "tokenizer.json")
+    write_page(model(external), tmp_path / "page.html")
+    assert (tmp_path / "page.html").stat().st_size > 10_000
+
+
+def test_an_ensemble_is_rejected(tmp_path):
+    one = model()
+    with pytest.raises(UserError, match="an ensemble cannot be exported"):
+        write_page(one.mixed_with([(model(), 0.5)]), tmp_path / "page.html")
+
+
+def test_weights_beyond_fp16_are_rejected_but_fit_into_other_precisions(tmp_path):
+    large = model()
+    with torch.no_grad():
+        large.network.decoder.weight[0, 0] = 1e6
+    with pytest.raises(UserError, match="decoder.weight has numbers that fp16 cannot represent: choose bf16"):
+        write_page(large, tmp_path / "page.html")
+    for precision in ("bf16", "int8"):
+        write_page(large, tmp_path / "page.html", precision)
+
+
+def test_more_weights_than_browsers_can_read_are_rejected(tmp_path, monkeypatch):
+    monkeypatch.setattr("lm.export.page._MAX_WEIGHTS", 1000)
+    with pytest.raises(UserError, match=r"MB of weights are too many for a page.*: choose --precision int8"):
+        write_page(model(), tmp_path / "page.html")
+
+
+def test_a_page_loads_nothing_and_has_no_paths_of_the_machine(tmp_path):
+    for dataset in ("/home/me/secret/boat.txt", "C:\\Users\\me\\secret\\boat.txt"):
+        facts = {"trained_on": {"dataset": dataset, "characters": 12345}, "validation": {"bits_per_character": 1.234}}
+        export(model(**facts), tmp_path / "page.html")
+        html = (tmp_path / "page.html").read_text(encoding="utf-8")
+        assert "boat.txt" in html and "12,345 characters" in html and "1.23" in html
+        assert "secret" not in html and str(tmp_path) not in html
+    assert "default-src 'none'" in html
+    without_weights = re.sub(r'(?s)<script type="text/plain" id="weights">.*?</script>', "", html)
+    assert not re.findall(r"https?:|\bsrc=|\bhref=|@import|url\(", without_weights)
+
+
+def test_the_command_writes_a_page_and_names_the_precisions(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = called("export", "pretrained", "page.html", "--precision", "int8")
+    assert result.returncode == 0 and result.stdout == "page.html: 1.4 MB\n", result.stderr
+    result = called("export", "pretrained", "page.html", "--precision", "fp32")
+    assert result.returncode == 2 and "choose fp16 or bf16 or int8" in result.stderr
