@@ -32,8 +32,9 @@ def export(model: LanguageModel, path: str | Path, precision: str = "auto") -> N
 
     Args:
         model: a model. Of an ensemble, export the models.
-        path: where to write; `.onnx` is ONNX.
-        precision: that of the weights in the file: "fp32" or "int8" for ONNX, or "auto": "fp32" for ONNX.
+        path: where to write; `.onnx` is ONNX, `.html` a web page that generates text.
+        precision: that of the weights in the file: "fp32" or "int8" for ONNX; "fp16", "bf16" or "int8" for a
+            page; or "auto", the first of these.
 
     Raises UserError for another suffix or precision, an ensemble, a model that is too large for the format,
     or if a package is missing.

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from html import escape
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from lm.errors import UserError
 from lm.files import write_text
-from lm.generation.ensemble import Ensemble
 from lm.language_model import LanguageModel
 from lm.tokenization.kinds import BYTE_OF
 from lm.tokenization.tokenizer import Tokenizer
@@ -27,9 +26,9 @@ _MAX_WEIGHTS = 400_000_000  # bytes; in base64, the longest string of V8 has 536
 _WORKER = ("product.js", "network.js", "sampler.js", "tokenizer.js", "worker.js")
 
 
-def write_page(model: LanguageModel, path: str | Path, precision: str = "fp16") -> None:
+def write_page(model: LanguageModel, path: Path, precision: str = "fp16") -> None:
     """Write an HTML file with everything in it: the weights in `precision`, the tokenizer, and a program that
-    generates text. The page loads nothing else and sends nothing. Its title is the name of the file.
+    generates text. The page loads nothing else and sends nothing.
 
     Vectors stay in float32. In fp16 and bf16, each number of a matrix is rounded to 11 or 8 significant bits;
     in int8, to a multiple of 1/127 of the largest number of its row. With these weights, the most likely text
@@ -38,7 +37,7 @@ def write_page(model: LanguageModel, path: str | Path, precision: str = "fp16") 
     Raises UserError for an ensemble, for a tokenizer of a kind that lm does not train, for weights that fp16
     cannot represent, and for more weights than browsers can read.
     """
-    path = Path(path)
+    model.require_one_network("be exported")
     tensors, data = packed(weights_of(model), precision)
     if len(data) > _MAX_WEIGHTS:
         raise UserError(
@@ -57,7 +56,7 @@ def write_page(model: LanguageModel, path: str | Path, precision: str = "fp16") 
     }
     script, style = _file("page.js"), _file("page.css")
     parts = {
-        "name": escape(path.stem),
+        "name": escape(PurePath(model.name).name or path.stem),
         "style": style,
         "script": script,
         "style-hash": _hash(style),
@@ -72,9 +71,7 @@ def write_page(model: LanguageModel, path: str | Path, precision: str = "fp16") 
 
 
 def weights_of(model: LanguageModel) -> dict[str, Tensor]:
-    """The weights of a model by name; a tied matrix is there once. Raises UserError for an ensemble."""
-    if isinstance(model.generator.decoder, Ensemble):
-        raise UserError("an ensemble cannot be exported: export one of its models.")
+    """The weights of a model by name; a tied matrix is there once."""
     weights = {name: weight.detach().cpu().float() for name, weight in model.network.state_dict().items()}
     if model.network.config.tie:
         del weights["decoder.weight"]
@@ -105,8 +102,8 @@ _HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def _parts(name: str, weight: Tensor, precision: str) -> list[np.ndarray]:
-    """The arrays that represent a tensor: a vector in float32, a matrix in 16 bits, or a scale for each row and
-    8 bits for each number."""
+    """The arrays that represent a tensor: a vector in float32; a matrix in 16 bits, or as a scale for each
+    row and 8 bits for each number."""
     if weight.dim() == 1:
         return [weight.numpy()]
     if precision == "int8":
@@ -161,8 +158,8 @@ def _check_supported(tokenizer: Tokenizer, spec: dict[str, Any]) -> None:
         supported &= not spec["added_tokens"]
     if not supported:
         raise UserError(
-            f"the tokenizer of this model ({kind}) has rules that a page cannot follow: export a model with one"
-            f" of the tokenizers that lm trains ({', '.join(KINDS)})."
+            f"the tokenizer of this model ({kind}) has rules that a page cannot follow: export a model with"
+            f" one of the tokenizers that lm trains ({', '.join(KINDS)})."
         )
 
 
@@ -178,8 +175,8 @@ def _introduction(model: LanguageModel) -> str:
     read = f"has read {_SHIPPED.get(dataset, dataset)} and" if dataset else "has read some text and"
     order = ", from the last to the first" if model.backward else ""
     return (
-        f"This small neural network, {'a' if cell == 'GRU' else 'an'} {cell}, {read} now writes more of it, one"
-        f" {_UNITS[model.tokenizer.kind]} at a time{order}. It runs here, in your browser."
+        f"This small neural network, {'a' if cell == 'GRU' else 'an'} {cell}, {read} now writes more of it,"
+        f" one {_UNITS[model.tokenizer.kind]} at a time{order}. It runs here, in your browser."
     )
 
 
@@ -203,7 +200,9 @@ def _facts(model: LanguageModel, precision: str) -> str:
         "Bits per character": _quantity(validation, "bits_per_character", ".2f"),
     }
     rows = {name: value for name, value in rows.items() if value}
-    return "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in rows.items())
+    return "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in rows.items()
+    )
 
 
 def _quantity(facts: dict[str, Any], name: str, form: str, unit: str = "") -> str:

@@ -22,8 +22,8 @@ from tests.end_to_end.page import DESKTOP, PHONE
 
 # Other scripts, whitespace of many kinds, contractions, and names of special tokens.
 STRANGE = (
-    " \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u1680\u180e\u2003\u2028\u3000\ufeff\u200d\u0301\x00'sdtmrvel.,!?_-<eos>unk"
-    "aZéßДжא\u0627ل日本语ひ한ไ\u0e31²½Ⅷ٣१😀🇩🇪\U0001f469\U000e0041\U0010ffff"
+    " \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u1680\u180e\u2003\u2028\u3000\ufeff\u200d\u0301\x00"
+    "'sdtmrvel.,!?_-<eos>unkaZéßДжא\u0627ل日本语ひ한ไ\u0e31²½Ⅷ٣१😀🇩🇪\U0001f469\U000e0041\U0010ffff"
 )
 TRAINING_TEXT = some_text(3000) + STRANGE * 3 + "\nI don't know; we'll see, they've 123 boats.\n" * 20
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -31,7 +31,14 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 # Every cell, tokenizer and direction; tied, projected, residual and of sizes that fill no vector register.
 MODELS = {
     "char": {"cell": "rnn", "hidden_size": 50, "embedding_size": 7, "layers": 1},
-    "byte": {"cell": "gru", "hidden_size": 33, "embedding_size": 12, "tie": True, "layers": 2, "residual": False},
+    "byte": {
+        "cell": "gru",
+        "hidden_size": 33,
+        "embedding_size": 12,
+        "tie": True,
+        "layers": 2,
+        "residual": False,
+    },
     "bpe": {"cell": "lstm", "hidden_size": 24, "tie": True, "layers": 3},
     "unigram": {"cell": "gru", "hidden_size": 40, "embedding_size": 16, "layers": 1},
     "word": {"cell": "lstm", "hidden_size": 20, "embedding_size": 9, "layers": 2},
@@ -326,7 +333,10 @@ def test_alternatives_on_a_phone(open_file, boat):
     page.set(Length=300, Seed=3)
     page.write()
     page.tab.locator("#text i").nth(40).click()
-    panel, token = page.tab.locator("#panel").bounding_box(), page.tab.locator("#text .current").bounding_box()
+    panel, token = (
+        page.tab.locator("#panel").bounding_box(),
+        page.tab.locator("#text .current").bounding_box(),
+    )
     assert panel["y"] + panel["height"] <= PHONE["height"] and token["y"] + token["height"] <= panel["y"]
     assert page.tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
@@ -364,11 +374,16 @@ def test_names_facts_and_tokens_are_text_and_never_run(open_file, tmp_path):
     words = HOSTILE.replace("img src", "img/src")
     tokenizer = train_tokenizer("word", [f"{words} {{{{name}}}} <!-- <script> "])
     network = RecurrentLM(ModelConfig(hidden_size=8, embedding_size=8, layers=1), tokenizer.vocab_size)
-    facts = {"trained_on": {"dataset": HOSTILE, "characters": HOSTILE}, "validation": {"bits_per_character": HOSTILE}}
-    path = tmp_path / "<img src=x onerror=alert(3)>{{weights}}&amp;.html"
-    export(LanguageModel(network, tokenizer, facts), path)
+    facts = {
+        "trained_on": {"dataset": HOSTILE, "characters": HOSTILE},
+        "validation": {"bits_per_character": HOSTILE},
+    }
+    path = tmp_path / "<img src=x onerror=alert(3)>.html"
+    model = LanguageModel(network, tokenizer, facts)
+    model.name = HOSTILE.replace("</", "<\\") + "&amp;{{weights}}"
+    export(model, path)
     page = open_file(path)
-    assert page.tab.title() == path.stem == page.tab.locator("h1").inner_text()
+    assert page.tab.title() == model.name == page.tab.locator("h1").inner_text()
     assert HOSTILE in page.tab.locator("footer").inner_text()
     page.tab.get_by_label("Begin with").fill(HOSTILE)
     page.set(Length=300, Temperature=1.5)
@@ -383,7 +398,8 @@ def test_the_policy_of_a_page_forbids_other_scripts_and_the_network(boat, offlin
     blocked = tab.evaluate(
         """async () => {
             const blocked = [];
-            document.addEventListener("securitypolicyviolation", (event) => blocked.push(event.effectiveDirective));
+            const note = (event) => blocked.push(event.effectiveDirective);
+            document.addEventListener("securitypolicyviolation", note);
             const script = document.createElement("script");
             script.textContent = "window.ran = true";
             document.body.append(script);

@@ -121,6 +121,12 @@ def test_lm_evaluate(trained, run):
     assert json.loads(result.stdout)["scores"]
 
 
+def test_lm_export(trained, run, folder):
+    result = run("export", "runs/boat", "boat.html")
+    assert result.returncode == 0, result.stderr
+    assert "<title>boat</title>" in (folder / "boat.html").read_text()
+
+
 def test_lm_serve(trained, lm_command, folder):
     with serving(lm_command, folder, "serve", "--port", free_port()) as server:
         body = {"model": "boat", "prompt": "The", "max_tokens": 5}

@@ -1,4 +1,4 @@
-// The page: it starts the worker, sends it requests and shows what it writes. All text is inserted as text, never as HTML.
+// The page: sends requests to the worker and shows what it writes. Text is inserted as text, never as HTML
 (() => {
   const $ = (id) => document.getElementById(id);
   const config = JSON.parse($("config").textContent), { backward } = config;

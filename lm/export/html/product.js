@@ -1,5 +1,6 @@
-// Products of a matrix and a vector: with WebAssembly's SIMD instructions where the browser has them, else in plain
-// JavaScript. Both read the matrix in panels of 16 rows, stored column by column.
+// Products of a matrix and a vector, with SIMD instructions where the browser has them
+
+// Both kinds of product read the matrix in panels of 16 rows, stored column by column.
 const PANEL = 16;
 
 // Memory in which both can compute. `floats(n)` allocates n numbers, aligned to 16 bytes.

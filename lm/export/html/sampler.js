@@ -1,4 +1,4 @@
-// Sampling: from logits to the next token.
+// Sampling: from logits to the next token
 
 // A generator of numbers in [0, 1) (Tommy Ettinger's mulberry32).
 function randomNumbers(seed) {

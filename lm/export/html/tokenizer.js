@@ -1,4 +1,4 @@
-// Text to tokens and back, as lm/tokenization/tokenizer.py does it. A model never sees anything but the token ids.
+// Text to tokens and back, as in lm/tokenization/tokenizer.py
 
 // The byte of each character in the name of a byte-level token (GPT-2's table): printable ones are themselves, and those
 // from 256 on are the other bytes in order.

@@ -1,5 +1,6 @@
-// The model, in a worker of its own so that the page stays responsive. Messages in: load, write, stop, encode. Messages
-// out: loaded, tokens, done, encoded, failed.
+// The model, in a worker of its own so that the page stays responsive
+
+// Messages in: load, write, stop, encode. Messages out: loaded, tokens, done, encoded, failed.
 const ALTERNATIVES = 8;
 const SLICE = 25; // milliseconds between two messages
 let model = null, run = 0;
