@@ -1,13 +1,10 @@
 """Whatever a model folder contains, using it ends in a text or one line, and other models still work."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, script
 from tests.hostile.folders import KINDS
 
 _SECONDS = 5  # of computing for one use
@@ -16,9 +13,7 @@ _MEMORY = 500 << 20  # bytes more than a good model takes
 
 def use(root, ways, *kinds):
     """The result of each kind by name, and that of a good model; see tests/hostile/worker.py."""
-    command = [sys.executable, "-m", "tests.hostile.worker", str(root), ways, *kinds]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    done = script("-m tests.hostile.worker", root, ways, *kinds, cwd=ROOT, timeout=1200)
     assert done.returncode == 0, done.stderr
     results = {(result := json.loads(line))["kind"]: result for line in done.stdout.splitlines()}
     return results, results.pop("good")

@@ -1,4 +1,4 @@
-"""Uses hostile folders in every way, each in a process of its own, and prints a JSON object for each.
+"""Uses hostile folders in every way, in processes with limits, and prints a JSON object for each.
 
     python -m tests.hostile.worker FOLDER WAYS [KIND ...]
 
@@ -41,6 +41,7 @@ from lm.run_lock import check_free
 from tests.hostile.folders import KINDS, PROMPT, TEXT, make_good
 
 _MEMORY = 4 << 30  # bytes of address space that a kind may take in addition
+_BATCH = 20  # kinds that one process uses, as a fork takes longer than most of them
 _PATIENCE = 120  # seconds; a machine may be busy, so this is no measure of time
 
 
@@ -142,6 +143,7 @@ def use(folder: Path, ways: list[str]) -> dict[str, Any]:
     """What happens to this process: a result for each way, with its seconds of computing, and its peak memory
     in bytes."""
     results = {}
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
     for name in ways:
         start = time.process_time()
         try:
@@ -152,10 +154,10 @@ def use(folder: Path, ways: list[str]) -> dict[str, Any]:
     return {"ways": results, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10}
 
 
-def make(kind: str, root: Path) -> Path:
+def make(kind: str, good: Path, root: Path) -> Path:
     """A folder `runs` in `root` with a good model and one of this kind; the path of the latter."""
     runs = root / "runs"
-    make_good(runs / "good")
+    shutil.copytree(good, runs / "good")
     os.utime(runs / "good" / "model.safetensors", (1e9, 1e9))
     folder = runs / "hostile"
     shutil.copytree(runs / "good", folder)
@@ -164,25 +166,23 @@ def make(kind: str, root: Path) -> Path:
     return next(path for path in runs.iterdir() if path.name != "good")
 
 
-def in_child(kind: str, root: Path, ways: list[str]) -> dict[str, Any]:
-    """`use` in a process of its own, whose output and end are part of the result."""
-    root.mkdir()
-    folder = make(kind, root)
-    result, printed = root / "result", root / "printed"
+def in_child(kinds: list[str], good: Path, root: Path, ways: list[str]) -> list[dict[str, Any]]:
+    """`use` of each kind in one process, with what it printed and its exit status. If the process dies, each
+    kind gets one of its own."""
+    folders = [make(kind, good, root / str(number)) for number, kind in enumerate(kinds)]
+    results, printed = root / "results", root / "printed"
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            signal.alarm(_PATIENCE)
-            size = 4096 * int(Path("/proc/self/statm").read_text().split()[0])
-            resource.setrlimit(resource.RLIMIT_AS, (size + _MEMORY,) * 2)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (_MEMORY, _MEMORY))
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            file = os.open(printed, os.O_WRONLY | os.O_CREAT)
-            os.dup2(file, 1)
-            os.dup2(file, 2)
-            os.environ["RUST_BACKTRACE"] = "0"
-            result.write_text(json.dumps(use(folder, ways)))
+            limit_resources()
+            with results.open("w") as file:
+                for kind, folder in zip(kinds, folders, strict=True):
+                    signal.alarm(_PATIENCE)
+                    redirect(printed)
+                    used = use(folder, ways)
+                    result = {"kind": kind, "status": 0, "printed": text_of(printed), **used}
+                    file.write(json.dumps(result) + "\n")
             status = 0
         except BaseException:
             os.write(2, traceback.format_exc().encode("utf-8", "backslashreplace"))
@@ -190,16 +190,47 @@ def in_child(kind: str, root: Path, ways: list[str]) -> dict[str, Any]:
             sys.stdout.flush()
             os._exit(status)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    found = json.loads(result.read_text()) if status == 0 else {}
-    return {"kind": kind, "status": status, "printed": printed.read_text(errors="replace")[-3000:], **found}
+    if not status:
+        return [json.loads(line) for line in results.read_text().splitlines()]
+    if len(kinds) > 1:
+        return [result for kind in kinds for result in in_child([kind], good, root / kind, ways)]
+    return [{"kind": kinds[0], "status": status, "printed": text_of(printed)}]
+
+
+def limit_resources() -> None:
+    """Limit what this process can take of the machine."""
+    size = 4096 * int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (size + _MEMORY,) * 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_MEMORY, _MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.environ["RUST_BACKTRACE"] = "0"
+
+
+def redirect(path: Path) -> None:
+    """Let standard output and error start a new file."""
+    sys.stdout.flush()
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
+
+
+def text_of(printed: Path) -> str:
+    """The end of what was printed."""
+    sys.stdout.flush()
+    return printed.read_text(errors="replace")[-3000:]
 
 
 def main() -> None:
-    root, ways, *kinds = sys.argv[1:]
-    load(make("good", Path(root) / "first"))  # imports here, once, what each child needs
-    for number, kind in enumerate(["good", *(kinds or KINDS)]):
-        folder = Path(root) / str(number)
-        print(json.dumps(in_child(kind, folder, ways.split(","))), flush=True)
+    root, ways, *kinds = Path(sys.argv[1]), sys.argv[2].split(","), *sys.argv[3:]
+    make_good(good := root / "good")
+    load(good)  # imports here, once, what each child needs
+    kinds = kinds or [*KINDS]
+    batches = [["good"], *(kinds[begin : begin + _BATCH] for begin in range(0, len(kinds), _BATCH))]
+    for number, batch in enumerate(batches):
+        folder = root / str(number)
+        for result in in_child(batch, good, folder, ways):
+            print(json.dumps(result), flush=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 
