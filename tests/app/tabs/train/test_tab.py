@@ -1,10 +1,12 @@
-"""What the Train tab does with an upload; tests/end_to_end/test_page_train.py tests the tab in a browser."""
+"""What the Train tab does with an upload, and who has none; test_page_train.py tests it in a browser."""
 
 import gradio as gr
 import pytest
 
 from app.jobs.estimate import Preview
 from app.jobs.queue import JobQueue
+from app.page import build
+from app.registry import ModelRegistry
 from app.tabs.train import tab as training
 
 
@@ -29,3 +31,9 @@ def test_a_character_and_its_count_are_on_one_line():
     rows = {"Text": "boat: 1 document", "Most common": "' ' 1,200  e 85  '\\n' 9"}
     report = training._report(Preview(rows), {})
     assert "&#x27; &#x27;\xa01,200  e\xa085  &#x27;\\n&#x27;\xa09<" in report and "boat: 1 document" in report
+
+
+def test_a_public_page_has_no_train_tab(tmp_path):
+    shared = build(ModelRegistry([tmp_path]))
+    labels = [getattr(block, "id", None) for block in shared.blocks.values() if type(block).__name__ == "Tab"]
+    assert "train" not in labels and "write" in labels
