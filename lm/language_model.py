@@ -33,6 +33,7 @@ from lm.model_hub import Token, create_repository, upload
 from lm.run_folder import Run, read_metrics
 from lm.saving import save_model
 from lm.session import Session
+from lm.tokenization.boundaries import is_single_document
 from lm.tokenization.tokenizer import Tokenizer
 from lm.wording import plural
 
@@ -102,7 +103,7 @@ class LanguageModel:
             decoder or NetworkDecoder(network, precision),
             tokenizer,
             self.direction,
-            single_document=(self.facts.get("trained_on") or {}).get("documents") == 1,
+            single_document=is_single_document(self.facts),
         )
 
     def __repr__(self) -> str:
@@ -248,10 +249,12 @@ class LanguageModel:
         out ("skip") or raise UserError ("error")."""
         return self.generator.encode(text, unknown)
 
-    def save(self, folder: str | Path, *, half: bool = False) -> None:
+    def save(self, folder: str | Path, *, half: bool = False, remote_code: bool = False) -> None:
         """Write the files that lm/model_folder.py describes to `folder`; `half` stores the weights as
-        float16, in half the space. `save_pretrained` is the same function."""
-        self._save(folder, None, torch.float16 if half else torch.float32)
+        float16, in half the space. `remote_code` as for `push_to_hub`.
+
+        `save_pretrained` is the same function."""
+        self._save(folder, None, torch.float16 if half else torch.float32, remote_code)
 
     save_pretrained = save
 
@@ -264,6 +267,7 @@ class LanguageModel:
         commit_message: str | None = None,
         revision: str | None = None,
         create_pr: bool = False,
+        remote_code: bool = False,
     ) -> str:
         """Upload the model to the Hugging Face Hub, which creates the repository if there is none.
 
@@ -274,6 +278,8 @@ class LanguageModel:
             commit_message: the first line of the commit.
             revision: the branch to upload to, which is created if there is none; default: main.
             create_pr: open a pull request for the main branch instead of changing it.
+            remote_code: also upload the code with which transformers loads the model without lm:
+                `AutoModelForCausalLM.from_pretrained(repo_id, trust_remote_code=True)`.
 
         Returns the URL of the repository or of the pull request. Raises UserError if that fails.
         """
@@ -282,13 +288,13 @@ class LanguageModel:
             raise UserError("a pull request is for the main branch: leave out `revision` or `create_pr`.")
         repository = create_repository(repo_id, private, token)
         with tempfile.TemporaryDirectory() as folder:
-            self._save(folder, repository.repo_id, torch.float32)
+            self._save(folder, repository.repo_id, torch.float32, remote_code)
             commit = upload(folder, repository.repo_id, token, commit_message, revision, create_pr)
         return str(commit.pr_url or repository)
 
-    def _save(self, folder: str | Path, name: str | None, dtype: torch.dtype) -> None:
+    def _save(self, folder: str | Path, name: str | None, dtype: torch.dtype, remote_code: bool) -> None:
         self.require_one_network("be saved")
-        save_model(folder, self.network, self.tokenizer, self.facts, dtype, name)
+        save_model(folder, self.network, self.tokenizer, self.facts, dtype, name, remote_code)
 
     def require_one_network(self, action: str) -> None:
         """Raise UserError for an ensemble, which cannot `action`."""

@@ -16,17 +16,10 @@ from lm.model.network import RecurrentLM
 from lm.model_card import model_card
 from lm.model_files import read_json
 from lm.model_folder import FORMAT_VERSION, WEIGHTS
+from lm.remote_code import AUTO_MAP, REMOTE_CODE, remote_code as code_for_transformers
 from lm.tensor_files import write_tensors
-from lm.tokenization.kinds import EOS
 from lm.tokenization.tokenizer import Tokenizer
-
-# lm-eval and others begin a text with eos_token. A text that contains "<eos>" literally is still text.
-_TOKENIZER_CONFIG = {
-    "tokenizer_class": "PreTrainedTokenizerFast",
-    "eos_token": EOS,
-    "clean_up_tokenization_spaces": False,
-    "split_special_tokens": True,
-}
+from lm.transformers_files import TOKENIZER_CONFIG, config_keys, tokenizer_config, tokenizer_json
 
 
 def save_model(
@@ -36,6 +29,7 @@ def save_model(
     facts: dict[str, Any],
     dtype: torch.dtype = torch.float32,
     name: str | None = None,
+    remote_code: bool = False,
 ) -> None:
     """Write a model folder with weights of type `dtype`, replacing each file atomically.
 
@@ -43,6 +37,7 @@ def save_model(
     ones as well, so that a kill at any time leaves a readable model.
 
     `name` is what the model card calls the model: a Hub id, or by default the name of the folder.
+    `remote_code` adds the code with which transformers loads the model without lm.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,9 +48,13 @@ def save_model(
         "vocab_size": tokenizer.vocab_size,
         "parameters": network.parameter_count(),
         **{k: v for k, v in facts.items() if k in ("trained_on", "validation", "test")},
+        **config_keys(network.config, tokenizer, facts),
+        **({"auto_map": AUTO_MAP} if remote_code else {}),
     }
-    tokenizer.save(folder / "tokenizer.json")
-    write_text(folder / "tokenizer_config.json", json.dumps(_TOKENIZER_CONFIG, indent=2) + "\n")
+    write_text(folder / "tokenizer.json", tokenizer_json(tokenizer))
+    write_text(folder / TOKENIZER_CONFIG, json.dumps(tokenizer_config(tokenizer), indent=2) + "\n")
+    if remote_code:
+        write_text(folder / REMOTE_CODE, code_for_transformers())
     with replacing(folder / WEIGHTS) as partial:
         digest = write_tensors(partial, _weights(network, dtype), metadata={"format": "pt"})
         _write_config(folder, facts, _digests_before(folder, digest))

@@ -21,6 +21,7 @@ from lm.generation.request import Request
 from lm.generation.scheduler import Scheduler
 from lm.generation.stream import Stream, Token
 from lm.model.direction import Direction
+from lm.tokenization.boundaries import start_token, suppressed_tokens
 from lm.tokenization.text_stream import TextStream
 from lm.tokenization.tokenizer import Tokenizer, describe_unknown
 
@@ -105,16 +106,8 @@ class TextGenerator:
         self, decoder: Decoder, tokenizer: Tokenizer, direction: Direction, *, single_document: bool
     ):
         self.decoder, self.tokenizer, self.direction = decoder, tokenizer, direction
-        # A document starts after the end of another. A model trained on a single document has never seen
-        # such an end: its texts start at the next best position, a line break, and never end.
-        self.start_token = tokenizer.eos
-        self.suppressed_tokens = [] if tokenizer.unk is None else [tokenizer.unk]
-        if single_document:
-            newline = tokenizer.encode("\n")
-            if len(newline) == 1 and newline[0] != tokenizer.unk:
-                self.start_token = int(newline[0])
-            if tokenizer.end is not None:
-                self.suppressed_tokens.append(tokenizer.end)
+        self.start_token = start_token(tokenizer, single_document)
+        self.suppressed_tokens = suppressed_tokens(tokenizer, single_document)
         self.scheduler = Scheduler(decoder, tokenizer.vocab_size, self.suppressed_tokens)
 
     def encode(self, text: str | Sequence[int], unknown: str = "replace") -> list[int]:

@@ -57,13 +57,16 @@ class RecurrentLayers(nn.Module):
         """[w_ih, w_hh, b_ih, b_hh]: matrices (gates * hidden, input or hidden) and their biases."""
         return [getattr(self, f"{n}_l{layer}") for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
 
+    def zero_state(self, like: Tensor, batch: int) -> State:
+        """The state before a text: (layers, batch, hidden), with the type and on the device of `like`."""
+        zeros = like.new_zeros(self.config.layers, batch, self.config.hidden_size)
+        return (zeros,) * len(CELLS[self.config.cell].states)
+
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """x (time, batch, input), state of (layers, batch, hidden) -> hidden states of the last layer
         (time, batch, hidden), final state."""
         config, finals = self.config, []
-        if state is None:
-            zeros = x.new_zeros(config.layers, x.shape[1], config.hidden_size)
-            state = (zeros,) * len(CELLS[config.cell].states)
+        state = self.zero_state(x, x.shape[1]) if state is None else state
         for layer in range(config.layers):
             below = x
             if layer > 0:

@@ -1,0 +1,28 @@
+"""The token that a model reads before a text, and the tokens that it never generates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lm.tokenization.tokenizer import Tokenizer
+
+
+def is_single_document(facts: dict[str, Any]) -> bool:
+    """Whether a model with this config.json was trained on a single document.
+
+    A document starts after the end of another. A model trained on a single document has never seen such an
+    end: its texts start at the next best position, a line break, and never end.
+    """
+    return (facts.get("trained_on") or {}).get("documents") == 1
+
+
+def start_token(tokenizer: Tokenizer, single_document: bool) -> int:
+    """The token that precedes every text."""
+    newline: list[int] = tokenizer.encode("\n").tolist() if single_document else []
+    return newline[0] if len(newline) == 1 and newline[0] != tokenizer.unk else tokenizer.eos
+
+
+def suppressed_tokens(tokenizer: Tokenizer, single_document: bool) -> list[int]:
+    """The tokens that are never generated."""
+    end = tokenizer.end if single_document else None
+    return [token for token in (tokenizer.unk, end) if token is not None]

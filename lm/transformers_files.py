@@ -1,0 +1,87 @@
+"""What a model folder contains for transformers: tokenizer_config.json, and keys in config.json."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from lm.config.resolved import NetworkConfig
+from lm.tokenization.boundaries import is_single_document, start_token, suppressed_tokens
+from lm.tokenization.kinds import EOS
+from lm.tokenization.tokenizer import Tokenizer
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+_PADDING = ("<pad>", "[PAD]", "<|pad|>", "<PAD>")  # usual names; lm itself needs no such token
+
+
+def tokenizer_config(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The content of tokenizer_config.json."""
+    name = tokenizer.backend.id_to_token
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": EOS,
+        "eos_token": EOS,
+        "pad_token": name(_padding(tokenizer)),
+        "padding_side": "left",
+        "model_input_names": ["input_ids", "attention_mask"],
+        "clean_up_tokenization_spaces": False,
+        "split_special_tokens": True,  # a text that contains "<eos>" literally is still text
+    }
+    if tokenizer.unk is not None:
+        config["unk_token"] = name(tokenizer.unk)
+    steps = json.loads(tokenizer.backend.to_str()).get("pre_tokenizer") or {}
+    if steps.get("add_prefix_space"):  # transformers before 5 would turn it off
+        config["add_prefix_space"] = True
+    return config
+
+
+def tokenizer_json(tokenizer: Tokenizer) -> str:
+    """The content of tokenizer.json, in which a text begins with <eos> where special tokens are added.
+
+    lm adds none itself. Here, <eos> is the name of the start of a text, whatever token the network reads
+    there: see `TextGenerator.starts_explicitly`. A line break, as a special token of transformers, would be
+    missing in decoded text.
+    """
+    spec = json.loads(tokenizer.backend.to_str())
+    post = spec["post_processor"]
+    steps = post["processors"] if (post or {}).get("type") == "Sequence" else [post] if post else []
+    start = {"SpecialToken": {"id": EOS, "type_id": 0}}
+    first, second = ({"Sequence": {"id": name, "type_id": index}} for index, name in enumerate("AB"))
+    template = {
+        "type": "TemplateProcessing",
+        "single": [start, first],
+        "pair": [start, first, second],
+        "special_tokens": {EOS: {"id": EOS, "ids": [tokenizer.eos], "tokens": [EOS]}},
+    }
+    # A step of this type adds no tokens. It leaves spaces out of the characters that a token spans.
+    kept = [
+        {"type": "ByteLevel", **{name: step[name] for name in ("add_prefix_space", "trim_offsets")}}
+        for step in steps
+        if step["type"] in ("ByteLevel", "RobertaProcessing")
+    ]
+    spec["post_processor"] = {"type": "Sequence", "processors": [*kept, template]} if kept else template
+    return json.dumps(spec, indent=2, ensure_ascii=False)
+
+
+def config_keys(network: NetworkConfig, tokenizer: Tokenizer, facts: dict[str, Any]) -> dict[str, Any]:
+    """The keys of config.json that only transformers reads: see RecurrentLMConfig."""
+    single = is_single_document(facts)
+    return {
+        "model_type": "recurrent_lm",
+        "architectures": ["RecurrentLMForCausalLM"],
+        "dtype": "float32",  # also if the file has float16: like lm, transformers computes in float32 then
+        "hidden_size": network.hidden_size,
+        "num_hidden_layers": network.layers,
+        "tie_word_embeddings": network.tie,
+        "bos_token_id": tokenizer.eos,
+        "start_token_id": start_token(tokenizer, single),
+        "eos_token_id": tokenizer.end,
+        "pad_token_id": _padding(tokenizer),
+        "suppress_tokens": suppressed_tokens(tokenizer, single) or None,
+    }
+
+
+def _padding(tokenizer: Tokenizer) -> int:
+    """A token for padding, which is never read: the tokenizer's own, else <eos>."""
+    known = tokenizer.backend.get_vocab()
+    return next((known[name] for name in _PADDING if name in known), tokenizer.eos)
