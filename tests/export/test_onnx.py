@@ -1,9 +1,10 @@
 """Models exported to ONNX, as onnxruntime computes them."""
 
+import io
 import os
 import re
 import sys
-from pathlib import Path
+from contextlib import redirect_stdout
 
 import numpy as np
 import onnx
@@ -11,7 +12,6 @@ import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from tokenizers import Tokenizer
 
 import lm
 from lm.config.schema import ModelConfig
@@ -22,7 +22,7 @@ from lm.language_model import LanguageModel
 from lm.model.cells import CELLS
 from lm.model.network import RecurrentLM
 from lm.tokenization.vocabulary import train_tokenizer
-from tests.conftest import called, script, some_text
+from tests.conftest import ROOT, called, script, some_text
 
 TOKENIZER = train_tokenizer("char", iter([some_text(1000)]))
 
@@ -100,27 +100,17 @@ def test_each_matrix_is_stored_once_by_native_operators(tie):
     assert [node.op_type for node in graph.node if node.op_type in ("GRU", "Loop", "Scan")] == ["GRU"] * 2
 
 
-def greedy(path: Path, prompt: str, length: int) -> str:
-    """The most likely continuation of a prompt, as a program without lm generates it."""
-    runtime = onnxruntime.InferenceSession(path)
-    facts = runtime.get_modelmeta().custom_metadata_map
-    tokenizer = Tokenizer.from_str(facts["tokenizer.json"])
-    state = {part.name: np.zeros([part.shape[0], 1, part.shape[2]], "f") for part in runtime.get_inputs()[1:]}
-    tokens, generated = [int(facts["start_token"]), *tokenizer.encode(prompt).ids], []
-    for _ in range(length):
-        logits, *final = runtime.run(None, {"tokens": np.array([tokens]), **state})
-        state = dict(zip(state, final, strict=True))
-        tokens = [int(logits[0, -1].argmax())]
-        generated += tokens
-    return tokenizer.decode(generated)
-
-
-def test_the_file_is_all_that_another_program_needs_to_generate(trained_run, tmp_path):
-    result = script("-m lm", "export", trained_run, "boat.onnx", cwd=tmp_path)
+def test_the_file_is_all_that_the_program_in_the_documentation_needs(trained_run, tmp_path, monkeypatch):
+    result = script("-m lm", "export", trained_run, "hamlet.onnx", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert re.fullmatch(r"boat\.onnx: \d\.\d MB\n", result.stdout)
-    expected = lm.load(trained_run).generate("The sea", max_new_tokens=100, temperature=0)[0].text
-    assert greedy(tmp_path / "boat.onnx", "The sea", 100) == expected
+    assert re.fullmatch(r"hamlet\.onnx: \d\.\d MB\n", result.stdout)
+    page = (ROOT / "docs" / "export.md").read_text()
+    (program,) = re.findall(r"^```python\n(import numpy.*?)^```", page, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    with redirect_stdout(io.StringIO()) as printed:
+        exec(program.replace("HAMLET:", "The sea"), {})
+    expected = lm.load(trained_run).generate("The sea", max_new_tokens=200, temperature=0)[0].text
+    assert printed.getvalue() == expected + "\n"
 
 
 @pytest.mark.parametrize("cell", list(CELLS))
