@@ -19,6 +19,7 @@ import gradio as gr
 from lm.errors import UserError, one_line
 from lm.insight.surprisal import score_text
 from lm.model_files import read_json
+from lm.saving import without_paths
 
 from .continuation import DEFAULT_LENGTH, checked_length, checked_seed, checked_text, continue_drafts
 from .draft import Draft, restore_controls
@@ -26,7 +27,7 @@ from .registry import ModelRegistry
 from .sampling import FUNCTION_RANGES, SETTINGS, describe, range_of
 from .tabs.write.tab import WRITERS_AT_ONCE
 from .ui.errors import show_errors
-from .ui.model_facts import dataset_name, section
+from .ui.model_facts import section
 
 MAX_ALTERNATIVES = 100
 MAX_STOP = 200  # characters, as on the page
@@ -241,6 +242,6 @@ def _facts(config: dict[str, Any]) -> dict[str, Any]:
     return {
         **{name: model[name] for name in ("cell", "layers", "hidden_size", "direction") if name in model},
         **{name: config[name] for name in ("parameters", "tokenizer", "vocab_size") if name in config},
-        **({"trained_on": dataset_name(trained["dataset"])} if "dataset" in trained else {}),
+        **({"trained_on": without_paths(str(trained["dataset"]))} if "dataset" in trained else {}),
         "validation": validation,
     }

@@ -20,6 +20,7 @@ from lm.errors import UserError, one_line
 from lm.files import portable_name, rename, write_text
 from lm.invocation import command
 from lm.language_model import LanguageModel
+from lm.model_card import renamed
 from lm.model_files import read_bytes, read_json
 
 SHIPPED = "shipped with lm"
@@ -246,12 +247,10 @@ def _checked_name(name: str | None) -> str:
 
 
 def _rename_in_card(card: Path, old: str, new: str) -> None:
-    """Replace a model's name in the title and the example code of its card."""
+    """Replace a model's name in its card."""
     try:
         text = read_bytes(card, card.parent, _MAX_CARD).decode()
-        changed = text.replace(f"\n# {old}\n", f"\n# {new}\n").replace(
-            f'lm.load("{old}")', f'lm.load("{new}")'
-        )
+        changed = renamed(text, old, new)
         if changed != text:
             write_text(card, changed)
     except (UserError, OSError, ValueError) as error:  # no program reads the card

@@ -10,7 +10,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from lm.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from lm.errors import UserError as UserError

@@ -28,6 +28,7 @@ from lm.loading import read_model
 from lm.model.device import choose_device, choose_precision
 from lm.model.direction import Direction
 from lm.model.network import RecurrentLM
+from lm.model_card import checked_languages, checked_license
 from lm.model_folder import find_model
 from lm.model_hub import Token, create_repository, upload
 from lm.run_folder import Run, read_metrics
@@ -249,12 +250,29 @@ class LanguageModel:
         out ("skip") or raise UserError ("error")."""
         return self.generator.encode(text, unknown)
 
-    def save(self, folder: str | Path, *, half: bool = False, remote_code: bool = False) -> None:
-        """Write the files that lm/model_folder.py describes to `folder`; `half` stores the weights as
-        float16, in half the space. `remote_code` as for `push_to_hub`.
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        half: bool = False,
+        remote_code: bool = False,
+        license: str | None = None,
+        language: str | Sequence[str] | None = None,
+    ) -> None:
+        """Write the files that lm/model_folder.py describes to `folder`. `save_pretrained` is the same
+        function.
 
-        `save_pretrained` is the same function."""
-        self._save(folder, None, torch.float16 if half else torch.float32, remote_code)
+        Args:
+            half: store the weights as float16, in half the space.
+            remote_code: as for `push_to_hub`.
+            license: for the model card and config.json, such as "mit"; default: that of the loaded model, if
+                any.
+            language: codes of the text's languages, such as "en"; default: those of the loaded model or of a
+                dataset on the Hub, if any.
+        """
+        facts = self._facts_to_save(license, language)
+        dtype = torch.float16 if half else torch.float32
+        save_model(folder, self.network, self.tokenizer, facts, dtype, remote_code=remote_code)
 
     save_pretrained = save
 
@@ -268,6 +286,8 @@ class LanguageModel:
         revision: str | None = None,
         create_pr: bool = False,
         remote_code: bool = False,
+        license: str | None = None,
+        language: str | Sequence[str] | None = None,
     ) -> str:
         """Upload the model to the Hugging Face Hub, which creates the repository if there is none.
 
@@ -280,21 +300,31 @@ class LanguageModel:
             create_pr: open a pull request for the main branch instead of changing it.
             remote_code: also upload the code with which transformers loads the model without lm:
                 `AutoModelForCausalLM.from_pretrained(repo_id, trust_remote_code=True)`.
+            license: as for `save`.
+            language: as for `save`.
 
         Returns the URL of the repository or of the pull request. Raises UserError if that fails.
         """
-        self.require_one_network("be saved")
+        facts = self._facts_to_save(license, language)
         if create_pr and revision is not None:
             raise UserError("a pull request is for the main branch: leave out `revision` or `create_pr`.")
         repository = create_repository(repo_id, private, token)
         with tempfile.TemporaryDirectory() as folder:
-            self._save(folder, repository.repo_id, torch.float32, remote_code)
-            commit = upload(folder, repository.repo_id, token, commit_message, revision, create_pr)
+            name = repository.repo_id
+            save_model(folder, self.network, self.tokenizer, facts, name=name, remote_code=remote_code)
+            commit = upload(folder, name, token, commit_message, revision, create_pr)
         return str(commit.pr_url or repository)
 
-    def _save(self, folder: str | Path, name: str | None, dtype: torch.dtype, remote_code: bool) -> None:
+    def _facts_to_save(self, license: str | None, language: str | Sequence[str] | None) -> dict[str, Any]:
+        """The facts with another license or language, if one is given. Raises UserError if it is not valid,
+        and for an ensemble."""
         self.require_one_network("be saved")
-        save_model(folder, self.network, self.tokenizer, self.facts, dtype, name, remote_code)
+        facts = dict(self.facts)
+        if license is not None:
+            facts["license"] = checked_license(license)
+        if language is not None:
+            facts["language"] = checked_languages(language)
+        return facts
 
     def require_one_network(self, action: str) -> None:
         """Raise UserError for an ensemble, which cannot `action`."""

@@ -22,7 +22,7 @@ FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
 FILES = ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "README.md")
 PRETRAINED = Path(__file__).parent / "pretrained"  # the model that ships with the package
-_HUB_ID = re.compile(r"(?P<repo>(?!\.)[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+_ON_HUB = re.compile(rf"(?P<repo>{model_hub.HUB_ID.pattern})(@(?P<revision>[\w./-]+))?")
 
 
 def find_model(
@@ -41,13 +41,20 @@ def find_model(
         if revision is not None:
             raise ModelError(f"{model} is not on the Hub and has no revisions: leave out `revision`.")
         return folder
-    on_hub = _HUB_ID.fullmatch(str(model))
+    on_hub = _ON_HUB.fullmatch(str(model))
     if not on_hub:
         raise ModelError(f"there is no model folder '{model}'.")
     if on_hub["revision"] and revision is not None:
         raise ModelError(f"'{model}' names a revision already: leave out `revision`.")
     revision = on_hub["revision"] or revision
     return model_hub.download(on_hub["repo"], FILES, revision, token, local_files_only)
+
+
+def hub_id(model: str) -> str | None:
+    """The id, without a revision, of the Hub model that `find_model` would find under a name; None for a
+    folder."""
+    on_hub = None if _local_folder(model) else _ON_HUB.fullmatch(model)
+    return on_hub and on_hub["repo"]
 
 
 def _local_folder(model: str | Path) -> Path | None:

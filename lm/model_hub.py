@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from huggingface_hub import constants, errors
 from lm.errors import ModelError, UserError, one_line
 
 Token = str | bool | None  # a token, True for the stored one, False for none, None for the stored one if any
+HUB_ID = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
 GATED = "requires you to accept its terms: do that on its page, then run `hf auth login`."
 _LOG_IN = "run `hf auth login` or pass `token`"
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
@@ -20,6 +21,10 @@ from lm.remote_code import AUTO_MAP, REMOTE_CODE, remote_code as code_for_transf
 from lm.tensor_files import write_tensors
 from lm.tokenization.tokenizer import Tokenizer
 from lm.transformers_files import TOKENIZER_CONFIG, config_keys, tokenizer_config, tokenizer_json
+from lm.version import __version__
+
+_KEPT = ("license", "language", "trained_on", "validation", "test")  # of the facts of a model
+_PATH = re.compile(r"[/\\~]|\.{1,2}([/\\]|$)|[A-Za-z]:[/\\]")  # the beginning of what can only be a path
 
 
 def save_model(
@@ -43,14 +48,17 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     facts = {
         "format_version": FORMAT_VERSION,
+        "lm_version": __version__,
         "model": asdict(network.config),
         "tokenizer": tokenizer.kind,
         "vocab_size": tokenizer.vocab_size,
         "parameters": network.parameter_count(),
-        **{k: v for k, v in facts.items() if k in ("trained_on", "validation", "test")},
+        **{name: facts[name] for name in _KEPT if name in facts},
         **config_keys(network.config, tokenizer, facts),
         **({"auto_map": AUTO_MAP} if remote_code else {}),
     }
+    if isinstance(trained_on := facts.get("trained_on"), dict):
+        facts["trained_on"] = _without_paths(trained_on)
     write_text(folder / "tokenizer.json", tokenizer_json(tokenizer))
     write_text(folder / TOKENIZER_CONFIG, json.dumps(tokenizer_config(tokenizer), indent=2) + "\n")
     if remote_code:
@@ -60,6 +68,28 @@ def save_model(
         _write_config(folder, facts, _digests_before(folder, digest))
     _write_config(folder, facts, digest)
     write_text(folder / "README.md", model_card(name or folder.resolve().name, facts))
+
+
+def name_of_path(path: str) -> str:
+    """The last part of a path. A file or folder `python` becomes "./python", because "python" is the library
+    of Python; `-`, standard input, is no path."""
+    name = PureWindowsPath(path).name or Path(path).resolve().name  # separators are / and \\
+    return f"./{name}" if name == "python" != path else name
+
+
+def without_paths(dataset: str) -> str:
+    """A training text as config.json names it, with the last part of each path: "a.txt + org/set" for
+    "/home/me/a.txt + org/set"."""
+    names = dataset.split(" + ")
+    return " + ".join(name_of_path(name) if _PATH.match(name) else name for name in names)
+
+
+def _without_paths(trained_on: dict[str, Any]) -> dict[str, Any]:
+    """The object of that name in config.json, of which earlier versions wrote paths."""
+    names = {name: trained_on.get(name) for name in ("dataset", "init_from")}
+    return trained_on | {
+        name: without_paths(value) for name, value in names.items() if isinstance(value, str)
+    }
 
 
 def _weights(network: RecurrentLM, dtype: torch.dtype) -> dict[str, torch.Tensor]:

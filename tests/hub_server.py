@@ -36,6 +36,9 @@ from typing import NamedTuple
 from urllib.parse import parse_qs, quote, unquote
 from weakref import WeakSet
 
+import yaml
+from huggingface_hub import ModelCard
+
 LARGE = (".parquet", ".safetensors", ".arrow", ".gz", ".zst", ".bin")
 DATE = "2026-01-01T00:00:00.000Z"
 TOKEN = "hf_test"  # of the user "me"
@@ -199,6 +202,13 @@ def commit_of(folder: Path) -> str:
     return hashlib.sha1("\n".join(listing).encode()).hexdigest()
 
 
+def card_data(folder: Path) -> dict:
+    """The metadata in the README.md of a repository."""
+    card = folder / "README.md"
+    found = re.match(r"---\n(.*?)\n---\n", card.read_text(), re.DOTALL) if card.exists() else None
+    return yaml.safe_load(found[1]) if found else {}
+
+
 def digest(path: Path) -> str:
     """The ETag and oid of a file: its sha256 if it is LARGE, else its git sha1."""
     return _digest(path, path.stat().st_mtime_ns, path.stat().st_size)
@@ -312,7 +322,7 @@ class Handler(BaseHTTPRequestHandler):
         name = path.as_posix().partition("@")[0]
         info = {"_id": sha[:24], "id": name, "author": name.split("/")[0], "sha": sha}
         info |= {"lastModified": DATE, "createdAt": DATE, "downloads": 0, "likes": 0, "tags": []}
-        info |= {"private": False, "gated": False, "disabled": False}
+        info |= {"private": False, "gated": False, "disabled": False, "cardData": card_data(folder)}
         self.respond(200, {**info, "siblings": [{"rfilename": name} for name in files(folder)]})
 
     def tree(self) -> None:
@@ -430,4 +440,6 @@ class Handler(BaseHTTPRequestHandler):
         self.respond(200, made)
 
     def validate_yaml(self) -> None:
-        self.respond(200, {"errors": [], "warnings": []})
+        metadata = ModelCard(json.loads(self.body)["content"]).data.to_dict()
+        errors = [] if metadata else [{"message": "there is no metadata"}]
+        self.respond(200, {"errors": errors, "warnings": []})

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import base64
 from html import escape
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from lm.errors import UserError, one_line
 from lm.model_files import open_file, read_json
+from lm.saving import without_paths
 
 from .errors import as_sentence
 from .i18n import translate
@@ -53,7 +54,7 @@ def facts(config: dict[str, Any]) -> list[tuple[str, str]]:
     if "tokenizer" in config:
         rows.append((translate("Tokenizer"), f"{config['tokenizer']}, {vocabulary}"))
     if "dataset" in trained_on:
-        rows.append((translate("Trained on"), f"{dataset_name(trained_on['dataset'])}, {length}"))
+        rows.append((translate("Trained on"), f"{without_paths(str(trained_on['dataset']))}, {length}"))
     if "loss" in validation:
         loss = translate("{loss} nats per token", loss=_decimal(validation["loss"]))
         rows.append((translate("Validation loss"), loss))
@@ -87,12 +88,6 @@ def curve(folder: Path) -> str:
 def note(message: str) -> str:
     """A line of text as HTML, in place of facts."""
     return f'<p class="note">{escape(message)}</p>'
-
-
-def dataset_name(dataset: Any) -> str:
-    """A Hub id unchanged; only the last part of a path on this machine."""
-    path = PurePath(str(dataset))
-    return path.name if path.is_absolute() else str(dataset)
 
 
 def section(config: dict[str, Any], key: str) -> dict[str, Any]:

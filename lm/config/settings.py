@@ -186,6 +186,23 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def arguments(values: Mapping[str, Any]) -> list[str]:
+    """The command-line arguments that give settings these values: ['--dataset', 'my.txt', '--no-header']."""
+    found: list[str] = []
+    for name, value in values.items():
+        flag = flag_of(name)
+        if isinstance(value, bool):
+            found.append(flag if value else f"--no-{flag[2:]}")
+            continue
+        texts = list(value) if isinstance(value, list | tuple) else [value]
+        if not all(isinstance(text, str) for text in texts):  # the numbers of --mix are one argument
+            texts = [",".join(map(str, texts))]
+        for text in texts:
+            # What begins with a dash would be read as a flag.
+            found += [f"{flag}={text}"] if text.startswith("-") and text != "-" else [flag, text]
+    return found
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """ "; did you mean 'hidden_size'?" for a misspelled name, '' if no known name is similar."""
     close = difflib.get_close_matches(name, list(known), n=1)

@@ -98,7 +98,8 @@ def open_corpus(config: DataConfig, progress: ProgressCallback = no_progress) ->
     corpus = _open(key)
     listings = [source.listing.row() for source in sources if source.listing]
     # Files that are left out change nothing in the stream, so they are not stored with it.
-    return replace(corpus, facts=corpus.facts | {"files": list(filter(None, listings))})
+    more = {"files": list(filter(None, listings)), "hub": _hub_facts(sources)}
+    return replace(corpus, facts=corpus.facts | more)
 
 
 def cached_corpus(key: str) -> Corpus | None:
@@ -136,6 +137,11 @@ def _open(key: str) -> Corpus:
 
 def _map_tokens(folder: Path, split: str, tokenizer: Tokenizer) -> np.ndarray:
     return np.memmap(folder / f"{split}.tokens", tokenizer.dtype, mode="r")
+
+
+def _hub_facts(sources: list[Source]) -> dict[str, dict[str, Any]]:
+    """What is known about the datasets on the Hub, by their names in the settings."""
+    return {name: facts for source in sources for name, facts in source.hub.items()}
 
 
 def _key(sources: list[Source], config: DataConfig, tokenizer_id: str) -> str:
@@ -191,6 +197,7 @@ def _build(
         ),
         "exact": not external or (not unknown and _is_exact(tokenizer, next(texts["train"][0].blocks()))),
         "tables": [table for source in sources for table in source.table_facts()],
+        "hub": _hub_facts(sources),
     }
     for text in chain.from_iterable(texts.values()):
         text.path.unlink(missing_ok=True)

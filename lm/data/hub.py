@@ -56,6 +56,7 @@ class HubFiles:
     kind: str  # the loader of `datasets` that reads the files
     splits: dict[str, list[str]]  # hf:// addresses
     options: dict[str, Any]  # of the loader
+    about: dict[str, Any] = dataclasses.field(default_factory=dict)  # id; language and license of its card
 
 
 def find(dataset: str, config: DataConfig) -> HubFiles:
@@ -65,9 +66,10 @@ def find(dataset: str, config: DataConfig) -> HubFiles:
     but not installed.
     """
     found = _cached(dataset, config, config.dataset_revision)
-    name, revision = _revision(dataset, config, found)
-    if found is None or found.revision != revision:
-        found = _cached(dataset, config, revision) or _list_files(name, config, revision)
+    about, revision = _look_up(dataset, config, found)
+    if found is None or found.revision != revision or found.about != about:
+        found = _cached(dataset, config, revision) or _list_files(about["id"], config, revision)
+        found = dataclasses.replace(found, about=about)
         for key in (config.dataset_revision, revision):
             file = _cache_file(dataset, config, key)
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -146,8 +148,8 @@ def _cached(dataset: str, config: DataConfig, revision: str | None) -> HubFiles 
     return None
 
 
-def _revision(dataset: str, config: DataConfig, found: HubFiles | None) -> tuple[str, str]:
-    """The dataset's full name and commit; without a network, those of `found`.
+def _look_up(dataset: str, config: DataConfig, found: HubFiles | None) -> tuple[dict[str, Any], str]:
+    """What is to be known about a dataset, and its commit; without a network, those of `found`.
 
     Looked up once and without retries, so that a wrong name or a missing network is reported immediately.
     """
@@ -156,7 +158,7 @@ def _revision(dataset: str, config: DataConfig, found: HubFiles | None) -> tuple
     revision = config.dataset_revision
     try:
         info = huggingface_hub.HfApi().dataset_info(dataset, revision=revision, timeout=10)
-        return info.id, str(info.sha)
+        return _about(info), str(info.sha)
     except errors.GatedRepoError as error:
         raise DataError(f"the dataset '{dataset}' {GATED}") from error
     except errors.RevisionNotFoundError as error:
@@ -171,13 +173,31 @@ def _revision(dataset: str, config: DataConfig, found: HubFiles | None) -> tuple
         _reachable = False
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else one_line(error, 80)
         if found and not config.streaming:
-            return dataset, found.revision
+            return found.about, found.revision
         if found:
             raise DataError(f"'{dataset}' cannot be streamed: the Hub cannot be reached: {why}.") from error
         raise DataError(
             f"there is no file or folder '{dataset}', and the Hub cannot be reached to look for a"
             f" dataset of that name: {why}."
         ) from error
+
+
+def _about(info: huggingface_hub.DatasetInfo) -> dict[str, Any]:
+    """The full name of a dataset, and what its card says about language and license."""
+    about: dict[str, Any] = {"id": info.id}
+    card = info.card_data
+    language, license = (card.get("language"), card.get("license")) if card else (None, None)
+    if languages := _strings(language):
+        about["language"] = languages
+    if licenses := _strings(license):
+        about["license"] = ", ".join(licenses)
+    return about
+
+
+def _strings(value: Any) -> list[str]:
+    """The strings in a value of a card's metadata, which may be one or a list of them."""
+    values = value if isinstance(value, list) else [value]
+    return [text for text in values if isinstance(text, str)]
 
 
 def _list_files(dataset: str, config: DataConfig, revision: str) -> HubFiles:

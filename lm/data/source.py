@@ -38,6 +38,8 @@ class Source:
     config: DataConfig
     copy: Path | None = None  # of standard input
     revision: str | None = None  # the commit, if it comes from the Hub
+    # Its id, revision, config and, as its card says, language and license there; by its name in the settings.
+    hub: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     listing: Listing | None = None  # of a folder, a glob or an archive
     decoded: Decoded = dataclasses.field(default_factory=Decoded)  # what reading did to the characters
     # How each split of a table was read, for the report.

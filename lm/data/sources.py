@@ -179,7 +179,8 @@ def _hub_source(dataset: str, config: DataConfig) -> Source:
     identity = f"{dataset}\0{found.name}\0{found.revision}"
     name = dataset.split("/")[-1]
     source = Source(name, identity, found.kind, found.splits, found.options, config, revision=found.revision)
-    return dataclasses.replace(source, listing=Listing(found.splits))
+    facts = {"id": dataset, "revision": found.revision, "config": found.name, **found.about}
+    return dataclasses.replace(source, listing=Listing(found.splits), hub={dataset: facts})
 
 
 def _copy_standard_input() -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.config.schema import DataConfig, RunConfig
-from lm.config.settings import build, flag_of
+from lm.config.settings import arguments, build
 from lm.data.as_trained import TAKEN_OVER
 from lm.data.eval_text import EvalText, read_held_out, read_whole
 from lm.data.progress import ProgressCallback
@@ -183,19 +183,13 @@ def _blocks(
             rows["Text"] = f"{text.name}: {', '.join(sizes)}"
             if "dataset" in options:  # of the text held out, training has printed these
                 rows |= table_rows(text.tables)
-                rows["As in training"] = " ".join(map(_flag, text.as_trained.items()))
+                rows["As in training"] = " ".join(map(quoted, arguments(text.as_trained)))
         columns = [_column(mode, scored.metrics) for mode, scored in zip(scores, sides, strict=True)]
         if len(columns) == 1:
             del columns[0][""]
         for title in columns[0]:
             rows[title] = "  ".join(column[title] for column in columns).rstrip()
         yield rows
-
-
-def _flag(setting: tuple[str, Any]) -> str:
-    """'--text-column body', '--no-header'."""
-    name, value = setting
-    return f"--no-{name}" if value is False else f"{flag_of(name)} {quoted(value)}"
 
 
 def _description(name: str, model: LanguageModel) -> str:

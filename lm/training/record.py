@@ -7,7 +7,6 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from lm.data.corpus import Split
 from lm.distributed import RankLost
@@ -18,6 +17,7 @@ from lm.invocation import command, quoted
 from lm.language_model import LanguageModel
 from lm.loading import check_weights, load_weights
 from lm.model.network import RecurrentLM
+from lm.model_folder import hub_id
 from lm.run_folder import read_metrics
 from lm.saving import save_model
 from lm.tensor_files import read_tensors
@@ -25,6 +25,7 @@ from lm.training.callbacks import Row
 from lm.training.checkpoint import capture, of_all_ranks, save_checkpoint
 from lm.training.plot import loss_curve
 from lm.training.progress import Reading
+from lm.training.provenance import trained_on
 from lm.training.state import Learner, Snapshot, Trainer
 
 _SAMPLE_LENGTH = 160  # characters, about
@@ -49,6 +50,7 @@ def validate(trainer: Trainer) -> Validation:
 def begin_fine_tuning(trainer: Trainer, result: Validation) -> None:
     """Make the weights that the training starts from the first candidate for the best ones."""
     trainer.progress.start_loss = result.loss
+    trainer.progress.base_model = hub_id(trainer.learner.config.training.init_from or "")
     _save_best(trainer, result)
     record = {
         "step": 0,
@@ -105,7 +107,7 @@ def sample(trainer: Trainer) -> None:
     if not trainer.ranks.first:
         return
     learner, config = trainer.learner, trainer.learner.config
-    model = LanguageModel(learner.network, learner.corpus.tokenizer, {"trained_on": _trained_on(trainer)})
+    model = LanguageModel(learner.network, learner.corpus.tokenizer, {"trained_on": trained_on(trainer)})
     prompt = config.training.sample_prompt
     if prompt is None:
         prompt = "def " if config.data.dataset == ("python",) else ""
@@ -246,7 +248,7 @@ def score(learner: Learner, network: RecurrentLM, split: Split, limit: int) -> V
 
 
 def _save_model(trainer: Trainer, network: RecurrentLM, results: dict[str, Validation]) -> bool:
-    facts = {"trained_on": _trained_on(trainer)}
+    facts = {"trained_on": trained_on(trainer)}
     facts |= {split: dataclasses.asdict(result) for split, result in results.items()}
     tokenizer = trainer.learner.corpus.tokenizer
     saved = trainer.disk.attempt(
@@ -254,27 +256,6 @@ def _save_model(trainer: Trainer, network: RecurrentLM, results: dict[str, Valid
     )
     trainer.disk.worked |= saved
     return saved
-
-
-def _trained_on(trainer: Trainer) -> dict[str, Any]:
-    """The training data, as config.json describes it."""
-    learner, steps = trainer.learner, trainer.progress.best_step
-    config, counts = learner.config, learner.corpus.train.counts
-    characters, tokens, documents = counts.characters, counts.tokens, counts.documents
-    before, after = trainer.progress.start_loss, trainer.progress.best_loss
-    if config.data.streaming:  # the counts are those of a sample
-        share = steps * learner.windows.tokens_per_step / tokens
-        characters, tokens, documents = (round(share * n) for n in (characters, tokens, documents))
-    return {
-        "dataset": " + ".join(config.data.dataset),
-        **({"init_from": config.training.init_from} if config.training.init_from else {}),
-        **({} if before is None else {"validation_loss_before": before, "validation_loss_after": after}),
-        "characters": characters,
-        "tokens": tokens,
-        "documents": documents,
-        "steps": steps,
-        "seconds": round(trainer.seconds, 1),
-    }
 
 
 def _draw_curve(trainer: Trainer) -> None:

@@ -155,7 +155,9 @@ def test_the_card_gets_the_new_name(runs, trained_run):
     shutil.move(runs / "older", runs / "boat")
     rename(ModelRegistry([runs]), "boat", "ship")
     new = (runs / "ship" / "README.md").read_text()
-    assert new == card.replace("# boat", "# ship").replace('load("boat")', 'load("ship")')
+    for old in ("# boat", 'load("boat")', "- name: boat"):
+        card = card.replace(old, old.replace("boat", "ship"))
+    assert new == card
 
 
 @pytest.mark.parametrize(

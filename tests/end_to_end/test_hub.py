@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import ModelCard
 
 from lm.config.schema import DataConfig
 from lm.data import streaming
@@ -407,6 +408,38 @@ def test_pushed_model_loads_and_generates_the_same_text(hub):
     result = script("generate.py", *arguments, cwd=hub.root)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "def " + pushed.stdout[:size]
+
+
+def test_run_names_the_dataset_and_the_model_that_it_started_from(hub):
+    put(hub, "org/set/README.md", "---\nlanguage: [en, fr]\nlicense: cc-by-4.0\n---\n")
+    put_dataset(hub)
+    (hub.root / "save.py").write_text(
+        "import lm\nlm.load('pretrained', device='cpu').push_to_hub('org/base')\n"
+    )
+    assert script(str(hub.root / "save.py"), cwd=hub.root).returncode == 0
+    fresh = ["--dataset", "org/set"]
+    tuned = [*fresh, "--init-from", "org/base", "--out", "tuned", "--quiet", "--overwrite"]
+    budget = ["--batch-size", "4", "--bptt", "8", "--steps", "2", "--sample-every", "0"]
+    result = script("train.py", *tuned, *budget, cwd=hub.root)
+    assert result.returncode == 0, result.stderr
+    resumed = script("train.py", "--resume", "tuned", "--steps", "4", cwd=hub.root, env=OFFLINE)
+    assert resumed.returncode == 0, resumed.stderr
+    config = json.loads((hub.root / "tuned" / "config.json").read_text())
+    trained_on, revision = config["trained_on"], hub.sha("org/set")
+    facts = {"id": "org/set", "revision": revision, "config": "default"}
+    facts |= {"language": ["en", "fr"], "license": "cc-by-4.0"}
+    assert (trained_on["dataset"], trained_on["hub_datasets"]) == ("org/set", [facts])
+    assert (trained_on["init_from"], trained_on["base_model"]) == ("org/base", "org/base")
+    settings = trained_on["settings"]
+    assert (settings["dataset"], settings["dataset_revision"]) == (["org/set"], revision)
+    assert (settings["init_from"], settings["steps"], "tokenizer" in settings) == ("org/base", 4, False)
+    card = ModelCard.load(hub.root / "tuned" / "README.md")
+    data = card.data
+    assert (data.datasets, data.base_model, data.language) == (["org/set"], "org/base", ["en", "fr"])
+    assert data.license is None  # that of the dataset is not that of the model
+    assert {one.dataset_revision for one in data.eval_results} == {revision}
+    assert "[org/set](https://huggingface.co/datasets/org/set), license `cc-by-4.0`." in card.text
+    assert "Fine-tuned from [org/base](https://huggingface.co/org/base)." in card.text
 
 
 @pytest.mark.slow

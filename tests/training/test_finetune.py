@@ -35,7 +35,7 @@ def test_it_starts_with_the_loss_and_vocabulary_of_the_other_model(here, trained
     before, after = (json.loads((run / "config.json").read_text()) for run in (trained_run, here / "r"))
     assert after["validation"]["loss"] == pytest.approx(before["validation"]["loss"], abs=1e-5)
     assert after["model"] == before["model"]
-    assert after["trained_on"]["init_from"] == str(trained_run)
+    assert after["trained_on"]["init_from"] == "boat"
 
 
 def test_characters_missing_from_the_vocabulary_are_named(here, trained_run, capsys):

@@ -13,7 +13,7 @@ import shutil
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from markdown_it import MarkdownIt
@@ -23,11 +23,12 @@ from markdown_it.token import Token
 from lm.errors import UserError, one_line
 from lm.model_files import open_file, read_bytes, read_json
 from lm.model_folder import FILES
+from lm.saving import without_paths
 from lm.tensor_files import tensor_shapes
 from lm.tokenization.untrusted import MAX_SIZE
 
 from ...registry import ModelRegistry
-from ...ui.model_facts import dataset_name, section
+from ...ui.model_facts import section
 
 _MAX_CARD_SIZE = 200_000  # bytes
 _MAX_PACKED_TEXT = 1 << 20  # bytes
@@ -76,7 +77,7 @@ def render_card(folder: Path) -> str:
     text = _FRONT_MATTER.sub("", text.replace("\r\n", "\n"))
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     markdown.add_render_rule("link_open", _open_link)
-    return markdown.render(_without_paths(text, _dataset(folder)))
+    return markdown.render(_without_paths(text, _paths(folder)))
 
 
 def _open_link(renderer: RendererHTML, tokens: Sequence[Token], index: int, *context: Any) -> str:
@@ -91,7 +92,7 @@ def pack(folder: Path, destination: Path) -> Path:
     Returns its path. Raises UserError if a file cannot be read or written, is a link to another folder, or
     does not contain weights.
     """
-    path, dataset = destination / f"{folder.name}.zip", _dataset(folder)
+    path, names = destination / f"{folder.name}.zip", _paths(folder)
     tensor_shapes(folder / "model.safetensors")  # a damaged file may declare any size
     try:
         # Stored, because weights hardly compress.
@@ -99,7 +100,7 @@ def pack(folder: Path, destination: Path) -> Path:
             for name in filter(lambda name: os.path.lexists(folder / name), FILES):
                 if name.endswith((".md", "config.json")):
                     text = read_bytes(folder / name, folder, _MAX_PACKED_TEXT).decode("utf-8", "replace")
-                    packed.writestr(f"{folder.name}/{name}", _without_paths(text, dataset))
+                    packed.writestr(f"{folder.name}/{name}", _without_paths(text, names))
                 else:
                     limit = MAX_SIZE if name == "tokenizer.json" else None
                     _pack_file(packed, folder, name, limit)
@@ -131,33 +132,29 @@ def _entry(name: str, folder: Path) -> Entry | None:
         parameters=_int(config.get("parameters")),
         tokenizer=_text(config.get("tokenizer")),
         vocab_size=_int(config.get("vocab_size")),
-        dataset=_text(_short_dataset_name(str(trained_on.get("dataset", "")))),
+        dataset=_text(without_paths(str(trained_on.get("dataset", "")))),
         bits_per_character=_float(metrics.get("bits_per_character")),
         perplexity=_float(metrics.get("perplexity")),
         modified=_modified(folder / "model.safetensors"),
     )
 
 
-def _dataset(folder: Path) -> str:
+def _paths(folder: Path) -> dict[str, str]:
+    """The paths in config.json, which earlier versions wrote there and into the card, with their names."""
     try:
         trained_on = section(read_json(folder / "config.json", folder), "trained_on")
     except UserError:
-        return ""
-    return str(trained_on.get("dataset", ""))
+        return {}
+    found = (trained_on.get(name) for name in ("dataset", "init_from"))
+    return {text: name for text in found if isinstance(text, str) and (name := without_paths(text)) != text}
 
 
-def _short_dataset_name(dataset: str) -> str:
-    """A Hub id unchanged; of anything that is clearly a path, the last component."""
-    return PurePath(dataset).name if dataset.startswith((".", "~", "/")) else dataset_name(dataset)
-
-
-def _without_paths(text: str, dataset: str) -> str:
-    """`text` with the path of `dataset`, plain or in JSON, replaced by its last component."""
-    name = dataset_name(dataset)
-    if name == dataset or not name:
-        return text
-    quoted, quoted_name = (json.dumps(value, ensure_ascii=False)[1:-1] for value in (dataset, name))
-    return text.replace(quoted, quoted_name).replace(dataset, name)
+def _without_paths(text: str, names: dict[str, str]) -> str:
+    """`text` with each path, plain or in JSON, replaced by its name."""
+    for path, name in names.items():
+        quoted, quoted_name = (json.dumps(value, ensure_ascii=False)[1:-1] for value in (path, name))
+        text = text.replace(quoted, quoted_name).replace(path, name)
+    return text
 
 
 def _modified(path: Path) -> float:

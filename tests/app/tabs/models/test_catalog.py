@@ -171,15 +171,20 @@ def test_a_long_or_odd_name_in_the_configuration_is_shortened(runs):
     assert entry.tokenizer == "x" * 199 + "…" and entry.cell == "\ufffd[31M RED"
 
 
-def test_local_paths_are_not_packed(runs, tmp_path):
+def test_local_paths_that_earlier_versions_wrote_are_neither_packed_nor_shown(runs, tmp_path):
     config = json.loads((runs / "boat/config.json").read_text())
-    dataset = config["trained_on"]["dataset"]
-    assert os.path.isabs(dataset) and dataset in (runs / "boat/README.md").read_text()
+    paths = {"dataset": '/home/ann "a" é/boat.txt', "init_from": "../models/base"}
+    old = config | {"trained_on": config["trained_on"] | paths}
+    (runs / "boat/config.json").write_text(json.dumps(old, ensure_ascii=False))
+    card = (runs / "boat/README.md").read_text().replace("`boat.txt`", f"`{paths['dataset']}`")
+    (runs / "boat/README.md").write_text(card)
     with zipfile.ZipFile(pack(runs / "boat", tmp_path)) as packed:
         texts = {name: packed.read(f"boat/{name}").decode() for name in ("config.json", "README.md")}
-    assert os.path.dirname(dataset) not in texts["config.json"] + texts["README.md"]
-    packed = json.loads(texts["config.json"])
-    assert packed == config | {"trained_on": config["trained_on"] | {"dataset": "boat.txt"}}
+    for text in (*texts.values(), render_card(runs / "boat")):
+        assert "ann" not in text and "../models" not in text
+    names = {"dataset": "boat.txt", "init_from": "base"}
+    assert json.loads(texts["config.json"]) == config | {"trained_on": config["trained_on"] | names}
+    assert "`boat.txt`" in texts["README.md"]
 
 
 def test_a_zip_that_cannot_be_written_is_a_one_line_error(runs, tmp_path):

@@ -1,0 +1,81 @@
+"""What config.json says about the training of a model: its text, where it started from, and its settings.
+
+Others may read it, so it has the names of files and folders without their paths.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lm.config.schema import RunConfig
+from lm.saving import name_of_path
+from lm.tokenization.vocabulary import KINDS
+from lm.training.state import Trainer
+
+# Settings of the machine, and of what is printed and stored, rather than of the model.
+_INCIDENTAL = {
+    *("out", "device", "quiet", "track", "data_report"),
+    *("save_every", "sample_every", "sample_prompt"),
+}
+
+
+def trained_on(trainer: Trainer) -> dict[str, Any]:
+    """The object `trained_on` of config.json."""
+    learner, progress = trainer.learner, trainer.progress
+    config, counts, steps = learner.config, learner.corpus.train.counts, progress.best_step
+    characters, tokens, documents = counts.characters, counts.tokens, counts.documents
+    if config.data.streaming:  # the counts are those of a sample
+        share = steps * learner.windows.tokens_per_step / tokens
+        characters, tokens, documents = (round(share * n) for n in (characters, tokens, documents))
+    settings, hub_datasets = _settings(trainer), list(learner.corpus.facts.get("hub", {}).values())
+    facts: dict[str, Any] = {"dataset": " + ".join(_dataset_names(trainer))}
+    if hub_datasets:
+        facts["hub_datasets"] = hub_datasets
+    if config.training.init_from:
+        facts["init_from"] = settings["init_from"]
+    if progress.base_model:
+        facts["base_model"] = progress.base_model
+    if progress.start_loss is not None:
+        facts["validation_loss_before"] = progress.start_loss
+        facts["validation_loss_after"] = progress.best_loss
+    return facts | {
+        "characters": characters,
+        "tokens": tokens,
+        "documents": documents,
+        "steps": steps,
+        "seconds": round(trainer.seconds, 1),
+        "settings": settings,
+    }
+
+
+def _dataset_names(trainer: Trainer) -> list[str]:
+    hub = trainer.learner.corpus.facts.get("hub", {})
+    given = trainer.learner.config.data.dataset
+    return [hub[name]["id"] if name in hub else name_of_path(name) for name in given]
+
+
+def _settings(trainer: Trainer) -> dict[str, Any]:
+    """The settings that train the model again, without those at their defaults."""
+    config, defaults = trainer.learner.config, RunConfig().flat()
+    names, hub = _dataset_names(trainer), trainer.learner.corpus.facts.get("hub", {})
+    flat = config.flat() | {"dataset": names}
+    if defaults["dataset"] == tuple(names):
+        del flat["dataset"]
+    if len(names) == 1 and hub:
+        flat["dataset_revision"] = hub[config.data.dataset[0]]["revision"]
+    if config.training.init_from:
+        if not trainer.progress.base_model:
+            flat["init_from"] = name_of_path(config.training.init_from)
+        if Path(config.data.tokenizer).name == "tokenizer.json":  # that of the model, which is the default
+            del flat["tokenizer"]
+    if flat.get("tokenizer", "char") not in KINDS and _is_local(config.data.tokenizer):
+        flat["tokenizer"] = name_of_path(config.data.tokenizer)
+    return {
+        name: value for name, value in flat.items() if name not in _INCIDENTAL and value != defaults[name]
+    }
+
+
+def _is_local(tokenizer: str) -> bool:
+    path = Path(tokenizer).expanduser()
+    return path.suffix == ".json" or path.is_absolute() or path.exists()

@@ -1,0 +1,95 @@
+"""What a run says about its training: enough to repeat it, and no local paths."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+from safetensors import safe_open
+
+from lm.cli.train import main
+from lm.model_folder import FILES
+from tests.conftest import some_text
+from tests.test_model_card import blocks
+
+TINY = ["--hidden-size", "8", "--layers", "1", "--batch-size", "4", "--bptt", "8", "--sample-every", "0"]
+
+
+@pytest.fixture
+def private(tmp_path, monkeypatch):
+    """A folder that nobody else should know of."""
+    folder = tmp_path / "ann" / "secret project"
+    folder.mkdir(parents=True)
+    (folder / "my text.txt").write_text(some_text(3000))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def trained_on(run: Path) -> dict:
+    return json.loads((run / "config.json").read_text())["trained_on"]
+
+
+def command(run: Path) -> list[str]:
+    """The arguments of `lm train` in a card."""
+    return shlex.split(blocks((run / "README.md").read_text(), "bash")[1])[2:]
+
+
+def weights(run: Path) -> bytes:
+    return (run / "model.safetensors").read_bytes()
+
+
+def test_the_command_in_the_card_repeats_the_training(private, monkeypatch):
+    text = str(private / "my text.txt")
+    options = ["--dataset", text, *TINY, "--steps", "20", "--dropout", "0.2", "--residual", "--tie"]
+    assert main([*options, "--clip", "0.5", "--no-locked-dropout", "--out", "first"]) == 0
+    first = Path("first").resolve()
+    found = command(first)
+    for flag in ("--tie", "--no-locked-dropout", "--steps", "--lr"):
+        assert flag in found
+    for flag in ("--out", "--residual", "--sample-every", "--cell", "--tokenizer"):  # incidental, or default
+        assert flag not in found
+    monkeypatch.chdir(private)
+    assert main([*found, "--out", "again"]) == 0
+    assert weights(first) == weights(private / "again")
+
+
+def test_nothing_that_is_shared_names_a_folder(private, tmp_path):
+    text, base = str(private / "my text.txt"), private.parent / "secret models" / "base"
+    assert main(["--dataset", text, *TINY, "--steps", "4", "--out", str(base)]) == 0
+    (private / "more.txt").write_text(some_text(2000, 1))
+    tokenizer = str(base / "tokenizer.json")
+    fine_tuned = ["--init-from", str(base), "--steps", "2", "--out", "tuned"]
+    assert main(["--dataset", text, "--dataset", "./ann/secret project/", *fine_tuned, *TINY[4:]]) == 0
+    assert main(["--dataset", text, "--tokenizer", tokenizer, *TINY, "--steps", "2", "--out", "third"]) == 0
+    for run in (base, Path("tuned"), Path("third")):
+        for name in FILES:
+            content = (run / name).read_bytes()
+            assert str(tmp_path).encode() not in content
+            assert not re.search(rb"ann|secret (models|project)/", content)
+        with safe_open(run / "model.safetensors", "pt") as file:
+            assert file.metadata() == {"format": "pt"}
+    tuned = trained_on(Path("tuned"))
+    assert tuned["dataset"] == "my text.txt + secret project"
+    assert (tuned["init_from"], "base_model" in tuned) == ("base", False)
+    assert tuned["settings"]["init_from"] == "base" and "tokenizer" not in tuned["settings"]
+    assert trained_on(Path("third"))["settings"]["tokenizer"] == "tokenizer.json"
+    card = ModelCard.load(Path("tuned") / "README.md")
+    assert "Fine-tuned from `base`." in card.text
+    assert not {"base_model", "datasets", "language", "license"} & card.data.to_dict().keys()
+
+
+def test_a_command_with_a_time_says_that_steps_depend_on_the_machine(private):
+    text = str(private / "my text.txt")
+    for name, budget in (("timed", ["--max-time", "1"]), ("counted", ["--steps", "2"])):
+        assert main(["--dataset", text, *TINY, *budget, "--out", name]) == 0
+        card = (Path(name) / "README.md").read_text()
+        assert ("depends on the machine" in card) == (name == "timed")
+
+
+def test_a_local_folder_named_python_is_not_the_library(private, tmp_path):
+    (private / "my text.txt").rename(private / "python")
+    assert main(["--dataset", str(private / "python"), *TINY, "--steps", "2", "--out", "run"]) == 0
+    assert trained_on(Path("run"))["dataset"] == "./python"
+    assert "language" not in ModelCard.load(Path("run") / "README.md").data.to_dict()
