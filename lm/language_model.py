@@ -48,7 +48,7 @@ def load(
     token: Token = None,
     local_files_only: bool = False,
 ) -> LanguageModel:
-    """Load a model. `LanguageModel.from_pretrained` is the same function.
+    """Load a model. `from_pretrained` of `LanguageModel` is the same function.
 
     Args:
         model: a run, a saved folder, a Hub id such as "me/hamlet" or "me/hamlet@v1", or "pretrained": the
