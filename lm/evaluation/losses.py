@@ -17,6 +17,7 @@ from lm.model.cells import State
 from lm.model.device import Precision, autocast, widest_float
 from lm.model.loss import rows_per_block, top_logprobs
 from lm.model.network import RecurrentLM
+from lm.model.reading import reading
 
 # Tokens that warm up the state of a stream that begins inside the text. After 256 tokens, the state before
 # them no longer changes the first five digits of the loss.
@@ -118,28 +119,26 @@ def windows_of_losses(
         return
     steps = context + int(lengths.max())
     state: State | None = None
-    was_training = network.training
-    network.eval()
-    for begin in range(0, steps, WINDOW):
-        end = min(begin + WINDOW, steps)
-        # The offset of the token that each stream (row) reads at each step; `start` comes before the text.
-        offsets = first[:, None] + np.arange(begin - 1, end)[None, :]
-        clipped = offsets.clip(0, len(tokens) - 1)
-        ids = np.where(offsets < 0, start, tokens[clipped]).astype(np.int64)
-        batch = torch.from_numpy(ids).to(device)
-        if state is not None and begin == context and own.start == 0:
-            # Nothing comes before the first stream: reset its state.
-            state = tuple(part.index_fill(1, torch.tensor([0], device=device), 0) for part in state)
-        step = np.arange(begin, end)[None, :] - context
-        scored = (step >= 0) & (step < lengths[:, None])
-        with autocast(device, precision):
-            hidden, state = network.hidden_states(batch[:, :-1], state)
+    with reading(network, precision) as read:
+        for begin in range(0, steps, WINDOW):
+            end = min(begin + WINDOW, steps)
+            # The offset of the token that each stream (row) reads at each step; `start` precedes the text.
+            offsets = first[:, None] + np.arange(begin - 1, end)[None, :]
+            clipped = offsets.clip(0, len(tokens) - 1)
+            ids = np.where(offsets < 0, start, tokens[clipped]).astype(np.int64)
+            batch = torch.from_numpy(ids).to(device)
+            if state is not None and begin == context and own.start == 0:
+                # Nothing comes before the first stream: reset its state.
+                state = tuple(part.index_fill(1, torch.tensor([0], device=device), 0) for part in state)
+            hidden, state = read(batch[:, :-1].t(), state)
+            step = np.arange(begin, end)[None, :] - context
+            scored = (step >= 0) & (step < lengths[:, None])
             if not scored.any():
                 continue
-            losses = network.token_losses(hidden.flatten(0, 1), batch[:, 1:].t().flatten())
-        losses = losses.view(hidden.shape[:2]).t()[torch.from_numpy(scored).to(device)]
-        yield network.direction.position(clipped[:, 1:][scored], len(tokens)), losses
-    network.train(was_training)
+            with autocast(device, precision):
+                losses = network.token_losses(hidden.flatten(0, 1), batch[:, 1:].t().flatten())
+            losses = losses.view(hidden.shape[:2]).t()[torch.from_numpy(scored).to(device)]
+            yield network.direction.position(clipped[:, 1:][scored], len(tokens)), losses
 
 
 @dataclass(frozen=True)

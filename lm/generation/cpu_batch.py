@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lm.generation.cell_step import Functions, advance, group_gates
 from lm.generation.matmul import Linear, pack_linear
+from lm.model.cell_step import Functions, advance, group_gates
 from lm.model.cells import CELLS, State
 from lm.model.network import RecurrentLM
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from lm.generation.cell_step import Functions, advance, group_gates
 from lm.model import cuda_graph
+from lm.model.cell_step import Functions, advance, group_gates
 from lm.model.cells import CELLS, State
 from lm.model.device import Precision, current
 from lm.model.network import RecurrentLM

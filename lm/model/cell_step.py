@@ -1,4 +1,4 @@
-"""One step of a recurrent cell during generation, for NumPy arrays (CPU) and tensors (GPU).
+"""One step of a recurrent cell without gradients, for NumPy arrays and tensors: generation and evaluation.
 
 It computes the equations of lm/model/cells.py in place. Gates are grouped: first all gates with a sigmoid, so
 that one call computes them, then the candidate, the one gate with a tanh. `group_gates` brings weights into
@@ -7,7 +7,7 @@ this order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -37,7 +37,11 @@ def group_gates(cell: str, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def advance(
-    cell: str, gates: Array, candidate_input: Array | None, state: Array, functions: Functions
+    cell: str,
+    gates: Array,
+    candidate_input: Array | None,
+    state: Sequence[Array] | Array,
+    functions: Functions,
 ) -> None:
     """Update `state` (parts, rows, hidden) in place; `gates` are overwritten.
 

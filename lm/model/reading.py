@@ -1,0 +1,165 @@
+"""Reads many texts at once without gradients, for evaluation.
+
+On a CPU this differs from the forward pass of lm/model/layers.py in speed only:
+
+- What each token contributes to the gates of the first layer is looked up in a table.
+- Nothing is kept for a backward pass, so that the arithmetic of a step stays in the cache of its core.
+- Each core reads its own share of the texts. Within one operation, cores would wait for each other at every
+  step.
+
+With oneDNN, the result for a text depends, to the last bit, neither on the other texts nor on the windows in
+which it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise, repeat
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lm.model import onednn
+from lm.model.cell_step import Functions, advance, group_gates
+from lm.model.cells import CELLS, State
+from lm.model.device import Precision, autocast
+from lm.model.network import RecurrentLM
+
+# tokens (time, rows) int64, state or None -> hidden states of the last layer (time, rows, hidden), state
+Read = Callable[[Tensor, State | None], tuple[Tensor, State]]
+
+_ROWS = 32  # for which oneDNN packs the weights
+_MIN_ROWS = 8  # for a core of its own
+_MAX_TABLE = 2**25  # numbers
+
+_FUNCTIONS = Functions(Tensor.sigmoid_, torch.tanh)
+
+
+@contextmanager
+def reading(network: RecurrentLM, precision: Precision) -> Iterator[Read]:
+    """Yield the function `read`, which uses the weights that the network has now.
+
+    Without a CPU, or with the readable cells, `read` is the network's own forward pass.
+    """
+    device, was_training = network.embedding.weight.device, network.training
+    network.eval()
+    try:
+        if device.type == "cpu" and network.config.cell_implementation != "reference":
+            cores = torch.get_num_threads()
+            dtype = network.embedding.weight.dtype if precision is Precision.FP32 else precision.dtype
+            with ThreadPoolExecutor(cores) as pool:
+                yield _CPUReader(network, dtype, pool, cores).read
+        else:
+            yield lambda tokens, state: _forward(network, precision, tokens, state)
+    finally:
+        network.train(was_training)
+
+
+@torch.inference_mode()
+def _forward(
+    network: RecurrentLM, precision: Precision, tokens: Tensor, state: State | None
+) -> tuple[Tensor, State]:
+    with autocast(tokens.device, precision):
+        return network.hidden_states(tokens.t(), state)
+
+
+class _CPUReader:
+    """The weights of a network, and the threads that read with them."""
+
+    def __init__(self, network: RecurrentLM, dtype: torch.dtype, pool: ThreadPoolExecutor, cores: int):
+        config = network.config
+        self._cell, self._hidden_size, self._residual = config.cell, config.hidden_size, config.residual
+        self._dtype, self._pool, self._cores = dtype, pool, cores
+        self._embedding = network.embedding.weight.detach().to(dtype)
+        self._layers = [
+            _Layer(config.cell, network.recurrent.weights(layer), dtype) for layer in range(config.layers)
+        ]
+        self._table: Tensor | None = None
+
+    @torch.inference_mode()
+    def read(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """See `Read`."""
+        rows = tokens.shape[1]
+        if state is None:
+            zeros = torch.zeros(len(self._layers), rows, self._hidden_size, dtype=self._dtype)
+            state = (zeros,) * len(CELLS[self._cell].states)
+        if self._table is None and self._is_worth_a_table(tokens.numel()):
+            self._table = self._layers[0].from_input(self._embedding)
+        parts = tuple(part.clone() for part in state)
+        out = torch.empty(*tokens.shape, self._hidden_size, dtype=self._dtype)
+        shares = max(1, min(self._cores, rows // _MIN_ROWS))
+        if shares == 1:
+            self._read(tokens, parts, out)
+            return out, parts
+        bounds = [rows * share // shares for share in range(shares + 1)]
+        started = [
+            self._pool.submit(
+                self._read_on_one_core,
+                tokens[:, begin:end].contiguous(),
+                tuple(part[:, begin:end] for part in parts),
+                out[:, begin:end],
+            )
+            for begin, end in pairwise(bounds)
+        ]
+        for each in started:
+            each.result()
+        torch.set_num_threads(self._cores)  # the number that threads of the future begin with
+        return out, parts
+
+    def _is_worth_a_table(self, tokens: int) -> bool:
+        vocab, width = len(self._embedding), len(CELLS[self._cell].gates) * self._hidden_size
+        return vocab <= tokens and vocab * width <= _MAX_TABLE
+
+    @torch.inference_mode()
+    def _read_on_one_core(self, tokens: Tensor, state: State, out: Tensor) -> None:
+        torch.set_num_threads(1)  # of this thread
+        self._read(tokens, state, out)
+
+    def _read(self, tokens: Tensor, state: State, out: Tensor) -> None:
+        """Write the hidden states (time, rows, hidden) to `out`, and update `state` in place."""
+        x = torch.empty(0)
+        for number, layer in enumerate(self._layers):
+            inputs: Iterable[Tensor]
+            if number > 0:
+                inputs = layer.from_input(x).unbind()
+            elif self._table is not None:
+                inputs = map(self._table.index_select, repeat(0), tokens.unbind())
+            else:
+                inputs = layer.from_input(F.embedding(tokens, self._embedding)).unbind()
+            below, x = x, out if number == len(self._layers) - 1 else torch.empty_like(out)
+            layer.run(inputs, [part[number] for part in state], x)
+            if self._residual and number > 0:
+                x += below
+
+
+class _Layer:
+    """One recurrent layer; its gates are grouped as lm/model/cell_step.py needs them."""
+
+    def __init__(self, cell: str, weights: list[Tensor], dtype: torch.dtype):
+        w_ih, w_hh, b_ih, b_hh = (torch.cat(group_gates(cell, weight.detach())) for weight in weights)
+        self._cell = cell
+        self._summed = len(w_ih)  # gates that are the sum of what input and hidden state contribute
+        if cell == "gru":  # whose reset gate multiplies the hidden state's part of the candidate
+            self._summed = len(w_ih) * 2 // 3
+        b_ih[: self._summed] += b_hh[: self._summed]
+        b_hh[: self._summed] = 0
+        self.from_input = _linear(w_ih.to(dtype), b_ih.to(dtype))
+        self._from_hidden = _linear(w_hh.to(dtype), b_hh.to(dtype) if cell == "gru" else None)
+
+    def run(self, inputs: Iterable[Tensor], state: list[Tensor], out: Tensor) -> None:
+        """Write the hidden states (time, rows, hidden) to `out`, and update the parts of `state` (rows,
+        hidden) in place. `inputs` has the contribution (rows, gates * hidden) of each step's input."""
+        for from_input, hidden in zip(inputs, out.unbind(), strict=True):
+            gates = self._from_hidden(state[0])
+            gates[:, : self._summed] += from_input[:, : self._summed]
+            advance(self._cell, gates, from_input[:, self._summed :], state, _FUNCTIONS)
+            hidden.copy_(state[0])
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """A function x (..., k) -> x @ weight.T + bias for a weight (n, k) that is used many times."""
+    packed = onednn.packed_linear(weight, bias, _ROWS) if onednn.supports(weight.dtype) else None
+    return packed or (lambda x: F.linear(x, weight, bias))

@@ -1,0 +1,104 @@
+"""Reading without gradients equals the network's forward pass, however texts are grouped and cut."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from lm.config.schema import ModelConfig
+from lm.model import onednn
+from lm.model.cells import CELLS
+from lm.model.device import Precision, autocast
+from lm.model.network import RecurrentLM
+from lm.model.reading import reading
+
+# Without oneDNN, products may round differently for other numbers of rows.
+ROWS_ARE_INDEPENDENT = [p for p in (Precision.FP32, Precision.BF16) if onednn.supports(p.dtype)]
+
+
+def network(cell, vocab=11, dtype=torch.float32, **settings):
+    torch.manual_seed(0)
+    config = ModelConfig(cell=cell, **{"hidden_size": 6, "embedding_size": 5, "layers": 2, **settings})
+    return RecurrentLM(config, vocab).to(dtype).train()
+
+
+def tokens(time, rows, vocab=11):
+    return torch.randint(vocab, (time, rows), generator=torch.Generator().manual_seed(time + rows))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    cell=st.sampled_from(list(CELLS)),
+    vocab=st.sampled_from([2, 11, 500]),  # some larger than the number of tokens
+    time=st.integers(1, 12),
+    rows=st.sampled_from([1, 2, 16, 33]),
+    layers=st.integers(1, 3),
+    residual=st.booleans(),
+    implementation=st.sampled_from(["fused", "reference"]),
+)
+def test_it_equals_the_forward_pass(cell, vocab, time, rows, layers, residual, implementation):
+    model = network(
+        cell,
+        vocab,
+        torch.float64,
+        layers=layers,
+        residual=residual,
+        cell_implementation=implementation,
+        dropout=0.5,
+    )
+    text = tokens(2 * time, rows, vocab)
+    with reading(model, Precision.FP32) as read:
+        first, state = read(text[:time], None)
+        before = [part.clone() for part in state]
+        second, end = read(text[time:], state)
+    assert model.training
+    assert all(map(torch.equal, before, state))  # which the caller may still need
+    expected, expected_end = model.eval().hidden_states(text.t())
+    torch.testing.assert_close(torch.cat([first, second]), expected)
+    torch.testing.assert_close(end, expected_end)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("precision", ROWS_ARE_INDEPENDENT)
+def test_a_text_is_read_identically_alone_and_among_others(cell, precision):
+    model, text = network(cell, vocab=70, hidden_size=40, embedding_size=24, layers=3), tokens(30, 37, 70)
+    with reading(model, precision) as read:
+        together, state = read(text, None)
+        pieces, end = [], None
+        for begin in range(0, 30, 7):
+            hidden, end = read(text[begin : begin + 7, :3], end)
+            pieces.append(hidden)
+    assert torch.equal(torch.cat(pieces), together[:, :3])
+    assert all(torch.equal(a, b[:, :3]) for a, b in zip(end, state, strict=True))
+    with reading(model, precision) as read:  # no table: fewer tokens than the vocabulary has
+        assert torch.equal(read(text[:, 20:21], None)[0], together[:, 20:21])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_bf16_rounds_about_as_much_as_the_forward_pass(cell):
+    model, text = network(cell, hidden_size=64, embedding_size=32), tokens(40, 20)
+    exact = model.eval().hidden_states(text.t())[0]
+    with autocast(torch.device("cpu"), Precision.BF16):
+        rounded = model.hidden_states(text.t())[0]
+    with reading(model, Precision.BF16) as read:
+        found, _ = read(text, None)
+    assert found.dtype == torch.bfloat16
+    assert (found - exact).abs().mean() < 1.5 * (rounded - exact).abs().mean()
+
+
+def test_the_threads_of_torch_are_the_same_afterwards():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with reading(network("gru"), Precision.FP32) as read:
+            read(tokens(5, 40), None)
+        with ThreadPoolExecutor(1) as pool:  # a new thread begins with what any thread has set last
+            assert torch.get_num_threads() == pool.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_error_in_a_thread_is_raised():
+    with reading(network("lstm"), Precision.FP32) as read, pytest.raises(IndexError):
+        read(tokens(5, 40) + 11, None)
