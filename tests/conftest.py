@@ -21,7 +21,7 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from lm.cli.parser import run
-from tests.processes import Fork, run_fork
+from tests.processes import Fork, python_command, run_fork, start
 from tests.strict_fsync import fsync
 
 os.fsync = fsync
@@ -125,9 +125,9 @@ def command_line(name: str, *arguments: object) -> list[str]:
     return [*program, *map(str, arguments)]
 
 
-def started(name: str, *arguments: object, cwd: Path, **files) -> Fork:
+def started(name: str, *arguments: object, cwd: Path, **files) -> Fork | subprocess.Popen:
     """Start a script or module; `files` are those of `Fork`."""
-    return Fork(command_line(name, *arguments), cwd, our_environment(), **files)
+    return start(command_line(name, *arguments), cwd, our_environment(), **files)
 
 
 def our_environment() -> dict[str, str]:
@@ -143,11 +143,13 @@ def script(name: str, *arguments: object, cwd: Path, **options) -> subprocess.Co
     """
     command, environment, added = command_line(name, *arguments), our_environment(), options.pop("env", {})
     environment |= added
-    if "preexec_fn" in options or any(name.startswith(READ_AT_START) for name in added):
-        flags = ["-m"] if name.startswith("-m ") else []
+    reads_at_start = any(name.startswith(READ_AT_START) for name in added)
+    if sys.platform != "linux" or "preexec_fn" in options or reads_at_start:
         options = {"text": True, "timeout": 120, **options}
-        python = [sys.executable, *flags, *command]
-        return subprocess.run(python, cwd=cwd, env=environment, capture_output=True, **options)
+        options |= {"encoding": "utf-8"} if options["text"] else {}
+        return subprocess.run(
+            python_command(command), cwd=cwd, env=environment, capture_output=True, **options
+        )
     return run_fork(command, cwd, environment, **options)
 
 

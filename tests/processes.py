@@ -1,4 +1,4 @@
-"""Processes that are forked from one that has imported torch (tests/fork_server.py)."""
+"""Processes that are forked, on Linux, from one that has imported torch (tests/fork_server.py)."""
 
 import atexit
 import contextlib
@@ -95,6 +95,21 @@ class Fork:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+def start(arguments, cwd, environment, **files) -> Fork | subprocess.Popen:
+    """A `Fork`, or a process of its own where there are none; the arguments are those of `Fork`."""
+    if sys.platform == "linux":
+        return Fork(arguments, cwd, environment, **files)
+    files.pop("libraries", None)
+    options = {name: files.get(name) or subprocess.DEVNULL for name in ("stdin", "stdout", "stderr")}
+    return subprocess.Popen(python_command(arguments), cwd=cwd, env=environment, encoding="utf-8", **options)
+
+
+def python_command(arguments) -> list[str]:
+    """The command that runs what a `Fork` with these arguments runs."""
+    is_module = not os.path.dirname(str(arguments[0]))
+    return [sys.executable, *(["-m"] if is_module else []), *map(str, arguments)]
 
 
 def run_fork(arguments, cwd, environment, input=None, text=True, timeout=120) -> subprocess.CompletedProcess:

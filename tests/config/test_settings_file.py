@@ -58,6 +58,7 @@ def test_hostile_settings_are_rejected_quickly_in_one_line(tmp_path, content, me
         assert len(str(error.value)) < 600
 
 
+@pytest.mark.posix
 def test_a_link_or_a_pipe_as_settings_of_a_run_is_rejected(tmp_path):
     (tmp_path / "secret.yaml").write_text("seed: 1")
     (tmp_path / "run/training").mkdir(parents=True)
@@ -71,6 +72,7 @@ def test_a_link_or_a_pipe_as_settings_of_a_run_is_rejected(tmp_path):
         read_settings(file, file.parent)
 
 
+@pytest.mark.posix
 def test_given_settings_may_come_through_a_pipe(tmp_path):
     """As from `--config <(...)`."""
     os.mkfifo(tmp_path / "pipe")

@@ -76,6 +76,7 @@ def test_real_kinds_of_tokenizers_are_read_unchanged(tmp_path, make):
     assert Tokenizer(read).encode("ab").tolist() == backend.encode("ab", add_special_tokens=False).ids
 
 
+@pytest.mark.posix
 def test_a_link_that_the_user_names_is_followed(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     clip().save(str(tmp_path / "elsewhere" / "tokenizer.json"))
