@@ -8,11 +8,14 @@ lm export runs/hamlet hamlet.html --precision int8    smaller and less exact
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from lm.cli.parser import check_output, make_parser
 from lm.export import FORMATS, exporter
+
+_LARGE_PAGE = 100_000_000  # bytes
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -35,5 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from lm.language_model import load  # imports torch, for which --help should not wait
 
     write(load(options.model, "cpu"))
-    print(f"{options.file}: {Path(options.file).expanduser().stat().st_size / 1e6:,.1f} MB")
+    path = Path(options.file).expanduser()
+    size = path.stat().st_size
+    print(f"{options.file}: {size / 1e6:,.1f} MB")
+    if path.suffix.lower() == ".html" and size > _LARGE_PAGE:
+        print(
+            "warning: phones may lack the memory for a page of this size; a smaller model or --precision int8"
+            " makes a smaller page.",
+            file=sys.stderr,
+        )
     return 0

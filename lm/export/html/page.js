@@ -62,7 +62,7 @@
     const [temperature, topP] = [$("temperature").valueAsNumber, $("top-p").valueAsNumber];
     length = length || Math.max($("length").valueAsNumber, given.length);
     worker.postMessage({ type: "write", key: current.key, prompt, given, known, length, temperature, topP, seed });
-    if ($("sheet").getBoundingClientRect().top > innerHeight - 120) $("sheet").scrollIntoView({ block: "start" });
+    if ($("sheet").getBoundingClientRect().top > 0.6 * innerHeight) $("stop").scrollIntoView({ block: "start" });
   }
 
   function setWriting(value) {
@@ -141,7 +141,7 @@
       button.addEventListener("click", () => choose(index, token));
       return button;
     }));
-    $("hint").textContent = pin ? "Choose one to continue from there." : "Click to choose another.";
+    $("hint").textContent = pin ? "Choose one to continue." : "Click to choose another.";
     panel.classList.toggle("pinned", pin);
     panel.hidden = false;
     place(index);
