@@ -52,7 +52,7 @@ def model_card(name: str, facts: dict[str, Any]) -> str:
 
 def renamed(card: str, old: str, new: str) -> str:
     """A card with another name of the model, wherever `model_card` writes it."""
-    for written in (_title, _load, _index_entry):
+    for written in (_title, _load, _from_pretrained, _index_entry):
         card = card.replace(written(one_line(old)), written(one_line(new)))
     return card
 
@@ -170,8 +170,16 @@ def _usage(name: str, facts: dict[str, Any]) -> str:
             "for piece in model.stream(max_new_tokens=400):",
             '    print(piece.text, end="", flush=True)',
         ]
-    install, code = _block("bash", "pip install recurrent-lm"), _block("python", "\n".join(lines))
-    return f"## Use\n\n{install}\n\n{code}"
+    parts = ["## Use", _block("bash", "pip install recurrent-lm"), _block("python", "\n".join(lines))]
+    if "auto_map" in facts:  # written by save(remote_code=True)
+        lines = [
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            f"tokenizer = AutoTokenizer{_from_pretrained(name)}",
+            f"model = AutoModelForCausalLM{_from_pretrained(name)}",
+        ]
+        parts += ["With transformers, and without lm:", _block("python", "\n".join(lines))]
+    return "\n\n".join(parts)
 
 
 def _results(facts: dict[str, Any]) -> list[str]:
@@ -239,6 +247,7 @@ def _weights(model: dict[str, Any]) -> str:
         )
     if model["direction"] == "backward":
         sentences.append("The tokens of a text are read from the last to the first.")
+    sentences.append("Every text begins with the `start_token_id` of `config.json`.")
     sentences.append("Dropout applies only to training.")
     lines = [
         "import torch",
@@ -272,11 +281,20 @@ def _title(name: str) -> str:
 
 
 def _load(name: str) -> str:
-    return f"lm.load({json.dumps(name, ensure_ascii=False)})"
+    return f"lm.load({_string(name)})"
+
+
+def _from_pretrained(name: str) -> str:
+    return f".from_pretrained({_string(name)}, trust_remote_code=True)"
 
 
 def _index_entry(name: str) -> str:
     return "\n" + yaml_dump([{"name": _short(name)}])
+
+
+def _string(text: str) -> str:
+    """`text` as a string of Python."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _short(name: str) -> str:

@@ -167,7 +167,7 @@ def test_a_license_or_language_that_is_none_is_an_error(tmp_path, options, messa
 
 @given(name=names, dataset=names, revision=names, loss=st.floats())
 @example(name="a: b", dataset="a`b\n---\n- c: 'd", revision="\u2028", loss=math.inf)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_hostile_names_stay_names(plain, name, dataset, revision, loss):
     trained_on = {
         "dataset": dataset,
@@ -209,7 +209,7 @@ KEYS = [
         st.dictionaries(st.sampled_from(KEYS), json_values) | json_values,
     )
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_facts_of_any_type_give_a_valid_card(plain, facts):
     card = model_card("boat", plain | facts)
     assert ModelCard(card).data.library_name == "lm"
@@ -243,7 +243,7 @@ def test_ids_that_are_none_are_not_links_or_metadata(plain):
         },
     )
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_the_training_command_gives_the_settings(plain, values):
     card = model_card("boat", plain | {"trained_on": {"settings": values}})
     _, command = blocks(card, "bash")
@@ -258,9 +258,15 @@ def test_the_training_command_gives_the_settings(plain, values):
 
 
 def test_a_card_is_renamed_everywhere(plain):
-    facts = plain | {"trained_on": TRAINED_ON, "validation": LOSSES}
+    facts = plain | {"trained_on": TRAINED_ON, "validation": LOSSES, "auto_map": {}}
     for old, new in [("boat", "ship"), ("it's: 1", 'a "b"'), ("海 " * 40, "x")]:
         assert renamed(model_card(old, facts), old, new) == model_card(new, facts)
+
+
+def test_a_model_with_remote_code_says_how_transformers_loads_it(tmp_path):
+    make().save(tmp_path / "boat", remote_code=True)
+    _, code, _ = blocks((tmp_path / "boat" / "README.md").read_text(), "python")
+    assert 'model = AutoModelForCausalLM.from_pretrained("boat", trust_remote_code=True)' in code
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
@@ -298,6 +304,12 @@ def test_the_code_in_a_card_computes_the_logits(tmp_path, monkeypatch, cell, opt
     tokens = torch.tensor(model.encode("the sea was calm"))
     expected, _ = model.network.eval()(tokens[None])
     torch.testing.assert_close(found["logits"](tokens), expected[0])
+    if not model.backward:
+        ids = model.tokenizer.encode("the sea was calm").tolist()
+        start = json.loads((tmp_path / "config.json").read_text())["start_token_id"]
+        logprobs = found["logits"](torch.tensor([start, *ids[:-1]])).log_softmax(-1)
+        scores = [score.logprob for score in model.score("the sea was calm")]
+        assert logprobs[range(len(ids)), ids].tolist() == pytest.approx(scores, abs=1e-5)
     layers, residual = options["layers"], options.get("residual", True) and options["layers"] > 1
     assert ("no residual connections" in card) == residual
     assert ("shares its weight" in card) == options.get("tie", False)
