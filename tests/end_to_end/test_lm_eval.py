@@ -1,4 +1,4 @@
-"""lm-eval through the API: the numbers of `model.score`, and the texts of `model.generate`."""
+"""lm-eval, with the API and with transformers: the numbers of `model.score`, the texts of `generate`."""
 
 import json
 import os
@@ -69,7 +69,8 @@ def models(tmp_path_factory):
         documents = {
             "trained_on": {"dataset": "x", "characters": 1, "documents": 1 if name == "single" else 9}
         }
-        LanguageModel(RecurrentLM(config, tokenizer.vocab_size), tokenizer, documents).save(folder / name)
+        model = LanguageModel(RecurrentLM(config, tokenizer.vocab_size), tokenizer, documents)
+        model.save(folder / name, remote_code=True)
     return folder
 
 
@@ -79,7 +80,7 @@ def server(models):
         yield until_ready(server)
 
 
-def run_lm_eval(folder, address, model, flag, number, pairs):
+def run_lm_eval(folder, pairs, *options):
     """The answers of each task, in the order of its documents."""
     data = {
         "rolling": [{"text": text} for text in ROLLING],
@@ -98,14 +99,9 @@ def run_lm_eval(folder, address, model, flag, number, pairs):
             **TASKS[task],
         }
         (folder / f"{task}.yaml").write_text(json.dumps(settings))  # JSON is YAML
-    arguments = f"model={model.name},base_url={address}/completions,tokenizer={model},max_length=40000"
-    if flag == "num_concurrent":
-        arguments += f",num_concurrent={number}"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(folder)}
-    command = [sys.executable, "-m", "lm_eval", "--model", "local-completions", "--model_args", arguments]
-    command += ["--include_path", folder, "--tasks", ",".join(data), "--log_samples", "--output_path", folder]
-    if flag == "batch_size":
-        command += ["--batch_size", number]
+    command = [sys.executable, "-m", "lm_eval", *options, "--include_path", folder]
+    command += ["--tasks", ",".join(data), "--log_samples", "--output_path", folder]
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr[-3000:]
     answers = {}
@@ -115,6 +111,13 @@ def run_lm_eval(folder, address, model, flag, number, pairs):
         answers[task] = [sample["resps"][0][0] for sample in samples]
         assert len(answers[task]) == len(data[task])
     return answers
+
+
+def pairs_for(model):
+    """PAIRS, and one whose end is what the model itself would write, if that has the same tokens."""
+    likely = model.generate("The", greedy=True, max_new_tokens=4)[0].text
+    same = model.encode("The" + likely)[:1] == model.encode("The")
+    return [*PAIRS, ("The", likely)] if same else PAIRS
 
 
 def score_of_pair(model, context, whole):
@@ -142,9 +145,15 @@ def test_lm_eval_returns_the_numbers_of_score_and_the_texts_of_generate(
     models, server, tmp_path, name, flag, number
 ):
     model = lm.load(models / name, device="cpu")
-    likely = model.generate("The", greedy=True, max_new_tokens=4)[0].text
-    pairs = [*PAIRS, ("The", likely)] if model.encode("The" + likely)[:1] == model.encode("The") else PAIRS
-    found = run_lm_eval(tmp_path, server.address, models / name, flag, number, pairs)
+    pairs = pairs_for(model)
+    arguments = (
+        f"model={name},base_url={server.address}/completions,tokenizer={models / name},max_length=40000"
+    )
+    options = ["--batch_size", number]
+    if flag == "num_concurrent":
+        arguments, options = f"{arguments},num_concurrent={number}", []
+    options = ["--model", "local-completions", "--model_args", arguments, *options]
+    found = run_lm_eval(tmp_path, pairs, *options)
     assert [float(answer) for answer in found["rolling"]] == [
         sum(score.logprob for score in model.score(text)) for text in ROLLING
     ]
@@ -156,6 +165,30 @@ def test_lm_eval_returns_the_numbers_of_score_and_the_texts_of_generate(
     # Ids of words lack the space at the end of a text.
     prompts = [[model.encode(context)] if name == "word" else context for context, _ in pairs]
     assert found["texts"] == [model.generate(prompt, **stops)[0].text for prompt in prompts]
+
+
+@pytest.mark.parametrize("name", ["char", "byte", "bpe", "unigram", "single"])
+def test_lm_eval_with_transformers_returns_the_numbers_of_score_and_the_texts_of_generate(
+    models, tmp_path, name
+):
+    model = lm.load(models / name, device="cpu")
+    pairs = pairs_for(model)
+    arguments = f"pretrained={models / name},trust_remote_code=True,max_length=40000"
+    found = run_lm_eval(
+        tmp_path, pairs, "--model", "hf", "--device", "cpu", "--batch_size", 4, "--model_args", arguments
+    )
+    totals = [sum(score.logprob for score in model.score(text)) for text in ROLLING]
+    assert [float(answer) for answer in found["rolling"]] == pytest.approx(totals, rel=1e-5)
+    for (logprob, greedy), (context, target) in zip(found["pairs"], pairs, strict=True):
+        expected, most_likely = score_of_pair(model, context.rstrip(), context + target)
+        assert float(logprob) == pytest.approx(expected, abs=1e-4)
+        assert (greedy in (True, "True")) == most_likely
+    stops = {"stop": ["sea", "\n", "<eos>"], "max_new_tokens": 40, "greedy": True}
+    # Programs differ in how many replacement characters they write for bytes that are no text.
+    expected = [model.generate(context, **stops)[0].text for context, _ in pairs]
+    assert [text.replace("\ufffd", "") for text in found["texts"]] == [
+        text.replace("\ufffd", "") for text in expected
+    ]
 
 
 @pytest.mark.parametrize("name", [*KINDS, "single"])

@@ -1,0 +1,68 @@
+"""minicons and surprisal, which measure surprisal with transformers: the numbers of `model.score`."""
+
+import math
+
+import pytest
+import torch
+
+import lm
+import lm.transformers
+from lm.evaluation.losses import Score
+from lm.model_folder import PRETRAINED
+from tests.test_transformers import make
+
+pytestmark = pytest.mark.lm_eval
+
+TEXTS = ["The sea was calm.", "A boat <eos>", "naïve Ω"]
+
+
+@pytest.fixture(scope="module", params=["char", "bpe", "single", "pretrained"])
+def model(request, tmp_path_factory):
+    """A model, and the folder from which the programs load it."""
+    folder = tmp_path_factory.mktemp("model")
+    if request.param == "pretrained":
+        model = lm.load(PRETRAINED, device="cpu")
+    elif request.param == "single":
+        model = make(documents=1)
+    else:
+        model = make(request.param)
+    model.save(folder)
+    return model, folder
+
+
+def logprobs(scores: list[Score]) -> list[float]:
+    return [score.logprob for score in scores]
+
+
+def test_minicons_returns_the_numbers_of_score(model):
+    from minicons.scorer import IncrementalLMScorer
+
+    model, folder = model
+    scorer = IncrementalLMScorer(str(folder), "cpu")
+    for text, found in zip(TEXTS, scorer.token_score(TEXTS, rank=True), strict=True):
+        names, values, _ = zip(*found, strict=True)
+        assert names[0] == "<eos>"
+        assert values[1:] == pytest.approx(logprobs(model.score(text)), abs=1e-4)
+    totals = scorer.sequence_score(TEXTS, reduction=lambda values: values.sum().item())
+    assert totals == pytest.approx([sum(logprobs(model.score(text))) for text in TEXTS], abs=1e-3)
+
+
+@pytest.mark.parametrize("use_bos_token", [True, False])
+def test_surprisal_returns_the_numbers_of_score_without_its_padding(model, use_bos_token):
+    """surprisal pads with <eos> and gives it no probability, which the other tokens then share."""
+    from surprisal import AutoHuggingFaceModel
+
+    model, folder = model
+    program = AutoHuggingFaceModel.from_pretrained(str(folder), model_class="causal")
+    for text, found in zip(TEXTS, program.surprise(TEXTS, use_bos_token=use_bos_token), strict=True):
+        ids = torch.tensor([[model.start_token, *model.encode(text)]])
+        with torch.no_grad():
+            end = model.network(ids)[0][0].softmax(dim=-1)[:, model.tokenizer.eos].tolist()
+        expected = [
+            -score.logprob + math.log1p(-p) for score, p in zip(model.score(text), end[:-1], strict=True)
+        ]
+        values = found.surprisals[1 : len(expected) + 1]
+        assert values == pytest.approx(expected, abs=1e-4)
+        whole = found[0 : len(text), "char"]
+        if model.tokenizer.kind == "char":
+            assert float(whole) == pytest.approx(sum(expected), abs=1e-3)
