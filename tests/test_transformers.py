@@ -250,10 +250,12 @@ def test_the_pipeline_writes_the_texts_of_lm(ours, theirs):
 
 def test_the_loss_of_labels_is_the_mean_of_the_scores(ours, theirs):
     model, tokenizer = theirs
-    batch = tokenizer("The sea was calm.", return_tensors="pt")
+    batch = tokenizer(TEXTS, return_tensors="pt", padding=True, padding_side="right")
+    labels = batch.input_ids.masked_fill(batch.attention_mask == 0, -100)
     with torch.no_grad():
-        loss = model(**batch, labels=batch.input_ids).loss
-    assert loss.item() == pytest.approx(-scores(ours, "The sea was calm.").mean().item(), abs=1e-5)
+        loss = model(**batch, labels=labels).loss
+    expected = torch.cat([scores(ours, text) for text in TEXTS])
+    assert loss.item() == pytest.approx(-expected.mean().item(), abs=1e-5)
 
 
 def test_gradients_are_those_of_lm(tmp_path):

@@ -189,7 +189,7 @@ class RecurrentLMForCausalLM(PreTrainedModel, GenerationMixin, Network):
         kept = (
             logits_to_keep if isinstance(logits_to_keep, Tensor) else slice(-count if count else None, None)
         )
-        logits = self.decode(self.drop_output(hidden)[kept]).transpose(0, 1)
+        logits = self.decode(self.drop_output(hidden)[kept]).transpose(0, 1).contiguous()
         if start is not None:
             logits = self._given(logits, start[:, kept])
         loss = None
