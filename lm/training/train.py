@@ -70,7 +70,7 @@ def train(
     options |= {"overwrite": True} if overwrite else {}
     options |= {} if resume in (False, None) else {"resume": None if resume is True else resume}
     check_not_empty(options)
-    with _restoring_torch():
+    with _own_torch():
         ended = launch(options, ALONE, Callbacks(on_step, on_validation))
     assert ended is not None  # it was asked for a training
     if ended.signal:
@@ -79,10 +79,12 @@ def train(
 
 
 @contextmanager
-def _restoring_torch() -> Iterator[None]:
-    """Leave torch's random numbers and its current GPU to the caller as they were."""
+def _own_torch() -> Iterator[None]:
+    """Compute gradients, even if the caller does not, and leave torch's random numbers and its current GPU to
+    the caller as they were."""
     gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
-    with torch.random.fork_rng([gpu] if torch.cuda.is_initialized() else []):
+    random = torch.random.fork_rng([gpu] if torch.cuda.is_initialized() else [])
+    with torch.inference_mode(False), torch.enable_grad(), random:
         try:
             yield
         finally:
