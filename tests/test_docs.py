@@ -47,7 +47,7 @@ ELSEWHERE = {"--rdzv-endpoint", "--signal"}  # flags of torchrun and Slurm
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
-_PATH = re.compile(r"(?:\.ci|app|benchmarks|docs|lm|tests)/[\w./-]+")
+_PATH = re.compile(r"(?:\.ci|app|benchmarks|docs|lm|notebooks|tests)/[\w./-]+")
 _FLAG = re.compile(r"--[a-z][a-z-]+")
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
