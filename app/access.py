@@ -33,17 +33,24 @@ class Access:
 
     On a loopback address, the names are `LOOPBACK_NAMES`. On others, also all IP addresses, because no DNS
     name can be rebound to look like one, and the name of this computer. `names` are further ones. `origins`
-    are those of other pages that may use the server; '*' means all.
+    are those of other pages that may use the server; '*' means all. `frames` are those of pages that may only
+    show this one in a frame.
     """
 
-    def __init__(self, host: str, names: Iterable[str] = (), origins: Sequence[str] = ()):
+    def __init__(
+        self,
+        host: str,
+        names: Iterable[str] = (),
+        origins: Sequence[str] = (),
+        frames: Sequence[str] = (),
+    ):
         self._is_local = is_local(host)
         self._configured = set(names)
         self._names = {*LOOPBACK_NAMES, bracketed(host.lower())}
         if not self._is_local:
             own = socket.gethostname().lower()
             self._names |= {own, f"{own.partition('.')[0]}.local"}
-        self.origins = origins
+        self.origins, self._frames = origins, frames
 
     def allow(self, name: str) -> None:
         """Accept another name."""
@@ -57,6 +64,13 @@ class Access:
         name = match[1]
         return name in self._names | self._configured or (not self._is_local and _is_ip_address(name))
 
+    @property
+    def frame_header(self) -> tuple[bytes, bytes]:
+        """The response header by which a browser knows which pages may show this one in a frame."""
+        if not self._frames:
+            return b"x-frame-options", b"SAMEORIGIN"
+        return b"content-security-policy", " ".join(["frame-ancestors 'self'", *self._frames]).encode()
+
     def is_foreign(self, method: str, headers: Mapping[str, str]) -> bool:
         """Whether a request comes from a web page of another site. A link on it may open this one."""
         if "*" in self.origins:
@@ -67,8 +81,10 @@ class Access:
             )
         if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):  # no browser, or the user
             return False
-        # A page in a frame of another site could be made to look like something else.
-        opened = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
+        # A page in a frame of another site could be made to look like something else. The browser knows which
+        # sites may frame it: see `frame_header`.
+        targets = ("document", "iframe") if self._frames else ("document",)
+        opened = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") in targets
         return not (opened and method in ("GET", "HEAD"))
 
     def _is_own(self, origin: str, host: str) -> bool:

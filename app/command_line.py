@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             auth=options.auth,
             mcp=options.mcp,
             changes_allowed=options.allow_changes or not is_public(options),
-            access=Access(options.host, options.allow_host),
+            access=Access(options.host, options.allow_host, frames=options.allow_frame),
         )
     return 0
 
@@ -140,6 +140,15 @@ def parse_app(arguments: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         default=False,
         help=f"offer the functions of the page as MCP tools; needs {pip_install('mcp')}",
+    )
+    add(
+        "--allow-frame",
+        action="append",
+        type=site,
+        default=[],
+        metavar="ORIGIN",
+        help="let web pages of this origin, such as https://huggingface.co, show the page in a frame;"
+        " repeatable (default: none)",
     )
     add("--api", action="store_true", help="serve the HTTP API instead, as `lm serve` does")
     options = parser.parse_args(arguments)
@@ -230,6 +239,16 @@ def origin(text: str) -> str:
     if not re.fullmatch(r"\*|null|[a-z][a-z0-9+.-]*://[!-.0-~]+", normalized):
         raise argparse.ArgumentTypeError(
             "must be '*' or a scheme, a host and possibly a port, such as http://localhost:3000"
+        )
+    return normalized
+
+
+def site(text: str) -> str:
+    """The origin of web pages."""
+    normalized = text.lower().removesuffix("/")
+    if not re.fullmatch(r"https?://(\*\.)?[a-z0-9_.-]+(:\d{1,5})?", normalized):
+        raise argparse.ArgumentTypeError(
+            "must be a scheme, a host and possibly a port: https://huggingface.co"
         )
     return normalized
 

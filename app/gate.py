@@ -46,12 +46,12 @@ class Gate:
             log.info("rejected: %s %s: %s", scope["method"], one_line(ascii(scope["path"]), 80), message)
             return await self._respond(*refusal)(scope, receive, send)
 
-        async def unframed_send(message: Message) -> None:
+        async def guarded_send(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), (b"x-frame-options", b"SAMEORIGIN")]
+                message["headers"] = [*message.get("headers", []), self._access.frame_header]
             await send(message)
 
-        await self._app(scope, receive, unframed_send)
+        await self._app(scope, receive, guarded_send)
 
     def _refusal(self, scope: Scope) -> tuple[str, int, str] | None:
         """The message, status and code for a request that is turned away."""

@@ -75,11 +75,11 @@ def put_in_front(access: Access) -> None:
     """Let Gradio start its server with our limits, and with our gate in front of all of it."""
 
     class Server(http_server.Server):
-        def __init__(self, config: uvicorn.Config, **settings: Any):
+        def __init__(self, config: uvicorn.Config, **_reloading: Any):  # in a Space, for code that changes
             config.app = Gate(cast(ASGIApp, config.app), access, refusal)
             for name, value in SETTINGS.items():
                 setattr(config, name, value)
-            super().__init__(config, **settings)
+            super().__init__(config)
 
     http_server.Server = Server  # type: ignore[misc, assignment]
 

@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 
 WINDOWS = ROOT / "tests" / "windows"
 SOURCES = sorted(
-    path for folder in ("lm", "app", "benchmarks", "spaces") for path in (ROOT / folder).rglob("*.py")
+    path for folder in ("lm", "app", "benchmarks", "space") for path in (ROOT / folder).rglob("*.py")
 )
 # Modules that do not exist on Windows, or only there, and the files that import them where they exist.
 CONFINED = {

@@ -101,6 +101,18 @@ def test_other_pages_are_foreign(method, headers):
     assert Access("localhost").is_foreign(method, {"host": "localhost:7860", **headers})
 
 
+def test_a_page_that_may_frame_this_one_may_not_use_it():
+    frame = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"}
+    access = Access("localhost", frames=["https://hub.example", "https://*.hub.example"])
+    assert not access.is_foreign("GET", {"host": "localhost:7860", **frame})
+    assert access.is_foreign("POST", {"host": "localhost:7860", **frame})
+    for other in ({"origin": "https://hub.example"}, {**frame, "sec-fetch-dest": "image"}):
+        assert access.is_foreign("GET", {"host": "localhost:7860", **other})
+    allowed = b"frame-ancestors 'self' https://hub.example https://*.hub.example"
+    assert access.frame_header == (b"content-security-policy", allowed)
+    assert Access("localhost").frame_header == (b"x-frame-options", b"SAMEORIGIN")
+
+
 def test_default_ports_may_be_left_out():
     access = Access("0.0.0.0", ["lm.example"])
     assert not access.is_foreign("POST", {"host": "lm.example", "origin": "https://lm.example"})
