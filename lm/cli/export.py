@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lm.cli.parser import check_output, make_parser
+from lm.escaping import printable
 from lm.export import FORMATS, exporter
 
 _LARGE_PAGE = 100_000_000  # bytes
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write(load(options.model, "cpu"))
     path = Path(options.file).expanduser()
     size = path.stat().st_size
-    print(f"{options.file}: {size / 1e6:,.1f} MB")
+    print(f"{printable(options.file)}: {size / 1e6:,.1f} MB")
     if path.suffix.lower() == ".html" and size > _LARGE_PAGE:
         print(
             "warning: phones may lack the memory for a page of this size; a smaller model or --precision int8"

@@ -3,11 +3,12 @@
 inputs    tokens (batch, length) int64, h (layers, batch, hidden) and, for the LSTM, c of the same shape
 outputs   logits (batch, length, vocab), new_h and new_c: the state after the last token
 
-The first token of a text is the metadata's "start_token", and the state before it is zero.
+The first token of a text is the metadata's "start_token_id", and the state before it is zero.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from lm.invocation import pip_install
 from lm.language_model import LanguageModel
 from lm.model.cells import CELLS, split_gates
 from lm.model.network import RecurrentLM
+from lm.tokenization.boundaries import is_single_document, suppressed_tokens
+from lm.transformers_files import tokenizer_json
 
 try:
     import onnx
@@ -31,7 +34,7 @@ except ImportError as error:
     needed = "exporting to ONNX needs the libraries `onnx` and `onnxruntime`"
     raise UserError(f"{needed}: {pip_install('export')}") from error
 
-# Read by onnxruntime 1.12 (2022) and newer, and by onnxruntime-web.
+# Those of 2022, which older runtimes read, too.
 _OPSET, _IR_VERSION = 17, 8
 _LARGEST = 2**31 - 2**24  # bytes of weights: a protobuf message has less than 2 GB
 # The order of the gates in the weights of ONNX's operators. ONNX writes c for our candidate g, h for n.
@@ -66,17 +69,17 @@ def onnx_model(model: LanguageModel, precision: str) -> onnx.ModelProto:
         producer_name="recurrent-lm",
         producer_version=lm.__version__,
     )
-    end = model.tokenizer.end
-    helper.set_model_props(
-        exported,
-        {
-            "start_token": str(model.start_token),
-            "end_token": "" if end is None else str(end),
-            "direction": model.direction.value,
-            "tokenizer": model.tokenizer.kind,
-            "tokenizer.json": model.tokenizer.backend.to_str(),
-        },
-    )
+    tokenizer, end = model.tokenizer, model.tokenizer.end
+    never = suppressed_tokens(tokenizer, is_single_document(model.facts))
+    metadata = {  # named as in config.json
+        "start_token_id": str(model.start_token),
+        "eos_token_id": "" if end is None else str(end),
+        "suppress_tokens": json.dumps(never),
+        "direction": model.direction.value,
+        "tokenizer": tokenizer.kind,
+        "tokenizer.json": tokenizer_json(tokenizer),
+    }
+    helper.set_model_props(exported, metadata)
     return exported
 
 

@@ -1,6 +1,7 @@
 """Models exported to ONNX, as onnxruntime computes them."""
 
 import io
+import json
 import os
 import re
 import sys
@@ -105,7 +106,7 @@ def test_the_file_is_all_that_the_program_in_the_documentation_needs(trained_run
     assert result.returncode == 0, result.stderr
     assert re.fullmatch(r"hamlet\.onnx: \d\.\d MB\n", result.stdout)
     page = (ROOT / "docs" / "export.md").read_text()
-    (program,) = re.findall(r"^```python\n(import numpy.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (program,) = re.findall(r"^```python\n(import json.*?)^```", page, re.DOTALL | re.MULTILINE)
     monkeypatch.chdir(tmp_path)
     with redirect_stdout(io.StringIO()) as printed:
         exec(program.replace("HAMLET:", "The sea"), {})
@@ -137,7 +138,8 @@ def test_the_metadata_names_the_direction_and_the_end():
         for prop in onnx_model(model(hidden_size=4, direction="backward"), "fp32").metadata_props
     }
     assert (facts["direction"], facts["tokenizer"]) == ("backward", "char")
-    assert facts["end_token"] == facts["start_token"] == str(TOKENIZER.eos)
+    assert facts["eos_token_id"] == facts["start_token_id"] == str(TOKENIZER.eos)
+    assert json.loads(facts["suppress_tokens"]) == [TOKENIZER.unk]
 
 
 @pytest.mark.parametrize(
