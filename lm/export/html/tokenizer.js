@@ -97,12 +97,14 @@ class Tokenizer {
   }
   // How to show a token: its text, or its bytes if they are no whole characters, or the name of a special token.
   label(token) {
-    if (this.kind === "word") return token === this.eos ? "\n" : this.names[token] ?? "";
+    if (this.kind === "word") return (this.names[token] ?? "").replaceAll("<eos>", "\n");
     const bytes = this.bytes(token);
     try {
       return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes) || (this.names[token] ?? "");
     } catch {
-      return Array.from(bytes, (byte) => "\\x" + byte.toString(16).padStart(2, "0")).join("");
+      const visible = (byte) => byte >= 32 && byte < 127 && byte !== 92;
+      const shown = (byte) => (visible(byte) ? String.fromCharCode(byte) : "\\x" + byte.toString(16).padStart(2, "0"));
+      return Array.from(bytes, shown).join("");
     }
   }
   // The text of generated tokens, one at a time, next to a prompt: `step(token)` and, after the last one of a backward
