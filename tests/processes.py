@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,15 +20,35 @@ LIBRARIES = ("torch", "numpy", "safetensors.torch", "tokenizers", "yaml", "filel
 
 
 @functools.cache
-def fork_server(*libraries: str) -> socket.socket:
-    """The socket for requests to a new process that has imported `libraries`. It ends before this one."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
+def fork_server(*libraries: str) -> Path:
+    """The socket of a new process that has imported `libraries`. It ends before this one."""
+    path = Path(tempfile.mkdtemp(prefix="lm-tests-")) / "socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen(100)
         file = Path(__file__).with_name("fork_server.py")
-        command = [sys.executable, "-P", str(file), str(theirs.fileno()), *libraries]
-        server = subprocess.Popen(command, pass_fds=[theirs.fileno()])
-    atexit.register(lambda: (ours.close(), server.wait()))
-    return ours
+        command = [sys.executable, "-P", str(file), str(listener.fileno()), *libraries]
+        server = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[listener.fileno()])
+
+    def end():
+        server.stdin.close()
+        server.wait()
+        shutil.rmtree(path.parent)
+
+    atexit.register(end)
+    return path
+
+
+@functools.cache
+def forking_python() -> str:
+    """A program that takes the arguments of Python and forks a process that runs what they name, as
+    tests/fork_client.py says. In that process it is `sys.executable`."""
+    server = fork_server(*LIBRARIES)
+    client = Path(__file__).with_name("fork_client.py")
+    program = server.with_name("python")
+    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' -IS '{client}' '{server}' \"$0\" \"$@\"\n")
+    program.chmod(0o755)
+    return str(program)
 
 
 class Fork:
@@ -35,10 +56,19 @@ class Fork:
 
     It runs `arguments`: the path of a script or, without a folder, the name of a module, and its arguments.
     `stdin`, `stdout` and `stderr` are open files, or None for nothing; the last two can be subprocess.PIPE.
+    `executable` is its `sys.executable`, which is that of this process by default.
     """
 
     def __init__(
-        self, arguments, cwd, environment, stdin=None, stdout=None, stderr=None, libraries=LIBRARIES
+        self,
+        arguments,
+        cwd,
+        environment,
+        stdin=None,
+        stdout=None,
+        stderr=None,
+        libraries=LIBRARIES,
+        executable=None,
     ):
         self.args, self.returncode, self._received = [*map(str, arguments)], None, b""
         given, self.stdout, self.stderr = [stdin], None, None
@@ -56,8 +86,11 @@ class Fork:
             self._report, report = pipe()
             nothing = opened.enter_context(open(os.devnull, "r+b"))
             files = [(file or nothing).fileno() for file in (*given, report)]
-            request = json.dumps({"argv": self.args, "cwd": str(cwd), "environment": environment})
-            socket.send_fds(fork_server(*libraries), [request.encode()], files)
+            request = {"argv": self.args, "cwd": str(cwd), "environment": environment, "files": [0, 1, 2]}
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+                connection.connect(str(fork_server(*libraries)))
+                request |= {"executable": executable} if executable else {}
+                socket.send_fds(connection, [json.dumps(request).encode()], files)
         self.pid = int(self._line(60))
 
     def _line(self, seconds: float) -> str:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.end_to_end.page import DESKTOP, Page
-from tests.processes import LIBRARIES, Fork
+from tests.processes import LIBRARIES, Fork, forking_python
 
 # The first has no window and is twice as fast.
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
@@ -63,7 +63,7 @@ def serving(cwd: Path, *arguments: object, root: Path = ROOT):
         environment = {**os.environ, "PYTHONPATH": str(root)}
         process = Fork(
             ["app", *arguments], cwd, environment, stdout=out, stderr=err,
-            libraries=SERVER if "--api" in arguments else PAGE,
+            libraries=SERVER if "--api" in arguments else PAGE, executable=forking_python(),
         )  # fmt: skip
     try:
         yield Server(process, output, log)

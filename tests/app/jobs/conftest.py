@@ -1,6 +1,7 @@
 """For the tests of the training jobs: uploads, queues, and ways to wait for a job."""
 
 import contextlib
+import sys
 import time
 
 import pytest
@@ -9,6 +10,7 @@ from app.jobs.queue import JobQueue
 from lm import locks
 from lm.errors import UserError
 from tests.conftest import some_text
+from tests.processes import forking_python
 
 SHAPE = {"hidden_size": 32, "layers": 1, "batch_size": 8, "bptt": 32, "embedding_size": 16, "dropout": 0.1}
 STEPS = 400
@@ -24,6 +26,12 @@ def upload(tmp_path_factory):
         return uploads.add(folder / name)
 
     return add
+
+
+@pytest.fixture
+def forked_jobs(monkeypatch):
+    """The processes of the queue are forked from one that has imported torch."""
+    monkeypatch.setattr(sys, "executable", forking_python())
 
 
 @pytest.fixture

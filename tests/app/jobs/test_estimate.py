@@ -14,6 +14,7 @@ from lm.errors import UserError
 from lm.model.network import RecurrentLM
 from tests.conftest import some_text
 
+pytestmark = pytest.mark.usefixtures("forked_jobs")
 SHAPE = {"hidden_size": 32, "layers": 1, "batch_size": 8, "bptt": 32}
 
 

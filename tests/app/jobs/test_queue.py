@@ -15,6 +15,8 @@ from lm.run_lock import check_free, claimed
 from tests.app.jobs.conftest import SHAPE, run_of, until, wait
 from tests.conftest import some_text
 
+pytestmark = pytest.mark.usefixtures("forked_jobs")
+
 
 def test_two_jobs_run_one_after_another_and_their_models_load(queue, settings):
     first = queue.add({**settings, "steps": 60}, "My *first* …\n<b>one</b>")

@@ -20,6 +20,7 @@ from lm.memorization.training_text import find_training_text
 from tests.app.jobs.conftest import SHAPE, run_of, until, wait
 from tests.conftest import some_text
 
+pytestmark = pytest.mark.usefixtures("forked_jobs")
 FRENCH = "Le café était fermé, et la mer était calme. Où est passée la clé de l'hôtel ?\n"
 COLUMNS = {"author": "Jane Doe", "quote": "The sea was calm.", "remark": "From a letter.", "year": 1900}
 
