@@ -8,22 +8,26 @@ import sys
 import pytest
 
 from tests.conftest import ROOT, SMALL, metrics, our_environment, some_text
+from tests.processes import forking_python
 
 FULL = "error: cannot write to standard output: No space left on device.\n"
 CLOSED = "error: cannot write to standard output: it is closed.\n"
 GENERATE = "generate.py pretrained --length 3 --seed 1"
 EVALUATE = "-m lm evaluate pretrained --dataset new.txt"
+QUICK = ("generate.py --help", "-m lm --version", "-m lm data info", "-m lm")
 TRAIN = "train.py --dataset new.txt --steps 3 --hidden-size 8 --out run --overwrite"
 
 
 @pytest.fixture
 def shell(tmp_path):
-    """Runs a command in a shell, for its redirections: `python` is this one, and scripts are ours."""
+    """Runs a command in a shell, for its redirections. Scripts are ours; those that import torch are forked,
+    unless they get options of `subprocess.run`."""
     (tmp_path / "new.txt").write_text(some_text(2000))
 
     def run(arguments, redirections, **options):
+        quick = options or arguments in QUICK
         arguments = re.sub(r"^(\w+\.py)", rf"{ROOT}/\1", arguments)
-        command = f"'{sys.executable}' {arguments} {redirections}"
+        command = f"'{sys.executable if quick else forking_python()}' {arguments} {redirections}"
         return subprocess.run(
             ["sh", "-c", command], cwd=tmp_path, env=our_environment(), text=True, capture_output=True,
             timeout=120, **options,
@@ -32,7 +36,7 @@ def shell(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("command", ["generate.py --help", "-m lm --version", "-m lm data info", "-m lm"])
+@pytest.mark.parametrize("command", QUICK)
 @pytest.mark.parametrize(("redirections", "message"), [("> /dev/full", FULL), (">&-", CLOSED)])
 def test_output_that_cannot_be_written_is_one_line(shell, command, redirections, message):
     result = shell(command, redirections)
