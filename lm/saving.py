@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lm import digests
-from lm.errors import ModelError
+from lm.errors import ModelError, UserError
 from lm.files import replacing, write_text
 from lm.model.network import RecurrentLM
 from lm.model_card import model_card
@@ -20,7 +20,7 @@ from lm.model_folder import FORMAT_VERSION, WEIGHTS
 from lm.remote_code import AUTO_MAP, REMOTE_CODE, remote_code as code_for_transformers
 from lm.tensor_files import write_tensors
 from lm.tokenization.tokenizer import Tokenizer
-from lm.transformers_files import TOKENIZER_CONFIG, config_keys, tokenizer_config, tokenizer_json
+from lm.transformers_files import config_keys, tokenizer_files
 from lm.version import __version__
 
 _KEPT = ("license", "language", "trained_on", "validation", "test")  # of the facts of a model
@@ -43,7 +43,11 @@ def save_model(
 
     `name` is what the model card calls the model: a Hub id, or by default the name of the folder.
     `remote_code` adds the code with which transformers loads the model without lm.
+
+    Raises UserError for a model that reads right to left if it is to have that code.
     """
+    if remote_code and network.config.backward:
+        raise UserError("transformers has no models that read right to left: leave out `remote_code`.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     facts = {
@@ -59,10 +63,11 @@ def save_model(
     }
     if isinstance(trained_on := facts.get("trained_on"), dict):
         facts["trained_on"] = _without_paths(trained_on)
-    write_text(folder / "tokenizer.json", tokenizer_json(tokenizer))
-    write_text(folder / TOKENIZER_CONFIG, json.dumps(tokenizer_config(tokenizer), indent=2) + "\n")
+    files = tokenizer_files(tokenizer)
     if remote_code:
-        write_text(folder / REMOTE_CODE, code_for_transformers())
+        files[REMOTE_CODE] = code_for_transformers()
+    for file, content in files.items():
+        write_text(folder / file, content)
     with replacing(folder / WEIGHTS) as partial:
         digest = write_tensors(partial, _weights(network, dtype), metadata={"format": "pt"})
         _write_config(folder, facts, _digests_before(folder, digest))

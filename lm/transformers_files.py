@@ -1,4 +1,4 @@
-"""What a model folder contains for transformers: tokenizer_config.json, and keys in config.json."""
+"""What a model folder contains for transformers: its tokenizer, and keys in config.json."""
 
 from __future__ import annotations
 
@@ -10,12 +10,26 @@ from lm.tokenization.boundaries import is_single_document, start_token, suppress
 from lm.tokenization.kinds import EOS
 from lm.tokenization.tokenizer import Tokenizer
 
-TOKENIZER_CONFIG = "tokenizer_config.json"
 _PADDING = ("<pad>", "[PAD]", "<|pad|>", "<PAD>")  # usual names; lm itself needs no such token
 
 
-def tokenizer_config(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The content of tokenizer_config.json."""
+def tokenizer_files(tokenizer: Tokenizer) -> dict[str, str]:
+    """The contents of tokenizer.json and tokenizer_config.json by name.
+
+    Where special tokens are added, which lm never does, a text begins with <eos>. That is the name of the
+    start of a text, whatever token the network reads there: see `TextGenerator.starts_explicitly`. A line
+    break, as a special token of transformers, would be missing in decoded text.
+    """
+    spec = json.loads(tokenizer.backend.to_str())
+    config = _config(tokenizer, (spec["pre_tokenizer"] or {}).get("add_prefix_space"))
+    spec["post_processor"] = _post_processor(tokenizer.eos, spec["post_processor"])
+    return {
+        "tokenizer.json": json.dumps(spec, indent=2, ensure_ascii=False),
+        "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
+    }
+
+
+def _config(tokenizer: Tokenizer, add_prefix_space: bool | None) -> dict[str, Any]:
     name = tokenizer.backend.id_to_token
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -29,38 +43,29 @@ def tokenizer_config(tokenizer: Tokenizer) -> dict[str, Any]:
     }
     if tokenizer.unk is not None:
         config["unk_token"] = name(tokenizer.unk)
-    steps = json.loads(tokenizer.backend.to_str()).get("pre_tokenizer") or {}
-    if steps.get("add_prefix_space"):  # transformers before 5 would turn it off
+    if add_prefix_space:  # transformers before 5 would turn it off
         config["add_prefix_space"] = True
     return config
 
 
-def tokenizer_json(tokenizer: Tokenizer) -> str:
-    """The content of tokenizer.json, in which a text begins with <eos> where special tokens are added.
-
-    lm adds none itself. Here, <eos> is the name of the start of a text, whatever token the network reads
-    there: see `TextGenerator.starts_explicitly`. A line break, as a special token of transformers, would be
-    missing in decoded text.
-    """
-    spec = json.loads(tokenizer.backend.to_str())
-    post = spec["post_processor"]
-    steps = post["processors"] if (post or {}).get("type") == "Sequence" else [post] if post else []
+def _post_processor(eos: int, present: dict[str, Any] | None) -> dict[str, Any]:
+    """One that adds <eos> at the start, instead of what the `present` one adds."""
     start = {"SpecialToken": {"id": EOS, "type_id": 0}}
     first, second = ({"Sequence": {"id": name, "type_id": index}} for index, name in enumerate("AB"))
     template = {
         "type": "TemplateProcessing",
         "single": [start, first],
         "pair": [start, first, second],
-        "special_tokens": {EOS: {"id": EOS, "ids": [tokenizer.eos], "tokens": [EOS]}},
+        "special_tokens": {EOS: {"id": EOS, "ids": [eos], "tokens": [EOS]}},
     }
+    steps = [] if present is None else present.get("processors", [present])
     # A step of this type adds no tokens. It leaves spaces out of the characters that a token spans.
     kept = [
         {"type": "ByteLevel", **{name: step[name] for name in ("add_prefix_space", "trim_offsets")}}
         for step in steps
         if step["type"] in ("ByteLevel", "RobertaProcessing")
     ]
-    spec["post_processor"] = {"type": "Sequence", "processors": [*kept, template]} if kept else template
-    return json.dumps(spec, indent=2, ensure_ascii=False)
+    return {"type": "Sequence", "processors": [*kept, template]} if kept else template
 
 
 def config_keys(network: NetworkConfig, tokenizer: Tokenizer, facts: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 import lm
 import lm.transformers
 from lm.config.schema import CELLS, ModelConfig
+from lm.errors import UserError
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.model_folder import PRETRAINED
@@ -25,6 +26,7 @@ from lm.tokenization.vocabulary import KINDS, train_tokenizer
 from lm.transformers import RecurrentLMForCausalLM, RecurrentState
 from lm.transformers.modeling import CACHE
 from tests.conftest import some_text
+from tests.hub_server import HubServer
 
 TEXT = some_text(3000) + "naïve 中文 \U0001f642 " * 9
 TEXTS = ["The sea was calm.", "A", "\nwas <eos> naïve\n\n", "<unk> zzz Ω a boat"]
@@ -320,7 +322,10 @@ def test_the_keys_of_transformers_decide_nothing_in_lm(tmp_path):
 
 
 def test_a_model_that_reads_right_to_left_is_rejected_in_one_line(tmp_path):
-    make(direction="backward").save(tmp_path)
+    model = make(direction="backward")
+    with pytest.raises(UserError, match="right to left: leave out `remote_code`"):
+        model.save(tmp_path, remote_code=True)
+    model.save(tmp_path)
     with pytest.raises(ValueError, match="reads right to left") as error:
         AutoModelForCausalLM.from_pretrained(tmp_path)
     assert "\n" not in str(error.value)
@@ -394,34 +399,40 @@ def test_the_remote_code_needs_only_torch_and_transformers():
     assert imported - sys.stdlib_module_names == {"torch", "transformers"}
 
 
-# Loads each folder and writes the logits of some tokens, and a text, next to its name.
+# Loads the models of the Hub's user org, and writes the logits of some tokens, and texts.
 WITHOUT_LM = """
 import json, sys, torch
 sys.modules["lm"] = None  # importing it fails
 from transformers import AutoModelForCausalLM, AutoTokenizer
-for folder in sys.argv[1:]:
-    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+for name in sys.argv[1:]:
+    model = AutoModelForCausalLM.from_pretrained("org/" + name, trust_remote_code=True)
+    tokenizer = AutoTokenizer.from_pretrained("org/" + name, trust_remote_code=True)
     with torch.no_grad():
-        torch.save(model(torch.load(folder + ".tokens")).logits, folder + ".logits")
+        torch.save(model(torch.load("tokens")).logits, name + ".logits")
     batch = tokenizer(["The sea", "A"], return_tensors="pt", padding=True)
     found = model.generate(**batch, do_sample=False, max_new_tokens=9)[:, batch.input_ids.shape[1]:]
-    with open(folder + ".texts", "w") as file:
+    with open(name + ".texts", "w") as file:
         json.dump(found.tolist(), file)
-    model.save_pretrained(folder + "-again")
-    tokenizer.save_pretrained(folder + "-again")
+    model.save_pretrained(name)
+    tokenizer.save_pretrained(name)
 """
 
 
-def test_remote_code_computes_the_logits_of_lm_without_lm(tmp_path):
+def test_remote_code_on_the_hub_computes_the_logits_of_lm_without_lm(tmp_path):
     models = {cell: make(cell=cell, tie=cell == "lstm") for cell in CELLS}
     tokens = torch.randint(2, 20, (2, 20))
-    for cell, model in models.items():
-        model.save(tmp_path / cell, remote_code=True)
-        torch.save(tokens, tmp_path / f"{cell}.tokens")
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-c", WITHOUT_LM, *(str(tmp_path / cell) for cell in models)]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    torch.save(tokens, tmp_path / "tokens")
+    with HubServer(tmp_path / "hub") as hub:
+        for cell, model in models.items():
+            model.save(hub.root / "models" / "org" / cell, remote_code=True)
+        environment = {
+            **{name: value for name, value in os.environ.items() if name != "HF_TOKEN"},
+            "HF_HOME": str(tmp_path / "home"),
+            "HF_ENDPOINT": hub.url,
+            "HF_HUB_DISABLE_XET": "1",
+        }
+        command = [sys.executable, "-c", WITHOUT_LM, *models]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
     for cell, model in models.items():
         with torch.no_grad():
@@ -430,5 +441,5 @@ def test_remote_code_computes_the_logits_of_lm_without_lm(tmp_path):
         expected = model.generate(["The sea", "A"], greedy=True, max_new_tokens=9)
         for text, completion in zip(texts, expected, strict=True):
             assert text[: len(completion.tokens)] == completion.tokens
-        assert (tmp_path / f"{cell}-again" / REMOTE_CODE).exists()
-        assert lm.load(tmp_path / f"{cell}-again", device="cpu").score("The sea") == model.score("The sea")
+        assert (tmp_path / cell / REMOTE_CODE).exists()
+        assert lm.load(tmp_path / cell, device="cpu").score("The sea") == model.score("The sea")
