@@ -24,7 +24,7 @@ from lm.language_model import LanguageModel
 from lm.model.cells import CELLS, split_gates
 from lm.model.network import RecurrentLM
 from lm.tokenization.boundaries import is_single_document, suppressed_tokens
-from lm.transformers_files import tokenizer_json
+from lm.transformers_files import tokenizer_files
 
 try:
     import onnx
@@ -77,7 +77,7 @@ def onnx_model(model: LanguageModel, precision: str) -> onnx.ModelProto:
         "suppress_tokens": json.dumps(never),
         "direction": model.direction.value,
         "tokenizer": tokenizer.kind,
-        "tokenizer.json": tokenizer_json(tokenizer),
+        "tokenizer.json": tokenizer_files(tokenizer)["tokenizer.json"],
     }
     helper.set_model_props(exported, metadata)
     return exported
