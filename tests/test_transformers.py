@@ -1,4 +1,7 @@
-"""lm.transformers: the models of lm in Hugging Face transformers, with the numbers of lm."""
+"""lm.transformers: the models of lm in Hugging Face transformers, with the numbers of lm.
+
+Functions import transformers, which takes seconds: each worker of xdist reads this file, only one runs it.
+"""
 
 import ast
 import json
@@ -9,12 +12,9 @@ import sys
 import pytest
 import tokenizers
 import torch
-import transformers
 from tokenizers import decoders, models, pre_tokenizers, processors
-from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import lm
-import lm.transformers
 from lm.config.schema import CELLS, ModelConfig
 from lm.errors import UserError
 from lm.language_model import LanguageModel
@@ -23,8 +23,6 @@ from lm.model_folder import PRETRAINED
 from lm.remote_code import REMOTE_CODE, remote_code
 from lm.tokenization.tokenizer import Tokenizer
 from lm.tokenization.vocabulary import KINDS, train_tokenizer
-from lm.transformers import RecurrentLMForCausalLM, RecurrentState
-from lm.transformers.modeling import CACHE
 from tests.conftest import some_text
 from tests.hub_server import HubServer
 
@@ -34,6 +32,10 @@ TEXTS = ["The sea was calm.", "A", "\nwas <eos> naïve\n\n", "<unk> zzz Ω a boa
 
 @pytest.fixture(scope="module", autouse=True)
 def quiet():
+    import transformers
+
+    import lm.transformers  # noqa: F401 - registers the models
+
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
 
@@ -53,6 +55,8 @@ def make(kind="char", documents=9, scale=0.3, **settings):
 
 def loaded(folder, **options):
     """The model and the tokenizer of a folder, as transformers loads them."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     model = AutoModelForCausalLM.from_pretrained(folder, **options)
     return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 
@@ -222,6 +226,8 @@ def test_samples_follow_the_distribution_of_the_model(theirs):
 
 
 def test_generation_continues_from_a_state(theirs):
+    from lm.transformers.modeling import CACHE, RecurrentState
+
     model, tokenizer = theirs
     batch = tokenizer("The sea was", return_tensors="pt")
     whole = model.generate(**batch, do_sample=False, max_new_tokens=20, return_dict_in_generate=True)
@@ -242,6 +248,8 @@ def test_generation_without_a_prompt_begins_a_text(ours, theirs):
 
 
 def test_the_pipeline_writes_the_texts_of_lm(ours, theirs):
+    from transformers import pipeline
+
     model, tokenizer = theirs
     write = pipeline("text-generation", model=model, tokenizer=tokenizer)
     options = {"do_sample": False, "max_new_tokens": 12, "return_full_text": False, "batch_size": 2}
@@ -297,6 +305,8 @@ def test_a_folder_saved_by_transformers_loads_in_both(tmp_path, settings):
 
 
 def test_a_folder_of_an_older_version_loads(tmp_path):
+    from lm.transformers import RecurrentLMForCausalLM
+
     model = make(residual=False)
     model.save(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -327,13 +337,15 @@ def test_a_model_that_reads_right_to_left_is_rejected_in_one_line(tmp_path):
         model.save(tmp_path, remote_code=True)
     model.save(tmp_path)
     with pytest.raises(ValueError, match="reads right to left") as error:
-        AutoModelForCausalLM.from_pretrained(tmp_path)
+        loaded(tmp_path)
     assert "\n" not in str(error.value)
 
 
 def test_a_new_model_is_drawn_as_in_lm():
-    config = lm.transformers.RecurrentLMConfig({"hidden_size": 64, "embedding_size": 64}, vocab_size=30)
-    drawn = AutoModelForCausalLM.from_config(config)
+    from lm.transformers import RecurrentLMConfig, RecurrentLMForCausalLM
+
+    config = RecurrentLMConfig({"hidden_size": 64, "embedding_size": 64}, vocab_size=30)
+    drawn = RecurrentLMForCausalLM(config)
     expected = RecurrentLM(ModelConfig(hidden_size=64, embedding_size=64), 30)
     for name, weight in drawn.named_parameters():
         for found, other in zip(weight.chunk(4), expected.get_parameter(name).chunk(4), strict=True):

@@ -62,8 +62,8 @@ class RecurrentLMConfig(PretrainedConfig):
     def settings_of(model: dict[str, Any]) -> NetworkConfig:
         """The settings in a config.json. Models without `residual` precede residual connections."""
         known = {field.name for field in fields(NetworkConfig)}
-        settings = {"residual": False, **{name: value for name, value in model.items() if name in known}}
-        return NetworkConfig(**settings)
+        given = {name: value for name, value in model.items() if name in known and value is not None}
+        return NetworkConfig(**{"residual": False, **given})
 
 
 class RecurrentState:
