@@ -5,6 +5,9 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]  # the checkout, or site-packages
@@ -25,6 +28,26 @@ def command(name: str) -> str:
     if started in scripts or _ROOT / "app" in started.parents:
         return _IN_A_CHECKOUT.get(name, f"python -m lm {name}")
     return f"lm {name}"
+
+
+_in_python = ContextVar("in_python", default=False)
+
+
+@contextmanager
+def called_from_python() -> Iterator[None]:
+    """The user has called `lm.train`, rather than started `lm train`, in the block and this thread."""
+    before = _in_python.set(True)
+    try:
+        yield
+    finally:
+        _in_python.reset(before)
+
+
+def resume(folder: Path) -> str:
+    """How to resume the run in a folder: 'lm train --resume runs/a', or "lm.train(resume='runs/a')"."""
+    if _in_python.get():
+        return f"lm.train(resume={str(folder)!r})"
+    return f"{command('train')} --resume {quoted(folder)}"
 
 
 def pip_install(extra: str) -> str:

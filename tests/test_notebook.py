@@ -86,7 +86,7 @@ def test_the_script_runs_too(cells):
 def test_the_stop_button_saves_and_raises(cells):
     (error,) = [output for output in cells[2].outputs if output.output_type == "error"]
     assert error.ename == "KeyboardInterrupt"
-    assert "Stopped and saved. Resume with: " in printed(cells[2])
+    assert "Stopped and saved. Resume with: lm.train(resume='third')\n" in printed(cells[2])
     assert printed(cells[3]) == "resumed False\n"
 
 

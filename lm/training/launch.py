@@ -17,7 +17,7 @@ from lm.config.settings_file import read_settings
 from lm.data.corpus import Corpus, cached_corpus, open_corpus
 from lm.distributed import Ranks
 from lm.errors import DataError, UserError
-from lm.invocation import command, quoted
+from lm.invocation import command, quoted, resume
 from lm.run_folder import Run, check_out, checkpoint_of, find_run
 from lm.run_lock import claimed
 from lm.terminal import Terminal
@@ -159,10 +159,10 @@ def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Call
     stopped = ranks.from_first(lambda: asdict(read_progress(checkpoint_of(run))))
     stopped["budget"] = stopped["budget"] or budget_of(RunConfig.from_flat(saved))
     if stopped["finished"] and stopped["budget"] == budget_of(config):
-        folder = quoted(run.folder)
+        generate = f"{command('generate')} {quoted(run.folder)}"
         terminal.say(
-            f"{run.folder} has finished. Generate with: {command('generate')} {folder}; train longer with:"
-            f" {command('train')} --resume {folder} and a larger --steps, --epochs or --max-time"
+            f"{run.folder} has finished. Generate with: {generate}; train longer with: {resume(run.folder)}"
+            " and a larger --steps, --epochs or --max-time"
         )
         return Ended(run, config.training.device)
     with _saying_how_to_name_moved_text("dataset" in options):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from contextlib import closing
 
-from lm.invocation import command, quoted
+from lm.invocation import resume
 from lm.streams import outlive_output
 from lm.training import record, rollback
 from lm.training.callbacks import stops
@@ -48,8 +48,7 @@ def train(trainer: Trainer) -> int:
         saved = "saved" if record.save(trainer) else "not saved, but the last checkpoint is intact"
         if not trainer.disk.worked:
             raise record.nothing_saved(trainer)
-        resume = f"{command('train')} --resume {quoted(trainer.run.folder)}"
-        trainer.display.say(f"\nStopped and {saved}. Resume with: {resume}")
+        trainer.display.say(f"\nStopped and {saved}. Resume with: {resume(trainer.run.folder)}")
         return interrupted
 
 

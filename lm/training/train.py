@@ -15,6 +15,7 @@ from lm.config.schema import GROUPS, check_not_empty
 from lm.config.settings import did_you_mean, settings_of
 from lm.distributed import ALONE, rank_count
 from lm.errors import UserError
+from lm.invocation import called_from_python
 from lm.language_model import LanguageModel, load
 from lm.training.callbacks import Callback, Callbacks
 from lm.training.launch import launch
@@ -70,7 +71,7 @@ def train(
     options |= {"overwrite": True} if overwrite else {}
     options |= {} if resume in (False, None) else {"resume": None if resume is True else resume}
     check_not_empty(options)
-    with _own_torch():
+    with called_from_python(), _own_torch():
         ended = launch(options, ALONE, Callbacks(on_step, on_validation))
     assert ended is not None  # it was asked for a training
     if ended.signal:

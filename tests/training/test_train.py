@@ -1,7 +1,6 @@
 """`lm.train`: the command `lm train` as a function."""
 
 import inspect
-import os
 import signal
 import threading
 from pathlib import Path
@@ -151,7 +150,7 @@ def test_ctrl_c_saves_and_raises_and_resume_continues_to_the_same_weights(text_f
 
     def interrupt(row):
         if row["step"] == 15:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         lm.train(text_file, out="run", eval_every=10, on_step=interrupt, **SMALL)
