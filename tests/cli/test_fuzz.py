@@ -127,6 +127,13 @@ def test_odd_values_of_the_names_of_token_streams(folder):
         check("data", ["info", value] if not value.startswith("-") else ["info", "--", value])
 
 
+def test_odd_files_and_precisions_of_an_export(folder):
+    for value in TEXTS:
+        if "\udcff" not in value:  # printed by the real standard output only
+            check("export", [MODEL, f"./{value}.onnx"])
+            check("export", [MODEL, "model.onnx", f"--precision={value}"])
+
+
 @pytest.mark.parametrize("parse", [parse_app, parse_serve])
 def test_odd_values_of_the_flags_of_the_servers(parse, capsys):
     found = flags(parse)
