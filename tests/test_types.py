@@ -40,6 +40,7 @@ TYPES = [
 
 @pytest.mark.slow
 def test_a_strict_program_is_checked(tmp_path):
+    pytest.importorskip("mypy")
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "program.py"]
     result = subprocess.run(command, cwd=tmp_path, env=our_environment(), capture_output=True, text=True)

@@ -26,7 +26,8 @@ class Panel:
         if now - self._shown < _EVERY:
             return
         self._shown = now
-        self._output.show(text_plain=f"{min(done, 1):4.0%}  {metrics}", text_html=self._html(done, metrics))
+        done = min(done, 1.0)  # a budget may be exceeded slightly
+        self._output.show(text_plain=f"{done:4.0%}  {metrics}", text_html=self._html(done, metrics))
 
     def curve_due(self, step: int) -> bool:
         """Whether the curve up to `step` should be drawn."""
@@ -48,7 +49,7 @@ class Panel:
             self.curve(self._svg)
 
     def _html(self, done: float, metrics: str) -> str:
-        bar = f'<progress value="{min(done, 1):.4f}" style="width: 12em"></progress>'
+        bar = f'<progress value="{done:.4f}" style="width: 12em"></progress>'
         line = f'<div style="font-family: monospace">{bar} {done:4.0%}&ensp;{escape(metrics)}</div>'
         # As an image: the style of an SVG that is part of the page would apply to the whole page.
         data = b64encode(self._svg.encode()).decode()
