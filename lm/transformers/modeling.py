@@ -181,17 +181,14 @@ class RecurrentLMForCausalLM(PreTrainedModel, GenerationMixin, Network):
                     f"attention_mask must be (batch, time) for {time} tokens, got {[*attention_mask.shape]}."
                 )
             mask = attention_mask[:, -time:].bool()
-        start = None
+        repeated = None
         if state is None:
-            input_ids, mask, start = self._starting(input_ids, mask)
+            input_ids, mask, repeated = self._starting(input_ids, mask)
         hidden, parts = self._read(input_ids, mask, None if state is None else state.parts)
-        count = logits_to_keep if isinstance(logits_to_keep, int) else 0
-        kept = (
-            logits_to_keep if isinstance(logits_to_keep, Tensor) else slice(-count if count else None, None)
-        )
+        kept = logits_to_keep if isinstance(logits_to_keep, Tensor) else slice(-logits_to_keep or None, None)
         logits = self.decode(self.drop_output(hidden)[kept]).transpose(0, 1).contiguous()
-        if start is not None:
-            logits = self._given(logits, start[:, kept])
+        if repeated is not None:
+            logits = self._given(logits, repeated[:, kept])
         loss = None
         if labels is not None:
             loss = self.loss_function(
