@@ -5,8 +5,6 @@ import math
 import pytest
 import torch
 
-import lm
-import lm.transformers
 from lm.evaluation.losses import Score
 from lm.model_folder import PRETRAINED
 from tests.test_transformers import make
@@ -19,6 +17,8 @@ TEXTS = ["The sea was calm.", "A boat <eos>", "naïve Ω"]
 @pytest.fixture(scope="module", params=["char", "bpe", "single", "pretrained"])
 def model(request, tmp_path_factory):
     """A model, and the folder from which the programs load it."""
+    import lm.transformers  # slow: not where every run of pytest reads it
+
     folder = tmp_path_factory.mktemp("model")
     if request.param == "pretrained":
         model = lm.load(PRETRAINED, device="cpu")
