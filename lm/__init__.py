@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lm.errors import UserError as UserError
     from lm.evaluation.losses import Score as Score, Validation as Validation
     from lm.generation.text_generator import Piece as Piece
-    from lm.insight.surprisal import evaluate as evaluate
+    from lm.insight.surprisal import evaluate as evaluate, score_texts as score_texts
     from lm.language_model import LanguageModel as LanguageModel, load as load
     from lm.session import Session as Session
     from lm.training.train import train as train
@@ -31,6 +31,7 @@ _MODULES = {
     "Validation": "lm.evaluation.losses",
     "evaluate": "lm.insight.surprisal",
     "load": "lm.language_model",
+    "score_texts": "lm.insight.surprisal",
     "train": "lm.training.train",
 }
 

@@ -17,7 +17,7 @@ from lm.model.cells import State
 from lm.model.device import Precision, autocast, widest_float
 from lm.model.loss import rows_per_block, top_logprobs
 from lm.model.network import RecurrentLM
-from lm.model.reading import reading
+from lm.model.reading import decoding, reading
 
 # Tokens that warm up the state of a stream that begins inside the text. After 256 tokens, the state before
 # them no longer changes the first five digits of the loss.
@@ -163,17 +163,18 @@ def score_tokens(
     device = next(network.parameters()).device
     ids = torch.from_numpy(np.concatenate([[start], tokens]).astype(np.int64)).to(device)
     state: State | None = None
-    for begin in range(0, len(tokens), WINDOW):
-        window = ids[begin : begin + WINDOW + 1]
-        hidden, state = network.hidden_states(window[None, :-1], state)
-        rows = rows_per_block(network.vocab_size)
-        for block, targets in zip(hidden[:, 0].split(rows), window[1:].split(rows), strict=True):
-            logprobs = F.log_softmax(network.decode(block).float(), dim=-1)
-            chosen = logprobs.gather(1, targets[:, None])
-            ranks = (logprobs > chosen).sum(dim=1) + 1
-            entropies = _entropy(logprobs)
-            others = top_logprobs(logprobs, alternatives)
-            yield from zip(chosen[:, 0].tolist(), ranks.tolist(), entropies.tolist(), others, strict=True)
+    decode, rows = decoding(network, Precision.FP32), rows_per_block(network.vocab_size)
+    with reading(network, Precision.FP32) as read:
+        for begin in range(0, len(tokens), WINDOW):
+            window = ids[begin : begin + WINDOW + 1]
+            hidden, state = read(window[:-1, None], state)
+            for block, targets in zip(hidden[:, 0].split(rows), window[1:].split(rows), strict=True):
+                logprobs = F.log_softmax(decode(block).float(), dim=-1)
+                chosen = logprobs.gather(1, targets[:, None])
+                ranks = (logprobs > chosen).sum(dim=1) + 1
+                entropies = _entropy(logprobs)
+                others = top_logprobs(logprobs, alternatives)
+                yield from zip(chosen[:, 0].tolist(), ranks.tolist(), entropies.tolist(), others, strict=True)
 
 
 def _entropy(logprobs: Tensor) -> Tensor:

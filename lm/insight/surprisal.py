@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -22,8 +23,9 @@ from lm.escaping import escaped
 from lm.evaluation.dynamic import dynamic_losses
 from lm.evaluation.losses import Validation, token_losses
 from lm.evaluation.metrics import Metrics, compute_metrics
+from lm.evaluation.texts import losses_of_texts
 from lm.language_model import LanguageModel
-from lm.model.device import Precision
+from lm.model.device import Precision, choose_precision
 from lm.tokenization.documents import SEPARATOR, count_characters
 from lm.tokenization.positions import Words, positions, token_starts, words_in, words_of_tokens
 from lm.tokenization.tokenizer import Tokenizer
@@ -52,8 +54,23 @@ class ScoredText:
 
     @cached_property
     def metrics(self) -> Metrics:
-        """Nats per token, perplexity, bits per character and byte, with confidence intervals."""
+        """Nats per token, perplexity, bits per character and byte, with confidence intervals.
+
+        Raises UserError if the text is empty.
+        """
+        if not len(self.tokens):
+            raise UserError("the text is empty.")
         return compute_metrics(self.losses, self.starts, self.text)
+
+    @property
+    def token_texts(self) -> list[str]:
+        """How to show each token, as `Score.text`."""
+        return [self.tokenizer.token_name(token) for token in self.tokens.tolist()]
+
+    @property
+    def logprobs(self) -> np.ndarray:
+        """The log-probability (tokens,) of each token in nats, as `Score.logprob`."""
+        return -self.losses
 
     @property
     def bits(self) -> np.ndarray:
@@ -115,6 +132,51 @@ def score_text(
             model.network, tokens, model.start_token, precision=precision, progress=progress
         )
     return ScoredText(model.tokenizer, data, tokens, losses)
+
+
+def score_texts(
+    model: LanguageModel,
+    texts: Sequence[str],
+    *,
+    precision: str = "fp32",
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> list[ScoredText]:
+    """Score many texts at once, each by itself: as `model.score` does, but many times as fast.
+
+    >>> for scored in lm.score_texts(model, ["The sea was calm.", "The boat"]):
+    ...     print(scored.bits.sum(), scored.token_texts, scored.per_word()["surprisal"])
+
+    Args:
+        texts: each read from the empty state, after the model's start token. Characters and words that the
+            model does not know are scored as <unk>; an empty text has no tokens.
+        precision: of the matrix products: "fp32", "bf16", "tf32" (on a GPU) or "auto".
+        progress: called with the fraction that is done.
+
+    Returns a `ScoredText` for each text, in their order, with the `tokens` of `model.score` and arrays
+    (tokens,) of their `losses` (nats), `logprobs` (nats) and `bits`. On a CPU with oneDNN, these are those
+    of `model.score` to the last bit in fp32, and do not depend on the other texts.
+
+    Raises UserError for an ensemble, and if `texts` is not a list of strings.
+    """
+    model.require_one_network("score a text")
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise UserError("lm.score_texts takes a list of texts, each a str.")
+    encoded = [model.tokenizer.encode(text) for text in texts]
+    bounds: np.ndarray = np.cumsum([0, *map(len, encoded)])
+    tokens = np.concatenate([np.zeros(0, model.tokenizer.dtype), *encoded])
+    losses = losses_of_texts(
+        model.network,
+        tokens,
+        bounds,
+        model.start_token,
+        precision=choose_precision(precision, model.device),
+        progress=progress,
+    )
+    spans = pairwise(bounds.tolist())
+    return [
+        ScoredText(model.tokenizer, text.encode("utf-8", "replace"), tokens[begin:end], losses[begin:end])
+        for text, (begin, end) in zip(texts, spans, strict=True)
+    ]
 
 
 def evaluate(model: LanguageModel, texts: str | Sequence[str]) -> Validation:

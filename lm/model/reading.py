@@ -44,18 +44,48 @@ def reading(network: RecurrentLM, precision: Precision) -> Iterator[Read]:
 
     Without a CPU, or with the readable cells, `read` is the network's own forward pass.
     """
-    device, was_training = network.embedding.weight.device, network.training
+    was_training = network.training
     network.eval()
     try:
-        if device.type == "cpu" and network.config.cell_implementation != "reference":
+        if _has_own_reader(network):
             cores = torch.get_num_threads()
-            dtype = network.embedding.weight.dtype if precision is Precision.FP32 else precision.dtype
             with ThreadPoolExecutor(cores) as pool:
-                yield _CPUReader(network, dtype, pool, cores).read
+                yield _CPUReader(network, _dtype(network, precision), pool, cores).read
         else:
             yield lambda tokens, state: _forward(network, precision, tokens, state)
     finally:
         network.train(was_training)
+
+
+def decoding(network: RecurrentLM, precision: Precision) -> Callable[[Tensor], Tensor]:
+    """A function from hidden states (rows, hidden), as `read` returns them, to logits (rows, vocab).
+
+    With oneDNN, the logits of a row depend, to the last bit, on this row alone. In the network's own decoder,
+    products of few rows are rounded differently.
+    """
+    device = network.embedding.weight.device
+    if not _has_own_reader(network):
+
+        def decode(hidden: Tensor) -> Tensor:
+            with autocast(device, precision):
+                return network.decode(hidden)
+
+        return decode
+    dtype = _dtype(network, precision)
+    last, projection = network.decoder, network.projection
+    project = projection and _linear(projection.weight.detach().to(dtype), None)
+    to_logits = _linear(last.weight.detach().to(dtype), last.bias.detach().to(dtype))
+    return lambda hidden: to_logits(project(hidden) if project else hidden)
+
+
+def _has_own_reader(network: RecurrentLM) -> bool:
+    """Whether this file reads for the network: on a CPU, except with the readable cells."""
+    on_cpu = network.embedding.weight.device.type == "cpu"
+    return on_cpu and network.config.cell_implementation != "reference"
+
+
+def _dtype(network: RecurrentLM, precision: Precision) -> torch.dtype:
+    return network.embedding.weight.dtype if precision is Precision.FP32 else precision.dtype
 
 
 @torch.inference_mode()

@@ -1,0 +1,80 @@
+"""`lm.score_texts`: many texts at once, each as `model.score` scores it alone."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+import lm
+from lm.evaluation import texts as batched
+from lm.model import onednn
+from lm.tokenization.vocabulary import KINDS
+from tests.insight.networks import SHAPES, make
+
+# Empty texts, unknown characters, line ends of Windows, and texts longer than a window.
+TEXTS = ["the sea", "", "\r\nЖ был 中\r\n", "the sea was calm. " * 40, "a", " ", "<eos>", "boat"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    cell=st.sampled_from(["rnn", "gru", "lstm"]),
+    kind=st.sampled_from(KINDS),
+    implementation=st.sampled_from(["fused", "reference"]),
+    shape=SHAPES,
+    data=st.data(),
+)
+def test_each_text_has_the_scores_of_model_score(cell, kind, implementation, shape, data):
+    model = make(kind, cell, dtype=torch.float32, cell_implementation=implementation, **shape)
+    texts = data.draw(st.permutations(TEXTS))
+    for text, scored in zip(texts, lm.score_texts(model, texts), strict=True):
+        alone = model.score(text)
+        assert scored.token_texts == [score.text for score in alone]
+        assert scored.logprobs == pytest.approx([score.logprob for score in alone], abs=1e-5)
+        assert scored.bits.sum() == pytest.approx(-sum(s.logprob for s in alone) / np.log(2), abs=1e-3)
+
+
+@pytest.mark.skipif(not onednn.supports(torch.float32), reason="products round differently")
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_other_texts_do_not_change_a_bit(cell, direction):
+    model = make("char", cell, dtype=torch.float32, hidden_size=33, layers=2, direction=direction)
+    texts = [text * (1 + number % 3) for number, text in enumerate(TEXTS * 9)]
+    for text, scored in zip(texts, lm.score_texts(model, texts), strict=True):
+        (alone,) = lm.score_texts(model, [text])
+        assert np.array_equal(alone.losses, scored.losses)
+        assert [score.logprob for score in model.score(text)] == alone.logprobs.tolist()
+
+
+def test_batches_and_progress(monkeypatch):
+    model, fractions = make("char"), []
+    together = lm.score_texts(model, TEXTS)
+    monkeypatch.setattr(batched, "_ROWS", 3)
+    apart = lm.score_texts(model, TEXTS, progress=fractions.append)
+    assert [a.losses for a in apart] == [pytest.approx(t.losses) for t in together]
+    assert fractions == sorted(fractions) and fractions[-1] == 1 and len(fractions) > 2
+
+
+def test_empty_texts_have_empty_tables():
+    model = make("bpe")
+    assert lm.score_texts(model, []) == []
+    first, second = lm.score_texts(model, ["", ""])
+    assert len(first.tokens) == len(second.bits) == len(first.per_token()["token"]) == 0
+    assert first.per_word()["word"] == []
+    with pytest.raises(lm.UserError, match="the text is empty"):
+        _ = first.metrics
+
+
+def test_a_single_text_is_no_list():
+    for wrong in ("the sea", [1], ["a", b"b"]):
+        with pytest.raises(lm.UserError, match=r"a list of texts"):
+            lm.score_texts(make("char"), wrong)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_scores_on_a_gpu(cell):
+    model = make("char", cell, dtype=torch.float32, hidden_size=32, layers=2)
+    expected = lm.score_texts(model, TEXTS)
+    on_gpu = lm.LanguageModel(model.network.to("cuda"), model.tokenizer)
+    for text, scored in zip(expected, lm.score_texts(on_gpu, TEXTS), strict=True):
+        assert scored.losses == pytest.approx(text.losses, abs=1e-3)
