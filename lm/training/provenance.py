@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lm.config.schema import RunConfig
+from lm.config.schema import ModelConfig, RunConfig
+from lm.config.settings import settings_of
 from lm.saving import name_of_path
 from lm.tokenization.vocabulary import KINDS
 from lm.training.state import Trainer
@@ -56,24 +57,36 @@ def _dataset_names(trainer: Trainer) -> list[str]:
 
 
 def _settings(trainer: Trainer) -> dict[str, Any]:
-    """The settings that train the model again, without those at their defaults."""
+    """The settings that train the model again, without those at their defaults. Those of a fine-tuned model
+    are by default the settings of the model that it started from."""
     config, defaults = trainer.learner.config, RunConfig().flat()
     names, hub = _dataset_names(trainer), trainer.learner.corpus.facts.get("hub", {})
+    only = hub.get(config.data.dataset[0]) if len(names) == 1 else None
     flat = config.flat() | {"dataset": names}
     if defaults["dataset"] == tuple(names):
         del flat["dataset"]
-    if len(names) == 1 and hub:
-        flat["dataset_revision"] = hub[config.data.dataset[0]]["revision"]
+    if only:
+        flat["dataset_revision"] = only["revision"]
     if config.training.init_from:
         if not trainer.progress.base_model:
             flat["init_from"] = name_of_path(config.training.init_from)
-        if Path(config.data.tokenizer).name == "tokenizer.json":  # that of the model, which is the default
+        if _is_of_first_model(trainer):
             del flat["tokenizer"]
+        defaults = {name: None if name in settings_of(ModelConfig) else defaults[name] for name in defaults}
     if flat.get("tokenizer", "char") not in KINDS and _is_local(config.data.tokenizer):
         flat["tokenizer"] = name_of_path(config.data.tokenizer)
     return {
         name: value for name, value in flat.items() if name not in _INCIDENTAL and value != defaults[name]
     }
+
+
+def _is_of_first_model(trainer: Trainer) -> bool:
+    """Whether the tokenizer is that of the model that fine-tuning started from, which is the default. A run
+    that resumes reads its own copy."""
+    config, base = trainer.learner.config, trainer.progress.base_model
+    path, start = Path(config.data.tokenizer), Path(config.training.init_from or "").expanduser()
+    in_cache = base is not None and f"models--{base.replace('/', '--')}" in path.parts
+    return path.name == "tokenizer.json" and (in_cache or path.parent in (start, trainer.run.folder))
 
 
 def _is_local(tokenizer: str) -> bool:

@@ -80,6 +80,22 @@ def test_nothing_that_is_shared_names_a_folder(private, tmp_path):
     assert not {"base_model", "datasets", "language", "license"} & card.data.to_dict().keys()
 
 
+def test_the_command_of_a_fine_tuned_model_repeats_its_training(private, monkeypatch):
+    text = ["--dataset", str(private / "my text.txt")]
+    base = ["--steps", "4", "--no-locked-dropout", "--cell", "gru", "--no-residual", "--out", "base"]
+    assert main([*text, *TINY, *base]) == 0
+    tuned = ["--init-from", "base", "--locked-dropout", "--dropout", "0.3", "--steps", "6"]
+    assert main([*text, *TINY[4:], *tuned, "--out", "first"]) == 0
+    Path("base").rename(private / "base")
+    first = Path("first").resolve()
+    monkeypatch.chdir(private)
+    assert main([*command(first), "--out", "again"]) == 0
+    assert weights(first) == weights(private / "again")
+    other = ["--init-from", "base", "--tokenizer", str(first / "tokenizer.json"), "--steps", "2"]
+    assert main(["--dataset", "my text.txt", *other, *TINY[4:], "--out", "third"]) == 0
+    assert trained_on(private / "third")["settings"]["tokenizer"] == "tokenizer.json"
+
+
 def test_a_command_with_a_time_says_that_steps_depend_on_the_machine(private):
     text = str(private / "my text.txt")
     for name, budget in (("timed", ["--max-time", "1"]), ("counted", ["--steps", "2"])):
