@@ -28,7 +28,9 @@ STRANGE = (
     " \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u1680\u180e\u2003\u2028\u3000\ufeff\u200d\u0301\x00"
     "'sdtmrvel.,!?_-<eos>unkaZéßДжא\u0627ل日本语ひ한ไ\u0e31²½Ⅷ٣१😀🇩🇪\U0001f469\U000e0041\U0010ffff"
 )
-TRAINING_TEXT = some_text(3000) + STRANGE * 3 + "\nI don't know; we'll see, they've 123 boats.\n" * 20
+TRAINING_TEXT = (
+    some_text(3000) + STRANGE * 3 + "\nI don't know; we'll see, they've 123 boats.\n  aaaa ----\n" * 20
+)
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
 # Every cell, tokenizer and direction; tied, projected, residual and of sizes that fill no vector register.
@@ -122,7 +124,7 @@ def test_pieces_of_equal_scores_are_chosen_as_the_model_chooses_them(tab, tmp_pa
     tokenizer = train_tokenizer("unigram", [TRAINING_TEXT], 400)
     spec = json.loads(tokenizer.backend.to_str())
     for piece in spec["model"]["vocab"]:
-        piece[1] = -float(len(piece[0]) // 2)
+        piece[1] = -1.0
     tokenizer = Tokenizer(Backend.from_str(json.dumps(spec)))
     config = ModelConfig(hidden_size=4, embedding_size=4, layers=1)
     model = LanguageModel(RecurrentLM(config, tokenizer.vocab_size), tokenizer)
@@ -306,9 +308,11 @@ def test_a_page_writes_the_text_of_the_model_and_says_what_it_is(page, trained_r
 
 def test_stop_continue_and_copy(page):
     page.set(Length=20_000, Seed=3)
+    page.tab.get_by_label("Begin with").fill("The sea ")
     page.tab.evaluate(_WRITE_AND_STOP)
     first = page.at_rest()
-    assert 200 < len(first) < 20_000 and page.status.startswith("Stopped")
+    assert first.startswith("The sea ")
+    assert 200 <= len(first) < 20_000 and page.status.startswith("Stopped")
     page.set(Length=100)
     second = page.write("Continue")
     assert second.startswith(first) and len(second) == len(first) + 100
