@@ -64,7 +64,7 @@ class ScoredText:
 
     @property
     def token_texts(self) -> list[str]:
-        """How to show each token, as `Score.text`."""
+        """How to show each token, as in the `text` of a `Score`."""
         return [self.tokenizer.token_name(token) for token in self.tokens.tolist()]
 
     @property
