@@ -4,6 +4,7 @@
     lm evaluate runs/hamlet --dataset new.txt         another text
     lm evaluate runs/hamlet --dynamic --cache         adapt to the text while reading it
     lm evaluate runs/hamlet --per-word words.tsv      the surprisal of each word
+    lm evaluate runs/hamlet --dataset items.csv --keep id --per-word words.tsv    … in each row of a table
 
 Results go to standard output, everything else to standard error.
 """
@@ -11,6 +12,7 @@ Results go to standard output, everything else to standard error.
 from __future__ import annotations
 
 import argparse
+import csv
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +25,8 @@ READING = (
     *("dataset_config", "dataset_revision", "text_column", "max_chars"),
     *("json_field", "header", "encoding", "encoding_errors", "document_separator"),
 )
+TABLES = ("per_token", "per_word", "per_region")
+FORMATS = ("tsv", "csv", "jsonl", "lm-zoo")
 ADAPTATIONS: dict[str, type] = {"dynamic": DynamicConfig, "cache": CacheConfig}
 
 
@@ -35,6 +39,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--backward", metavar="MODEL", help="a backward model, for scores from both sides")
     add("--per-token", metavar="FILE", help="write a table with one row per token; '-': standard output")
     add("--per-word", metavar="FILE", help="write a table with one row per word; '-': standard output")
+    add("--per-region", metavar="FILE", help="write a table with one row per region; '-': standard output")
+    add("--format", choices=FORMATS, help="format of the tables; default: tsv without a header comment")
+    add("--keep", action="append", metavar="COLUMNS", help="copy these columns of --dataset into the tables")
+    state = parser.add_mutually_exclusive_group()
+    add_state = state.add_argument
+    add_state(
+        "--reset", action="store_true", help="read each document from the empty state (default: tables)"
+    )
+    add_state("--carry", action="store_true", help="read on from document to document (default: text files)")
+    add("--regions", metavar="COLUMN", help="the column with the regions of each text, a list or marked text")
+    add("--region-separator", metavar="C", help="the character between regions; default with --regions: '|'")
+    add("--skip-unknown", action="store_true", default=False, help="leave <unk> tokens out of the metrics")
+    add("--frequency", metavar="LANG", help="add length and frequency to --per-word: en, de, … (wordfreq)")
     add("--json", action="store_true", default=False, help="print the results as a JSON object")
     add_device(parser, ("auto", "fp32", "tf32", "bf16"), "matrix products")
     add("--dynamic", action="store_true", default=False, help="keep updating the weights while reading")
@@ -49,7 +66,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate as the command line says; the exit status. Raises UserError."""
     options = vars(parse(arguments))
-    for name in ("dataset", "split", "backward", "per_token", "per_word"):
+    for name in ("dataset", "split", "backward", "regions", *TABLES):
         if options.get(name) in ("", [""]):
             raise UserError(f"{flag_of(name)} must not be empty.")
     adaptations = chosen_adaptations(options)
@@ -57,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reading = {name: options[name] for name in READING if name in options}
     if reading and "dataset" not in options:
         raise UserError(f"{flag_of(next(iter(reading)))} requires --dataset.")
+    check_items(options, adaptations)
     from lm.insight.evaluate import evaluate  # imports torch, for which --help should not wait
 
     return evaluate(options, reading, adaptations)
@@ -74,11 +92,32 @@ def chosen_adaptations(options: dict[str, Any]) -> dict[str, Any]:
     return chosen
 
 
+def check_items(options: dict[str, Any], adaptations: dict[str, Any]) -> None:
+    """Turn --keep into a tuple of columns. Raises UserError for flags that need another one."""
+    for flag, needed in (
+        *((name, ("dataset",)) for name in ("keep", "regions", "reset")),
+        *((name, TABLES) for name in ("keep", "format")),
+        ("per_region", ("regions", "region_separator")),
+        ("frequency", ("per_word",)),
+    ):
+        if flag in options and not any(name in options for name in needed):
+            raise UserError(f"{flag_of(flag)} requires {' or '.join(map(flag_of, needed))}.")
+    if "reset" in options and adaptations:
+        raise UserError(f"--{next(iter(adaptations))} reads running text: leave out --reset.")
+    given = csv.reader(options.get("keep", []), skipinitialspace=True)
+    columns = [name.strip() for names in given for name in names]
+    if "" in columns:
+        raise UserError("--keep must name columns, separated by commas.")
+    options["keep"] = tuple(dict.fromkeys(columns))
+
+
 def check_outputs(options: dict[str, Any]) -> None:
     """Raise UserError before any work is done if a table cannot be written."""
-    files = [options[name] for name in ("per_token", "per_word") if name in options]
+    flags = [name for name in TABLES if name in options]
+    files = [options[name] for name in flags]
     if len(files) > len(set(files)):
-        raise UserError("--per-token and --per-word name the same file: choose two files.")
+        names = " and ".join(map(flag_of, flags))
+        raise UserError(f"{names} name the same file: choose {'two' if len(flags) == 2 else 'three'} files.")
     if "-" in files and options["json"]:
         raise UserError("the table and --json would both go to standard output: choose a file for the table.")
     for file in files:

@@ -80,6 +80,29 @@ class Notes:
         self.warnings.setdefault(kind, message)
 
 
+@dataclass
+class Rows:
+    """Which columns to keep of the rows that have text, and what was kept of each."""
+
+    keep: tuple[str, ...] = ()
+    numbers: list[int] = field(default_factory=list)  # from 1, rows without text counted
+    values: dict[str, list[Any]] = field(default_factory=dict)  # by column
+    only_tables: bool = True  # whether no text file was read
+    before: int = 0  # rows of the tables read before
+
+    def add(self, number: int, row: Row | None = None) -> None:
+        """Keep a row of the present table, or a document of a text file."""
+        self.numbers.append(self.before + number)
+        for name in self.keep:
+            value = value_at(row or {}, name)
+            self.values.setdefault(name, []).append(None if value is MISSING else value)
+
+    def cut(self, begin: int, end: int, first: int = 0) -> None:
+        """Of the rows from number `first` on, keep those from `begin` to `end`."""
+        for kept in (self.numbers, *self.values.values()):
+            kept[first:] = kept[first + begin : first + end]
+
+
 def texts(
     read: Callable[[set[str] | None], Iterator[Row]],
     name: str,
@@ -87,14 +110,16 @@ def texts(
     errors: str,
     notes: Notes,
     prune: bool = False,
+    kept: Rows | None = None,
 ) -> Iterator[str]:
     """The text of each row of the table `name`, empty where there is none.
 
     `read` returns an iterator over the rows from the beginning, with at least the given columns; `prune`
-    says that fewer columns are read faster. Without a `column`, it is chosen from the first rows. Raises
-    DataError if there is no such column, or if it does not contain text.
+    says that fewer columns are read faster. Without a `column`, it is chosen from the first rows. The rows
+    with text are added to `kept`. Raises DataError if there is no such column, one to keep included, or if it
+    does not contain text.
     """
-    column, rows = choose(read, name, column, notes, prune)
+    column, rows = choose(read, name, column, notes, prune, kept.keep if kept else ())
     for row in rows:
         notes.rows += 1
         text = row.get(column)
@@ -104,6 +129,8 @@ def texts(
             notes.empty += 1
         elif not notes.example:
             notes.example = shortened(text, _EXAMPLE)
+        if text and kept is not None:
+            kept.add(notes.rows, row)
         yield text if text.isascii() else without_surrogates(text, f"row {notes.rows:,} of {name}", errors)
 
 
@@ -236,6 +263,7 @@ def choose(
     wanted: str | None,
     notes: Notes,
     prune: bool = False,
+    keep: tuple[str, ...] = (),
 ) -> tuple[str, Iterator[Row]]:
     """The text column of a table, and an iterator over all its rows; the arguments are those of `texts`.
 
@@ -252,6 +280,11 @@ def choose(
         columns.add(row)
         if columns.found:
             break
+    for column in keep if columns.rows else ():
+        if all(value_at(row, column) is MISSING for row in head):
+            if all(value_at(row, column) is MISSING for row in read(None)):
+                raise _no_column(column, name, columns)
+            prune = True  # read again
     if not columns.rows:
         return wanted or "text", iter(())
     column, notes.why = _explicit(columns, name, wanted) if wanted else _automatic(columns, name)
@@ -267,15 +300,18 @@ def choose(
             f" {plural(columns.rows, 'row')}): choose one with --text-column.",
         )
     if prune or columns.rows > len(head):
-        return column, read({column, *parents(column)})
+        return column, read({name for each in (column, *keep) for name in (each, *parents(each))})
     return column, chain(head, rows)
+
+
+def _no_column(wanted: str, name: str, columns: _Columns) -> DataError:
+    names = list(columns)
+    return DataError(f"{name} has no column '{wanted}'; it has {listed(names)}{did_you_mean(wanted, names)}.")
 
 
 def _explicit(columns: _Columns, name: str, wanted: str) -> tuple[str, str]:
     if not columns.exists:
-        names = list(columns)
-        hint = did_you_mean(wanted, names)
-        raise DataError(f"{name} has no column '{wanted}'; it has {listed(names)}{hint}.")
+        raise _no_column(wanted, name, columns)
     return wanted, "chosen with --text-column"
 
 

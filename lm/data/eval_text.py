@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 from lm.config.schema import DataConfig
 from lm.data.as_trained import as_trained
 from lm.data.cache import PARTIAL, cache_folder, writing_to_cache
+from lm.data.columns import Rows
 from lm.data.decoding import replaced_warning
 from lm.data.progress import ProgressCallback
 from lm.data.source import Source
 from lm.data.sources import find_sources
 from lm.data.splits import copy_split, fraction_of, read_splits
-from lm.data.text import Text
+from lm.data.text import Text, write_text
 from lm.errors import DataError, UserError
 from lm.tokenization.documents import SEPARATOR
 
@@ -37,19 +38,21 @@ def read_whole(
     split: str | None,
     progress: ProgressCallback,
     training: Mapping[str, Any] | None = None,
+    rows: Rows | None = None,
 ) -> EvalText:
     """The text of a split.
 
     `split` is the name of a split or a fraction: 0.1 is the last 10% of the text. By default, the test
     split, else the validation split, else the whole text. `training` are settings of the training (see
-    `as_trained`), each used where it fits the text. Raises UserError.
+    `as_trained`), each used where it fits the text. `rows` receives the number of each document, and what is
+    kept of it if it is the row of a table; tables are then split and cut between rows. Raises UserError.
     """
     taken: dict[str, Any] = {}
 
     def read(sources: list[Source], folder: Path) -> list[Text]:
         texts = []
         for number, source in enumerate(sources):
-            text, each = _read(source, split, training or {}, folder / str(number), progress)
+            text, each = _read(source, split, training or {}, folder / str(number), progress, rows)
             texts.append(text)
             taken.update(each)
         return texts
@@ -95,7 +98,12 @@ def _join(config: DataConfig, read: Callable[[list[Source], Path], list[Text]]) 
 
 
 def _read(
-    source: Source, split: str | None, training: Mapping[str, Any], stem: Path, progress: ProgressCallback
+    source: Source,
+    split: str | None,
+    training: Mapping[str, Any],
+    stem: Path,
+    progress: ProgressCallback,
+    rows: Rows | None,
 ) -> tuple[Text, dict[str, Any]]:
     """The text to score, and the settings of the training with which it was read."""
     usual = [name for name in ("test", "validation", "train") if name in source.files]
@@ -106,11 +114,46 @@ def _read(
     elif "train" in source.files:
         chosen = "train"
     source, taken = as_trained(source.fetched(chosen, progress), chosen, training)
-    text = copy_split(source, chosen, stem, progress)
-    if source.kind != "text" and (column := training.get("text_column")):
+    is_table = source.kind != "text"
+    if is_table and rows is not None:
+        text = write_text(stem, [SEPARATOR.join(map(str.encode, _texts(source, chosen, fraction, rows)))])
+        fraction = None
+    else:
+        text = copy_split(source, chosen, stem, progress)
+    if is_table and (column := training.get("text_column")):
         notes = source.notes[chosen]
         missing = f"{notes.why} (there is no '{column}' as in training)"
         notes.why = "as in training" if "text_column" in taken else missing
     if fraction is not None:
         text = text.split_at(math.floor(text.count_characters() * (1 - fraction)))[1]
+    if rows is not None and not is_table:
+        if rows.keep:
+            raise UserError(f"{source.name} is not a table: --keep and --regions name columns of tables.")
+        rows.only_tables = False
+        documents = 1 + sum(block.count(SEPARATOR) for block in text.blocks())
+        for number in range(1, documents + 1):
+            rows.add(number)
+        rows.before += documents
     return text, taken
+
+
+def _texts(source: Source, split: str, fraction: float | None, rows: Rows) -> list[str]:
+    """The texts of the rows of a table; with `fraction` those at its end. Of a limited number of characters,
+    at least a row."""
+    first, limit = len(rows.numbers), source.config.max_chars
+    texts: list[str] = []
+    total = 0
+    for text in filter(None, source.texts(split, rows)):
+        if limit is not None and texts and total + len(text) > limit:
+            break
+        texts.append(text)
+        total += len(text)
+    if not texts:
+        raise DataError(f"the split '{split}' of {source.name} is empty.")
+    begin, left = 0, total * (fraction or 1)
+    while begin < len(texts) - 1 and total > left:
+        total -= len(texts[begin])
+        begin += 1
+    rows.cut(begin, len(texts), first)
+    rows.before += source.notes[split].rows
+    return texts[begin:]

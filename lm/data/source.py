@@ -77,10 +77,10 @@ class Source:
             yield (SEPARATOR if written else b"") + SEPARATOR.join(map(str.encode, batch))
             written = True
 
-    def texts(self, split: str) -> Iterator[str]:
+    def texts(self, split: str, kept: columns.Rows | None = None) -> Iterator[str]:
         """The text of each row of a split, empty where there is none; of text files, each document.
 
-        Raises DataError.
+        The rows with text are added to `kept`. Raises DataError.
         """
         self.check(split)
         notes = self.notes[split] = columns.Notes()
@@ -95,7 +95,7 @@ class Source:
                 return self._rows(self.files[split], notes, wanted)
 
             column, errors = self.config.text_column, self.config.encoding_errors
-            yield from columns.texts(read, self.name, column, errors, notes, self.kind == "parquet")
+            yield from columns.texts(read, self.name, column, errors, notes, self.kind == "parquet", kept)
 
     def probe(self, split: str) -> None:
         """Raise DataError if the table has no such column or list of rows as the settings name."""

@@ -34,9 +34,12 @@ class Metrics:
     bits_per_byte: Estimate
 
 
-def compute_metrics(losses: np.ndarray, starts: np.ndarray, text: bytes) -> Metrics:
+def compute_metrics(
+    losses: np.ndarray, starts: np.ndarray, text: bytes, counted: np.ndarray | None = None
+) -> Metrics:
     """The metrics of tokens with `losses` (tokens,) in nats that start at the byte offsets `starts` (tokens,)
-    of `text`.
+    of `text`. If only some are `counted` (tokens,), the other tokens, their characters and bytes are left
+    out.
 
     Intervals come from a block bootstrap (Künsch 1989, Annals of Statistics 17; non-overlapping blocks:
     Carlstein 1986, ibid. 14), because losses of neighboring tokens are correlated: the text is cut into a
@@ -51,8 +54,12 @@ def compute_metrics(losses: np.ndarray, starts: np.ndarray, text: bytes) -> Metr
     sums[:, 0] = np.add.reduceat(losses, borders[:-1])
     sums[:, 1] = np.diff(borders)
     for row, begin, end in zip(sums, offsets, offsets[1:], strict=False):
-        block = text[begin:end]
-        row[2:] = count_characters(block), len(block) - block.count(SEPARATOR)
+        row[2:] = _size(text[begin:end])
+    if counted is not None:
+        ends = np.append(starts[1:], len(text))
+        for token in np.flatnonzero(~counted).tolist():
+            block = np.searchsorted(borders, token, side="right") - 1
+            sums[block] -= (losses[token], 1, *_size(text[starts[token] : ends[token]]))
     drawn = np.random.default_rng(0).integers(0, count, (_RESAMPLES, count))
     resampled = sums[drawn].sum(axis=1) if count >= _MIN_BLOCKS else None
 
@@ -75,3 +82,8 @@ def compute_metrics(losses: np.ndarray, starts: np.ndarray, text: bytes) -> Metr
         bits_per_character=estimate(2, math.log(2)),
         bits_per_byte=estimate(3, math.log(2)),
     )
+
+
+def _size(text: bytes) -> tuple[int, int]:
+    """The number of characters and bytes, without separators."""
+    return count_characters(text), len(text) - text.count(SEPARATOR)

@@ -5,28 +5,23 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from lm.config.schema import DataConfig, RunConfig
 from lm.config.settings import arguments, build
 from lm.data.as_trained import TAKEN_OVER
+from lm.data.columns import Rows
 from lm.data.eval_text import EvalText, read_held_out, read_whole
 from lm.data.progress import ProgressCallback
 from lm.data.report import table_rows
 from lm.errors import UserError
 from lm.evaluation.metrics import Estimate, Metrics
 from lm.files import replacing
-from lm.insight.surprisal import (
-    ScoredText,
-    Table,
-    score_text,
-    table_lines,
-    token_table,
-    two_sided,
-    word_table,
-)
+from lm.insight.items import Items
+from lm.insight.surprisal import ScoredText, score_text, two_sided
+from lm.insight.table_files import written
 from lm.invocation import quoted
 from lm.language_model import LanguageModel, load
 from lm.model.device import choose_precision
@@ -52,14 +47,24 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
         modes[" + ".join(adaptations)] = adaptations
     with terminal.progress() as progress:
         models = _load_models(options)
-        text = _read_text(options, reading, progress)
+        items = Items(options)
+        text = _read_text(options, reading, progress, items.rows)
+        text = text._replace(text=items.marked(text.text))
+        reset = "reset" in options or not (
+            "carry" in options or "dataset" not in options or adaptations or not items.rows.only_tables
+        )
         precision = options["precision"]
-        scores = {mode: _score(models, text.text, mode, precision, modes, progress) for mode in modes}
+        scores = {mode: _score(models, text.text, mode, precision, modes, reset, progress) for mode in modes}
+        if options.get("skip_unknown"):
+            scores = {
+                mode: {side: replace(scored, skip_unknown=True) for side, scored in sides.items()}
+                for mode, sides in scores.items()
+            }
     for warning in text.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     labeled = {_label(side, mode, modes): s for mode, sides in scores.items() for side, s in sides.items()}
     _warn_of_unknown(next(iter(labeled.values())))
-    tables = {flag: options[flag] for flag in ("per_token", "per_word") if flag in options}
+    tables = {flag: options[flag] for flag in ("per_token", "per_word", "per_region") if flag in options}
     if options["json"]:
         print(json.dumps(_record(options["model"], text.name, labeled)))
     else:
@@ -68,8 +73,15 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
         for block in _blocks(options, models, text, scores):
             terminal.table(block)
     for flag, file in tables.items():
-        table = token_table if flag == "per_token" else word_table
-        _write_table(file, table(list(scores.values())[-1]))
+        mode, sides = list(scores.items())[-1]
+        state = "each document from the empty state" if reset else "carried from document to document"
+        given = ("split", "region_separator", "regions", "keep", "frequency")
+        settings = {"state": state, "precision": precision, "scores": mode, **reading}
+        settings |= {name: options[name] for name in given if options.get(name)}
+        names = [options[name] for name in ("model", "backward") if name in options]
+        comments = items.comments(flag, dict(zip(names, models, strict=True)), text.name, settings)
+        table = items.table(flag, sides)
+        _write_table(file, written(table, options.get("format"), comments))
     return 0
 
 
@@ -93,7 +105,9 @@ def _load_models(options: dict[str, Any]) -> list[LanguageModel]:
     return models
 
 
-def _read_text(options: dict[str, Any], reading: dict[str, Any], progress: ProgressCallback) -> EvalText:
+def _read_text(
+    options: dict[str, Any], reading: dict[str, Any], progress: ProgressCallback, rows: Rows
+) -> EvalText:
     """The text to score. Raises UserError."""
     split = options.get("split")
     run = Run(find_model(options["model"]))
@@ -102,7 +116,7 @@ def _read_text(options: dict[str, Any], reading: dict[str, Any], progress: Progr
         if reading.get("document_separator") == "":  # as if the training had none
             del reading["document_separator"]
         config = build(DataConfig, {"dataset": options["dataset"], **reading})
-        return read_whole(config, split, progress, training)
+        return read_whole(config, split, progress, training, rows)
     if not run.config.is_file():
         raise UserError(f"{options['model']} does not say which text it held out: name one with --dataset.")
     if split not in (None, "validation", "test"):
@@ -127,6 +141,7 @@ def _score(
     mode: str,
     precision: str,
     modes: dict[str, dict[str, Any]],
+    reset: bool,
     progress: ProgressCallback,
 ) -> Scores:
     scores: Scores = {}
@@ -138,7 +153,7 @@ def _score(
             progress(task, fraction)
 
         chosen = choose_precision(precision, model.device)
-        scores[side] = score_text(model, text, precision=chosen, progress=show, **modes[mode])
+        scores[side] = score_text(model, text, reset=reset, precision=chosen, progress=show, **modes[mode])
     return scores if len(models) == 1 else {**scores, "mean": two_sided(*scores.values())}
 
 
@@ -151,11 +166,14 @@ def _label(side: str, mode: str, modes: dict[str, dict[str, Any]]) -> str:
 
 def _warn_of_unknown(scored: ScoredText) -> None:
     names = describe_unknown(scored.tokenizer, scored.text) if scored.unknown else ""
-    if not names:  # though a word-level text may contain a literal <unk>
+    if not names:
         return
+    effect = "Scoring them as <unk> makes the metrics look better than they are: see --skip-unknown."
+    if scored.skip_unknown:
+        effect = "The metrics leave them out."
     print(
         f"warning: the model does not know {scored.unknown:,} of the {plural(len(scored.tokens), 'token')}"
-        f" ({names}). Scoring them as <unk> makes the metrics look better than they are.",
+        f" ({names}), {scored.unknown / len(scored.tokens):.1%}. {effect}",
         file=sys.stderr,
     )
 
@@ -184,6 +202,8 @@ def _blocks(
             if "dataset" in options:  # of the text held out, training has printed these
                 rows |= table_rows(text.tables)
                 rows["As in training"] = " ".join(map(quoted, arguments(text.as_trained)))
+            if sides[0].bounds is not None:
+                rows["State"] = "empty at the beginning of each document (--carry reads on)"
         columns = [_column(mode, scored.metrics) for mode, scored in zip(scores, sides, strict=True)]
         if len(columns) == 1:
             del columns[0][""]
@@ -219,18 +239,18 @@ def _with_interval(estimate: Estimate, digits: int) -> str:
     return f"{estimate.value:.{digits}f}" + (f" ({interval})" if interval else "")
 
 
-def _write_table(file: str, table: Table) -> None:
+def _write_table(file: str, lines: Iterator[str]) -> None:
     """Write a table to a file, atomically, or to standard output. Raises UserError."""
     if file == "-":
-        sys.stdout.writelines(table_lines(table))
+        sys.stdout.writelines(lines)
         return
     path = Path(file).expanduser()
     try:
         if path.exists() and not path.is_file():  # a pipe or a device, which must not be replaced
             with open(path, "w", encoding="utf-8", newline="") as opened:
-                opened.writelines(table_lines(table))
+                opened.writelines(lines)
             return
         with replacing(path) as partial, open(partial, "w", encoding="utf-8", newline="") as opened:
-            opened.writelines(table_lines(table))
+            opened.writelines(lines)
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror}.") from error

@@ -60,7 +60,8 @@ def test_another_text_is_scored_as_a_whole_and_printed_as_a_table(evaluate, trai
     assert lines[2].split() == ["plain", "dynamic", "+", "cache"]
     assert len(re.findall(r"\d\.\d{4}", lines[3])) == 2
     assert result.err.count("warning:") == 1
-    assert "the model does not know 4 of the 35 tokens" in result.err
+    assert "the model does not know 4 of the 35 tokens (" in result.err
+    assert "), 11.4%. Scoring them as <unk>" in result.err
     assert "'é'" in result.err
 
 
@@ -72,7 +73,7 @@ def test_the_function_returns_what_the_command_prints(evaluate, trained_run, tmp
     ):
         rows = texts if isinstance(texts, str) else "".join(json.dumps({"text": t}) + "\n" for t in texts)
         (tmp_path / name).write_bytes(rows.encode())
-        record = json.loads(evaluate(trained_run, "--dataset", name, "--json").out)
+        record = json.loads(evaluate(trained_run, "--dataset", name, "--carry", "--json").out)
         expected = {metric: value["value"] for metric, value in record["scores"]["plain"].items()}
         assert asdict(lm.evaluate(model, texts)) == {**expected, "tokens": record["tokens"]}
     for nothing in ("", [], ["", ""]):

@@ -83,12 +83,12 @@ def test_a_space_inside_a_token_counts_toward_its_word():
 def test_table_lines_have_a_row_per_token_and_a_field_per_column():
     scored = score_text(make("byte"), 'a\t"b"\\ \r中\n')
     lines = list(table_lines(scored.per_token()))
-    assert lines[0] == "token\tword\tdocument\tline\tcolumn\toffset\tsurprisal\n"
+    assert lines[0] == "token\tword\tdocument\tline\tcolumn\toffset\tsurprisal\tunknown\tend\tword_number\n"
     rows = [line.removesuffix("\n").split("\t") for line in lines[1:]]
     shown = ["a", r"\t", '"', "b", '"', r"\\", r"\s", r"\r", r"\xe4", r"\xb8", r"\xad", r"\n"]
     assert [row[0] for row in rows] == shown
     assert [row[1] for row in rows] == ["a", "", *[r'"b"\\'] * 4, "", "", *["中"] * 3, ""]
-    assert [float(row[-1]) for row in rows] == pytest.approx(scored.bits, abs=1e-5)
+    assert [float(row[6]) for row in rows] == pytest.approx(scored.bits, abs=1e-5)
 
 
 def test_two_sided_scores_are_the_mean_of_both_directions():
@@ -98,7 +98,7 @@ def test_two_sided_scores_are_the_mean_of_both_directions():
     assert mean.bits == pytest.approx((forward.bits + backward.bits) / 2)
     table = word_table({"forward": forward, "backward": backward, "mean": mean})
     names = ["forward", "forward_space", "backward", "backward_space", "mean", "mean_space"]
-    assert list(table)[6:] == names
+    assert list(table)[6:] == [*names, "unknown", "end", "word_number"]
     assert table["mean"] == pytest.approx((table["forward"] + table["backward"]) / 2)
     assert table["backward"][0] == pytest.approx(backward.bits[:3].sum())
 

@@ -1,0 +1,56 @@
+"""Splits sentences into the regions of a reading-time study."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import Any
+
+from lm.errors import UserError
+
+_SPACELESS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+
+
+def split_marked(text: str, separator: str) -> tuple[str, list[int]]:
+    """The sentence without its separators, and the offset in it at which each region starts.
+
+    The whitespace on both sides of a separator becomes that on its left, or on its right if there is none. If
+    no separator of the sentence has whitespace on a side, each is replaced by a space, except after a
+    character of a script that is written without spaces. Regions of whitespace only are left out.
+    """
+    parts = text.split(separator)
+    spaced = any(a[-1:].isspace() or b[:1].isspace() for a, b in pairwise(parts))
+    sentence, starts = "", []
+    for part in parts:
+        if sentence and sentence[-1].isspace():
+            part = part.lstrip()
+        elif sentence and part.strip() and not spaced and not _SPACELESS.match(sentence[-1]):
+            sentence += " "
+        if part.strip():
+            starts.append(len(sentence) + len(part) - len(part.lstrip()))
+        sentence += part
+    return sentence, starts
+
+
+def locate(text: str, regions: Any, separator: str) -> list[int] | None:
+    """The offset in a sentence at which each of its `regions` starts: a list of texts, or one text with a
+    separator between them. None if these, whitespace aside, are not the sentence."""
+    parts = regions.split(separator) if isinstance(regions, str) else regions
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        return None
+    at, starts = 0, []
+    for part in filter(None, map(str.strip, parts)):
+        at += len(text) - at - len(text[at:].lstrip())
+        pattern = r"\s+".join(map(re.escape, part.split()))
+        if not (found := re.compile(pattern).match(text, at)):
+            return None
+        starts.append(at)
+        at = found.end()
+    return None if text[at:].strip() or not starts else starts
+
+
+def check_separator(separator: str) -> str:
+    """The separator. Raises UserError if it is not a single visible character."""
+    if len(separator) != 1 or separator.isspace():
+        raise UserError(f"--region-separator must be one character other than a space, got {separator!r}.")
+    return separator

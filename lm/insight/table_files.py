@@ -1,0 +1,92 @@
+"""Writes tables of tokens, words and regions as TSV, CSV, JSON lines, or in the format of lm-zoo."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from lm.data.values import Number, text_of
+from lm.insight.surprisal import Table, escaped_text
+
+_QUOTED = re.compile(r'[#",\r\n]|^\s|\s$|^$')  # a reader takes what follows # for a comment
+
+
+class Values(list[Any]):
+    """A column that is not escaped yet: text, numbers and other values of JSON, None where there is none."""
+
+
+def written(table: Table, kind: str | None, comments: Sequence[str]) -> Iterator[str]:
+    """The lines of a table as "tsv", "csv", "jsonl" or "lm-zoo", with these comments if the format has any.
+
+    Without a format, it is TSV without comments.
+    """
+    if kind == "jsonl":
+        yield from _json_lines(table)
+        return
+    if kind == "lm-zoo":
+        table = _as_lm_zoo(table)
+    elif kind in ("tsv", "csv"):
+        yield from (f"# {' '.join(comment.split())}\n" for comment in comments)
+    cell = {"csv": _csv_cell, "tsv": _tsv_cell}.get(kind or "", str)
+    separator = "," if kind == "csv" else "\t"
+    yield separator.join(map(cell, table)) + "\n"
+    for row in zip(*(_texts(column, kind) for column in table.values()), strict=True):
+        yield separator.join(map(cell, row)) + "\n"
+
+
+def _tsv_cell(text: str) -> str:
+    return text.replace("#", "\\u0023")
+
+
+def _csv_cell(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
+
+
+def _texts(column: Iterable[object], kind: str | None) -> Iterable[str]:
+    if isinstance(column, np.ndarray):
+        if column.dtype.kind == "f":
+            return (f"{value:.5f}" for value in column)
+        return map(str, column.astype(int) if column.dtype.kind == "b" else column)
+    if isinstance(column, Values):
+        texts = map(_text, column)
+        return texts if kind == "csv" else map(escaped_text, texts)
+    return map(str, column)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return text_of(value) if not isinstance(value, bytes) else value.hex()
+
+
+def _json_lines(table: Table) -> Iterator[str]:
+    columns = []
+    for column in table.values():
+        if isinstance(column, np.ndarray):
+            columns.append((column.round(5) if column.dtype.kind == "f" else column).tolist())
+        else:
+            columns.append([json.loads(v) if isinstance(v, Number) else v for v in column])
+    for row in zip(*columns, strict=True):
+        yield json.dumps(dict(zip(table, row, strict=True)), ensure_ascii=False, default=str) + "\n"
+
+
+def _as_lm_zoo(table: Table) -> Table:
+    """sentence_id, token_id, token and surprisal, both ids from 1."""
+    name = next(name for name in ("surprisal", "mean") if name in table)
+    sentence = np.asarray(table["document"], np.int64)
+    first = np.flatnonzero(np.diff(sentence, prepend=-1))
+    starts = np.zeros(len(sentence), np.int64)
+    starts[first] = first
+    number = np.arange(len(sentence)) - np.maximum.accumulate(starts) + 1
+    return {
+        "sentence_id": sentence,
+        "token_id": number,
+        "token": next(iter(table.values())),
+        "surprisal": table[name],
+    }

@@ -1,0 +1,227 @@
+"""`lm evaluate` on a table of items: each row by itself, its columns in every line, regions and formats."""
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas
+import pytest
+
+import lm
+from lm.cli.evaluate import main
+from lm.cli.parser import run
+from lm.escaping import unescaped
+from tests.insight.networks import make
+
+ITEMS = (
+    'id,"item, nr",condition,sentence\n'
+    "a,1,plain,the sea was calm\n"
+    "b,1,,\n"
+    'c,2,"x ""y""\t#z",the boat # was naïve Ж\n'
+    "d,2,#1,#the sea\n"
+)
+SENTENCES = {1: "the sea was calm", 3: "the boat # was naïve Ж", 4: "#the sea"}
+
+
+@pytest.fixture(scope="module", params=["char", "bpe", "word"])
+def model(request, tmp_path_factory):
+    return saved(request.param, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def char(tmp_path_factory):
+    return saved("char", tmp_path_factory)
+
+
+def saved(kind, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(kind)
+    make(kind).save(folder)
+    return folder
+
+
+@pytest.fixture
+def evaluate(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "items.csv").write_text(ITEMS, encoding="utf-8")
+
+    def call(*arguments):
+        status = run(lambda: main([*map(str, arguments)]))
+        return SimpleNamespace(returncode=status, **capsys.readouterr()._asdict())
+
+    return call
+
+
+def rows_of(text):
+    return list(csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def test_every_row_starts_from_the_empty_state_and_keeps_its_number_and_columns(evaluate, model):
+    keep = ("--text-column", "sentence", "--keep", 'id,"item, nr"', "--keep", "condition")
+    result = evaluate(model, "--dataset", "items.csv", *keep, "--per-token", "-", "--per-word", "w.tsv")
+    assert result.returncode == 0, result.err
+    tokens, words = rows_of(result.out), rows_of(Path("w.tsv").read_text("utf-8"))
+    loaded = lm.load(model)
+    kept = {1: ("a", "1", "plain"), 3: ("c", "2", 'x "y"\\t#z'), 4: ("d", "2", "#1")}
+    for number, sentence in SENTENCES.items():
+        of_row = [row for row in tokens if row["document"] == str(number)]
+        expected = [-score.logprob / math.log(2) for score in loaded.score(sentence)]
+        assert [float(row["surprisal"]) for row in of_row] == pytest.approx(expected, abs=1e-4)
+        assert {(row["id"], row["item, nr"], row["condition"]) for row in of_row} == {kept[number]}
+        of_row = [row for row in words if row["document"] == str(number)]
+        assert [row["word"] for row in of_row] == sentence.split()
+        assert [int(row["word_number"]) for row in of_row] == [*range(1, len(of_row) + 1)]
+        assert [sentence[int(row["offset"]) : int(row["end"])] for row in of_row] == sentence.split()
+        assert {row["id"] for row in of_row} == {kept[number][0]}
+    assert {row["document"] for row in [*tokens, *words]} == {"1", "3", "4"}
+    carried = evaluate(
+        model, "--dataset", "items.csv", "--text-column", "sentence", "--carry", "--per-token", "-"
+    )
+    first = next(row["surprisal"] for row in rows_of(carried.out) if row["document"] == "3")
+    assert first != next(row["surprisal"] for row in tokens if row["document"] == "3")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
+def test_json_and_parquet_tables(evaluate, char, tmp_path, kind):
+    items = [{"n": 7, "text": "the sea", "tags": ["a", "b"]}, {"n": 8, "text": ""}, {"n": 9, "text": "boat"}]
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+        pandas.DataFrame(items).to_parquet(tmp_path / "t.parquet")
+    else:
+        text = json.dumps(items) if kind == "json" else "".join(json.dumps(item) + "\n" for item in items)
+        (tmp_path / f"t.{kind}").write_text(text)
+    options = ("--dataset", f"t.{kind}", "--text-column", "text", "--keep", "n,tags")
+    result = evaluate(char, *options, "--per-word", "-", "--format", "jsonl")
+    rows = [json.loads(line) for line in result.out.splitlines()]
+    assert [(row["word"], row["n"], row["document"]) for row in rows] == [
+        ("the", 7, 1),
+        ("sea", 7, 1),
+        ("boat", 9, 3),
+    ]
+    assert rows[0]["tags"] == ["a", "b"] and rows[2]["tags"] is None
+
+
+def test_documents_of_a_text_file_are_carried_unless_reset(evaluate, char, tmp_path):
+    (tmp_path / "t.txt").write_text("the sea\nthe sea\n")
+    options = ("--dataset", "t.txt", "--document-separator", "line", "--per-token", "-")
+    carried, reset = (rows_of(evaluate(char, *options, *flag).out) for flag in ((), ("--reset",)))
+    first = [row["surprisal"] for row in reset if row["document"] == "1"]
+    assert first == [row["surprisal"] for row in reset if row["document"] == "2"]
+    assert first != [row["surprisal"] for row in carried if row["document"] == "2"]
+
+
+def test_rows_are_never_cut(evaluate, char):
+    options = ("--dataset", "items.csv", "--text-column", "sentence", "--keep", "id", "--per-word", "-")
+    last = rows_of(evaluate(char, *options, "--split", "0.3").out)
+    assert [(row["word"], row["id"], row["document"]) for row in last] == [
+        ("#the", "d", "4"),
+        ("sea", "d", "4"),
+    ]
+    first = rows_of(evaluate(char, *options, "--max-chars", "20").out)
+    assert " ".join(row["word"] for row in first) == SENTENCES[1]
+
+
+def test_regions_sum_their_tokens_and_the_whitespace_before(evaluate, model, tmp_path):
+    (tmp_path / "r.csv").write_text("s\nthe sea|was calm|the boat\nthe | sea\n")
+    options = ("--dataset", "r.csv", "--region-separator", "|", "--per-region", "-", "--per-token", "t.tsv")
+    regions = rows_of(evaluate(model, *options).out)
+    assert [row["region"] for row in regions] == ["the sea", "was calm", "the boat", "the", "sea"]
+    tokens = rows_of((tmp_path / "t.tsv").read_text())
+    for row in regions:
+        inside = [
+            float(token["surprisal"])
+            for token in tokens
+            if (token["document"], token["region_number"]) == (row["document"], row["region_number"])
+        ]
+        assert float(row["surprisal"]) == pytest.approx(sum(inside), abs=1e-3)
+    total = sum(float(row["surprisal"]) for row in regions)
+    assert total == pytest.approx(sum(float(token["surprisal"]) for token in tokens), abs=1e-3)
+
+
+def test_the_space_before_a_region_belongs_to_it(evaluate, char, tmp_path):
+    (tmp_path / "r.csv").write_text("s,parts\nthe sea was calm,the sea|was|calm\n")
+    options = ("--dataset", "r.csv", "--text-column", "s", "--regions", "parts", "--per-region", "-")
+    regions = rows_of(evaluate(char, *options).out)
+    bits = [-score.logprob / math.log(2) for score in lm.load(char).score("the sea was calm")]
+    expected = [sum(bits[:7]), sum(bits[7:11]), sum(bits[11:])]
+    assert [float(row["surprisal"]) for row in regions] == pytest.approx(expected, abs=1e-4)
+    assert [row["region"] for row in regions] == ["the sea", "was", "calm"]
+    assert [(row["offset"], row["end"]) for row in regions] == [("0", "7"), ("8", "11"), ("12", "16")]
+    (tmp_path / "r.csv").write_text("s,parts\nthe sea was calm,the sea|is|calm\n")
+    assert "row 1: the regions in the column 'parts'" in evaluate(char, *options).err
+
+
+def test_unknown_tokens_are_marked_and_can_be_left_out_of_the_metrics(evaluate, model):
+    options = ("--dataset", "items.csv", "--text-column", "sentence")
+    plain, known = (
+        evaluate(model, *options, *flag, "--per-token", "t.jsonl", "--format", "jsonl", "--json")
+        for flag in ((), ("--skip-unknown",))
+    )
+    rows = [json.loads(line) for line in Path("t.jsonl").read_text("utf-8").splitlines()]
+    unknown = [row for row in rows if row["unknown"]]
+    loaded = lm.load(model)
+    missing = [part for text in SENTENCES.values() for part in loaded.tokenizer.unknown_in(text)]
+    if not missing:
+        assert not unknown and known.out == plain.out
+        return
+    assert f"), {len(unknown) / len(rows):.1%}. " in plain.err and "--skip-unknown" in plain.err
+    left = [row["surprisal"] for row in rows if not row["unknown"]]
+    loss = json.loads(known.out)["scores"]["plain"]["loss"]["value"]
+    assert loss == pytest.approx(sum(left) / len(left) * math.log(2), abs=1e-4)
+    if loaded.tokenizer.kind == "char":
+        bits = json.loads(known.out)["scores"]["plain"]["bits_per_character"]["value"]
+        assert bits == pytest.approx(sum(left) / len(left), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["tsv", "csv"])
+def test_pandas_reads_a_table_with_a_header_comment(evaluate, char, kind):
+    options = ("--dataset", "items.csv", "--text-column", "sentence", "--keep", "condition,id")
+    assert evaluate(char, *options, "--per-word", "w", "--format", kind).returncode == 0
+    lines = Path("w").read_text("utf-8").splitlines()
+    digest = lm.digests.digest_of(char / "model.safetensors")
+    assert lines[0].startswith("# lm ") and lines[1] == f"# model {char}, digest sha256:{digest}"
+    quoting = {"sep": "\t", "quoting": 3} if kind == "tsv" else {}
+    for engine in ("c", "python"):
+        found = pandas.read_csv("w", comment="#", keep_default_na=False, engine=engine, **quoting)
+        words = found["word"] if kind == "csv" else [unescaped(word).decode() for word in found["word"]]
+        assert list(words) == [word for sentence in SENTENCES.values() for word in sentence.split()]
+        assert found["condition"].iloc[-1] == ("#1" if kind == "csv" else r"\u00231")
+        assert list(found["id"])[-1] == "d"
+        if kind == "csv":
+            break  # the engine written in Python ignores quotes around a comment
+
+
+def test_format_of_lm_zoo(evaluate, char):
+    options = ("--dataset", "items.csv", "--text-column", "sentence", "--per-token", "-")
+    rows = rows_of(evaluate(char, *options, "--format", "lm-zoo").out)
+    assert list(rows[0]) == ["sentence_id", "token_id", "token", "surprisal"]
+    assert [row["token_id"] for row in rows if row["sentence_id"] == "4"] == [*map(str, range(1, 9))]
+
+
+def test_word_frequencies(evaluate, char):
+    wordfreq = pytest.importorskip("wordfreq")
+    options = ("--dataset", "items.csv", "--text-column", "sentence", "--per-word", "-", "--frequency")
+    rows = rows_of(evaluate(char, *options, "en").out)
+    assert float(rows[1]["frequency"]) == wordfreq.zipf_frequency("sea", "en")
+    assert rows[3]["word"] == "calm" and rows[3]["length"] == "4"
+    assert "--frequency must be one of" in evaluate(char, *options, "xx").err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--keep", "conditoin"], "it has id, item, nr, condition, sentence; did you mean 'condition'?"),
+        (["--regions", "region"], "items has no column 'region'; it has id"),
+        (["--keep", ",id"], "--keep must name columns"),
+        (["--region-separator", "||"], "--region-separator must be one character"),
+        (["--per-region", "r.tsv"], "--per-region requires --regions or --region-separator"),
+        (["--reset", "--dynamic"], "--dynamic reads running text: leave out --reset"),
+        (["--reset", "--carry"], "not allowed with argument"),
+    ],
+)
+def test_user_errors(evaluate, char, arguments, message):
+    options = ("--dataset", "items.csv", "--text-column", "sentence", "--per-word", "w.tsv")
+    result = evaluate(char, *options, *arguments)
+    assert result.returncode == 2 and message in result.err.splitlines()[-1], result.err
