@@ -50,16 +50,11 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
         items = Items(options)
         text = _read_text(options, reading, progress, items.rows)
         text = text._replace(text=items.marked(text.text))
-        reset = "reset" in options or not (
-            "carry" in options or "dataset" not in options or adaptations or not items.rows.only_tables
-        )
+        reset = _resets(options, adaptations, items.rows)
         precision = options["precision"]
         scores = {mode: _score(models, text.text, mode, precision, modes, reset, progress) for mode in modes}
-        if options.get("skip_unknown"):
-            scores = {
-                mode: {side: replace(scored, skip_unknown=True) for side, scored in sides.items()}
-                for mode, sides in scores.items()
-            }
+    if options.get("skip_unknown"):
+        scores = {mode: _skipping_unknown(sides) for mode, sides in scores.items()}
     for warning in text.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     labeled = {_label(side, mode, modes): s for mode, sides in scores.items() for side, s in sides.items()}
@@ -83,6 +78,21 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
         table = items.table(flag, sides)
         _write_table(file, written(table, options.get("format"), comments))
     return 0
+
+
+def _resets(options: dict[str, Any], adaptations: dict[str, Any], rows: Rows) -> bool:
+    """Whether each document is read from the empty state: as chosen, otherwise if it is the row of a table.
+
+    Held-out text is scored as in training, and adaptation needs running text.
+    """
+    if "reset" in options or "carry" in options:
+        return "reset" in options
+    return "dataset" in options and rows.only_tables and not adaptations
+
+
+def _skipping_unknown(scores: Scores) -> Scores:
+    """The scores with metrics of known tokens only."""
+    return {side: replace(scored, skip_unknown=True) for side, scored in scores.items()}
 
 
 def _load_models(options: dict[str, Any]) -> list[LanguageModel]:
@@ -182,7 +192,14 @@ def _record(model: str, name: str, labeled: Scores) -> dict[str, Any]:
     """The results as a JSON object."""
     scored = next(iter(labeled.values()))
     metrics = {label: asdict(each.metrics) for label, each in labeled.items()}
-    return {"model": model, "text": name, **scored.size, "unknown": scored.unknown, "scores": metrics}
+    return {
+        "model": model,
+        "text": name,
+        **scored.size,
+        "unknown": scored.unknown,
+        "reset": scored.bounds is not None,
+        "scores": metrics,
+    }
 
 
 def _blocks(

@@ -116,7 +116,8 @@ class Items:
             for name, model in models.items()
             if model.folder
         ]
-        shown = ", ".join(f"{name.replace('_', '-')}: {value}" for name, value in settings.items())
+        texts = {name: " + ".join(v) if isinstance(v, tuple) else v for name, v in settings.items()}
+        shown = ", ".join(f"{name.replace('_', '-')}: {value}" for name, value in texts.items())
         return [f"lm {__version__}", *named, f"text {text}", f"settings {shown}", _UNITS[flag]]
 
 

@@ -103,6 +103,20 @@ def test_json_and_parquet_tables(evaluate, char, tmp_path, kind):
     assert rows[0]["tags"] == ["a", "b"] and rows[2]["tags"] is None
 
 
+def test_a_kept_column_with_the_name_of_another_is_renamed(evaluate, char, tmp_path):
+    (tmp_path / "t.csv").write_text("word,text\nfirst,the sea\nlast,  \nend,boat\n")
+    options = ("--dataset", "t.csv", "--text-column", "text", "--keep", "word", "--per-word", "-")
+    rows = rows_of(evaluate(char, *options).out)
+    found = [(row["word"], row["kept_word"], row["document"], row["space"]) for row in rows]
+    # The whitespace of the second row belongs to no word, not to the one before it.
+    bits = -lm.load(char).score("the sea")[3].logprob / math.log(2)
+    assert found == [
+        ("the", "first", "1", f"{bits:.5f}"),
+        ("sea", "first", "1", "0.00000"),
+        ("boat", "end", "3", "0.00000"),
+    ]
+
+
 def test_documents_of_a_text_file_are_carried_unless_reset(evaluate, char, tmp_path):
     (tmp_path / "t.txt").write_text("the sea\nthe sea\n")
     options = ("--dataset", "t.txt", "--document-separator", "line", "--per-token", "-")
@@ -159,6 +173,7 @@ def test_unknown_tokens_are_marked_and_can_be_left_out_of_the_metrics(evaluate, 
         evaluate(model, *options, *flag, "--per-token", "t.jsonl", "--format", "jsonl", "--json")
         for flag in ((), ("--skip-unknown",))
     )
+    assert json.loads(plain.out)["reset"]
     rows = [json.loads(line) for line in Path("t.jsonl").read_text("utf-8").splitlines()]
     unknown = [row for row in rows if row["unknown"]]
     loaded = lm.load(model)
