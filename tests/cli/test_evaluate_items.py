@@ -70,6 +70,7 @@ def test_every_row_starts_from_the_empty_state_and_keeps_its_number_and_columns(
         expected = [-score.logprob / math.log(2) for score in loaded.score(sentence)]
         assert [float(row["surprisal"]) for row in of_row] == pytest.approx(expected, abs=1e-4)
         assert {(row["id"], row["item, nr"], row["condition"]) for row in of_row} == {kept[number]}
+        assert max(int(row["end"]) for row in of_row) == len(sentence)
         of_row = [row for row in words if row["document"] == str(number)]
         assert [row["word"] for row in of_row] == sentence.split()
         assert [int(row["word_number"]) for row in of_row] == [*range(1, len(of_row) + 1)]
@@ -114,6 +115,19 @@ def test_a_kept_column_with_the_name_of_another_is_renamed(evaluate, char, tmp_p
         ("the", "first", "1", f"{bits:.5f}"),
         ("sea", "first", "1", "0.00000"),
         ("boat", "end", "3", "0.00000"),
+    ]
+
+
+def test_rows_of_several_tables_are_numbered_on(evaluate, char, tmp_path):
+    (tmp_path / "t.csv").write_text("s\nboat\n")
+    (tmp_path / "u.csv").write_text("s\nthe sea\n\nwas\n")
+    options = ("--dataset", "u.csv", "--dataset", "t.csv", "--text-column", "s", "--per-word", "-")
+    rows = rows_of(evaluate(char, *options).out)
+    assert [(row["word"], row["document"]) for row in rows] == [
+        ("the", "1"),
+        ("sea", "1"),
+        ("was", "2"),  # a CSV file has no rows in empty lines
+        ("boat", "3"),
     ]
 
 
@@ -188,6 +202,13 @@ def test_unknown_tokens_are_marked_and_can_be_left_out_of_the_metrics(evaluate, 
     if loaded.tokenizer.kind == "char":
         bits = json.loads(known.out)["scores"]["plain"]["bits_per_character"]["value"]
         assert bits == pytest.approx(sum(left) / len(left), abs=1e-4)
+
+
+def test_a_literal_unk_in_a_text_of_words_is_known(evaluate, tmp_path_factory, tmp_path):
+    (tmp_path / "t.csv").write_text("s\nthe <unk> wholly\n")
+    folder = saved("word", tmp_path_factory)
+    rows = rows_of(evaluate(folder, "--dataset", "t.csv", "--text-column", "s", "--per-word", "-").out)
+    assert [row["unknown"] for row in rows] == ["0", "0", "1"]
 
 
 @pytest.mark.parametrize("kind", ["tsv", "csv"])
