@@ -153,7 +153,7 @@
     const below = token.bottom + 6, above = token.top - 6 - panel.offsetHeight;
     const top = below + panel.offsetHeight > innerHeight && above > 0 ? above : below;
     const left = Math.max(8, Math.min(token.left - 12, document.documentElement.clientWidth - panel.offsetWidth - 8));
-    if (getComputedStyle(panel).position === "fixed") {
+    if (pinned && getComputedStyle(panel).position === "fixed") {
       // At the bottom of a phone's screen: keep the token above it in view.
       const hidden = token.bottom + 12 - panel.getBoundingClientRect().top;
       if (hidden > 0) scrollBy({ top: hidden });
