@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pandas
 import pytest
+import wordfreq
 
 import lm
 from lm.cli.evaluate import main
@@ -237,7 +238,6 @@ def test_format_of_lm_zoo(evaluate, char):
 
 
 def test_word_frequencies(evaluate, char):
-    wordfreq = pytest.importorskip("wordfreq")
     options = ("--dataset", "items.csv", "--text-column", "sentence", "--per-word", "-", "--frequency")
     rows = rows_of(evaluate(char, *options, "en").out)
     assert float(rows[1]["frequency"]) == wordfreq.zipf_frequency("sea", "en")
