@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise, repeat
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -48,9 +49,9 @@ def reading(network: RecurrentLM, precision: Precision) -> Iterator[Read]:
     network.eval()
     try:
         if _has_own_reader(network):
-            cores = torch.get_num_threads()
-            with ThreadPoolExecutor(cores) as pool:
-                yield _CPUReader(network, _dtype(network, precision), pool, cores).read
+            weights = _packed(network, precision, keep=not was_training)
+            with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+                yield _CPUReader(weights, pool).read
         else:
             yield lambda tokens, state: _forward(network, precision, tokens, state)
     finally:
@@ -71,21 +72,13 @@ def decoding(network: RecurrentLM, precision: Precision) -> Callable[[Tensor], T
                 return network.decode(hidden)
 
         return decode
-    dtype = _dtype(network, precision)
-    last, projection = network.decoder, network.projection
-    project = projection and _linear(projection.weight.detach().to(dtype), None)
-    to_logits = _linear(last.weight.detach().to(dtype), last.bias.detach().to(dtype))
-    return lambda hidden: to_logits(project(hidden) if project else hidden)
+    return _packed(network, precision, keep=not network.training).decode
 
 
 def _has_own_reader(network: RecurrentLM) -> bool:
     """Whether this file reads for the network: on a CPU, except with the readable cells."""
     on_cpu = network.embedding.weight.device.type == "cpu"
     return on_cpu and network.config.cell_implementation != "reference"
-
-
-def _dtype(network: RecurrentLM, precision: Precision) -> torch.dtype:
-    return network.embedding.weight.dtype if precision is Precision.FP32 else precision.dtype
 
 
 @torch.inference_mode()
@@ -96,30 +89,64 @@ def _forward(
         return network.hidden_states(tokens.t(), state)
 
 
-class _CPUReader:
-    """The weights of a network, and the threads that read with them."""
+class _Weights:
+    """The weights of a network, packed for products in `dtype`."""
 
-    def __init__(self, network: RecurrentLM, dtype: torch.dtype, pool: ThreadPoolExecutor, cores: int):
-        config = network.config
-        self._cell, self._hidden_size, self._residual = config.cell, config.hidden_size, config.residual
-        self._dtype, self._pool, self._cores = dtype, pool, cores
-        self._embedding = network.embedding.weight.detach().to(dtype)
-        self._layers = [
-            _Layer(config.cell, network.recurrent.weights(layer), dtype) for layer in range(config.layers)
+    def __init__(self, network: RecurrentLM, dtype: torch.dtype):
+        self.config, self.dtype = network.config, dtype
+        self.embedding = network.embedding.weight.detach().to(dtype)
+        self.layers = [
+            _Layer(self.config.cell, network.recurrent.weights(layer), dtype)
+            for layer in range(self.config.layers)
         ]
-        self._table: Tensor | None = None
+        self.table: Tensor | None = None  # the contribution of each token to the gates of the first layer
+        projection, decoder = network.projection, network.decoder
+        self._project = projection and _linear(projection.weight.detach().to(dtype), None)
+        self._to_logits = _linear(decoder.weight.detach().to(dtype), decoder.bias.detach().to(dtype))
+
+    def prepare(self, tokens: int) -> None:
+        """Compute the table if reading this many tokens is worth it."""
+        vocab, width = len(self.embedding), len(CELLS[self.config.cell].gates) * self.config.hidden_size
+        if self.table is None and vocab <= tokens and vocab * width <= _MAX_TABLE:
+            self.table = self.layers[0].from_input(self.embedding)
+
+    def decode(self, hidden: Tensor) -> Tensor:
+        """hidden (rows, hidden) -> logits (rows, vocab)."""
+        return self._to_logits(self._project(hidden) if self._project else hidden)
+
+
+# Packing takes longer than scoring a short text: the packed weights of a network are kept until it changes.
+_kept: WeakKeyDictionary[RecurrentLM, tuple[object, _Weights]] = WeakKeyDictionary()
+
+
+def _packed(network: RecurrentLM, precision: Precision, keep: bool) -> _Weights:
+    dtype = network.embedding.weight.dtype if precision is Precision.FP32 else precision.dtype
+    weights = [*network.parameters()]
+    if not keep or any(weight.is_inference() for weight in weights):  # whose changes torch does not count
+        return _Weights(network, dtype)
+    version = dtype, [(weight.data_ptr(), weight._version) for weight in weights]
+    kept = _kept.get(network)
+    if kept is None or kept[0] != version:
+        kept = _kept[network] = version, _Weights(network, dtype)
+    return kept[1]
+
+
+class _CPUReader:
+    """Reads with the threads of `pool`."""
+
+    def __init__(self, weights: _Weights, pool: ThreadPoolExecutor):
+        self._weights, self._pool, self._cores = weights, pool, torch.get_num_threads()
 
     @torch.inference_mode()
     def read(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
         """See `Read`."""
-        rows = tokens.shape[1]
+        rows, config, dtype = tokens.shape[1], self._weights.config, self._weights.dtype
         if state is None:
-            zeros = torch.zeros(len(self._layers), rows, self._hidden_size, dtype=self._dtype)
-            state = (zeros,) * len(CELLS[self._cell].states)
-        if self._table is None and self._is_worth_a_table(tokens.numel()):
-            self._table = self._layers[0].from_input(self._embedding)
+            zeros = torch.zeros(config.layers, rows, config.hidden_size, dtype=dtype)
+            state = (zeros,) * len(CELLS[config.cell].states)
+        self._weights.prepare(tokens.numel())
         parts = tuple(part.clone() for part in state)
-        out = torch.empty(*tokens.shape, self._hidden_size, dtype=self._dtype)
+        out = torch.empty(*tokens.shape, config.hidden_size, dtype=dtype)
         shares = max(1, min(self._cores, rows // _MIN_ROWS))
         if shares == 1:
             self._read(tokens, parts, out)
@@ -139,10 +166,6 @@ class _CPUReader:
         torch.set_num_threads(self._cores)  # the number that threads of the future begin with
         return out, parts
 
-    def _is_worth_a_table(self, tokens: int) -> bool:
-        vocab, width = len(self._embedding), len(CELLS[self._cell].gates) * self._hidden_size
-        return vocab <= tokens and vocab * width <= _MAX_TABLE
-
     @torch.inference_mode()
     def _read_on_one_core(self, tokens: Tensor, state: State, out: Tensor) -> None:
         torch.set_num_threads(1)  # of this thread
@@ -150,18 +173,18 @@ class _CPUReader:
 
     def _read(self, tokens: Tensor, state: State, out: Tensor) -> None:
         """Write the hidden states (time, rows, hidden) to `out`, and update `state` in place."""
-        x = torch.empty(0)
-        for number, layer in enumerate(self._layers):
+        weights, x = self._weights, torch.empty(0)
+        for number, layer in enumerate(weights.layers):
             inputs: Iterable[Tensor]
             if number > 0:
                 inputs = layer.from_input(x).unbind()
-            elif self._table is not None:
-                inputs = map(self._table.index_select, repeat(0), tokens.unbind())
+            elif weights.table is not None:
+                inputs = map(weights.table.index_select, repeat(0), tokens.unbind())
             else:
-                inputs = layer.from_input(F.embedding(tokens, self._embedding)).unbind()
-            below, x = x, out if number == len(self._layers) - 1 else torch.empty_like(out)
+                inputs = layer.from_input(F.embedding(tokens, weights.embedding)).unbind()
+            below, x = x, out if number == len(weights.layers) - 1 else torch.empty_like(out)
             layer.run(inputs, [part[number] for part in state], x)
-            if self._residual and number > 0:
+            if weights.config.residual and number > 0:
                 x += below
 
 

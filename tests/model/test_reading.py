@@ -11,7 +11,7 @@ from lm.model import onednn
 from lm.model.cells import CELLS
 from lm.model.device import Precision, autocast
 from lm.model.network import RecurrentLM
-from lm.model.reading import reading
+from lm.model.reading import decoding, reading
 
 # Without oneDNN, products may round differently for other numbers of rows.
 ROWS_ARE_INDEPENDENT = [p for p in (Precision.FP32, Precision.BF16) if onednn.supports(p.dtype)]
@@ -102,3 +102,27 @@ def test_the_threads_of_torch_are_the_same_afterwards():
 def test_an_error_in_a_thread_is_raised():
     with reading(network("lstm"), Precision.FP32) as read, pytest.raises(IndexError):
         read(tokens(5, 40) + 11, None)
+
+
+def test_weights_are_packed_again_when_they_have_changed():
+    model, text = network("lstm").eval(), tokens(9, 2)
+
+    def read():
+        with reading(model, Precision.FP32) as read:
+            return read(text, None)[0]
+
+    def expected():
+        return model.hidden_states(text.t())[0]
+
+    torch.testing.assert_close(read(), expected())
+    before = read()
+    with torch.no_grad():
+        model.recurrent.weight_hh_l0 *= 2
+    torch.testing.assert_close(read(), expected())
+    assert not torch.equal(read(), before)
+    model.load_state_dict(network("lstm").state_dict())
+    assert torch.equal(read(), before)
+    model.decoder.bias.data = model.decoder.bias + 1
+    hidden = read()[-1]
+    with torch.inference_mode():
+        torch.testing.assert_close(decoding(model, Precision.FP32)(hidden), model.decode(hidden))
