@@ -2,9 +2,22 @@
 
 import time
 
+import pytest
+
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1440, "height": 900}
 PROMPT = "The sea was "
+# A test for each of these looks of the page; by default, only for the last.
+looks = pytest.mark.parametrize(
+    ("size", "theme"),
+    [
+        pytest.param(DESKTOP, "light", marks=pytest.mark.slow),
+        pytest.param(DESKTOP, "dark", marks=pytest.mark.slow),
+        pytest.param(PHONE, "light", marks=pytest.mark.slow),
+        (PHONE, "dark"),
+    ],
+    ids=["desktop, light", "desktop, dark", "phone, light", "phone, dark"],
+)
 
 
 class Page:

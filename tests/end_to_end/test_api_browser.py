@@ -1,9 +1,7 @@
 """The API as a web page of another origin uses it, in a real browser: blocked unless the server allows it."""
 
 import re
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -33,24 +31,10 @@ MODELS = "async (address) => (await (await fetch(`${address}/models`)).json()).d
 RECIPE = re.compile(r"^```html\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-class BlankPage(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(b"<!doctype html><title>A page</title>")
-
-    def log_message(self, *arguments):
-        pass
-
-
 @pytest.fixture(scope="module")
-def page_origin():
+def page_origin(other_site):
     """The origin of a blank page."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), BlankPage) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://localhost:{server.server_port}"
-        server.shutdown()
+    return f"http://localhost:{other_site}"
 
 
 @pytest.fixture

@@ -3,10 +3,8 @@
 import json
 import re
 import shutil
-import threading
 from contextlib import closing
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 import pytest
@@ -100,17 +98,6 @@ ATTACK = """async (server) => {
 }"""
 
 
-class EmptyPage(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(b"<!doctype html><title>A page</title><body></body>")
-
-    def log_message(self, *arguments):
-        pass
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, trained_run):
     """The page, with MCP, and the API."""
@@ -127,12 +114,9 @@ def served(tmp_path_factory, trained_run):
 
 
 @pytest.fixture(scope="module")
-def evil_origin():
+def evil_origin(other_site):
     """The origin of a page of another site."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), EmptyPage) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://{EVIL}:{server.server_port}"
-        server.shutdown()
+    return f"http://{EVIL}:{other_site}"
 
 
 @pytest.fixture

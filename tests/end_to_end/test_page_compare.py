@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import SMALL, script
 from tests.end_to_end.conftest import free_port, serving, until_ready
-from tests.end_to_end.page import DESKTOP, PHONE
+from tests.end_to_end.page import looks
 
 TEXT = "The sea was calm.\nZyx went to the small boat at night.\n"
 
@@ -311,16 +311,7 @@ def test_an_empty_text_and_a_long_one_are_errors(compare):
     compare.wait_until_idle()
 
 
-@pytest.mark.parametrize(
-    ("size", "theme"),
-    [
-        pytest.param(DESKTOP, "light", marks=pytest.mark.slow),
-        pytest.param(DESKTOP, "dark", marks=pytest.mark.slow),
-        pytest.param(PHONE, "light", marks=pytest.mark.slow),
-        (PHONE, "dark"),
-    ],
-    ids=["desktop, light", "desktop, dark", "phone, light", "phone, dark"],
-)
+@looks
 def test_nothing_is_wider_than_the_screen(open_tab, size, theme):
     compare = open_tab(path=f"?__theme={theme}", size=size)
     for count in (3, 4):

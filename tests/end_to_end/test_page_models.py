@@ -11,7 +11,7 @@ import lm
 from lm import model_folder
 from lm.run_lock import claimed
 from tests.end_to_end.conftest import free_port, serving, until_ready
-from tests.end_to_end.page import DESKTOP, PHONE
+from tests.end_to_end.page import looks
 
 CARD = "# boat\n\n<script>alert(1)</script> ![x](http://elsewhere.example/track.png) **bold**\n"
 
@@ -245,16 +245,7 @@ def test_a_model_is_downloaded_as_a_working_zip(models, runs, tmp_path):
         assert written[0] == written[1]
 
 
-@pytest.mark.parametrize(
-    ("size", "theme"),
-    [
-        pytest.param(DESKTOP, "light", marks=pytest.mark.slow),
-        pytest.param(DESKTOP, "dark", marks=pytest.mark.slow),
-        pytest.param(PHONE, "light", marks=pytest.mark.slow),
-        (PHONE, "dark"),
-    ],
-    ids=["desktop, light", "desktop, dark", "phone, light", "phone, dark"],
-)
+@looks
 def test_nothing_is_wider_than_the_screen(server, open_page, runs, size, theme):
     (runs / "boat" / "README.md").write_text("# boat\n\n    " + "x" * 300 + "\n\n" + "y" * 300)
     models = ModelsPage(open_page(server, f"?__theme={theme}", tab_name="Models", size=size))

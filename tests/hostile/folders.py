@@ -14,6 +14,7 @@ import shutil
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,15 +129,18 @@ def moved_out(file: str) -> Damage:
     return move
 
 
-def config(change: Callable[[dict[str, Any]], object]) -> Damage:
-    """Change config.json."""
+def edited(file: str, change: Callable[[Any], object]) -> Damage:
+    """Change the values in a JSON file."""
 
     def damage(folder: Path) -> None:
-        values = json.loads((folder / "config.json").read_text())
+        values = json.loads((folder / file).read_text())
         change(values)
-        (folder / "config.json").write_text(json.dumps(values))
+        (folder / file).write_text(json.dumps(values))
 
     return damage
+
+
+config = partial(edited, "config.json")
 
 
 def fact(name: str, value: Any) -> Damage:
@@ -226,15 +230,7 @@ def sparse_weights(folder: Path) -> None:
         file.truncate(8 + len(text) + end)
 
 
-def tokenizer(change: Callable[[dict[str, Any]], object]) -> Damage:
-    """Change tokenizer.json."""
-
-    def damage(folder: Path) -> None:
-        values = json.loads((folder / "tokenizer.json").read_text())
-        change(values)
-        (folder / "tokenizer.json").write_text(json.dumps(values))
-
-    return damage
+tokenizer = partial(edited, "tokenizer.json")
 
 
 def section(name: str, value: Any) -> Damage:
