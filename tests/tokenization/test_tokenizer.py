@@ -10,6 +10,7 @@ from lm.errors import ModelError
 from lm.tokenization.documents import SEPARATOR
 from lm.tokenization.tokenizer import Tokenizer, describe_unknown
 from lm.tokenization.vocabulary import train_tokenizer
+from lm.transformers_files import tokenizer_files
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
@@ -150,3 +151,11 @@ def test_broken_file_is_an_error(tmp_path, content):
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(ModelError, match=r"tokenizer\.json"):
         Tokenizer.load(tmp_path / "tokenizer.json")
+
+
+def test_the_tokenizer_of_a_model_folder_is_the_same(tokenizer, tmp_path):
+    (tmp_path / "tokenizer.json").write_text(tokenizer_files(tokenizer)["tokenizer.json"], encoding="utf-8")
+    assert Tokenizer.load(tmp_path / "tokenizer.json").is_same_as(tokenizer)
+    if tokenizer.kind != "byte":
+        other = train_tokenizer(tokenizer.kind, [SAMPLE.replace("tab", "zebra")], 400)
+        assert not other.is_same_as(tokenizer)
