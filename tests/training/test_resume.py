@@ -87,10 +87,11 @@ def test_an_extension_that_was_killed_before_its_first_checkpoint_is_still_one(h
 
 def test_the_kind_of_budget_may_change(here, capsys):
     assert main([*COMMAND, "--steps", "40", "--out", "r"]) == 0
-    assert main(["--resume", "r", "--max-time", "3s"]) == 0
+    budget = round(progress(here / "r")["seconds"] + 2, 1)
+    assert main(["--resume", "r", "--max-time", f"{budget}s"]) == 0
     config = yaml.safe_load((here / "r/training/config.yaml").read_text())
-    assert (config["steps"], config["max_time"]) == (None, 3.0)
-    assert progress(here / "r")["seconds"] == pytest.approx(3, abs=1)
+    assert (config["steps"], config["max_time"]) == (None, budget)
+    assert progress(here / "r")["seconds"] == pytest.approx(budget, abs=1)
     assert (steps := progress(here / "r")["step"]) > 40
     per_epoch = 18_000 / (8 * 32)
     assert main(["--resume", "r", "--epochs", str((steps + 30) / per_epoch)]) == 0
