@@ -102,7 +102,9 @@ def main() -> None:
     os.fsync = runpy.run_path(str(Path(__file__).with_name("strict_fsync.py")))["fsync"]
     for name in sys.argv[2:]:
         importlib.import_module(name)
-    gc.freeze()  # what was imported stays in the memory that all forks share
+    # All forks share the compiled code of our modules, and the memory of what was imported.
+    sys.dont_write_bytecode = False
+    gc.freeze()
     request = next_request(listener)
     if request is None:
         return
