@@ -49,7 +49,7 @@ def _config(tokenizer: Tokenizer, add_prefix_space: bool | None) -> dict[str, An
 
 
 def _post_processor(eos: int, present: dict[str, Any] | None) -> dict[str, Any]:
-    """One that adds <eos> at the start, instead of what the `present` one adds."""
+    """One that adds <eos> at the start, after the `present` one, which adds no tokens."""
     start = {"SpecialToken": {"id": EOS, "type_id": 0}}
     first, second = ({"Sequence": {"id": name, "type_id": index}} for index, name in enumerate("AB"))
     template = {
@@ -59,13 +59,7 @@ def _post_processor(eos: int, present: dict[str, Any] | None) -> dict[str, Any]:
         "special_tokens": {EOS: {"id": EOS, "ids": [eos], "tokens": [EOS]}},
     }
     steps = [] if present is None else present.get("processors", [present])
-    # A step of this type adds no tokens. It leaves spaces out of the characters that a token spans.
-    kept = [
-        {"type": "ByteLevel", **{name: step[name] for name in ("add_prefix_space", "trim_offsets")}}
-        for step in steps
-        if step["type"] in ("ByteLevel", "RobertaProcessing")
-    ]
-    return {"type": "Sequence", "processors": [*kept, template]} if kept else template
+    return {"type": "Sequence", "processors": [*steps, template]} if steps else template
 
 
 def config_keys(network: NetworkConfig, tokenizer: Tokenizer, facts: dict[str, Any]) -> dict[str, Any]:

@@ -382,6 +382,7 @@ def test_a_tokenizer_of_the_user_begins_texts_as_the_model_does(tmp_path, post_p
     for text in ["The <s> sea<eos>", " a", ""]:
         assert tokenizer(text).input_ids == [tokenizer.bos_token_id, *model.encode(text)]
     back = lm.load(tmp_path, device="cpu").tokenizer.backend
+    assert back.to_str() == model.tokenizer.backend.to_str()
     for text in ("The  sea", " a"):
         encodings = [b.encode(text, add_special_tokens=False) for b in (back, model.tokenizer.backend)]
         assert encodings[0].offsets == encodings[1].offsets

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Encoding, Tokenizer as Backend
+from tokenizers.processors import ByteLevel, PostProcessor, Sequence
 
 from lm.errors import DataError, ModelError, UserError, one_line
 from lm.tokenization.untrusted import read_spec
@@ -21,6 +23,18 @@ def read_backend(path: Path, folder: Path) -> Backend:
     except BaseException as error:
         _raise_unless_backend(error)
         raise ModelError(f"{path} is not a readable tokenizer: {one_line(error)}") from error
+
+
+def without_added_tokens(spec: dict[str, Any] | None) -> PostProcessor | None:
+    """The steps of a post-processor that add no tokens, which lm never does: those that leave spaces out of
+    the characters that a token spans."""
+    steps = [] if spec is None else spec.get("processors", [spec])
+    kept = [
+        ByteLevel(add_prefix_space=step["add_prefix_space"], trim_offsets=step["trim_offsets"])
+        for step in steps
+        if step["type"] in ("ByteLevel", "RobertaProcessing")
+    ]
+    return Sequence(kept) if len(kept) > 1 else next(iter(kept), None)
 
 
 def encode_batch(backend: Backend, texts: list[str], offsets: bool = False) -> list[Encoding]:

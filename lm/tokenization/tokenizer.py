@@ -29,7 +29,7 @@ from tokenizers import Tokenizer as Backend
 
 from lm.errors import ModelError
 from lm.files import write_text
-from lm.tokenization.backend import decoding_error, encode_batch, read_backend
+from lm.tokenization.backend import decoding_error, encode_batch, read_backend, without_added_tokens
 from lm.tokenization.documents import SEPARATOR, SEPARATOR_CHARACTER, chunks, is_ascii
 from lm.tokenization.kinds import BYTE_OF, EOS, kind_of
 from lm.tokenization.pieces import PieceEncoder
@@ -59,6 +59,7 @@ class Tokenizer:
             raise ModelError(f"the tokenizer has an id of {self.vocab_size - 1:,}; ids count tokens from 0.")
         self.eos: int = eos
         spec = json.loads(backend.to_str())
+        backend.post_processor = without_added_tokens(spec["post_processor"])
         model = spec["model"]
         self._byte_level = (spec.get("decoder") or {}).get("type") == "ByteLevel"
         self.unk: int | None = model.get("unk_id")
