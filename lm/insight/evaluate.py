@@ -106,7 +106,7 @@ def _load_models(options: dict[str, Any]) -> list[LanguageModel]:
                 raise UserError(
                     f"{name} reads {direction}: name a forward model first and a backward one for --backward."
                 )
-        if not models[0].tokenizer.is_same_as(models[1].tokenizer):
+        if len({model.tokenizer.backend.to_str() for model in models}) > 1:
             raise UserError(
                 f"{names[0]} and {names[1]} have different tokenizers, so their scores cannot be combined:"
                 " train both on the same text with the same --tokenizer, or one with the other's"

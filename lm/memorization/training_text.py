@@ -93,7 +93,7 @@ def _find_cached(folder: Path, trained_on: dict[str, Any]) -> Corpus | None:
             continue
         if (
             corpus
-            and corpus.tokenizer.is_same_as(tokenizer)
+            and corpus.tokenizer.backend.to_str() == tokenizer.backend.to_str()
             and all(getattr(corpus.train.counts, count) == trained_on.get(count) for count in _COUNTS)
         ):
             return corpus

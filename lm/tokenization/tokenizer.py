@@ -78,12 +78,6 @@ class Tokenizer:
         # Not backend.save, whose error does not say that the disk is full.
         write_text(path, self.backend.to_str(pretty=True))
 
-    def is_same_as(self, other: Tokenizer) -> bool:
-        """Whether the other encodes and decodes as this one does. What either adds to a text on request of
-        other programs, its post-processor, is not compared: model folders contain one for transformers."""
-        ours, theirs = (json.loads(each.backend.to_str()) for each in (self, other))
-        return ours | {"post_processor": None} == theirs | {"post_processor": None}
-
     @property
     def end(self) -> int | None:
         """The token that ends a generated text: <eos>, unless that is the end of a line."""

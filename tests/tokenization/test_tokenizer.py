@@ -155,7 +155,4 @@ def test_broken_file_is_an_error(tmp_path, content):
 
 def test_the_tokenizer_of_a_model_folder_is_the_same(tokenizer, tmp_path):
     (tmp_path / "tokenizer.json").write_text(tokenizer_files(tokenizer)["tokenizer.json"], encoding="utf-8")
-    assert Tokenizer.load(tmp_path / "tokenizer.json").is_same_as(tokenizer)
-    if tokenizer.kind != "byte":
-        other = train_tokenizer(tokenizer.kind, [SAMPLE.replace("tab", "zebra")], 400)
-        assert not other.is_same_as(tokenizer)
+    assert Tokenizer.load(tmp_path / "tokenizer.json").backend.to_str() == tokenizer.backend.to_str()
