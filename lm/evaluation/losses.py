@@ -119,7 +119,7 @@ def windows_of_losses(
         return
     steps = context + int(lengths.max())
     state: State | None = None
-    with reading(network, precision) as read:
+    with reading(network, precision, independent=False) as read:
         for begin in range(0, steps, WINDOW):
             end = min(begin + WINDOW, steps)
             # The offset of the token that each stream (row) reads at each step; `start` precedes the text.

@@ -24,7 +24,7 @@ from lm.model import onednn
 from lm.model.cells import CELLS, RecurrentStack, State
 from lm.model.cpu_kernels import cpu_layer, product_dtype
 
-_LARGE = 512  # hidden units from which our LSTM is faster than oneDNN's
+LARGE = 512  # hidden units from which our LSTM is faster than oneDNN's
 # cuDNN rejects sequences of 111,539 steps, but not of 2,048 (H200, torch 2.11+cu130, 2026-11-27).
 CUDNN_STEPS = 2048
 
@@ -83,7 +83,7 @@ class RecurrentLayers(nn.Module):
         cell, fused = self.config.cell, fused_kernel(self.config.cell)
         if self.config.cell_implementation == "reference":
             return reference_layer(cell, x, state, weights)
-        slow = cell != "lstm" or self.config.hidden_size >= _LARGE or _lacks_lstm(x)
+        slow = cell != "lstm" or self.config.hidden_size >= LARGE or _lacks_lstm(x)
         if x.device.type == "cpu" and (slow or fused is None):
             return cpu_layer(cell, x, state, weights)
         if fused is None:

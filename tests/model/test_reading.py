@@ -126,3 +126,9 @@ def test_weights_are_packed_again_when_they_have_changed():
     hidden = read()[-1]
     with torch.inference_mode():
         torch.testing.assert_close(decoding(model, Precision.FP32)(hidden), model.decode(hidden))
+
+
+def test_a_small_lstm_is_read_by_its_forward_pass_which_is_faster():
+    model, text = network("lstm", hidden_size=40).eval(), tokens(20, 9)
+    with reading(model, Precision.FP32, independent=False) as read, torch.inference_mode():
+        assert torch.equal(read(text, None)[0], model.hidden_states(text.t())[0])
