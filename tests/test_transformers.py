@@ -12,6 +12,7 @@ import sys
 import pytest
 import tokenizers
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import decoders, models, pre_tokenizers, processors
 
 import lm
@@ -415,13 +416,14 @@ def test_the_remote_code_needs_only_torch_and_transformers():
 # Loads the models of the Hub's user org, and writes the logits of some tokens, and texts.
 WITHOUT_LM = """
 import json, sys, torch
+from safetensors.torch import load_file, save_file
 sys.modules["lm"] = None  # importing it fails
 from transformers import AutoModelForCausalLM, AutoTokenizer
 for name in sys.argv[1:]:
     model = AutoModelForCausalLM.from_pretrained("org/" + name, trust_remote_code=True)
     tokenizer = AutoTokenizer.from_pretrained("org/" + name, trust_remote_code=True)
     with torch.no_grad():
-        torch.save(model(torch.load("tokens")).logits, name + ".logits")
+        save_file(dict(logits=model(**load_file("tokens")).logits), name + ".logits")
     batch = tokenizer(["The sea", "A"], return_tensors="pt", padding=True)
     found = model.generate(**batch, do_sample=False, max_new_tokens=9)[:, batch.input_ids.shape[1]:]
     with open(name + ".texts", "w") as file:
@@ -434,7 +436,7 @@ for name in sys.argv[1:]:
 def test_remote_code_on_the_hub_computes_the_logits_of_lm_without_lm(tmp_path):
     models = {cell: make(cell=cell, tie=cell == "lstm") for cell in CELLS}
     tokens = torch.randint(2, 20, (2, 20))
-    torch.save(tokens, tmp_path / "tokens")
+    save_file({"input_ids": tokens}, tmp_path / "tokens")
     with HubServer(tmp_path / "hub") as hub:
         for cell, model in models.items():
             model.save(hub.root / "models" / "org" / cell, remote_code=True)
@@ -449,7 +451,8 @@ def test_remote_code_on_the_hub_computes_the_logits_of_lm_without_lm(tmp_path):
     assert result.returncode == 0, result.stderr
     for cell, model in models.items():
         with torch.no_grad():
-            assert torch.equal(torch.load(tmp_path / f"{cell}.logits"), model.network(tokens)[0])
+            logits = load_file(tmp_path / f"{cell}.logits")["logits"]
+            assert torch.equal(logits, model.network(tokens)[0])
         texts = json.loads((tmp_path / f"{cell}.texts").read_text())
         expected = model.generate(["The sea", "A"], greedy=True, max_new_tokens=9)
         for text, completion in zip(texts, expected, strict=True):
