@@ -20,8 +20,9 @@ from lm.errors import UserError
 from lm.evaluation.metrics import Estimate, Metrics
 from lm.files import replacing
 from lm.insight.items import Items
-from lm.insight.surprisal import ScoredText, score_text, two_sided
-from lm.insight.table_files import written
+from lm.insight.scored_text import ScoredText, two_sided
+from lm.insight.surprisal import score_text
+from lm.insight.table_files import table_lines
 from lm.invocation import quoted
 from lm.language_model import LanguageModel, load
 from lm.model.device import choose_precision
@@ -76,7 +77,7 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
         names = [options[name] for name in ("model", "backward") if name in options]
         comments = items.comments(flag, dict(zip(names, models, strict=True)), text.name, settings)
         table = items.table(flag, sides)
-        _write_table(file, written(table, options.get("format"), comments))
+        _write_table(file, table_lines(table, options.get("format"), comments))
     return 0
 
 

@@ -13,7 +13,7 @@ from lm.digests import digest_of
 from lm.errors import DataError, UserError
 from lm.escaping import unescaped
 from lm.insight.regions import check_separator, locate, split_marked
-from lm.insight.surprisal import ScoredText, Table, region_table, regions_of, token_table, word_table
+from lm.insight.scored_text import ScoredText, Table, region_table, regions_of, token_table, word_table
 from lm.insight.table_files import Values
 from lm.invocation import pip_install
 from lm.language_model import LanguageModel

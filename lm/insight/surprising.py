@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lm.insight.scored_text import ScoredText
 from lm.insight.spans import Snippet, characters_at, snippet, token_spans
-from lm.insight.surprisal import ScoredText
 from lm.tokenization.positions import positions
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lm.data.values import Number, text_of
-from lm.insight.surprisal import Table, escaped_text
+from lm.insight.scored_text import Table, escaped_text
 
 _QUOTED = re.compile(r'[#",\r\n]|^\s|\s$|^$')  # a reader takes what follows # for a comment
 
@@ -19,7 +19,7 @@ class Values(list[Any]):
     """A column that is not escaped yet: text, numbers and other values of JSON, None where there is none."""
 
 
-def written(table: Table, kind: str | None, comments: Sequence[str]) -> Iterator[str]:
+def table_lines(table: Table, kind: str | None = None, comments: Sequence[str] = ()) -> Iterator[str]:
     """The lines of a table as "tsv", "csv", "jsonl" or "lm-zoo", with these comments if the format has any.
 
     Without a format, it is TSV without comments.

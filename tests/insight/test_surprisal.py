@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from lm.config.schema import CacheConfig, DynamicConfig, ModelConfig
 from lm.errors import UserError
 from lm.escaping import unescaped
-from lm.insight.surprisal import score_text, table_lines, two_sided, word_table
+from lm.insight.scored_text import two_sided, word_table
+from lm.insight.surprisal import score_text
+from lm.insight.table_files import table_lines
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.tokenization.documents import SEPARATOR

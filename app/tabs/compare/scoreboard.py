@@ -10,8 +10,8 @@ from html import escape
 from typing import Any
 
 from lm.escaping import printable
+from lm.insight.scored_text import ScoredText
 from lm.insight.spans import Snippet
-from lm.insight.surprisal import ScoredText
 
 from ...ui.errors import as_sentence
 from ...ui.i18n import translate

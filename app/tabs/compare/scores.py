@@ -13,8 +13,9 @@ from itertools import pairwise
 import numpy as np
 
 from lm.errors import UserError
+from lm.insight.scored_text import ScoredText
 from lm.insight.spans import Snippet, characters_at, snippet
-from lm.insight.surprisal import ScoredText, score_text
+from lm.insight.surprisal import score_text
 from lm.language_model import LanguageModel
 from lm.tokenization.positions import Words, positions, words_in, words_of_tokens
 

@@ -17,8 +17,10 @@ import numpy as np
 from lm.errors import UserError
 from lm.escaping import printable
 from lm.insight.properties import PROPERTIES, matching
+from lm.insight.scored_text import ScoredText, Table
 from lm.insight.spans import pieces
-from lm.insight.surprisal import ScoredText, Table, score_text, table_lines
+from lm.insight.surprisal import score_text
+from lm.insight.table_files import table_lines
 from lm.insight.trace import Trace, trace_text
 from lm.insight.units import FoundUnits, find_units
 from lm.language_model import LanguageModel
