@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from lm.config.schema import DataConfig, RunConfig
@@ -18,18 +17,17 @@ from lm.data.progress import ProgressCallback
 from lm.data.report import table_rows
 from lm.errors import UserError
 from lm.evaluation.metrics import Estimate, Metrics
-from lm.files import replacing
-from lm.insight.items import Items
+from lm.insight.items import UNITS, Items
 from lm.insight.scored_text import ScoredText, two_sided
 from lm.insight.surprisal import score_text
-from lm.insight.table_files import table_lines
+from lm.insight.table_files import header_comment, table_lines, write_table
 from lm.invocation import quoted
 from lm.language_model import LanguageModel, load
 from lm.model.device import choose_precision
 from lm.model_folder import find_model
 from lm.run_folder import Run
 from lm.terminal import Terminal
-from lm.tokenization.tokenizer import describe_unknown
+from lm.tokenization.tokenizer import Tokenizer, describe_unknown
 from lm.wording import plural
 
 # The scores of one model are called "surprisal", those of two "forward", "backward" and "mean".
@@ -75,9 +73,9 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
         settings = {"state": state, "precision": precision, "scores": mode, **reading}
         settings |= {name: options[name] for name in given if options.get(name)}
         names = [options[name] for name in ("model", "backward") if name in options]
-        comments = items.comments(flag, dict(zip(names, models, strict=True)), text.name, settings)
+        comments = header_comment(dict(zip(names, models, strict=True)), text.name, settings, UNITS[flag])
         table = items.table(flag, sides)
-        _write_table(file, table_lines(table, options.get("format"), comments))
+        write_table(file, table_lines(table, options.get("format"), comments))
     return 0
 
 
@@ -176,17 +174,21 @@ def _label(side: str, mode: str, modes: dict[str, dict[str, Any]]) -> str:
 
 
 def _warn_of_unknown(scored: ScoredText) -> None:
-    names = describe_unknown(scored.tokenizer, scored.text) if scored.unknown else ""
-    if not names:
-        return
     effect = "Scoring them as <unk> makes the metrics look better than they are: see --skip-unknown."
     if scored.skip_unknown:
         effect = "The metrics leave them out."
-    print(
-        f"warning: the model does not know {scored.unknown:,} of the {plural(len(scored.tokens), 'token')}"
-        f" ({names}), {scored.unknown / len(scored.tokens):.1%}. {effect}",
-        file=sys.stderr,
-    )
+    warn_of_unknown(scored.tokenizer, scored.text, scored.unknown, len(scored.tokens), effect)
+
+
+def warn_of_unknown(tokenizer: Tokenizer, text: bytes, unknown: int, tokens: int, effect: str) -> None:
+    """Print a warning if some of the tokens of a text are `unknown`, and which `effect` that has."""
+    names = describe_unknown(tokenizer, text) if unknown else ""
+    if names:
+        print(
+            f"warning: the model does not know {unknown:,} of the {plural(tokens, 'token')} ({names}),"
+            f" {unknown / tokens:.1%}. {effect}",
+            file=sys.stderr,
+        )
 
 
 def _record(model: str, name: str, labeled: Scores) -> dict[str, Any]:
@@ -213,7 +215,7 @@ def _blocks(
             rows = {"Mean": "of both models at each token; not a probability of the text"}
         else:
             title = "Model" if side == "surprisal" else side.capitalize()
-            rows = {title: _description(options["backward" if number else "model"], models[number])}
+            rows = {title: describe(options["backward" if number else "model"], models[number])}
         if number == 0:
             sizes = (plural(count, unit.removesuffix("s")) for unit, count in sides[0].size.items())
             rows["Text"] = f"{text.name}: {', '.join(sizes)}"
@@ -230,7 +232,7 @@ def _blocks(
         yield rows
 
 
-def _description(name: str, model: LanguageModel) -> str:
+def describe(name: str, model: LanguageModel) -> str:
     """'runs/hamlet: char, LSTM, 2 layers of 256 units'."""
     config = model.network.config
     layers = f"{plural(config.layers, 'layer')} of {config.hidden_size} units"
@@ -242,33 +244,16 @@ def _column(mode: str, metrics: Metrics) -> dict[str, str]:
     """The metrics of one mode, all cells of the same width."""
     cells = {
         "": mode,
-        "Nats per token": _with_interval(metrics.loss, 4),
-        "Perplexity": _with_interval(metrics.perplexity, 2),
-        "Bits per character": _with_interval(metrics.bits_per_character, 4),
-        "Bits per byte": _with_interval(metrics.bits_per_byte, 4),
+        "Nats per token": with_interval(metrics.loss, 4),
+        "Perplexity": with_interval(metrics.perplexity, 2),
+        "Bits per character": with_interval(metrics.bits_per_character, 4),
+        "Bits per byte": with_interval(metrics.bits_per_byte, 4),
     }
     width = max(map(len, cells.values()))
     return {title: cell.ljust(width) for title, cell in cells.items()}
 
 
-def _with_interval(estimate: Estimate, digits: int) -> str:
+def with_interval(estimate: Estimate, digits: int) -> str:
     """'1.5501 (1.5382 to 1.5620)'."""
     interval = estimate.interval and " to ".join(f"{end:.{digits}f}" for end in estimate.interval)
     return f"{estimate.value:.{digits}f}" + (f" ({interval})" if interval else "")
-
-
-def _write_table(file: str, lines: Iterator[str]) -> None:
-    """Write a table to a file, atomically, or to standard output. Raises UserError."""
-    if file == "-":
-        sys.stdout.writelines(lines)
-        return
-    path = Path(file).expanduser()
-    try:
-        if path.exists() and not path.is_file():  # a pipe or a device, which must not be replaced
-            with open(path, "w", encoding="utf-8", newline="") as opened:
-                opened.writelines(lines)
-            return
-        with replacing(path) as partial, open(partial, "w", encoding="utf-8", newline="") as opened:
-            opened.writelines(lines)
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}.") from error

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lm.data.columns import Rows
-from lm.digests import digest_of
 from lm.errors import DataError, UserError
 from lm.escaping import unescaped
 from lm.insight.regions import check_separator, locate, split_marked
 from lm.insight.scored_text import ScoredText, Table, region_table, regions_of, token_table, word_table
 from lm.insight.table_files import Values
 from lm.invocation import pip_install
-from lm.language_model import LanguageModel
-from lm.model_folder import WEIGHTS
 from lm.tokenization.documents import SEPARATOR, SEPARATOR_CHARACTER
-from lm.version import __version__
 
 _MAKERS = {"per_token": token_table, "per_word": word_table}
-_UNITS = {  # what the columns of a table contain, for its header comment
+UNITS = {  # what the columns of a table contain, for its header comment
     "per_token": "surprisal: bits of the token.",
     "per_word": "surprisal: bits of the word's tokens, with a space at the beginning of its first token;"
     " space: bits of the tokens of whitespace after the word.",
@@ -102,23 +97,6 @@ class Items:
         region = regions_of(scored, self._regions, offsets)
         document = np.searchsorted(scored.separators, self._regions)
         return region - np.searchsorted(document, document[region]) + 1
-
-    def comments(
-        self,
-        flag: str,
-        models: Mapping[str, LanguageModel],
-        text: str,
-        settings: Mapping[str, Any],
-    ) -> list[str]:
-        """The header comment of a table: program, models with their digests, text, settings and units."""
-        named = [
-            f"model {name}, digest sha256:{digest_of(Path(model.folder) / WEIGHTS)}"
-            for name, model in models.items()
-            if model.folder
-        ]
-        texts = {name: " + ".join(v) if isinstance(v, tuple) else v for name, v in settings.items()}
-        shown = ", ".join(f"{name.replace('_', '-')}: {value}" for name, value in texts.items())
-        return [f"lm {__version__}", *named, f"text {text}", f"settings {shown}", _UNITS[flag]]
 
 
 def _frequencies(words: Sequence[str] | np.ndarray, language: str) -> Table:

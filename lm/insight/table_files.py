@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lm.data.values import Number, text_of
+from lm.digests import digest_of
+from lm.errors import UserError
+from lm.files import replacing
 from lm.insight.scored_text import Table, escaped_text
+from lm.language_model import LanguageModel
+from lm.model_folder import WEIGHTS
+from lm.version import __version__
 
 _QUOTED = re.compile(r'[#",\r\n]|^\s|\s$|^$')  # a reader takes what follows # for a comment
 
@@ -90,3 +98,35 @@ def _as_lm_zoo(table: Table) -> Table:
         "token": next(iter(table.values())),
         "surprisal": table[name],
     }
+
+
+def header_comment(
+    models: Mapping[str, LanguageModel], text: str, settings: Mapping[str, Any], units: str
+) -> list[str]:
+    """The comment of a table: program, models with their digests, text, settings, and `units`, which says
+    what its columns contain."""
+    named = [
+        f"model {name}, digest sha256:{digest_of(Path(model.folder) / WEIGHTS)}"
+        for name, model in models.items()
+        if model.folder
+    ]
+    texts = {name: " + ".join(v) if isinstance(v, tuple) else v for name, v in settings.items()}
+    shown = ", ".join(f"{name.replace('_', '-')}: {value}" for name, value in texts.items())
+    return [f"lm {__version__}", *named, f"text {text}", f"settings {shown}", units]
+
+
+def write_table(file: str, lines: Iterator[str]) -> None:
+    """Write a table to a file, atomically, or to standard output. Raises UserError."""
+    if file == "-":
+        sys.stdout.writelines(lines)
+        return
+    path = Path(file).expanduser()
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a device, which must not be replaced
+            with open(path, "w", encoding="utf-8", newline="") as opened:
+                opened.writelines(lines)
+            return
+        with replacing(path) as partial, open(partial, "w", encoding="utf-8", newline="") as opened:
+            opened.writelines(lines)
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}.") from error
