@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import huggingface_hub
-from huggingface_hub import constants, errors
+from huggingface_hub import utils as errors  # see lm/hub_errors.py
 
 from lm.errors import ModelError, UserError, one_line
+from lm.hub_errors import refusal
 
 Token = str | bool | None  # a token, True for the stored one, False for none, None for the stored one if any
 HUB_ID = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
-GATED = "requires you to accept its terms: do that on its page, then run `hf auth login`."
 _LOG_IN = "run `hf auth login` or pass `token`"
 
 
@@ -33,17 +33,6 @@ def download(
             local_files_only=local_files_only,
             allow_patterns=[*files],
         )
-    except errors.GatedRepoError as error:
-        raise ModelError(f"the Hub model '{repo_id}' {GATED}") from error
-    except errors.RepositoryNotFoundError as error:
-        raise ModelError(
-            f"there is no folder and no Hub model '{repo_id}'; if it is private, {_LOG_IN}."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise ModelError(
-            f"the Hub model '{repo_id}' has no revision '{revision}'; its page lists the branches, tags and"
-            " commits."
-        ) from error
     except errors.LocalEntryNotFoundError as error:
         name = repo_id if revision is None else f"{repo_id}@{revision}"
         raise ModelError(
@@ -51,7 +40,10 @@ def download(
             f" {_why_offline(local_files_only, error)}: load it once with a network."
         ) from error
     except Exception as error:
-        raise ModelError(f"cannot download the Hub model '{repo_id}': {_reason(error)}.") from error
+        missing = f"there is no folder and no Hub model '{repo_id}'; if it is private, {_LOG_IN}."
+        refused = refusal(error, f"Hub model '{repo_id}'", missing, revision)
+        failed = f"cannot download the Hub model '{repo_id}': {_reason(error)}."
+        raise ModelError(refused or failed) from error
     return Path(folder)
 
 
@@ -99,7 +91,7 @@ def upload(
 def _why_offline(local_files_only: bool, error: Exception) -> str:
     if local_files_only:
         return "local_files_only is set"
-    if constants.HF_HUB_OFFLINE:
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     return f"the Hub cannot be reached ({one_line(error.__cause__ or error, 80).rstrip('.')})"
 

@@ -30,7 +30,7 @@ from lm.data.reading import datasets_library, without_compression
 from lm.data.split_names import by_split_on_hub
 from lm.errors import DataError, UserError, one_line
 from lm.files import write_text
-from lm.model_hub import GATED
+from lm.hub_errors import is_network_error, refusal
 
 _ADDRESS = re.compile(r"hf://datasets/(?P<repo>[^@]+)@(?P<revision>[^/]+)/(?P<path>.+)")
 _TRIES = 3  # on top of those of the library, which does not retry after every kind of broken connection
@@ -98,22 +98,11 @@ def fetch_tokenizer(model: str) -> str:
         _reachable = True
     except errors.EntryNotFoundError as error:
         raise UserError(f"the Hub model '{model}' has no tokenizer.json; choose another model.") from error
-    except errors.GatedRepoError as error:
-        raise UserError(f"the Hub model '{model}' {GATED}") from error
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise UserError(
-            f"there is no file, folder or Hub model '{model}' (a private one needs `hf auth login`)."
-        ) from error
-    except Exception:  # without a network, use the cached file
-        _reachable = False
+    except Exception as error:
+        if refused := _refusal(error, f"Hub model '{model}'"):
+            raise UserError(refused) from error
+        _reachable = False  # use the cached file
     return _download(model, "tokenizer.json")
-
-
-def is_network_error(error: BaseException) -> bool:
-    """Whether an error comes from the network, so that trying again later may help."""
-    # The common base of a client's own errors, whichever client the libraries use.
-    client = [base for base in errors.HfHubHTTPError.__mro__ if base.__name__ == "HTTPError"]
-    return isinstance(error, (ConnectionError, TimeoutError, *client))
 
 
 def _download(repo: str, path: str, **options: Any) -> str:
@@ -159,17 +148,9 @@ def _look_up(dataset: str, config: DataConfig, found: HubFiles | None) -> tuple[
     try:
         info = huggingface_hub.HfApi().dataset_info(dataset, revision=revision, timeout=10)
         return _about(info), str(info.sha)
-    except errors.GatedRepoError as error:
-        raise DataError(f"the dataset '{dataset}' {GATED}") from error
-    except errors.RevisionNotFoundError as error:
-        raise DataError(
-            f"the dataset '{dataset}' has no revision '{revision}'; its page lists the branches and commits."
-        ) from error
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise DataError(
-            f"there is no file, folder or Hub dataset '{dataset}' (a private one needs `hf auth login`)."
-        ) from error
     except Exception as error:
+        if refused := _refusal(error, f"Hub dataset '{dataset}'", revision):
+            raise DataError(refused) from error
         _reachable = False
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else one_line(error, 80)
         if found and not config.streaming:
@@ -180,6 +161,14 @@ def _look_up(dataset: str, config: DataConfig, found: HubFiles | None) -> tuple[
             f"there is no file or folder '{dataset}', and the Hub cannot be reached to look for a"
             f" dataset of that name: {why}."
         ) from error
+
+
+def _refusal(error: Exception, repository: str, revision: str | None = None) -> str | None:
+    """Why the Hub does not let the user read a repository; None for errors of another kind."""
+    missing = f"there is no file, folder or {repository} (a private one needs `hf auth login`)."
+    # A name that no repository can have is that of a missing file.
+    invalid = isinstance(error, errors.HFValidationError)
+    return missing if invalid else refusal(error, repository, missing, revision)
 
 
 def _about(info: huggingface_hub.DatasetInfo) -> dict[str, Any]:

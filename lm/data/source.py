@@ -17,6 +17,7 @@ from lm.data.decoding import Decoded
 from lm.data.files import Listing
 from lm.data.progress import ProgressCallback
 from lm.errors import DataError, UserError, one_line
+from lm.hub_errors import is_network_error
 from lm.tokenization.documents import SEPARATOR
 
 # Only --streaming and a few formats need `datasets`, which takes seconds to import.
@@ -230,11 +231,8 @@ class Source:
         if missing and not any(map(reading.is_remote, missing)):
             return DataError(f"{missing[0]} was deleted before it could be read.")
         cause = one_line(error.__cause__ or error).rstrip(".")
-        if missing:  # files that are streamed from the Hub
-            from lm.data.hub import is_network_error
-
-            if is_network_error(error):
-                return DataError(f"the Hub cannot be reached to continue reading {self.name}: {cause}.")
+        if missing and is_network_error(error):  # files that are streamed from the Hub
+            return DataError(f"the Hub cannot be reached to continue reading {self.name}: {cause}.")
         return DataError(f"{self.name} cannot be read as {self.kind}: {cause}.")
 
 

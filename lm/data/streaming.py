@@ -28,6 +28,7 @@ from lm.data.reading import datasets_library
 from lm.data.source import Source
 from lm.data.sources import find_sources
 from lm.errors import DataError
+from lm.hub_errors import is_network_error
 from lm.model.direction import Direction
 from lm.tokenization.tokenizer import Tokenizer
 
@@ -119,8 +120,6 @@ class DocumentStream(Iterator[str]):
             try:
                 return self._read(position, restoring)
             except Exception as error:
-                from lm.data.hub import is_network_error
-
                 if self._closed.is_set() or not is_network_error(error):
                     raise
                 print(f"\nThe Hub cannot be reached; retrying in {wait} s.", file=sys.stderr)
