@@ -235,21 +235,21 @@ def api_key(text: str) -> str:
 
 def origin(text: str) -> str:
     """An origin as browsers send it: without a path, in lower case, and 'null' for a file."""
-    normalized = text.lower().removesuffix("/")
-    if not re.fullmatch(r"\*|null|[a-z][a-z0-9+.-]*://[!-.0-~]+", normalized):
-        raise argparse.ArgumentTypeError(
-            "must be '*' or a scheme, a host and possibly a port, such as http://localhost:3000"
-        )
-    return normalized
+    valid = "'*' or a scheme, a host and possibly a port, such as http://localhost:3000"
+    return normalized_origin(text, r"\*|null|[a-z][a-z0-9+.-]*://[!-.0-~]+", valid)
 
 
 def site(text: str) -> str:
     """The origin of web pages."""
+    valid = "a scheme, a host and possibly a port: https://huggingface.co"
+    return normalized_origin(text, r"https?://(\*\.)?[a-z0-9_.-]+(:\d{1,5})?", valid)
+
+
+def normalized_origin(text: str, pattern: str, valid: str) -> str:
+    """An origin in lower case; `valid` says what the regular expression `pattern` accepts."""
     normalized = text.lower().removesuffix("/")
-    if not re.fullmatch(r"https?://(\*\.)?[a-z0-9_.-]+(:\d{1,5})?", normalized):
-        raise argparse.ArgumentTypeError(
-            "must be a scheme, a host and possibly a port: https://huggingface.co"
-        )
+    if not re.fullmatch(pattern, normalized):
+        raise argparse.ArgumentTypeError(f"must be {valid}")
     return normalized
 
 
