@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,6 +39,14 @@ def own_cache(tmp_path_factory):
     """Tests never see the user's cache, and the user never sees theirs."""
     os.environ["LM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("hf"))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """What `time.monotonic` returns: the element of a list, which a test changes."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

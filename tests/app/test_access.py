@@ -140,13 +140,6 @@ def test_allowed_origins_are_not_foreign():
     assert not everyone.is_foreign("GET", site) and not everyone.is_name("evil.example")
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    return now
-
-
 def test_a_client_waits_after_many_wrong_passwords(clock):
     attempts = Attempts()
     for number in range(MAX_ATTEMPTS):

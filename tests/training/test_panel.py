@@ -6,7 +6,6 @@ from base64 import b64decode
 import pytest
 
 from lm.notebook import Output
-from lm.training import panel
 from lm.training.panel import Panel
 
 SVG, LATER = "<svg>é 1</svg>", "<svg>2</svg>"
@@ -18,14 +17,6 @@ def shown(monkeypatch):
     contents = []
     monkeypatch.setattr(Output, "show", lambda self, **content: contents.append(content))
     return contents
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """The time that the panel sees, in a list of one element."""
-    now = [100.0]
-    monkeypatch.setattr(panel.time, "monotonic", lambda: now[0])
-    return now
 
 
 def curve_in(html):
