@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.conftest import ROOT, script
-from tests.hostile.folders import KINDS
+from tests.hostile.kinds import KINDS
 
 _SECONDS = 5  # of computing for one use
 _MEMORY = 500 << 20  # bytes more than a good model takes

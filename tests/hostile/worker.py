@@ -38,7 +38,8 @@ from lm.cli.parser import run
 from lm.errors import UserError
 from lm.run_folder import Run
 from lm.run_lock import check_free
-from tests.hostile.folders import KINDS, PROMPT, TEXT, make_good
+from tests.hostile.good import PROMPT, TEXT, make_good
+from tests.hostile.kinds import KINDS
 
 _MEMORY = 4 << 30  # bytes of address space that a kind may take in addition
 _BATCH = 20  # kinds that one process uses, as a fork takes longer than most of them
