@@ -104,17 +104,7 @@ def remove(path: Path) -> bool:
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
-            if not path.is_dir():
-                path.unlink()
-                return True
-            if not path.name.endswith(
-                PARTIAL
-            ):  # deleting takes many steps; what is left must not look complete
-                partial = path.with_name(path.name + PARTIAL)
-                shutil.rmtree(partial, ignore_errors=True)
-                rename(path, partial)
-                path = partial
-            shutil.rmtree(path)
+            _delete(path)
     except Timeout:
         return False
     except PermissionError:
@@ -122,6 +112,19 @@ def remove(path: Path) -> bool:
             raise
         return False
     return True
+
+
+def _delete(path: Path) -> None:
+    """Delete a file or a folder. What is left of a folder if this is interrupted does not look complete."""
+    if not path.is_dir():
+        path.unlink()
+        return
+    if not path.name.endswith(PARTIAL):
+        partial = path.with_name(path.name + PARTIAL)
+        shutil.rmtree(partial, ignore_errors=True)
+        rename(path, partial)
+        path = partial
+    shutil.rmtree(path)
 
 
 def mark_used(folder: Path) -> None:
