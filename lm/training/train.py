@@ -66,10 +66,12 @@ def train(
         raise UserError(f"lm.train: unknown setting '{unknown}'{did_you_mean(unknown, known)}.")
     if rank_count() > 1:
         raise UserError("lm.train runs in a single process; with torchrun, use the command: -m lm train.")
-    options = {"dataset": dataset, "preset": preset, "config": config} | settings
-    options = {name: value for name, value in options.items() if value is not None or name in settings}
-    options |= {"overwrite": True} if overwrite else {}
-    options |= {} if resume in (False, None) else {"resume": None if resume is True else resume}
+    named = {"dataset": dataset, "preset": preset, "config": config}
+    options = {name: value for name, value in named.items() if value is not None} | settings
+    if overwrite:
+        options["overwrite"] = True
+    if resume not in (False, None):
+        options["resume"] = None if resume is True else resume
     check_not_empty(options)
     with called_from_python(), _own_torch():
         ended = launch(options, ALONE, Callbacks(on_step, on_validation))
