@@ -285,9 +285,9 @@ def _report(preview: Preview, settings: dict[str, Any]) -> str:
 
 def _unbroken(value: str) -> str:
     """'e 85,496  t 60,384', without line breaks between a character and its count."""
-    return (
-        re.sub(r"(\S+|' ') ([\d,]+)(?=  |$)", "\\1\N{NO-BREAK SPACE}\\2", value) if "  " in value else value
-    )
+    if "  " not in value:  # it is not such a list
+        return value
+    return re.sub(r"(\S+|' ') ([\d,]+)(?=  |$)", "\\1\N{NO-BREAK SPACE}\\2", value)
 
 
 def _estimate_rows(estimate: Estimate, layers: int) -> dict[str, str]:
