@@ -28,6 +28,8 @@ import sysconfig
 import types
 from pathlib import Path
 
+from tests.strict_fsync import fsync
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("lm", "app")
 PROCESSES = Path(os.environ["WINDOWS_PROCESSES"])  # a folder with an empty file for each process
@@ -59,15 +61,9 @@ class Standard(types.ModuleType):
         self._module, self._hidden = module, HIDDEN.get(module.__name__)
 
     def __getattr__(self, name):
-        if self._hidden and self._hidden.fullmatch(name) and name not in ("getlogin",):
+        if self._hidden and self._hidden.fullmatch(name):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r} on Windows")
         return getattr(self._module, name)
-
-
-def fsync(file):
-    if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-    os.fsync(file)
 
 
 def kill(process, number):
