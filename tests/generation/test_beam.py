@@ -15,7 +15,7 @@ from lm.generation.decoder import NetworkDecoder
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.tokenization.vocabulary import train_tokenizer
-from tests.generation.test_decoder import make
+from tests.generation.streams import network_of
 
 
 def all_texts(network, prompt, length, end, suppressed, penalty):
@@ -37,7 +37,7 @@ def all_texts(network, prompt, length, end, suppressed, penalty):
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 @pytest.mark.parametrize("cell", ["rnn", "lstm"])
 def test_a_wide_search_finds_the_best_of_all_texts(cell, penalty):
-    network, prompt, end, suppressed = make(cell), [1, 2], 3, [0, *range(6, 13)]
+    network, prompt, end, suppressed = network_of(cell), [1, 2], 3, [0, *range(6, 13)]
     texts = all_texts(network, prompt, 3, end, suppressed, penalty)
     best = sorted(texts, key=lambda text: -texts[text])[:4]
     found = beam_search(
@@ -74,7 +74,7 @@ def plain_search(network, prompt, beams, limit, end, penalty):
 @pytest.mark.parametrize("beams", [1, 2, 3, 5])
 def test_a_narrow_search_keeps_as_many_partial_texts_as_it_has_beams(beams, penalty):
     for seed in range(4):
-        network = make("gru", seed=seed)
+        network = network_of("gru", seed=seed)
         network.decoder.bias.data[3] += 1.5  # so that texts often end early
         found = beam_search(NetworkDecoder(network), [1], beams, 6, length_penalty=penalty, end=3)
         assert [one.tokens for one in found] == plain_search(network, [1], beams, 6, 3, penalty)
@@ -106,7 +106,7 @@ LETTERS = Vocabulary([bytes([97 + token]) for token in range(13)])  # a to m
 
 
 def test_a_search_finds_the_best_of_the_choices():
-    network = make("gru")
+    network = network_of("gru")
     choices = [b"abc", b"ab", b"kk", b"", b"cdefg"]
     texts = allowed_texts(
         network,
@@ -121,7 +121,7 @@ def test_a_search_finds_the_best_of_the_choices():
 
 
 def test_each_text_of_a_search_has_its_own_constraints():
-    network, banned, no_repeat = make("lstm"), Banned(LETTERS, [b"ca", b"k"]), NoRepeat(13, 2, [1, 2])
+    network, banned, no_repeat = network_of("lstm"), Banned(LETTERS, [b"ca", b"k"]), NoRepeat(13, 2, [1, 2])
 
     def allowed(text):
         letters, bigrams = bytes(97 + t for t in text), list(itertools.pairwise([1, 2, *text]))
@@ -134,7 +134,7 @@ def test_each_text_of_a_search_has_its_own_constraints():
 
 
 def test_a_search_applies_the_logit_bias():
-    decoder = NetworkDecoder(make("gru"))
+    decoder = NetworkDecoder(network_of("gru"))
     (always,) = beam_search(decoder, [4], 1, 5, bias={7: 100.0})
     assert always.tokens == [7] * 5 and always.score == pytest.approx(0.0)
     assert sum(always.logprobs) < -1.0  # the model itself finds it less likely
@@ -144,11 +144,11 @@ def test_a_search_applies_the_logit_bias():
 
 def test_a_search_without_any_allowed_text_is_an_error():
     with pytest.raises(UserError, match="no token is allowed after the first 0"):
-        beam_search(NetworkDecoder(make("gru")), [4], 3, 5, constraints=[OneOf(LETTERS, [b"xyz"])])
+        beam_search(NetworkDecoder(network_of("gru")), [4], 3, 5, constraints=[OneOf(LETTERS, [b"xyz"])])
 
 
 def test_one_beam_is_greedy_and_more_are_no_worse():
-    network = make("gru")
+    network = network_of("gru")
     tokens = [4]
     for _ in range(12):
         tokens.append(int(network(torch.tensor([tokens]))[0][0, -1].argmax()))

@@ -4,32 +4,13 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from lm.config.schema import CELLS, ModelConfig
+from lm.config.schema import CELLS
 from lm.errors import UserError
 from lm.generation import cpu_batch
 from lm.generation.decoder import PREFILL_CHUNK, NetworkDecoder
 from lm.generation.gpu_batch import GPUBatch, GPUWeights
-from lm.model.network import RecurrentLM
+from tests.generation.streams import network_of
 from tests.model import recorded
-
-
-def make(cell, layers=2, tie=False, embedding_size="auto", implementation="fused", residual=True, seed=0):
-    torch.manual_seed(seed)
-    config = ModelConfig(
-        cell=cell,
-        layers=layers,
-        hidden_size=24,
-        embedding_size=embedding_size,
-        tie=tie,
-        residual=residual,
-        cell_implementation=implementation,
-    )
-    network = RecurrentLM(config, 13)
-    torch.nn.init.normal_(network.decoder.bias)
-    for name, weight in network.recurrent.named_parameters():
-        if "bias" in name:  # so that biases matter; those of the GRU differ by map
-            torch.nn.init.normal_(weight)
-    return network.eval()
 
 
 def states_of(batch):
@@ -63,7 +44,7 @@ def batch_of(kind, network, rows, precision="fp32"):
 def test_steps_equal_the_forward_pass(
     cell, implementation, kind, layers, tie, residual, embedding_size, table, seed
 ):
-    network = make(cell, layers, tie, embedding_size, implementation, residual, seed)
+    network = network_of(cell, layers, tie, embedding_size, implementation, residual, seed)
     tokens = torch.randint(0, 13, (5, 6))
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         patch.setattr(cpu_batch, "MAX_TABLE", 10**9 if table else 0)
@@ -80,7 +61,7 @@ def test_steps_equal_the_forward_pass(
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_row_is_bitwise_independent_of_the_other_rows(cell, precision):
     """Sequences come and go, the batch grows and rows move, without any effect on the watched row."""
-    network = make(cell, embedding_size=5)
+    network = network_of(cell, embedding_size=5)
     choose = torch.Generator().manual_seed(3)
     watched = torch.randint(0, 13, (40,), generator=choose)
     alone = batch_of("cpu", network, 1, precision)
@@ -107,7 +88,7 @@ def test_a_row_is_bitwise_independent_of_the_other_rows(cell, precision):
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])
 def test_rows_can_be_selected_in_any_order_and_number(kind, monkeypatch):
     monkeypatch.setattr("lm.model.cuda_graph.record", recorded.record)
-    network = make("lstm")
+    network = network_of("lstm")
     batch = batch_of(kind, network, 3)
     batch.step(torch.tensor([1, 2, 3]))
     first, second, third = (batch.state(row) for row in range(3))
@@ -133,7 +114,7 @@ def test_without_a_suitable_onednn_rows_are_multiplied_in_blocks(monkeypatch, pa
 
 
 def test_without_torchs_integer_product_int8_gives_the_same_bits(monkeypatch):
-    network, tokens = make("gru", layers=3), torch.tensor([1, 5, 9])
+    network, tokens = network_of("gru", layers=3), torch.tensor([1, 5, 9])
     expected = batch_of("cpu", network, 3, "int8").step(tokens)
     monkeypatch.delattr(torch, "_int_mm")
     assert torch.equal(batch_of("cpu", network, 3, "int8").step(tokens), expected)
@@ -143,7 +124,7 @@ def test_without_torchs_integer_product_int8_gives_the_same_bits(monkeypatch):
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_lower_precision_changes_little(cell, precision, shape):
-    network = make(cell, **shape)
+    network = network_of(cell, **shape)
     tokens = torch.randint(0, 13, (4, 30), generator=torch.Generator().manual_seed(0))
     exact, rounded = batch_of("cpu", network, 4), batch_of("cpu", network, 4, precision)
     change = 0.0
@@ -155,7 +136,7 @@ def test_lower_precision_changes_little(cell, precision, shape):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_prefill_gives_the_state_of_single_steps(cell):
-    network = make(cell)
+    network = network_of(cell)
     decoder = NetworkDecoder(network)
     prompt = torch.randint(0, 13, (PREFILL_CHUNK + 9,), generator=torch.Generator().manual_seed(0))
     state = decoder.initial_state()
@@ -168,7 +149,7 @@ def test_prefill_gives_the_state_of_single_steps(cell):
 
 
 def test_further_training_does_not_change_the_decoder():
-    network = make("lstm").train()
+    network = network_of("lstm").train()
     decoder = NetworkDecoder(network)
     batch = decoder.batch()
     batch.add(decoder.initial_state())
@@ -187,7 +168,7 @@ def test_further_training_does_not_change_the_decoder():
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_logits_are_the_same_on_a_gpu(cell, precision):
-    network = make(cell)
+    network = network_of(cell)
     tokens = torch.randint(0, 13, (70, 9))
     on_cpu = batch_of("cpu", network, 70)
     decoder = NetworkDecoder(network.cuda(), precision)

@@ -11,11 +11,11 @@ from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.session import Session
 from lm.tokenization.vocabulary import train_tokenizer
-from tests.generation.test_decoder import make
+from tests.generation.streams import network_of
 
 
 def test_probabilities_are_the_weighted_mean():
-    networks = [make("lstm", seed=1), make("gru", layers=1, seed=2), make("rnn", seed=3)]
+    networks = [network_of("lstm", seed=1), network_of("gru", layers=1, seed=2), network_of("rnn", seed=3)]
     weights = [0.5, 0.3, 0.2]
     ensemble = Ensemble([NetworkDecoder(network) for network in networks], weights)
     tokens = torch.randint(0, 13, (2, 9), generator=torch.Generator().manual_seed(0))

@@ -19,8 +19,7 @@ from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.tokenization.vocabulary import train_tokenizer
 from tests.generation.strategies import SAMPLINGS
-from tests.generation.test_decoder import make
-from tests.generation.test_scheduler import SETTINGS, VOCAB
+from tests.generation.streams import SETTINGS, VOCAB, network_of
 from tests.model import recorded
 
 FEATURES = [
@@ -67,7 +66,7 @@ def no_warnings(recorded_steps, capsys):
 
 
 def scheduler_of(kind, cell="lstm", never=(0,), seed=0):
-    return Scheduler(kind(make(cell, seed=seed)), VOCAB, never)
+    return Scheduler(kind(network_of(cell, seed=seed)), VOCAB, never)
 
 
 def run(scheduler, *streams):
@@ -296,7 +295,7 @@ def test_texts_end_as_on_the_cpu():
 def test_on_a_gpu_tokens_are_those_that_the_host_draws(cell, precision, monkeypatch):
     """Captured for real. Log-probabilities are close as long as the tokens are the same."""
     monkeypatch.undo()
-    network = make(cell).cuda()
+    network = network_of(cell).cuda()
     decoders = LogitsOfGPU(network, precision), NetworkDecoder(network, precision)
     on_host, on_gpu = (Scheduler(decoder, VOCAB, (0,)) for decoder in decoders)
     jobs = [([1, 5, 7], FEATURES[number % len(FEATURES)], number, 60) for number in range(130)]
@@ -323,7 +322,7 @@ def test_recorded_steps_can_be_dropped_and_recorded_again(monkeypatch):
 def test_on_a_gpu_recorded_steps_can_be_dropped_and_recorded_again(monkeypatch):
     """A graph that is freed must not take anything along that another one needs."""
     monkeypatch.undo()
-    network = make("lstm").cuda()
+    network = network_of("lstm").cuda()
     check_dropping(monkeypatch, lambda: Scheduler(NetworkDecoder(network, "bf16"), VOCAB, (0,)))
 
 
