@@ -133,9 +133,7 @@ def load_weights(network: RecurrentLM, weights: dict[str, torch.Tensor], where: 
 
 def _check_shapes(network: RecurrentLM, shapes: dict[str, torch.Size], where: Path) -> None:
     """Raise ModelError, naming the folder `where`, if these are not the shapes of the saved weights."""
-    expected = {name: weight.shape for name, weight in network.state_dict().items()}
-    if network.config.tie:
-        del expected["decoder.weight"]
+    expected = {name: weight.shape for name, weight in network.stored_weights().items()}
     wrong = sorted(expected.keys() ^ shapes.keys()) or sorted(
         name for name in expected if expected[name] != shapes[name]
     )

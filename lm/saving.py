@@ -68,8 +68,9 @@ def save_model(
         files[REMOTE_CODE] = code_for_transformers()
     for file, content in files.items():
         write_text(folder / file, content)
+    weights = {name: weight.cpu().to(dtype) for name, weight in network.stored_weights().items()}
     with replacing(folder / WEIGHTS) as partial:
-        digest = write_tensors(partial, _weights(network, dtype), metadata={"format": "pt"})
+        digest = write_tensors(partial, weights, metadata={"format": "pt"})
         _write_config(folder, facts, _digests_before(folder, digest))
     _write_config(folder, facts, digest)
     write_text(folder / "README.md", model_card(name or folder.resolve().name, facts))
@@ -95,14 +96,6 @@ def _without_paths(trained_on: dict[str, Any]) -> dict[str, Any]:
     return trained_on | {
         name: without_paths(value) for name, value in names.items() if isinstance(value, str)
     }
-
-
-def _weights(network: RecurrentLM, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """The tensors to save; a tied matrix is saved once."""
-    weights = {name: weight.cpu().to(dtype) for name, weight in network.state_dict().items()}
-    if network.config.tie:
-        del weights["decoder.weight"]
-    return weights
 
 
 def _digests_before(folder: Path, new: str) -> list[str] | None:

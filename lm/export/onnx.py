@@ -23,7 +23,6 @@ from lm.invocation import pip_install
 from lm.language_model import LanguageModel
 from lm.model.cells import CELLS, split_gates
 from lm.model.network import RecurrentLM
-from lm.tokenization.boundaries import is_single_document, suppressed_tokens
 from lm.transformers_files import tokenizer_files
 
 try:
@@ -70,11 +69,10 @@ def onnx_model(model: LanguageModel, precision: str) -> onnx.ModelProto:
         producer_version=lm.__version__,
     )
     tokenizer, end = model.tokenizer, model.tokenizer.end
-    never = suppressed_tokens(tokenizer, is_single_document(model.facts))
     metadata = {  # named as in config.json
         "start_token_id": str(model.start_token),
         "eos_token_id": "" if end is None else str(end),
-        "suppress_tokens": json.dumps(never),
+        "suppress_tokens": json.dumps(model.generator.suppressed_tokens),
         "direction": model.direction.value,
         "tokenizer": tokenizer.kind,
         "tokenizer.json": tokenizer_files(tokenizer)["tokenizer.json"],

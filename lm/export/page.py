@@ -25,6 +25,16 @@ from lm.tokenization.vocabulary import KINDS, train_tokenizer
 _FILES = Path(__file__).parent / "html"
 _MAX_WEIGHTS = 400_000_000  # bytes; in base64, the longest string of V8 has 536,870,888 characters
 _WORKER = ("product.js", "network.js", "sampler.js", "tokenizer.js", "worker.js")
+_SHIPPED = {"python": "the source code of Python's standard library"}
+_UNITS = {
+    "char": "character",
+    "byte": "byte",
+    "bpe": "piece of a word",
+    "unigram": "piece of a word",
+    "word": "word",
+}
+_SECTIONS = ("normalizer", "pre_tokenizer", "decoder")
+_HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def write_page(model: LanguageModel, path: Path, precision: str = "fp16") -> None:
@@ -39,7 +49,7 @@ def write_page(model: LanguageModel, path: Path, precision: str = "fp16") -> Non
     cannot represent, and for more weights than browsers can read.
     """
     model.require_one_network("be exported")
-    tensors, data = packed(weights_of(model), precision)
+    tensors, data = _packed(model.network.stored_weights(), precision)
     if len(data) > _MAX_WEIGHTS:
         raise UserError(
             f"{len(data) / 1e6:,.0f} MB of weights are too many for a page, in which browsers can read"
@@ -71,35 +81,15 @@ def write_page(model: LanguageModel, path: Path, precision: str = "fp16") -> Non
     write_text(path, _filled(_file("page.html"), parts))
 
 
-def weights_of(model: LanguageModel) -> dict[str, Tensor]:
-    """The weights of a model by name; a tied matrix is there once."""
-    weights = {name: weight.detach().cpu().float() for name, weight in model.network.state_dict().items()}
-    if model.network.config.tie:
-        del weights["decoder.weight"]
-    return weights
-
-
-def packed(weights: Mapping[str, Tensor], precision: str) -> tuple[list[dict[str, Any]], bytes]:
+def _packed(weights: Mapping[str, Tensor], precision: str) -> tuple[list[dict[str, Any]], bytearray]:
     """The name, shape and offset in bytes of each tensor, and the bytes of all."""
     tensors, data = [], bytearray()
     for name, weight in weights.items():
         tensors.append({"name": name, "shape": list(weight.shape), "offset": len(data)})
-        for part in _parts(name, weight, precision):
-            data += np.ascontiguousarray(part).tobytes()
+        for part in _parts(name, weight.cpu(), precision):
+            data += part.tobytes()
             data += bytes(-len(data) % 4)
-    return tensors, bytes(data)
-
-
-_SHIPPED = {"python": "the source code of Python's standard library"}
-_UNITS = {
-    "char": "character",
-    "byte": "byte",
-    "bpe": "piece of a word",
-    "unigram": "piece of a word",
-    "word": "word",
-}
-_SECTIONS = ("normalizer", "pre_tokenizer", "decoder")
-_HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+    return tensors, data
 
 
 def _parts(name: str, weight: Tensor, precision: str) -> list[np.ndarray]:

@@ -70,6 +70,13 @@ class RecurrentLM(Network):
         storing all logits."""
         return token_losses(self.decode, self.vocab_size, hidden, targets)
 
+    def stored_weights(self) -> dict[str, Tensor]:
+        """The weights by name, as files have them: a tied matrix is there once."""
+        weights = dict(self.state_dict())
+        if self.config.tie:
+            del weights["decoder.weight"]
+        return weights
+
     def parameter_count(self) -> int:
         """The number of weights; a tied matrix counts once."""
         return sum(p.numel() for p in self.parameters())
