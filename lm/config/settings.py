@@ -196,7 +196,7 @@ def arguments(values: Mapping[str, Any]) -> list[str]:
             continue
         texts = list(value) if isinstance(value, list | tuple) else [value]
         if not all(isinstance(text, str) for text in texts):  # the numbers of --mix are one argument
-            texts = [",".join(map(str, texts))]
+            texts = [",".join(str(number).removesuffix(".0") for number in texts)]
         for text in texts:
             # What begins with a dash would be read as a flag.
             found += [f"{flag}={text}"] if text.startswith("-") and text != "-" else [flag, text]

@@ -11,7 +11,7 @@ from lm.config.schema import (
     SearchConfig,
     TrainingConfig,
 )
-from lm.config.settings import Rule, build, parse_duration, parse_temperature, settings_of
+from lm.config.settings import Rule, arguments, build, parse_duration, parse_temperature, settings_of
 from lm.errors import UserError
 
 
@@ -139,3 +139,17 @@ def test_parse_temperature(value, temperature):
 def test_parse_temperature_rejects_anything_else(value):
     with pytest.raises(UserError, match="--temperature must be"):
         parse_temperature(value)
+
+
+def test_arguments_are_written_as_a_user_would():
+    values = {
+        "max_time": 40.0,
+        "dropout": 0.5,
+        "lr": 1e-05,
+        "steps": 7,
+        "header": False,
+        "dataset": ("a", "-b"),
+    }
+    assert " ".join(arguments(values)) == (
+        "--max-time 40 --dropout 0.5 --lr 1e-05 --steps 7 --no-header --dataset a --dataset=-b"
+    )
