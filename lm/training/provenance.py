@@ -62,9 +62,7 @@ def _settings(trainer: Trainer) -> dict[str, Any]:
     config, defaults = trainer.learner.config, RunConfig().flat()
     names, hub = _dataset_names(trainer), trainer.learner.corpus.facts.get("hub", {})
     only = hub.get(config.data.dataset[0]) if len(names) == 1 else None
-    flat = config.flat() | {"dataset": names}
-    if defaults["dataset"] == tuple(names):
-        del flat["dataset"]
+    flat = config.flat() | {"dataset": tuple(names)}
     if only:
         flat["dataset_revision"] = only["revision"]
     if config.training.init_from:
