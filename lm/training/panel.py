@@ -31,22 +31,23 @@ class Panel:
 
     def curve_due(self, step: int) -> bool:
         """Whether the curve up to `step` should be drawn."""
-        due = step >= self._step * _GROWTH and time.monotonic() - self._drawn >= _EVERY
-        if due:
-            self._step, self._drawn = step, time.monotonic()
-        return due
+        return step >= self._step * _GROWTH and time.monotonic() - self._drawn >= _EVERY
 
-    def curve(self, svg: str) -> None:
-        """Show another curve, with the next update; alone and at once if the training has ended."""
-        self._svg = svg
+    def curve(self, svg: str, step: int) -> None:
+        """Show another curve, up to `step`, with the next update; alone and at once if the training has
+        ended."""
+        self._svg, self._step, self._drawn = svg, step, time.monotonic()
         if self._closed:
-            self._output.show(text_plain="the loss curve", image_svg=svg)
+            self._show_curve()
 
     def close(self) -> None:
         """Leave only the curve."""
         self._closed = True
         if self._svg:
-            self.curve(self._svg)
+            self._show_curve()
+
+    def _show_curve(self) -> None:
+        self._output.show(text_plain="the loss curve", image_svg=self._svg)
 
     def _html(self, done: float, metrics: str) -> str:
         bar = f'<progress value="{done:.4f}" style="width: 12em"></progress>'

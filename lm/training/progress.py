@@ -102,13 +102,13 @@ class Display:
             self.milestone(now)
 
     def curve_due(self, step: int) -> bool:
-        """Whether the display would show another loss curve than that of the last validation."""
+        """Whether the loss curve should be drawn even without a validation, for a notebook."""
         return self._panel is not None and self._panel.curve_due(step)
 
-    def curve(self, svg: str) -> None:
-        """Show the loss curve, in a notebook."""
+    def curve(self, svg: str, step: int) -> None:
+        """Show the loss curve up to `step`, in a notebook."""
         if self._panel:
-            self._panel.curve(svg)
+            self._panel.curve(svg, step)
 
     def milestone(self, now: Reading) -> None:
         """Print a line that stays."""

@@ -88,7 +88,8 @@ def metrics(trainer: Trainer, train_loss: float) -> Row:
 
 
 def log(trainer: Trainer, now: Reading, validated: bool) -> Row:
-    """Write one line of metrics, which is returned, and redraw the loss curve after a validation."""
+    """Write one line of metrics, which is returned, and redraw the loss curve after a validation, in a
+    notebook more often."""
     record = metrics(trainer, now.train_loss)
     record["tokens_per_second"] = round(now.tokens_per_second, 1)
     if validated and now.validation:
@@ -262,4 +263,4 @@ def _draw_curve(trainer: Trainer) -> None:
     title = f"{trainer.learner.corpus.name}, {trainer.learner.config.model.cell.upper()}"
     svg = loss_curve(read_metrics(trainer.run), title)
     trainer.disk.attempt("the loss curve", lambda: write_text(trainer.run.plot, svg))
-    trainer.display.curve(svg)
+    trainer.display.curve(svg, trainer.progress.step)

@@ -40,13 +40,13 @@ def test_the_bar_is_drawn_at_most_twice_a_second(shown, clock):
 
 def test_the_curve_is_below_the_bar_and_stays_alone(shown, clock):
     shows = Panel()
-    shows.curve(SVG)
+    shows.curve(SVG, 4)
     assert shown == []  # until the next update
     shows.update(0.5, "step 5")
     assert curve_in(shown.pop()["text_html"]) == SVG
     shows.close()
     assert shown.pop() == {"text_plain": "the loss curve", "image_svg": SVG}
-    shows.curve(LATER)  # with the final validation
+    shows.curve(LATER, 5)  # with the final validation
     assert shown.pop() == {"text_plain": "the loss curve", "image_svg": LATER}
 
 
@@ -57,13 +57,14 @@ def test_a_training_that_ends_before_its_first_curve_leaves_the_bar(shown, clock
     assert len(shown) == 1
 
 
-def test_the_curve_is_drawn_again_when_it_has_grown(clock):
+def test_the_curve_is_drawn_again_when_it_has_grown(shown, clock):
     shows = Panel()
     due = []
     for step in range(25, 3000, 25):
         clock[0] += 0.6
         if shows.curve_due(step):
             due.append(step)
+            shows.curve(SVG, step)
     assert due[:3] == [25, 50, 75] and due[-1] - due[-2] == 75  # 2% of the steps
     clock[0] += 0.1
     assert not shows.curve_due(10_000)  # too soon after the last one
