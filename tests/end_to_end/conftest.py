@@ -128,6 +128,14 @@ def browser(context):
 
 
 @pytest.fixture(scope="session")
+def offline(browser):
+    """A browser without a network, for exported pages."""
+    context = browser.new_context(offline=True)
+    yield context
+    context.close()
+
+
+@pytest.fixture(scope="session")
 def servers(tmp_path_factory, browser, trained_run):
     """Two servers, started at the same time: one with two models, and one from an installation without
     even the shipped model."""
