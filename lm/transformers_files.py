@@ -82,5 +82,5 @@ def config_keys(network: NetworkConfig, tokenizer: Tokenizer, facts: dict[str, A
 
 def _padding(tokenizer: Tokenizer) -> int:
     """A token for padding, which is never read: the tokenizer's own, else <eos>."""
-    known = tokenizer.backend.get_vocab()
-    return next((known[name] for name in _PADDING if name in known), tokenizer.eos)
+    found = map(tokenizer.backend.token_to_id, _PADDING)
+    return next((token for token in found if token is not None), tokenizer.eos)

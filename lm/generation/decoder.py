@@ -18,7 +18,7 @@ from torch import Tensor
 from lm.errors import UserError
 from lm.generation.cpu_batch import CPUBatch, CPUWeights
 from lm.generation.gpu_batch import GPUBatch, GPUWeights
-from lm.model.cells import CELLS, State
+from lm.model.cells import State
 from lm.model.device import Precision, autocast
 from lm.model.network import RecurrentLM
 
@@ -89,9 +89,7 @@ class NetworkDecoder:
 
     def initial_state(self) -> State:
         """The state (layers, 1, hidden) before any token."""
-        config = self._network.config
-        zeros = torch.zeros(config.layers, 1, config.hidden_size, device=self.device)
-        return (zeros,) * len(CELLS[config.cell].states)
+        return self._network.recurrent.zero_state(self._network.embedding.weight, 1)
 
     @torch.inference_mode()
     def prefill(self, tokens: Tensor, state: State) -> State:

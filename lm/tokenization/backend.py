@@ -38,7 +38,8 @@ def without_added_tokens(spec: dict[str, Any] | None) -> PostProcessor | None:
 
 
 def encode_batch(backend: Backend, texts: list[str], offsets: bool = False) -> list[Encoding]:
-    """Encode `texts` without adding special tokens. Raises DataError if `tokenizers` fails on one of them.
+    """Encode `texts` without adding special tokens and, unlike `backend.encode`, without keeping all other
+    threads waiting. Raises DataError if `tokenizers` fails on one of them.
 
     `offsets`: whether the result has the position of each token in its text, which takes longer.
     """

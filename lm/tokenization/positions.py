@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lm.tokenization.backend import encode_batch
 from lm.tokenization.documents import SEPARATOR, SEPARATOR_CHARACTER, character_starts, chunks
 from lm.tokenization.tokenizer import Tokenizer
 
@@ -120,8 +121,7 @@ def _reported_starts(tokenizer: Tokenizer, text: bytes) -> np.ndarray:
     for document in text.split(SEPARATOR):
         for chunk in chunks(document):
             characters = np.append(character_starts(chunk), len(chunk))
-            # A batch, because `encode` would keep all other threads waiting.
-            (encoding,) = tokenizer.backend.encode_batch([chunk.decode()], add_special_tokens=False)
+            (encoding,) = encode_batch(tokenizer.backend, [chunk.decode()], offsets=True)
             starts += [offset + characters[start] for start, _ in encoding.offsets]
             offset += len(chunk)
         starts.append(offset)  # of the <eos> after it
