@@ -1,4 +1,4 @@
-"""For tests of the web UI: a browser, and the real `python -m app` in its own process."""
+"""A browser, the real `python -m app` in its own process, and a local Hugging Face Hub."""
 
 import json
 import os
@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.end_to_end.hub import use
 from tests.end_to_end.page import DESKTOP, Page
+from tests.hub_server import HubServer
 from tests.processes import LIBRARIES, Fork, forking_python
 
 # The first has no window and is twice as fast.
@@ -192,3 +194,10 @@ def open_page(browser, context):
 @pytest.fixture
 def page(open_page, server):
     return open_page(server)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    with HubServer(tmp_path) as hub:
+        use(hub, monkeypatch)
+        yield hub
