@@ -5,6 +5,7 @@
     lm evaluate runs/hamlet --dynamic --cache         adapt to the text while reading it
     lm evaluate runs/hamlet --per-word words.tsv      the surprisal of each word
     lm evaluate runs/hamlet --dataset items.csv --keep id --per-word words.tsv    … in each row of a table
+    lm evaluate runs/hamlet --pairs 'blimp/*.jsonl'   accuracy on minimal pairs
 
 Results go to standard output, everything else to standard error.
 """
@@ -26,6 +27,12 @@ READING = (
     *("json_field", "header", "encoding", "encoding_errors", "document_separator"),
 )
 TABLES = ("per_token", "per_word", "per_region")
+PAIR_TABLES = ("per_pair", "per_phenomenon")
+PAIRS = ("good", "bad", "phenomenon", "target_delimiter", *PAIR_TABLES)  # flags of --pairs only
+WITH_PAIRS = {  # all flags that --pairs can be combined with
+    *("model", "pairs", "device", "precision", "json", "format", "keep", *PAIRS),
+    *("dataset_config", "dataset_revision", "json_field", "header", "encoding", "encoding_errors"),
+}
 FORMATS = ("tsv", "csv", "jsonl", "lm-zoo")
 ADAPTATIONS: dict[str, type] = {"dynamic": DynamicConfig, "cache": CacheConfig}
 
@@ -41,7 +48,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--per-word", metavar="FILE", help="write a table with one row per word; '-': standard output")
     add("--per-region", metavar="FILE", help="write a table with one row per region; '-': standard output")
     add("--format", choices=FORMATS, help="format of the tables; default: tsv without a header comment")
-    add("--keep", action="append", metavar="COLUMNS", help="copy these columns of --dataset into the tables")
+    add(
+        "--keep",
+        action="append",
+        metavar="COLUMNS",
+        help="copy these columns of the table into those written",
+    )
     state = parser.add_mutually_exclusive_group()
     add_state = state.add_argument
     add_state(
@@ -56,6 +68,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_device(parser, ("auto", "fp32", "tf32", "bf16"), "matrix products")
     add("--dynamic", action="store_true", default=False, help="keep updating the weights while reading")
     add("--cache", action="store_true", default=False, help="mix in predictions from recent text")
+    add_pairs(parser)
     add_settings(parser, EvaluationConfig, "the text")
     add_settings(parser, DataConfig, "reading the text (--dataset)", READING)
     add_settings(parser, DynamicConfig, "dynamic evaluation (--dynamic)")
@@ -63,18 +76,37 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def add_pairs(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of minimal pairs."""
+    add = parser.add_argument_group("minimal pairs (--pairs)").add_argument
+    files = "tables of minimal pairs: files, globs, folders, archives or Hub ids"
+    add("--pairs", nargs="+", action="extend", metavar="FILE", help=files)
+    add("--good", metavar="COLUMN", help="the acceptable sentences (default: sentence_good)")
+    add("--bad", metavar="COLUMN", help="the unacceptable sentences (default: sentence_bad)")
+    add("--phenomenon", metavar="COLUMN", help="what a pair tests (default: UID, else the file's name)")
+    add("--target-delimiter", metavar="TEXT", help="text before each sentence (default: ' ', as in lm-eval)")
+    add("--per-pair", metavar="FILE", help="write a table with one row per pair; '-': standard output")
+    add("--per-phenomenon", metavar="FILE", help="… with one row per phenomenon; '-': standard output")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate as the command line says; the exit status. Raises UserError."""
     options = vars(parse(arguments))
-    for name in ("dataset", "split", "backward", "regions", *TABLES):
+    texts = ("dataset", "split", "backward", "regions", *TABLES)
+    for name in (*texts, "pairs", "good", "bad", "phenomenon", *PAIR_TABLES):
         if options.get(name) in ("", [""]):
             raise UserError(f"{flag_of(name)} must not be empty.")
+    check_pairs(options)
     adaptations = chosen_adaptations(options)
     check_outputs(options)
     reading = {name: options[name] for name in READING if name in options}
+    check_items(options, adaptations)
+    if "pairs" in options:
+        from lm.insight.pairs import evaluate_pairs
+
+        return evaluate_pairs(options, reading)
     if reading and "dataset" not in options:
         raise UserError(f"{flag_of(next(iter(reading)))} requires --dataset.")
-    check_items(options, adaptations)
     from lm.insight.evaluate import evaluate  # imports torch, for which --help should not wait
 
     return evaluate(options, reading, adaptations)
@@ -95,8 +127,10 @@ def chosen_adaptations(options: dict[str, Any]) -> dict[str, Any]:
 def check_items(options: dict[str, Any], adaptations: dict[str, Any]) -> None:
     """Turn --keep into a tuple of columns. Raises UserError for flags that need another one."""
     for flag, needed in (
-        *((name, ("dataset",)) for name in ("keep", "regions", "reset")),
-        *((name, TABLES) for name in ("keep", "format")),
+        *((name, ("dataset",)) for name in ("regions", "reset")),
+        ("keep", ("dataset", "pairs")),
+        ("keep", ("per_pair",) if "pairs" in options else TABLES),
+        ("format", PAIR_TABLES if "pairs" in options else TABLES),
         ("per_region", ("regions", "region_separator")),
         ("frequency", ("per_word",)),
     ):
@@ -111,9 +145,23 @@ def check_items(options: dict[str, Any], adaptations: dict[str, Any]) -> None:
     options["keep"] = tuple(dict.fromkeys(columns))
 
 
+def check_pairs(options: dict[str, Any]) -> None:
+    """Raise UserError for flags that --pairs cannot be combined with, and for those that need it."""
+    if "pairs" not in options:
+        for name in PAIRS:
+            if name in options:
+                raise UserError(f"{flag_of(name)} requires --pairs.")
+        return
+    for name, value in options.items():
+        if name not in WITH_PAIRS and value is not False:
+            raise UserError(f"{flag_of(name)} cannot be combined with --pairs.")
+    if options.get("format") == "lm-zoo":
+        raise UserError("--format lm-zoo is for tables of tokens: choose tsv, csv or jsonl.")
+
+
 def check_outputs(options: dict[str, Any]) -> None:
     """Raise UserError before any work is done if a table cannot be written."""
-    flags = [name for name in TABLES if name in options]
+    flags = [name for name in (*TABLES, *PAIR_TABLES) if name in options]
     files = [options[name] for name in flags]
     if len(files) > len(set(files)):
         names = " and ".join(map(flag_of, flags))

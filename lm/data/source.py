@@ -98,6 +98,15 @@ class Source:
             column, errors = self.config.text_column, self.config.encoding_errors
             yield from columns.texts(read, self.name, column, errors, notes, self.kind == "parquet", kept)
 
+    def rows(self, split: str) -> Iterator[tuple[str, int, values.Row]]:
+        """Each row of a split of a table, with its file and its number there, from 1. Raises DataError."""
+        self.check(split)
+        notes = self.notes[split] = columns.Notes()
+        with self.explaining_errors(split):
+            for file in _members(self.files[split]):
+                for number, row in enumerate(self._rows([file], notes), start=1):
+                    yield file, number, row
+
     def probe(self, split: str) -> None:
         """Raise DataError if the table has no such column or list of rows as the settings name."""
         read = self._trial(split)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -82,6 +83,19 @@ def compute_metrics(
         bits_per_character=estimate(2, math.log(2)),
         bits_per_byte=estimate(3, math.log(2)),
     )
+
+
+def proportion(successes: int, trials: int) -> Estimate:
+    """The share of successes, and its 95% score interval (Wilson 1927, Journal of the American Statistical
+    Association 22), which holds for few trials and for shares near 0 and 1 as well."""
+    z = NormalDist().inv_cdf(0.975)
+    share = successes / trials
+    middle = share + z * z / (2 * trials)
+    half = z * math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
+    scale = 1 + z * z / trials
+    low = (middle - half) / scale if successes else 0.0
+    high = (middle + half) / scale if successes < trials else 1.0
+    return Estimate(share, (low, high))
 
 
 def _size(text: bytes) -> tuple[int, int]:

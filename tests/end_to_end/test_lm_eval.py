@@ -1,6 +1,8 @@
 """lm-eval, with the API and with transformers: the numbers of `model.score`, the texts of `generate`."""
 
+import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from lm.config.schema import ModelConfig
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.tokenization.vocabulary import train_tokenizer
-from tests.conftest import some_text
+from tests.conftest import called, some_text
 from tests.end_to_end.conftest import free_port, serving, until_ready
 
 pytestmark = pytest.mark.lm_eval
@@ -45,6 +47,7 @@ TASKS = {
         "output_type": "loglikelihood",
         "doc_to_text": "{{context}}",
         "doc_to_target": "{{target}}",
+        "target_delimiter": "",
         "metric_list": [{"metric": "acc"}],
     },
     "texts": {
@@ -53,6 +56,14 @@ TASKS = {
         "doc_to_target": "x",
         "generation_kwargs": {"until": ["sea", "\n"], "max_gen_toks": 40},
         "metric_list": [{"metric": "exact_match"}],
+    },
+    "blimp": {  # as in lm-eval's own tasks of BLiMP
+        "output_type": "multiple_choice",
+        "doc_to_text": "",
+        "doc_to_target": 0,
+        "doc_to_choice": "{{[sentence_good, sentence_bad]}}",
+        "num_fewshot": 0,
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     },
 }
 
@@ -87,6 +98,12 @@ def run_lm_eval(folder, pairs, *options):
         "pairs": [{"context": context, "target": target} for context, target in pairs],
         "texts": [{"context": context} for context, _ in pairs],
     }
+    samples = run_tasks(folder, data, *options)
+    return {task: [sample["resps"][0][0] for sample in each] for task, each in samples.items()}
+
+
+def run_tasks(folder, data, *options):
+    """What lm-eval says about the rows of each task, in their order."""
     for task, rows in data.items():
         (folder / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         files = {"test": str(folder / f"{task}.jsonl")}
@@ -95,7 +112,6 @@ def run_lm_eval(folder, pairs, *options):
             "dataset_path": "json",
             "dataset_kwargs": {"data_files": files},
             "test_split": "test",
-            "target_delimiter": "",
             **TASKS[task],
         }
         (folder / f"{task}.yaml").write_text(json.dumps(settings))  # JSON is YAML
@@ -104,13 +120,25 @@ def run_lm_eval(folder, pairs, *options):
     command += ["--tasks", ",".join(data), "--log_samples", "--output_path", folder]
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr[-3000:]
-    answers = {}
+    samples = {}
     for task in data:
         (file,) = folder.rglob(f"samples_{task}_*.jsonl")
-        samples = sorted(map(json.loads, file.read_text().splitlines()), key=lambda sample: sample["doc_id"])
-        answers[task] = [sample["resps"][0][0] for sample in samples]
-        assert len(answers[task]) == len(data[task])
-    return answers
+        lines = map(json.loads, file.read_text().splitlines())
+        samples[task] = sorted(lines, key=lambda sample: sample["doc_id"])
+        assert len(samples[task]) == len(data[task])
+    return samples
+
+
+def minimal_pairs():
+    """Lines of minimal pairs: other orders and forms of words, with unknown characters, and ties."""
+    words = ["sea", "boat", "calm", "small", "naïve", "中文"]
+    for first, second in itertools.permutations(words, 2):
+        good, uid = f"The {first} was {second}.", "order"
+        for bad in (f"The {second} was {first}.", f"{first} the {second} was.", f"The {first} were {second}"):
+            yield json.dumps({"sentence_good": good, "sentence_bad": bad, "UID": uid})
+            uid = "form"
+    for word in words:
+        yield json.dumps({"sentence_good": f"A {word}", "sentence_bad": f"A {word}", "UID": "tie"})
 
 
 def pairs_for(model):
@@ -189,6 +217,41 @@ def test_lm_eval_with_transformers_returns_the_numbers_of_score_and_the_texts_of
     assert [text.replace("\ufffd", "") for text in found["texts"]] == [
         text.replace("\ufffd", "") for text in expected
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "through"),
+    [
+        *((name, "transformers") for name in ("char", "byte", "bpe", "unigram", "single")),
+        *((name, "api") for name in ("char", "word")),
+    ],
+)
+def test_minimal_pairs_are_scored_as_in_the_blimp_of_lm_eval(models, request, tmp_path, name, through):
+    rows = [json.loads(line) for line in minimal_pairs()]
+    if through == "api":
+        address = request.getfixturevalue("server").address
+        arguments = f"model={name},base_url={address}/completions,tokenizer={models / name},max_length=40000"
+        options = ["--model", "local-completions", "--model_args", arguments, "--batch_size", 8]
+    else:
+        arguments = f"pretrained={models / name},trust_remote_code=True,max_length=40000"
+        options = ["--model", "hf", "--device", "cpu", "--batch_size", 4, "--model_args", arguments]
+    samples = run_tasks(tmp_path, {"blimp": rows}, *options)["blimp"]
+    pairs = ("--pairs", tmp_path / "blimp.jsonl", "--per-pair", tmp_path / "pairs.jsonl", "--format", "jsonl")
+    result = called("evaluate", models / name, *pairs, "--json")
+    assert result.returncode == 0, result.stderr
+    ours = json.loads(result.stdout)
+    lines = (tmp_path / "pairs.jsonl").read_text().splitlines()
+    for sample, line in zip(samples, map(json.loads, lines), strict=True):
+        found = [float(answer[0][0]) for answer in sample["resps"]]
+        bits = [line["surprisal_good"], line["surprisal_bad"]]
+        assert [-logprob / math.log(2) for logprob in found] == pytest.approx(bits, abs=1e-4)
+        assert sample["acc"] == line["correct"] or line["tie"]
+    total = sum(sample["acc"] for sample in samples)
+    assert ours["accuracy"]["value"] == total / len(rows)
+    for uid, each in ours["phenomena"].items():
+        of_uid = [sample["acc"] for sample in samples if sample["doc"]["UID"] == uid]
+        assert each["accuracy"]["value"] == sum(of_uid) / len(of_uid)
+    assert 0 < total < len(rows) and ours["ties"] >= 5
 
 
 @pytest.mark.parametrize("name", [*KINDS, "single"])

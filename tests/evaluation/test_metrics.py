@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lm.evaluation.metrics import compute_metrics
+from lm.evaluation.metrics import compute_metrics, proportion
 from lm.tokenization.documents import SEPARATOR
 
 
@@ -44,3 +44,21 @@ def test_intervals_of_all_units_are_consistent():
     assert low < found.loss.value < high
     assert found.perplexity.interval == pytest.approx((math.exp(low), math.exp(high)))
     assert found.bits_per_character.interval == pytest.approx(np.array([low, high]) / 2 / math.log(2))
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(1, 9), (50, 60), (997, 1000), (0, 10), (10, 10)])
+def test_the_interval_of_a_share_ends_where_the_score_test_rejects_it(successes, trials):
+    found = proportion(successes, trials)
+    assert found.value == successes / trials
+    low, high = found.interval
+    assert 0 <= low <= found.value <= high <= 1
+    for end in (low, high):  # |share - end| is 1.96 standard errors at that end, or the end is trivial
+        error = 1.959964 * math.sqrt(end * (1 - end) / trials)
+        assert abs(found.value - end) == pytest.approx(error, rel=1e-5, abs=1e-9)
+
+
+def test_the_interval_of_a_share_contains_it_95_percent_of_the_time():
+    for share in (0.5, 0.95):
+        drawn = np.random.default_rng(0).binomial(200, share, 2000)
+        intervals = [proportion(int(count), 200).interval for count in drawn]
+        assert 0.93 < np.mean([low <= share <= high for low, high in intervals]) < 0.97
