@@ -52,7 +52,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--keep",
         action="append",
         metavar="COLUMNS",
-        help="copy these columns of the table into those written",
+        help="copy these columns of the table that is read",
     )
     state = parser.add_mutually_exclusive_group()
     add_state = state.add_argument

@@ -106,8 +106,8 @@ def score_pairs(
 ) -> ScoredPairs:
     """Score the sentences of minimal pairs with `score_texts`, each by itself and after the `delimiter`.
 
-    The tokens of the delimiter are scored too, as lm-eval does. Raises UserError for an ensemble, and if there
-    are not as many `bad` sentences as `good` ones.
+    The tokens of the delimiter are scored too, as lm-eval does. Raises UserError for an ensemble, and if
+    there are not as many `bad` sentences as `good` ones.
     """
     if len(good) != len(bad):
         raise UserError(f"each good sentence needs a bad one, got {len(good):,} and {len(bad):,} sentences.")
