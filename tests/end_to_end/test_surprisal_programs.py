@@ -1,12 +1,15 @@
 """minicons and surprisal, which measure surprisal with transformers: the numbers of `model.score`."""
 
 import math
+import random
 
 import pytest
 import torch
 
 from lm.evaluation.losses import Score
+from lm.insight.surprisal import score_texts
 from lm.model_folder import PRETRAINED
+from tests.conftest import some_text
 from tests.test_transformers import make
 
 pytestmark = pytest.mark.lm_eval
@@ -45,6 +48,24 @@ def test_minicons_returns_the_numbers_of_score(model):
         assert values[1:] == pytest.approx(logprobs(model.score(text)), abs=1e-4)
     totals = scorer.sequence_score(TEXTS, reduction=lambda values: values.sum().item())
     assert totals == pytest.approx([sum(logprobs(model.score(text))) for text in TEXTS], abs=1e-3)
+
+
+def test_minicons_agrees_on_200_sentences_to_four_decimals(model):
+    from minicons.scorer import IncrementalLMScorer
+
+    model, folder = model
+    generator = random.Random(0)
+    words = [*sorted(set(some_text(2000).split())), "naïve", "Ω", "<eos>", "x = f(y)", "1,000"]
+    sentences = [" ".join(generator.choices(words, k=generator.randint(1, 12))) for _ in range(200)]
+    scorer = IncrementalLMScorer(str(folder), "cpu")
+    theirs = [
+        found
+        for first in range(0, 200, 40)
+        for found in scorer.token_score(sentences[first : first + 40], surprisal=True, base_two=True)
+    ]
+    for ours, found in zip(score_texts(model, sentences), theirs, strict=True):
+        values = [value for _, value in found][1:]  # without the <eos> before the text
+        assert values == pytest.approx(ours.bits.tolist(), abs=5e-5, rel=0)
 
 
 @pytest.mark.parametrize("use_bos_token", [True, False])
