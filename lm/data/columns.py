@@ -97,7 +97,7 @@ class Rows:
             value = value_at(row or {}, name)
             self.values.setdefault(name, []).append(None if value is MISSING else value)
 
-    def cut(self, begin: int, end: int, first: int = 0) -> None:
+    def cut(self, begin: int, end: int, first: int) -> None:
         """Of the rows from number `first` on, keep those from `begin` to `end`."""
         for kept in (self.numbers, *self.values.values()):
             kept[first:] = kept[first + begin : first + end]

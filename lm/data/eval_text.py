@@ -117,24 +117,28 @@ def _read(
     is_table = source.kind != "text"
     if is_table and rows is not None:
         text = write_text(stem, [SEPARATOR.join(map(str.encode, _texts(source, chosen, fraction, rows)))])
-        fraction = None
     else:
         text = copy_split(source, chosen, stem, progress)
+        if fraction is not None:
+            text = text.split_at(math.floor(text.count_characters() * (1 - fraction)))[1]
+        if rows is not None:
+            _number_documents(source, text, rows)
     if is_table and (column := training.get("text_column")):
         notes = source.notes[chosen]
         missing = f"{notes.why} (there is no '{column}' as in training)"
         notes.why = "as in training" if "text_column" in taken else missing
-    if fraction is not None:
-        text = text.split_at(math.floor(text.count_characters() * (1 - fraction)))[1]
-    if rows is not None and not is_table:
-        if rows.keep:
-            raise UserError(f"{source.name} is not a table: --keep and --regions name columns of tables.")
-        rows.only_tables = False
-        documents = 1 + sum(block.count(SEPARATOR) for block in text.blocks())
-        for number in range(1, documents + 1):
-            rows.add(number)
-        rows.before += documents
     return text, taken
+
+
+def _number_documents(source: Source, text: Text, rows: Rows) -> None:
+    """Add the documents of a text file to `rows`. Raises UserError if columns are to be kept."""
+    if rows.keep:
+        raise UserError(f"{source.name} is not a table: --keep and --regions name columns of tables.")
+    rows.only_tables = False
+    documents = 1 + sum(block.count(SEPARATOR) for block in text.blocks())
+    for number in range(1, documents + 1):
+        rows.add(number)
+    rows.before += documents
 
 
 def _texts(source: Source, split: str, fraction: float | None, rows: Rows) -> list[str]:
