@@ -132,6 +132,15 @@ def test_rows_of_several_tables_are_numbered_on(evaluate, char, tmp_path):
     ]
 
 
+def test_documents_of_several_text_files_are_numbered_on(evaluate, char, tmp_path):
+    (tmp_path / "t.txt").write_text("the sea\nwas\n")
+    (tmp_path / "u.txt").write_text("boat\n")
+    options = ("--dataset", "t.txt", "--dataset", "u.txt", "--document-separator", "line", "--per-word", "-")
+    rows = rows_of(evaluate(char, *options).out)
+    words = [(row["word"], row["document"]) for row in rows]
+    assert words == [("the", "1"), ("sea", "1"), ("was", "2"), ("boat", "3")]
+
+
 def test_documents_of_a_text_file_are_carried_unless_reset(evaluate, char, tmp_path):
     (tmp_path / "t.txt").write_text("the sea\nthe sea\n")
     options = ("--dataset", "t.txt", "--document-separator", "line", "--per-token", "-")

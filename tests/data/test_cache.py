@@ -100,6 +100,25 @@ def test_stream_being_built_is_not_deleted(own_cache, capsys):
     assert [entry.path.name for entry in cache.entries()] == ["key"]
 
 
+def test_a_stream_whose_deletion_was_interrupted_is_built_again(tmp_path, own_cache, monkeypatch):
+    (tmp_path / "t.txt").write_text(some_text(2000))
+    config = DataConfig(dataset=str(tmp_path / "t.txt"))
+    folder = own_cache / open_corpus(config).key
+    real = os.unlink
+
+    def interrupted(*arguments, **options):
+        real(*arguments, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "unlink", interrupted)
+        cache.remove(folder)
+    (left,) = (entry.path for entry in cache.entries())
+    assert os.listdir(left) and left != folder
+    assert open_corpus(config).key == folder.name and cache.remove(folder)
+    assert cache.entries() == []
+
+
 def test_unknown_name_is_a_one_line_error(tmp_path):
     result = script("-m lm data", "info", "nothing", cwd=tmp_path)
     assert result.returncode == 2

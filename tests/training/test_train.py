@@ -82,6 +82,8 @@ def test_errors_are_user_errors(text_file, trained):
     ):
         with pytest.raises(lm.UserError, match=message.replace("?", r"\?")):
             lm.train(text_file, **settings)
+    with pytest.raises(lm.UserError, match="--dataset must not be empty"):
+        lm.train((text_file, ""))
     with pytest.raises(lm.UserError, match=r"missing\.txt"):
         lm.train("missing.txt")
 
