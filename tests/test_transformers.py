@@ -241,6 +241,40 @@ def test_generation_continues_from_a_state(theirs):
     assert torch.equal(uncached, whole.sequences)
 
 
+def test_generation_computes_only_the_logits_that_it_needs(theirs, monkeypatch):
+    model, tokenizer = theirs
+    decode, counts = model.decode, []
+    monkeypatch.setattr(model, "decode", lambda hidden: (counts.append(len(hidden)), decode(hidden))[1])
+    model.generate(**tokenizer(TEXTS[0], return_tensors="pt"), do_sample=False, max_new_tokens=5)
+    assert counts == [1] * 5
+
+
+def test_assisted_generation_is_rejected(theirs):
+    model, tokenizer = theirs
+    with pytest.raises(ValueError, match="assisted generation is not supported with stateful models"):
+        model.generate(**tokenizer("The", return_tensors="pt"), assistant_model=model)
+
+
+def test_a_result_has_what_the_caller_wants(theirs):
+    model, _ = theirs
+    tokens = torch.randint(2, 20, (2, 7))
+    with torch.no_grad():
+        result = model(tokens)
+        assert model(tokens, use_cache=False).to_tuple()[1:] == ()
+        logits, state = model(tokens, return_dict=False)
+    assert torch.equal(logits, result.logits)
+    assert state.get_seq_length() == 7
+    with torch.no_grad():
+        state = model(tokens[:, :2], past_key_values=state).past_key_values
+    assert state.get_seq_length() == 9
+
+
+@pytest.mark.parametrize("shape", [(2, 6), (2, 1, 7, 7)])
+def test_a_mask_of_another_shape_is_an_error(theirs, shape):
+    with pytest.raises(ValueError, match=r"attention_mask must be \(batch, time\) for 7 tokens, got \[2, "):
+        theirs[0](torch.zeros(2, 7, dtype=torch.long), torch.ones(shape))
+
+
 def test_generation_without_a_prompt_begins_a_text(ours, theirs):
     model, tokenizer = theirs
     found = model.generate(do_sample=False, max_new_tokens=9)[0].tolist()
@@ -265,16 +299,20 @@ def test_the_loss_of_labels_is_the_mean_of_the_scores(ours, theirs):
     labels = batch.input_ids.masked_fill(batch.attention_mask == 0, -100)
     with torch.no_grad():
         loss = model(**batch, labels=labels).loss
+        sum_of_some = model(**batch, labels=labels, num_items_in_batch=2).loss * 2
     expected = torch.cat([scores(ours, text) for text in TEXTS])
     assert loss.item() == pytest.approx(-expected.mean().item(), abs=1e-5)
+    assert sum_of_some.item() == pytest.approx(-expected.sum().item(), rel=1e-5)
 
 
-def test_gradients_are_those_of_lm(tmp_path):
-    model = make(cell="gru")
+def test_gradients_are_those_of_lm_with_the_same_dropout(tmp_path):
+    kinds = ("embedding_dropout", "input_dropout", "dropout", "weight_dropout", "output_dropout")
+    model = make(cell="gru", **dict.fromkeys(kinds, 0.2))
     theirs, _ = saved(model, tmp_path)
     tokens = torch.randint(2, 20, (2, 9))
     for network in (theirs, model.network):
-        logits = network(tokens)[0] if network is model.network else network(tokens).logits
+        torch.manual_seed(3)
+        logits = network.train()(tokens)[0] if network is model.network else network.train()(tokens).logits
         logits.square().sum().backward()
     found = {name: weight.grad for name, weight in theirs.named_parameters()}
     for name, weight in model.network.named_parameters():
@@ -352,6 +390,20 @@ def test_a_new_model_is_drawn_as_in_lm():
         for found, other in zip(weight.chunk(4), expected.get_parameter(name).chunk(4), strict=True):
             assert found.std().item() == pytest.approx(other.std().item(), rel=0.3), name
             assert found.mean().item() == pytest.approx(other.mean().item(), abs=0.2), name
+
+
+@pytest.mark.parametrize("tie", [False, True])
+def test_tokens_can_be_added(tmp_path, tie):
+    model = make(tie=tie)
+    theirs, _ = saved(model, tmp_path)
+    size = model.tokenizer.vocab_size
+    tokens = torch.randint(2, size, (2, 9))
+    with torch.no_grad():
+        before = theirs(tokens).logits
+        theirs.resize_token_embeddings(size + 3)
+        after = theirs(torch.cat([tokens, torch.full((2, 1), size + 2)], dim=1)).logits
+    assert torch.allclose(after[:, :-1, :size], before) and after.shape == (2, 10, size + 3)
+    assert (theirs.decoder.weight is theirs.embedding.weight) == tie
 
 
 def external(post_processor):
