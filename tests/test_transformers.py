@@ -28,7 +28,7 @@ from tests.conftest import some_text
 from tests.hub_server import HubServer
 
 TEXT = some_text(3000) + "naïve 中文 \U0001f642 " * 9
-TEXTS = ["The sea was calm.", "A", "\nwas <eos> naïve\n\n", "<unk> zzz Ω a boat"]
+TEXTS = ["The sea was calm.", "A", "\nwas <eos> naïve\n\n", "<unk> zzz Ω , a boat ."]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -136,6 +136,7 @@ def test_the_tokenizer_begins_texts_so_that_the_scores_are_those_of_lm(tmp_path,
         tokens = tokenizer(text).input_ids
         assert tokens == [tokenizer.bos_token_id, *model.encode(text)]
         assert tokenizer(text, add_special_tokens=False).input_ids == model.encode(text)
+        assert tokenizer(text, text).input_ids == [*tokens, *model.encode(text)]
         torch.testing.assert_close(logprobs(theirs, tokens), scores(model, text), rtol=0, atol=2e-5)
         if kind != "word":  # where <eos> is the end of a line
             decoded = tokenizer.decode([*tokens, tokenizer.eos_token_id], skip_special_tokens=True)
@@ -368,6 +369,23 @@ def test_the_keys_of_transformers_decide_nothing_in_lm(tmp_path):
         hostile = dict.fromkeys(keys - {"trained_on"}, value)
         (tmp_path / "config.json").write_text(json.dumps({**config, **hostile}))
         assert lm.load(tmp_path, device="cpu").score("The sea") == model.score("The sea")
+
+
+def test_config_json_has_the_keys_that_other_programs_look_for(tmp_path):
+    model = make(tie=True)
+    model.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    eos = model.tokenizer.eos
+    expected = {
+        "model_type": "recurrent_lm",
+        "architectures": ["RecurrentLMForCausalLM"],
+        "vocab_size": model.tokenizer.vocab_size,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "tie_word_embeddings": True,
+        **{"bos_token_id": eos, "eos_token_id": eos, "pad_token_id": eos},
+    }
+    assert {name: config.get(name) for name in expected} == expected
 
 
 def test_a_model_that_reads_right_to_left_is_rejected_in_one_line(tmp_path):
