@@ -3,6 +3,7 @@
     lm evaluate runs/hamlet                           the text held out from training
     lm evaluate runs/hamlet --dataset new.txt         another text
     lm evaluate runs/hamlet --dynamic --cache         adapt to the text while reading it
+    lm evaluate runs/hamlet --compare runs/other      how much two models differ, with a test
     lm evaluate runs/hamlet --per-word words.tsv      the surprisal of each word
     lm evaluate runs/hamlet --dataset items.csv --keep id --per-word words.tsv    … in each row of a table
     lm evaluate runs/hamlet --pairs 'blimp/*.jsonl'   accuracy on minimal pairs
@@ -44,6 +45,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "model", metavar="MODEL", help="a run, a saved folder or a Hub id (owner/name or owner/name@revision)"
     )
     add("--backward", metavar="MODEL", help="a backward model, for scores from both sides")
+    add("--compare", metavar="MODEL", help="another model: how much it differs, with an interval and a test")
     add("--per-token", metavar="FILE", help="write a table with one row per token; '-': standard output")
     add("--per-word", metavar="FILE", help="write a table with one row per word; '-': standard output")
     add("--per-region", metavar="FILE", help="write a table with one row per region; '-': standard output")
@@ -92,7 +94,7 @@ def add_pairs(parser: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate as the command line says; the exit status. Raises UserError."""
     options = vars(parse(arguments))
-    texts = ("dataset", "split", "backward", "regions", *TABLES)
+    texts = ("dataset", "split", "backward", "compare", "regions", *TABLES)
     for name in (*texts, "pairs", "good", "bad", "phenomenon", *PAIR_TABLES):
         if options.get(name) in ("", [""]):
             raise UserError(f"{flag_of(name)} must not be empty.")
@@ -100,13 +102,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     adaptations = chosen_adaptations(options)
     check_outputs(options)
     reading = {name: options[name] for name in READING if name in options}
-    check_items(options, adaptations)
+    check_items(options)
     if "pairs" in options:
         from lm.insight.pairs import evaluate_pairs
 
         return evaluate_pairs(options, reading)
     if reading and "dataset" not in options:
         raise UserError(f"{flag_of(next(iter(reading)))} requires --dataset.")
+    if "compare" in options:
+        check_comparison(options)
     from lm.insight.evaluate import evaluate  # imports torch, for which --help should not wait
 
     return evaluate(options, reading, adaptations)
@@ -124,7 +128,7 @@ def chosen_adaptations(options: dict[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def check_items(options: dict[str, Any], adaptations: dict[str, Any]) -> None:
+def check_items(options: dict[str, Any]) -> None:
     """Turn --keep into a tuple of columns. Raises UserError for flags that need another one."""
     for flag, needed in (
         *((name, ("dataset",)) for name in ("regions", "reset")),
@@ -136,8 +140,6 @@ def check_items(options: dict[str, Any], adaptations: dict[str, Any]) -> None:
     ):
         if flag in options and not any(name in options for name in needed):
             raise UserError(f"{flag_of(flag)} requires {' or '.join(map(flag_of, needed))}.")
-    if "reset" in options and adaptations:
-        raise UserError(f"--{next(iter(adaptations))} reads running text: leave out --reset.")
     given = csv.reader(options.get("keep", []), skipinitialspace=True)
     columns = [name.strip() for names in given for name in names]
     if "" in columns:
@@ -157,6 +159,15 @@ def check_pairs(options: dict[str, Any]) -> None:
             raise UserError(f"{flag_of(name)} cannot be combined with --pairs.")
     if options.get("format") == "lm-zoo":
         raise UserError("--format lm-zoo is for tables of tokens: choose tsv, csv or jsonl.")
+
+
+def check_comparison(options: dict[str, Any]) -> None:
+    """Raise UserError for flags that do not go with --compare."""
+    for name in ("backward", *TABLES):
+        if name in options:
+            raise UserError(f"--compare compares the whole text under two models: leave out {flag_of(name)}.")
+    if options["skip_unknown"]:
+        raise UserError("--compare needs the bits of the same characters: leave out --skip-unknown.")
 
 
 def check_outputs(options: dict[str, Any]) -> None:

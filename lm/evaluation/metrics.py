@@ -8,12 +8,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from lm.tokenization.documents import SEPARATOR, count_characters
+from lm.evaluation.resampling import Parts, interval_of, resample, size_of
 
-BLOCKS = 100  # that a text is cut into at most
-_MIN_BLOCKS = 10  # for an interval
-_MIN_BLOCK_SIZE = 100  # tokens
-_RESAMPLES = 4000
 _MAX_NATS = 700.0  # e to the power of this is a finite float
 
 
@@ -36,41 +32,31 @@ class Metrics:
 
 
 def compute_metrics(
-    losses: np.ndarray, starts: np.ndarray, text: bytes, counted: np.ndarray | None = None
+    losses: np.ndarray, starts: np.ndarray, parts: Parts, counted: np.ndarray | None = None
 ) -> Metrics:
-    """The metrics of tokens with `losses` (tokens,) in nats that start at the byte offsets `starts` (tokens,)
-    of `text`. If only some are `counted` (tokens,), the other tokens, their characters and bytes are left
-    out.
+    """The metrics of a text cut into `parts`: of its tokens with `losses` (tokens,) in nats that start at the
+    byte offsets `starts` (tokens,). If only some are `counted` (tokens,), the other tokens, their characters
+    and bytes are left out.
 
-    Intervals come from a block bootstrap (Künsch 1989, Annals of Statistics 17; non-overlapping blocks:
-    Carlstein 1986, ibid. 14), because losses of neighboring tokens are correlated: the text is cut into a
-    hundred blocks, and 95% of the texts resampled from them fall into the interval. It estimates how far the
-    value would move on another text of the same kind and length, not with another training run.
+    95% of the texts resampled from the parts fall into the intervals. They estimate how far the value would
+    move on another text of the same kind and length, not with another training run.
     """
-    count = max(1, min(BLOCKS, len(losses) // _MIN_BLOCK_SIZE))
-    borders = np.arange(count + 1) * len(losses) // count
-    offsets = [*starts[borders[:-1]].tolist(), len(text)]
-    offsets[0] = 0
-    sums = np.zeros((count, 4))  # for each block: nats, tokens, characters, bytes
-    sums[:, 0] = np.add.reduceat(losses, borders[:-1])
-    sums[:, 1] = np.diff(borders)
-    for row, begin, end in zip(sums, offsets, offsets[1:], strict=False):
-        row[2:] = _size(text[begin:end])
+    sums = np.column_stack(  # for each part: nats, tokens, characters, bytes
+        [parts.sums(starts, losses), np.diff(parts.borders(starts)), parts.sizes]
+    ).astype(float)
     if counted is not None:
-        ends = np.append(starts[1:], len(text))
+        ends = np.append(starts[1:], len(parts.text))
+        borders = parts.borders(starts)
         for token in np.flatnonzero(~counted).tolist():
-            block = np.searchsorted(borders, token, side="right") - 1
-            sums[block] -= (losses[token], 1, *_size(text[starts[token] : ends[token]]))
-    drawn = np.random.default_rng(0).integers(0, count, (_RESAMPLES, count))
-    resampled = sums[drawn].sum(axis=1) if count >= _MIN_BLOCKS else None
+            part = np.searchsorted(borders, token, side="right") - 1
+            sums[part] -= (losses[token], 1, *size_of(parts.text[starts[token] : ends[token]]))
+    drawn = resample(sums) if parts.enough else None
 
     def estimate(unit: int, scale: float = 1.0) -> Estimate:
-        nats, units = sums[:, 0].sum(), max(sums[:, unit].sum(), 1)
-        if resampled is None:
-            return Estimate(float(nats / units / scale), None)
-        ratios = resampled[:, 0] / np.maximum(resampled[:, unit], 1) / scale
-        low, high = np.quantile(ratios, [0.025, 0.975])
-        return Estimate(float(nats / units / scale), (float(low), float(high)))
+        value = sums[:, 0].sum() / max(sums[:, unit].sum(), 1) / scale
+        if drawn is None:
+            return Estimate(float(value), None)
+        return Estimate(float(value), interval_of(drawn[:, 0] / np.maximum(drawn[:, unit], 1) / scale))
 
     def exp(nats: float) -> float:
         return math.exp(min(nats, _MAX_NATS))
@@ -96,8 +82,3 @@ def proportion(successes: int, trials: int) -> Estimate:
     low = (middle - half) / scale if successes else 0.0
     high = (middle + half) / scale if successes < trials else 1.0
     return Estimate(share, (low, high))
-
-
-def _size(text: bytes) -> tuple[int, int]:
-    """The number of characters and bytes, without separators."""
-    return count_characters(text), len(text) - text.count(SEPARATOR)

@@ -16,9 +16,11 @@ from lm.data.eval_text import EvalText, read_held_out, read_whole
 from lm.data.progress import ProgressCallback
 from lm.data.report import table_rows
 from lm.errors import UserError
+from lm.evaluation.comparison import Comparison
 from lm.evaluation.metrics import Estimate, Metrics
+from lm.evaluation.resampling import Parts
 from lm.insight.items import UNITS, Items
-from lm.insight.scored_text import ScoredText, two_sided
+from lm.insight.scored_text import ScoredText, compare, two_sided
 from lm.insight.surprisal import score_text
 from lm.insight.table_files import header_comment, table_lines, write_table
 from lm.invocation import quoted
@@ -30,8 +32,11 @@ from lm.terminal import Terminal
 from lm.tokenization.tokenizer import Tokenizer, describe_unknown
 from lm.wording import plural
 
-# The scores of one model are called "surprisal", those of two "forward", "backward" and "mean".
+# The scores of one model are called "surprisal", those of two "forward", "backward" and "mean", or "model"
+# and "other".
 Scores = dict[str, ScoredText]
+MODELS = ("model", "backward", "compare")  # the options that name one
+_SIDES = {"backward": ["forward", "backward"], "compare": ["model", "other"]}
 
 
 def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict[str, Any]) -> int:
@@ -51,28 +56,34 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
         text = text._replace(text=items.marked(text.text))
         reset = _resets(options, adaptations, items.rows)
         precision = options["precision"]
-        scores = {mode: _score(models, text.text, mode, precision, modes, reset, progress) for mode in modes}
+        named = dict(zip(_sides(options), models, strict=True))
+        scores = {mode: _score(named, text.text, mode, precision, modes, reset, progress) for mode in modes}
+        differences = {mode: compare(s["model"], s["other"]) for mode, s in scores.items() if "other" in s}
     if options.get("skip_unknown"):
         scores = {mode: _skipping_unknown(sides) for mode, sides in scores.items()}
     for warning in text.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     labeled = {_label(side, mode, modes): s for mode, sides in scores.items() for side, s in sides.items()}
-    _warn_of_unknown(next(iter(labeled.values())))
+    first = next(iter(scores.values()))
+    for side in ("model", "other") if differences else list(first)[:1]:
+        _warn_of_unknown(first[side], "other model" if side == "other" else "model", bool(differences))
     tables = {flag: options[flag] for flag in ("per_token", "per_word", "per_region") if flag in options}
     if options["json"]:
-        print(json.dumps(_record(options["model"], text.name, labeled)))
+        print(json.dumps(_record(options, text.name, labeled, differences)))
     else:
         if "-" not in tables.values():
             terminal = Terminal()
         for block in _blocks(options, models, text, scores):
             terminal.table(block)
+        if differences:
+            terminal.table(_difference(options, differences))
     for flag, file in tables.items():
         mode, sides = list(scores.items())[-1]
         state = "each document from the empty state" if reset else "carried from document to document"
         given = ("split", "region_separator", "regions", "keep", "frequency")
         settings = {"state": state, "precision": precision, "scores": mode, **reading}
         settings |= {name: options[name] for name in given if options.get(name)}
-        names = [options[name] for name in ("model", "backward") if name in options]
+        names = [options[name] for name in MODELS if name in options]
         comments = header_comment(dict(zip(names, models, strict=True)), text.name, settings, UNITS[flag])
         table = items.table(flag, sides)
         write_table(file, table_lines(table, options.get("format"), comments))
@@ -82,7 +93,7 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
 def _resets(options: dict[str, Any], adaptations: dict[str, Any], rows: Rows) -> bool:
     """Whether each document is read from the empty state: as chosen, otherwise if it is the row of a table.
 
-    Held-out text is scored as in training, and adaptation needs running text.
+    Held-out text is scored as in training, and models adapt to running text unless --reset is given.
     """
     if "reset" in options or "carry" in options:
         return "reset" in options
@@ -95,10 +106,10 @@ def _skipping_unknown(scores: Scores) -> Scores:
 
 
 def _load_models(options: dict[str, Any]) -> list[LanguageModel]:
-    """The model and, with --backward, the backward one. Raises UserError."""
-    names = [options[name] for name in ("model", "backward") if name in options]
+    """The model and, with --backward or --compare, the other one. Raises UserError."""
+    names = [options[name] for name in MODELS if name in options]
     models = [load(name, options["device"]) for name in names]
-    if len(models) == 2:
+    if "backward" in options:
         for name, model, backward in zip(names, models, (False, True), strict=True):
             if model.backward != backward:
                 direction = "right to left" if model.backward else "left to right"
@@ -144,8 +155,13 @@ def _settings_of_training(run: Run, given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings if value != getattr(DataConfig(), name)}
 
 
+def _sides(options: dict[str, Any]) -> list[str]:
+    """The names of the scores of each model."""
+    return next((sides for flag, sides in _SIDES.items() if flag in options), ["surprisal"])
+
+
 def _score(
-    models: list[LanguageModel],
+    models: dict[str, LanguageModel],
     text: bytes,
     mode: str,
     precision: str,
@@ -154,8 +170,7 @@ def _score(
     progress: ProgressCallback,
 ) -> Scores:
     scores: Scores = {}
-    sides = ["surprisal"] if len(models) == 1 else ["forward", "backward"]
-    for side, model in zip(sides, models, strict=True):
+    for side, model in models.items():
         task = f"Scoring ({_label(side, mode, modes)})"
 
         def show(fraction: float, task: str = task) -> None:
@@ -163,7 +178,7 @@ def _score(
 
         chosen = choose_precision(precision, model.device)
         scores[side] = score_text(model, text, reset=reset, precision=chosen, progress=show, **modes[mode])
-    return scores if len(models) == 1 else {**scores, "mean": two_sided(*scores.values())}
+    return scores if "backward" not in scores else {**scores, "mean": two_sided(*scores.values())}
 
 
 def _label(side: str, mode: str, modes: dict[str, dict[str, Any]]) -> str:
@@ -173,49 +188,74 @@ def _label(side: str, mode: str, modes: dict[str, dict[str, Any]]) -> str:
     return f"{side} {mode}" if len(modes) > 1 else side
 
 
-def _warn_of_unknown(scored: ScoredText) -> None:
-    effect = "Scoring them as <unk> makes the metrics look better than they are: see --skip-unknown."
+def _warn_of_unknown(scored: ScoredText, model: str, compared: bool) -> None:
+    effect = "Scoring them as <unk> makes the metrics look better than they are"
+    effect += " and the comparison unfair." if compared else ": see --skip-unknown."
     if scored.skip_unknown:
         effect = "The metrics leave them out."
-    warn_of_unknown(scored.tokenizer, scored.text, scored.unknown, len(scored.tokens), effect)
+    warn_of_unknown(scored.tokenizer, scored.text, scored.unknown, len(scored.tokens), effect, model)
 
 
-def warn_of_unknown(tokenizer: Tokenizer, text: bytes, unknown: int, tokens: int, effect: str) -> None:
+def warn_of_unknown(
+    tokenizer: Tokenizer, text: bytes, unknown: int, tokens: int, effect: str, model: str = "model"
+) -> None:
     """Print a warning if some of the tokens of a text are `unknown`, and which `effect` that has."""
     names = describe_unknown(tokenizer, text) if unknown else ""
     if names:
         print(
-            f"warning: the model does not know {unknown:,} of the {plural(tokens, 'token')} ({names}),"
+            f"warning: the {model} does not know {unknown:,} of the {plural(tokens, 'token')} ({names}),"
             f" {unknown / tokens:.1%}. {effect}",
             file=sys.stderr,
         )
 
 
-def _record(model: str, name: str, labeled: Scores) -> dict[str, Any]:
+def _record(
+    options: dict[str, Any], name: str, labeled: Scores, differences: dict[str, Comparison]
+) -> dict[str, Any]:
     """The results as a JSON object."""
     scored = next(iter(labeled.values()))
-    metrics = {label: asdict(each.metrics) for label, each in labeled.items()}
-    return {
-        "model": model,
+    record = {
+        "model": options["model"],
         "text": name,
         **scored.size,
         "unknown": scored.unknown,
         "reset": scored.bounds is not None,
-        "scores": metrics,
+        "intervals": _resampled(scored.parts),
+        "scores": {label: asdict(each.metrics) for label, each in labeled.items()},
     }
+    if differences:
+        record["compare"] = options["compare"]
+        record["difference"] = {
+            mode: {
+                "bits_per_character": asdict(difference.bits_per_character),
+                "bits_per_byte": asdict(difference.bits_per_byte),
+                "p": difference.p,
+                "intervals": _resampled(difference.parts),
+            }
+            for mode, difference in differences.items()
+        }
+    return record
+
+
+def _resampled(parts: Parts) -> dict[str, Any] | None:
+    """What intervals were computed from, if there are any."""
+    return {"level": 0.95, "resampled": str(parts)} if parts.enough else None
 
 
 def _blocks(
     options: dict[str, Any], models: list[LanguageModel], text: EvalText, scores: dict[str, Scores]
 ) -> Iterator[dict[str, str]]:
     """The results as rows to print: a block per side, with a column per mode."""
+    names = [options[name] for name in MODELS if name in options]
     for number, side in enumerate(scores["plain"]):
         sides = [scored[side] for scored in scores.values()]
         if side == "mean":
             rows = {"Mean": "of both models at each token; not a probability of the text"}
         else:
             title = "Model" if side == "surprisal" else side.capitalize()
-            rows = {title: describe(options["backward" if number else "model"], models[number])}
+            rows = {title: describe(names[number], models[number])}
+        if side == "other":
+            rows["Tokens"] = f"{len(sides[0].tokens):,}"
         if number == 0:
             sizes = (plural(count, unit.removesuffix("s")) for unit, count in sides[0].size.items())
             rows["Text"] = f"{text.name}: {', '.join(sizes)}"
@@ -224,12 +264,9 @@ def _blocks(
                 rows["As in training"] = " ".join(map(quoted, arguments(text.as_trained)))
             if sides[0].bounds is not None:
                 rows["State"] = "empty at the beginning of each document (--carry reads on)"
-        columns = [_column(mode, scored.metrics) for mode, scored in zip(scores, sides, strict=True)]
-        if len(columns) == 1:
-            del columns[0][""]
-        for title in columns[0]:
-            rows[title] = "  ".join(column[title] for column in columns).rstrip()
-        yield rows
+            if sides[0].parts.enough:
+                rows["Intervals"] = f"95%, from resampling {sides[0].parts}"
+        yield rows | _columns({mode: _cells(s.metrics) for mode, s in zip(scores, sides, strict=True)})
 
 
 def describe(name: str, model: LanguageModel) -> str:
@@ -240,20 +277,46 @@ def describe(name: str, model: LanguageModel) -> str:
     return f"{name}: {model.tokenizer.kind}, {config.cell.upper()}, {layers}{direction}"
 
 
-def _column(mode: str, metrics: Metrics) -> dict[str, str]:
-    """The metrics of one mode, all cells of the same width."""
+def _difference(options: dict[str, Any], differences: dict[str, Comparison]) -> dict[str, str]:
+    """The differences of two models as rows to print."""
+    parts = next(iter(differences.values())).parts
+    model = options["model"]
+    rows = {"Difference": f"{model} minus {options['compare']}; below zero, {model} predicts the text better"}
+    if parts.enough:
+        rows["Test"] = f"permutation of the signs of {parts}, two-sided"
     cells = {
-        "": mode,
+        mode: {
+            "Bits per character": with_interval(difference.bits_per_character, 4, "+"),
+            "Bits per byte": with_interval(difference.bits_per_byte, 4, "+"),
+            "p": "" if difference.p is None else f"{difference.p:.4f}",
+        }
+        for mode, difference in differences.items()
+    }
+    return rows | _columns(cells)
+
+
+def _cells(metrics: Metrics) -> dict[str, str]:
+    """The metrics by their titles."""
+    return {
         "Nats per token": with_interval(metrics.loss, 4),
         "Perplexity": with_interval(metrics.perplexity, 2),
         "Bits per character": with_interval(metrics.bits_per_character, 4),
         "Bits per byte": with_interval(metrics.bits_per_byte, 4),
     }
-    width = max(map(len, cells.values()))
-    return {title: cell.ljust(width) for title, cell in cells.items()}
 
 
-def with_interval(estimate: Estimate, digits: int) -> str:
-    """'1.5501 (1.5382 to 1.5620)'."""
-    interval = estimate.interval and " to ".join(f"{end:.{digits}f}" for end in estimate.interval)
-    return f"{estimate.value:.{digits}f}" + (f" ({interval})" if interval else "")
+def _columns(cells: dict[str, dict[str, str]]) -> dict[str, str]:
+    """The rows of a column for each mode, with their names on top if there are several."""
+    columns = [{"": mode, **column} if len(cells) > 1 else column for mode, column in cells.items()]
+    widths = [max(map(len, column.values())) for column in columns]
+    return {
+        title: "  ".join(c[title].ljust(width) for c, width in zip(columns, widths, strict=True)).rstrip()
+        for title in columns[0]
+    }
+
+
+def with_interval(estimate: Estimate, digits: int, sign: str = "-") -> str:
+    """'1.5501 (1.5382 to 1.5620)'; with "+" as the `sign`, also in front of positive numbers."""
+    form = f"{sign}.{digits}f"
+    interval = estimate.interval and " to ".join(format(end, form) for end in estimate.interval)
+    return format(estimate.value, form) + (f" ({interval})" if interval else "")

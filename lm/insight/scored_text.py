@@ -13,7 +13,9 @@ import numpy as np
 
 from lm.errors import UserError
 from lm.escaping import escaped
+from lm.evaluation.comparison import Comparison, compare_losses
 from lm.evaluation.metrics import Metrics, compute_metrics
+from lm.evaluation.resampling import Parts, parts_of
 from lm.tokenization.documents import SEPARATOR, count_characters
 from lm.tokenization.positions import Words, positions, token_starts, words_in, words_of_tokens
 from lm.tokenization.tokenizer import Tokenizer
@@ -93,6 +95,11 @@ class ScoredText:
         return words_in(self.text)
 
     @cached_property
+    def parts(self) -> Parts:
+        """The documents of the text, or blocks, that are resampled for the intervals."""
+        return parts_of(self.text, self.starts)
+
+    @cached_property
     def metrics(self) -> Metrics:
         """Nats per token, perplexity, bits per character and byte, with confidence intervals.
 
@@ -101,7 +108,7 @@ class ScoredText:
         if not len(self.tokens):
             raise UserError("the text is empty.")
         counted = ~self.is_unknown if self.skip_unknown else None
-        return compute_metrics(self.losses, self.starts, self.text, counted)
+        return compute_metrics(self.losses, self.starts, self.parts, counted)
 
     @property
     def token_texts(self) -> list[str]:
@@ -150,6 +157,23 @@ def two_sided(forward: ScoredText, backward: ScoredText) -> ScoredText:
     after): a score that sees both sides of each token, but not a probability of the text.
     """
     return replace(forward, losses=(forward.losses + backward.losses) / 2)
+
+
+def compare(first: ScoredText, second: ScoredText) -> Comparison:
+    """The difference between two models that have scored the same text, whatever their tokenizers.
+
+    >>> a, b = (score_text(lm.load(run), text) for run in ("runs/a", "runs/b"))
+    >>> compare(a, b).bits_per_character  # below zero if runs/a predicts the text better
+
+    Their bits are summed over the documents of the text or, if there are too few, over blocks of it that
+    begin where neither model has a token that extends across the border. Raises UserError if the texts
+    differ.
+    """
+    if first.text != second.text:
+        raise UserError("both models must score the same text to compare them.")
+    parts = parts_of(first.text, first.starts, second.starts)
+    nats, others = (parts.sums(each.starts, each.losses) for each in (first, second))
+    return compare_losses(parts, nats, others)
 
 
 def token_table(scores: Mapping[str, ScoredText]) -> Table:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -41,13 +42,15 @@ def score_text(
     A document is read after the end of the one before, as in training, or with `reset` from the empty state;
     its end is then not predicted.
 
-    With `dynamic` evaluation or a continuous `cache`, the scores adapt to the text read so far; the model
-    itself does not change. Raises UserError if the text is empty or entirely unknown to the model.
+    With `dynamic` evaluation or a continuous `cache`, the scores adapt to the text read so far, or with
+    `reset` to what has been read of the document; the model itself does not change. Raises UserError if the
+    text is empty or entirely unknown to the model.
     """
     data, tokens = encode_known(model.tokenizer, text)
     if reset:
         documents = [model.tokenizer.encode_bytes(document) for document in data.split(SEPARATOR)]
-        return ScoredText(model.tokenizer, data, *_score_each(model, documents, precision, progress))
+        each = _score_each(model, documents, precision, progress, dynamic=dynamic, cache=cache)
+        return ScoredText(model.tokenizer, data, *each)
     if dynamic or cache:
         losses = dynamic_losses(
             model.network,
@@ -107,13 +110,24 @@ def _score_each(
     encoded: list[np.ndarray],
     precision: Precision,
     progress: Callable[[float], None],
+    **adaptations: Any,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The tokens (tokens,) of all texts, their losses (tokens,) and the bounds (texts + 1,) of each text."""
+    """The tokens (tokens,) of all texts, their losses (tokens,) and the bounds (texts + 1,) of each text.
+
+    With `adaptations` (`dynamic` and `cache` of `score_text`), the model adapts to each text by itself.
+    """
     bounds: np.ndarray = np.cumsum([0, *map(len, encoded)])
     tokens = np.concatenate([np.zeros(0, model.tokenizer.dtype), *encoded])
-    losses = losses_of_texts(
-        model.network, tokens, bounds, model.start_token, precision=precision, progress=progress
-    )
+    network, start = model.network, model.start_token
+    if not any(adaptations.values()):
+        losses = losses_of_texts(network, tokens, bounds, start, precision=precision, progress=progress)
+        return tokens, losses, bounds
+    losses = np.zeros(len(tokens))
+    for begin, end in pairwise(bounds.tolist()):
+        losses[begin:end] = dynamic_losses(
+            network, tokens[begin:end], start, precision=precision, **adaptations
+        )
+        progress(end / len(tokens))
     return tokens, losses, bounds
 
 

@@ -198,6 +198,47 @@ def test_tables_of_tokens_and_words_from_both_sides(evaluate, trained_run, backw
     assert forward > 2 * backward
 
 
+def test_two_models_with_different_tokenizers_are_compared(evaluate, trained_run, bpe_model, text_file):
+    options = ["--compare", bpe_model, "--dataset", text_file, "--split", "0.1"]
+    record = json.loads(evaluate(trained_run, *options, "--cache", "--json").out)
+    assert list(record["scores"]) == ["model plain", "other plain", "model cache", "other cache"]
+    assert record["compare"] == str(bpe_model)
+    for mode, found in record["difference"].items():
+        for unit in ("bits_per_character", "bits_per_byte"):
+            model, other = (record["scores"][f"{side} {mode}"][unit] for side in ("model", "other"))
+            low, high = found[unit]["interval"]
+            assert found[unit]["value"] == pytest.approx(model["value"] - other["value"])
+            assert low < found[unit]["value"] < high < -2  # only one of them was trained
+            assert high - low < sum(each["interval"][1] - each["interval"][0] for each in (model, other))
+        assert found["p"] == 0.0001
+        assert re.fullmatch(r"\d\d blocks", found["intervals"]["resampled"])
+    printed = evaluate(trained_run, *options)
+    assert "the other model does not know" not in printed.err
+    facts = facts_of(printed)
+    plain = record["difference"]["plain"]["bits_per_byte"]["value"]
+    assert facts["Other"].endswith("right to left") and "2,000" not in facts["Tokens"]
+    assert facts["Difference"].endswith(f"below zero, {trained_run} predicts the text better")
+    assert facts["Bits per byte"].startswith(f"{plain:+.4f} (-") and facts["p"] == "0.0001"
+    assert facts["Intervals"].startswith("95%, from resampling ") and facts["Test"].endswith("two-sided")
+
+
+def test_documents_are_resampled_and_a_comparison_warns_of_unknown_characters(
+    evaluate, trained_run, bpe_model, tmp_path
+):
+    rows = (json.dumps({"text": f"The sea was {'calm ' * (n % 3)}é"}) for n in range(30))
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    result = evaluate(trained_run, "--dataset", "rows.jsonl", "--dynamic", "--reset", "--compare", bpe_model)
+    assert "95%, from resampling 30 documents" in result.out
+    assert "permutation of the signs of 30 documents, two-sided" in result.out
+    assert "the model does not know 30 of the" in result.err
+    assert "and the comparison unfair." in result.err and "--skip-unknown" not in result.err
+    record = json.loads(evaluate(trained_run, "--dataset", "rows.jsonl", "--json").out)
+    assert record["intervals"] == {"level": 0.95, "resampled": "30 documents"}
+    (tmp_path / "short.txt").write_text("The sea")
+    record = json.loads(evaluate(trained_run, "--dataset", "short.txt", "--json").out)
+    assert record["intervals"] is None
+
+
 def test_a_table_can_be_written_to_a_pipe(evaluate, trained_run, tmp_path):
     (tmp_path / "new.txt").write_text("The sea")
     os.mkfifo(tmp_path / "pipe")
@@ -234,6 +275,11 @@ def test_a_backward_model_scores_its_held_out_text(evaluate, backward_run):
         (["RUN", "--cache", "--cache-lambda", "1"], "--cache-lambda must be in (0, 1), got 1.0"),
         (["RUN", "--backward", "RUN"], "reads left to right: name a forward model"),
         (["RUN", "--backward", "BPE"], "have different tokenizers"),
+        (["RUN", "--compare", "nowhere"], "there is no model folder 'nowhere'"),
+        (["RUN", "--compare", ""], "--compare must not be empty"),
+        (["RUN", "--compare", "BPE", "--backward", "BPE"], "under two models: leave out --backward"),
+        (["RUN", "--compare", "BPE", "--per-word", "w.tsv"], "under two models: leave out --per-word"),
+        (["RUN", "--compare", "BPE", "--skip-unknown"], "leave out --skip-unknown"),
         (["RUN", "--per-word", "no/where.tsv"], "cannot write no/where.tsv"),
         (["RUN", "--dataset", "good.txt", "--per-word", "/proc/w.tsv"], "cannot write /proc/w.tsv"),
         (["RUN", "--per-word", "-", "--json"], "both go to standard output"),

@@ -262,7 +262,6 @@ def test_word_frequencies(evaluate, char):
         (["--keep", ",id"], "--keep must name columns"),
         (["--region-separator", "||"], "--region-separator must be one character"),
         (["--per-region", "r.tsv"], "--per-region requires --regions or --region-separator"),
-        (["--reset", "--dynamic"], "--dynamic reads running text: leave out --reset"),
         (["--reset", "--carry"], "not allowed with argument"),
     ],
 )

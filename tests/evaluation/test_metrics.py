@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from lm.evaluation.metrics import compute_metrics, proportion
+from lm.evaluation.resampling import parts_of
 from lm.tokenization.documents import SEPARATOR
 
 
 def test_values_exclude_separators():
     """Two documents of three tokens each with an <eos> between them; 'é' has two bytes."""
     text = "aéb".encode() + SEPARATOR + b"cde"
-    found = compute_metrics(
-        np.array([1.0, 2.0, 3.0, 4.0, 1.0, 1.0, 2.0]), np.array([0, 1, 3, 4, 5, 6, 7]), text
-    )
+    starts = np.array([0, 1, 3, 4, 5, 6, 7])
+    losses = np.array([1.0, 2.0, 3.0, 4.0, 1.0, 1.0, 2.0])
+    found = compute_metrics(losses, starts, parts_of(text, starts))
     assert found.loss.value == pytest.approx(2)
     assert found.perplexity.value == pytest.approx(math.exp(2))
     assert found.bits_per_character.value == pytest.approx(14 / 6 / math.log(2))
@@ -29,8 +30,10 @@ def test_the_interval_contains_the_mean_95_percent_of_the_time():
     for i in range(1, size):
         losses[i] += 0.9 * (losses[i - 1] - 2) + 0.2 * generator.normal(size=trials)
     covered = naive = 0
+    starts = np.arange(size)
+    parts = parts_of(b"x" * size, starts)
     for one in losses.T:
-        low, high = compute_metrics(one, np.arange(size), b"x" * size).loss.interval
+        low, high = compute_metrics(one, starts, parts).loss.interval
         covered += low <= 2 <= high
         naive += abs(one.mean() - 2) <= 1.96 * one.std() / math.sqrt(size)
     assert 88 <= covered <= 99
@@ -39,7 +42,8 @@ def test_the_interval_contains_the_mean_95_percent_of_the_time():
 
 def test_intervals_of_all_units_are_consistent():
     losses = np.random.default_rng(1).exponential(1.5, 30_000)
-    found = compute_metrics(losses, 2 * np.arange(30_000), b"ab" * 30_000)
+    starts = 2 * np.arange(30_000)
+    found = compute_metrics(losses, starts, parts_of(b"ab" * 30_000, starts))
     low, high = found.loss.interval
     assert low < found.loss.value < high
     assert found.perplexity.interval == pytest.approx((math.exp(low), math.exp(high)))

@@ -113,6 +113,16 @@ def test_adapting_while_reading_changes_the_scores_but_not_the_model():
     assert np.array_equal(score_text(model, text).losses, plain.losses)
 
 
+def test_with_reset_the_model_adapts_to_each_document_by_itself():
+    documents = ["the sea was calm. " * 20, "the boat", "", "the sea"]
+    for model in (make("char"), make("char", "backward")):
+        adapting = {"dynamic": DynamicConfig(dynamic_rate=0.01), "cache": CacheConfig()}
+        scored = score_text(model, joined(documents), reset=True, **adapting)
+        each = [score_text(model, document, **adapting).losses for document in documents if document]
+        assert np.array_equal(scored.losses, np.concatenate(each))
+        assert len(scored.per_word()["word"]) == 84
+
+
 def test_texts_that_cannot_be_scored():
     with pytest.raises(UserError, match="the text is empty"):
         score_text(make("char"), "")
