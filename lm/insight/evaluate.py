@@ -239,7 +239,7 @@ def _record(
 
 def _resampled(parts: Parts) -> dict[str, Any] | None:
     """What intervals were computed from, if there are any."""
-    return {"level": 0.95, "resampled": str(parts)} if parts.enough else None
+    return {"level": 0.95, "resampled": f"{parts.unit}s", "parts": len(parts)} if parts.enough else None
 
 
 def _blocks(
