@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +18,6 @@ from lm.errors import ModelError, one_line
 
 MAX_JSON = 1 << 20  # bytes; a config.json has about 1,000
 _MAX_DEPTH = 32
-_MAX_INTEGER = 1 << 63
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 # Should the file be replaced by a link or a pipe in the meantime, opening it fails or does not wait.
 _FLAGS = (
@@ -61,13 +61,13 @@ def read_bytes(path: Path, folder: Path, limit: int) -> bytes:
     return content
 
 
-def read_json(path: Path, folder: Path, limit: int = MAX_JSON) -> dict[str, Any]:
+def read_json(path: Path, folder: Path, limit: int = MAX_JSON, bits: int = 64) -> dict[str, Any]:
     """Read a JSON object of the model in `folder`. Raises ModelError if it is missing, damaged or nested too
-    deeply, or has a number of more than 64 bits."""
+    deeply, or has a number of more than `bits` bits, the sign included."""
     if not os.path.lexists(path):
         raise ModelError(f"{folder} is not a model folder: it has no {path.name}.")
     try:
-        value = parse_json(read_bytes(path, folder, limit))
+        value = parse_json(read_bytes(path, folder, limit), bits)
     except ValueError as error:
         raise ModelError(f"{path} is damaged: {one_line(error)}") from error
     if not isinstance(value, dict):
@@ -75,11 +75,11 @@ def read_json(path: Path, folder: Path, limit: int = MAX_JSON) -> dict[str, Any]
     return value
 
 
-def parse_json(content: bytes) -> Any:
+def parse_json(content: bytes, bits: int = 64) -> Any:
     """The value of a JSON text in UTF-8. Raises ValueError if it is not one, is nested too deeply, or has a
-    number of more than 64 bits or a half of a surrogate pair, which no UTF-8 file can have."""
+    number of more than `bits` bits or a half of a surrogate pair, which no UTF-8 file can have."""
     try:
-        value = json.loads(content.decode(), parse_int=_integer)
+        value = json.loads(content.decode(), parse_int=partial(_integer, bits))
     except RecursionError:
         raise ValueError("it is nested too deeply.") from None
     level = [value]
@@ -128,9 +128,11 @@ def is_inside(real: str, folder: Path) -> bool:
     return False
 
 
-def _integer(digits: str) -> int:
-    number = int(digits) if len(digits) <= 20 else _MAX_INTEGER
-    if abs(number) >= _MAX_INTEGER:
+def _integer(bits: int, digits: str) -> int:
+    bound = 1 << (bits - 1)
+    # Python refuses to read very long numbers.
+    number = int(digits) if len(digits) <= len(str(-bound)) else bound
+    if abs(number) >= bound:
         raise ValueError(f"the number {one_line(digits, 20)} is out of range.")
     return number
 

@@ -18,6 +18,7 @@ from lm.config.schema import RUNS, RunConfig
 from lm.config.settings_file import read_settings
 from lm.errors import ModelError, UserError
 from lm.files import append_text, folder_or_previous, write_text
+from lm.model_files import read_json
 from lm.run_lock import check_free, claimed, lock_of
 from lm.tokenization.tokenizer import Tokenizer
 
@@ -173,6 +174,12 @@ def validations(records: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]]
     whole = found.pop() if len(found) > 1 and covered[-1] > covered[-2] > 0 else None
     by_step = {record["step"]: record for record in found}
     return [by_step[step] for step in sorted(by_step)], whole
+
+
+def progress_values(checkpoint: Path, name: str = "progress.json") -> dict[str, Any]:
+    """The values in a checkpoint's progress.json. Raises ModelError."""
+    # The random generator of a mix of streams has integers of 128 bits, without a sign.
+    return read_json(checkpoint / name, checkpoint, bits=129)
 
 
 def checkpoint_of(run: Run) -> Path:

@@ -154,5 +154,13 @@ def test_json_that_nobody_needs_is_rejected(text, message):
         parse_json(text.encode())
 
 
+@pytest.mark.parametrize("bits", [64, 129])
+def test_numbers_may_have_as_many_bits_as_allowed(bits):
+    for number in (2 ** (bits - 1) - 1, 1 - 2 ** (bits - 1)):
+        assert parse_json(str(number).encode(), bits) == number
+        with pytest.raises(ValueError, match="out of range"):
+            parse_json(str(2 * number).encode(), bits)
+
+
 def test_depth_within_the_limit_is_fine():
     assert parse_json(b"[" * 30 + b"]" * 30)

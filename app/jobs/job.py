@@ -34,8 +34,7 @@ from typing import Any
 from lm import locks
 from lm.errors import UserError, one_line
 from lm.files import folder_or_previous, patiently, write_text
-from lm.model_files import read_json
-from lm.run_folder import Run
+from lm.run_folder import Run, progress_values
 
 from .uploads import Uploads
 
@@ -211,7 +210,7 @@ def has_finished(run: Run) -> bool:
     """Whether a run has spent its budget and completed the final evaluation."""
     folder = resumable_checkpoint(run)
     with contextlib.suppress(UserError):
-        return bool(folder and read_json(folder / "progress.json", folder).get("finished"))
+        return bool(folder and progress_values(folder).get("finished"))
     return False
 
 

@@ -17,7 +17,7 @@ from lm.errors import DataError, UserError
 from lm.files import folder_or_previous
 from lm.memorization.search import BREAK, Blocks
 from lm.model_files import read_json
-from lm.run_folder import Run
+from lm.run_folder import Run, progress_values
 from lm.tokenization.documents import SEPARATOR
 from lm.tokenization.tokenizer import Tokenizer
 
@@ -104,7 +104,7 @@ def _key_of_run(folder: Path) -> str | None:
     """The cache key of the token stream that a run's checkpoint reads."""
     checkpoint = folder_or_previous(Run(folder).checkpoint)
     try:
-        return read_json(checkpoint / "progress.json", checkpoint).get("corpus") if checkpoint else None
+        return progress_values(checkpoint).get("corpus") if checkpoint else None
     except UserError:
         return None
 

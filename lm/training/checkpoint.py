@@ -25,7 +25,7 @@ from lm import digests
 from lm.errors import ModelError
 from lm.files import replace_folder
 from lm.invocation import quoted
-from lm.model_files import read_json
+from lm.run_folder import progress_values
 from lm.tensor_files import read_tensors, write_tensors
 from lm.training.state import Learner, Progress, Snapshot, Trainer
 
@@ -147,7 +147,7 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> None:
 
 def read_progress(folder: Path, name: str = _NOW[1]) -> Progress:
     """The progress.json of a checkpoint. Raises ModelError."""
-    values = read_json(folder / name, folder)
+    values = progress_values(folder, name)
     known = {field.name for field in fields(Progress)}
     if not _digest_matches(folder / name, values, known):
         raise ModelError(
@@ -185,7 +185,7 @@ def _read(trainer: Trainer, folder: Path, names: tuple[str, str]) -> Snapshot:
 
 def _read_tensors(folder: Path, names: tuple[str, str]) -> dict[str, torch.Tensor]:
     tensors = read_tensors(folder / names[0])
-    stored = digests.stored_in(read_json(folder / names[1], folder), names[0])
+    stored = digests.stored_in(progress_values(folder, names[1]), names[0])
     digests.check(folder / names[0], lambda: stored, _remedy(folder))
     return tensors
 

@@ -181,3 +181,14 @@ def test_a_streamed_text_may_be_at_a_new_place(here, monkeypatch):
     with pytest.raises(UserError, match="If the text has moved"):
         main(["--resume", "r", "--steps", "20"])
     assert main(["--resume", "r", "--steps", "20", "--dataset", "moved.jsonl"]) == 0
+
+
+def test_a_mix_of_streams_can_be_resumed(here):
+    for number in range(2):
+        rows = (json.dumps({"text": some_text(300, seed=n)}) + "\n" for n in range(number, 100, 2))
+        (here / f"{number}.jsonl").write_text("".join(rows))
+    mix = ["--dataset", "0.jsonl", "--dataset", "1.jsonl", "--mix", "0.7,0.3"]
+    command = [*mix, "--streaming", "--shuffle-buffer", "5"]
+    assert main([*command, *COMMAND[2:], "--steps", "10", "--out", "r"]) == 0
+    assert main(["--resume", "r", "--steps", "20"]) == 0
+    assert progress(here / "r")["step"] == 20
