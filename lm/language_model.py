@@ -270,7 +270,7 @@ class LanguageModel:
             language: codes of the text's languages, such as "en"; default: those of the loaded model or of a
                 dataset on the Hub, if any.
         """
-        facts = self._facts_to_save(license, language)
+        facts = self._facts_to_save(license, language, remote_code)
         dtype = torch.float16 if half else torch.float32
         save_model(folder, self.network, self.tokenizer, facts, dtype, remote_code=remote_code)
 
@@ -305,7 +305,7 @@ class LanguageModel:
 
         Returns the URL of the repository or of the pull request. Raises UserError if that fails.
         """
-        facts = self._facts_to_save(license, language)
+        facts = self._facts_to_save(license, language, remote_code)
         if create_pr and revision is not None:
             raise UserError("a pull request is for the main branch: leave out `revision` or `create_pr`.")
         repository = create_repository(repo_id, private, token)
@@ -315,10 +315,14 @@ class LanguageModel:
             commit = upload(folder, name, token, commit_message, revision, create_pr)
         return str(commit.pr_url or repository)
 
-    def _facts_to_save(self, license: str | None, language: str | Sequence[str] | None) -> dict[str, Any]:
+    def _facts_to_save(
+        self, license: str | None, language: str | Sequence[str] | None, remote_code: bool
+    ) -> dict[str, Any]:
         """The facts with another license or language, if one is given. Raises UserError if it is not valid,
-        and for an ensemble."""
+        for an ensemble, and for a backward model that is to have code for transformers."""
         self.require_one_network("be saved")
+        if remote_code and self.backward:
+            raise UserError("transformers has no models that read right to left: leave out `remote_code`.")
         facts = dict(self.facts)
         if license is not None:
             facts["license"] = checked_license(license)

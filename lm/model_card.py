@@ -22,7 +22,7 @@ from lm.escaping import printable
 from lm.model.cells import CELLS
 from lm.model.direction import Direction
 from lm.model_hub import HUB_ID
-from lm.wording import plural
+from lm.wording import PYTHON_LIBRARY, plural
 
 _HUB = "https://huggingface.co"
 _METRICS = {  # with the digits to show
@@ -148,7 +148,7 @@ def _training_data(trained_on: dict[str, Any]) -> list[str]:
             if isinstance(trained_on.get(name), int)
         ]
         of = f": {' in '.join(counts)}" if counts else ""
-        what = ", the source code of Python's standard library" if dataset == "python" else ""
+        what = f", {PYTHON_LIBRARY}" if dataset == "python" else ""
         paragraphs.append(f"Trained on {_code(dataset)}{what}{of}.")
     for found in _hub_datasets(trained_on):
         license = _text(found.get("license"))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lm import digests
-from lm.errors import ModelError, UserError
+from lm.errors import ModelError
 from lm.files import replacing, write_text
 from lm.model.network import RecurrentLM
 from lm.model_card import model_card
@@ -43,11 +43,7 @@ def save_model(
 
     `name` is what the model card calls the model: a Hub id, or by default the name of the folder.
     `remote_code` adds the code with which transformers loads the model without lm.
-
-    Raises UserError for a model that reads right to left if it is to have that code.
     """
-    if remote_code and network.config.backward:
-        raise UserError("transformers has no models that read right to left: leave out `remote_code`.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     facts = {

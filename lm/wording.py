@@ -1,4 +1,6 @@
-"""Words of messages that depend on a number."""
+"""Words that several messages and pages need."""
+
+PYTHON_LIBRARY = "the source code of Python's standard library"  # what `--dataset python` is
 
 
 def plural(count: int, noun: str) -> str:

@@ -230,6 +230,15 @@ def test_an_ensemble_creates_no_model_on_the_hub(hub):
     assert not (hub.root / "models/org/new").exists()
 
 
+def test_a_backward_model_with_remote_code_creates_no_model_on_the_hub(hub):
+    tokenizer = train_tokenizer("char", iter(["the sea was calm\n"]))
+    config = ModelConfig(hidden_size=4, layers=1, direction="backward")
+    model = LanguageModel(RecurrentLM(config, tokenizer.vocab_size), tokenizer)
+    with pytest.raises(UserError, match="right to left: leave out `remote_code`"):
+        model.push_to_hub("org/new", token=TOKEN, remote_code=True)
+    assert not (hub.root / "models/org/new").exists()
+
+
 def test_training_can_start_from_a_revision(hub, tmp_path):
     from lm.training.finetune import with_model_settings
 

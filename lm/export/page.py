@@ -21,11 +21,11 @@ from lm.saving import without_paths
 from lm.tokenization.kinds import BYTE_OF
 from lm.tokenization.tokenizer import Tokenizer
 from lm.tokenization.vocabulary import KINDS, train_tokenizer
+from lm.wording import PYTHON_LIBRARY
 
 _FILES = Path(__file__).parent / "html"
 _MAX_WEIGHTS = 400_000_000  # bytes; in base64, the longest string of V8 has 536,870,888 characters
 _WORKER = ("product.js", "network.js", "sampler.js", "tokenizer.js", "worker.js")
-_SHIPPED = {"python": "the source code of Python's standard library"}
 _UNITS = {
     "char": "character",
     "byte": "byte",
@@ -163,11 +163,11 @@ def _rules(spec: dict[str, Any]) -> dict[str, Any]:
 
 def _introduction(model: LanguageModel) -> str:
     cell, dataset = model.network.config.cell.upper(), _dataset(model)
-    read = f"has read {_SHIPPED.get(dataset, dataset)} and" if dataset else "has read some text and"
+    read = PYTHON_LIBRARY if dataset == "python" else dataset or "some text"
     order = ", from the last to the first" if model.backward else ""
     return (
-        f"This small neural network, {'a' if cell == 'GRU' else 'an'} {cell}, {read} now writes more of it,"
-        f" one {_UNITS[model.tokenizer.kind]} at a time{order}. It runs here, in your browser."
+        f"This small neural network, {'a' if cell == 'GRU' else 'an'} {cell}, has read {read} and now writes"
+        f" more of it, one {_UNITS[model.tokenizer.kind]} at a time{order}. It runs here, in your browser."
     )
 
 
