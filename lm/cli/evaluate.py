@@ -18,9 +18,9 @@ import csv
 from collections.abc import Sequence
 from typing import Any
 
-from lm.cli.parser import add_device, add_settings, check_output, make_parser
+from lm.cli.parser import MODEL, add_device, add_settings, check_output, check_requirements, make_parser
 from lm.config.schema import CacheConfig, DataConfig, DynamicConfig, EvaluationConfig
-from lm.config.settings import build, flag_of, settings_of
+from lm.config.settings import build, check_not_empty, flag_of, settings_of
 from lm.errors import UserError
 
 READING = (
@@ -41,26 +41,16 @@ ADAPTATIONS: dict[str, type] = {"dynamic": DynamicConfig, "cache": CacheConfig}
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser("evaluate", __doc__ or "")
     add = parser.add_argument
-    add(
-        "model", metavar="MODEL", help="a run, a saved folder or a Hub id (owner/name or owner/name@revision)"
-    )
+    add("model", metavar="MODEL", help=MODEL)
     add("--backward", metavar="MODEL", help="a backward model, for scores from both sides")
     add("--compare", metavar="MODEL", help="another model: how much it differs, with an interval and a test")
-    add("--per-token", metavar="FILE", help="write a table with one row per token; '-': standard output")
-    add("--per-word", metavar="FILE", help="write a table with one row per word; '-': standard output")
-    add("--per-region", metavar="FILE", help="write a table with one row per region; '-': standard output")
+    for name in TABLES:
+        add(flag_of(name), metavar="FILE", help=table_of(name))
     add("--format", choices=FORMATS, help="format of the tables; default: tsv without a header comment")
-    add(
-        "--keep",
-        action="append",
-        metavar="COLUMNS",
-        help="copy these columns of the table that is read",
-    )
-    state = parser.add_mutually_exclusive_group()
-    add_state = state.add_argument
-    add_state(
-        "--reset", action="store_true", help="read each document from the empty state (default: tables)"
-    )
+    add("--keep", action="append", metavar="COLUMNS", help="copy these columns of the table that is read")
+    add_state = parser.add_mutually_exclusive_group().add_argument
+    reset = "read each document from the empty state (default: tables)"
+    add_state("--reset", action="store_true", help=reset)
     add_state("--carry", action="store_true", help="read on from document to document (default: text files)")
     add("--regions", metavar="COLUMN", help="the column with the regions of each text, a list or marked text")
     add("--region-separator", metavar="C", help="the character between regions; default with --regions: '|'")
@@ -87,18 +77,22 @@ def add_pairs(parser: argparse.ArgumentParser) -> None:
     add("--bad", metavar="COLUMN", help="the unacceptable sentences (default: sentence_bad)")
     add("--phenomenon", metavar="COLUMN", help="what a pair tests (default: UID, else the file's name)")
     add("--target-delimiter", metavar="TEXT", help="text before each sentence (default: ' ', as in lm-eval)")
-    add("--per-pair", metavar="FILE", help="write a table with one row per pair; '-': standard output")
-    add("--per-phenomenon", metavar="FILE", help="… with one row per phenomenon; '-': standard output")
+    for name in PAIR_TABLES:
+        add(flag_of(name), metavar="FILE", help=table_of(name))
+
+
+def table_of(name: str) -> str:
+    """The help of a flag such as `per_word`."""
+    return f"write a table with one row per {name.removeprefix('per_')}; '-': standard output"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate as the command line says; the exit status. Raises UserError."""
     options = vars(parse(arguments))
-    texts = ("dataset", "split", "backward", "compare", "regions", *TABLES)
-    for name in (*texts, "pairs", "good", "bad", "phenomenon", *PAIR_TABLES):
-        if options.get(name) in ("", [""]):
-            raise UserError(f"{flag_of(name)} must not be empty.")
-    check_pairs(options)
+    # Of `READING`, an empty string means not as in training.
+    check_not_empty({name: value for name, value in options.items() if name not in ("model", *READING)})
+    if "pairs" in options:
+        check_pairs(options)
     adaptations = chosen_adaptations(options)
     check_outputs(options)
     reading = {name: options[name] for name in READING if name in options}
@@ -130,16 +124,16 @@ def chosen_adaptations(options: dict[str, Any]) -> dict[str, Any]:
 
 def check_items(options: dict[str, Any]) -> None:
     """Turn --keep into a tuple of columns. Raises UserError for flags that need another one."""
-    for flag, needed in (
+    requirements = (
+        *((name, ("pairs",)) for name in PAIRS),
         *((name, ("dataset",)) for name in ("regions", "reset")),
         ("keep", ("dataset", "pairs")),
         ("keep", ("per_pair",) if "pairs" in options else TABLES),
         ("format", PAIR_TABLES if "pairs" in options else TABLES),
         ("per_region", ("regions", "region_separator")),
         ("frequency", ("per_word",)),
-    ):
-        if flag in options and not any(name in options for name in needed):
-            raise UserError(f"{flag_of(flag)} requires {' or '.join(map(flag_of, needed))}.")
+    )
+    check_requirements(options, requirements)
     given = csv.reader(options.get("keep", []), skipinitialspace=True)
     columns = [name.strip() for names in given for name in names]
     if "" in columns:
@@ -148,12 +142,7 @@ def check_items(options: dict[str, Any]) -> None:
 
 
 def check_pairs(options: dict[str, Any]) -> None:
-    """Raise UserError for flags that --pairs cannot be combined with, and for those that need it."""
-    if "pairs" not in options:
-        for name in PAIRS:
-            if name in options:
-                raise UserError(f"{flag_of(name)} requires --pairs.")
-        return
+    """Raise UserError for flags that --pairs cannot be combined with."""
     for name, value in options.items():
         if name not in WITH_PAIRS and value is not False:
             raise UserError(f"{flag_of(name)} cannot be combined with --pairs.")

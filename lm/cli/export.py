@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm.cli.parser import check_output, make_parser
+from lm.cli.parser import MODEL, check_output, make_parser
 from lm.escaping import printable
 from lm.export import FORMATS, exporter
 
@@ -22,7 +22,7 @@ _LARGE_PAGE = 100_000_000  # bytes
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser("export", __doc__ or "")
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a run, a saved folder, a Hub id or 'pretrained'")
+    add("model", metavar="MODEL", help=MODEL)
     add("file", metavar="FILE", help=f"where to write; the suffix is the format: {' or '.join(FORMATS)}")
     choices = list(dict.fromkeys(p for format in FORMATS.values() for p in format.precisions))
     by_format = ", ".join(f"{format.precisions[0]} for {suffix}" for suffix, format in FORMATS.items())

@@ -18,9 +18,9 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lm.cli.parser import add_device, add_settings, make_parser
+from lm.cli.parser import MODEL, add_device, add_settings, check_requirements, make_parser
 from lm.config.schema import SamplingConfig, SearchConfig
-from lm.config.settings import build, flag_of, settings_of
+from lm.config.settings import build, check_not_empty, flag_of, settings_of
 from lm.errors import UserError
 from lm.generation.request import check_search
 from lm.streams import read_input
@@ -44,8 +44,7 @@ _REQUIRES = {
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser("generate", __doc__ or "")
     add = parser.add_argument
-    model = "a run, a saved folder, a Hub id (owner/name or owner/name@revision) or 'pretrained'"
-    model += " (default: the newest run, else 'pretrained')"
+    model = f"{MODEL} (default: the newest run, else 'pretrained')"
     add("model", nargs="?", default=None, metavar="MODEL", help=model)
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--prompt", default="", metavar="TEXT", help="the text to continue (default: none)")
@@ -165,18 +164,14 @@ def check_combination(options: argparse.Namespace) -> None:
     for mode in ("interactive", "infill"):
         if mode in given and (ignored := [name for name in _IGNORED[mode] if name in given]):
             raise UserError(f"{flag_of(ignored[0])} cannot be combined with --{mode}.")
-    for name, others in _REQUIRES.items():
-        if name in given and not given & set(others):
-            raise UserError(f"{flag_of(name)} requires {' or '.join(map(flag_of, others))}.")
+    check_requirements(given, _REQUIRES.items())
     if options.interactive and getattr(options, "prompt_file", None) == "-":
         raise UserError("--prompt-file - and --interactive would both read standard input: use a file.")
     if options.match is not None and options.choice:
         raise UserError("--match and --choice contradict each other: use one of them.")
     if "greedy" in given and "temperature" in given and options.temperature != 0:
         raise UserError("--temperature has no effect with --greedy: leave one of them out.")
-    for name in ("stop", "ban"):
-        if "" in getattr(options, name):
-            raise UserError(f"--{name} must not be empty.")
+    check_not_empty({name: values[name] for name in ("stop", "ban")})
     chosen = {name: value for name, value in values.items() if name in settings}
     sampling = {name: value for name, value in chosen.items() if name in settings_of(SamplingConfig)}
     search = {name: value for name, value in chosen.items() if name not in sampling}

@@ -6,17 +6,18 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from lm import streams
 from lm.config.schema import TrainingConfig
-from lm.config.settings import settings_of
+from lm.config.settings import flag_of, settings_of
 from lm.errors import UserError, one_line
 from lm.escaping import printable
 from lm.invocation import command
 
+MODEL = "a run, a saved folder, a Hub id (owner/name or owner/name@revision) or 'pretrained'"
 _LONGEST = 600  # characters of an error
 
 
@@ -85,6 +86,13 @@ def add_settings(
             group.add_argument(setting.flag, action="append", metavar=metavar, help=help_line)
         else:
             group.add_argument(setting.flag, type=setting.check, metavar=metavar, help=help_line)
+
+
+def check_requirements(given: Collection[str], needed: Iterable[tuple[str, Sequence[str]]]) -> None:
+    """Raise UserError if a flag has no effect because none of those that it needs is among the `given`."""
+    for name, others in needed:
+        if name in given and not any(other in given for other in others):
+            raise UserError(f"{flag_of(name)} requires {' or '.join(map(flag_of, others))}.")
 
 
 def check_output(file: str) -> None:

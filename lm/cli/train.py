@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from lm.cli.parser import add_settings, make_parser
 from lm.config.presets import describe
-from lm.config.schema import GROUPS, check_not_empty
+from lm.config.schema import GROUPS
+from lm.config.settings import check_not_empty
 from lm.distributed import joined_ranks
 from lm.errors import UserError
 

@@ -30,7 +30,6 @@ DEFAULT_TIME = 120.0  # seconds of training if no budget is set
 AUTOMATIC_DROPOUTS = ("dropout", "output_dropout", "input_dropout", "weight_dropout")
 BUDGETS = ("steps", "epochs", "max_time")  # of which a run has at most one
 RUNS = Path("runs")  # default folder of the runs
-_MAY_BE_EMPTY = ("sample_prompt", "document_separator")  # the latter has an error of its own
 
 
 @dataclass(frozen=True)
@@ -475,10 +474,3 @@ class RunConfig:
     def flat(self) -> dict[str, Any]:
         """The settings as one flat dictionary, in the order of the groups."""
         return {k: v for group in GROUPS for k, v in dataclasses.asdict(getattr(self, group)).items()}
-
-
-def check_not_empty(options: Mapping[str, Any]) -> None:
-    """Raise UserError if an option of `lm train` is an empty string, or a list with one."""
-    for name, value in options.items():
-        if (value == "" and name not in _MAY_BE_EMPTY) or (isinstance(value, (list, tuple)) and "" in value):
-            raise UserError(f"{flag_of(name)} must not be empty.")

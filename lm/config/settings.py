@@ -24,6 +24,8 @@ MAX_TEMPERATURE = 1_000_000  # at which all tokens are equally likely
 _LARGEST_INT = 2**63 - 1
 _SHOWN = 80  # characters of a value in a message
 
+_MAY_BE_EMPTY = ("sample_prompt", "target_delimiter", "document_separator")  # the last has its own error
+
 _KEYWORDS = {None: type(None), "auto": Auto}  # allowed in place of a value, with their types
 _TYPE_NAMES = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
 
@@ -184,6 +186,13 @@ def build(config_class: type[T], values: Mapping[str, Any]) -> T:
 def flag_of(name: str) -> str:
     """'hidden_size' -> '--hidden-size'."""
     return "--" + name.replace("_", "-")
+
+
+def check_not_empty(options: Mapping[str, Any]) -> None:
+    """Raise UserError if a flag has an empty string, or a list with one, where that means nothing."""
+    for name, value in options.items():
+        if (value == "" and name not in _MAY_BE_EMPTY) or (isinstance(value, (list, tuple)) and "" in value):
+            raise UserError(f"{flag_of(name)} must not be empty.")
 
 
 def arguments(values: Mapping[str, Any]) -> list[str]:

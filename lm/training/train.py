@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from lm.config.schema import GROUPS, check_not_empty
-from lm.config.settings import did_you_mean, settings_of
+from lm.config.schema import GROUPS
+from lm.config.settings import check_not_empty, did_you_mean, settings_of
 from lm.distributed import ALONE, rank_count
 from lm.errors import UserError
 from lm.invocation import called_from_python
