@@ -196,9 +196,10 @@ def _warn(model: LanguageModel, pairs: Pairs, scored: ScoredPairs, overall: Accu
 
 def _rows(overall: Accuracy, phenomena: Mapping[str, Accuracy]) -> dict[str, str]:
     """The results as rows to print."""
-    rows = {"Phenomenon": f"{'accuracy (95% interval)':25}  pairs   ties"}
+    width = max(len("pairs"), len(f"{overall.pairs:,}"))
+    rows = {"Phenomenon": f"{'accuracy (95% interval)':25}  {'pairs':>{width}}  {'ties':>{width}}"}
     for name, each in (*phenomena.items(), ("All pairs", overall)):
-        rows[name] = f"{with_interval(each.estimate, 4):25}  {each.pairs:5,}  {each.ties:5,}"
+        rows[name] = f"{with_interval(each.estimate, 4):25}  {each.pairs:{width},}  {each.ties:{width},}"
     if len(phenomena) > 1:
         rows["Mean of phenomena"] = f"{_mean(phenomena):.4f}"
     return rows
