@@ -52,12 +52,14 @@ def clock(monkeypatch):
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Each file runs in one worker of xdist, so that its models and servers exist once. Files that use the
-    browser share a worker: it is started once, and the tests measure and wait. What takes longest starts
-    first, so that no worker is idle at the end."""
-    browser = {item.path for item in items if "context" in item.fixturenames}
+    browser share a worker: it is started once, and the tests measure and wait. So do files that use the
+    server for attacks. What takes longest starts first, so that no worker is idle at the end."""
+    browser, attacks = (
+        {item.path for item in items if name in item.fixturenames} for name in ("context", "attacked_server")
+    )
+    groups = dict.fromkeys(attacks, "attacks") | dict.fromkeys(browser, "browser")
     for item in items:
-        name = "browser" if item.path in browser else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(name))
+        item.add_marker(pytest.mark.xdist_group(groups.get(item.path, item.path.stem)))
     slow = ("end_to_end", "test_distributed.py", "jobs")
     items.sort(key=lambda item: 0 if item.path in browser else 1 if set(slow) & set(item.path.parts) else 2)
 

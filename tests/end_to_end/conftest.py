@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.end_to_end.attacked import kill_training_jobs, make_attacked
 from tests.end_to_end.hub import use
 from tests.end_to_end.page import DESKTOP, Page
 from tests.hub_server import HubServer
@@ -60,11 +61,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(cwd: Path, *arguments: object, root: Path = ROOT):
-    """Run `python -m app` from the checkout `root` in the folder `cwd` until the block ends."""
+def serving(cwd: Path, *arguments: object, root: Path = ROOT, **variables: str):
+    """Run `python -m app` from the checkout `root` in the folder `cwd` until the block ends, with further
+    environment `variables`."""
     output, log = cwd / "app.out", cwd / "app.log"
     with output.open("w") as out, log.open("w") as err:
-        environment = {**os.environ, "PYTHONPATH": str(root)}
+        environment = {**os.environ, "PYTHONPATH": str(root), **variables}
         process = Fork(
             ["app", *arguments], cwd, environment, stdout=out, stderr=err,
             libraries=SERVER if "--api" in arguments else PAGE, executable=forking_python(),
@@ -160,6 +162,27 @@ def servers(tmp_path_factory, browser, trained_run):
 @pytest.fixture(scope="session")
 def server(servers):
     return servers[0]
+
+
+@pytest.fixture(scope="session")
+def attacked_server(tmp_path_factory, trained_run):
+    folder = tmp_path_factory.mktemp("attacked")
+    make_attacked(folder, trained_run)
+    try:
+        temporary = str(folder / "temporary")
+        with serving(folder, "--port", free_port(), GRADIO_TEMP_DIR=temporary) as server:
+            yield until_ready(server)
+    finally:
+        kill_training_jobs(folder)
+
+
+@pytest.fixture
+def attacked(attacked_server):
+    """A server of a page for attacks, none of which may leave a traceback in its log."""
+    before = len(attacked_server.log.read_text())
+    yield attacked_server
+    log = attacked_server.log.read_text()[before:]
+    assert "Traceback" not in log, log[log.index("Traceback") :][:5000]
 
 
 @pytest.fixture

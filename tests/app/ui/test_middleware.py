@@ -1,4 +1,4 @@
-"""What the filter in front of Gradio rejects; tests/end_to_end/test_page_fuzz.py tests it with Gradio."""
+"""What the filter in front of Gradio rejects; tests/end_to_end/test_page_requests.py tests it with Gradio."""
 
 import pytest
 from starlette.responses import JSONResponse
