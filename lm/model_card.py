@@ -277,7 +277,7 @@ def _weights(model: dict[str, Any]) -> str:
 
 
 def _title(name: str) -> str:
-    return "\n# " + re.sub(r"([\\`*\[\]<>&#|~])", r"\\\1", _short(name)) + "\n"
+    return "\n# " + re.sub(r"([\\`*_\[\]<>&#|~])", r"\\\1", _short(name)) + "\n"
 
 
 def _load(name: str) -> str:

@@ -70,10 +70,14 @@ def blocks(card: str, language: str) -> list[str]:
     return [token.content for token in tokens if token.type == "fence" and token.info == language]
 
 
-def heading(card: str) -> set[str]:
-    """The kinds of Markdown in the title of a card."""
+def heading(card: str) -> str:
+    """The text of the title of a card, with its Markdown, if any, between < and >."""
     _, inline, *_ = MarkdownIt("commonmark").parse(ModelCard(card).text)
-    return {child.type for child in inline.children}
+    shown = (
+        child.content if child.type in ("text", "text_special") else f"<{child.type}>"
+        for child in inline.children
+    )
+    return "".join(shown)
 
 
 def inline_code(card: str) -> list[str]:
@@ -167,6 +171,7 @@ def test_a_license_or_language_that_is_none_is_an_error(tmp_path, options, messa
 
 @given(name=names, dataset=names, revision=names, loss=st.floats())
 @example(name="a: b", dataset="a`b\n---\n- c: 'd", revision="\u2028", loss=math.inf)
+@example(name="`_x_` **[y](z)** <b> &amp; ![i](j) \\#", dataset="x", revision="x", loss=1.0)
 @settings(max_examples=60, deadline=None)
 def test_hostile_names_stay_names(plain, name, dataset, revision, loss):
     trained_on = {
@@ -185,7 +190,7 @@ def test_hostile_names_stay_names(plain, name, dataset, revision, loss):
     assert ("loss" in metrics) == math.isfinite(loss)
     assert parsed.text.startswith("# ") or parsed.text.startswith("\n# ")
     assert inline_code(card)[:3] == [one_line(dataset), "mit", one_line(dataset)]  # data, base model
-    assert heading(card) <= {"text", "text_special", "em_open", "em_close", "strong_open", "strong_close"}
+    assert heading(card) == entry["name"].strip()
     _, usage, weights = ["", *blocks(card, "python")]
     assert f"lm.load({json.dumps(one_line(name), ensure_ascii=False)})" in usage
     assert len(re.findall("^## ", card, re.MULTILINE)) == 4
@@ -255,6 +260,28 @@ def test_the_training_command_gives_the_settings(plain, values):
         assert given == expected
     if len(values["dataset"]) == 2 or "mix" not in values:
         assert RunConfig.from_flat(given).data.dataset == tuple(values["dataset"])
+
+
+def test_settings_that_anyone_may_have_written_give_a_command_that_can_be_shown(plain):
+    values = {"cell": "gru", "steps": 7, "a b": 1, "": 2, "out": "a\x1b[0m\nb"}
+    _, command = blocks(model_card("boat", plain | {"trained_on": {"settings": values}}), "bash")
+    assert command == "lm train --cell gru --steps 7 --out 'a\u241b[0m\nb'\n"
+
+
+def test_a_card_says_if_the_budget_depends_on_the_machine(plain):
+    for settings_, timed in [({"steps": 7}, False), ({"epochs": 1}, False), ({"max_time": 9}, True)]:
+        card = model_card("boat", plain | {"trained_on": {"settings": {"cell": "gru", **settings_}}})
+        assert ("how many steps it allows depends on the machine" in card) == timed
+    both = {"trained_on": {"settings": {"steps": 7, "max_time": 9}}}
+    assert "depends on the machine" in model_card("boat", plain | both)
+
+
+def test_results_that_are_no_numbers_are_left_out(plain):
+    card = model_card("boat", plain | {"validation": {"loss": True, "perplexity": "2", "bits_per_byte": 1}})
+    assert [line for line in card.splitlines() if line.startswith("| ")] == [
+        "| | validation |",
+        "| bits per byte | 1.0000 |",
+    ]
 
 
 def test_a_card_is_renamed_everywhere(plain):
