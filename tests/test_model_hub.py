@@ -17,7 +17,7 @@ from lm.config.schema import ModelConfig
 from lm.errors import ModelError, UserError
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
-from lm.model_folder import PRETRAINED
+from lm.model_folder import PRETRAINED, hub_id
 from lm.tokenization.vocabulary import train_tokenizer
 from tests.hub_server import ACCEPTED, TOKEN, HubServer
 
@@ -142,6 +142,13 @@ def test_the_options_for_the_hub_do_not_affect_other_models(hub, tmp_path):
     assert seed_of(lm.load("org/boat@v1", local_files_only=True)) == 3  # a folder takes precedence
     assert lm.load("pretrained", token=TOKEN, local_files_only=True).network.vocab_size == 221
     assert not hub.requests
+
+
+def test_only_a_name_that_is_found_on_the_hub_is_an_id(hub, tmp_path):
+    names = ("org/boat", "org/boat@v1", "pretrained", "boat", "./org/boat", str(tmp_path))
+    assert [hub_id(name) for name in names] == ["org/boat", "org/boat", None, None, None, None]
+    make().save(tmp_path / "org/boat")
+    assert hub_id("org/boat") is None and hub_id("org/boat@v1") == "org/boat"
 
 
 def test_save_pretrained_saves(hub, tmp_path):

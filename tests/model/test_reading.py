@@ -20,7 +20,12 @@ ROWS_ARE_INDEPENDENT = [p for p in (Precision.FP32, Precision.BF16) if onednn.su
 def network(cell, vocab=11, dtype=torch.float32, **settings):
     torch.manual_seed(0)
     config = ModelConfig(cell=cell, **{"hidden_size": 6, "embedding_size": 5, "layers": 2, **settings})
-    return RecurrentLM(config, vocab).to(dtype).train()
+    made = RecurrentLM(config, vocab)
+    with torch.no_grad():
+        for name, bias in made.named_parameters():
+            if "bias" in name:  # most are zero at first
+                bias += 0.5 * torch.randn_like(bias)
+    return made.to(dtype).train()
 
 
 def tokens(time, rows, vocab=11):
@@ -126,6 +131,22 @@ def test_weights_are_packed_again_when_they_have_changed():
     hidden = read()[-1]
     with torch.inference_mode():
         torch.testing.assert_close(decoding(model, Precision.FP32)(hidden), model.decode(hidden))
+
+
+def test_weights_are_packed_again_for_another_precision():
+    model, text = network("gru").eval(), tokens(9, 2)
+    for precision in (Precision.FP32, Precision.BF16, Precision.FP32):
+        with reading(model, precision) as read:
+            assert read(text, None)[0].dtype == precision.dtype
+
+
+def test_weights_that_torch_does_not_watch_are_packed_each_time():
+    with torch.inference_mode():
+        model, text = network("gru").eval(), tokens(9, 2)
+        for _ in range(2):
+            with reading(model, Precision.FP32) as read:
+                torch.testing.assert_close(read(text, None)[0], model.hidden_states(text.t())[0])
+            model.recurrent.weight_hh_l0 *= 2
 
 
 def test_a_small_lstm_is_read_by_its_forward_pass_which_is_faster():
