@@ -12,9 +12,8 @@ from lm.tokenization.documents import SEPARATOR, count_characters
 from lm.wording import plural
 
 _BLOCKS = 100  # that a text is cut into at most
-_MIN_BLOCKS = 10  # to estimate anything from them
+_MIN_PARTS = 10  # to estimate anything from them
 _MIN_BLOCK_SIZE = 100  # tokens
-_MIN_DOCUMENTS = 20  # of equal length, or documents of other lengths that are worth as many
 _MAX_PARTS = 1000  # more documents than this are resampled in groups of neighbors
 _RESAMPLES = 4000
 _CHUNK = 100  # resamples at a time
@@ -42,7 +41,7 @@ class Parts:
     @property
     def enough(self) -> bool:
         """Whether there are enough to estimate anything from them."""
-        return len(self) >= _MIN_BLOCKS
+        return len(self) >= _MIN_PARTS
 
     @cached_property
     def sizes(self) -> np.ndarray:
@@ -73,8 +72,8 @@ def parts_of(text: bytes, starts: np.ndarray, other: np.ndarray | None = None) -
     """The documents of a text whose tokens start at the bytes `starts` (tokens,), if there are enough, or
     blocks with the same number of tokens.
 
-    There are enough if a mean over the documents, weighted by their lengths n, is as certain as that over 20
-    documents of equal length: (Σn)² / Σn² ≥ 20 (Kish 1965, Survey Sampling).
+    There are enough if a mean over the documents, weighted by their lengths n, is as certain as that over ten
+    documents of equal length: (Σn)² / Σn² ≥ 10 (Kish 1965, Survey Sampling).
 
     With the tokens `other` (tokens,) of another tokenizer, blocks begin where neither has a token that
     extends across the border. Whitespace between words does not count: some tokens include it, some do not.
@@ -83,7 +82,7 @@ def parts_of(text: bytes, starts: np.ndarray, other: np.ndarray | None = None) -
     documents = np.concatenate([[0], ends, [len(text)]])
     lengths = np.diff(documents).astype(float)
     lengths[:-1] -= 1  # the separators
-    if lengths.sum() ** 2 >= _MIN_DOCUMENTS * max((lengths**2).sum(), 1):
+    if lengths.sum() ** 2 >= _MIN_PARTS * max((lengths**2).sum(), 1):
         count = min(len(lengths), _MAX_PARTS)
         borders = np.arange(count + 1) * len(lengths) // count
         return Parts(text, "document", documents[borders], len(lengths))

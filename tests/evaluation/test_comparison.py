@@ -26,7 +26,7 @@ def test_the_difference_is_that_of_the_bits_per_character(documents, reset, firs
     documents = ["the " + document for document in documents]  # which all tokenizers know
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resampling, "_MIN_BLOCK_SIZE", 1)
-        patch.setattr(resampling, "_MIN_BLOCKS", 2)
+        patch.setattr(resampling, "_MIN_PARTS", 2)
         a, b = (score_text(MODELS[name], joined(documents), reset=reset) for name in (first, second))
         found, opposite = compare(a, b), compare(b, a)
     bits = (a.losses.sum() - b.losses.sum()) / math.log(2)

@@ -22,8 +22,9 @@ def cut(lengths):
 
 
 def test_documents_are_resampled_if_there_are_enough():
-    assert str(cut([50] * 20)) == "20 documents"
-    assert str(cut([500] * 19)) == "95 blocks"
+    assert str(cut([50] * 10)) == "10 documents"
+    assert str(cut([500] * 9)) == "45 blocks"
+    assert str(cut([100] * 8 + [500, 900])) == "22 blocks"
     assert str(cut([500] * 30 + [100_000])) == "100 blocks"  # one of them is nearly the whole text
     assert str(cut([10] * 2_500)) == "1,000 groups of documents"
     assert str(cut([300])) == "3 blocks" and not cut([300]).enough
@@ -33,7 +34,7 @@ def test_documents_are_resampled_if_there_are_enough():
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_sums_of_documents_are_those_of_each_document(kind, reset, monkeypatch):
-    monkeypatch.setattr(resampling, "_MIN_DOCUMENTS", 1)
+    monkeypatch.setattr(resampling, "_MIN_PARTS", 1)
     documents = ["the sea\n", "", "é the boat", "中文 was", "\n", "calm.\n\n", "the"]
     scored = score_text(make(kind), joined(documents), reset=reset)
     assert str(scored.parts) == "7 documents"
