@@ -85,7 +85,7 @@ def save_model(text: str, options: argparse.Namespace, folder: Path) -> Language
     )
     model = LanguageModel(RecurrentLM(config, tokenizer.vocab_size), tokenizer)
     model.save(folder / "model")
-    (folder / "text.txt").write_text(text, encoding="utf-8")
+    (folder / "text.txt").write_text(text, encoding="utf-8", newline="")
     return model
 
 
