@@ -28,14 +28,14 @@ from tests.conftest import ROOT, called, script, some_text
 TOKENIZER = train_tokenizer("char", iter([some_text(1000)]))
 
 
-def model(noise: float = 0.3, **config) -> LanguageModel:
+def model(noise: float = 0.3, tokenizer=TOKENIZER, **config) -> LanguageModel:
     """A small model whose weights, biases included, are random."""
     torch.manual_seed(0)
-    network = RecurrentLM(ModelConfig(**config), TOKENIZER.vocab_size)
+    network = RecurrentLM(ModelConfig(**config), tokenizer.vocab_size)
     with torch.no_grad():
         for weight in network.parameters():
             weight += noise * torch.randn_like(weight)
-    return LanguageModel(network.eval(), TOKENIZER)
+    return LanguageModel(network.eval(), tokenizer)
 
 
 def session(exported: onnx.ModelProto) -> onnxruntime.InferenceSession:
@@ -116,8 +116,10 @@ def test_the_file_is_all_that_the_program_in_the_documentation_needs(trained_run
 
 @pytest.mark.parametrize("cell", list(CELLS))
 @pytest.mark.parametrize("tie", [True, False])
-def test_int8_takes_a_quarter_of_the_space_and_changes_little(cell, tie, tmp_path):
+def test_int8_takes_a_quarter_of_the_space_and_changes_little(cell, tie, tmp_path, caplog):
     ours = model(cell=cell, layers=2, hidden_size=128, embedding_size=100, tie=tie, noise=0.02)
+    with torch.no_grad():
+        ours.network.recurrent.weight_ih_l0[5] = 0  # has no scale
     tokens = np.random.default_rng(0).integers(TOKENIZER.vocab_size, size=(2, 30))
     sizes, found = [], []
     for precision in ("fp32", "int8"):
@@ -130,6 +132,16 @@ def test_int8_takes_a_quarter_of_the_space_and_changes_little(cell, tie, tmp_pat
     logprobs = [torch.tensor(logits).log_softmax(-1) for logits in found]
     divergence = (logprobs[0].exp() * (logprobs[0] - logprobs[1])).sum(-1)
     assert 0 < divergence.mean() < 1e-3  # nats
+    assert not caplog.records  # no advice of the quantizer
+
+
+def test_int8_matrices_of_an_lstm_have_7_bits_and_a_scale_for_each_row(tmp_path):
+    export(model(cell="lstm", layers=1, hidden_size=40, embedding_size=24), tmp_path / "a.onnx", "int8")
+    graph = onnx.load(tmp_path / "a.onnx").graph
+    stored = {weight.name: onnx.numpy_helper.to_array(weight) for weight in graph.initializer}
+    for name, rows in (("input_map_0", 160), ("hidden_map_0", 160), ("decoder", TOKENIZER.vocab_size)):
+        assert abs(stored[f"{name}_quantized"].astype(int)).max() == 64
+        assert stored[f"{name}_scale"].size == rows
 
 
 def test_the_metadata_names_the_direction_and_the_end():
@@ -140,6 +152,13 @@ def test_the_metadata_names_the_direction_and_the_end():
     assert (facts["direction"], facts["tokenizer"]) == ("backward", "char")
     assert facts["eos_token_id"] == facts["start_token_id"] == str(TOKENIZER.eos)
     assert json.loads(facts["suppress_tokens"]) == [TOKENIZER.unk]
+
+
+def test_texts_of_words_have_no_end():
+    words = train_tokenizer("word", iter([some_text(1000)]))
+    exported = onnx_model(model(hidden_size=4, tokenizer=words), "fp32")
+    facts = {prop.key: prop.value for prop in exported.metadata_props}
+    assert (facts["eos_token_id"], facts["start_token_id"]) == ("", str(words.eos))
 
 
 @pytest.mark.parametrize(

@@ -15,22 +15,27 @@ from lm.model.network import RecurrentLM
 from lm.tokenization.tokenizer import Tokenizer
 from lm.tokenization.vocabulary import KINDS, load_external, train_tokenizer
 from tests.conftest import called, some_text
+from tests.end_to_end.exported import model_in, parts
 
 TEXT = some_text(2000)
 
 
-def model(tokenizer: Tokenizer | None = None, **facts) -> LanguageModel:
+def model(
+    tokenizer: Tokenizer | None = None, hidden_size: int = 8, embedding_size: int = 4, **facts
+) -> LanguageModel:
     tokenizer = tokenizer or train_tokenizer("char", [TEXT])
-    config = ModelConfig(hidden_size=8, embedding_size=4, layers=1)
+    config = ModelConfig(hidden_size=hidden_size, embedding_size=embedding_size, layers=1)
     return LanguageModel(RecurrentLM(config, tokenizer.vocab_size), tokenizer, facts)
 
 
 def foreign(name: str) -> Backend:
     """A tokenizer that differs from one of ours in a single rule."""
-    kind = {"word pieces": "word", "lower case": "char", "words with spaces": "word"}.get(name, "bpe")
+    kind = "word" if "words" in name else {"lower case": "char"}.get(name, "bpe")
     backend = train_tokenizer(kind, [TEXT], 300).backend
-    if name == "added words":
+    if name == "added pieces":
         backend.add_tokens(["the sea"])
+    elif name == "special words":
+        backend.add_special_tokens(["<name>"])
     elif name == "prefix space":
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     elif name == "digits apart":
@@ -52,7 +57,7 @@ def foreign(name: str) -> Backend:
 
 
 FOREIGN = [
-    "added words",
+    "added pieces",
     "prefix space",
     "digits apart",
     "lower case",
@@ -60,6 +65,7 @@ FOREIGN = [
     "dropout",
     "words with spaces",
     "word pieces",
+    "special words",
 ]
 
 
@@ -77,6 +83,29 @@ def test_tokenizers_that_lm_trains_are_accepted_also_as_files(tmp_path, kind):
     external, _ = load_external(tmp_path / "tokenizer.json")
     write_page(model(external), tmp_path / "page.html")
     assert (tmp_path / "page.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+def test_browsers_can_read_each_tensor_where_it_is(tmp_path, precision):
+    """Float32Array needs an offset that is a multiple of 4, whatever the sizes; and a row may be zero."""
+    ours = model(hidden_size=7, embedding_size=5)
+    with torch.no_grad():
+        ours.network.embedding.weight[0] = 0
+    write_page(ours, tmp_path / "page.html", precision)
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    config = json.loads(parts(html)["config"])
+    assert [tensor["offset"] % 4 for tensor in config["tensors"]] == [0] * 7
+    assert len({tensor["offset"] for tensor in config["tensors"]}) == 7
+    for name, weight in model_in(html, ours).network.named_parameters():
+        expected = ours.network.get_parameter(name)
+        torch.testing.assert_close(weight, expected, rtol=0.01, atol=0.01)
+
+
+def test_the_text_of_a_program_is_shown_in_monospace(tmp_path):
+    for dataset, monospace in (("python", True), ("./python", False)):
+        write_page(model(trained_on={"dataset": dataset}), tmp_path / "page.html")
+        config = parts((tmp_path / "page.html").read_text(encoding="utf-8"))["config"]
+        assert json.loads(config)["monospace"] == monospace
 
 
 def test_an_ensemble_is_rejected(tmp_path):
