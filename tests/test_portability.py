@@ -2,6 +2,7 @@
 
 import ast
 import errno
+import io
 import os
 import re
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lm import files
+from lm import files, streams
 from lm.files import portable_name, write_text
 from tests.conftest import ROOT
 
@@ -200,6 +201,18 @@ def test_elsewhere_a_refusal_is_final():
     with pytest.raises(PermissionError):
         files.patiently(refuse)
     assert len(attempts) == 1 or sys.platform == "win32"
+
+
+def test_a_reader_that_has_closed_a_pipe_is_recognized_on_windows(monkeypatch):
+    """A write then fails with EINVAL there."""
+
+    class Closed(io.RawIOBase):
+        def write(self, data):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(streams.sys, "platform", "win32")
+    with pytest.raises(BrokenPipeError):
+        streams.StandardStream(Closed()).write(b"a")
 
 
 def test_flushing_works_where_it_needs_a_file_that_is_open_for_writing(tmp_path):

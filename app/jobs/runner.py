@@ -254,7 +254,7 @@ def main() -> int:
     path = store.lock_of(options.job) if options.job else store.runner_lock
     lock = locks.acquire(path) if options.lock is None else locks.passed_on(path, options.lock)
     if lock is None:  # there is another
-        return 1 if options.job else 0
+        return 1
     if options.job:
         return run_job(store, options.job, lock)
     run_queue(store, lock)

@@ -104,6 +104,15 @@ def test_a_command_with_a_time_says_that_steps_depend_on_the_machine(private):
         assert ("depends on the machine" in card) == (name == "timed")
 
 
+def test_of_a_streamed_text_it_counts_what_was_read(private):
+    (private / "lines.txt").write_text("\n".join(f"boat {n:02} goes to the sea" for n in range(100)))
+    how = ["--streaming", "--document-separator", "line", *TINY]
+    assert main(["--dataset", str(private / "lines.txt"), *how, "--steps", "5", "--out", "run"]) == 0
+    facts = trained_on(Path("run"))
+    assert facts["tokens"] == facts["steps"] * 4 * 8
+    assert (facts["documents"], facts["characters"]) == (7, 153)  # a line has 23 characters and an end
+
+
 def test_a_local_folder_named_python_is_not_the_library(private, tmp_path):
     (private / "my text.txt").rename(private / "python")
     assert main(["--dataset", str(private / "python"), *TINY, "--steps", "2", "--out", "run"]) == 0

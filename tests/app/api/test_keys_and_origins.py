@@ -3,7 +3,7 @@
 import pytest
 from starlette.testclient import TestClient
 
-from app.access import MAX_ATTEMPTS
+from app.access import MAX_ATTEMPTS, Attempts
 from tests.app.conftest import LIMITS, URL
 
 
@@ -38,6 +38,12 @@ def test_wrong_keys_are_limited(api, path):
         assert response.json()["error"]["message"].startswith("too many wrong API keys; try again in ")
     assert client.get("/health", headers=right).json() == {"status": "ok"}
     assert client.get("/v1/models").status_code == 401
+
+
+def test_a_client_waits_until_the_last_second_is_over(api, monkeypatch):
+    monkeypatch.setattr(Attempts, "seconds_to_wait", lambda attempts, client: 0.2)
+    response = TestClient(api.app(key="secret")).get("/v1/models", headers={"authorization": "Bearer secret"})
+    assert (response.status_code, response.headers["Retry-After"]) == (429, "1")
 
 
 PAGE = "http://localhost:3000"

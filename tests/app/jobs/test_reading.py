@@ -4,6 +4,9 @@ import csv
 import gzip
 import io
 import json
+import signal
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 
@@ -18,7 +21,7 @@ from lm.data.sources import find_source
 from lm.errors import UserError
 from lm.memorization.training_text import find_training_text
 from tests.app.jobs.conftest import SHAPE, run_of, until, wait
-from tests.conftest import some_text
+from tests.conftest import ROOT, some_text
 
 pytestmark = pytest.mark.usefixtures("forked_jobs")
 FRENCH = "Le café était fermé, et la mer était calme. Où est passée la clé de l'hôtel ?\n"
@@ -149,6 +152,11 @@ def test_reading_ends_at_the_limit_and_a_crash_is_reported(queue, upload_bytes, 
     assert queue.read({"dataset": text.dataset}).error == "cannot read the text: oops"
     monkeypatch.setattr("app.jobs.child.command", lambda *_: ["sh", "-c", "kill -9 $$"])
     assert "not enough memory" in queue.read({"dataset": text.dataset}).error
+
+
+def test_a_reader_ends_by_itself_where_no_server_is_left():
+    code = "import time; from app.jobs.child import end_after; end_after(1); time.sleep(60)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=30).returncode == -signal.SIGALRM
 
 
 def test_the_preview_shows_column_example_and_format(queue, upload_bytes):
