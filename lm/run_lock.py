@@ -60,9 +60,10 @@ def check_free(folder: Path) -> None:
     """Raise UserError if a process trains the run in a folder."""
     path = lock_of(folder)
     try:
-        if _is_held(path):
+        held = _is_held(path)
+        if held:
             raise _taken(folder, held=True)
-        if _obeyed(path):
+        if _obeyed(path, known=held is not None):
             raise _taken(folder, held=False)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
@@ -125,16 +126,17 @@ def _open(path: Path) -> tuple[int | None, bool]:
     return os.open(path, os.O_RDWR | os.O_CREAT, 0o644), False
 
 
-def _is_held(path: Path) -> bool:
+def _is_held(path: Path) -> bool | None:
+    """Whether the kernel has a lock file locked for a process; None if it cannot lock it."""
     try:
         return locks.is_held(path)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        return False
+        return None
 
 
-def _obeyed(path: Path, known: bool = True) -> bool:
+def _obeyed(path: Path, known: bool) -> bool:
     """Whether a lock that the kernel does not hold is valid. `known`: the kernel would hold one of this
     machine."""
     owner = _named(path)

@@ -1,5 +1,6 @@
 """A run has one owner: the process that trains it, until that ends or is no longer heard from."""
 
+import errno
 import json
 import os
 import re
@@ -198,6 +199,22 @@ def test_the_lock_is_renewed_while_it_is_held(here, monkeypatch):
         time.sleep(1)
         assert time.time() - lock_of(here / "r").stat().st_mtime < 60
     assert not lock_of(here / "r").exists()
+
+
+def test_where_files_cannot_be_locked_the_owner_that_is_named_is_obeyed(here, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    for name in ("acquire", "is_held"):
+        monkeypatch.setattr(run_lock.locks, name, unsupported)
+    (here / "r/training").mkdir(parents=True)
+    named = rf"trained by process {os.getpid()} on {HOST}: .* try again in 60 seconds"
+    with claimed(here / "r"):
+        with pytest.raises(UserError, match=named), claimed(here / "r"):
+            pass
+        with pytest.raises(UserError, match=named):
+            check_free(here / "r")
+    check_free(here / "r")
 
 
 def test_threads_that_claim_a_run_take_turns(here):

@@ -5,7 +5,9 @@ from base64 import b64decode
 
 import pytest
 
+import lm
 from lm.notebook import Output
+from lm.training import progress
 from lm.training.panel import Panel
 
 SVG, LATER = "<svg>é 1</svg>", "<svg>2</svg>"
@@ -68,3 +70,12 @@ def test_the_curve_is_drawn_again_when_it_has_grown(shown, clock):
     assert due[:3] == [25, 50, 75] and due[-1] - due[-2] == 75  # 2% of the steps
     clock[0] += 0.1
     assert not shows.curve_due(10_000)  # too soon after the last one
+
+
+def test_a_training_draws_the_curve_between_validations(shown, monkeypatch, text_file, tmp_path):
+    drawn = []
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    monkeypatch.setattr(Panel, "curve", lambda panel, svg, step: drawn.append(step))
+    settings = {"layers": 1, "hidden_size": 8, "batch_size": 4, "bptt": 8, "eval_every": 1000}
+    lm.train(text_file, out=tmp_path / "r", steps=30, **settings)
+    assert (drawn[0], drawn[-1]) == (25, 30)

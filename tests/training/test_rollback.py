@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+import lm
 from lm.cli.train import main
 from tests.conftest import SMALL, metrics, some_text
 
@@ -25,6 +26,18 @@ def test_an_exploding_loss_is_rolled_back_until_the_rate_is_low_enough(here, tex
     assert last["validation_loss"] < 3.3
     steps = [record["step"] for record in records]
     assert steps == sorted({*range(15, 151, 15), *range(25, 151, 25)})
+
+
+def test_a_callback_stops_a_training_that_is_rolled_back_at_that_step(text_file):
+    steps = []
+
+    def stop(row):
+        steps.append(row["step"])
+        return row["step"] < 15
+
+    settings = {"hidden_size": 32, "layers": 1, "batch_size": 8, "bptt": 32, "sample_every": 0}
+    lm.train(text_file, lr=30, steps=150, on_step=stop, **settings)
+    assert steps == list(range(1, 16))
 
 
 def test_a_change_of_text_is_not_rolled_back(here, capsys):

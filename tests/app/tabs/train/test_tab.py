@@ -28,9 +28,10 @@ def test_the_copy_that_gradio_made_of_an_upload_is_deleted(tmp_path, content):
 
 
 def test_a_character_and_its_count_are_on_one_line():
-    rows = {"Text": "boat: 1 document", "Most common": "' ' 1,200  e 85  '\\n' 9"}
+    rows = {"Text": "boat: 1 document", "Example": "in 1850", "Most common": "' ' 1,200  e 85  '\\n' 9"}
     report = training._report(Preview(rows), {})
-    assert "&#x27; &#x27;\xa01,200  e\xa085  &#x27;\\n&#x27;\xa09<" in report and "boat: 1 document" in report
+    assert "&#x27; &#x27;\xa01,200  e\xa085  &#x27;\\n&#x27;\xa09<" in report
+    assert "boat: 1 document" in report and "in 1850" in report
 
 
 def test_a_public_page_has_no_train_tab(tmp_path):
