@@ -62,6 +62,16 @@ class Draft:
             draft._feed(text[len(draft.text) :])
         return draft
 
+    def first(self, count: int) -> Draft:
+        """A draft of the first `count` tokens."""
+        draft = self.fork()
+        draft._truncate(min(count, len(self.starts)))
+        return draft
+
+    def before(self, position: int) -> Draft:
+        """The draft up to the token at a character offset."""
+        return self.first(self._token_at(position))
+
     def with_token(self, position: int, token: int) -> Draft:
         """The draft up to a character offset, followed by `token`. Raises UserError if the model cannot
         generate that token."""
@@ -70,8 +80,7 @@ class Draft:
             or token in self.model.generator.suppressed_tokens
         ):
             raise UserError("the model has no such token.")
-        draft = self.fork()
-        draft._truncate(self._token_at(position))
+        draft = self.before(position)
         probabilities = {other: p for _, other, p in draft.session.next(self.model.tokenizer.vocab_size)}
         text = self.model.generator.detokenizer(draft.text[-4:], draft.session.tokens[1:])
         draft.starts.append(len(draft.text))

@@ -106,7 +106,13 @@ def test_choosing_an_alternative_continues_from_there_and_undo_restores_the_text
         has_text=re.compile(rf"^{re.escape(token)} ")
     ).first.click()
     page.wait_for(lambda: page.text != first and len(page.text) == position + 31)
-    assert page.at_rest()[: position + 1] == first[:position] + token
+    picked = page.at_rest()
+    assert picked[: position + 1] == first[:position] + token
+    again = page.write(page.regenerate)
+    assert again != picked and again[: position + 1] == first[:position] + token
+    colored = again[len(PROMPT) :].replace("\n", "")
+    page.wait_for(lambda: "".join(text for text, _ in page.tab.evaluate(LEVELS)) == colored)
+    page.write(page.undo)
     assert page.write(page.undo) == first
 
 

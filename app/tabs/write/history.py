@@ -25,6 +25,7 @@ class Version:
     typed: str = ""
     parent: Version | None = None  # the version that this one continues
     seed: int | None = None  # that the end was generated with; None: not generated
+    kept: int = 0  # tokens before that end
     previous: Version | None = None  # the one displayed before, for Undo
     next: Version | None = None  # for Redo
 
@@ -32,6 +33,11 @@ class Version:
     def text(self) -> str:
         """The whole text."""
         return self.draft.text if self.draft else self.typed
+
+    def start(self, model: LanguageModel) -> Draft:
+        """A draft by `model` of the text before the generated end."""
+        start = self.draft.first(self.kept) if self.draft else Draft(model)
+        return start if start.model is model else Draft(model).with_text(start.text)
 
 
 @dataclass
@@ -63,6 +69,20 @@ class History:
         version.previous, self.current.next = self.current, version
         self.versions = [*self.versions, version][-_MAX_VERSIONS:]
         self.current = version
+
+    def last_generated(self) -> Version | None:
+        """The displayed version, or the last one before the user's edits whose end is generated."""
+        version: Version | None = self.current
+        while version and version.seed is None:
+            version = version.parent
+        return version
+
+    def beginning_of(self, text: str) -> Version | None:
+        """The last version up to the displayed one that `text` continues."""
+        version: Version | None = self.current
+        while version and not text.startswith(version.text):
+            version = version.parent
+        return version
 
     def undo(self, text: str) -> Version:
         """Return to the previous version. `text` is the displayed text; `redo` restores its edits."""

@@ -140,10 +140,11 @@ class WriteTab:
         with show_errors():
             model = self.models.load(name)
             history.record(text)
-            parent = _last_parent(history.current)
-            if not text.startswith(parent.text):
-                show_info(translate("Continuing from the text before your edits. Undo restores them."))
-            draft = history.draft(parent.text, model)
+            last = history.last_generated()
+            draft = last.start(model) if last else history.draft(text, model)
+            if not text.startswith(draft.text):
+                show_info(translate("Continuing from before your edits. Undo restores them."))
+            parent = last.parent if last else history.current
             yield from self._continue(history, draft, parent, length, None, count, controls)
 
     def on_alternative(
@@ -165,9 +166,11 @@ class WriteTab:
             position, token = event_int(event, "start"), event_int(event, "token")
             draft = history.draft(text, model).with_token(position, token)
             if position < len(text):
-                yield from self._continue(history, draft, history.current, length, seed, 1, controls)
+                parent = history.beginning_of(draft.text)
+                yield from self._continue(history, draft, parent, length, seed, 1, controls)
             else:
-                history.add(Version(draft, parent=history.current, seed=history.current.seed))
+                current = history.current
+                history.add(Version(draft, parent=current, seed=current.seed, kept=len(draft.session)))
                 next_tokens = alternatives_value(draft, len(draft.text))
                 yield [*draft_updates(draft), gr.skip(), gr.skip(), *_SKIP, *_SKIP, next_tokens]
 
@@ -175,7 +178,7 @@ class WriteTab:
         self,
         history: History,
         start: Draft,
-        parent: Version,
+        parent: Version | None,
         length: float | None,
         seed: float | None,
         count: float | None,
@@ -186,7 +189,10 @@ class WriteTab:
         count = max(1, min(MAX_CANDIDATES, int(count or 1)))
         drafts = [start.fork() for _ in range(count)]
         seeds = [seed + number for number in range(count)]
-        versions = [Version(d, parent=parent, seed=s) for d, s in zip(drafts, seeds, strict=True)]
+        versions = [
+            Version(draft, parent=parent, seed=seed, kept=len(start.session))
+            for draft, seed in zip(drafts, seeds, strict=True)
+        ]
         # The first update also shows or hides the candidates and clears the alternatives.
         visible = [gr.Column(visible=number < count > 1) for number in range(MAX_CANDIDATES)]
         visibility: list[Any] = [gr.Row(visible=count > 1), *visible]
@@ -305,13 +311,6 @@ class WriteTab:
 def build(models: ModelRegistry, model: gr.Dropdown) -> WriteTab:
     """Add the tab to the current Blocks; `model` is the dropdown that selects the model."""
     return WriteTab(models, model)
-
-
-def _last_parent(version: Version) -> Version:
-    """The version that the model continued last."""
-    while version.parent and version.seed is None:
-        version = version.parent
-    return version.parent or version
 
 
 def _warn_about_prompt(model: LanguageModel, text: str) -> None:
