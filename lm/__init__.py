@@ -15,6 +15,7 @@ from lm.version import __version__ as __version__
 if TYPE_CHECKING:
     from lm.errors import UserError as UserError
     from lm.evaluation.losses import Score as Score, Validation as Validation
+    from lm.generation.clamp import Clamp as Clamp
     from lm.generation.text_generator import Piece as Piece
     from lm.insight.surprisal import evaluate as evaluate, score_texts as score_texts
     from lm.language_model import LanguageModel as LanguageModel, load as load
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # Imported on first use, so that `lm train --help` does not wait for torch.
 _MODULES = {
+    "Clamp": "lm.generation.clamp",
     "LanguageModel": "lm.language_model",
     "Piece": "lm.generation.text_generator",
     "Score": "lm.evaluation.losses",

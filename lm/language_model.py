@@ -19,6 +19,7 @@ from lm.config.settings import build
 from lm.errors import UserError
 from lm.evaluation.losses import Score, score_tokens
 from lm.evaluation.scores import Scores
+from lm.generation.clamp import Clamp, ClampedDecoder
 from lm.generation.decoder import Decoder, NetworkDecoder
 from lm.generation.ensemble import Ensemble
 from lm.generation.request import Request, check_search
@@ -111,10 +112,12 @@ class LanguageModel:
         """LanguageModel('runs/a', lstm, 2 layers of 512 units, 3.3M parameters, char, …)."""
         config = self.network.config
         parts = [repr(self.name)] if self.name else []
-        parts += ["ensemble"] if isinstance(self.generator.decoder, Ensemble) else []
+        decoder = self.generator.decoder
+        parts += ["ensemble"] if isinstance(decoder, Ensemble) else []
         parts += [config.cell, f"{plural(config.layers, 'layer')} of {config.hidden_size} units"]
         parts += [f"{_rounded(self.network.parameter_count())} parameters", self.tokenizer.kind]
         parts += ["right to left"] if self.backward else []
+        parts += [plural(len(decoder.clamps), "clamped unit")] if isinstance(decoder, ClampedDecoder) else []
         bits = (self.facts.get("validation") or {}).get("bits_per_character")
         parts += [] if bits is None else [f"{bits:.2f} bits per character"]
         return f"LanguageModel({', '.join(parts)})"
@@ -152,6 +155,24 @@ class LanguageModel:
         decoders = [self.generator.decoder, *(other.generator.decoder for other, _ in others)]
         ensemble = Ensemble(decoders, [1 - sum(weights), *weights])
         return LanguageModel(self.network, self.tokenizer, self.facts, decoder=ensemble)
+
+    def clamped(self, *clamps: Clamp) -> LanguageModel:
+        """This model with units held at fixed values, in everything that it reads and generates; see `Clamp`.
+
+        The weights are shared. Like an ensemble, the result can only generate. With the same seed it draws
+        the same random numbers as this model, so that texts differ by the effect of the clamps alone.
+
+        >>> model.clamped(lm.Clamp(layer=1, unit=42, value=0.0)).generate("To be", seed=1)
+
+        Raises UserError for a unit or value that does not exist, a state that is clamped twice, an ensemble,
+        and a model with clamped units.
+        """
+        decoder = self.generator.decoder
+        if not isinstance(decoder, NetworkDecoder):
+            raise UserError("units can be clamped only in a single model without clamped units.")
+        return LanguageModel(
+            self.network, self.tokenizer, self.facts, decoder=ClampedDecoder(decoder, clamps)
+        )
 
     def stream(
         self, prompt: str | Sequence[int] = "", *, seed: int | None = None, **settings: Any
@@ -331,9 +352,12 @@ class LanguageModel:
         return facts
 
     def require_one_network(self, action: str) -> None:
-        """Raise UserError for an ensemble, which cannot `action`."""
-        if isinstance(self.generator.decoder, Ensemble):
+        """Raise UserError for an ensemble or a model with clamped units, which cannot `action`."""
+        decoder = self.generator.decoder
+        if isinstance(decoder, Ensemble):
             raise UserError(f"an ensemble can only generate, not {action}: use one of its models.")
+        if isinstance(decoder, ClampedDecoder):
+            raise UserError(f"a model with clamped units can only generate, not {action}: use it unclamped.")
 
 
 def _rounded(number: int) -> str:

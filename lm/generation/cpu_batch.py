@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lm.generation.matmul import Linear, pack_linear
-from lm.model.cell_step import Functions, advance, group_gates
+from lm.model.cell_step import AfterLayer, Functions, advance, group_gates
 from lm.model.cells import CELLS, State
 from lm.model.network import RecurrentLM
 
@@ -57,10 +57,10 @@ class CPUWeights:
 
 
 class CPUBatch:
-    """Sequences on a CPU, one per row; see `Batch`."""
+    """Sequences on a CPU, one per row; see `Batch`. `after_layer` may change the new state of each layer."""
 
-    def __init__(self, weights: CPUWeights):
-        self._weights = weights
+    def __init__(self, weights: CPUWeights, after_layer: AfterLayer | None = None):
+        self._weights, self._after_layer = weights, after_layer
         self.count = 0
         parts = len(CELLS[weights.cell].states)
         # (part, layer, row, unit); part 0 is h, part 1 the LSTM's c.
@@ -108,6 +108,8 @@ class CPUBatch:
                 gates[:, :summed] += from_input[:, :summed]
                 candidate_input = from_input[:, summed:]
             advance(weights.cell, gates, candidate_input, state, _FUNCTIONS)
+            if self._after_layer is not None:
+                self._after_layer(layer, gates, state)
             x = x + state[0] if weights.residual and layer > 0 else state[0]
         if weights.projection is not None:
             x = weights.projection(torch.from_numpy(x))

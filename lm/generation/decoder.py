@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from lm.errors import UserError
 from lm.generation.cpu_batch import CPUBatch, CPUWeights
 from lm.generation.gpu_batch import GPUBatch, GPUWeights
+from lm.model.cell_step import AfterLayer
 from lm.model.cells import State
 from lm.model.device import Precision, autocast
 from lm.model.network import RecurrentLM
@@ -81,7 +82,7 @@ class NetworkDecoder:
     """
 
     def __init__(self, network: RecurrentLM, precision: str = "fp32"):
-        self._network = network
+        self._network, self.config = network, network.config
         self.device = network.embedding.weight.device
         if precision == "int8" and self.device.type != "cpu":
             raise UserError("--precision int8 requires a CPU; use bf16 on a GPU.")
@@ -111,9 +112,9 @@ class NetworkDecoder:
             digest.update(weight.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def batch(self) -> Batch:
-        """An empty batch."""
-        return self._new_batch()
+    def batch(self, after_layer: AfterLayer | None = None) -> Batch:
+        """An empty batch; `after_layer` may change the new state of each layer in a step."""
+        return self._new_batch(after_layer)
 
     @property
     def sampling_weights(self) -> GPUWeights | None:
@@ -121,12 +122,10 @@ class NetworkDecoder:
         return self._gpu_weights if self.device.type == "cuda" else None
 
     @cached_property
-    def _new_batch(self) -> Callable[[], Batch]:
+    def _new_batch(self) -> Callable[[AfterLayer | None], Batch]:
         if self.device.type == "cpu":
-            cpu_weights = CPUWeights(self._network, self._precision)
-            return lambda: CPUBatch(cpu_weights)
-        gpu_weights = self._gpu_weights
-        return lambda: GPUBatch(gpu_weights)
+            return partial(CPUBatch, CPUWeights(self._network, self._precision))
+        return partial(GPUBatch, self._gpu_weights)
 
     @cached_property
     def _gpu_weights(self) -> GPUWeights:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lm.model import cuda_graph
-from lm.model.cell_step import Functions, advance, group_gates
+from lm.model.cell_step import AfterLayer, Functions, advance, group_gates
 from lm.model.cells import CELLS, State
 from lm.model.device import Precision, current
 from lm.model.network import RecurrentLM
@@ -73,22 +73,27 @@ class GPUWeights:
         shape = (len(CELLS[self.cell].states), len(self.layers), BLOCK, self.hidden_size)
         return torch.zeros(shape, device=self.device)
 
-    def compute(self, tokens: Tensor, state: Tensor) -> Tensor:
-        """tokens (rows,) of a block -> logits (rows, vocab); updates state (parts, layers, rows, hidden)."""
+    def compute(self, tokens: Tensor, state: Tensor, after_layer: AfterLayer | None = None) -> Tensor:
+        """tokens (rows,) of a block -> logits (rows, vocab); updates state (parts, layers, rows, hidden).
+        `after_layer` may change the new state of each layer."""
         x = self.embedding[tokens]
         for layer, (weight, bias) in enumerate(self.layers):
             own = state[:, layer]
             products = torch.addmm(bias, torch.cat([x, own[0].to(self.dtype)], dim=1), weight).float()
             size = self.hidden_size * len(CELLS[self.cell].gates)
             advance(self.cell, products[:, :size], products[:, size:], own, _FUNCTIONS)
+            if after_layer is not None:
+                after_layer(layer, products, own)
             h = own[0].to(self.dtype)
             x = h + x if self.residual and layer > 0 else h
         if self.projection is not None:
             x = x @ self.projection
         return torch.addmm(self.decoder_bias, x, self.decoder).float()
 
-    def step(self, tokens: Tensor, state: Tensor) -> Tensor:
-        """`compute`, launched as a whole."""
+    def step(self, tokens: Tensor, state: Tensor, after_layer: AfterLayer | None = None) -> Tensor:
+        """`compute`, launched as a whole unless there is an `after_layer`."""
+        if after_layer is not None:
+            return self.compute(tokens, state, after_layer)
         with self._lock:  # all batches share the recorded tensors
             self._tokens.copy_(tokens)
             self._state.copy_(state)
@@ -128,10 +133,10 @@ class GPUWeights:
 
 
 class GPUBatch:
-    """Sequences on a GPU, one per row; see `Batch`."""
+    """Sequences on a GPU, one per row; see `Batch`. `after_layer` may change the new state of each layer."""
 
-    def __init__(self, weights: GPUWeights):
-        self._weights = weights
+    def __init__(self, weights: GPUWeights, after_layer: AfterLayer | None = None):
+        self._weights, self._after_layer = weights, after_layer
         self.count = 0
         self._state = weights.empty_block()
 
@@ -165,7 +170,9 @@ class GPUBatch:
         padded = tokens.new_zeros(-(-self.count // BLOCK) * BLOCK)
         padded[: self.count] = tokens
         logits = [
-            self._weights.step(padded[begin : begin + BLOCK], self._state[:, :, begin : begin + BLOCK])
+            self._weights.step(
+                padded[begin : begin + BLOCK], self._state[:, :, begin : begin + BLOCK], self._after_layer
+            )
             for begin in range(0, len(padded), BLOCK)
         ]
         return torch.cat(logits)[: self.count]

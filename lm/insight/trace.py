@@ -186,7 +186,8 @@ def trace_text(
     model: LanguageModel, text: str, *, progress: Callable[[float], None] = lambda fraction: None
 ) -> Trace:
     """Read a text, reporting the fraction read so far. Raises UserError if the text is empty or entirely
-    unknown to the model."""
+    unknown to the model, for an ensemble, and for a model with clamped units."""
+    model.require_one_network("be traced")
     encoded, tokens = encode_known(model.tokenizer, text)
     starts, ends = token_spans(model.tokenizer, encoded, tokens)
     ids = np.concatenate([[model.start_token], model.direction.reorder(tokens)])

@@ -8,7 +8,7 @@ this order.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,10 @@ from torch import Tensor
 from lm.model.cells import CELLS, split_gates
 
 Array = TypeVar("Array", np.ndarray, Tensor)
+
+
+# Called with (layer, gates, state) after `advance` has updated the state of a layer, which it may change.
+AfterLayer = Callable[[int, Any, Any], None]
 
 
 class Functions(NamedTuple):
@@ -82,3 +86,9 @@ def _lstm(gates: Array, h: Array, c: Array, functions: Functions) -> None:
     c += i
     functions.tanh(c, out=h)
     h *= o
+
+
+def output_gate(gates: Array, h: Array) -> Array:
+    """The output gate (rows, hidden) of an LSTM, from `gates` after `advance`; `h` (rows, hidden)."""
+    size = h.shape[1]
+    return gates[:, 2 * size : 3 * size]
