@@ -41,8 +41,8 @@ def build(models: ModelRegistry, jobs: JobQueue | None = None) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(localized("Write"), id="write"):
                 writer = write.build(models, selector.dropdown)
-            with gr.Tab(localized("Look inside"), id="inside"):
-                inside.build(models, selector.dropdown)
+            with gr.Tab(localized("Look inside"), id="inside") as tab:
+                inside.build(models, selector.dropdown, tab)
             with gr.Tab(localized("Compare"), id="compare") as tab:
                 compare.build(models, tab)
             if jobs:
@@ -136,7 +136,7 @@ def launch_settings() -> dict[str, Any]:
         button_primary_background_fill_hover_dark="*primary_800",
         color_accent="*primary_700",
     )
-    scripts = [(_STATIC / name).read_text("utf-8") for name in ("page.js", "tour.js")]
+    scripts = [(_STATIC / name).read_text("utf-8") for name in ("page.js", "tour.js", "inside.js")]
     return {
         "theme": theme,
         "css_paths": sorted((_STATIC / "styles").glob("*.css")),

@@ -1,5 +1,6 @@
 // The token view. Gradio defines `element`, `props`, `trigger` and `watch`.
-let current = -1, anchor = -1;
+// It dispatches "lm:token" with the position of the current token, which the arrow keys move.
+let current = -1, anchor = -1, drawn = null;
 const box = () => element.querySelector(".tokens");
 const indexOf = (node) => {
   const token = (node && node.nodeType === 3 ? node.parentElement : node)?.closest?.("[data-index]");
@@ -7,24 +8,58 @@ const indexOf = (node) => {
 };
 
 function draw() {
-  const { tokens = [], levels = [], tooltips = [], selected = null } = props.value || {};
-  const parts = tokens.map((text, index) => {
-    const token = document.createElement("span");
-    token.id = `${element.id || "view"}-token-${index}`;
-    token.dataset.index = index;
-    token.setAttribute("role", "option");
+  const { tokens = [], levels = [], tooltips = [], selected = null, legend = null } = props.value || {};
+  const isSame = drawn?.length === tokens.length && drawn.every((text, index) => text === tokens[index]);
+  if (!isSame) {
+    box().replaceChildren(...tokens.map(node));
+    current = anchor = -1;
+    box().removeAttribute("aria-activedescendant");
+    drawn = tokens;
+  }
+  [...box().children].forEach((token, index) => {
     token.setAttribute("aria-selected", index === selected);
-    token.textContent = text;
     if (levels[index]) token.dataset.level = levels[index];
-    if (text.includes("\n")) token.classList.add("ends-line");
-    if (tooltips[index]) token.title = tooltips[index];
-    return token;
+    else delete token.dataset.level;
+    token.title = tooltips[index] ?? "";
   });
-  current = selected ?? -1;
-  anchor = -1;
-  box().replaceChildren(...parts);
   box().setAttribute("aria-label", props.label || "");
-  box().removeAttribute("aria-activedescendant");
+  drawLegend(legend);
+  if (selected !== null) current = selected;
+  else if (current < 0 && tokens.length && legend) point(0, false);
+  readOut();
+}
+
+function node(text, index) {
+  const token = document.createElement("span");
+  token.id = `${element.id || "view"}-token-${index}`;
+  token.dataset.index = index;
+  token.setAttribute("role", "option");
+  token.textContent = text;
+  if (text.includes("\n")) token.classList.add("ends-line");
+  return token;
+}
+
+// The color levels, between the texts at both ends.
+function drawLegend(legend) {
+  const place = element.querySelector(".legend");
+  place.replaceChildren();
+  if (!legend) return;
+  const text = (content) => Object.assign(document.createElement("span"), { textContent: content });
+  const scale = document.createElement("span");
+  scale.className = "scale";
+  for (let level = legend.first; level <= 9; level++) {
+    const swatch = document.createElement("span");
+    if (level) swatch.dataset.level = level;
+    scale.append(swatch);
+  }
+  place.append(text(legend.low), scale, text(legend.high));
+}
+
+// The values of the current token, for fingers and keyboards, which see no tooltips.
+function readOut() {
+  const token = box().children[current];
+  const shown = token?.textContent.replaceAll("\n", "↵").replaceAll("\t", "⇥").replace(/^ +$/, (s) => "␣".repeat(s.length));
+  element.querySelector(".readout").textContent = token?.title ? `“${shown}”  ${token.title.replaceAll("\n", " · ")}` : "";
 }
 
 function point(index, extend) {
@@ -37,7 +72,16 @@ function point(index, extend) {
   for (const token of box().querySelectorAll(".pointed")) token.classList.remove("pointed");
   for (let i = first; i <= last; i++) tokens[i].classList.add("pointed");
   box().setAttribute("aria-activedescendant", tokens[index].id);
-  tokens[index].scrollIntoView({ block: "nearest" });
+  show(tokens[index]);
+  readOut();
+  element.dispatchEvent(new CustomEvent("lm:token", { bubbles: true, detail: index }));
+}
+
+// Scroll the tokens, never the page.
+function show(token) {
+  const [outer, inner] = [box().getBoundingClientRect(), token.getBoundingClientRect()];
+  if (inner.top < outer.top) box().scrollTop += inner.top - outer.top - 8;
+  else if (inner.bottom > outer.bottom) box().scrollTop += inner.bottom - outer.bottom + 8;
 }
 
 element.addEventListener("keydown", (event) => {
@@ -62,5 +106,7 @@ element.addEventListener("click", (event) => {
   point(index, false);
   trigger("click", { index });
 });
+// Other views of the same text, such as the drawn cell, move the current token.
+element.addEventListener("lm:move", (event) => point(event.detail, false));
 watch("value", draw);
 draw();

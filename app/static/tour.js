@@ -31,8 +31,12 @@
       text.setSelectionRange(4, 4);
       lm.requestAlternatives(4);
     },
-    surprisal: () => press("#inside-look"),
-    units: () => press("#inside-find"),
+    surprisal: () => press('#inside-show input[value="tokens"]'),
+    async units() {
+      await shown("#inside:not(.editing, .stale)");
+      await press('#inside-sections [role="tab"]:nth-of-type(2)');
+      await press("#inside-find");
+    },
     async compare() {
       await fill("#compare-prompt textarea", "class Reader:\n    def ");
       await press("#compare-run");

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 from gradio.i18n import I18nData
@@ -16,21 +16,34 @@ from gradio.i18n import I18nData
 from lm.escaping import printable
 
 _SCRIPT = Path(__file__).parents[1] / "static" / "tokens.js"
+_TEMPLATE = (
+    '<div class="legend" aria-hidden="true"></div><div class="tokens" tabindex="0" role="listbox"></div>'
+    '<div class="readout" role="status"></div>'
+)
 MAX_LEVEL = 9  # color levels range from -9 (cold) through 0 (no color) to 9 (warm)
+
+
+class Legend(NamedTuple):
+    """What the ends of the color scale mean."""
+
+    low: str
+    high: str
+    first: int = 0  # the level at the low end
 
 
 def token_view(label: str | I18nData, elem_id: str) -> gr.HTML:
     """An empty token view; `colored_tokens` creates its value.
 
-    It triggers `click` with the position of a token as `index`, and `select` with the positions `start` and
-    `end` (exclusive) of a range. Listeners read them from `gr.EventData`.
+    Below the text it shows the tooltip of the current token, which the arrow keys move. It triggers `click`
+    with the position of a token as `index`, and `select` with the positions `start` and `end` (exclusive) of
+    a range. Listeners read them from `gr.EventData`.
     """
     return gr.HTML(
         None,
         label=label,
         elem_id=elem_id,
         elem_classes="token-view",
-        html_template='<div class="tokens" tabindex="0" role="listbox"></div>',
+        html_template=_TEMPLATE,
         js_on_load=_SCRIPT.read_text("utf-8"),
         apply_default_css=False,
     )
@@ -41,13 +54,16 @@ def colored_tokens(
     levels: Sequence[int] = (),
     tooltips: Sequence[str] = (),
     selected: int | None = None,
+    legend: Legend | None = None,
 ) -> dict[str, Any]:
-    """The value of a token view: text, color level and tooltip of each token, and the selected position."""
+    """The value of a token view: text, color level and tooltip of each token, the selected position, and
+    what the colors mean."""
     return {
         "tokens": [printable(token) for token in tokens],
         "levels": list(levels),
         "tooltips": list(tooltips),
         "selected": selected,
+        "legend": legend and legend._asdict(),
     }
 
 

@@ -73,6 +73,13 @@ class Page:
         self.generate.click()
         self.wait_for(lambda: len(self.text) > len(PROMPT))
 
+    def look_into(self, text):
+        """Analyze a text in the Look inside tab, which is open."""
+        self.tab.locator("#inside-view [data-index]").first.wait_for()  # the example
+        self.tab.locator("#inside-edit").click()
+        self.tab.locator("#inside-text textarea").fill(text)
+        self.tab.locator("#inside-look").click()
+
     def messages(self):
         return " ".join(self.tab.locator(".toast-body").all_inner_texts())
 

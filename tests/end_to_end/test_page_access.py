@@ -30,9 +30,8 @@ def open_tab(page, tab):
         page.editor.click()
         page.tab.locator("#alternatives button").first.wait_for()
     elif tab == "Look inside":
-        page.tab.locator("#inside-text textarea").fill(PROMPT)
-        page.tab.locator(".lm-go:visible").click()
-        page.tab.locator(".token-view:visible .tokens span").first.wait_for()
+        page.look_into(PROMPT)
+        page.tab.locator("#inside:not(.editing, .stale)").wait_for()
     page.tab.wait_for_timeout(400)  # until the tab has loaded its content
 
 

@@ -23,14 +23,13 @@ def model(trained_run):
 @pytest.fixture
 def page(open_page, server):
     page = open_page(server, tab_name="Look inside")
-    page.tab.locator("#inside-text textarea").fill(TEXT * 3)
-    analyze(page)
+    page.look_into(TEXT * 3)
+    page.wait_for(lambda: len(levels(page)) == len(TEXT * 3))
     return page
 
 
-def analyze(page):
-    page.tab.locator("#inside-look").click()
-    page.wait_for(lambda: page.tab.locator("#inside-totals td").count())
+def section(page, name):
+    page.tab.locator("#inside-sections").get_by_role("tab", name=name).click()
 
 
 def levels(page):
@@ -55,7 +54,7 @@ def test_tokens_are_colored_by_surprisal(page, model):
 
 def test_words_are_colored_too_and_both_tables_can_be_downloaded(page):
     page.tab.get_by_label("Word surprisal").click()
-    page.wait_for(lambda: tuple(t for t, _, _ in levels(page))[3:4] == ("calm. ",))
+    page.wait_for(lambda: len({tip for _, _, tip in levels(page)[12:17]}) == 1)  # "calm."
     with page.tab.expect_download() as download:
         page.tab.get_by_role("link", name="Download words (TSV)").click()
     lines = download.value.path().read_text().splitlines()
@@ -72,7 +71,9 @@ def test_a_unit_and_a_gate_color_the_text_by_their_values(page, model):
 
     def shown(name):
         values = trace.values(0, name, 5)
-        return lambda: [tooltip for _, _, tooltip in levels(page)] == [f"{value:+.3f}" for value in values]
+        return lambda: (
+            [tooltip for _, _, tooltip in levels(page)] == [f"{name} = {value:+.3f}" for value in values]
+        )
 
     page.wait_for(shown("h"))
     assert page.tab.get_by_label("Hidden unit").is_checked()
@@ -83,12 +84,13 @@ def test_a_unit_and_a_gate_color_the_text_by_their_values(page, model):
 
 
 def test_units_that_track_a_property_are_found_and_shown(page):
+    section(page, "Unit")
     page.tab.get_by_label("Find units that track").click()
     page.tab.get_by_role("option", name="Whitespace").click()
     page.tab.locator("#inside-find").click()
     units = page.tab.locator("#inside-found label")
     page.wait_for(lambda: units.count() == 10)
-    assert float(units.first.inner_text().split(": ")[1].split(",")[0]) > 0.9
+    assert float(units.first.inner_text().split(": ")[1].split(" ")[0]) > 0.9
     assert "chance" in page.tab.locator("#inside-measure").inner_text()
     page.wait_for(lambda: page.tab.get_by_label("Hidden unit").is_checked())
     before = levels(page)
@@ -98,6 +100,7 @@ def test_units_that_track_a_property_are_found_and_shown(page):
 
 @pytest.mark.slow
 def test_units_can_track_a_regular_expression_and_an_invalid_one_is_an_error(page):
+    section(page, "Unit")
     page.tab.get_by_label("Find units that track").click()
     page.tab.get_by_role("option", name="Regular expression").click()
     page.tab.locator("#inside-pattern :is(input, textarea)").fill("(unclosed")
@@ -137,9 +140,32 @@ def test_contexts_similar_to_a_selection_are_found_by_mouse_and_keyboard(page):
     page.wait_for(lambda: "“sea”" not in similar.inner_text())
 
 
+def test_what_is_stale_is_marked_and_another_model_analyzes_again(page):
+    inside = page.tab.locator("#inside")
+    page.tab.locator("#inside-edit").click()
+    assert page.tab.evaluate("document.activeElement.closest('#inside-text') !== null")
+    page.tab.keyboard.type("One more line. ")
+    assert "stale" in inside.get_attribute("class")
+    page.tab.keyboard.press("Control+Enter")
+    page.wait_for(lambda: "stale" not in inside.get_attribute("class"))
+    assert "".join(text for text, _, _ in levels(page)) == "One more line. " + TEXT * 3
+    before = levels(page)
+    page.tab.get_by_label("Model", exact=True).first.click()
+    page.tab.get_by_role("option", name="shipped with lm").click()
+    page.wait_for(lambda: levels(page) != before and "stale" not in inside.get_attribute("class"))
+
+
+def test_the_value_of_a_token_is_shown_for_fingers_and_keyboards(page):
+    readout = page.tab.locator("#inside-view .readout")
+    page.tab.locator("#inside-view .tokens").focus()
+    for _ in range(2):
+        page.tab.keyboard.press("ArrowRight")
+    assert readout.inner_text().endswith(levels(page)[2][2]) and "bits" in readout.inner_text()
+    assert page.tab.locator("#inside-view .legend").inner_text().split("\n") == ["0 bits", "9 bits or more"]
+
+
 def test_unknown_and_empty_texts_are_errors(page):
-    page.tab.locator("#inside-text textarea").fill("☃☃☃")
-    page.tab.locator("#inside-look").click()
+    page.look_into("☃☃☃")
     page.wait_for_message("knows none of the characters")
     page.tab.locator("#inside-text textarea").fill("")
     page.tab.locator("#inside-look").click()
@@ -163,7 +189,7 @@ def test_the_tour_shows_each_tab_with_the_shipped_model(open_page, server, size)
     page.tab.get_by_role("button", name="4. Find a quote detector").click()
     page.wait_for(lambda: page.tab.locator("#inside-found label").count() == 10)
     best = page.tab.locator("#inside-found label").first.inner_text()
-    assert float(best.split(": ")[1].split(",")[0]) > 0.95
+    assert float(best.split(": ")[1].split(" ")[0]) > 0.95
     page.tab.get_by_role("button", name="5. Compare two settings").click()
     page.wait_for(
         lambda: page.tab.get_by_role("tab", name="Compare").get_attribute("aria-selected") == "true"

@@ -1,7 +1,4 @@
-"""Texts analyzed for the Look inside tab: the surprisal of each token and the state of each unit.
-
-Nothing here depends on Gradio.
-"""
+"""Texts analyzed for the Look inside tab: the surprisal of each token and the state of each unit."""
 
 from __future__ import annotations
 
@@ -24,9 +21,11 @@ from lm.insight.table_files import table_lines
 from lm.insight.trace import Trace, trace_text
 from lm.insight.units import FoundUnits, find_units
 from lm.language_model import LanguageModel
+from lm.model.cells import CELLS
 
 from ...draft import restore_controls
-from ...ui.token_view import activation_level, colored_tokens, surprisal_level
+from ...ui.i18n import translate
+from ...ui.token_view import MAX_LEVEL, Legend, activation_level, colored_tokens, surprisal_level
 
 MAX_LENGTH = 20_000  # characters
 REGEX = "pattern"  # the property that a regular expression defines
@@ -45,27 +44,22 @@ class Analysis:
         """The displayed text of each token."""
         return pieces(self.trace.text, self.trace.starts)
 
-    @cached_property
-    def words(self) -> tuple[list[str], np.ndarray]:
-        """The text cut before each word, and the first character (parts,) of each part."""
-        starts = np.union1d([0], np.asarray(self.scored.per_word()["offset"], np.int64))
-        return pieces(self.trace.text, starts), starts
-
     def color_tokens(self) -> dict[str, Any]:
         """The tokens, colored by surprisal."""
         bits = self.scored.bits.tolist()
         tooltips = [f"{b:.1f} bits, p = {2**-b:.2g}" for b in bits]
-        return colored_tokens(self.tokens, [surprisal_level(b) for b in bits], tooltips)
+        return colored_tokens(self.tokens, [surprisal_level(b) for b in bits], tooltips, legend=_bits(1))
 
     def color_words(self) -> dict[str, Any]:
-        """The words, colored by surprisal: a word of 2n bits gets the color of a token of n bits."""
-        parts, starts = self.words
+        """The tokens, colored by the surprisal of their word: a word of 2n bits gets the color of a token
+        of n bits. Whitespace has the color of the word before it."""
         table = self.scored.per_word()
-        columns = (np.asarray(table[name]).tolist() for name in ("offset", "surprisal"))
-        bits = dict(zip(*columns, strict=True))
-        levels = [surprisal_level(bits.get(start, 0.0) / 2) for start in starts.tolist()]
-        tooltips = [f"{bits[start]:.1f} bits" if start in bits else "" for start in starts.tolist()]
-        return colored_tokens(parts, levels, tooltips)
+        starts, bits = (np.asarray(table[name]) for name in ("offset", "surprisal"))
+        word = np.searchsorted(starts, np.maximum(self.trace.ends - 1, self.trace.starts), side="right") - 1
+        of_token = np.where(word < 0, 0.0, np.append(bits, 0.0)[word])
+        levels = [surprisal_level(b / 2) for b in of_token.tolist()]
+        tooltips = [f"{b:.1f} bits" if w >= 0 else "" for b, w in zip(of_token, word, strict=True)]
+        return colored_tokens(self.tokens, levels, tooltips, legend=_bits(2))
 
     def color_by_unit(self, layer: int, name: str, unit: int) -> dict[str, Any]:
         """The tokens, colored by the value of a unit's state or gate `name` after each token."""
@@ -73,7 +67,10 @@ class Analysis:
         # Cell states can count to hundreds. The quantile keeps a single peak from fading all other colors.
         largest = max(1.0, float(np.quantile(np.abs(values), 0.98))) if name == "c" else 1.0
         levels = [activation_level(value, largest) for value in values.tolist()]
-        return colored_tokens(self.tokens, levels, [f"{value:+.3f}" for value in values.tolist()])
+        tooltips = [f"{name} = {value:+.3f}" for value in values.tolist()]
+        is_gate = CELLS[self.trace.cell].gates.get(name) == "sigmoid"
+        legend = Legend("0", "1") if is_gate else Legend(f"−{largest:.3g}", f"+{largest:.3g}", -MAX_LEVEL)
+        return colored_tokens(self.tokens, levels, tooltips, legend=legend)
 
     def find_units(self, property_name: str, pattern: str) -> FoundUnits:
         """The units that best track a property. `pattern` is a regular expression, used if the property is
@@ -84,12 +81,12 @@ class Analysis:
             raise UserError("choose a property for the units to track.")
         return find_units(self.trace, PROPERTIES[property_name](self.trace.text))
 
-    def characters(self, start: int, end: int, by_word: bool) -> tuple[int, int]:
-        """Convert a range of tokens or words in the view, end excluded, to a range of characters.
+    def characters(self, start: int, end: int) -> tuple[int, int]:
+        """Convert a range of tokens, end excluded, to a range of characters.
 
-        Raises UserError if the view has no such range.
+        Raises UserError if the text has no such range.
         """
-        starts = self.words[1] if by_word else self.trace.starts
+        starts = self.trace.starts
         if not 0 <= start < end <= len(starts):
             raise UserError("the text has changed: analyze it again.")
         after = int(starts[end]) if end < len(starts) else len(self.trace.text)
@@ -124,6 +121,11 @@ class AnalysisCache:
             while len(self._analyses) > _CACHE_SIZE:
                 self._analyses.popitem(last=False)
         return analysis
+
+
+def _bits(bits_per_level: int) -> Legend:
+    most = translate("{bits} bits or more", bits=MAX_LEVEL * bits_per_level)
+    return Legend(translate("{bits} bits", bits=0), most)
 
 
 def tsv_url(table: Table) -> str:

@@ -14,19 +14,27 @@ from lm.insight.walkthrough import Walkthrough
 from ...ui.i18n import translate
 from .analysis import Analysis, on_one_line, tsv_url
 
+# How a unit tracks a property: its value rises, or falls.
+_INSIDE = ("higher inside", "lower inside")
+_DIRECTIONS = {
+    "quotes": _INSIDE,
+    "brackets": _INSIDE,
+    "comments": _INSIDE,
+    "line_position": ("rises along the line", "falls along the line"),
+    "word_position": ("rises along the word", "falls along the word"),
+    "indentation": ("rises with the indentation", "falls with the indentation"),
+    "bracket_depth": ("rises with the depth", "falls with the depth"),
+}
+
 
 def totals(analysis: Analysis) -> str:
     """The scores of the whole text and links to download those of its tokens and words, as HTML."""
     scored, metrics = analysis.scored, analysis.scored.metrics
-    total = translate(
-        "{bits:,.0f} bits, {tokens:,} tokens", bits=scored.bits.sum(), tokens=len(scored.tokens)
+    figures = (
+        translate("{bits:,.0f} bits, {tokens:,} tokens", bits=scored.bits.sum(), tokens=len(scored.tokens)),
+        translate("{bits:.3f} bits per character", bits=metrics.bits_per_character.value),
+        translate("perplexity {value:.2f}", value=metrics.perplexity.value),
     )
-    rows = {
-        translate("Total surprisal"): total,
-        translate("Bits per character"): f"{metrics.bits_per_character.value:.3f}",
-        translate("Perplexity"): f"{metrics.perplexity.value:.2f}",
-    }
-    lines = (f'<tr><th scope="row">{escape(n)}</th><td>{escape(v)}</td></tr>' for n, v in rows.items())
     links = [
         f'<a download="{name}.tsv" href="{tsv_url(table)}">{escape(text)}</a>'
         for name, table, text in (
@@ -34,7 +42,7 @@ def totals(analysis: Analysis) -> str:
             ("words", scored.per_word(), translate("Download words (TSV)")),
         )
     ]
-    return f'<table>{"".join(lines)}</table><p class="links">{" ".join(links)}</p>'
+    return f'<p class="links">{escape(" · ".join(figures))} {" ".join(links)}</p>'
 
 
 def surprising_tokens(analysis: Analysis) -> str:
@@ -120,16 +128,14 @@ def measure(found: FoundUnits) -> str:
     )
 
 
-def description(found: FoundUnits, unit: FoundUnit) -> str:
-    if found.measure == "auc":
-        direction = translate("higher inside") if unit.direction > 0 else translate("lower inside")
-    else:
-        direction = translate("positive") if unit.direction > 0 else translate("negative")
+def description(found: FoundUnits, property_name: str, unit: FoundUnit) -> str:
+    """A unit, its score and how it tracks the property, in one line."""
+    rises, falls = _DIRECTIONS.get(property_name, ("higher there", "lower there"))
     return translate(
-        "layer {layer}, {name}[{unit}]: {score:.2f}, {direction}",
+        "Layer {layer}, unit {unit}, {name}: {score:.2f} ({direction})",
         layer=unit.layer + 1,
         name=unit.name,
         unit=unit.unit,
         score=unit.score,
-        direction=direction,
+        direction=translate(rises if unit.direction > 0 else falls),
     )

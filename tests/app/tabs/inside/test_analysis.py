@@ -44,19 +44,18 @@ def test_every_view_shows_the_whole_text_once(models, kind, text):
     for view in (analysis.color_tokens(), analysis.color_words(), analysis.color_by_unit(1, "c", 3)):
         assert "".join(view["tokens"]) == text
         assert len(view["levels"]) == len(view["tooltips"]) == len(view["tokens"])
-    for by_word in (False, True):
-        count = len((analysis.color_words() if by_word else analysis.color_tokens())["tokens"])
-        assert analysis.characters(0, count, by_word) == (0, len(text))
-        spans = [analysis.characters(n, n + 1, by_word) for n in range(count)]
-        assert all(a[1] == b[0] for a, b in itertools.pairwise(spans))
+    count = len(analysis.tokens)
+    assert analysis.characters(0, count) == (0, len(text))
+    spans = [analysis.characters(n, n + 1) for n in range(count)]
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(spans))
 
 
-def test_words_are_split_at_whitespace_and_colored_by_their_bits(models):
+def test_the_tokens_of_a_word_and_the_whitespace_after_it_have_the_bits_of_the_word(models):
     analysis = analyze(models["char"], "  The sea\nwas")
     view, bits = analysis.color_words(), analysis.scored.bits
-    assert view["tokens"] == ["  ", "The ", "sea\n", "was"]
     sums = [bits[2:5].sum(), bits[6:9].sum(), bits[10:].sum()]
-    assert view["tooltips"][1:] == [f"{total:.1f} bits" for total in sums]
+    shown = [f"{total:.1f} bits" for total in sums]
+    assert view["tooltips"] == ["", "", *[shown[0]] * 4, *[shown[1]] * 4, *[shown[2]] * 3]
 
 
 def test_positive_activations_are_warm_and_negative_ones_cold(models):
@@ -83,7 +82,7 @@ def test_ranges_and_properties_that_do_not_exist_are_errors(models):
     analysis = analyze(models["char"], "The sea")
     for start, end in ((-1, 1), (0, 0), (3, 2), (0, 8), (10**9, 10**9 + 1)):
         with pytest.raises(UserError, match="analyze it again"):
-            analysis.characters(start, end, False)
+            analysis.characters(start, end)
     with pytest.raises(UserError, match="choose a property"):
         analysis.find_units("nonsense", "")
 

@@ -1,0 +1,32 @@
+// The Look inside tab: one box shows either the editor or the colored text.
+(() => {
+  const box = () => document.querySelector("#inside");
+  const editor = () => document.querySelector("#inside-text textarea");
+
+  window.lmInside = {
+    position: 0, // of the current token in the text
+    // Show the editor, with the caret where the current token begins.
+    edit() {
+      box().classList.add("editing");
+      const view = document.querySelector("#inside-view .tokens"), text = editor();
+      const before = [...view.children].slice(0, Math.max(0, lmInside.shown())).map((token) => token.textContent);
+      text.focus();
+      text.setSelectionRange(before.join("").length, before.join("").length);
+    },
+    // Show the colored text, which has just been computed.
+    look() {
+      box().classList.remove("editing", "stale");
+    },
+    // Another model: analyze again if the text is in view, otherwise when it will be.
+    refresh() {
+      box().classList.add("stale");
+      if (box().offsetParent && !box().classList.contains("editing")) document.querySelector("#inside-look").click();
+    },
+    shown: () => Number(document.querySelector("#inside-view .pointed")?.dataset.index ?? 0),
+  };
+
+  // What was computed from a text is stale as soon as the text changes.
+  document.addEventListener("input", (event) => {
+    if (event.target === editor()) box().classList.add("stale");
+  });
+})();

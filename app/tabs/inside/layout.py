@@ -1,0 +1,139 @@
+"""The layout of the Look inside tab: the text, its controls, and a section for each question about it."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from ...ui.fields import go_button
+from ...ui.i18n import localized
+from ...ui.token_view import token_view
+from .analysis import REGEX
+
+EXAMPLE = '''def greet(name, loud=False):
+    """Return a greeting for `name`; "loud" adds marks."""
+    text = "Hello, " + name  # the "usual" words
+    if loud:
+        text = text.upper() + ("!" * 3)
+    return {"text": text, "kind": 'greeting', "length": len(text)}
+
+
+print(greet("world", loud=True)["text"])
+names = ["Ada Lovelace", 'Grace Hopper', "Alan (the first) Turing"]
+for number, name in enumerate(names):
+    print(number, greet(name, loud=(number == 2)), sep=": ", end="\\n")
+'''
+
+
+class InsideLayout:
+    """The components, laid out in the enclosing Blocks.
+
+    The text is on the left: the editor and the colored text share one box, and static/inside.js shows one of
+    them. On the right, the unit is chosen above the sections. A section that needs room of its own is one
+    more gr.Tab in `_lay_out_sections`.
+    """
+
+    def __init__(self) -> None:
+        with gr.Row(elem_id="inside", elem_classes="editing"):
+            with gr.Column(scale=5, min_width=300):
+                self._lay_out_box()
+            with gr.Column(scale=5, min_width=300):
+                self._lay_out_unit()
+                self._lay_out_sections()
+
+    def _lay_out_box(self) -> None:
+        self.viewed = gr.State(("", None))
+        self.color_by = gr.Radio(
+            [
+                (localized("Token surprisal"), "tokens"),
+                (localized("Word surprisal"), "words"),
+                (localized("Hidden unit"), "unit"),
+            ],
+            value="tokens",
+            label=localized("Color by"),
+            show_label=False,
+            container=False,
+            elem_id="inside-show",
+        )
+        self.text = gr.Textbox(
+            EXAMPLE,
+            label=localized("Text to analyze"),
+            show_label=False,
+            container=False,
+            lines=12,
+            max_lines=12,
+            elem_id="inside-text",
+            html_attributes=gr.InputHTMLAttributes(spellcheck=False, autocorrect="off", autocapitalize="off"),
+        )
+        self.view = token_view(localized("Text as the model sees it"), "inside-view")
+        with gr.Row(elem_id="inside-actions"):
+            self.analyze = go_button(localized("Analyze"), "inside-look", min_width=60)
+            self.edit = gr.Button(localized("Edit text"), elem_id="inside-edit", min_width=60)
+        self.totals = gr.HTML(elem_id="inside-totals", elem_classes="figures")
+
+    def _lay_out_unit(self) -> None:
+        with gr.Row(elem_id="inside-controls"):
+            self.layer = gr.Dropdown(
+                [1, 2], value=1, label=localized("Layer"), min_width=80, elem_id="inside-layer"
+            )
+            self.unit = gr.Number(
+                0, precision=0, minimum=0, label=localized("Unit"), min_width=80, elem_id="inside-unit"
+            )
+            self.name = gr.Dropdown(
+                ["h"], value="h", label=localized("State or gate"), min_width=150, elem_id="inside-name"
+            )
+
+    def _lay_out_sections(self) -> None:
+        with gr.Tabs(elem_id="inside-sections") as self.sections:
+            with gr.Tab(localized("Surprises"), id="surprises"):
+                self.surprising = gr.HTML(elem_id="inside-places", elem_classes="figures")
+            with gr.Tab(localized("Unit"), id="unit"):
+                self._lay_out_search()
+            with gr.Tab(localized("Cell"), id="cell"):
+                self.equations = gr.HTML(elem_id="inside-steps", elem_classes="figures")
+            with gr.Tab(localized("Similar places"), id="similar"):
+                gr.Markdown(
+                    localized(
+                        "Select several characters of the text, or hold Shift and press the arrow keys and"
+                        " Enter, to find where the model's state is most similar."
+                    ),
+                    elem_id="inside-hint",
+                )
+                self.similar = gr.HTML(elem_id="inside-similar", elem_classes="figures")
+
+    def _lay_out_search(self) -> None:
+        with gr.Row(elem_id="inside-search", equal_height=True):
+            self.property = gr.Dropdown(
+                [
+                    (localized("Inside quotes"), "quotes"),
+                    (localized("Inside brackets"), "brackets"),
+                    (localized("Inside comments"), "comments"),
+                    (localized("Position in line"), "line_position"),
+                    (localized("Indentation"), "indentation"),
+                    (localized("Bracket depth"), "bracket_depth"),
+                    (localized("Position in word"), "word_position"),
+                    (localized("Vowels"), "vowels"),
+                    (localized("Digits"), "digits"),
+                    (localized("Uppercase letters"), "upper_case"),
+                    (localized("Whitespace"), "white_space"),
+                    (localized("Punctuation"), "punctuation"),
+                    (localized("Regular expression"), REGEX),
+                ],
+                value="quotes",
+                label=localized("Find units that track"),
+                min_width=180,
+                scale=2,
+                elem_id="inside-property",
+            )
+            self.pattern = gr.Textbox(
+                "",
+                label=localized("Regular expression"),
+                max_lines=1,
+                max_length=200,
+                visible=False,
+                min_width=120,
+                elem_id="inside-pattern",
+                placeholder="[A-Z]\\w+",
+            )
+            self.find = gr.Button(localized("Find units"), min_width=100, elem_id="inside-find")
+        self.found = gr.Radio([], label=localized("Best units"), visible=False, elem_id="inside-found")
+        self.measure = gr.Markdown(elem_id="inside-measure")
