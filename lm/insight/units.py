@@ -11,6 +11,8 @@ text and scored on the other.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +22,8 @@ from lm.insight.trace import Trace
 from lm.model.cells import CELLS
 
 _MIN_FINALISTS = 20  # units selected on one part of the text to be scored on the other
+_MARGIN = 2  # this many times as many are chosen by their approximate scores
+_BINS = 1024  # of a unit's values, for approximate scores
 _MAX_TOKENS = 4000  # with the property, and as many without it, compared in each part of the text
 _BLOCK = 1 << 19  # values ranked at a time
 
@@ -52,36 +56,144 @@ def find_units(trace: Trace, property_: np.ndarray, count: int = 20) -> FoundUni
 
     Raises UserError if the property varies too little to distinguish a unit that tracks it from chance.
     """
-    values = property_[trace.last_read]
-    binary = values.dtype == bool
-    selection, held_out = _split_binary(values) if binary else _split_quantity(values)
-    target = values[selection]
+    return _find(trace, [_Target.of(trace, property_)], count)[0]
+
+
+def rank_properties(
+    trace: Trace, properties: Mapping[str, np.ndarray], count: int = 5
+) -> dict[str, FoundUnits]:
+    """What `find_units` returns for each of the named `properties`, in one pass over the units.
+
+    >>> rank_properties(trace, {name: of(trace.text) for name, of in PROPERTIES.items()})
+
+    Properties that vary too little in the text are left out.
+    """
+    targets = {}
+    for name, property_ in properties.items():
+        with suppress(UserError):
+            targets[name] = _Target.of(trace, property_)
+    return dict(zip(targets, _find(trace, list(targets.values()), count), strict=True))
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A property at each token, and the tokens to select units on and to score them on."""
+
+    values: np.ndarray  # (tokens,) bool or float
+    selection: np.ndarray
+    held_out: np.ndarray
+
+    @classmethod
+    def of(cls, trace: Trace, property_: np.ndarray) -> _Target:
+        values = property_[trace.last_read]
+        return cls(values, *(_split_binary(values) if values.dtype == bool else _split_quantity(values)))
+
+    @property
+    def binary(self) -> bool:
+        return self.values.dtype == bool
+
+    def weights(self) -> np.ndarray:
+        """(tokens,): the sum of a unit's ranks with these weights is proportional to its score."""
+        weights = np.zeros(len(self.values), np.float32)
+        chosen = self.values[self.selection]
+        if self.binary:
+            weights[self.selection] = np.where(
+                chosen, 1 / np.count_nonzero(chosen), -1 / np.count_nonzero(~chosen)
+            )
+        else:
+            order, ranks = _ranks(chosen[None])
+            weights[self.selection[order[0]]] = ranks[0] / np.linalg.norm(ranks[0])
+        return weights
+
+
+def _find(trace: Trace, targets: Sequence[_Target], count: int) -> list[FoundUnits]:
+    """The best units for each target. Their approximate scores are one matrix product; those that may be
+    among the best are then scored exactly."""
     states = [(layer, name) for layer in range(trace.layers) for name in CELLS[trace.cell].states]
-    scores = np.concatenate(
-        [rank_scores(np.ascontiguousarray(trace.values(*state)[selection].T), target) for state in states]
-    )
-    finalists = np.argsort(-np.abs(scores), kind="stable")[: max(count, _MIN_FINALISTS)]
+    approximate = _approximate_scores(trace, states, targets)
+    finalists = max(count, _MIN_FINALISTS)
+    return [
+        _score_exactly(trace, states, target, scores, finalists, count)
+        for target, scores in zip(targets, approximate, strict=True)
+    ]
+
+
+def _approximate_scores(
+    trace: Trace, states: Sequence[tuple[int, str]], targets: Sequence[_Target]
+) -> np.ndarray:
+    """(targets, states * units): for each target, numbers that order the units nearly as their scores do.
+
+    The ranks are those of bins of values, the same for all targets.
+    """
+    if not targets:
+        return np.empty((0, 0))
+    weights = np.stack([target.weights() for target in targets])
+    tokens = np.flatnonzero(weights.any(axis=0))
+    binary = np.array([[target.binary] for target in targets])
+    scores = []
+    for layer, name in states:
+        ranks = _binned_ranks(trace.values(layer, name), tokens)
+        products, spread = weights[:, tokens] @ ranks.T, ranks.std(axis=1)
+        # The AUC is a mean rank; a rank correlation is divided by the spread of the ranks.
+        divisor = np.where(binary, np.float32(1), spread)
+        scores.append(np.divide(products, divisor, out=np.zeros_like(products), where=spread > 0))
+    return np.concatenate(scores, axis=1)
+
+
+def _binned_ranks(values: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """values (all tokens, units) -> (units, tokens): the mean rank of the bin of each of the `tokens` among
+    evenly spaced tokens, from 0 to 1. There are `_BINS` bins of equal width between a unit's extremes, the
+    outermost hundredths of its values aside."""
+    references = values[_evenly(np.arange(len(values)), 2 * _MAX_TOKENS)]
+    low, high = np.quantile(references, (0.01, 0.99), axis=0).astype(values.dtype)
+    scale = np.divide(_BINS, high - low, out=np.zeros_like(low), where=high > low)
+
+    def bins_of(some: np.ndarray) -> np.ndarray:
+        return np.clip((some - low) * scale, 0, _BINS - 1).astype(np.int32)
+
+    units = np.arange(values.shape[1], dtype=np.int32) * _BINS
+    counts = np.bincount((bins_of(references) + units).ravel(), minlength=_BINS * len(units))
+    counts = counts.reshape(len(units), _BINS)
+    ranks = ((np.cumsum(counts, axis=1) - counts / 2) / len(references)).astype(np.float32)
+    return np.ascontiguousarray(ranks.ravel()[bins_of(values[tokens]) + units].T)
+
+
+def _score_exactly(
+    trace: Trace,
+    states: Sequence[tuple[int, str]],
+    target: _Target,
+    approximate: np.ndarray,
+    finalists: int,
+    count: int,
+) -> FoundUnits:
+    """Score the units with the largest approximate scores exactly, and return the best on held-out text."""
+    likely = np.argsort(-np.abs(approximate), kind="stable")[: _MARGIN * finalists]
+    places = [(*states[state], unit) for state, unit in (divmod(i, trace.units) for i in likely.tolist())]
+    values = np.stack([trace.values(layer, name, unit) for layer, name, unit in places])
+    selected, held_out = target.values[target.selection], target.values[target.held_out]
+    scores = rank_scores(np.ascontiguousarray(values[:, target.selection]), selected)
+    best = np.argsort(-np.abs(scores), kind="stable")[:finalists]
+    on_held_out = rank_scores(np.ascontiguousarray(values[best][:, target.held_out]), held_out)
     found = []
-    for index in finalists.tolist():
-        state, unit = divmod(index, trace.units)
-        layer, name = states[state]
-        unit_values = trace.values(layer, name, unit)
+    for index, score in zip(best.tolist(), on_held_out.tolist(), strict=True):
+        layer, name, unit = places[index]
         direction = 1 if scores[index] >= 0 else -1
-        score = direction * rank_scores(unit_values[None, held_out], values[held_out])[0]
-        threshold = best_threshold(unit_values[selection] * direction, target) if binary else None
+        threshold = None
+        if target.binary:
+            threshold = direction * best_threshold(values[index, target.selection] * direction, selected)
         found.append(
             FoundUnit(
                 layer=layer,
                 unit=unit,
                 name=name,
-                score=_as_measure(score, binary),
-                selection_score=_as_measure(abs(scores[index]), binary),
+                score=_as_measure(direction * score, target.binary),
+                selection_score=_as_measure(abs(scores[index]), target.binary),
                 direction=direction,
-                threshold=None if threshold is None else direction * threshold,
+                threshold=threshold,
             )
         )
     found.sort(key=lambda unit: -unit.score)
-    return FoundUnits("auc" if binary else "spearman", len(scores), found[:count])
+    return FoundUnits("auc" if target.binary else "spearman", approximate.size, found[:count])
 
 
 def _split_binary(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -117,11 +229,11 @@ def _split_quantity(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return _evenly(np.arange(cut)), cut + _evenly(np.arange(len(values) - cut))
 
 
-def _evenly(tokens: np.ndarray) -> np.ndarray:
-    """At most `_MAX_TOKENS` of the tokens, evenly spaced."""
-    if len(tokens) <= _MAX_TOKENS:
+def _evenly(tokens: np.ndarray, most: int = _MAX_TOKENS) -> np.ndarray:
+    """At most so many of the tokens, evenly spaced."""
+    if len(tokens) <= most:
         return tokens
-    return tokens[np.linspace(0, len(tokens) - 1, _MAX_TOKENS).astype(np.int64)]
+    return tokens[np.linspace(0, len(tokens) - 1, most).astype(np.int64)]
 
 
 def rank_scores(values: np.ndarray, target: np.ndarray) -> np.ndarray:

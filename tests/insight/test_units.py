@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from lm.errors import UserError
+from lm.insight import units
 from lm.insight.properties import PROPERTIES, matching
 from lm.insight.trace import trace_text
-from lm.insight.units import best_threshold, find_units, rank_scores
+from lm.insight.units import best_threshold, find_units, rank_properties, rank_scores
 from lm.language_model import load
 from tests.conftest import some_text
 from tests.insight.networks import make
@@ -151,6 +152,35 @@ def test_a_trained_model_has_a_unit_for_word_ends(trained_run):
     values = trace.values(best.layer, best.name, best.unit) * best.direction
     outside = PROPERTIES["white_space"](trace.text)
     assert values[outside].mean() > values[~outside].mean()
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_all_properties_at_once_give_the_best_of_all_units_for_each(cell, monkeypatch):
+    """As scoring every unit exactly does; saturated units have many ties, and cell states outliers."""
+    trace = trace_text(make(cell=cell, layers=2, hidden_size=60, seed=4), some_text(2000))
+    if cell == "rnn":
+        trace = replace(trace, hidden=[(h * 3).round(1).clip(-1, 1) for h in trace.hidden])
+    if cell == "lstm":
+        trace.cell_state(1)[100] *= 1000
+    properties = {name: property_(trace.text) for name, property_ in PROPERTIES.items()}
+    ranked = rank_properties(trace, properties, 5)
+    single = {name: find_units(trace, properties[name], 5) for name in ranked}
+    monkeypatch.setattr(units, "_MARGIN", 10**6)  # every unit is scored exactly
+    assert len(ranked) > 5
+    for name, found in ranked.items():
+        exact = find_units(trace, properties[name], 5)
+        assert found == single[name]
+        assert found.units[:3] == exact.units[:3]
+        assert {unit.unit for unit in found.units} == {unit.unit for unit in exact.units}
+
+
+def test_properties_that_hardly_vary_are_not_ranked():
+    trace = trace_text(make(), "the sea was calm and the boat was slow, the sea was slow")
+    properties = {name: property_(trace.text) for name, property_ in PROPERTIES.items()}
+    ranked = rank_properties(trace, properties)
+    assert {"vowels", "white_space", "word_position"} <= set(ranked)
+    assert not {"quotes", "comments", "indentation", "digits"} & set(ranked)
+    assert rank_properties(trace, {}) == {}
 
 
 def test_properties_that_hardly_vary_raise_a_user_error():
