@@ -24,10 +24,17 @@ from .ui.blocks import MAX_SESSIONS, Page
 from .ui.errors import INTERNAL, as_sentence, show_errors
 from .ui.i18n import localized, translations
 from .ui.middleware import RequestFilter
+from .ui.model_choices import choices
 from .ui.model_facts import describe, note
 
 TITLE = "Write with a recurrent language model"
 _STATIC = Path(__file__).parent / "static"
+_SCRIPTS = (  # in the head of the page, in this order
+    "page.js",
+    "choices.js",
+    "tour.js",
+    "inside.js",
+)
 
 
 def build(models: ModelRegistry, jobs: JobQueue | None = None) -> gr.Blocks:
@@ -77,20 +84,20 @@ class ModelSelector:
                 gr.Markdown(localized("# Write with a recurrent language model"), elem_id="title")
             with gr.Column(scale=3, min_width=300):
                 self.dropdown = gr.Dropdown(
-                    list(models.folders()),
+                    choices(models),
                     label=localized("Model"),
                     show_label=False,
                     container=False,
-                    filterable=False,
                     elem_id="model",
                 )
 
     def select(self, name: str | None) -> tuple[gr.Dropdown, str]:
         """Refresh the list and select a model, the first one if `name` is not in the list; returns its
         facts, too."""
-        names = list(self._models.folders())
+        found = choices(self._models)
+        names = [choice for _, choice in found]
         name = name if name in names else names[0] if names else None
-        return gr.Dropdown(names, value=name), self.facts(name)
+        return gr.Dropdown(found, value=name), self.facts(name)
 
     def follow(self, name: str | None, renamed: dict[str, str]) -> tuple[gr.Dropdown, str]:
         """Keep the selected model selected after models were renamed (old name -> new name) or deleted."""
@@ -136,7 +143,7 @@ def launch_settings() -> dict[str, Any]:
         button_primary_background_fill_hover_dark="*primary_800",
         color_accent="*primary_700",
     )
-    scripts = [(_STATIC / name).read_text("utf-8") for name in ("page.js", "tour.js", "inside.js")]
+    scripts = [(_STATIC / name).read_text("utf-8") for name in _SCRIPTS]
     return {
         "theme": theme,
         "css_paths": sorted((_STATIC / "styles").glob("*.css")),

@@ -44,6 +44,16 @@ class Page:
         self.tab.get_by_role("button", name="More tabs").click()
         self.tab.locator(".overflow-dropdown").get_by_role("button", name=tab, exact=True).click()
 
+    def choose_model(self, name, dropdown="#model"):
+        """Select a model, whose label begins with its name."""
+        self.tab.locator(f"{dropdown} input").click()
+        option = self.tab.get_by_role("listbox").locator(f'[role=option][aria-label^="{name} · "]')
+        option.click()
+        self.wait_for(lambda: not option.count())  # the list takes a moment to close
+
+    def chosen_model(self, dropdown="#model"):
+        return self.tab.locator(f"{dropdown} input").input_value().split(" · ")[0]
+
     def set(self, **fields):
         names = {"Top_p": "number input for Top-p"}
         for field, value in fields.items():

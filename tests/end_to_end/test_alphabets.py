@@ -240,8 +240,7 @@ def page(context, folder, multilingual):
 
 
 def choose(page, name):
-    page.tab.locator("#model input").click()
-    page.tab.get_by_role("option", name=name, exact=True).click()
+    page.choose_model(name)
 
 
 def test_page_shows_each_paragraph_in_its_own_direction(page, multilingual):

@@ -39,10 +39,7 @@ class ComparePage:
         page.wait_for(lambda: page.tab.locator("#compare-curves :is(img, .note)").count())
 
     def choose(self, number, name):
-        self.tab.locator(f"#compare-model-{number} input").click()
-        options = self.tab.get_by_role("listbox").locator("li")
-        options.and_(self.tab.get_by_role("option", name=name, exact=True)).click()
-        self.wait_for(lambda: not options.count())  # the list takes a moment to close
+        self.page.choose_model(name, f"#compare-model-{number}")
 
     def set(self, field, value):
         self.tab.locator(f"#compare-{field} input[type=number]").fill(str(value))
@@ -54,8 +51,8 @@ class ComparePage:
         return self.tab.locator(f"#compare-line-{number}").inner_text().strip()
 
     def chosen(self):
-        inputs = [self.tab.locator(f"#compare-model-{n} input") for n in range(1, 5)]
-        return [one.input_value() for one in inputs if one.is_visible()]
+        models = [f"#compare-model-{n}" for n in range(1, 5)]
+        return [self.page.chosen_model(m) for m in models if self.tab.locator(m).is_visible()]
 
     def wait_until_idle(self):
         self.wait_for(lambda: self.run.is_enabled() and not self.stop.is_enabled())

@@ -16,9 +16,9 @@ _OTHER_TEMPERATURES = (0.5, 1.1, 1.4)  # of the second column and those after it
 
 
 class CompareLayout:
-    """The components, laid out in the enclosing Blocks; `models` are the names of all models."""
+    """The components, laid out in the enclosing Blocks; `models` are the choices of the dropdowns."""
 
-    def __init__(self, models: list[str]):
+    def __init__(self, models: list[tuple[str, str]]):
         self.count = gr.State(2)  # visible columns
         self.comparison = gr.State(None)
         self.columns: list[gr.Column] = []
@@ -60,13 +60,12 @@ class CompareLayout:
             self.stop = stop_button("compare-stop", min_width=80)
             self.add = gr.Button(localized("Add column"), elem_id="compare-add", min_width=110)
 
-    def _lay_out_column(self, number: int, models: list[str]) -> None:
+    def _lay_out_column(self, number: int, models: list[tuple[str, str]]) -> None:
         with gr.Column(min_width=240, visible=number < 2, elem_classes="side") as column:
             name = gr.Dropdown(
                 models,
                 value=model_at(models, number),
                 label=localized("Model"),
-                filterable=False,
                 elem_id=f"compare-model-{number + 1}",
             )
             with gr.Row(elem_classes="side-settings"):
@@ -131,9 +130,9 @@ class CompareLayout:
             self.word = gr.HTML("", elem_id="compare-word")
 
 
-def model_at(names: list[str], number: int) -> str | None:
-    """The name at index `number`, or the last one."""
-    return names[min(number, len(names) - 1)] if names else None
+def model_at(models: list[tuple[str, str]], number: int) -> str | None:
+    """The name of the model at index `number`, or of the last one."""
+    return models[min(number, len(models) - 1)][1] if models else None
 
 
 def _default_temperature(number: int, num_models: int) -> float:

@@ -21,6 +21,7 @@ from ...draft import restore_controls
 from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, event_int, show_errors
 from ...ui.i18n import translate
+from ...ui.model_choices import choices
 from ...ui.model_facts import note
 from . import scoreboard
 from .curves import curves_html
@@ -47,7 +48,7 @@ class CompareTab:
 
     def __init__(self, models: ModelRegistry, tab: gr.Tab):
         self.models = models
-        self.layout = CompareLayout(list(models.folders()))
+        self.layout = CompareLayout(choices(models))
         self._wire_computations()
         self._wire_scores()
         self._wire_columns(tab)
@@ -189,9 +190,9 @@ class CompareTab:
 
     def on_refresh(self, *names: str) -> list[gr.Dropdown]:
         """Update the list of models."""
-        found = list(self.models.folders())
+        found = choices(self.models)
         return [
-            gr.Dropdown(found, value=name if name in found else model_at(found, number))
+            gr.Dropdown(found, value=name if name in dict(found).values() else model_at(found, number))
             for number, name in enumerate(names)
         ]
 
