@@ -5,6 +5,7 @@ import time
 import pytest
 
 PHONE = {"width": 390, "height": 844}
+LAPTOP = {"width": 1366, "height": 768}
 DESKTOP = {"width": 1440, "height": 900}
 PROMPT = "The sea was "
 # A test for each of these looks of the page; by default, only for the last.

@@ -6,9 +6,11 @@ import math
 import pytest
 
 import lm
+from lm.insight.properties import PROPERTIES
 from lm.insight.trace import trace_text
+from lm.insight.units import find_units
 from lm.insight.walkthrough import walk_through
-from tests.end_to_end.page import DESKTOP, PHONE
+from tests.end_to_end.page import DESKTOP, LAPTOP, PHONE
 
 TEXT = (
     "The sea was calm. A small boat went out to find where light comes from at night, and 12 more. <b>☃</b>\n"
@@ -96,6 +98,42 @@ def test_units_that_track_a_property_are_found_and_shown(page):
     before = levels(page)
     units.nth(1).click()
     page.wait_for(lambda: levels(page) != before)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [DESKTOP, *(pytest.param(size, marks=pytest.mark.slow) for size in (LAPTOP, PHONE))],
+    ids=["desktop", "laptop", "phone"],
+)
+def test_the_gallery_shows_a_unit_for_each_property_and_saves_images(open_page, server, size, model):
+    page = open_page(server, size=size, tab_name="Look inside")
+    page.look_into(TEXT * 3)
+    page.wait_for(lambda: len(levels(page)) == len(TEXT * 3))
+    section(page, "Gallery")
+    rows = page.tab.locator("#inside-gallery .row")
+    page.wait_for(lambda: rows.count() >= 5)
+    row = rows.filter(has_text="Whitespace")
+    row.focus()
+    page.tab.keyboard.press("Enter")
+    page.wait_for(lambda: page.tab.get_by_label("Hidden unit").is_checked())
+    found = find_units(trace_text(model, TEXT * 3), PROPERTIES["white_space"](TEXT * 3)).units[0]
+    assert f"Layer {found.layer + 1}, unit {found.unit}, {found.name}: {found.score:.2f}" in row.inner_text()
+    assert page.tab.locator("#inside-unit input").input_value() == str(found.unit)
+    assert row.get_attribute("aria-pressed") == "true"
+    for kind, start in (("SVG", b"<svg "), ("PNG", b"\x89PNG")):
+        with page.tab.expect_download() as download:
+            page.tab.locator("#inside-image").get_by_role("button", name=kind).click()
+        assert download.value.path().read_bytes().startswith(start)
+        assert download.value.suggested_filename.endswith(
+            f"layer {found.layer + 1} unit {found.unit} {found.name}.{kind.lower()}"
+        )
+    assert page.tab.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    page.look_into(TEXT * 2)  # the rows are those of the new text
+    before = rows.first.inner_text()
+    page.wait_for(lambda: len(levels(page)) == len(TEXT * 2))
+    page.tab.locator("#inside-image").scroll_into_view_if_needed()
+    page.wait_for(lambda: rows.count() >= 5 and rows.first.inner_text() != before)
+    assert not page.messages()
 
 
 @pytest.mark.slow

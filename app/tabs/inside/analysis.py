@@ -19,7 +19,7 @@ from lm.insight.spans import pieces
 from lm.insight.surprisal import score_text
 from lm.insight.table_files import table_lines
 from lm.insight.trace import Trace, trace_text
-from lm.insight.units import FoundUnits, find_units
+from lm.insight.units import FoundUnits, find_units, rank_properties
 from lm.language_model import LanguageModel
 from lm.model.cells import CELLS
 
@@ -80,6 +80,12 @@ class Analysis:
         if property_name not in PROPERTIES:
             raise UserError("choose a property for the units to track.")
         return find_units(self.trace, PROPERTIES[property_name](self.trace.text))
+
+    @cached_property
+    def best_units(self) -> dict[str, FoundUnits]:
+        """The units that best track each of the built-in properties that vary enough in this text."""
+        text = self.trace.text
+        return rank_properties(self.trace, {name: of(text) for name, of in PROPERTIES.items()}, 20)
 
     def characters(self, start: int, end: int) -> tuple[int, int]:
         """Convert a range of tokens, end excluded, to a range of characters.

@@ -86,6 +86,8 @@ class InsideLayout:
         with gr.Tabs(elem_id="inside-sections") as self.sections:
             with gr.Tab(localized("Surprises"), id="surprises"):
                 self.surprising = gr.HTML(elem_id="inside-places", elem_classes="figures")
+            with gr.Tab(localized("Gallery"), id="gallery") as self.gallery:
+                pass  # app/tabs/inside/gallery.py
             with gr.Tab(localized("Unit"), id="unit"):
                 self._lay_out_search()
             with gr.Tab(localized("Cell"), id="cell"):

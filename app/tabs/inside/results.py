@@ -14,6 +14,20 @@ from lm.insight.walkthrough import Walkthrough
 from ...ui.i18n import translate
 from .analysis import Analysis, on_one_line, tsv_url
 
+PROPERTY_NAMES = {
+    "quotes": "Inside quotes",
+    "brackets": "Inside brackets",
+    "comments": "Inside comments",
+    "line_position": "Position in line",
+    "indentation": "Indentation",
+    "bracket_depth": "Bracket depth",
+    "word_position": "Position in word",
+    "vowels": "Vowels",
+    "digits": "Digits",
+    "upper_case": "Uppercase letters",
+    "white_space": "Whitespace",
+    "punctuation": "Punctuation",
+}
 # How a unit tracks a property: its value rises, or falls.
 _INSIDE = ("higher inside", "lower inside")
 _DIRECTIONS = {

@@ -15,13 +15,13 @@ from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, event_int, show_errors
 from ...ui.i18n import translate
 from .analysis import REGEX, Analysis, AnalysisCache
+from .gallery import Gallery
 from .layout import InsideLayout
 from .results import description, equations, measure, similar_contexts, surprising_tokens, totals
+from .section import Viewed
 
 _CONCURRENCY_LIMIT = 4
 HEAVY: dict[str, Any] = {"concurrency_id": "inside", "concurrency_limit": _CONCURRENCY_LIMIT, **INTERNAL}
-
-Viewed = tuple[str, str | None]  # the text in the token view, and the name of the model that read it
 
 # JavaScript of the events; `lmInside` is defined in static/inside.js.
 _LOOK_JS = "() => void lmInside.look()"
@@ -46,6 +46,8 @@ class InsideTab:
         self.layout = InsideLayout()
         self._wire_text(tab)
         self._wire_unit()
+        with self.layout.gallery:
+            Gallery(self, HEAVY)
 
     @property
     def unit_inputs(self) -> list[Any]:

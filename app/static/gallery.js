@@ -1,0 +1,48 @@
+// The gallery of units. Gradio defines `element`, `props`, `trigger` and `watch`.
+// Its rows are computed when it comes into view, and again for another text. Text is inserted as text.
+let visible = false, asked = false;
+
+function make(name, className, ...children) {
+  const node = document.createElement(name);
+  node.className = className;
+  node.append(...children);
+  return node;
+}
+
+function row({ property, title, unit, share, tokens, levels }) {
+  const strip = make("span", "strip", ...tokens.map((text, index) => {
+    const token = make("span", "", text);
+    if (levels[index]) token.dataset.level = levels[index];
+    return token;
+  }));
+  const bar = make("span", "bar");
+  bar.style.setProperty("--share", share);
+  const button = make("button", "row", make("span", "title", title), bar, make("span", "unit", unit), strip);
+  button.type = "button";
+  button.addEventListener("click", () => {
+    for (const other of element.querySelectorAll(".row")) other.setAttribute("aria-pressed", other === button);
+    trigger("click", { property });
+  });
+  return make("li", "", button);
+}
+
+function ask() {
+  if (!visible || asked || props.value?.rows) return;
+  asked = true;
+  trigger("load");
+}
+
+function draw() {
+  const { rows = [], note = "" } = props.value || {};
+  element.querySelector(".rows").replaceChildren(...rows.map(row));
+  element.querySelector(".note").textContent = note;
+  asked = false;
+  ask();
+}
+
+new IntersectionObserver((entries) => {
+  visible = entries.at(-1).isIntersecting;
+  ask();
+}).observe(element);
+watch("value", draw);
+draw();

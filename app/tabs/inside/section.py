@@ -1,0 +1,30 @@
+"""What a section of the Look inside tab needs of the tab."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from .analysis import Analysis
+from .layout import InsideLayout
+
+Viewed = tuple[str, str | None]  # the text in the token view, and the name of the model that read it
+
+
+class Inside(Protocol):
+    """The tab, as its sections see it."""
+
+    layout: InsideLayout
+
+    @property
+    def unit_inputs(self) -> list[Any]:
+        """The components that say which unit is shown: layer from 1, unit, state or gate."""
+
+    @property
+    def unit_outputs(self) -> list[Any]:
+        """The components that change when another unit is shown: see `shown_unit`."""
+
+    def analysis(self, viewed: Viewed) -> Analysis:
+        """The analysis of the text that the page shows. Raises UserError."""
+
+    def shown_unit(self, analysis: Analysis, layer: int, unit: int, name: str) -> list[Any]:
+        """Values for `unit_outputs` that show a state or gate of a unit; layers count from 1."""
