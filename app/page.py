@@ -54,7 +54,7 @@ def build(models: ModelRegistry, jobs: JobQueue | None = None) -> gr.Blocks:
                 compare.build(models, tab)
             if jobs:
                 with gr.Tab(localized("Train"), id="train") as tab:
-                    trainer = training.build(jobs, tab)
+                    trainer = training.build(jobs, tab, models)
             with gr.Tab(localized("Models"), id="models") as tab:
                 shelf = library.build(models, tab, jobs)
         facts = writer.layout.facts

@@ -119,7 +119,9 @@ def machine_warnings(estimate: Estimate, models: Path, busy: bool) -> list[str]:
 
 
 def format_bytes(size: float) -> str:
-    """'60 KB', '512 MB' or '3.2 GB'."""
+    """'93 bytes', '60 KB', '512 MB' or '3.2 GB'."""
+    if size < 1e3:
+        return f"{size:,.0f} bytes"
     if size < 1e6:
         return f"{size / 1e3:,.0f} KB"
     return f"{size / 1e6:,.0f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"

@@ -25,6 +25,7 @@ import os
 import re
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
@@ -32,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from lm import locks
+from lm.config.schema import BUDGETS
 from lm.errors import UserError, one_line
 from lm.files import folder_or_previous, patiently, write_text
 from lm.run_folder import Run, progress_values
@@ -130,6 +132,10 @@ class JobStore:
     def run_of(self, job: Job) -> Run:
         return Run(self.models / job.run)
 
+    def with_names(self, message: str) -> str:
+        """A message of `lm train` with the names of uploaded texts and of runs in place of their paths."""
+        return self.uploads.with_names(message).replace(f"{self.models}{os.sep}", "")
+
     def log_of(self, id: str) -> Path:
         return self.folder / id / "log.txt"
 
@@ -170,7 +176,7 @@ class JobStore:
         if job.state != RUNNING:
             return job
         ended = _modified(self.log_of(job.id)) or job.started
-        if has_finished(self.run_of(job)):
+        if has_finished(self.run_of(job), job.settings):
             return replace(job, state=DONE, asked=None, ended=ended)
         if job.asked:
             return replace(job, state=_STATE_AFTER[job.asked], asked=None, ended=ended)
@@ -206,12 +212,24 @@ def resumable_checkpoint(run: Run) -> Path | None:
     return folder if folder and (folder / "progress.json").is_file() else None
 
 
-def has_finished(run: Run) -> bool:
-    """Whether a run has spent its budget and completed the final evaluation."""
+def has_finished(run: Run, settings: Mapping[str, Any]) -> bool:
+    """Whether a run has spent the budget in `settings` and completed the final evaluation."""
     folder = resumable_checkpoint(run)
     with contextlib.suppress(UserError):
-        return bool(folder and progress_values(folder).get("finished"))
+        values = progress_values(folder) if folder else {}
+        return bool(values.get("finished")) and not new_budget(run, settings)
     return False
+
+
+def new_budget(run: Run, settings: Mapping[str, Any]) -> dict[str, float]:
+    """The budget in `settings`, by the name of its setting, if it is not the one that the run had when its
+    last checkpoint was saved; empty otherwise. Raises UserError if the checkpoint is damaged."""
+    folder = resumable_checkpoint(run)
+    before = progress_values(folder).get("budget") if folder else None
+    now = {name: settings.get(name) for name in BUDGETS}
+    if not isinstance(before, dict) or before == now:  # earlier versions did not store it
+        return {}
+    return {name: value for name, value in now.items() if value is not None}
 
 
 def _parse(id: str, path: Path) -> Job | None:

@@ -25,6 +25,7 @@ from lm.errors import UserError
 from lm.evaluation.losses import validate
 from lm.language_model import LanguageModel
 from lm.training.auto import parameters, recurrent_weights
+from lm.training.finetune import with_model_settings
 from lm.training.out_of_memory import explaining_out_of_memory, smallest, training_memory
 from lm.training.setup import build_learner
 from lm.training.state import Learner, scoring_time, total_steps
@@ -40,7 +41,8 @@ _WARMUP_STEPS = 2
 _VALIDATIONS = 10  # per run, by default
 _SAMPLE_TOKENS = 100  # roughly
 _BYTES_PER_SECOND = 200e6  # at which a checkpoint is written, roughly
-_RESOLVED = ("batch_size", "bptt", "hidden_size", "embedding_size", "lr", *AUTOMATIC_DROPOUTS)
+_SHAPE = ("cell", "layers", "hidden_size", "embedding_size")
+_RESOLVED = (*_SHAPE, "batch_size", "bptt", "lr", *AUTOMATIC_DROPOUTS)
 _PROCESS = 400 << 20  # bytes of a process that trains a network without weights
 
 
@@ -48,8 +50,9 @@ def main() -> int:
     """Read settings from standard input and print the results, one JSON object a line."""
     lower_priority(1000)  # where memory runs out, this process is killed first
     child.end_after(_TIMEOUT)
-    config = RunConfig.from_flat(json.load(sys.stdin))
+    values = json.load(sys.stdin)
     try:
+        config = RunConfig.from_flat(with_model_settings(values) if values.get("init_from") else values)
         corpus = open_corpus(config.data)
         child.report(rows=report.rows(corpus, full=True))
         with explaining_out_of_memory(config, corpus.tokenizer.vocab_size):

@@ -21,12 +21,14 @@ from .job import DONE, QUEUED, RUNNING, Job, JobStore
 
 MAX_POINTS = 600  # of the curve
 _MAX_VALIDATIONS = 2000
-_TAIL = 16 << 10  # bytes read from the end of samples.txt and log.txt
+_TAIL = 16 << 10  # bytes read from the end of log.txt
+_SAMPLES = 256 << 10  # bytes read from the end of samples.txt
 _LOG_LINES = 20
 _MAX_STEP_TIME = 60.0  # seconds without a new line of metrics after which the clock of a job stops
 _BLOCK = 4 << 20  # bytes of metrics.jsonl read at a time
 
 Point = tuple[int, float, float]  # step, seconds of training, loss in nats per token
+Sample = tuple[int, str]  # step, text
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class JobProgress:
     validation_loss: float | None  # the latest; in the end, that of the final evaluation
     train: list[Point]
     validations: list[dict[str, Any]]  # from metrics.jsonl, without the training loss, which `train` has
-    sample: str  # the latest
+    samples: list[Sample]  # from the first to the latest
     model: str  # a description of the network
     warnings: list[str]
     error: str  # one line, if the job failed or was interrupted
@@ -85,7 +87,7 @@ class ProgressReader:
                 validation_loss=metrics.validations[-1]["validation_loss"] if metrics.validations else None,
                 train=metrics.train.points(),
                 validations=list(metrics.validations),
-                sample=_last_sample(run),
+                samples=_samples(run),
                 model=facts.model if facts else "",
                 warnings=[self._store.uploads.with_names(line) for line in facts.warnings] if facts else [],
                 error=job.message,
@@ -211,19 +213,21 @@ def _phase(job: Job, done: float, begun: bool) -> str:
     return "training" if begun else "preparing"
 
 
-def _last_sample(run: Run) -> str:
-    """The last complete sample in samples.txt; each is written as '--- step 50', its text, an empty line."""
-    _, *samples = ("\n" + _tail(run.samples)).split("\n--- step ")
+def _samples(run: Run) -> list[Sample]:
+    """The complete samples in samples.txt; each is written as '--- step 50', its text, an empty line. Of a
+    very long file, those at its end."""
+    _, *samples = ("\n" + _tail(run.samples, size=_SAMPLES)).split("\n--- step ")
     if samples and not samples[-1].endswith("\n\n"):  # half-written
         samples.pop()
-    return samples[-1].partition("\n")[2].rstrip("\n") if samples else ""
+    parts = (sample.partition("\n") for sample in samples)
+    return [(int(step), text.rstrip("\n")) for step, _, text in parts if step.isascii() and step.isdigit()]
 
 
-def _tail(path: Path, begin: int = 0) -> str:
-    """The end of a file, not from before offset `begin`; '' if it cannot be read."""
+def _tail(path: Path, begin: int = 0, size: int = _TAIL) -> str:
+    """The last `size` bytes of a file, not from before offset `begin`; '' if it cannot be read."""
     try:
         with open(path, "rb") as file:
-            file.seek(max(path.stat().st_size - _TAIL, begin))
-            return file.read(_TAIL).decode("utf-8", "replace")
+            file.seek(max(path.stat().st_size - size, begin))
+            return file.read(size).decode("utf-8", "replace")
     except OSError:
         return ""

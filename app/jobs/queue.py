@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -23,13 +22,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lm.config.schema import BUDGETS
 from lm.data.reading import without_compression
 from lm.errors import UserError
 from lm.files import portable_name
 from lm.model_folder import is_model
+from lm.run_folder import progress_values
 from lm.run_lock import check_free
 
-from . import estimate, reading, runner
+from ..registry import SHIPPED
+from . import download, estimate, reading, runner
 from .estimate import Preview
 from .job import (
     DONE,
@@ -46,16 +48,27 @@ from .job import (
     has_finished,
     new_id,
     queue_order,
+    resumable_checkpoint,
 )
 from .progress import JobProgress, ProgressReader
 from .reading import Reading
-from .settings import DEFAULT_DATASET, check_settings, dataset_name, with_dataset_path
+from .settings import (
+    DEFAULT_DATASET,
+    RANGES,
+    check_settings,
+    dataset_name,
+    starting_from,
+    with_dataset_path,
+)
 from .uploads import PREFIX, Uploads, safe_stem
 
 MAX_QUEUED = 20  # jobs
 MAX_JOBS = 200
 RESUMABLE = (PAUSED, FAILED, INTERRUPTED)
+EXTENDABLE = (DONE, STOPPED)
 _MAX_TITLE = 80  # characters
+EXTENSION = 120.0  # seconds by which `extend` trains a run further
+_DAY = RANGES["max_time"][1]
 _KILL_AFTER = 30.0  # seconds in which a job may save before a second `stop` kills it
 _RETRY_AFTER = 5.0  # seconds until a runner that failed is started again
 _CACHED_READERS = 16
@@ -85,16 +98,18 @@ class JobQueue:
         """The uploaded texts."""
         return self.store.uploads
 
-    def preview(self, settings: Mapping[str, Any], limit: float = estimate.LIMIT) -> Preview:
+    def preview(
+        self, settings: Mapping[str, Any], base: Path | None = None, limit: float = estimate.LIMIT
+    ) -> Preview:
         """What the text contains and what training on it would take. Takes some seconds, at most `limit`.
         The settings are checked as in `add`."""
-        flat = with_dataset_path(check_settings(settings, self.uploads), self.uploads)
+        flat = with_dataset_path(self._checked(settings, base), self.uploads)
         busy = any(job.state == RUNNING for job in self.store.all())
         try:
             found = estimate.preview(flat, self.store.models, busy, limit)
         except UserError as error:
-            raise UserError(self.uploads.with_names(str(error))) from error
-        return replace(found, warnings=[self.uploads.with_names(line) for line in found.warnings])
+            raise UserError(self.store.with_names(str(error))) from error
+        return replace(found, warnings=[self.store.with_names(line) for line in found.warnings])
 
     def read(self, settings: Mapping[str, Any], limit: float = reading.LIMIT) -> Reading:
         """How the text of a job with these settings is read; nothing is known of a text that was not
@@ -105,9 +120,22 @@ class JobQueue:
         found = reading.read(with_dataset_path(flat, self.uploads), limit)
         return replace(found, error=self.uploads.with_names(found.error))
 
-    def add(self, settings: Mapping[str, Any], title: str = "") -> Job:
-        """Queue a job with the settings that a browser sent (settings.py)."""
+    def download_size(self, settings: Mapping[str, Any]) -> int:
+        """The bytes that a job with these settings would download for its text: 0 unless the text is on the
+        Hub and not cached. The settings are checked as in `add`."""
         flat = check_settings(settings, self.uploads)
+        if flat["dataset"] == [DEFAULT_DATASET] or flat["dataset"][0].startswith(PREFIX):
+            return 0
+        return download.size(flat)
+
+    def _checked(self, settings: Mapping[str, Any], base: Path | None) -> dict[str, Any]:
+        flat = check_settings(settings, self.uploads)
+        return starting_from(base, flat) if base else flat
+
+    def add(self, settings: Mapping[str, Any], title: str = "", base: Path | None = None) -> Job:
+        """Queue a job with the settings that a browser sent (settings.py). With `base`, it starts from the
+        weights of the model in that folder, and has its network and tokens."""
+        flat = self._checked(settings, base)
         text = dataset_name(flat["dataset"][0], self.uploads)
         stem = without_compression(text).rpartition("/")[2].rpartition(".")[0] or text
         title = _clean_title(title) or safe_stem(stem)
@@ -118,7 +146,7 @@ class JobQueue:
             if len(jobs) >= MAX_JOBS:
                 raise UserError(f"there are {MAX_JOBS} jobs already; remove some first.")
             now = time.time()
-            run = self._new_run_name(title, flat["cell"], {job.run for job in jobs})
+            run = self._new_run_name(title, {job.run for job in jobs})
             job = Job(new_id(), title, text, run, flat, created=now, queued=now)
             (self.store.folder / job.id).mkdir()
             self.store.write(job)
@@ -195,10 +223,29 @@ class JobQueue:
         with self._changing(id) as job:
             if job.state not in RESUMABLE:
                 raise UserError(f"'{job.title}' {_is(job)} and cannot be resumed.")
-            if has_finished(self.store.run_of(job)):
+            if has_finished(self.store.run_of(job), job.settings):
                 return self._write(replace(job, state=DONE, message=""))
             with_dataset_path(job.settings, self.uploads)  # reports a missing text now rather than later
             job = self._write(replace(job, state=QUEUED, asked=None, queued=time.time(), message=""))
+        self.ensure_runner()
+        return job
+
+    def extend(self, id: str) -> Job:
+        """Train a job that is over two minutes further, in the same run: put it at the end of the queue."""
+        with self._changing(id) as job:
+            if job.state not in EXTENDABLE:
+                raise UserError(f"'{job.title}' {_is(job)} and cannot be trained further.")
+            checkpoint = resumable_checkpoint(self.store.run_of(job))
+            if not checkpoint:
+                raise UserError(f"'{job.title}' was stopped before it was saved; start it again instead.")
+            with_dataset_path(job.settings, self.uploads)
+            budget = round(float(progress_values(checkpoint).get("seconds", 0.0)) + EXTENSION, 1)
+            if budget > _DAY:
+                raise UserError(f"'{job.title}' has been trained for a day, the most that is possible.")
+            settings = job.settings | dict.fromkeys(BUDGETS) | {"max_time": budget}
+            job = self._write(
+                replace(job, state=QUEUED, settings=settings, asked=None, queued=time.time(), message="")
+            )
         self.ensure_runner()
         return job
 
@@ -269,14 +316,14 @@ class JobQueue:
         except OSError as error:
             raise UserError(f"cannot save the job: {error.strerror}.") from error
 
-    def _new_run_name(self, title: str, cell: str, taken: set[str]) -> str:
-        """An unused name for the folder of a new run."""
-        stem = re.sub(r"\s+", "-", safe_stem(title)) or "text"
-        name = stamped = f"{portable_name(stem)}-{cell}-{time.strftime('%Y%m%d-%H%M%S')}"
+    def _new_run_name(self, title: str, taken: set[str]) -> str:
+        """An unused name for the folder of a new run, as similar to the title as possible: it is the name of
+        the model."""
+        stem = name = portable_name(safe_stem(title)) or "text"
         number = 1
-        while name in taken or os.path.lexists(self.store.models / name):
+        while name in {*taken, SHIPPED} or os.path.lexists(self.store.models / name):
             number += 1
-            name = f"{stamped}-{number}"
+            name = f"{stem} {number}"
         return name
 
 

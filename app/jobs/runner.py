@@ -37,6 +37,7 @@ import yaml
 
 from lm import locks
 from lm.cli import train as cli
+from lm.config.settings import flag_of
 from lm.errors import UserError, one_line
 from lm.files import write_text
 from lm.run_lock import check_free
@@ -49,6 +50,7 @@ from .job import (
     Job,
     JobStore,
     after_exit,
+    new_budget,
     queue_order,
     resumable_checkpoint,
 )
@@ -197,7 +199,7 @@ def _train(store: JobStore, job: Job) -> tuple[int, str]:
     try:
         return cli.main(_arguments(store, job)), ""
     except UserError as error:
-        message = store.uploads.with_names(str(error))
+        message = store.with_names(str(error))
         print(f"error: {message}", file=sys.stderr)
         return 2, one_line(message, 500)
     except KeyboardInterrupt:  # from elsewhere: we send SIGTERM
@@ -211,7 +213,9 @@ def _arguments(store: JobStore, job: Job) -> list[str]:
     """The arguments of `lm train`. Raises UserError if the text is gone."""
     run = store.run_of(job)
     if resumable_checkpoint(run):
-        return ["--resume", str(run.folder)]
+        budget = new_budget(run, job.settings)
+        flags = [part for name, value in budget.items() for part in (flag_of(name), _quantity(name, value))]
+        return ["--resume", str(run.folder), *flags]
     # If the job has run before, it ended before its first checkpoint. No other run uses this folder's name.
     check_free(run.folder)
     shutil.rmtree(run.folder, ignore_errors=True)
@@ -219,6 +223,11 @@ def _arguments(store: JobStore, job: Job) -> list[str]:
     file = store.folder / job.id / "settings.yaml"
     write_text(file, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     return ["--config", str(file)]
+
+
+def _quantity(name: str, value: float) -> str:
+    """A budget as `lm train` takes it."""
+    return f"{value:g}s" if name == "max_time" else f"{value:g}"
 
 
 def _obey(store: JobStore, id: str, over: threading.Event) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from lm.config.schema import GROUPS, RunConfig
+from lm.config.schema import GROUPS, ModelConfig, RunConfig
 from lm.config.settings import did_you_mean, settings_of
 from lm.data.decoding import check_encoding
 from lm.errors import UserError, one_line
@@ -120,6 +121,14 @@ def with_dataset_path(settings: Mapping[str, Any], uploads: Uploads) -> dict[str
     dataset = check_dataset(settings["dataset"], uploads)
     path = str(uploads.get(dataset).path) if dataset.startswith(PREFIX) else dataset
     return {**settings, "dataset": [path]}
+
+
+def starting_from(base: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run that starts from the weights of the model in the folder `base`, whose network and
+    tokens it has."""
+    inherited = {"tokenizer", *settings_of(ModelConfig)}
+    own = {name: value for name, value in settings.items() if name not in inherited}
+    return own | {"init_from": str(base)}
 
 
 def dataset_name(dataset: str, uploads: Uploads) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import re
 import secrets
@@ -35,6 +36,8 @@ MAX_UNPACKED_SIZE = 1 << 30  # bytes of a compressed text or an archive
 _BLOCK = 1 << 20
 _ENDINGS = (".txt", ".md", ".zip", *TABLES)  # any other file is a text, and gets the ending .txt as well
 _MAX_NAME = 60  # characters
+_MAX_PASTED_NAME = 30
+MAX_PASTED = 2_000_000  # characters of a pasted text
 _ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -48,6 +51,11 @@ class UploadedText:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def title(self) -> str:
+        """The name without its ending, unless that is worth mentioning: 'My novel (draft 2)'."""
+        return self.name.removesuffix(".txt")
 
     @property
     def dataset(self) -> str:
@@ -97,6 +105,14 @@ class Uploads:
                 return self._add(file, safe_name(path.name))
         except OSError as error:
             raise UserError(f"cannot read the upload: {error.strerror}.") from error
+
+    def add_pasted(self, text: str) -> UploadedText:
+        """Store a text that was pasted, named after its beginning. Raises UserError as `add` does."""
+        if len(text) > MAX_PASTED:
+            raise UserError(f"a pasted text can have {MAX_PASTED:,} characters; upload it as a file instead.")
+        beginning = " ".join(text[: 4 * _MAX_NAME].split())
+        name = safe_name(f"{safe_stem(beginning)[:_MAX_PASTED_NAME]}.txt")
+        return self._add(io.BytesIO(text.encode("utf-8", "replace")), name)
 
     def with_names(self, message: str) -> str:
         """A message of `lm train` with the names of uploaded texts in place of their paths."""
@@ -198,7 +214,7 @@ def _is_packed(name: str) -> bool:
 
 def safe_stem(text: str) -> str:
     """The letters, digits and harmless punctuation of `text`, on one line; may be empty."""
-    kept = re.sub(r"[^\w.()+-]+", " ", text, flags=re.UNICODE)
+    kept = re.sub(r"[^\w.,()[\]{}+&'-]+", " ", text, flags=re.UNICODE)
     return kept[:_MAX_NAME].strip(" .-")
 
 

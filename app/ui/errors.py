@@ -12,6 +12,9 @@ import gradio as gr
 
 from lm.errors import UserError
 
+from .i18n import translate
+from .messages import in_words_of_the_page
+
 # Events of the page are private: programs call the functions in app/endpoints.py instead.
 INTERNAL: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
@@ -25,8 +28,10 @@ def event_int(event: gr.EventData, name: str) -> int:
 
 
 def as_sentence(message: object) -> str:
-    """An error or a warning with a capital letter, unless it begins with a name such as that of a file."""
-    return re.sub(r"\A[a-z][a-z-]*(?=[ ,:])", lambda word: word[0].capitalize(), str(message))
+    """An error or a warning in the words of the page, with a capital letter unless it begins with a name such
+    as that of a file."""
+    text = in_words_of_the_page(str(message))
+    return re.sub(r"\A[a-z][a-z-]*(?=[ ,:])", lambda word: word[0].capitalize(), text)
 
 
 @contextmanager
@@ -41,14 +46,14 @@ def show_errors() -> Iterator[None]:
 def error_message(text: str) -> gr.Error:
     """An exception that Gradio shows as a message. Like all messages, it is rendered as HTML, so `text` is
     escaped."""
-    return gr.Error(escape(text, quote=False), print_exception=False)
+    return gr.Error(escape(text, quote=False), title=translate("Error"), print_exception=False)
 
 
 def show_warning(text: str) -> None:
     """Show a warning on the page, without ending the event."""
-    gr.Warning(escape(text, quote=False))
+    gr.Warning(escape(text, quote=False), title=translate("Warning"))
 
 
 def show_info(text: str) -> None:
     """Show a note on the page, without ending the event."""
-    gr.Info(escape(text, quote=False))
+    gr.Info(escape(text, quote=False), title=translate("Note"))

@@ -37,7 +37,7 @@ def translate(english: str, **values: object) -> str:
     """A text in the language of the current request, formatted with `values` as by `str.format`. Raises
     KeyError if it has no translation."""
     translated = chinese()[english]
-    return (translated if _request_in_chinese() else english).format(**values)
+    return (translated if in_chinese() else english).format(**values)
 
 
 def translations() -> gr.I18n:
@@ -48,7 +48,8 @@ def translations() -> gr.I18n:
     )
 
 
-def _request_in_chinese() -> bool:
+def in_chinese() -> bool:
+    """Whether the current request asks for Chinese."""
     request = LocalContext.request.get(None)
     languages = request.headers.get("accept-language", "") if request else ""
     return languages.lower().startswith("zh")

@@ -17,6 +17,7 @@ from lm.saving import without_paths
 
 from .errors import as_sentence
 from .i18n import translate
+from .messages import svg_in_words_of_the_page
 
 _MAX_CURVE_BYTES = 1_000_000
 
@@ -78,11 +79,16 @@ def curve(folder: Path) -> str:
             content = file.read(_MAX_CURVE_BYTES + 1)
         if len(content) > _MAX_CURVE_BYTES:
             return note(translate("The loss curve is too large to show."))
-        data = base64.b64encode(content).decode("ascii")
     except (UserError, OSError):
         return note(translate("No loss curve was saved with this model."))
+    return curve_image(content.decode("utf-8", "replace"))
+
+
+def curve_image(svg: str) -> str:
+    """A loss curve as an HTML image, in which scripts do not run."""
     alt = translate("Loss curve: training and validation loss by step")
-    return f'<img class="curve" alt="{alt}" src="data:image/svg+xml;base64,{data}">'
+    data = base64.b64encode(svg_in_words_of_the_page(svg).encode()).decode("ascii")
+    return f'<img class="curve" alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
 
 
 def note(message: str) -> str:

@@ -280,7 +280,10 @@ class TrainingConfig:
         metavar="N",
     )
     sample_every: int | None = setting(
-        None, "print a sample every N steps; 0: never; default: at each validation", minimum=0, metavar="N"
+        None,
+        "print a sample every N steps; 0: never; default: after the first step and at each validation",
+        minimum=0,
+        metavar="N",
     )
     sample_prompt: str | None = setting(
         None, "prompt for the samples; default: none, or 'def ' for Python", metavar="TEXT"

@@ -87,6 +87,28 @@ def fetch(file: str, progress: ProgressCallback) -> str:
     return _download(repo, path, repo_type="dataset", revision=revision, tqdm_class=bar)
 
 
+def download_size(dataset: str, config: DataConfig) -> int:
+    """The bytes of a Hub dataset's files that are not on this disk. Raises as `find` does."""
+    found = find(dataset, config)
+    addresses = {file for files in found.splits.values() for file in files}
+    paths = [address["path"] for file in addresses if (address := _ADDRESS.fullmatch(file))]
+    missing = [path for path in paths if not _is_cached(found.about["id"], path, found.revision)]
+    if not missing or not _reachable:
+        return 0
+    try:
+        infos = huggingface_hub.HfApi().get_paths_info(
+            found.about["id"], missing, revision=found.revision, repo_type="dataset"
+        )
+    except Exception as error:
+        raise DataError(f"the Hub does not say how large '{dataset}' is: {one_line(error, 80)}.") from error
+    return sum(info.size for info in infos if isinstance(info, huggingface_hub.hf_api.RepoFile))
+
+
+def _is_cached(repo: str, path: str, revision: str) -> bool:
+    found = huggingface_hub.try_to_load_from_cache(repo, path, revision=revision, repo_type="dataset")
+    return isinstance(found, str)
+
+
 def fetch_tokenizer(model: str) -> str:
     """The local path of a Hub model's tokenizer.json, downloaded if there is a newer one.
 

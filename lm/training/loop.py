@@ -132,8 +132,8 @@ def _out_of_patience(trainer: Trainer) -> bool:
 
 def _sample_due(trainer: Trainer, validation_due: bool) -> bool:
     every = trainer.learner.config.training.sample_every
-    if every is None:
-        return validation_due
+    if every is None:  # the first one shows what training starts from
+        return validation_due or trainer.progress.step == 1
     return every > 0 and trainer.progress.step % every == 0
 
 

@@ -31,11 +31,14 @@ Scale = Callable[[float], float]  # a value -> its coordinate
 
 
 def loss_curve(records: list[dict[str, Any]], title: str) -> str:
-    """Training and validation loss (nats per token) and the learning rate against the step, as SVG."""
+    """Training and validation loss (nats per token) and the learning rate against the step, as SVG. Whatever
+    the order of the records, no line runs backward."""
     losses = ("train_loss", "validation_loss")
     records = [r for r in records if all(math.isfinite(r[name]) for name in losses if name in r)]
-    train = _thin([(r["step"], r["train_loss"]) for r in records if "train_loss" in r])
-    rates = _thin([(r["step"], r["learning_rate"]) for r in records if "learning_rate" in r])
+    train, rates = (
+        _thin(sorted((r["step"], r[name]) for r in records if name in r))
+        for name in ("train_loss", "learning_rate")
+    )
     regular, full = validations(records)
     validation = [(r["step"], r["validation_loss"]) for r in regular]
     whole = [(full["step"], full["validation_loss"])] if full else []

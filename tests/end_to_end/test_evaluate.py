@@ -41,7 +41,7 @@ def test_a_backward_model_writes_words_before_the_prompt_and_readable_samples(ba
     assert several.stdout.count(" at light.\n\n") == 2
     assert result.stdout.strip() in several.stdout
     samples = (backward_run / "training/samples.txt").read_text().lower()
-    assert samples.count(" light.\n\n") == 10
+    assert samples.count(" light.\n\n") == 11
     assert sum(word in WORDS for word in samples.replace(".", " ").split()[-40:]) > 20
     card = (backward_run / "README.md").read_text()
     assert "right to left" in card and ".generate(" in card

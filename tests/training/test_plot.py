@@ -33,6 +33,13 @@ def test_points_are_inside_the_plot_and_in_order(losses, every):
         assert all(0 <= x <= 560 and 0 <= y <= 350 for x, y in points)
 
 
+def test_no_line_runs_backward_whatever_the_order_of_the_records():
+    train = [{"step": n, "train_loss": 4 - n / 10, "learning_rate": 0.1 / n} for n in range(1, 21)]
+    validation = [{"step": n, "validation_loss": 3.5, "learning_rate": 0.1 / n} for n in (5, 15, 10)]
+    for points in lines(loss_curve([*train[10:], *train[:10], *validation], "t")).values():
+        assert [x for x, _ in points] == sorted(x for x, _ in points)
+
+
 def test_a_lower_loss_is_drawn_lower():
     records = [{"step": i, "train_loss": 4.0 - i / 10} for i in range(1, 21)]
     heights = [y for _, y in lines(loss_curve(records, "t"))["train"]]

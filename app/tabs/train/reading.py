@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -45,7 +44,6 @@ _ENCODINGS = {
     "euc_jp": "Japanese (euc_jp)",
     "cp949": "Korean (cp949)",
 }
-_FLAG = re.compile(r"--[a-z-]+")
 _SHOWN = 40  # characters of a column's name and value
 
 
@@ -117,10 +115,11 @@ class ReadingSection:
         """The components whose values `settings_of` takes."""
         return [self.dataset, *self.fields]
 
-    def wire(self, text: gr.Dropdown, hub: gr.Textbox, uploaded: Any) -> None:
-        """Read the text whenever another one is chosen or `uploaded`, or it is to be read in another way."""
+    def wire(self, text: gr.Dropdown, hub: gr.Textbox, stored: list[Any]) -> None:
+        """Read the text whenever another one is chosen or `stored`, or it is to be read in another way."""
         choice = [text, hub, self.dataset]
-        uploaded.success(self.on_text, choice, self.inputs, **INTERNAL)
+        for event in stored:
+            event.success(self.on_text, choice, self.inputs, **INTERNAL)
         gr.on([text.input, hub.submit, hub.blur], self.on_text, choice, self.inputs, **INTERNAL)
         gr.on(
             [self.dataset.change, *(field.input for field in self.fields)],
@@ -171,12 +170,7 @@ def reading_rows(settings: Mapping[str, Any]) -> dict[str, str]:
 
 def warning(line: str) -> str:
     """A warning as HTML; nothing for an empty line."""
-    return f'<p class="warning">{html(as_sentence(line))}</p>' if line else ""
-
-
-def html(line: str) -> str:
-    """A line as HTML, in which the names of flags are not broken."""
-    return _FLAG.sub(r'<span class="flag">\g<0></span>', escape(line))
+    return f'<p class="warning">{escape(as_sentence(line))}</p>' if line else ""
 
 
 def _components(found: Reading) -> list[Any]:

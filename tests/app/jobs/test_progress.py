@@ -161,14 +161,25 @@ def test_progress_of_a_budget_in_steps_or_epochs_is_counted_in_steps(tmp_path):
         assert (case.read().done, case.read().remaining) == (0.25, pytest.approx(18.0))
 
 
-def test_the_latest_complete_sample_is_shown(case):
-    assert case.read().sample == ""
-    for step in range(1, 9):
-        case.run.add_sample(step, f"text {step}\n\nof two paragraphs ✓")
-    assert case.read().sample == "text 8\n\nof two paragraphs ✓"
+def test_all_complete_samples_are_shown(case):
+    assert case.read().samples == []
+    expected = [(step, f"text {step}\n\nof two paragraphs ✓") for step in range(1, 9)]
+    for step, text in expected:
+        case.run.add_sample(step, text)
+    assert case.read().samples == expected
     with open(case.run.samples, "a") as file:
         file.write("--- step 9\nhalf\n\nof a")
-    assert case.read().sample == "text 8\n\nof two paragraphs ✓"
+    assert case.read().samples == expected
+    with open(case.run.samples, "a") as file:  # a model may write anything
+        file.write("\n--- step by step\n\n")
+    assert [step for step, _ in case.read().samples] == [*range(1, 10)]
+
+
+def test_of_very_long_samples_the_last_ones_are_shown(case):
+    for step in range(1, 50):
+        case.run.add_sample(step, "x" * 10_000)
+    steps = [step for step, _ in case.read().samples]
+    assert steps == [*range(steps[0], 50)] and 1 < steps[0] < 30
 
 
 def test_the_clock_stops_during_a_pause_until_training_continues(case):

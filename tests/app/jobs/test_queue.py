@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 
@@ -12,6 +13,7 @@ from app.jobs.queue import MAX_QUEUED
 from lm import model_folder
 from lm.errors import UserError
 from lm.run_lock import check_free, claimed
+from lm.training.plot import loss_curve
 from tests.app.jobs.conftest import SHAPE, run_of, until, wait
 from tests.conftest import some_text
 
@@ -32,7 +34,7 @@ def test_two_jobs_run_one_after_another_and_their_models_load(queue, settings):
     assert first.state == "done" and first.ended <= second.started
     names = [path.name for path in model_folder.models_in(queue.store.models)]
     assert names == [second.run, first.run] and queue.model_name(first) == first.run
-    assert first.run.startswith("My-first-b-one-b-lstm-2") and second.run.startswith("boat-gru-2")
+    assert (first.run, second.run) == ("My first b one b", "boat")
     assert first.title == "My *first* … <b>one</b>" and second.text == "boat.txt"
     models = [lm.load(queue.store.models / job.run) for job in (first, second)]
     assert [model.network.config.cell for model in models] == ["lstm", "gru"]
@@ -152,6 +154,65 @@ def test_the_queue_is_limited_and_in_order(idle_queue, settings):
     shutil.rmtree(queue.uploads.get(settings["dataset"]).path.parent)
     with pytest.raises(UserError, match="upload it again"):
         queue.add(settings)
+
+
+def test_a_finished_job_is_trained_further_in_the_same_run(queue, settings, monkeypatch):
+    monkeypatch.setattr("app.jobs.queue.EXTENSION", 1.5)
+    job = queue.add({**settings, "steps": 60})
+    with pytest.raises(UserError, match="cannot be trained further"):
+        queue.extend(job.id)
+    until(queue, job, "done")
+    before = queue.progress(job.id)
+    assert queue.extend(job.id).state == "queued"
+    queue.pause(job.id)  # before it has begun: it must not count as finished
+    assert queue.resume(job.id).state in ("queued", "running")
+    until(queue, job, "done")
+    after = queue.progress(job.id)
+    assert after.step > before.step == 60 and after.seconds > before.seconds + 1
+    assert after.samples[: len(before.samples)] == before.samples and len(after.samples) > len(before.samples)
+    steps = [step for step, _, _ in after.train]
+    assert steps == sorted(steps)
+    curve = loss_curve(after.validations, "boat").partition('class="validation"')[2].partition("/>")[0]
+    points = [float(point.split(",")[0]) for point in re.search(r'points="([^"]+)"', curve)[1].split()]
+    assert points == sorted(points)
+    queue.extend(job.id)  # again
+    until(queue, job, "done")
+    assert queue.progress(job.id).step > after.step
+
+
+def test_a_job_stopped_before_its_first_checkpoint_cannot_be_trained_further(idle_queue, settings):
+    job = idle_queue.add(settings)
+    idle_queue.stop(job.id)
+    with pytest.raises(UserError, match="start it again instead"):
+        idle_queue.extend(job.id)
+
+
+def test_a_job_starts_from_another_model_and_has_its_network(queue, settings, trained_run):
+    job = queue.add({**settings, "steps": 40, "cell": "gru", "hidden_size": 512}, "finer", base=trained_run)
+    until(queue, job, "done")
+    config = json.loads((run_of(queue, job).folder / "config.json").read_text())
+    known = json.loads((trained_run / "config.json").read_text())
+    assert config["model"]["hidden_size"] == known["model"]["hidden_size"]
+    assert "validation_loss_before" in config["trained_on"]
+    preview = queue.preview({**settings, "cell": "gru"}, base=trained_run)
+    assert preview.estimate.resolved["hidden_size"] == known["model"]["hidden_size"]
+
+
+@pytest.mark.parametrize(
+    "title, name",
+    [
+        ("My novel (draft 2)", "My novel (draft 2)"),
+        ("我的小说 [2]", "我的小说 [2]"),
+        ("a/b: c?", "a b c"),
+        ("…", "text"),
+    ],
+)
+def test_a_model_has_the_title_of_its_job(idle_queue, settings, title, name):
+    assert [idle_queue.add(settings, title).run for _ in range(2)] == [name, f"{name} 2"]
+
+
+def test_no_model_is_called_like_the_one_that_ships_with_the_package(idle_queue, settings):
+    assert idle_queue.add(settings, "shipped with lm").run == "shipped with lm 2"
 
 
 def test_a_job_whose_text_is_gone_cannot_be_resumed(idle_queue, settings):

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from app.jobs.uploads import Uploads, safe_name
+from app.jobs.uploads import MAX_PASTED, Uploads, safe_name
 from lm import model_folder
 from lm.errors import UserError
 
@@ -114,6 +114,17 @@ def test_the_same_text_uploaded_concurrently_is_stored_once(uploads, tmp_path):
     assert sorted(os.listdir(uploads.folder)) == sorted([text.id, "lock"])
 
 
+def test_a_pasted_text_is_named_after_its_beginning(uploads):
+    text = uploads.add_pasted("It was a dark\nand stormy night; the rain fell.\n")
+    assert (
+        text.name == "It was a dark and stormy night.txt" and text.title == "It was a dark and stormy night"
+    )
+    assert text.path.read_text() == "It was a dark\nand stormy night; the rain fell.\n"
+    assert uploads.add_pasted("?!\ud800 ").name == "text.txt"
+    with pytest.raises(UserError, match="upload it as a file"):
+        uploads.add_pasted("x" * (MAX_PASTED + 1))
+
+
 @pytest.mark.parametrize(
     ("name", "safe"),
     [
@@ -133,6 +144,8 @@ def test_the_same_text_uploaded_concurrently_is_stored_once(uploads, tmp_path):
         ("a\nb\0c.jsonl", "a b c.jsonl"),
         ("-rf.txt", "rf.txt"),
         ("data.tar.gz", "data.tar.gz"),
+        ("My novel (draft 2).txt", "My novel (draft 2).txt"),
+        ("Q&A, [2] {x}'s.txt", "Q&A, [2] {x}'s.txt"),
     ],
 )
 def test_names_are_made_harmless(name, safe):

@@ -11,7 +11,7 @@ from app.ui.errors import as_sentence
         ("several columns of letters contain text.", "Several columns of letters contain text."),
         ("half-open intervals: two of them.", "Half-open intervals: two of them."),
         ("hotel.txt is not UTF-8.", "hotel.txt is not UTF-8."),
-        ("--encoding 'latin-99' is not known.", "--encoding 'latin-99' is not known."),
+        ("--encoding 'latin-99' is not known.", "“Encoding” 'latin-99' is not known."),
         ("'boat' no longer exists.", "'boat' no longer exists."),
     ],
 )

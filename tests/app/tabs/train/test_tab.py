@@ -7,31 +7,35 @@ from app.jobs.estimate import Preview
 from app.jobs.queue import JobQueue
 from app.page import build
 from app.registry import ModelRegistry
-from app.tabs.train import tab as training
+from app.tabs.train import display, tab as training
 
 
 @pytest.mark.parametrize("content", [b"a text\n", b""])
 def test_the_copy_that_gradio_made_of_an_upload_is_deleted(tmp_path, content):
     jobs = JobQueue(tmp_path / "runs")
     with gr.Blocks(), gr.Tab("Train") as tab:
-        trainer = training.build(jobs, tab)
+        trainer = training.build(jobs, tab, ModelRegistry([tmp_path]))
     upload = tmp_path / "uploads" / "text.txt"
     upload.parent.mkdir()
     upload.write_bytes(content)
     if content:
-        trainer.on_upload(str(upload))
+        trainer.on_upload(str(upload), "")
         assert [text.path.read_bytes() for text in jobs.uploads.all()] == [content]
     else:
         with pytest.raises(gr.Error):
-            trainer.on_upload(str(upload))
+            trainer.on_upload(str(upload), "")
     assert not upload.exists()
 
 
 def test_a_character_and_its_count_are_on_one_line():
-    rows = {"Text": "boat: 1 document", "Example": "in 1850", "Most common": "' ' 1,200  e 85  '\\n' 9"}
-    report = training._report(Preview(rows), {})
+    rows = {
+        "Text": "boat: 1 document, --text-column",
+        "Example": "in 1850 --text-column",
+        "Most common": "' ' 1,200  e 85  '\\n' 9",
+    }
+    report = display.report(Preview(rows), {})
     assert "&#x27; &#x27;\xa01,200  e\xa085  &#x27;\\n&#x27;\xa09<" in report
-    assert "boat: 1 document" in report and "in 1850" in report
+    assert "boat: 1 document, “Text column”" in report and "in 1850 --text-column" in report
 
 
 def test_a_public_page_has_no_train_tab(tmp_path):

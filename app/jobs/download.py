@@ -1,0 +1,48 @@
+"""How much a job would download: the size of a dataset on the Hub, as far as it is not on this disk.
+
+    python -m app.jobs.download < settings.json
+
+A process of its own asks the Hub: a server does not import the libraries that this takes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from lm.config.schema import RunConfig
+from lm.errors import UserError
+
+from .child import ask, end_after, report
+
+LIMIT = 30.0  # seconds
+_TIMEOUT = 60  # seconds after which this process ends even if its parent is gone
+
+
+def size(settings: dict[str, Any], limit: float = LIMIT) -> int:
+    """The bytes that `lm train` with these settings, whose dataset is on the Hub, would download. Raises
+    UserError if there is no such dataset or the Hub does not answer."""
+    answer = ask("download", settings, limit)
+    if "error" in answer.results:
+        raise UserError(answer.results["error"])
+    if "size" not in answer.results:
+        raise UserError("the Hub did not say in time how large this dataset is; try again in a minute.")
+    return int(answer.results["size"])
+
+
+def main() -> int:
+    """Read settings from standard input and print the size as a JSON object."""
+    from lm.data.hub import download_size
+
+    end_after(_TIMEOUT)
+    config = RunConfig.from_flat(json.load(sys.stdin)).data
+    try:
+        report(size=download_size(config.dataset[0], config))
+    except UserError as error:
+        report(error=str(error))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

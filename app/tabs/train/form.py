@@ -1,0 +1,182 @@
+"""The form of the Train tab: the text, the model to start from, the settings of the network, the time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from lm.config.settings import parse_duration
+
+from ...jobs.estimate import format_bytes
+from ...jobs.job import Job
+from ...jobs.queue import JobQueue
+from ...jobs.settings import DEFAULT_DATASET
+from ...jobs.uploads import MAX_PASTED, PREFIX
+from ...registry import ModelRegistry
+from ...ui.i18n import localized, translate
+from .reading import DEFAULTS as READING, ReadingSection, dataset_of, settings_of
+
+_SIZES = [64, 128, 256, 384, 512, 1024]
+_TIMES = ["1m", "2m", "5m", "10m", "30m", "1h", "4h", "12h"]
+NEW = ""  # the choice of "Start from" that is no model
+
+
+class Form:
+    """The components of the form, and how their values become settings."""
+
+    def __init__(self, queue: JobQueue, models: ModelRegistry):
+        self.queue, self.models = queue, models
+        self._lay_out_text()
+        self.reading = ReadingSection(queue)
+        self._lay_out_network()
+        network = [self.cell, self.tokenizer, self.size, self.layers]
+        # Those that "Same settings again" fills in.
+        self.fields: list[Any] = [self.text, self.hub, self.base, *network, self.time, *self.reading.inputs]
+        self.values = [self.pasted, *self.fields]
+
+    def _lay_out_text(self) -> None:
+        with gr.Group():
+            self.text = gr.Dropdown(
+                [(localized("Python standard library"), DEFAULT_DATASET)],
+                value=DEFAULT_DATASET,
+                label=localized("Training text"),
+                elem_id="train-text",
+            )
+            self.upload = gr.UploadButton(
+                localized("Upload a text"),  # type: ignore[arg-type]  # Gradio translates this label as well
+                file_count="single",
+                size="sm",
+                elem_id="train-upload",
+            )
+            with gr.Row():
+                self.pasted = gr.Textbox(
+                    "",
+                    label=localized("Or paste or drop a text"),
+                    placeholder=localized("Paste it here"),
+                    lines=1,
+                    max_lines=1,
+                    max_length=MAX_PASTED,
+                    min_width=200,
+                    elem_id="train-paste",
+                )
+                self.hub = gr.Textbox(
+                    "",
+                    label=localized("Or a Hugging Face dataset"),
+                    placeholder=localized("Its id, such as owner/name"),
+                    max_length=200,
+                    min_width=200,
+                    elem_id="train-hub",
+                )
+
+    def _lay_out_network(self) -> None:
+        with gr.Group():
+            with gr.Row():
+                self.base = gr.Dropdown(
+                    [(localized("A new model"), NEW)],
+                    value=NEW,
+                    label=localized("Start from"),
+                    min_width=200,
+                    elem_id="train-base",
+                )
+                self.title = gr.Textbox(
+                    "",
+                    label=localized("Name"),
+                    placeholder=localized("Name of the text"),
+                    max_length=80,
+                    min_width=200,
+                    elem_id="train-title",
+                )
+            self.cell = gr.Radio(
+                [("LSTM", "lstm"), ("GRU", "gru"), ("RNN", "rnn")],
+                value="lstm",
+                label=localized("Cell"),
+                info=localized("An LSTM remembers longest; a plain RNN is the simplest."),
+                elem_id="train-cell",
+            )
+            tokenizers = [
+                (localized("Characters"), "char"),
+                (localized("Bytes"), "byte"),
+                (localized("Subwords"), "bpe"),
+                (localized("Words"), "word"),
+            ]
+            self.tokenizer = gr.Radio(
+                tokenizers, value="char", label=localized("Tokens"), elem_id="train-tokenizer"
+            )
+            with gr.Row():
+                self.size = gr.Dropdown(
+                    [(localized("Automatic"), "auto"), *((str(n), str(n)) for n in _SIZES)],
+                    value="auto",
+                    label=localized("Hidden size"),
+                    min_width=150,
+                    elem_id="train-size",
+                )
+                self.layers = gr.Dropdown(
+                    [1, 2, 3, 4], value=2, label=localized("Layers"), min_width=80, elem_id="train-layers"
+                )
+                self.time = gr.Dropdown(
+                    _TIMES,
+                    value="2m",
+                    label=localized("Training time"),
+                    min_width=120,
+                    allow_custom_value=True,
+                    elem_id="train-time",
+                )
+
+    @property
+    def network(self) -> list[Any]:
+        """The components that a model to start from makes superfluous."""
+        return [self.cell, self.tokenizer, self.size, self.layers]
+
+    def choices(self, text: str | None, base: str | None) -> tuple[gr.Dropdown, gr.Dropdown]:
+        """The texts and the models to choose from; what is chosen stays chosen if it still exists."""
+        uploaded = [(f"{t.title} · {format_bytes(t.size)}", t.dataset) for t in self.queue.uploads.all()]
+        texts = [(translate("Python standard library"), DEFAULT_DATASET), *uploaded]
+        models = [(translate("A new model"), NEW), *((name, name) for name in self.models.folders())]
+        return _dropdown(texts, text, DEFAULT_DATASET), _dropdown(models, base, NEW)
+
+    def chosen(self, *values: Any) -> tuple[dict[str, Any], Any]:
+        """The values of `self.values` as app/jobs/settings.py takes them, and the folder of the model to
+        start from. A text that has just been pasted is stored. Raises UserError."""
+        pasted, text, hub, base, cell, tokenizer, size, layers, time, *reading = values
+        dataset = self.queue.uploads.add_pasted(pasted).dataset if pasted.strip() else dataset_of(text, hub)
+        settings = {
+            "dataset": dataset,
+            "cell": cell,
+            "tokenizer": tokenizer,
+            "hidden_size": size,
+            "layers": layers,
+            "max_time": time,
+            **settings_of(dataset, *reading),
+        }
+        return settings, self.models.folder(base) if base else None
+
+    def filled(self, job: Job) -> list[Any]:
+        """The values of `self.fields` with the settings of a job."""
+        settings = job.settings
+        (dataset,) = settings["dataset"]
+        on_hub = dataset != DEFAULT_DATASET and not dataset.startswith(PREFIX)
+        folders = self.models.folders()
+        start = settings.get("init_from")
+        base = next((name for name, folder in folders.items() if str(folder) == start), NEW)
+        text, bases = self.choices(DEFAULT_DATASET if on_hub else dataset, base)
+        network = [settings.get(name, default) for name, default in _NETWORK.items()]
+        network[2] = str(network[2])
+        seconds = settings.get("max_time") or parse_duration("2m")
+        reading = [settings.get(name, default) for name, default in READING.items()]
+        reading = ["" if value is None else value for value in reading]
+        reading[1] = settings.get("encoding_errors") == "replace"
+        return [text, dataset if on_hub else "", bases, *network, _time(seconds), dataset, *reading]
+
+
+_NETWORK = {"cell": "lstm", "tokenizer": "char", "hidden_size": "auto", "layers": 2}
+
+
+def _time(seconds: float) -> str:
+    """A time as the form shows it: '2m', '90s'."""
+    return next((time for time in _TIMES if parse_duration(time) == seconds), f"{seconds:g}s")
+
+
+def _dropdown(choices: list[tuple[str, str]], chosen: str | None, default: str) -> gr.Dropdown:
+    values = [value for _, value in choices]
+    return gr.Dropdown(choices, value=chosen if chosen in values else default)
