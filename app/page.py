@@ -33,6 +33,7 @@ _SCRIPTS = (  # in the head of the page, in this order
     "page.js",
     "choices.js",
     "tour.js",
+    "train.js",
     "inside.js",
 )
 
