@@ -69,7 +69,7 @@ def test_every_translated_message_is_in_the_code():
     code = constants_of("lm", "app")
     for message in messages():
         phrases = [phrase.strip() for phrase in re.split(r"[.,;:()'`]", "\n".join(message.parts))]
-        phrases = [line for phrase in phrases for line in phrase.split("\n") if len(line) > 12]
+        phrases = [line for phrase in phrases for line in phrase.split("\n") if len(line) > 20]
         assert not phrases or any(phrase[len(phrase) // 2 :].strip() in code for phrase in phrases), (
             message.parts
         )
