@@ -33,6 +33,7 @@ class Alternatives:
     start: int  # character offset
     current: str | None  # the token there now; None at the end of the text
     tokens: list[tuple[str, int, float]]  # (displayed text, id, probability), most likely first
+    before: Session  # that has read the text before the position
 
 
 class Draft:
@@ -115,9 +116,11 @@ class Draft:
         """The most likely tokens in place of the one at a character offset, or after the end of the text."""
         index = self._token_at(position)
         at_end = index == len(self.starts)
-        tokens = [(printable(name), token, p) for name, token, p in self._session_before(index).next(count)]
+        before = self.session.fork()
+        before.rewind(len(before) - index)
+        tokens = [(printable(name), token, p) for name, token, p in before.next(count)]
         start = len(self.text) if at_end else self.starts[index]
-        return Alternatives(start, None if at_end else self.text[start : self._end(index)], tokens)
+        return Alternatives(start, None if at_end else self.text[start : self._end(index)], tokens, before)
 
     def _append(self, text: str, level: str) -> None:
         self.text += text
@@ -166,11 +169,6 @@ class Draft:
             return len(self.starts)
         index = bisect_right(self.starts, max(position, 0)) - 1
         return bisect_left(self.starts, self.starts[index]) if index >= 0 else 0
-
-    def _session_before(self, index: int) -> Session:
-        session = self.session.fork()
-        session.rewind(len(session) - index)
-        return session
 
     def _end(self, index: int) -> int:
         """The character offset at which a token ends."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
+from lm.config.schema import SamplingConfig
 from lm.errors import ModelError, UserError
 from lm.files import replacing
 from lm.generation.decoder import PREFILL_CHUNK
@@ -116,6 +117,23 @@ class Session:
         ranked = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         name, suppressed = generator.tokenizer.token_name, generator.suppressed_tokens
         return [(name(token), token, p) for token, p in ranked if token not in suppressed][:count]
+
+    def outlook(self, tokens: Sequence[int], characters: int) -> list[str]:
+        """The most likely text of up to this many characters after each of `tokens`, such as those of `next`,
+        if it came next. All are generated in one batch."""
+        generator, request = self._generator, Request(SamplingConfig(greedy=True), 4 * characters)
+        state = self._step(self._states[len(self)], self.tokens[-1:])
+        streams = [generator.new_stream([token], 0, [], request, state=state) for token in tokens]
+        end, texts = generator.tokenizer.decode(self.tokens[1:][-4:]), [""] * len(tokens)
+        detokenizers = [generator.detokenizer(end, self.tokens[1:]) for _ in tokens]
+        for detokenizer, token in zip(detokenizers, tokens, strict=True):
+            detokenizer.add(token, last=False)
+        with closing(generator.decode(streams, detokenizers)) as decoded:
+            for index, _, piece in decoded:
+                texts[index] += piece.text
+                if len(texts[index]) >= characters:
+                    streams[index].end()
+        return [text[:characters] for text in texts]
 
     def add(self, token: int) -> None:
         """Append one token, such as one of `next`."""

@@ -38,6 +38,22 @@ def test_a_sample_equals_what_the_model_streams():
     assert len(session) == len("the sea") + 50
 
 
+@pytest.mark.parametrize("kind", ["char", "byte", "bpe", "word"])
+def test_an_outlook_is_the_most_likely_text_after_each_token(kind):
+    model = make(kind=kind)
+    session = model.session()
+    session.feed("the sea was calm")
+    before, tokens = list(session.tokens), [token for _, token, _ in session.next(6)]
+    found = session.outlook(tokens, 10)
+    assert session.tokens == before
+    for token, ahead in zip(tokens, found, strict=True):
+        branch = session.fork()
+        branch.add(token)
+        written = "".join(piece.text for piece in branch.sample(greedy=True, max_new_tokens=40))
+        assert ahead == written[:10]
+    assert len(set(found)) > 1 and any(len(ahead) == 10 for ahead in found)
+
+
 @given(steps=st.lists(st.tuples(st.sampled_from("fsarb"), st.integers(1, 30)), max_size=12))
 @settings(deadline=None, max_examples=40)
 def test_the_state_always_belongs_to_the_text(steps):

@@ -89,16 +89,8 @@
     text.before(backdrop);
     text.addEventListener("input", onInput);
     text.addEventListener("scroll", () => (backdrop.scrollTop = text.scrollTop));
-    text.addEventListener("click", () => {
-      if (text.selectionStart === text.selectionEnd && text.value) showAlternatives();
-    });
     new ResizeObserver(paint).observe(text);
     paint();
-  }
-
-  function showAlternatives() {
-    const text = editor();
-    if (!text.readOnly) lm.requestAlternatives(text.selectionStart);
   }
 
   document.addEventListener("keydown", (event) => {
@@ -111,14 +103,12 @@
     if (command && key === "enter") press(".lm-go");
     else if (key === "escape") press(".lm-stop");
     else if (event.target !== editor()) return;
-    else if (command && key === " ") { event.preventDefault(); showAlternatives(); }
     // The browser undoes what was typed since the last generation; beyond that, the page undoes generations.
     else if (command && key === "z" && !event.shiftKey && !typed) press("#undo");
     else if (command && (key === "y" || (key === "z" && event.shiftKey)) && !undone) press("#redo");
   });
 
   window.lm = {
-    requestAlternatives: () => {}, // set by the highlights component, which can send events to the server
     setHighlights(value) {
       levels = value?.levels ?? "";
       copied = "";

@@ -17,10 +17,7 @@ HINT = (
     " position."
 )
 # JavaScript of the highlights; `lm` is defined in static/page.js.
-_HIGHLIGHTS_JS = (
-    "lm.requestAlternatives = (position) => trigger('click', { position });"
-    " watch('value', () => lm.setHighlights(props.value));"
-)
+_HIGHLIGHTS_JS = "watch('value', () => lm.setHighlights(props.value));"
 
 
 class WriteLayout:
@@ -46,6 +43,7 @@ class WriteLayout:
             html_attributes=gr.InputHTMLAttributes(spellcheck=False, autocorrect="off", autocapitalize="off"),
         )
         self.highlights = gr.HTML(None, html_template="", js_on_load=_HIGHLIGHTS_JS, elem_id="highlights")
+        self.panel = alternatives_panel()
         with gr.Row(elem_id="actions"):
             self.generate = go_button(localized("Generate"), "generate", min_width=60)
             self.stop = stop_button("stop", min_width=60)
@@ -91,7 +89,6 @@ class WriteLayout:
                 container=False,
                 min_width=0,
             )
-        self.panel = alternatives_panel()
         with gr.Accordion(localized("Versions"), open=False, elem_id="versions", visible=False) as accordion:
             self.versions = gr.Radio([], label=localized("Return to a version"), elem_id="version")
         self.branches = accordion

@@ -23,7 +23,7 @@ from ...draft import Draft, restore_controls
 from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, as_sentence, event_int, show_errors, show_info, show_warning
 from ...ui.i18n import localized, translate
-from .alternatives import alternatives_value
+from .alternatives import alternatives_values
 from .display import draft_updates, highlights_value, status_line, version_label, version_updates
 from .history import Histories, History, Version
 from .layout import HINT, WriteLayout
@@ -64,6 +64,7 @@ class WriteTab:
             self._wire_generation(layout.generate.click, self.on_generate),
             self._wire_generation(layout.regenerate.click, self.on_regenerate),
             self._wire_generation(layout.panel.click, self.on_alternative),
+            self._wire_generation(layout.panel.retry, self.on_reroll),
         ]
         layout.stop.click(None, cancels=generations)
         self._wire_move(layout.undo.click, self.on_undo, [layout.text])
@@ -72,7 +73,14 @@ class WriteTab:
         for number, take in enumerate(layout.takes):
             self._wire_move(take.click, self._take(number), [layout.text])
         layout.text.change(None, js="() => lm.textChanged()", **INTERNAL)
-        layout.highlights.click(self.on_position, [layout.text, self.model], layout.panel, **INTERNAL)
+        layout.panel.select(
+            self.on_position,
+            [layout.text, self.model],
+            layout.panel,
+            trigger_mode="always_last",
+            concurrency_limit=WRITERS_AT_ONCE,
+            **INTERNAL,
+        )
         layout.reuse.click(self.on_reuse, None, layout.seed, **INTERNAL)
         layout.colors.change(None, layout.colors, js=_COLORS_JS, **INTERNAL)
         layout.copied.input(
@@ -171,8 +179,30 @@ class WriteTab:
             else:
                 current = history.current
                 history.add(Version(draft, parent=current, seed=current.seed, kept=len(draft.session)))
-                next_tokens = alternatives_value(draft, len(draft.text))
-                yield [*draft_updates(draft), gr.skip(), gr.skip(), *_SKIP, *_SKIP, next_tokens]
+                main: list[Any] = draft_updates(draft)
+                for next_tokens in alternatives_values(draft, len(draft.text)):
+                    yield [*main, gr.skip(), gr.skip(), *_SKIP, *_SKIP, next_tokens]
+                    main = [gr.skip(), gr.skip()]
+
+    def on_reroll(
+        self,
+        request: gr.Request,
+        event: gr.EventData,
+        text: str,
+        name: str,
+        length: int,
+        seed: int,
+        count: int,
+        *controls: Any,
+    ) -> Iterator[list[Any]]:
+        """Replace the text after a position by another continuation, with another seed."""
+        history = self._history(request)
+        with show_errors():
+            model = self.models.load(name)
+            history.record(checked_text(text))
+            draft = history.draft(text, model).before(event_int(event, "start"))
+            parent = history.beginning_of(draft.text)
+            yield from self._continue(history, draft, parent, length, None, count, controls)
 
     def _continue(
         self,
@@ -239,13 +269,16 @@ class WriteTab:
         """Move to another branch."""
         return version_updates(self._history(request).go_to(-1 if number is None else int(number), text))
 
-    def on_position(self, text: str, name: str, request: gr.Request, event: gr.EventData) -> dict[str, Any]:
+    def on_position(
+        self, text: str, name: str, request: gr.Request, event: gr.EventData
+    ) -> Iterator[dict[str, Any]]:
         """Show the alternatives at the cursor."""
         with show_errors():
             # The browser counts UTF-16 code units, of two bytes each.
             before = text.encode("utf-16-le")[: 2 * max(0, event_int(event, "position"))]
             position = len(before.decode("utf-16-le", "ignore"))
-            return alternatives_value(self._history(request).draft(text, self.models.load(name)), position)
+            draft = self._history(request).draft(text, self.models.load(name))
+            yield from alternatives_values(draft, position)
 
     def on_reuse(self, request: gr.Request) -> int | None:
         """The seed of the displayed version."""
