@@ -9,7 +9,7 @@
     edit() {
       box().classList.add("editing");
       const view = document.querySelector("#inside-view .tokens"), text = editor();
-      const before = [...view.children].slice(0, Math.max(0, lmInside.shown())).map((token) => token.textContent);
+      const before = [...view.children].slice(0, lmInside.position).map((token) => token.textContent);
       text.focus();
       text.setSelectionRange(before.join("").length, before.join("").length);
     },
@@ -22,9 +22,14 @@
       box().classList.add("stale");
       if (box().offsetParent && !box().classList.contains("editing")) document.querySelector("#inside-look").click();
     },
-    shown: () => Number(document.querySelector("#inside-view .pointed")?.dataset.index ?? 0),
+    // Move to another token of the text.
+    move: (index) =>
+      document.querySelector("#inside-view .tokens").dispatchEvent(new CustomEvent("lm:move", { bubbles: true, detail: index })),
   };
 
+  document.addEventListener("lm:token", (event) => {
+    if (event.target.closest("#inside-view")) lmInside.position = event.detail;
+  });
   // What was computed from a text is stale as soon as the text changes.
   document.addEventListener("input", (event) => {
     if (event.target === editor()) box().classList.add("stale");

@@ -7,7 +7,7 @@ term from the weights of the unit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -63,6 +63,9 @@ class Equation:
         return f"{self.name} = {self.formula} = {self.numbers} = {_number(self.value)}"
 
 
+_States = tuple[dict[str, float], list[Equation]]  # `products` and the equations of the new state
+
+
 @dataclass(frozen=True)
 class Walkthrough:
     """What one unit of one layer computes when the network reads one token."""
@@ -75,6 +78,7 @@ class Walkthrough:
     h_before: float
     c_before: float | None  # LSTM only
     gates: tuple[Gate, ...]
+    products: dict[str, float]  # what is between the gates and the new state, by its formula
     c: float | None  # LSTM only
     h: float
     equations: tuple[Equation, ...]  # in the order of computation
@@ -83,22 +87,41 @@ class Walkthrough:
 def walk_through(trace: Trace, token: int, layer: int, unit: int, largest: int = 8) -> Walkthrough:
     """The step in which a token of the text is read (`trace.token_at` finds the token of a character), with
     the `largest` terms of each gate. Raises UserError if the token, layer or unit does not exist."""
+    return walk_through_all(trace, range(token, token + 1), layer, unit, largest)[0]
+
+
+def walk_through_all(
+    trace: Trace, tokens: range, layer: int, unit: int, largest: int = 8
+) -> list[Walkthrough]:
+    """The steps in which several tokens are read, as `walk_through` describes each."""
     trace.check(layer, unit)
-    if not 0 <= token < len(trace.tokens):
-        raise UserError(f"token must be between 0 and {len(trace.tokens) - 1}, got {token}.")
+    for token in tokens:
+        if not 0 <= token < len(trace.tokens):
+            raise UserError(f"token must be between 0 and {len(trace.tokens) - 1}, got {token}.")
+    weights = trace.weights(layer)
+    rows = [
+        tuple(weight[number * trace.units + unit].astype(np.float64) for weight in weights)
+        for number in range(len(CELLS[trace.cell].gates))
+    ]
+    return [_step(trace, rows, token, layer, unit, largest) for token in tokens]
+
+
+def _step(
+    trace: Trace, rows: Sequence[tuple[np.ndarray, ...]], token: int, layer: int, unit: int, largest: int
+) -> Walkthrough:
+    """One step, given each gate's rows of weight_ih, weight_hh, bias_ih and bias_hh."""
     step = trace.step(token)
     steps = slice(step, step + 1)
     x, h = (part[0].astype(np.float64) for part in (trace.inputs(layer, steps), trace.before(layer, steps)))
     c_before = float(trace.cell_state(layer)[step - 1, unit]) if trace.cell == "lstm" else None
     gates: dict[str, Gate] = {}
-    for number, (name, activation) in enumerate(CELLS[trace.cell].gates.items()):
-        row = number * trace.units + unit
-        w_x, w_h, b_x, b_h = (weight[row].astype(np.float64) for weight in trace.weights(layer))
+    for row, (name, activation) in zip(rows, CELLS[trace.cell].gates.items(), strict=True):
+        w_x, w_h, b_x, b_h = row
         reset = gates["r"].value if name == "n" else 1.0
         gates[name] = _gate(name, activation, (x, w_x, float(b_x)), (h, w_h, float(b_h)), reset, largest)
     h_before = float(h[unit])
-    equations = [_gate_equation(gate) for gate in gates.values() if trace.cell != "rnn"]
-    equations += _STATES[trace.cell](gates, h_before, c_before or 0.0)
+    products, states = _STATES[trace.cell](gates, h_before, c_before or 0.0)
+    equations = [_gate_equation(gate) for gate in gates.values() if trace.cell != "rnn"] + states
     return Walkthrough(
         cell=trace.cell,
         layer=layer,
@@ -108,6 +131,7 @@ def walk_through(trace: Trace, token: int, layer: int, unit: int, largest: int =
         h_before=h_before,
         c_before=c_before,
         gates=tuple(gates.values()),
+        products=products,
         c=equations[-2].value if trace.cell == "lstm" else None,
         h=equations[-1].value,
         equations=tuple(equations),
@@ -152,28 +176,39 @@ def _gate_equation(gate: Gate) -> Equation:
     )
 
 
-def _rnn(gates: dict[str, Gate], h: float, c: float) -> list[Equation]:
+def _rnn(gates: dict[str, Gate], h: float, c: float) -> _States:
     only = _gate_equation(gates["h"])
-    return [replace(only, name="h'")]
+    return {}, [replace(only, name="h'")]
 
 
-def _gru(gates: dict[str, Gate], h: float, c: float) -> list[Equation]:
+def _gru(gates: dict[str, Gate], h: float, c: float) -> _States:
     z, n = gates["z"].value, gates["n"].value
+    from_h = gates["n"].from_h + gates["n"].bias_h
+    products = {
+        "W_hn·h + b_hn": from_h,
+        "r·(W_hn·h + b_hn)": gates["r"].value * from_h,
+        "1 - z": 1 - z,
+        "(1 - z)·n": (1 - z) * n,
+        "z·h": z * h,
+    }
     numbers = f"(1 - {_number(z)})·{_signed(n)} + {_number(z)}·{_signed(h)}"
-    return [Equation("h'", "(1 - z)·n + z·h", numbers, (1 - z) * n + z * h)]
+    new_h = products["(1 - z)·n"] + products["z·h"]
+    return products, [Equation("h'", "(1 - z)·n + z·h", numbers, new_h)]
 
 
-def _lstm(gates: dict[str, Gate], h: float, c: float) -> list[Equation]:
+def _lstm(gates: dict[str, Gate], h: float, c: float) -> _States:
     i, f, g, o = (gates[name].value for name in "ifgo")
-    new_c = f * c + i * g
+    products = {"f·c": f * c, "i·g": i * g}
+    new_c = products["f·c"] + products["i·g"]
+    products["tanh(c')"] = math.tanh(new_c)
     numbers = f"{_number(f)}·{_signed(c)} + {_number(i)}·{_signed(g)}"
-    return [
+    return products, [
         Equation("c'", "f·c + i·g", numbers, new_c),
-        Equation("h'", "o·tanh(c')", f"{_number(o)}·tanh({_number(new_c)})", o * math.tanh(new_c)),
+        Equation("h'", "o·tanh(c')", f"{_number(o)}·tanh({_number(new_c)})", o * products["tanh(c')"]),
     ]
 
 
-_STATES: dict[str, Callable[[dict[str, Gate], float, float], list[Equation]]] = {
+_STATES: dict[str, Callable[[dict[str, Gate], float, float], _States]] = {
     "rnn": _rnn,
     "gru": _gru,
     "lstm": _lstm,

@@ -29,6 +29,8 @@ from ...ui.token_view import MAX_LEVEL, Legend, activation_level, colored_tokens
 
 MAX_LENGTH = 20_000  # characters
 REGEX = "pattern"  # the property that a regular expression defines
+# A unit with such a score on held-out text is named after the property that it tracks.
+_CLEAR_AUC, _CLEAR_CORRELATION = 0.9, 0.75
 _CACHE_SIZE = 4  # analyses; each holds all hidden states of its text
 
 
@@ -86,6 +88,18 @@ class Analysis:
         """The units that best track each of the built-in properties that vary enough in this text."""
         text = self.trace.text
         return rank_properties(self.trace, {name: of(text) for name, of in PROPERTIES.items()}, 20)
+
+    @cached_property
+    def tracked(self) -> dict[tuple[int, int], str]:
+        """The property that each unit (layer, unit) tracks best with h, if it tracks one well."""
+        best: dict[tuple[int, int], tuple[float, str]] = {}
+        for name, found in self.best_units.items():
+            clear = _CLEAR_AUC if found.measure == "auc" else _CLEAR_CORRELATION
+            for unit in found.units:
+                if unit.name == "h" and unit.score >= clear:
+                    place = unit.layer, unit.unit
+                    best[place] = max(best.get(place, (0.0, "")), (unit.score, name))
+        return {place: name for place, (_, name) in best.items()}
 
     def characters(self, start: int, end: int) -> tuple[int, int]:
         """Convert a range of tokens, end excluded, to a range of characters.

@@ -8,6 +8,8 @@ from ...ui.fields import go_button
 from ...ui.i18n import localized
 from ...ui.token_view import token_view
 from .analysis import REGEX
+from .cell import cell_diagram
+from .results import PROPERTY_NAMES
 
 EXAMPLE = '''def greet(name, loud=False):
     """Return a greeting for `name`; "loud" adds marks."""
@@ -73,13 +75,13 @@ class InsideLayout:
     def _lay_out_unit(self) -> None:
         with gr.Row(elem_id="inside-controls"):
             self.layer = gr.Dropdown(
-                [1, 2], value=1, label=localized("Layer"), min_width=80, elem_id="inside-layer"
+                [1, 2], value=1, label=localized("Layer"), min_width=110, elem_id="inside-layer"
             )
             self.unit = gr.Number(
-                0, precision=0, minimum=0, label=localized("Unit"), min_width=80, elem_id="inside-unit"
+                0, precision=0, minimum=0, label=localized("Unit"), min_width=110, elem_id="inside-unit"
             )
             self.name = gr.Dropdown(
-                ["h"], value="h", label=localized("State or gate"), min_width=150, elem_id="inside-name"
+                ["h"], value="h", label=localized("State or gate"), min_width=160, elem_id="inside-name"
             )
 
     def _lay_out_sections(self) -> None:
@@ -91,7 +93,7 @@ class InsideLayout:
             with gr.Tab(localized("Unit"), id="unit"):
                 self._lay_out_search()
             with gr.Tab(localized("Cell"), id="cell"):
-                self.equations = gr.HTML(elem_id="inside-steps", elem_classes="figures")
+                self.cell = cell_diagram()
             with gr.Tab(localized("Similar places"), id="similar"):
                 gr.Markdown(
                     localized(
@@ -106,18 +108,7 @@ class InsideLayout:
         with gr.Row(elem_id="inside-search", equal_height=True):
             self.property = gr.Dropdown(
                 [
-                    (localized("Inside quotes"), "quotes"),
-                    (localized("Inside brackets"), "brackets"),
-                    (localized("Inside comments"), "comments"),
-                    (localized("Position in line"), "line_position"),
-                    (localized("Indentation"), "indentation"),
-                    (localized("Bracket depth"), "bracket_depth"),
-                    (localized("Position in word"), "word_position"),
-                    (localized("Vowels"), "vowels"),
-                    (localized("Digits"), "digits"),
-                    (localized("Uppercase letters"), "upper_case"),
-                    (localized("Whitespace"), "white_space"),
-                    (localized("Punctuation"), "punctuation"),
+                    *((localized(text), name) for name, text in PROPERTY_NAMES.items()),
                     (localized("Regular expression"), REGEX),
                 ],
                 value="quotes",

@@ -9,7 +9,6 @@ from lm.insight.similar import similar_spans
 from lm.insight.spans import Snippet
 from lm.insight.surprising import most_surprising
 from lm.insight.units import FoundUnit, FoundUnits
-from lm.insight.walkthrough import Walkthrough
 
 from ...ui.i18n import translate
 from .analysis import Analysis, on_one_line, tsv_url
@@ -89,43 +88,6 @@ def _snippet(snippet: Snippet) -> str:
         escape(on_one_line(text)) for text in (snippet.before, snippet.text, snippet.after)
     )
     return f'<code class="snippet">{before}<mark>{text}</mark>{after}</code>'
-
-
-def equations(step: Walkthrough, predictions: list[tuple[str, float]]) -> str:
-    """The equations of a step and the largest contributions to each gate, as HTML.
-
-    `predictions` are the tokens that the model predicted for this position, with their probabilities.
-    """
-    title = translate(
-        "Layer {layer}, unit {unit}, reading “{token}”",
-        layer=step.layer + 1,
-        unit=step.unit,
-        token=on_one_line(step.read),
-    )
-    before = f"h = {step.h_before:+.4f}" + ("" if step.c_before is None else f", c = {step.c_before:+.4f}")
-    predicted = ", ".join(f"“{on_one_line(token)}” {p:.0%}" for token, p in predictions)
-    lines = [
-        f'<tr><th scope="row">{escape(equation.name)}</th><td><code>{escape(equation.formula)}</code><br>'
-        f"<code>= {escape(equation.numbers)}</code><br><code>= <b>{equation.value:+.4f}</b></code></td></tr>"
-        for equation in step.equations
-    ]
-    contributions = [
-        f'<tr><th scope="row">{escape(gate.name)}</th><td>'
-        + "<br>".join(
-            f"<code>{t.source}[{t.index}]: {t.value:+.3f} × {t.weight:+.3f} = {t.product:+.3f}</code>"
-            for t in gate.largest
-        )
-        + "</td></tr>"
-        for gate in step.gates
-    ]
-    return (
-        f"<h3>{escape(title)}</h3>"
-        f"<p>{escape(translate('State before:'))} <code>{escape(before)}</code><br>"
-        f"{escape(translate('Predictions: {tokens}', tokens=predicted))}</p>"
-        f"<table>{''.join(lines)}</table>"
-        f"<h4>{escape(translate('Largest contributions to each gate'))}</h4>"
-        f"<table>{''.join(contributions)}</table>"
-    )
 
 
 def measure(found: FoundUnits) -> str:

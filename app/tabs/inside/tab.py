@@ -9,15 +9,15 @@ import gradio as gr
 
 from lm.errors import UserError
 from lm.insight.units import FoundUnit
-from lm.insight.walkthrough import walk_through
 
 from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, event_int, show_errors
 from ...ui.i18n import translate
 from .analysis import REGEX, Analysis, AnalysisCache
+from .cell import cell_steps, stale_steps
 from .gallery import Gallery
 from .layout import InsideLayout
-from .results import description, equations, measure, similar_contexts, surprising_tokens, totals
+from .results import description, measure, similar_contexts, surprising_tokens, totals
 from .section import Viewed
 
 _CONCURRENCY_LIMIT = 4
@@ -57,7 +57,7 @@ class InsideTab:
     @property
     def unit_outputs(self) -> list[Any]:
         """The components that change when another unit is shown: see `shown_unit`."""
-        return [self.layout.view, self.layout.color_by, *self.unit_inputs, self.layout.equations]
+        return [self.layout.view, self.layout.color_by, *self.unit_inputs, self.layout.cell]
 
     def _wire_text(self, tab: gr.Tab) -> None:
         layout = self.layout
@@ -68,7 +68,7 @@ class InsideTab:
             layout.totals,
             layout.surprising,
             *self.unit_inputs,
-            layout.equations,
+            layout.cell,
             layout.similar,
         ]
         layout.analyze.click(self.on_analyze, [layout.text, self.model, *view], shown, **HEAVY).success(
@@ -79,9 +79,10 @@ class InsideTab:
         )
         self.model.change(None, js=_REFRESH_JS, **INTERNAL)
         layout.edit.click(None, js=_EDIT_JS, **INTERNAL)
-        layout.view.click(
-            self.on_click, [layout.viewed, *self.unit_inputs], [layout.equations, layout.sections], **HEAVY
-        )
+        unit = [layout.viewed, layout.layer, layout.unit]
+        layout.view.click(self.on_click, unit, [layout.cell, layout.sections], **HEAVY)
+        # The request after an answer may come before the page knows that the first event has ended.
+        layout.cell.expand(self.on_cell, unit, layout.cell, trigger_mode="multiple", **HEAVY)
         layout.view.select(self.on_select, layout.viewed, [layout.similar, layout.sections], **HEAVY)
 
     def _wire_unit(self) -> None:
@@ -134,7 +135,7 @@ class InsideTab:
                 totals(analysis),
                 surprising_tokens(analysis),
                 *_unit_updates(analysis, layer, unit, name),
-                "",
+                stale_steps(),
                 "",
             ]
 
@@ -154,18 +155,17 @@ class InsideTab:
         Raises UserError if it does not exist.
         """
         colored = analysis.color_by_unit(layer - 1, name, unit)
-        return [colored, "unit", *_unit_updates(analysis, layer, unit, name), ""]
+        return [colored, "unit", *_unit_updates(analysis, layer, unit, name), stale_steps()]
 
-    def on_click(
-        self, viewed: Viewed, layer: int, unit: int, name: str, event: gr.EventData
-    ) -> tuple[str, gr.Tabs]:
-        """Show the equations of the unit at the clicked token."""
+    def on_click(self, viewed: Viewed, layer: int, unit: int, event: gr.EventData) -> list[Any]:
+        """Open the drawn cell at the clicked token."""
+        return [self.on_cell(viewed, layer, unit, event), gr.Tabs(selected="cell")]
+
+    def on_cell(self, viewed: Viewed, layer: int, unit: int, event: gr.EventData) -> dict[str, Any]:
+        """The steps of the unit around a token."""
         with show_errors():
-            analysis, index = self.analysis(viewed), event_int(event, "index")
-            start, _ = analysis.characters(index, index + 1)
-            token = analysis.trace.token_at(start)
-            step = walk_through(analysis.trace, token, int(layer) - 1, int(unit or 0), 5)
-            return equations(step, analysis.trace.predictions(token, 3)), gr.Tabs(selected="cell")
+            token = event_int(event, "index")
+            return cell_steps(self.analysis(viewed), token, int(layer) - 1, int(unit or 0))
 
     def on_select(self, viewed: Viewed, event: gr.EventData) -> tuple[str, gr.Tabs]:
         """Show where the hidden state is most similar to that after the selected span."""
