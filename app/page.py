@@ -37,6 +37,9 @@ _SCRIPTS = (  # in the head of the page, in this order
     "inside.js",
 )
 
+# Open a tab; the first value is that of a text.
+_OPEN_JS = """(text) => [text, {{__type__: "update", selected: "{tab}"}}]"""
+
 
 def build(models: ModelRegistry, jobs: JobQueue | None = None) -> gr.Blocks:
     """The page for `models`; start it with `launch(**launch_settings())`. Without `jobs`, users can neither
@@ -50,7 +53,7 @@ def build(models: ModelRegistry, jobs: JobQueue | None = None) -> gr.Blocks:
             with gr.Tab(localized("Write"), id="write"):
                 writer = write.build(models, selector.dropdown)
             with gr.Tab(localized("Look inside"), id="inside") as tab:
-                inside.build(models, selector.dropdown, tab)
+                insight = inside.build(models, selector.dropdown, tab)
             with gr.Tab(localized("Compare"), id="compare") as tab:
                 compare.build(models, tab)
             if jobs:
@@ -70,6 +73,7 @@ def build(models: ModelRegistry, jobs: JobQueue | None = None) -> gr.Blocks:
                 change.success(selector.follow, [selector.dropdown, editing.renamed], selected, **INTERNAL)
         if trainer:
             _open_trained_models(trainer, selector, [*selected, tabs])
+        _take_texts_along(writer, insight, tabs)
         _forget_closed_sessions(page, writer)
         Endpoints(models).register()
     return page
@@ -120,6 +124,16 @@ def _open_trained_models(trainer: training.TrainTab, selector: ModelSelector, ou
             return *selector.select(trainer.model_of(job)), gr.Tabs(selected="write")
 
     trainer.use.click(open_model, trainer.job, outputs, **INTERNAL)
+
+
+def _take_texts_along(writer: write.WriteTab, insight: inside.InsideTab, tabs: gr.Tabs) -> None:
+    """Let the Write and Look inside tabs open each other with their text."""
+    writer.layout.look_inside.click(
+        None, writer.layout.text, [insight.layout.text, tabs], js=_OPEN_JS.format(tab="inside"), **INTERNAL
+    )
+    insight.layout.write.click(
+        None, insight.layout.text, [insight.layout.text, tabs], js=_OPEN_JS.format(tab="write"), **INTERNAL
+    ).success(None, insight.layout.text, js="(text) => void lmInside.write(text)", **INTERNAL)
 
 
 def _forget_closed_sessions(page: Page, writer: write.WriteTab) -> None:

@@ -22,6 +22,15 @@
       box().classList.add("stale");
       if (box().offsetParent && !box().classList.contains("editing")) document.querySelector("#inside-look").click();
     },
+    // Put the text into the editor of the Write tab, as if it was typed there: Ctrl+Z restores what it replaces.
+    async write(text) {
+      const target = document.querySelector("#text textarea");
+      while (!target.offsetParent) await new Promise(requestAnimationFrame);
+      if (target.value === text) return;
+      target.focus();
+      target.select();
+      document.execCommand("insertText", false, text);
+    },
     // Move to another token of the text.
     move: (index) =>
       document.querySelector("#inside-view .tokens").dispatchEvent(new CustomEvent("lm:move", { bubbles: true, detail: index })),

@@ -246,6 +246,19 @@ def test_unknown_and_empty_texts_are_errors(page):
     page.wait_for_message("The text is empty")
 
 
+def test_a_text_goes_from_write_to_look_inside_and_back(open_page, server):
+    page = open_page(server)
+    page.editor.fill("The sea was calm.")
+    page.tab.locator("#look-inside").click()
+    page.wait_for(lambda: "".join(text for text, _, _ in levels(page)) == "The sea was calm.")
+    page.tab.locator("#inside-edit").click()
+    page.tab.keyboard.type("Look! ")
+    page.tab.locator("#inside-write").click()
+    page.wait_for(lambda: page.text == "Look! The sea was calm.")
+    page.tab.keyboard.press("Control+z")
+    page.wait_for(lambda: page.text == "The sea was calm.")  # nothing is lost
+
+
 @pytest.mark.parametrize(
     "size", [DESKTOP, pytest.param(PHONE, marks=pytest.mark.slow)], ids=["desktop", "phone"]
 )

@@ -70,6 +70,7 @@ class InsideLayout:
         with gr.Row(elem_id="inside-actions"):
             self.analyze = go_button(localized("Analyze"), "inside-look", min_width=60)
             self.edit = gr.Button(localized("Edit text"), elem_id="inside-edit", min_width=60)
+            self.write = gr.Button(localized("Continue in Write"), elem_id="inside-write", min_width=60)
         self.totals = gr.HTML(elem_id="inside-totals", elem_classes="figures")
 
     def _lay_out_unit(self) -> None:

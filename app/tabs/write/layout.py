@@ -89,6 +89,9 @@ class WriteLayout:
                 container=False,
                 min_width=0,
             )
+            self.look_inside = gr.Button(
+                localized("Look inside"), size="sm", elem_id="look-inside", min_width=0
+            )
         with gr.Accordion(localized("Versions"), open=False, elem_id="versions", visible=False) as accordion:
             self.versions = gr.Radio([], label=localized("Return to a version"), elem_id="version")
         self.branches = accordion
