@@ -128,7 +128,7 @@ def starting_from(base: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     tokens it has."""
     inherited = {"tokenizer", *settings_of(ModelConfig)}
     own = {name: value for name, value in settings.items() if name not in inherited}
-    return own | {"init_from": str(base)}
+    return own | {"init_from": str(base.absolute())}
 
 
 def dataset_name(dataset: str, uploads: Uploads) -> str:

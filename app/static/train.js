@@ -53,6 +53,10 @@
       else if (running) document.title = pageTitle;
       running = active ? job : null;
     },
+    // Press the button whose question has been answered.
+    pressAgain() {
+      document.getElementById(document.querySelector("#train-question [data-button]").dataset.button).click();
+    },
     show(id) {
       const element = document.getElementById(id);
       const { top, height } = element.getBoundingClientRect();

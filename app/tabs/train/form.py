@@ -158,7 +158,7 @@ class Form:
         on_hub = dataset != DEFAULT_DATASET and not dataset.startswith(PREFIX)
         folders = self.models.folders()
         start = settings.get("init_from")
-        base = next((name for name, folder in folders.items() if str(folder) == start), NEW)
+        base = next((name for name, folder in folders.items() if str(folder.absolute()) == start), NEW)
         text, bases = self.choices(DEFAULT_DATASET if on_hub else dataset, base)
         network = [settings.get(name, default) for name, default in _NETWORK.items()]
         network[2] = str(network[2])

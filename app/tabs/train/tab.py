@@ -56,12 +56,12 @@ class TrainTab:
         self._wire_progress(tab)
 
     def _lay_out_answers(self) -> None:
-        with gr.Group(visible=False, elem_id="train-question") as self.question:
+        with gr.Column(visible=False, elem_id="train-question") as self.question:
             self.asked = gr.HTML(elem_classes="figures")
             with gr.Row():
                 self.agree = gr.Button(localized("Download it"), elem_id="train-agree", min_width=100)
                 self.decline = gr.Button(localized("Cancel"), elem_id="train-decline", min_width=100)
-        self.pending = gr.State("")  # the button that the question answers
+        self.asked_about = gr.State("")  # a dataset
         self.agreed: Any = gr.State([])  # the large datasets that may be downloaded
         self.report = gr.HTML(label="Report", elem_id="train-report", elem_classes="figures")
 
@@ -122,7 +122,7 @@ class TrainTab:
         )
         form.reading.wire(form.text, form.hub, [uploaded, pasted])
         form.base.change(lambda base: [gr.update(visible=not base)] * 4, form.base, form.network, **INTERNAL)
-        asking = [self.question, self.asked, self.pending]
+        asking = [self.question, self.asked, self.asked_about]
         self.preview.click(
             self.on_preview,
             [self.agreed, *form.values],
@@ -143,14 +143,13 @@ class TrainTab:
         )
 
     def _wire_question(self) -> None:
-        form = self.form
         self.agree.click(
-            lambda agreed, text, hub: [[*agreed[-9:], hub.strip()], gr.Group(visible=False)],
-            [self.agreed, form.text, form.hub],
-            [self.agreed, self.question],
+            lambda agreed, dataset: [*agreed[-9:], dataset],
+            [self.agreed, self.asked_about],
+            self.agreed,
             **INTERNAL,
-        ).success(None, self.pending, None, js="(id) => document.getElementById(id).click()", **INTERNAL)
-        self.decline.click(lambda: gr.Group(visible=False), None, self.question, **INTERNAL)
+        ).success(None, js="() => lmTrain.pressAgain()", **INTERNAL)
+        self.decline.click(lambda: gr.Column(visible=False), None, self.question, **INTERNAL)
 
     def _wire_progress(self, tab: gr.Tab) -> None:
         form = self.form
@@ -196,27 +195,27 @@ class TrainTab:
         """What the text contains and what training on it would take; before a large download, a question."""
         with show_errors():
             settings, base = self.form.chosen(*values)
-            if question := self._question(settings, agreed):
-                return [*question, self.preview.elem_id, ""]
+            if question := self._question(settings, agreed, self.preview):
+                return [*question, ""]
             preview = self.queue.preview(settings, base)
-        return [gr.Group(visible=False), "", "", display.report(preview, settings)]
+        return [gr.Column(visible=False), "", "", display.report(preview, settings)]
 
     def on_start(self, agreed: list[str], title: str, *values: Any) -> list[Any]:
         """Queue a job; before a large download, ask a question instead."""
         with show_errors():
             settings, base = self.form.chosen(*values)
-            if question := self._question(settings, agreed):
-                return [*question, self.start.elem_id, "", gr.skip()]
+            if question := self._question(settings, agreed, self.start):
+                return [*question, "", gr.skip()]
             job = self.queue.add(settings, title, base)
-        return [gr.Group(visible=False), "", "", "", gr.Dropdown(self._choice(job.id)[0], value=job.id)]
+        return [gr.Column(visible=False), "", "", "", gr.Dropdown(self._choice(job.id)[0], value=job.id)]
 
-    def _question(self, settings: dict[str, Any], agreed: list[str]) -> list[Any] | None:
-        """The question whether to download a large dataset; None if there is nothing to ask."""
+    def _question(self, settings: dict[str, Any], agreed: list[str], button: gr.Button) -> list[Any] | None:
+        """The question of a `button` whether to download a large dataset; None if there is nothing to ask."""
         dataset = settings["dataset"]
         if dataset in agreed or (size := self.queue.download_size(settings)) < _LARGE_DOWNLOAD:
             return None
         line = translate("{name} is a download of {size}.", name=dataset, size=format_bytes(size))
-        return [gr.Group(visible=True), f"<p>{escape(line)}</p>"]
+        return [gr.Column(visible=True), f'<p data-button="{button.elem_id}">{escape(line)}</p>', dataset]
 
     def on_again(self, id: str | None) -> list[Any]:
         """Fill in the form with the settings of a job."""
