@@ -23,6 +23,7 @@ from .jobs.queue import JobQueue
 from .page import build, launch_settings
 from .registry import ModelRegistry
 from .resources import freeze_objects, leave_cores
+from .showcase.exhibits import Showcases
 from .ui.middleware import refusal
 
 
@@ -43,7 +44,9 @@ def launch(
     """
     leave_cores()
     jobs = resume_jobs(folders[0]) if changes_allowed else None
-    page = build(ModelRegistry(list(folders)), jobs)
+    models = ModelRegistry(list(folders))
+    showcases = Showcases(models)
+    page = build(models, jobs, showcases)
     freeze_objects()
     put_in_front(access)
     try:
@@ -67,6 +70,7 @@ def launch(
     if mcp:
         return_json(page.mcp_server_obj)
     print(f"The page is at {page.local_url}", flush=True)
+    showcases.prepare()
     wait_for_stop()
     page.close(verbose=False)
 

@@ -1,4 +1,4 @@
-"""The page: a model selector and the tour on top, one tab for each task below."""
+"""The page: a model selector, the showcase and the tour on top, one tab for each task below."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from .endpoints import Endpoints
 from .jobs.queue import JobQueue
 from .jobs.uploads import MAX_SIZE
 from .registry import ModelRegistry
+from .showcase.exhibits import Showcases
+from .showcase.view import ShowcaseView
 from .tabs.compare import tab as compare
 from .tabs.inside import tab as inside
 from .tabs.models import tab as library
@@ -35,19 +37,23 @@ _SCRIPTS = (  # in the head of the page, in this order
     "tour.js",
     "train.js",
     "inside.js",
+    "showcase.js",
 )
 
 # Open a tab; the first value is that of a text.
 _OPEN_JS = """(text) => [text, {{__type__: "update", selected: "{tab}"}}]"""
 
 
-def build(models: ModelRegistry, jobs: JobQueue | None = None) -> gr.Blocks:
+def build(
+    models: ModelRegistry, jobs: JobQueue | None = None, showcases: Showcases | None = None
+) -> gr.Blocks:
     """The page for `models`; start it with `launch(**launch_settings())`. Without `jobs`, users can neither
     train nor rename or delete models."""
     # Every 10 minutes, Gradio deletes its copies of downloaded files that are older than an hour.
     with Page(title=TITLE, delete_cache=(600, 3600)) as page:
         selector = ModelSelector(models)
-        top = gr.Column()
+        showcase = ShowcaseView(showcases or Showcases(models), selector.dropdown)
+        guides = gr.Row(elem_id="guides")
         trainer = None
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(localized("Write"), id="write"):
@@ -62,10 +68,12 @@ def build(models: ModelRegistry, jobs: JobQueue | None = None) -> gr.Blocks:
             with gr.Tab(localized("Models"), id="models") as tab:
                 shelf = library.build(models, tab, jobs)
         facts = writer.layout.facts
-        with top:
+        with guides:
+            showcase.lay_out_link()
             tour.build(selector.dropdown, tabs, facts, selector.select, can_train=jobs is not None)
         selected = [selector.dropdown, facts]
-        page.load(selector.select, selector.dropdown, selected, **INTERNAL)
+        loaded = page.load(selector.select, selector.dropdown, selected, **INTERNAL)
+        loaded.then(None, js="() => lmShowcase.refresh()", **INTERNAL)
         page.load(None, None, writer.layout.text, js="() => lm.storedText()", **INTERNAL)
         selector.dropdown.input(selector.facts, selector.dropdown, facts, **INTERNAL)
         if editing := shelf.editing:
@@ -87,7 +95,7 @@ class ModelSelector:
         with gr.Row(elem_id="head", equal_height=True):
             with gr.Column(scale=5, min_width=300):
                 gr.Markdown(localized("# Write with a recurrent language model"), elem_id="title")
-            with gr.Column(scale=3, min_width=300):
+            with gr.Column(scale=4, min_width=300):
                 self.dropdown = gr.Dropdown(
                     choices(models),
                     label=localized("Model"),

@@ -13,7 +13,7 @@ from .i18n import translate
 from .model_facts import section
 
 # In characters. Longer names lose their middle, so that they do not push the figures out of view.
-_MAX_NAME, _MAX_DATASET = 28, 18
+_MAX_NAME, _MAX_DATASET = 17, 12
 
 
 def choices(models: ModelRegistry) -> list[tuple[str, str]]:

@@ -190,7 +190,7 @@ def open_page(browser, context):
     """Opens browser tabs, each with its own session; none may have errors or leave this computer."""
     tabs, troubles = [], []
 
-    def open_page(server, path="", size=DESKTOP, tab_name="Write", locale=None):
+    def open_page(server, path="", size=DESKTOP, tab_name="Write", locale=None, first=False):
         tab = (browser.new_context(locale=locale) if locale else context).new_page()
         tabs.append(tab)
         tab.set_viewport_size(size)
@@ -199,8 +199,9 @@ def open_page(browser, context):
         tab.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
         tab.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
         tab.on("request", lambda r: r.url.startswith((server.address, "data:")) or troubles.append(r.url))
-        # Every session starts fresh and keeps its state on reload.
-        tab.add_init_script("sessionStorage.known ||= (localStorage.clear(), 1)")
+        # Every session starts fresh and keeps its state on reload. Only a `first` visit shows the showcase.
+        known = "localStorage.clear()" + ("" if first else ", localStorage.setItem('lm.showcase', 'closed')")
+        tab.add_init_script(f"sessionStorage.known ||= ({known}, 1)")
         tab.goto(server.address + path)
         tab.locator("#facts table, #facts .note").first.wait_for()
         page = Page(tab)

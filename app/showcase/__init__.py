@@ -1,0 +1,1 @@
+"""The showcase: what a visitor sees first."""

@@ -1,0 +1,96 @@
+"""The showcase that a first visit begins with."""
+
+import time
+
+import pytest
+
+from tests.end_to_end.conftest import free_port, serving, until_ready
+from tests.end_to_end.page import DESKTOP, PHONE
+
+LAPTOP = {"width": 1366, "height": 768}
+sizes = pytest.mark.parametrize(
+    "size", [DESKTOP, *(pytest.param(size, marks=pytest.mark.slow) for size in (LAPTOP, PHONE))]
+)
+
+
+class Showcase:
+    def __init__(self, page):
+        self.page, self.tab = page, page.tab
+        self.box, self.link = page.tab.locator("#showcase"), page.tab.locator("#showcase-link")
+
+    @property
+    def heading(self):
+        return self.box.locator("h2").inner_text()
+
+    @property
+    def text(self):
+        return "".join(self.box.locator("[data-index]").all_text_contents())
+
+    def press(self, name):
+        self.tab.get_by_role("button", name=name, exact=True).click()
+
+
+@sizes
+def test_a_first_visit_shows_units_and_their_text_goes_on_in_the_write_tab(open_page, server, size):
+    page = open_page(server, size=size, first=True)
+    shown = Showcase(page)
+    page.wait_for(lambda: shown.text)
+    first = shown.text
+    page.choose_model("shipped with lm")
+    page.wait_for(lambda: shown.text != first)
+    assert shown.heading.startswith("One of this model's 512 units has learned to ")
+    assert shown.box.locator('[data-level^="-"]').count() and shown.box.locator('[data-level="5"]').count()
+    box = shown.box.bounding_box()
+    assert box["y"] + box["height"] <= size["height"]
+    headings = {shown.heading}
+    for _ in range(2):
+        shown.press("Show me another unit")
+        page.wait_for(lambda: shown.heading not in headings)
+        headings.add(shown.heading)
+    text = shown.text
+    page.set(Length=5)
+    shown.press("Let it write")
+    page.wait_for(lambda: len(page.text) > len(text))
+    assert page.at_rest().startswith(text) and not shown.box.is_visible()
+
+
+@sizes
+def test_a_closed_showcase_stays_closed_until_the_link_is_pressed(open_page, server, size):
+    page = open_page(server, size=size, first=True)
+    shown = Showcase(page)
+    page.wait_for(lambda: shown.text)
+    assert not shown.link.is_visible()
+    shown.press("Close")
+    page.wait_for(lambda: not shown.box.is_visible())
+    assert shown.link.evaluate("e => e === document.activeElement")
+    page.tab.reload()
+    shown.link.wait_for()
+    assert not shown.box.is_visible()
+    shown.link.press("Enter")
+    page.wait_for(lambda: shown.text)
+    assert shown.box.is_visible() and not shown.link.is_visible()
+    page.go_to("Compare")
+    page.wait_for(lambda: not shown.box.is_visible())
+
+
+def test_letting_it_write_does_not_touch_a_text_of_the_user(open_page, server):
+    page = open_page(server, first=True)
+    shown = Showcase(page)
+    page.wait_for(lambda: shown.text)
+    page.editor.fill("My own words")
+    shown.press("Let it write")
+    page.wait_for(lambda: not shown.box.is_visible())
+    page.tab.wait_for_timeout(200)
+    assert page.text == "My own words"
+
+
+@pytest.mark.slow
+def test_the_first_colored_unit_comes_within_two_and_a_half_seconds(browser, tmp_path):
+    with serving(tmp_path, "--port", free_port()) as server:
+        until_ready(server)
+        tab = browser.new_context().new_page()
+        begin = time.monotonic()
+        tab.goto(server.address)
+        tab.locator("#showcase-text [data-level]").first.wait_for()
+        assert time.monotonic() - begin < 2.5
+        tab.close()
