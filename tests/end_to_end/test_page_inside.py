@@ -137,6 +137,36 @@ def test_the_gallery_shows_a_unit_for_each_property_and_saves_images(open_page, 
     assert not page.messages()
 
 
+@pytest.mark.parametrize(
+    "size",
+    [DESKTOP, *(pytest.param(size, marks=pytest.mark.slow) for size in (LAPTOP, PHONE))],
+    ids=["desktop", "laptop", "phone"],
+)
+def test_a_unit_can_be_switched_off_or_stuck_and_the_model_writes_again(open_page, server, size):
+    page = open_page(server, size=size, tab_name="Look inside")
+    page.look_into(TEXT * 3)
+    page.wait_for(lambda: len(levels(page)) == len(TEXT * 3))
+    section(page, "Change a unit")
+    run, texts = page.tab.locator("#inside-clamp"), page.tab.locator("#inside-clamped .text")
+    run.click()
+    page.wait_for(lambda: texts.count() == 2)
+    first = texts.all_inner_texts()
+    assert first[0] != first[1] and page.tab.locator("#inside-clamped mark").count() == 2
+    page.tab.get_by_label("The unit is").click()
+    page.tab.get_by_role("option", name="stuck at a value").click()
+    page.tab.get_by_label("Value", exact=True).fill("-1")
+    run.click()
+    page.wait_for(lambda: "h = -1" in page.tab.locator("#inside-clamped").inner_text())
+    second = texts.all_inner_texts()
+    assert second[0] == first[0] and second[1] != first[1]  # the same random numbers
+    if size != PHONE:
+        box = texts.first.bounding_box()
+        assert box["y"] + box["height"] <= size["height"]
+    page.tab.get_by_label("Value", exact=True).fill("7")
+    run.click()
+    page.wait_for_message("cannot be clamped to 7")
+
+
 @pytest.mark.slow
 def test_units_can_track_a_regular_expression_and_an_invalid_one_is_an_error(page):
     section(page, "Unit")

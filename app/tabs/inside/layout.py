@@ -91,6 +91,8 @@ class InsideLayout:
                 self.surprising = gr.HTML(elem_id="inside-places", elem_classes="figures")
             with gr.Tab(localized("Gallery"), id="gallery") as self.gallery:
                 pass  # app/tabs/inside/gallery.py
+            with gr.Tab(localized("Change a unit"), id="clamp") as self.clamp:
+                pass  # app/tabs/inside/clamp.py
             with gr.Tab(localized("Unit"), id="unit"):
                 self._lay_out_search()
             with gr.Tab(localized("Cell"), id="cell"):

@@ -15,6 +15,7 @@ from ...ui.errors import INTERNAL, event_int, show_errors
 from ...ui.i18n import translate
 from .analysis import REGEX, Analysis, AnalysisCache
 from .cell import cell_steps, stale_steps
+from .clamp import ClampSection
 from .gallery import Gallery
 from .layout import InsideLayout
 from .results import description, measure, similar_contexts, surprising_tokens, totals
@@ -48,6 +49,8 @@ class InsideTab:
         self._wire_unit()
         with self.layout.gallery:
             Gallery(self, HEAVY)
+        with self.layout.clamp:
+            ClampSection(self, HEAVY)
 
     @property
     def unit_inputs(self) -> list[Any]:

@@ -1,0 +1,178 @@
+"""Clamping a unit in the Look inside tab: what the model writes when the unit is switched off or stuck."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from lm.errors import UserError
+from lm.generation.clamp import Clamp
+from lm.insight.trace import Trace
+from lm.model.cells import CELLS
+
+from ...continuation import checked_seed
+from ...ui.errors import INTERNAL, show_errors
+from ...ui.fields import integer_field, seed_field
+from ...ui.i18n import localized, translate
+from ...ui.sliders import sampling_slider
+from .section import Inside, Viewed
+
+_MAX_LENGTH = 1000  # tokens
+_CONTEXT = 2000  # tokens that the model reads before it writes: with clamps it reads them one by one
+_SHOWN = 80  # characters of them that are shown
+
+
+class ClampSection:
+    """The section's components and event handlers, laid out in the enclosing Blocks. `heavy` are the settings
+    of its events."""
+
+    def __init__(self, inside: Inside, heavy: dict[str, Any]) -> None:
+        self._inside = inside
+        with gr.Row(elem_classes="clamp-settings", equal_height=True):
+            self.held = gr.Dropdown(
+                [
+                    (localized("switched off"), "off"),
+                    (localized("stuck at its highest value"), "high"),
+                    (localized("stuck at its lowest value"), "low"),
+                    (localized("stuck at a value"), "value"),
+                ],
+                value="off",
+                label=localized("The unit is"),
+                min_width=150,
+                elem_id="inside-held",
+            )
+            self.value = gr.Number(
+                1.0, label=localized("Value"), visible=False, min_width=70, elem_id="inside-held-value"
+            )
+            self.origin = gr.Dropdown(
+                [
+                    (localized("where the unit is highest"), "highest"),
+                    (localized("where the unit is lowest"), "lowest"),
+                    (localized("at the end of the text"), "end"),
+                ],
+                value="highest",
+                label=localized("The model goes on"),
+                min_width=150,
+                elem_id="inside-origin",
+            )
+        self.run = gr.Button(localized("Write both"), variant="primary", elem_id="inside-clamp")
+        self.result = gr.HTML(elem_id="inside-clamped")
+        with gr.Accordion(localized("More settings"), open=False), gr.Row(elem_classes="clamp-settings"):
+            self.temperature = sampling_slider(
+                "temperature",
+                0.5,
+                label=localized("Temperature"),
+                min_width=120,
+                elem_id="inside-clamp-temperature",
+            )
+            self.length = integer_field(
+                200, localized("Length"), localized("in tokens"), "inside-clamp-length", min_width=80,
+                minimum=1, maximum=_MAX_LENGTH,
+            )  # fmt: skip
+            self.seed = seed_field(1, "inside-clamp-seed", min_width=80)
+        self.held.input(lambda held: gr.Number(visible=held == "value"), self.held, self.value, **INTERNAL)
+        settings = [self.held, self.value, self.origin, self.temperature, self.length, self.seed]
+        inputs = [inside.layout.viewed, *inside.unit_inputs, *settings]
+        self.run.click(self.on_run, inputs, self.result, **heavy)
+
+    def on_run(
+        self,
+        viewed: Viewed,
+        layer: int,
+        unit: int,
+        name: str,
+        held: str,
+        value: float | None,
+        origin: str,
+        temperature: float,
+        length: float | None,
+        seed: float | None,
+    ) -> str:
+        """Let the model write twice with the same random numbers, and show both texts."""
+        with show_errors():
+            trace = self._inside.analysis(viewed).trace
+            clamp = clamp_of(trace, int(layer) - 1, int(unit or 0), name, held, value)
+            count = int(length or 0)
+            if not 1 <= count <= _MAX_LENGTH:
+                raise UserError(f"the length must be between 1 and {_MAX_LENGTH:,} tokens.")
+            both = write_both(trace, clamp, origin, count, temperature, checked_seed(seed))
+            return as_html(both, clamp)
+
+
+@dataclass(frozen=True)
+class Both:
+    """Two texts after the same beginning, from the same random numbers."""
+
+    prompt: str  # for a backward model, what follows the texts
+    original: str
+    changed: str
+    backward: bool
+
+    @property
+    def same(self) -> int:
+        """How many characters, in the order of writing, they have in common before the first difference."""
+        step = -1 if self.backward else 1
+        pairs = zip(self.original[::step], self.changed[::step], strict=False)
+        shorter = min(len(self.original), len(self.changed))
+        return next((at for at, (a, b) in enumerate(pairs) if a != b), shorter)
+
+
+def clamp_of(trace: Trace, layer: int, unit: int, name: str, held: str, value: float | None) -> Clamp:
+    """The clamp of a unit: of its cell state if `name` is c, otherwise of its hidden state. `held` is off,
+    high, low (the extremes in this text) or value. Raises UserError."""
+    state = name if name in CELLS[trace.cell].states else "h"
+    values = trace.values(layer, state, unit)
+    numbers = {"off": 0.0, "high": float(values.max()), "low": float(values.min())}
+    clamp = Clamp(layer, unit, numbers.get(held, 0.0 if value is None else float(value)), state)
+    clamp.check(trace.model.network.config)
+    return clamp
+
+
+def write_both(trace: Trace, clamp: Clamp, origin: str, length: int, temperature: float, seed: int) -> Both:
+    """What the model writes as it is, and with the clamp. `origin` is where both start: where the unit is
+    highest or lowest, or at the end of the text. Raises UserError."""
+    model = trace.model
+    tokens = trace.tokens
+    if origin in ("highest", "lowest"):
+        values = trace.values(clamp.layer, clamp.state, clamp.unit)
+        at = int(np.argmax(values) if origin == "highest" else np.argmin(values))
+        tokens = tokens[at:] if model.backward else tokens[: at + 1]
+    prompt = (tokens[:_CONTEXT] if model.backward else tokens[-_CONTEXT:]).tolist()
+    settings: dict[str, Any] = {"seed": seed, "max_new_tokens": length, "temperature": temperature}
+    original, changed = (
+        writer.generate([prompt], **settings)[0].text for writer in (model, model.clamped(clamp))
+    )
+    return Both(model.tokenizer.decode(prompt), original, changed, model.backward)
+
+
+def as_html(both: Both, clamp: Clamp) -> str:
+    """Both texts side by side, as HTML, with the part of each that differs."""
+    if both.original == both.changed:
+        note = translate("Both texts are the same: the model does not need this unit here.")
+    else:
+        note = translate("The same for {count:,} characters, then different.", count=both.same)
+    state = f"{clamp.state} = {clamp.value:+.3g}"
+    changed = translate(
+        "Layer {layer}, unit {unit}: {state}", layer=clamp.layer + 1, unit=clamp.unit, state=state
+    )
+    texts = ((translate("Original"), both.original), (changed, both.changed))
+    columns = (
+        f'<section><h4>{escape(title)}</h4><div class="text" tabindex="0" role="group"'
+        f' aria-label="{escape(title)}">{_text(both, text)}</div></section>'
+        for title, text in texts
+    )
+    return f'<p class="note" role="status">{escape(note)}</p><div class="both">{"".join(columns)}</div>'
+
+
+def _text(both: Both, text: str) -> str:
+    """A text next to the part of the prompt that is shown."""
+    if both.backward:
+        cut = len(text) - both.same
+        different, same, prompt = text[:cut], text[cut:], both.prompt[:_SHOWN]
+        return f"<mark>{escape(different)}</mark>{escape(same)}<span>{escape(prompt)}</span>"
+    prompt, same, different = both.prompt[-_SHOWN:], text[: both.same], text[both.same :]
+    return f"<span>{escape(prompt)}</span>{escape(same)}<mark>{escape(different)}</mark>"

@@ -1,0 +1,60 @@
+"""What the model writes with a clamped unit is shown next to what it writes without."""
+
+import pytest
+import torch
+
+import lm
+from app.tabs.inside.analysis import AnalysisCache
+from app.tabs.inside.clamp import Both, as_html, clamp_of, write_both
+from app.tabs.inside.layout import EXAMPLE
+from lm.errors import UserError
+from lm.generation.clamp import Clamp
+from tests.insight.networks import make
+
+
+@pytest.fixture(scope="module")
+def trace():
+    return AnalysisCache().get(lm.load("pretrained", device="cpu"), EXAMPLE).trace
+
+
+def test_the_unit_is_off_at_an_extreme_of_this_text_or_at_a_value(trace):
+    values = trace.values(1, "c", 161)
+    assert clamp_of(trace, 1, 161, "c", "off", None) == Clamp(1, 161, 0.0, "c")
+    assert clamp_of(trace, 1, 161, "c", "high", None).value == values.max()
+    assert clamp_of(trace, 1, 161, "c", "low", None).value == values.min()
+    assert clamp_of(trace, 1, 161, "c", "value", 2.5).value == 2.5
+    assert clamp_of(trace, 1, 161, "f", "off", None).state == "h"  # gates cannot be clamped
+    for place, held, value in (((2, 0), "off", None), ((0, 999), "off", None), ((0, 0), "value", 3)):
+        with pytest.raises(UserError):
+            clamp_of(trace, *place, "h", held, value)
+
+
+def test_both_texts_start_at_the_chosen_place_and_differ_by_the_clamp_alone(trace):
+    clamp = clamp_of(trace, 1, 161, "c", "low", None)
+    both = write_both(trace, clamp, "highest", 80, 0.5, 1)
+    highest = trace.values(1, "c", 161).argmax()
+    assert both.prompt == EXAMPLE[: highest + 1] and both.prompt.endswith('"Alan (the first) Tu')
+    model = trace.model
+    assert both.original == model.generate(both.prompt, seed=1, max_new_tokens=80, temperature=0.5)[0].text
+    assert both.original[: both.same] == both.changed[: both.same] and both.original != both.changed
+    assert write_both(trace, clamp, "end", 5, 0.5, 1).prompt == EXAMPLE
+    assert write_both(trace, clamp, "lowest", 5, 0.5, 1).prompt != both.prompt
+    unchanged = write_both(trace, Clamp(0, 0, 0.0), "end", 20, 0.0, 1)
+    assert unchanged.same <= 20
+
+
+def test_the_html_marks_where_the_texts_differ_and_escapes_them():
+    shown = as_html(Both("<p>", "ab<i>", "ab&c", False), Clamp(1, 5, -0.5))
+    assert "<span>&lt;p&gt;</span>ab<mark>&lt;i&gt;</mark>" in shown and "ab<mark>&amp;c</mark>" in shown
+    assert "The same for 2 characters" in shown and "Layer 2, unit 5: h = -0.5" in shown
+    assert "Both texts are the same" in as_html(Both("", "ab", "ab", False), Clamp(0, 0, 0.0))
+
+
+def test_a_backward_model_writes_before_the_place():
+    torch.manual_seed(0)
+    model = make(direction="backward", dtype=torch.float32, hidden_size=6)
+    trace = AnalysisCache().get(model, "the sea was calm.").trace
+    both = write_both(trace, Clamp(0, 1, 1.0), "highest", 12, 1.0, 1)
+    assert "the sea was calm.".endswith(both.prompt) and both.backward
+    assert both.original[len(both.original) - both.same :] == both.changed[len(both.changed) - both.same :]
+    assert as_html(both, Clamp(0, 1, 1.0)).count(f"<span>{both.prompt}</span></div>") == 2
