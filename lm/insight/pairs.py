@@ -159,7 +159,7 @@ def evaluate_pairs(options: dict[str, Any], reading: Mapping[str, Any]) -> int:
         terminal.table(_rows(overall, phenomena))
     settings = {"delimiter": repr(delimiter), "precision": options["precision"], **names, **reading}
     for flag, file in tables.items():
-        table = _pair_table(pairs, scored) if flag == "per_pair" else _phenomenon_table(phenomena)
+        table = pair_table(pairs, scored) if flag == "per_pair" else _phenomenon_table(phenomena)
         comments = header_comment({options["model"]: model}, pairs.name, settings, _UNITS[flag])
         write_table(file, table_lines(table, options.get("format"), comments))
     return 0
@@ -221,7 +221,7 @@ def _phenomenon_table(phenomena: Mapping[str, Accuracy]) -> Table:
     }
 
 
-def _pair_table(pairs: Pairs, scored: ScoredPairs) -> Table:
+def pair_table(pairs: Pairs, scored: ScoredPairs) -> Table:
     """One row per pair: its phenomenon, file and row there, whether it is correct or a tie and, of both
     sentences, the bits, the number of tokens, whether one is unknown, and the text."""
     sides = {"good": scored.good, "bad": scored.bad}

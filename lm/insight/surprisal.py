@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from lm.config.schema import CacheConfig, DynamicConfig
 from lm.errors import UserError
 from lm.evaluation.dynamic import dynamic_losses
-from lm.evaluation.losses import Validation, token_losses
+from lm.evaluation.losses import Validation, score_tokens, token_losses
 from lm.evaluation.texts import losses_of_texts
 from lm.insight.scored_text import ScoredText
 from lm.language_model import LanguageModel
@@ -103,6 +104,18 @@ def score_texts(
         ScoredText(model.tokenizer, text.encode("utf-8", "replace"), tokens[begin:end], losses[begin:end])
         for text, (begin, end) in zip(texts, spans, strict=True)
     ]
+
+
+def entropies(model: LanguageModel, scored: ScoredText) -> np.ndarray:
+    """The entropy (tokens,) in bits of the model's prediction at each token of a text that it has scored: the
+    surprisal that it expects there. Not for scores that adapt to the text."""
+    bounds = np.array([0, len(scored.tokens)]) if scored.bounds is None else scored.bounds
+    result = np.zeros(len(scored.tokens))
+    for begin, end in pairwise(bounds.tolist()):
+        found = score_tokens(model.network, scored.tokens[begin:end], model.start_token)
+        nats = [entropy for _, _, entropy, _ in found] if end > begin else []
+        result[begin:end] = np.array(model.direction.reorder(nats)) / math.log(2)
+    return result
 
 
 def _score_each(

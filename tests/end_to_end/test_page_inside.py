@@ -32,7 +32,11 @@ def page(open_page, server):
 
 
 def section(page, name):
-    page.tab.locator("#inside-sections").get_by_role("tab", name=name).click()
+    tabs = page.tab.locator("#inside-sections")
+    if not tabs.get_by_role("tab", name=name, exact=True).count():  # on a phone, some are in a menu
+        tabs.locator(".overflow-menu > button").click()
+        return tabs.locator(".overflow-dropdown").get_by_role("button", name=name, exact=True).click()
+    tabs.get_by_role("tab", name=name, exact=True).click()
 
 
 def levels(page):
@@ -146,7 +150,7 @@ def test_a_unit_can_be_switched_off_or_stuck_and_the_model_writes_again(open_pag
     page = open_page(server, size=size, tab_name="Look inside")
     page.look_into(TEXT * 3)
     page.wait_for(lambda: len(levels(page)) == len(TEXT * 3))
-    section(page, "Change a unit")
+    section(page, "What if")
     run, texts = page.tab.locator("#inside-clamp"), page.tab.locator("#inside-clamped .text")
     run.click()
     page.wait_for(lambda: texts.count() == 2)
@@ -313,4 +317,37 @@ def test_the_tour_shows_each_tab_with_the_shipped_model(open_page, server, size)
     )
     page.tab.get_by_role("button", name="6. Train your own model").click()
     page.wait_for(lambda: page.tab.get_by_role("button", name="Start training").is_visible())
+    assert page.tab.evaluate("document.documentElement.scrollWidth") <= size["width"]
+
+
+@pytest.mark.parametrize(
+    "size",
+    [DESKTOP, *(pytest.param(size, marks=pytest.mark.slow) for size in (LAPTOP, PHONE))],
+    ids=["desktop", "laptop", "phone"],
+)
+def test_sentences_are_scored_one_by_one_and_minimal_pairs_side_by_side(open_page, server, size, model):
+    page = open_page(server, size=size, tab_name="Look inside")
+    page.tab.locator("#inside-view [data-index]").first.wait_for()
+    section(page, "Sentences")
+    page.tab.locator("#inside-sentences textarea").fill("The sea was calm.\n\nThe ☃ sea.")
+    page.tab.locator("#inside-score").click()
+    result = page.tab.locator("#inside-scored")
+    page.wait_for(lambda: result.locator("tbody tr").count() == 2)
+    bits = sum(-score.logprob for score in model.score("The sea was calm.")) / math.log(2)
+    assert f"{bits:.1f}" in result.locator("tbody tr").first.inner_text()
+    assert result.locator("code .unknown").inner_text() == "☃"
+    with page.tab.expect_download() as download:
+        result.get_by_role("link", name="Words (CSV)").click()
+    lines = [line for line in download.value.path().read_text().splitlines() if line[0] != "#"]
+    assert "unknown" in lines[0].split(",") and download.value.suggested_filename.endswith(" words.csv")
+    assert download.value.suggested_filename != " words.csv" and lines[6].startswith("☃,3,")
+    table = b"UID,sentence_good,sentence_bad\na,The sea was calm.,Was sea the calm.\n"
+    file = {"name": "pairs.csv", "mimeType": "text/csv", "buffer": table}
+    page.tab.locator("#inside-csv input").set_input_files(file)
+    page.wait_for(lambda: "Accuracy" in result.inner_text())
+    assert page.tab.get_by_role("radio", name="Minimal pairs").is_checked()
+    assert result.locator("tbody tr").count() == 1 and "correct" in result.locator("tbody").inner_text()
+    if size != PHONE:
+        box = result.locator("tbody tr").bounding_box()
+        assert box["y"] + box["height"] <= size["height"]
     assert page.tab.evaluate("document.documentElement.scrollWidth") <= size["width"]

@@ -98,7 +98,7 @@ class ClampSection:
             clamp = clamp_of(trace, int(layer) - 1, int(unit or 0), name, held, value)
             count = int(length or 0)
             if not 1 <= count <= _MAX_LENGTH:
-                raise UserError(f"the length must be between 1 and {_MAX_LENGTH:,} tokens.")
+                raise UserError(f"the length must be between 1 and {_MAX_LENGTH:,} tokens, got {count:,}.")
             both = write_both(trace, clamp, origin, count, temperature, checked_seed(seed))
             return as_html(both, clamp)
 

@@ -91,12 +91,12 @@ class InsideLayout:
                 self.surprising = gr.HTML(elem_id="inside-places", elem_classes="figures")
             with gr.Tab(localized("Gallery"), id="gallery") as self.gallery:
                 pass  # app/tabs/inside/gallery.py
-            with gr.Tab(localized("Change a unit"), id="clamp") as self.clamp:
-                pass  # app/tabs/inside/clamp.py
             with gr.Tab(localized("Unit"), id="unit"):
                 self._lay_out_search()
             with gr.Tab(localized("Cell"), id="cell"):
                 self.cell = cell_diagram()
+            with gr.Tab(localized("What if"), id="clamp") as self.clamp:
+                pass  # app/tabs/inside/clamp.py
             with gr.Tab(localized("Similar places"), id="similar"):
                 gr.Markdown(
                     localized(
@@ -106,6 +106,8 @@ class InsideLayout:
                     elem_id="inside-hint",
                 )
                 self.similar = gr.HTML(elem_id="inside-similar", elem_classes="figures")
+            with gr.Tab(localized("Sentences"), id="sentences") as self.sentences:
+                pass  # app/tabs/inside/sentences.py
 
     def _lay_out_search(self) -> None:
         with gr.Row(elem_id="inside-search", equal_height=True):

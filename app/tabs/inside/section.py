@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import gradio as gr
+
+from ...registry import ModelRegistry
 from .analysis import Analysis
 from .layout import InsideLayout
 
@@ -14,6 +17,8 @@ class Inside(Protocol):
     """The tab, as its sections see it."""
 
     layout: InsideLayout
+    models: ModelRegistry
+    model: gr.Dropdown  # the selected model
 
     @property
     def unit_inputs(self) -> list[Any]:

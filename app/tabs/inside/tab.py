@@ -20,6 +20,7 @@ from .gallery import Gallery
 from .layout import InsideLayout
 from .results import description, measure, similar_contexts, surprising_tokens, totals
 from .section import Viewed
+from .sentences import Sentences
 
 _CONCURRENCY_LIMIT = 4
 HEAVY: dict[str, Any] = {"concurrency_id": "inside", "concurrency_limit": _CONCURRENCY_LIMIT, **INTERNAL}
@@ -51,6 +52,8 @@ class InsideTab:
             Gallery(self, HEAVY)
         with self.layout.clamp:
             ClampSection(self, HEAVY)
+        with self.layout.sentences:
+            Sentences(self, HEAVY)
 
     @property
     def unit_inputs(self) -> list[Any]:

@@ -1,0 +1,185 @@
+"""The section of the Look inside tab for items of a study and minimal pairs, one sentence per line."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from lm.files import portable_name
+from lm.insight.evaluate import with_interval
+from lm.insight.pairs import ScoredPairs
+from lm.insight.scored_text import ScoredText
+from lm.insight.spans import pieces, token_spans
+from lm.language_model import LanguageModel
+from lm.tokenization.documents import SEPARATOR
+
+from ...ui.errors import INTERNAL, show_errors
+from ...ui.i18n import localized, translate
+from ...ui.token_view import surprisal_level
+from .analysis import on_one_line
+from .items import Study, has_pairs, pairs_csv, pairs_of, score_lines, score_pairs_of, score_table
+from .section import Inside
+
+_STATIC = Path(__file__).parents[2] / "static"
+_EXAMPLE = "The boat that was lost sank.\nThe boat lost at sea sank."
+_KINDS = {"lines": score_lines, "table": score_table}
+
+
+class Sentences:
+    """The section's components and event handlers, laid out in the enclosing Blocks. `heavy` are the settings
+    of its events."""
+
+    def __init__(self, inside: Inside, heavy: dict[str, Any]) -> None:
+        self._inside = inside
+        self.kind = gr.Radio(
+            [
+                (localized("One sentence per line"), "lines"),
+                (localized("Minimal pairs"), "pairs"),
+                (localized("Table"), "table"),
+            ],
+            value="lines",
+            show_label=False,
+            label=localized("Kind of sentences"),
+            container=False,
+            elem_id="inside-kind",
+        )
+        self.text = gr.Textbox(
+            _EXAMPLE,
+            label=localized("Sentences, each read by itself"),
+            info=localized(
+                "Of minimal pairs, first the better sentence, then the worse. The first line of a table names"
+                " its columns; those of minimal pairs are sentence_good and sentence_bad."
+            ),
+            lines=4,
+            max_lines=4,
+            elem_id="inside-sentences",
+        )
+        with gr.Row():
+            self.score = gr.Button(
+                localized("Score"), variant="primary", min_width=80, elem_id="inside-score"
+            )
+            self.file = gr.HTML(
+                None,
+                label=localized("Open CSV or TSV"),
+                elem_id="inside-csv",
+                html_template='<label><span></span><input type="file" accept=".csv,.tsv,.txt"></label>',
+                js_on_load=(_STATIC / "file.js").read_text("utf-8"),
+                apply_default_css=False,
+            )
+        self.result = gr.HTML(elem_id="inside-scored")
+        inputs = [inside.model, self.kind, self.text]
+        self.score.click(self.on_score, inputs, self.result, **heavy)
+        self.file.click(self.on_file, None, [self.text, self.kind], **INTERNAL).success(
+            self.on_score, inputs, self.result, **heavy
+        )
+
+    def on_file(self, event: gr.EventData) -> tuple[str, str]:
+        """The text of a table that the browser has read, and whether it has minimal pairs."""
+        text = event._data.get("text") if isinstance(event._data, dict) else None
+        if not isinstance(text, str):
+            text = ""
+        return text, "pairs" if has_pairs(text) else "table"
+
+    def on_score(self, name: str | None, kind: str, text: str) -> str:
+        """Score the sentences and show them with links to download the tables."""
+        with show_errors():
+            model = self._inside.models.load(name)
+            if kind == "pairs":
+                pairs = pairs_of(text or "")
+                scored = score_pairs_of(model, pairs)
+                link = _link(
+                    name, "pairs", pairs_csv(pairs, scored, model, name or ""), translate("Pairs (CSV)")
+                )
+                return pairs_html(scored, model, link)
+            study = _KINDS.get(kind, score_lines)(model, text or "")
+            links = (
+                _link(name, "tokens", study.csv("per_token", name or ""), translate("Tokens (CSV)")),
+                _link(name, "words", study.csv("per_word", name or ""), translate("Words (CSV)")),
+            )
+            return items_html(study, " ".join(links))
+
+
+def items_html(study: Study, links: str) -> str:
+    """Each sentence in the colors of its tokens, with its bits and its mean entropy, as HTML."""
+    scored, model = study.scored, study.model
+    rows = []
+    documents = scored.text.split(SEPARATOR)
+    for number, document, (begin, end) in zip(study.items.rows.numbers, documents, study.bounds, strict=True):
+        bits = scored.bits[begin:end]
+        mean = study.entropies[begin:end].mean() if end > begin else 0.0
+        sentence = _colored(model, document, scored.tokens[begin:end], bits, scored.is_unknown[begin:end])
+        rows.append((str(number), sentence, f"{bits.sum():.1f}", f"{mean:.2f}"))
+    heads = ("", translate("Sentence"), translate("Bits"), translate("Entropy per token"))
+    count = translate("{count:,} sentences", count=len(rows))
+    unknown = _unknown_note(scored.unknown)
+    return f'<p class="note" role="status">{escape(count)}. {unknown}{links}</p>{_table(heads, rows)}'
+
+
+def pairs_html(scored: ScoredPairs, model: LanguageModel, link: str) -> str:
+    """The sentences of each pair side by side, with their bits and which is more probable, as HTML."""
+    rows = []
+    results = zip(scored.good, scored.bad, scored.correct, scored.ties, strict=True)
+    for number, (good, bad, correct, tie) in enumerate(results, 1):
+        verdict = translate("tie") if tie else translate("correct") if correct else translate("wrong")
+        sides = (part for side in (good, bad) for part in (_sentence(side, model), f"{side.bits.sum():.1f}"))
+        rows.append((str(number), *sides, escape(verdict)))
+    heads = ("", translate("Better"), translate("Bits"), translate("Worse"), translate("Bits"), "")
+    accuracy = translate(
+        "Accuracy {accuracy} on {count:,} pairs, ties counted as correct.",
+        accuracy=with_interval(scored.accuracy().estimate, 2),
+        count=len(rows),
+    )
+    unknown = _unknown_note(int(scored.unknown.sum()))
+    return f'<p class="note" role="status">{escape(accuracy)} {unknown}{link}</p>{_table(heads, rows)}'
+
+
+def _sentence(scored: ScoredText, model: LanguageModel) -> str:
+    return _colored(model, scored.text, scored.tokens, scored.bits, scored.is_unknown)
+
+
+def _colored(
+    model: LanguageModel, text: bytes, tokens: np.ndarray, bits: np.ndarray, unknown: np.ndarray
+) -> str:
+    """The tokens of a sentence, colored by surprisal; unknown ones are hatched."""
+    starts, _ = token_spans(model.tokenizer, text, tokens)
+    parts = []
+    for piece, each, is_unknown in zip(
+        pieces(text.decode("utf-8", "replace"), starts), bits.tolist(), unknown.tolist(), strict=True
+    ):
+        tip = translate("{bits:.1f} bits", bits=each) + (f", {translate('unknown')}" if is_unknown else "")
+        hatched = ' class="unknown"' if is_unknown else ""
+        level = surprisal_level(each)
+        colored = f' data-level="{level}"' if level and not is_unknown else ""
+        parts.append(f'<span{hatched}{colored} title="{escape(tip)}">{escape(on_one_line(piece))}</span>')
+    return f'<code class="sentence">{"".join(parts)}</code>'
+
+
+def _unknown_note(count: int) -> str:
+    if not count:
+        return ""
+    note = translate("hatched: unknown, with the surprisal of <unk> ({count:,})", count=count)
+    return f'<span class="unknown" aria-hidden="true">&emsp;</span> {escape(note)} '
+
+
+def _table(heads: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:
+    """A table; the first cell of each row names it. Cells are HTML, heads are text."""
+    head = "".join(f'<th scope="col">{escape(text)}</th>' if text else "<td></td>" for text in heads)
+    body = "".join(
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+        for first, *cells in rows
+    )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="scroll" tabindex="0">{table}</div>'
+
+
+def _link(model: str | None, table: str, content: str, text: str) -> str:
+    """A link with which the browser downloads a table."""
+    data = base64.b64encode(content.encode("utf-8")).decode("ascii")
+    name = portable_name(f"{model or 'model'} {table}.csv")
+    return f'<a download="{escape(name)}" href="data:text/csv;charset=utf-8;base64,{data}">{escape(text)}</a>'
