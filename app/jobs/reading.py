@@ -14,12 +14,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lm.config.schema import RunConfig
+from lm.data.decoding import EncodingError
 from lm.data.sources import find_sources
 from lm.errors import DataError, UserError
 
 from .child import ask, end_after, report
 from .runner import lower_priority
 
+ENCODINGS = (  # to choose from, apart from any other that Python knows
+    *(
+        "utf_8",
+        "utf_16_le",
+        "cp1252",
+        "mac_roman",
+        "cp1250",
+        "cp1251",
+        "koi8_r",
+        "cp1253",
+        "cp1254",
+        "cp1255",
+    ),
+    *("cp1256", "cp1257", "cp1258", "cp874", "gb18030", "big5", "cp932", "euc_jp", "cp949"),
+)
 LIMIT = 20.0  # seconds
 MAX_COLUMNS = 100  # to choose from
 _TIMEOUT = 60  # seconds after which this process ends even if its parent is gone
@@ -33,6 +49,7 @@ class Reading:
     columns: dict[str, str] = field(default_factory=dict)  # those of a table, each with one of its values
     column: str = ""  # the one that is chosen automatically; "": none is
     error: str = ""  # one line, if the text cannot be read like this
+    encodings: dict[str, str] = field(default_factory=dict)  # how they read the line that cannot be read
 
 
 def read(settings: dict[str, Any], limit: float = LIMIT) -> Reading:
@@ -64,6 +81,9 @@ def main() -> int:
         for split in source.files:
             for _ in source.read(split):
                 pass
+    except EncodingError as error:
+        lines = {name: line for name in ENCODINGS if (line := error.line(name))}
+        report(error=str(error), encodings=lines)
     except UserError as error:
         report(error=str(error))
     return 0

@@ -57,10 +57,13 @@
     pressAgain() {
       document.getElementById(document.querySelector("#train-question [data-button]").dataset.button).click();
     },
-    show(id) {
-      const element = document.getElementById(id);
-      const { top, height } = element.getBoundingClientRect();
-      if (height && (top < 0 || top > innerHeight / 2)) element.scrollIntoView({ block: "start" });
+    // Scroll to the first of these elements that is shown, unless it is in view.
+    show(...ids) {
+      setTimeout(() => {
+        const element = ids.map((id) => document.getElementById(id)).find((one) => one?.offsetHeight);
+        const { top } = element?.getBoundingClientRect() ?? { top: 0 };
+        if (top < 0 || top > innerHeight / 2) element.scrollIntoView({ block: "start" });
+      }, 50); // once Gradio has shown it
     },
   };
 })();

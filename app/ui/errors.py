@@ -12,7 +12,6 @@ import gradio as gr
 
 from lm.errors import UserError
 
-from .i18n import translate
 from .messages import in_words_of_the_page
 
 # Events of the page are private: programs call the functions in app/endpoints.py instead.
@@ -46,14 +45,14 @@ def show_errors() -> Iterator[None]:
 def error_message(text: str) -> gr.Error:
     """An exception that Gradio shows as a message. Like all messages, it is rendered as HTML, so `text` is
     escaped."""
-    return gr.Error(escape(text, quote=False), title=translate("Error"), print_exception=False)
+    return gr.Error(escape(text, quote=False), print_exception=False)
 
 
 def show_warning(text: str) -> None:
     """Show a warning on the page, without ending the event."""
-    gr.Warning(escape(text, quote=False), title=translate("Warning"))
+    gr.Warning(escape(text, quote=False))
 
 
 def show_info(text: str) -> None:
     """Show a note on the page, without ending the event."""
-    gr.Info(escape(text, quote=False), title=translate("Note"))
+    gr.Info(escape(text, quote=False))

@@ -79,6 +79,21 @@ _BINARY = 0.01  # fraction of control and unassigned characters, of which text h
 _CONTROLS = bytes(c for c in range(0x20) if c not in b"\t\n\v\f\r\b\x1b")
 
 
+class EncodingError(DataError):
+    """Bytes that are not valid in the encoding of a file."""
+
+    def __init__(self, message: str, sample: bytes = b"", at: int = 0):
+        """`sample`: lines of the file, in which the bytes are at the offset `at`."""
+        super().__init__(message)
+        self._sample, self._at = sample, at
+
+    def line(self, encoding: str) -> str | None:
+        """The line with those bytes, read in another encoding; None if it is not valid in that one either."""
+        if not self._sample or not _plausibility(self._sample, encoding):
+            return None
+        return _line(self._sample, self._at, encoding)
+
+
 @dataclass
 class Decoded:
     """What decoding files did to their characters."""
@@ -299,25 +314,26 @@ def _is_utf_8(sample: bytes) -> bool:
     return True
 
 
-def _not_decodable(file: str, data: bytes, start: int, offset: int, name: str) -> DataError:
+def _not_decodable(file: str, data: bytes, start: int, offset: int, name: str) -> EncodingError:
     """The error for the byte at `start` of `data`, which is at position `offset` of the file."""
     shown = "UTF-8" if name == "utf-8" else name
     problem = f"{file} is not {shown}: byte 0x{data[start]:02x} at position {offset:,}"
     if kind := binary_kind(data[:_SAMPLE]) if offset < _SAMPLE else None:
-        return DataError(f"{problem}; it looks like {kind}, not text.")
+        return EncodingError(f"{problem}; it looks like {kind}, not text.")
     sample, at = _around(data, start)
     valid, damaged = _utf_8_characters(sample)
     if name == "utf-8" and valid > 10 * damaged:
         line = _line(sample, at, "utf-8")
-        return DataError(
+        return EncodingError(
             f"{problem}; it is UTF-8 with a damaged character ('{line}'): repair it there, or replace it with"
             " --encoding-errors replace."
         )
     likely = likely_encoding(sample) if name == "utf-8" or damaged else "utf-8"
     if likely is None or codecs.lookup(likely).name == codecs.lookup(name).name:
-        return DataError(f"{problem}; name its encoding with --encoding.")
+        return EncodingError(f"{problem}; name its encoding with --encoding.", sample, at)
     line = _line(sample, at, likely)
-    return DataError(f"{problem}; it looks like {likely} ('{line}'): use --encoding {likely}.")
+    message = f"{problem}; it looks like {likely} ('{line}'): use --encoding {likely}."
+    return EncodingError(message, sample, at)
 
 
 def likely_encoding(sample: bytes) -> str | None:

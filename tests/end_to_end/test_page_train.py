@@ -189,7 +189,7 @@ def test_the_encoding_of_an_upload_is_suggested_and_chosen(page, trainer, tmp_pa
     assert note(page).endswith("choose cp1252 under “Encoding”.")
     press(page, "Preview")
     page.wait_for_message("it looks like cp1252", seconds=60)
-    choose(page, "Encoding", "Western European (cp1252)")
+    choose(page, "Encoding", "Western European (cp1252) · Le café était fermé, et la mer")
     page.wait_for(lambda: not note(page))
     train(page, trainer, file, "hotel")
     assert "cp1252" in state(page) and trained_text(trainer, "hotel").startswith(FRENCH)

@@ -108,16 +108,23 @@ class Form:
                     [(localized("Automatic"), "auto"), *((str(n), str(n)) for n in _SIZES)],
                     value="auto",
                     label=localized("Hidden size"),
-                    min_width=150,
+                    scale=2,
+                    min_width=180,
                     elem_id="train-size",
                 )
                 self.layers = gr.Dropdown(
-                    [1, 2, 3, 4], value=2, label=localized("Layers"), min_width=80, elem_id="train-layers"
+                    [1, 2, 3, 4],
+                    value=2,
+                    label=localized("Layers"),
+                    scale=1,
+                    min_width=80,
+                    elem_id="train-layers",
                 )
                 self.time = gr.Dropdown(
                     _TIMES,
                     value="2m",
                     label=localized("Training time"),
+                    scale=2,
                     min_width=120,
                     allow_custom_value=True,
                     elem_id="train-time",

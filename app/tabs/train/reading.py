@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ...jobs.queue import JobQueue
-from ...jobs.reading import Reading
+from ...jobs.reading import ENCODINGS, Reading
 from ...jobs.settings import DEFAULT_DATASET, MAX_LENGTHS
 from ...ui.errors import INTERNAL, as_sentence, show_errors
 from ...ui.i18n import localized, translate
@@ -23,7 +23,7 @@ DEFAULTS = {
     "json_field": "",
     "document_separator": "",
 }
-_ENCODINGS = {
+_LABELS = {
     "utf_8": "Unicode (utf_8)",
     "utf_16_le": "Unicode (utf_16_le)",
     "cp1252": "Western European (cp1252)",
@@ -68,7 +68,7 @@ class ReadingSection:
 
     def _lay_out(self) -> None:
         self.encoding = gr.Dropdown(
-            [(localized("Automatic"), ""), *((localized(label), name) for name, label in _ENCODINGS.items())],
+            [(localized("Automatic"), ""), *((localized(_LABELS[name]), name) for name in ENCODINGS)],
             value="",
             label=localized("Encoding"),
             info=localized("Choose one, or type any encoding that Python knows."),
@@ -181,14 +181,24 @@ def _components(found: Reading) -> list[Any]:
     automatic = f"{automatic}: {_shortened(found.column)}" if found.column else automatic
     columns = [(f"{_shortened(name)} · {example}", name) for name, example in found.columns.items()]
     columns = [(label, name) for label, name in columns if name and len(name) <= MAX_LENGTHS["text_column"]]
+    encodings = [("Automatic", ""), *((_LABELS[name], name) for name in ENCODINGS)]
+    # Those that can read the text come first, each with a line that shows whether it is the right one.
+    encodings.sort(key=lambda choice: bool(choice[1]) and choice[1] not in found.encodings)
     return [
-        gr.Dropdown(visible=kind != "parquet"),
+        gr.Dropdown(
+            [(_encoding(*choice, found), choice[1]) for choice in encodings], visible=kind != "parquet"
+        ),
         gr.Checkbox(visible=kind != "parquet"),
         gr.Dropdown([(automatic, ""), *columns], visible=kind != "text"),
         gr.Checkbox(visible=unknown or kind == "csv"),
         gr.Textbox(visible=unknown or kind == "json"),
         gr.Dropdown(visible=unknown or kind == "text"),
     ]
+
+
+def _encoding(label: str, name: str, found: Reading) -> str:
+    line = found.encodings.get(name)
+    return f"{translate(label)} · {line}" if line else translate(label)
 
 
 def _shortened(text: str) -> str:

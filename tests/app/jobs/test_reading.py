@@ -139,6 +139,15 @@ def test_the_error_for_another_encoding_is_that_of_the_command_line(queue, uploa
     assert str(caught.value) == error
 
 
+def test_each_encoding_shows_how_it_reads_the_line(queue, upload_bytes):
+    text = upload_bytes("a.txt", ("The sea.\n" * 100 + "Море было тихо.\n" * 50).encode("koi8_r"))
+    encodings = queue.read({"dataset": text.dataset}).encodings
+    assert encodings["koi8_r"] == "Море было тихо." and "Море" not in encodings["cp1251"]
+    assert "utf_8" not in encodings and "big5" not in encodings  # in which it is not valid
+    damaged = upload_bytes("b.txt", ("Море было тихо.\n" * 50).encode() + b"\xff")
+    assert queue.read({"dataset": damaged.dataset}).encodings == {}
+
+
 def test_damaged_characters_are_replaced_on_request(queue, upload_bytes):
     text = upload_bytes("a.txt", FRENCH.encode() * 20 + b"\xff\n")
     assert "a damaged character" in queue.read({"dataset": text.dataset}).error

@@ -5,7 +5,7 @@ import itertools
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-ERRORS = {"UserError", "DataError", "ModelError"}
+ERRORS = {"UserError", "DataError", "EncodingError", "ModelError"}
 _MOST = 64  # alternatives of one message
 
 
@@ -17,7 +17,9 @@ def templates_of(*folders):
             tree = ast.parse(file.read_text("utf-8"))
             for function, call in _calls(tree):
                 if _speaks(call, file) and call.args:
-                    for template in _templates(call.args[-1], function):
+                    for template in _templates(
+                        call.args[-1 if isinstance(call.func, ast.Attribute) else 0], function
+                    ):
                         yield file.relative_to(ROOT).as_posix(), call.lineno, template
 
 
@@ -33,7 +35,7 @@ def constants_of(*folders):
 
 
 def _speaks(call, file):
-    """Whether the last argument of a call is a message."""
+    """Whether an argument of a call is a message."""
     if isinstance(call.func, ast.Attribute):  # a warning, or one in a list
         lists = file.name in ("report.py", "estimate.py")
         return call.func.attr == "warn" or (lists and call.func.attr == "append")
