@@ -228,11 +228,8 @@ function download() {
   copy.setAttribute("xmlns", SVG);
   copy.setAttribute("width", width);
   copy.setAttribute("height", height);
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([new XMLSerializer().serializeToString(copy)], { type: "image/svg+xml" }));
-  link.download = `${props.value.title.replace(/[^\p{L}\p{N}]+/gu, "-")}.svg`.toLowerCase();
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  const name = `${props.value.title.replace(/[^\p{L}\p{N}]+/gu, "-")}.svg`.toLowerCase();
+  lmInside.save(new Blob([new XMLSerializer().serializeToString(copy)], { type: "image/svg+xml" }), name);
 }
 
 function draw() {

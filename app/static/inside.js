@@ -9,9 +9,10 @@
     edit() {
       box().classList.add("editing");
       const view = document.querySelector("#inside-view .tokens"), text = editor();
-      const before = [...view.children].slice(0, lmInside.position).map((token) => token.textContent);
+      const before = [...view.children].slice(0, lmInside.position).map((token) => token.textContent).join("");
+      const caret = Math.max(0, text.value.indexOf(view.textContent)) + before.length; // the view shows one page
       text.focus();
-      text.setSelectionRange(before.join("").length, before.join("").length);
+      text.setSelectionRange(caret, caret);
     },
     // Show the colored text, which has just been computed.
     look() {
@@ -30,6 +31,11 @@
       target.focus();
       target.select();
       document.execCommand("insertText", false, text);
+    },
+    save(blob, name) {
+      const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
     },
     // Move to another token of the text.
     move: (index) =>

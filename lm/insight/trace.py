@@ -13,7 +13,7 @@ c_t = f ⊙ c_{t-1} + i ⊙ g. Names are as in lm/model/cells.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -35,6 +35,14 @@ _WINDOW = 4096  # tokens computed at a time
 
 
 @dataclass(frozen=True, eq=False)
+class Start:
+    """Where a network goes on reading: the last token read, and the state of each layer after it."""
+
+    token: int
+    states: list[State]  # each (1, 1, units)
+
+
+@dataclass(frozen=True, eq=False)
 class Trace:
     """A text and the state of the network after it read each token.
 
@@ -49,6 +57,7 @@ class Trace:
     ends: np.ndarray  # (tokens,) the end of its characters, exclusive
     # For each layer (1 + tokens, units), in reading order. The first row is the state after the start token.
     hidden: list[np.ndarray]
+    start: Start | None = None  # where the reading began, if not at the beginning of a text
     # Cell states computed so far, by layer; like `hidden`.
     cell_states: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
@@ -99,7 +108,9 @@ class Trace:
         if layer not in self.cell_states:
             steps, units = self.hidden[layer].shape
             c = np.zeros((1 + steps, units), self.hidden[layer].dtype)  # the first row: before any token
-            for begin in range(0, steps, _WINDOW):
+            if self.start:
+                c[1] = _array(self.start.states[layer][1][0, 0])
+            for begin in range(1 if self.start else 0, steps, _WINDOW):
                 gates = self.gates(layer, slice(begin, min(begin + _WINDOW, steps)))
                 added = gates["i"] * gates["g"]
                 window = c[begin : begin + len(added) + 1]
@@ -173,8 +184,8 @@ class Trace:
     @cached_property
     def _ids(self) -> np.ndarray:
         """The start token and all others (1 + tokens,), in reading order."""
-        tokens = self.model.direction.reorder(self.tokens)
-        return np.concatenate([[self.model.start_token], tokens]).astype(np.int64)
+        first = self.start.token if self.start else self.model.start_token
+        return np.concatenate([[first], self.model.direction.reorder(self.tokens)]).astype(np.int64)
 
     def _of_units(self, weight: np.ndarray, units: slice) -> np.ndarray:
         """The rows of a matrix or bias for the given units, gate by gate."""
@@ -191,19 +202,25 @@ def trace_text(
     encoded, tokens = encode_known(model.tokenizer, text)
     starts, ends = token_spans(model.tokenizer, encoded, tokens)
     ids = np.concatenate([[model.start_token], model.direction.reorder(tokens)])
-    hidden = _read(model.network, ids.astype(np.int64), progress)
+    hidden, _ = read(model.network, ids.astype(np.int64), None, progress)
     return Trace(model, encoded.decode(), tokens, starts, ends, hidden)
 
 
 @torch.inference_mode()
-def _read(network: RecurrentLM, ids: np.ndarray, progress: Callable[[float], None]) -> list[np.ndarray]:
-    """ids (steps,) -> for each layer, h (steps, units) after each step."""
+def read(
+    network: RecurrentLM,
+    ids: np.ndarray,
+    start: Sequence[State] | None = None,
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> tuple[list[np.ndarray], list[State]]:
+    """ids (steps,) and the state of each layer before them (None: the empty state) -> for each layer,
+    h (steps, units) after each step, and the state after the last."""
     config, recurrent = network.config, network.recurrent
     weight = network.embedding.weight
     hidden = [
         np.empty((len(ids), config.hidden_size), _array(weight[:0]).dtype) for _ in range(config.layers)
     ]
-    states: list[State | None] = [None] * config.layers
+    states: list[State | None] = [*start] if start else [None] * config.layers
     with torch.device("meta"):  # a layer without weights, called below with those of each layer
         one = RecurrentLayers(replace(config, layers=1), config.hidden_size).eval()
     for begin in range(0, len(ids), _WINDOW):
@@ -215,7 +232,7 @@ def _read(network: RecurrentLM, ids: np.ndarray, progress: Callable[[float], Non
             hidden[layer][begin : begin + len(window)] = _array(h[:, 0])
             x = h + x if config.residual and layer > 0 else h
         progress(min(begin + _WINDOW, len(ids)) / len(ids))
-    return hidden
+    return hidden, [state for state in states if state is not None]
 
 
 def _array(weight: Tensor) -> np.ndarray:

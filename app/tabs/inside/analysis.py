@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from lm.errors import UserError
 from lm.escaping import printable
+from lm.insight.pages import PagedText
 from lm.insight.properties import PROPERTIES, matching
-from lm.insight.scored_text import ScoredText, Table
+from lm.insight.scored_text import ScoredText
 from lm.insight.spans import pieces
 from lm.insight.surprisal import score_text
-from lm.insight.table_files import table_lines
-from lm.insight.trace import Trace, trace_text
+from lm.insight.trace import Trace
 from lm.insight.units import FoundUnits, find_units, rank_properties
 from lm.language_model import LanguageModel
 from lm.model.cells import CELLS
@@ -27,19 +27,30 @@ from ...draft import restore_controls
 from ...ui.i18n import translate
 from ...ui.token_view import MAX_LEVEL, Legend, activation_level, colored_tokens, surprisal_level
 
-MAX_LENGTH = 20_000  # characters
+MAX_LENGTH = 200_000  # characters
+PAGE = 8_000  # tokens analyzed and shown at a time
 REGEX = "pattern"  # the property that a regular expression defines
 # A unit with such a score on held-out text is named after the property that it tracks.
 _CLEAR_AUC, _CLEAR_CORRELATION = 0.9, 0.75
+T = TypeVar("T")
 _CACHE_SIZE = 4  # analyses; each holds all hidden states of its text
 
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """A text with its trace and scores; the methods that color it return values for a token view."""
+    """A page of a text with its trace, and the scores of the whole text; the methods that color the page
+    return values for a token view."""
 
     trace: Trace
     scored: ScoredText
+    page: int
+    borders: Sequence[int]  # the first token of each page, and the number of tokens
+    offset: int  # the first character of the page in the text
+
+    @property
+    def pages(self) -> int:
+        """The number of pages of the text."""
+        return len(self.borders) - 1
 
     @cached_property
     def tokens(self) -> list[str]:
@@ -48,7 +59,8 @@ class Analysis:
 
     def color_tokens(self) -> dict[str, Any]:
         """The tokens, colored by surprisal."""
-        bits = self.scored.bits.tolist()
+        first = self.borders[self.page]
+        bits = self.scored.bits[first : first + len(self.tokens)].tolist()
         tooltips = [f"{b:.1f} bits, p = {2**-b:.2g}" for b in bits]
         return colored_tokens(self.tokens, [surprisal_level(b) for b in bits], tooltips, legend=_bits(1))
 
@@ -57,7 +69,8 @@ class Analysis:
         of n bits. Whitespace has the color of the word before it."""
         table = self.scored.per_word()
         starts, bits = (np.asarray(table[name]) for name in ("offset", "surprisal"))
-        word = np.searchsorted(starts, np.maximum(self.trace.ends - 1, self.trace.starts), side="right") - 1
+        last = self.offset + np.maximum(self.trace.ends - 1, self.trace.starts)
+        word = np.searchsorted(starts, last, side="right") - 1
         of_token = np.where(word < 0, 0.0, np.append(bits, 0.0)[word])
         levels = [surprisal_level(b / 2) for b in of_token.tolist()]
         tooltips = [f"{b:.1f} bits" if w >= 0 else "" for b, w in zip(of_token, word, strict=True)]
@@ -114,44 +127,56 @@ class Analysis:
 
 
 class AnalysisCache:
-    """The most recent analyses."""
+    """The most recent analyses, and the texts that they are pages of."""
 
     def __init__(self) -> None:
-        self._analyses: OrderedDict[tuple[LanguageModel, str], Analysis] = OrderedDict()
-        self._lock = threading.Lock()
+        self._texts: _Recent[tuple[PagedText, ScoredText]] = _Recent()
+        self._analyses: _Recent[Analysis] = _Recent()
 
-    def get(self, model: LanguageModel, text: str) -> Analysis:
-        """The analysis of `text` by `model`, computed if it is not in the cache.
+    def get(self, model: LanguageModel, text: str, page: int = 0) -> Analysis:
+        """The analysis of a page of `text` by `model`, computed if it is not in the cache.
 
-        Raises UserError if the text is too long or cannot be scored.
+        Raises UserError if the text is too long or cannot be scored, or has no such page.
         """
         if len(text) > MAX_LENGTH:
             raise UserError(
                 f"the text has {len(text):,} characters; the limit is {MAX_LENGTH:,}: shorten it."
             )
-        key = model, text
+        return self._analyses.get((model, text, page), lambda: self._analyze(model, text, page))
+
+    def _analyze(self, model: LanguageModel, text: str, page: int) -> Analysis:
+        original = restore_controls(model, text)
+        paged, scored = self._texts.get(
+            (model, text), lambda: (PagedText(model, original, PAGE), score_text(model, original))
+        )
+        trace = paged.trace(page)
+        return Analysis(trace, scored, page, paged.borders, paged.characters(page)[0])
+
+
+class _Recent(Generic[T]):
+    """The last values used of a function."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[tuple[Any, ...], T] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
+        """The value of a key, computed if it is not stored."""
         with self._lock:
-            analysis = self._analyses.get(key)
-        if analysis is None:
-            original = restore_controls(model, text)
-            analysis = Analysis(trace_text(model, original), score_text(model, original))
+            value = self._values.get(key)
+        if value is None:
+            value = compute()
         with self._lock:
-            self._analyses[key] = analysis
-            self._analyses.move_to_end(key)
-            while len(self._analyses) > _CACHE_SIZE:
-                self._analyses.popitem(last=False)
-        return analysis
+            self._values[key] = value
+            self._values.move_to_end(key)
+            while len(self._values) > _CACHE_SIZE:
+                self._values.popitem(last=False)
+        return value
 
 
 def _bits(bits_per_level: int) -> Legend:
     most = translate("{bits} bits or more", bits=MAX_LEVEL * bits_per_level)
     return Legend(translate("{bits} bits", bits=0), most)
-
-
-def tsv_url(table: Table) -> str:
-    """A data URL from which the browser downloads `table` as tab-separated values."""
-    data = base64.b64encode("".join(table_lines(table)).encode()).decode("ascii")
-    return f"data:text/tab-separated-values;charset=utf-8;base64,{data}"
 
 
 def on_one_line(text: str) -> str:

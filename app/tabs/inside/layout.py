@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import gradio as gr
 
 from ...ui.fields import go_button
@@ -25,6 +27,8 @@ for number, name in enumerate(names):
     print(number, greet(name, loud=(number == 2)), sep=": ", end="\\n")
 '''
 
+_TABLES_SCRIPT = Path(__file__).parents[2] / "static" / "tables.js"
+
 
 class InsideLayout:
     """The components, laid out in the enclosing Blocks.
@@ -43,7 +47,7 @@ class InsideLayout:
                 self._lay_out_sections()
 
     def _lay_out_box(self) -> None:
-        self.viewed = gr.State(("", None))
+        self.viewed = gr.State(("", None, 0))
         self.color_by = gr.Radio(
             [
                 (localized("Token surprisal"), "tokens"),
@@ -67,11 +71,31 @@ class InsideLayout:
             html_attributes=gr.InputHTMLAttributes(spellcheck=False, autocorrect="off", autocapitalize="off"),
         )
         self.view = token_view(localized("Text as the model sees it"), "inside-view")
+        with gr.Row(elem_id="inside-pages", visible=False) as self.pages:
+            self.previous = gr.Button(localized("Previous page"), size="sm", min_width=60)
+            self.page = gr.Dropdown(
+                [(" ", 0)],
+                value=0,
+                label=localized("Page"),
+                show_label=False,
+                container=False,
+                min_width=90,
+                elem_id="inside-page",
+            )
+            self.next = gr.Button(localized("Next page"), size="sm", min_width=60)
         with gr.Row(elem_id="inside-actions"):
             self.analyze = go_button(localized("Analyze"), "inside-look", min_width=60)
             self.edit = gr.Button(localized("Edit text"), elem_id="inside-edit", min_width=60)
             self.write = gr.Button(localized("Continue in Write"), elem_id="inside-write", min_width=60)
-        self.totals = gr.HTML(elem_id="inside-totals", elem_classes="figures")
+        self.totals = gr.Markdown(elem_id="inside-totals")
+        self.tables = gr.HTML(
+            None,
+            elem_id="inside-tables",
+            html_template='<button type="button" data-table="tokens"></button>'
+            ' <button type="button" data-table="words"></button>',
+            js_on_load=_TABLES_SCRIPT.read_text("utf-8"),
+            apply_default_css=False,
+        )
 
     def _lay_out_unit(self) -> None:
         with gr.Row(elem_id="inside-controls"):

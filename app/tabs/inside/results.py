@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from html import escape
+from typing import Any
 
+from lm.errors import UserError
+from lm.files import portable_name
 from lm.insight.similar import similar_spans
 from lm.insight.spans import Snippet
 from lm.insight.surprising import most_surprising
+from lm.insight.table_files import table_lines
 from lm.insight.units import FoundUnit, FoundUnits
 
 from ...ui.i18n import translate
-from .analysis import Analysis, on_one_line, tsv_url
+from .analysis import Analysis, on_one_line
 
 PROPERTY_NAMES = {
     "quotes": "Inside quotes",
@@ -41,21 +46,29 @@ _DIRECTIONS = {
 
 
 def totals(analysis: Analysis) -> str:
-    """The scores of the whole text and links to download those of its tokens and words, as HTML."""
+    """The scores of the whole text, in one line."""
     scored, metrics = analysis.scored, analysis.scored.metrics
     figures = (
         translate("{bits:,.0f} bits, {tokens:,} tokens", bits=scored.bits.sum(), tokens=len(scored.tokens)),
         translate("{bits:.3f} bits per character", bits=metrics.bits_per_character.value),
         translate("perplexity {value:.2f}", value=metrics.perplexity.value),
     )
-    links = [
-        f'<a download="{name}.tsv" href="{tsv_url(table)}">{escape(text)}</a>'
-        for name, table, text in (
-            ("tokens", scored.per_token(), translate("Download tokens (TSV)")),
-            ("words", scored.per_word(), translate("Download words (TSV)")),
-        )
-    ]
-    return f'<p class="links">{escape(" · ".join(figures))} {" ".join(links)}</p>'
+    return " · ".join(figures)
+
+
+def tables_value(file: tuple[str, str] | None = None) -> dict[str, Any]:
+    """The value of the buttons that save tables: their texts, and the name and text of a `file` to save."""
+    labels = {"tokens": translate("Download tokens (TSV)"), "words": translate("Download words (TSV)")}
+    name, text = file or ("", "")
+    return {"labels": labels, "name": name, "text": text, "number": time.time_ns()}
+
+
+def table_file(analysis: Analysis, model: str, kind: object) -> tuple[str, str]:
+    """The name and the text of a file with the scores of all tokens or words. Raises UserError."""
+    if kind not in ("tokens", "words"):
+        raise UserError("there is no such table.")
+    table = analysis.scored.per_token() if kind == "tokens" else analysis.scored.per_word()
+    return f"{portable_name(model)} {kind}.tsv", "".join(table_lines(table))
 
 
 def surprising_tokens(analysis: Analysis) -> str:

@@ -10,7 +10,8 @@ from ...registry import ModelRegistry
 from .analysis import Analysis
 from .layout import InsideLayout
 
-Viewed = tuple[str, str | None]  # the text in the token view, and the name of the model that read it
+# A text, the name of the model that read it, and which of its pages is in the token view.
+Viewed = tuple[str, str | None, int]
 
 
 class Inside(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -18,7 +19,15 @@ from .cell import cell_steps, stale_steps
 from .clamp import ClampSection
 from .gallery import Gallery
 from .layout import InsideLayout
-from .results import description, measure, similar_contexts, surprising_tokens, totals
+from .results import (
+    description,
+    measure,
+    similar_contexts,
+    surprising_tokens,
+    table_file,
+    tables_value,
+    totals,
+)
 from .section import Viewed
 from .sentences import Sentences
 
@@ -65,24 +74,37 @@ class InsideTab:
         """The components that change when another unit is shown: see `shown_unit`."""
         return [self.layout.view, self.layout.color_by, *self.unit_inputs, self.layout.cell]
 
-    def _wire_text(self, tab: gr.Tab) -> None:
+    @property
+    def _shown(self) -> list[Any]:
+        """The components that change with the text, the model or the page: see `_show`."""
         layout = self.layout
-        view = [layout.color_by, *self.unit_inputs]
-        shown = [
+        return [
             layout.viewed,
             layout.view,
+            layout.pages,
+            layout.page,
             layout.totals,
+            layout.tables,
             layout.surprising,
             *self.unit_inputs,
             layout.cell,
             layout.similar,
         ]
+
+    def _wire_text(self, tab: gr.Tab) -> None:
+        layout = self.layout
+        view = [layout.color_by, *self.unit_inputs]
+        shown = self._shown
         layout.analyze.click(self.on_analyze, [layout.text, self.model, *view], shown, **HEAVY).success(
             None, js=_LOOK_JS, **INTERNAL
         )
         tab.select(self.on_open, [layout.viewed, layout.text, self.model, *view], shown, **HEAVY).success(
             None, js=_LOOK_JS, **INTERNAL
         )
+        layout.tables.click(self.on_table, layout.viewed, layout.tables, **HEAVY)
+        layout.page.input(self.on_page, [layout.viewed, layout.page, *view], shown, **HEAVY)
+        layout.previous.click(self.on_turn(-1), [layout.viewed, *view], shown, **HEAVY)
+        layout.next.click(self.on_turn(1), [layout.viewed, *view], shown, **HEAVY)
         self.model.change(None, js=_REFRESH_JS, **INTERNAL)
         layout.edit.click(None, js=_EDIT_JS, **INTERNAL)
         unit = [layout.viewed, layout.layer, layout.unit]
@@ -117,33 +139,57 @@ class InsideTab:
 
     def analysis(self, viewed: Viewed) -> Analysis:
         """The analysis of the text that the page shows. Raises UserError."""
-        text, model = viewed
-        return self.cache.get(self.models.load(model), text)
+        text, model, page = viewed
+        return self.cache.get(self.models.load(model), text, page)
 
     def on_open(self, viewed: Viewed, text: str, model: str | None, *view: Any) -> list[Any]:
         """Analyze the text if it or the model has changed since it was analyzed."""
-        if (text, model) == tuple(viewed):
-            return [gr.skip()] * 9
+        if (text, model) == tuple(viewed[:2]):
+            return [gr.skip()] * len(self._shown)
         return self.on_analyze(text, model, *view)
 
-    def on_analyze(
-        self, text: str, model: str | None, color_by: str, layer: int, unit: int, name: str
-    ) -> list[Any]:
+    def on_analyze(self, text: str, model: str | None, *view: Any) -> list[Any]:
         """Run the model on the text and show the surprisals."""
         with show_errors():
-            analysis = self.analysis((text, model))
-            trace = analysis.trace
-            layer, unit = min(int(layer), trace.layers), min(int(unit or 0), trace.units - 1)
-            name = name if name in trace.names else "h"
-            return [
-                (text, model),
-                _colored(analysis, color_by, layer, unit, name),
-                totals(analysis),
-                surprising_tokens(analysis),
-                *_unit_updates(analysis, layer, unit, name),
-                stale_steps(),
-                "",
-            ]
+            return self._show((text, model, 0), *view)
+
+    def on_page(self, viewed: Viewed, page: int | None, *view: Any) -> list[Any]:
+        """Show another page of the text."""
+        with show_errors():
+            return self._show((viewed[0], viewed[1], int(page or 0)), *view)
+
+    def on_turn(self, pages: int) -> Callable[..., list[Any]]:
+        """A handler that turns this many pages forward."""
+
+        def turn(viewed: Viewed, *view: Any) -> list[Any]:
+            with show_errors():
+                last = self.analysis(viewed).pages - 1
+            return self.on_page(viewed, min(max(viewed[2] + pages, 0), last), *view)
+
+        return turn
+
+    def _show(self, viewed: Viewed, color_by: str, layer: int, unit: int, name: str) -> list[Any]:
+        """Values for `_shown`: everything that depends on the text, the model or the page."""
+        analysis = self.analysis(viewed)
+        trace = analysis.trace
+        layer, unit = min(int(layer), trace.layers), min(int(unit or 0), trace.units - 1)
+        name = name if name in trace.names else "h"
+        pages = [
+            (translate("Page {number} of {count}", number=number + 1, count=analysis.pages), number)
+            for number in range(analysis.pages)
+        ]
+        return [
+            viewed,
+            _colored(analysis, color_by, layer, unit, name),
+            gr.Row(visible=analysis.pages > 1),
+            gr.Dropdown(pages, value=analysis.page),
+            totals(analysis),
+            tables_value(),
+            surprising_tokens(analysis),
+            *_unit_updates(analysis, layer, unit, name),
+            stale_steps(),
+            "",
+        ]
 
     def on_color_by(self, viewed: Viewed, color_by: str, layer: int, unit: int, name: str) -> dict[str, Any]:
         """Color the text by a different quantity."""
@@ -172,6 +218,12 @@ class InsideTab:
         with show_errors():
             token = event_int(event, "index")
             return cell_steps(self.analysis(viewed), token, int(layer) - 1, int(unit or 0))
+
+    def on_table(self, viewed: Viewed, event: gr.EventData) -> dict[str, Any]:
+        """Let the browser save the scores of the tokens or words."""
+        with show_errors():
+            kind = event._data.get("table") if isinstance(event._data, dict) else None
+            return tables_value(table_file(self.analysis(viewed), viewed[1] or "", kind))
 
     def on_select(self, viewed: Viewed, event: gr.EventData) -> tuple[str, gr.Tabs]:
         """Show where the hidden state is most similar to that after the selected span."""

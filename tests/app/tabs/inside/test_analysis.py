@@ -89,3 +89,19 @@ def test_ranges_and_properties_that_do_not_exist_are_errors(models):
 
 def test_control_characters_are_visible_on_one_line():
     assert on_one_line("a\n\t\x1b[31m") == "a↵⇥␛[31m"
+
+
+def test_a_long_text_is_analyzed_page_by_page_as_a_whole(models):
+    text = "The sea was calm.\n" * 1000
+    cache = AnalysisCache()
+    first, last = cache.get(models["char"], text), cache.get(models["char"], text, 2)
+    assert first.pages == last.pages == 3 and first.scored is last.scored
+    assert first.trace.text + cache.get(models["char"], text, 1).trace.text + last.trace.text == text
+    bits = first.scored.bits[last.borders[2] :]
+    assert last.color_tokens()["tooltips"] == [f"{b:.1f} bits, p = {2**-b:.2g}" for b in bits.tolist()]
+    assert (
+        last.color_words()["tooltips"][:4]
+        == [f"{last.scored.per_word()['surprisal'][last.offset // 18 * 4]:.1f} bits"] * 4
+    )
+    with pytest.raises(UserError, match="page must be"):
+        cache.get(models["char"], text, 3)
