@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.config.schema import GROUPS, ModelConfig, RunConfig
-from lm.config.settings import did_you_mean, settings_of
+from lm.config.settings import did_you_mean, flag_of, settings_of
 from lm.data.decoding import check_encoding
 from lm.errors import UserError, one_line
 
@@ -83,14 +83,14 @@ def check_settings(values: Mapping[str, Any], uploads: Uploads) -> dict[str, Any
     for name, (least, most) in RANGES.items():
         value = flat[name]
         if name in sent and isinstance(value, (int, float)) and not least <= value <= most:
-            raise UserError(f"{_display_name(name)} must be in [{least:,g}, {most:,g}], got {value:,}.")
+            raise UserError(f"{flag_of(name)} must be in [{least:,g}, {most:,g}], got {value:,}.")
     for name, most in MAX_LENGTHS.items():
         if isinstance(flat[name], str) and len(flat[name]) > most:
-            raise UserError(f"{_display_name(name)} can have at most {most} characters.")
+            raise UserError(f"{flag_of(name)} can have at most {most} characters.")
     if flat["encoding"] is not None:
         _check_encoding(flat["encoding"])
     if flat["tokenizer"] not in TOKENIZERS:
-        raise UserError(f"Tokenizer must be one of {', '.join(TOKENIZERS)}.")
+        raise UserError(f"--tokenizer must be one of {', '.join(TOKENIZERS)}.")
     flat["dataset"] = [dataset]
     return flat
 
@@ -147,7 +147,7 @@ def _converted(name: str, value: Any, kind: type) -> Any:
     """A value from the browser, converted to what RunConfig takes. Raises UserError if it is neither a
     string nor a number."""
     if not isinstance(value, (str, int, float)) or (isinstance(value, int) and abs(value) >= 1 << 63):
-        raise UserError(f"{_display_name(name)} must be text or a number of reasonable size.")
+        raise UserError(f"{flag_of(name)} must be text or a number of reasonable size.")
     if isinstance(value, str):
         value = value.encode("utf-8", "replace").decode()  # without halves of surrogate pairs
         value = value.strip() if name not in MAX_LENGTHS or name == "encoding" else value
@@ -159,11 +159,6 @@ def _converted(name: str, value: Any, kind: type) -> Any:
     if kind is int and isinstance(value, float) and math.isfinite(value) and value == int(value):
         return int(value)
     return value
-
-
-def _display_name(name: str) -> str:
-    """'hidden_size' -> 'Hidden size'."""
-    return name.replace("_", " ").capitalize()
 
 
 def _quotable(value: Any) -> str:

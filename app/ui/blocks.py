@@ -9,7 +9,7 @@ import gradio as gr
 
 from lm.errors import one_line
 
-from .errors import error_message
+from .errors import as_sentence, error_message
 from .i18n import translate
 
 MAX_SESSIONS = 256  # kept by Gradio for browsers that never report that the page was closed
@@ -71,7 +71,7 @@ class Page(gr.Blocks):
             inputs = _checked(block_fn.inputs, _encodable(inputs))
             return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
         except gr.Error as error:  # a value outside a component's range
-            raise error_message(one_line(error.message)) from error
+            raise error_message(as_sentence(one_line(error.message))) from error
         except Exception as error:
             log.info("rejected: event %s: %s", block_fn.api_name, describe_error(error))
             message = translate("The page sent an invalid value: reload it and try again.")

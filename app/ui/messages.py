@@ -19,7 +19,7 @@ from .i18n import in_chinese, translate
 
 _FOLDER = Path(__file__).parent / "messages"
 _FIELD = re.compile(r"\{(#?)\}")
-_NUMBER = re.compile(r"[\d.,]+")
+_NUMBER = re.compile(r"-?[\d.,]+(e[+-]?\d+)?")
 _FLAG = re.compile(r"(?<![\w-])--(?:no-)?([a-z][a-z-]*)")
 _SVG_TEXT = re.compile(r">([^<>]{1,80})</text>")
 _HINT = re.compile(r"; did you mean '([^']*)'\?\.?\Z")
@@ -104,7 +104,11 @@ def _translated(text: str, depth: int) -> str | None:
     for message in messages():
         values = message.values(text)
         if values is not None:
-            shown = [_translated(value, depth + 1) or _value(value) for value in values]
+            quoted = (part.endswith("'") for part in message.parts)  # words of the user
+            shown = [
+                value if is_quoted else _translated(value, depth + 1) or _value(value)
+                for value, is_quoted in zip(values, quoted, strict=False)
+            ]
             if in_chinese():
                 return _filled(message.chinese, shown)
             return _filled(message.english, shown) if message.english else _joined(message.parts, shown)

@@ -25,7 +25,7 @@ _REFRESH_EVERY = 1.0  # seconds, while a job is running
 _LARGE_DOWNLOAD = 20e6  # bytes, from which on the user is asked first
 _SAMPLES = """
 <div class="head" hidden><span class="name"></span><input type="range" min="0"><output></output></div>
-<pre tabindex="0" hidden></pre>
+<pre tabindex="0" role="region" hidden></pre>
 """
 _SAMPLES_SCRIPT = Path(__file__).parents[2] / "static" / "samples.js"
 # A page that is too small for both shows what a button has produced.

@@ -1,8 +1,10 @@
 """Every message that the page can show exists in both languages, and names fields instead of flags."""
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
+import gradio
 import pytest
 from gradio.context import LocalContext
 
@@ -66,7 +68,7 @@ def test_every_value_of_a_message_is_in_its_translations():
 
 def test_every_translated_message_is_in_the_code():
     """A message that has changed must not keep an entry that nothing matches."""
-    code = constants_of("lm", "app")
+    code = constants_of("lm", "app", Path(gradio.__file__).parent / "components")
     for message in messages():
         phrases = [phrase.strip() for phrase in re.split(r"[.,;:()'`]", "\n".join(message.parts))]
         phrases = [line for phrase in phrases for line in phrase.split("\n") if len(line) > 20]
@@ -108,6 +110,7 @@ def test_values_stay_as_they_are(in_chinese):
         in_words_of_the_page("no file matches 'a --hidden-size b'.") == "没有文件与“a --hidden-size b”匹配。"
     )
     assert in_words_of_the_page("no file matches '{0}'.") == "没有文件与“{0}”匹配。"
+    assert in_words_of_the_page("no file matches 'test'.") == "没有文件与“test”匹配。"
 
 
 def test_messages_inside_messages_are_translated(in_chinese):
@@ -129,6 +132,10 @@ def test_english_says_what_to_do_on_the_page():
     assert as_sentence("several columns of a contain text; choose one with --text-column: b, c.") == (
         "Several columns of a contain text; choose one under “Text column”: b, c."
     )
+    assert as_sentence("--max-time must be in [10, 86,400], got 5.") == (
+        "“Training time” must be from 10 to 86,400, got 5."
+    )
+    assert as_sentence("Value 7 is greater than maximum value 5.") == "The value must be at most 5, not 7."
     assert as_sentence("--bptt must be at most 512, got 600.") == "“bptt” must be at most 512, got 600."
 
 
