@@ -38,6 +38,7 @@ _SCRIPTS = (  # in the head of the page, in this order
     "train.js",
     "inside.js",
     "showcase.js",
+    "messages.js",
 )
 
 # Open a tab; the first value is that of a text.

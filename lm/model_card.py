@@ -187,7 +187,7 @@ def _results(facts: dict[str, Any]) -> list[str]:
     found = {split: metrics for split, metrics in found.items() if metrics}
     if not found:
         return []
-    rows = [f"| | {' | '.join(found)} |", "|---" * (1 + len(found)) + "|"]
+    rows = [f"| metric | {' | '.join(found)} |", "|---" * (1 + len(found)) + "|"]
     for metric, (label, digits) in _METRICS.items():
         if any(metric in metrics for metrics in found.values()):
             cells = [

@@ -279,7 +279,7 @@ def test_a_card_says_if_the_budget_depends_on_the_machine(plain):
 def test_results_that_are_no_numbers_are_left_out(plain):
     card = model_card("boat", plain | {"validation": {"loss": True, "perplexity": "2", "bits_per_byte": 1}})
     assert [line for line in card.splitlines() if line.startswith("| ")] == [
-        "| | validation |",
+        "| metric | validation |",
         "| bits per byte | 1.0000 |",
     ]
 

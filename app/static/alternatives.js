@@ -223,6 +223,7 @@ document.addEventListener("selectionchange", () => {
   if (isOpen() && document.activeElement === text && (asked.position ?? text.selectionStart) !== text.selectionStart) close();
 });
 document.addEventListener("scroll", ({ target }) => isElsewhere(target) && follow(), { capture: true, passive: true });
+new ResizeObserver(follow).observe(document.body); // messages push the page down
 for (const event of ["resize", "scroll"]) visualViewport.addEventListener(event, follow);
 
 lm.requestAlternatives = (position) => ask(position, false);

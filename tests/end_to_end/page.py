@@ -8,6 +8,12 @@ PHONE = {"width": 390, "height": 844}
 LAPTOP = {"width": 1366, "height": 768}
 DESKTOP = {"width": 1440, "height": 900}
 PROMPT = "The sea was "
+# A test for each of these sizes; by default, only for the first.
+sizes = pytest.mark.parametrize(
+    "size",
+    [DESKTOP, *(pytest.param(size, marks=pytest.mark.slow) for size in (LAPTOP, PHONE))],
+    ids=["desktop", "laptop", "phone"],
+)
 # A test for each of these looks of the page; by default, only for the last.
 looks = pytest.mark.parametrize(
     ("size", "theme"),

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.end_to_end.page import PHONE, PROMPT
+from tests.end_to_end.page import PHONE, PROMPT, sizes
 
 
 def test_text_is_streamed(page):
@@ -170,6 +170,35 @@ def test_unknown_characters_are_named(page):
     text = page.write()
     page.wait_for_message("The model does not know '<', '>', '/', '☃' and reads <unk> instead.")
     assert text.startswith("The <b>sea</b> ☃")
+
+
+SCROLL = """(distance) => {
+    window.scrollTo(0, distance);
+    window.inView = [...document.querySelectorAll("button, input, textarea, [role=tab], [tabindex='0']")]
+        .filter(control => control.offsetHeight && control.getBoundingClientRect().top >= 0);
+    return scrollY;
+}"""
+COVERED = """() => {
+    const bar = document.querySelector(".toast-wrap").getBoundingClientRect();
+    return inView.filter(control => control.isConnected && control.getBoundingClientRect().top < bar.bottom - 1)
+        .map(control => control.outerHTML);
+}"""
+
+
+@sizes
+def test_messages_cover_no_control_and_can_be_closed(open_page, server, size):
+    page = open_page(server, size=size)
+    page.editor.fill(PROMPT)
+    page.set(Length=30_000)
+    for distance in (0, 100):
+        scrolled = page.tab.evaluate(SCROLL, distance)
+        page.generate.evaluate("button => button.click()")  # without scrolling
+        page.wait_for_message("The length must be between 1 and 20,000 tokens")
+        page.wait_for(lambda: page.tab.evaluate("parseFloat(document.body.style.paddingTop)") > 20)
+        assert page.tab.evaluate("scrollY") == scrolled
+        assert page.tab.evaluate(COVERED) == []
+        page.tab.get_by_role("button", name="Close").click()
+        page.wait_for(lambda: page.tab.evaluate("document.body.style.paddingTop") == "0px")
 
 
 def test_an_empty_prompt_is_explained_and_continued(page):

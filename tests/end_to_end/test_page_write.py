@@ -6,7 +6,7 @@ import re
 import pytest
 
 import lm
-from tests.end_to_end.page import DESKTOP, LAPTOP, PHONE, PROMPT
+from tests.end_to_end.page import DESKTOP, PHONE, PROMPT, sizes
 
 LEVELS = (
     "[...document.querySelectorAll('#backdrop [data-level]')].map(e => [e.textContent, +e.dataset.level])"
@@ -115,11 +115,7 @@ def test_a_click_shows_alternatives_with_their_probabilities_and_where_they_lead
     assert page.tab.get_by_role("option", selected=True).count() == 1
 
 
-@pytest.mark.parametrize(
-    "size",
-    [DESKTOP, pytest.param(LAPTOP, marks=pytest.mark.slow), pytest.param(PHONE, marks=pytest.mark.slow)],
-    ids=["desktop", "laptop", "phone"],
-)
+@sizes
 def test_the_popover_is_next_to_the_line_of_the_cursor(open_page, server, size):
     page = open_page(server, size=size)
     text = "The sea was calm and the boat was small. " * 60

@@ -93,7 +93,7 @@ def _snippet_table(title: str, rows: Iterable[tuple[str, Snippet]]) -> str:
         f'<tr><td class="number">{escape(number)}</td><td>{_snippet(snippet)}</td></tr>'
         for number, snippet in rows
     )
-    return f"<h3>{escape(title)}</h3><table>{''.join(lines)}</table>"
+    return f"<h2>{escape(title)}</h2><table>{''.join(lines)}</table>"
 
 
 def _snippet(snippet: Snippet) -> str:
