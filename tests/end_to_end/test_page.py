@@ -180,7 +180,8 @@ SCROLL = """(distance) => {
 }"""
 COVERED = """() => {
     const bar = document.querySelector(".toast-wrap").getBoundingClientRect();
-    return inView.filter(control => control.isConnected && control.getBoundingClientRect().top < bar.bottom - 1)
+    return inView.filter(control => control.isConnected)
+        .filter(control => control.getBoundingClientRect().top < bar.bottom - 1)
         .map(control => control.outerHTML);
 }"""
 
@@ -264,6 +265,12 @@ def test_a_page_without_models_says_what_to_do(open_page, servers, trained_run):
     assert len(page.write()) > len(PROMPT)
 
 
+ON_TOP = """(button) => {
+    const { left, top, width, height } = button.getBoundingClientRect();
+    return button.contains(document.elementFromPoint(left + width / 2, top + height / 2));
+}"""
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_everything_fits_on_a_phone_without_horizontal_scrolling(open_page, server, theme):
     page = open_page(server, f"?__theme={theme}", size=PHONE)
@@ -271,6 +278,10 @@ def test_everything_fits_on_a_phone_without_horizontal_scrolling(open_page, serv
     for part in (page.editor, page.generate, page.stop, page.undo, page.regenerate):
         box = part.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"] and box["height"] >= 32
+    for end in ("0", "document.body.scrollHeight"):  # Generate and Stop stay in view
+        page.tab.evaluate(f"window.scrollTo(0, {end})")
+        for part in (page.generate, page.stop):
+            assert part.evaluate(ON_TOP)
 
 
 def test_the_page_prints_only_its_address(server):

@@ -6,7 +6,7 @@ import re
 import pytest
 
 import lm
-from tests.end_to_end.page import DESKTOP, PHONE, PROMPT, sizes
+from tests.end_to_end.page import DESKTOP, LAPTOP, PHONE, PROMPT, sizes
 
 LEVELS = (
     "[...document.querySelectorAll('#backdrop [data-level]')].map(e => [e.textContent, +e.dataset.level])"
@@ -195,7 +195,11 @@ def test_tokens_are_appended_one_by_one_at_the_end_of_the_text(page):
     assert not options(page)
 
 
-def test_candidates_are_side_by_side_and_the_chosen_one_becomes_the_text(page):
+@pytest.mark.parametrize(
+    "size", [DESKTOP, pytest.param(LAPTOP, marks=pytest.mark.slow)], ids=["desktop", "laptop"]
+)
+def test_candidates_are_side_by_side_and_the_chosen_one_becomes_the_text(open_page, server, size):
+    page = open_page(server, size=size)
     page.set(Length=40, Seed=7, Candidates=3)
     page.editor.fill(PROMPT)
     page.generate.click()
@@ -205,6 +209,10 @@ def test_candidates_are_side_by_side_and_the_chosen_one_becomes_the_text(page):
     assert page.text == PROMPT
     texts = [box.input_value() for box in boxes.all()]
     assert len(set(texts)) == 3
+    bottom = page.tab.viewport_size["height"]
+    for part in (*boxes.all(), *page.tab.locator(".candidate button").all()):
+        box = part.bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= bottom
     page.tab.locator("#take-2").click()
     page.wait_for(lambda: page.text == PROMPT + texts[1])
     page.at_rest()
