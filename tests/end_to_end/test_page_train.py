@@ -201,9 +201,7 @@ def test_the_encoding_of_an_upload_is_suggested_and_chosen(page, trainer, tmp_pa
     # Any other codec can be typed.
     encoding.fill("latin-99")
     encoding.press("Enter")
-    page.wait_for_message("“latin-99” is not an encoding that Python knows")
-    page.tab.locator(".toast-close").click()
-    page.wait_for(lambda: not page.messages())
+    page.wait_for(lambda: "“latin-99” is not an encoding that Python knows" in note(page))
     press(page, "Start training")
     page.wait_for_message("“latin-99” is not an encoding that Python knows")
 

@@ -56,7 +56,7 @@ class CompareLayout:
             )
             self.seed = seed_field(1, "compare-seed", min_width=100)
         with gr.Row(elem_id="compare-actions"):
-            self.run = go_button(localized("Generate side by side"), "compare-run", min_width=140)
+            self.run = go_button(localized("Write side by side"), "compare-run", min_width=140)
             self.stop = stop_button("compare-stop", min_width=80)
             self.add = gr.Button(localized("Add column"), elem_id="compare-add", min_width=110)
 

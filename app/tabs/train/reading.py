@@ -8,10 +8,12 @@ from typing import Any
 
 import gradio as gr
 
+from lm.errors import UserError
+
 from ...jobs.queue import JobQueue
 from ...jobs.reading import ENCODINGS, Reading
 from ...jobs.settings import DEFAULT_DATASET, MAX_LENGTHS
-from ...ui.errors import INTERNAL, as_sentence, show_errors
+from ...ui.errors import INTERNAL, as_sentence
 from ...ui.i18n import localized, translate
 
 # Settings of `lm train` in the order of the section's components, and what each is by default.
@@ -138,8 +140,10 @@ class ReadingSection:
 
     def on_change(self, dataset: str, *values: Any) -> list[Any]:
         """Read the text, which may take a while, and offer what there is to choose."""
-        with show_errors():
+        try:
             found = self.queue.read({"dataset": dataset, **settings_of(dataset, dataset, *values)})
+        except UserError as error:  # next to the fields, where it covers no button
+            return [warning(str(error)), gr.Accordion(open=True), *[gr.skip()] * len(self.fields)]
         section = gr.Accordion(open=True) if found.error else gr.skip()
         return [warning(found.error), section, *_components(found)]
 

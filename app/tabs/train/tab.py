@@ -83,7 +83,7 @@ class TrainTab:
             self.extend = _action(localized("Train 2 more minutes"), "train-extend")
             self.start_from = _action(localized("Start from this model"), "train-start-from")
             self.again = _action(localized("Same settings again"), "train-again")
-            self.remove = _action(localized("Remove"), "train-remove")
+            self.remove = _action(localized("Remove from list"), "train-remove")
         with gr.Row(elem_id="train-learned"):
             self.curve = gr.HTML(elem_id="train-curve", min_width=250, scale=3)
             self.samples = gr.HTML(
