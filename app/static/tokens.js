@@ -8,7 +8,7 @@ const indexOf = (node) => {
 };
 
 function draw() {
-  const { tokens = [], levels = [], tooltips = [], selected = null, legend = null } = props.value || {};
+  const { tokens = [], levels = [], tooltips = [], selected = null, legend = null, unknown = [] } = props.value || {};
   const isSame = drawn?.length === tokens.length && drawn.every((text, index) => text === tokens[index]);
   if (!isSame) {
     box().replaceChildren(...tokens.map(node));
@@ -21,7 +21,9 @@ function draw() {
     if (levels[index]) token.dataset.level = levels[index];
     else delete token.dataset.level;
     token.title = tooltips[index] ?? "";
+    token.classList.remove("unknown");
   });
+  for (const index of unknown) box().children[index].classList.add("unknown");
   box().setAttribute("aria-label", props.label || "");
   drawLegend(legend);
   if (selected !== null) current = selected;

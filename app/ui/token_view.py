@@ -55,15 +55,17 @@ def colored_tokens(
     tooltips: Sequence[str] = (),
     selected: int | None = None,
     legend: Legend | None = None,
+    unknown: Sequence[bool] = (),
 ) -> dict[str, Any]:
-    """The value of a token view: text, color level and tooltip of each token, the selected position, and
-    what the colors mean."""
+    """The value of a token view: text, color level and tooltip of each token, the selected position, what
+    the colors mean, and which tokens the model does not know."""
     return {
         "tokens": [printable(token) for token in tokens],
         "levels": list(levels),
         "tooltips": list(tooltips),
         "selected": selected,
         "legend": legend and legend._asdict(),
+        "unknown": [index for index, is_unknown in enumerate(unknown) if is_unknown],
     }
 
 

@@ -55,6 +55,10 @@ def test_tokens_are_colored_by_surprisal(page, model):
     assert f"{sum(bits):,.0f} bits" in totals
     surprising = page.tab.locator("#inside-places tr")
     assert surprising.count() == 10 and f"{max(bits):.1f} bits" in surprising.first.inner_text()
+    pairs = zip(TEXT * 3, model.encode(TEXT * 3), strict=True)
+    unknown = [character for character, token in pairs if token == model.tokenizer.unk]
+    assert "☃" in unknown
+    assert page.tab.locator("#inside-view .unknown").all_inner_texts() == unknown
     assert not page.tab.locator("#inside-view b, #inside-places b").count()  # the text is not HTML
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from lm.errors import UserError
 from lm.escaping import printable
+from lm.files import portable_name
 from lm.insight.pages import PagedText
 from lm.insight.properties import PROPERTIES, matching
 from lm.insight.scored_text import ScoredText
@@ -62,7 +63,7 @@ class Analysis:
         first = self.borders[self.page]
         bits = self.scored.bits[first : first + len(self.tokens)].tolist()
         tooltips = [f"{b:.1f} bits, p = {2**-b:.2g}" for b in bits]
-        return colored_tokens(self.tokens, [surprisal_level(b) for b in bits], tooltips, legend=_bits(1))
+        return self._surprisals([surprisal_level(b) for b in bits], tooltips, 1)
 
     def color_words(self) -> dict[str, Any]:
         """The tokens, colored by the surprisal of their word: a word of 2n bits gets the color of a token
@@ -74,7 +75,17 @@ class Analysis:
         of_token = np.where(word < 0, 0.0, np.append(bits, 0.0)[word])
         levels = [surprisal_level(b / 2) for b in of_token.tolist()]
         tooltips = [f"{b:.1f} bits" if w >= 0 else "" for b, w in zip(of_token, word, strict=True)]
-        return colored_tokens(self.tokens, levels, tooltips, legend=_bits(2))
+        return self._surprisals(levels, tooltips, 2)
+
+    def _surprisals(self, levels: list[int], tooltips: list[str], bits_per_level: int) -> dict[str, Any]:
+        """Unknown tokens are marked: what is scored in their place is not surprising."""
+        first = self.borders[self.page]
+        unknown = self.scored.is_unknown[first : first + len(self.tokens)].tolist()
+        note = translate("unknown, scored as <unk>")
+        tips = [
+            f"{tip}, {note}" if is_unknown else tip for tip, is_unknown in zip(tooltips, unknown, strict=True)
+        ]
+        return colored_tokens(self.tokens, levels, tips, legend=_bits(bits_per_level), unknown=unknown)
 
     def color_by_unit(self, layer: int, name: str, unit: int) -> dict[str, Any]:
         """The tokens, colored by the value of a unit's state or gate `name` after each token."""
@@ -177,6 +188,11 @@ class _Recent(Generic[T]):
 def _bits(bits_per_level: int) -> Legend:
     most = translate("{bits} bits or more", bits=MAX_LEVEL * bits_per_level)
     return Legend(translate("{bits} bits", bits=0), most)
+
+
+def file_name(model: str | None, rest: str) -> str:
+    """The name of a download: that of the model, then `rest`."""
+    return portable_name(f"{model or 'model'} {rest}")
 
 
 def on_one_line(text: str) -> str:

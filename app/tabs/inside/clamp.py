@@ -42,7 +42,7 @@ class ClampSection:
                 ],
                 value="off",
                 label=localized("The unit is"),
-                min_width=150,
+                min_width=200,
                 elem_id="inside-held",
             )
             self.value = gr.Number(
@@ -56,7 +56,7 @@ class ClampSection:
                 ],
                 value="highest",
                 label=localized("The model goes on"),
-                min_width=150,
+                min_width=200,
                 elem_id="inside-origin",
             )
         self.run = gr.Button(localized("Write both"), variant="primary", elem_id="inside-clamp")
@@ -153,9 +153,11 @@ def as_html(both: Both, clamp: Clamp) -> str:
     """Both texts side by side, as HTML, with the part of each that differs."""
     if both.original == both.changed:
         note = translate("Both texts are the same: the model does not need this unit here.")
+    elif not both.same:
+        note = translate("Different from the first character.")
     else:
         note = translate("The same for {count:,} characters, then different.", count=both.same)
-    state = f"{clamp.state} = {clamp.value:+.3g}"
+    state = f"{clamp.state} = {clamp.value:.3g}"
     changed = translate(
         "Layer {layer}, unit {unit}: {state}", layer=clamp.layer + 1, unit=clamp.unit, state=state
     )

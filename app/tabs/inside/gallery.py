@@ -15,8 +15,8 @@ from lm.insight.units import FoundUnits
 
 from ...ui.errors import INTERNAL, show_errors
 from ...ui.i18n import localized, translate
-from .analysis import Analysis, on_one_line
-from .image import file_name, render_svg
+from .analysis import Analysis, file_name, on_one_line
+from .image import render_svg
 from .results import PROPERTY_NAMES, description
 from .section import Inside, Viewed
 
@@ -84,7 +84,7 @@ class Gallery:
             model = viewed[1] or ""
             return {
                 "svg": render_svg(analysis, model, *place, unit_title(analysis, *place)),
-                "name": f"{file_name(model, *place)}.{ending}",
+                "name": file_name(model, f"layer {place[0] + 1} unit {place[1]} {name}.{ending}"),
                 "number": time.time_ns(),
             }
 

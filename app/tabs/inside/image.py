@@ -11,8 +11,6 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from lm.files import portable_name
-
 from ...ui.i18n import translate
 from .analysis import Analysis
 
@@ -54,11 +52,6 @@ def render_svg(analysis: Analysis, model: str, layer: int, unit: int, name: str,
     for number, runs in enumerate(shown):
         parts += _drawn(runs, _TOP + number * _LINE)
     return "\n".join([*parts, "</g></svg>"])
-
-
-def file_name(model: str, layer: int, unit: int, name: str) -> str:
-    """A name for the image, without its ending: 'my model layer 2 unit 161 c'."""
-    return portable_name(f"{model} layer {layer + 1} unit {unit} {name}")
 
 
 def _lines(tokens: Sequence[str], levels: Sequence[int]) -> Iterator[list[Run]]:

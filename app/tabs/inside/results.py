@@ -8,7 +8,6 @@ from html import escape
 from typing import Any
 
 from lm.errors import UserError
-from lm.files import portable_name
 from lm.insight.similar import similar_spans
 from lm.insight.spans import Snippet
 from lm.insight.surprising import most_surprising
@@ -16,7 +15,7 @@ from lm.insight.table_files import table_lines
 from lm.insight.units import FoundUnit, FoundUnits
 
 from ...ui.i18n import translate
-from .analysis import Analysis, on_one_line
+from .analysis import Analysis, file_name, on_one_line
 
 PROPERTY_NAMES = {
     "quotes": "Inside quotes",
@@ -68,7 +67,7 @@ def table_file(analysis: Analysis, model: str, kind: object) -> tuple[str, str]:
     if kind not in ("tokens", "words"):
         raise UserError("there is no such table.")
     table = analysis.scored.per_token() if kind == "tokens" else analysis.scored.per_word()
-    return f"{portable_name(model)} {kind}.tsv", "".join(table_lines(table))
+    return file_name(model, f"{kind}.tsv"), "".join(table_lines(table))
 
 
 def surprising_tokens(analysis: Analysis) -> str:

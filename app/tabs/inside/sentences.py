@@ -11,7 +11,6 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from lm.files import portable_name
 from lm.insight.evaluate import with_interval
 from lm.insight.pairs import ScoredPairs
 from lm.insight.scored_text import ScoredText
@@ -22,7 +21,7 @@ from lm.tokenization.documents import SEPARATOR
 from ...ui.errors import INTERNAL, show_errors
 from ...ui.i18n import localized, translate
 from ...ui.token_view import surprisal_level
-from .analysis import on_one_line
+from .analysis import file_name, on_one_line
 from .items import Study, has_pairs, pairs_csv, pairs_of, score_lines, score_pairs_of, score_table
 from .section import Inside
 
@@ -52,10 +51,7 @@ class Sentences:
         self.text = gr.Textbox(
             _EXAMPLE,
             label=localized("Sentences, each read by itself"),
-            info=localized(
-                "Of minimal pairs, first the better sentence, then the worse. The first line of a table names"
-                " its columns; those of minimal pairs are sentence_good and sentence_bad."
-            ),
+            info=localized("Pairs: the better sentence first. Table: the first line names the columns."),
             lines=4,
             max_lines=4,
             elem_id="inside-sentences",
@@ -118,7 +114,7 @@ def items_html(study: Study, links: str) -> str:
     heads = ("", translate("Sentence"), translate("Bits"), translate("Entropy per token"))
     count = translate("{count:,} sentences", count=len(rows))
     unknown = _unknown_note(scored.unknown)
-    return f'<p class="note" role="status">{escape(count)}. {unknown}{links}</p>{_table(heads, rows)}'
+    return f'<p class="note" role="status">{escape(count)} · {unknown}{links}</p>{_table(heads, rows)}'
 
 
 def pairs_html(scored: ScoredPairs, model: LanguageModel, link: str) -> str:
@@ -181,5 +177,5 @@ def _table(heads: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:
 def _link(model: str | None, table: str, content: str, text: str) -> str:
     """A link with which the browser downloads a table."""
     data = base64.b64encode(content.encode("utf-8")).decode("ascii")
-    name = portable_name(f"{model or 'model'} {table}.csv")
+    name = file_name(model, f"{table}.csv")
     return f'<a download="{escape(name)}" href="data:text/csv;charset=utf-8;base64,{data}">{escape(text)}</a>'

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from app.tabs.inside.analysis import MAX_LENGTH, AnalysisCache, on_one_line
+from app.tabs.inside.results import table_file
 from lm.config.schema import ModelConfig
 from lm.errors import UserError
 from lm.language_model import LanguageModel
@@ -105,3 +106,14 @@ def test_a_long_text_is_analyzed_page_by_page_as_a_whole(models):
     )
     with pytest.raises(UserError, match="page must be"):
         cache.get(models["char"], text, 3)
+
+
+def test_unknown_tokens_are_marked_and_files_are_named_after_the_model(models):
+    analysis = analyze(models["word"], "The sea qqq was calm.")
+    for colored in (analysis.color_tokens(), analysis.color_words()):
+        (index,) = colored["unknown"]
+        assert "qqq" in colored["tokens"][index] and colored["tooltips"][index].endswith("scored as <unk>")
+    assert analysis.color_by_unit(0, "h", 0)["unknown"] == []
+    for kind in ("tokens", "words"):
+        name, text = table_file(analysis, 'my/"model"', kind)
+        assert name == f"my--model- {kind}.tsv" and "unknown" in text.partition("\n")[0].split("\t")

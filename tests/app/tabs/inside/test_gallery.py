@@ -4,9 +4,9 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from app.tabs.inside.analysis import AnalysisCache, on_one_line
+from app.tabs.inside.analysis import AnalysisCache, file_name, on_one_line
 from app.tabs.inside.gallery import rows, unit_title
-from app.tabs.inside.image import file_name, render_svg
+from app.tabs.inside.image import render_svg
 from app.tabs.inside.layout import EXAMPLE
 from app.ui.token_view import MAX_LEVEL
 from lm.language_model import load
@@ -85,4 +85,4 @@ def test_any_text_is_well_formed_xml_and_any_model_name_a_file_name(model):
     text = "a\x00b\x1b[0m </text> & \ufffe \U0001f600 \ud7ff\n" * 3
     root, _, _ = drawn(render_svg(AnalysisCache().get(model, text), "\x07", 0, 0, "h", "<&>"))
     assert root.find(f"{SVG}title").text == "<&>"
-    assert file_name("me/my: model", 1, 161, "c") == "me-my- model layer 2 unit 161 c"
+    assert file_name("me/my: model", "unit 161 c.svg") == "me-my- model unit 161 c.svg"
