@@ -37,6 +37,16 @@
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
     },
+    // Scroll to the section that answers a click, where it is below the text.
+    async reveal() {
+      const top = () => document.querySelector("#inside-sections").getBoundingClientRect().top;
+      if (top() < window.innerHeight * 0.6) return;
+      // The page is long enough to scroll when the section has its content.
+      for (let tries = 0; tries < 20 && top() > 100; tries++) {
+        document.querySelector("#inside-sections").scrollIntoView();
+        await new Promise((done) => setTimeout(done, 50));
+      }
+    },
     // Move to another token of the text.
     move: (index) =>
       document.querySelector("#inside-view .tokens").dispatchEvent(new CustomEvent("lm:move", { bubbles: true, detail: index })),

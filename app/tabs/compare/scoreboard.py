@@ -16,7 +16,7 @@ from lm.insight.spans import Snippet
 from ...ui.errors import as_sentence
 from ...ui.i18n import translate
 from ...ui.model_facts import note
-from ...ui.token_view import MAX_LEVEL, colored_tokens
+from ...ui.token_view import MAX_LEVEL, Legend, colored_tokens
 from .scores import Comparison, unknown_share
 
 BY_DISAGREEMENT = "disagreement"  # a value of `color_by`; the others are the models' numbers
@@ -103,13 +103,23 @@ def color_words(comparison: Comparison, color_by: str) -> dict[str, Any]:
     names, bits = list(comparison.scored), comparison.bits
     if color_by == BY_DISAGREEMENT:
         levels = [_level(value, _DIFFERENCE_PER_LEVEL) for value in comparison.spread()]
+        legend = _legend(_DIFFERENCE_PER_LEVEL)
         if len(names) == 2:
             first, second = (bits[name] for name in names)
             levels = [level if a >= b else -level for level, a, b in zip(levels, first, second, strict=True)]
+            legend = Legend(
+                *(translate("{model}: more bits", model=name) for name in (names[1], names[0])), -MAX_LEVEL
+            )
     else:
         levels = [_level(value, _BITS_PER_LEVEL) for value in bits[names[int(color_by)]]]
+        legend = _legend(_BITS_PER_LEVEL)
     tooltips = ["\n".join(_bits_by_model(comparison, word)) for word in range(len(levels))]
-    return colored_tokens(comparison.pieces(), levels, tooltips)
+    return colored_tokens(comparison.pieces(), levels, tooltips, legend=legend)
+
+
+def _legend(bits_per_level: float) -> Legend:
+    most = translate("{bits} bits or more", bits=f"{MAX_LEVEL * bits_per_level:g}")
+    return Legend(translate("{bits} bits", bits=0), most)
 
 
 def _level(bits: float, bits_per_level: float) -> int:

@@ -157,5 +157,12 @@ class InsideLayout:
                 placeholder="[A-Z]\\w+",
             )
             self.find = gr.Button(localized("Find units"), min_width=100, elem_id="inside-find")
-        self.found = gr.Radio([], label=localized("Best units"), visible=False, elem_id="inside-found")
+        self.found = gr.Radio(
+            [],
+            label=localized("Best units"),
+            show_label=False,
+            container=False,
+            visible=False,
+            elem_id="inside-found",
+        )
         self.measure = gr.Markdown(elem_id="inside-measure")

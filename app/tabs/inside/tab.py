@@ -37,6 +37,7 @@ HEAVY: dict[str, Any] = {"concurrency_id": "inside", "concurrency_limit": _CONCU
 # JavaScript of the events; `lmInside` is defined in static/inside.js.
 _LOOK_JS = "() => void lmInside.look()"
 _EDIT_JS = "() => void lmInside.edit()"
+_REVEAL_JS = "() => void lmInside.reveal()"
 _REFRESH_JS = "() => void lmInside.refresh()"
 
 
@@ -108,10 +109,14 @@ class InsideTab:
         self.model.change(None, js=_REFRESH_JS, **INTERNAL)
         layout.edit.click(None, js=_EDIT_JS, **INTERNAL)
         unit = [layout.viewed, layout.layer, layout.unit]
-        layout.view.click(self.on_click, unit, [layout.cell, layout.sections], **HEAVY)
+        layout.view.click(self.on_click, unit, [layout.cell, layout.sections], **HEAVY).success(
+            None, js=_REVEAL_JS, **INTERNAL
+        )
         # The request after an answer may come before the page knows that the first event has ended.
         layout.cell.expand(self.on_cell, unit, layout.cell, trigger_mode="multiple", **HEAVY)
-        layout.view.select(self.on_select, layout.viewed, [layout.similar, layout.sections], **HEAVY)
+        layout.view.select(self.on_select, layout.viewed, [layout.similar, layout.sections], **HEAVY).success(
+            None, js=_REVEAL_JS, **INTERNAL
+        )
 
     def _wire_unit(self) -> None:
         layout = self.layout
