@@ -17,7 +17,8 @@ from lm.errors import UserError
 
 from .draft import Draft
 
-MAX_CHARACTERS = 40_000  # of a text; they are read within a second, during which Stop has no effect
+MAX_CHARACTERS = 40_000  # of a text that is read within a second, in one step
+MAX_STORY = 1_000_000  # characters of a text that is read in many steps; Stop works between them
 MAX_LENGTH = 20_000  # tokens
 DEFAULT_LENGTH = 400  # tokens
 MAX_CANDIDATES = 4
@@ -47,11 +48,11 @@ class Progress:
         return self.tokens / self.seconds if self.seconds else 0.0
 
 
-def checked_text(text: str) -> str:
-    """`text`. Raises UserError if it is too long."""
-    if len(text) > MAX_CHARACTERS:
+def checked_text(text: str, maximum: int = MAX_CHARACTERS) -> str:
+    """`text`. Raises UserError if it has more characters than the `maximum`."""
+    if len(text) > maximum:
         raise UserError(
-            f"the text has {len(text):,} characters, more than the maximum of {MAX_CHARACTERS:,}: shorten it."
+            f"the text has {len(text):,} characters, more than the maximum of {maximum:,}: shorten it."
         )
     return text
 

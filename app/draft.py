@@ -58,9 +58,8 @@ class Draft:
     def with_text(self, text: str) -> Draft:
         """A draft of `text`, which reads only what follows the beginning that both texts share."""
         draft = self.fork()
-        if text != self.text:
-            draft._truncate(self._shared_tokens(text))
-            draft._feed(text[len(draft.text) :])
+        for _ in draft.read(text):
+            pass
         return draft
 
     def first(self, count: int) -> Draft:
@@ -72,6 +71,13 @@ class Draft:
     def before(self, position: int) -> Draft:
         """The draft up to the token at a character offset."""
         return self.first(self._token_at(position))
+
+    def read(self, text: str) -> Generator[float]:
+        """Turn this draft into one of `text`, in steps: yields the share that has been read. When closed
+        early, the draft is of no use."""
+        if text != self.text:
+            self._truncate(self._shared_tokens(text))
+            yield from self._feed(text[len(self.text) :])
 
     def with_token(self, position: int, token: int) -> Draft:
         """The draft up to a character offset, followed by `token`. Raises UserError if the model cannot
@@ -126,10 +132,10 @@ class Draft:
         self.text += text
         self.levels += level * len(text)
 
-    def _feed(self, text: str) -> None:
+    def _feed(self, text: str) -> Generator[float]:
         before = len(self.session)
         restored = restore_controls(self.model, text)
-        self.session.feed(restored)
+        yield from self.session.read(restored)
         tokens = np.array(self.session.tokens[1 + before :], np.int64)
         data = restored.encode("utf-8", "replace")
         byte_starts = token_starts(self.model.tokenizer, data, tokens).tolist()

@@ -24,15 +24,21 @@ from .tabs.write import tab as write
 from .ui import tour
 from .ui.blocks import MAX_SESSIONS, Page
 from .ui.errors import INTERNAL, as_sentence, show_errors
-from .ui.i18n import localized, translations
+from .ui.i18n import browser_script, localized, translations
 from .ui.middleware import RequestFilter
 from .ui.model_choices import choices
 from .ui.model_facts import describe, note
 
 TITLE = "Write with a recurrent language model"
 _STATIC = Path(__file__).parent / "static"
-_SCRIPTS = (  # in the head of the page, in this order
+_SCRIPTS = (  # in the head of the page, in this order: each uses those before it
+    "versions.js",
+    "storage.js",
+    "editor.js",
     "page.js",
+    "documents.js",
+    "document_list.js",
+    "writing.js",
     "choices.js",
     "tour.js",
     "train.js",
@@ -73,9 +79,8 @@ def build(
             showcase.lay_out_link()
             tour.build(selector.dropdown, tabs, facts, selector.select, can_train=jobs is not None)
         selected = [selector.dropdown, facts]
-        loaded = page.load(selector.select, selector.dropdown, selected, **INTERNAL)
+        loaded = writer.open_documents(page, selector.select, selected)
         loaded.then(None, js="() => lmShowcase.refresh()", **INTERNAL)
-        page.load(None, None, writer.layout.text, js="() => lm.storedText()", **INTERNAL)
         selector.dropdown.input(selector.facts, selector.dropdown, facts, **INTERNAL)
         if editing := shelf.editing:
             for change in editing.changes:
@@ -171,7 +176,7 @@ def launch_settings() -> dict[str, Any]:
     return {
         "theme": theme,
         "css_paths": sorted((_STATIC / "styles").glob("*.css")),
-        "head": "".join(f"<script>{script}</script>" for script in scripts),
+        "head": "".join(f"<script>{script}</script>" for script in [*scripts, browser_script()]),
         "footer_links": ["api"],
         "run_history": False,
         "ssr_mode": False,

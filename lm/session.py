@@ -68,15 +68,20 @@ class Session:
 
     def feed(self, text: str, *, unknown: str = "replace") -> None:
         """Append a text, read at the speed of training. Raises UserError as `LanguageModel.encode` does."""
+        for _ in self.read(text, unknown=unknown):
+            pass
+
+    def read(self, text: str, *, unknown: str = "replace") -> Generator[float]:
+        """The same in steps, for long texts: yields the share that has been read. When closed, the session
+        ends there."""
         tokens = self._generator.encode(text, unknown)
-        position = len(self)
-        self.tokens += tokens
-        state = self._states[position]
-        while position < len(self):
-            chunk = self.tokens[position : min(position + PREFILL_CHUNK, len(self))]
-            state = self._generator.decoder.prefill(torch.tensor(chunk), state)
-            position += len(chunk)
-            self._states[position] = state
+        unread = [self.tokens[-1], *tokens[:-1]]
+        for begin in range(0, len(tokens), PREFILL_CHUNK):
+            end = min(begin + PREFILL_CHUNK, len(tokens))
+            state = self._generator.decoder.prefill(torch.tensor(unread[begin:end]), self._states[len(self)])
+            self.tokens += tokens[begin:end]
+            self._states[len(self)] = state
+            yield end / len(tokens)
 
     def sample(self, *, seed: int | None = None, **settings: Any) -> Generator[Piece]:
         """Let the model continue the text, yielding a Piece for each token; see `LanguageModel.stream`.

@@ -1,8 +1,8 @@
 """The English and Chinese texts of the page.
 
 The English texts are written in the code and serve as keys. translations/*.json holds the Chinese, one file
-per tab or module. `localized` is for texts built into the page, which the browser shows in its own language;
-`translate` is for messages that answer a request.
+per tab or module, and browser.json for static/*.js. `localized` is for texts built into the page, which the
+browser shows in its own language; `translate` is for messages that answer a request.
 """
 
 from __future__ import annotations
@@ -46,6 +46,12 @@ def translations() -> gr.I18n:
         en={_key(en): en for en in chinese()},
         zh={_key(en): zh for en, zh in chinese().items()},
     )
+
+
+def browser_script() -> str:
+    """JavaScript that defines the Chinese of the texts in static/*.js, for `lm.translate`."""
+    texts = json.loads((_FOLDER / "browser.json").read_text("utf-8"))
+    return f"lm.chinese = {json.dumps(texts, ensure_ascii=False)};"
 
 
 def in_chinese() -> bool:

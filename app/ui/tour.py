@@ -89,6 +89,6 @@ def _add_button(step: Step, outputs: list[Any], select_model: Callable[[str], tu
         return [*select_model(SHIPPED), gr.Tabs(selected=step.tab), translate(step.explanation)]
 
     button = gr.Button(localized(step.button), size="sm", min_width=120, elem_id=f"tour-{step.function}")
-    button.click(show, None, outputs, **INTERNAL).success(
+    button.click(show, None, outputs, js="() => lm.documents.startTour()", **INTERNAL).success(
         None, js=f"() => void lmTour.{step.function}()", **INTERNAL
     )

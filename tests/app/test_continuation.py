@@ -11,6 +11,7 @@ from app.continuation import (
     MAX_CHARACTERS,
     MAX_LENGTH,
     MAX_SEED,
+    MAX_STORY,
     checked_length,
     checked_seed,
     checked_text,
@@ -97,6 +98,7 @@ def test_long_texts_are_rejected():
     assert checked_text("x" * MAX_CHARACTERS)
     with pytest.raises(UserError, match=rf"{MAX_CHARACTERS + 1:,} characters.*{MAX_CHARACTERS:,}"):
         checked_text("x" * (MAX_CHARACTERS + 1))
+    assert checked_text("x" * MAX_STORY, MAX_STORY)
 
 
 def test_a_backward_model_is_rejected():

@@ -126,7 +126,7 @@ def test_an_edit_reads_only_what_changed(models, monkeypatch):
     model = models["char"]
     draft = Draft(model).with_text("The sea was calm. " * 100)
     read = []
-    original = type(draft.session).feed
-    monkeypatch.setattr(type(draft.session), "feed", lambda s, text: read.append(text) or original(s, text))
+    original = type(draft.session).read
+    monkeypatch.setattr(type(draft.session), "read", lambda s, text: read.append(text) or original(s, text))
     assert draft.with_text(draft.text[:-3] + "new").text.endswith("new")
     assert read == ["new"]

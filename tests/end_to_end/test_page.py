@@ -124,7 +124,7 @@ def test_regenerate_after_an_edit_says_so_and_undo_restores_the_edit(page):
     page.write()
     page.editor.fill("Another beginning")
     assert page.write(page.regenerate).startswith(PROMPT)
-    page.wait_for_message("Undo restores them")
+    page.wait_for(lambda: "Undo restores them" in page.tab.locator("#document-note").inner_text())
     assert page.write(page.undo) == "Another beginning"
 
 

@@ -13,8 +13,11 @@ LEVELS = (
 )
 ALIGNED = """() => {
     const text = document.querySelector("#text textarea"), backdrop = document.querySelector("#backdrop");
+    const last = backdrop.lastElementChild, padding = parseFloat(getComputedStyle(text).paddingBottom);
+    const end = () => last.offsetTop + last.offsetHeight + padding;
     return backdrop.innerText.replace(/\\n$/, "") === text.value.replace(/\\n$/, "")
-        && Math.abs(backdrop.scrollHeight - text.scrollHeight) < 2 && backdrop.scrollTop === text.scrollTop;
+        && (text.scrollHeight === text.clientHeight || Math.abs(end() - text.scrollHeight) < 2)
+        && backdrop.scrollTop === text.scrollTop;
 }"""
 OPTIONS = """[...document.querySelectorAll("#alternatives [role=option]")]
     .filter(option => option.checkVisibility())

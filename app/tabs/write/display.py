@@ -1,4 +1,4 @@
-"""What the Write tab displays: a text with its highlights, the status, and labels of versions."""
+"""What the Write tab displays: what the model has written, spans of the text, and the status."""
 
 from __future__ import annotations
 
@@ -6,34 +6,48 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-import gradio as gr
-
 from ...continuation import Progress
 from ...draft import Draft
 from ...ui.i18n import translate
-from .history import Version
 
 
-def draft_updates(draft: Draft) -> list[Any]:
-    """Updates that display the text of a draft and its highlights."""
-    return [draft.text, highlights_value(draft.text, draft.levels)]
+def written_value(
+    run: str, model: str, base: str, drafts: Sequence[Draft], seeds: Sequence[int | None], picked: str = ""
+) -> dict[str, Any]:
+    """What drafts have added to `base`, for static/writing.js: the text after the UTF-16 code unit `at`, with
+    one level for each code unit, and the seed. `picked` is what the user chose after `base`."""
+    # The two halves of a Windows line ending replace the last character of the base.
+    kept = base if all(draft.text.startswith(base) for draft in drafts) else base[:-1]
+    texts = []
+    for draft, seed in zip(drafts, seeds, strict=True):
+        text, levels = draft.text[len(kept) :], draft.levels[len(kept) :]
+        texts.append({"text": text, "levels": _for_utf16(text, levels), "seed": seed})
+    return {
+        "run": run,
+        "model": model,
+        "at": utf16_length(kept),
+        "picked": utf16_length(picked),
+        "texts": texts,
+    }
 
 
-def version_updates(version: Version) -> list[Any]:
-    """Updates that display a version and hide the candidates and alternatives."""
-    levels = version.draft.levels if version.draft else ""
-    return [version.text, highlights_value(version.text, levels), "", gr.Row(visible=False), None]
+def utf16_length(text: str) -> int:
+    """The number of UTF-16 code units, in which the browser counts."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
-def highlights_value(text: str, levels: str, copied: Sequence[tuple[int, int]] = ()) -> dict[str, Any]:
-    """Levels and copied spans for the browser, which counts in UTF-16 code units: characters above U+FFFF
-    count twice."""
-    if not text.isascii() and max(text) > "\uffff":
-        widths = [1 + (character > "\uffff") for character in text]
-        offsets = [0, *accumulate(widths)]
-        levels = "".join(level * width for level, width in zip(levels, widths, strict=False))
-        copied = [(offsets[start], offsets[end]) for start, end in copied]
-    return {"levels": levels, "copied": list(copied)}
+def utf16_spans(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans of characters as spans of UTF-16 code units: characters above U+FFFF count twice."""
+    offsets = [0, *accumulate(1 + (character > "\uffff") for character in text)]
+    return [(offsets[start], offsets[end]) for start, end in spans]
+
+
+def _for_utf16(text: str, levels: str) -> str:
+    if text.isascii() or max(text) <= "\uffff":
+        return levels
+    return "".join(
+        level * (1 + (character > "\uffff")) for character, level in zip(text, levels, strict=True)
+    )
 
 
 def status_line(progress: Progress, seed: int) -> str:
@@ -45,9 +59,3 @@ def status_line(progress: Progress, seed: int) -> str:
         speed=progress.tokens_per_second,
     )
     return status + (f" · {translate('the model ended the text')}" if progress.ended else "")
-
-
-def version_label(number: int, version: Version) -> str:
-    """The number of a version, its length in characters and the end of its text."""
-    end = " ".join(version.text[-60:].split())
-    return f"{number} · {len(version.text):,} · …{end}"

@@ -11,13 +11,17 @@ from ...ui.fields import go_button, integer_field, seed_field, stop_button
 from ...ui.i18n import localized
 from .alternatives import alternatives_panel
 from .controls import Controls
+from .documents import DocumentBar
 
 HINT = (
     "Ctrl+Enter generates, Esc stops. Click in the text or press Ctrl+Space to see the alternatives at that"
     " position."
 )
-# JavaScript of the highlights; `lm` is defined in static/page.js.
-_HIGHLIGHTS_JS = "watch('value', () => lm.setHighlights(props.value));"
+# JavaScript of components without a look of their own, which connect the browser and the server.
+_WRITTEN_JS = "watch('value', () => props.value && lm.writing.written(props.value));"
+_SPANS_JS = (
+    "lm.requestCopied = () => trigger('click'); watch('value', () => lm.editor.underline(props.value ?? []));"
+)
 
 
 class WriteLayout:
@@ -33,8 +37,10 @@ class WriteLayout:
                 self._lay_out_settings()
 
     def _lay_out_editor(self) -> None:
+        self.document = DocumentBar()
         self.text = gr.Textbox(
             label=localized("Text"),
+            show_label=False,
             elem_id="text",
             placeholder=localized("Type the beginning of a text, then press Generate."),
             lines=16,
@@ -42,7 +48,8 @@ class WriteLayout:
             autoscroll=False,
             html_attributes=gr.InputHTMLAttributes(spellcheck=False, autocorrect="off", autocapitalize="off"),
         )
-        self.highlights = gr.HTML(None, html_template="", js_on_load=_HIGHLIGHTS_JS, elem_id="highlights")
+        self.written = gr.HTML(None, html_template="", js_on_load=_WRITTEN_JS, elem_id="written")
+        self.spans = gr.HTML(None, html_template="", js_on_load=_SPANS_JS, elem_id="spans")
         self.panel = alternatives_panel()
         with gr.Row(elem_id="actions"):
             self.generate = go_button(localized("Generate"), "generate", min_width=60)
@@ -116,11 +123,25 @@ class WriteLayout:
         self.facts = gr.HTML(label="Facts", elem_id="facts")
 
     @property
-    def buttons(self) -> list[gr.Button]:
-        """The buttons that a generation enables and disables."""
-        return [self.generate, self.stop, self.undo, self.redo, self.regenerate, self.reuse]
+    def state(self) -> list[Any]:
+        """What changes with the displayed version; see `state` in static/writing.js."""
+        return [
+            self.generate,
+            self.stop,
+            self.undo,
+            self.redo,
+            self.regenerate,
+            self.reuse,
+            self.branches,
+            self.versions,
+        ]
 
     @property
-    def display(self) -> list[Any]:
-        """The components that display a version."""
-        return [self.text, self.highlights, self.status, self.candidates]
+    def shown(self) -> list[Any]:
+        """What changes when another version is displayed; see `moved` in static/writing.js."""
+        return [*self.state, self.status, self.candidates, self.panel]
+
+    @property
+    def settings(self) -> list[Any]:
+        """The settings that a document keeps."""
+        return [self.length, self.seed, self.count, self.controls.preset, *self.controls.components]

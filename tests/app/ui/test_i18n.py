@@ -35,8 +35,17 @@ def test_every_text_in_the_code_is_translated():
 
 def test_every_translation_is_used():
     code = "".join(ast.unparse(ast.parse(path.read_text())) for path in APP.rglob("*.py"))
+    scripts = "".join(path.read_text() for path in (APP / "static").glob("*.js"))
     help_texts = {help_sentence(name) for name in SLIDERS}  # from SamplingConfig
-    assert not [english for english in chinese() if repr(english) not in code and english not in help_texts]
+    unused = {english for english in chinese() if repr(english) not in code} - help_texts
+    assert not {english for english in unused if f'"{english}"' not in scripts}
+
+
+def test_the_texts_of_scripts_are_those_of_browser_json():
+    scripts = "".join(path.read_text() for path in (APP / "static").glob("*.js"))
+    calls = re.findall(r'lm\.translate\([^"]*"([^"]+)"(?: : "([^"]+)")?', scripts)
+    browser = json.loads((APP / "ui" / "translations" / "browser.json").read_text("utf-8"))
+    assert {text for call in calls for text in call if text} == set(browser)
 
 
 def test_translations_have_the_same_fields():

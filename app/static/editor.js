@@ -1,0 +1,181 @@
+// The editor: the text, and behind it the colors of what the model wrote.
+(() => {
+  // Every style that affects where lines break.
+  const MIRRORED_STYLES = [
+    "font", "letterSpacing", "wordSpacing", "tabSize", "textIndent", "whiteSpace", "wordBreak", "overflowWrap",
+    "lineBreak", "direction", "textAlign", "padding", "borderWidth",
+  ];
+  const area = () => document.querySelector("#text textarea");
+  // levels: one digit per UTF-16 code unit, or a space for text that the model did not write.
+  // copied: "c" for each code unit copied from the training text, else a space.
+  let text = "", levels = "", copied = "";
+  let painted = { text: "", levels: "", copied: "" };
+  let shown = ""; // the text as it was last shown by `set`
+  let undone = 0; // edits that the user has undone in the browser since then
+  let backdrop = null, followedTo = 0;
+
+  // The colors are a copy of the text behind the textarea, of which only the backgrounds are visible. It ends with
+  // the last line that has a color. Each line is an element of its own, so that only changed lines are made again.
+  function paint() {
+    if (!backdrop) return;
+    const colored = Math.max(levels.trimEnd().length, copied.length);
+    const lineEnd = text.indexOf("\n", colored);
+    const next = { text: colored ? text.slice(0, lineEnd < 0 ? text.length : lineEnd) : "", levels, copied };
+    const same = Math.min(
+      commonPrefix(painted.text, next.text),
+      ...["levels", "copied"].map((name) => commonMarks(painted[name], next[name])),
+    );
+    painted = next;
+    let kept = backdrop.children.length; // a line whose line break is the same, too
+    while (kept && backdrop.children[kept - 1].end >= same) backdrop.children[--kept].remove();
+    let start = kept ? backdrop.lastChild.end + 1 : 0;
+    if (colored)
+      for (const line of next.text.slice(start).split("\n")) {
+        const node = document.createElement("div");
+        node.textContent = line;
+        Object.assign(node, { start, end: start + line.length, isColored: false });
+        backdrop.append(node);
+        start = node.end + 1;
+      }
+    follow();
+  }
+
+  // Scroll the colors with the text, and color the lines in view.
+  function follow() {
+    const lines = backdrop.children;
+    if (!lines.length) return;
+    const { scrollTop: top, clientHeight: height } = area();
+    backdrop.scrollTop = top;
+    let first = 0, last = lines.length;
+    while (first < last) {
+      const middle = (first + last) >> 1;
+      if (lines[middle].offsetTop + lines[middle].offsetHeight < top - height) first = middle + 1;
+      else last = middle;
+    }
+    const inView = [];
+    for (; first < lines.length && lines[first].offsetTop < top + 2 * height; first++) inView.push(lines[first]);
+    for (const line of inView) if (!line.isColored) color(line);
+  }
+
+  // A span for each run of characters with the same level that are all copied or all not copied.
+  function color(node) {
+    const { start: begin, end: limit } = node, spans = [];
+    for (let start = begin; start < limit; ) {
+      let end = start + 1;
+      while (end < limit && levels[end] === levels[start] && copied[end] === copied[start]) end++;
+      const span = document.createElement("span");
+      span.textContent = text.slice(start, end);
+      if (levels[start]?.trim()) span.dataset.level = levels[start];
+      if (copied[start] === "c") span.classList.add("copied");
+      spans.push(span);
+      start = end;
+    }
+    node.replaceChildren(...spans);
+    node.isColored = true;
+  }
+
+  function commonPrefix(a, b) {
+    const limit = Math.min(a.length, b.length);
+    let length = 0;
+    while (length < limit && a[length] === b[length]) length++;
+    return length;
+  }
+
+  // Up to where two strings of marks, of which the shorter one continues with spaces, are the same.
+  function commonMarks(a, b) {
+    const length = commonPrefix(a, b);
+    if (length < Math.min(a.length, b.length)) return length;
+    const rest = (a.length > b.length ? a : b).slice(length).search(/\S/);
+    return rest < 0 ? Infinity : length + rest;
+  }
+
+  function onInput(event) {
+    const { value } = area();
+    if (value === text) return; // `set` has told Gradio
+    const unchanged = commonPrefix(value, text);
+    levels = levels.slice(0, unchanged);
+    copied = copied.slice(0, unchanged);
+    text = value;
+    if (event.inputType === "historyUndo") undone++;
+    else if (event.inputType === "historyRedo") undone--;
+    else undone = 0;
+    paint();
+    lm.onEdit(event);
+  }
+
+  // The size of the copy, without the scroll bar.
+  function resize() {
+    const style = getComputedStyle(area());
+    for (const name of MIRRORED_STYLES) backdrop.style[name] = style[name];
+    const { clientWidth, clientHeight } = area();
+    backdrop.style.width = `${clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight)}px`;
+    backdrop.style.height = `${clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom)}px`;
+    follow();
+  }
+
+  const isSetUp = new Promise((resolve) => {
+    (function setUp() {
+      if (!area()) return setTimeout(setUp, 50);
+      backdrop = document.createElement("div");
+      backdrop.id = "backdrop";
+      backdrop.setAttribute("aria-hidden", "true");
+      area().before(backdrop);
+      area().addEventListener("input", onInput);
+      area().addEventListener("scroll", follow);
+      new ResizeObserver(resize).observe(area());
+      resolve();
+    })();
+  });
+
+  const editor = {
+    isSetUp,
+    area,
+    get text() {
+      return text;
+    },
+    get levels() {
+      return levels;
+    },
+    // Whether the user has edited the text since `set`, and has undone edits in the browser.
+    get isEdited() {
+      return text !== shown;
+    },
+    get hasUndone() {
+      return undone > 0;
+    },
+    // Show a text. While the model writes, the end stays in view, unless the user has scrolled back.
+    set(newText, newLevels) {
+      const field = area(), follows = field.readOnly && field.scrollTop >= followedTo - 4;
+      [text, levels, copied, shown, undone] = [newText, newLevels, "", newText, 0];
+      if (field.value !== text) field.value = text;
+      if (follows) field.scrollTop = followedTo = field.scrollHeight - field.clientHeight;
+      paint();
+      if (!field.readOnly) editor.tellGradio();
+    },
+    // Gradio keeps a copy of the text.
+    tellGradio() {
+      area().dispatchEvent(new Event("input", { bubbles: true }));
+    },
+    // Gradio has changed the text.
+    sync() {
+      if (backdrop && !area().readOnly) onInput({});
+    },
+    // The spans of the text that are copied from the training text.
+    underline(spans) {
+      copied = "";
+      for (const [start, end] of spans) copied = copied.padEnd(start) + "c".repeat(end - start);
+      paint();
+    },
+    // The text is read-only while the model writes: the next update would overwrite what the user types.
+    lock() {
+      const field = area();
+      field.readOnly = true;
+      field.scrollTop = followedTo = field.scrollHeight - field.clientHeight;
+    },
+    unlock() {
+      area().readOnly = false;
+      editor.tellGradio();
+    },
+  };
+  window.lm = Object.assign(window.lm ?? {}, { editor, onEdit: () => {} });
+})();

@@ -1,0 +1,307 @@
+"""Documents in a real browser: nothing written is lost, and no tab overwrites the text of another."""
+
+import json
+
+import pytest
+
+from tests.end_to_end.conftest import free_port, serving, until_ready
+from tests.end_to_end.page import DESKTOP, PHONE, PROMPT, Page
+
+LAPTOP = {"width": 1366, "height": 768}
+sizes = pytest.mark.parametrize(
+    "size",
+    [DESKTOP, pytest.param(LAPTOP, marks=pytest.mark.slow), pytest.param(PHONE, marks=pytest.mark.slow)],
+    ids=["desktop", "laptop", "phone"],
+)
+COLORS = "[...document.querySelectorAll('#backdrop [data-level]')].map(e => e.textContent + e.dataset.level)"
+# Run a function on all stores of the browser's database in one transaction.
+IN_DATABASE = """(steps) => new Promise((done, failed) => {
+    const request = indexedDB.open("lm");
+    request.onerror = failed;
+    request.onsuccess = () => {
+        const stores = [...request.result.objectStoreNames];
+        const transaction = request.result.transaction(stores, "readwrite");
+        new Function("stores", steps)(stores.map((name) => transaction.objectStore(name)));
+        transaction.oncomplete = () => { request.result.close(); done(); };
+    };
+})"""
+# Random steps; after each of them, every text that was displayed is still one of the versions.
+KEEPS_TEXTS = """() => {
+    let seed = 1;
+    const random = (n) => (seed = (seed * 48271) % 2147483647) % n;
+    for (let round = 0; round < 200; round++) {
+        const versions = new lm.Versions(), texts = new Set();
+        let shown = "";
+        for (let step = 0; step < 30; step++) {
+            const action = ["type", "write", "undo", "redo", "go"][random(5)], before = shown;
+            if (action === "type") { shown += step; continue; }
+            if (action === "write") {
+                versions.record(shown, "");
+                versions.add({ text: `${shown}<${step}>`, levels: "", start: shown.length, seed: step });
+            } else if (action === "go") versions.goTo(random(10), shown, "");
+            else versions[action](shown, "");
+            if (versions.byId.size > 1) texts.add(before);
+            shown = versions.current.text;
+            const kept = new Set(versions.list.map(({ text }) => text));
+            for (const text of texts) if (text && !kept.has(text)) return [round, step, action, text];
+        }
+    }
+    return null;
+}"""
+
+
+def note(page):
+    return page.tab.locator("#document-note").inner_text()
+
+
+def stored(page):
+    """Wait until the document of the page is stored as it is."""
+    page.tab.evaluate("() => lm.documents.saveNow()")
+
+
+def write_some(page, length=30):
+    page.set(Length=length)
+    page.editor.fill(PROMPT)
+    return page.write()
+
+
+@sizes
+def test_the_tour_leaves_the_text_and_its_undo_history_alone(open_page, server, size):
+    page = open_page(server, size=size)
+    text = write_some(page)
+    page.tab.locator("#tour").get_by_text("Quick tour").click()
+    page.tab.locator("#tour-write").click()
+    page.wait_for(lambda: page.text.startswith("def read_config") and len(page.text) > 80)
+    page.at_rest()
+    page.tab.get_by_role("button", name="Back to my text").click()
+    page.wait_for(lambda: page.text == text)
+    assert page.write(page.undo) == PROMPT
+
+
+def test_a_reload_during_the_tour_returns_to_the_text(page):
+    text = write_some(page)
+    page.tab.locator("#tour").get_by_text("Quick tour").click()
+    page.tab.locator("#tour-write").click()
+    page.wait_for(lambda: page.text.startswith("def read_config"))
+    page.tab.reload()
+    page.wait_for(lambda: page.text == text)
+
+
+@sizes
+def test_two_tabs_have_documents_of_their_own(open_page, server, size):
+    first, second = open_page(server, size=size), open_page(server, size=size)
+    first.editor.fill("The first text")
+    stored(first)
+    second.editor.fill("The second text")
+    stored(second)
+    for page in (first, second):
+        page.tab.reload()
+    first.wait_for(lambda: first.text == "The first text")
+    second.wait_for(lambda: second.text == "The second text")
+
+
+def test_a_document_that_is_open_in_another_tab_is_opened_as_a_copy(open_page, server):
+    first, second = open_page(server), open_page(server)
+    first.editor.fill("Written in the first tab")
+    stored(first)
+    second.tab.locator("#document-open").click()
+    item = second.tab.locator("#documents li").filter(has_text="Written in the first tab")
+    assert "open in another tab" in item.inner_text()
+    assert item.get_by_role("button", name="Delete").is_disabled()
+    item.locator(".document").click()
+    second.wait_for(lambda: second.text == "Written in the first tab")
+    second.editor.fill("Changed in the second tab")
+    stored(second)
+    first.tab.reload()
+    first.wait_for(lambda: first.text == "Written in the first tab")
+
+
+def test_a_document_that_another_tab_has_taken_over_goes_on_as_a_copy(open_page, server):
+    """As if the first tab had been frozen, so that it could not answer."""
+    first, second = open_page(server), open_page(server)
+    first.editor.fill("Written in the first tab")
+    stored(first)
+    document = first.tab.evaluate("lm.documents.facts.id")
+    second.tab.evaluate(
+        "(id) => lm.storage.take(id, true).then((found) => lm.documents.open(found))", document
+    )
+    second.editor.fill("Changed in the second tab")
+    stored(second)
+    first.editor.fill("Changed in the first tab")
+    stored(first)
+    assert "goes on here as a copy" in note(first)
+    for page, text in ((first, "Changed in the first tab"), (second, "Changed in the second tab")):
+        page.tab.reload()
+        page.wait_for(lambda page=page, text=text: page.text == text)
+
+
+def test_text_colors_versions_model_and_settings_survive_a_reload(page):
+    page.tab.locator("#model input").click()
+    page.tab.get_by_role("option", name="other").click()
+    page.set(Seed=5)
+    page.tab.get_by_label("Creative").click()
+    first = write_some(page)
+    second = write_some_more(page)
+    colors = page.tab.evaluate(COLORS)
+    page.tab.reload()
+    page.wait_for(lambda: page.text == second and page.undo.is_enabled())
+    assert page.tab.evaluate(COLORS) == colors and colors
+    assert "other" in page.tab.locator("#model input").input_value()
+    assert page.tab.get_by_label("Seed", exact=True).input_value() == "5"
+    assert page.tab.get_by_label("Creative").is_checked()
+    assert page.generate.inner_text() == "Continue"
+    another = page.write(page.regenerate)
+    assert another.startswith(first) and another != second
+    assert page.write(page.undo) == second
+    assert page.write(page.undo) == first
+    assert page.write(page.tab.locator("#redo")) == second
+
+
+def write_some_more(page):
+    return page.write()
+
+
+def test_everything_is_there_after_the_server_was_killed_while_writing(context, tmp_path, trained_run):
+    port = free_port()
+    arguments = ("--models", trained_run.parent, "--port", port)
+    with serving(tmp_path, *arguments) as server:
+        page = Page(context.new_page())  # not `open_page`: a server that is gone is an error in the console
+        page.tab.goto(until_ready(server).address)
+        page.tab.locator("#facts table").first.wait_for()
+        first = write_some(page)
+        page.set(Length=20_000, Top_p=0.9)
+        page.generate.click()
+        page.wait_for(lambda: len(page.text) > len(first) + 200)
+        server.process.kill()
+        server.process.wait(timeout=10)
+        page.tab.wait_for_timeout(500)
+        written = page.text
+    with serving(tmp_path, *arguments) as server:
+        until_ready(server)
+        page.tab.reload()
+        page.wait_for(lambda: page.text == written and page.undo.is_enabled())
+        page.set(Length=20)
+        assert page.write().startswith(written)
+        page.write(page.undo)
+        assert page.write(page.undo) == first
+    page.tab.close()
+
+
+def test_a_damaged_document_gives_a_new_one_and_one_line(page):
+    page.editor.fill("A text that will be damaged")
+    stored(page)
+    page.tab.evaluate(
+        IN_DATABASE, "for (const id of [lm.documents.facts.id]) stores[0].put({ links: 5, text: [] }, id)"
+    )
+    page.tab.reload()
+    page.wait_for(lambda: note(page) == "The stored document is damaged, so this is a new one.")
+    assert page.text == ""
+    assert write_some(page)
+    stored(page)
+
+
+def test_a_browser_that_does_not_store_anything_says_so_and_works(open_page, server):
+    page = open_page(server)
+    page.tab.add_init_script(
+        "for (const name of ['indexedDB', 'localStorage', 'sessionStorage'])"
+        " Object.defineProperty(window, name, { get() { throw new DOMException('no', 'SecurityError'); } });"
+    )
+    page.tab.reload()
+    page.tab.locator("#facts table").first.wait_for()
+    text = write_some(page)
+    page.wait_for(lambda: "does not store documents" in note(page))
+    assert page.write(page.undo) == PROMPT and page.write(page.tab.locator("#redo")) == text
+
+
+@sizes
+def test_the_list_of_documents(open_page, server, size):
+    page = open_page(server, size=size)
+    page.editor.fill("The first line\nand a second")
+    page.tab.locator("#document-create").click()
+    page.wait_for(lambda: page.text == "")
+    page.editor.fill("Another text")
+    page.tab.get_by_label("Name of the document").fill("My novel")
+    page.wait_for(lambda: page.tab.evaluate("lm.documents.facts.name") == "My novel")
+    page.tab.locator("#document-open").click()
+    items = page.tab.locator("#documents li")
+    item = items.filter(has_text="The first line")
+    assert (
+        "27 characters" in item.inner_text() and "open here" in items.filter(has_text="My novel").inner_text()
+    )
+    item.get_by_role("button", name="Delete").click()
+    item.get_by_role("button", name="Undo").click()
+    item.locator(".document").click()
+    page.wait_for(lambda: page.text == "The first line\nand a second")
+    page.tab.locator("#document-open").click()
+    items.filter(has_text="My novel").get_by_role("button", name="Delete").click()
+    page.tab.keyboard.press("Escape")
+    page.tab.locator("#document-open").click()
+    page.wait_for(lambda: items.filter(has_text="The first line").count() == 1)
+    assert not items.filter(has_text="My novel").count()
+
+
+def test_save_and_export_and_what_was_exported_opens_again(page, tmp_path):
+    text = write_some(page)
+    page.set(Seed=11)
+    colors = page.tab.evaluate(COLORS)
+    with page.tab.expect_download() as saved:
+        page.tab.locator("#document-save").click()
+    assert saved.value.path().read_text() == text and saved.value.suggested_filename.endswith(".txt")
+    with page.tab.expect_download() as exported:
+        page.tab.locator("#document-export").click()
+    session = tmp_path / "session.json"
+    exported.value.save_as(session)
+    content = json.loads(session.read_text())
+    assert content["text"] == text and content["settings"]["seed"] == 11 and len(content["versions"]) == 2
+    assert set(content["levels"][len(PROMPT) :]) <= set("0123456789")
+    page.tab.locator("#document-create").click()
+    page.wait_for(lambda: page.text == "")
+    page.set(Seed=12)
+    open_file(page, session)
+    page.wait_for(lambda: page.text == text)
+    page.wait_for(lambda: page.tab.get_by_label("Seed", exact=True).input_value() == "11")
+    assert page.tab.evaluate(COLORS) == colors
+    assert page.write(page.undo) == PROMPT
+
+
+def open_file(page, path):
+    page.tab.locator("#document-open").click()
+    page.tab.locator("#documents[open]").wait_for()
+    page.tab.locator("#documents input[type=file]").set_input_files(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"format": "lm document"',
+        '{"format": "lm document", "version": 2}',
+        '{"format": "lm document", "version": 1, "text": 5, "versions": []}',
+        '{"format": "lm document", "version": 1, "text": "", "versions": [{"id": 0, "text": []}]}',
+        "a\0b",
+    ],
+)
+def test_a_file_that_is_not_a_document_is_one_line(page, tmp_path, content):
+    path = tmp_path / "file.json"
+    path.write_text(content)
+    page.editor.fill("My text")
+    open_file(page, path)
+    page.wait_for(lambda: note(page) == "file.json is neither a text nor an exported session.")
+    assert page.text == "My text"
+
+
+def test_no_displayed_text_is_missing_from_the_versions(page):
+    assert page.tab.evaluate(KEEPS_TEXTS) is None
+
+
+def test_a_long_story_continues(page):
+    story = "The sea was calm and the boat went home.\n" * 1500
+    page.tab.evaluate("(text) => { lm.editor.set(text, ''); }", story)
+    page.set(Length=20)
+    assert page.write().startswith(story)
+    again = page.write()
+    page.tab.reload()
+    page.wait_for(lambda: page.text == again)
+    assert page.write().startswith(again)
+    page.tab.evaluate("lm.editor.set('x'.repeat(1_000_001), '')")
+    page.generate.click()
+    page.wait_for_message("more than the maximum of 1,000,000")
