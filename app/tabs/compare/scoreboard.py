@@ -107,9 +107,8 @@ def color_words(comparison: Comparison, color_by: str) -> dict[str, Any]:
         if len(names) == 2:
             first, second = (bits[name] for name in names)
             levels = [level if a >= b else -level for level, a, b in zip(levels, first, second, strict=True)]
-            legend = Legend(
-                *(translate("{model}: more bits", model=name) for name in (names[1], names[0])), -MAX_LEVEL
-            )
+            high, low = (translate("{model}: more bits", model=name) for name in names)
+            legend = Legend(low, high, -MAX_LEVEL)
     else:
         levels = [_level(value, _BITS_PER_LEVEL) for value in bits[names[int(color_by)]]]
         legend = _legend(_BITS_PER_LEVEL)
