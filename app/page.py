@@ -15,6 +15,7 @@ from .jobs.queue import JobQueue
 from .jobs.uploads import MAX_SIZE
 from .registry import ModelRegistry
 from .showcase.exhibits import Showcases
+from .showcase.starters import Starters
 from .showcase.view import ShowcaseView
 from .tabs.compare import tab as compare
 from .tabs.inside import tab as inside
@@ -45,6 +46,7 @@ _SCRIPTS = (  # in the head of the page, in this order: each uses those before i
     "inside.js",
     "showcase.js",
     "messages.js",
+    "starters.js",
 )
 
 # Open a tab; the first value is that of a text.
@@ -59,7 +61,8 @@ def build(
     # Every 10 minutes, Gradio deletes its copies of downloaded files that are older than an hour.
     with Page(title=TITLE, delete_cache=(600, 3600)) as page:
         selector = ModelSelector(models)
-        showcase = ShowcaseView(showcases or Showcases(models), selector.dropdown)
+        showcases = showcases or Showcases(models)
+        showcase, offer = ShowcaseView(showcases, selector.dropdown), Starters(showcases, models)
         guides = gr.Row(elem_id="guides")
         trainer = None
         with gr.Tabs(elem_id="tabs") as tabs:
@@ -81,6 +84,8 @@ def build(
         selected = [selector.dropdown, facts]
         loaded = writer.open_documents(page, selector.select, selected)
         loaded.then(None, js="() => lmShowcase.refresh()", **INTERNAL)
+        for event in (loaded.then, selector.dropdown.change):
+            event(offer.on_model, selector.dropdown, offer.text, **INTERNAL)
         selector.dropdown.input(selector.facts, selector.dropdown, facts, **INTERNAL)
         if editing := shelf.editing:
             for change in editing.changes:

@@ -17,7 +17,31 @@
     await wait(50); // until Gradio has processed the event
   }
   const press = async (selector) => (await shown(selector))?.click();
+  // Look into the example, or into the text that the user has there.
+  async function look() {
+    await shown("#inside:not(.editing, .stale)");
+    if (!lmStarters.isUntouched(find("#inside-text textarea").value)) return;
+    find("#inside").classList.add("editing");
+    await fill("#inside-text textarea", QUOTES);
+    await press("#inside-look");
+    await shown("#inside:not(.editing, .stale)");
+  }
   const CODE = 'def read_config(path):\n    """Return the settings in the file."""\n';
+
+  const QUOTES = [
+    "def greet(name, loud=False):",
+    "    \"\"\"Return a greeting for `name`; \"loud\" adds marks.\"\"\"",
+    "    text = \"Hello, \" + name  # the \"usual\" words",
+    "    if loud:",
+    "        text = text.upper() + (\"!\" * 3)",
+    "    return {\"text\": text, \"kind\": 'greeting', \"length\": len(text)}",
+    "",
+    "",
+    "print(greet(\"world\", loud=True)[\"text\"])",
+    "names = [\"Ada Lovelace\", 'Grace Hopper', \"Alan (the first) Turing\"]",
+    "for number, name in enumerate(names):",
+    "    print(number, greet(name, loud=(number == 2)), sep=\": \", end=\"\\n\")",
+  ].join("\n") + "\n";
 
   window.lmTour = {
     async write() {
@@ -31,10 +55,14 @@
       text.setSelectionRange(4, 4);
       lm.requestAlternatives(4);
     },
-    surprisal: () => press('#inside-show input[value="tokens"]'),
+    async surprisal() {
+      await look();
+      await press('#inside-show input[value="tokens"]');
+    },
     async units() {
+      await look();
       await shown("#inside:not(.editing, .stale)");
-      await press('#inside-sections [role="tab"]:nth-of-type(2)');
+      await press('#inside-sections [role="tab"]:nth-of-type(3)');
       await press("#inside-find");
     },
     async compare() {

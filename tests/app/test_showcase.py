@@ -9,7 +9,7 @@ import pytest
 import lm
 from app.registry import ModelRegistry
 from app.showcase import exhibits
-from app.showcase.exhibits import MIN_SCORE, Showcases, create
+from app.showcase.exhibits import MIN_SCORE, Showcases, create, starter
 from lm.insight.properties import brackets
 from lm.insight.trace import trace_text
 
@@ -92,3 +92,22 @@ def test_joined_texts_have_the_states_of_each(direction, trained_run, backward_r
 def test_every_kind_of_model_has_a_showcase(api_runs, name):
     shown = create(lm.load(api_runs / name, device="cpu"))
     assert shown.exhibits and all("".join(e.colors["tokens"]).strip() for e in shown.exhibits)
+
+
+def test_an_example_is_the_last_complete_sample_of_the_training(registry):
+    showcases = Showcases(registry)
+    samples = registry.folder("boat") / "training" / "samples.txt"
+    samples.write_text("--- step 5\nFirst\n\n--- step 10\nThe sea\n\nThe boat\n\n--- step 15\nhalf-wri")
+    assert starter(showcases, registry, "boat") == "The sea\n\nThe boat"
+    assert not showcases._found  # nothing was computed
+    samples.unlink()
+    assert starter(showcases, registry, "boat") == showcases.of("boat").exhibits[0].text
+
+
+def test_samples_outside_the_folder_of_the_model_are_not_read(registry, tmp_path):
+    samples = registry.folder("boat") / "training" / "samples.txt"
+    secret = tmp_path / "secret.txt"
+    secret.write_text("--- step 5\nsecret\n\n")
+    samples.unlink()
+    samples.symlink_to(secret)
+    assert "secret" not in starter(Showcases(registry), registry, "boat")

@@ -94,3 +94,19 @@ def test_the_first_colored_unit_comes_within_two_and_a_half_seconds(browser, tmp
         tab.locator("#showcase-text [data-level]").first.wait_for()
         assert time.monotonic() - begin < 2.5
         tab.close()
+
+
+def test_examples_are_in_the_style_of_the_model_until_the_user_writes(open_page, server):
+    page = open_page(server)
+    page.wait_for(lambda: "For example:" in page.editor.get_attribute("placeholder"))
+    page.go_to("Look inside")
+    text = page.tab.locator("#inside-text textarea")
+    view = page.tab.locator("#inside-view .tokens")
+    page.wait_for(lambda: "boat" in (view.text_content() or ""))
+    page.choose_model("shipped with lm")
+    page.wait_for(lambda: text.input_value() and "boat" not in view.text_content())
+    page.wait_for(lambda: view.text_content().strip() == text.input_value().strip())
+    page.look_into("My own words")
+    page.choose_model("boat")
+    page.tab.wait_for_timeout(300)
+    assert text.input_value() == "My own words"

@@ -13,20 +13,6 @@ from .analysis import REGEX
 from .cell import cell_diagram
 from .results import PROPERTY_NAMES
 
-EXAMPLE = '''def greet(name, loud=False):
-    """Return a greeting for `name`; "loud" adds marks."""
-    text = "Hello, " + name  # the "usual" words
-    if loud:
-        text = text.upper() + ("!" * 3)
-    return {"text": text, "kind": 'greeting', "length": len(text)}
-
-
-print(greet("world", loud=True)["text"])
-names = ["Ada Lovelace", 'Grace Hopper', "Alan (the first) Turing"]
-for number, name in enumerate(names):
-    print(number, greet(name, loud=(number == 2)), sep=": ", end="\\n")
-'''
-
 _TABLES_SCRIPT = Path(__file__).parents[2] / "static" / "tables.js"
 
 
@@ -61,7 +47,7 @@ class InsideLayout:
             elem_id="inside-show",
         )
         self.text = gr.Textbox(
-            EXAMPLE,
+            "",
             label=localized("Text to analyze"),
             show_label=False,
             container=False,

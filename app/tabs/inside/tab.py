@@ -34,7 +34,8 @@ from .sentences import Sentences
 _CONCURRENCY_LIMIT = 4
 HEAVY: dict[str, Any] = {"concurrency_id": "inside", "concurrency_limit": _CONCURRENCY_LIMIT, **INTERNAL}
 
-# JavaScript of the events; `lmInside` is defined in static/inside.js.
+# JavaScript of the events; `lmInside` is defined in static/inside.js, `lmStarters` in static/starters.js.
+_OPEN_JS = "(text, ...others) => [lmStarters.text(text), ...others]"
 _LOOK_JS = "() => void lmInside.look()"
 _EDIT_JS = "() => void lmInside.edit()"
 _REVEAL_JS = "() => void lmInside.reveal()"
@@ -99,9 +100,13 @@ class InsideTab:
         layout.analyze.click(self.on_analyze, [layout.text, self.model, *view], shown, **HEAVY).success(
             None, js=_LOOK_JS, **INTERNAL
         )
-        tab.select(self.on_open, [layout.viewed, layout.text, self.model, *view], shown, **HEAVY).success(
-            None, js=_LOOK_JS, **INTERNAL
-        )
+        tab.select(
+            self.on_open,
+            [layout.text, layout.viewed, self.model, *view],
+            shown,
+            js=_OPEN_JS,
+            **HEAVY,
+        ).success(None, js=_LOOK_JS, **INTERNAL)
         layout.tables.click(self.on_table, layout.viewed, layout.tables, **HEAVY)
         layout.page.input(self.on_page, [layout.viewed, layout.page, *view], shown, **HEAVY)
         layout.previous.click(self.on_turn(-1), [layout.viewed, *view], shown, **HEAVY)
@@ -147,9 +152,9 @@ class InsideTab:
         text, model, page = viewed
         return self.cache.get(self.models.load(model), text, page)
 
-    def on_open(self, viewed: Viewed, text: str, model: str | None, *view: Any) -> list[Any]:
-        """Analyze the text if it or the model has changed since it was analyzed."""
-        if (text, model) == tuple(viewed[:2]):
+    def on_open(self, text: str, viewed: Viewed, model: str | None, *view: Any) -> list[Any]:
+        """Analyze the text, if there is one and it or the model has changed since it was analyzed."""
+        if not text or (text, model) == tuple(viewed[:2]):
             return [gr.skip()] * len(self._shown)
         return self.on_analyze(text, model, *view)
 

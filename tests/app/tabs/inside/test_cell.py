@@ -4,13 +4,13 @@ import pytest
 
 from app.tabs.inside.analysis import AnalysisCache
 from app.tabs.inside.cell import cell_steps
-from app.tabs.inside.layout import EXAMPLE
 from app.tabs.inside.results import PROPERTY_NAMES
 from lm.errors import UserError
 from lm.insight.walkthrough import walk_through
 from lm.language_model import load
 from lm.model.cells import CELLS
 from lm.model_folder import PRETRAINED
+from tests.app.tabs.inside.example import EXAMPLE
 from tests.insight.networks import SAMPLE, make
 
 

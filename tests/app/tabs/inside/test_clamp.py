@@ -6,9 +6,9 @@ import torch
 import lm
 from app.tabs.inside.analysis import AnalysisCache
 from app.tabs.inside.clamp import Both, as_html, clamp_of, write_both
-from app.tabs.inside.layout import EXAMPLE
 from lm.errors import UserError
 from lm.generation.clamp import Clamp
+from tests.app.tabs.inside.example import EXAMPLE
 from tests.insight.networks import make
 
 

@@ -7,9 +7,9 @@ import pytest
 from app.tabs.inside.analysis import AnalysisCache, file_name, on_one_line
 from app.tabs.inside.gallery import rows, unit_title
 from app.tabs.inside.image import render_svg
-from app.tabs.inside.layout import EXAMPLE
 from app.ui.token_view import MAX_LEVEL
 from lm.language_model import load
+from tests.app.tabs.inside.example import EXAMPLE
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -1,0 +1,37 @@
+// Example texts in the style of the model, for editors in which the user has not written anything.
+(() => {
+  let latest = "", offered = ""; // for the Look inside tab, and what it shows
+  let hint = "";
+
+  const isUntouched = (text) => ["", offered].includes(text);
+
+  // Show the latest example, unless the user has written something; returns whether it was not shown before.
+  function place() {
+    const editor = document.querySelector("#inside-text textarea");
+    if (!editor || !isUntouched(editor.value) || editor.value === latest) return false;
+    offered = editor.value = latest;
+    editor.dispatchEvent(new Event("input", { bubbles: true }));
+    return true;
+  }
+
+  window.lmStarters = {
+    isUntouched,
+    // The text of the Look inside tab, which is being opened.
+    text(text) {
+      if (!isUntouched(text)) return text;
+      setTimeout(place); // the editor may not be there yet
+      return latest;
+    },
+    offer(value) {
+      if (!value) return;
+      const placeholder = document.querySelector("#text textarea");
+      const general = placeholder.placeholder.replace(`\n\n${hint}`, "");
+      hint = value.hint;
+      placeholder.placeholder = hint ? `${general}\n\n${hint}` : general;
+      latest = value.text;
+      // If the text is in view, look into it as soon as Gradio has processed the event.
+      if (place() && document.querySelector("#inside").offsetParent)
+        setTimeout(() => document.querySelector("#inside-look").click(), 50);
+    },
+  };
+})();
