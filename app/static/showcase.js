@@ -49,13 +49,13 @@
       open(false);
       document.querySelector("#showcase-link").focus();
     },
-    // Continue the text in the Write tab, unless something else is there.
+    // Continue the text in the Write tab, in a document of its own.
     async write() {
       open(false);
       document.querySelector("#tabs [role=tab]").click();
       const editor = document.querySelector("#text textarea");
-      editor.focus();
-      if (editor.value) return;
+      if (editor.value) await lm.documentActions.create();
+      if (editor.value) return; // the model is still writing there
       editor.value = text;
       editor.dispatchEvent(new Event("input", { bubbles: true }));
       await new Promise((done) => setTimeout(done, 50)); // until Gradio has processed the event

@@ -73,15 +73,18 @@ def test_a_closed_showcase_stays_closed_until_the_link_is_pressed(open_page, ser
     page.wait_for(lambda: not shown.box.is_visible())
 
 
-def test_letting_it_write_does_not_touch_a_text_of_the_user(open_page, server):
+def test_letting_it_write_keeps_the_text_of_the_user_in_its_document(open_page, server):
     page = open_page(server, first=True)
     shown = Showcase(page)
     page.wait_for(lambda: shown.text)
-    page.editor.fill("My own words")
+    text = shown.text
+    page.set(Length=5)
+    page.editor.press_sequentially("My own words")
     shown.press("Let it write")
-    page.wait_for(lambda: not shown.box.is_visible())
-    page.tab.wait_for_timeout(200)
-    assert page.text == "My own words"
+    page.wait_for(lambda: len(page.text) > len(text))
+    assert page.at_rest().startswith(text)
+    stored = page.tab.evaluate("async () => (await lm.storage.list()).map((one) => one.title)")
+    assert "My own words" in stored
 
 
 @pytest.mark.slow
