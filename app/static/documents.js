@@ -54,12 +54,14 @@
     const dirty = list.filter(({ id, text }) => stored.get(id) !== text);
     const ids = new Set(list.map(({ id }) => id)), dropped = [...stored.keys()].filter((id) => !ids.has(id));
     try {
-      if (await storage.save(document, dirty, dropped)) {
+      const isMine = await storage.save(document, dirty, dropped);
+      if (facts.id !== document.id) return; // the tab shows another document by now
+      if (isMine) {
         for (const { id, text } of dirty) stored.set(id, text);
         for (const id of dropped) stored.delete(id);
         if (!isStored) remember(LAST, document.id);
         isStored = true;
-      } else if (facts.id === document.id) {
+      } else {
         becomeCopy();
         lm.say(lm.translate("This document was opened in another tab. Your text goes on here as a copy."));
         await save();
@@ -88,7 +90,7 @@
 
   // Make a document the one of this tab.
   function adopt({ id, name, model, settings, versions: list, current }, isNew) {
-    facts = { id: isNew ? newId() : id, name, model, settings };
+    facts = { id: isNew ? newId() : id, name, model, settings: { ...settings } };
     versions = new Versions(list, current);
     stored = new Map(isNew ? [] : list.map(({ id, text }) => [id, text]));
     isStored = !isNew;
@@ -137,7 +139,7 @@
   const before = remembered();
   let started = new Promise((done) => setTimeout(done)).then(() => Promise.race([start(before), timeout])).catch(failed);
 
-  remember(CURRENT, facts.id);
+  if (!before[0]) remember(CURRENT, facts.id);
   for (const [target, event] of [[window, "pagehide"], [document, "visibilitychange"]])
     target.addEventListener(event, () => {
       if (!timer || tour) return;
@@ -178,6 +180,7 @@
           changed();
         }
       }
+      if (!tour) remember(CURRENT, facts.id);
       return facts.model;
     },
     // Store what has changed, and go on with an empty document.

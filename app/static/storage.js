@@ -47,7 +47,7 @@
     // What the list of documents shows: id, name, model, length and time of the last change, the newest first.
     list: () =>
       transact("readonly", async ({ list, unsaved }) => {
-        const found = (await done(list.getAll())).filter((facts) => typeof facts?.id === "string");
+        const found = (await done(list.getAll())).filter((facts) => typeof facts?.id === "string").map(readable);
         const known = new Set(found.map(({ id }) => id));
         const others = (await done(unsaved.getAll())).filter(({ id }) => !known.has(id));
         return [...found, ...others.map(factsOf)].sort((a, b) => b.modified - a.modified);
@@ -116,6 +116,15 @@
         unsaved.delete(allOf(id));
       }),
   };
+
+  // The list shows damaged entries, too, so that they can be deleted.
+  const readable = ({ id, title, model, modified, length }) => ({
+    id,
+    title: typeof title === "string" ? title : "",
+    model: typeof model === "string" ? model : "",
+    modified: Number(modified) || 0,
+    length: Number(length) || 0,
+  });
 
   // What the list shows of a document.
   function factsOf(document) {

@@ -26,6 +26,7 @@ class DocumentBar:
                 show_label=False,
                 container=False,
                 max_lines=1,
+                interactive=True,
                 max_length=200,
                 placeholder=localized("Untitled"),
                 elem_id="document-name",
