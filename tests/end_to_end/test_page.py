@@ -10,6 +10,11 @@ import pytest
 from tests.end_to_end.page import PHONE, PROMPT, sizes
 
 
+def announced(page):
+    """What screen readers say."""
+    return page.tab.locator("#announcer").get_by_role("status").text_content()
+
+
 def test_text_is_streamed(page):
     page.set(Length=20_000, Top_p=0.9)
     page.editor.fill(PROMPT)
@@ -28,6 +33,7 @@ def test_the_length_is_respected_and_the_speed_shown(page):
     text = page.write()
     assert text.startswith(PROMPT) and len(text) == len(PROMPT) + 1000
     assert re.fullmatch(r"seed \d+ · 1,000 tokens · [\d,]+ tokens/s", page.status)
+    page.wait_for(lambda: announced(page) == f"The model has stopped writing. {page.status}")
 
 
 def test_stop_ends_the_computation_within_a_second(page, server):
@@ -74,6 +80,7 @@ def test_ctrl_enter_generates_and_escape_stops(page, server):
 
 def test_the_text_is_read_only_while_the_model_writes(page):
     page.start_long_generation()
+    assert announced(page) == "The model is writing."
     assert not page.editor.is_editable()
     page.stop.click()
     page.at_rest()

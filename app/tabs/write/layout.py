@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -17,6 +18,7 @@ HINT = (
     "Ctrl+Enter generates, Esc stops. Click in the text or press Ctrl+Space to see the alternatives at that"
     " position."
 )
+_ANNOUNCER = Path(__file__).parents[2] / "static" / "announcer.js"
 # JavaScript of components without a look of their own, which connect the browser and the server.
 _WRITTEN_JS = "watch('value', () => props.value && lm.writing.written(props.value));"
 _SPANS_JS = (
@@ -64,6 +66,14 @@ class WriteLayout:
             self.reuse = gr.Button(
                 localized("Reuse this seed"), size="sm", elem_id="reuse", interactive=False
             )
+        gr.HTML(
+            None,
+            # The only property that is shown in the user's language.
+            label=localized("The model is writing.\nThe model has stopped writing."),
+            html_template='<p role="status"></p>',
+            js_on_load=_ANNOUNCER.read_text("utf-8"),
+            elem_id="announcer",
+        )
 
     def _lay_out_candidates(self) -> None:
         self.columns: list[gr.Column] = []
