@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def build(
             with gr.Tab(localized("Look inside"), id="inside") as tab:
                 insight = inside.build(models, selector.dropdown, tab)
             with gr.Tab(localized("Compare"), id="compare") as tab:
-                compare.build(models, tab)
+                comparison = compare.build(models, tab)
             if jobs:
                 with gr.Tab(localized("Train"), id="train") as tab:
                     trainer = training.build(jobs, tab, models)
@@ -93,6 +94,10 @@ def build(
         if trainer:
             _open_trained_models(trainer, selector, [*selected, tabs])
         _take_texts_along(writer, insight, tabs)
+        first = comparison.layout.names[0]
+        selector.dropdown.change(selector.same, selector.dropdown, first, **INTERNAL)
+        for tab_id, button in shelf.open.items():
+            button.click(selector.opener(tab_id), shelf.selected, [*selected, first, tabs], **INTERNAL)
         _forget_closed_sessions(page, writer)
         Endpoints(models).register()
     return page
@@ -122,6 +127,14 @@ class ModelSelector:
         names = [choice for _, choice in found]
         name = name if name in names else names[0] if names else None
         return gr.Dropdown(found, value=name), self.facts(name)
+
+    def same(self, name: str | None) -> gr.Dropdown:
+        """An update that selects a model in another list of models."""
+        return self.select(name)[0]
+
+    def opener(self, tab: str) -> Callable[[str | None], list[Any]]:
+        """A function that selects a model, also as the first one to compare, and opens a tab."""
+        return lambda name: [*self.select(name), self.same(name), gr.Tabs(selected=tab)]
 
     def follow(self, name: str | None, renamed: dict[str, str]) -> tuple[gr.Dropdown, str]:
         """Keep the selected model selected after models were renamed (old name -> new name) or deleted."""

@@ -264,3 +264,18 @@ def test_in_chinese(server, runs, open_page):
     page = open_page(server, tab_name="模型库", locale="zh-CN")
     page.wait_for(lambda: "参数" in page.tab.locator("#models-table").inner_text())
     assert page.tab.locator("#models-rename").inner_text() == "重命名"
+
+
+def test_a_model_is_exported_and_opened_in_the_other_tabs(models, runs):
+    models.select("ship")
+    for button, suffix in (("Export as ONNX", ".onnx"), ("Export as a web page", ".html")):
+        with models.tab.expect_download() as download:
+            models.press(button)
+        assert download.value.suggested_filename == f"ship{suffix}"
+        assert os.path.getsize(download.value.path()) > 10_000
+        models.wait_for(models.tab.locator("#models-onnx").is_enabled)
+    models.tab.locator("#models-to-compare").click()
+    models.wait_for(lambda: models.page.chosen_model("#compare-model-1") == "ship")
+    assert head(models) == "ship"
+    models.page.choose_model("taob")
+    models.wait_for(lambda: models.page.chosen_model("#compare-model-1") == "taob")

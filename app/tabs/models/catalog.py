@@ -7,6 +7,7 @@ only the last component is shown or packed.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -21,6 +22,8 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
 from lm.errors import UserError, one_line
+from lm.export import exporter
+from lm.language_model import load
 from lm.model_files import open_file, read_bytes, read_json
 from lm.model_folder import FILES
 from lm.saving import without_paths
@@ -31,6 +34,7 @@ from ...registry import ModelRegistry
 from ...ui.model_facts import section
 
 _MAX_CARD_SIZE = 200_000  # bytes
+_MAX_EXPORTED = 100_000_000  # weights
 _MAX_PACKED_TEXT = 1 << 20  # bytes
 _MAX_SHOWN = 200  # characters of a name in config.json
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
@@ -107,6 +111,20 @@ def pack(folder: Path, destination: Path) -> Path:
     except OSError as error:
         raise UserError(f"cannot pack '{folder.name}': {error.strerror}.") from error
     return path
+
+
+def export_folder(folder: Path, path: Path) -> None:
+    """Export the model in `folder` to `path`, whose suffix names the format.
+
+    Raises UserError if the model cannot be exported, or is too large for a page that others use, too.
+    """
+    size = sum(math.prod(shape) for shape in tensor_shapes(folder / "model.safetensors").values())
+    if size > _MAX_EXPORTED:
+        raise UserError(
+            f"'{folder.name}' has {size:,} weights, and this page exports at most {_MAX_EXPORTED:,}: use"
+            " `lm export`."
+        )
+    exporter(path)(load(folder, "cpu"))
 
 
 def _pack_file(packed: zipfile.ZipFile, folder: Path, name: str, limit: int | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, as_sentence, show_errors
 from ...ui.i18n import localized, translate
 from ...ui.model_facts import describe, note
-from .catalog import Entry, entries, pack, render_card
+from .catalog import Entry, entries, export_folder, pack, render_card
 from .editing import MAX_INPUT_LENGTH, Editing
 
 _COLUMN_TYPES: list[Literal["str", "number"]] = [
@@ -25,6 +25,8 @@ _COLUMN_TYPES: list[Literal["str", "number"]] = [
 ]
 # In pixels: all columns fit on a laptop.
 _COLUMN_WIDTHS: list[int | str] = [240, 65, 95, 115, 100, 165, 110, 110, 165]
+# Before the server answers.
+_BUSY = "() => Array(3).fill({__type__: 'update', interactive: false})"
 _PACK_CONCURRENCY = 2  # packing is limited by the disk
 # The zip file is written on request, so the Download button cannot be a link to it.
 _DOWNLOAD = """(file) => {
@@ -92,8 +94,18 @@ class ModelsTab:
 
     def _lay_out_facts(self) -> None:
         self.facts = gr.HTML(elem_id="models-facts")
+        with gr.Row(elem_id="models-open"):
+            self.open = {  # the tab that each button opens with the selected model
+                "write": gr.Button(localized("Write"), elem_id="models-to-write", min_width=90),
+                "inside": gr.Button(localized("Look inside"), elem_id="models-to-inside", min_width=90),
+                "compare": gr.Button(localized("Compare"), elem_id="models-to-compare", min_width=90),
+            }
         with gr.Row(elem_id="models-actions"):
             self.download = gr.Button(localized("Download"), elem_id="models-download", min_width=110)
+            self.exports = {
+                ".onnx": gr.Button(localized("Export as ONNX"), elem_id="models-onnx", min_width=130),
+                ".html": gr.Button(localized("Export as a web page"), elem_id="models-page", min_width=130),
+            }
             if self.editing:
                 self.editing.lay_out_delete_button()
         self.zip = gr.DownloadButton("", visible="hidden", elem_id="models-zip")
@@ -122,19 +134,30 @@ class ModelsTab:
         self.query.change(self.on_query, self.query, self.table, trigger_mode="always_last", **INTERNAL)
         self.table.select(self.on_row, None, self.selected, **INTERNAL).then(**show)
         self.selected.input(**show)
-        self.download.click(
-            self.on_download,
-            self.selected,
-            self.zip,
-            concurrency_id="pack",
-            concurrency_limit=_PACK_CONCURRENCY,
-            **INTERNAL,
-        ).success(None, self.zip, None, js=_DOWNLOAD, **INTERNAL)
+        self._wire_file(self.download, self.on_download)
+        for suffix, button in self.exports.items():
+            self._wire_file(button, self.on_export(suffix))
         if self.editing:
             self.editing.wire(self.selected, self.fingerprint)
             for event in self.editing.changes:
                 event.success(**refresh).then(**show)
                 event.failure(**refresh).then(**show)
+
+    def _wire_file(self, button: gr.Button, write: Any) -> None:
+        """Let a button download the file that a generator writes; all such buttons wait for it."""
+        buttons = [self.download, *self.exports.values()]
+        button.click(None, None, buttons, js=_BUSY, **INTERNAL)
+        event = button.click(
+            write,
+            self.selected,
+            self.zip,
+            concurrency_id="pack",
+            concurrency_limit=_PACK_CONCURRENCY,
+            **INTERNAL,
+        )
+        event.success(None, self.zip, None, js=_DOWNLOAD, **INTERNAL)
+        for ended in (event.success, event.failure):
+            ended(lambda: [gr.Button(interactive=True)] * 3, None, buttons, **INTERNAL)
 
     def on_query(self, query: str) -> dict[str, Any]:
         """List the models that match."""
@@ -170,6 +193,17 @@ class ModelsTab:
         """Pack a model. Gradio copies the file before the temporary folder is deleted."""
         with show_errors(), tempfile.TemporaryDirectory(prefix="lm-") as folder:
             yield str(pack(self.models.folder(name), Path(folder)))
+
+    def on_export(self, suffix: str) -> Callable[[str | None], Iterator[str | None]]:
+        """A generator that exports a model to a file of this kind."""
+
+        def export(name: str | None) -> Iterator[str | None]:
+            with show_errors(), tempfile.TemporaryDirectory(prefix="lm-") as folder:
+                path = Path(folder) / (self.models.folder(name).name + suffix)
+                export_folder(self.models.folder(name), path)
+                yield str(path)
+
+        return export
 
 
 def _table(found: list[Entry]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 
 import lm
 from app.registry import SHIPPED, ModelRegistry
+from app.tabs.models import catalog
 from app.tabs.models.catalog import entries, pack, render_card
 from lm import model_folder
 from lm.errors import UserError
@@ -190,3 +191,10 @@ def test_local_paths_that_earlier_versions_wrote_are_neither_packed_nor_shown(ru
 def test_a_zip_that_cannot_be_written_is_a_one_line_error(runs, tmp_path):
     with pytest.raises(UserError, match="cannot pack 'boat'"):
         pack(runs / "boat", tmp_path / "absent")
+
+
+def test_a_model_with_too_many_weights_is_not_exported(tmp_path, trained_run, monkeypatch):
+    monkeypatch.setattr(catalog, "_MAX_EXPORTED", 100)
+    with pytest.raises(UserError, match="this page exports at most 100"):
+        catalog.export_folder(trained_run, tmp_path / "model.html")
+    assert not list(tmp_path.iterdir())
