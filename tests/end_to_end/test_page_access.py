@@ -32,6 +32,8 @@ def open_tab(page, tab):
     elif tab == "Look inside":
         page.look_into(PROMPT)
         page.tab.locator("#inside:not(.editing, .stale)").wait_for()
+        page.tab.locator("#inside-view [data-index='3']").click()
+        page.tab.locator("#inside-cell svg").wait_for()
     page.tab.wait_for_timeout(400)  # until the tab has loaded its content
 
 
