@@ -36,14 +36,14 @@ def test_a_long_name_leaves_the_figures_in_view(run):
     shown = label("a" * 40 + "z" * 40, run)
     name, cell, _, bits = shown.split(" · ")
     assert name.startswith("aaa") and name.endswith("zzz") and "…" in name
-    assert (cell, bits) == ("LSTM", "1.00 bits") and len(shown) <= 50
+    assert (cell, bits) == ("LSTM", "1.00 bits") and len(shown) <= 51
 
 
 @pytest.mark.parametrize(
     ("dataset", "shown"),
     [
         ("/home/me/My novel.txt", "My novel"),
-        ("karpathy/tiny_shakespeare", "tiny_…speare"),
+        ("karpathy/tiny_shakespeare", "tiny_s…peare"),
         ("/a/b.txt + org/set", "b + set"),
         (7, ""),
     ],
