@@ -127,11 +127,13 @@ function cursor() {
   }
 }
 
+// Below the messages.
+const windowTop = () => visualViewport.offsetTop + (document.querySelector(".toast-wrap")?.offsetHeight ?? 0);
 const windowBottom = () => visualViewport.offsetTop + visualViewport.height;
 
 // Place the popover, which is open, below or above the cursor's line, inside the window; on a phone, at the bottom.
 function place() {
-  const { style } = box, line = cursor(), top = visualViewport.offsetTop + GAP, bottom = windowBottom() - GAP;
+  const { style } = box, line = cursor(), top = windowTop() + GAP, bottom = windowBottom() - GAP;
   Object.assign(style, { maxHeight: "none", left: 0 });
   if (isSheet()) {
     style.maxHeight = `${visualViewport.height * 0.45}px`;
@@ -156,7 +158,7 @@ function reveal() {
   place();
   line = cursor();
   const bottom = isSheet() ? box.getBoundingClientRect().top : windowBottom();
-  const hidden = Math.max(0, line.bottom + GAP - bottom) || Math.min(0, line.top - GAP - visualViewport.offsetTop);
+  const hidden = Math.max(0, line.bottom + GAP - bottom) || Math.min(0, line.top - GAP - windowTop());
   if (hidden) window.scrollBy({ top: hidden, behavior: "instant" });
 }
 
@@ -166,7 +168,7 @@ function follow() {
   const text = editor(), frame = text.getBoundingClientRect();
   copy.scrollTop = text.scrollTop;
   const line = cursor();
-  const top = Math.max(frame.top, visualViewport.offsetTop), bottom = Math.min(frame.bottom, windowBottom());
+  const top = Math.max(frame.top, windowTop()), bottom = Math.min(frame.bottom, windowBottom());
   if (line.bottom > bottom + 1 || line.top < top - 1) close();
   else place();
 }
