@@ -66,6 +66,8 @@ class CompareLayout:
                 models,
                 value=model_at(models, number),
                 label=localized("Model"),
+                show_label=False,
+                container=False,
                 elem_id=f"compare-model-{number + 1}",
             )
             with gr.Row(elem_classes="side-settings"):

@@ -36,6 +36,8 @@ _ON_START = f"""() => {{
     const set = (interactive) => ({{__type__: "update", interactive}});
     return [{"set(false), " * (2 + MAX_COLUMNS)} set(true), set(false)];
 }}"""
+# The scores are far down the page.
+_SHOW_SCORES = "() => void document.querySelector('#compare-score').scrollIntoView({ block: 'start' })"
 
 
 def build(models: ModelRegistry, tab: gr.Tab) -> CompareTab:
@@ -76,6 +78,7 @@ class CompareTab:
             ],
         )
         layout.stop.click(None, cancels=[generating, scoring])
+        scoring.success(None, js=_SHOW_SCORES, **INTERNAL)
 
     def _run_until_stopped(self, trigger: Any, handler: Any, inputs: list[Any], outputs: list[Any]) -> Any:
         """Wire a long computation: while it runs, only Stop is enabled. Returns the event."""

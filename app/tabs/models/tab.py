@@ -63,14 +63,22 @@ class ModelsTab:
         self._wire(tab)
 
     def _lay_out_table(self) -> None:
-        self.query = gr.Textbox(
-            "",
-            label=localized("Search"),
-            max_lines=1,
-            max_length=MAX_INPUT_LENGTH,
-            elem_id="models-query",
-            placeholder=localized("Name, cell, tokenizer or dataset"),
-        )
+        with gr.Row(equal_height=True):
+            self.query = gr.Textbox(
+                "",
+                label=localized("Search"),
+                max_lines=1,
+                max_length=MAX_INPUT_LENGTH,
+                elem_id="models-query",
+                placeholder=localized("Name, cell, tokenizer or dataset"),
+            )
+            self.selected = gr.Dropdown(
+                [],
+                label=localized("Selected model"),
+                info=localized("You can also click a row of the table."),
+                filterable=False,
+                elem_id="models-chosen",
+            )
         self.table = gr.Dataframe(
             headers=[""] * len(_COLUMN_TYPES),
             datatype=_COLUMN_TYPES,
@@ -84,16 +92,8 @@ class ModelsTab:
             wrap=True,
             pinned_columns=1,
         )
-        self.selected = gr.Dropdown(
-            [],
-            label=localized("Selected model"),
-            info=localized("You can also click a row of the table."),
-            filterable=False,
-            elem_id="models-chosen",
-        )
 
     def _lay_out_facts(self) -> None:
-        self.facts = gr.HTML(elem_id="models-facts")
         with gr.Row(elem_id="models-open"):
             self.open = {  # the tab that each button opens with the selected model
                 "write": gr.Button(localized("Write"), elem_id="models-to-write", min_width=90),
@@ -111,6 +111,7 @@ class ModelsTab:
         self.zip = gr.DownloadButton("", visible="hidden", elem_id="models-zip")
         if self.editing:
             self.editing.lay_out_forms()
+        self.facts = gr.HTML(elem_id="models-facts")
 
     def _wire(self, tab: gr.Tab) -> None:
         refresh = {
