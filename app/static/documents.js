@@ -147,6 +147,11 @@
       remember(LAST, facts.id);
       save();
     });
+  window.document.addEventListener("input", ({ target }) => {
+    if (target !== nameField()) return;
+    facts.name = target.value.trim();
+    changed();
+  });
   lm.onEdit = ({ isTrusted }) => {
     // What the user types in the document of the tour is worth keeping.
     if (isTrusted && tour) {
@@ -206,10 +211,6 @@
       return [];
     },
     endTour: () => tour && show(tour.document, tour.isNew),
-    rename() {
-      facts.name = nameField().value.trim(); // Gradio's copy is older
-      changed();
-    },
     // The stored document was deleted: go on with an empty one.
     discard: () => show(empty(), true),
     saveNow: save,

@@ -3,7 +3,7 @@
   const STORED_SETTINGS = "lm.own";
   const MESSAGE_MS = 20_000;
   const { editor } = lm;
-  const visible = (selector) => [...document.querySelectorAll(selector)].find((e) => e.offsetParent && !e.disabled);
+  const visible = (selector) => [...document.querySelectorAll(selector)].find((e) => e.checkVisibility() && !e.disabled);
 
   document.addEventListener("keydown", (event) => {
     const command = event.ctrlKey || event.metaKey, key = event.key.toLowerCase();

@@ -5,7 +5,7 @@
   async function shown(selector) {
     for (let tries = 0; tries < 100; tries++, await wait(50)) {
       const element = find(selector);
-      if (element?.offsetParent && !element.disabled) return element;
+      if (element?.checkVisibility() && !element.disabled) return element;
     }
     return null;
   }

@@ -40,7 +40,6 @@ class DocumentBar:
             None, html_template='<p role="status"></p>' * 2, js_on_load="", elem_id="document-note"
         )
         self.opened = gr.HTML(None, html_template="", js_on_load=_OPENED_JS, elem_id="document-opened")
-        self.name.input(None, js="() => lm.documents.rename()", **INTERNAL)
 
     def _add_button(self, label: Any, action: str) -> None:
         button = gr.Button(label, size="sm", min_width=0, elem_id=f"document-{action}")
