@@ -199,12 +199,12 @@
       show(document, isNew);
       if (isNew) changed();
     },
-    // Go on with a document of the tour, until `endTour`.
-    async startTour() {
+    // Go on with a document of the tour, which has a model of its own, until `endTour`.
+    async startTour(model) {
       if (tour) return [];
       await save();
       const before = { document: lm.documents.whole, isNew: !isStored };
-      show(empty(), true);
+      show({ ...empty(), model }, true);
       remember(CURRENT, before.document.id);
       tour = before;
       lm.offer(lm.translate("The tour has a document of its own."), lm.translate("Back to my text"), lm.documents.endTour);

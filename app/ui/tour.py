@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -89,6 +90,7 @@ def _add_button(step: Step, outputs: list[Any], select_model: Callable[[str], tu
         return [*select_model(SHIPPED), gr.Tabs(selected=step.tab), translate(step.explanation)]
 
     button = gr.Button(localized(step.button), size="sm", min_width=120, elem_id=f"tour-{step.function}")
-    button.click(show, None, outputs, js="() => lm.documents.startTour()", **INTERNAL).success(
+    start = f"() => lm.documents.startTour({json.dumps(SHIPPED)})"
+    button.click(show, None, outputs, js=start, **INTERNAL).success(
         None, js=f"() => void lmTour.{step.function}()", **INTERNAL
     )
