@@ -92,11 +92,15 @@ def test_a_unit_and_a_gate_color_the_text_by_their_values(page, model):
     assert min(level for _, level, _ in levels(page)) >= 0  # a gate is never negative
 
 
-def test_units_that_track_a_property_are_found_and_shown(page):
+def find_units_for_whitespace(page):
     section(page, "Unit")
     page.tab.get_by_label("Find units that track").click()
     page.tab.get_by_role("option", name="Whitespace").click()
     page.tab.locator("#inside-find").click()
+
+
+def test_units_that_track_a_property_are_found_and_shown(page):
+    find_units_for_whitespace(page)
     units = page.tab.locator("#inside-found label")
     page.wait_for(lambda: units.count() == 10)
     assert float(units.first.inner_text().split(": ")[1].split(" ")[0]) > 0.9
@@ -307,8 +311,7 @@ def test_nothing_that_a_press_shows_is_below_the_fold(open_page, server, size):
     page.wait_for(lambda: is_in_view("#inside-cell svg"))
     if size is not PHONE:
         assert is_in_view("#inside-cell .formulas") and is_in_view("#inside-tables")
-        section(page, "Unit")
-        page.tab.locator("#inside-find").click()
+        find_units_for_whitespace(page)  # every text has some, but not every text has quotes
         page.tab.locator("#inside-found label").nth(9).wait_for()
         assert is_in_view("#inside-found") and is_in_view("#inside-measure")
     page.tab.evaluate("""() => {
