@@ -8,6 +8,8 @@ import pytest
 
 from tests.end_to_end.page import DESKTOP, PHONE, PROMPT
 
+pytestmark = pytest.mark.browser
+
 TABS = ("Write", "Look inside", "Compare", "Train", "Models")
 # What axe finds in Gradio's own markup: the header of a message is a button that contains the close button.
 # Messages close automatically, and Tab reaches both buttons.

@@ -10,6 +10,8 @@ from tests.conftest import SMALL, script
 from tests.end_to_end.conftest import free_port, serving, until_ready
 from tests.end_to_end.page import looks
 
+pytestmark = pytest.mark.browser
+
 TEXT = "The sea was calm.\nZyx went to the small boat at night.\n"
 
 

@@ -7,6 +7,8 @@ import pytest
 from tests.end_to_end.conftest import free_port, serving, until_ready
 from tests.end_to_end.page import DESKTOP, PHONE, PROMPT, Page
 
+pytestmark = pytest.mark.browser
+
 LAPTOP = {"width": 1366, "height": 768}
 sizes = pytest.mark.parametrize(
     "size",

@@ -12,6 +12,8 @@ from lm.insight.units import find_units
 from lm.insight.walkthrough import walk_through
 from tests.end_to_end.page import DESKTOP, LAPTOP, PHONE
 
+pytestmark = pytest.mark.browser
+
 TEXT = (
     "The sea was calm. A small boat went out to find where light comes from at night, and 12 more. <b>☃</b>\n"
 )

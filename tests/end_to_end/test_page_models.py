@@ -13,6 +13,8 @@ from lm.run_lock import claimed
 from tests.end_to_end.conftest import free_port, serving, until_ready
 from tests.end_to_end.page import looks
 
+pytestmark = pytest.mark.browser
+
 CARD = "# boat\n\n<script>alert(1)</script> ![x](http://elsewhere.example/track.png) **bold**\n"
 
 

@@ -7,6 +7,8 @@ import pytest
 from tests.end_to_end.conftest import free_port, serving, until_ready
 from tests.end_to_end.page import DESKTOP, PHONE
 
+pytestmark = pytest.mark.browser
+
 LAPTOP = {"width": 1366, "height": 768}
 sizes = pytest.mark.parametrize(
     "size", [DESKTOP, *(pytest.param(size, marks=pytest.mark.slow) for size in (LAPTOP, PHONE))]

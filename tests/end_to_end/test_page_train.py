@@ -13,6 +13,8 @@ from tests.conftest import some_text
 from tests.end_to_end.conftest import free_port, serving, until_ready
 from tests.end_to_end.page import PHONE
 
+pytestmark = pytest.mark.browser
+
 
 @pytest.fixture(scope="module")
 def trainer(tmp_path_factory, browser, trained_run):

@@ -11,6 +11,8 @@ from tests.end_to_end.page import DESKTOP, PHONE
 from tests.end_to_end.test_page_train import press, state
 from tests.hub_server import HubServer
 
+pytestmark = pytest.mark.browser
+
 LAPTOP = {"width": 1366, "height": 768}
 sizes = pytest.mark.parametrize(
     "size",

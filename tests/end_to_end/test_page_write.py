@@ -8,6 +8,8 @@ import pytest
 import lm
 from tests.end_to_end.page import DESKTOP, LAPTOP, PHONE, PROMPT, sizes
 
+pytestmark = pytest.mark.browser
+
 LEVELS = (
     "[...document.querySelectorAll('#backdrop [data-level]')].map(e => [e.textContent, +e.dataset.level])"
 )
