@@ -236,10 +236,11 @@ def test_the_list_of_documents(open_page, server, size):
     page.wait_for(lambda: page.text == "The first line\nand a second")
     page.tab.locator("#document-open").click()
     items.filter(has_text="My novel").get_by_role("button", name="Delete").click()
+    items.get_by_text("Deleted: My novel").wait_for()
     page.tab.keyboard.press("Escape")
     page.tab.locator("#document-open").click()
-    page.wait_for(lambda: items.filter(has_text="The first line").count() == 1)
-    assert not items.filter(has_text="My novel").count()
+    page.wait_for(lambda: not items.filter(has_text="My novel").count())
+    assert items.filter(has_text="The first line").count() == 1
 
 
 def test_save_and_export_and_what_was_exported_opens_again(page, tmp_path):

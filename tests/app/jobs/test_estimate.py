@@ -70,7 +70,7 @@ def test_preview_gives_up_after_the_limit(queue, text):
 
 def test_wrong_settings_are_rejected_before_anything_is_measured(queue, text, monkeypatch):
     monkeypatch.setattr(estimate, "preview", None)
-    with pytest.raises(UserError, match="Layers must be in"):
+    with pytest.raises(UserError, match="--layers must be in"):
         queue.preview({"dataset": text, "layers": 9})
     with pytest.raises(TypeError):  # valid settings get as far as the measurement
         queue.preview({"dataset": text, "layers": 2})
