@@ -114,7 +114,7 @@ function mark(start, end) {
 
 // The cursor in the window: { left, top, bottom }.
 function cursor() {
-  let left = asked.position;
+  let left = Math.min(asked.position, copy.textContent.length - 1); // the text may have become shorter
   for (const part of copy.childNodes) {
     const node = part.firstChild ?? part, length = node.textContent.length;
     if (left < length) {
