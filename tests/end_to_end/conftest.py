@@ -204,7 +204,7 @@ def open_page(browser, context):
         tab.add_init_script(f"sessionStorage.known ||= ({known}, 1)")
         tab.goto(server.address + path)
         tab.locator("#facts table, #facts .note").first.wait_for()
-        page = Page(tab)
+        page = Page(tab, troubles)
         if tab_name != "Write":
             page.go_to(tab_name)
         return page

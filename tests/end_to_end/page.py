@@ -30,8 +30,8 @@ looks = pytest.mark.parametrize(
 class Page:
     """What a user sees and does on a page."""
 
-    def __init__(self, tab):
-        self.tab = tab
+    def __init__(self, tab, troubles=()):
+        self.tab, self.troubles = tab, troubles
         self.generate, self.stop = tab.locator("#generate"), tab.locator("#stop")
         self.undo, self.regenerate = tab.locator("#undo"), tab.locator("#regenerate")
         self.editor = tab.get_by_role("textbox", name="Text", exact=True)
@@ -39,6 +39,12 @@ class Page:
     @property
     def text(self):
         return self.editor.input_value()
+
+    def reload(self):
+        """Reload the page. That Gradio's requests are aborted is no trouble."""
+        before = len(self.troubles)
+        self.tab.reload()
+        del self.troubles[before:]
 
     @property
     def status(self):

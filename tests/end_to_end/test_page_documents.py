@@ -85,8 +85,7 @@ def test_a_reload_during_the_tour_returns_to_the_text(page):
     page.tab.locator("#tour").get_by_text("Quick tour").click()
     page.tab.locator("#tour-write").click()
     page.wait_for(lambda: page.text.startswith("def read_config") and "30 tokens" in page.status)
-    page.at_rest()
-    page.tab.reload()
+    page.reload()
     page.wait_for(lambda: page.text == text)
 
 
