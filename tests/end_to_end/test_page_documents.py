@@ -97,7 +97,7 @@ def test_two_tabs_have_documents_of_their_own(open_page, server, size):
     second.editor.fill("The second text")
     stored(second)
     for page in (first, second):
-        page.tab.reload()
+        page.reload()
     first.wait_for(lambda: first.text == "The first text")
     second.wait_for(lambda: second.text == "The second text")
 
@@ -114,7 +114,7 @@ def test_a_document_that_is_open_in_another_tab_is_opened_as_a_copy(open_page, s
     second.wait_for(lambda: second.text == "Written in the first tab")
     second.editor.fill("Changed in the second tab")
     stored(second)
-    first.tab.reload()
+    first.reload()
     first.wait_for(lambda: first.text == "Written in the first tab")
 
 
@@ -133,7 +133,7 @@ def test_a_document_that_another_tab_has_taken_over_goes_on_as_a_copy(open_page,
     stored(first)
     assert "goes on here as a copy" in note(first)
     for page, text in ((first, "Changed in the first tab"), (second, "Changed in the second tab")):
-        page.tab.reload()
+        page.reload()
         page.wait_for(lambda page=page, text=text: page.text == text)
 
 
@@ -145,7 +145,7 @@ def test_text_colors_versions_model_and_settings_survive_a_reload(page):
     first = write_some(page)
     second = write_some_more(page)
     colors = page.tab.evaluate(COLORS)
-    page.tab.reload()
+    page.reload()
     page.wait_for(lambda: page.text == second and page.undo.is_enabled())
     assert page.tab.evaluate(COLORS) == colors and colors
     assert "other" in page.tab.locator("#model input").input_value()
@@ -180,7 +180,7 @@ def test_everything_is_there_after_the_server_was_killed_while_writing(context, 
         written = page.text
     with serving(tmp_path, *arguments) as server:
         until_ready(server)
-        page.tab.reload()
+        page.reload()
         page.wait_for(lambda: page.text == written and page.undo.is_enabled())
         page.set(Length=20)
         assert page.write().startswith(written)
@@ -195,7 +195,7 @@ def test_a_damaged_document_gives_a_new_one_and_one_line(page):
     page.tab.evaluate(
         IN_DATABASE, "for (const id of [lm.documents.facts.id]) stores[0].put({ links: 5, text: [] }, id)"
     )
-    page.tab.reload()
+    page.reload()
     page.wait_for(lambda: note(page) == "The stored document is damaged, so this is a new one.")
     assert page.text == ""
     assert write_some(page)
@@ -208,7 +208,7 @@ def test_a_browser_that_does_not_store_anything_says_so_and_works(open_page, ser
         "for (const name of ['indexedDB', 'localStorage', 'sessionStorage'])"
         " Object.defineProperty(window, name, { get() { throw new DOMException('no', 'SecurityError'); } });"
     )
-    page.tab.reload()
+    page.reload()
     page.tab.locator("#facts table").first.wait_for()
     text = write_some(page)
     page.wait_for(lambda: "does not store documents" in note(page))
@@ -302,7 +302,7 @@ def test_a_long_story_continues(page):
     page.set(Length=20)
     assert page.write().startswith(story)
     again = page.write()
-    page.tab.reload()
+    page.reload()
     page.wait_for(lambda: page.text == again)
     assert page.write().startswith(again)
     page.tab.evaluate("lm.editor.set('x'.repeat(1_000_001), '')")

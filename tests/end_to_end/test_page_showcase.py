@@ -65,7 +65,7 @@ def test_a_closed_showcase_stays_closed_until_the_link_is_pressed(open_page, ser
     shown.press("Close")
     page.wait_for(lambda: not shown.box.is_visible())
     assert shown.link.evaluate("e => e === document.activeElement")
-    page.tab.reload()
+    page.reload()
     shown.link.wait_for()
     assert not shown.box.is_visible()
     shown.link.press("Enter")
