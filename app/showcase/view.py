@@ -94,7 +94,7 @@ def _described(showcase: Showcase, exhibit: Exhibit) -> dict[str, Any]:
     unit = exhibit.unit
     if unit is None:
         return {
-            "heading": translate("This model wrote this text. None of its units stands out."),
+            "heading": translate("This model wrote this text. No single unit clearly tracks one property."),
             "note": translate(
                 "The colors show its surprisal: the warmer, the less likely the character was."
             ),

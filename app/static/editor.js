@@ -150,10 +150,10 @@
       if (field.value !== text) field.value = text;
       if (follows) field.scrollTop = followedTo = field.scrollHeight - field.clientHeight;
       paint();
-      if (!field.readOnly) editor.tellGradio();
+      if (!field.readOnly) editor.notifyGradio();
     },
     // Gradio keeps a copy of the text.
-    tellGradio() {
+    notifyGradio() {
       area().dispatchEvent(new Event("input", { bubbles: true }));
     },
     // Gradio has changed the text.
@@ -174,7 +174,7 @@
     },
     unlock() {
       area().readOnly = false;
-      editor.tellGradio();
+      editor.notifyGradio();
     },
   };
   window.lm = Object.assign(window.lm ?? {}, { editor, onEdit: () => {} });

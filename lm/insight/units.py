@@ -230,7 +230,7 @@ def _split_quantity(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _evenly(tokens: np.ndarray, most: int = _MAX_TOKENS) -> np.ndarray:
-    """At most so many of the tokens, evenly spaced."""
+    """The tokens, or, if there are more than `most`, that many of them, evenly spaced."""
     if len(tokens) <= most:
         return tokens
     return tokens[np.linspace(0, len(tokens) - 1, most).astype(np.int64)]

@@ -24,8 +24,8 @@ ALIGNED = """() => {
 OPTIONS = """[...document.querySelectorAll("#alternatives [role=option]")]
     .filter(option => option.checkVisibility())
     .map(option => [...option.children].map(part => part.textContent))"""
-# How the popover lies: whether it is in the window, and does not cover the line of the marked token.
-LIES_WELL = """() => {
+# Whether the popover is inside the window and does not cover the line of the marked token.
+IS_PLACED_WELL = """() => {
     const box = document.querySelector("#alternatives .popover").getBoundingClientRect();
     const line = document.querySelector("#marked mark").getClientRects()[0];
     return box.height > 100 && box.left >= 0 && box.right <= innerWidth && box.top >= 0
@@ -127,11 +127,11 @@ def test_the_popover_is_next_to_the_line_of_the_cursor(open_page, server, size):
     page.editor.fill(text)
     for position in (4, 300, len(text) - 5, 600):
         alternatives_at(page, position)
-        assert page.tab.evaluate(LIES_WELL)
+        assert page.tab.evaluate(IS_PLACED_WELL)
     for distance in (-20, -40):
         page.editor.evaluate("(e, distance) => e.scrollBy(0, distance)", distance)
         page.tab.wait_for_timeout(100)
-        assert page.tab.evaluate(LIES_WELL)
+        assert page.tab.evaluate(IS_PLACED_WELL)
     page.editor.evaluate("e => e.scrollTo(0, e.scrollHeight)")
     page.wait_for(lambda: not options(page))
 

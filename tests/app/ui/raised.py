@@ -55,7 +55,7 @@ def _calls(tree):
 
 
 def _templates(node, function, depth=0):
-    """The texts that an expression can have, with `{}` for what only a run can tell."""
+    """The texts that an expression can evaluate to, with `{}` for each value known only at run time."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return [node.value]
     if isinstance(node, ast.FormattedValue):
