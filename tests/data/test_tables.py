@@ -269,14 +269,14 @@ def test_a_table_with_a_million_columns_is_an_error(tmp_path):
 @pytest.mark.parametrize("value", ["one two", 1, ["one two"], {"a": "one two"}, [{"a": "one two"}]], ids=repr)
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
 def test_an_object_with_too_many_fields_is_an_error_unless_one_is_named(tmp_path, name, value):
-    row = {str(number): value for number in range(100_000)}
+    row = {str(number): value for number in range(12_000)}
     path = written(tmp_path / name, json.dumps(row))
     with pytest.raises(
         DataError, match=r"^a has a row with more than 10,000 columns .* --text-column"
     ) as error:
         read(path)
     assert len(str(error.value)) < 400
-    column = "99999.a" if "a" in str(value) else "99999"
+    column = "11999.a" if "a" in str(value) else "11999"
     if name == "a.jsonl":  # the rows of .json may be in one of these lists
         assert read(path, text_column=column) == ["1" if value == 1 else "one two"]
     assert read(written(tmp_path / name, json.dumps({**row, "text": "three four"}))) == ["three four"]

@@ -243,6 +243,7 @@ def choose(page, name):
     page.choose_model(name)
 
 
+@pytest.mark.browser
 def test_page_shows_each_paragraph_in_its_own_direction(page, multilingual):
     choose(page, "all")
     page.set(Length=100, Seed=1)

@@ -58,6 +58,7 @@ def space(tmp_path, trained_run, sites):
     process.wait(timeout=10)
 
 
+@pytest.mark.browser
 def test_the_hub_shows_the_space_in_a_frame_and_others_cannot(space, sites, context, tmp_path):
     port = space.address.rstrip("/").rpartition(":")[2]
     frame = f'<iframe src="http://{NAME}:{port}/" width="1000" height="700"></iframe>'

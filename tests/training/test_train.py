@@ -172,9 +172,9 @@ def test_it_leaves_the_random_numbers_of_the_caller_alone(text_file):
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
-def test_it_works_where_the_caller_computes_no_gradients(context, text_file, trained):
-    with context():
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_works_where_the_caller_computes_no_gradients(mode, text_file, trained):
+    with mode():
         model = lm.train(text_file, eval_every=10, **SMALL)
     assert weights(model.folder) == weights(trained[0].folder)
 
