@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lm.config.schema import RunConfig
-from lm.data.decoding import EncodingError
+from lm.data.encoding_errors import EncodingError
 from lm.data.sources import find_sources
 from lm.errors import DataError, UserError
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from lm.config.schema import GROUPS, ModelConfig, RunConfig
 from lm.config.settings import did_you_mean, flag_of, settings_of
-from lm.data.decoding import check_encoding
+from lm.data.encodings import check_encoding
 from lm.errors import UserError, one_line
 
 from .uploads import PREFIX, Uploads

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from lm.data import reading
-from lm.data.decoding import known_kind
+from lm.data.binary_files import known_kind
 from lm.data.files import TABLES
 from lm.errors import UserError
 from lm.files import flush_to_disk, portable_name, rename

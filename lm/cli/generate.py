@@ -197,10 +197,10 @@ def read_prompts(options: argparse.Namespace) -> list[str]:
 def read_text(file: str, encoding: str | None, line_breaks: bool = True) -> str:
     """The text of a file ('-': standard input), decoded as in training, and with its `line_breaks`. Raises
     UserError."""
-    from lm.data import decoding  # imports numpy, for which --help should not wait
+    from lm.data import decoding, encodings  # numpy, for which --help should not wait
 
     if encoding is not None:
-        decoding.check_encoding(encoding)
+        encodings.check_encoding(encoding)
     name = "standard input" if file == "-" else f"the prompt file {file}"
     try:
         content = io.BytesIO(read_input() if file == "-" else Path(file).read_bytes())

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lm.data import reading
-from lm.data.decoding import binary_kind
+from lm.data.binary_files import binary_kind
 from lm.data.split_names import by_split
 from lm.model_files import is_inside
 from lm.wording import plural

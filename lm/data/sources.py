@@ -16,7 +16,7 @@ from lm.config.schema import DataConfig
 from lm.config.settings import did_you_mean
 from lm.data import reading
 from lm.data.cache import PARTIAL, cache_folder, writing_to_cache
-from lm.data.decoding import check_encoding
+from lm.data.encodings import check_encoding
 from lm.data.files import (
     TABLES,
     Listing,

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from lm.data import decoding
-from lm.data.decoding import Decoded, binary_kind, check_encoding, decoded, open_text, replaced_warning
-from lm.errors import DataError, UserError
+from lm.data.binary_files import binary_kind
+from lm.data.decoding import Decoded, decoded, open_text, replaced_warning
+from lm.errors import DataError
 
 FRENCH = "Le garçon lève la tête.\nLa façade d’un café, à côté : « Où êtes-vous allée cet été ? »\n"
 CHINESE = "江南的雨下了三天，渡口的老人还在等最后一班船。\n他数着灯，一盏、两盏。\n"
@@ -198,26 +199,3 @@ def test_replaced_characters_are_counted():
     assert replaced_warning(1, 1000) is None
     assert "changed 2 of 1,999 characters (0.10%)" in replaced_warning(2, 1999)
     assert replaced_warning(0, 0) is None
-
-
-@pytest.mark.parametrize(
-    "name", ["cp1252", "windows-1252", "UTF-16", "gb18030", "utf8", "latin-1", "big5hkscs"]
-)
-def test_encodings_of_python_are_known(name):
-    assert check_encoding(name) == name
-
-
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [
-        ("gb1803", "did you mean 'gb18030'"),
-        ("cp12522", "did you mean 'cp1252'"),
-        ("base64", "examples"),
-        ("rot13", "examples"),
-        ("undefined", "examples"),
-        ("a\0b", "examples"),
-    ],
-)
-def test_unknown_encoding_is_an_error_with_a_hint(name, hint):
-    with pytest.raises(UserError, match=hint):
-        check_encoding(name)

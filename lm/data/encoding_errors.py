@@ -1,0 +1,77 @@
+"""Errors for bytes that are not valid in the encoding of a file; they name the likely encoding."""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+from lm.data.binary_files import binary_kind
+from lm.data.encodings import SAMPLE, likely_encoding, plausibility
+from lm.errors import DataError
+
+_SHOWN = 60  # characters of a line in an error
+
+
+class EncodingError(DataError):
+    """Bytes that are not valid in the encoding of a file."""
+
+    def __init__(self, message: str, sample: bytes = b"", at: int = 0):
+        """`sample`: lines of the file, in which the bytes are at the offset `at`."""
+        super().__init__(message)
+        self._sample, self._at = sample, at
+
+    def line(self, encoding: str) -> str | None:
+        """The line with those bytes, read in another encoding; None if it is not valid in that one either."""
+        if not self._sample or not plausibility(self._sample, encoding):
+            return None
+        return _line(self._sample, self._at, encoding)
+
+
+def not_decodable(file: str, data: bytes, start: int, offset: int, name: str) -> EncodingError:
+    """The error for the byte at `start` of `data`, which is at position `offset` of the file."""
+    shown = "UTF-8" if name == "utf-8" else name
+    problem = f"{file} is not {shown}: byte 0x{data[start]:02x} at position {offset:,}"
+    if kind := binary_kind(data[:SAMPLE]) if offset < SAMPLE else None:
+        return EncodingError(f"{problem}; it looks like {kind}, not text.")
+    sample, at = _around(data, start)
+    valid, damaged = _utf_8_characters(sample)
+    if name == "utf-8" and valid > 10 * damaged:
+        line = _line(sample, at, "utf-8")
+        return EncodingError(
+            f"{problem}; it is UTF-8 with a damaged character ('{line}'): repair it there, or replace it with"
+            " --encoding-errors replace."
+        )
+    likely = likely_encoding(sample) if name == "utf-8" or damaged else "utf-8"
+    if likely is None or codecs.lookup(likely).name == codecs.lookup(name).name:
+        return EncodingError(f"{problem}; name its encoding with --encoding.", sample, at)
+    line = _line(sample, at, likely)
+    message = f"{problem}; it looks like {likely} ('{line}'): use --encoding {likely}."
+    return EncodingError(message, sample, at)
+
+
+def _around(data: bytes, start: int) -> tuple[bytes, int]:
+    """Whole lines around an offset as a sample of the text, and the offset in it."""
+    begin = 0 if start < SAMPLE // 2 else max(start - SAMPLE // 2, data.rfind(b"\n", 0, start) + 1)
+    end = min(begin + SAMPLE, len(data))
+    if end < len(data):
+        end = max(data.rfind(b"\n", 0, end), data.find(b"\n", start, end), start + 1)
+    return data[begin:end], start - begin
+
+
+def _utf_8_characters(sample: bytes) -> tuple[int, int]:
+    """How many characters beyond ASCII are valid UTF-8, and how many are not."""
+    text = sample.decode("utf-8", "surrogateescape")
+    damaged = sum("\ud800" <= character <= "\udfff" for character in text)
+    return sum(character > "\x7f" for character in text) - damaged, damaged
+
+
+def _line(sample: bytes, at: int, encoding: str) -> str:
+    """The line around an offset of a sample, decoded, printable and shortened around that offset."""
+    before = sample[:at].decode(encoding, "replace")
+    after = sample[at:].decode(encoding, "replace")
+    before, after = re.split(r"[\r\n]", before)[-1], re.split(r"[\r\n]", after)[0]
+    left, right = before[-_SHOWN // 2 :], after[: _SHOWN // 2]
+    line = (
+        ("… " if len(left) < len(before) else "") + left + right + (" …" if len(right) < len(after) else "")
+    )
+    return "".join(c if c.isprintable() else "\ufffd" for c in line).strip()
