@@ -1,6 +1,6 @@
 """Models on the Hub: which revision is loaded, with which token, and where uploads go.
 
-The real huggingface_hub talks to tests/hub_server.py.
+The real huggingface_hub talks to tests/hub/.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.model_folder import PRETRAINED, hub_id
 from lm.tokenization.vocabulary import train_tokenizer
-from tests.hub_server import ACCEPTED, TOKEN, HubServer
+from tests.hub.handler import ACCEPTED, TOKEN
+from tests.hub.server import HubServer
 
 
 def make(seed=0) -> LanguageModel:

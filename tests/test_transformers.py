@@ -25,7 +25,7 @@ from lm.remote_code import REMOTE_CODE, remote_code
 from lm.tokenization.tokenizer import Tokenizer
 from lm.tokenization.vocabulary import KINDS, train_tokenizer
 from tests.conftest import some_text
-from tests.hub_server import HubServer
+from tests.hub.server import HubServer
 
 TEXT = some_text(3000) + "naïve 中文 \U0001f642 " * 9
 TEXTS = ["The sea was calm.", "A", "\nwas <eos> naïve\n\n", "<unk> zzz Ω , a boat ."]

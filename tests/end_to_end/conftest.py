@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 from tests.end_to_end.attacked import kill_training_jobs, make_attacked
 from tests.end_to_end.hub import use
 from tests.end_to_end.page import DESKTOP, Page
-from tests.hub_server import HubServer
+from tests.hub.server import HubServer
 from tests.processes import LIBRARIES, Fork, forking_python
 
 # The first has no window and is twice as fast.

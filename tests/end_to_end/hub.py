@@ -1,4 +1,4 @@
-"""Repositories on the local Hub of tests/hub_server.py, and short runs of train.py that use it."""
+"""Repositories on the local Hub of tests/hub/, and short runs of train.py that use it."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Datasets and tokenizers on the Hub: the real scripts and client libraries against tests/hub_server.py."""
+"""Datasets and tokenizers on the Hub: the real scripts and client libraries against tests/hub/."""
 
 import json
 import zipfile

@@ -13,7 +13,7 @@ from lm.data import streaming
 from tests.conftest import script, started
 from tests.end_to_end.hub import TINY, documents, left_behind, lines, put, put_dataset, several, statuses, use
 from tests.end_to_end.test_resume import kill_while_training, outcome, step_of
-from tests.hub_server import HubServer
+from tests.hub.server import HubServer
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from tests.end_to_end.conftest import free_port, serving, until_ready
 from tests.end_to_end.hub import put
 from tests.end_to_end.page import DESKTOP, PHONE
 from tests.end_to_end.test_page_train import press, state
-from tests.hub_server import HubServer
+from tests.hub.server import HubServer
 
 pytestmark = pytest.mark.browser
 

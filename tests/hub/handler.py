@@ -1,19 +1,4 @@
-"""A small local Hugging Face Hub for its real clients, `datasets` and `huggingface_hub`.
-
-The folder root/datasets/org/name or root/models/org/name is a repository, a folder name@v1 next to it another
-revision, and a symlink to it a former name. Files may change at any time: the sha of a commit is a hash of
-its files.
-
-    with HubServer(tmp_path) as hub:
-        hub.interrupt("train.parquet", after=1000)  # breaks the next download of it
-        script("train.py", "--dataset", "org/name", env=hub.environment(tmp_path / "hf"), cwd=tmp_path)
-        ranges = [request.range for request in hub.requests if request.path.endswith("train.parquet")]
-
-As on the real Hub, LARGE files redirect to another host, the CDN, which is `localhost` here. Uploads
-(create_repo, create_branch, upload_folder) require a token and keep the previous commit as name@sha; a pull
-request is the revision refs/pr/1, the folder name@refs%2Fpr%2F1. Only pull requests can change the models of
-"other".
-"""
+"""The responses of the local Hub to its clients: information about repositories, downloads and uploads."""
 
 from __future__ import annotations
 
@@ -23,24 +8,21 @@ import json
 import re
 import shutil
 import struct
-import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socket import SHUT_RDWR, SO_LINGER, SOL_SOCKET, socket
-from threading import Lock, Thread
-from typing import NamedTuple
+from socket import SO_LINGER, SOL_SOCKET
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, quote, unquote
-from weakref import WeakSet
 
-import yaml
 from huggingface_hub import ModelCard
 
-LARGE = (".parquet", ".safetensors", ".arrow", ".gz", ".zst", ".bin")
-DATE = "2026-01-01T00:00:00.000Z"
+from tests.hub.repositories import DATE, LARGE, HubError, card_data, commit_of, describe, digest, files
+
+if TYPE_CHECKING:
+    from tests.hub.server import HubServer
+
 TOKEN = "hf_test"  # of the user "me"
 ACCEPTED = "hf_accepted"  # of a user who has accepted the terms of gated models
 ID = r"(?P<id>[\w.-]+(/[\w.-]+)?)"
@@ -87,157 +69,6 @@ class Interruption:
     after: int
     times: int
     reset: bool
-
-
-class HubError(Exception):
-    """An error response: status, the Hub's error code, message."""
-
-
-class HubServer:
-    """Serves the repositories below `root` at `url` while used as a context manager.
-
-    requests    all requests so far, in order
-    commits     all uploads so far, in order
-    private     the repositories that only users can read
-    gated       the repositories from which only the user of ACCEPTED can download
-    down        while True, every response is 503
-    delay       seconds to wait before each response
-    """
-
-    def __init__(self, root: Path):
-        self.root, self.port = Path(root), 0
-        self.requests: list[Request] = []
-        self.commits: list[Commit] = []
-        self.private: set[str] = set()
-        self.gated: set[str] = set()
-        self.down, self.delay = False, 0.0
-        self.connections: WeakSet[socket] = WeakSet()
-        self.interruptions: list[Interruption] = []
-        self._lock = Lock()
-
-    def __enter__(self) -> HubServer:
-        self.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.stop()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Listen; after a stop(), on the same port as before."""
-        self._listener = Listener(("127.0.0.1", self.port), type("Handler", (Handler,), {"hub": self}))
-        self.port = self._listener.server_port
-        Thread(target=self._listener.serve_forever, args=(0.02,), daemon=True).start()
-
-    def stop(self) -> None:
-        """Close all connections and refuse new ones."""
-        self._listener.shutdown()
-        self._listener.server_close()
-        for connection in list(self.connections):
-            with suppress(OSError):
-                connection.shutdown(SHUT_RDWR)
-
-    def interrupt(self, suffix: str, after: int, times: int = 1, reset: bool = False) -> None:
-        """Break the next `times` responses with a file whose path ends with `suffix` after `after` bytes.
-
-        The connection is closed, as by a server that died, or with `reset` by a TCP reset.
-        """
-        self.interruptions.append(Interruption(suffix, after, times, reset))
-
-    def next_interruption(self, path: Path, size: int) -> Interruption | None:
-        """The interruption of a response with `size` bytes of a file, if there is one left."""
-        with self._lock:
-            for interruption in self.interruptions:
-                matches = path.as_posix().endswith(interruption.suffix) and size > interruption.after
-                if matches and interruption.times:
-                    interruption.times -= 1
-                    return interruption
-        return None
-
-    def environment(self, hf_home: Path) -> dict[str, str]:
-        """The environment in which the clients of another process use this Hub and no other host.
-
-        This server is also their proxy, so that requests to the dataset viewer, http://datasets-server.127.0.0.1,
-        get a 404 instead of a DNS lookup. Xet is disabled for uploads; downloads work either way.
-        """
-        return {
-            "HF_ENDPOINT": self.url,
-            "HF_HOME": str(hf_home),
-            "HF_TOKEN": TOKEN,
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_UPDATE_DOWNLOAD_COUNTS": "0",
-            "http_proxy": self.url,
-            "https_proxy": self.url,
-            "no_proxy": "127.0.0.1,localhost",
-        }
-
-    def sha(self, repo: str, revision: str = "main", kind: str = "datasets") -> str:
-        """The current commit of a revision of "org/name"; `kind` is "datasets" or "models"."""
-        return self.find(kind, repo, revision)[1]
-
-    def find(self, kind: str, repo: str, revision: str = "main") -> tuple[Path, str]:
-        """The folder and the sha of a revision: main, the name after an @, or the sha of one of these."""
-        main = self.root / kind / repo
-        if not main.is_dir():
-            raise HubError(404, "RepoNotFound", "Repository not found")
-        for folder in [main, *main.parent.glob(f"{main.name}@*")]:
-            sha = commit_of(folder)
-            if revision in (sha, unquote(folder.name.partition("@")[2]) or "main"):
-                return folder, sha
-        raise HubError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-
-
-def files(folder: Path) -> dict[str, Path]:
-    """All files of a repository by their relative paths."""
-    return {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def commit_of(folder: Path) -> str:
-    """The sha of a repository, 40 hex digits that depend only on its contents."""
-    listing = [f"{name} {digest(path)}" for name, path in files(folder).items()]
-    return hashlib.sha1("\n".join(listing).encode()).hexdigest()
-
-
-def card_data(folder: Path) -> dict:
-    """The metadata in the README.md of a repository."""
-    card = folder / "README.md"
-    found = re.match(r"---\n(.*?)\n---\n", card.read_text(), re.DOTALL) if card.exists() else None
-    return yaml.safe_load(found[1]) if found else {}
-
-
-def digest(path: Path) -> str:
-    """The ETag and oid of a file: its sha256 if it is LARGE, else its git sha1."""
-    return _digest(path, path.stat().st_mtime_ns, path.stat().st_size)
-
-
-@cache
-def _digest(path: Path, *_) -> str:
-    data = path.read_bytes()
-    if path.name.endswith(LARGE):
-        return hashlib.sha256(data).hexdigest()
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-
-
-def describe(name: str, path: Path) -> dict:
-    """The entry of a file or folder in the responses of tree and paths-info."""
-    if path.is_dir():
-        return {"type": "directory", "path": name, "oid": "0" * 40, "size": 0}
-    oid, size = digest(path), path.stat().st_size
-    lfs = {"lfs": {"oid": oid, "size": size, "pointerSize": 134}} if name.endswith(LARGE) else {}
-    commit = {"id": "0" * 40, "title": "Upload", "date": DATE}
-    return {"type": "file", "path": name, "oid": oid[:40], "size": size, **lfs, "lastCommit": commit}
-
-
-class Listener(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *arguments) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # otherwise the client has disconnected
-            super().handle_error(*arguments)
 
 
 class Handler(BaseHTTPRequestHandler):
