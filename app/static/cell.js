@@ -203,16 +203,13 @@ function formulas(data, step) {
     row.append(Object.assign(document.createElement("code"), { className: "value", textContent: `= ${value}` }));
     return row;
   });
-  const actions = document.createElement("div");
-  actions.append(button(data.fullScreen, () => element.requestFullscreen?.()), button(data.download, download));
-  element.querySelector(".formulas").replaceChildren(...rows, actions);
+  element.querySelector(".equations").replaceChildren(...rows);
 }
 
-function button(text, action) {
-  const made = Object.assign(document.createElement("button"), { type: "button", textContent: text });
-  made.addEventListener("click", action);
-  return made;
-}
+// The buttons stay when the cell is drawn again: one of them may have the focus.
+const actions = element.querySelector(".actions"), [fullScreen, save] = actions.children;
+fullScreen.addEventListener("click", () => element.requestFullscreen?.());
+save.addEventListener("click", download);
 
 // The drawing as a file of its own: every color and font that it has on the page becomes an attribute.
 function download() {
@@ -254,6 +251,9 @@ function draw() {
   place().replaceChildren(svg);
   place().setAttribute("aria-label", data.keys);
   formulas(data, step);
+  actions.hidden = false;
+  fullScreen.textContent = data.fullScreen;
+  save.textContent = data.download;
   const [before, after] = [current - data.first, data.first + data.steps.length - 1 - current];
   if ((before < PREFETCH && data.first > 0) || (after < PREFETCH && data.first + data.steps.length < data.count)) request();
 }

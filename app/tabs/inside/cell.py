@@ -20,6 +20,10 @@ from .analysis import Analysis, on_one_line
 from .results import PROPERTY_NAMES
 
 _SCRIPT = Path(__file__).parents[2] / "static" / "cell.js"
+_TEMPLATE = (
+    '<div class="diagram" tabindex="0" role="group"></div><div class="formulas"><div class="equations"></div>'
+    '<div class="actions" hidden><button type="button"></button><button type="button"></button></div></div>'
+)
 _numbers = itertools.count()
 _STEPS = 96  # around the current one, that the browser gets at a time
 _SOURCES = 5  # for each gate
@@ -33,7 +37,7 @@ def cell_diagram() -> gr.HTML:
     return gr.HTML(
         None,
         elem_id="inside-cell",
-        html_template='<div class="diagram" tabindex="0" role="group"></div><div class="formulas"></div>',
+        html_template=_TEMPLATE,
         js_on_load=_SCRIPT.read_text("utf-8"),
         apply_default_css=False,
     )
