@@ -1,0 +1,19 @@
+"""A model, and a page that looks into a text."""
+
+import pytest
+
+import lm
+from tests.end_to_end.inside.tab import TEXT, levels
+
+
+@pytest.fixture(scope="module")
+def model(trained_run):
+    return lm.load(trained_run, device="cpu")
+
+
+@pytest.fixture
+def page(open_page, server):
+    page = open_page(server, tab_name="Look inside")
+    page.look_into(TEXT * 3)
+    page.wait_for(lambda: len(levels(page)) == len(TEXT * 3))
+    return page

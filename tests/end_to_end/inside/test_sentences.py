@@ -1,0 +1,39 @@
+"""Sentences and minimal pairs in the Look inside tab."""
+
+import math
+
+import pytest
+
+from tests.end_to_end.inside.tab import section
+from tests.end_to_end.page import PHONE, sizes
+
+pytestmark = pytest.mark.browser
+
+
+@sizes
+def test_sentences_are_scored_one_by_one_and_minimal_pairs_side_by_side(open_page, server, size, model):
+    page = open_page(server, size=size, tab_name="Look inside")
+    page.tab.locator("#inside-view [data-index]").first.wait_for()
+    section(page, "Sentences")
+    page.tab.locator("#inside-sentences textarea").fill("The sea was calm.\n\nThe ☃ sea.")
+    page.tab.locator("#inside-score").click()
+    result = page.tab.locator("#inside-scored")
+    page.wait_for(lambda: result.locator("tbody tr").count() == 2)
+    bits = sum(-score.logprob for score in model.score("The sea was calm.")) / math.log(2)
+    assert f"{bits:.1f}" in result.locator("tbody tr").first.inner_text()
+    assert result.locator("code .unknown").inner_text() == "☃"
+    with page.tab.expect_download() as download:
+        result.get_by_role("link", name="Words (CSV)").click()
+    lines = [line for line in download.value.path().read_text().splitlines() if line[0] != "#"]
+    assert "unknown" in lines[0].split(",") and download.value.suggested_filename.endswith(" words.csv")
+    assert download.value.suggested_filename != " words.csv" and lines[6].startswith("☃,3,")
+    table = b"UID,sentence_good,sentence_bad\na,The sea was calm.,Was sea the calm.\n"
+    file = {"name": "pairs.csv", "mimeType": "text/csv", "buffer": table}
+    page.tab.locator("#inside-csv input").set_input_files(file)
+    page.wait_for(lambda: "Accuracy" in result.inner_text())
+    assert page.tab.get_by_role("radio", name="Minimal pairs").is_checked()
+    assert result.locator("tbody tr").count() == 1 and "correct" in result.locator("tbody").inner_text()
+    if size != PHONE:
+        box = result.locator("tbody tr").bounding_box()
+        assert box["y"] + box["height"] <= size["height"]
+    assert page.tab.evaluate("document.documentElement.scrollWidth") <= size["width"]
