@@ -62,7 +62,7 @@
     async units() {
       await look();
       await shown("#inside:not(.editing, .stale)");
-      await press('#inside-sections [role="tab"]:nth-of-type(3)');
+      await press("#inside-unit-section-button");
       await press("#inside-find");
     },
     async compare() {

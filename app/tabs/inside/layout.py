@@ -9,9 +9,7 @@ import gradio as gr
 from ...ui.fields import go_button
 from ...ui.i18n import localized
 from ...ui.token_view import token_view
-from .analysis import REGEX
 from .cell import cell_diagram
-from .results import PROPERTY_NAMES
 
 _TABLES_SCRIPT = Path(__file__).parents[2] / "static" / "tables.js"
 
@@ -101,8 +99,8 @@ class InsideLayout:
                 self.surprising = gr.HTML(elem_id="inside-places", elem_classes="figures")
             with gr.Tab(localized("Gallery"), id="gallery") as self.gallery:
                 pass  # app/tabs/inside/gallery.py
-            with gr.Tab(localized("Unit"), id="unit"):
-                self._lay_out_search()
+            with gr.Tab(localized("Unit"), id="unit", elem_id="inside-unit-section") as self.search:
+                pass  # app/tabs/inside/search.py
             with gr.Tab(localized("Cell"), id="cell"):
                 self.cell = cell_diagram()
             with gr.Tab(localized("What if"), id="clamp") as self.clamp:
@@ -118,37 +116,3 @@ class InsideLayout:
                 self.similar = gr.HTML(elem_id="inside-similar", elem_classes="figures")
             with gr.Tab(localized("Sentences"), id="sentences") as self.sentences:
                 pass  # app/tabs/inside/sentences.py
-
-    def _lay_out_search(self) -> None:
-        with gr.Row(elem_id="inside-search", equal_height=True):
-            self.property = gr.Dropdown(
-                [
-                    *((localized(text), name) for name, text in PROPERTY_NAMES.items()),
-                    (localized("Regular expression"), REGEX),
-                ],
-                value="quotes",
-                label=localized("Find units that track"),
-                min_width=180,
-                scale=2,
-                elem_id="inside-property",
-            )
-            self.pattern = gr.Textbox(
-                "",
-                label=localized("Regular expression"),
-                max_lines=1,
-                max_length=200,
-                visible=False,
-                min_width=120,
-                elem_id="inside-pattern",
-                placeholder="[A-Z]\\w+",
-            )
-            self.find = gr.Button(localized("Find units"), min_width=100, elem_id="inside-find")
-        self.found = gr.Radio(
-            [],
-            label=localized("Best units"),
-            show_label=False,
-            container=False,
-            visible=False,
-            elem_id="inside-found",
-        )
-        self.measure = gr.Markdown(elem_id="inside-measure")

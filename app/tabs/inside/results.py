@@ -102,7 +102,13 @@ def _snippet(snippet: Snippet) -> str:
     return f'<code class="snippet">{before}<mark>{text}</mark>{after}</code>'
 
 
+def note(text: str) -> str:
+    """A line about a result, which screen readers announce, as HTML."""
+    return f'<p class="note" role="status">{escape(text)}</p>'
+
+
 def measure(found: FoundUnits) -> str:
+    """What the scores of the units mean, in one line."""
     if found.measure == "auc":
         return translate(
             "Best of {count:,} units by AUC: 1 means always higher (or always lower) inside than outside,"

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
-from lm.errors import UserError
-from lm.insight.units import FoundUnit
-
 from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, event_int, show_errors
 from ...ui.i18n import translate
-from .analysis import REGEX, Analysis, AnalysisCache
+from .analysis import Analysis, AnalysisCache
 from .cell import cell_steps, stale_steps
 from .clamp import ClampSection
 from .gallery import Gallery
 from .layout import InsideLayout
 from .results import (
-    description,
-    measure,
     similar_contexts,
     surprising_tokens,
     table_file,
     tables_value,
     totals,
 )
+from .search import UnitSearch
 from .section import Viewed
 from .sentences import Sentences
 
@@ -57,14 +52,16 @@ class InsideTab:
     def __init__(self, models: ModelRegistry, model: gr.Dropdown, tab: gr.Tab):
         self.models, self.model, self.cache = models, model, AnalysisCache()
         self.layout = InsideLayout()
-        self._wire_text(tab)
-        self._wire_unit()
+        with self.layout.search:
+            self.search = UnitSearch(self, HEAVY)
         with self.layout.gallery:
             Gallery(self, HEAVY)
         with self.layout.clamp:
             ClampSection(self, HEAVY)
         with self.layout.sentences:
             Sentences(self, HEAVY)
+        self._wire_text(tab)
+        self._wire_unit()
 
     @property
     def unit_inputs(self) -> list[Any]:
@@ -90,6 +87,7 @@ class InsideTab:
             layout.surprising,
             *self.unit_inputs,
             layout.cell,
+            *self.search.outputs,
             layout.similar,
         ]
 
@@ -130,22 +128,6 @@ class InsideTab:
         )
         for changed in (layout.layer.input, layout.unit.input, layout.name.input):
             changed(self.on_unit, [layout.viewed, *self.unit_inputs], self.unit_outputs, **HEAVY)
-        layout.property.input(
-            lambda name: gr.Textbox(visible=name == REGEX), layout.property, layout.pattern, **INTERNAL
-        )
-        show_found: dict[str, Any] = {
-            "fn": self.on_found,
-            "inputs": [layout.viewed, layout.found],
-            "outputs": self.unit_outputs,
-            **HEAVY,
-        }
-        layout.find.click(
-            self.on_find,
-            [layout.viewed, layout.property, layout.pattern],
-            [layout.found, layout.measure],
-            **HEAVY,
-        ).success(**show_found)
-        layout.found.input(**show_found)
 
     def analysis(self, viewed: Viewed) -> Analysis:
         """The analysis of the text that the page shows. Raises UserError."""
@@ -198,6 +180,7 @@ class InsideTab:
             surprising_tokens(analysis),
             *_unit_updates(analysis, layer, unit, name),
             stale_steps(),
+            *self.search.cleared(),
             "",
         ]
 
@@ -242,19 +225,6 @@ class InsideTab:
             span = analysis.characters(event_int(event, "start"), event_int(event, "end"))
             return similar_contexts(analysis, span), gr.Tabs(selected="similar")
 
-    def on_find(self, viewed: Viewed, property_name: str, pattern: str) -> list[Any]:
-        """List the units that best track a property of the text."""
-        with show_errors():
-            found = self.analysis(viewed).find_units(property_name, pattern or "")
-            choices = [(description(found, property_name, unit), _value(unit)) for unit in found.units[:10]]
-            return [gr.Radio(choices, value=choices[0][1], visible=True), measure(found)]
-
-    def on_found(self, viewed: Viewed, found: str) -> list[Any]:
-        """Color the text by one of the best units."""
-        with show_errors():
-            name, layer, unit = _parsed_value(found)
-            return self.shown_unit(self.analysis(viewed), layer, unit, name)
-
 
 def _colored(analysis: Analysis, color_by: str, layer: int, unit: int, name: str) -> dict[str, Any]:
     if color_by == "unit":
@@ -270,17 +240,6 @@ def _unit_updates(analysis: Analysis, layer: int, unit: int, name: str) -> list[
         gr.Number(unit, maximum=trace.units - 1),
         gr.Dropdown(_name_choices(analysis), value=name),
     ]
-
-
-def _value(unit: FoundUnit) -> str:
-    return f"{unit.name} {unit.layer + 1} {unit.unit}"
-
-
-def _parsed_value(value: str) -> tuple[str, int, int]:
-    """State, layer from 1, and unit from `_value`. Raises UserError if the browser sent anything else."""
-    if not (parts := re.fullmatch(r"([hc]) (\d{1,6}) (\d{1,6})", value or "")):
-        raise UserError("choose one of the best units.")
-    return parts[1], int(parts[2]), int(parts[3])
 
 
 def _name_choices(analysis: Analysis) -> list[tuple[str, str]]:

@@ -31,15 +31,21 @@ def test_a_unit_and_a_gate_color_the_text_by_their_values(page, model):
 
 
 def test_units_that_track_a_property_are_found_and_shown(page):
+    section(page, "Unit")
+    page.tab.locator("#inside-find").click()
+    line = page.tab.locator("#inside-measure")
+    page.wait_for(lambda: "Nothing in this text has the property" in line.inner_text())  # no quotes
     find_units_for_whitespace(page)
     units = page.tab.locator("#inside-found label")
     page.wait_for(lambda: units.count() == 10)
     assert float(units.first.inner_text().split(": ")[1].split(" ")[0]) > 0.9
-    assert "chance" in page.tab.locator("#inside-measure").inner_text()
+    assert "chance" in line.inner_text()
     page.wait_for(lambda: page.tab.get_by_label("Hidden unit").is_checked())
     before = levels(page)
     units.nth(1).click()
     page.wait_for(lambda: levels(page) != before)
+    page.look_into("Another text.")  # these units are not its best
+    page.wait_for(lambda: not units.count() and not line.inner_text())
 
 
 @pytest.mark.slow
@@ -49,7 +55,7 @@ def test_units_can_track_a_regular_expression_and_an_invalid_one_is_an_error(pag
     page.tab.get_by_role("option", name="Regular expression").click()
     page.tab.locator("#inside-pattern :is(input, textarea)").fill("(unclosed")
     page.tab.locator("#inside-find").click()
-    page.wait_for_message("is invalid")
+    page.wait_for(lambda: "is invalid" in page.tab.locator("#inside-measure").inner_text())
     page.tab.locator("#inside-pattern :is(input, textarea)").fill("[aeiou]")
     page.tab.locator("#inside-find").click()
     page.wait_for(lambda: page.tab.locator("#inside-found label").count() == 10)
