@@ -19,11 +19,24 @@ from ...ui.errors import INTERNAL, show_errors
 from ...ui.fields import integer_field, seed_field
 from ...ui.i18n import localized, translate
 from ...ui.sliders import sampling_slider
+from .results import note
 from .section import Inside, Viewed
 
 _MAX_LENGTH = 1000  # tokens
 _CONTEXT = 2000  # tokens that the model reads before it writes: with clamps it reads them one by one
 _SHOWN = 80  # characters of them that are shown
+# The first of each is the default.
+_HELD = {
+    "off": "switched off",
+    "high": "stuck at its highest value",
+    "low": "stuck at its lowest value",
+    "value": "stuck at a value",
+}
+_ORIGINS = {
+    "highest": "where the unit is highest",
+    "lowest": "where the unit is lowest",
+    "end": "at the end of the text",
+}
 
 
 class ClampSection:
@@ -33,32 +46,11 @@ class ClampSection:
     def __init__(self, inside: Inside, heavy: dict[str, Any]) -> None:
         self._inside = inside
         with gr.Row(elem_classes="clamp-settings", equal_height=True):
-            self.held = gr.Dropdown(
-                [
-                    (localized("switched off"), "off"),
-                    (localized("stuck at its highest value"), "high"),
-                    (localized("stuck at its lowest value"), "low"),
-                    (localized("stuck at a value"), "value"),
-                ],
-                value="off",
-                label=localized("The unit is"),
-                min_width=200,
-                elem_id="inside-held",
-            )
+            self.held = _choice(_HELD, "The unit is", "inside-held")
             self.value = gr.Number(
                 1.0, label=localized("Value"), visible=False, min_width=70, elem_id="inside-held-value"
             )
-            self.origin = gr.Dropdown(
-                [
-                    (localized("where the unit is highest"), "highest"),
-                    (localized("where the unit is lowest"), "lowest"),
-                    (localized("at the end of the text"), "end"),
-                ],
-                value="highest",
-                label=localized("The model goes on"),
-                min_width=200,
-                elem_id="inside-origin",
-            )
+            self.origin = _choice(_ORIGINS, "The model goes on", "inside-origin")
         self.run = gr.Button(localized("Write both"), variant="primary", elem_id="inside-clamp")
         self.result = gr.HTML(elem_id="inside-clamped")
         with gr.Accordion(localized("More settings"), open=False), gr.Row(elem_classes="clamp-settings"):
@@ -101,6 +93,16 @@ class ClampSection:
                 raise UserError(f"the length must be between 1 and {_MAX_LENGTH:,} tokens, got {count:,}.")
             both = write_both(trace, clamp, origin, count, temperature, checked_seed(seed))
             return as_html(both, clamp)
+
+
+def _choice(choices: dict[str, str], label: str, elem_id: str) -> gr.Dropdown:
+    return gr.Dropdown(
+        [(localized(text), value) for value, text in choices.items()],
+        value=next(iter(choices)),
+        label=localized(label),
+        min_width=200,
+        elem_id=elem_id,
+    )
 
 
 @dataclass(frozen=True)
@@ -152,11 +154,11 @@ def write_both(trace: Trace, clamp: Clamp, origin: str, length: int, temperature
 def as_html(both: Both, clamp: Clamp) -> str:
     """Both texts side by side, as HTML, with the part of each that differs."""
     if both.original == both.changed:
-        note = translate("Both texts are the same: the model does not need this unit here.")
+        verdict = translate("Both texts are the same: the model does not need this unit here.")
     elif not both.same:
-        note = translate("Different from the first character.")
+        verdict = translate("Different from the first character.")
     else:
-        note = translate("The same for {count:,} characters, then different.", count=both.same)
+        verdict = translate("The same for {count:,} characters, then different.", count=both.same)
     state = f"{clamp.state} = {clamp.value:.3g}"
     changed = translate(
         "Layer {layer}, unit {unit}: {state}", layer=clamp.layer + 1, unit=clamp.unit, state=state
@@ -167,7 +169,7 @@ def as_html(both: Both, clamp: Clamp) -> str:
         f' aria-label="{escape(title)}">{_text(both, text)}</div></section>'
         for title, text in texts
     )
-    return f'<p class="note" role="status">{escape(note)}</p><div class="both">{"".join(columns)}</div>'
+    return f'{note(verdict)}<div class="both">{"".join(columns)}</div>'
 
 
 def _text(both: Both, text: str) -> str:
