@@ -20,7 +20,7 @@ from lm.insight.properties import PROPERTIES
 from lm.insight.spans import pieces
 from lm.insight.surprisal import score_text
 from lm.insight.trace import Trace, trace_text
-from lm.insight.units import FoundUnit, rank_properties
+from lm.insight.units import CLEAR_SCORE, FoundUnit, rank_properties
 from lm.language_model import LanguageModel
 from lm.model_files import open_file
 from lm.run_folder import Run
@@ -33,7 +33,6 @@ ORDER = (
     *("quotes", "comments", "brackets", "indentation", "line_position", "bracket_depth", "word_position"),
     *("upper_case", "digits", "vowels", "punctuation", "white_space"),
 )
-MIN_SCORE = {"auc": 0.9, "spearman": 0.75}  # of a convincing unit, on text that it was not selected on
 _MIN_STRETCHES = 6  # of text with the property: among fewer, a unit fits by chance
 _SAMPLES, _LENGTH, _MIN_LENGTH = 12, 400, 80  # texts that the model writes, and tokens of each
 _FULL_LENGTH_PARAMETERS = 2_000_000  # larger models write shorter texts, so that none takes long
@@ -133,7 +132,7 @@ def create(model: LanguageModel) -> Showcase:
     for name, best in found.items():
         unit = best.units[0]
         # Very different scores on two parts of a text say more about the text than about the unit.
-        if min(unit.score, unit.selection_score) >= MIN_SCORE[best.measure]:
+        if min(unit.score, unit.selection_score) >= CLEAR_SCORE[best.measure]:
             start, end = _excerpt(values[name], trace.text, ends)
             exhibits.append(_colored_by_unit(trace, unit, name, best.measure, start, end))
     if not exhibits:

@@ -21,6 +21,7 @@ from lm.errors import UserError
 from lm.insight.trace import Trace
 from lm.model.cells import CELLS
 
+CLEAR_SCORE = {"auc": 0.9, "spearman": 0.75}  # on held-out text: a unit with it tracks the property clearly
 _MIN_FINALISTS = 20  # units selected on one part of the text to be scored on the other
 _MARGIN = 2  # this many times as many are chosen by their approximate scores
 _BINS = 1024  # of a unit's values, for approximate scores

@@ -9,9 +9,10 @@ import pytest
 import lm
 from app.registry import ModelRegistry
 from app.showcase import exhibits
-from app.showcase.exhibits import MIN_SCORE, Showcases, create, starter
+from app.showcase.exhibits import Showcases, create, starter
 from lm.insight.properties import brackets
 from lm.insight.trace import trace_text
+from lm.insight.units import CLEAR_SCORE
 
 
 @pytest.fixture
@@ -38,13 +39,13 @@ def test_shown_units_have_convincing_scores_on_both_parts_of_the_text(shipped):
     assert len(shipped.exhibits) > 3
     for exhibit in shipped.exhibits:
         unit = exhibit.unit
-        assert min(unit.score, unit.selection_score) >= MIN_SCORE[exhibit.measure]
+        assert min(unit.score, unit.selection_score) >= CLEAR_SCORE[exhibit.measure]
         assert 0 < len(exhibit.text) <= 420 and exhibit.text.count("\n") < 7
 
 
 def test_a_model_without_a_convincing_unit_shows_its_surprisal(registry, monkeypatch):
-    for measure in MIN_SCORE:
-        monkeypatch.setitem(MIN_SCORE, measure, 1.1)
+    for measure in CLEAR_SCORE:
+        monkeypatch.setitem(CLEAR_SCORE, measure, 1.1)
     (exhibit,) = Showcases(registry).of("boat").exhibits
     assert exhibit.unit is None and any(exhibit.colors["levels"])
     assert min(exhibit.colors["levels"]) >= 0 and "".join(exhibit.colors["tokens"]) == exhibit.text

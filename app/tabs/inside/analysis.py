@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Generic, TypeVar
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +18,7 @@ from lm.insight.scored_text import ScoredText
 from lm.insight.spans import pieces
 from lm.insight.surprisal import score_text
 from lm.insight.trace import Trace
-from lm.insight.units import FoundUnits, find_units, rank_properties
+from lm.insight.units import CLEAR_SCORE, FoundUnits, find_units, rank_properties
 from lm.language_model import LanguageModel
 from lm.model.cells import CELLS
 
@@ -31,9 +29,6 @@ from ...ui.token_view import MAX_LEVEL, Legend, activation_level, colored_tokens
 MAX_LENGTH = 200_000  # characters
 PAGE = 8_000  # tokens analyzed and shown at a time
 REGEX = "pattern"  # the property that a regular expression defines
-# A unit with such a score on held-out text is named after the property that it tracks.
-_CLEAR_AUC, _CLEAR_CORRELATION = 0.9, 0.75
-T = TypeVar("T")
 _CACHE_SIZE = 4  # analyses; each holds all hidden states of its text
 
 
@@ -118,9 +113,8 @@ class Analysis:
         """The property that each unit (layer, unit) tracks best with h, if it tracks one well."""
         best: dict[tuple[int, int], tuple[float, str]] = {}
         for name, found in self.best_units.items():
-            clear = _CLEAR_AUC if found.measure == "auc" else _CLEAR_CORRELATION
             for unit in found.units:
-                if unit.name == "h" and unit.score >= clear:
+                if unit.name == "h" and unit.score >= CLEAR_SCORE[found.measure]:
                     place = unit.layer, unit.unit
                     best[place] = max(best.get(place, (0.0, "")), (unit.score, name))
         return {place: name for place, (_, name) in best.items()}
@@ -141,8 +135,8 @@ class AnalysisCache:
     """The most recent analyses, and the texts that they are pages of."""
 
     def __init__(self) -> None:
-        self._texts: _Recent[tuple[PagedText, ScoredText]] = _Recent()
-        self._analyses: _Recent[Analysis] = _Recent()
+        self._read = lru_cache(_CACHE_SIZE)(_read)
+        self._analyze = lru_cache(_CACHE_SIZE)(self._analysis)
 
     def get(self, model: LanguageModel, text: str, page: int = 0) -> Analysis:
         """The analysis of a page of `text` by `model`, computed if it is not in the cache.
@@ -153,36 +147,16 @@ class AnalysisCache:
             raise UserError(
                 f"the text has {len(text):,} characters; the limit is {MAX_LENGTH:,}: shorten it."
             )
-        return self._analyses.get((model, text, page), lambda: self._analyze(model, text, page))
+        return self._analyze(model, text, page)
 
-    def _analyze(self, model: LanguageModel, text: str, page: int) -> Analysis:
-        original = restore_controls(model, text)
-        paged, scored = self._texts.get(
-            (model, text), lambda: (PagedText(model, original, PAGE), score_text(model, original))
-        )
-        trace = paged.trace(page)
-        return Analysis(trace, scored, page, paged.borders, paged.characters(page)[0])
+    def _analysis(self, model: LanguageModel, text: str, page: int) -> Analysis:
+        paged, scored = self._read(model, text)
+        return Analysis(paged.trace(page), scored, page, paged.borders, paged.characters(page)[0])
 
 
-class _Recent(Generic[T]):
-    """The last values used of a function."""
-
-    def __init__(self) -> None:
-        self._values: OrderedDict[tuple[Any, ...], T] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
-        """The value of a key, computed if it is not stored."""
-        with self._lock:
-            value = self._values.get(key)
-        if value is None:
-            value = compute()
-        with self._lock:
-            self._values[key] = value
-            self._values.move_to_end(key)
-            while len(self._values) > _CACHE_SIZE:
-                self._values.popitem(last=False)
-        return value
+def _read(model: LanguageModel, text: str) -> tuple[PagedText, ScoredText]:
+    original = restore_controls(model, text)
+    return PagedText(model, original, PAGE), score_text(model, original)
 
 
 def _bits(bits_per_level: int) -> Legend:
