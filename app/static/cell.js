@@ -167,8 +167,8 @@ function strips(svg, data) {
     indices.forEach((index, n) => {
       const token = data.tokens[index - data.first], isSpace = token === " ";
       const shown = isSpace ? "␣" : token.length > most ? `${token.slice(0, most - 1)}…` : token;
-      const look = { "text-anchor": "middle", class: isSpace ? "token quiet" : "token" };
-      columns.group.append(label(left + (n + 0.5) * column, STRIPS + height - 4, shown, look));
+      const attributes = { "text-anchor": "middle", class: isSpace ? "token quiet" : "token" };
+      columns.group.append(label(left + (n + 0.5) * column, STRIPS + height - 4, shown, attributes));
     });
     const target = make("rect", { x: left, y: STRIPS - 2, width: indices.length * column, height: height + 2, class: "columns" });
     target.addEventListener("click", ({ clientX }) => {
@@ -197,7 +197,7 @@ function formulas(data, step) {
   const rows = data.equations.map(([name, formula], index) => {
     const row = document.createElement("div");
     const [numbers, ...rest] = step.numbers[index].split(" = ");
-    const value = { [name]: step.values[name] ?? step.gates[name]?.value }[name];
+    const value = step.values[name] ?? step.gates[name]?.value;
     for (const text of [`${pretty(name)} = ${pretty(formula)}`, `= ${pretty(numbers)}`, ...rest.map((part) => `= ${part}`)])
       row.append(Object.assign(document.createElement("code"), { textContent: text }));
     row.append(Object.assign(document.createElement("code"), { className: "value", textContent: `= ${value}` }));
@@ -226,7 +226,7 @@ function download() {
   copy.setAttribute("width", width);
   copy.setAttribute("height", height);
   const name = `${props.value.title.replace(/[^\p{L}\p{N}]+/gu, "-")}.svg`.toLowerCase();
-  lmInside.save(new Blob([new XMLSerializer().serializeToString(copy)], { type: "image/svg+xml" }), name);
+  lm.save(new Blob([new XMLSerializer().serializeToString(copy)], { type: "image/svg+xml" }), name);
 }
 
 function draw() {

@@ -19,10 +19,8 @@
   }
 
   function download(content, type, extension) {
-    const url = URL.createObjectURL(new Blob([content], { type }));
     const name = lm.documentTitle(documents.whole).replace(/[\\/:*?"<>|\u0000-\u001f]+/g, " ").trim();
-    element("a", { href: url, download: `${name || lm.translate("Untitled")}.${extension}` }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 10_000);
+    lm.save(new Blob([content], { type }), `${name || lm.translate("Untitled")}.${extension}`);
   }
 
   async function copy() {

@@ -1,17 +1,9 @@
 // Buttons that save the colored text of a unit as SVG or PNG. Gradio defines `element`, `props`, `trigger`, `watch`.
 const SCALE = 2; // pixels of the PNG per unit of the SVG
 
-function save(blob, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-}
-
 async function download({ svg, name }) {
   const blob = new Blob([svg], { type: "image/svg+xml" });
-  if (name.endsWith(".svg")) return save(blob, name);
+  if (name.endsWith(".svg")) return lm.save(blob, name);
   const image = new Image();
   image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`;
   await image.decode();
@@ -19,7 +11,7 @@ async function download({ svg, name }) {
   canvas.width = image.naturalWidth * SCALE;
   canvas.height = image.naturalHeight * SCALE;
   canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-  canvas.toBlob((png) => save(png, name), "image/png");
+  canvas.toBlob((png) => lm.save(png, name), "image/png");
 }
 
 element.querySelector(".note").textContent = props.label;

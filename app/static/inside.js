@@ -32,11 +32,6 @@
       target.select();
       document.execCommand("insertText", false, text);
     },
-    save(blob, name) {
-      const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
-      link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-    },
     // Scroll to the section that answers a click, where it is below the text.
     async reveal() {
       const top = () => document.querySelector("#inside-sections").getBoundingClientRect().top;

@@ -33,6 +33,18 @@
       const text = (isChinese && lm.chinese[english]) || english;
       return text.replace(/\{(\w+)\}/g, (field, name) => values[name] ?? field);
     },
+    // Let the browser save a file.
+    save(blob, name) {
+      const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    },
+    // Fill in a field, and wait until Gradio has processed the event.
+    async fill(field, text) {
+      field.value = text;
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+      await new Promise((done) => setTimeout(done, 50));
+    },
     // Show a message about the document for some time.
     say(text) {
       const note = notes()[0];

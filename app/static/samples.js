@@ -15,10 +15,11 @@ function draw() {
   slider.value = index;
   name.textContent = label;
   slider.setAttribute("aria-label", label);
-  step.textContent = samples[index]?.[0] ?? "";
-  slider.setAttribute("aria-valuetext", step.textContent);
-  if (text.textContent !== (samples[index]?.[1] ?? "")) text.textContent = samples[index]?.[1] ?? "";
-  text.setAttribute("aria-label", `${label}: ${step.textContent}`);
+  const [when, sample] = samples[index] ?? ["", ""];
+  step.textContent = when;
+  slider.setAttribute("aria-valuetext", when);
+  if (text.textContent !== sample) text.textContent = sample; // what the user has selected stays selected
+  text.setAttribute("aria-label", `${label}: ${when}`);
   lmTrain.showInTitle(value);
 }
 

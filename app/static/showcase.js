@@ -56,9 +56,7 @@
       const editor = document.querySelector("#text textarea");
       if (editor.value) await lm.documentActions.create();
       if (editor.value) return; // the model is still writing there
-      editor.value = text;
-      editor.dispatchEvent(new Event("input", { bubbles: true }));
-      await new Promise((done) => setTimeout(done, 50)); // until Gradio has processed the event
+      await lm.fill(editor, text);
       document.querySelector("#generate").click();
     },
   };

@@ -5,12 +5,12 @@
 
   const isUntouched = (text) => ["", offered].includes(text);
 
-  // Show the latest example, unless the user has written something; returns whether it was not shown before.
-  function place() {
+  // Show the latest example, unless it is shown or the user has written something; returns whether it was shown.
+  async function place() {
     const editor = document.querySelector("#inside-text textarea");
     if (!editor || !isUntouched(editor.value) || editor.value === latest) return false;
-    offered = editor.value = latest;
-    editor.dispatchEvent(new Event("input", { bubbles: true }));
+    offered = latest;
+    await lm.fill(editor, latest);
     return true;
   }
 
@@ -22,16 +22,15 @@
       setTimeout(place); // the editor may not be there yet
       return latest;
     },
-    offer(value) {
+    async offer(value) {
       if (!value) return;
       const placeholder = document.querySelector("#text textarea");
       const general = placeholder.placeholder.replace(`\n\n${hint}`, "");
       hint = value.hint;
       placeholder.placeholder = hint ? `${general}\n\n${hint}` : general;
       latest = value.text;
-      // If the text is in view, look into it as soon as Gradio has processed the event.
-      if (place() && document.querySelector("#inside").offsetParent)
-        setTimeout(() => document.querySelector("#inside-look").click(), 50);
+      const isNew = await place();
+      if (isNew && document.querySelector("#inside").offsetParent) document.querySelector("#inside-look").click();
     },
   };
 })();

@@ -5,7 +5,7 @@ for (const button of element.querySelectorAll("button")) {
 function draw() {
   const { labels = {}, text, name } = props.value || {};
   for (const button of element.querySelectorAll("button")) button.textContent = labels[button.dataset.table] ?? "";
-  if (name) lmInside.save(new Blob([text], { type: "text/tab-separated-values" }), name);
+  if (name) lm.save(new Blob([text], { type: "text/tab-separated-values" }), name);
 }
 watch("value", draw);
 draw();

@@ -11,10 +11,7 @@
   }
   async function fill(selector, text) {
     const field = await shown(selector);
-    if (!field) return;
-    field.value = text;
-    field.dispatchEvent(new Event("input", { bubbles: true }));
-    await wait(50); // until Gradio has processed the event
+    if (field) await lm.fill(field, text);
   }
   const press = async (selector) => (await shown(selector))?.click();
   // Look into the example, or into the text that the user has there.

@@ -13,9 +13,7 @@
       input.dispatchEvent(new Event("change", { bubbles: true }));
     } else if (text.trim()) {
       const field = tab().querySelector("#train-paste :is(input, textarea)");
-      field.value = text;
-      field.dispatchEvent(new Event("input", { bubbles: true }));
-      setTimeout(() => { field.focus(); field.blur(); }, 50); // once Gradio has processed the event
+      lm.fill(field, text).then(() => { field.focus(); field.blur(); });
     }
   }
 
