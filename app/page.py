@@ -26,6 +26,7 @@ from .tabs.write import tab as write
 from .ui import tour
 from .ui.blocks import MAX_SESSIONS, Page
 from .ui.errors import INTERNAL, as_sentence, show_errors
+from .ui.fields import UNLABELED
 from .ui.i18n import browser_script, localized, translations
 from .ui.middleware import RequestFilter
 from .ui.model_choices import choices
@@ -115,9 +116,8 @@ class ModelSelector:
                 self.dropdown = gr.Dropdown(
                     choices(models),
                     label=localized("Model"),
-                    show_label=False,
-                    container=False,
                     elem_id="model",
+                    **UNLABELED,
                 )
 
     def select(self, name: str | None) -> tuple[gr.Dropdown, str]:

@@ -18,9 +18,14 @@ from .messages import in_words_of_the_page
 INTERNAL: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
+def event_value(event: gr.EventData, name: str) -> Any:
+    """What the browser sent as field `name` of an event, whatever it is; None if it sent nothing."""
+    return event._data.get(name) if isinstance(event._data, dict) else None
+
+
 def event_int(event: gr.EventData, name: str) -> int:
     """The integer that the browser sent as field `name` of an event. Raises UserError if it did not."""
-    value = event._data.get(name) if isinstance(event._data, dict) else None
+    value = event_value(event, name)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 2**53:
         raise UserError("the page sent an invalid value: reload it and try again.")
     return int(value)

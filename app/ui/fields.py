@@ -8,6 +8,9 @@ import gradio as gr
 
 from .i18n import localized
 
+# A field whose label only screen readers read.
+UNLABELED: dict[str, Any] = {"show_label": False, "container": False}
+
 
 def go_button(label: Any, elem_id: str, **options: Any) -> gr.Button:
     """The main button of a tab, which Ctrl+Enter presses (static/page.js)."""

@@ -5,14 +5,9 @@ import time
 import pytest
 
 from tests.end_to_end.conftest import free_port, serving, until_ready
-from tests.end_to_end.page import DESKTOP, PHONE
+from tests.end_to_end.page import sizes
 
 pytestmark = pytest.mark.browser
-
-LAPTOP = {"width": 1366, "height": 768}
-sizes = pytest.mark.parametrize(
-    "size", [DESKTOP, *(pytest.param(size, marks=pytest.mark.slow) for size in (LAPTOP, PHONE))]
-)
 
 
 class Showcase:

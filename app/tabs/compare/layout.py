@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from ...sampling import SETTINGS
-from ...ui.fields import go_button, integer_field, seed_field, stop_button
+from ...ui.fields import UNLABELED, go_button, integer_field, seed_field, stop_button
 from ...ui.i18n import localized
 from ...ui.sliders import sampling_slider
 from ...ui.token_view import token_view
@@ -66,9 +66,8 @@ class CompareLayout:
                 models,
                 value=model_at(models, number),
                 label=localized("Model"),
-                show_label=False,
-                container=False,
                 elem_id=f"compare-model-{number + 1}",
+                **UNLABELED,
             )
             with gr.Row(elem_classes="side-settings"):
                 temperature = sampling_slider(

@@ -5,14 +5,12 @@ All numbers are those of lm/insight/walkthrough.py. The browser only draws them.
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from lm.errors import UserError
-from lm.escaping import printable
 from lm.insight.walkthrough import Gate, Term, Walkthrough, walk_through_all
 
 from ...ui.i18n import translate
@@ -24,7 +22,6 @@ _TEMPLATE = (
     '<div class="diagram" tabindex="0" role="group"></div><div class="formulas"><div class="equations"></div>'
     '<div class="actions" hidden><button type="button"></button><button type="button"></button></div></div>'
 )
-_numbers = itertools.count()
 _STEPS = 96  # around the current one, that the browser gets at a time
 _SOURCES = 5  # for each gate
 # What the strips below the diagram show. A prime marks a new state.
@@ -32,8 +29,8 @@ _STRIPS = {"rnn": ("h'",), "gru": ("r", "z", "n", "h'"), "lstm": ("c'", "f", "i"
 
 
 def cell_diagram() -> gr.HTML:
-    """An empty diagram; `cell_steps` creates its value. It triggers `expand` with the position of a token as
-    `index` when it needs the steps around it."""
+    """An empty diagram; `cell_steps` creates its value. Without one, or near its ends, it triggers `expand`
+    with the position of a token as `index`, to get the steps around it."""
     return gr.HTML(
         None,
         elem_id="inside-cell",
@@ -41,11 +38,6 @@ def cell_diagram() -> gr.HTML:
         js_on_load=_SCRIPT.read_text("utf-8"),
         apply_default_css=False,
     )
-
-
-def stale_steps() -> dict[str, Any]:
-    """A value that lets the diagram ask for new steps; no two are equal, so that none is overlooked."""
-    return {"stale": next(_numbers)}
 
 
 def cell_steps(analysis: Analysis, token: int, layer: int, unit: int) -> dict[str, Any]:
@@ -75,7 +67,7 @@ def cell_steps(analysis: Analysis, token: int, layer: int, unit: int) -> dict[st
         "strips": _STRIPS[trace.cell],
         "equations": [[equation.name, equation.formula] for equation in steps[0].equations],
         "sources": {_key(term): _source(analysis, layer, term) for term in terms},
-        "tokens": [on_one_line(printable(analysis.tokens[index])) for index in tokens],
+        "tokens": [on_one_line(analysis.tokens[index]) for index in tokens],
         "steps": [{**_step(step), "predicted": _predicted(analysis, step.token)} for step in steps],
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ from lm.errors import UserError
 from lm.insight.properties import PROPERTIES
 from lm.insight.units import FoundUnits
 
-from ...ui.errors import INTERNAL, show_errors
+from ...ui.errors import event_value, show_errors
 from ...ui.i18n import localized, translate
 from .analysis import Analysis, file_name, on_one_line
 from .image import render_svg
-from .results import PROPERTY_NAMES, description
+from .results import PROPERTY_NAMES, description, new_value
 from .section import Inside, Viewed
 
 _STATIC = Path(__file__).parents[2] / "static"
@@ -39,7 +38,6 @@ class Gallery:
             js_on_load=(_STATIC / "image.js").read_text("utf-8"),
             apply_default_css=False,
         )
-
         self.rows = gr.HTML(
             None,
             elem_id="inside-gallery",
@@ -48,8 +46,6 @@ class Gallery:
             apply_default_css=False,
         )
         viewed = inside.layout.viewed
-        # Another text: the rows that are shown are stale.
-        viewed.change(lambda: {"asked": time.time_ns()}, None, self.rows, **INTERNAL)
         self.rows.load(self.on_load, viewed, self.rows, **heavy)
         self.rows.click(self.on_click, viewed, inside.unit_outputs, **heavy)
         self.image.click(self.on_image, [viewed, *inside.unit_inputs], self.image, **heavy)
@@ -65,7 +61,7 @@ class Gallery:
         """Show the unit of the row that was pressed."""
         with show_errors():
             analysis = self._inside.analysis(viewed)
-            name = event._data.get("property") if isinstance(event._data, dict) else None
+            name = event_value(event, "property")
             found = analysis.best_units.get(name) if isinstance(name, str) else None
             if found is None:
                 raise UserError("the text has changed: analyze it again.")
@@ -79,14 +75,12 @@ class Gallery:
         with show_errors():
             analysis = self._inside.analysis(viewed)
             place = int(layer) - 1, int(unit or 0), name
-            kind = event._data.get("kind") if isinstance(event._data, dict) else None
-            ending = "png" if kind == "PNG" else "svg"
+            ending = "png" if event_value(event, "kind") == "PNG" else "svg"
             model = viewed[1] or ""
-            return {
-                "svg": render_svg(analysis, model, *place, unit_title(analysis, *place)),
-                "name": file_name(model, f"layer {place[0] + 1} unit {place[1]} {name}.{ending}"),
-                "number": time.time_ns(),
-            }
+            return new_value(
+                svg=render_svg(analysis, model, *place, unit_title(analysis, *place)),
+                name=file_name(model, f"layer {place[0] + 1} unit {place[1]} {name}.{ending}"),
+            )
 
 
 def rows(analysis: Analysis) -> dict[str, Any]:

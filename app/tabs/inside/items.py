@@ -86,8 +86,7 @@ def pairs_of(text: str) -> Pairs:
     sentence. Raises UserError."""
     text = _checked(text)
     pairs = Pairs("sentences")
-    first = text.partition("\n")[0]
-    if _GOOD in first and _BAD in first:
+    if has_pairs(text):
         rows = _rows(text)
         pairs.kept = {name: [] for name in rows[0] if name not in (_GOOD, _BAD, UID)}
         for number, row in enumerate(rows, 1):

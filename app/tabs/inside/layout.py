@@ -6,7 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from ...ui.fields import go_button
+from ...ui.fields import UNLABELED, go_button
 from ...ui.i18n import localized
 from ...ui.token_view import token_view
 from .cell import cell_diagram
@@ -40,19 +40,17 @@ class InsideLayout:
             ],
             value="tokens",
             label=localized("Color by"),
-            show_label=False,
-            container=False,
             elem_id="inside-show",
+            **UNLABELED,
         )
         self.text = gr.Textbox(
             "",
             label=localized("Text to analyze"),
-            show_label=False,
-            container=False,
             lines=12,
             max_lines=12,
             elem_id="inside-text",
             html_attributes=gr.InputHTMLAttributes(spellcheck=False, autocorrect="off", autocapitalize="off"),
+            **UNLABELED,
         )
         self.view = token_view(localized("Text as the model sees it"), "inside-view")
         with gr.Row(elem_id="inside-pages", visible=False) as self.pages:
@@ -61,10 +59,9 @@ class InsideLayout:
                 [(" ", 0)],
                 value=0,
                 label=localized("Page"),
-                show_label=False,
-                container=False,
                 min_width=90,
                 elem_id="inside-page",
+                **UNLABELED,
             )
             self.next = gr.Button(localized("Next page"), size="sm", min_width=60)
         with gr.Row(elem_id="inside-actions"):

@@ -44,6 +44,11 @@ _DIRECTIONS = {
 }
 
 
+def new_value(**fields: Any) -> dict[str, Any]:
+    """A value for a component in static/*.js, which notices only values that differ from the one before."""
+    return {**fields, "number": time.time_ns()}
+
+
 def totals(analysis: Analysis) -> str:
     """The scores of the whole text, in one line."""
     scored, metrics = analysis.scored, analysis.scored.metrics
@@ -59,7 +64,7 @@ def tables_value(file: tuple[str, str] | None = None) -> dict[str, Any]:
     """The value of the buttons that save tables: their texts, and the name and text of a `file` to save."""
     labels = {"tokens": translate("Download tokens (TSV)"), "words": translate("Download words (TSV)")}
     name, text = file or ("", "")
-    return {"labels": labels, "name": name, "text": text, "number": time.time_ns()}
+    return new_value(labels=labels, name=name, text=text)
 
 
 def table_file(analysis: Analysis, model: str, kind: object) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from lm.errors import UserError
 from lm.insight.units import FoundUnit
 
 from ...ui.errors import INTERNAL, as_sentence, show_errors
+from ...ui.fields import UNLABELED
 from ...ui.i18n import localized
 from .analysis import REGEX
 from .results import PROPERTY_NAMES, description, measure, note
@@ -65,10 +66,9 @@ class UnitSearch:
         self.found = gr.Radio(
             [],
             label=localized("Best units"),
-            show_label=False,
-            container=False,
             visible=False,
             elem_id="inside-found",
+            **UNLABELED,
         )
         self.measure = gr.HTML(elem_id="inside-measure")
 

@@ -18,7 +18,8 @@ from lm.insight.spans import pieces, token_spans
 from lm.language_model import LanguageModel
 from lm.tokenization.documents import SEPARATOR
 
-from ...ui.errors import INTERNAL, show_errors
+from ...ui.errors import INTERNAL, event_value, show_errors
+from ...ui.fields import UNLABELED
 from ...ui.i18n import localized, translate
 from ...ui.token_view import surprisal_level
 from .analysis import file_name, on_one_line
@@ -43,10 +44,9 @@ class Sentences:
                 (localized("Table"), "table"),
             ],
             value="lines",
-            show_label=False,
             label=localized("Kind of sentences"),
-            container=False,
             elem_id="inside-kind",
+            **UNLABELED,
         )
         self.text = gr.Textbox(
             _EXAMPLE,
@@ -77,7 +77,7 @@ class Sentences:
 
     def on_file(self, event: gr.EventData) -> tuple[str, str]:
         """The text of a table that the browser has read, and whether it has minimal pairs."""
-        text = event._data.get("text") if isinstance(event._data, dict) else None
+        text = event_value(event, "text")
         if not isinstance(text, str):
             text = ""
         return text, "pairs" if has_pairs(text) else "table"

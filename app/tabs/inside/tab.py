@@ -8,14 +8,15 @@ from typing import Any
 import gradio as gr
 
 from ...registry import ModelRegistry
-from ...ui.errors import INTERNAL, event_int, show_errors
+from ...ui.errors import INTERNAL, event_int, event_value, show_errors
 from ...ui.i18n import translate
 from .analysis import Analysis, AnalysisCache
-from .cell import cell_steps, stale_steps
+from .cell import cell_steps
 from .clamp import ClampSection
 from .gallery import Gallery
 from .layout import InsideLayout
 from .results import (
+    new_value,
     similar_contexts,
     surprising_tokens,
     table_file,
@@ -55,7 +56,7 @@ class InsideTab:
         with self.layout.search:
             self.search = UnitSearch(self, HEAVY)
         with self.layout.gallery:
-            Gallery(self, HEAVY)
+            self.gallery = Gallery(self, HEAVY)
         with self.layout.clamp:
             ClampSection(self, HEAVY)
         with self.layout.sentences:
@@ -87,6 +88,7 @@ class InsideTab:
             layout.surprising,
             *self.unit_inputs,
             layout.cell,
+            self.gallery.rows,
             *self.search.outputs,
             layout.similar,
         ]
@@ -179,7 +181,8 @@ class InsideTab:
             tables_value(),
             surprising_tokens(analysis),
             *_unit_updates(analysis, layer, unit, name),
-            stale_steps(),
+            new_value(),  # the cell and the gallery ask again
+            new_value(),
             *self.search.cleared(),
             "",
         ]
@@ -200,7 +203,7 @@ class InsideTab:
         Raises UserError if it does not exist.
         """
         colored = analysis.color_by_unit(layer - 1, name, unit)
-        return [colored, "unit", *_unit_updates(analysis, layer, unit, name), stale_steps()]
+        return [colored, "unit", *_unit_updates(analysis, layer, unit, name), new_value()]
 
     def on_click(self, viewed: Viewed, layer: int, unit: int, event: gr.EventData) -> list[Any]:
         """Open the drawn cell at the clicked token."""
@@ -215,7 +218,7 @@ class InsideTab:
     def on_table(self, viewed: Viewed, event: gr.EventData) -> dict[str, Any]:
         """Let the browser save the scores of the tokens or words."""
         with show_errors():
-            kind = event._data.get("table") if isinstance(event._data, dict) else None
+            kind = event_value(event, "table")
             return tables_value(table_file(self.analysis(viewed), viewed[1] or "", kind))
 
     def on_select(self, viewed: Viewed, event: gr.EventData) -> tuple[str, gr.Tabs]:

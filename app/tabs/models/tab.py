@@ -14,7 +14,7 @@ from lm.errors import UserError
 
 from ...jobs.queue import JobQueue
 from ...registry import ModelRegistry
-from ...ui.errors import INTERNAL, as_sentence, show_errors
+from ...ui.errors import INTERNAL, as_sentence, event_value, show_errors
 from ...ui.i18n import localized, translate
 from ...ui.model_facts import describe, note
 from .catalog import Entry, entries, export_folder, pack, render_card
@@ -172,7 +172,7 @@ class ModelsTab:
 
     def on_row(self, event: gr.EventData) -> Any:
         """Select the model of a row."""
-        row = event._data.get("row_value") if isinstance(event._data, dict) else None
+        row = event_value(event, "row_value")
         name = row[0] if isinstance(row, list) and row else None
         return name if name in list(self.models.folders()) else gr.skip()
 

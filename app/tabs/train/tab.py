@@ -16,7 +16,7 @@ from ...jobs.job import QUEUED, RUNNING
 from ...jobs.queue import EXTENDABLE, RESUMABLE, JobQueue
 from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, show_errors
-from ...ui.fields import go_button
+from ...ui.fields import UNLABELED, go_button
 from ...ui.i18n import localized, translate
 from . import display
 from .form import Form
@@ -69,10 +69,9 @@ class TrainTab:
         self.job = gr.Dropdown(
             [],
             label=localized("Training jobs"),
-            show_label=False,
-            container=False,
             elem_id="train-job",
             filterable=False,
+            **UNLABELED,
         )
         self.state = gr.HTML(elem_id="train-state", elem_classes="figures")
         with gr.Row(elem_id="train-actions"):

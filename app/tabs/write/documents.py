@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from ...ui.errors import INTERNAL
+from ...ui.fields import UNLABELED
 from ...ui.i18n import localized
 
 _OPENED_JS = "lm.documentOpened = () => trigger('change');"
@@ -23,13 +24,12 @@ class DocumentBar:
             self.name = gr.Textbox(
                 "",
                 label=localized("Name of the document"),
-                show_label=False,
-                container=False,
                 max_lines=1,
                 interactive=True,
                 max_length=200,
                 placeholder=localized("Untitled"),
                 elem_id="document-name",
+                **UNLABELED,
             )
             self._add_button(localized("New"), "create")
             self._add_button(localized("Open"), "open")
