@@ -5,6 +5,7 @@
     "font", "letterSpacing", "wordSpacing", "tabSize", "textIndent", "whiteSpace", "wordBreak", "overflowWrap",
     "lineBreak", "direction", "textAlign", "padding", "borderWidth",
   ];
+  const MAX_PIECE = 1000; // characters
   const area = () => document.querySelector("#text textarea");
   // levels: one digit per UTF-16 code unit, or a space for text that the model did not write.
   // copied: "c" for each code unit copied from the training text, else a space.
@@ -13,9 +14,11 @@
   let shown = ""; // the text as it was last shown by `set`
   let undone = 0; // edits that the user has undone in the browser since then
   let backdrop = null, followedTo = 0;
+  const pieces = []; // of the text in the backdrop: elements of a few words up to a line
 
   // The colors are a copy of the text behind the textarea, of which only the backgrounds are visible. It ends with
-  // the last line that has a color. Each line is an element of its own, so that only changed lines are made again.
+  // the last line that has a color. Each line is an element of its own, and has one or more pieces. Only pieces that
+  // have changed are made again.
   function paint() {
     if (!backdrop) return;
     const colored = Math.max(levels.trimEnd().length, copied.length);
@@ -26,35 +29,44 @@
       ...["levels", "copied"].map((name) => commonMarks(painted[name], next[name])),
     );
     painted = next;
-    let kept = backdrop.children.length; // a line whose line break is the same, too
-    while (kept && backdrop.children[kept - 1].end >= same) backdrop.children[--kept].remove();
-    let start = kept ? backdrop.lastChild.end + 1 : 0;
+    while (pieces.length && pieces.at(-1).end >= same) pieces.pop().remove();
+    let line = pieces.at(-1)?.parentElement ?? null, start = pieces.at(-1)?.end ?? 0;
+    while (backdrop.lastChild !== line) backdrop.lastChild.remove();
     if (colored)
-      for (const line of next.text.slice(start).split("\n")) {
-        const node = document.createElement("div");
-        node.textContent = line;
-        Object.assign(node, { start, end: start + line.length, isColored: false });
-        backdrop.append(node);
-        start = node.end + 1;
+      for (const [n, rest] of next.text.slice(start).split("\n").entries()) {
+        // What follows the last piece first is the rest of its line.
+        if (n || !line) line = backdrop.appendChild(document.createElement("div"));
+        const end = start + rest.length;
+        while (start < end) start = addPiece(line, start, end);
+        start = end + 1;
       }
     follow();
   }
 
-  // Scroll the colors with the text, and color the lines in view.
+  // Add the next piece of a line that ends at `limit`; returns the end of the piece.
+  function addPiece(line, start, limit) {
+    let end = Math.min(start + MAX_PIECE, limit);
+    if (text.codePointAt(end - 1) > 0xffff) end++; // both halves of a surrogate pair
+    const node = line.appendChild(document.createElement("span"));
+    node.textContent = text.slice(start, end);
+    pieces.push(Object.assign(node, { start, end, isColored: false }));
+    return end;
+  }
+
+  // Scroll the colors with the text, and color the pieces in view.
   function follow() {
-    const lines = backdrop.children;
-    if (!lines.length) return;
+    if (!pieces.length) return;
     const { scrollTop: top, clientHeight: height } = area();
     backdrop.scrollTop = top;
-    let first = 0, last = lines.length;
+    let first = 0, last = pieces.length;
     while (first < last) {
       const middle = (first + last) >> 1;
-      if (lines[middle].offsetTop + lines[middle].offsetHeight < top - height) first = middle + 1;
+      if (pieces[middle].offsetTop + pieces[middle].offsetHeight < top - height) first = middle + 1;
       else last = middle;
     }
     const inView = [];
-    for (; first < lines.length && lines[first].offsetTop < top + 2 * height; first++) inView.push(lines[first]);
-    for (const line of inView) if (!line.isColored) color(line);
+    for (; first < pieces.length && pieces[first].offsetTop < top + 2 * height; first++) inView.push(pieces[first]);
+    for (const piece of inView) if (!piece.isColored) color(piece);
   }
 
   // A span for each run of characters with the same level that are all copied or all not copied.
@@ -75,10 +87,11 @@
   }
 
   function commonPrefix(a, b) {
-    const limit = Math.min(a.length, b.length);
+    const limit = Math.min(a.length, b.length), STEP = 4096; // comparing slices is faster than comparing characters
     let length = 0;
+    while (length < limit && a.slice(length, length + STEP) === b.slice(length, length + STEP)) length += STEP;
     while (length < limit && a[length] === b[length]) length++;
-    return length;
+    return Math.min(length, limit);
   }
 
   // Up to where two strings of marks, of which the shorter one continues with spaces, are the same.

@@ -9,6 +9,8 @@
   const update = (changes) => ({ __type__: "update", ...changes });
   const versions = () => lm.documents.versions;
   const show = ({ text, levels }) => editor.set(text, levels);
+  // A class of the body: `#page:has(...)` would make each change of the text restyle the whole page.
+  const showCandidates = (areShown) => document.body.classList.toggle("comparing", areShown);
 
   // Regenerate starts from where the last continuation started, even if the user has edited the text since.
   function regenerationBase() {
@@ -34,6 +36,7 @@
       model,
       parent: run.parent ?? null,
     }));
+    showCandidates(fields.length > 1);
     if (fields.length > 1) {
       run.candidates = fields;
       return;
@@ -94,6 +97,7 @@
     // Updates for all components that display a version.
     opened(status = update({})) {
       const rest = [status, update({ visible: false }), null];
+      showCandidates(false);
       // The page may have been loaded after the user pressed Generate.
       return isWriting ? [...Array(STATE), ...rest].map(() => update({})) : [...writing.state(), ...rest];
     },

@@ -263,7 +263,7 @@ def test_page_shows_each_paragraph_in_its_own_direction(page, multilingual):
 
 @pytest.mark.slow
 def test_page_shows_control_characters_and_continues_from_them(page, controls):
-    page.tab.reload()  # the page may be older than the model
+    page.reload()  # the page may be older than the model
     page.tab.locator("#facts table").wait_for()
     choose(page, "controls")
     page.set(Length=120, Seed=1)

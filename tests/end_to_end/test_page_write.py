@@ -262,7 +262,7 @@ def test_the_text_survives_a_reload(page):
     page.editor.press("End")
     page.tab.keyboard.type(" and more")
     text = page.text
-    page.tab.reload()
+    page.reload()
     page.wait_for(lambda: page.text == text)
     page.set(Length=5)
     assert page.write().startswith(text)
@@ -277,7 +277,7 @@ def test_presets_set_the_controls_and_custom_settings_are_stored(page):
     temperature.fill("0.35")
     temperature.press("Tab")
     page.wait_for(lambda: page.tab.get_by_label("Custom").is_checked())
-    page.tab.reload()
+    page.reload()
     page.wait_for(lambda: page.tab.get_by_label("Balanced").is_checked())
     page.tab.get_by_label("Custom").click()
     page.wait_for(lambda: temperature.input_value() == "0.35")
@@ -344,7 +344,7 @@ def test_the_first_tokens_come_quickly(page):
 
 def test_invalid_stored_settings_are_ignored(page):
     page.tab.evaluate("localStorage.setItem('lm.own', '{\"nonsense')")
-    page.tab.reload()
+    page.reload()
     page.tab.get_by_label("Custom").click()
     page.set(Length=5)
     page.editor.fill(PROMPT)
