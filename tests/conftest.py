@@ -53,11 +53,14 @@ def clock(monkeypatch):
 def pytest_collection_modifyitems(items):
     """Each file runs in one worker of xdist, so that its models and servers exist once. Files that use the
     browser share a worker: it is started once, and the tests measure and wait. So do files that use the
-    server for attacks. What takes longest starts first, so that no worker is idle at the end."""
-    browser, attacks = (
-        {item.path for item in items if name in item.fixturenames} for name in ("context", "attacked_server")
+    server for attacks, and those that import transformers, which takes seconds. What takes longest starts
+    first, so that no worker is idle at the end."""
+    browser, attacks, transformers = (
+        {item.path for item in items if name in item.fixturenames}
+        for name in ("context", "attacked_server", "quiet_transformers")
     )
     groups = dict.fromkeys(attacks, "attacks") | dict.fromkeys(browser, "browser")
+    groups |= dict.fromkeys(transformers, "transformers")
     for item in items:
         item.add_marker(pytest.mark.xdist_group(groups.get(item.path, item.path.stem)))
     slow = ("end_to_end", "test_distributed.py", "jobs")

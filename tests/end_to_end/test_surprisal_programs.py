@@ -10,7 +10,7 @@ from lm.evaluation.losses import Score
 from lm.insight.surprisal import score_texts
 from lm.model_folder import PRETRAINED
 from tests.conftest import some_text
-from tests.test_transformers import make
+from tests.transformers.models import make
 
 pytestmark = pytest.mark.lm_eval
 
