@@ -15,6 +15,10 @@ KINDS: Kinds = {}
 add = partial(add_kinds, KINDS)
 
 
+def deleted(file: str) -> Damage:
+    return lambda folder: (folder / file).unlink()
+
+
 def instead(file: str, make: Callable[[Path], object]) -> Damage:
     """Delete a file and make something else of its name."""
 
@@ -80,60 +84,36 @@ def dated(file: str, seconds: float) -> Damage:
 
 
 # the files of a model
-add(
-    "config",
-    "is not a regular file",
-    directory=instead("config.json", Path.mkdir),
-    fifo=instead("config.json", fifo),
-    socket=instead("config.json", unix_socket),
-    loop=instead("config.json", link("config.json")),
-)
-add(
-    "config",
-    "is a link that leaves its folder",
-    link=moved_out("config.json"),
-    link_passwd=instead("config.json", link("/etc/passwd")),
-    link_zero=instead("config.json", link("/dev/zero")),
-    link_up=instead("config.json", link("../other/config.json")),
-    link_process=instead("config.json", link("/proc/self/environ")),
-    dangling=instead("config.json", link("/nowhere")),
-)
-add("config", "not a model folder", missing=lambda folder: (folder / "config.json").unlink())
-
-add("weights", "model.safetensors is missing", missing=lambda folder: (folder / "model.safetensors").unlink())
-add(
-    "weights",
-    "is not a regular file",
-    directory=instead("model.safetensors", Path.mkdir),
-    fifo=instead("model.safetensors", fifo),
-)
-add(
-    "weights",
-    "is a link that leaves its folder",
-    link=moved_out("model.safetensors"),
-    link_zero=instead("model.safetensors", link("/dev/zero")),
-    dangling=instead("model.safetensors", link("/nowhere/x")),
-)
-
-add("tokenizer", "tokenizer.json is missing", missing=lambda folder: (folder / "tokenizer.json").unlink())
-add(
-    "tokenizer",
-    "is not a regular file",
-    directory=instead("tokenizer.json", Path.mkdir),
-    fifo=instead("tokenizer.json", fifo),
-)
-add(
-    "tokenizer",
-    "is a link that leaves its folder",
-    link=moved_out("tokenizer.json"),
-    link_shadow=instead("tokenizer.json", link("/etc/shadow")),
-)
+for group, file, without in (
+    ("config", "config.json", "not a model folder"),
+    ("weights", "model.safetensors", "model.safetensors is missing"),
+    ("tokenizer", "tokenizer.json", "tokenizer.json is missing"),
+):
+    add(group, without, missing=deleted(file))
+    add(
+        group,
+        "is not a regular file",
+        directory=instead(file, Path.mkdir),
+        fifo=instead(file, fifo),
+        socket=instead(file, unix_socket),
+        loop=instead(file, link(file)),
+    )
+    add(
+        group,
+        "is a link that leaves its folder",
+        link=moved_out(file),
+        link_passwd=instead(file, link("/etc/passwd")),
+        link_zero=instead(file, link("/dev/zero")),
+        link_up=instead(file, link(f"../other/{file}")),
+        link_process=instead(file, link("/proc/self/environ")),
+        dangling=instead(file, link("/nowhere/x")),
+    )
 
 # README.md
 add(
     "card",
     None,
-    missing=lambda folder: (folder / "README.md").unlink(),
+    missing=deleted("README.md"),
     link_passwd=instead("README.md", link("/etc/passwd")),
     link_zero=instead("README.md", link("/dev/zero")),
     link=instead("README.md", outside("SECRET")),
