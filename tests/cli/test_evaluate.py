@@ -8,31 +8,16 @@ import re
 import shutil
 import threading
 from dataclasses import asdict
-from types import SimpleNamespace
 
 import pytest
 import yaml
 
 import lm
-from lm.cli.evaluate import main
-from lm.cli.parser import run
 from lm.config.schema import ModelConfig
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.model_folder import PRETRAINED
 from lm.tokenization.vocabulary import train_tokenizer
-
-
-@pytest.fixture
-def evaluate(capsys, monkeypatch, tmp_path):
-    """Calls `lm evaluate` in the folder `tmp_path`, without starting a process."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        status = run(lambda: main([*map(str, arguments)]))
-        return SimpleNamespace(returncode=status, **capsys.readouterr()._asdict())
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +38,16 @@ def table(file):
 def test_another_text_is_scored_as_a_whole_and_printed_as_a_table(evaluate, trained_run, tmp_path):
     (tmp_path / "new.txt").write_text("The sea was calm.\nLight, light; é!\n")
     result = evaluate(trained_run, "--dataset", "new.txt", "--dynamic", "--cache")
-    assert result.returncode == 0, result.err
-    lines = result.out.splitlines()
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
     assert "char, LSTM, 1 layer of 32 units" in lines[0]
     assert lines[1].endswith("new: 35 tokens, 35 characters, 36 bytes, 1 document")
     assert lines[2].split() == ["plain", "dynamic", "+", "cache"]
     assert len(re.findall(r"\d\.\d{4}", lines[3])) == 2
-    assert result.err.count("warning:") == 1
-    assert "the model does not know 4 of the 35 tokens (" in result.err
-    assert "), 11.4%. Scoring them as <unk>" in result.err
-    assert "'é'" in result.err
+    assert result.stderr.count("warning:") == 1
+    assert "the model does not know 4 of the 35 tokens (" in result.stderr
+    assert "), 11.4%. Scoring them as <unk>" in result.stderr
+    assert "'é'" in result.stderr
 
 
 def test_the_function_returns_what_the_command_prints(evaluate, trained_run, tmp_path):
@@ -73,7 +58,7 @@ def test_the_function_returns_what_the_command_prints(evaluate, trained_run, tmp
     ):
         rows = texts if isinstance(texts, str) else "".join(json.dumps({"text": t}) + "\n" for t in texts)
         (tmp_path / name).write_bytes(rows.encode())
-        record = json.loads(evaluate(trained_run, "--dataset", name, "--carry", "--json").out)
+        record = json.loads(evaluate(trained_run, "--dataset", name, "--carry", "--json").stdout)
         expected = {metric: value["value"] for metric, value in record["scores"]["plain"].items()}
         assert asdict(lm.evaluate(model, texts)) == {**expected, "tokens": record["tokens"]}
     for nothing in ("", [], ["", ""]):
@@ -91,17 +76,17 @@ def test_column_of_a_table_that_was_scored_is_shown(evaluate, trained_run, tmp_p
         ["Example", "The sea was calm."],
         ["Format", "a semicolon between cells, header id, body"],
     ]
-    lines = evaluate(trained_run, "--dataset", "t.csv").out.splitlines()
+    lines = evaluate(trained_run, "--dataset", "t.csv").stdout.splitlines()
     assert [line.split(maxsplit=1) for line in lines[2:5]] == facts
     both = evaluate(trained_run, "--dataset", "t.csv", "--dataset", "rows.jsonl", "--text-column", "title")
     assert both.returncode == 2
     (tmp_path / "t.csv").write_text("title\nThe sea was calm.\n")
     both = evaluate(trained_run, "--dataset", "t.csv", "--dataset", "rows.jsonl", "--text-column", "title")
-    assert "Example of t        The sea was calm." in both.out
-    assert "Column of rows      'title', chosen with --text-column; 1 row; more text in text" in both.out
+    assert "Example of t        The sea was calm." in both.stdout
+    assert "Column of rows      'title', chosen with --text-column; 1 row; more text in text" in both.stdout
     result = evaluate(trained_run, "--dataset", "t.csv", "--per-token", "-")
-    assert "Column" in result.err and "Column" not in result.out
-    assert "scores" in json.loads(evaluate(trained_run, "--dataset", "t.csv", "--json").out)
+    assert "Column" in result.stderr and "Column" not in result.stdout
+    assert "scores" in json.loads(evaluate(trained_run, "--dataset", "t.csv", "--json").stdout)
 
 
 @pytest.fixture
@@ -119,8 +104,8 @@ def trained_with(trained_run, tmp_path):
 
 def facts_of(result):
     """The rows that were printed, by their labels."""
-    assert result.returncode == 0, result.err
-    return dict(re.split(r"\s{2,}", line, maxsplit=1) for line in result.out.splitlines())
+    assert result.returncode == 0, result.stderr
+    return dict(re.split(r"\s{2,}", line, maxsplit=1) for line in result.stdout.splitlines())
 
 
 def test_text_is_read_as_in_training_where_that_fits(evaluate, trained_with, tmp_path):
@@ -156,7 +141,7 @@ def test_encoding_of_the_training_is_used_only_if_the_text_is_not_utf_8(evaluate
         assert facts.get("As in training") == ("--encoding cp1252" if taken else None)
     (tmp_path / "t.txt").write_text("The sea – was calm.", encoding="cp1252")
     result = evaluate(run, "--dataset", "t.txt", "--encoding", "utf-8")
-    assert result.returncode == 2 and "t.txt is not UTF-8" in result.err
+    assert result.returncode == 2 and "t.txt is not UTF-8" in result.stderr
 
 
 def test_rows_of_a_table_are_found_as_in_training(evaluate, trained_with, tmp_path):
@@ -174,14 +159,14 @@ def test_rows_of_a_table_are_found_as_in_training(evaluate, trained_with, tmp_pa
     (tmp_path / "t.json").write_text('{"c": [{"text": "The boat"}]}')
     assert facts_of(evaluate(run, "--dataset", "t.json"))["Example"] == "The boat"
     (tmp_path / "t.json").write_text('{"text": ')
-    assert "t.json, line 1, is not JSON" in evaluate(run, "--dataset", "t.json").err
+    assert "t.json, line 1, is not JSON" in evaluate(run, "--dataset", "t.json").stderr
 
 
 def test_tables_of_tokens_and_words_from_both_sides(evaluate, trained_run, backward_run, text_file, tmp_path):
     options = ["--backward", backward_run, "--dataset", text_file, "--split", "0.1", "--json"]
     result = evaluate(trained_run, *options, "--per-token", "t.tsv", "--per-word", "w.tsv")
-    assert result.returncode == 0, result.err
-    scores = json.loads(result.out)["scores"]
+    assert result.returncode == 0, result.stderr
+    scores = json.loads(result.stdout)["scores"]
     assert list(scores) == ["forward", "backward", "mean"]
     assert all(scores[side]["loss"]["value"] < 1.3 for side in scores)
     held_out = text_file.read_text()[27_000:]
@@ -200,7 +185,7 @@ def test_tables_of_tokens_and_words_from_both_sides(evaluate, trained_run, backw
 
 def test_two_models_with_different_tokenizers_are_compared(evaluate, trained_run, bpe_model, text_file):
     options = ["--compare", bpe_model, "--dataset", text_file, "--split", "0.1"]
-    record = json.loads(evaluate(trained_run, *options, "--cache", "--json").out)
+    record = json.loads(evaluate(trained_run, *options, "--cache", "--json").stdout)
     assert list(record["scores"]) == ["model plain", "other plain", "model cache", "other cache"]
     assert record["compare"] == str(bpe_model)
     for mode, found in record["difference"].items():
@@ -213,7 +198,7 @@ def test_two_models_with_different_tokenizers_are_compared(evaluate, trained_run
         assert found["p"] == 0.0001
         assert found["intervals"]["resampled"] == "blocks" and 10 <= found["intervals"]["parts"] < 30
     printed = evaluate(trained_run, *options)
-    assert "the other model does not know" not in printed.err
+    assert "the other model does not know" not in printed.stderr
     facts = facts_of(printed)
     plain = record["difference"]["plain"]["bits_per_byte"]["value"]
     assert facts["Other"].endswith("right to left") and "2,000" not in facts["Tokens"]
@@ -228,14 +213,14 @@ def test_documents_are_resampled_and_a_comparison_warns_of_unknown_characters(
     rows = (json.dumps({"text": f"The sea was {'calm ' * (n % 3)}é"}) for n in range(30))
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
     result = evaluate(trained_run, "--dataset", "rows.jsonl", "--dynamic", "--reset", "--compare", bpe_model)
-    assert "95%, from resampling 30 documents" in result.out
-    assert "permutation of the signs of 30 documents, two-sided" in result.out
-    assert "the model does not know 30 of the" in result.err
-    assert "and the comparison unfair." in result.err and "--skip-unknown" not in result.err
-    record = json.loads(evaluate(trained_run, "--dataset", "rows.jsonl", "--json").out)
+    assert "95%, from resampling 30 documents" in result.stdout
+    assert "permutation of the signs of 30 documents, two-sided" in result.stdout
+    assert "the model does not know 30 of the" in result.stderr
+    assert "and the comparison unfair." in result.stderr and "--skip-unknown" not in result.stderr
+    record = json.loads(evaluate(trained_run, "--dataset", "rows.jsonl", "--json").stdout)
     assert record["intervals"] == {"level": 0.95, "resampled": "documents", "parts": 30}
     (tmp_path / "short.txt").write_text("The sea")
-    record = json.loads(evaluate(trained_run, "--dataset", "short.txt", "--json").out)
+    record = json.loads(evaluate(trained_run, "--dataset", "short.txt", "--json").stdout)
     assert record["intervals"] is None
 
 
@@ -255,7 +240,7 @@ def test_a_table_can_be_written_to_a_pipe(evaluate, trained_run, tmp_path):
 
 def test_a_backward_model_scores_its_held_out_text(evaluate, backward_run):
     validation = json.loads((backward_run / "config.json").read_text())["validation"]
-    found = json.loads(evaluate(backward_run, "--json").out)
+    found = json.loads(evaluate(backward_run, "--json").stdout)
     assert found["scores"]["plain"]["loss"]["value"] == pytest.approx(validation["loss"], rel=0.01)
 
 
@@ -295,8 +280,8 @@ def test_user_errors_are_one_line_and_leave_no_files(
     before = set(tmp_path.iterdir())
     named = {"RUN": trained_run, "BPE": bpe_model, "SHIPPED": PRETRAINED}
     result = evaluate(*(named.get(argument, argument) for argument in arguments))
-    assert result.returncode == 2, result.err
-    assert message in result.err.strip().splitlines()[-1]
-    assert "Traceback" not in result.err
-    assert result.out == "" or "/proc/w.tsv" in arguments
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    assert result.stdout == "" or "/proc/w.tsv" in arguments
     assert set(tmp_path.iterdir()) == before

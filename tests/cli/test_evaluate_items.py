@@ -5,17 +5,13 @@ import io
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas
 import pytest
 import wordfreq
 
 import lm
-from lm.cli.evaluate import main
-from lm.cli.parser import run
 from lm.escaping import unescaped
-from tests.insight.networks import make
 
 ITEMS = (
     'id,"item, nr",condition,sentence\n'
@@ -28,31 +24,13 @@ SENTENCES = {1: "the sea was calm", 3: "the boat # was naïve Ж", 4: "#the sea"
 
 
 @pytest.fixture(scope="module", params=["char", "bpe", "word"])
-def model(request, tmp_path_factory):
-    return saved(request.param, tmp_path_factory)
+def model(request, saved):
+    return saved(request.param)
 
 
-@pytest.fixture(scope="module")
-def char(tmp_path_factory):
-    return saved("char", tmp_path_factory)
-
-
-def saved(kind, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(kind)
-    make(kind).save(folder)
-    return folder
-
-
-@pytest.fixture
-def evaluate(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def items(tmp_path):
     (tmp_path / "items.csv").write_text(ITEMS, encoding="utf-8")
-
-    def call(*arguments):
-        status = run(lambda: main([*map(str, arguments)]))
-        return SimpleNamespace(returncode=status, **capsys.readouterr()._asdict())
-
-    return call
 
 
 def rows_of(text):
@@ -62,8 +40,8 @@ def rows_of(text):
 def test_every_row_starts_from_the_empty_state_and_keeps_its_number_and_columns(evaluate, model):
     keep = ("--text-column", "sentence", "--keep", 'id,"item, nr"', "--keep", "condition")
     result = evaluate(model, "--dataset", "items.csv", *keep, "--per-token", "-", "--per-word", "w.tsv")
-    assert result.returncode == 0, result.err
-    tokens, words = rows_of(result.out), rows_of(Path("w.tsv").read_text("utf-8"))
+    assert result.returncode == 0, result.stderr
+    tokens, words = rows_of(result.stdout), rows_of(Path("w.tsv").read_text("utf-8"))
     loaded = lm.load(model)
     kept = {1: ("a", "1", "plain"), 3: ("c", "2", 'x "y"\\t#z'), 4: ("d", "2", "#1")}
     for number, sentence in SENTENCES.items():
@@ -81,7 +59,7 @@ def test_every_row_starts_from_the_empty_state_and_keeps_its_number_and_columns(
     carried = evaluate(
         model, "--dataset", "items.csv", "--text-column", "sentence", "--carry", "--per-token", "-"
     )
-    first = next(row["surprisal"] for row in rows_of(carried.out) if row["document"] == "3")
+    first = next(row["surprisal"] for row in rows_of(carried.stdout) if row["document"] == "3")
     assert first != next(row["surprisal"] for row in tokens if row["document"] == "3")
 
 
@@ -96,7 +74,7 @@ def test_json_and_parquet_tables(evaluate, char, tmp_path, kind):
         (tmp_path / f"t.{kind}").write_text(text)
     options = ("--dataset", f"t.{kind}", "--text-column", "text", "--keep", "n,tags")
     result = evaluate(char, *options, "--per-word", "-", "--format", "jsonl")
-    rows = [json.loads(line) for line in result.out.splitlines()]
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert [(row["word"], row["n"], row["document"]) for row in rows] == [
         ("the", 7, 1),
         ("sea", 7, 1),
@@ -108,7 +86,7 @@ def test_json_and_parquet_tables(evaluate, char, tmp_path, kind):
 def test_a_kept_column_with_the_name_of_another_is_renamed(evaluate, char, tmp_path):
     (tmp_path / "t.csv").write_text("word,text\nfirst,the sea\nlast,  \nend,boat\n")
     options = ("--dataset", "t.csv", "--text-column", "text", "--keep", "word", "--per-word", "-")
-    rows = rows_of(evaluate(char, *options).out)
+    rows = rows_of(evaluate(char, *options).stdout)
     found = [(row["word"], row["kept_word"], row["document"], row["space"]) for row in rows]
     # The whitespace of the second row belongs to no word, not to the one before it.
     bits = -lm.load(char).score("the sea")[3].logprob / math.log(2)
@@ -123,7 +101,7 @@ def test_rows_of_several_tables_are_numbered_on(evaluate, char, tmp_path):
     (tmp_path / "t.csv").write_text("s\nboat\n")
     (tmp_path / "u.csv").write_text("s\nthe sea\n\nwas\n")
     options = ("--dataset", "u.csv", "--dataset", "t.csv", "--text-column", "s", "--per-word", "-")
-    rows = rows_of(evaluate(char, *options).out)
+    rows = rows_of(evaluate(char, *options).stdout)
     assert [(row["word"], row["document"]) for row in rows] == [
         ("the", "1"),
         ("sea", "1"),
@@ -136,7 +114,7 @@ def test_documents_of_several_text_files_are_numbered_on(evaluate, char, tmp_pat
     (tmp_path / "t.txt").write_text("the sea\nwas\n")
     (tmp_path / "u.txt").write_text("boat\n")
     options = ("--dataset", "t.txt", "--dataset", "u.txt", "--document-separator", "line", "--per-word", "-")
-    rows = rows_of(evaluate(char, *options).out)
+    rows = rows_of(evaluate(char, *options).stdout)
     words = [(row["word"], row["document"]) for row in rows]
     assert words == [("the", "1"), ("sea", "1"), ("was", "2"), ("boat", "3")]
 
@@ -144,7 +122,7 @@ def test_documents_of_several_text_files_are_numbered_on(evaluate, char, tmp_pat
 def test_documents_of_a_text_file_are_carried_unless_reset(evaluate, char, tmp_path):
     (tmp_path / "t.txt").write_text("the sea\nthe sea\n")
     options = ("--dataset", "t.txt", "--document-separator", "line", "--per-token", "-")
-    carried, reset = (rows_of(evaluate(char, *options, *flag).out) for flag in ((), ("--reset",)))
+    carried, reset = (rows_of(evaluate(char, *options, *flag).stdout) for flag in ((), ("--reset",)))
     first = [row["surprisal"] for row in reset if row["document"] == "1"]
     assert first == [row["surprisal"] for row in reset if row["document"] == "2"]
     assert first != [row["surprisal"] for row in carried if row["document"] == "2"]
@@ -152,19 +130,19 @@ def test_documents_of_a_text_file_are_carried_unless_reset(evaluate, char, tmp_p
 
 def test_rows_are_never_cut(evaluate, char):
     options = ("--dataset", "items.csv", "--text-column", "sentence", "--keep", "id", "--per-word", "-")
-    last = rows_of(evaluate(char, *options, "--split", "0.3").out)
+    last = rows_of(evaluate(char, *options, "--split", "0.3").stdout)
     assert [(row["word"], row["id"], row["document"]) for row in last] == [
         ("#the", "d", "4"),
         ("sea", "d", "4"),
     ]
-    first = rows_of(evaluate(char, *options, "--max-chars", "20").out)
+    first = rows_of(evaluate(char, *options, "--max-chars", "20").stdout)
     assert " ".join(row["word"] for row in first) == SENTENCES[1]
 
 
 def test_regions_sum_their_tokens_and_the_whitespace_before(evaluate, model, tmp_path):
     (tmp_path / "r.csv").write_text("s\nthe sea|was calm|the boat\nthe | sea\n")
     options = ("--dataset", "r.csv", "--region-separator", "|", "--per-region", "-", "--per-token", "t.tsv")
-    regions = rows_of(evaluate(model, *options).out)
+    regions = rows_of(evaluate(model, *options).stdout)
     assert [row["region"] for row in regions] == ["the sea", "was calm", "the boat", "the", "sea"]
     tokens = rows_of((tmp_path / "t.tsv").read_text())
     for row in regions:
@@ -181,14 +159,14 @@ def test_regions_sum_their_tokens_and_the_whitespace_before(evaluate, model, tmp
 def test_the_space_before_a_region_belongs_to_it(evaluate, char, tmp_path):
     (tmp_path / "r.csv").write_text("s,parts\nthe sea was calm,the sea|was|calm\n")
     options = ("--dataset", "r.csv", "--text-column", "s", "--regions", "parts", "--per-region", "-")
-    regions = rows_of(evaluate(char, *options).out)
+    regions = rows_of(evaluate(char, *options).stdout)
     bits = [-score.logprob / math.log(2) for score in lm.load(char).score("the sea was calm")]
     expected = [sum(bits[:7]), sum(bits[7:11]), sum(bits[11:])]
     assert [float(row["surprisal"]) for row in regions] == pytest.approx(expected, abs=1e-4)
     assert [row["region"] for row in regions] == ["the sea", "was", "calm"]
     assert [(row["offset"], row["end"]) for row in regions] == [("0", "7"), ("8", "11"), ("12", "16")]
     (tmp_path / "r.csv").write_text("s,parts\nthe sea was calm,the sea|is|calm\n")
-    assert "row 1: the regions in the column 'parts'" in evaluate(char, *options).err
+    assert "row 1: the regions in the column 'parts'" in evaluate(char, *options).stderr
 
 
 def test_unknown_tokens_are_marked_and_can_be_left_out_of_the_metrics(evaluate, model):
@@ -197,27 +175,27 @@ def test_unknown_tokens_are_marked_and_can_be_left_out_of_the_metrics(evaluate, 
         evaluate(model, *options, *flag, "--per-token", "t.jsonl", "--format", "jsonl", "--json")
         for flag in ((), ("--skip-unknown",))
     )
-    assert json.loads(plain.out)["reset"]
+    assert json.loads(plain.stdout)["reset"]
     rows = [json.loads(line) for line in Path("t.jsonl").read_text("utf-8").splitlines()]
     unknown = [row for row in rows if row["unknown"]]
     loaded = lm.load(model)
     missing = [part for text in SENTENCES.values() for part in loaded.tokenizer.unknown_in(text)]
     if not missing:
-        assert not unknown and known.out == plain.out
+        assert not unknown and known.stdout == plain.stdout
         return
-    assert f"), {len(unknown) / len(rows):.1%}. " in plain.err and "--skip-unknown" in plain.err
+    assert f"), {len(unknown) / len(rows):.1%}. " in plain.stderr and "--skip-unknown" in plain.stderr
     left = [row["surprisal"] for row in rows if not row["unknown"]]
-    loss = json.loads(known.out)["scores"]["plain"]["loss"]["value"]
+    loss = json.loads(known.stdout)["scores"]["plain"]["loss"]["value"]
     assert loss == pytest.approx(sum(left) / len(left) * math.log(2), abs=1e-4)
     if loaded.tokenizer.kind == "char":
-        bits = json.loads(known.out)["scores"]["plain"]["bits_per_character"]["value"]
+        bits = json.loads(known.stdout)["scores"]["plain"]["bits_per_character"]["value"]
         assert bits == pytest.approx(sum(left) / len(left), abs=1e-4)
 
 
-def test_a_literal_unk_in_a_text_of_words_is_known(evaluate, tmp_path_factory, tmp_path):
+def test_a_literal_unk_in_a_text_of_words_is_known(evaluate, saved, tmp_path):
     (tmp_path / "t.csv").write_text("s\nthe <unk> wholly\n")
-    folder = saved("word", tmp_path_factory)
-    rows = rows_of(evaluate(folder, "--dataset", "t.csv", "--text-column", "s", "--per-word", "-").out)
+    options = ("--dataset", "t.csv", "--text-column", "s", "--per-word", "-")
+    rows = rows_of(evaluate(saved("word"), *options).stdout)
     assert [row["unknown"] for row in rows] == ["0", "0", "1"]
 
 
@@ -241,17 +219,17 @@ def test_pandas_reads_a_table_with_a_header_comment(evaluate, char, kind):
 
 def test_format_of_lm_zoo(evaluate, char):
     options = ("--dataset", "items.csv", "--text-column", "sentence", "--per-token", "-")
-    rows = rows_of(evaluate(char, *options, "--format", "lm-zoo").out)
+    rows = rows_of(evaluate(char, *options, "--format", "lm-zoo").stdout)
     assert list(rows[0]) == ["sentence_id", "token_id", "token", "surprisal"]
     assert [row["token_id"] for row in rows if row["sentence_id"] == "4"] == [*map(str, range(1, 9))]
 
 
 def test_word_frequencies(evaluate, char):
     options = ("--dataset", "items.csv", "--text-column", "sentence", "--per-word", "-", "--frequency")
-    rows = rows_of(evaluate(char, *options, "en").out)
+    rows = rows_of(evaluate(char, *options, "en").stdout)
     assert float(rows[1]["frequency"]) == wordfreq.zipf_frequency("sea", "en")
     assert rows[3]["word"] == "calm" and rows[3]["length"] == "4"
-    assert "--frequency must be one of" in evaluate(char, *options, "xx").err
+    assert "--frequency must be one of" in evaluate(char, *options, "xx").stderr
 
 
 @pytest.mark.parametrize(
@@ -268,4 +246,4 @@ def test_word_frequencies(evaluate, char):
 def test_user_errors(evaluate, char, arguments, message):
     options = ("--dataset", "items.csv", "--text-column", "sentence", "--per-word", "w.tsv")
     result = evaluate(char, *options, *arguments)
-    assert result.returncode == 2 and message in result.err.splitlines()[-1], result.err
+    assert result.returncode == 2 and message in result.stderr.splitlines()[-1], result.stderr

@@ -12,7 +12,6 @@ import pytest
 import lm
 from lm.insight.pairs import score_pairs
 from tests.conftest import called
-from tests.insight.networks import make
 
 PAIRS = [
     {"sentence_good": good, "sentence_bad": bad, "UID": uid, "pairID": number}
@@ -31,19 +30,8 @@ PAIRS = [
 
 
 @pytest.fixture(scope="module", params=["char", "word"])
-def folder(request, tmp_path_factory):
-    return saved(request.param, tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def char(tmp_path_factory):
-    return saved("char", tmp_path_factory)
-
-
-def saved(kind, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(kind)
-    make(kind).save(folder)
-    return folder
+def folder(request, saved):
+    return saved(request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -95,9 +83,9 @@ def test_a_pair_is_correct_if_the_model_finds_its_good_sentence_more_probable(fo
     assert 0 < found["correct"] < 7 - found["ties"]
 
 
-def test_sentences_that_differ_only_in_unknown_words_are_ties_with_a_warning(tmp_path_factory):
+def test_sentences_that_differ_only_in_unknown_words_are_ties_with_a_warning(saved):
     write("t.jsonl", [{"sentence_good": "the oxen", "sentence_bad": "the oxens", "UID": "x"}])
-    result = called("evaluate", saved("word", tmp_path_factory), "--pairs", "t.jsonl")
+    result = called("evaluate", saved("word"), "--pairs", "t.jsonl")
     first, second = result.stderr.splitlines()[-2:]
     assert "in 1 of 1 pair, both" in first and first.endswith("would make the accuracy 0.0000.")
     assert "('oxen', 'oxens'), 50.0%." in second
