@@ -4,38 +4,37 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from lm.config.schema import DataConfig, RunConfig
-from lm.config.settings import arguments, build
+from lm.config.settings import build
 from lm.data.as_trained import TAKEN_OVER
 from lm.data.columns import Rows
 from lm.data.eval_text import EvalText, read_held_out, read_whole
 from lm.data.progress import ProgressCallback
-from lm.data.report import table_rows
 from lm.errors import UserError
-from lm.evaluation.comparison import Comparison
-from lm.evaluation.metrics import Estimate, Metrics
-from lm.evaluation.resampling import Parts
 from lm.insight.items import UNITS, Items
+from lm.insight.results import (
+    Scores,
+    describe,
+    json_record,
+    rows_of_differences,
+    rows_of_scores,
+    warn_of_unknown,
+)
 from lm.insight.scored_text import ScoredText, compare, two_sided
 from lm.insight.surprisal import score_text
 from lm.insight.table_files import header_comment, table_lines, write_table
-from lm.invocation import quoted
 from lm.language_model import LanguageModel, load
 from lm.model.device import choose_precision
 from lm.model_folder import find_model
 from lm.run_folder import Run
 from lm.terminal import Terminal
-from lm.tokenization.tokenizer import Tokenizer, describe_unknown
-from lm.wording import plural
 
-# The scores of one model are called "surprisal", those of two "forward", "backward" and "mean", or "model"
-# and "other".
-Scores = dict[str, ScoredText]
-MODELS = ("model", "backward", "compare")  # the options that name one
+_MODELS = ("model", "backward", "compare")  # the options that name one
+_STATED = ("split", "region_separator", "regions", "keep", "frequency")  # in the header of a table
 _SIDES = {"backward": ["forward", "backward"], "compare": ["model", "other"]}
 
 
@@ -46,11 +45,12 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
     is scored twice: plainly, and adapting to the text.
     """
     terminal = Terminal(stderr=True)
+    names = [options[name] for name in _MODELS if name in options]
     modes: dict[str, dict[str, Any]] = {"plain": {}}
     if adaptations:
         modes[" + ".join(adaptations)] = adaptations
     with terminal.progress() as progress:
-        models = _load_models(options)
+        models = _load_models(names, options)
         items = Items(options)
         text = _read_text(options, reading, progress, items.rows)
         text = text._replace(text=items.marked(text.text))
@@ -69,24 +69,22 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
         _warn_of_unknown(first[side], "other model" if side == "other" else "model", bool(differences))
     tables = {flag: options[flag] for flag in ("per_token", "per_word", "per_region") if flag in options}
     if options["json"]:
-        print(json.dumps(_record(options, text.name, labeled, differences)))
+        print(json.dumps(json_record(options, text.name, labeled, differences)))
     else:
         if "-" not in tables.values():
             terminal = Terminal()
-        for block in _blocks(options, models, text, scores):
+        descriptions = [*map(describe, names, models)]
+        for block in rows_of_scores(descriptions, text, scores, given="dataset" in options):
             terminal.table(block)
         if differences:
-            terminal.table(_difference(options, differences))
+            terminal.table(rows_of_differences(options["model"], options["compare"], differences))
+    mode, sides = list(scores.items())[-1]
+    state = "each document from the empty state" if reset else "carried from document to document"
+    settings = {"state": state, "precision": precision, "scores": mode, **reading}
+    settings |= {name: options[name] for name in _STATED if options.get(name)}
     for flag, file in tables.items():
-        mode, sides = list(scores.items())[-1]
-        state = "each document from the empty state" if reset else "carried from document to document"
-        given = ("split", "region_separator", "regions", "keep", "frequency")
-        settings = {"state": state, "precision": precision, "scores": mode, **reading}
-        settings |= {name: options[name] for name in given if options.get(name)}
-        names = [options[name] for name in MODELS if name in options]
         comments = header_comment(dict(zip(names, models, strict=True)), text.name, settings, UNITS[flag])
-        table = items.table(flag, sides)
-        write_table(file, table_lines(table, options.get("format"), comments))
+        write_table(file, table_lines(items.table(flag, sides), options.get("format"), comments))
     return 0
 
 
@@ -105,9 +103,8 @@ def _skipping_unknown(scores: Scores) -> Scores:
     return {side: replace(scored, skip_unknown=True) for side, scored in scores.items()}
 
 
-def _load_models(options: dict[str, Any]) -> list[LanguageModel]:
+def _load_models(names: Sequence[str], options: dict[str, Any]) -> list[LanguageModel]:
     """The model and, with --backward or --compare, the other one. Raises UserError."""
-    names = [options[name] for name in MODELS if name in options]
     models = [load(name, options["device"]) for name in names]
     if "backward" in options:
         for name, model, backward in zip(names, models, (False, True), strict=True):
@@ -194,129 +191,3 @@ def _warn_of_unknown(scored: ScoredText, model: str, compared: bool) -> None:
     if scored.skip_unknown:
         effect = "The metrics leave them out."
     warn_of_unknown(scored.tokenizer, scored.text, scored.unknown, len(scored.tokens), effect, model)
-
-
-def warn_of_unknown(
-    tokenizer: Tokenizer, text: bytes, unknown: int, tokens: int, effect: str, model: str = "model"
-) -> None:
-    """Print a warning if some of the tokens of a text are `unknown`, and which `effect` that has."""
-    names = describe_unknown(tokenizer, text) if unknown else ""
-    if names:
-        print(
-            f"warning: the {model} does not know {unknown:,} of the {plural(tokens, 'token')} ({names}),"
-            f" {unknown / tokens:.1%}. {effect}",
-            file=sys.stderr,
-        )
-
-
-def _record(
-    options: dict[str, Any], name: str, labeled: Scores, differences: dict[str, Comparison]
-) -> dict[str, Any]:
-    """The results as a JSON object."""
-    scored = next(iter(labeled.values()))
-    record = {
-        "model": options["model"],
-        "text": name,
-        **scored.size,
-        "unknown": scored.unknown,
-        "reset": scored.bounds is not None,
-        "intervals": _resampled(scored.parts),
-        "scores": {label: asdict(each.metrics) for label, each in labeled.items()},
-    }
-    if differences:
-        record["compare"] = options["compare"]
-        record["difference"] = {
-            mode: {
-                "bits_per_character": asdict(difference.bits_per_character),
-                "bits_per_byte": asdict(difference.bits_per_byte),
-                "p": difference.p,
-                "intervals": _resampled(difference.parts),
-            }
-            for mode, difference in differences.items()
-        }
-    return record
-
-
-def _resampled(parts: Parts) -> dict[str, Any] | None:
-    """What intervals were computed from, if there are any."""
-    return {"level": 0.95, "resampled": f"{parts.unit}s", "parts": len(parts)} if parts.enough else None
-
-
-def _blocks(
-    options: dict[str, Any], models: list[LanguageModel], text: EvalText, scores: dict[str, Scores]
-) -> Iterator[dict[str, str]]:
-    """The results as rows to print: a block per side, with a column per mode."""
-    names = [options[name] for name in MODELS if name in options]
-    for number, side in enumerate(scores["plain"]):
-        sides = [scored[side] for scored in scores.values()]
-        if side == "mean":
-            rows = {"Mean": "of both models at each token; not a probability of the text"}
-        else:
-            title = "Model" if side == "surprisal" else side.capitalize()
-            rows = {title: describe(names[number], models[number])}
-        if side == "other":
-            rows["Tokens"] = f"{len(sides[0].tokens):,}"
-        if number == 0:
-            sizes = (plural(count, unit.removesuffix("s")) for unit, count in sides[0].size.items())
-            rows["Text"] = f"{text.name}: {', '.join(sizes)}"
-            if "dataset" in options:  # of the text held out, training has printed these
-                rows |= table_rows(text.tables)
-                rows["As in training"] = " ".join(map(quoted, arguments(text.as_trained)))
-            if sides[0].bounds is not None:
-                rows["State"] = "empty at the beginning of each document (--carry reads on)"
-            if sides[0].parts.enough:
-                rows["Intervals"] = f"95%, from resampling {sides[0].parts}"
-        yield rows | _columns({mode: _cells(s.metrics) for mode, s in zip(scores, sides, strict=True)})
-
-
-def describe(name: str, model: LanguageModel) -> str:
-    """'runs/hamlet: char, LSTM, 2 layers of 256 units'."""
-    config = model.network.config
-    layers = f"{plural(config.layers, 'layer')} of {config.hidden_size} units"
-    direction = ", right to left" if config.backward else ""
-    return f"{name}: {model.tokenizer.kind}, {config.cell.upper()}, {layers}{direction}"
-
-
-def _difference(options: dict[str, Any], differences: dict[str, Comparison]) -> dict[str, str]:
-    """The differences of two models as rows to print."""
-    parts = next(iter(differences.values())).parts
-    model = options["model"]
-    rows = {"Difference": f"{model} minus {options['compare']}; below zero, {model} predicts the text better"}
-    if parts.enough:
-        rows["Test"] = f"permutation of the signs of {parts}, two-sided"
-    cells = {
-        mode: {
-            "Bits per character": with_interval(difference.bits_per_character, 4, "+"),
-            "Bits per byte": with_interval(difference.bits_per_byte, 4, "+"),
-            "p": "" if difference.p is None else f"{difference.p:.4f}",
-        }
-        for mode, difference in differences.items()
-    }
-    return rows | _columns(cells)
-
-
-def _cells(metrics: Metrics) -> dict[str, str]:
-    """The metrics by their titles."""
-    return {
-        "Nats per token": with_interval(metrics.loss, 4),
-        "Perplexity": with_interval(metrics.perplexity, 2),
-        "Bits per character": with_interval(metrics.bits_per_character, 4),
-        "Bits per byte": with_interval(metrics.bits_per_byte, 4),
-    }
-
-
-def _columns(cells: dict[str, dict[str, str]]) -> dict[str, str]:
-    """The rows of a column for each mode, with their names on top if there are several."""
-    columns = [{"": mode, **column} if len(cells) > 1 else column for mode, column in cells.items()]
-    widths = [max(map(len, column.values())) for column in columns]
-    return {
-        title: "  ".join(c[title].ljust(width) for c, width in zip(columns, widths, strict=True)).rstrip()
-        for title in columns[0]
-    }
-
-
-def with_interval(estimate: Estimate, digits: int, sign: str = "-") -> str:
-    """'1.5501 (1.5382 to 1.5620)'; with "+" as the `sign`, also in front of positive numbers."""
-    form = f"{sign}.{digits}f"
-    interval = estimate.interval and " to ".join(format(end, form) for end in estimate.interval)
-    return format(estimate.value, form) + (f" ({interval})" if interval else "")

@@ -22,7 +22,7 @@ from lm.config.settings import build
 from lm.data.pairs import PairColumns, Pairs, read_pairs
 from lm.errors import UserError
 from lm.evaluation.metrics import Estimate, proportion
-from lm.insight.evaluate import describe, warn_of_unknown, with_interval
+from lm.insight.results import describe, warn_of_unknown, with_interval
 from lm.insight.scored_text import ScoredText, Table
 from lm.insight.surprisal import score_texts
 from lm.insight.table_files import Values, header_comment, table_lines, write_table

@@ -11,8 +11,8 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from lm.insight.evaluate import with_interval
 from lm.insight.pairs import ScoredPairs
+from lm.insight.results import with_interval
 from lm.insight.scored_text import ScoredText
 from lm.insight.spans import pieces, token_spans
 from lm.language_model import LanguageModel
