@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,10 +47,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A text for a token view, colored by a unit or, if `unit` is None, by the surprisal of each token."""
+    """A text for a token view, colored by a unit or, if `unit` is None, by the surprisal of each token. Its
+    tooltips are numbers, in bits without a unit."""
 
     text: str
-    colors: dict[str, object]  # the value of a token view
+    colors: dict[str, Any]  # the value of a token view
     property: str = ""
     measure: str = ""
     unit: FoundUnit | None = None
@@ -225,5 +227,5 @@ def _colored_by_unit(trace: Trace, unit: FoundUnit, name: str, measure: str, sta
 
 def _colored_by_surprisal(model: LanguageModel, text: str) -> Exhibit:
     trace, bits = trace_text(model, text), score_text(model, text).bits.tolist()
-    levels, tooltips = [surprisal_level(value) for value in bits], [f"{value:.1f} bits" for value in bits]
+    levels, tooltips = [surprisal_level(value) for value in bits], [f"{value:.1f}" for value in bits]
     return Exhibit(trace.text, colored_tokens(pieces(trace.text, trace.starts), levels, tooltips))

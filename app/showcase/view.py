@@ -86,7 +86,15 @@ class ShowcaseView:
         if not showcase.exhibits:
             return [{"heading": "", "note": "", "text": "", "more": False}, None]
         exhibit = showcase.exhibits[event_int(event, "index") % len(showcase.exhibits)]
-        return [_described(showcase, exhibit), exhibit.colors]
+        return [_described(showcase, exhibit), _colors(exhibit)]
+
+
+def _colors(exhibit: Exhibit) -> dict[str, Any]:
+    """The value of the token view."""
+    if exhibit.unit:
+        return exhibit.colors
+    numbers = exhibit.colors["tooltips"]
+    return exhibit.colors | {"tooltips": [translate("{bits} bits", bits=number) for number in numbers]}
 
 
 def _described(showcase: Showcase, exhibit: Exhibit) -> dict[str, Any]:

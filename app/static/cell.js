@@ -238,6 +238,7 @@ function draw() {
   if (!(selected in gates)) selected = Object.keys(gates)[0];
   const svg = make("svg", { role: "img", class: "lm-cell" }), token = data.tokens[current - data.first];
   svg.append(label(8, 18, data.title, { class: "title" }));
+  svg.append(label(8, 34, data.legend, { class: "quiet small" }));
   svg.append(label(WIDTH - 8, 18, `${data.backward ? "← " : ""}${data.caption} “${token}”`, { "text-anchor": "end", class: "title" }));
   svg.append(label(WIDTH - 8, 34, `${data.predicted} ${step.predicted}`, { "text-anchor": "end", class: "quiet small" }));
   sources(svg, data, step);

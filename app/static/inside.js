@@ -23,6 +23,9 @@
       box().classList.add("stale");
       if (box().offsetParent && !box().classList.contains("editing")) document.querySelector("#inside-look").click();
     },
+    // Dim a result that another unit, text or model would change, until it is computed again.
+    outdate: (result) => document.querySelector(result)?.classList.add("stale"),
+    renew: (result) => document.querySelector(result).classList.remove("stale"),
     // Put the text into the editor of the Write tab, as if it was typed there: Ctrl+Z restores what it replaces.
     async write(text) {
       const target = document.querySelector("#text textarea");

@@ -41,7 +41,7 @@ function node(text, index) {
   return token;
 }
 
-// The color levels, between the texts at both ends.
+// The color levels, between the texts at both ends, and what the hatching means.
 function drawLegend(legend) {
   const place = element.querySelector(".legend");
   place.replaceChildren();
@@ -55,6 +55,7 @@ function drawLegend(legend) {
     scale.append(swatch);
   }
   place.append(text(legend.low), scale, text(legend.high));
+  if (legend.unknown) place.append(Object.assign(document.createElement("span"), { className: "unknown" }), text(legend.unknown));
 }
 
 // The values of the current token, for fingers and keyboards, which see no tooltips.

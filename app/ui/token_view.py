@@ -29,6 +29,7 @@ class Legend(NamedTuple):
     low: str
     high: str
     first: int = 0  # the level at the low end
+    unknown: str = ""  # what the hatching means; empty if no token is hatched
 
 
 def token_view(label: str | I18nData, elem_id: str) -> gr.HTML:

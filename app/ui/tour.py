@@ -34,8 +34,8 @@ STEPS = (
         "alternatives",
         "write",
         "2. See alternatives",
-        "Below the text are the most likely tokens at the cursor. Click one to insert it and continue from"
-        " there. Undo restores the previous text.",
+        "At the cursor you see the most likely tokens, and where each would lead. Choose one and the model"
+        " continues from there. Undo restores the previous text.",
     ),
     Step(
         "surprisal",

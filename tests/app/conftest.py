@@ -1,7 +1,10 @@
 """Untrained models with each kind of tokenizer, and an API client in this process."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from gradio.context import LocalContext
 from starlette.testclient import TestClient
 
 from app.api.request import Limits
@@ -23,6 +26,14 @@ MODELS = {  # name -> tokenizer and direction
     "back": ("char", "backward"),
     "cut": ("char", "forward"),
 }
+
+
+@pytest.fixture
+def in_chinese():
+    """The current request comes from a browser in Chinese."""
+    token = LocalContext.request.set(SimpleNamespace(headers={"accept-language": "zh-CN"}))
+    yield
+    LocalContext.request.reset(token)
 
 
 @pytest.fixture(scope="package")

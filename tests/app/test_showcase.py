@@ -8,7 +8,7 @@ import pytest
 
 import lm
 from app.registry import ModelRegistry
-from app.showcase import exhibits
+from app.showcase import exhibits, view
 from app.showcase.exhibits import Showcases, create, starter
 from lm.insight.properties import brackets
 from lm.insight.trace import trace_text
@@ -47,6 +47,7 @@ def test_a_model_without_a_convincing_unit_shows_its_surprisal(registry, monkeyp
     for measure in CLEAR_SCORE:
         monkeypatch.setitem(CLEAR_SCORE, measure, 1.1)
     (exhibit,) = Showcases(registry).of("boat").exhibits
+    assert view._colors(exhibit)["tooltips"][0] == f"{exhibit.colors['tooltips'][0]} bits"
     assert exhibit.unit is None and any(exhibit.colors["levels"])
     assert min(exhibit.colors["levels"]) >= 0 and "".join(exhibit.colors["tokens"]) == exhibit.text
 

@@ -30,8 +30,8 @@ looks = pytest.mark.parametrize(
 class Page:
     """What a user sees and does on a page."""
 
-    def __init__(self, tab, troubles=()):
-        self.tab, self.troubles = tab, troubles
+    def __init__(self, tab, troubles=None):
+        self.tab, self.troubles = tab, [] if troubles is None else troubles
         self.generate, self.stop = tab.locator("#generate"), tab.locator("#stop")
         self.undo, self.regenerate = tab.locator("#undo"), tab.locator("#regenerate")
         self.editor = tab.get_by_role("textbox", name="Text", exact=True)
@@ -54,7 +54,7 @@ class Page:
         """Open a tab; on a phone, some are in a menu."""
         if self.tab.get_by_role("tab", name=tab, exact=True).count():
             return self.tab.get_by_role("tab", name=tab, exact=True).click()
-        self.tab.get_by_role("button", name="More tabs").click()
+        self.tab.get_by_role("button", name="More tabs").first.click()  # Look inside has one, too
         self.tab.locator(".overflow-dropdown").get_by_role("button", name=tab, exact=True).click()
 
     def choose_model(self, name, dropdown="#model"):

@@ -57,7 +57,7 @@ class Analysis:
         """The tokens, colored by surprisal."""
         first = self.borders[self.page]
         bits = self.scored.bits[first : first + len(self.tokens)].tolist()
-        tooltips = [f"{b:.1f} bits, p = {2**-b:.2g}" for b in bits]
+        tooltips = [f"{in_bits(b)}, p = {2**-b:.2g}" for b in bits]
         return self._surprisals([surprisal_level(b) for b in bits], tooltips, 1)
 
     def color_words(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class Analysis:
         word = np.searchsorted(starts, last, side="right") - 1
         of_token = np.where(word < 0, 0.0, np.append(bits, 0.0)[word])
         levels = [surprisal_level(b / 2) for b in of_token.tolist()]
-        tooltips = [f"{b:.1f} bits" if w >= 0 else "" for b, w in zip(of_token, word, strict=True)]
+        tooltips = [in_bits(b) if w >= 0 else "" for b, w in zip(of_token, word, strict=True)]
         return self._surprisals(levels, tooltips, 2)
 
     def _surprisals(self, levels: list[int], tooltips: list[str], bits_per_level: int) -> dict[str, Any]:
@@ -80,7 +80,8 @@ class Analysis:
         tips = [
             f"{tip}, {note}" if is_unknown else tip for tip, is_unknown in zip(tooltips, unknown, strict=True)
         ]
-        return colored_tokens(self.tokens, levels, tips, legend=_bits(bits_per_level), unknown=unknown)
+        legend = bits_legend(bits_per_level, note if any(unknown) else "")
+        return colored_tokens(self.tokens, levels, tips, legend=legend, unknown=unknown)
 
     def color_by_unit(self, layer: int, name: str, unit: int) -> dict[str, Any]:
         """The tokens, colored by the value of a unit's state or gate `name` after each token."""
@@ -159,9 +160,15 @@ def _read(model: LanguageModel, text: str) -> tuple[PagedText, ScoredText]:
     return PagedText(model, original, PAGE), score_text(model, original)
 
 
-def _bits(bits_per_level: int) -> Legend:
+def in_bits(value: float) -> str:
+    """A surprisal with its unit."""
+    return translate("{bits:.1f} bits", bits=value)
+
+
+def bits_legend(bits_per_level: int = 1, unknown: str = "") -> Legend:
+    """The colors of surprisals; `unknown` is what hatching means."""
     most = translate("{bits} bits or more", bits=MAX_LEVEL * bits_per_level)
-    return Legend(translate("{bits} bits", bits=0), most)
+    return Legend(translate("{bits} bits", bits=0), most, unknown=unknown)
 
 
 def file_name(model: str | None, rest: str) -> str:

@@ -55,6 +55,7 @@ def cell_steps(analysis: Analysis, token: int, layer: int, unit: int) -> dict[st
         "count": len(trace.tokens),
         "backward": trace.model.backward,
         "title": _title(analysis, layer, unit),
+        "legend": translate("Orange: above zero. Blue: below zero. The wider, the larger."),
         "caption": translate("reads"),
         "keys": translate(
             "Arrow keys: left and right move through the text, up and down choose the gate whose largest"

@@ -69,7 +69,11 @@ class ClampSection:
         self.held.input(lambda held: gr.Number(visible=held == "value"), self.held, self.value, **INTERNAL)
         settings = [self.held, self.value, self.origin, self.temperature, self.length, self.seed]
         inputs = [inside.layout.viewed, *inside.unit_inputs, *settings]
-        self.run.click(self.on_run, inputs, self.result, **heavy)
+        self.run.click(self.on_run, inputs, self.result, **heavy).success(
+            None, js="() => void lmInside.renew('#inside-clamped')", **INTERNAL
+        )
+        for changed in (part.change for part in inputs):
+            changed(None, js="() => void lmInside.outdate('#inside-clamped')", **INTERNAL)
 
     def on_run(
         self,
@@ -158,7 +162,9 @@ def as_html(both: Both, clamp: Clamp) -> str:
     elif not both.same:
         verdict = translate("Different from the first character.")
     else:
-        verdict = translate("The same for {count:,} characters, then different.", count=both.same)
+        verdict = translate(
+            "The first {count:,} characters are the same. What differs is highlighted.", count=both.same
+        )
     state = f"{clamp.state} = {clamp.value:.3g}"
     changed = translate(
         "Layer {layer}, unit {unit}: {state}", layer=clamp.layer + 1, unit=clamp.unit, state=state

@@ -92,6 +92,7 @@ def rows(analysis: Analysis) -> dict[str, Any]:
         "Scores on held-out text: 1 is perfect; chance is 0.5 for “inside” and for kinds of characters, 0 for"
         " positions and depths."
     )
+    note += " " + translate("Orange: above zero. Blue: below zero.")
     if missing:
         note += " " + translate("Too rare in this text: {names}.", names=", ".join(missing))
     return {"rows": [_row(analysis, name, found[name]) for name in order], "note": note}

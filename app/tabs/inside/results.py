@@ -15,7 +15,7 @@ from lm.insight.table_files import table_lines
 from lm.insight.units import FoundUnit, FoundUnits
 
 from ...ui.i18n import translate
-from .analysis import Analysis, file_name, on_one_line
+from .analysis import Analysis, file_name, in_bits, on_one_line
 
 PROPERTY_NAMES = {
     "quotes": "Inside quotes",
@@ -77,10 +77,7 @@ def table_file(analysis: Analysis, model: str, kind: object) -> tuple[str, str]:
 
 def surprising_tokens(analysis: Analysis) -> str:
     """A table of the tokens with the highest surprisal, as HTML."""
-    rows = (
-        (translate("{bits:.1f} bits", bits=token.bits), token.snippet)
-        for token in most_surprising(analysis.scored, 10)
-    )
+    rows = ((in_bits(token.bits), token.snippet) for token in most_surprising(analysis.scored, 10))
     return _snippet_table(translate("Most surprising tokens"), rows)
 
 

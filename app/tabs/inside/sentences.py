@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ from lm.tokenization.documents import SEPARATOR
 from ...ui.errors import INTERNAL, event_value, show_errors
 from ...ui.fields import UNLABELED
 from ...ui.i18n import localized, translate
-from ...ui.token_view import surprisal_level
-from .analysis import file_name, on_one_line
+from ...ui.token_view import MAX_LEVEL, surprisal_level
+from .analysis import bits_legend, file_name, in_bits, on_one_line
 from .items import Study, has_pairs, pairs_csv, pairs_of, score_lines, score_pairs_of, score_table
 from .section import Inside
 
 _STATIC = Path(__file__).parents[2] / "static"
 _EXAMPLE = "The boat that was lost sank.\nThe boat lost at sea sank."
+_OUTDATE_JS = "() => void lmInside.outdate('#inside-scored')"
+_RENEW_JS = "() => void lmInside.renew('#inside-scored')"
 _KINDS = {"lines": score_lines, "table": score_table}
 
 
@@ -70,10 +73,11 @@ class Sentences:
             )
         self.result = gr.HTML(elem_id="inside-scored")
         inputs = [inside.model, self.kind, self.text]
-        self.score.click(self.on_score, inputs, self.result, **heavy)
-        self.file.click(self.on_file, None, [self.text, self.kind], **INTERNAL).success(
-            self.on_score, inputs, self.result, **heavy
-        )
+        opened = self.file.click(self.on_file, None, [self.text, self.kind], **INTERNAL)
+        for event in (self.score.click, opened.success):
+            event(self.on_score, inputs, self.result, **heavy).success(None, js=_RENEW_JS, **INTERNAL)
+        for changed in (inside.model.change, self.kind.input, self.text.input):
+            changed(None, js=_OUTDATE_JS, **INTERNAL)
 
     def on_file(self, event: gr.EventData) -> tuple[str, str]:
         """The text of a table that the browser has read, and whether it has minimal pairs."""
@@ -107,14 +111,13 @@ def items_html(study: Study, links: str) -> str:
     rows = []
     documents = scored.text.split(SEPARATOR)
     for number, document, (begin, end) in zip(study.items.rows.numbers, documents, study.bounds, strict=True):
-        bits = scored.bits[begin:end]
         mean = study.entropies[begin:end].mean() if end > begin else 0.0
-        sentence = _colored(model, document, scored.tokens[begin:end], bits, scored.is_unknown[begin:end])
-        rows.append((str(number), sentence, f"{bits.sum():.1f}", f"{mean:.2f}"))
+        sentence = _sentence(scored, model, document, slice(begin, end))
+        rows.append((str(number), sentence, f"{scored.bits[begin:end].sum():.1f}", f"{mean:.2f}"))
     heads = ("", translate("Sentence"), translate("Bits"), translate("Entropy per token"))
     count = translate("{count:,} sentences", count=len(rows))
-    unknown = _unknown_note(scored.unknown)
-    return f'<p class="note" role="status">{escape(count)} · {unknown}{links}</p>{_table(heads, rows)}'
+    note = f'<p class="note" role="status">{escape(count)} · {links}</p>'
+    return f"{note}{_legend(scored.unknown)}{_table(heads, rows)}"
 
 
 def pairs_html(scored: ScoredPairs, model: LanguageModel, link: str) -> str:
@@ -123,7 +126,11 @@ def pairs_html(scored: ScoredPairs, model: LanguageModel, link: str) -> str:
     results = zip(scored.good, scored.bad, scored.correct, scored.ties, strict=True)
     for number, (good, bad, correct, tie) in enumerate(results, 1):
         verdict = translate("tie") if tie else translate("correct") if correct else translate("wrong")
-        sides = (part for side in (good, bad) for part in (_sentence(side, model), f"{side.bits.sum():.1f}"))
+        sides = (
+            part
+            for side in (good, bad)
+            for part in (_sentence(side, model, side.text, slice(None)), f"{side.bits.sum():.1f}")
+        )
         rows.append((str(number), *sides, escape(verdict)))
     heads = ("", translate("Better"), translate("Bits"), translate("Worse"), translate("Bits"), "")
     accuracy = translate(
@@ -131,36 +138,43 @@ def pairs_html(scored: ScoredPairs, model: LanguageModel, link: str) -> str:
         accuracy=with_interval(scored.accuracy().estimate, 2),
         count=len(rows),
     )
-    unknown = _unknown_note(int(scored.unknown.sum()))
-    return f'<p class="note" role="status">{escape(accuracy)} {unknown}{link}</p>{_table(heads, rows)}'
+    note = f'<p class="note" role="status">{escape(accuracy)} {link}</p>'
+    return f"{note}{_legend(int(scored.unknown.sum()))}{_table(heads, rows)}"
 
 
-def _sentence(scored: ScoredText, model: LanguageModel) -> str:
-    return _colored(model, scored.text, scored.tokens, scored.bits, scored.is_unknown)
-
-
-def _colored(
-    model: LanguageModel, text: bytes, tokens: np.ndarray, bits: np.ndarray, unknown: np.ndarray
-) -> str:
-    """The tokens of a sentence, colored by surprisal; unknown ones are hatched."""
+def _sentence(scored: ScoredText, model: LanguageModel, text: bytes, part: slice) -> str:
+    """The tokens of a sentence, a part of those scored, colored by surprisal, with the bits of each word
+    above it; unknown ones are hatched."""
+    tokens, bits, unknown = (values[part] for values in (scored.tokens, scored.bits, scored.is_unknown))
     starts, _ = token_spans(model.tokenizer, text, tokens)
-    parts = []
-    for piece, each, is_unknown in zip(
-        pieces(text.decode("utf-8", "replace"), starts), bits.tolist(), unknown.tolist(), strict=True
-    ):
-        tip = translate("{bits:.1f} bits", bits=each) + (f", {translate('unknown')}" if is_unknown else "")
-        hatched = ' class="unknown"' if is_unknown else ""
-        level = surprisal_level(each)
-        colored = f' data-level="{level}"' if level and not is_unknown else ""
-        parts.append(f'<span{hatched}{colored} title="{escape(tip)}">{escape(on_one_line(piece))}</span>')
-    return f'<code class="sentence">{"".join(parts)}</code>'
+    word, is_space = (values[part] for values in scored.word_of_token)
+    words = np.where(is_space, -1, word).tolist()
+    texts = pieces(text.decode("utf-8", "replace"), starts)
+    shown = []
+    for of_word, group in groupby(range(len(words)), words.__getitem__):
+        members = list(group)
+        spans = "".join(_token(texts[at], float(bits[at]), bool(unknown[at])) for at in members)
+        shown.append(spans if of_word < 0 else f"<ruby>{spans}<rt>{bits[members].sum():.1f}</rt></ruby>")
+    return f'<code class="sentence">{"".join(shown)}</code>'
 
 
-def _unknown_note(count: int) -> str:
-    if not count:
-        return ""
-    note = translate("hatched: unknown, with the surprisal of <unk> ({count:,})", count=count)
-    return f'<span class="unknown" aria-hidden="true">&emsp;</span> {escape(note)} '
+def _token(text: str, bits: float, is_unknown: bool) -> str:
+    tip = in_bits(bits) + (f", {translate('unknown')}" if is_unknown else "")
+    hatched = ' class="unknown"' if is_unknown else ""
+    level = surprisal_level(bits)
+    colored = f' data-level="{level}"' if level and not is_unknown else ""
+    return f'<span{hatched}{colored} title="{escape(tip)}">{escape(on_one_line(text))}</span>'
+
+
+def _legend(unknown: int) -> str:
+    """What the colors of the tokens mean, and the hatching if there are `unknown` tokens."""
+    low, high, first, _ = bits_legend()
+    scale = "".join(f'<span data-level="{level}"></span>' for level in range(first, MAX_LEVEL + 1))
+    hatched = ""
+    if unknown:
+        note = translate("hatched: unknown, with the surprisal of <unk> ({count:,})", count=unknown)
+        hatched = f'<span class="unknown"></span>{escape(note)}'
+    return f'<div class="legend">{escape(low)}<span class="scale">{scale}</span>{escape(high)}{hatched}</div>'
 
 
 def _table(heads: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import gradio
 import pytest
@@ -30,14 +29,6 @@ ELSEWHERE = (
 )
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 VALUE = "«x»"
-
-
-@pytest.fixture
-def in_chinese():
-    request = SimpleNamespace(headers={"accept-language": "zh-CN"})
-    token = LocalContext.request.set(request)
-    yield
-    LocalContext.request.reset(token)
 
 
 @pytest.fixture(scope="module")

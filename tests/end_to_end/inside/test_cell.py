@@ -3,12 +3,16 @@
 from xml.etree import ElementTree
 
 import pytest
+import torch
 
 from lm.insight.trace import trace_text
 from lm.insight.walkthrough import walk_through
+from tests.end_to_end.conftest import free_port, serving, until_ready
 from tests.end_to_end.inside.tab import TEXT
+from tests.insight.networks import make
 
 pytestmark = pytest.mark.browser
+STRIPS = {"rnn": ["h′"], "gru": ["r", "z", "n", "h′"], "lstm": ["c′", "f", "i", "o", "h′"]}
 
 
 def drawn(page):
@@ -18,9 +22,9 @@ def drawn(page):
         (e) => [e.dataset.name ?? e.dataset.gateValue, e.textContent]))""")
 
 
-def walked(model, token, layer=0, unit=0):
+def walked(model, token, layer=0, unit=0, text=TEXT * 3):
     """What should be in the drawn cell."""
-    step = walk_through(trace_text(model, TEXT * 3), token, layer, unit)
+    step = walk_through(trace_text(model, text), token, layer, unit)
     states = {"h'": step.h} | ({"c": step.c_before, "c'": step.c} if step.c is not None else {})
     values = {gate.name: gate.value for gate in step.gates} | step.products | states
     return {name: f"{value:+.3f}" for name, value in values.items()}
@@ -54,3 +58,20 @@ def test_a_click_draws_the_cell_and_arrow_keys_move_it_through_the_text(page, mo
     svg = ElementTree.parse(download.value.path()).getroot()
     assert svg.tag == "{http://www.w3.org/2000/svg}svg"
     assert walked(model, 132, unit=5)["h'"] in "".join(svg.itertext())
+
+
+def test_every_kind_of_cell_is_drawn_with_strips_of_its_gates(open_page, tmp_path):
+    models = {cell: make("char", cell, dtype=torch.float32, layers=2, hidden_size=6) for cell in STRIPS}
+    for cell, model in models.items():
+        model.save(tmp_path / "runs" / cell)
+    with serving(tmp_path, "--models", "runs", "--port", free_port()) as server:
+        page = open_page(until_ready(server), tab_name="Look inside")
+        page.look_into("the sea was calm.")
+        for cell, model in models.items():
+            page.choose_model(cell)
+            page.tab.locator("#inside:not(.editing, .stale)").wait_for()
+            page.tab.locator("#inside-view [data-index='9']").click()
+            shown = walked(model, 9, text="the sea was calm.").items()
+            page.wait_for(lambda shown=shown: shown <= drawn(page).items())
+            names = page.tab.locator("#inside-cell svg text.strong.small").all_text_contents()
+            assert names[-len(STRIPS[cell]) :] == STRIPS[cell]

@@ -19,8 +19,11 @@ def test_sentences_are_scored_one_by_one_and_minimal_pairs_side_by_side(open_pag
     page.tab.locator("#inside-score").click()
     result = page.tab.locator("#inside-scored")
     page.wait_for(lambda: result.locator("tbody tr").count() == 2)
+    values = [float(value) for value in result.locator("tbody tr").first.locator("rt").all_inner_texts()]
+    assert len(values) == 4  # one for each word
+    assert result.locator(".legend").inner_text().startswith("0 bits")
     bits = sum(-score.logprob for score in model.score("The sea was calm.")) / math.log(2)
-    assert f"{bits:.1f}" in result.locator("tbody tr").first.inner_text()
+    assert f"{bits:.1f}" in result.locator("tbody tr").first.inner_text() and 0 < sum(values) < bits + 0.2
     assert result.locator("code .unknown").inner_text() == "☃"
     with page.tab.expect_download() as download:
         result.get_by_role("link", name="Words (CSV)").click()
@@ -37,3 +40,7 @@ def test_sentences_are_scored_one_by_one_and_minimal_pairs_side_by_side(open_pag
         box = result.locator("tbody tr").bounding_box()
         assert box["y"] + box["height"] <= size["height"]
     assert page.tab.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    page.choose_model("shipped with lm")  # what another model scored is dimmed until it is scored again
+    page.wait_for(lambda: "stale" in result.get_attribute("class"))
+    page.tab.locator("#inside-score").click()
+    page.wait_for(lambda: "stale" not in result.get_attribute("class"))

@@ -23,7 +23,7 @@ def test_tokens_are_colored_by_surprisal(page, model):
     pairs = zip(TEXT * 3, model.encode(TEXT * 3), strict=True)
     unknown = [character for character, token in pairs if token == model.tokenizer.unk]
     assert "☃" in unknown
-    assert page.tab.locator("#inside-view .unknown").all_inner_texts() == unknown
+    assert page.tab.locator("#inside-view .tokens .unknown").all_inner_texts() == unknown
     assert not page.tab.locator("#inside-view b, #inside-places b").count()  # the text is not HTML
 
 
@@ -78,7 +78,17 @@ def test_the_value_of_a_token_is_shown_for_fingers_and_keyboards(page):
     for _ in range(2):
         page.tab.keyboard.press("ArrowRight")
     assert readout.inner_text().endswith(levels(page)[2][2]) and "bits" in readout.inner_text()
-    assert page.tab.locator("#inside-view .legend").inner_text().split("\n") == ["0 bits", "9 bits or more"]
+    legend = page.tab.locator("#inside-view .legend").inner_text().split("\n")
+    assert legend == ["0 bits", "9 bits or more", "unknown, scored as <unk>"]
+
+
+def test_values_and_their_legend_are_in_the_language_of_the_browser(open_page, server):
+    page = open_page(server, locale="zh-CN")
+    page.go_to("透视模型")
+    view = page.tab.locator("#inside-view")
+    page.wait_for(lambda: "比特" in view.locator(".readout").inner_text())
+    assert view.locator(".legend").inner_text().split("\n") == ["0 比特", "9 比特或更多"]
+    assert "bits" not in view.locator(".readout").inner_text()
 
 
 def test_unknown_and_empty_texts_are_errors(page):

@@ -114,6 +114,9 @@ def test_a_unit_can_be_switched_off_or_stuck_and_the_model_writes_again(open_pag
     if size != PHONE:
         box = texts.first.bounding_box()
         assert box["y"] + box["height"] <= size["height"]
+    result = page.tab.locator("#inside-clamped")
+    assert "stale" not in result.get_attribute("class")
     page.tab.get_by_label("Value", exact=True).fill("7")
+    page.wait_for(lambda: "stale" in result.get_attribute("class"))  # until it is computed again
     run.click()
     page.wait_for_message("cannot be clamped to 7")

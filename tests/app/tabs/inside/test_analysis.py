@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from app.tabs.inside.analysis import MAX_LENGTH, AnalysisCache, on_one_line
-from app.tabs.inside.results import table_file
+from app.tabs.inside.results import surprising_tokens, table_file
 from lm.config.schema import ModelConfig
 from lm.errors import UserError
 from lm.language_model import LanguageModel
@@ -108,11 +108,20 @@ def test_a_long_text_is_analyzed_page_by_page_as_a_whole(models):
         cache.get(models["char"], text, 3)
 
 
+def test_values_are_in_the_language_of_the_user(models, in_chinese):
+    analysis = analyze(models["word"], "The sea qqq was calm.")
+    for colored in (analysis.color_tokens(), analysis.color_words()):
+        assert all("比特" in tip and "bits" not in tip for tip in colored["tooltips"])
+    assert "比特" in surprising_tokens(analysis) and "bits" not in surprising_tokens(analysis)
+
+
 def test_unknown_tokens_are_marked_and_files_are_named_after_the_model(models):
     analysis = analyze(models["word"], "The sea qqq was calm.")
     for colored in (analysis.color_tokens(), analysis.color_words()):
         (index,) = colored["unknown"]
         assert "qqq" in colored["tokens"][index] and colored["tooltips"][index].endswith("scored as <unk>")
+        assert colored["legend"]["unknown"] == "unknown, scored as <unk>"
+    assert analyze(models["word"], "The sea").color_tokens()["legend"]["unknown"] == ""
     assert analysis.color_by_unit(0, "h", 0)["unknown"] == []
     for kind in ("tokens", "words"):
         name, text = table_file(analysis, 'my/"model"', kind)

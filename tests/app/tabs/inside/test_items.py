@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 
 import numpy as np
 import pytest
@@ -60,6 +61,8 @@ def test_lines_are_numbered_and_each_is_read_from_the_empty_state(model):
     shown = items_html(study, "LINKS")
     assert shown.count("<tr>") == 4 and '<span class="unknown" title=' in shown and "LINKS" in shown
     assert "☃</span>" in shown and ">3</th>" in shown
+    words = study.scored.per_word()["surprisal"]
+    assert re.findall("<rt>(.*?)</rt>", shown) == [f"{bits:.1f}" for bits in words] and len(words) == 5
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
