@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
@@ -54,6 +55,19 @@ _START_JS = """() => {{
 _WITH_BASE_JS = "(text, ...others) => [lm.writing.base, ...others]"
 _WITH_TEXT_JS = "(text, ...others) => [lm.editor.text, ...others]"
 _COLORS_JS = "(on) => void document.body.classList.toggle('no-colors', !on)"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the user asks for when the model is to write."""
+
+    session: str
+    model: str  # its name
+    text: str  # what to continue
+    length: float | None
+    seed: float | None
+    count: float | None  # of candidates
+    controls: Sequence[Any]  # the values of the sampling controls
 
 
 class WriteTab:
@@ -143,7 +157,7 @@ class WriteTab:
             **INTERNAL,
         )
         event = trigger(
-            function,
+            self._listener(function),
             [layout.text, self.model, layout.length, layout.seed, layout.count, *layout.controls.components],
             [layout.written, layout.status, layout.candidates, *layout.columns, *layout.boxes, layout.panel],
             js=_WITH_BASE_JS,
@@ -162,99 +176,72 @@ class WriteTab:
             )
         return event
 
-    def on_generate(
-        self, request: gr.Request, text: str, name: str, length: int, seed: int, count: int, *controls: Any
-    ) -> Iterator[list[Any]]:
+    def _listener(self, function: Callable[..., Iterator[list[Any]]]) -> Callable[..., Iterator[list[Any]]]:
+        """The listener of an event that generates text: it reads the text and calls `function` with what the
+        user asked for, the draft of the text, and the event."""
+
+        def listener(
+            request: gr.Request,
+            event: gr.EventData,
+            text: str,
+            name: str,
+            length: float | None,
+            seed: float | None,
+            count: float | None,
+            *controls: Any,
+        ) -> Iterator[list[Any]]:
+            with show_errors():
+                order = Order(request.session_hash or "", name, text, length, seed, count, controls)
+                draft = yield from self._read(order)
+                yield from function(order, draft, event)
+
+        return listener
+
+    def on_generate(self, order: Order, draft: Draft, event: gr.EventData) -> Iterator[list[Any]]:
         """Continue the text."""
-        with show_errors():
-            model = self.models.load(name)
-            _warn_about_prompt(model, checked_text(text, MAX_STORY))
-            draft = yield from self._read(request, text, model)
-            yield from self._continue(request, name, text, draft, length, seed, count, controls)
+        _warn_about_prompt(draft.model, order.text)
+        yield from self._continue(order, order.text, draft)
 
-    def on_regenerate(
-        self, request: gr.Request, text: str, name: str, length: int, seed: int, count: int, *controls: Any
-    ) -> Iterator[list[Any]]:
+    def on_regenerate(self, order: Order, draft: Draft, event: gr.EventData) -> Iterator[list[Any]]:
         """Continue the text, which the browser has cut where the last continuation starts."""
-        with show_errors():
-            model = self.models.load(name)
-            draft = yield from self._read(request, checked_text(text, MAX_STORY), model)
-            yield from self._continue(request, name, text, draft, length, None, count, controls)
+        yield from self._continue(replace(order, seed=None), order.text, draft)
 
-    def on_alternative(
-        self,
-        request: gr.Request,
-        event: gr.EventData,
-        text: str,
-        name: str,
-        length: int,
-        seed: int,
-        count: int,
-        *controls: Any,
-    ) -> Iterator[list[Any]]:
+    def on_alternative(self, order: Order, draft: Draft, event: gr.EventData) -> Iterator[list[Any]]:
         """Replace a token and continue from there; at the end of the text, only append the token."""
-        with show_errors():
-            model = self.models.load(name)
-            position, token = event_int(event, "start"), event_int(event, "token")
-            draft = yield from self._read(request, checked_text(text, MAX_STORY), model)
-            draft = draft.with_token(position, token)
-            if position < len(text):
-                base = draft.text[: draft.starts[-1]]
-                yield from self._continue(request, name, base, draft, length, seed, 1, controls)
-            else:
-                self.drafts.keep(request.session_hash or "", [draft])
-                picked = draft.text[len(text) :]
-                value = written_value(secrets.token_hex(8), name, text, [draft], [None], picked)
-                for next_tokens in alternatives_values(draft, len(draft.text)):
-                    yield [value, gr.skip(), gr.skip(), *_SKIP, *_SKIP, next_tokens]
+        position = event_int(event, "start")
+        changed = draft.with_token(position, event_int(event, "token"))
+        if position < len(order.text):
+            base = changed.text[: changed.starts[-1]]
+            yield from self._continue(replace(order, count=1), base, changed)
+        else:
+            self.drafts.keep(order.session, [changed])
+            picked = changed.text[len(order.text) :]
+            value = written_value(secrets.token_hex(8), order.model, order.text, [changed], [None], picked)
+            for next_tokens in alternatives_values(changed, len(changed.text)):
+                yield [value, gr.skip(), gr.skip(), *_SKIP, *_SKIP, next_tokens]
 
-    def on_reroll(
-        self,
-        request: gr.Request,
-        event: gr.EventData,
-        text: str,
-        name: str,
-        length: int,
-        seed: int,
-        count: int,
-        *controls: Any,
-    ) -> Iterator[list[Any]]:
+    def on_reroll(self, order: Order, draft: Draft, event: gr.EventData) -> Iterator[list[Any]]:
         """Replace the text after a position by another continuation, with another seed."""
-        with show_errors():
-            model = self.models.load(name)
-            draft = yield from self._read(request, checked_text(text, MAX_STORY), model)
-            draft = draft.before(event_int(event, "start"))
-            yield from self._continue(request, name, draft.text, draft, length, None, count, controls)
+        draft = draft.before(event_int(event, "start"))
+        yield from self._continue(replace(order, seed=None), draft.text, draft)
 
-    def _read(
-        self, request: gr.Request, text: str, model: LanguageModel
-    ) -> Generator[list[Any], None, Draft]:
-        """A draft of `text`; yields how much has been read, if that takes longer."""
-        session = request.session_hash or ""
-        draft, updated = self.drafts.closest(session, text, model).fork(), time.monotonic()
+    def _read(self, order: Order) -> Generator[list[Any], None, Draft]:
+        """A draft of the text; yields how much has been read, if that takes longer."""
+        text, model = checked_text(order.text, MAX_STORY), self.models.load(order.model)
+        draft, updated = self.drafts.closest(order.session, text, model).fork(), time.monotonic()
         with closing(draft.read(text)) as steps:
             for share in steps:
                 if time.monotonic() - updated >= _PROGRESS_SECONDS:
                     updated = time.monotonic()
                     status = translate("The model reads the text: {share:.0%}", share=share)
                     yield [gr.skip(), status, gr.skip(), *_SKIP, *_SKIP, gr.skip()]
-        self.drafts.keep(session, [draft])
+        self.drafts.keep(order.session, [draft])
         return draft
 
-    def _continue(
-        self,
-        request: gr.Request,
-        name: str,
-        base: str,
-        start: Draft,
-        length: float | None,
-        seed: float | None,
-        count: float | None,
-        controls: Sequence[Any],
-    ) -> Iterator[list[Any]]:
+    def _continue(self, order: Order, base: str, start: Draft) -> Iterator[list[Any]]:
         """Continue `start`, which begins with `base`, once or several times; yields updates."""
-        length, seed = checked_length(length), checked_seed(seed)
-        count = max(1, min(MAX_CANDIDATES, int(count or 1)))
+        length, seed = checked_length(order.length), checked_seed(order.seed)
+        count = max(1, min(MAX_CANDIDATES, int(order.count or 1)))
         drafts = [start.fork() for _ in range(count)]
         seeds = [seed + number for number in range(count)]
         run, picked = secrets.token_hex(8), start.text[len(base) :]
@@ -262,17 +249,17 @@ class WriteTab:
         visible = [gr.Column(visible=number < count > 1) for number in range(MAX_CANDIDATES)]
         visibility: list[Any] = [gr.Row(visible=count > 1), *visible]
         panel: Any = None
-        settings = self.layout.controls.settings(controls)
+        settings = self.layout.controls.settings(order.controls)
         with closing(continue_drafts(drafts, seeds, length, **settings)) as steps:
             try:
                 for progress in steps:
-                    value = written_value(run, name, base, drafts, seeds, picked)
+                    value = written_value(run, order.model, base, drafts, seeds, picked)
                     texts = [draft.text[len(start.text) :] for draft in drafts if count > 1]
                     boxes = [*texts, *[""] * (MAX_CANDIDATES - count)] if count > 1 else _SKIP
                     yield [value, status_line(progress, seed), *visibility, *boxes, panel]
                     visibility, panel = [gr.skip(), *_SKIP], gr.skip()
             finally:
-                self.drafts.keep(request.session_hash or "", drafts)
+                self.drafts.keep(order.session, drafts)
 
     def on_position(
         self, text: str, name: str, request: gr.Request, event: gr.EventData
