@@ -8,6 +8,14 @@ PHONE = {"width": 390, "height": 844}
 LAPTOP = {"width": 1366, "height": 768}
 DESKTOP = {"width": 1440, "height": 900}
 PROMPT = "The sea was "
+# The colored pieces of the text, each with its level.
+LEVELS = (
+    "[...document.querySelectorAll('#backdrop [data-level]')].map(e => [e.textContent, +e.dataset.level])"
+)
+SET_CURSOR = """([position]) => {
+    const text = document.querySelector("#text textarea");
+    text.focus(); text.setSelectionRange(position, position);
+}"""
 # A test for each of these sizes; by default, only for the first.
 sizes = pytest.mark.parametrize(
     "size",

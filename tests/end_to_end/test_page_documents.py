@@ -5,16 +5,10 @@ import json
 import pytest
 
 from tests.end_to_end.conftest import free_port, serving, until_ready
-from tests.end_to_end.page import DESKTOP, PHONE, PROMPT, Page
+from tests.end_to_end.page import PROMPT, Page, sizes
 
 pytestmark = pytest.mark.browser
 
-LAPTOP = {"width": 1366, "height": 768}
-sizes = pytest.mark.parametrize(
-    "size",
-    [DESKTOP, pytest.param(LAPTOP, marks=pytest.mark.slow), pytest.param(PHONE, marks=pytest.mark.slow)],
-    ids=["desktop", "laptop", "phone"],
-)
 COLORS = "[...document.querySelectorAll('#backdrop [data-level]')].map(e => e.textContent + e.dataset.level)"
 # Run a function on all stores of the browser's database in one transaction.
 IN_DATABASE = """(steps) => new Promise((done, failed) => {
@@ -143,7 +137,7 @@ def test_text_colors_versions_model_and_settings_survive_a_reload(page):
     page.set(Seed=5)
     page.tab.get_by_label("Creative").click()
     first = write_some(page)
-    second = write_some_more(page)
+    second = page.write()
     colors = page.tab.evaluate(COLORS)
     page.reload()
     page.wait_for(lambda: page.text == second and page.undo.is_enabled())
@@ -157,10 +151,6 @@ def test_text_colors_versions_model_and_settings_survive_a_reload(page):
     assert page.write(page.undo) == second
     assert page.write(page.undo) == first
     assert page.write(page.tab.locator("#redo")) == second
-
-
-def write_some_more(page):
-    return page.write()
 
 
 def test_everything_is_there_after_the_server_was_killed_while_writing(context, tmp_path, trained_run):
@@ -243,13 +233,17 @@ def test_the_list_of_documents(open_page, server, size):
     assert items.filter(has_text="The first line").count() == 1
 
 
-def test_save_and_export_and_what_was_exported_opens_again(page, tmp_path):
+def test_save_copy_and_export_and_what_was_exported_opens_again(page, tmp_path):
     text = write_some(page)
     page.set(Seed=11)
     colors = page.tab.evaluate(COLORS)
     with page.tab.expect_download() as saved:
         page.tab.locator("#document-save").click()
     assert saved.value.path().read_text() == text and saved.value.suggested_filename.endswith(".txt")
+    page.tab.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    page.tab.locator("#document-copy").click()
+    page.wait_for(lambda: note(page) == "Copied.")
+    assert page.tab.evaluate("window.copied") == text
     with page.tab.expect_download() as exported:
         page.tab.locator("#document-export").click()
     session = tmp_path / "session.json"
