@@ -60,6 +60,9 @@ STREAM = """async (times) => {
     lm.editor.unlock();
     return milliseconds.sort((a, b) => a - b)[times >> 1];
 }"""
+# The lower ends of elements, in pixels from the top of the window.
+BOTTOMS = """(selectors) =>
+    selectors.map((selector) => document.querySelector(selector).getBoundingClientRect().bottom)"""
 
 
 @pytest.fixture(scope="module")
@@ -272,3 +275,23 @@ def test_long_texts_take_no_longer_than_in_a_plain_field(page):
     plain, ours = (page.tab.evaluate(INSERT, [field, pasted, 3]) for field in fields)
     assert page.text == pasted * 3
     assert ours < 1.5 * plain + 40, (plain, ours)
+
+
+@pytest.mark.parametrize(
+    "size", [LAPTOP, pytest.param(DESKTOP, marks=pytest.mark.slow)], ids=["laptop", "desktop"]
+)
+def test_everything_is_in_view_next_to_a_message(open_page, server, size):
+    page = open_page(server, size=size)
+    height = page.tab.viewport_size["height"]
+    page.set(Length=30)
+    page.editor.fill(PROMPT + "☃")
+    page.write()
+    page.write(page.regenerate)
+    page.wait_for_message("The model does not know")
+    bottoms = page.tab.evaluate(BOTTOMS, ["#status", "#versions", "#facts table"])
+    assert max(bottoms) <= height, bottoms
+    assert page.tab.evaluate("scrollY") == 0
+    page.tab.get_by_role("button", name="Versions").click()
+    last = "#version label:last-child"
+    page.tab.locator(last).wait_for()
+    page.wait_for(lambda: page.tab.evaluate(BOTTOMS, [last])[0] <= height)

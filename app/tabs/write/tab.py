@@ -54,6 +54,9 @@ _START_JS = """() => {{
 # Gradio's copy of the text is older while the model writes.
 _WITH_BASE_JS = "(text, ...others) => [lm.writing.base, ...others]"
 _WITH_TEXT_JS = "(text, ...others) => [lm.editor.text, ...others]"
+_SHOW_VERSIONS_JS = (
+    "() => setTimeout(() => document.querySelector('#versions').scrollIntoView({ block: 'nearest' }))"
+)
 _COLORS_JS = "(on) => void document.body.classList.toggle('no-colors', !on)"
 
 
@@ -93,6 +96,7 @@ class WriteTab:
             trigger(None, None, layout.shown, js=f"() => lm.writing.{call}", **INTERNAL)
         go_to = "(id) => lm.writing.goTo(id)"
         layout.versions.input(None, layout.versions, layout.shown, js=go_to, **INTERNAL)
+        layout.branches.expand(None, js=_SHOW_VERSIONS_JS, **INTERNAL)
         layout.text.change(None, js="() => lm.editor.sync()", **INTERNAL)
         layout.panel.select(
             self.on_position,
