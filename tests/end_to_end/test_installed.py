@@ -58,12 +58,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(lm_command, folder):
-    """Run the installed command in the folder."""
+def run(folder):
+    """Run a program of the environment in the folder."""
 
-    def run(*arguments):
+    def run(*command):
         return subprocess.run(
-            [lm_command, *map(str, arguments)],
+            [*map(str, command)],
             cwd=folder,
             env=clean_environment(),
             capture_output=True,
@@ -75,8 +75,8 @@ def run(lm_command, folder):
 
 
 @pytest.fixture(scope="module")
-def trained(run):
-    return run("train", "--dataset", "text.txt", "--steps", 5, *SMALL, "--out", "runs/boat")
+def trained(run, lm_command):
+    return run(lm_command, "train", "--dataset", "text.txt", "--steps", 5, *SMALL, "--out", "runs/boat")
 
 
 def clean_environment():
@@ -109,22 +109,22 @@ def test_lm_train(trained, folder):
     assert "lm generate" in trained.stdout and "lm app" in trained.stdout
 
 
-def test_lm_generate(trained, run):
-    result = run("generate", "runs/boat", "--length", 20, "--seed", 1)
-    assert result.returncode == 0, result.stderr
-    assert len(result.stdout) >= 20
+# In one process, because most of the time would go into importing torch.
+COMMANDS = """
+from lm.cli.main import main
+main(["export", "runs/boat", "boat.html"])
+main(["evaluate", "runs/boat", "--json"])
+main(["generate", "runs/boat", "--length", "20", "--seed", "1"])
+"""
 
 
-def test_lm_evaluate(trained, run):
-    result = run("evaluate", "runs/boat", "--json")
-    assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)["scores"]
-
-
-def test_lm_export(trained, run, folder):
-    result = run("export", "runs/boat", "boat.html")
+def test_lm_export_evaluate_and_generate(trained, run, lm_command, folder):
+    result = run(lm_command.with_name("python"), "-P", "-c", COMMANDS)
     assert result.returncode == 0, result.stderr
     assert "<title>boat</title>" in (folder / "boat.html").read_text()
+    printed = result.stdout[result.stdout.index("{") :]
+    record, end = json.JSONDecoder().raw_decode(printed)
+    assert record["scores"] and len(printed[end:]) > 20
 
 
 def test_lm_serve(trained, lm_command, folder):

@@ -157,7 +157,7 @@ def test_the_queue_is_limited_and_in_order(idle_queue, settings):
 
 
 def test_a_finished_job_is_trained_further_in_the_same_run(queue, settings, monkeypatch):
-    monkeypatch.setattr("app.jobs.queue.EXTENSION", 1.5)
+    monkeypatch.setattr("app.jobs.queue.EXTENSION", 0.8)
     job = queue.add({**settings, "steps": 60})
     with pytest.raises(UserError, match="cannot be trained further"):
         queue.extend(job.id)
@@ -168,7 +168,7 @@ def test_a_finished_job_is_trained_further_in_the_same_run(queue, settings, monk
     assert queue.resume(job.id).state in ("queued", "running")
     until(queue, job, "done")
     after = queue.progress(job.id)
-    assert after.step > before.step == 60 and after.seconds > before.seconds + 1
+    assert after.step > before.step == 60 and after.seconds > before.seconds + 0.5
     assert after.samples[: len(before.samples)] == before.samples and len(after.samples) > len(before.samples)
     steps = [step for step, _, _ in after.train]
     assert steps == sorted(steps)

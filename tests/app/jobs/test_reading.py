@@ -96,7 +96,11 @@ def test_the_columns_of_a_table_are_offered_and_one_must_be_chosen(queue, upload
     assert found.error.startswith(f"several columns of {name.partition('.')[0]} contain text; choose one")
     chosen = queue.read({"dataset": text.dataset, "text_column": "quote"})
     assert chosen == replace(found, error="")
-    wrong = queue.read({"dataset": text.dataset, "text_column": "qoute"})
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.parquet"])
+def test_a_wrong_column_is_an_error(queue, upload_bytes, name):
+    wrong = queue.read({"dataset": upload_bytes(name, TABLES[name]).dataset, "text_column": "qoute"})
     assert "has no column 'qoute'" in wrong.error and "did you mean 'quote'?" in wrong.error
 
 
@@ -170,13 +174,15 @@ def test_a_reader_ends_by_itself_where_no_server_is_left():
 
 def test_the_preview_shows_column_example_and_format(queue, upload_bytes):
     text = upload_bytes("a.csv", TABLES["a.csv"])
-    found = queue.preview({**SHAPE, "dataset": text.dataset, "text_column": "quote", "max_time": "10s"})
+    settings = {**SHAPE, "dataset": text.dataset, "text_column": "quote", "max_time": "10s"}
+    found = queue.preview(settings)
     assert found.rows["Column"] == "'quote', chosen with --text-column; 200 rows"
     assert found.rows["Example"] == "The sea was calm 0."
     assert found.rows["Format"] == "a semicolon between cells, header author, quote, remark, year"
-    # The same text read in another way is another preview.
-    other = queue.preview({**SHAPE, "dataset": text.dataset, "text_column": "remark", "max_time": "10s"})
-    assert other.rows["Example"] == "From a letter."
+    # It is kept, but the same text read in another way is another preview.
+    assert queue.preview(settings, limit=0.01).rows == found.rows
+    with pytest.raises(UserError, match="reading the text takes more than 0 seconds"):
+        queue.preview({**settings, "text_column": "remark"}, limit=0.01)
 
 
 def test_jobs_train_on_the_text_as_it_is_read_even_if_they_pause(queue, upload_bytes):
@@ -199,12 +205,11 @@ def test_jobs_train_on_the_text_as_it_is_read_even_if_they_pause(queue, upload_b
 
 def test_documents_are_separated(queue, upload_bytes):
     text = upload_bytes("a.txt", "".join(f"{some_text(100, n)}\n%%\n" for n in range(100)).encode())
-    settings = {"dataset": text.dataset, **SHAPE, "steps": 2}
-    job = queue.add({**settings, "document_separator": "\\n%%\\n"})
+    separator = "\\n%%\\n"
+    job = queue.add({"dataset": text.dataset, **SHAPE, "steps": 2, "document_separator": separator})
     until(queue, job, "done")
     assert "%%" not in trained_text(queue, job)
-    report = queue.preview({**settings, "document_separator": "\\n%%\\n"}).rows["Text"]
-    assert report.startswith("a: 90 documents")
+    assert "a: 90 documents" in queue.store.log_of(job.id).read_text()
 
 
 def test_the_path_of_an_upload_is_not_shown(queue, upload_bytes):
