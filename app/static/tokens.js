@@ -55,7 +55,10 @@ function drawLegend(legend) {
     scale.append(swatch);
   }
   place.append(text(legend.low), scale, text(legend.high));
-  if (legend.unknown) place.append(Object.assign(document.createElement("span"), { className: "unknown" }), text(legend.unknown));
+  if (!legend.unknown) return;
+  const hatched = text(legend.unknown);
+  hatched.prepend(Object.assign(document.createElement("span"), { className: "unknown" }));
+  place.append(hatched);
 }
 
 // The values of the current token, for fingers and keyboards, which see no tooltips.

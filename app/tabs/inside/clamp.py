@@ -51,9 +51,7 @@ class ClampSection:
                 1.0, label=localized("Value"), visible=False, min_width=70, elem_id="inside-held-value"
             )
             self.origin = _choice(_ORIGINS, "The model goes on", "inside-origin")
-        self.run = gr.Button(localized("Write both"), variant="primary", elem_id="inside-clamp")
-        self.result = gr.HTML(elem_id="inside-clamped")
-        with gr.Accordion(localized("More settings"), open=False), gr.Row(elem_classes="clamp-settings"):
+        with gr.Row(elem_classes="clamp-settings"):
             self.temperature = sampling_slider(
                 "temperature",
                 0.5,
@@ -66,6 +64,8 @@ class ClampSection:
                 minimum=1, maximum=_MAX_LENGTH,
             )  # fmt: skip
             self.seed = seed_field(1, "inside-clamp-seed", min_width=80)
+        self.run = gr.Button(localized("Write both"), variant="primary", size="md", elem_id="inside-clamp")
+        self.result = gr.HTML(elem_id="inside-clamped")
         self.held.input(lambda held: gr.Number(visible=held == "value"), self.held, self.value, **INTERNAL)
         settings = [self.held, self.value, self.origin, self.temperature, self.length, self.seed]
         inputs = [inside.layout.viewed, *inside.unit_inputs, *settings]

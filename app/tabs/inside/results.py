@@ -94,7 +94,8 @@ def _snippet_table(title: str, rows: Iterable[tuple[str, Snippet]]) -> str:
         f'<tr><td class="number">{escape(number)}</td><td>{_snippet(snippet)}</td></tr>'
         for number, snippet in rows
     )
-    return f"<h2>{escape(title)}</h2><table>{''.join(lines)}</table>"
+    table = f"<table>{''.join(lines)}</table>"
+    return f'<h2>{escape(title)}</h2><div class="scroll" tabindex="0">{table}</div>'
 
 
 def _snippet(snippet: Snippet) -> str:

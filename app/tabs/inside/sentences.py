@@ -173,7 +173,7 @@ def _legend(unknown: int) -> str:
     hatched = ""
     if unknown:
         note = translate("hatched: unknown, with the surprisal of <unk> ({count:,})", count=unknown)
-        hatched = f'<span class="unknown"></span>{escape(note)}'
+        hatched = f'<span><span class="unknown"></span>{escape(note)}</span>'
     return f'<div class="legend">{escape(low)}<span class="scale">{scale}</span>{escape(high)}{hatched}</div>'
 
 

@@ -20,6 +20,17 @@ def levels(page):
     return page.tab.evaluate(script)
 
 
+def wait_until_in_view(page, locator, part=None):
+    """Wait until an element, or the first `part` pixels of it, is on the screen."""
+
+    def is_in_view():
+        box = locator.bounding_box()
+        height = min(box["height"], part or box["height"])
+        return box["y"] >= 0 and box["y"] + height <= page.tab.viewport_size["height"]
+
+    page.wait_for(is_in_view)
+
+
 def find_units_for_whitespace(page):
     section(page, "Unit")
     page.tab.get_by_label("Find units that track").click()

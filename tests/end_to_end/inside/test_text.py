@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tests.end_to_end.inside.tab import TEXT, find_units_for_whitespace, levels
+from tests.end_to_end.inside.tab import TEXT, find_units_for_whitespace, levels, wait_until_in_view
 from tests.end_to_end.page import PHONE, sizes
 
 pytestmark = pytest.mark.browser
@@ -103,33 +103,29 @@ def test_unknown_and_empty_texts_are_errors(page):
 def test_nothing_that_a_press_shows_is_below_the_fold(open_page, server, size):
     page = open_page(server, tab_name="Look inside", size=size)
 
-    def wait_until_in_view(selector):
-        def is_in_view():
-            box = page.tab.locator(selector).bounding_box()
-            height = 100 if size is PHONE else box["height"]  # a phone shows where the result begins
-            return box["y"] >= 0 and box["y"] + height <= size["height"]
-
-        page.wait_for(is_in_view)
+    def wait_for(selector):
+        # A phone shows where the result begins.
+        wait_until_in_view(page, page.tab.locator(selector), 100 if size is PHONE else None)
 
     page.tab.locator("#inside:not(.editing, .stale)").wait_for()
-    wait_until_in_view("#inside-view .tokens")
+    wait_for("#inside-view .tokens")
     page.tab.locator("#inside-view [data-index='30']").click()
     page.tab.locator("#inside-cell svg").wait_for()
-    wait_until_in_view("#inside-cell svg")
+    wait_for("#inside-cell svg")
     if size is not PHONE:
-        wait_until_in_view("#inside-cell .formulas")
-        wait_until_in_view("#inside-tables")
-        find_units_for_whitespace(page)  # every text has some, but not every text has quotes
-        page.tab.locator("#inside-found label").nth(9).wait_for()
-        wait_until_in_view("#inside-found")
-        wait_until_in_view("#inside-measure")
+        wait_for("#inside-cell .formulas")
+        wait_for("#inside-tables")
+    find_units_for_whitespace(page)  # every text has some, but not every text has quotes
+    page.tab.locator("#inside-found label").nth(9).wait_for()
+    wait_for("#inside-found")
+    wait_for("#inside-measure")
     page.tab.evaluate("""() => {
         const tokens = document.querySelectorAll("#inside-view [data-index]");
         document.getSelection().setBaseAndExtent(tokens[4].firstChild, 0, tokens[6].firstChild, 1);
         tokens[6].click();
     }""")
     page.tab.locator("#inside-similar tr").nth(1).wait_for()
-    wait_until_in_view("#inside-similar table")
+    wait_for("#inside-similar .scroll")
 
 
 def test_a_long_text_is_shown_page_by_page(page):

@@ -5,8 +5,8 @@ import pytest
 from lm.insight.properties import PROPERTIES
 from lm.insight.trace import trace_text
 from lm.insight.units import find_units
-from tests.end_to_end.inside.tab import TEXT, find_units_for_whitespace, levels, section
-from tests.end_to_end.page import PHONE, sizes
+from tests.end_to_end.inside.tab import TEXT, find_units_for_whitespace, levels, section, wait_until_in_view
+from tests.end_to_end.page import sizes
 
 pytestmark = pytest.mark.browser
 
@@ -85,8 +85,8 @@ def test_the_gallery_shows_a_unit_for_each_property_and_saves_images(open_page, 
             f"layer {found.layer + 1} unit {found.unit} {found.name}.{kind.lower()}"
         )
     assert page.tab.evaluate("document.documentElement.scrollWidth") <= size["width"]
-    page.look_into(TEXT * 2)  # the rows are those of the new text
     before = rows.first.inner_text()
+    page.look_into(TEXT * 2)  # the rows are those of the new text
     page.wait_for(lambda: len(levels(page)) == len(TEXT * 2))
     page.tab.locator("#inside-image").scroll_into_view_if_needed()
     page.wait_for(lambda: rows.count() >= 5 and rows.first.inner_text() != before)
@@ -111,9 +111,7 @@ def test_a_unit_can_be_switched_off_or_stuck_and_the_model_writes_again(open_pag
     page.wait_for(lambda: "h = -1" in page.tab.locator("#inside-clamped").inner_text())
     second = texts.all_inner_texts()
     assert second[0] == first[0] and second[1] != first[1]  # the same random numbers
-    if size != PHONE:
-        box = texts.first.bounding_box()
-        assert box["y"] + box["height"] <= size["height"]
+    wait_until_in_view(page, texts.first)
     result = page.tab.locator("#inside-clamped")
     assert "stale" not in result.get_attribute("class")
     page.tab.get_by_label("Value", exact=True).fill("7")
