@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """RNN, GRU and LSTM with as many parameters and as much time: the table of baselines of a paper.
 
-    python benchmarks/baselines.py tinyshakespeare.txt ptb ptb:word --max-times 1m 5m 10m
+    python benchmarks/baselines.py tinyshakespeare.txt ptb ptb:word --times 1m 5m 10m
 
 Each TEXT is what `lm train --dataset` takes, read as characters, or after a colon as another kind of tokens;
 `:word` trains with --preset words. The other cells have as many parameters as an LSTM of --units, to within a
@@ -9,19 +9,24 @@ few units. Every run is one of `lm.train` with the defaults of lm, scored once o
 one on the validation text. The table has the mean over the seeds and its 95% interval (Student's t), and
 below it are the commands of the runs.
 
+First, each cell trains on each text for --measure, to count the steps that the machine takes in that time.
+The machine must be idle for these runs. All others take as many steps as fit into their time at that speed:
+other work changes neither their results nor the intervals, and --jobs of them can run at the same time.
+
 A run that has finished is not trained again, and one that was interrupted continues: stop and start the
-program as you like. Runs happen one after the other, all cells with one seed before the next seed. The
-machine should be idle: other work takes time from the runs.
+program as you like. All cells are trained with one seed before the next seed.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import multiprocessing
 import shlex
 import statistics
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +38,7 @@ import lm
 from lm.config.presets import preset
 from lm.config.resolved import NetworkConfig
 from lm.config.schema import RunConfig
-from lm.config.settings import arguments
+from lm.config.settings import arguments, parse_duration
 from lm.data.corpus import open_corpus
 from lm.data.sources import find_sources
 from lm.files import folder_or_previous
@@ -51,12 +56,11 @@ COLUMNS += ("bits per byte", "perplexity", "steps")
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of the table: runs that differ in their seeds."""
+class Baseline:
+    """A network and what it learns from."""
 
     text: str
     tokenizer: str
-    max_time: str
     cell: str
     units: int
     layers: int
@@ -64,16 +68,32 @@ class Row:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The arguments of `lm.train`."""
+        """The arguments of `lm.train`, without a budget."""
         tokenizer = {"preset": "words"} if self.tokenizer == "word" else {"tokenizer": self.tokenizer}
         sizes = {"cell": self.cell, "layers": self.layers, "hidden_size": self.units}
         test = {"test_split": "test"} if self.has_test else {}
-        return {"dataset": self.text, **test, **tokenizer, **sizes, "max_time": self.max_time}
+        return {"dataset": self.text, **test, **tokenizer, **sizes}
+
+    def __str__(self) -> str:
+        return f"{Path(self.text).stem}-{self.tokenizer}-{self.cell}-{self.layers}x{self.units}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: runs that differ in their seeds."""
+
+    baseline: Baseline
+    time: str
+    steps: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of `lm.train`."""
+        return {**self.baseline.settings, "steps": self.steps}
 
     def folder(self, out: Path, seed: int) -> Path:
         """The folder of a run."""
-        name = f"{Path(self.text).stem}-{self.tokenizer}-{self.max_time}-{self.cell}"
-        return out / f"{name}-{self.layers}x{self.units}-{seed}"
+        return out / f"{self.baseline}-{self.time}-{seed}"
 
 
 def main() -> int:
@@ -82,28 +102,38 @@ def main() -> int:
     )
     add = parser.add_argument
     add("texts", nargs="+", metavar="TEXT", help="a text, or TEXT:KIND for another kind of tokens")
-    add("--max-times", nargs="+", default=["1m"], metavar="TIME", help="training times (default: 1m)")
+    add("--times", nargs="+", default=["1m"], metavar="TIME", help="training times (default: 1m)")
+    add(
+        "--measure",
+        default="1m",
+        metavar="TIME",
+        help="training time in which steps are counted (default: 1m)",
+    )
     add("--cells", nargs="+", default=["rnn", "gru", "lstm"], choices=CELLS)
     add("--seeds", type=int, default=3, choices=range(1, len(STUDENT) + 2), help="runs per row (default: 3)")
     add("--units", type=int, default=256, help="units per layer of the LSTM (default: 256)")
     add("--layers", type=int, default=2, help="layers (default: 2)")
+    add("--jobs", type=int, default=1, help="runs at the same time; they share the cores (default: 1)")
     add("--out", type=Path, default=Path("runs/baselines"), help="folder of the runs")
     options = parser.parse_args()
     try:
-        rows = [row for text in options.texts for row in rows_of(text, options)]
-        results: dict[Row, list[dict[str, Any]]] = {row: [] for row in rows}
-        for seed in range(1, options.seeds + 1):
-            for row in rows:
-                results[row].append(trained(row, options.out, seed))
+        baselines = [baseline for text in options.texts for baseline in baselines_of(text, options)]
+        speeds = [steps_per_second(baseline, options) for baseline in baselines]
+        rows = [
+            Row(baseline, budget, round(speed * parse_duration(budget)) or 1)
+            for budget in options.times
+            for baseline, speed in zip(baselines, speeds, strict=True)
+        ]
+        results = trained_rows(rows, options)
     except lm.UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print_table(results)
+    print_table(results, torch.get_num_threads())
     return 0
 
 
-def rows_of(text: str, options: argparse.Namespace) -> list[Row]:
-    """The rows of a text, whose cells have nearly the same number of parameters."""
+def baselines_of(text: str, options: argparse.Namespace) -> list[Baseline]:
+    """The networks for a text, which have nearly the same number of parameters."""
     name, colon, kind = text.rpartition(":")
     if not colon or kind not in KINDS:
         name, kind = text, "char"
@@ -124,24 +154,39 @@ def rows_of(text: str, options: argparse.Namespace) -> list[Row]:
         else min(range(MULTIPLE, LARGEST, MULTIPLE), key=lambda size: abs(count(cell, size) - wanted))
         for cell in options.cells
     }
-    return [
-        Row(name, kind, max_time, cell, units[cell], options.layers, "test" in source.files)
-        for max_time in options.max_times
-        for cell in options.cells
-    ]
+    has_test = "test" in source.files
+    return [Baseline(name, kind, cell, units[cell], options.layers, has_test) for cell in options.cells]
 
 
-def trained(row: Row, out: Path, seed: int) -> dict[str, Any]:
+def steps_per_second(baseline: Baseline, options: argparse.Namespace) -> float:
+    """The speed of training, validations included, measured in a run of its own."""
+    settings = {**baseline.settings, "max_time": options.measure, "seed": 0}
+    steps: int = trained(settings, options.out / f"{baseline}-measured")["trained_on"]["steps"]
+    return steps / parse_duration(options.measure)
+
+
+def trained_rows(rows: list[Row], options: argparse.Namespace) -> dict[Row, list[dict[str, Any]]]:
+    """The config.json of every run of each row."""
+    runs = [(row, seed) for seed in range(1, options.seeds + 1) for row in rows]
+    settings = [{**row.settings, "seed": seed} for row, seed in runs]
+    folders = [row.folder(options.out, seed) for row, seed in runs]
+    results: dict[Row, list[dict[str, Any]]] = {row: [] for row in rows}
+    threads = max(torch.get_num_threads() // options.jobs, 1)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.jobs, context, torch.set_num_threads, (threads,)) as pool:
+        for (row, _), folder, facts in zip(runs, folders, pool.map(trained, settings, folders), strict=True):
+            print(f"{folder}: {scores(facts)['bits_per_character']:.4f} bits per character", file=sys.stderr)
+            results[row].append(facts)
+    return results
+
+
+def trained(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The config.json of a run, which is trained, continued, or has finished already."""
-    folder = row.folder(out, seed)
     if folder_or_previous(Run(folder).checkpoint) is not None:
-        model = lm.train(resume=folder, quiet=True)
-    else:  # a run without a checkpoint has not taken a step
-        settings = {**row.settings, "seed": seed, "out": str(folder), "quiet": True, "sample_every": 0}
-        model = lm.train(**settings, overwrite=(folder / "training").exists())
-    bits = scores(model.facts)["bits_per_character"]
-    print(f"{folder}: {bits:.4f} bits per character", file=sys.stderr)
-    return model.facts
+        return lm.train(resume=folder, quiet=True).facts
+    # A run without a checkpoint has not taken a step.
+    begun = (folder / "training").exists()
+    return lm.train(**settings, out=str(folder), quiet=True, sample_every=0, overwrite=begun).facts
 
 
 def scores(facts: dict[str, Any]) -> dict[str, float]:
@@ -149,21 +194,19 @@ def scores(facts: dict[str, Any]) -> dict[str, float]:
     return facts.get("test") or facts["validation"]
 
 
-def print_table(results: dict[Row, list[dict[str, Any]]]) -> None:
+def print_table(results: dict[Row, list[dict[str, Any]]], threads: int) -> None:
     """The table in Markdown, and the commands."""
     seeds = max(map(len, results.values()))
-    device = (
-        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads"
-    )
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{threads} threads"
     print(f"{device}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}, seeds 1 to {seeds}\n")
     print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
     for row, runs in results.items():
-        cells = [Path(row.text).name, row.tokenizer, "test" if "test" in runs[0] else "validation"]
-        cells += [row.max_time, row.cell.upper(), f"{row.layers} × {row.units}"]
-        cells += [f"{runs[0]['parameters']:,}"]
+        of = row.baseline
+        cells = [Path(of.text).name, of.tokenizer, "test" if "test" in runs[0] else "validation"]
+        cells += [row.time, of.cell.upper(), f"{of.layers} × {of.units}", f"{runs[0]['parameters']:,}"]
         for name, digits in (("bits_per_character", 4), ("bits_per_byte", 4), ("perplexity", 2)):
             cells.append(mean_and_interval([scores(run)[name] for run in runs], digits))
-        cells.append(f"{statistics.mean(run['trained_on']['steps'] for run in runs):,.0f}")
+        cells.append(f"{row.steps:,}")
         print(f"| {' | '.join(cells)} |")
     print(f"\n    {shlex.join(['python', *sys.argv])}\n")
     for row in results:
