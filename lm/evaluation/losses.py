@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -130,15 +131,28 @@ def windows_of_losses(
             if state is not None and begin == context and own.start == 0:
                 # Nothing comes before the first stream: reset its state.
                 state = tuple(part.index_fill(1, torch.tensor([0], device=device), 0) for part in state)
-            hidden, state = read(batch[:, :-1].t(), state)
             step = np.arange(begin, end)[None, :] - context
             scored = (step >= 0) & (step < lengths[:, None])
             if not scored.any():
+                _, state = read(batch[:, :-1].t(), state)
                 continue
-            with autocast(device, precision):
-                losses = network.token_losses(hidden.flatten(0, 1), batch[:, 1:].t().flatten())
-            losses = losses.view(hidden.shape[:2]).t()[torch.from_numpy(scored).to(device)]
+            losses = torch.empty(batch[:, 1:].shape, device=device)
+            _, state = read(
+                batch[:, :-1].t(), state, partial(_score, network, precision, batch[:, 1:], losses)
+            )
+            losses = losses[torch.from_numpy(scored).to(device)]
             yield network.direction.position(clipped[:, 1:][scored], len(tokens)), losses
+
+
+@torch.inference_mode()
+def _score(
+    network: RecurrentLM, precision: Precision, targets: Tensor, losses: Tensor, rows: slice, hidden: Tensor
+) -> None:
+    """Write the losses (streams, time) of the `targets` (streams, time) of some rows, whose hidden states are
+    (time, rows, hidden)."""
+    with autocast(targets.device, precision):
+        scored = network.token_losses(hidden.flatten(0, 1), targets[rows].t().flatten())
+    losses[rows] = scored.view(hidden.shape[:2]).t()
 
 
 @dataclass(frozen=True)

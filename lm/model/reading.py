@@ -5,8 +5,8 @@ On a CPU this differs from the forward pass of lm/model/layers.py in speed only:
 - What each token contributes to the gates of the first layer is looked up in a table.
 - Nothing is kept for a backward pass, so that the arithmetic of a step stays in the cache of its core.
 - A lower precision applies to the products only. The state and its arithmetic are at least float32.
-- Each core reads its own share of the texts. Within one operation, cores would wait for each other at every
-  step.
+- Each core reads its own share of the texts and scores it. Within one operation, cores would wait for each
+  other at every step.
 
 With oneDNN, the result for a text depends, to the last bit, neither on the other texts nor on the windows in
 which it is read.
@@ -17,7 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise, repeat
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -31,8 +33,18 @@ from lm.model.device import Precision, autocast
 from lm.model.layers import LARGE
 from lm.model.network import RecurrentLM
 
-# tokens (time, rows) int64, state or None -> hidden states of the last layer (time, rows, hidden), state
-Read = Callable[[Tensor, State | None], tuple[Tensor, State]]
+# Called with a slice of the rows and their hidden states (time, rows, hidden), on the core that read them.
+AfterRows = Callable[[slice, Tensor], None]
+
+
+class Read(Protocol):
+    """A function that reads tokens."""
+
+    def __call__(
+        self, tokens: Tensor, state: State | None, after: AfterRows | None = None
+    ) -> tuple[Tensor, State]:
+        """tokens (time, rows) int64 -> hidden states of the last layer (time, rows, hidden), state."""
+
 
 _ROWS = 32  # for which oneDNN packs the weights
 _MIN_ROWS = 8  # for a core of its own
@@ -71,7 +83,7 @@ def reading(network: RecurrentLM, precision: Precision, *, independent: bool = T
             with ThreadPoolExecutor(torch.get_num_threads()) as pool:
                 yield _CPUReader(weights, pool).read
         else:
-            yield lambda tokens, state: _forward(network, precision, tokens, state)
+            yield partial(_forward, network, precision)
     finally:
         network.train(was_training)
 
@@ -101,10 +113,17 @@ def _has_own_reader(network: RecurrentLM) -> bool:
 
 @torch.inference_mode()
 def _forward(
-    network: RecurrentLM, precision: Precision, tokens: Tensor, state: State | None
+    network: RecurrentLM,
+    precision: Precision,
+    tokens: Tensor,
+    state: State | None,
+    after: AfterRows | None = None,
 ) -> tuple[Tensor, State]:
     with autocast(tokens.device, precision):
-        return network.hidden_states(tokens.t(), state)
+        hidden, state = network.hidden_states(tokens.t(), state)
+    if after:
+        after(slice(tokens.shape[1]), hidden)
+    return hidden, state
 
 
 class _Weights:
@@ -156,7 +175,9 @@ class _CPUReader:
         self._weights, self._pool, self._cores = weights, pool, torch.get_num_threads()
 
     @torch.inference_mode()
-    def read(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def read(
+        self, tokens: Tensor, state: State | None, after: AfterRows | None = None
+    ) -> tuple[Tensor, State]:
         """See `Read`."""
         rows, config, dtype = tokens.shape[1], self._weights.config, self._weights.dtype
         if state is None:
@@ -168,15 +189,12 @@ class _CPUReader:
         shares = max(1, min(self._cores, rows // _MIN_ROWS))
         if shares == 1:
             self._read(tokens, parts, out)
+            if after:
+                after(slice(rows), out)
             return out, parts
         bounds = [rows * share // shares for share in range(shares + 1)]
         started = [
-            self._pool.submit(
-                self._read_on_one_core,
-                tokens[:, begin:end].contiguous(),
-                tuple(part[:, begin:end] for part in parts),
-                out[:, begin:end],
-            )
+            self._pool.submit(self._read_on_one_core, slice(begin, end), tokens, parts, out, after)
             for begin, end in pairwise(bounds)
         ]
         for each in started:
@@ -185,9 +203,14 @@ class _CPUReader:
         return out, parts
 
     @torch.inference_mode()
-    def _read_on_one_core(self, tokens: Tensor, state: State, out: Tensor) -> None:
+    def _read_on_one_core(
+        self, rows: slice, tokens: Tensor, state: State, out: Tensor, after: AfterRows | None
+    ) -> None:
         torch.set_num_threads(1)  # of this thread
-        self._read(tokens, state, out)
+        hidden = out[:, rows]
+        self._read(tokens[:, rows].contiguous(), tuple(part[:, rows] for part in state), hidden)
+        if after:
+            after(rows, hidden)
 
     def _read(self, tokens: Tensor, state: State, out: Tensor) -> None:
         """Write the hidden states (time, rows, hidden) to `out`, and update `state` in place."""

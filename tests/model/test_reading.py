@@ -52,15 +52,18 @@ def test_it_equals_the_forward_pass(cell, vocab, time, rows, layers, residual, i
         cell_implementation=implementation,
         dropout=0.5,
     )
-    text = tokens(2 * time, rows, vocab)
+    text, parts = tokens(2 * time, rows, vocab), []
     with reading(model, Precision.FP32) as read:
-        first, state = read(text[:time], None)
+        first, state = read(text[:time], None, lambda rows, hidden: parts.append((rows.start or 0, hidden)))
         before = [part.clone() for part in state]
         second, end = read(text[time:], state)
     assert model.training
     assert all(map(torch.equal, before, state))  # which the caller may still need
     expected, expected_end = model.eval().hidden_states(text.t())
     torch.testing.assert_close(torch.cat([first, second]), expected)
+    assert torch.equal(
+        torch.cat([hidden for _, hidden in sorted(parts, key=lambda part: part[0])], dim=1), first
+    )
     torch.testing.assert_close(end, expected_end)
 
 
