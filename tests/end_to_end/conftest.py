@@ -192,6 +192,9 @@ def open_page(browser, context):
 
     def open_page(server, path="", size=DESKTOP, tab_name="Write", locale=None, first=False):
         tab = (browser.new_context(locale=locale) if locale else context).new_page()
+        if not tabs:  # of this test: the documents of earlier tests are gone
+            stored = {"origin": server.address.rstrip("/"), "storageTypes": "indexeddb"}
+            tab.context.new_cdp_session(tab).send("Storage.clearDataForOrigin", stored)
         tabs.append(tab)
         tab.set_viewport_size(size)
         tab.set_default_timeout(30_000)

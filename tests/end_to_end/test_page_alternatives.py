@@ -45,7 +45,9 @@ def is_open_at(page, position):
     return start == str(position) and shown and all(ahead != "…" for *_, ahead in shown)
 
 
-def test_a_click_shows_alternatives_with_their_probabilities_and_where_they_lead(page, model):
+@sizes
+def test_a_click_shows_alternatives_and_where_they_lead(open_page, server, model, size):
+    page = open_page(server, size=size)
     page.editor.fill("The sea was calm")
     page.editor.click(position={"x": 15, "y": 12})
     page.wait_for(lambda: options(page))
@@ -101,7 +103,9 @@ def test_the_popover_closes_and_the_text_gets_the_focus(page):
     assert page.text == "The sxea was calm\n" and not options(page)
 
 
-def test_choosing_an_alternative_continues_from_there_and_undo_restores_the_text(page):
+@sizes
+def test_choosing_an_alternative_continues_from_there_and_undo_restores_the_text(open_page, server, size):
+    page = open_page(server, size=size)
     page.set(Length=30, Seed=3)
     page.editor.fill(PROMPT)
     first = page.write()

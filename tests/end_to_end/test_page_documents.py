@@ -131,7 +131,9 @@ def test_a_document_that_another_tab_has_taken_over_goes_on_as_a_copy(open_page,
         page.wait_for(lambda page=page, text=text: page.text == text)
 
 
-def test_text_colors_versions_model_and_settings_survive_a_reload(page):
+@sizes
+def test_text_colors_versions_model_and_settings_survive_a_reload(open_page, server, size):
+    page = open_page(server, size=size)
     page.tab.locator("#model input").click()
     page.tab.get_by_role("option", name="other").click()
     page.set(Seed=5)
@@ -233,7 +235,9 @@ def test_the_list_of_documents(open_page, server, size):
     assert items.filter(has_text="The first line").count() == 1
 
 
-def test_save_copy_and_export_and_what_was_exported_opens_again(page, tmp_path):
+@sizes
+def test_save_copy_and_export_and_what_was_exported_opens_again(open_page, server, tmp_path, size):
+    page = open_page(server, size=size)
     text = write_some(page)
     page.set(Seed=11)
     colors = page.tab.evaluate(COLORS)
