@@ -26,7 +26,7 @@ MAX_SEED = 2**53 - 1  # the largest integer that JavaScript counts to exactly
 # Displaying text takes longer than generating it. Browsers keep up with this interval for texts of up to
 # _FAST_CHARACTERS and with up to _FAST_WRITERS writing at the same time.
 _UPDATE_SECONDS = 0.05
-_FAST_CHARACTERS = 4_000
+_FAST_CHARACTERS = 10_000
 _FAST_WRITERS = 4
 _writers: set[object] = set()  # the calls of `continue_drafts` in progress
 
