@@ -15,7 +15,9 @@ def test_sentences_are_scored_one_by_one_and_minimal_pairs_side_by_side(open_pag
     page = open_page(server, size=size, tab_name="Look inside")
     page.tab.locator("#inside-view [data-index]").first.wait_for()
     section(page, "Sentences")
-    page.tab.locator("#inside-sentences textarea").fill("The sea was calm.\n\nThe ☃ sea.")
+    sentences = page.tab.locator("#inside-sentences textarea")
+    page.wait_for(lambda: "boat" in sentences.input_value())  # Gradio fills in the example
+    sentences.fill("The sea was calm.\n\nThe ☃ sea.")
     page.tab.locator("#inside-score").click()
     result = page.tab.locator("#inside-scored")
     page.wait_for(lambda: result.locator("tbody tr").count() == 2)
