@@ -11,7 +11,15 @@ from lm.data.columns import Rows
 from lm.errors import DataError, UserError
 from lm.escaping import unescaped
 from lm.insight.regions import check_separator, locate, split_marked
-from lm.insight.scored_text import ScoredText, Table, region_table, regions_of, token_table, word_table
+from lm.insight.scored_text import (
+    ScoredText,
+    Table,
+    numbers_within,
+    region_table,
+    regions_of,
+    token_table,
+    word_table,
+)
 from lm.insight.table_files import Values
 from lm.invocation import pip_install
 from lm.tokenization.documents import SEPARATOR, SEPARATOR_CHARACTER
@@ -95,8 +103,8 @@ class Items:
     def _region_numbers(self, scored: ScoredText, offsets: np.ndarray) -> np.ndarray:
         assert self._regions is not None
         region = regions_of(scored, self._regions, offsets)
-        document = np.searchsorted(scored.separators, self._regions)
-        return region - np.searchsorted(document, document[region]) + 1
+        numbers: np.ndarray = numbers_within(np.searchsorted(scored.separators, self._regions))
+        return numbers[region]
 
 
 def _frequencies(words: Sequence[str] | np.ndarray, language: str) -> Table:

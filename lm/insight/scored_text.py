@@ -241,7 +241,7 @@ def region_table(scores: Mapping[str, ScoredText], starts: np.ndarray) -> Table:
         columns[name] = np.bincount(region[inside], each.bits[inside], minlength=count)
     unknown = np.bincount(region[scored.is_unknown], minlength=count) > 0
     lengths: np.ndarray = np.array([len(text) for text in texts], np.int64)
-    numbers = np.arange(count) - np.searchsorted(document, document) + 1
+    numbers = numbers_within(document)
     ends = np.asarray(columns["offset"]) + lengths
     return columns | {"unknown": unknown, "end": ends, "region_number": numbers}
 
@@ -263,10 +263,14 @@ def escaped_text(text: str) -> str:
     return " ".join(escaped(part.encode("utf-8", "replace")) for part in text.split(" "))
 
 
+def numbers_within(documents: np.ndarray) -> np.ndarray:
+    """The number (elements,), from 1, of each element in its document; `documents` (elements,) is sorted."""
+    return np.arange(len(documents)) - np.searchsorted(documents, documents) + 1
+
+
 def _word_numbers(scored: ScoredText) -> np.ndarray:
     """The number (words,) of each word in its document, from 1."""
-    document = np.searchsorted(scored.separators, scored.words.starts)
-    return np.arange(len(document)) - np.searchsorted(document, document) + 1
+    return numbers_within(np.searchsorted(scored.separators, scored.words.starts))
 
 
 def _position_columns(text: bytes, offsets: np.ndarray) -> Table:

@@ -15,7 +15,7 @@ from lm.data.values import Number, text_of
 from lm.digests import digest_of
 from lm.errors import UserError
 from lm.files import replacing
-from lm.insight.scored_text import Table, escaped_text
+from lm.insight.scored_text import Table, escaped_text, numbers_within
 from lm.language_model import LanguageModel
 from lm.model_folder import WEIGHTS
 from lm.version import __version__
@@ -88,13 +88,9 @@ def _as_lm_zoo(table: Table) -> Table:
     """sentence_id, token_id, token and surprisal, both ids from 1."""
     name = next(name for name in ("surprisal", "mean") if name in table)
     sentence = np.asarray(table["document"], np.int64)
-    first = np.flatnonzero(np.diff(sentence, prepend=-1))
-    starts = np.zeros(len(sentence), np.int64)
-    starts[first] = first
-    number = np.arange(len(sentence)) - np.maximum.accumulate(starts) + 1
     return {
         "sentence_id": sentence,
-        "token_id": number,
+        "token_id": numbers_within(sentence),
         "token": next(iter(table.values())),
         "surprisal": table[name],
     }
