@@ -46,7 +46,7 @@ class Page(gr.Blocks):
                 del sizes[ended]
             size = int(request.headers.get("content-length", MAX_BODY_BYTES))
             if sum(sizes.values()) + size > MAX_QUEUE_BYTES:
-                return False, "The server is busy; try again in a moment.", "queue_full"
+                return False, translate("The server is busy; try again in a moment."), "queue_full"
             success, event, outcome = await push(body=body, request=request, username=username)
             if success:
                 sizes[str(event)] = size

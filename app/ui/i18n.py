@@ -13,8 +13,10 @@ from functools import cache
 from pathlib import Path
 
 import gradio as gr
+import starlette.requests
 from gradio.context import LocalContext
 from gradio.i18n import I18nData
+from starlette.types import Scope
 
 _FOLDER = Path(__file__).parent / "translations"
 
@@ -52,6 +54,11 @@ def browser_script() -> str:
     """JavaScript that defines the Chinese of the texts in static/*.js, for `lm.translate`."""
     texts = json.loads((_FOLDER / "browser.json").read_text("utf-8"))
     return f"lm.chinese = {json.dumps(texts, ensure_ascii=False)};"
+
+
+def answer_in_language_of(scope: Scope) -> None:
+    """Let `translate` use the language of a request that has not reached Gradio."""
+    LocalContext.request.set(gr.Request(starlette.requests.Request(scope)))
 
 
 def in_chinese() -> bool:

@@ -21,6 +21,7 @@ from ..access import Attempts, client_address
 from ..jobs.uploads import MAX_SIZE
 from .blocks import MAX_BODY_BYTES, MAX_SESSION_NAME, describe_error
 from .errors import as_sentence
+from .i18n import answer_in_language_of, translate
 from .upload_limit import UploadLimit
 
 MAX_UPLOAD_BYTES = MAX_SIZE + 65_536  # of one request: a file, and what multipart/form-data adds to it
@@ -62,6 +63,7 @@ class RequestFilter:
         """Handle one request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        answer_in_language_of(scope)
         with ExitStack() as stack:
             try:
                 limit = self._check(scope, stack)
@@ -77,16 +79,17 @@ class RequestFilter:
         path, length = scope["path"], _content_length(scope)
         is_upload = path.startswith(f"{_PREFIX}/upload")
         if not _is_allowed(path) or (is_upload and not scope["app"].get_blocks().accepts_uploads):
-            raise _RejectedError(404, "Not found.", "not_found")
+            raise _RejectedError(404, translate("Not found."), "not_found")
         limit = MAX_UPLOAD_BYTES if is_upload else MAX_BODY_BYTES
         if length > limit:
-            raise _RejectedError(413, f"The request body exceeds {limit:,} bytes.", "body_too_large")
+            message = translate("The request exceeds {limit:,} bytes.", limit=limit)
+            raise _RejectedError(413, message, "body_too_large")
         if any(len(name) > MAX_SESSION_NAME for name in _session_names(scope)):
-            message = f"A session_hash has at most {MAX_SESSION_NAME} characters."
+            message = translate("A session_hash has at most {limit} characters.", limit=MAX_SESSION_NAME)
             raise _RejectedError(400, message, "session_too_long")
         if _is_login(scope):
             if seconds := math.ceil(self._attempts.seconds_to_wait(client_address(scope))):
-                message = f"Too many wrong passwords; try again in {seconds} s."
+                message = translate("Too many wrong passwords; try again in {seconds} s.", seconds=seconds)
                 raise _RejectedError(429, message, "too_many_attempts", {"Retry-After": str(seconds)})
             # Before it is compared: many attempts at the same time would otherwise count too late.
             scope["lm.attempt"] = object()
@@ -133,7 +136,7 @@ class RequestFilter:
             if started:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             else:
-                await refusal("Malformed request.", 400, "malformed")(scope, receive, send)
+                await refusal(translate("Malformed request."), 400, "malformed")(scope, receive, send)
 
 
 class _RejectedError(Exception):

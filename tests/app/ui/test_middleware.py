@@ -33,6 +33,8 @@ def test_wrong_passwords_are_limited(client):
         response = attempt(client, password)
         assert response.status_code == 429 and 50 < int(response.headers["Retry-After"]) <= 60
         assert response.json()["detail"].startswith("Too many wrong passwords; try again in ")
+    in_chinese = client.post("/login", content="password=x", headers={"Accept-Language": "zh-CN"})
+    assert in_chinese.json()["detail"].startswith("密码错误次数过多")
     assert client.get("/theme.css").status_code == 400  # other pages are served
 
 
