@@ -29,7 +29,7 @@ from .ui.errors import INTERNAL, as_sentence, show_errors
 from .ui.fields import UNLABELED
 from .ui.i18n import browser_script, localized, translations
 from .ui.middleware import RequestFilter
-from .ui.model_choices import choices
+from .ui.model_choices import Selection, choices
 from .ui.model_facts import describe, note
 
 TITLE = "Write with a recurrent language model"
@@ -70,6 +70,8 @@ def build(
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(localized("Write"), id="write"):
                 writer = write.build(models, selector.dropdown)
+            facts = writer.layout.facts
+            selected = [selector.dropdown, facts]
             with gr.Tab(localized("Look inside"), id="inside") as tab:
                 insight = inside.build(models, selector.dropdown, tab)
             with gr.Tab(localized("Compare"), id="compare") as tab:
@@ -78,27 +80,23 @@ def build(
                 with gr.Tab(localized("Train"), id="train") as tab:
                     trainer = training.build(jobs, tab, models)
             with gr.Tab(localized("Models"), id="models") as tab:
-                shelf = library.build(models, tab, jobs)
-        facts = writer.layout.facts
+                selection = Selection(selector.dropdown, selected, selector.select)
+                shelf = library.build(models, tab, selection, jobs)
         with guides:
             showcase.lay_out_link()
             tour.build(selector.dropdown, tabs, facts, selector.select, can_train=jobs is not None)
-        selected = [selector.dropdown, facts]
         loaded = writer.open_documents(page, selector.select, selected)
         loaded.then(None, js="() => lmShowcase.refresh()", **INTERNAL)
         for event in (loaded.then, selector.dropdown.change):
             event(offer.on_model, selector.dropdown, offer.text, **INTERNAL)
         selector.dropdown.input(selector.facts, selector.dropdown, facts, **INTERNAL)
-        if editing := shelf.editing:
-            for change in editing.changes:
-                change.success(selector.follow, [selector.dropdown, editing.renamed], selected, **INTERNAL)
         if trainer:
             _open_trained_models(trainer, selector, [*selected, tabs])
         _take_texts_along(writer, insight, tabs)
         first = comparison.layout.names[0]
         selector.dropdown.change(selector.same, selector.dropdown, first, **INTERNAL)
         for tab_id, button in shelf.open.items():
-            button.click(selector.opener(tab_id), shelf.selected, [*selected, first, tabs], **INTERNAL)
+            button.click(selector.opener(tab_id), selector.dropdown, [first, tabs], **INTERNAL)
         _forget_closed_sessions(page, writer)
         Endpoints(models).register()
     return page
@@ -133,12 +131,8 @@ class ModelSelector:
         return self.select(name)[0]
 
     def opener(self, tab: str) -> Callable[[str | None], list[Any]]:
-        """A function that selects a model, also as the first one to compare, and opens a tab."""
-        return lambda name: [*self.select(name), self.same(name), gr.Tabs(selected=tab)]
-
-    def follow(self, name: str | None, renamed: dict[str, str]) -> tuple[gr.Dropdown, str]:
-        """Keep the selected model selected after models were renamed (old name -> new name) or deleted."""
-        return self.select(renamed.get(name, name) if name else None)
+        """A function that opens a tab with a model, in Compare in the first column."""
+        return lambda name: [self.same(name), gr.Tabs(selected=tab)]
 
     def facts(self, name: str | None) -> str:
         """The facts and the loss curve of a model, as HTML."""

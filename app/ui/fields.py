@@ -1,4 +1,4 @@
-"""Buttons and number fields that several tabs have."""
+"""Buttons and fields that several tabs have."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def go_button(label: Any, elem_id: str, **options: Any) -> gr.Button:
 def stop_button(elem_id: str, **options: Any) -> gr.Button:
     """The button that stops what the main button started, which Esc presses (static/page.js)."""
     return gr.Button(localized("Stop"), elem_id=elem_id, elem_classes="lm-stop", interactive=False, **options)
+
+
+def line_field(label: Any, elem_id: str, **options: Any) -> gr.Textbox:
+    """A field for one line of text; `options` are those of gr.Textbox."""
+    return gr.Textbox("", label=label, max_lines=1, elem_id=elem_id, **options)
 
 
 def seed_field(value: int, elem_id: str, **options: Any) -> gr.Number:

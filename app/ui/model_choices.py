@@ -1,8 +1,14 @@
-"""The models as the choices of a dropdown: "name · GRU · shakespeare · 2.25 bits"."""
+"""The models as the choices of a dropdown, "name · GRU · shakespeare · 2.25 bits", and the selected one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+from unicodedata import east_asian_width
+
+import gradio as gr
 
 from lm.errors import UserError, one_line
 from lm.model_files import read_json
@@ -12,8 +18,17 @@ from ..registry import ModelRegistry
 from .i18n import translate
 from .model_facts import section
 
-# In characters. Longer names lose their middle, so that they do not push the figures out of view.
+# In columns, of which a Chinese character takes two. Longer names lose their middle, so that they do not push
+# the figures out of view.
 _MAX_NAME, _MAX_DATASET = 17, 12
+
+
+class Selection(NamedTuple):
+    """The model that is selected at the top of the page, for tabs that select another one."""
+
+    model: gr.Dropdown
+    outputs: list[Any]  # the dropdown and what shows its facts
+    select: Callable[[str | None], Any]  # updates of `outputs`; selects the first model if this one is gone
 
 
 def choices(models: ModelRegistry) -> list[tuple[str, str]]:
@@ -44,8 +59,18 @@ def _title(dataset: object) -> str:
     return " + ".join(PurePath(name).stem or name for name in names)
 
 
-def _shortened(text: str, length: int) -> str:
-    if len(text) <= length:
+def _shortened(text: str, columns: int) -> str:
+    if _columns(text) <= columns:
         return one_line(text) if text else ""
-    half = (length - 1) // 2
-    return one_line(f"{text[: length - 1 - half]}…{text[-half:]}")
+    half = (columns - 1) // 2
+    return one_line(f"{_beginning(text, columns - 1 - half)}…{_beginning(text[::-1], half)[::-1]}")
+
+
+def _beginning(text: str, columns: int) -> str:
+    """As much of the beginning of `text` as these columns hold."""
+    ends = accumulate(map(_columns, text[:columns]))
+    return text[: sum(end <= columns for end in ends)]
+
+
+def _columns(text: str) -> int:
+    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)

@@ -61,17 +61,21 @@ class ModelsPage:
 
     @property
     def selected(self):
-        return self.tab.get_by_label("Selected model").input_value()
+        """The name above the facts; the list at the top has the same."""
+        name = self.tab.locator("#models-selected h2").inner_text()
+        return name if name == self.page.chosen_model() else None
 
     def names(self):
         return self.tab.locator("#models-table .virtual-row [role=gridcell]:first-child").all_inner_texts()
 
     def select(self, name):
-        self.tab.get_by_label("Selected model").click()
-        self.tab.get_by_role("option", name=name, exact=True).click()
-        self.wait_for(
-            lambda: self.tab.locator("#models-name textarea, #models-name input").input_value() == name
-        )
+        """Select a model in the list at the top."""
+        self.page.choose_model(name)
+        self.wait_for(lambda: self.selected == self.tab.get_by_label("New name").input_value() == name)
+
+    def click_row(self, name):
+        self.tab.locator("#models-table [role=gridcell]", has_text=name).first.click()
+        self.wait_for(lambda: self.selected == name)
 
     def press(self, name):
         self.tab.get_by_role("button", name=name, exact=True).click()
@@ -91,10 +95,6 @@ def models(server, runs, open_page):
 
 def folders_in(runs):
     return sorted(path.name for path in runs.iterdir() if path.name != ".jobs")
-
-
-def head(models):
-    return models.page.chosen_model()
 
 
 def test_the_table_of_models_can_be_searched_and_sorted(models):
@@ -117,8 +117,7 @@ def test_the_table_of_models_can_be_searched_and_sorted(models):
     parameters.get_by_role("button").click()
     models.tab.get_by_role("menuitem", name="Sort ascending").click()
     models.wait_for(lambda: models.names() == ["ship", "boat", "taob", "shipped with lm"])
-    models.tab.locator("#models-table [role=gridcell]", has_text="ship").first.click()
-    models.wait_for(lambda: models.selected == "ship")
+    models.click_row("ship")
 
 
 @pytest.mark.slow
@@ -131,24 +130,22 @@ def test_facts_curve_and_card_of_the_selected_model_are_shown_and_the_card_is_ha
     card = models.tab.locator("#models-card")
     assert "<script>alert(1)</script>" in card.inner_text()
     assert card.locator("strong").inner_text() == "bold" and card.locator("script, img").count() == 0
-    models.tab.locator("#models-table [role=gridcell]", has_text="taob").first.click()
-    models.wait_for(lambda: "right to left" in models.facts and models.selected == "taob")
+    models.click_row("taob")
+    models.wait_for(lambda: "right to left" in models.facts)
     models.select("ship")
     models.wait_for(lambda: "<img src=x onerror=alert(1)>" in models.facts)
 
 
-def test_renaming_a_model_updates_the_head_of_the_page(models, runs):
-    assert head(models) == "boat"
+def test_renaming_a_model_keeps_it_selected(models, runs):
+    assert models.selected == "boat"
     models.rename("canoe")
     models.message("Renamed to “canoe”.")
     models.wait_for(lambda: models.selected == "canoe" and "canoe" in models.names())
-    models.wait_for(lambda: head(models) == "canoe")
     assert (runs / "canoe" / "training" / "checkpoint").is_dir() and not (runs / "boat").exists()
     models.select("taob")
     models.tab.get_by_label("New name").fill("reversed")
     models.tab.get_by_label("New name").press("Enter")
-    models.wait_for(lambda: "reversed" in models.names())
-    assert head(models) == "canoe"
+    models.wait_for(lambda: models.selected == "reversed" and "reversed" in models.names())
 
 
 @pytest.mark.parametrize(
@@ -224,8 +221,7 @@ def test_a_run_in_progress_cannot_be_renamed_or_deleted(models, runs):
 
 @pytest.mark.slow
 def test_the_shipped_model_is_shown_but_cannot_be_changed(models):
-    models.tab.get_by_label("Selected model").click()
-    models.tab.get_by_role("option", name="shipped with lm").click()
+    models.click_row("shipped with lm")
     models.wait_for(lambda: "python" in models.facts)
     for name in ("Rename", "Delete…"):
         assert not models.tab.get_by_role("button", name=name, exact=True).is_enabled()
@@ -269,7 +265,7 @@ def test_in_chinese(server, runs, open_page):
 
 
 def test_a_model_is_exported_and_opened_in_the_other_tabs(models, runs):
-    models.select("ship")
+    models.click_row("ship")
     for button, suffix in (("Export as ONNX", ".onnx"), ("Export as a web page", ".html")):
         with models.tab.expect_download() as download:
             models.press(button)
@@ -278,6 +274,6 @@ def test_a_model_is_exported_and_opened_in_the_other_tabs(models, runs):
         models.wait_for(models.tab.locator("#models-onnx").is_enabled)
     models.tab.locator("#models-to-compare").click()
     models.wait_for(lambda: models.page.chosen_model("#compare-model-1") == "ship")
-    assert head(models) == "ship"
+    assert models.page.chosen_model() == "ship"
     models.page.choose_model("taob")
     models.wait_for(lambda: models.page.chosen_model("#compare-model-1") == "taob")

@@ -59,6 +59,8 @@ class CompareLayout:
             self.run = go_button(localized("Write side by side"), "compare-run", min_width=140)
             self.stop = stop_button("compare-stop", min_width=80)
             self.add = gr.Button(localized("Add column"), elem_id="compare-add", min_width=110)
+            self.to_curves = gr.Button(localized("Loss curves"), elem_id="compare-to-curves", min_width=110)
+            self.to_scores = gr.Button(localized("Score a text"), elem_id="compare-to-scores", min_width=110)
 
     def _lay_out_column(self, number: int, models: list[tuple[str, str]]) -> None:
         with gr.Column(min_width=240, visible=number < 2, elem_classes="side") as column:
@@ -103,7 +105,7 @@ class CompareLayout:
         self.removes.append(remove)
 
     def _lay_out_curves(self) -> None:
-        gr.Markdown(localized("## Loss curves"))
+        gr.Markdown(localized("## Loss curves"), elem_id="compare-learning")
         self.over = gr.Radio(
             [(localized("Characters read"), "characters"), (localized("Training time"), "seconds")],
             value="characters",
@@ -113,7 +115,7 @@ class CompareLayout:
         self.curves = gr.HTML(elem_id="compare-curves")
 
     def _lay_out_scores(self) -> None:
-        gr.Markdown(localized("## Score a text"))
+        gr.Markdown(localized("## Score a text"), elem_id="compare-scoring")
         self.text = gr.Textbox(
             "",
             lines=5,
@@ -124,11 +126,13 @@ class CompareLayout:
         )
         self.score = gr.Button(localized("Score"), elem_id="compare-score", size="md", min_width=140)
         self.scores = gr.HTML(elem_id="compare-figures", elem_classes="compare-table")
-        with gr.Column(visible=False) as self.details:
-            self.disagreements = gr.HTML(elem_id="compare-places", elem_classes="compare-table")
-            self.color_by = gr.Radio([], label=localized("Color by"), elem_id="compare-shown")
-            self.view = token_view(localized("Text, word by word"), "compare-view")
-            self.word = gr.HTML("", elem_id="compare-word")
+        with gr.Row(visible=False, elem_id="compare-words") as self.details:
+            with gr.Column(min_width=300):
+                self.color_by = gr.Radio([], label=localized("Color by"), elem_id="compare-shown")
+                self.view = token_view(localized("Text, word by word"), "compare-view")
+                self.word = gr.HTML("", elem_id="compare-word")
+            with gr.Column(min_width=300):
+                self.disagreements = gr.HTML(elem_id="compare-places", elem_classes="compare-table")
 
 
 def model_at(models: list[tuple[str, str]], number: int) -> str | None:

@@ -36,8 +36,7 @@ _ON_START = f"""() => {{
     const set = (interactive) => ({{__type__: "update", interactive}});
     return [{"set(false), " * (2 + MAX_COLUMNS)} set(true), set(false)];
 }}"""
-# The scores are far down the page.
-_SHOW_SCORES = "() => void document.querySelector('#compare-score').scrollIntoView({ block: 'start' })"
+_SCROLL_TO = "() => void document.querySelector('#{id}').scrollIntoView({{ block: 'start' }})"
 
 
 def build(models: ModelRegistry, tab: gr.Tab) -> CompareTab:
@@ -78,7 +77,12 @@ class CompareTab:
             ],
         )
         layout.stop.click(None, cancels=[generating, scoring])
-        scoring.success(None, js=_SHOW_SCORES, **INTERNAL)
+        for event, id in (
+            (layout.to_curves.click, "compare-learning"),
+            (layout.to_scores.click, "compare-scoring"),
+            (scoring.success, "compare-score"),
+        ):
+            event(None, js=_SCROLL_TO.format(id=id), **INTERNAL)
 
     def _run_until_stopped(self, trigger: Any, handler: Any, inputs: list[Any], outputs: list[Any]) -> Any:
         """Wire a long computation: while it runs, only Stop is enabled. Returns the event."""
@@ -171,7 +175,7 @@ class CompareTab:
             color_by = choices[0][1] if choices else ""
             yield [
                 scoreboard.scores_table(comparison),
-                gr.Column(visible=bool(choices)),
+                gr.Row(visible=bool(choices)),
                 scoreboard.disagreements_table(comparison),
                 gr.Radio(choices, value=color_by or None),
                 scoreboard.color_words(comparison, color_by) if choices else None,

@@ -13,7 +13,9 @@ from lm.run_lock import check_free
 from ...jobs.queue import JobQueue
 from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, show_errors, show_info
+from ...ui.fields import line_field
 from ...ui.i18n import localized, translate
+from ...ui.model_choices import Selection
 
 MAX_INPUT_LENGTH = 200
 
@@ -21,13 +23,11 @@ MAX_INPUT_LENGTH = 200
 class Editing:
     """The buttons to rename and delete a model, and their event handlers.
 
-    `changes` are the events that change the list of models. After a rename, `renamed` maps the model's old
-    name to its new one.
+    `changes` are the events that change the list of models. `selection` is that of the page.
     """
 
-    def __init__(self, models: ModelRegistry, jobs: JobQueue):
-        self.models, self.jobs = models, jobs
-        self.renamed = gr.State({})
+    def __init__(self, models: ModelRegistry, selection: Selection, jobs: JobQueue):
+        self.models, self.selection, self.jobs = models, selection, jobs
         self.changes: list[Any] = []
 
     def lay_out_delete_button(self) -> None:
@@ -46,12 +46,10 @@ class Editing:
                 )
                 self.cancel = gr.Button(localized("Cancel"), elem_id="models-keep", min_width=90)
         with gr.Row(elem_id="models-rename-row", equal_height=True):
-            self.name = gr.Textbox(
-                "",
-                label=localized("New name"),
-                max_lines=1,
+            self.name = line_field(
+                localized("New name"),
+                "models-name",
                 max_length=MAX_INPUT_LENGTH,
-                elem_id="models-name",
                 scale=3,
                 min_width=180,
                 interactive=False,
@@ -60,11 +58,11 @@ class Editing:
                 localized("Rename"), elem_id="models-rename", interactive=False, scale=1, min_width=90
             )
 
-    def wire(self, selected: gr.Dropdown, fingerprint: gr.State) -> None:
+    def wire(self, fingerprint: gr.State) -> None:
         """Wire the events. They apply to the selected model if it still has the fingerprint."""
+        selected, outputs = self.selection.model, self.selection.outputs
         self.delete.click(self.on_ask, selected, [self.confirmation, self.question], **INTERNAL)
         self.cancel.click(lambda: gr.Group(visible=False), None, self.confirmation, **INTERNAL)
-        outputs = [selected, self.renamed]
         for trigger in (self.rename.click, self.name.submit):
             self.changes.append(
                 trigger(self.on_rename, [selected, fingerprint, self.name], outputs, **INTERNAL)
@@ -94,24 +92,21 @@ class Editing:
         )
         return gr.Group(visible=True), f'<p role="alert">{escape(question)}</p>'
 
-    def on_rename(
-        self, name: str | None, fingerprint: str, new: str
-    ) -> tuple[gr.Dropdown, dict[str | None, str]]:
+    def on_rename(self, name: str | None, fingerprint: str, new: str) -> Any:
         """Rename a model; its training job, if it has one, follows."""
         with show_errors():
             folder = self.models.folder(name)
             new = self.models.rename(name, new, fingerprint, self._is_busy)
             self.jobs.run_renamed(folder, new)
         show_info(translate("Renamed to “{model}”.", model=new))
-        return gr.Dropdown(list(self.models.folders()), value=new), {name: new}
+        return self.selection.select(new)
 
-    def on_delete(self, name: str | None, fingerprint: str) -> tuple[gr.Dropdown, dict[str | None, str]]:
-        """Delete a model."""
+    def on_delete(self, name: str | None, fingerprint: str) -> Any:
+        """Delete a model; then the first one is selected."""
         with show_errors():
             self.models.delete(name, fingerprint, self._is_busy)
         show_info(translate("Deleted “{model}”.", model=name))
-        names = list(self.models.folders())
-        return gr.Dropdown(names, value=names[0] if names else None), {}
+        return self.selection.select(None)
 
     def _is_busy(self, folder: Path) -> bool:
         """Whether a job of the queue still needs a folder. Raises UserError if a process trains there."""

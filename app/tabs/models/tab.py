@@ -1,10 +1,11 @@
-"""The Models tab: a table of all models; the facts, loss curve and card of one, and buttons to manage it."""
+"""The Models tab: a table of all models; facts, loss curve, card and buttons of the page's selected one."""
 
 from __future__ import annotations
 
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,9 @@ from lm.errors import UserError
 from ...jobs.queue import JobQueue
 from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, as_sentence, event_value, show_errors
+from ...ui.fields import line_field
 from ...ui.i18n import localized, translate
+from ...ui.model_choices import Selection
 from ...ui.model_facts import describe, note
 from .catalog import Entry, entries, export_folder, pack, render_card
 from .editing import MAX_INPUT_LENGTH, Editing
@@ -38,19 +41,21 @@ _DOWNLOAD = """(file) => {
 }"""
 
 
-def build(models: ModelRegistry, tab: gr.Tab, jobs: JobQueue | None) -> ModelsTab:
+def build(models: ModelRegistry, tab: gr.Tab, selection: Selection, jobs: JobQueue | None) -> ModelsTab:
     """Lay out the tab in the enclosing Blocks; it refreshes whenever `tab` is opened.
 
-    Without `jobs`, models cannot be changed: the page then has no events that would change one.
+    A click on a row selects its model for the whole page. Without `jobs`, models cannot be changed: the page
+    then has no events that would change one.
     """
-    return ModelsTab(models, tab, Editing(models, jobs) if jobs else None)
+    editing = Editing(models, selection, jobs) if jobs else None
+    return ModelsTab(models, tab, selection, editing)
 
 
 class ModelsTab:
     """The tab's components and event handlers."""
 
-    def __init__(self, models: ModelRegistry, tab: gr.Tab, editing: Editing | None):
-        self.models, self.editing = models, editing
+    def __init__(self, models: ModelRegistry, tab: gr.Tab, selection: Selection, editing: Editing | None):
+        self.models, self.selection, self.editing = models, selection, editing
         self.fingerprint = gr.State("")  # of the displayed model
         with gr.Column(elem_id="models"):
             self._lay_out_table()
@@ -63,22 +68,13 @@ class ModelsTab:
         self._wire(tab)
 
     def _lay_out_table(self) -> None:
-        with gr.Row(equal_height=True):
-            self.query = gr.Textbox(
-                "",
-                label=localized("Search"),
-                max_lines=1,
-                max_length=MAX_INPUT_LENGTH,
-                elem_id="models-query",
-                placeholder=localized("Name, cell, tokenizer or dataset"),
-            )
-            self.selected = gr.Dropdown(
-                [],
-                label=localized("Selected model"),
-                info=localized("You can also click a row of the table."),
-                filterable=False,
-                elem_id="models-chosen",
-            )
+        self.query = line_field(
+            localized("Search"),
+            "models-query",
+            info=localized("Click a row to select its model for the whole page, as in the list at the top."),
+            placeholder=localized("Name, cell, tokenizer or dataset"),
+            max_length=MAX_INPUT_LENGTH,
+        )
         self.table = gr.Dataframe(
             headers=[""] * len(_COLUMN_TYPES),
             datatype=_COLUMN_TYPES,
@@ -94,6 +90,7 @@ class ModelsTab:
         )
 
     def _lay_out_facts(self) -> None:
+        self.name = gr.HTML(elem_id="models-selected", apply_default_css=False)
         with gr.Row(elem_id="models-open"):
             self.open = {  # the tab that each button opens with the selected model
                 "write": gr.Button(localized("Write"), elem_id="models-to-write", min_width=90),
@@ -114,16 +111,18 @@ class ModelsTab:
         self.facts = gr.HTML(elem_id="models-facts")
 
     def _wire(self, tab: gr.Tab) -> None:
+        selected, outputs = self.selection.model, self.selection.outputs
         refresh = {
             "fn": self.on_refresh,
-            "inputs": [self.query, self.selected],
-            "outputs": [self.table, self.selected],
+            "inputs": [self.query, selected],
+            "outputs": [self.table, *outputs],
             **INTERNAL,
         }
         show = {
             "fn": self.on_select,
-            "inputs": self.selected,
+            "inputs": selected,
             "outputs": [
+                self.name,
                 self.facts,
                 self.card,
                 self.fingerprint,
@@ -133,13 +132,13 @@ class ModelsTab:
         }
         tab.select(**refresh).then(**show)
         self.query.change(self.on_query, self.query, self.table, trigger_mode="always_last", **INTERNAL)
-        self.table.select(self.on_row, None, self.selected, **INTERNAL).then(**show)
-        self.selected.input(**show)
+        self.table.select(self.on_row, None, outputs, **INTERNAL).then(**show)
+        selected.input(**show)
         self._wire_file(self.download, self.on_download)
         for suffix, button in self.exports.items():
             self._wire_file(button, self.on_export(suffix))
         if self.editing:
-            self.editing.wire(self.selected, self.fingerprint)
+            self.editing.wire(self.fingerprint)
             for event in self.editing.changes:
                 event.success(**refresh).then(**show)
                 event.failure(**refresh).then(**show)
@@ -150,7 +149,7 @@ class ModelsTab:
         button.click(None, None, buttons, js=_BUSY, **INTERNAL)
         event = button.click(
             write,
-            self.selected,
+            self.selection.model,
             self.zip,
             concurrency_id="pack",
             concurrency_limit=_PACK_CONCURRENCY,
@@ -164,17 +163,15 @@ class ModelsTab:
         """List the models that match."""
         return _table(entries(self.models, query[:MAX_INPUT_LENGTH]))
 
-    def on_refresh(self, query: str, selected: str | None) -> tuple[dict[str, Any], gr.Dropdown]:
-        """Update the list of models."""
-        names = list(self.models.folders())
-        selected = selected if selected in names else names[0] if names else None
-        return self.on_query(query), gr.Dropdown(names, value=selected)
+    def on_refresh(self, query: str, selected: str | None) -> list[Any]:
+        """Update the list of models, and select the first one if the selected one is gone."""
+        return [self.on_query(query), *self.selection.select(selected)]
 
     def on_row(self, event: gr.EventData) -> Any:
         """Select the model of a row."""
         row = event_value(event, "row_value")
         name = row[0] if isinstance(row, list) and row else None
-        return name if name in list(self.models.folders()) else gr.skip()
+        return self.selection.select(name) if name in list(self.models.folders()) else gr.skip()
 
     def on_select(self, name: str | None) -> list[Any]:
         """Show the selected model."""
@@ -182,10 +179,10 @@ class ModelsTab:
         try:
             folder, fingerprint = self.models.folder(name), self.models.fingerprint(name)
         except UserError as error:
-            shown = [note(as_sentence(error)), "", ""]
+            shown = ["", note(as_sentence(error)), "", ""]
         else:
             card = render_card(folder) or note(translate("This model has no model card."))
-            shown = [describe(folder), card, fingerprint]
+            shown = [f"<h2>{escape(str(name))}</h2>", describe(folder), card, fingerprint]
         if self.editing:
             shown += self.editing.updates(folder if self.models.is_editable(name) else None)
         return shown

@@ -14,11 +14,13 @@ from ...jobs.queue import JobQueue
 from ...jobs.settings import DEFAULT_DATASET
 from ...jobs.uploads import MAX_PASTED, PREFIX
 from ...registry import ModelRegistry
+from ...ui.fields import line_field
 from ...ui.i18n import localized, translate
 from .reading import DEFAULTS as READING, ReadingSection, dataset_of, settings_of
 
 _SIZES = [64, 128, 256, 384, 512, 1024]
 _TIMES = ["1m", "2m", "5m", "10m", "30m", "1h", "4h", "12h"]
+_NETWORK = {"cell": "lstm", "tokenizer": "char", "hidden_size": "auto", "layers": 2}  # the defaults
 NEW = ""  # the choice of "Start from" that is no model
 
 
@@ -30,9 +32,14 @@ class Form:
         self._lay_out_text()
         self.reading = ReadingSection(queue)
         self._lay_out_network()
-        network = [self.cell, self.tokenizer, self.size, self.layers]
+        # Those that a model to start from makes superfluous.
+        self.network: list[Any] = [self.cell, self.tokenizer, self.size, self.layers]
         # Those that "Same settings again" fills in.
-        self.fields: list[Any] = [self.text, self.hub, self.base, *network, self.time, *self.reading.inputs]
+        self.fields: list[Any] = [
+            *(self.text, self.hub, self.base),
+            *self.network,
+            *(self.time, *self.reading.inputs),
+        ]
         self.values = [self.pasted, *self.fields]
 
     def _lay_out_text(self) -> None:
@@ -60,13 +67,12 @@ class Form:
                     min_width=200,
                     elem_id="train-paste",
                 )
-                self.hub = gr.Textbox(
-                    "",
-                    label=localized("Or a Hugging Face dataset"),
+                self.hub = line_field(
+                    localized("Or a Hugging Face dataset"),
+                    "train-hub",
                     placeholder=localized("Its id, such as owner/name"),
                     max_length=200,
                     min_width=200,
-                    elem_id="train-hub",
                 )
 
     def _lay_out_network(self) -> None:
@@ -79,13 +85,12 @@ class Form:
                     min_width=200,
                     elem_id="train-base",
                 )
-                self.title = gr.Textbox(
-                    "",
-                    label=localized("Name"),
+                self.title = line_field(
+                    localized("Name"),
+                    "train-title",
                     placeholder=localized("Name of the text"),
                     max_length=80,
                     min_width=200,
-                    elem_id="train-title",
                 )
             self.cell = gr.Radio(
                 [("LSTM", "lstm"), ("GRU", "gru"), ("RNN", "rnn")],
@@ -130,11 +135,6 @@ class Form:
                     elem_id="train-time",
                 )
 
-    @property
-    def network(self) -> list[Any]:
-        """The components that a model to start from makes superfluous."""
-        return [self.cell, self.tokenizer, self.size, self.layers]
-
     def choices(self, text: str | None, base: str | None) -> tuple[gr.Dropdown, gr.Dropdown]:
         """The texts and the models to choose from; what is chosen stays chosen if it still exists."""
         uploaded = [(f"{t.title} · {format_bytes(t.size)}", t.dataset) for t in self.queue.uploads.all()]
@@ -167,16 +167,20 @@ class Form:
         start = settings.get("init_from")
         base = next((name for name, folder in folders.items() if str(folder.absolute()) == start), NEW)
         text, bases = self.choices(DEFAULT_DATASET if on_hub else dataset, base)
-        network = [settings.get(name, default) for name, default in _NETWORK.items()]
-        network[2] = str(network[2])
+        network, reading = (
+            [_as_shown(name, settings.get(name), default) for name, default in defaults.items()]
+            for defaults in (_NETWORK, READING)
+        )
         seconds = settings.get("max_time") or parse_duration("2m")
-        reading = [settings.get(name, default) for name, default in READING.items()]
-        reading = ["" if value is None else value for value in reading]
-        reading[1] = settings.get("encoding_errors") == "replace"
         return [text, dataset if on_hub else "", bases, *network, _time(seconds), dataset, *reading]
 
 
-_NETWORK = {"cell": "lstm", "tokenizer": "char", "hidden_size": "auto", "layers": 2}
+def _as_shown(name: str, value: Any, default: Any) -> Any:
+    """The value of a setting's component; `default` if the setting has none."""
+    value = default if value is None else value
+    if name == "encoding_errors":
+        return value == "replace"
+    return str(value) if name == "hidden_size" else value
 
 
 def _time(seconds: float) -> str:

@@ -39,6 +39,11 @@ def test_a_long_name_leaves_the_figures_in_view(run):
     assert (cell, bits) == ("LSTM", "1.00 bits") and len(shown) <= 51
 
 
+def test_chinese_characters_take_two_columns(run):
+    changed(run, trained_on={"dataset": "红楼梦.txt"}, validation={"bits_per_character": 1})
+    assert label("红楼梦第一回甄士隐梦幻识通灵", run) == "红楼梦第…幻识通灵 · LSTM · 红楼梦 · 1.00 bits"
+
+
 @pytest.mark.parametrize(
     ("dataset", "shown"),
     [

@@ -4,10 +4,13 @@ import gradio as gr
 import pytest
 
 from app.jobs.estimate import Preview
+from app.jobs.job import Job
 from app.jobs.queue import JobQueue
+from app.jobs.settings import check_settings
 from app.page import build
 from app.registry import ModelRegistry
 from app.tabs.train import display, tab as training
+from app.tabs.train.form import Form
 
 
 @pytest.mark.parametrize("content", [b"a text\n", b""])
@@ -25,6 +28,32 @@ def test_the_copy_that_gradio_made_of_an_upload_is_deleted(tmp_path, content):
         with pytest.raises(gr.Error):
             trainer.on_upload(str(upload), "")
     assert not upload.exists()
+
+
+def test_the_form_is_filled_with_the_settings_of_a_job(tmp_path, trained_run):
+    jobs, models = JobQueue(tmp_path), ModelRegistry([trained_run.parent])
+    with gr.Blocks():
+        form = Form(jobs, models)
+    dataset = jobs.uploads.add_pasted("text;year\nA boat.;1\n").dataset
+    sent = {
+        "dataset": dataset,
+        "cell": "gru",
+        "tokenizer": "byte",
+        "hidden_size": "64",
+        "layers": 1,
+        "max_time": "90s",
+        "encoding": "cp1252",
+        "encoding_errors": "replace",
+        "text_column": "",
+        "header": False,
+        "json_field": "data",
+        "document_separator": "line",
+    }
+    settings = check_settings(sent, jobs.uploads)
+    for base, other in ((None, {}), (trained_run, {"init_from": str(trained_run)})):
+        job = Job("20260101-000000-abcdef", "boat", "boat.txt", "boat", settings | other)
+        filled = [getattr(value, "value", value) for value in form.filled(job)]
+        assert form.chosen("", *filled) == (sent, base)
 
 
 def test_a_character_and_its_count_are_on_one_line():
