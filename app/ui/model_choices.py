@@ -18,9 +18,9 @@ from ..registry import ModelRegistry
 from .i18n import translate
 from .model_facts import section
 
-# In columns, of which a Chinese character takes two. Longer names lose their middle, so that they do not push
-# the figures out of view.
-_MAX_NAME, _MAX_DATASET = 17, 12
+# In columns, each as wide as an average letter. Longer names lose their middle, so that the figures after
+# them are in view on a phone.
+_MAX_NAME, _MAX_DATASET = 17, 10
 
 
 class Selection(NamedTuple):
@@ -72,5 +72,7 @@ def _beginning(text: str, columns: int) -> str:
     return text[: sum(end <= columns for end in ends)]
 
 
-def _columns(text: str) -> int:
-    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
+def _columns(text: str) -> float:
+    """About how many columns a text takes."""
+    wide = sum(character in "MWmw@%" or east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide + sum(map(str.isupper, text)) / 2

@@ -58,6 +58,7 @@ class ModelsTab:
         self.models, self.selection, self.editing = models, selection, editing
         self.fingerprint = gr.State("")  # of the displayed model
         with gr.Column(elem_id="models"):
+            self._lay_out_selected()
             self._lay_out_table()
             with gr.Row(elem_id="models-one"):
                 with gr.Column(scale=4, min_width=300):
@@ -66,6 +67,16 @@ class ModelsTab:
                     gr.Markdown(localized("## Model card"))
                     self.card = gr.HTML(elem_id="models-card", apply_default_css=False)
         self._wire(tab)
+
+    def _lay_out_selected(self) -> None:
+        """Above the table, so that a click on a row produces nothing out of view."""
+        with gr.Row(elem_id="models-open"):
+            self.name = gr.HTML(elem_id="models-selected", apply_default_css=False, min_width=300)
+            self.open = {  # the tab that each button opens with the selected model
+                "write": gr.Button(localized("Write"), elem_id="models-to-write", min_width=90),
+                "inside": gr.Button(localized("Look inside"), elem_id="models-to-inside", min_width=90),
+                "compare": gr.Button(localized("Compare"), elem_id="models-to-compare", min_width=90),
+            }
 
     def _lay_out_table(self) -> None:
         self.query = line_field(
@@ -90,13 +101,6 @@ class ModelsTab:
         )
 
     def _lay_out_facts(self) -> None:
-        self.name = gr.HTML(elem_id="models-selected", apply_default_css=False)
-        with gr.Row(elem_id="models-open"):
-            self.open = {  # the tab that each button opens with the selected model
-                "write": gr.Button(localized("Write"), elem_id="models-to-write", min_width=90),
-                "inside": gr.Button(localized("Look inside"), elem_id="models-to-inside", min_width=90),
-                "compare": gr.Button(localized("Compare"), elem_id="models-to-compare", min_width=90),
-            }
         with gr.Row(elem_id="models-actions"):
             self.download = gr.Button(localized("Download"), elem_id="models-download", min_width=110)
             self.exports = {
