@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from .tabs.train import tab as training
 from .tabs.write import tab as write
 from .ui import tour
 from .ui.blocks import MAX_SESSIONS, Page
-from .ui.errors import INTERNAL, as_sentence, show_errors
+from .ui.errors import INTERNAL, as_sentence, event_value, show_errors
 from .ui.fields import UNLABELED
 from .ui.i18n import browser_script, localized, translations
 from .ui.middleware import RequestFilter
@@ -95,8 +94,7 @@ def build(
         _take_texts_along(writer, insight, tabs)
         first = comparison.layout.names[0]
         selector.dropdown.change(selector.same, selector.dropdown, first, **INTERNAL)
-        for tab_id, button in shelf.open.items():
-            button.click(selector.opener(tab_id), selector.dropdown, [first, tabs], **INTERNAL)
+        shelf.table.click(selector.open, None, [*selected, first, tabs], **INTERNAL)
         _forget_closed_sessions(page, writer)
         Endpoints(models).register()
     return page
@@ -130,9 +128,12 @@ class ModelSelector:
         """An update that selects a model in another list of models."""
         return self.select(name)[0]
 
-    def opener(self, tab: str) -> Callable[[str | None], list[Any]]:
-        """A function that opens a tab with a model, in Compare in the first column."""
-        return lambda name: [self.same(name), gr.Tabs(selected=tab)]
+    def open(self, event: gr.EventData) -> Any:
+        """Select a model, also as the first one to compare, and open a tab."""
+        name, tab = event_value(event, "name"), event_value(event, "tab")
+        if tab not in ("write", "inside", "compare"):
+            return gr.skip()
+        return [*self.select(name), self.same(name), gr.Tabs(selected=tab)]
 
     def facts(self, name: str | None) -> str:
         """The facts and the loss curve of a model, as HTML."""

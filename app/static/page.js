@@ -45,6 +45,14 @@
       field.dispatchEvent(new Event("input", { bubbles: true }));
       await new Promise((done) => setTimeout(done, 50));
     },
+    // Scroll to the first of these elements that is shown, unless it is in view.
+    reveal(...ids) {
+      setTimeout(() => {
+        const element = ids.map((id) => document.getElementById(id)).find((one) => one?.offsetHeight);
+        const { top } = element?.getBoundingClientRect() ?? { top: 0 };
+        if (top < 0 || top > innerHeight / 2) element.scrollIntoView({ block: "start" });
+      }, 50); // once Gradio has shown it
+    },
     // Show a message about the document for some time.
     say(text) {
       const note = notes()[0];

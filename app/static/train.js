@@ -55,13 +55,5 @@
     pressAgain() {
       document.getElementById(document.querySelector("#train-question [data-button]").dataset.button).click();
     },
-    // Scroll to the first of these elements that is shown, unless it is in view.
-    show(...ids) {
-      setTimeout(() => {
-        const element = ids.map((id) => document.getElementById(id)).find((one) => one?.offsetHeight);
-        const { top } = element?.getBoundingClientRect() ?? { top: 0 };
-        if (top < 0 || top > innerHeight / 2) element.scrollIntoView({ block: "start" });
-      }, 50); // once Gradio has shown it
-    },
   };
 })();

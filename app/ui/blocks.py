@@ -45,11 +45,13 @@ class Page(gr.Blocks):
             for ended in sizes.keys() - queue.event_ids_to_events.keys():
                 del sizes[ended]
             size = int(request.headers.get("content-length", MAX_BODY_BYTES))
-            if sum(sizes.values()) + size > MAX_QUEUE_BYTES:
-                return False, translate("The server is busy; try again in a moment."), "queue_full"
-            success, event, outcome = await push(body=body, request=request, username=username)
+            success, event, outcome = False, "", "queue_full"
+            if sum(sizes.values()) + size <= MAX_QUEUE_BYTES:
+                success, event, outcome = await push(body=body, request=request, username=username)
             if success:
                 sizes[str(event)] = size
+            elif outcome == "queue_full":
+                event = translate("The server is busy; try again in a moment.")
             return success, event, outcome
 
         queue.push = checked_push  # type: ignore[method-assign]

@@ -18,8 +18,7 @@ from ..registry import ModelRegistry
 from .i18n import translate
 from .model_facts import section
 
-# In columns, each as wide as an average letter. Longer names lose their middle, so that the figures after
-# them are in view on a phone.
+# In columns, each as wide as an average letter.
 _MAX_NAME, _MAX_DATASET = 17, 10
 
 
@@ -45,12 +44,17 @@ def label(name: str, folder: Path) -> str:
     model, trained_on, validation = (section(config, key) for key in ("model", "trained_on", "validation"))
     bits = validation.get("bits_per_character")
     parts = [
-        _shortened(name, _MAX_NAME),
+        short_name(name),
         _shortened(str(model.get("cell", "")).upper(), _MAX_DATASET),
         _shortened(_title(trained_on.get("dataset")), _MAX_DATASET),
         translate("{bits:.2f} bits", bits=bits) if isinstance(bits, (int, float)) else "",
     ]
     return " · ".join(filter(None, parts))
+
+
+def short_name(name: str) -> str:
+    """A name that leaves room for figures on a phone: a long one loses its middle."""
+    return _shortened(name, _MAX_NAME)
 
 
 def _title(dataset: object) -> str:

@@ -15,6 +15,7 @@ from lm.insight.spans import Snippet
 
 from ...ui.errors import as_sentence
 from ...ui.i18n import translate
+from ...ui.model_choices import short_name
 from ...ui.model_facts import note
 from ...ui.token_view import MAX_LEVEL, Legend, colored_tokens
 from .scores import Comparison, unknown_share
@@ -72,7 +73,7 @@ def disagreements_table(comparison: Comparison) -> str:
     head = [
         translate("Line"),
         translate("Largest disagreements"),
-        *map(escape, names),
+        *(f'<span title="{escape(name)}">{escape(short_name(name))}</span>' for name in names),
         translate("Difference in bits"),
     ]
     rows = [
@@ -107,7 +108,7 @@ def color_words(comparison: Comparison, color_by: str) -> dict[str, Any]:
         if len(names) == 2:
             first, second = (bits[name] for name in names)
             levels = [level if a >= b else -level for level, a, b in zip(levels, first, second, strict=True)]
-            high, low = (translate("{model}: more bits", model=name) for name in names)
+            high, low = (translate("{model}: more bits", model=short_name(name)) for name in names)
             legend = Legend(low, high, -MAX_LEVEL)
     else:
         levels = [_level(value, _BITS_PER_LEVEL) for value in bits[names[int(color_by)]]]

@@ -54,7 +54,6 @@ class Entry:
     vocab_size: int | None
     dataset: str
     bits_per_character: float | None
-    perplexity: float | None
     modified: float  # when the weights were written, in seconds since the epoch
 
     def matches(self, query: str) -> bool:
@@ -152,7 +151,6 @@ def _entry(name: str, folder: Path) -> Entry | None:
         vocab_size=_int(config.get("vocab_size")),
         dataset=_text(without_paths(str(trained_on.get("dataset", "")))),
         bits_per_character=_float(metrics.get("bits_per_character")),
-        perplexity=_float(metrics.get("perplexity")),
         modified=_modified(folder / "model.safetensors"),
     )
 

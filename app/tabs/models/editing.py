@@ -30,21 +30,8 @@ class Editing:
         self.models, self.selection, self.jobs = models, selection, jobs
         self.changes: list[Any] = []
 
-    def lay_out_delete_button(self) -> None:
-        """Add the button to the enclosing row."""
-        self.delete = gr.Button(
-            localized("Delete…"), elem_id="models-delete", interactive=False, min_width=110
-        )
-
-    def lay_out_forms(self) -> None:
-        """Add the confirmation of a deletion, hidden at first, and the form to rename a model."""
-        with gr.Group(visible=False, elem_id="models-sure") as self.confirmation:
-            self.question = gr.HTML("", elem_id="models-question", padding=True)
-            with gr.Row():
-                self.confirm = gr.Button(
-                    localized("Delete permanently"), variant="stop", elem_id="models-really", min_width=120
-                )
-                self.cancel = gr.Button(localized("Cancel"), elem_id="models-keep", min_width=90)
+    def lay_out(self) -> None:
+        """Add the form to rename a model, the button to delete it, and the confirmation, hidden at first."""
         with gr.Row(elem_id="models-rename-row", equal_height=True):
             self.name = line_field(
                 localized("New name"),
@@ -57,6 +44,16 @@ class Editing:
             self.rename = gr.Button(
                 localized("Rename"), elem_id="models-rename", interactive=False, scale=1, min_width=90
             )
+            self.delete = gr.Button(
+                localized("Delete…"), elem_id="models-delete", interactive=False, scale=1, min_width=90
+            )
+        with gr.Group(visible=False, elem_id="models-sure") as self.confirmation:
+            self.question = gr.HTML("", elem_id="models-question", padding=True)
+            with gr.Row():
+                self.confirm = gr.Button(
+                    localized("Delete permanently"), variant="stop", elem_id="models-really", min_width=120
+                )
+                self.cancel = gr.Button(localized("Cancel"), elem_id="models-keep", min_width=90)
 
     def wire(self, fingerprint: gr.State) -> None:
         """Wire the events. They apply to the selected model if it still has the fingerprint."""

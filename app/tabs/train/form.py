@@ -16,6 +16,7 @@ from ...jobs.uploads import MAX_PASTED, PREFIX
 from ...registry import ModelRegistry
 from ...ui.fields import line_field
 from ...ui.i18n import localized, translate
+from ...ui.model_choices import choices
 from .reading import DEFAULTS as READING, ReadingSection, dataset_of, settings_of
 
 _SIZES = [64, 128, 256, 384, 512, 1024]
@@ -57,15 +58,12 @@ class Form:
                 elem_id="train-upload",
             )
             with gr.Row():
-                self.pasted = gr.Textbox(
-                    "",
-                    label=localized("Or paste or drop a text"),
+                self.pasted = line_field(
+                    localized("Or paste or drop a text"),
+                    "train-paste",
                     placeholder=localized("Paste it here"),
-                    lines=1,
-                    max_lines=1,
                     max_length=MAX_PASTED,
                     min_width=200,
-                    elem_id="train-paste",
                 )
                 self.hub = line_field(
                     localized("Or a Hugging Face dataset"),
@@ -139,7 +137,7 @@ class Form:
         """The texts and the models to choose from; what is chosen stays chosen if it still exists."""
         uploaded = [(f"{t.title} · {format_bytes(t.size)}", t.dataset) for t in self.queue.uploads.all()]
         texts = [(translate("Python standard library"), DEFAULT_DATASET), *uploaded]
-        models = [(translate("A new model"), NEW), *((name, name) for name in self.models.folders())]
+        models = [(translate("A new model"), NEW), *choices(self.models)]
         return _dropdown(texts, text, DEFAULT_DATASET), _dropdown(models, base, NEW)
 
     def chosen(self, *values: Any) -> tuple[dict[str, Any], Any]:

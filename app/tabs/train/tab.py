@@ -29,7 +29,7 @@ _SAMPLES = """
 """
 _SAMPLES_SCRIPT = Path(__file__).parents[2] / "static" / "samples.js"
 # A page that is too small for both shows what a button has produced.
-_SHOW = "() => lmTrain.show('train-question', '{id}')"
+_SHOW = "() => lm.reveal('train-question', '{id}')"
 
 
 def build(queue: JobQueue, tab: gr.Tab, models: ModelRegistry) -> TrainTab:

@@ -4,6 +4,7 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
+from gradio.context import LocalContext
 
 from app.ui import blocks
 from app.ui.blocks import MAX_BODY_BYTES, MAX_QUEUE_BYTES, MAX_SESSION_NAME, MAX_UNREAD_MESSAGES, Page
@@ -51,6 +52,16 @@ def test_requests_of_waiting_events_fit_into_memory(page, pushed, size):
     assert pushed(size=size) == "queue_full"
     del page._queue.event_ids_to_events[accepted[0]]
     assert pushed(size=size).startswith("event")
+
+
+def test_a_full_queue_is_reported_in_the_language_of_the_request(page):
+    page._queue.max_size = 0
+    request = SimpleNamespace(headers={"accept-language": "zh-CN", "content-length": "1"})
+    token = LocalContext.request.set(request)
+    body = SimpleNamespace(session_hash="a", fn_index=0)
+    pushed = run_async(page._queue.push(body=body, request=request, username=None))
+    LocalContext.request.reset(token)
+    assert pushed == (False, "服务器繁忙，请稍后重试。", "queue_full")
 
 
 def unread(page, session, count):

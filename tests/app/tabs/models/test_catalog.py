@@ -56,7 +56,6 @@ def test_an_entry_has_the_facts_of_the_config(runs):
     facts = boat.parameters, boat.tokenizer, boat.vocab_size
     assert facts == (config["parameters"], "char", config["vocab_size"])
     assert boat.bits_per_character == config["validation"]["bits_per_character"]
-    assert boat.perplexity == config["validation"]["perplexity"]
     assert boat.dataset == "boat.txt" and boat.modified == 1e9
     assert taob.backward and not boat.backward
 
@@ -80,10 +79,12 @@ def test_a_query_finds_the_models_with_all_its_words(runs, query, found):
 
 
 def test_invalid_config_values_are_left_empty(runs):
-    edit_config(runs / "boat", model=[], parameters="many", trained_on=None, validation={"perplexity": True})
+    edit_config(
+        runs / "boat", model=[], parameters="many", trained_on=None, validation={"bits_per_character": True}
+    )
     boat, _ = entries(ModelRegistry([runs]))
     assert boat.cell == boat.dataset == ""
-    assert boat.layers is boat.parameters is boat.perplexity is None
+    assert boat.layers is boat.parameters is boat.bits_per_character is None
 
 
 def test_the_shipped_model_is_listed_last(runs, monkeypatch, trained_run):
