@@ -78,5 +78,10 @@ def _beginning(text: str, columns: int) -> str:
 
 def _columns(text: str) -> float:
     """About how many columns a text takes."""
-    wide = sum(character in "MWmw@%" or east_asian_width(character) in "WF" for character in text)
-    return len(text) + wide + sum(map(str.isupper, text)) / 2
+    return sum(map(_width, text))
+
+
+def _width(character: str) -> float:
+    if character in "MWmw@%" or east_asian_width(character) in "WF":
+        return 2
+    return 1.5 if character.isupper() else 1

@@ -57,11 +57,13 @@ def test_requests_of_waiting_events_fit_into_memory(page, pushed, size):
 def test_a_full_queue_is_reported_in_the_language_of_the_request(page):
     page._queue.max_size = 0
     request = SimpleNamespace(headers={"accept-language": "zh-CN", "content-length": "1"})
-    token = LocalContext.request.set(request)
-    body = SimpleNamespace(session_hash="a", fn_index=0)
-    pushed = run_async(page._queue.push(body=body, request=request, username=None))
-    LocalContext.request.reset(token)
-    assert pushed == (False, "服务器繁忙，请稍后重试。", "queue_full")
+
+    async def push():
+        LocalContext.request.set(request)
+        body = SimpleNamespace(session_hash="a", fn_index=0)
+        return await page._queue.push(body=body, request=request, username=None)
+
+    assert run_async(push()) == (False, "服务器繁忙，请稍后重试。", "queue_full")
 
 
 def unread(page, session, count):
