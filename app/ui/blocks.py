@@ -45,7 +45,8 @@ class Page(gr.Blocks):
             for ended in sizes.keys() - queue.event_ids_to_events.keys():
                 del sizes[ended]
             size = int(request.headers.get("content-length", MAX_BODY_BYTES))
-            success, event, outcome = False, "", "queue_full"
+            success, outcome = False, "queue_full"
+            event: Any = None  # its id, or why there is none
             if sum(sizes.values()) + size <= MAX_QUEUE_BYTES:
                 success, event, outcome = await push(body=body, request=request, username=username)
             if success:

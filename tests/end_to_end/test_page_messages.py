@@ -29,8 +29,7 @@ def shown(page):
 
 
 def test_no_message_is_in_english(page, tmp_path):
-    page.editor.fill("海")
-    page.tab.get_by_label("长度").fill("0")
+    page.tab.get_by_label("长度", exact=True).fill("0")
     page.generate.click()
     assert shown(page).startswith("错误")
     page.go_to("训练")

@@ -324,7 +324,8 @@ def test_a_long_name_leaves_the_score_in_view(open_page, server, runs, size):
     (runs / "boat").rename(runs / name)
     models = ModelsPage(open_page(server, tab_name="Models", size=size))
     models.page.choose_model("taob")
-    models.click_row(name)
+    models.row(name).locator(".name").click()
+    models.wait_for(lambda: models.tab.locator("#models-selected h2").inner_text() == name)
     cells = models.row(name).locator("td").all()
     for cell in (cells[0], models.row(name).get_by_role("button", name="Write", exact=True)):
         box = cell.bounding_box()
