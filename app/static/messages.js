@@ -4,6 +4,9 @@
   if (!messages) return setTimeout(setUp, 50);
   // Gradio has these in English only.
   const known = [
+    [/^(Error|Connection Lost)$/, () => lm.translate("Error")],
+    [/^Warning$/, () => lm.translate("Warning")],
+    [/^Info$/, () => lm.translate("Note")],
     [/^Connection to the server was lost/,
       () => lm.translate("The server does not answer. This page reloads as soon as it does.")],
     [/^Connection errored out/, () => lm.translate("The server did not answer; try again.")],
@@ -24,7 +27,7 @@
     // Gradio makes the header of a message a button, which contains a button.
     for (const header of messages.querySelectorAll(".toast-header[role]"))
       for (const name of ["role", "tabindex"]) header.removeAttribute(name);
-    messages.querySelectorAll(".toast-message-text").forEach(translate);
+    messages.querySelectorAll(".toast-title, .toast-message-text").forEach(translate);
     for (const button of messages.querySelectorAll(".toast-close")) button.setAttribute("aria-label", lm.translate("Close"));
   }).observe(messages);
 })();
