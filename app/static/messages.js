@@ -12,7 +12,7 @@
     [/^Connection errored out/, () => lm.translate("The server did not answer; try again.")],
     [/^This application is currently busy/, () => lm.translate("The server is busy; try again in a moment.")],
     [/^File\(s\) exceed the maximum allowed size of ([^:]+):/,
-      ([, size]) => lm.translate("The file is too large: at most {size} are accepted.", { size })],
+      ([, size]) => lm.translate("The file is too large: at most {size} are accepted.", { size: size.replace("b", "B") })],
   ];
 
   function translate(message) {

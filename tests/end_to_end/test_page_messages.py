@@ -37,8 +37,8 @@ def test_no_message_is_in_english(page, tmp_path):
     large = tmp_path / "large.txt"
     with open(large, "wb") as file:
         file.truncate(MAX_SIZE + 1)
-    page.tab.locator("#train-upload input[type=file]").set_input_files(large)
-    assert "文件过大：最大为 200.00 MB。" in shown(page)
+    page.tab.locator("#train input[type=file]").set_input_files(large)
+    assert "文件过大：最大为 200.0 MB。" in shown(page)
     page.tab.route("**/queue/join*", lambda route: route.fulfill(status=503, json={"detail": "busy"}))
     page.tab.locator("#train-look").click()
     assert "服务器繁忙" in shown(page)
