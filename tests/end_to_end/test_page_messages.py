@@ -12,11 +12,9 @@ ENGLISH = re.compile(r"[A-Za-z]{3,}")
 
 
 @pytest.fixture
-def page(open_page, browser, tmp_path, trained_run):
+def page(open_page, tmp_path, trained_run):
     with serving(tmp_path, "--models", trained_run.parent, "--port", free_port()) as server:
-        page = open_page(until_ready(server), locale="zh-CN")
-        page.server = server
-        yield page
+        yield open_page(until_ready(server), locale="zh-CN")
 
 
 def shown(page):
@@ -42,8 +40,4 @@ def test_no_message_is_in_english(page, tmp_path):
     page.tab.route("**/queue/join*", lambda route: route.fulfill(status=503, json={"detail": "busy"}))
     page.tab.locator("#train-look").click()
     assert "服务器繁忙" in shown(page)
-    page.tab.unroute("**/queue/join*")
-    page.server.process.terminate()
-    page.wait_for(lambda: "服务器没有响应。恢复后页面会自动刷新。" in page.messages())
-    assert not ENGLISH.search(page.messages())
-    page.troubles.clear()  # failed requests
+    page.troubles.clear()  # the failed request
