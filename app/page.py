@@ -27,7 +27,7 @@ from .ui.blocks import MAX_SESSIONS, Page
 from .ui.errors import INTERNAL, as_sentence, event_value, show_errors
 from .ui.fields import UNLABELED
 from .ui.i18n import browser_script, localized, translations
-from .ui.middleware import RequestFilter
+from .ui.middleware import CompressedPage, RequestFilter
 from .ui.model_choices import Selection, choices
 from .ui.model_facts import describe, note
 
@@ -196,6 +196,6 @@ def launch_settings() -> dict[str, Any]:
         "enable_monitoring": False,
         "state_session_capacity": MAX_SESSIONS,
         "max_file_size": MAX_SIZE,
-        "app_kwargs": {"middleware": [Middleware(RequestFilter)]},
+        "app_kwargs": {"middleware": [Middleware(RequestFilter), Middleware(CompressedPage)]},
         "i18n": translations(),
     }

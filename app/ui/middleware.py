@@ -1,4 +1,4 @@
-"""ASGI middleware in front of Gradio's server: it rejects malformed requests in one line.
+"""ASGI middleware in front of Gradio's server: rejects malformed requests in one line, compresses the page.
 
 Gradio serves more routes than this page needs, and answers malformed requests with tracebacks.
 """
@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import parse_qs
 
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -48,6 +49,18 @@ _ALLOWED = (
 )
 
 log = logging.getLogger(__name__)
+
+
+class CompressedPage:
+    """Compresses the page itself, which Gradio leaves as it is; it compresses the scripts and styles."""
+
+    def __init__(self, app: ASGIApp):
+        self._app, self._compressing = app, GZipMiddleware(app, compresslevel=6)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        is_page = scope["type"] == "http" and scope["path"] == "/"
+        await (self._compressing if is_page else self._app)(scope, receive, send)
 
 
 class RequestFilter:

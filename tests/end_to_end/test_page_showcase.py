@@ -85,14 +85,19 @@ def test_letting_it_write_keeps_the_text_of_the_user_in_its_document(open_page, 
 
 
 @pytest.mark.slow
-def test_the_first_colored_unit_comes_within_two_and_a_half_seconds(browser, tmp_path):
+def test_the_first_colored_unit_comes_within_two_and_a_half_seconds_and_800_kb(browser, tmp_path):
     with serving(tmp_path, "--port", free_port()) as server:
         until_ready(server)
         tab = browser.new_context().new_page()
+        network, sizes = tab.context.new_cdp_session(tab), []
+        network.send("Network.enable")
+        network.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
         begin = time.monotonic()
         tab.goto(server.address)
         tab.locator("#showcase-text [data-level]").first.wait_for()
         assert time.monotonic() - begin < 2.5
+        tab.locator("#facts table").first.wait_for()
+        assert 0 < sum(sizes) < 800_000
         tab.close()
 
 

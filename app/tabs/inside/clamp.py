@@ -171,7 +171,7 @@ def as_html(both: Both, clamp: Clamp) -> str:
     )
     texts = ((translate("Original"), both.original), (changed, both.changed))
     columns = (
-        f'<section><h4>{escape(title)}</h4><div class="text" tabindex="0" role="group"'
+        f'<section><h2>{escape(title)}</h2><div class="text" tabindex="0" role="group"'
         f' aria-label="{escape(title)}">{_text(both, text)}</div></section>'
         for title, text in texts
     )
