@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Locator, Page as Tab, sync_playwright
+from playwright.sync_api import Locator, Page as Tab, ViewportSize, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.end_to_end.page import SET_CURSOR, Page
 
 IMAGES = Path(__file__).parent / "images"
-SIZE = {"width": 1280, "height": 920}
-RECORDED = {"width": 1120, "height": 760}
+SIZE = ViewportSize(width=1280, height=920)
+RECORDED = ViewportSize(width=1120, height=760)
 FRAME = 0.12  # seconds between frames of the recording, at least
 COLORS = 200  # of the recording
 BROWSERS = ("chromium-headless-shell", "chromium")
