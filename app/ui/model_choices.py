@@ -19,7 +19,7 @@ from .i18n import translate
 from .model_facts import section
 
 # In columns, each as wide as an average letter.
-_MAX_NAME, _MAX_DATASET = 17, 10
+_MAX_NAME, _MAX_DATASET, _MAX_BOTH = 17, 12, 27
 
 
 class Selection(NamedTuple):
@@ -43,10 +43,11 @@ def label(name: str, folder: Path) -> str:
         config = {}
     model, trained_on, validation = (section(config, key) for key in ("model", "trained_on", "validation"))
     bits = validation.get("bits_per_character")
+    dataset = _shortened(_title(trained_on.get("dataset")), _MAX_DATASET)
     parts = [
-        short_name(name),
+        _shortened(name, min(_MAX_NAME, int(_MAX_BOTH - _columns(dataset)))),
         _shortened(str(model.get("cell", "")).upper(), _MAX_DATASET),
-        _shortened(_title(trained_on.get("dataset")), _MAX_DATASET),
+        dataset,
         translate("{bits:.2f} bits", bits=bits) if isinstance(bits, (int, float)) else "",
     ]
     return " · ".join(filter(None, parts))

@@ -55,7 +55,8 @@ def test_wide_characters_take_more_columns(run, name, shown):
     ("dataset", "shown"),
     [
         ("/home/me/My novel.txt", "My novel"),
-        ("karpathy/tiny_shakespeare", "tiny_…eare"),
+        ("data/Shakespeare.txt", "Shakespeare"),
+        ("karpathy/tiny_shakespeare", "tiny_s…peare"),
         ("/a/b.txt + org/set", "b + set"),
         (7, ""),
     ],
