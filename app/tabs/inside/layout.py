@@ -81,13 +81,24 @@ class InsideLayout:
     def _lay_out_unit(self) -> None:
         with gr.Row(elem_id="inside-controls"):
             self.layer = gr.Dropdown(
-                [1, 2], value=1, label=localized("Layer"), min_width=110, elem_id="inside-layer"
+                [1, 2], value=1, label=localized("Layer"), min_width=110, scale=2, elem_id="inside-layer"
             )
             self.unit = gr.Number(
-                0, precision=0, minimum=0, label=localized("Unit"), min_width=110, elem_id="inside-unit"
+                0,
+                precision=0,
+                minimum=0,
+                label=localized("Unit"),
+                min_width=110,
+                scale=2,
+                elem_id="inside-unit",
             )
             self.name = gr.Dropdown(
-                ["h"], value="h", label=localized("State or gate"), min_width=160, elem_id="inside-name"
+                ["h"],
+                value="h",
+                label=localized("State or gate"),
+                min_width=160,
+                scale=3,
+                elem_id="inside-name",
             )
 
     def _lay_out_sections(self) -> None:
