@@ -126,20 +126,20 @@ def _closing_on_error(file: int) -> Iterator[None]:
 def run_queue(store: JobStore, lock: int) -> None:
     """Be the runner, holding its lock through the open file `lock`: start the queued jobs one after another
     until none is queued."""
-    id, process = "", None
     while True:
-        if process and process.poll() is not None:
-            _explain_death(store, id, process.returncode)
-            process = None
+        process = None
         with store.lock():
             jobs = queue_order(store.all())
             queued = [job for job in jobs if job.state == QUEUED]
-            if not queued and not process:
+            if not queued:
                 os.close(lock)  # before anyone can add a job and find a runner that is about to leave
                 return
-            if queued and not process and not any(store.is_alive(job.id) for job in jobs):
-                id, process = queued[0].id, _start(store, queued[0])
-        time.sleep(_POLL_EVERY)
+            if not any(store.is_alive(job.id) for job in jobs):
+                process = _start(store, queued[0])
+        if process:
+            _explain_death(store, queued[0].id, process.wait())
+        else:
+            time.sleep(_POLL_EVERY)
 
 
 def _start(store: JobStore, job: Job) -> subprocess.Popen[bytes] | None:
