@@ -19,6 +19,7 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
+from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 
 from lm.errors import UserError, one_line
@@ -79,8 +80,17 @@ def render_card(folder: Path) -> str:
         return ""
     text = _FRONT_MATTER.sub("", text.replace("\r\n", "\n"))
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    markdown.core.ruler.push("empty_headers", _mark_empty_headers)
     markdown.add_render_rule("link_open", _open_link)
     return markdown.render(_without_paths(text, _paths(folder)))
+
+
+def _mark_empty_headers(state: StateCore) -> None:
+    """Headers without text become plain cells: Markdown has no tables without headers, and HTML does."""
+    tokens = state.tokens
+    for opened, content, closed in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if opened.type == "th_open" and not content.content:
+            opened.tag = closed.tag = "td"
 
 
 def _open_link(renderer: RendererHTML, tokens: Sequence[Token], index: int, *context: Any) -> str:

@@ -98,6 +98,12 @@ def test_the_card_is_rendered_without_its_metadata_and_local_paths(runs):
     assert "boat.txt" in html and str(runs) not in html
 
 
+def test_headers_without_text_are_plain_cells(runs):
+    (runs / "boat/README.md").write_text("| | loss |\n|---|---|\n| test | 1 |\n")
+    html = " ".join(render_card(runs / "boat").split())
+    assert "<tr> <td></td> <th>loss</th> </tr>" in html and "<td>test</td>" in html
+
+
 def test_a_card_has_no_scripts_images_or_html_of_its_own(runs):
     (runs / "boat/README.md").write_text(HOSTILE)
     html = render_card(runs / "boat")
