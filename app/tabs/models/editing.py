@@ -38,7 +38,7 @@ class Editing:
                 "models-name",
                 max_length=MAX_INPUT_LENGTH,
                 scale=3,
-                min_width=180,
+                min_width=280,
                 interactive=False,
             )
             self.rename = gr.Button(

@@ -64,7 +64,7 @@ def _cells(entry: Entry) -> list[dict[str, Any]]:
     size = f"{_format(entry.layers, ',d')} × {_format(entry.hidden_size, ',d')}"
     size += " ←" if entry.backward else ""
     tokenizer = entry.tokenizer + (f", {entry.vocab_size:,}" if entry.vocab_size else "")
-    modified = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.modified))
+    modified = time.strftime("%Y-%m-%d", time.localtime(entry.modified))
     units = None if entry.layers is None or entry.hidden_size is None else entry.layers * entry.hidden_size
     cells: list[tuple[str, float | str | None]] = [
         (entry.name, entry.name.lower()),
