@@ -20,9 +20,9 @@ from lm.language_model import LanguageModel
 from lm.session import Session
 from lm.tokenization.positions import token_starts
 
-from .ui.token_view import surprisal_level
-
-NO_LEVEL = " "  # the level of characters that the model did not write
+NO_BITS = " "  # the mark of characters that the model did not write
+GOES_ON = "-"  # the mark of a token's characters after the first
+_ZERO, _MOST = 0xE000, 0xF8FF  # the private use area of Unicode, which nothing normalizes
 _RETURN = printable("\r")
 
 
@@ -39,20 +39,22 @@ class Alternatives:
 class Draft:
     """A text and the session of `model` that has read it.
 
-    `levels` has one character for each character of the text: a digit, its surprisal in bits, where the model
-    wrote it, else NO_LEVEL. `starts` has the character offset of each token of the session.
+    `bits` has one mark for each character of the text: NO_BITS where the model did not write it, else the
+    surprisal of its token (`bits_mark`) at the token's first character, and GOES_ON at the others. It is a
+    string, of which only what is new goes to the page after each token. `starts` has the character offset of
+    each token of the session.
     """
 
     def __init__(self, model: LanguageModel):
         self.model, self.session = model, model.session()
-        self.text = self.levels = ""
+        self.text = self.bits = ""
         self.starts: list[int] = []
 
     def fork(self) -> Draft:
         """An independent copy."""
         other = Draft.__new__(Draft)
         other.model, other.session = self.model, self.session.fork()
-        other.text, other.levels, other.starts = self.text, self.levels, list(self.starts)
+        other.text, other.bits, other.starts = self.text, self.bits, list(self.starts)
         return other
 
     def with_text(self, text: str) -> Draft:
@@ -92,25 +94,28 @@ class Draft:
         text = self.model.generator.detokenizer(draft.text[-4:], draft.session.tokens[1:])
         draft.starts.append(len(draft.text))
         draft.session.add(token)
-        level = surprisal_level(-math.log2(max(probabilities[token], 1e-9)))
-        draft._append(printable(text.add(token, last=False)), str(level))
+        bits = -math.log2(max(probabilities[token], 1e-9))
+        draft._append(printable(text.add(token, last=False)), bits)
         return draft
 
     def write(self, seed: int, **settings: Any) -> Generator[int]:
         """Let the model continue the draft with the settings of `LanguageModel.stream`; yields the number of
         tokens generated so far after each one. Closing the generator stops the computation."""
-        count = 0
+        count, bits = 0, 0.0  # of the tokens whose text is held back, too
         pieces = self.session.sample(seed=seed, **settings)
         try:
             for piece in pieces:
-                level, text = surprisal_level(-piece.logprob / math.log(2)), printable(piece.text)
-                if text.startswith("\n") and self.text.endswith(_RETURN) and self.levels[-1] != NO_LEVEL:
+                bits, text = bits - piece.logprob / math.log(2), printable(piece.text)
+                if text.startswith("\n") and self.text.endswith(_RETURN) and self.bits[-1] != NO_BITS:
                     # The two halves of a Windows line ending came as separate tokens: show one line ending.
-                    self.text, self.levels = self.text[:-1], self.levels[:-1]
+                    bits += marked_bits(self.bits[-1])
+                    self.text, self.bits = self.text[:-1], self.bits[:-1]
                 if piece.token >= 0:
                     self.starts.append(len(self.text))
                     count += 1
-                self._append(text, str(level))
+                if text:
+                    self._append(text, bits)
+                    bits = 0.0
                 yield count
         finally:
             pieces.close()
@@ -128,9 +133,10 @@ class Draft:
         start = len(self.text) if at_end else self.starts[index]
         return Alternatives(start, None if at_end else self.text[start : self._end(index)], tokens, before)
 
-    def _append(self, text: str, level: str) -> None:
+    def _append(self, text: str, bits: float) -> None:
+        """Append the text of a token."""
         self.text += text
-        self.levels += level * len(text)
+        self.bits += (bits_mark(bits) + GOES_ON * len(text))[: len(text)]
 
     def _feed(self, text: str) -> Generator[float]:
         before = len(self.session)
@@ -144,14 +150,15 @@ class Draft:
         characters = [bisect_right(character_starts, at) - 1 for at in byte_starts[: len(tokens)]]
         characters += [len(text)] * (len(tokens) - len(characters))
         self.starts += [len(self.text) + at for at in characters]
-        self._append(text, NO_LEVEL)
+        self.text += text
+        self.bits += NO_BITS * len(text)
 
     def _truncate(self, count: int) -> None:
         """Keep the first `count` tokens."""
         end = self.starts[count] if count < len(self.starts) else len(self.text)
         self.session.rewind(len(self.starts) - count)
         del self.starts[count:]
-        self.text, self.levels = self.text[:end], self.levels[:end]
+        self.text, self.bits = self.text[:end], self.bits[:end]
 
     def _shared_tokens(self, text: str) -> int:
         """The number of leading tokens that `text` has as well."""
@@ -179,6 +186,16 @@ class Draft:
     def _end(self, index: int) -> int:
         """The character offset at which a token ends."""
         return self.starts[index + 1] if index + 1 < len(self.starts) else len(self.text)
+
+
+def bits_mark(bits: float) -> str:
+    """The mark of a surprisal, in hundredths of a bit: one character."""
+    return chr(min(_ZERO + max(0, round(100 * bits)), _MOST))
+
+
+def marked_bits(mark: str) -> float:
+    """The surprisal of a mark in bits; 0 for NO_BITS and GOES_ON."""
+    return max(0, ord(mark) - _ZERO) / 100
 
 
 def restore_controls(model: LanguageModel, text: str) -> str:

@@ -34,6 +34,7 @@ from .ui.model_facts import describe, note
 TITLE = "Write with a recurrent language model"
 _STATIC = Path(__file__).parent / "static"
 _SCRIPTS = (  # in the head of the page, in this order: each uses those before it
+    "bits.js",
     "versions.js",
     "storage.js",
     "editor.js",

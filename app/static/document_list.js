@@ -1,7 +1,7 @@
 // The list of documents, and what the buttons above the text do.
 (() => {
   const MAX_FILE = 100_000_000, MAX_TEXT = 1_000_000; // bytes, characters
-  const FORMAT = "lm document";
+  const FORMAT = "lm document", VERSION = 2; // version 1 has whole bits
   const { documents, editor, storage } = lm;
   let dialog = null;
 
@@ -36,7 +36,7 @@
 
   function exportSession() {
     const { id, ...content } = documents.whole;
-    download(JSON.stringify({ format: FORMAT, version: 1, ...content }), "application/json", "json");
+    download(JSON.stringify({ format: FORMAT, version: VERSION, ...content }), "application/json", "json");
   }
 
   async function openFile(file) {
@@ -46,7 +46,7 @@
       const content = await file.text();
       if (!content.trimStart().startsWith("{") || !content.includes(`"${FORMAT}"`)) return await openText(file, content);
       const raw = JSON.parse(content);
-      if (raw.format !== FORMAT || raw.version !== 1) throw new TypeError("another format");
+      if (raw.format !== FORMAT || ![1, VERSION].includes(raw.version)) throw new TypeError("another format");
       await documents.open(lm.checkedDocument(raw), true);
     } catch {
       lm.say(lm.translate("{file} is neither a text nor an exported session.", { file: file.name }));
@@ -56,7 +56,7 @@
   async function openText(file, content) {
     const text = content.replace(/\r\n?/g, "\n"), name = file.name.replace(/\.[^.]*$/, "").slice(0, 200);
     if (text.length > MAX_TEXT || text.includes("\0")) throw new TypeError("not a text");
-    await documents.open(lm.typedDocument({ ...documents.facts, name, text, levels: "" }), true);
+    await documents.open(lm.typedDocument({ ...documents.facts, name, text, bits: "" }), true);
   }
 
   // A row of the list.

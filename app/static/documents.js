@@ -101,13 +101,13 @@
   }
 
   const nameField = () => window.document.querySelector("#document-name :is(input, textarea)");
-  const empty = () => ({ ...facts, name: "", versions: [new Versions().current], current: 0, text: "", levels: "" });
+  const empty = () => ({ ...facts, name: "", versions: [new Versions().current], current: 0, text: "", bits: "" });
 
   function show(document, isNew) {
     lm.say("");
     lm.offer();
     adopt(document, isNew);
-    editor.set(document.text, document.levels);
+    editor.set(document.text, document.bits);
     showTitle();
     lm.documentOpened();
   }
@@ -177,7 +177,7 @@
       await editor.isSetUp;
       if (found && !editor.text) {
         adopt(found, isCopy);
-        editor.set(found.text, found.levels);
+        editor.set(found.text, found.bits);
         showTitle();
         if (isCopy) {
           facts.name = lm.translate("{name} (copy)", { name: lm.documentTitle(found) });
@@ -218,8 +218,8 @@
     // All of it, as it is stored and exported.
     get whole() {
       const list = versions.list.map((version) => ({ ...version }));
-      const { text, levels } = editor;
-      return { ...facts, modified: Date.now(), text, levels, versions: list, current: versions.current.id };
+      const { text, bits } = editor;
+      return { ...facts, modified: Date.now(), text, bits, versions: list, current: versions.current.id };
     },
     // The settings of the document, for the components with these names and values.
     settings(names, values) {

@@ -7,10 +7,10 @@
   ];
   const MAX_PIECE = 1000; // characters
   const area = () => document.querySelector("#text textarea");
-  // levels: one digit per UTF-16 code unit, or a space for text that the model did not write.
+  // bits: the surprisal of what a model wrote; see bits.js.
   // copied: "c" for each code unit copied from the training text, else a space.
-  let text = "", levels = "", copied = "";
-  let painted = { text: "", levels: "", copied: "" };
+  let text = "", bits = "", copied = "";
+  let painted = { text: "", bits: "", copied: "" };
   let shown = ""; // the text as it was last shown by `set`
   let undone = 0; // edits that the user has undone in the browser since then
   let backdrop = null, followedTo = 0;
@@ -21,12 +21,12 @@
   // have changed are made again.
   function paint() {
     if (!backdrop) return;
-    const colored = Math.max(levels.trimEnd().length, copied.length);
+    const colored = Math.max(bits.trimEnd().length, copied.length);
     const lineEnd = text.indexOf("\n", colored);
-    const next = { text: colored ? text.slice(0, lineEnd < 0 ? text.length : lineEnd) : "", levels, copied };
+    const next = { text: colored ? text.slice(0, lineEnd < 0 ? text.length : lineEnd) : "", bits, copied };
     const same = Math.min(
       commonPrefix(painted.text, next.text),
-      ...["levels", "copied"].map((name) => commonMarks(painted[name], next[name])),
+      ...["bits", "copied"].map((name) => commonMarks(painted[name], next[name])),
     );
     painted = next;
     while (pieces.length && pieces.at(-1).end >= same) pieces.pop().remove();
@@ -73,11 +73,12 @@
   function color(node) {
     const { start: begin, end: limit } = node, spans = [];
     for (let start = begin; start < limit; ) {
+      const level = lm.bits.level(bits, start);
       let end = start + 1;
-      while (end < limit && levels[end] === levels[start] && copied[end] === copied[start]) end++;
+      while (end < limit && lm.bits.level(bits, end) === level && copied[end] === copied[start]) end++;
       const span = document.createElement("span");
       span.textContent = text.slice(start, end);
-      if (levels[start]?.trim()) span.dataset.level = levels[start];
+      if (level !== null) span.dataset.level = level;
       if (copied[start] === "c") span.classList.add("copied");
       spans.push(span);
       start = end;
@@ -106,7 +107,7 @@
     const { value } = area();
     if (value === text) return; // `set` has told Gradio
     const unchanged = commonPrefix(value, text);
-    levels = levels.slice(0, unchanged);
+    bits = lm.bits.cut(bits, unchanged);
     copied = copied.slice(0, unchanged);
     text = value;
     if (event.inputType === "historyUndo") undone++;
@@ -146,8 +147,8 @@
     get text() {
       return text;
     },
-    get levels() {
-      return levels;
+    get bits() {
+      return bits;
     },
     // Whether the user has edited the text since `set`, and has undone edits in the browser.
     get isEdited() {
@@ -157,9 +158,9 @@
       return undone > 0;
     },
     // Show a text. While the model writes, the end stays in view, unless the user has scrolled back.
-    set(newText, newLevels) {
+    set(newText, newBits) {
       const field = area(), follows = field.readOnly && field.scrollTop >= followedTo - 4;
-      [text, levels, copied, shown, undone] = [newText, newLevels, "", newText, 0];
+      [text, bits, copied, shown, undone] = [newText, newBits, "", newText, 0];
       if (field.value !== text) field.value = text;
       if (follows) field.scrollTop = followedTo = field.scrollHeight - field.clientHeight;
       paint();

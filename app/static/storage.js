@@ -100,10 +100,10 @@
         const keys = await done(texts.getAllKeys(allOf(id))), values = await done(texts.getAll(allOf(id)));
         const byId = new Map(keys.map(([, number], n) => [number, values[n]]));
         const versions = content.links.map((link) => {
-          const [text, levels] = byId.get(link.id);
-          return { ...link, text, levels };
+          const [text, bits] = byId.get(link.id);
+          return { ...link, text, bits };
         });
-        const document = checked({ ...facts, ...content, ...(last && { text: last.text, levels: last.levels }), versions, id });
+        const document = checked({ ...facts, ...content, ...(last && { text: last.text, bits: bitsOf(last) }), versions, id });
         if (claim) list.put({ ...facts, owner: tab }, id);
         return document;
       }),
@@ -133,18 +133,20 @@
   }
 
   function put({ list, contents, texts }, document, changed) {
-    const { id, settings, text, levels, versions, current } = document;
+    const { id, settings, text, bits, versions, current } = document;
     list.put(factsOf(document), id);
-    contents.put({ settings, text, levels, links: versions.map(({ text, levels, ...link }) => link), current }, id);
-    for (const version of changed) texts.put([version.text, version.levels], [id, version.id]);
+    contents.put({ settings, text, bits, links: versions.map(({ text, bits, ...link }) => link), current }, id);
+    for (const version of changed) texts.put([version.text, version.bits], [id, version.id]);
   }
 
   // A document whose text was typed.
   function typed(document) {
-    const { text, levels } = document;
-    const version = { id: 0, text, levels, start: null, seed: null, model: null, parent: null, previous: null, next: null };
+    const version = { id: 0, text: document.text, bits: bitsOf(document), start: null, seed: null, model: null, parent: null, previous: null, next: null };
     return { ...document, versions: [version], current: 0 };
   }
+
+  // Documents stored before have `levels`: whole bits.
+  const bitsOf = ({ bits, levels }) => bits ?? levels ?? "";
 
   // The name of a document: the one that the user gave it, or the first line of its text.
   function title({ name, text }) {
@@ -162,7 +164,6 @@
       return value;
     };
     const orNull = (value, type) => (typeof value === type && (type !== "number" || value >= 0) ? value : null);
-    const levelsOf = (value, text) => (string(value, MAX_TEXT).length <= text.length && /^[ \d]*$/.test(value) ? value : "");
     check(raw && Array.isArray(raw.versions) && raw.versions.length && raw.versions.length <= MAX_VERSIONS);
     const versions = raw.versions.map((version) => {
       const text = string(version?.text, MAX_TEXT);
@@ -171,7 +172,7 @@
       return {
         id: version.id,
         text,
-        levels: levelsOf(version.levels, text),
+        bits: lm.bits.read(string(bitsOf(version), MAX_TEXT), text),
         start: start === null ? null : Math.min(start, text.length),
         seed: orNull(version.seed, "number"),
         model: orNull(version.model, "string"),
@@ -194,7 +195,7 @@
       modified: orNull(raw.modified, "number") ?? 0,
       settings,
       text,
-      levels: levelsOf(raw.levels ?? "", text),
+      bits: lm.bits.read(string(bitsOf(raw), MAX_TEXT), text),
       versions,
       current: raw.current,
     };

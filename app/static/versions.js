@@ -5,7 +5,7 @@
   // A version has these fields:
   //   id         a number
   //   text       the whole text
-  //   levels     one digit per UTF-16 code unit: the surprisal in bits; a space for what no model wrote
+  //   bits       the surprisal of what a model wrote; see bits.js
   //   start      where the model's last continuation begins; null if the user typed the end
   //   seed       of that continuation; null if the user typed or picked the end
   //   model      that wrote it
@@ -13,7 +13,7 @@
   //   previous   the id of the one displayed before, for Undo
   //   next       the id of the one that was undone, for Redo
   class Versions {
-    constructor(list = [{ id: 0, text: "", levels: "", start: null }], current = list.at(-1).id) {
+    constructor(list = [{ id: 0, text: "", bits: "", start: null }], current = list.at(-1).id) {
       this.byId = new Map(list.map((version) => [version.id, version]));
       this.current = this.byId.get(current);
     }
@@ -45,12 +45,12 @@
     }
 
     // Add a version if the user has edited the text.
-    record(text, levels) {
+    record(text, bits) {
       const { current } = this;
       if (text === current.text) return;
       // There is nothing to undo to before the first text that was typed.
-      if (this.byId.size === 1 && current.start == null) Object.assign(current, { text, levels });
-      else this.add({ text, levels });
+      if (this.byId.size === 1 && current.start == null) Object.assign(current, { text, bits });
+      else this.add({ text, bits });
     }
 
     get hasPrevious() {
@@ -61,19 +61,19 @@
       return this.byId.has(this.current.next);
     }
 
-    undo(text, levels) {
-      this.record(text, levels);
+    undo(text, bits) {
+      this.record(text, bits);
       this.current = this.byId.get(this.current.previous) ?? this.current;
     }
 
     // Move to the next version, unless the user has edited the displayed text.
-    redo(text, levels) {
-      if (text !== this.current.text) this.record(text, levels);
+    redo(text, bits) {
+      if (text !== this.current.text) this.record(text, bits);
       else this.current = this.byId.get(this.current.next) ?? this.current;
     }
 
-    goTo(id, text, levels) {
-      this.record(text, levels);
+    goTo(id, text, bits) {
+      this.record(text, bits);
       this.current = this.byId.get(id) ?? this.current;
     }
 

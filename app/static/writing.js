@@ -5,10 +5,10 @@
   let run = null; // the last generation: what it started from, and what it has written
   let isWriting = false;
 
-  const base = ({ text, levels }, end) => ({ text: text.slice(0, end), levels: levels.slice(0, end).padEnd(end) });
+  const base = ({ text, bits }, end) => ({ text: text.slice(0, end), bits: lm.bits.cut(bits, end).padEnd(end) });
   const update = (changes) => ({ __type__: "update", ...changes });
   const versions = () => lm.documents.versions;
-  const show = ({ text, levels }) => editor.set(text, levels);
+  const show = ({ text, bits }) => editor.set(text, bits);
   // A class of the body: `#page:has(...)` would make each change of the text restyle the whole page.
   const showCandidates = (areShown) => document.body.classList.toggle("comparing", areShown);
 
@@ -28,9 +28,9 @@
     run.id = id;
     const kept = base(run.base, at);
     run.parent ??= versions().beginningOf(kept.text + texts[0].text.slice(0, picked))?.id;
-    const fields = texts.map(({ text, levels, seed }) => ({
+    const fields = texts.map(({ text, bits, seed }) => ({
       text: kept.text + text,
-      levels: kept.levels + levels,
+      bits: kept.bits + bits,
       start: at + picked,
       seed,
       model,
@@ -52,7 +52,7 @@
     // The text that a generation starts from.
     begin(kind) {
       const all = versions();
-      all.record(editor.text, editor.levels);
+      all.record(editor.text, editor.bits);
       lm.documents.changed();
       const before = all.current;
       const found = (kind === "regenerate" && regenerationBase()) || base(editor, editor.text.length);
@@ -78,15 +78,15 @@
     take(number) {
       const chosen = run?.candidates?.[number];
       if (chosen) {
-        versions().record(editor.text, editor.levels);
+        versions().record(editor.text, editor.bits);
         versions().add(chosen);
         run = null;
       }
       return writing.moved();
     },
-    undo: () => writing.moved(versions().undo(editor.text, editor.levels)),
-    redo: () => writing.moved(versions().redo(editor.text, editor.levels)),
-    goTo: (id) => writing.moved(versions().goTo(id, editor.text, editor.levels)),
+    undo: () => writing.moved(versions().undo(editor.text, editor.bits)),
+    redo: () => writing.moved(versions().redo(editor.text, editor.bits)),
+    goTo: (id) => writing.moved(versions().goTo(id, editor.text, editor.bits)),
     // Show the current version.
     moved() {
       run = null;

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from app.draft import Draft, restore_controls
+from app.draft import GOES_ON, NO_BITS, Draft, marked_bits, restore_controls
 from lm.config.schema import ModelConfig
 from lm.errors import UserError
 from lm.escaping import printable
@@ -44,7 +44,7 @@ def test_an_edited_draft_equals_a_draft_of_the_text(models, kind, edits):
         draft = draft.with_text(draft.text[:at] + part + draft.text[at + 2 :])
         if write:
             list(draft.write(seed=at, max_new_tokens=5))
-        assert len(draft.levels) == len(draft.text) and len(draft.starts) == len(draft.session)
+        assert len(draft.bits) == len(draft.text) and len(draft.starts) == len(draft.session)
         assert draft.starts == sorted(draft.starts)
     # The session predicts what a fresh one does after the same tokens.
     fresh = model.session()
@@ -89,22 +89,33 @@ def test_an_inserted_token_replaces_the_rest_of_the_text(models):
     draft = Draft(models["char"]).with_text("The sea was calm")
     token = models["char"].encode("n")[0]
     changed = draft.with_token(4, token)
-    assert changed.text == "The n" and changed.levels[:4] == "    " and changed.levels[4].isdigit()
+    assert changed.text == "The n" and changed.bits[:4] == NO_BITS * 4
+    score = models["char"].score("The n")[-1]
+    assert marked_bits(changed.bits[4]) == pytest.approx(-score.logprob / math.log(2), abs=0.01)
     assert changed.session.tokens[1:] == models["char"].encode("The n")
     for invalid in (-1, 10**9, models["char"].tokenizer.unk):
         with pytest.raises(UserError, match="no such token"):
             draft.with_token(4, invalid)
 
 
-def test_levels_are_the_surprisals_of_generated_text_only(models):
-    model = models["char"]
-    draft = Draft(model).with_text("The sea ")
-    pieces = list(model.stream("The sea ", seed=3, max_new_tokens=40, temperature=1.5))
+@pytest.mark.parametrize("kind", KINDS)
+def test_bits_are_the_surprisals_of_generated_text_only(models, kind):
+    model, prompt = models[kind], "The sea"
+    draft = Draft(model).with_text(prompt)
+    before = len(draft.session)
+    pieces = list(model.stream(prompt, seed=3, max_new_tokens=40, temperature=1.5))
     list(draft.write(seed=3, max_new_tokens=40, temperature=1.5))
-    assert draft.text == "The sea " + "".join(printable(piece.text) for piece in pieces)
-    bits = [-piece.logprob / math.log(2) for piece in pieces]
-    assert draft.levels == " " * 8 + "".join(str(max(0, min(9, int(b)))) for b in bits)
-    assert len(set(draft.levels[8:])) > 3
+    assert draft.text == prompt + "".join(printable(piece.text) for piece in pieces)
+    assert draft.bits[: len(prompt)] == NO_BITS * len(prompt)
+    shown = [marked_bits(mark) for mark in draft.bits[len(prompt) :] if mark != GOES_ON]
+    scores = model.score(draft.session.tokens[1:])[before:]
+    last = max(number for number, piece in enumerate(pieces) if piece.text)
+    expected = [-score.logprob / math.log(2) for score in scores[: last + 1]]
+    if kind in ("char", "word"):
+        assert shown == pytest.approx(expected, abs=0.01)
+    # A character of several tokens has the sum of their bits.
+    assert sum(shown) == pytest.approx(sum(expected), abs=0.01 * len(shown))
+    assert len(set(shown)) > 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -119,7 +130,7 @@ def test_a_stop_string_is_in_neither_text_nor_session(models, kind):
     list(draft.write(seed=8, max_new_tokens=60, stop=[stop]))
     assert whole.text.startswith(draft.text) and len(draft.text) < len(whole.text)
     assert stop not in restore_controls(model, draft.text[len("The sea") :])
-    assert len(draft.starts) == len(draft.session) and len(draft.levels) == len(draft.text)
+    assert len(draft.starts) == len(draft.session) and len(draft.bits) == len(draft.text)
 
 
 def test_an_edit_reads_only_what_changed(models, monkeypatch):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import lm
 from tests.conftest import ROOT
 from tests.end_to_end.attacked import kill_training_jobs, make_attacked
 from tests.end_to_end.hub import use
@@ -162,6 +163,12 @@ def servers(tmp_path_factory, browser, trained_run):
 @pytest.fixture(scope="session")
 def server(servers):
     return servers[0]
+
+
+@pytest.fixture(scope="session")
+def model(trained_run):
+    """The model of the server."""
+    return lm.load(trained_run, device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import pytest
 
-import lm
 from tests.end_to_end.page import LEVELS, PROMPT, SET_CURSOR, sizes
 
 pytestmark = pytest.mark.browser
@@ -18,11 +17,6 @@ IS_PLACED_WELL = """() => {
         && box.bottom <= innerHeight && (box.top >= line.bottom || box.bottom <= line.top)
         && line.top >= 0 && line.bottom <= innerHeight;
 }"""
-
-
-@pytest.fixture(scope="module")
-def model(trained_run):
-    return lm.load(trained_run, device="cpu")
 
 
 def options(page):

@@ -1,6 +1,7 @@
 """Documents in a real browser: nothing written is lost, and no tab overwrites the text of another."""
 
 import json
+import math
 
 import pytest
 
@@ -33,7 +34,7 @@ KEEPS_TEXTS = """() => {
             if (action === "type") { shown += step; continue; }
             if (action === "write") {
                 versions.record(shown, "");
-                versions.add({ text: `${shown}<${step}>`, levels: "", start: shown.length, seed: step });
+                versions.add({ text: `${shown}<${step}>`, bits: "", start: shown.length, seed: step });
             } else if (action === "go") versions.goTo(random(10), shown, "");
             else versions[action](shown, "");
             if (versions.byId.size > 1) texts.add(before);
@@ -248,13 +249,9 @@ def test_save_copy_and_export_and_what_was_exported_opens_again(open_page, serve
     page.tab.locator("#document-copy").click()
     page.wait_for(lambda: note(page) == "Copied.")
     assert page.tab.evaluate("window.copied") == text
-    with page.tab.expect_download() as exported:
-        page.tab.locator("#document-export").click()
     session = tmp_path / "session.json"
-    exported.value.save_as(session)
-    content = json.loads(session.read_text())
+    content = export_to(session, page)
     assert content["text"] == text and content["settings"]["seed"] == 11 and len(content["versions"]) == 2
-    assert set(content["levels"][len(PROMPT) :]) <= set("0123456789")
     page.tab.locator("#document-create").click()
     page.wait_for(lambda: page.text == "")
     page.set(Seed=12)
@@ -263,6 +260,52 @@ def test_save_copy_and_export_and_what_was_exported_opens_again(open_page, serve
     page.wait_for(lambda: page.tab.get_by_label("Seed", exact=True).input_value() == "11")
     assert page.tab.evaluate(COLORS) == colors
     assert page.write(page.undo) == PROMPT
+
+
+def export_to(path, page):
+    with page.tab.expect_download() as exported:
+        page.tab.locator("#document-export").click()
+    exported.value.save_as(path)
+    return json.loads(path.read_text())
+
+
+def test_documents_keep_the_surprisal_of_each_token(page, model, tmp_path):
+    text = write_some(page, 60)
+    expected = [-score.logprob / math.log(2) for score in model.score(text)[len(PROMPT) :]]
+    page.reload()
+    page.wait_for(lambda: page.text == text)
+    content = export_to(tmp_path / "session.json", page)
+    for document in (content, content["versions"][-1]):
+        bits = document["bits"]
+        assert bits[: len(PROMPT)] == " " * len(PROMPT)
+        exact = [(ord(mark) - 0xE000) / 100 for mark in bits[len(PROMPT) :]]
+        assert exact == pytest.approx(expected, abs=0.006)
+
+
+def test_documents_and_sessions_with_whole_bits_still_open(page, tmp_path):
+    link = {"id": 0, "start": 12, "seed": 1, "model": "boat", "parent": None, "previous": None, "next": None}
+    text, marks = "The sea was calm", " " * 12 + "\ue000\ue1f4\ue384\ue000"
+    typed = {"text": text, "levels": " " * 12 + "0590"}
+    content = json.dumps({**typed, "settings": {}, "links": [link], "current": 0})
+    page.editor.fill("A document")
+    stored(page)
+    page.tab.evaluate(
+        IN_DATABASE,
+        f"const [contents, , texts] = stores, {{ id }} = lm.documents.facts; contents.put({content}, id);"
+        f" texts.put({json.dumps(list(typed.values()))}, [id, 0]);",
+    )
+    page.reload()
+    page.wait_for(lambda: page.text == text)
+    assert page.tab.evaluate(COLORS) == ["c0", "a5", "l9", "m0"]
+    path = tmp_path / "session.json"
+    session = {"format": "lm document", "version": 1, **typed, "versions": [{**link, **typed}], "current": 0}
+    path.write_text(json.dumps(session))
+    page.tab.locator("#document-create").click()
+    page.wait_for(lambda: page.text == "")
+    open_file(page, path)
+    page.wait_for(lambda: page.text == text)
+    exported = export_to(path, page)
+    assert exported["bits"] == exported["versions"][0]["bits"] == marks
 
 
 def open_file(page, path):
@@ -275,7 +318,7 @@ def open_file(page, path):
     "content",
     [
         '{"format": "lm document"',
-        '{"format": "lm document", "version": 2}',
+        '{"format": "lm document", "version": 3}',
         '{"format": "lm document", "version": 1, "text": 5, "versions": []}',
         '{"format": "lm document", "version": 1, "text": "", "versions": [{"id": 0, "text": []}]}',
         "a\0b",

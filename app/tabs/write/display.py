@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 from ...continuation import Progress
-from ...draft import Draft
+from ...draft import GOES_ON, NO_BITS, Draft
 from ...ui.i18n import translate
 
 
@@ -15,13 +15,13 @@ def written_value(
     run: str, model: str, base: str, drafts: Sequence[Draft], seeds: Sequence[int | None], picked: str = ""
 ) -> dict[str, Any]:
     """What drafts have added to `base`, for static/writing.js: the text after the UTF-16 code unit `at`, with
-    one level for each code unit, and the seed. `picked` is what the user chose after `base`."""
+    its bits for each code unit, and the seed. `picked` is what the user chose after `base`."""
     # The two halves of a Windows line ending replace the last character of the base.
     kept = base if all(draft.text.startswith(base) for draft in drafts) else base[:-1]
     texts = []
     for draft, seed in zip(drafts, seeds, strict=True):
-        text, levels = draft.text[len(kept) :], draft.levels[len(kept) :]
-        texts.append({"text": text, "levels": _for_utf16(text, levels), "seed": seed})
+        text, bits = draft.text[len(kept) :], draft.bits[len(kept) :]
+        texts.append({"text": text, "bits": _for_utf16(text, bits), "seed": seed})
     return {
         "run": run,
         "model": model,
@@ -42,11 +42,13 @@ def utf16_spans(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, 
     return [(offsets[start], offsets[end]) for start, end in spans]
 
 
-def _for_utf16(text: str, levels: str) -> str:
+def _for_utf16(text: str, bits: str) -> str:
+    """The marks of a draft's characters as marks of UTF-16 code units; see app.draft."""
     if text.isascii() or max(text) <= "\uffff":
-        return levels
+        return bits
     return "".join(
-        level * (1 + (character > "\uffff")) for character, level in zip(text, levels, strict=True)
+        mark if character <= "\uffff" else mark + (NO_BITS if mark == NO_BITS else GOES_ON)
+        for character, mark in zip(text, bits, strict=True)
     )
 
 

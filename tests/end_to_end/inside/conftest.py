@@ -1,14 +1,8 @@
-"""A model, and a page that looks into a text."""
+"""A page that looks into a text."""
 
 import pytest
 
-import lm
 from tests.end_to_end.inside.tab import TEXT, levels
-
-
-@pytest.fixture(scope="module")
-def model(trained_run):
-    return lm.load(trained_run, device="cpu")
 
 
 @pytest.fixture
