@@ -100,7 +100,7 @@ def test_quiet_prints_nothing(here, text_file):
 def test_every_cell_trains_in_both_implementations(here, text_file, cell, implementation):
     network = ["--cell", cell, "--cell-implementation", implementation, "--hidden-size", 16, "--layers", 2]
     network += ["--dropout", 0.1, "--tie", "--precision", "fp32"]
-    budget = ["--batch-size", 8, "--bptt", 16, "--steps", 30, "--sample-every", 30]
+    budget = ["--batch-size", 8, "--bptt", 16, "--steps", 30, "--eval-every", 30]
     result = called("train", "--dataset", text_file, *network, *budget, "--out", "r")
     assert result.returncode == 0, result.stderr
     records = metrics(here / "r")
@@ -113,7 +113,7 @@ def test_reference_and_fused_learn_the_same(here, text_file):
     curves = []
     for implementation in ("fused", "reference"):
         command = ["--dataset", text_file, "--cell", "gru", "--cell-implementation", implementation]
-        command += [*SMALL, "--steps", 20, "--sample-every", 20, "--precision", "fp32"]
+        command += [*SMALL, "--steps", 20, "--eval-every", 5, "--sample-every", 0, "--precision", "fp32"]
         called("train", *command, "--out", implementation)
         records = metrics(here / implementation)
         curves.append([r["validation_loss"] for r in records if "validation_loss" in r])
@@ -122,7 +122,7 @@ def test_reference_and_fused_learn_the_same(here, text_file):
 
 def test_bpe(here, text_file):
     command = ["--dataset", text_file, "--tokenizer", "bpe", "--vocab-size", 300, *SMALL, "--steps", 60]
-    result = called("train", *command, "--out", "r")
+    result = called("train", *command, "--eval-every", 60, "--out", "r")
     assert result.returncode == 0, result.stderr
     config = json.loads((here / "r" / "config.json").read_text())
     assert config["tokenizer"] == "bpe"
@@ -133,7 +133,8 @@ def test_bpe(here, text_file):
 @pytest.mark.parametrize("budget", [("--epochs", "0.5"), ("--max-time", "2s")])
 def test_other_budgets(here, text_file, budget):
     begin = time.perf_counter()
-    result = called("train", "--dataset", text_file, *SMALL, *budget, "--out", "r")
+    command = ["--dataset", text_file, *SMALL, *budget, "--sample-every", 0]
+    result = called("train", *command, "--out", "r")
     assert result.returncode == 0, result.stderr
     last = metrics(here / "r")[-1]
     if budget[0] == "--epochs":
@@ -155,7 +156,7 @@ def test_a_long_validation_text_does_not_exceed_the_time_budget(here):
 
 
 def test_the_config_of_a_run_reproduces_the_run(here, text_file):
-    arguments = ["--dataset", text_file, *SMALL, "--steps", 20, "--lr", 0.01]
+    arguments = ["--dataset", text_file, *SMALL, "--steps", 20, "--eval-every", 20, "--lr", 0.01]
     assert called("train", *arguments, "--out", "a").returncode == 0
     result = called("train", "--config", "a/training/config.yaml", "--out", "b")
     assert result.returncode == 0, result.stderr
@@ -166,7 +167,7 @@ def test_the_config_of_a_run_reproduces_the_run(here, text_file):
 
 
 def test_overwrite_replaces_only_runs(here, text_file):
-    arguments = ["--dataset", text_file, *SMALL, "--steps", 3]
+    arguments = ["--dataset", text_file, *SMALL, "--steps", 1]
     (here / "mine").mkdir()
     (here / "mine" / "diary.txt").write_text("precious")
     result = called("train", *arguments, "--out", "mine", "--overwrite")
@@ -190,6 +191,7 @@ def test_training_does_not_import_the_compiler(here, text_file):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_saves_and_says_how_to_resume(here, text_file, number):
     command = ["--dataset", text_file, *SMALL, "--steps", 100000, "--eval-every", 50, "--out", "r"]
+    command += ["--sample-every", 0]
     pipe = subprocess.PIPE
     process = started("train.py", *command, cwd=here, stdout=pipe, stderr=pipe)
     for line in process.stdout:
@@ -227,7 +229,7 @@ GOOD = text(some_text(5000))
 
 def finished_run(folder):
     GOOD(folder)
-    called("train", "--dataset", "t.txt", *SMALL, "--steps", 3, "--out", "r")
+    called("train", "--dataset", "t.txt", *SMALL, "--steps", 1, "--out", "r")
 
 
 def cut_checkpoint(folder):
@@ -317,7 +319,7 @@ def test_a_missing_network_is_reported_immediately(here):
 
 def test_training_on_standard_input_resumes_without_it(here, text_file):
     text = text_file.read_text()
-    command = ["--dataset", "-", *SMALL, "--steps", 60, "--save-every", 10, "--out", "r"]
+    command = ["--dataset", "-", *SMALL, "--steps", 60, "--eval-every", 60, "--out", "r"]
     result = script("train.py", *command, cwd=here, input=text)
     assert result.returncode == 0, result.stderr
     assert "27,000 characters for training" in result.stdout

@@ -12,7 +12,7 @@ from lm.tokenization.vocabulary import KINDS
 from tests.insight.networks import SHAPES, make
 
 # Empty texts, unknown characters, line ends of Windows, and texts longer than a window.
-TEXTS = ["the sea", "", "\r\nЖ был 中\r\n", "the sea was calm. " * 20, "a", " ", "<eos>", "boat"]
+TEXTS = ["the sea", "", "\r\nЖ был 中\r\n", "the sea was calm. " * 15, "a", " ", "<eos>", "boat"]
 
 
 @settings(max_examples=40, deadline=None)
