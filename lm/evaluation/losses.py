@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from lm.data.corpus import Counts
 from lm.distributed import ALONE, Ranks
 from lm.model.cells import State
-from lm.model.device import Precision, autocast, widest_float
-from lm.model.loss import rows_per_block, top_logprobs
+from lm.model.device import Precision, widest_float
+from lm.model.loss import rows_per_block, token_losses as losses_of_rows, top_logprobs
 from lm.model.network import RecurrentLM
 from lm.model.reading import decoding, reading
 
@@ -120,6 +120,7 @@ def windows_of_losses(
         return
     steps = context + int(lengths.max())
     state: State | None = None
+    decode = decoding(network, precision)
     with reading(network, precision, independent=False) as read:
         for begin in range(0, steps, WINDOW):
             end = min(begin + WINDOW, steps)
@@ -138,7 +139,7 @@ def windows_of_losses(
                 continue
             losses = torch.empty(batch[:, 1:].shape, device=device)
             _, state = read(
-                batch[:, :-1].t(), state, partial(_score, network, precision, batch[:, 1:], losses)
+                batch[:, :-1].t(), state, partial(_score, decode, network.vocab_size, batch[:, 1:], losses)
             )
             losses = losses[torch.from_numpy(scored).to(device)]
             yield network.direction.position(clipped[:, 1:][scored], len(tokens)), losses
@@ -146,12 +147,16 @@ def windows_of_losses(
 
 @torch.inference_mode()
 def _score(
-    network: RecurrentLM, precision: Precision, targets: Tensor, losses: Tensor, rows: slice, hidden: Tensor
+    decode: Callable[[Tensor], Tensor],
+    vocab_size: int,
+    targets: Tensor,
+    losses: Tensor,
+    rows: slice,
+    hidden: Tensor,
 ) -> None:
     """Write the losses (streams, time) of the `targets` (streams, time) of some rows, whose hidden states are
     (time, rows, hidden)."""
-    with autocast(targets.device, precision):
-        scored = network.token_losses(hidden.flatten(0, 1), targets[rows].t().flatten())
+    scored = losses_of_rows(decode, vocab_size, hidden.flatten(0, 1), targets[rows].t().flatten())
     losses[rows] = scored.view(hidden.shape[:2]).t()
 
 
