@@ -32,7 +32,7 @@ Path(name).write_text("a small boat on the sea.\n" * 400, encoding="utf-8")
 text = queue.uploads.add(name)
 print("uploaded", text.name)
 shape = {"hidden_size": 16, "layers": 1, "batch_size": 8, "bptt": 16, "embedding_size": 8, "dropout": 0.1}
-job = queue.add({"dataset": text.dataset, **shape, "steps": 4000}, title="aux.x")
+job = queue.add({"dataset": text.dataset, **shape, "steps": 2000}, title="aux.x")
 wait_for(lambda: is_("running"))
 assert not locks.acquire(queue.store.runner_lock), "two runners"
 wait_for(step_of(1))

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.usefixtures("forked_jobs")
 
 
 def test_two_jobs_run_one_after_another_and_their_models_load(queue, settings):
-    first = queue.add({**settings, "steps": 60}, "My *first* …\n<b>one</b>")
-    second = queue.add({**settings, "steps": 60, "cell": "gru"})
+    first = queue.add({**settings, "steps": 2}, "My *first* …\n<b>one</b>")
+    second = queue.add({**settings, "steps": 2, "cell": "gru"})
     assert [job.id for job in queue.jobs()] == [first.id, second.id]
     assert queue.progress(second.id).phase == "waiting"
     states = set()
@@ -158,7 +158,7 @@ def test_the_queue_is_limited_and_in_order(idle_queue, settings):
 
 def test_a_finished_job_is_trained_further_in_the_same_run(queue, settings, monkeypatch):
     monkeypatch.setattr("app.jobs.queue.EXTENSION", 0.8)
-    job = queue.add({**settings, "steps": 60})
+    job = queue.add({**settings, "steps": 5})
     with pytest.raises(UserError, match="cannot be trained further"):
         queue.extend(job.id)
     until(queue, job, "done")
@@ -168,7 +168,7 @@ def test_a_finished_job_is_trained_further_in_the_same_run(queue, settings, monk
     assert queue.resume(job.id).state in ("queued", "running")
     until(queue, job, "done")
     after = queue.progress(job.id)
-    assert after.step > before.step == 60 and after.seconds > before.seconds + 0.5
+    assert after.step > before.step == 5 and after.seconds > before.seconds + 0.5
     assert after.samples[: len(before.samples)] == before.samples and len(after.samples) > len(before.samples)
     steps = [step for step, _, _ in after.train]
     assert steps == sorted(steps)
@@ -188,7 +188,7 @@ def test_a_job_stopped_before_its_first_checkpoint_cannot_be_trained_further(idl
 
 
 def test_a_job_starts_from_another_model_and_has_its_network(queue, settings, trained_run):
-    job = queue.add({**settings, "steps": 40, "cell": "gru", "hidden_size": 512}, "finer", base=trained_run)
+    job = queue.add({**settings, "steps": 2, "cell": "gru", "hidden_size": 512}, "finer", base=trained_run)
     until(queue, job, "done")
     config = json.loads((run_of(queue, job).folder / "config.json").read_text())
     known = json.loads((trained_run / "config.json").read_text())
@@ -227,7 +227,7 @@ def test_a_job_whose_text_is_gone_cannot_be_resumed(idle_queue, settings):
 def test_a_job_queued_by_an_earlier_version_runs(queue, settings, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("app.jobs.runner.start_runner", lambda store: None)
-        job = queue.add({**settings, "steps": 5})
+        job = queue.add({**settings, "steps": 2})
         queue.stop(job.id)
     # The keys of job.json are a format: no version may rename them.
     written = {
