@@ -71,6 +71,7 @@ class TrainTab:
             label=localized("Training jobs"),
             elem_id="train-job",
             filterable=False,
+            visible="hidden",
             **UNLABELED,
         )
         self.state = gr.HTML(elem_id="train-state", elem_classes="figures")
@@ -239,7 +240,8 @@ class TrainTab:
         """Everything that is shown about a job."""
         choices, shown = self._choice(id)
         # An unchanged choice is not sent: it would undo one that the user has made in the meantime.
-        choice = gr.Dropdown(choices) if shown == id else gr.Dropdown(choices, value=shown)
+        changed: dict[str, Any] = {} if shown == id else {"value": shown}
+        choice = gr.Dropdown(choices, visible=True if choices else "hidden", **changed)
         id = shown
         if not id:
             message = translate("No training jobs yet. Choose a text and start one.")
