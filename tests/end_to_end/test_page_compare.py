@@ -330,7 +330,7 @@ def test_nothing_is_wider_than_the_screen(open_tab, size, theme):
 def test_in_chinese(open_page, server):
     page = open_page(server, tab_name="比较", locale="zh-CN")
     page.wait_for(lambda: page.tab.locator("#compare-curves :is(img, .note)").count())
-    assert page.tab.locator("#compare-run").inner_text() == "并排生成"
+    assert page.tab.locator("#compare-run").inner_text() == "并排写作"
     page.tab.get_by_label("待评分文本").fill(TEXT)
     page.tab.locator("#compare-score").click()
     page.wait_for(lambda: "每字符比特数" in page.tab.locator("#compare-figures").inner_text())

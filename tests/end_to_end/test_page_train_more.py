@@ -125,7 +125,7 @@ def test_a_large_download_is_asked_for_first(open_page, trainer, size):
     press(page, "Preview")  # needs no question
     report = page.tab.locator("#train-report")
     page.wait_for(lambda: "Memory" in report.inner_text(), seconds=60)
-    assert in_view(page, report)
+    page.wait_for(lambda: in_view(page, report))
     if size != DESKTOP:
         return  # a text is downloaded once
     fill(page, "Or a Hugging Face dataset", "org/large")
