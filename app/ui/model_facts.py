@@ -81,14 +81,15 @@ def curve(folder: Path) -> str:
             return note(translate("The loss curve is too large to show."))
     except (UserError, OSError):
         return note(translate("No loss curve was saved with this model."))
-    return curve_image(content.decode("utf-8", "replace"))
+    return curve_image(content.decode("utf-8", "replace"), focusable=True)
 
 
-def curve_image(svg: str) -> str:
-    """A loss curve as an HTML image, in which scripts do not run."""
+def curve_image(svg: str, focusable: bool = False) -> str:
+    """A loss curve as an HTML image, in which scripts do not run. Low screens enlarge one with the focus."""
     alt = translate("Loss curve: training and validation loss by step")
     data = base64.b64encode(svg_in_words_of_the_page(svg).encode()).decode("ascii")
-    return f'<img class="curve" alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
+    focus = ' tabindex="0"' if focusable else ""
+    return f'<img class="curve"{focus} alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
 
 
 def note(message: str) -> str:

@@ -91,6 +91,9 @@ class WriteLayout:
                 self.takes.append(take)
 
     def _lay_out_insights(self) -> None:
+        with gr.Accordion(localized("Versions"), open=False, elem_id="versions", visible=False) as accordion:
+            self.versions = gr.Radio([], label=localized("Return to a version"), elem_id="version")
+        self.branches = accordion
         with gr.Row(elem_id="view"):
             self.colors = gr.Checkbox(
                 True,
@@ -109,9 +112,6 @@ class WriteLayout:
             self.look_inside = gr.Button(
                 localized("Look inside"), size="sm", elem_id="look-inside", min_width=0
             )
-        with gr.Accordion(localized("Versions"), open=False, elem_id="versions", visible=False) as accordion:
-            self.versions = gr.Radio([], label=localized("Return to a version"), elem_id="version")
-        self.branches = accordion
 
     def _lay_out_settings(self) -> None:
         with gr.Group(elem_id="settings"):
