@@ -16,7 +16,8 @@ from app.jobs.queue import JobQueue
 from lm import locks
 from lm.errors import UserError
 from tests.app.jobs.conftest import SHAPE, STEPS, run_of, until, wait
-from tests.conftest import ROOT, some_text
+from tests.conftest import ROOT, our_environment, some_text
+from tests.processes import start
 
 SERVER = """
 import sys, time
@@ -181,11 +182,12 @@ def test_a_job_that_has_just_ended_does_not_look_interrupted(queue):
     assert store.get(job.id).state == "done"
 
 
+@pytest.mark.usefixtures("forked_jobs")
 def test_no_job_is_lost_if_the_runner_cannot_start(queue, settings, monkeypatch, caplog):
     queue.store.create()
     log = queue.store.folder / "runner.log"
     log.mkdir()
-    job = queue.add({**settings, "steps": 5})
+    job = queue.add({**settings, "steps": 2})
     assert queue.jobs() == [job] and caplog.text.count("cannot start the queued jobs") == 1
     log.rmdir()
     monkeypatch.setattr("app.jobs.queue._RETRY_AFTER", 0.0)
@@ -193,16 +195,16 @@ def test_no_job_is_lost_if_the_runner_cannot_start(queue, settings, monkeypatch,
     until(queue, job, "done")
 
 
+@pytest.mark.usefixtures("forked_jobs")
 def test_two_servers_on_one_folder_start_a_job_once(tmp_path, queue, settings):
-    settings = {**settings, "steps": 20}
-    command = [sys.executable, "-c", SERVER, str(tmp_path / "models"), repr(settings), "0"]
-    servers = [
-        subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE)
-        for _ in range(2)
-    ]
+    settings = {**settings, "steps": 2}
+    (tmp_path / "server.py").write_text(SERVER)
+    command = [tmp_path / "server.py", tmp_path / "models", repr(settings), 0]
+    files = {"stdout": subprocess.PIPE, "executable": sys.executable}
+    servers = [start(command, tmp_path, our_environment(), **files) for _ in range(2)]
     try:
         for server in servers:
-            server.stdout.readline()
+            assert server.stdout.readline() == "ready\n"
         here = [threading.Thread(target=queue.jobs) for _ in range(8)]
         job = queue.add(settings)
         for thread in here:
