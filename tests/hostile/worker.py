@@ -31,7 +31,7 @@ from app.jobs.job import has_finished
 from app.registry import ModelRegistry
 from app.tabs.compare.curves import curves_html
 from app.tabs.models.catalog import entries, pack, render_card
-from app.tabs.models.tab import _table
+from app.tabs.models.table import table
 from app.ui.model_facts import describe
 from lm.cli import evaluate, generate
 from lm.cli.parser import run
@@ -77,7 +77,7 @@ def page(folder: Path) -> str:
     models = ModelRegistry([folder.parent])
     found = models.folders()
     assert found["good"] == folder.parent / "good"
-    json.dumps(_table(entries(models)), allow_nan=True).encode()
+    json.dumps(table(entries(models)), allow_nan=True).encode()
     json.dumps(list(found), ensure_ascii=False).encode()
     json.dumps(Endpoints(models).list_models(), ensure_ascii=False).encode()
     for name, path in found.items():
