@@ -45,13 +45,16 @@
       field.dispatchEvent(new Event("input", { bubbles: true }));
       await new Promise((done) => setTimeout(done, 50));
     },
-    // Scroll to the first of these elements that is shown, unless it is in view.
+    // Scroll to the first of these elements that is shown, unless it is in view. Gradio shows it shortly.
     reveal(...ids) {
-      setTimeout(() => {
+      const deadline = Date.now() + 2000;
+      const look = () => {
         const element = ids.map((id) => document.getElementById(id)).find((one) => one?.offsetHeight);
-        const { top } = element?.getBoundingClientRect() ?? { top: 0 };
+        if (!element) return Date.now() < deadline && setTimeout(look, 50);
+        const { top } = element.getBoundingClientRect();
         if (top < 0 || top > innerHeight / 2) element.scrollIntoView({ block: "start" });
-      }, 50); // once Gradio has shown it
+      };
+      setTimeout(look, 50);
     },
     // Show a message about the document for some time.
     say(text) {
