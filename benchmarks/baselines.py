@@ -14,7 +14,7 @@ The machine must be idle for these runs. All others take as many steps as fit in
 other work changes neither their results nor the intervals, and --jobs of them can run at the same time.
 
 A run that has finished is not trained again, and one that was interrupted continues: stop and start the
-program as you like. All cells are trained with one seed before the next seed.
+program as you like. All runs of one time come before those of the next.
 """
 
 from __future__ import annotations
@@ -167,7 +167,8 @@ def steps_per_second(baseline: Baseline, options: argparse.Namespace) -> float:
 
 def trained_rows(rows: list[Row], options: argparse.Namespace) -> dict[Row, list[dict[str, Any]]]:
     """The config.json of every run of each row."""
-    runs = [(row, seed) for seed in range(1, options.seeds + 1) for row in rows]
+    seeds = range(1, options.seeds + 1)
+    runs = [(row, seed) for t in options.times for seed in seeds for row in rows if row.time == t]
     settings = [{**row.settings, "seed": seed} for row, seed in runs]
     folders = [row.folder(options.out, seed) for row, seed in runs]
     results: dict[Row, list[dict[str, Any]]] = {row: [] for row in rows}
