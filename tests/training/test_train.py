@@ -148,6 +148,7 @@ def test_an_error_of_a_callback_is_raised_and_the_run_can_be_resumed(text_file):
 
 
 def test_ctrl_c_saves_and_raises_and_resume_continues_to_the_same_weights(text_file, trained):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where pytest runs in the background
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def interrupt(row):
