@@ -227,7 +227,8 @@ def time_in_browser(url: str) -> None:
     """Print how long a user waits for the page and for the first character."""
     from playwright.sync_api import sync_playwright
 
-    path = os.environ.get("LM_BROWSER") or shutil.which("chromium") or shutil.which("google-chrome")
+    names = ("chromium-headless-shell", "chromium", "google-chrome")
+    path = os.environ.get("LM_BROWSER") or next(filter(None, map(shutil.which, names)), None)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
