@@ -22,7 +22,7 @@ from .uploads import PREFIX, Uploads
 
 TOKENIZERS = ("char", "byte", "bpe", "unigram", "word")
 DEFAULT_DATASET = "python"
-RANGES = {  # of a job; those of the settings themselves, in lm/config/schema.py, are wider
+RANGES = {  # of a job; those of the settings themselves, in lm/config/schema/, are wider
     "max_chars": (1_000, 1_000_000_000),
     "vocab_size": (16, 65_536),
     "min_frequency": (1, 10_000),

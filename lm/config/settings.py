@@ -1,4 +1,4 @@
-"""How a setting is declared, parsed and validated; the settings themselves are in lm/config/schema.py."""
+"""How a setting is declared, parsed and validated; the settings themselves are in lm/config/schema/."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def setting(
 
 
 def settings_of(config_class: type) -> Mapping[str, Setting]:
-    """The settings that a class of lm/config/schema.py declares, by name."""
+    """The settings that a class of lm/config/schema/ declares, by name."""
     hints = typing.get_type_hints(config_class)
     settings = {}
     for field in dataclasses.fields(config_class):

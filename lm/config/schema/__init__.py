@@ -1,0 +1,29 @@
+"""All settings: defaults, valid ranges and the help lines that `--help` prints.
+
+The command line, YAML files and saved runs are all read into these dataclasses and validated here.
+"""
+
+from lm.config.schema.data import DataConfig
+from lm.config.schema.evaluation import CacheConfig, DynamicConfig, EvaluationConfig
+from lm.config.schema.generation import SamplingConfig, SearchConfig
+from lm.config.schema.model import AUTOMATIC_DROPOUTS, CELLS, ModelConfig
+from lm.config.schema.run import GROUPS, RunConfig
+from lm.config.schema.training import BUDGETS, DEFAULT_TIME, RUNS, TrainingConfig
+
+__all__ = [
+    "AUTOMATIC_DROPOUTS",
+    "BUDGETS",
+    "CELLS",
+    "DEFAULT_TIME",
+    "GROUPS",
+    "RUNS",
+    "CacheConfig",
+    "DataConfig",
+    "DynamicConfig",
+    "EvaluationConfig",
+    "ModelConfig",
+    "RunConfig",
+    "SamplingConfig",
+    "SearchConfig",
+    "TrainingConfig",
+]
