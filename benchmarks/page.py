@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import random
 import re
-import shutil
 import socket
 import statistics
 import subprocess
@@ -28,7 +27,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tests.end_to_end.browsers import find_browser
+
+ROOT = Path(__file__).resolve().parent.parent
 ENDED = re.compile(r"(\d+) tokens in .*: (\w+)")
 
 
@@ -227,11 +229,10 @@ def time_in_browser(url: str) -> None:
     """Print how long a user waits for the page and for the first character."""
     from playwright.sync_api import sync_playwright
 
-    names = ("chromium-headless-shell", "chromium", "google-chrome")
-    path = os.environ.get("LM_BROWSER") or next(filter(None, map(shutil.which, names)), None)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+            executable_path=find_browser(),
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
         for visit in ("first", "second"):
             tab = browser.new_context().new_page()

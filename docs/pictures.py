@@ -11,8 +11,6 @@ the server needs another one for the Compare tab. Needs the extra `test`, Pillow
 import argparse
 import base64
 import io
-import os
-import shutil
 import sys
 import time
 from itertools import pairwise
@@ -23,6 +21,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page as Tab, ViewportSize, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tests.end_to_end.browsers import HINT, find_browser
 from tests.end_to_end.page import SET_CURSOR, Page
 
 IMAGES = Path(__file__).parent / "images"
@@ -30,7 +29,6 @@ SIZE = ViewportSize(width=1280, height=920)
 RECORDED = ViewportSize(width=1120, height=760)
 FRAME = 0.12  # seconds between frames of the recording, at least
 COLORS = 200  # of the recording
-BROWSERS = ("chromium-headless-shell", "chromium")
 SHIPPED = "shipped with lm"
 # A mouse pointer: a headless browser draws none.
 POINTER = """() => {
@@ -50,8 +48,9 @@ def main() -> None:
     parser.add_argument("address", help="of the server")
     parser.add_argument("--only", nargs="+", choices=PICTURES, default=list(PICTURES))
     options = parser.parse_args()
+    path = find_browser() or sys.exit(f"error: no browser: {HINT}")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium())
+        browser = playwright.chromium.launch(executable_path=path)
         for name in options.only:
             size = RECORDED if name == "first.gif" else SIZE
             tab = browser.new_context(viewport=size, color_scheme="light", locale="en").new_page()
@@ -63,12 +62,6 @@ def main() -> None:
             tab.context.close()
             print(f"{IMAGES / name}: {(IMAGES / name).stat().st_size // 1000} KB")
         browser.close()
-
-
-def chromium() -> str:
-    """The path of the browser."""
-    found = os.environ.get("LM_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    return found or sys.exit(f"error: no browser: install {BROWSERS[0]}, or name one in LM_BROWSER")
 
 
 def write(page: Page, file: Path) -> None:
@@ -84,22 +77,25 @@ def write(page: Page, file: Path) -> None:
 
 
 def inside(page: Page, file: Path) -> None:
-    close_showcase(page)
-    page.go_to("Look inside")
-    page.tab.get_by_role("tab", name="Gallery", exact=True).click()
-    page.tab.locator("#inside-gallery button").first.wait_for()
-    page.tab.locator("#inside-gallery button").first.click()
+    open_section(page, "Gallery", "#inside-gallery button").click()
     page.tab.wait_for_timeout(1500)
     page.tab.screenshot(path=file)
 
 
 def cell(page: Page, file: Path) -> None:
-    close_showcase(page)
-    page.go_to("Look inside")
-    page.tab.get_by_role("tab", name="Cell", exact=True).click()
-    page.tab.locator("#inside-cell svg").first.wait_for()
+    open_section(page, "Cell", "#inside-cell svg")
     page.tab.wait_for_timeout(1500)
     page.tab.screenshot(path=file)
+
+
+def open_section(page: Page, name: str, content: str) -> Locator:
+    """Open a section of the Look inside tab; returns the first of what it shows, a selector."""
+    close_showcase(page)
+    page.go_to("Look inside")
+    page.tab.get_by_role("tab", name=name, exact=True).click()
+    shown = page.tab.locator(content).first
+    shown.wait_for()
+    return shown
 
 
 def compare(page: Page, file: Path) -> None:

@@ -23,8 +23,10 @@ from lm.model.reading import decoding, reading
 # Tokens that warm up the state of a stream that begins inside the text. After 256 tokens, the state before
 # them no longer changes the first five digits of the loss.
 CONTEXT = 256
-WINDOW = 256  # tokens per forward pass; divides CONTEXT
-_MAX_STREAMS = 64
+WINDOW = 128  # tokens per forward pass; divides CONTEXT
+# Streams: up to 64 while warming up costs at most a quarter of the time, up to 192 while it costs 1/32.
+# With more rows per matrix product, two threads spend less time waiting for Python.
+_FEW_STREAMS, _MANY_STREAMS = 64, 192
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def windows_of_losses(
     device. Arguments as in `validate`; each of the `ranks` yields the tokens of its own streams."""
     tokens = network.direction.reorder(tokens)
     if streams is None:
-        streams = min(_MAX_STREAMS, len(tokens) // (4 * CONTEXT))
+        streams = min(_FEW_STREAMS, len(tokens) // (4 * CONTEXT))
+        streams = max(streams, min(_MANY_STREAMS, (limit or len(tokens)) // (32 * CONTEXT)))
     streams = max(1, min(streams, len(tokens) // CONTEXT))
     device = next(network.parameters()).device
     bounds = np.arange(streams + 1) * len(tokens) // streams

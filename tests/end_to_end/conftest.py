@@ -18,13 +18,12 @@ import pytest
 import lm
 from tests.conftest import ROOT
 from tests.end_to_end.attacked import kill_training_jobs, make_attacked
+from tests.end_to_end.browsers import HINT, find_browser
 from tests.end_to_end.hub import use
 from tests.end_to_end.page import DESKTOP, Page
 from tests.hub.server import HubServer
 from tests.processes import LIBRARIES, Fork, forking_python
 
-# The first has no window and is twice as fast.
-BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 QUIET = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     " --disable-component-update --disable-sync --disable-site-isolation-trials --renderer-process-limit=1"
@@ -93,9 +92,9 @@ def until_ready(server: Server, sign: str = "") -> Server:
 @pytest.fixture(scope="session")
 def context(tmp_path_factory):
     """Chromium. Without it, the tests are skipped; see `pytest_runtest_makereport` in tests/conftest.py."""
-    path = os.environ.get("LM_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    path = find_browser()
     if path is None:
-        pytest.skip(f"no browser: install {BROWSERS[0]} or {BROWSERS[1]}, or name one in LM_BROWSER")
+        pytest.skip(f"no browser: {HINT}")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
