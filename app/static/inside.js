@@ -27,14 +27,9 @@
     outdate: (result) => document.querySelector(result)?.classList.add("stale"),
     renew(result) {
       document.querySelector(result).classList.remove("stale");
-      return lmInside.bring(result);
+      return lm.bringIntoView(result);
     },
-    // Scroll to a result that is out of view.
-    async bring(result) {
-      for (let frame = 0; frame < 3; frame++) await new Promise(requestAnimationFrame); // until it is drawn
-      document.querySelector(result).scrollIntoView({ block: "nearest" });
-    },
-    // Put the text into the editor of the Write tab, as if it was typed there: Ctrl+Z restores what it replaces.
+    // Put the text into the editor of the Write tab, as if it had been typed there: Ctrl+Z restores what it replaces.
     async write(text) {
       const target = document.querySelector("#text textarea");
       while (!target.offsetParent) await new Promise(requestAnimationFrame);

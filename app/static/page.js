@@ -45,6 +45,11 @@
       field.dispatchEvent(new Event("input", { bubbles: true }));
       await new Promise((done) => setTimeout(done, 50));
     },
+    // Scroll as little as possible to show an element that Gradio is about to draw.
+    async bringIntoView(selector) {
+      for (let frame = 0; frame < 3; frame++) await new Promise(requestAnimationFrame); // until it is drawn
+      document.querySelector(selector).scrollIntoView({ block: "nearest" });
+    },
     // Scroll to the first of these elements that is shown, unless it is in view. Gradio shows it shortly.
     reveal(...ids) {
       const deadline = Date.now() + 2000;

@@ -36,7 +36,7 @@ class UnitSearch:
             [viewed, self.property, self.pattern],
             [*self.outputs, *inside.unit_outputs],
             **heavy,
-        ).success(None, js="() => void lmInside.bring('#inside-measure')", **INTERNAL)
+        ).success(None, js="() => void lm.bringIntoView('#inside-measure')", **INTERNAL)
         self.found.input(self.on_found, [viewed, self.found], inside.unit_outputs, **heavy)
 
     def _lay_out(self) -> None:

@@ -54,9 +54,7 @@ _START_JS = """() => {{
 # Gradio's copy of the text is older while the model writes.
 _WITH_BASE_JS = "(text, ...others) => [lm.writing.base, ...others]"
 _WITH_TEXT_JS = "(text, ...others) => [lm.editor.text, ...others]"
-_SHOW_VERSIONS_JS = (
-    "() => setTimeout(() => document.querySelector('#versions').scrollIntoView({ block: 'nearest' }))"
-)
+_SHOW_VERSIONS_JS = "() => void lm.bringIntoView('#versions')"
 _COLORS_JS = "(on) => void document.body.classList.toggle('no-colors', !on)"
 
 
