@@ -11,7 +11,7 @@ from lm.errors import UserError
 from lm.insight.units import FoundUnit
 
 from ...ui.errors import INTERNAL, as_sentence, show_errors
-from ...ui.fields import UNLABELED
+from ...ui.fields import UNLABELED, line_field
 from ...ui.i18n import localized
 from .analysis import REGEX
 from .results import PROPERTY_NAMES, description, measure, note
@@ -52,14 +52,12 @@ class UnitSearch:
                 scale=2,
                 elem_id="inside-property",
             )
-            self.pattern = gr.Textbox(
-                "",
-                label=localized("Regular expression"),
-                max_lines=1,
+            self.pattern = line_field(
+                localized("Regular expression"),
+                "inside-pattern",
                 max_length=200,
                 visible=False,
                 min_width=120,
-                elem_id="inside-pattern",
                 placeholder="[A-Z]\\w+",
             )
             self.find = gr.Button(localized("Find units"), min_width=100, elem_id="inside-find")

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from ...ui.errors import INTERNAL
-from ...ui.fields import UNLABELED
+from ...ui.fields import UNLABELED, line_field
 from ...ui.i18n import localized
 
 _OPENED_JS = "lm.documentOpened = () => trigger('change');"
@@ -21,14 +21,12 @@ class DocumentBar:
 
     def __init__(self) -> None:
         with gr.Row(elem_id="document"):
-            self.name = gr.Textbox(
-                "",
-                label=localized("Name of the document"),
-                max_lines=1,
+            self.name = line_field(
+                localized("Name of the document"),
+                "document-name",
                 interactive=True,
                 max_length=200,
                 placeholder=localized("Untitled"),
-                elem_id="document-name",
                 **UNLABELED,
             )
             self._add_button(localized("New"), "create")
