@@ -20,7 +20,7 @@ from ...ui.fields import integer_field, seed_field
 from ...ui.i18n import localized, translate
 from ...ui.sliders import sampling_slider
 from .results import note
-from .section import Inside, Viewed
+from .section import Inside, Viewed, dim_while_outdated
 
 _MAX_LENGTH = 1000  # tokens
 _CONTEXT = 2000  # tokens that the model reads before it writes: with clamps it reads them one by one
@@ -69,11 +69,8 @@ class ClampSection:
         self.held.input(lambda held: gr.Number(visible=held == "value"), self.held, self.value, **INTERNAL)
         settings = [self.held, self.value, self.origin, self.temperature, self.length, self.seed]
         inputs = [inside.layout.viewed, *inside.unit_inputs, *settings]
-        self.run.click(self.on_run, inputs, self.result, **heavy).success(
-            None, js="() => void lmInside.renew('#inside-clamped')", **INTERNAL
-        )
-        for changed in (part.change for part in inputs):
-            changed(None, js="() => void lmInside.outdate('#inside-clamped')", **INTERNAL)
+        computed = self.run.click(self.on_run, inputs, self.result, **heavy)
+        dim_while_outdated(self.result, [computed], [part.change for part in inputs])
 
     def on_run(
         self,

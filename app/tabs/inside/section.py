@@ -1,12 +1,14 @@
-"""What a section of the Look inside tab needs of the tab."""
+"""What each section of the Look inside tab needs from the tab, and how a section marks an outdated result."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import gradio as gr
 
 from ...registry import ModelRegistry
+from ...ui.errors import INTERNAL
 from .analysis import Analysis
 from .layout import InsideLayout
 
@@ -34,3 +36,14 @@ class Inside(Protocol):
 
     def shown_unit(self, analysis: Analysis, layer: int, unit: int, name: str) -> list[Any]:
         """Values for `unit_outputs` that show a state or gate of a unit; layers count from 1."""
+
+
+def dim_while_outdated(
+    result: gr.HTML, computed: Iterable[Any], changes: Iterable[Callable[..., Any]]
+) -> None:
+    """Dim a result from any event of `changes`, such as `textbox.input`, until one of the listeners that
+    compute it has succeeded; then bring it into view."""
+    for listener in computed:
+        listener.success(None, js=f"() => void lmInside.renew('#{result.elem_id}')", **INTERNAL)
+    for event in changes:
+        event(None, js=f"() => void lmInside.outdate('#{result.elem_id}')", **INTERNAL)

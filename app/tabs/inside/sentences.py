@@ -25,12 +25,10 @@ from ...ui.i18n import localized, translate
 from ...ui.token_view import MAX_LEVEL, surprisal_level
 from .analysis import bits_legend, file_name, in_bits, on_one_line
 from .items import Study, has_pairs, pairs_csv, pairs_of, score_lines, score_pairs_of, score_table
-from .section import Inside
+from .section import Inside, dim_while_outdated
 
 _STATIC = Path(__file__).parents[2] / "static"
 _EXAMPLE = "The boat that was lost sank.\nThe boat lost at sea sank."
-_OUTDATE_JS = "() => void lmInside.outdate('#inside-scored')"
-_RENEW_JS = "() => void lmInside.renew('#inside-scored')"
 _KINDS = {"lines": score_lines, "table": score_table}
 
 
@@ -74,10 +72,10 @@ class Sentences:
         self.result = gr.HTML(elem_id="inside-scored")
         inputs = [inside.model, self.kind, self.text]
         opened = self.file.click(self.on_file, None, [self.text, self.kind], **INTERNAL)
-        for event in (self.score.click, opened.success):
-            event(self.on_score, inputs, self.result, **heavy).success(None, js=_RENEW_JS, **INTERNAL)
-        for changed in (inside.model.change, self.kind.input, self.text.input):
-            changed(None, js=_OUTDATE_JS, **INTERNAL)
+        scored = [
+            event(self.on_score, inputs, self.result, **heavy) for event in (self.score.click, opened.success)
+        ]
+        dim_while_outdated(self.result, scored, [inside.model.change, self.kind.input, self.text.input])
 
     def on_file(self, event: gr.EventData) -> tuple[str, str]:
         """The text of a table that the browser has read, and whether it has minimal pairs."""
