@@ -40,9 +40,9 @@ class Draft:
     """A text and the session of `model` that has read it.
 
     `bits` has one mark for each character of the text: NO_BITS where the model did not write it, else the
-    surprisal of its token (`bits_mark`) at the token's first character, and GOES_ON at the others. It is a
-    string, of which only what is new goes to the page after each token. `starts` has the character offset of
-    each token of the session.
+    surprisal of its token (`bits_mark`) at the token's first character, and GOES_ON at the others. After each
+    token, only the new part of this string goes to the page. `starts` has the character offset of each token
+    of the session.
     """
 
     def __init__(self, model: LanguageModel):
@@ -101,7 +101,8 @@ class Draft:
     def write(self, seed: int, **settings: Any) -> Generator[int]:
         """Let the model continue the draft with the settings of `LanguageModel.stream`; yields the number of
         tokens generated so far after each one. Closing the generator stops the computation."""
-        count, bits = 0, 0.0  # of the tokens whose text is held back, too
+        count = 0
+        bits = 0.0  # of this token, and of those before it whose text was held back
         pieces = self.session.sample(seed=seed, **settings)
         try:
             for piece in pieces:

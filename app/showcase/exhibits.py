@@ -47,8 +47,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A text for a token view, colored by a unit or, if `unit` is None, by the surprisal of each token. Its
-    tooltips are numbers, in bits without a unit."""
+    """A text for a token view, colored by a unit of the model or, if `unit` is None, by the surprisal of each
+    token. The tooltips are numbers: values of the unit, or bits."""
 
     text: str
     colors: dict[str, Any]  # the value of a token view

@@ -90,7 +90,7 @@ class ShowcaseView:
 
 
 def _colors(exhibit: Exhibit) -> dict[str, Any]:
-    """The value of the token view."""
+    """The value of the token view, in the visitor's language."""
     if exhibit.unit:
         return exhibit.colors
     numbers = exhibit.colors["tooltips"]

@@ -12,12 +12,12 @@
         const hundredths = bits.charCodeAt(index) - ZERO;
         return hundredths >= 0 ? Math.min(MAX_LEVEL, Math.floor(hundredths / 100)) : null;
       },
-      // The beginning, without a token that does not end there.
+      // The marks before `end`, without those of a token that `end` would split.
       cut(bits, end) {
         const kept = bits.slice(0, end);
         return bits[end] === GOES_ON ? kept.replace(/[^-]-*$/, "") : kept;
       },
-      // From the database or a file, which may have whole bits: one digit for each code unit. Empty if it is neither.
+      // Marks from the database or a file. Older ones are whole bits: one digit for each code unit. Empty if invalid.
       read(value, text) {
         if (value.length > text.length || !/^[ \-\d\uE000-\uF8FF]*$/.test(value)) return "";
         return value.replace(/\d/g, (digit) => String.fromCharCode(ZERO + 100 * digit));

@@ -34,7 +34,7 @@
     while (backdrop.lastChild !== line) backdrop.lastChild.remove();
     if (colored)
       for (const [n, rest] of next.text.slice(start).split("\n").entries()) {
-        // What follows the last piece first is the rest of its line.
+        // The first part completes the line of the last piece.
         if (n || !line) line = backdrop.appendChild(document.createElement("div"));
         const end = start + rest.length;
         while (start < end) start = addPiece(line, start, end);

@@ -50,7 +50,7 @@
       for (let frame = 0; frame < 3; frame++) await new Promise(requestAnimationFrame); // until it is drawn
       document.querySelector(selector).scrollIntoView({ block: "nearest" });
     },
-    // Scroll to the first of these elements that is shown, unless it is in view. Gradio shows it shortly.
+    // Scroll to the first of these elements that is shown, unless it is in view. Gradio may take a moment to show it.
     reveal(...ids) {
       const deadline = Date.now() + 2000;
       const look = () => {

@@ -5,7 +5,7 @@
 
   const isUntouched = (text) => ["", offered].includes(text);
 
-  // Show the latest example, unless it is shown or the user has written something; returns whether it was shown.
+  // Show the latest example, unless it is shown already or the user has written something; returns whether it did.
   async function place() {
     const editor = document.querySelector("#inside-text textarea");
     if (!editor || !isUntouched(editor.value) || editor.value === latest) return false;

@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 
 class CompressedPage:
-    """Compresses the page itself, which Gradio leaves as it is; it compresses the scripts and styles."""
+    """Compresses the page itself; Gradio compresses only its scripts and styles."""
 
     def __init__(self, app: ASGIApp):
         self._app, self._compressing = app, GZipMiddleware(app, compresslevel=6)
