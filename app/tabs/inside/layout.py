@@ -122,5 +122,7 @@ class InsideLayout:
                     elem_id="inside-hint",
                 )
                 self.similar = gr.HTML(elem_id="inside-similar", elem_classes="figures")
-            with gr.Tab(localized("Sentences"), id="sentences") as self.sentences:
+            with gr.Tab(
+                localized("Sentences"), id="sentences", elem_id="inside-sentences-section"
+            ) as self.sentences:
                 pass  # app/tabs/inside/sentences.py

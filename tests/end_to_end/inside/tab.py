@@ -20,6 +20,15 @@ def levels(page):
     return page.tab.evaluate(script)
 
 
+def opacity(locator):
+    """The opacity of an element and all that it is in."""
+    return locator.evaluate("""(element) => {
+        let opacity = 1;
+        for (; element; element = element.parentElement) opacity *= getComputedStyle(element).opacity;
+        return opacity;
+    }""")
+
+
 def wait_until_in_view(page, locator, part=None):
     """Wait until an element, or the first `part` pixels of it, is on the screen."""
 

@@ -38,6 +38,7 @@ def test_a_click_draws_the_cell_and_arrow_keys_move_it_through_the_text(page, mo
     for equation in step.equations:
         for part in equation.numbers.split(" = "):
             assert f"= {part.replace(chr(39), '′')}" in cell.locator(".formulas").inner_text()
+    assert "Orange: above zero. Blue: below zero." in "".join(cell.locator("svg text").all_text_contents())
     cell.locator(".diagram").focus()
     for token in (31, 32):
         page.tab.keyboard.press("ArrowRight")

@@ -5,10 +5,20 @@ import pytest
 from lm.insight.properties import PROPERTIES
 from lm.insight.trace import trace_text
 from lm.insight.units import find_units
-from tests.end_to_end.inside.tab import TEXT, find_units_for_whitespace, levels, section, wait_until_in_view
+from tests.end_to_end.inside.tab import (
+    TEXT,
+    find_units_for_whitespace,
+    levels,
+    opacity,
+    section,
+    wait_until_in_view,
+)
 from tests.end_to_end.page import sizes
 
 pytestmark = pytest.mark.browser
+# Whether a name or description in the gallery is cut.
+IS_CUT = """() => [...document.querySelectorAll("#inside-gallery :is(.title, .unit)")]
+    .some((text) => text.scrollWidth > text.clientWidth)"""
 
 
 def test_a_unit_and_a_gate_color_the_text_by_their_values(page, model):
@@ -69,6 +79,9 @@ def test_the_gallery_shows_a_unit_for_each_property_and_saves_images(open_page, 
     section(page, "Gallery")
     rows = page.tab.locator("#inside-gallery .row")
     page.wait_for(lambda: rows.count() >= 5)
+    assert "Orange: above zero. Blue: below zero." in page.tab.locator("#inside-gallery .note").inner_text()
+    page.tab.set_viewport_size({**size, "width": min(size["width"], 1280)})
+    assert not page.tab.evaluate(IS_CUT)
     row = rows.filter(has_text="Whitespace")
     row.focus()
     page.tab.keyboard.press("Enter")
@@ -118,3 +131,14 @@ def test_a_unit_can_be_switched_off_or_stuck_and_the_model_writes_again(open_pag
     page.wait_for(lambda: "stale" in result.get_attribute("class"))  # until it is computed again
     run.click()
     page.wait_for_message("cannot be clamped to 7")
+    page.tab.get_by_label("Value", exact=True).fill("-1")
+    run.click()
+    page.wait_for(lambda: opacity(result) == 1)
+    page.tab.locator("#inside-edit").click()
+    page.tab.keyboard.type("Another text. ")
+    page.wait_for(lambda: opacity(result) < 0.5)
+    section(page, "Sentences")  # have nothing to do with the text
+    assert opacity(page.tab.locator("#inside-score")) == 1
+    page.tab.locator("#inside-look").click()
+    page.wait_for(lambda: page.tab.locator("#inside:not(.editing, .stale)").count())
+    page.wait_for(lambda: "stale" in result.get_attribute("class") and 0.4 < opacity(result) < 0.5)
