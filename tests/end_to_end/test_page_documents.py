@@ -169,7 +169,7 @@ def test_everything_is_there_after_the_server_was_killed_while_writing(context, 
         page.wait_for(lambda: len(page.text) > len(first) + 200)
         server.process.kill()
         server.process.wait(timeout=10)
-        page.tab.wait_for_timeout(500)
+        page.wait_for_message("The server does not answer. This page reloads as soon as it does.")
         written = page.text
     with serving(tmp_path, *arguments) as server:
         until_ready(server)
