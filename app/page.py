@@ -93,9 +93,8 @@ def build(
         if trainer:
             _open_trained_models(trainer, selector, [*selected, tabs])
         _take_texts_along(writer, insight, tabs)
-        first = comparison.layout.names[0]
-        selector.dropdown.change(selector.same, selector.dropdown, first, **INTERNAL)
-        shelf.table.click(selector.open, None, [*selected, first, tabs], **INTERNAL)
+        opened = shelf.table.click(selector.open, None, [*selected, tabs], **INTERNAL)
+        comparison.follow(selector.dropdown, [selector.dropdown.change, opened.then])
         _forget_closed_sessions(page, writer)
         Endpoints(models).register()
     return page
@@ -125,16 +124,12 @@ class ModelSelector:
         name = name if name in names else names[0] if names else None
         return gr.Dropdown(found, value=name), self.facts(name)
 
-    def same(self, name: str | None) -> gr.Dropdown:
-        """An update that selects a model in another list of models."""
-        return self.select(name)[0]
-
     def open(self, event: gr.EventData) -> Any:
-        """Select a model, also as the first one to compare, and open a tab."""
+        """Select a model and open a tab."""
         name, tab = event_value(event, "name"), event_value(event, "tab")
         if tab not in ("write", "inside", "compare"):
             return gr.skip()
-        return [*self.select(name), self.same(name), gr.Tabs(selected=tab)]
+        return [*self.select(name), gr.Tabs(selected=tab)]
 
     def facts(self, name: str | None) -> str:
         """The facts and the loss curve of a model, as HTML."""

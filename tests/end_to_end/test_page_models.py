@@ -314,8 +314,11 @@ def test_each_row_opens_its_model_in_another_tab(open_page, server, runs, size):
     compare.press("Enter")
     models.wait_for(lambda: models.page.chosen_model("#compare-model-1") == "ship")
     assert models.page.chosen_model() == "ship"
-    models.page.choose_model("taob")
-    models.wait_for(lambda: models.page.chosen_model("#compare-model-1") == "taob")
+    second = models.page.chosen_model("#compare-model-2")
+    assert second != "ship"
+    models.page.choose_model(second)
+    models.wait_for(lambda: models.page.chosen_model("#compare-model-1") == second)
+    models.wait_for(lambda: models.page.chosen_model("#compare-model-2") != second)
 
 
 @sizes

@@ -126,6 +126,20 @@ class CompareTab:
             )
             removed.then(**draw)
 
+    def follow(self, model: gr.Dropdown, events: list[Any]) -> None:
+        """Compare the `model` selected on the page with another one after each of the `events`."""
+        columns = self.layout.names[:2]
+        for event in events:
+            event(self.on_model, [model, *columns], columns, **INTERNAL)
+
+    def on_model(self, name: str | None, first: str | None, second: str | None) -> list[gr.Dropdown]:
+        """Select a model in the first column; if the second column has it, select another one there."""
+        found = choices(self.models)
+        if second == name:
+            others = [first, *dict(found).values()]
+            second = next((other for other in others if other not in (None, name)), name)
+        return [gr.Dropdown(found, value=name), gr.Dropdown(found, value=second)]
+
     def on_run(
         self, prompt: str, length: float, seed: float, count: int, *controls: Any
     ) -> Iterator[list[Any]]:
