@@ -101,7 +101,7 @@ def test_odd_values_of_the_flags_of_generate(folder, odd):
 def test_odd_values_of_the_flags_of_evaluate(folder, odd):
     for number, (flag, has_value) in enumerate(flags(evaluate.parse).items()):
         for value in odd(number, has_value):
-            usual = [MODEL, "--dataset=new.txt", "--max-chars=200", "--dynamic", "--cache"]
+            usual = [MODEL, "--dataset=new.txt", "--max-chars=80", "--dynamic", "--cache"]
             result = check("evaluate", [*usual, f"{flag}={value}"])
             metrics = re.findall(r"^(?:Nats|Perplexity|Bits).*", result.stdout, re.MULTILINE)
             assert not re.search(r"\b(nan|inf)\b", " ".join(metrics)), (flag, value)

@@ -123,7 +123,7 @@ def checked_choice(client, body, prompt_tokens):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(text=TEXTS, single=st.booleans(), request=st.tuples(*[st.integers(0, top) for top in (9, 3, 99)]))
 def test_echo_scores_a_text_as_score_does(client, loaded, kind, text, single, request):
     max_tokens, logprobs, seed = request
@@ -155,7 +155,7 @@ def test_echo_scores_a_text_as_score_does(client, loaded, kind, text, single, re
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data(), max_tokens=st.integers(0, 4), single=st.booleans())
 def test_ids_are_scored_as_they_are(client, loaded, kind, data, max_tokens, single):
     """Even if the tokenizer would never produce them."""
