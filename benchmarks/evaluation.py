@@ -5,7 +5,7 @@
     python benchmarks/evaluation.py tinyshakespeare.txt --cell gru --layers 2 --units 256
 
 The text is repeated or cut to --characters, and scored with random weights. "Products" are the bare products
-of the scored tokens in the precision of the evaluation, each thread by itself: of the hidden states of 32
+of the scored tokens in the precision of the evaluation, each thread by itself: of the hidden states of 96
 streams with the recurrent weights, step by step, and of blocks of tokens with the weights of the decoder and
 of all layers but the first, whose input is looked up. They are measured before and after each evaluation on a
 part of the tokens and scaled to all; the ratio is that of an evaluation to the mean of both. "One large
@@ -42,9 +42,9 @@ from lm.tokenization.vocabulary import train_tokenizer
 from lm.training.auto import embedding_size
 
 ROOT = Path(__file__).resolve().parent.parent
-ROWS = 32  # streams per thread
-STEPS = 2048  # of a measurement of the products
-WINDOW = 256  # steps whose logits are computed together
+ROWS = 96  # streams per thread, of the 192 of two threads
+STEPS = 1024  # of a measurement of the products
+WINDOW = 128  # steps whose logits are computed together
 
 
 def main() -> int:

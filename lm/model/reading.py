@@ -50,6 +50,7 @@ _ROWS = 32  # for which oneDNN packs the weights
 _MIN_ROWS = 8  # for a core of its own
 _MAX_TABLE = 2**25  # numbers
 _VECTOR = 32  # numbers that torch computes together: twice as many as AVX-512 has in a register
+_ONE, _TWO = torch.tensor(1.0), torch.tensor(2.0)  # torch would convert a number of Python at each call
 
 
 def _tanh(x: Tensor, out: Tensor) -> None:
@@ -61,7 +62,7 @@ def _tanh(x: Tensor, out: Tensor) -> None:
     if x.shape[-1] % _VECTOR:
         torch.tanh(x, out=out)
     else:
-        torch.mul(x, 2, out=out).sigmoid_().mul_(2).sub_(1)
+        torch.mul(x, _TWO, out=out).sigmoid_().mul_(_TWO).sub_(_ONE)
 
 
 _FUNCTIONS = Functions(Tensor.sigmoid_, _tanh)
@@ -247,11 +248,16 @@ class _Layer:
         """Write the hidden states (time, rows, hidden) to `out`, and update the parts of `state` (rows,
         hidden) in place. `inputs` has the contribution (rows, gates * hidden) of each step's input."""
         before = state[0].to(out.dtype)
+        # All cells but the GRU only write their hidden state: to `out`, unless it is rounded there.
+        directly = self._cell != "gru" and out.dtype == state[0].dtype
         for from_input, hidden in zip(inputs, out.unbind(), strict=True):
             gates = self._from_hidden(before).to(state[0].dtype)
             gates[:, : self._summed] += from_input[:, : self._summed]
-            advance(self._cell, gates, from_input[:, self._summed :], state, _FUNCTIONS)
-            before = hidden.copy_(state[0])
+            h = hidden if directly else state[0]
+            advance(self._cell, gates, from_input[:, self._summed :], [h, *state[1:]], _FUNCTIONS)
+            before = hidden.copy_(h)
+        if directly:
+            state[0].copy_(before)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
