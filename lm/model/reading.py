@@ -50,7 +50,8 @@ _ROWS = 32  # for which oneDNN packs the weights
 _MIN_ROWS = 8  # for a core of its own
 _MAX_TABLE = 2**25  # numbers
 _VECTOR = 32  # numbers that torch computes together: twice as many as AVX-512 has in a register
-_ONE, _TWO = torch.tensor(1.0), torch.tensor(2.0)  # torch would convert a number of Python at each call
+# torch would convert a Python number at each call.
+_ONE, _TWO = (torch.tensor(number, dtype=torch.float32, device="cpu") for number in (1.0, 2.0))
 
 
 def _tanh(x: Tensor, out: Tensor) -> None:

@@ -136,8 +136,8 @@ class CompareTab:
         """Select a model in the first column; if the second column has it, select another one there."""
         found = choices(self.models)
         if second == name:
-            others = [first, *dict(found).values()]
-            second = next((other for other in others if other not in (None, name)), name)
+            names = [choice for _, choice in found]
+            second = next((other for other in (first, *names) if other != name and other in names), name)
         return [gr.Dropdown(found, value=name), gr.Dropdown(found, value=second)]
 
     def on_run(
