@@ -24,9 +24,6 @@ from lm.model.reading import decoding, reading
 # them no longer changes the first five digits of the loss.
 CONTEXT = 256
 WINDOW = 128  # tokens per forward pass; divides CONTEXT
-# Streams: up to 64 while warming up costs at most a quarter of the time, up to 192 while it costs 1/32.
-# With more rows per matrix product, two threads spend less time waiting for Python.
-_FEW_STREAMS, _MANY_STREAMS = 64, 192
 
 
 @dataclass(frozen=True)
@@ -94,6 +91,13 @@ def token_losses(
     return result
 
 
+def default_streams(tokens: int, limit: int) -> int:
+    """In how many streams a text is read: up to 64 if each has at least 4 times the `CONTEXT` that warms it
+    up, and up to 192 if each scores at least 32 times as much. With more rows in each product, threads wait
+    less for Python."""
+    return max(min(64, tokens // (4 * CONTEXT)), min(192, (limit or tokens) // (32 * CONTEXT)))
+
+
 @torch.inference_mode()
 def windows_of_losses(
     network: RecurrentLM,
@@ -108,8 +112,7 @@ def windows_of_losses(
     device. Arguments as in `validate`; each of the `ranks` yields the tokens of its own streams."""
     tokens = network.direction.reorder(tokens)
     if streams is None:
-        streams = min(_FEW_STREAMS, len(tokens) // (4 * CONTEXT))
-        streams = max(streams, min(_MANY_STREAMS, (limit or len(tokens)) // (32 * CONTEXT)))
+        streams = default_streams(len(tokens), limit)
     streams = max(1, min(streams, len(tokens) // CONTEXT))
     device = next(network.parameters()).device
     bounds = np.arange(streams + 1) * len(tokens) // streams

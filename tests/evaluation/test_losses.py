@@ -12,7 +12,7 @@ from lm.data.corpus import Counts
 from lm.distributed import Ranks
 from lm.evaluation import losses as module
 from lm.evaluation.dynamic import dynamic_losses
-from lm.evaluation.losses import score_tokens, token_losses, validate, windows_of_losses
+from lm.evaluation.losses import default_streams, score_tokens, token_losses, validate, windows_of_losses
 from lm.model.device import Precision
 from lm.model.loss import BLOCK
 from lm.model.network import RecurrentLM
@@ -164,3 +164,18 @@ def test_no_more_than_a_block_of_logits_is_computed_at_a_time(monkeypatch):
     list(score_tokens(network, tokens[:300], EOS))
     dynamic_losses(network, tokens[:300], EOS, cache=CacheConfig())
     assert max(sizes) <= BLOCK
+
+
+@pytest.mark.parametrize(
+    ("tokens", "limit", "streams"),
+    [
+        (1000, 0, 0),
+        (10_240, 0, 10),
+        (400_000, 0, 64),
+        (819_200, 0, 100),
+        (10**7, 0, 192),
+        (10**7, 32_768, 64),
+    ],
+)
+def test_longer_texts_are_read_in_more_streams(tokens, limit, streams):
+    assert default_streams(tokens, limit) == streams
