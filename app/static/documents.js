@@ -221,10 +221,16 @@
       const { text, bits } = editor;
       return { ...facts, modified: Date.now(), text, bits, versions: list, current: versions.current.id };
     },
-    // The settings of the document, for the components with these names and values.
-    settings(names, values) {
+    // Updates for the name and for the components with these names and values: what the document has of its own.
+    // Any other component is left alone, since the user may be typing into it while the page loads.
+    updates(names, values) {
       isLoaded = true;
-      return names.map((name, n) => (typeof facts.settings[name] === typeof values[n] ? facts.settings[name] : values[n]));
+      const update = (value, shown) => ({ __type__: "update", ...(value !== shown && { value }) });
+      const has = (name, n) => typeof facts.settings[name] === typeof values[n];
+      return [
+        update(facts.name, nameField()?.value),
+        ...names.map((name, n) => update(has(name, n) ? facts.settings[name] : values[n], values[n])),
+      ];
     },
     storeSettings(names, model, values) {
       if (!isLoaded) return;

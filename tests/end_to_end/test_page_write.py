@@ -179,6 +179,30 @@ def test_the_text_survives_a_reload(page):
     assert page.write().startswith(text)
 
 
+def test_what_is_typed_while_the_page_loads_stays(open_page, server):
+    """The settings of the document are set last. This one has none of its own."""
+    page = open_page(server)
+    page.tab.add_init_script("""const waiting = setInterval(() => {
+        const { documents } = window.lm ?? {};
+        if (!documents?.updates) return;
+        clearInterval(waiting);
+        const updates = documents.updates;
+        documents.updates = (...values) => {
+            const found = updates(...values), field = document.querySelector("#length input");
+            field.value = 17;
+            field.dispatchEvent(new Event("input", { bubbles: true }));
+            window.typed = true;
+            return found;
+        };
+    });""")
+    page.reload()
+    page.tab.wait_for_function("window.typed")
+    page.tab.wait_for_timeout(500)
+    page.write()
+    assert "17 tokens" in page.status
+    assert page.tab.locator("#length input").first.input_value() == "17"
+
+
 def test_presets_set_the_controls_and_custom_settings_are_stored(page):
     temperature = page.tab.get_by_label("number input for Temperature", exact=True)
     page.tab.get_by_label("Creative").click()

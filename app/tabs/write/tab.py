@@ -131,8 +131,7 @@ class WriteTab:
                 None,
                 layout.settings,
                 [layout.document.name, *layout.settings, *layout.shown],
-                js=f"(...values) => [lm.documents.facts.name, ...lm.documents.settings({names}, values),"
-                " ...lm.writing.opened()]",
+                js=f"(...values) => [...lm.documents.updates({names}, values), ...lm.writing.opened()]",
                 **INTERNAL,
             )
             for trigger in (layout.document.opened.change, page.load)
