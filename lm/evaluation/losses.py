@@ -18,7 +18,7 @@ from lm.model.cells import State
 from lm.model.device import Precision, widest_float
 from lm.model.loss import rows_per_block, token_losses as losses_of_rows, top_logprobs
 from lm.model.network import RecurrentLM
-from lm.model.reading import decoding, reading
+from lm.model.reading import Read, decoding, reading
 
 # Tokens that warm up the state of a stream that begins inside the text. After 256 tokens, the state before
 # them no longer changes the first five digits of the loss.
@@ -140,14 +140,13 @@ def windows_of_losses(
                 state = tuple(part.index_fill(1, torch.tensor([0], device=device), 0) for part in state)
             step = np.arange(begin, end)[None, :] - context
             scored = (step >= 0) & (step < lengths[:, None])
+            inputs, targets = batch.t()[:-1], batch.t()[1:]
             if not scored.any():
-                _, state = read(batch[:, :-1].t(), state)
+                state = read(inputs, state, lambda *_: None)
                 continue
-            losses = torch.empty(batch[:, 1:].shape, device=device)
-            _, state = read(
-                batch[:, :-1].t(), state, partial(_score, decode, network.vocab_size, batch[:, 1:], losses)
-            )
-            losses = losses[torch.from_numpy(scored).to(device)]
+            losses = torch.empty(targets.shape, device=device)
+            state = read(inputs, state, partial(_score, decode, network.vocab_size, targets, losses))
+            losses = losses.t()[torch.from_numpy(scored).to(device)]
             yield network.direction.position(clipped[:, 1:][scored], len(tokens)), losses
 
 
@@ -157,13 +156,15 @@ def _score(
     vocab_size: int,
     targets: Tensor,
     losses: Tensor,
+    steps: slice,
     rows: slice,
     hidden: Tensor,
 ) -> None:
-    """Write the losses (streams, time) of the `targets` (streams, time) of some rows, whose hidden states are
-    (time, rows, hidden)."""
-    scored = losses_of_rows(decode, vocab_size, hidden.flatten(0, 1), targets[rows].t().flatten())
-    losses[rows] = scored.view(hidden.shape[:2]).t()
+    """Write the `losses` (time, streams) of the `targets` (time, streams) of some steps and rows, whose
+    hidden states are (steps, rows, hidden)."""
+    of_block = targets[steps, rows]
+    scored = losses_of_rows(decode, vocab_size, hidden.flatten(0, 1), of_block.flatten())
+    losses[steps, rows] = scored.view(of_block.shape)
 
 
 @dataclass(frozen=True)
@@ -192,14 +193,21 @@ def score_tokens(
     with reading(network, Precision.FP32) as read:
         for begin in range(0, len(tokens), WINDOW):
             window = ids[begin : begin + WINDOW + 1]
-            hidden, state = read(window[:-1, None], state)
-            for block, targets in zip(hidden[:, 0].split(rows), window[1:].split(rows), strict=True):
+            hidden, state = _read_one(read, window[:-1], state)
+            for block, targets in zip(hidden.split(rows), window[1:].split(rows), strict=True):
                 logprobs = F.log_softmax(decode(block).float(), dim=-1)
                 chosen = logprobs.gather(1, targets[:, None])
                 ranks = (logprobs > chosen).sum(dim=1) + 1
                 entropies = _entropy(logprobs)
                 others = top_logprobs(logprobs, alternatives)
                 yield from zip(chosen[:, 0].tolist(), ranks.tolist(), entropies.tolist(), others, strict=True)
+
+
+def _read_one(read: Read, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
+    """tokens (time,), the state before them -> hidden states (time, hidden), the state after them."""
+    blocks: list[Tensor] = []
+    state = read(tokens[:, None], state, lambda steps, row, hidden: blocks.append(hidden[:, 0]))
+    return torch.cat(blocks), state
 
 
 def _entropy(logprobs: Tensor) -> Tensor:

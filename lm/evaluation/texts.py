@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lm.evaluation.losses import WINDOW
 from lm.model.cells import State
@@ -54,14 +56,37 @@ def losses_of_texts(
                 inputs = torch.from_numpy(np.concatenate([entry[None], targets[:-1]])).to(device)
                 if state is not None:
                     state = tuple(part[:, : len(rows)].contiguous() for part in state)
-                hidden, state = read(inputs, state)
-                losses = token_losses(
+                losses = torch.empty(inputs.shape, device=device)
+                score = partial(
+                    _score,
                     decode,
                     network.vocab_size,
-                    hidden[torch.from_numpy(scored).to(device)],
-                    torch.from_numpy(targets[scored]).to(device),
+                    torch.from_numpy(targets).to(device),
+                    torch.from_numpy(scored).to(device),
+                    losses,
                 )
-                result[offsets[scored]] = losses.cpu().numpy()
+                state = read(inputs, state, score)
+                result[offsets[scored]] = losses.cpu().numpy()[scored]
                 done += int(scored.sum())
                 progress(done / len(tokens))
     return result
+
+
+@torch.inference_mode()
+def _score(
+    decode: Callable[[Tensor], Tensor],
+    vocab_size: int,
+    targets: Tensor,
+    scored: Tensor,
+    losses: Tensor,
+    steps: slice,
+    rows: slice,
+    hidden: Tensor,
+) -> None:
+    """Write the `losses` (time, rows) of the `targets` (time, rows) that are `scored` (time, rows), for some
+    steps and rows, whose hidden states are (steps, rows, hidden)."""
+    chosen = scored[steps, rows]
+    if chosen.any():
+        losses[steps, rows][chosen] = token_losses(
+            decode, vocab_size, hidden[chosen], targets[steps, rows][chosen]
+        )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lm.generation.matmul import Linear, pack_linear
-from lm.model.cell_step import AfterLayer, Functions, advance, group_gates
+from lm.model.cell_step import AfterLayer, Functions, advance, gate_views, group_gates
 from lm.model.cells import CELLS, State
 from lm.model.network import RecurrentLM
 
@@ -107,7 +107,7 @@ class CPUBatch:
                 summed = 2 * weights.hidden_size if weights.cell == "gru" else gates.shape[1]
                 gates[:, :summed] += from_input[:, :summed]
                 candidate_input = from_input[:, summed:]
-            advance(weights.cell, gates, candidate_input, state, _FUNCTIONS)
+            advance(weights.cell, gate_views(weights.cell, gates), candidate_input, state, _FUNCTIONS)
             if self._after_layer is not None:
                 self._after_layer(layer, gates, state)
             x = x + state[0] if weights.residual and layer > 0 else state[0]

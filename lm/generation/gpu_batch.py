@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lm.model import cuda_graph
-from lm.model.cell_step import AfterLayer, Functions, advance, group_gates
+from lm.model.cell_step import AfterLayer, Functions, advance, gate_views, group_gates
 from lm.model.cells import CELLS, State
 from lm.model.device import Precision, current
 from lm.model.network import RecurrentLM
@@ -81,7 +81,8 @@ class GPUWeights:
             own = state[:, layer]
             products = torch.addmm(bias, torch.cat([x, own[0].to(self.dtype)], dim=1), weight).float()
             size = self.hidden_size * len(CELLS[self.cell].gates)
-            advance(self.cell, products[:, :size], products[:, size:], own, _FUNCTIONS)
+            gates = gate_views(self.cell, products[:, :size])
+            advance(self.cell, gates, products[:, size:], own, _FUNCTIONS)
             if after_layer is not None:
                 after_layer(layer, products, own)
             h = own[0].to(self.dtype)

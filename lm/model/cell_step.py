@@ -8,7 +8,7 @@ this order.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,22 @@ class Functions(NamedTuple):
     tanh: Callable[..., object]  # tanh(x, out=y)
 
 
+class Gates(NamedTuple, Generic[Array]):
+    """Grouped gates, as views of an array (..., gates * hidden)."""
+
+    sigmoids: Array  # all gates with a sigmoid, side by side
+    each: tuple[Array, ...]  # these one by one, (..., hidden)
+    candidate: Array  # (..., hidden)
+
+
+def gate_views(cell: str, gates: Array) -> Gates[Array]:
+    """gates (..., gates * hidden), grouped -> views."""
+    size = gates.shape[-1] // len(CELLS[cell].gates)
+    bounds = range(0, gates.shape[-1] - size, size)
+    each = tuple(gates[..., begin : begin + size] for begin in bounds)
+    return Gates(gates[..., :-size], each, gates[..., -size:])
+
+
 def group_gates(cell: str, weight: Tensor) -> tuple[Tensor, Tensor]:
     """weight (gates * hidden, ...), a matrix or bias in the order of torch -> the rows of the sigmoid gates,
     the rows of the candidate."""
@@ -42,19 +58,19 @@ def group_gates(cell: str, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def advance(
     cell: str,
-    gates: Array,
+    gates: Gates[Array],
     candidate_input: Array | None,
     state: Sequence[Array] | Array,
     functions: Functions,
 ) -> None:
     """Update `state` (parts, rows, hidden) in place; `gates` are overwritten.
 
-    gates (rows, gates * hidden): the summed contributions of input and hidden state, grouped. Only the GRU
-    has a `candidate_input` (rows, hidden), the input's contribution to its candidate, because the reset gate
+    gates (rows, gates * hidden): the summed contributions of input and hidden state. Only the GRU has a
+    `candidate_input` (rows, hidden), the input's contribution to its candidate, because the reset gate
     multiplies that of the hidden state alone.
     """
     if cell == "rnn":
-        functions.tanh(gates, out=state[0])
+        functions.tanh(gates.candidate, out=state[0])
     elif cell == "gru":
         assert candidate_input is not None
         _gru(gates, candidate_input, state[0], functions)
@@ -62,11 +78,9 @@ def advance(
         _lstm(gates, state[0], state[1], functions)
 
 
-def _gru(gates: Array, candidate_input: Array, h: Array, functions: Functions) -> None:
-    size = h.shape[1]
-    sigmoids, n = gates[:, : 2 * size], gates[:, 2 * size :]
+def _gru(gates: Gates[Array], candidate_input: Array, h: Array, functions: Functions) -> None:
+    sigmoids, (r, z), n = gates
     functions.sigmoid_(sigmoids)
-    r, z = sigmoids[:, :size], sigmoids[:, size:]
     n *= r
     n += candidate_input
     functions.tanh(n, out=n)
@@ -75,12 +89,10 @@ def _gru(gates: Array, candidate_input: Array, h: Array, functions: Functions) -
     h += n
 
 
-def _lstm(gates: Array, h: Array, c: Array, functions: Functions) -> None:
-    size = h.shape[1]
-    sigmoids, g = gates[:, : 3 * size], gates[:, 3 * size :]
+def _lstm(gates: Gates[Array], h: Array, c: Array, functions: Functions) -> None:
+    sigmoids, (i, f, o), g = gates
     functions.tanh(g, out=g)
     functions.sigmoid_(sigmoids)
-    i, f, o = sigmoids[:, :size], sigmoids[:, size : 2 * size], sigmoids[:, 2 * size :]
     c *= f
     i *= g
     c += i

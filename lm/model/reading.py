@@ -3,7 +3,8 @@
 On a CPU this differs from the forward pass of lm/model/layers.py in speed only:
 
 - What each token contributes to the gates of the first layer is looked up in a table.
-- Nothing is kept for a backward pass, so that the arithmetic of a step stays in the cache of its core.
+- Nothing is kept for a backward pass, and hidden states only for a few steps: memory is used again while it
+  is in the cache.
 - A lower precision applies to the products only. The state and its arithmetic are at least float32.
 - Each core reads its own share of the texts and scores it. Within one operation, cores would wait for each
   other at every step.
@@ -14,11 +15,11 @@ which it is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from itertools import pairwise, repeat
+from itertools import pairwise
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -27,25 +28,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lm.model import onednn
-from lm.model.cell_step import Functions, advance, group_gates
+from lm.model.cell_step import Functions, Gates, advance, gate_views, group_gates
 from lm.model.cells import CELLS, State
 from lm.model.device import Precision, autocast
 from lm.model.layers import LARGE
 from lm.model.network import RecurrentLM
 
-# Called with a slice of the rows and their hidden states (time, rows, hidden), on the core that read them.
-AfterRows = Callable[[slice, Tensor], None]
+# Called with a slice of the steps, a slice of the rows and the hidden states of the last layer there (steps,
+# rows, hidden), on the core that read them.
+After = Callable[[slice, slice, Tensor], None]
 
 
 class Read(Protocol):
     """A function that reads tokens."""
 
-    def __call__(
-        self, tokens: Tensor, state: State | None, after: AfterRows | None = None
-    ) -> tuple[Tensor, State]:
-        """tokens (time, rows) int64 -> hidden states of the last layer (time, rows, hidden), state."""
+    def __call__(self, tokens: Tensor, state: State | None, after: After) -> State:
+        """tokens (time, rows) int64, the state before them -> the state after them. `after` gets the hidden
+        states of each block of steps and rows, in the order of the steps."""
 
 
+_STEPS = 16  # whose hidden states are kept
 _ROWS = 32  # for which oneDNN packs the weights
 _MIN_ROWS = 8  # for a core of its own
 _MAX_TABLE = 2**25  # numbers
@@ -119,13 +121,12 @@ def _forward(
     precision: Precision,
     tokens: Tensor,
     state: State | None,
-    after: AfterRows | None = None,
-) -> tuple[Tensor, State]:
+    after: After,
+) -> State:
     with autocast(tokens.device, precision):
         hidden, state = network.hidden_states(tokens.t(), state)
-    if after:
-        after(slice(tokens.shape[1]), hidden)
-    return hidden, state
+    after(slice(len(tokens)), slice(tokens.shape[1]), hidden)
+    return state
 
 
 class _Weights:
@@ -177,9 +178,7 @@ class _CPUReader:
         self._weights, self._pool, self._cores = weights, pool, torch.get_num_threads()
 
     @torch.inference_mode()
-    def read(
-        self, tokens: Tensor, state: State | None, after: AfterRows | None = None
-    ) -> tuple[Tensor, State]:
+    def read(self, tokens: Tensor, state: State | None, after: After) -> State:
         """See `Read`."""
         rows, config, dtype = tokens.shape[1], self._weights.config, self._weights.dtype
         if state is None:
@@ -187,48 +186,50 @@ class _CPUReader:
             state = (zeros,) * len(CELLS[config.cell].states)
         self._weights.prepare(tokens.numel())
         parts = tuple(part.clone() for part in state)
-        out = torch.empty(*tokens.shape, config.hidden_size, dtype=dtype)
         shares = max(1, min(self._cores, rows // _MIN_ROWS))
         if shares == 1:
-            self._read(tokens, parts, out)
-            if after:
-                after(slice(rows), out)
-            return out, parts
+            self._read(slice(rows), tokens, parts, after)
+            return parts
         bounds = [rows * share // shares for share in range(shares + 1)]
         started = [
-            self._pool.submit(self._read_on_one_core, slice(begin, end), tokens, parts, out, after)
+            self._pool.submit(self._read_on_one_core, slice(begin, end), tokens, parts, after)
             for begin, end in pairwise(bounds)
         ]
         for each in started:
             each.result()
         torch.set_num_threads(self._cores)  # the number that threads of the future begin with
-        return out, parts
+        return parts
 
     @torch.inference_mode()
-    def _read_on_one_core(
-        self, rows: slice, tokens: Tensor, state: State, out: Tensor, after: AfterRows | None
-    ) -> None:
+    def _read_on_one_core(self, rows: slice, tokens: Tensor, state: State, after: After) -> None:
         torch.set_num_threads(1)  # of this thread
-        hidden = out[:, rows]
-        self._read(tokens[:, rows].contiguous(), tuple(part[:, rows] for part in state), hidden)
-        if after:
-            after(rows, hidden)
+        self._read(rows, tokens[:, rows].contiguous(), tuple(part[:, rows] for part in state), after)
 
-    def _read(self, tokens: Tensor, state: State, out: Tensor) -> None:
-        """Write the hidden states (time, rows, hidden) to `out`, and update `state` in place."""
+    def _read(self, rows: slice, tokens: Tensor, state: State, after: After) -> None:
+        """Read the tokens of some rows, and update their state in place."""
+        for begin in range(0, len(tokens), _STEPS):
+            block = tokens[begin : begin + _STEPS]
+            after(slice(begin, begin + len(block)), rows, self._hidden_states(block, state))
+
+    def _hidden_states(self, tokens: Tensor, state: State) -> Tensor:
+        """The hidden states (time, rows, hidden) of the last layer; updates `state` in place."""
         weights, x = self._weights, torch.empty(0)
         for number, layer in enumerate(weights.layers):
-            inputs: Iterable[Tensor]
+            look_up = None
             if number > 0:
-                inputs = layer.from_input(x).unbind()
+                from_input = layer.from_input(x)
             elif weights.table is not None:
-                inputs = map(weights.table.index_select, repeat(0), tokens.unbind())
+                # All steps share memory, which stays in the cache.
+                gates = weights.table.new_empty(tokens.shape[1], weights.table.shape[1])
+                from_input = gates.expand(len(tokens), -1, -1)
+                look_up = partial(_look_up, weights.table, tokens, gates)
             else:
-                inputs = layer.from_input(F.embedding(tokens, weights.embedding)).unbind()
-            below, x = x, out if number == len(weights.layers) - 1 else torch.empty_like(out)
-            layer.run(inputs, [part[number] for part in state], x)
+                from_input = layer.from_input(F.embedding(tokens, weights.embedding))
+            below, x = x, torch.empty(*tokens.shape, weights.config.hidden_size, dtype=weights.dtype)
+            layer.run(from_input, look_up, [part[number] for part in state], x)
             if weights.config.residual and number > 0:
                 x += below
+        return x
 
 
 class _Layer:
@@ -237,28 +238,54 @@ class _Layer:
     def __init__(self, cell: str, weights: list[Tensor], dtype: torch.dtype):
         w_ih, w_hh, b_ih, b_hh = (torch.cat(group_gates(cell, weight.detach())) for weight in weights)
         self._cell = cell
-        self._summed = len(w_ih)  # gates that are the sum of what input and hidden state contribute
-        if cell == "gru":  # whose reset gate multiplies the hidden state's part of the candidate
-            self._summed = len(w_ih) * 2 // 3
-        b_ih[: self._summed] += b_hh[: self._summed]
-        b_hh[: self._summed] = 0
+        # Gates that are the sum of what input and hidden state contribute. The reset gate of a GRU multiplies
+        # the hidden state's part of the candidate.
+        summed = len(w_ih) * 2 // 3 if cell == "gru" else len(w_ih)
+        b_ih[:summed] += b_hh[:summed]
+        b_hh[:summed] = 0
         self.from_input = _linear(w_ih.to(dtype), b_ih.to(dtype))
         self._from_hidden = _linear(w_hh.to(dtype), b_hh.to(dtype) if cell == "gru" else None)
 
-    def run(self, inputs: Iterable[Tensor], state: list[Tensor], out: Tensor) -> None:
+    def run(
+        self, gates: Tensor, look_up: Callable[[int], object] | None, state: list[Tensor], out: Tensor
+    ) -> None:
         """Write the hidden states (time, rows, hidden) to `out`, and update the parts of `state` (rows,
-        hidden) in place. `inputs` has the contribution (rows, gates * hidden) of each step's input."""
-        before = state[0].to(out.dtype)
+        hidden) in place. `gates` (time, rows, gates * hidden) are overwritten: the contribution of each
+        step's input, which `look_up` writes before the step if there is such a function."""
+        wide, size = state[0].dtype, state[0].shape[1]
+        before, gates = state[0].to(out.dtype), gates.to(wide)
         # All cells but the GRU only write their hidden state: to `out`, unless it is rounded there.
-        directly = self._cell != "gru" and out.dtype == state[0].dtype
-        for from_input, hidden in zip(inputs, out.unbind(), strict=True):
-            gates = self._from_hidden(before).to(state[0].dtype)
-            gates[:, : self._summed] += from_input[:, : self._summed]
+        directly = self._cell != "gru" and out.dtype == wide
+        steps = zip(gates.unbind(), _views(self._cell, gates), out.unbind(), strict=True)
+        for step, (together, views, hidden) in enumerate(steps):
+            if look_up:
+                look_up(step)
+            from_hidden, candidate_input = self._from_hidden(before).to(wide), None
+            if self._cell == "gru":
+                views.sigmoids.add_(from_hidden[:, :-size])
+                candidate_input, views = views.candidate, views._replace(candidate=from_hidden[:, -size:])
+            else:
+                together.add_(from_hidden)
             h = hidden if directly else state[0]
-            advance(self._cell, gates, from_input[:, self._summed :], [h, *state[1:]], _FUNCTIONS)
+            advance(self._cell, views, candidate_input, [h, *state[1:]], _FUNCTIONS)
             before = hidden.copy_(h)
         if directly:
             state[0].copy_(before)
+
+
+def _look_up(table: Tensor, tokens: Tensor, out: Tensor, step: int) -> None:
+    torch.index_select(table, 0, tokens[step], out=out)
+
+
+def _views(cell: str, gates: Tensor) -> list[Gates[Tensor]]:
+    """gates (time, rows, gates * hidden) -> the views of each step."""
+    views = gate_views(cell, gates)
+    each = [gate.unbind() for gate in views.each]
+    both = zip(views.sigmoids.unbind(), views.candidate.unbind(), strict=True)
+    return [
+        Gates(sigmoids, tuple(gate[step] for gate in each), candidate)
+        for step, (sigmoids, candidate) in enumerate(both)
+    ]
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
