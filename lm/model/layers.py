@@ -25,6 +25,8 @@ from lm.model.cells import CELLS, RecurrentStack, State
 from lm.model.cpu_kernels import cpu_layer, product_dtype
 
 LARGE = 512  # hidden units from which our LSTM is faster than oneDNN's
+# Without AVX-512, oneDNN's trains 4 to 10% faster even at 512 to 1024 units (2026-11-29).
+_ONLY_AVX2 = torch.backends.cpu.get_cpu_capability() == "AVX2"
 # cuDNN rejects sequences of 111,539 steps, but not of 2,048 (H200, torch 2.11+cu130, 2026-11-27).
 CUDNN_STEPS = 2048
 
@@ -83,7 +85,8 @@ class RecurrentLayers(nn.Module):
         cell, fused = self.config.cell, fused_kernel(self.config.cell)
         if self.config.cell_implementation == "reference":
             return reference_layer(cell, x, state, weights)
-        slow = cell != "lstm" or self.config.hidden_size >= LARGE or _lacks_lstm(x)
+        large = self.config.hidden_size >= LARGE and not _ONLY_AVX2
+        slow = cell != "lstm" or large or _lacks_lstm(x)
         if x.device.type == "cpu" and (slow or fused is None):
             return cpu_layer(cell, x, state, weights)
         if fused is None:

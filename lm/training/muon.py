@@ -125,12 +125,32 @@ def orthogonalized(matrix: Tensor, precision: torch.dtype | None = None) -> Tens
     wide = matrix.shape[-2] <= matrix.shape[-1]
     x = matrix if wide else matrix.mT.contiguous()  # so that the square products are the small ones
     stacked = x.dim() > 2
-    add_product = torch.baddbmm if stacked else torch.addmm
     norm = x.norm(dim=(-2, -1), keepdim=True) if stacked else x.norm()
     x = (x / (norm * _MARGIN + 1e-7)).to(
         precision or x.dtype
     )  # in this order: float16 cannot store small numbers
-    for a, b, c in POLYNOMIALS:
-        square = x @ x.mT
-        x = add_product(x, add_product(square, square, square, beta=b, alpha=c), x, beta=a)
+    if stacked or x.shape[1] < 2 * x.shape[0]:
+        add_product = torch.baddbmm if stacked else torch.addmm
+        for a, b, c in POLYNOMIALS:
+            square = x @ x.mT
+            x = add_product(x, add_product(square, square, square, beta=b, alpha=c), x, beta=a)
+    else:
+        x = _factor(x) @ x
     return x if wide else x.mT
+
+
+def _factor(x: Tensor) -> Tensor:
+    """x (n, m) -> the matrix (n, n) whose product with x is what the polynomials make of x.
+
+    All of them are odd: each is x times a polynomial of the square matrix x xᵀ, which is updated without x.
+    For m = 4n, the gate weights of an LSTM, that is 17 instead of 27 products of n³ multiplications.
+    """
+    square, factor = x @ x.mT, None
+    for number, (a, b, c) in enumerate(POLYNOMIALS, 1):
+        own = torch.addmm(square, square, square, beta=b, alpha=c)
+        own.diagonal().add_(a)
+        factor = own if factor is None else own @ factor
+        if number < len(POLYNOMIALS):
+            square = own @ (square @ own)
+    assert factor is not None
+    return factor

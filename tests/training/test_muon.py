@@ -25,8 +25,13 @@ def test_only_the_singular_values_change_as_the_polynomials_say(rows, columns, s
     torch.testing.assert_close(orthogonalized(matrix), reference(matrix), rtol=1e-6, atol=1e-6)
 
 
-def test_singular_values_come_close_to_one():
-    values = torch.linalg.svdvals(orthogonalized(torch.randn(64, 256)))
+@pytest.mark.parametrize("shape", [(64, 64), (64, 256), (256, 64)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_singular_values_come_close_to_one(shape, dtype):
+    matrix = torch.randn(shape)
+    if shape[0] == shape[1]:  # or the smallest singular values would be tiny
+        matrix = torch.eye(64) + 0.03 * matrix
+    values = torch.linalg.svdvals(orthogonalized(matrix.to(dtype)).float())
     assert values.min() > 0.18
     assert values.max() < 1.9
 
