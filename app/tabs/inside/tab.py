@@ -97,9 +97,10 @@ class InsideTab:
         layout = self.layout
         view = [layout.color_by, *self.unit_inputs]
         shown = self._shown
-        layout.analyze.click(self.on_analyze, [layout.text, self.model, *view], shown, **HEAVY).success(
-            None, js=_LOOK_JS, **INTERNAL
-        )
+        # By default, a click is ignored while the text before, or the same with another model, is analyzed.
+        layout.analyze.click(
+            self.on_analyze, [layout.text, self.model, *view], shown, trigger_mode="always_last", **HEAVY
+        ).success(None, js=_LOOK_JS, **INTERNAL)
         tab.select(
             self.on_open,
             [layout.text, layout.viewed, self.model, *view],

@@ -82,11 +82,25 @@ def test_the_value_of_a_token_is_shown_for_fingers_and_keyboards(page):
     assert legend == ["0 bits", "9 bits or more", "unknown, scored as <unk>"]
 
 
+def test_the_last_of_two_quick_analyses_is_shown(page):
+    page.tab.evaluate("""async () => {
+        const text = document.querySelector("#inside-text textarea");
+        const look = document.querySelector("#inside-look");
+        for (const each of ["The first text", "Another text"]) {
+            await lm.fill(text, each);
+            look.click();
+        }
+    }""")
+    view = page.tab.locator("#inside-view .tokens")
+    page.wait_for(lambda: "Another text" in (view.text_content() or ""))
+
+
 def test_values_and_their_legend_are_in_the_language_of_the_browser(open_page, server):
     page = open_page(server, locale="zh-CN")
     page.go_to("透视模型")
     view = page.tab.locator("#inside-view")
     page.wait_for(lambda: "比特" in view.locator(".readout").inner_text())
+    view.locator(".legend").wait_for()
     assert view.locator(".legend").inner_text().split("\n") == ["0 比特", "9 比特或更多"]
     assert "bits" not in view.locator(".readout").inner_text()
 
