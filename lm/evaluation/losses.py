@@ -141,30 +141,30 @@ def windows_of_losses(
             step = np.arange(begin, end)[None, :] - context
             scored = (step >= 0) & (step < lengths[:, None])
             inputs, targets = batch.t()[:-1], batch.t()[1:]
-            if not scored.any():
-                state = read(inputs, state, lambda *_: None)
-                continue
-            losses = torch.empty(targets.shape, device=device)
-            state = read(inputs, state, partial(_score, decode, network.vocab_size, targets, losses))
-            losses = losses.t()[torch.from_numpy(scored).to(device)]
-            yield network.direction.position(clipped[:, 1:][scored], len(tokens)), losses
+            mask, losses = torch.from_numpy(scored).to(device), torch.empty(targets.shape, device=device)
+            score = partial(score_block, decode, network.vocab_size, targets, mask.t(), losses)
+            state = read(inputs, state, score)
+            if scored.any():
+                yield network.direction.position(clipped[:, 1:][scored], len(tokens)), losses.t()[mask]
 
 
 @torch.inference_mode()
-def _score(
+def score_block(
     decode: Callable[[Tensor], Tensor],
     vocab_size: int,
     targets: Tensor,
+    scored: Tensor,
     losses: Tensor,
     steps: slice,
     rows: slice,
     hidden: Tensor,
 ) -> None:
-    """Write the `losses` (time, streams) of the `targets` (time, streams) of some steps and rows, whose
-    hidden states are (steps, rows, hidden)."""
-    of_block = targets[steps, rows]
-    scored = losses_of_rows(decode, vocab_size, hidden.flatten(0, 1), of_block.flatten())
-    losses[steps, rows] = scored.view(of_block.shape)
+    """Write the `losses` (time, rows) of those `targets` (time, rows) that are `scored` (time, rows) and in a
+    block of steps and rows, whose hidden states are (steps, rows, hidden)."""
+    mask = scored[steps, rows]
+    if mask.any():
+        of_block = targets[steps, rows][mask]
+        losses[steps, rows][mask] = losses_of_rows(decode, vocab_size, hidden[mask], of_block)
 
 
 @dataclass(frozen=True)

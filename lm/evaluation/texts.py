@@ -7,12 +7,10 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from lm.evaluation.losses import WINDOW
+from lm.evaluation.losses import WINDOW, score_block
 from lm.model.cells import State
 from lm.model.device import Precision
-from lm.model.loss import token_losses
 from lm.model.network import RecurrentLM
 from lm.model.reading import decoding, reading
 
@@ -58,7 +56,7 @@ def losses_of_texts(
                     state = tuple(part[:, : len(rows)].contiguous() for part in state)
                 losses = torch.empty(inputs.shape, device=device)
                 score = partial(
-                    _score,
+                    score_block,
                     decode,
                     network.vocab_size,
                     torch.from_numpy(targets).to(device),
@@ -70,23 +68,3 @@ def losses_of_texts(
                 done += int(scored.sum())
                 progress(done / len(tokens))
     return result
-
-
-@torch.inference_mode()
-def _score(
-    decode: Callable[[Tensor], Tensor],
-    vocab_size: int,
-    targets: Tensor,
-    scored: Tensor,
-    losses: Tensor,
-    steps: slice,
-    rows: slice,
-    hidden: Tensor,
-) -> None:
-    """Write the `losses` (time, rows) of the `targets` (time, rows) that are `scored` (time, rows), for some
-    steps and rows, whose hidden states are (steps, rows, hidden)."""
-    chosen = scored[steps, rows]
-    if chosen.any():
-        losses[steps, rows][chosen] = token_losses(
-            decode, vocab_size, hidden[chosen], targets[steps, rows][chosen]
-        )
