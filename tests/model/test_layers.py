@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from lm.config.schema import ModelConfig
+from lm.model import layers as module
 from lm.model.cells import CELLS, RecurrentStack
+from lm.model.cpu_kernels import cpu_layer
 from lm.model.device import Precision, autocast, choose_precision
 from lm.model.layers import cudnn_layer, drop, one_buffer, reference_layer
 from lm.model.network import RecurrentLM
@@ -81,6 +84,19 @@ def test_without_the_private_kernels_of_torch_a_network_computes_the_same(cell, 
     monkeypatch.delattr(torch, "_VF")
     monkeypatch.setattr("lm.model.onednn.packed_linear", lambda weight, bias, rows: None)
     torch.testing.assert_close(model(TOKENS)[0], expected)
+
+
+@pytest.mark.parametrize(("hidden", "only_avx2", "ours"), [(40, False, 0), (512, False, 1), (512, True, 0)])
+def test_only_a_large_lstm_with_avx512_is_not_left_to_onednn(hidden, only_avx2, ours, monkeypatch):
+    calls = []
+    monkeypatch.setattr(module, "_ONLY_AVX2", only_avx2)
+    monkeypatch.setattr(module, "cpu_layer", lambda *given: calls.append(1) or cpu_layer(*given))
+    torch.manual_seed(0)
+    model = RecurrentLM(ModelConfig(hidden_size=hidden, embedding_size=5, layers=1), 11)
+    found = model.hidden_states(TOKENS)[0]
+    assert len(calls) == ours
+    model.recurrent.config = replace(model.config, cell_implementation="reference")
+    torch.testing.assert_close(found, model.hidden_states(TOKENS)[0])
 
 
 @pytest.mark.parametrize("cell", CELLS)

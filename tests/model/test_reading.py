@@ -48,7 +48,7 @@ def states_of(read, text, state=None):
 @given(
     cell=st.sampled_from(list(CELLS)),
     vocab=st.sampled_from([2, 11, 500]),  # some larger than the number of tokens
-    time=st.integers(1, 20),  # more than a block
+    time=st.integers(1, 20),  # a block has 16
     rows=st.sampled_from([1, 2, 16, 33]),
     layers=st.integers(1, 3),
     residual=st.booleans(),
