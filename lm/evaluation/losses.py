@@ -161,10 +161,12 @@ def score_block(
 ) -> None:
     """Write the `losses` (time, rows) of those `targets` (time, rows) that are `scored` (time, rows) and in a
     block of steps and rows, whose hidden states are (steps, rows, hidden)."""
-    mask = scored[steps, rows]
-    if mask.any():
-        of_block = targets[steps, rows][mask]
-        losses[steps, rows][mask] = losses_of_rows(decode, vocab_size, hidden[mask], of_block)
+    mask, of_block = scored[steps, rows], targets[steps, rows]
+    if mask.all():  # indexing would copy the hidden states, which takes 2% of the time
+        found = losses_of_rows(decode, vocab_size, hidden.flatten(0, 1), of_block.flatten())
+        losses[steps, rows] = found.view(mask.shape)
+    elif mask.any():
+        losses[steps, rows][mask] = losses_of_rows(decode, vocab_size, hidden[mask], of_block[mask])
 
 
 @dataclass(frozen=True)
