@@ -18,8 +18,8 @@ from pathlib import Path
 
 from lm.cli.parser import make_parser
 from lm.config.schema import RUNS
+from lm.console.invocation import command, pip_install
 from lm.errors import UserError, one_line
-from lm.invocation import command, pip_install
 
 from .access import Access, bracketed, is_local
 from .resources import allow_many_files, share_memory_between_threads

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from lm.console.escaping import CONTROLS, printable
 from lm.errors import UserError
-from lm.escaping import CONTROLS, printable
 from lm.language_model import LanguageModel
 from lm.session import Session
 from lm.tokenization.positions import token_starts

@@ -17,9 +17,9 @@ from typing import Any, get_type_hints
 import gradio as gr
 
 from lm.errors import UserError, one_line
+from lm.files.model_files import read_json
 from lm.insight.surprisal import score_text
-from lm.model_files import read_json
-from lm.saving import without_paths
+from lm.storage.saving import without_paths
 
 from .continuation import DEFAULT_LENGTH, checked_length, checked_seed, checked_text, continue_drafts
 from .draft import Draft, restore_controls

@@ -15,13 +15,13 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import lm
-from lm import model_folder
+from lm.console.invocation import command
 from lm.errors import UserError, one_line
-from lm.files import portable_name, rename, write_text
-from lm.invocation import command
+from lm.files.atomic import portable_name, rename, write_text
+from lm.files.model_files import read_bytes, read_json
 from lm.language_model import LanguageModel
-from lm.model_card import renamed
-from lm.model_files import read_bytes, read_json
+from lm.storage import model_folder
+from lm.storage.model_card import renamed
 
 SHIPPED = "shipped with lm"
 _MAX_LOADED = 4  # models in memory

@@ -41,9 +41,9 @@ from lm.config.schema import RunConfig
 from lm.config.settings import arguments, parse_duration
 from lm.data.corpus import open_corpus
 from lm.data.sources import find_sources
-from lm.files import folder_or_previous
+from lm.files.atomic import folder_or_previous
 from lm.model.cells import CELLS
-from lm.run_folder import Run
+from lm.storage.run_folder import Run
 from lm.tokenization.vocabulary import KINDS
 from lm.training.auto import embedding_size, parameters
 

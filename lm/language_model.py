@@ -16,6 +16,8 @@ import torch
 
 from lm.config.schema import SearchConfig
 from lm.config.settings import build
+from lm.console.invocation import command
+from lm.console.wording import plural
 from lm.errors import UserError
 from lm.evaluation.losses import Score, score_tokens
 from lm.evaluation.scores import Scores
@@ -24,20 +26,18 @@ from lm.generation.decoder import Decoder, NetworkDecoder
 from lm.generation.ensemble import Ensemble
 from lm.generation.request import Request, check_search
 from lm.generation.text_generator import Completion, Continuation, Pieces, TextGenerator
-from lm.invocation import command
-from lm.loading import read_model
 from lm.model.device import choose_device, choose_precision
 from lm.model.direction import Direction
 from lm.model.network import RecurrentLM
-from lm.model_card import checked_languages, checked_license
-from lm.model_folder import find_model
-from lm.model_hub import Token, create_repository, upload
-from lm.run_folder import Run, read_metrics
-from lm.saving import save_model
 from lm.session import Session
+from lm.storage.loading import read_model
+from lm.storage.model_card import checked_languages, checked_license
+from lm.storage.model_folder import find_model
+from lm.storage.model_hub import Token, create_repository, upload
+from lm.storage.run_folder import Run, read_metrics
+from lm.storage.saving import save_model
 from lm.tokenization.boundaries import is_single_document
 from lm.tokenization.tokenizer import Tokenizer
-from lm.wording import plural
 
 
 def load(
@@ -280,8 +280,7 @@ class LanguageModel:
         license: str | None = None,
         language: str | Sequence[str] | None = None,
     ) -> None:
-        """Write the files that lm/model_folder.py describes to `folder`. `save_pretrained` is the same
-        function.
+        """Write the files of a model, which lm/storage/model_folder.py lists. `save_pretrained` is the same.
 
         Args:
             half: store the weights as float16, in half the space.

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from lm.config.schema import SamplingConfig
 from lm.errors import ModelError, UserError
-from lm.files import replacing
+from lm.files.atomic import replacing
 from lm.generation.decoder import PREFILL_CHUNK
 from lm.generation.request import Request
 from lm.generation.text_generator import Piece, TextGenerator

@@ -8,7 +8,7 @@ from pathlib import Path
 from lm_studio.command_line import main
 
 from lm.cli.parser import run
-from lm.model_folder import find_model
+from lm.storage.model_folder import find_model
 
 MODELS = os.environ.get("MODELS", "").split()  # ids on the Hub; none: the model that ships with the package
 FOLDER = Path("models")

@@ -9,8 +9,8 @@ from hypothesis import given, settings, strategies as st
 
 import lm
 from lm.config.schema import ModelConfig
+from lm.console.escaping import printable
 from lm.errors import UserError
-from lm.escaping import printable
 from lm.generation.detokenize import ForwardDetokenizer
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM

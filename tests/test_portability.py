@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from lm import files, streams
-from lm.files import portable_name, write_text
+from lm.console import streams
+from lm.files import atomic
+from lm.files.atomic import portable_name, write_text
 from tests.conftest import ROOT
 
 WINDOWS = ROOT / "tests" / "windows"
@@ -22,8 +23,8 @@ SOURCES = sorted(
 )
 # Modules that do not exist on Windows, or only there, and the files that import them where they exist.
 CONFINED = {
-    "fcntl": {"lm/locks.py"},
-    "msvcrt": {"lm/locks.py"},
+    "fcntl": {"lm/files/locks.py"},
+    "msvcrt": {"lm/files/locks.py"},
     "resource": {"app/resources.py", "app/jobs/measure.py", "lm/insight/search.py"},
     **{name: set() for name in ("grp", "posix", "pty", "pwd", "readline", "termios", "tty", "winreg")},
 }
@@ -100,8 +101,8 @@ def problems_of_call(path: str, call: ast.Call) -> Iterator[str]:
             yield "write_text without newline="
     if owner == "subprocess" and {"text", "universal_newlines"} & options and "encoding" not in options:
         yield "the output of a process is read without an encoding"
-    if owner == "os" and name in ("fsync", "rename", "replace") and path != "lm/files.py":
-        yield f"os.{name} outside lm/files.py"
+    if owner == "os" and name in ("fsync", "rename", "replace") and path != "lm/files/atomic.py":
+        yield f"os.{name} outside lm/files/atomic.py"
 
 
 def mode_of(call: ast.Call, position: int) -> str:
@@ -180,11 +181,11 @@ def test_a_file_that_another_program_has_open_for_a_moment_is_replaced(tmp_path,
             raise PermissionError(errno.EACCES, "in use")
         real(*paths)
 
-    monkeypatch.setattr(files.os, "replace", busy)
-    monkeypatch.setattr(files.sys, "platform", "win32")
+    monkeypatch.setattr(atomic.os, "replace", busy)
+    monkeypatch.setattr(atomic.sys, "platform", "win32")
     write_text(tmp_path / "a", "new")
     assert (tmp_path / "a").read_text("utf-8") == "new" and not refusals
-    monkeypatch.setattr(files, "_PATIENCE", 0.05)
+    monkeypatch.setattr(atomic, "_PATIENCE", 0.05)
     refusals += range(100)
     with pytest.raises(PermissionError):
         write_text(tmp_path / "a", "newer")
@@ -199,7 +200,7 @@ def test_elsewhere_a_refusal_is_final():
         raise PermissionError
 
     with pytest.raises(PermissionError):
-        files.patiently(refuse)
+        atomic.patiently(refuse)
     assert len(attempts) == 1 or sys.platform == "win32"
 
 
@@ -220,4 +221,4 @@ def test_flushing_works_where_it_needs_a_file_that_is_open_for_writing(tmp_path)
     (tmp_path / "a").write_text("a")
     with open(tmp_path / "a", "rb") as file, pytest.raises(OSError, match="Bad file descriptor"):
         os.fsync(file.fileno())
-    files.flush_to_disk(tmp_path / "a")
+    atomic.flush_to_disk(tmp_path / "a")

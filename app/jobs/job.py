@@ -7,8 +7,9 @@
                         process        locked while the job's process is alive; contains its process id
                         log.txt        the output of training
 
-Folders whose names start with a dot contain neither config.json nor training/, so `lm.model_folder.models_in`
-and `--resume` do not take `.jobs` for a model or a run. It is next to the runs, so it moves with them.
+Folders whose names start with a dot contain neither config.json nor training/, so
+`lm.storage.model_folder.models_in` and `--resume` do not take `.jobs` for a model or a run. It is next to the
+runs, so it moves with them.
 
 Only locks decide what is running. A job's process holds the lock on `process` from before its start, when the
 runner acquires it and passes it on, until the kernel releases it. So a reused process id cannot mislead
@@ -32,11 +33,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lm import locks
 from lm.config.schema import BUDGETS
 from lm.errors import UserError, one_line
-from lm.files import folder_or_previous, patiently, write_text
-from lm.run_folder import Run, progress_values
+from lm.files import locks
+from lm.files.atomic import folder_or_previous, patiently, write_text
+from lm.storage.run_folder import Run, progress_values
 
 from .uploads import Uploads
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.config.schema import DEFAULT_TIME
-from lm.run_folder import Run
+from lm.storage.run_folder import Run
 from lm.training.facts import Facts, read_facts
 
 from .job import DONE, QUEUED, RUNNING, Job, JobStore

@@ -25,10 +25,10 @@ from typing import Any
 from lm.config.schema import BUDGETS
 from lm.data.reading import without_compression
 from lm.errors import UserError
-from lm.files import portable_name
-from lm.model_folder import is_model
-from lm.run_folder import progress_values
-from lm.run_lock import check_free
+from lm.files.atomic import portable_name
+from lm.storage.model_folder import is_model
+from lm.storage.run_folder import progress_values
+from lm.storage.run_lock import check_free
 
 from ..registry import SHIPPED
 from . import download, estimate, reading, runner

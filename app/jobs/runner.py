@@ -35,12 +35,12 @@ from typing import IO, Any
 
 import yaml
 
-from lm import locks
 from lm.cli import train as cli
 from lm.config.settings import flag_of
 from lm.errors import UserError, one_line
-from lm.files import write_text
-from lm.run_lock import check_free
+from lm.files import locks
+from lm.files.atomic import write_text
+from lm.storage.run_lock import check_free
 
 from .job import (
     FAILED,

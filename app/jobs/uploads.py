@@ -25,8 +25,8 @@ from lm.data import reading
 from lm.data.binary_files import known_kind
 from lm.data.files import TABLES
 from lm.errors import UserError
-from lm.files import flush_to_disk, portable_name, rename
-from lm.locks import locked
+from lm.files.atomic import flush_to_disk, portable_name, rename
+from lm.files.locks import locked
 
 FOLDER = ".texts"
 PREFIX = "text:"

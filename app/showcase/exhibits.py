@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from lm.console.escaping import printable
 from lm.errors import UserError
-from lm.escaping import printable
+from lm.files.model_files import open_file
 from lm.insight.properties import PROPERTIES
 from lm.insight.spans import pieces
 from lm.insight.surprisal import score_text
 from lm.insight.trace import Trace, trace_text
 from lm.insight.units import CLEAR_SCORE, FoundUnit, rank_properties
 from lm.language_model import LanguageModel
-from lm.model_files import open_file
-from lm.run_folder import Run
+from lm.storage.run_folder import Run
 
 from ..registry import ModelRegistry
 from ..ui.token_view import activation_level, colored_tokens, surprisal_level

@@ -11,8 +11,8 @@ from unicodedata import east_asian_width
 import gradio as gr
 
 from lm.errors import UserError, one_line
-from lm.model_files import read_json
-from lm.saving import without_paths
+from lm.files.model_files import read_json
+from lm.storage.saving import without_paths
 
 from ..registry import ModelRegistry
 from .i18n import translate

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lm.errors import UserError, one_line
-from lm.model_files import open_file, read_json
-from lm.saving import without_paths
+from lm.files.model_files import open_file, read_json
+from lm.storage.saving import without_paths
 
 from .errors import as_sentence
 from .i18n import translate

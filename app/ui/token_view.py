@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 from gradio.i18n import I18nData
 
-from lm.escaping import printable
+from lm.console.escaping import printable
 
 _SCRIPT = Path(__file__).parents[1] / "static" / "tokens.js"
 _TEMPLATE = (

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lm.cli.parser import MODEL, check_output, make_parser
-from lm.escaping import printable
+from lm.console.escaping import printable
 from lm.export import FORMATS, exporter
 
 _LARGE_PAGE = 100_000_000  # bytes

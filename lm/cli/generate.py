@@ -21,9 +21,9 @@ from pathlib import Path
 from lm.cli.parser import MODEL, add_device, add_settings, check_requirements, make_parser
 from lm.config.schema import SamplingConfig, SearchConfig
 from lm.config.settings import build, check_not_empty, flag_of, settings_of
+from lm.console.streams import read_input
 from lm.errors import UserError
 from lm.generation.request import check_search
-from lm.streams import read_input
 
 _PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 # What has no effect in a mode, and what has one only together with something else.

@@ -12,13 +12,13 @@ from typing import Any
 from lm.cli.interactive import interact
 from lm.config.schema import SamplingConfig
 from lm.config.settings import settings_of
+from lm.console.escaping import printable
+from lm.console.wording import plural
 from lm.errors import UserError
-from lm.escaping import printable
 from lm.insight.infill import infill
 from lm.language_model import LanguageModel, load
-from lm.model_folder import default_model
+from lm.storage.model_folder import default_model
 from lm.tokenization.tokenizer import describe_unknown
-from lm.wording import plural
 
 _LENGTH = 400  # tokens
 _GAP_LENGTH = 80

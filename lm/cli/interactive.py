@@ -6,11 +6,11 @@ import re
 import sys
 from typing import Any
 
+from lm.console.escaping import printable
+from lm.console.streams import reason
 from lm.errors import UserError
-from lm.escaping import printable
 from lm.language_model import LanguageModel
 from lm.session import Session
-from lm.streams import reason
 
 HELP = """\
   1-9       choose this token      text  append this text (in quotes if it is a number or a command)

@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from lm import streams
 from lm.config.schema import TrainingConfig
 from lm.config.settings import flag_of, settings_of
+from lm.console import streams
+from lm.console.escaping import printable
+from lm.console.invocation import command
 from lm.errors import UserError, one_line
-from lm.escaping import printable
-from lm.invocation import command
 
 MODEL = "a run, a saved folder, a Hub id (owner/name or owner/name@revision) or 'pretrained'"
 _LONGEST = 600  # characters of an error

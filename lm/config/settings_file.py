@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from lm.errors import UserError, one_line
-from lm.model_files import read_bytes
+from lm.files.model_files import read_bytes
 
 _MAX_BYTES = 1 << 20  # a config.yaml has about 2,000; `--dataset` may name thousands of files
 _MAX_VALUES = 20_000  # PyYAML reads about 40,000 in a second

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lm.console.wording import plural
 from lm.errors import UserError
 from lm.model.direction import Direction
-from lm.wording import plural
 
 _PIECE = 1 << 24  # tokens copied to a GPU at a time
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from lm.console.invocation import command
 from lm.errors import DataError
-from lm.files import rename
-from lm.invocation import command
+from lm.files.atomic import rename
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 PARTIAL = ".partial"

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any
 
 from lm.config.settings import did_you_mean
+from lm.console.wording import plural
 from lm.data.values import (
     LISTED,
     MISSING,
@@ -28,7 +29,6 @@ from lm.data.values import (
     without_surrogates,
 )
 from lm.errors import DataError
-from lm.wording import plural
 
 POEM = "paragraphs"  # the lines of a poem in the files of chinese-poetry
 

@@ -26,20 +26,20 @@ from typing import Any
 import numpy as np
 
 from lm.config.schema import DataConfig
+from lm.console.progress import ProgressCallback, no_progress, with_progress
+from lm.console.wording import plural
 from lm.data.cache import build_once, cache_folder, mark_used
-from lm.data.progress import ProgressCallback, no_progress, with_progress
 from lm.data.source import Source
 from lm.data.sources import find_sources, find_tokenizer
 from lm.data.splits import SPLITS, read_splits
 from lm.data.survey import LISTED, repeated_fraction, survey
 from lm.data.text import Text
 from lm.errors import DataError
-from lm.files import portable_name, write_text
+from lm.files.atomic import portable_name, write_text
 from lm.parallel import in_order
 from lm.tokenization import vocabulary
 from lm.tokenization.documents import SEPARATOR, chunks, count_characters
 from lm.tokenization.tokenizer import Tokenizer
-from lm.wording import plural
 
 FORMAT = 2
 TABLE_FORMAT = 2  # changes when the same tables may become another text

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
+from lm.console.wording import plural
 from lm.data.encoding_errors import not_decodable
 from lm.data.encodings import encoding_of
 from lm.errors import DataError
 from lm.tokenization.documents import count_characters
-from lm.wording import plural
 
 BLOCK = 1 << 20  # bytes
 REPLACED_LIMIT = (

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lm.config.schema import DataConfig
+from lm.console.progress import ProgressCallback
 from lm.data.as_trained import as_trained
 from lm.data.cache import PARTIAL, cache_folder, writing_to_cache
 from lm.data.columns import Rows
 from lm.data.decoding import replaced_warning
-from lm.data.progress import ProgressCallback
 from lm.data.source import Source
 from lm.data.sources import find_sources
 from lm.data.splits import copy_split, fraction_of, read_splits

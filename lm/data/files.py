@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lm.console.wording import plural
 from lm.data import reading
 from lm.data.binary_files import binary_kind
 from lm.data.split_names import by_split
-from lm.model_files import is_inside
-from lm.wording import plural
+from lm.files.model_files import is_inside
 
 TABLES = {
     **{".json": "json", ".jsonl": "json", ".ndjson": "json"},

@@ -23,13 +23,13 @@ from huggingface_hub import constants, errors
 from tqdm import tqdm
 
 from lm.config.schema import DataConfig
+from lm.console.progress import ProgressCallback
 from lm.data.cache import known
 from lm.data.files import TABLES, TABLES_ABOUT
-from lm.data.progress import ProgressCallback
 from lm.data.reading import datasets_library, without_compression
 from lm.data.split_names import by_split_on_hub
 from lm.errors import DataError, UserError, one_line
-from lm.files import write_text
+from lm.files.atomic import write_text
 from lm.hub_errors import is_network_error, refusal
 
 _ADDRESS = re.compile(r"hf://datasets/(?P<repo>[^@]+)@(?P<revision>[^/]+)/(?P<path>.+)")

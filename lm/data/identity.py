@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from lm.data.cache import known
 from lm.errors import DataError
-from lm.files import write_text
+from lm.files.atomic import write_text
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from lm.config.schema import DataConfig
 from lm.config.settings import did_you_mean
+from lm.console.progress import ProgressCallback
 from lm.data import reading
-from lm.data.progress import ProgressCallback
 from lm.data.source import Source
 from lm.data.sources import find_sources
 from lm.data.values import MISSING, Row, listed, text_of, value_at, without_surrogates

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import IO
 
+from lm.console.invocation import pip_install
 from lm.data.decoding import Decoded, decoded
 from lm.data.separation import separated, without_empty
 from lm.errors import DataError, UserError, one_line
-from lm.invocation import pip_install
 from lm.tokenization.documents import SEPARATOR
 
 _ODD_NAME = re.compile(r"^[/\\]|^\w:|(^|[/\\])\.\.([/\\]|$)|::|\0")  # of a file in an archive

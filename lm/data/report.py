@@ -7,10 +7,10 @@ import unicodedata
 from typing import Any
 
 from lm.config.schema import ModelConfig
+from lm.console.wording import plural
 from lm.data.corpus import Corpus
 from lm.data.decoding import replaced_warning
 from lm.data.values import listed
-from lm.wording import plural
 
 # Limits above which there is a warning.
 _REPEATED = 0.3  # fraction of the validation text

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm.config.schema import DataConfig
+from lm.console.progress import ProgressCallback
 from lm.data import columns, reading, tables, values
 from lm.data.decoding import Decoded
 from lm.data.files import Listing
-from lm.data.progress import ProgressCallback
 from lm.errors import DataError, UserError, one_line
 from lm.hub_errors import is_network_error
 from lm.tokenization.documents import SEPARATOR

@@ -14,6 +14,7 @@ from typing import Any
 
 from lm.config.schema import DataConfig
 from lm.config.settings import did_you_mean
+from lm.console.streams import read_input
 from lm.data import reading
 from lm.data.cache import PARTIAL, cache_folder, writing_to_cache
 from lm.data.encodings import check_encoding
@@ -31,7 +32,6 @@ from lm.data.identity import identity_of
 from lm.data.separation import check_separator
 from lm.data.source import Source
 from lm.errors import DataError, UserError
-from lm.streams import read_input
 from lm.tokenization.vocabulary import KINDS
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lm.config.schema import DataConfig
-from lm.data.progress import ProgressCallback, with_progress
+from lm.console.progress import ProgressCallback, with_progress
 from lm.data.source import Source
 from lm.data.text import Text, write_text
 from lm.errors import DataError, UserError

@@ -16,14 +16,14 @@ from itertools import chain, islice
 from typing import Any, TextIO
 
 from lm.config.settings import did_you_mean
+from lm.console.invocation import pip_install
+from lm.console.wording import plural
 from lm.data.columns import MAX_COLUMNS, POEM, Notes
 from lm.data.decoding import Decoded, open_text
 from lm.data.header import like_data
 from lm.data.reading import explaining_file_errors, name_of, open_bytes, without_compression
 from lm.data.values import MISSING, Number, Row, is_messages, listed, shortened, value_at
 from lm.errors import DataError, UserError, one_line
-from lm.invocation import pip_install
-from lm.wording import plural
 
 KINDS = ("csv", "json", "parquet")
 

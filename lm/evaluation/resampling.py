@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from lm.console.wording import plural
 from lm.tokenization.documents import SEPARATOR, count_characters
-from lm.wording import plural
 
 _BLOCKS = 100  # that a text is cut into at most
 _MIN_PARTS = 10  # to estimate anything from them

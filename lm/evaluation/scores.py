@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import SupportsIndex, overload
 
-from lm.escaping import printable
+from lm.console.escaping import printable
 from lm.evaluation.losses import Score
 from lm.tokenization.tokenizer import Tokenizer
 

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 import lm
+from lm.console.invocation import pip_install
 from lm.errors import UserError
-from lm.files import replacing
-from lm.invocation import pip_install
+from lm.files.atomic import replacing
 from lm.language_model import LanguageModel
 from lm.model.cells import CELLS, split_gates
 from lm.model.network import RecurrentLM
-from lm.transformers_files import tokenizer_files
+from lm.storage.transformers_files import tokenizer_files
 
 try:
     import onnx

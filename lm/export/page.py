@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lm.console.wording import PYTHON_LIBRARY
 from lm.errors import UserError
-from lm.files import write_text
+from lm.files.atomic import write_text
 from lm.language_model import LanguageModel
-from lm.saving import without_paths
+from lm.storage.saving import without_paths
 from lm.tokenization.kinds import BYTE_OF
 from lm.tokenization.tokenizer import Tokenizer
 from lm.tokenization.vocabulary import KINDS, train_tokenizer
-from lm.wording import PYTHON_LIBRARY
 
 _FILES = Path(__file__).parent / "html"
 _MAX_WEIGHTS = 400_000_000  # bytes; in base64, the longest string of V8 has 536,870,888 characters

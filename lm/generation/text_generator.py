@@ -10,8 +10,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Self
 
+from lm.console.escaping import printable
 from lm.errors import UserError
-from lm.escaping import printable
 from lm.generation.beam import beam_search
 from lm.generation.constraints import Banned, Constraint, Match, NoRepeat, OneOf, Vocabulary
 from lm.generation.decoder import Decoder

@@ -10,10 +10,11 @@ from typing import Any
 
 from lm.config.schema import DataConfig, RunConfig
 from lm.config.settings import build
+from lm.console.progress import ProgressCallback
+from lm.console.terminal import Terminal
 from lm.data.as_trained import TAKEN_OVER
 from lm.data.columns import Rows
 from lm.data.eval_text import EvalText, read_held_out, read_whole
-from lm.data.progress import ProgressCallback
 from lm.errors import UserError
 from lm.insight.items import UNITS, Items
 from lm.insight.results import (
@@ -29,9 +30,8 @@ from lm.insight.surprisal import score_text
 from lm.insight.table_files import header_comment, table_lines, write_table
 from lm.language_model import LanguageModel, load
 from lm.model.device import choose_precision
-from lm.model_folder import find_model
-from lm.run_folder import Run
-from lm.terminal import Terminal
+from lm.storage.model_folder import find_model
+from lm.storage.run_folder import Run
 
 _MODELS = ("model", "backward", "compare")  # the options that name one
 _STATED = ("split", "region_separator", "regions", "keep", "frequency")  # in the header of a table

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from lm.console.escaping import unescaped
+from lm.console.invocation import pip_install
 from lm.data.columns import Rows
 from lm.errors import DataError, UserError
-from lm.escaping import unescaped
 from lm.insight.regions import check_separator, locate, split_marked
 from lm.insight.scored_text import (
     ScoredText,
@@ -21,7 +22,6 @@ from lm.insight.scored_text import (
     word_table,
 )
 from lm.insight.table_files import Values
-from lm.invocation import pip_install
 from lm.tokenization.documents import SEPARATOR, SEPARATOR_CHARACTER
 
 _MAKERS = {"per_token": token_table, "per_word": word_table}

@@ -19,6 +19,8 @@ import numpy as np
 
 from lm.config.schema import DataConfig
 from lm.config.settings import build
+from lm.console.terminal import Terminal
+from lm.console.wording import plural
 from lm.data.pairs import PairColumns, Pairs, read_pairs
 from lm.errors import UserError
 from lm.evaluation.metrics import Estimate, proportion
@@ -27,8 +29,6 @@ from lm.insight.scored_text import ScoredText, Table
 from lm.insight.surprisal import score_texts
 from lm.insight.table_files import Values, header_comment, table_lines, write_table
 from lm.language_model import LanguageModel, load
-from lm.terminal import Terminal
-from lm.wording import plural
 
 DELIMITER = " "  # before each sentence: lm-eval's default `target_delimiter`
 _UNITS = {  # what the columns of a table contain, for its header comment

@@ -8,16 +8,16 @@ from dataclasses import asdict
 from typing import Any
 
 from lm.config.settings import arguments
+from lm.console.invocation import quoted
+from lm.console.wording import plural
 from lm.data.eval_text import EvalText
 from lm.data.report import table_rows
 from lm.evaluation.comparison import Comparison
 from lm.evaluation.metrics import Estimate, Metrics
 from lm.evaluation.resampling import Parts
 from lm.insight.scored_text import ScoredText
-from lm.invocation import quoted
 from lm.language_model import LanguageModel
 from lm.tokenization.tokenizer import Tokenizer, describe_unknown
-from lm.wording import plural
 
 # The scores of one model are called "surprisal", those of two "forward", "backward" and "mean", or "model"
 # and "other".

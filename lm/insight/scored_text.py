@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from lm.console.escaping import escaped
 from lm.errors import UserError
-from lm.escaping import escaped
 from lm.evaluation.comparison import Comparison, compare_losses
 from lm.evaluation.metrics import Metrics, compute_metrics
 from lm.evaluation.resampling import Parts, parts_of
@@ -177,7 +177,7 @@ def compare(first: ScoredText, second: ScoredText) -> Comparison:
 
 
 def token_table(scores: Mapping[str, ScoredText]) -> Table:
-    """One row per token: the token (see `lm.escaping.escaped`), its word (empty for whitespace), its
+    """One row per token: the token (see `lm.console.escaping.escaped`), its word (empty for whitespace), its
     document, line and column (from 1), its character offset in the document (from 0), and its bits in a
     column for each of `scores`, which have the same tokens. Then whether it is unknown, the offset after it,
     and the number of its word in the document (from 1; 0 for whitespace)."""

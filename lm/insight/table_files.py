@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from lm.data.values import Number, text_of
-from lm.digests import digest_of
 from lm.errors import UserError
-from lm.files import replacing
+from lm.files.atomic import replacing
+from lm.files.digests import digest_of
 from lm.insight.scored_text import Table, escaped_text, numbers_within
 from lm.language_model import LanguageModel
-from lm.model_folder import WEIGHTS
+from lm.storage.model_folder import WEIGHTS
 from lm.version import __version__
 
 _QUOTED = re.compile(r'[#",\r\n]|^\s|\s$|^$')  # a reader takes what follows # for a comment

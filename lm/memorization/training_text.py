@@ -14,10 +14,10 @@ from lm.data.cache import cache_folder, entries
 from lm.data.corpus import Corpus, cached_corpus
 from lm.data.sources import find_source
 from lm.errors import DataError, UserError
-from lm.files import folder_or_previous
+from lm.files.atomic import folder_or_previous
+from lm.files.model_files import read_json
 from lm.memorization.search import BREAK, Blocks
-from lm.model_files import read_json
-from lm.run_folder import Run, progress_values
+from lm.storage.run_folder import Run, progress_values
 from lm.tokenization.documents import SEPARATOR
 from lm.tokenization.tokenizer import Tokenizer
 

@@ -28,7 +28,7 @@ import numpy as np
 from tokenizers import Tokenizer as Backend
 
 from lm.errors import ModelError
-from lm.files import write_text
+from lm.files.atomic import write_text
 from lm.tokenization.backend import decoding_error, encode_batch, read_backend, without_added_tokens
 from lm.tokenization.documents import SEPARATOR, SEPARATOR_CHARACTER, chunks, is_ascii
 from lm.tokenization.kinds import BYTE_OF, EOS, kind_of

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lm.model_files import nested, parse_json, read_bytes
+from lm.files.model_files import nested, parse_json, read_bytes
 
 MAX_SIZE = 64 << 20  # bytes
 _MAX_VALUES = 2_500_000  # strings, numbers, lists and objects

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from lm import digests
+from lm.console.invocation import quoted
 from lm.errors import ModelError
-from lm.files import replace_folder
-from lm.invocation import quoted
-from lm.run_folder import progress_values
-from lm.tensor_files import read_tensors, write_tensors
+from lm.files import digests
+from lm.files.atomic import replace_folder
+from lm.files.tensor_files import read_tensors, write_tensors
+from lm.storage.run_folder import progress_values
 from lm.training.state import Learner, Progress, Snapshot, Trainer
 
 _ADDED = {"budget", "start_loss", "base_model"}  # to Progress, since the first runs

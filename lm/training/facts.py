@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from lm.files import write_text
-from lm.run_folder import Run
+from lm.files.atomic import write_text
+from lm.storage.run_folder import Run
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "text": dict,

@@ -10,9 +10,9 @@ import math
 from pathlib import Path
 
 from lm.config.schema import RunConfig
+from lm.console.terminal import Terminal
 from lm.data.corpus import Corpus
-from lm.files import write_text
-from lm.terminal import Terminal
+from lm.files.atomic import write_text
 from lm.training.out_of_memory import explaining_out_of_memory
 from lm.training.plot import Points, rate_curve
 from lm.training.setup import build_learner

@@ -16,9 +16,9 @@ import torch
 from lm.config.schema import ModelConfig
 from lm.config.settings import build, flag_of, settings_of
 from lm.errors import UserError
-from lm.loading import read_model
 from lm.model.network import RecurrentLM
-from lm.model_folder import find_model
+from lm.storage.loading import read_model
+from lm.storage.model_folder import find_model
 from lm.tokenization.kinds import EOS, UNK
 from lm.tokenization.tokenizer import Tokenizer
 

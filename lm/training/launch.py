@@ -14,13 +14,13 @@ from lm.config.presets import preset
 from lm.config.schema import BUDGETS, RunConfig
 from lm.config.settings import flag_of
 from lm.config.settings_file import read_settings
+from lm.console.invocation import command, quoted, resume
+from lm.console.terminal import Terminal
 from lm.data.corpus import Corpus, cached_corpus, open_corpus
 from lm.distributed import Ranks
 from lm.errors import DataError, UserError
-from lm.invocation import command, quoted, resume
-from lm.run_folder import Run, check_out, checkpoint_of, find_run
-from lm.run_lock import claimed
-from lm.terminal import Terminal
+from lm.storage.run_folder import Run, check_out, checkpoint_of, find_run
+from lm.storage.run_lock import claimed
 from lm.training.callbacks import NONE, Callbacks
 from lm.training.checkpoint import read_progress
 from lm.training.find_lr import find_rate

@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 from contextlib import closing
 
-from lm.invocation import resume
-from lm.streams import outlive_output
+from lm.console.invocation import resume
+from lm.console.streams import outlive_output
+from lm.console.wording import plural
 from lm.training import record, rollback
 from lm.training.callbacks import stops
 from lm.training.optimizer import learning_rate
@@ -17,7 +18,6 @@ from lm.training.progress import Reading
 from lm.training.signals import listening
 from lm.training.state import Trainer
 from lm.training.step import Step
-from lm.wording import plural
 
 _LOG_EVERY = 25  # steps
 _SAVE_EVERY = 30.0  # seconds

@@ -6,7 +6,7 @@ import time
 from base64 import b64encode
 from html import escape
 
-from lm.notebook import Output
+from lm.console.notebook import Output
 
 _EVERY = 0.5  # seconds
 _GROWTH = 1.02  # of the steps, after which the curve looks different

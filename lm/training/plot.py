@@ -8,7 +8,7 @@ from itertools import dropwhile
 from typing import Any
 from xml.sax.saxutils import escape
 
-from lm.run_folder import validations
+from lm.storage.run_folder import validations
 
 WIDTH, HEIGHT = 560, 350  # small, so that the text stays legible in a narrow column
 LEFT, RIGHT, TOP, BOTTOM = 60, 60, 66, 52

@@ -16,11 +16,11 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from lm.config.schema import RUNS
-from lm.escaping import printable
+from lm.console.escaping import printable
+from lm.console.invocation import command, quoted
+from lm.console.notebook import in_notebook
+from lm.console.terminal import Terminal, duration
 from lm.evaluation.losses import Validation
-from lm.invocation import command, quoted
-from lm.notebook import in_notebook
-from lm.terminal import Terminal, duration
 from lm.training.facts import Facts
 from lm.training.panel import Panel
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from lm.config.schema import ModelConfig, RunConfig
 from lm.config.settings import settings_of
-from lm.saving import name_of_path
+from lm.storage.saving import name_of_path
 from lm.tokenization.vocabulary import KINDS
 from lm.training.state import Trainer
 

@@ -8,19 +8,19 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lm.console.invocation import command, quoted
 from lm.data.corpus import Split
 from lm.distributed import RankLost
 from lm.errors import UserError
 from lm.evaluation.losses import Validation, validate as score_split
-from lm.files import folder_or_previous, write_text
-from lm.invocation import command, quoted
+from lm.files.atomic import folder_or_previous, write_text
+from lm.files.tensor_files import read_tensors
 from lm.language_model import LanguageModel
-from lm.loading import check_weights, load_weights
 from lm.model.network import RecurrentLM
-from lm.model_folder import hub_id
-from lm.run_folder import read_metrics
-from lm.saving import save_model
-from lm.tensor_files import read_tensors
+from lm.storage.loading import check_weights, load_weights
+from lm.storage.model_folder import hub_id
+from lm.storage.run_folder import read_metrics
+from lm.storage.saving import save_model
 from lm.training.callbacks import Row
 from lm.training.checkpoint import capture, of_all_ranks, save_checkpoint
 from lm.training.plot import loss_curve

@@ -11,6 +11,8 @@ import torch
 
 from lm.config.resolved import ResolvedConfig
 from lm.config.schema import DEFAULT_TIME, RunConfig
+from lm.console.terminal import Terminal, duration
+from lm.console.wording import plural
 from lm.data import report
 from lm.data.batches import Windows
 from lm.data.corpus import Corpus, digest_of
@@ -18,11 +20,10 @@ from lm.data.streaming import DocumentStream, StreamedWindows
 from lm.distributed import ALONE, Ranks
 from lm.errors import ModelError, UserError
 from lm.evaluation.losses import Validation
-from lm.loading import check_weights
 from lm.model.device import choose_device, choose_precision, precision_facts, widest_float
 from lm.model.direction import Direction
-from lm.run_folder import Run, checkpoint_of, create_run
-from lm.terminal import Terminal, duration
+from lm.storage.loading import check_weights
+from lm.storage.run_folder import Run, checkpoint_of, create_run
 from lm.training.auto import (
     fine_tuning_rate,
     recurrent_weights,
@@ -49,7 +50,6 @@ from lm.training.state import (
     total_steps,
 )
 from lm.training.tracking import Tracker
-from lm.wording import plural
 
 
 def new_trainer(

@@ -18,7 +18,7 @@ from lm.evaluation.losses import Validation
 from lm.model.cells import CELLS, State
 from lm.model.device import Precision
 from lm.model.network import RecurrentLM
-from lm.run_folder import Run
+from lm.storage.run_folder import Run
 from lm.training.callbacks import NONE, Callbacks
 from lm.training.clock import Clock
 from lm.training.disk import Disk

@@ -20,8 +20,8 @@ import yaml
 
 from lm.config.schema import RunConfig
 from lm.errors import UserError, one_line
-from lm.files import write_text
-from lm.run_folder import Run
+from lm.files.atomic import write_text
+from lm.storage.run_folder import Run
 
 _PROJECT = "lm"
 _PACKAGES = ("trackio", "tensorboard", "wandb")

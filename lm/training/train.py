@@ -13,9 +13,9 @@ import torch
 
 from lm.config.schema import GROUPS
 from lm.config.settings import check_not_empty, did_you_mean, settings_of
+from lm.console.invocation import called_from_python
 from lm.distributed import ALONE, rank_count
 from lm.errors import UserError
-from lm.invocation import called_from_python
 from lm.language_model import LanguageModel, load
 from lm.training.callbacks import Callback, Callbacks
 from lm.training.launch import launch

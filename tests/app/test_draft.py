@@ -8,8 +8,8 @@ from hypothesis import given, settings, strategies as st
 
 from app.draft import GOES_ON, NO_BITS, Draft, marked_bits, restore_controls
 from lm.config.schema import ModelConfig
+from lm.console.escaping import printable
 from lm.errors import UserError
-from lm.escaping import printable
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.tokenization.vocabulary import train_tokenizer

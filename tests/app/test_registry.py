@@ -12,8 +12,8 @@ import pytest
 
 import lm
 from app.registry import SHIPPED, ModelRegistry
-from lm import model_folder
 from lm.errors import UserError
+from lm.storage import model_folder
 
 
 @pytest.fixture

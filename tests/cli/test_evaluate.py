@@ -16,7 +16,7 @@ import lm
 from lm.config.schema import ModelConfig
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
-from lm.model_folder import PRETRAINED
+from lm.storage.model_folder import PRETRAINED
 from lm.tokenization.vocabulary import train_tokenizer
 
 

@@ -11,7 +11,7 @@ import pytest
 import wordfreq
 
 import lm
-from lm.escaping import unescaped
+from lm.console.escaping import unescaped
 
 ITEMS = (
     'id,"item, nr",condition,sentence\n'
@@ -204,7 +204,7 @@ def test_pandas_reads_a_table_with_a_header_comment(evaluate, char, kind):
     options = ("--dataset", "items.csv", "--text-column", "sentence", "--keep", "condition,id")
     assert evaluate(char, *options, "--per-word", "w", "--format", kind).returncode == 0
     lines = Path("w").read_text("utf-8").splitlines()
-    digest = lm.digests.digest_of(char / "model.safetensors")
+    digest = lm.files.digests.digest_of(char / "model.safetensors")
     assert lines[0].startswith("# lm ") and lines[1] == f"# model {char}, digest sha256:{digest}"
     quoting = {"sep": "\t", "quoting": 3} if kind == "tsv" else {}
     for engine in ("c", "python"):

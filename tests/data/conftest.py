@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lm.config.schema import DataConfig
-from lm.data.progress import no_progress
+from lm.console.progress import no_progress
 from lm.data.sources import find_source
 from lm.data.streaming import DocumentStream
 

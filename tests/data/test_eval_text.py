@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from lm.config.schema import DataConfig
+from lm.console.progress import no_progress
 from lm.data.cache import cache_folder
 from lm.data.corpus import open_corpus
 from lm.data.eval_text import read_held_out, read_whole
-from lm.data.progress import no_progress
 from lm.errors import UserError
 from lm.tokenization.documents import SEPARATOR
 

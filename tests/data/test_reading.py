@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from lm.config.schema import DataConfig
+from lm.console.invocation import pip_install
 from lm.data import reading
 from lm.data.corpus import open_corpus
 from lm.errors import DataError
-from lm.invocation import pip_install
 from tests.conftest import script, some_text
 from tests.data.conftest import found, read
 

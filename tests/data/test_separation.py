@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from lm.config.schema import DataConfig
+from lm.console.progress import no_progress
 from lm.data.corpus import open_corpus
 from lm.data.eval_text import read_held_out, read_whole
-from lm.data.progress import no_progress
 from lm.data.separation import separated, without_empty
 from lm.errors import UserError
 from lm.tokenization.documents import SEPARATOR

@@ -16,7 +16,7 @@ from PIL import Image
 
 import lm
 from lm.cli import generation
-from lm.escaping import printable
+from lm.console.escaping import printable
 from lm.generation.text_generator import Piece
 from tests.conftest import ROOT, our_environment, script, started
 from tests.end_to_end.conftest import serving, until_ready

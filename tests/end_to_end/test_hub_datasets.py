@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from lm.invocation import pip_install
+from lm.console.invocation import pip_install
 from lm.tokenization.vocabulary import train_tokenizer
 from tests.conftest import script, some_text
 from tests.data.test_reading import WITHOUT_DATASETS

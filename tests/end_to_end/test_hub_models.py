@@ -5,7 +5,7 @@ import shutil
 
 from huggingface_hub import ModelCard
 
-from lm.model_folder import PRETRAINED
+from lm.storage.model_folder import PRETRAINED
 from tests.conftest import script
 from tests.end_to_end.hub import OFFLINE, put, put_dataset
 
@@ -13,7 +13,7 @@ from tests.end_to_end.hub import OFFLINE, put, put_dataset
 def test_pushed_model_loads_and_generates_the_same_text(hub):
     (hub.root / "push.py").write_text(
         "import lm\n"
-        "from lm.model_folder import PRETRAINED\n"
+        "from lm.storage.model_folder import PRETRAINED\n"
         "model = lm.load(PRETRAINED, device='cpu')\n"
         "model.push_to_hub('org/model')\n"
         "print(model.generate('def ', max_new_tokens=40, seed=7)[0].text)\n"

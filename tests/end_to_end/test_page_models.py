@@ -8,8 +8,8 @@ import zipfile
 import pytest
 
 import lm
-from lm import model_folder
-from lm.run_lock import claimed
+from lm.storage import model_folder
+from lm.storage.run_lock import claimed
 from tests.end_to_end.conftest import free_port, serving, until_ready
 from tests.end_to_end.page import looks, sizes
 

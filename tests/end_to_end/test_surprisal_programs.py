@@ -8,7 +8,7 @@ import torch
 
 from lm.evaluation.losses import Score
 from lm.insight.surprisal import score_texts
-from lm.model_folder import PRETRAINED
+from lm.storage.model_folder import PRETRAINED
 from tests.conftest import some_text
 from tests.transformers.models import make
 

@@ -36,8 +36,8 @@ from app.ui.model_facts import describe
 from lm.cli import evaluate, generate
 from lm.cli.parser import run
 from lm.errors import UserError
-from lm.run_folder import Run
-from lm.run_lock import check_free
+from lm.storage.run_folder import Run
+from lm.storage.run_lock import check_free
 from tests.hostile.good import PROMPT, TEXT, make_good
 from tests.hostile.kinds import KINDS
 

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 
 from lm.config.schema import CacheConfig, DynamicConfig, ModelConfig
+from lm.console.escaping import unescaped
 from lm.errors import UserError
-from lm.escaping import unescaped
 from lm.insight.scored_text import two_sided, word_table
 from lm.insight.surprisal import score_text
 from lm.insight.table_files import table_lines

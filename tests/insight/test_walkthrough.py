@@ -12,7 +12,7 @@ from lm.insight.trace import trace_text
 from lm.insight.walkthrough import walk_through
 from lm.language_model import load
 from lm.model.cells import CELLS
-from lm.model_folder import PRETRAINED
+from lm.storage.model_folder import PRETRAINED
 from tests.insight.networks import SHAPES, TEXTS, make
 
 

@@ -13,7 +13,7 @@ from lm.data.sources import python_library
 from lm.errors import DataError, UserError
 from lm.memorization.search import BREAK, find_copied
 from lm.memorization.training_text import DecodedText, find_training_text
-from lm.model_folder import PRETRAINED
+from lm.storage.model_folder import PRETRAINED
 from lm.tokenization.vocabulary import char_tokenizer, train_tokenizer
 from tests.conftest import some_text
 

@@ -7,10 +7,10 @@ import tokenizers
 from hypothesis import given, settings, strategies as st
 
 from lm.errors import ModelError
+from lm.storage.transformers_files import tokenizer_files
 from lm.tokenization.documents import SEPARATOR
 from lm.tokenization.tokenizer import Tokenizer, describe_unknown
 from lm.tokenization.vocabulary import train_tokenizer
-from lm.transformers_files import tokenizer_files
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"

@@ -6,7 +6,7 @@ import pytest
 
 from lm.cli.train import main
 from lm.config.schema import RunConfig
-from lm.run_folder import Run
+from lm.storage.run_folder import Run
 from lm.training.facts import Facts, read_facts
 from tests.conftest import SMALL
 

@@ -12,7 +12,7 @@ import yaml
 import lm
 from lm.cli.train import main
 from lm.errors import UserError
-from lm.tensor_files import read_tensors
+from lm.files.tensor_files import read_tensors
 from tests.conftest import edit_progress, metrics, some_text, started
 from tests.end_to_end.test_resume import step_of
 

@@ -6,7 +6,7 @@ from base64 import b64decode
 import pytest
 
 import lm
-from lm.notebook import Output
+from lm.console.notebook import Output
 from lm.training import progress
 from lm.training.panel import Panel
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lm.terminal import Terminal, duration
+from lm.console.terminal import Terminal, duration
 from lm.training.progress import Display, Reading
 
 

@@ -10,9 +10,9 @@ from huggingface_hub import ModelCard
 from safetensors import safe_open
 
 from lm.cli.train import main
-from lm.model_folder import FILES
+from lm.storage.model_folder import FILES
 from tests.conftest import some_text
-from tests.test_model_card import blocks
+from tests.storage.test_model_card import blocks
 
 TINY = ["--hidden-size", "8", "--layers", "1", "--batch-size", "4", "--bptt", "8", "--sample-every", "0"]
 

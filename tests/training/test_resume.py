@@ -9,7 +9,7 @@ import yaml
 
 from lm.cli.train import main
 from lm.errors import UserError
-from lm.run_folder import Run, read_metrics
+from lm.storage.run_folder import Run, read_metrics
 from tests.conftest import SMALL, edit_progress, metrics, some_text
 
 COMMAND = ["--dataset", "boat.txt", *SMALL, "--sample-every", "0", "--lr", "0.01", "--quiet"]

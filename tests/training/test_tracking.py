@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lm.config.schema import RunConfig, TrainingConfig
 from lm.errors import UserError
-from lm.run_folder import Run
+from lm.storage.run_folder import Run
 from lm.training import tracking
 from lm.training.tracking import Tracker
 

@@ -11,7 +11,7 @@ import torch
 
 import lm
 from lm.config.schema import RunConfig
-from lm.run_folder import Run
+from lm.storage.run_folder import Run
 from tests.conftest import metrics, script
 
 SMALL = {

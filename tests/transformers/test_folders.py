@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 import lm
 from lm.config.schema import CELLS
 from lm.errors import UserError
-from lm.model_folder import PRETRAINED
-from lm.remote_code import REMOTE_CODE, remote_code
+from lm.storage.model_folder import PRETRAINED
+from lm.storage.remote_code import REMOTE_CODE, remote_code
 from tests.hub.server import HubServer
 from tests.transformers.models import loaded, logprobs, make, saved, scores
 

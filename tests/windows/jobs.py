@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from app.jobs.queue import JobQueue
-from lm import locks
+from lm.files import locks
 
 
 def wait_for(condition):

@@ -14,8 +14,8 @@ from html import escape
 from pathlib import Path
 
 from lm.errors import UserError
-from lm.model_files import open_file, read_json
-from lm.run_folder import Run, read_metrics, validations
+from lm.files.model_files import open_file, read_json
+from lm.storage.run_folder import Run, read_metrics, validations
 from lm.training.plot import round_numbers
 
 from ...ui.i18n import translate

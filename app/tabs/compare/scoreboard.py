@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from lm.escaping import printable
+from lm.console.escaping import printable
 from lm.insight.scored_text import ScoredText
 from lm.insight.spans import Snippet
 

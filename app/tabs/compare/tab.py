@@ -11,8 +11,8 @@ from typing import Any
 
 import gradio as gr
 
+from lm.console.escaping import printable
 from lm.errors import UserError
-from lm.escaping import printable
 from lm.language_model import LanguageModel
 from lm.tokenization.tokenizer import describe_unknown
 

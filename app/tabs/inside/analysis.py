@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from lm.console.escaping import printable
 from lm.errors import UserError
-from lm.escaping import printable
-from lm.files import portable_name
+from lm.files.atomic import portable_name
 from lm.insight.pages import PagedText
 from lm.insight.properties import PROPERTIES, matching
 from lm.insight.scored_text import ScoredText

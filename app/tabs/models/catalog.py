@@ -24,11 +24,11 @@ from markdown_it.token import Token
 
 from lm.errors import UserError, one_line
 from lm.export import exporter
+from lm.files.model_files import open_file, read_bytes, read_json
+from lm.files.tensor_files import tensor_shapes
 from lm.language_model import load
-from lm.model_files import open_file, read_bytes, read_json
-from lm.model_folder import FILES
-from lm.saving import without_paths
-from lm.tensor_files import tensor_shapes
+from lm.storage.model_folder import FILES
+from lm.storage.saving import without_paths
 from lm.tokenization.untrusted import MAX_SIZE
 
 from ...registry import ModelRegistry

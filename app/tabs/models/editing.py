@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from lm.run_lock import check_free
+from lm.storage.run_lock import check_free
 
 from ...jobs.queue import JobQueue
 from ...registry import ModelRegistry

@@ -6,7 +6,7 @@ import re
 from html import escape
 from typing import Any
 
-from lm.terminal import duration
+from lm.console.terminal import duration
 from lm.training.plot import loss_curve
 
 from ...jobs.estimate import Estimate, Preview, format_bytes

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from app.jobs.queue import JobQueue
-from lm import locks
 from lm.errors import UserError
+from lm.files import locks
 from tests.conftest import some_text
 from tests.processes import forking_python
 

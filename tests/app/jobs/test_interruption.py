@@ -13,8 +13,8 @@ import pytest
 
 from app.jobs.job import Job, after_exit, new_id, resumable_checkpoint
 from app.jobs.queue import JobQueue
-from lm import locks
 from lm.errors import UserError
+from lm.files import locks
 from tests.app.jobs.conftest import SHAPE, STEPS, run_of, until, wait
 from tests.conftest import ROOT, our_environment, some_text
 from tests.processes import start

@@ -10,9 +10,9 @@ import pytest
 
 import lm
 from app.jobs.queue import MAX_QUEUED
-from lm import model_folder
 from lm.errors import UserError
-from lm.run_lock import check_free, claimed
+from lm.storage import model_folder
+from lm.storage.run_lock import check_free, claimed
 from lm.training.plot import loss_curve
 from tests.app.jobs.conftest import SHAPE, run_of, until, wait
 from tests.conftest import some_text

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from app.jobs.uploads import MAX_PASTED, Uploads, safe_name
-from lm import model_folder
 from lm.errors import UserError
+from lm.storage import model_folder
 
 
 @pytest.fixture

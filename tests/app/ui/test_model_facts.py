@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from app.ui.model_facts import describe, facts
-from lm.model_files import read_json
+from lm.files.model_files import read_json
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from lm.errors import UserError
 from lm.insight.walkthrough import walk_through
 from lm.language_model import load
 from lm.model.cells import CELLS
-from lm.model_folder import PRETRAINED
+from lm.storage.model_folder import PRETRAINED
 from tests.app.tabs.inside.example import EXAMPLE
 from tests.insight.networks import SAMPLE, make
 

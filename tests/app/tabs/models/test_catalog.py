@@ -12,8 +12,8 @@ import lm
 from app.registry import SHIPPED, ModelRegistry
 from app.tabs.models import catalog
 from app.tabs.models.catalog import entries, pack, render_card
-from lm import model_folder
 from lm.errors import UserError
+from lm.storage import model_folder
 
 HOSTILE = """---
 tags: [x]

@@ -4,7 +4,7 @@ import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
-from lm.notebook import in_notebook
+from lm.console.notebook import in_notebook
 from tests.conftest import ROOT
 
 CELLS = [

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-_ROOT = Path(__file__).resolve().parents[1]  # the checkout, or site-packages
+_ROOT = Path(__file__).resolve().parents[2]  # the checkout, or site-packages
 _IN_A_CHECKOUT = {
     "train": "python train.py",
     "generate": "python generate.py",

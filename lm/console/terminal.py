@@ -11,11 +11,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
-from lm.data.progress import ProgressCallback
+from lm.console.escaping import printable
+from lm.console.notebook import in_notebook
+from lm.console.progress import ProgressCallback
+from lm.console.streams import reason
 from lm.errors import UserError
-from lm.escaping import printable
-from lm.notebook import in_notebook
-from lm.streams import reason
 
 
 class Terminal:

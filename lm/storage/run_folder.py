@@ -17,9 +17,9 @@ import yaml
 from lm.config.schema import RUNS, RunConfig
 from lm.config.settings_file import read_settings
 from lm.errors import ModelError, UserError
-from lm.files import append_text, folder_or_previous, write_text
-from lm.model_files import read_json
-from lm.run_lock import check_free, claimed, lock_of
+from lm.files.atomic import append_text, folder_or_previous, write_text
+from lm.files.model_files import read_json
+from lm.storage.run_lock import check_free, claimed, lock_of
 from lm.tokenization.tokenizer import Tokenizer
 
 

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from lm.errors import ModelError
-from lm.model_files import MAX_JSON, is_readable, open_file, parse_json, read_bytes, read_json
+from lm.files.model_files import MAX_JSON, is_readable, open_file, parse_json, read_bytes, read_json
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from lm import digests
 from lm.config.schema import ModelConfig
 from lm.config.settings import build, settings_of
 from lm.errors import ModelError, UserError, one_line
+from lm.files import digests
+from lm.files.model_files import read_json
+from lm.files.tensor_files import read_tensors, tensor_shapes
 from lm.model.network import RecurrentLM
-from lm.model_files import read_json
-from lm.model_folder import FORMAT_VERSION, WEIGHTS
-from lm.tensor_files import read_tensors, tensor_shapes
+from lm.storage.model_folder import FORMAT_VERSION, WEIGHTS
 from lm.tokenization.tokenizer import Tokenizer
 
 _MAX_WEIGHT = 1e15  # float32 reaches 3e38

@@ -2,7 +2,7 @@
 
 from hypothesis import given, settings, strategies as st
 
-from lm.escaping import escaped, unescaped
+from lm.console.escaping import escaped, unescaped
 
 
 @given(st.binary())

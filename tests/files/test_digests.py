@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 import lm
 from lm.cli.train import main
 from lm.errors import ModelError, UserError
-from lm.model_folder import PRETRAINED
+from lm.storage.model_folder import PRETRAINED
 from tests.conftest import SMALL, script, some_text, started
 from tests.end_to_end.test_resume import step_of
 
@@ -169,7 +169,7 @@ def test_a_kill_while_the_weights_are_replaced_leaves_a_model(here, known):
     if not known:
         without_digests(here / "whole")
     models = [weights_of(lm.load(name)) for name in ("whole", "stopped")]
-    code = "import lm, os, lm.saving; model = lm.load('stopped'); replace = os.replace\n"
+    code = "import lm, os, lm.storage.saving; model = lm.load('stopped'); replace = os.replace\n"
     code += "def last(source, target):\n    target.endswith(NAME) and AFTER and replace(source, target)\n"
     code += "    target.endswith(NAME) and os._exit(9)\n    replace(source, target)\n"
     code += "os.replace = lambda source, target: last(source, str(target))\nmodel.save('whole')"

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from lm.terminal import Terminal
+from lm.console.terminal import Terminal
 
 NAME = "\x1b[31m[red]x[/nothing]\x07\x9b"
 SHOWN = "␛[31m[red]x[/nothing]␇\ufffd"

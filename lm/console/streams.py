@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO, cast
 
+from lm.console.notebook import in_notebook
 from lm.errors import UserError
-from lm.notebook import in_notebook
 
 
 class StandardStream(io.RawIOBase):

@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 
-from lm import digests
 from lm.errors import ModelError
-from lm.files import replacing, write_text
+from lm.files import digests
+from lm.files.atomic import replacing, write_text
+from lm.files.model_files import read_json
+from lm.files.tensor_files import write_tensors
 from lm.model.network import RecurrentLM
-from lm.model_card import model_card
-from lm.model_files import read_json
-from lm.model_folder import FORMAT_VERSION, WEIGHTS
-from lm.remote_code import AUTO_MAP, REMOTE_CODE, remote_code as code_for_transformers
-from lm.tensor_files import write_tensors
+from lm.storage.model_card import model_card
+from lm.storage.model_folder import FORMAT_VERSION, WEIGHTS
+from lm.storage.remote_code import AUTO_MAP, REMOTE_CODE, remote_code as code_for_transformers
+from lm.storage.transformers_files import config_keys, tokenizer_files
 from lm.tokenization.tokenizer import Tokenizer
-from lm.transformers_files import config_keys, tokenizer_files
 from lm.version import __version__
 
 _KEPT = ("license", "language", "trained_on", "validation", "test")  # of the facts of a model

@@ -17,12 +17,12 @@ import huggingface_hub
 from huggingface_hub.utils import yaml_dump
 
 from lm.config.settings import arguments
+from lm.console.escaping import printable
+from lm.console.wording import PYTHON_LIBRARY, plural
 from lm.errors import UserError, one_line
-from lm.escaping import printable
 from lm.model.cells import CELLS
 from lm.model.direction import Direction
-from lm.model_hub import HUB_ID
-from lm.wording import PYTHON_LIBRARY, plural
+from lm.storage.model_hub import HUB_ID
 
 _HUB = "https://huggingface.co"
 _METRICS = {  # with the digits to show

@@ -13,15 +13,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lm import model_hub
 from lm.config.schema import RUNS
 from lm.errors import ModelError
-from lm.model_files import is_readable
+from lm.files.model_files import is_readable
+from lm.storage import model_hub
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
 FILES = ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "README.md")
-PRETRAINED = Path(__file__).parent / "pretrained"  # the model that ships with the package
+PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the model that ships with the package
 _ON_HUB = re.compile(rf"(?P<repo>{model_hub.HUB_ID.pattern})(@(?P<revision>[\w./-]+))?")
 
 

@@ -17,10 +17,10 @@ import pytest
 from app.jobs.queue import JobQueue
 from app.registry import ModelRegistry
 from app.tabs.models.editing import Editing
-from lm import run_lock
 from lm.cli.train import main
 from lm.errors import UserError
-from lm.run_lock import STALE, check_free, claimed, lock_of
+from lm.storage import run_lock
+from lm.storage.run_lock import STALE, check_free, claimed, lock_of
 from tests.conftest import ROOT, SMALL, metrics, script, some_text, started
 from tests.end_to_end.test_resume import step_of
 

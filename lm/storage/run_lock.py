@@ -22,9 +22,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lm import locks
 from lm.errors import UserError, one_line
-from lm.model_files import read_json
+from lm.files import locks
+from lm.files.model_files import read_json
 
 BEAT = 10.0  # seconds
 STALE = 60.0  # seconds: six beats, as some network disks show a change late

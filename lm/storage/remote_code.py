@@ -36,7 +36,7 @@ def remote_code() -> str:
     bodies = [_settings()]
     for name in _MODULES:
         package = "transformers" if name == "modeling" else "model"
-        source = (Path(__file__).parent / package / f"{name}.py").read_text(encoding="utf-8")
+        source = (Path(__file__).parents[1] / package / f"{name}.py").read_text(encoding="utf-8")
         bodies.append(_body(source, imports))
     return _HEADER + _written(imports) + "\n\n\n" + "\n\n\n".join(bodies) + "\n"
 

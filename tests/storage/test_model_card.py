@@ -21,8 +21,8 @@ from lm.config.schema import CELLS, ModelConfig, RunConfig
 from lm.errors import UserError, one_line
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
-from lm.model_card import model_card, renamed
-from lm.model_folder import PRETRAINED
+from lm.storage.model_card import model_card, renamed
+from lm.storage.model_folder import PRETRAINED
 from lm.tokenization.vocabulary import train_tokenizer
 
 LOSSES = {"loss": 1.25, "perplexity": 3.4903, "bits_per_character": 1.8034, "bits_per_byte": 1.7}

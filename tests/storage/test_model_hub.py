@@ -17,7 +17,7 @@ from lm.config.schema import ModelConfig
 from lm.errors import ModelError, UserError
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
-from lm.model_folder import PRETRAINED, hub_id
+from lm.storage.model_folder import PRETRAINED, hub_id
 from lm.tokenization.vocabulary import train_tokenizer
 from tests.hub.handler import ACCEPTED, TOKEN
 from tests.hub.server import HubServer

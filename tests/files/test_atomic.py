@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from lm.files import append_text, folder_or_previous, replace_folder, replacing, write_text
+from lm.files.atomic import append_text, folder_or_previous, replace_folder, replacing, write_text
 from tests.conftest import ROOT
 
 
@@ -64,7 +64,7 @@ def test_interrupting_any_system_call_leaves_a_whole_folder(tmp_path, monkeypatc
 WRITER = """
 import sys
 from pathlib import Path
-from lm.files import replace_folder
+from lm.files.atomic import replace_folder
 number = 0
 while True:
     def fill(folder):

@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save, save_file
 import lm
 from lm.config.schema import CELLS, ModelConfig
 from lm.errors import ModelError
+from lm.files.tensor_files import write_tensors
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
-from lm.model_folder import PRETRAINED, default_model, find_model, is_model, models_in
-from lm.saving import without_paths
-from lm.tensor_files import write_tensors
+from lm.storage.model_folder import PRETRAINED, default_model, find_model, is_model, models_in
+from lm.storage.saving import without_paths
 from lm.tokenization.vocabulary import train_tokenizer
 
 

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from lm.errors import ModelError, one_line
-from lm.model_files import open_file
+from lm.files.model_files import open_file
 
 # In the order of a safetensors file.
 _DTYPES = {

@@ -1,6 +1,6 @@
 """Progress: reported by task, amount and fraction."""
 
-from lm.data.progress import with_progress
+from lm.console.progress import with_progress
 
 
 def test_progress_counts_the_bytes_that_were_consumed():

@@ -1,0 +1,1 @@
+"""Output in a terminal or notebook: lines, progress bars, and the commands that messages name."""
