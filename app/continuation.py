@@ -6,7 +6,6 @@ Nothing here depends on Gradio.
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lm.errors import UserError
+from lm.generation.request import seed_or_random
 
 from .draft import Draft
 
@@ -68,7 +68,7 @@ def checked_length(length: float | None) -> int:
 def checked_seed(seed: float | None) -> int:
     """The seed; a random one if the field is empty or -1. Raises UserError."""
     if seed is None or seed == -1:
-        return secrets.randbits(31)
+        return seed_or_random(None)
     if not 0 <= seed <= MAX_SEED:
         raise UserError(f"the seed must be between 0 and {MAX_SEED:,}, or -1 for a random one.")
     return int(seed)

@@ -5,7 +5,6 @@ Training, the CLI, the web UI, the API and notebooks all work with this object.
 
 from __future__ import annotations
 
-import secrets
 import tempfile
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from lm.evaluation.scores import Scores
 from lm.generation.clamp import Clamp, ClampedDecoder
 from lm.generation.decoder import Decoder, NetworkDecoder
 from lm.generation.ensemble import Ensemble
-from lm.generation.request import Request, check_search
+from lm.generation.request import Request, check_search, seed_or_random, whole_number
 from lm.generation.text_generator import Completion, Continuation, Pieces, TextGenerator
 from lm.model.device import choose_device, choose_precision
 from lm.model.direction import Direction
@@ -200,8 +199,8 @@ class LanguageModel:
                 "this model reads right to left and cannot continue a text: use"
                 f" `{command('generate')}` to generate what precedes the prompt."
             )
-        seeds_or_random = [secrets.randbits(31) if seed is None else seed for seed in seeds]
-        return self.generator.stream(prompts, seeds_or_random, Request.from_settings(settings))
+        chosen = [seed_or_random(seed) for seed in seeds]
+        return self.generator.stream(prompts, chosen, Request.from_settings(settings))
 
     def generate(
         self,
@@ -224,6 +223,7 @@ class LanguageModel:
         Raises UserError for settings out of range or without an effect.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        num_samples = whole_number("num_samples", num_samples, 1)
         request = Request.from_settings(settings)
         search = build(SearchConfig, {"beams": beams, "length_penalty": length_penalty})
         check_search(search, request.sampling, seed)
@@ -233,7 +233,7 @@ class LanguageModel:
                 for one in prompts
                 for completion in self.generator.search(one, beams, num_samples, length_penalty, request)
             ]
-        first = secrets.randbits(31) if seed is None else seed
+        first = seed_or_random(seed)
         repeated = [one for one in prompts for _ in range(num_samples)]
         return self.generator.generate(repeated, range(first, first + len(repeated)), request)
 
@@ -257,7 +257,8 @@ class LanguageModel:
     ) -> Generator[Score]:
         """What `score` returns, as it is computed and in reading order."""
         self.require_one_network("score a text")
-        tokens: np.ndarray = np.array(self.generator.encode(text, unknown), self.tokenizer.dtype)
+        alternatives = whole_number("alternatives", alternatives, 0)
+        tokens: np.ndarray = np.array(self.encode(text, unknown), self.tokenizer.dtype)
         name = self.tokenizer.token_name
         if self.generator.starts_explicitly(text):
             yield Score(name(self.tokenizer.eos), self.tokenizer.eos, 0.0, 1, 0.0)
@@ -266,7 +267,7 @@ class LanguageModel:
             others = tuple((name(other), p) for other, p in best)
             yield Score(name(token), int(token), logprob, rank, entropy, others)
 
-    def encode(self, text: str, unknown: str = "replace") -> list[int]:
+    def encode(self, text: str | Sequence[int], unknown: str = "replace") -> list[int]:
         """The tokens of `text`. Characters missing from the vocabulary become <unk> ("replace"), are left
         out ("skip") or raise UserError ("error")."""
         return self.generator.encode(text, unknown)

@@ -11,25 +11,25 @@ The state has a fixed size, however long the text: going back, branching and sav
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
-import safetensors
 import torch
-from safetensors.torch import load_file, save_file
 
 from lm.config.schema import SamplingConfig
 from lm.errors import ModelError, UserError
 from lm.files.atomic import replacing
+from lm.files.model_files import parse_json
+from lm.files.tensor_files import read_metadata, read_tensors, write_tensors
 from lm.generation.decoder import PREFILL_CHUNK
-from lm.generation.request import Request
+from lm.generation.request import Request, seed_or_random, whole_number
 from lm.generation.text_generator import Piece, TextGenerator
 from lm.model.cells import State
 from lm.model.direction import Direction
 
+_FORMAT_VERSION = 1
 RECENT = 512  # the state after each of this many last tokens is stored
 INTERVAL = 64  # of the states before them, one in this many is stored
 
@@ -91,7 +91,7 @@ class Session:
         generator, request = self._generator, Request.from_settings(settings)
         stream = generator.new_stream(
             self.tokens[-1:],
-            secrets.randbits(31) if seed is None else seed,
+            seed_or_random(seed),
             generator.constraints(self.text[-1000:], request),
             request,
             state=self._states[len(self)],
@@ -141,7 +141,10 @@ class Session:
         return [text[:characters] for text in texts]
 
     def add(self, token: int) -> None:
-        """Append one token, such as one of `next`."""
+        """Append one token, such as one of `next`. Raises UserError if it is not in the vocabulary."""
+        last = self._generator.tokenizer.vocab_size - 1
+        if whole_number("token", token, 0) > last:
+            raise UserError(f"token must be at most {last:,}, got {token:,}.")
         self._states[len(self) + 1] = self._step(self._states[len(self)], self.tokens[-1:])
         self.tokens.append(token)
 
@@ -162,28 +165,41 @@ class Session:
         self._states = {n: state for n, state in self._states.items() if n <= len(self)}
 
     def save(self, path: str | Path) -> None:
-        """Write text and state to one file."""
-        tensors = {f"state.{i}": part.contiguous() for i, part in enumerate(self._states[len(self)])}
+        """Write text and state to one file. Raises OSError if that fails, which keeps the previous file."""
+        tensors = {f"state.{i}": part.cpu() for i, part in enumerate(self._states[len(self)])}
         tensors["tokens"] = torch.tensor(self.tokens)
-        facts = {"format_version": 1, "model": self._generator.decoder.fingerprint()}
+        facts = {"format_version": _FORMAT_VERSION, "model": self._generator.decoder.fingerprint()}
         with replacing(path) as partial:
-            save_file(tensors, partial, {"session": json.dumps(facts)})
+            write_tensors(partial, tensors, {"session": json.dumps(facts)})
 
     @classmethod
     def load(cls, model: GeneratesText, path: str | Path) -> Session:
-        """Read what `save` wrote. Raises ModelError if it is damaged or of another model."""
+        """Read what `save` wrote. Raises ModelError if the file is damaged or of another model."""
         session, decoder = cls(model), model.generator.decoder
+        file = Path(path).resolve()
         try:
-            with safetensors.safe_open(str(path), "pt") as file:
-                facts = json.loads((file.metadata() or {})["session"])
-            tensors = load_file(str(path))
-            session.tokens = tensors["tokens"].tolist()
-            state = tuple(tensors[f"state.{i}"].to(decoder.device) for i in range(len(tensors) - 1))
-        except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+            facts, tensors = parse_json(read_metadata(file)["session"].encode()), read_tensors(file)
+            version, fingerprint = facts["format_version"], facts["model"]
+            tokens, state = tensors.pop("tokens"), tuple(tensors[f"state.{i}"] for i in range(len(tensors)))
+        except (ModelError, KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path} is not a readable session.") from error
-        if facts.get("format_version") != 1 or facts.get("model") != decoder.fingerprint():
+        if version != _FORMAT_VERSION or fingerprint != decoder.fingerprint():
             raise ModelError(f"{path} is a session of another model or a newer version.")
-        session._states = {0: decoder.initial_state(), len(session): state}
+        initial = decoder.initial_state()
+        expected = [(part.shape, part.dtype) for part in initial]
+        vocab_size = model.generator.tokenizer.vocab_size
+        if (
+            [(part.shape, part.dtype) for part in state] != expected
+            or (tokens.dim(), tokens.dtype) != (1, torch.int64)
+            or not len(tokens)
+            or not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size
+        ):
+            raise ModelError(f"{path} is damaged: its text or state does not fit the model.")
+        session.tokens = tokens.tolist()
+        session._states = {
+            0: initial,
+            len(session): tuple(part.to(decoder.device, copy=True) for part in state),
+        }
         return session
 
     def _step(self, state: State, tokens: list[int]) -> State:

@@ -89,11 +89,51 @@ def test_unknown_characters():
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("temperature", -1), ("top_k", -1), ("top_p", 0), ("top_p", 2), ("nonsense", 1)]
+    ("call", "message"),
+    [
+        (lambda model: model.stream("", top_p=7), "--top-p"),
+        (lambda model: model.stream("", temperature=-1), "--temperature"),
+        (lambda model: model.generate("", num_samples=0), "num_samples must be at least 1, got 0"),
+        (lambda model: model.generate("", num_samples=1.5), "num_samples must be a whole number, got 1.5"),
+        (lambda model: model.generate("", max_new_tokens=0), "max_new_tokens must be at least 1"),
+        (lambda model: model.generate("", max_new_tokens=1.5), "max_new_tokens must be a whole number"),
+        (lambda model: model.generate("", alternatives=-1), "alternatives must be at least 0"),
+        (lambda model: model.generate("", seed=2**64), "seed must be at most"),
+        (lambda model: model.generate("", seed="1"), "seed must be a whole number, got '1'"),
+        (lambda model: model.generate("", unknown="no"), "unknown must be one of error, skip, replace"),
+        (lambda model: model.generate("", stop=3), "stop must be a string or a list of strings, got 3"),
+        (lambda model: model.generate("", ban=["a", 3]), "ban must be a string or a list of strings"),
+        (lambda model: model.generate("", match=3), "match must be a string, got 3"),
+        (lambda model: model.generate("", logit_bias=[1]), "logit_bias must map token ids"),
+        (lambda model: model.generate([1, 2]), "a string or a list of token ids, got 1"),
+        (lambda model: model.generate("", colour=3), "unknown setting 'colour'"),
+        (lambda model: model.encode("the", "no"), "unknown must be one of"),
+        (lambda model: model.score([1.5]), "a string or a list of token ids"),
+        (lambda model: model.score("the", alternatives=-1), "alternatives must be at least 0"),
+        (lambda model: lm.evaluate(model, ["the", 1]), "a text or a list of texts"),
+        (lambda model: lm.score_texts(model, ["the", 1]), "a list of texts"),
+        (lambda model: model.clamped(lm.Clamp(0, 1.5, 0)), "unit of a clamp must be a whole number"),
+        (lambda model: model.clamped(lm.Clamp(0, 1, "a")), "value of a clamp must be a finite number"),
+    ],
 )
-def test_settings_out_of_range_are_rejected(model, option, value):
-    with pytest.raises(lm.UserError):
-        streamed(model, "the", **{option: value})
+def test_invalid_arguments_are_user_errors(model, call, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        call(model)
+
+
+def test_a_single_string_is_a_list_of_one(model):
+    text = streamed(model, "the", max_new_tokens=60, seed=1)
+    stop = text[1:3]
+    assert len(stop) == 2
+    assert streamed(model, "the", max_new_tokens=60, seed=1, stop=stop) == text.split(stop)[0]
+    assert streamed(model, "the", choices="calm", max_new_tokens=60) == "calm"
+
+
+def test_negative_seeds_are_seeds_of_their_own(model):
+    one, other = (model.generate("the", seed=seed, max_new_tokens=30)[0] for seed in (1, -1))
+    assert one.text != other.text
+    assert other.seed == 2**64 - 1
+    assert model.generate("the", seed=other.seed, max_new_tokens=30)[0].text == other.text
 
 
 class Letters:

@@ -6,6 +6,7 @@ from hypothesis import given, settings, strategies as st
 
 from lm.config.schema import ModelConfig
 from lm.errors import ModelError, UserError
+from lm.files.tensor_files import read_metadata, read_tensors, write_tensors
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.session import Session
@@ -158,6 +159,48 @@ def test_save_and_load(tmp_path):
             Session.load(MODEL, tmp_path / "cut")
 
 
+def test_an_empty_session_can_be_saved(tmp_path):
+    MODEL.session().save(tmp_path / "empty")
+    loaded = Session.load(MODEL, tmp_path / "empty")
+    assert loaded.text == "" and loaded.next(5) == MODEL.session().next(5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tokens", torch.tensor([0, 10**6])),
+        ("tokens", torch.tensor([0, -1])),
+        ("tokens", torch.tensor([], dtype=torch.int64)),
+        ("tokens", torch.tensor([[0], [1]])),
+        ("tokens", torch.tensor([0.5])),
+        ("state.0", torch.zeros(1, 1, 7)),
+        ("state.1", torch.zeros(2, 1, 24, dtype=torch.float64)),
+        ("state.1", None),
+        ("state.2", torch.zeros(2, 1, 24)),
+        ("more", torch.zeros(1)),
+    ],
+)
+def test_a_damaged_session_is_a_model_error(tmp_path, name, value):
+    path = tmp_path / "scene.session"
+    MODEL.session().save(path)
+    tensors, metadata = read_tensors(path), read_metadata(path)
+    tensors = {key: tensor for key, tensor in {**tensors, name: value}.items() if tensor is not None}
+    damaged = tmp_path / "damaged.session"  # tensors that were read use their file
+    write_tensors(damaged, tensors, metadata)
+    with pytest.raises(ModelError, match=r"damaged|not a readable session"):
+        Session.load(MODEL, damaged)
+
+
+@pytest.mark.parametrize("session", ["", "1", "[]", "{}", '{"model": 1}', "[" * 10_000, None])
+def test_metadata_of_another_kind_is_a_model_error(tmp_path, session):
+    path = tmp_path / "scene.session"
+    MODEL.session().save(path)
+    damaged = tmp_path / "damaged.session"
+    write_tensors(damaged, read_tensors(path), {"other": "a"} if session is None else {"session": session})
+    with pytest.raises(ModelError, match="not a readable session"):
+        Session.load(MODEL, damaged)
+
+
 def test_invalid_calls_are_user_errors():
     session = MODEL.session()
     session.feed("the")
@@ -167,6 +210,12 @@ def test_invalid_calls_are_user_errors():
         make(direction="backward").session()
     with pytest.raises(UserError, match="does not know"):
         session.feed("ß", unknown="error")
+    with pytest.raises(UserError, match="unknown must be one of"):
+        session.feed("the", unknown="no")
+    for token in (MODEL.tokenizer.vocab_size, -1, 1.5):
+        with pytest.raises(UserError, match="token must be"):
+            session.add(token)
+    assert session.text == "the" and session.next(1)
 
 
 def test_constraints_apply_in_a_session():

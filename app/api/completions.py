@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lm.errors import UserError
+from lm.generation.request import seed_or_random
 from lm.generation.text_generator import Piece, Pieces
 from lm.language_model import LanguageModel
 from lm.tokenization.positions import positions, token_starts
@@ -75,7 +76,7 @@ class CompletionStream:
             for i in range(request.n)
         ]
         # Choice i has the seed `seed + i`, as sample i of LanguageModel.generate does.
-        first = secrets.randbits(31) if request.seed is None else request.seed
+        first = seed_or_random(request.seed)
         seeds = [first + i for i in range(len(self._choices))]
         prompts = [prompt for prompt in request.prompts for _ in range(request.n)]
         self._pieces: Pieces | None = None

@@ -23,7 +23,7 @@ from lm.config.schema import SamplingConfig, SearchConfig
 from lm.config.settings import build, check_not_empty, flag_of, settings_of
 from lm.console.streams import read_input
 from lm.errors import UserError
-from lm.generation.request import check_search
+from lm.generation.request import UNKNOWN, check_search
 
 _PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 # What has no effect in a mode, and what has one only together with something else.
@@ -102,7 +102,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add(
         "--unknown",
-        choices=("error", "skip", "replace"),
+        choices=UNKNOWN,
         default="replace",
         help="how to handle prompt characters that are missing from the vocabulary (default: replace)",
     )

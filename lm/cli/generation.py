@@ -15,6 +15,7 @@ from lm.config.settings import settings_of
 from lm.console.escaping import printable
 from lm.console.wording import plural
 from lm.errors import UserError
+from lm.generation.request import seed_or_random
 from lm.insight.infill import infill
 from lm.language_model import LanguageModel, load
 from lm.storage.model_folder import default_model
@@ -52,8 +53,9 @@ def generate(options: argparse.Namespace) -> int:
         "choices": options.choice,
     }
     beams = getattr(options, "beams", 1)
-    seed = options.seed if options.seed is not None else time.time_ns() % 2**31
+    seed = seed_or_random(options.seed)
     if options.interactive:
+        del settings["max_new_tokens"]  # each command has its own length
         return interact(model, options.prompts[0], seed=seed, **settings)
     begin = time.perf_counter()
     if "infill" in options:

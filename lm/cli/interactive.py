@@ -22,7 +22,7 @@ _LISTED = 9  # next tokens
 _GENERATED = 40  # tokens
 
 
-def interact(model: LanguageModel, prompt: str, *, seed: int, max_new_tokens: int, **settings: Any) -> int:
+def interact(model: LanguageModel, prompt: str, *, seed: int, **settings: Any) -> int:
     """Run commands from standard input until it ends, then print the text; the exit status."""
     session = model.session()
     session.feed(prompt, unknown=settings.pop("unknown", "replace"))

@@ -12,6 +12,7 @@ from torch import Tensor
 from lm.config.schema import ModelConfig
 from lm.errors import UserError
 from lm.generation.decoder import Batch, NetworkDecoder
+from lm.generation.request import whole_number
 from lm.model.cell_step import Array, output_gate
 from lm.model.cells import CELLS, State
 
@@ -43,14 +44,14 @@ class Clamp:
         assert isinstance(config.hidden_size, int)  # that of a network is never "auto"
         sizes = ("layer", self.layer, config.layers), ("unit", self.unit, config.hidden_size)
         for name, number, count in sizes:
-            if not 0 <= number < count:
+            if not 0 <= whole_number(f"{name} of a clamp", number) < count:
                 raise UserError(f"{name} of a clamp must be between 0 and {count - 1}, got {number}.")
         if self.state not in (states := CELLS[config.cell].states):
             raise UserError(
                 f"the {config.cell} cell has no state {self.state!r} to clamp: choose {' or '.join(states)}."
             )
-        if not math.isfinite(self.value):
-            raise UserError(f"the value of a clamp must be a finite number, got {self.value}.")
+        if not isinstance(self.value, int | float) or not math.isfinite(self.value):
+            raise UserError(f"the value of a clamp must be a finite number, got {self.value!r}.")
         if self.state == "h" and abs(self.value) > 1:
             raise UserError(f"h is always between -1 and 1 and cannot be clamped to {self.value:g}.")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -9,6 +11,8 @@ from typing import Any
 from lm.config.schema import SamplingConfig, SearchConfig
 from lm.config.settings import build, flag_of
 from lm.errors import UserError
+
+UNKNOWN = ("error", "skip", "replace")  # what can happen to text that is not in the vocabulary
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class Request:
     sampling: SamplingConfig
     max_new_tokens: int = 400
     stop: Sequence[str] = ()  # the text ends before the first of these strings
-    unknown: str = "replace"  # characters missing from the vocabulary: error, skip or replace
+    unknown: str = "replace"  # one of UNKNOWN
     alternatives: int = 0  # number of most likely tokens to report at each step
     ban: Sequence[str] = ()  # strings that must not occur in the text
     match: str | None = None  # regular expression that the text must match
@@ -27,13 +31,62 @@ class Request:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Request:
-        """From the fields above and those of SamplingConfig. Raises UserError for any other."""
-        own = {field.name for field in fields(cls)} - {"sampling"}
-        sampling = build(SamplingConfig, {k: v for k, v in settings.items() if k not in own})
-        request = cls(sampling, **{k: v for k, v in settings.items() if k in own})
-        if request.max_new_tokens < 1:
-            raise UserError(f"max_new_tokens must be at least 1, got {request.max_new_tokens}.")
-        return request
+        """From the fields above and those of SamplingConfig.
+
+        A single string counts as a list of one. Raises UserError for any other name and for invalid values.
+        """
+        names = {field.name for field in fields(cls)} - {"sampling"}
+        sampling = build(SamplingConfig, {k: v for k, v in settings.items() if k not in names})
+        own = {name: value for name, value in settings.items() if name in names}
+        for name, minimum in (("max_new_tokens", 1), ("alternatives", 0)):
+            if name in own:
+                own[name] = whole_number(name, own[name], minimum)
+        for name in ("stop", "ban", "choices"):
+            if name in own:
+                own[name] = _strings(name, own[name])
+        if not isinstance(own.get("match"), str | None):
+            raise UserError(f"match must be a string, got {own['match']!r}.")
+        check_unknown(own.get("unknown", "replace"))
+        if not isinstance(own.get("logit_bias"), Mapping | None):
+            raise UserError("logit_bias must map token ids to the numbers that are added to their logits.")
+        return cls(sampling, **own)
+
+
+def whole_number(name: str, value: Any, minimum: int | None = None) -> int:
+    """`value` as an int. Raises UserError unless it is a whole number of at least `minimum`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise UserError(f"{name} must be a whole number, got {value!r}.") from None
+    if minimum is not None and number < minimum:
+        raise UserError(f"{name} must be at least {minimum}, got {number}.")
+    return number
+
+
+def seed_or_random(seed: int | None) -> int:
+    """A seed from 0 to 2**64 - 1: a random one for None, and -1 is the last one, as for `torch.manual_seed`.
+
+    Raises UserError unless the seed is a whole number from -2**63 to 2**64 - 1.
+    """
+    if seed is None:
+        return secrets.randbits(31)
+    number = whole_number("seed", seed, -(2**63))
+    if number >= 2**64:
+        raise UserError(f"seed must be at most {2**64 - 1}, got {number}.")
+    return number % 2**64
+
+
+def check_unknown(unknown: Any) -> None:
+    """Raise UserError unless `unknown` is one of UNKNOWN."""
+    if unknown not in UNKNOWN:
+        raise UserError(f"unknown must be one of {', '.join(UNKNOWN)}, got {unknown!r}.")
+
+
+def _strings(name: str, value: Any) -> tuple[str, ...]:
+    values = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Sequence) else None
+    if values is None or not all(isinstance(string, str) for string in values):
+        raise UserError(f"{name} must be a string or a list of strings, got {value!r}.")
+    return values
 
 
 def check_search(search: SearchConfig, sampling: SamplingConfig, seed: int | None) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from operator import itemgetter
 from typing import Any, Self
 
 from lm.console.escaping import printable
@@ -17,7 +17,7 @@ from lm.generation.constraints import Banned, Constraint, Match, NoRepeat, OneOf
 from lm.generation.decoder import Decoder
 from lm.generation.detokenize import Detokenizer, make_detokenizer
 from lm.generation.endings import Endings
-from lm.generation.request import Request
+from lm.generation.request import Request, check_unknown
 from lm.generation.scheduler import Scheduler
 from lm.generation.stream import Stream, Token
 from lm.model.direction import Direction
@@ -117,8 +117,13 @@ class TextGenerator:
         ("error"). A text given as token ids is taken as it is, except for an <eos> that it starts with: see
         `starts_explicitly`. Raises UserError for ids outside the vocabulary.
         """
+        check_unknown(unknown)
         if not isinstance(text, str):
-            ids, last = [int(token) for token in text], self.tokenizer.vocab_size - 1
+            try:
+                ids = [operator.index(token) for token in text]
+            except TypeError:
+                raise UserError(f"a text must be a string or a list of token ids, got {text!r}.") from None
+            last = self.tokenizer.vocab_size - 1
             if wrong := [token for token in ids if not 0 <= token <= last]:
                 raise UserError(f"token ids must be between 0 and {last:,}, got {wrong[0]}.")
             explicit = self.starts_explicitly(ids)
@@ -151,7 +156,7 @@ class TextGenerator:
         Raises UserError before the first piece for anything that the request cannot have.
         """
         streams, detokenizers = [], []
-        for prompt, group in groupby(zip(prompts, seeds, strict=True), key=itemgetter(0)):
+        for prompt, group in groupby(zip(prompts, seeds, strict=True), key=operator.itemgetter(0)):
             tokens, text = self.encode(prompt, request.unknown), self.text_of(prompt)
             constraints = self.constraints(text, request)
             for _, seed in group:  # of one prompt that is continued several times

@@ -155,6 +155,8 @@ def evaluate(model: LanguageModel, texts: str | Sequence[str]) -> Validation:
     """
     model.require_one_network("score a text")
     documents = [texts] if isinstance(texts, str) else texts
+    if not all(isinstance(document, str) for document in documents):
+        raise UserError("lm.evaluate takes a text or a list of texts, each a str.")
     text = SEPARATOR.join(_as_read(document) for document in documents if document)
     scored = score_text(model, text)
     metrics = {name: estimate.value for name, estimate in vars(scored.metrics).items()}
