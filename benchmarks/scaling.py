@@ -41,7 +41,7 @@ def main() -> int:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.run([*torchrun, *sys.argv], env=environment).returncode
     with joined_ranks() as ranks:
-        if ranks.first:
+        if ranks.is_main_process:
             print("network   batch    one rank, tokens/s   two ranks, tokens/s   ratio", flush=True)
         for name in options.networks:
             measure(name, options, ranks)
@@ -58,11 +58,11 @@ def measure(name: str, options: argparse.Namespace, ranks: Ranks) -> None:
     alone, together = (build_learner(config, corpus, which) for which in (ALONE, ranks))
     rates: tuple[list[float], list[float]] = ([], [])
     for _ in range(options.repeats):
-        if ranks.first:
+        if ranks.is_main_process:
             rates[0].append(rate(alone, ALONE))
-        ranks.agreeing(0.0, [])()  # the others wait here
+        ranks.start_agreement(0.0, [])()  # the others wait here
         rates[1].append(rate(together, ranks))
-    if ranks.first:
+    if ranks.is_main_process:
         a, b = map(statistics.median, rates)
         ratio = statistics.median(two / one for one, two in zip(*rates, strict=True))
         print(f"{name:9} {options.batch_size:3} x {BPTT} {a:19,.0f} {b:21,.0f} {ratio:7.2f}", flush=True)
@@ -76,7 +76,7 @@ def rate(learner: Learner, ranks: Ranks) -> float:
     step(0, lr)
     begin, count, elapsed = time.perf_counter(), 0, 0.0
     while elapsed < SECONDS:
-        agreement = ranks.agreeing(time.perf_counter() - begin, [])
+        agreement = ranks.start_agreement(time.perf_counter() - begin, [])
         step(count, lr)
         elapsed, _ = agreement()
         count += 1

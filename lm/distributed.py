@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from lm.console.wording import plural
 from lm.errors import UserError, one_line
 
 if TYPE_CHECKING:  # torch is imported only where it is needed: `--help` should not wait for it
@@ -49,28 +50,28 @@ class Ranks:
     """This process and the others it trains with."""
 
     rank: int = 0
-    size: int = 1
-    local: int = 0  # rank within this machine
+    world_size: int = 1
+    local_rank: int = 0  # rank within this machine
     machine: int = 0
     store: Any = None  # torchrun's key-value store
 
     @property
-    def alone(self) -> bool:
+    def is_single_process(self) -> bool:
         """Whether this is the only process."""
-        return self.size == 1
+        return self.world_size == 1
 
     @property
-    def first(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this is rank 0, which writes and prints."""
         return self.rank == 0
 
     def share(self, count: int) -> slice:
         """The slice of `count` items, such as streams of text, that belongs to this rank."""
-        return share_of(count, self.rank, self.size)
+        return share_of(count, self.rank, self.world_size)
 
-    def sum(self, tensor: Tensor) -> Tensor:
-        """Sum a tensor over all ranks, in place."""
-        if not self.alone:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        """Sum a tensor over all ranks, in place, and return it."""
+        if not self.is_single_process:
             import torch.distributed as dist
 
             with _detecting_lost_ranks():
@@ -79,13 +80,13 @@ class Ranks:
 
     def all_true(self, value: bool) -> bool:
         """Whether `value` is true on all ranks."""
-        if self.alone:
+        if self.is_single_process:
             return value
         import torch
 
-        return int(self.sum(torch.tensor(int(not value)))) == 0
+        return int(self.all_reduce(torch.tensor(int(not value)))) == 0
 
-    def shared_out(
+    def compute_shared(
         self, make: Callable[[int], Tensor], like: Sequence[Tensor], costs: Sequence[float]
     ) -> list[Tensor]:
         """The tensor that `make(number)` returns for each number, in the shape of `like[number]`; each is
@@ -93,12 +94,12 @@ class Ranks:
 
         The most expensive ones are assigned first, each to the rank with the least work so far.
         """
-        if self.alone:
+        if self.is_single_process:
             return [make(number) for number in range(len(like))]
         import torch
         import torch.distributed as dist
 
-        loads, makers = [0.0] * self.size, [0] * len(like)
+        loads, makers = [0.0] * self.world_size, [0] * len(like)
         for number in sorted(range(len(like)), key=lambda number: -costs[number]):
             makers[number] = rank = loads.index(min(loads))
             loads[rank] += costs[number]
@@ -107,23 +108,24 @@ class Ranks:
             own = maker == self.rank
             made.append(make(number).contiguous() if own else torch.empty_like(like[number]))
             with _detecting_lost_ranks():
-                sending.append(
-                    dist.broadcast(made[-1], maker, async_op=True)
-                )  # while the next one is computed
+                # While it is sent, the next one is computed.
+                sending.append(dist.broadcast(made[-1], maker, async_op=True))
         with _detecting_lost_ranks():
             for work in sending:
                 work.wait()
         return made
 
-    def agreeing(self, clock: float, signals: list[int]) -> Callable[[], tuple[float, int]]:
-        """Start to agree on the time and on signals. The returned function completes it and returns rank
-        0's `clock` and the number of a signal that any rank has received, or 0. Compute in between."""
-        if self.alone:
+    def start_agreement(self, clock: float, signals: list[int]) -> Callable[[], tuple[float, int]]:
+        """Start an all-reduce of the clock and the signals. Compute something else, then call the returned
+        function: it returns rank 0's `clock` in seconds and a signal that any rank has received, or 0."""
+        if self.is_single_process:
             return lambda: (clock, max(signals, default=0))
         import torch
         import torch.distributed as dist
 
-        values = torch.tensor([clock if self.first else 0.0, max(signals, default=0)], dtype=torch.float64)
+        values = torch.tensor(
+            [clock if self.is_main_process else 0.0, max(signals, default=0)], dtype=torch.float64
+        )
         with _detecting_lost_ranks():
             work = dist.all_reduce(values, dist.ReduceOp.MAX, async_op=True)
 
@@ -134,53 +136,53 @@ class Ranks:
 
         return agreed
 
-    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
-        """Copy rank 0's values into `tensors`."""
-        if not self.alone:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Copy rank 0's values into `tensors`, in place."""
+        if not self.is_single_process:
             self._copy(0, tensors)
 
-    def from_first(self, make: Callable[[], Any]) -> Any:
+    def broadcast_object(self, make: Callable[[], Any]) -> Any:
         """What `make` returns on rank 0, a JSON value. The other ranks do not call it."""
-        return make() if self.alone else self._from(0, make)
+        return make() if self.is_single_process else self._from(0, make)
 
-    def tensors_from_first(self, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def broadcast_tensors(self, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """The tensors by name, on the CPU, that `make` returns on rank 0. The other ranks do not call it."""
-        if self.alone:
+        if self.is_single_process:
             return make()
         import torch
 
-        made = {name: tensor.contiguous() for name, tensor in make().items()} if self.first else {}
-        kinds = self.from_first(lambda: {n: [list(t.shape), str(t.dtype)[6:]] for n, t in made.items()})
+        made = {name: tensor.contiguous() for name, tensor in make().items()} if self.is_main_process else {}
+        kinds = self.broadcast_object(lambda: {n: [list(t.shape), str(t.dtype)[6:]] for n, t in made.items()})
         for name, (shape, dtype) in kinds.items():
             tensor = made.setdefault(name, torch.empty(shape, dtype=getattr(torch, dtype)))
-            self.copy_from_first([tensor.view(-1).view(torch.uint8)])
+            self.broadcast([tensor.view(-1).view(torch.uint8)])
         return made
 
-    def joined(self, part: Tensor, dim: int, rows: slice, count: int) -> Tensor:
+    def all_gather(self, part: Tensor, dim: int, rows: slice, count: int) -> Tensor:
         """Join a tensor with `count` rows along `dim`, of which each rank has the part `rows`."""
         import torch
 
         whole = part.new_zeros(*part.shape[:dim], count, *part.shape[dim + 1 :])
         whole.narrow(dim, rows.start, rows.stop - rows.start).copy_(part)
         # Adding zeros leaves bytes as they are, whatever the type.
-        self.sum(whole.view(-1).view(torch.uint8))
+        self.all_reduce(whole.view(-1).view(torch.uint8))
         return whole
 
     def check_same(self, values: dict[str, Any], remedy: str) -> None:
         """Raise RanksDisagree, ending with `remedy`, if the JSON `values` differ from those of rank 0."""
-        if self.alone:
+        if self.is_single_process:
             return
         import torch
 
-        first, ours = self.from_first(lambda: values), json.loads(json.dumps(values))
+        first, ours = self.broadcast_object(lambda: values), json.loads(json.dumps(values))
         differences = [
             f"{name} is {_shown(ours.get(name))}, not {_shown(first.get(name))}"
             for name in {**first, **ours}
             if first.get(name) != ours.get(name)
         ]
-        odd = torch.zeros(self.size)
+        odd = torch.zeros(self.world_size)
         odd[self.rank] = len(differences)
-        if not self.sum(odd).any():
+        if not self.all_reduce(odd).any():
             return
         rank = int(odd.gt(0).nonzero()[0])
         what = self._from(rank, lambda: ", ".join(differences))  # known to whichever rank reports it
@@ -189,10 +191,10 @@ class Ranks:
     def one_on_each_machine(self, make: Callable[[], Any]) -> Any:
         """What `make` returns. One rank per machine calls it first; the others then find its result in the
         cache. There is no time limit."""
-        if self.alone:
+        if self.is_single_process:
             return make()
         done = f"made on machine {self.machine}"
-        while self.local > 0 and not self.store.check([done]):
+        while self.local_rank > 0 and not self.store.check([done]):
             time.sleep(0.05)
         made = make()
         self.store.set(done, "")
@@ -203,23 +205,23 @@ class Ranks:
 
         Raises UserError if there are fewer GPUs than ranks, or if `device` names one of them.
         """
-        if device.type == "cpu" or (self.alone and device.index is None):
+        if device.type == "cpu" or (self.is_single_process and device.index is None):
             return
         import torch
 
-        if self.alone:
+        if self.is_single_process:
             torch.cuda.set_device(device)
             return
         if device.index is not None:
             raise UserError(f"--device {device}: each rank takes a GPU of its own; use --device cuda.")
         if device.type != "cuda":
             raise UserError(f"--device {device.type} supports only one process: use --device cpu.")
-        if self.local >= (count := torch.cuda.device_count()):
+        if self.local_rank >= (count := torch.cuda.device_count()):
             raise UserError(
-                f"this machine has {count} GPUs, fewer than ranks: use --nproc-per-node {count} or"
-                " --device cpu."
+                f"this machine has {plural(count, 'GPU')}, fewer than ranks: use --nproc-per-node {count}"
+                " or --device cpu."
             )
-        torch.cuda.set_device(self.local)
+        torch.cuda.set_device(self.local_rank)
 
     def _copy(self, rank: int, tensors: Iterable[Tensor]) -> None:
         import torch.distributed as dist
@@ -282,7 +284,7 @@ def _report_once(ranks: Ranks, error: UserError) -> None:
     # torchrun ends the other ranks as soon as one has ended: the line must be printed first.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     own = not isinstance(error, (RankLost, RanksDisagree))
-    if own and not ranks.first:
+    if own and not ranks.is_main_process:
         time.sleep(_HEAD_START)
     try:
         reported = ranks.store.add("reported", 1) > 1
@@ -290,7 +292,7 @@ def _report_once(ranks: Ranks, error: UserError) -> None:
         reported = False
     if reported:
         sys.exit(2)
-    if own and not ranks.first:
+    if own and not ranks.is_main_process:
         raise UserError(f"rank {ranks.rank}: {error}") from error
 
 

@@ -80,7 +80,8 @@ def load(
 class LanguageModel:
     """A network and its tokenizer. `facts` describes its training, as config.json does.
 
-    A model that was loaded has the `name` by which it was, and the `folder` of its files.
+    `name` is what was passed to `lm.load`, and `folder` has the files of the model. They are "" and None for
+    a model that was not loaded.
 
     A `backward` model reads right to left: the text that it generates ends where the prompt begins.
     """
@@ -242,13 +243,14 @@ class LanguageModel:
         return Session(self)
 
     def score(self, text: str | Sequence[int], *, unknown: str = "replace", alternatives: int = 0) -> Scores:
-        """Log-probability, rank and entropy of each token of `text`, in text order, each with the
-        `alternatives` most likely tokens at its position. A notebook displays this list as colored text.
+        """Log-probability (nats), rank (from 1) and entropy (nats) of each token of `text`, in text order,
+        with the `alternatives` most likely tokens at its position. A notebook displays this as colored text.
 
         The text may be given as token ids, which are used unchanged, except that a leading <eos> is read as
         the start of the text. It is given rather than predicted: its log-probability is 0.
 
-        Raises UserError for an ensemble and for ids outside the vocabulary.
+        `unknown` is as for `encode`. Raises UserError for an ensemble, for ids outside the vocabulary, and
+        for characters missing from it with unknown="error".
         """
         return Scores(self.direction.reorder(list(self.scores(text, unknown, alternatives))), self.tokenizer)
 
@@ -290,6 +292,9 @@ class LanguageModel:
                 any.
             language: codes of the text's languages, such as "en"; default: those of the loaded model or of a
                 dataset on the Hub, if any.
+
+        Raises UserError for an ensemble, a model with clamped units, an invalid license or language, and
+        `remote_code` of a backward model, and OSError if the folder cannot be written.
         """
         facts = self._facts_to_save(license, language, remote_code)
         dtype = torch.float16 if half else torch.float32

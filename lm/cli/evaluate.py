@@ -43,15 +43,23 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("model", metavar="MODEL", help=MODEL)
     add("--backward", metavar="MODEL", help="a backward model, for scores from both sides")
-    add("--compare", metavar="MODEL", help="another model: how much it differs, with an interval and a test")
+    add(
+        "--compare",
+        metavar="MODEL",
+        help="compare with another model: difference, interval, permutation test",
+    )
     for name in TABLES:
         add(flag_of(name), metavar="FILE", help=table_of(name))
     add("--format", choices=FORMATS, help="format of the tables; default: tsv without a header comment")
     add("--keep", action="append", metavar="COLUMNS", help="copy these columns of the table that is read")
     add_state = parser.add_mutually_exclusive_group().add_argument
-    reset = "read each document from the empty state (default: tables)"
+    reset = "read each document from the zero state (default for tables)"
     add_state("--reset", action="store_true", help=reset)
-    add_state("--carry", action="store_true", help="read on from document to document (default: text files)")
+    add_state(
+        "--carry",
+        action="store_true",
+        help="keep the state between documents (default for text files)",
+    )
     add("--regions", metavar="COLUMN", help="the column with the regions of each text, a list or marked text")
     add("--region-separator", metavar="C", help="the character between regions; default with --regions: '|'")
     add("--skip-unknown", action="store_true", default=False, help="leave <unk> tokens out of the metrics")
@@ -89,7 +97,7 @@ def table_of(name: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate as the command line says; the exit status. Raises UserError."""
     options = vars(parse(arguments))
-    # Of `READING`, an empty string means not as in training.
+    # An empty string for a setting of `READING` means: not the one used in training.
     check_not_empty({name: value for name, value in options.items() if name not in ("model", *READING)})
     if "pairs" in options:
         check_pairs(options)

@@ -48,8 +48,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("model", nargs="?", default=None, metavar="MODEL", help=model)
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--prompt", default="", metavar="TEXT", help="the text to continue (default: none)")
-    text.add_argument("--prompt-file", metavar="F", help="read the prompt from a file; '-': standard input")
-    text.add_argument("--prompts-file", metavar="F", help="read one prompt per line; they share a batch")
+    text.add_argument(
+        "--prompt-file", metavar="FILE", help="read the prompt from a file; '-': standard input"
+    )
+    text.add_argument("--prompts-file", metavar="FILE", help="read one prompt per line; they share a batch")
     encoding = "encoding of the prompt file, such as cp1252 (default: as for `lm train`)"
     add("--encoding", default=None, metavar="NAME", help=encoding)
     text.add_argument("--suffix", metavar="TEXT", help="the end of the text (backward models only)")

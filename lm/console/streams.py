@@ -14,8 +14,10 @@ from lm.errors import UserError
 
 
 class StandardStream(io.RawIOBase):
-    """Standard output or error, which remembers that a write has failed. What it `tolerates` is not raised:
-    what cannot be written is lost."""
+    """Standard output or error, which remembers that a write has failed.
+
+    Errors that it `tolerates` are not raised; what could not be written is lost.
+    """
 
     def __init__(self, raw: io.RawIOBase):
         self._raw = raw
@@ -70,8 +72,10 @@ def prepare() -> StandardStream | None:
 
 
 def outlive_output() -> None:
-    """From now on, go on if standard output cannot be written, because something more valuable would be lost.
-    The command ends with the error. A closed pipe (`| head`) still ends it immediately."""
+    """Keep running if standard output cannot be written, for example because a training would be lost.
+
+    The command still ends with the error. A closed pipe (`| head`) ends it immediately.
+    """
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, StandardStream):
         raw.tolerates = lambda error: not isinstance(error, BrokenPipeError)

@@ -60,7 +60,7 @@ def validate(
     for offsets, losses in windows_of_losses(network, tokens, eos, streams, limit, precision, ranks):
         total += losses.sum()
         scored += len(offsets)
-    total_nats, count = ranks.sum(torch.tensor([total.item(), scored], dtype=torch.float64)).tolist()
+    total_nats, count = ranks.all_reduce(torch.tensor([total.item(), scored], dtype=torch.float64)).tolist()
     loss = total_nats / count
     bits = loss / math.log(2) * counts.tokens
     return Validation(

@@ -1,4 +1,4 @@
-"""Losses of many texts that are read side by side, each from the empty state."""
+"""Losses of many texts that are read side by side, each from the zero state."""
 
 from __future__ import annotations
 

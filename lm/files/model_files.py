@@ -19,7 +19,7 @@ from lm.errors import ModelError, one_line
 MAX_JSON = 1 << 20  # bytes; a config.json has about 1,000
 _MAX_DEPTH = 32
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-# Should the file be replaced by a link or a pipe in the meantime, opening it fails or does not wait.
+# If a link or a pipe has replaced the file since the checks, opening it fails, or does not wait.
 _FLAGS = (
     os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 )

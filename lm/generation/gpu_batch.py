@@ -1,6 +1,6 @@
-"""A generation step on a GPU, recorded as a CUDA graph.
+"""A generation step on a GPU, captured as a CUDA graph.
 
-For so few rows, launching kernels takes longer than running them: a step is recorded once and from then on
+For so few rows, launching kernels takes longer than running them: a step is captured once and from then on
 launched as a whole.
 """
 
@@ -22,7 +22,7 @@ from lm.model.network import RecurrentLM
 # Kernels chosen for other numbers of rows round differently. A step always computes whole blocks of this many
 # rows, so that a sequence is generated identically alone and in a batch.
 BLOCK = 64
-TRIAL = 3  # steps with which a recorded computation proves itself
+TRIAL = 3  # steps with which a captured computation proves itself
 _FUNCTIONS = Functions(lambda x: x.sigmoid_(), torch.tanh)
 _WARNING = threading.Lock()  # acquired once, by the thread that prints the warning
 
@@ -52,7 +52,7 @@ class GPUWeights:
         self.projection = None if projection is None else projection.weight.detach().t().to(self.dtype)
         self.decoder = network.decoder.weight.detach().t().to(self.dtype, copy=True)
         self.decoder_bias = network.decoder.bias.detach().to(self.dtype, copy=True)
-        # `step` is recorded on tensors of its own.
+        # `step` is captured on tensors of its own.
         self._lock = threading.Lock()
         self._tokens = torch.zeros(BLOCK, dtype=torch.long, device=self.device)
         self._state = self.empty_block()
@@ -95,12 +95,12 @@ class GPUWeights:
         """`compute`, launched as a whole unless there is an `after_layer`."""
         if after_layer is not None:
             return self.compute(tokens, state, after_layer)
-        with self._lock:  # all batches share the recorded tensors
+        with self._lock:  # all batches share the captured tensors
             self._tokens.copy_(tokens)
             self._state.copy_(state)
             if self._run is None:
                 seen = torch.zeros(TRIAL, BLOCK, self.vocab_size, device=self.device)
-                self._run = self.recorded(
+                self._run = self.captured(
                     lambda: self.compute(self._tokens, self._state),
                     lambda run: self._trial(run, seen),
                     {"tokens": self._tokens, "state": self._state, "logits": seen},
@@ -109,17 +109,17 @@ class GPUWeights:
             state.copy_(self._state)
         return logits
 
-    def recorded(
+    def captured(
         self,
         compute: cuda_graph.Compute,
         trial: Callable[[cuda_graph.Compute], None],
         state: Mapping[str, Tensor],
     ) -> cuda_graph.Compute:
-        """`compute` as a CUDA graph, or as it is where that is not possible; see `cuda_graph.captured`."""
+        """`compute` as a CUDA graph, or as it is where that is not possible."""
         if self.device.type == "mps":
             return compute
         with current(self.device):
-            run, reason = cuda_graph.captured(compute, trial, lambda: state, self.precision)
+            run, reason = cuda_graph.capture_and_verify(compute, trial, lambda: state, self.precision)
         if reason and _WARNING.acquire(blocking=False):
             print(
                 f"warning: generation does not run as a CUDA graph, and therefore slower: {reason}",

@@ -28,7 +28,7 @@ from lm.model.cuda_graph import Compute
 GROUP = 16  # steps that are launched together, at most
 _LONGEST_WINDOW = 2**14  # tokens
 _BELOW_ONE = 1 - 1e-11  # probabilities sum to 1 only up to rounding
-_KINDS = 8  # recorded steps that a block keeps
+_KINDS = 8  # captured steps that a block keeps
 _NOBODY = SamplingConfig(temperature=1.0)  # the settings of a row without a stream
 
 
@@ -94,7 +94,7 @@ def _steps(streams: Sequence[Stream]) -> int:
 
 
 def _power_of_two(number: int) -> int:
-    """The next one, so that sizes rarely change, with which recorded steps become useless."""
+    """The next one, so that sizes rarely change, with which captured steps become useless."""
     return 2 ** (number - 1).bit_length()
 
 
@@ -131,7 +131,7 @@ class _Results(NamedTuple):
 
 
 class _Block:
-    """A fixed number of rows and the recorded steps on them. A stream keeps its row until it ends."""
+    """A fixed number of rows and the captured steps on them. A stream keeps its row until it ends."""
 
     def __init__(self, weights: GPUWeights, suppressed: Tensor):
         device = weights.device
@@ -139,7 +139,7 @@ class _Block:
         self.streams: list[Stream | None] = [None] * BLOCK
         self._changed = False  # since the last launch: which streams there are
         self._launched = 0  # steps whose results have not been read
-        self._kinds: dict[tuple[str, ...], Compute] = {}  # recorded steps, by what they compute
+        self._kinds: dict[tuple[str, ...], Compute] = {}  # captured steps, by what they compute
         self._step: Compute | None = None
         self._alternatives = 0
         # Blocks run next to each other, because one alone cannot keep a GPU busy.
@@ -255,7 +255,7 @@ class _Block:
             if len(self._kinds) == _KINDS:
                 del self._kinds[next(iter(self._kinds))]
             sampling = SamplingTensors(**settings)
-            self._kinds[kind] = self._weights.recorded(
+            self._kinds[kind] = self._weights.captured(
                 lambda: self._compute(sampling, changes, alternatives), self._trial, self._varying()
             )
         return self._kinds[kind]

@@ -79,7 +79,7 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
         if differences:
             terminal.table(rows_of_differences(options["model"], options["compare"], differences))
     mode, sides = list(scores.items())[-1]
-    state = "each document from the empty state" if reset else "carried from document to document"
+    state = "each document from the zero state" if reset else "carried from document to document"
     settings = {"state": state, "precision": precision, "scores": mode, **reading}
     settings |= {name: options[name] for name in _STATED if options.get(name)}
     for flag, file in tables.items():
@@ -89,7 +89,7 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
 
 
 def _resets(options: dict[str, Any], adaptations: dict[str, Any], rows: Rows) -> bool:
-    """Whether each document is read from the empty state: as chosen, otherwise if it is the row of a table.
+    """Whether each document is read from the zero state: as chosen, otherwise if it is the row of a table.
 
     Held-out text is scored as in training, and models adapt to running text unless --reset is given.
     """

@@ -31,7 +31,7 @@ class ScoredText:
     text: bytes  # UTF-8 with SEPARATOR between documents
     tokens: np.ndarray  # (tokens,)
     losses: np.ndarray  # (tokens,) float64, nats
-    # If each document was read from the empty state: document i has the tokens from bounds[i] to
+    # If each document was read from the zero state: document i has the tokens from bounds[i] to
     # bounds[i + 1], and there is none between documents.
     bounds: np.ndarray | None = None
     skip_unknown: bool = False  # whether `metrics` leaves out unknown tokens

@@ -40,7 +40,7 @@ def score_text(
 ) -> ScoredText:
     """Score each token of a text, or of documents in UTF-8 with SEPARATOR between them.
 
-    A document is read after the end of the one before, as in training, or with `reset` from the empty state;
+    A document is read after the end of the one before, as in training, or with `reset` from the zero state;
     its end is then not predicted.
 
     With `dynamic` evaluation or a continuous `cache`, the scores adapt to the text read so far, or with
@@ -82,7 +82,7 @@ def score_texts(
     ...     print(scored.bits.sum(), scored.token_texts, scored.per_word()["surprisal"])
 
     Args:
-        texts: each read from the empty state, after the model's start token. Characters and words that the
+        texts: each read from the zero state, after the model's start token. Characters and words that the
             model does not know are scored as <unk>; an empty text has no tokens.
         precision: of the matrix products: "fp32", "bf16", "tf32" (on a GPU) or "auto".
         progress: called with the fraction that is done.
@@ -150,8 +150,9 @@ def evaluate(model: LanguageModel, texts: str | Sequence[str]) -> Validation:
     >>> lm.evaluate(model, "To be, or not to be").bits_per_character
 
     Of several documents, each starts after the end of the one before, as in training. `score_text` also has
-    confidence intervals, and the surprisal of each token and word. Raises UserError if there is no text, or
-    if the model knows nothing of it.
+    confidence intervals, and the surprisal of each token and word.
+
+    Raises UserError for an ensemble, and if the text is empty or nothing in it is in the vocabulary.
     """
     model.require_one_network("score a text")
     documents = [texts] if isinstance(texts, str) else texts

@@ -213,7 +213,7 @@ def read(
     start: Sequence[State] | None = None,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> tuple[list[np.ndarray], list[State]]:
-    """ids (steps,) and the state of each layer before them (None: the empty state) -> for each layer,
+    """ids (steps,) and the state of each layer before them (None: the zero state) -> for each layer,
     h (steps, units) after each step, and the state after the last."""
     config, recurrent = network.config, network.recurrent
     weight = network.embedding.weight

@@ -143,8 +143,8 @@ def _approximate_scores(
 
 def _binned_ranks(values: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """values (all tokens, units) -> (units, tokens): the mean rank of the bin of each of the `tokens` among
-    evenly spaced tokens, from 0 to 1. There are `_BINS` bins of equal width between a unit's extremes, the
-    outermost hundredths of its values aside."""
+    evenly spaced tokens, from 0 to 1. There are `_BINS` bins of equal width between the 1st and the 99th
+    percentile of a unit's values."""
     references = values[_evenly(np.arange(len(values)), 2 * _MAX_TOKENS)]
     low, high = np.quantile(references, (0.01, 0.99), axis=0).astype(values.dtype)
     scale = np.divide(_BINS, high - low, out=np.zeros_like(low), where=high > low)

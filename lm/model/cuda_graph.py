@@ -1,9 +1,9 @@
-"""CUDA graphs: a computation is recorded once and from then on launched as a whole.
+"""CUDA graphs: a computation is captured once and from then on launched as a whole.
 
-A recurrent network's kernels are short: launching them one by one takes longer than running them. A recorded
+A recurrent network's kernels are short: launching them one by one takes longer than running them. A captured
 computation is launched with a single call. In return it must do the same work each time: everything that
 varies is in tensors that keep their address, and nothing waits for the device. This is the only file that
-knows how computations are recorded.
+knows how computations are captured.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from torch import Tensor
 from lm.errors import one_line
 from lm.model.device import Precision
 
-_WARM_UP = 2  # calls before the recording, in which libraries allocate their workspaces
-# A wrong recording (a frozen learning rate, a repeated dropout mask) is off by far more than this.
+_WARM_UP = 2  # calls before the capture, in which libraries allocate their workspaces
+# A wrong graph (a frozen learning rate, a repeated dropout mask) is off by far more than this.
 _SMALLEST_TOLERANCE = 0.01  # relative
 
-_RECORDING = threading.Lock()  # torch records on the same CUDA stream in all threads
+_CAPTURING = threading.Lock()  # torch captures on the same CUDA stream in all threads
 
 Compute = Callable[[], Tensor]
 
 
-def captured(
+def capture_and_verify(
     compute: Compute,
     trial: Callable[[Compute], None],
     state: Callable[[], Mapping[str, Tensor]],
     precision: Precision,
-    record_all: Callable[[], Compute] | None = None,
+    capture_all: Callable[[], Compute] | None = None,
     agree: Callable[[bool], bool] = bool,
 ) -> tuple[Compute, str]:
     """`compute` as a CUDA graph and "", or `compute` itself and the reason why it cannot be one.
@@ -47,8 +47,8 @@ def captured(
             overwrites at the next call.
         trial: calls its argument a few times, with other inputs each time.
         state: all tensors that `trial` changes, by name. Those that the first call creates start as zeros.
-        record_all: does `compute` by calling what `record` returned for its parts, if not all of it can be
-            recorded.
+        capture_all: does `compute` by calling what `capture` returned for its parts, if not all of it can be
+            captured.
         agree: whether all processes that compute together succeeded, given whether this one did.
     """
     before, reason = _copy(state()), ""
@@ -57,12 +57,12 @@ def captured(
         expected = _copy(state())
         _return_to(before, state())
         try:
-            graph = record_all() if record_all else record(compute)
+            graph = capture_all() if capture_all else capture(compute)
         except Exception as error:
             graph, reason = compute, one_line(error)
     _return_to(before, state())
     if not agree(not reason):
-        return compute, reason or "another rank could not record it"
+        return compute, reason or "another rank could not capture it"
     with _random_state_restored():
         trial(graph)
         found = _copy(state())
@@ -75,16 +75,16 @@ def captured(
     return graph, ""
 
 
-def record(compute: Compute) -> Compute:
-    """Record `compute`, which is called a few times for that, as a CUDA graph."""
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
+def capture(compute: Compute) -> Compute:
+    """Capture `compute`, which is called a few times for that, in a CUDA graph."""
+    side_stream = torch.cuda.Stream()
+    side_stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side_stream):
         for _ in range(_WARM_UP):
             compute()
-    torch.cuda.current_stream().wait_stream(aside)
+    torch.cuda.current_stream().wait_stream(side_stream)
     graph = torch.cuda.CUDAGraph()
-    with _RECORDING, warnings.catch_warnings(), _own_workspace():
+    with _CAPTURING, warnings.catch_warnings(), _own_workspace():
         warnings.simplefilter("ignore")  # an empty graph is found by its results
         # Other threads may use the device meanwhile, for example the web UI for another model.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
@@ -99,7 +99,7 @@ def record(compute: Compute) -> Compute:
 
 @contextmanager
 def _own_workspace() -> Iterator[None]:
-    """Let a recording allocate a workspace for matrix products. Otherwise torch gives all recordings of a
+    """Let a capture allocate a workspace for matrix products. Otherwise torch gives all captures of a
     CUDA stream the same one, but frees it with the first of them (pytorch/pytorch#193402), and graphs that
     share one must not run at the same time."""
     torch._C._cuda_clearCublasWorkspaces()

@@ -126,7 +126,7 @@ def _set_float32_products(precision: str) -> None:
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
     """A context in which matrix products are computed in `precision`; float32 changes nothing.
 
-    On a GPU, casts of weights are not kept for the next use: a CUDA graph would keep those of its recording.
+    On a GPU, casts of weights are not kept for the next use: a CUDA graph would keep those of its capture.
     """
     return torch.autocast(
         device.type,

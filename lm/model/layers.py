@@ -30,7 +30,7 @@ _ONLY_AVX2 = torch.backends.cpu.get_cpu_capability() == "AVX2"
 # cuDNN rejects sequences of 111,539 steps, but not of 2,048 (H200, torch 2.11+cu130, 2026-11-27).
 CUDNN_STEPS = 2048
 
-# Should a version of cuDNN arrange weights in another way, its kernel copies them, which costs time only.
+# A version of cuDNN that expects another layout copies the weights, which only takes time.
 warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk of memory")
 
 

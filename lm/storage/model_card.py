@@ -58,7 +58,7 @@ def renamed(card: str, old: str, new: str) -> str:
 
 
 def checked_license(license: str) -> str:
-    """The identifier of a license. Raises UserError for what the Hub would not take for one."""
+    """The identifier of a license. Raises UserError if the Hub would reject it."""
     if not isinstance(license, str) or not _LICENSE.fullmatch(license):
         raise UserError(
             f"license must be an identifier of the Hub such as 'mit' or 'cc-by-4.0', got {_shown(license)}."
@@ -67,7 +67,7 @@ def checked_license(license: str) -> str:
 
 
 def checked_languages(language: str | Sequence[str]) -> list[str]:
-    """The codes of one or several languages. Raises UserError for what the Hub would not take for one."""
+    """The codes of one or several languages. Raises UserError if the Hub would reject it."""
     languages = [language] if isinstance(language, str) else list(language)
     for one in languages:
         if not isinstance(one, str) or not _LANGUAGE.fullmatch(one):

@@ -1,11 +1,11 @@
 """The lock of a run: one process trains it at a time, whichever machine it is on.
 
-While a process trains, `training/lock` in the run's folder names it, and is touched every BEAT seconds. The
-process also holds the kernel's lock on that file, which ends with the process, however it ends: what a killed
-process of this machine leaves is ignored at once.
+While a process trains, `training/lock` in the run's folder names it, and the process updates the time of this
+file every HEARTBEAT seconds. It also holds a kernel lock on the file, which the kernel releases when the
+process ends. So a lock that a killed process of this machine has left is ignored at once.
 
-On a disk that several machines share, the kernel may know the locks of its own machine only. So a lock that
-names another machine is obeyed without the kernel too, until it has not been touched for STALE seconds.
+On a disk that several machines share, the kernel may know only the locks of its own machine. So a lock that
+names another machine is respected until its time is STALE seconds old.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from lm.errors import UserError, one_line
 from lm.files import locks
 from lm.files.model_files import read_json
 
-BEAT = 10.0  # seconds
-STALE = 60.0  # seconds: six beats, as some network disks show a change late
+HEARTBEAT = 10.0  # seconds
+STALE = 60.0  # seconds: six heartbeats, because some network disks show a change late
 _MAX_SIZE = 1000  # bytes
 _WAIT = 0.5  # seconds, for a process that is only looking
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -153,7 +153,7 @@ def _named(path: Path) -> Owner | None:
 
 
 def _age(path: Path) -> float:
-    """Seconds since a lock was touched, by the clock of the disk, which may be that of a server."""
+    """Seconds since a lock was updated, by the clock of the disk, which may be that of a server."""
     now = time.time()
     with contextlib.suppress(OSError):
         os.utime(path.parent)
@@ -168,8 +168,8 @@ def _taken(folder: Path, held: bool) -> UserError:
         return UserError(f"{folder} is being trained by another process: wait until it has finished.")
     if held and not owner.is_here and (age := _age(path)) > STALE:
         return UserError(
-            f"{folder} has a stale lock: {owner}, which has trained it, has not been heard from for"
-            f" {age:,.0f} seconds. If it has ended, delete {path} and try again."
+            f"{folder} has a stale lock: {owner}, which was training it, updated the lock {age:,.0f} seconds"
+            f" ago. If that process has ended, delete {path} and try again."
         )
     ending = "stop it first"
     if not held:
@@ -183,13 +183,13 @@ def _note(folder: Path) -> str:
     if owner is None or owner.is_here:
         return ""
     return (
-        f"{folder} had a stale lock: {owner}, which has trained it, was not heard from for"
-        f" {_age(lock_of(folder)):,.0f} seconds."
+        f"{folder} had a stale lock: {owner}, which was training it, had updated the lock"
+        f" {_age(lock_of(folder)):,.0f} seconds before."
     )
 
 
 def _beat(path: Path, file: int, over: threading.Event) -> None:
-    while not over.wait(BEAT):
+    while not over.wait(HEARTBEAT):
         with contextlib.suppress(OSError):
             os.utime(file if os.utime in os.supports_fd else path)
 

@@ -39,10 +39,10 @@ from lm.training.step import Step
 CPU_STREAMS = 32
 WINDOW = 64  # tokens
 SIZES = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
-_TOKENS_PER_WEIGHT = 5.0  # that a network should read at least
+_TOKENS_PER_WEIGHT = 5.0  # minimum number of tokens that a network reads
 # Peak learning rates for 256 units; they fall with the square root of the size.
 _RATES = {"rnn": 6e-3, "gru": 8e-3, "lstm": 1.5e-2}
-_LEAST_RATE = 1 / 16  # of them, for a trained network
+_LEAST_RATE = 1 / 16  # smallest share of `_RATES` in fine-tuning
 # Input and weight dropout as a share of the other dropouts.
 _INPUT_SHARE = 0.5
 _WEIGHT_SHARE = {"rnn": 0.0, "gru": 0.0, "lstm": 0.5}
@@ -50,15 +50,17 @@ _WEIGHT_SHARE = {"rnn": 0.0, "gru": 0.0, "lstm": 0.5}
 # A text that a GPU reads again and again (log.md, "On a GPU"). A token of a large vocabulary carries more
 # information than a character, so texts are measured in bits: tokens times the log of the vocabulary size.
 _EPOCHS_PER_DENSITY = 180.0  # epochs needed for each weight per bit of the text
-_DENSITIES = 0.25, 1.25  # weights per bit that need no more passes, and that were the most in any trial
+_DENSITIES = 0.25, 1.25  # weights per bit: up to the first, one pass is enough; the second is the most tried
 _LONG_TEXT = 2_000_000  # tokens from which more streams per step pay off
 _WINDOW_SHARE = 8  # tokens of a window for each stream of a short text
 _MANY_TYPES = 1000  # token types from which the vocabulary is one of words
 
 
-def window_shape(config: RunConfig, corpus: Corpus, device: torch.device, least: int) -> tuple[int, int]:
+def window_shape(
+    config: RunConfig, corpus: Corpus, device: torch.device, min_streams: int
+) -> tuple[int, int]:
     """The number of parallel streams and the length of their windows: those of the settings, or for `auto`
-    what fits the device and the text, but at least `least` streams.
+    what fits the device and the text, but at least `min_streams` streams.
 
     Each stream of a text has at least one whole window. For a short text, there are fewer streams (a
     network needs few, but tokens to look back at), then shorter windows.
@@ -70,7 +72,7 @@ def window_shape(config: RunConfig, corpus: Corpus, device: torch.device, least:
     mix = config.data.mix or (1.0,)
     lengths = corpus.parts if config.data.mix else [len(corpus.train.tokens)]
     while (room := shortest_stream(lengths, mix, streams)) < length:
-        more_streams = not fixed and streams // 2 >= max(least, len(mix))
+        more_streams = not fixed and streams // 2 >= max(min_streams, len(mix))
         if more_streams and (bptt != "auto" or streams * _WINDOW_SHARE > length):
             streams //= 2
         elif bptt == "auto" and length > 1:

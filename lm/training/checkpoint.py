@@ -84,14 +84,14 @@ def restore(trainer: Trainer, snapshot: Snapshot) -> None:
 def of_all_ranks(trainer: Trainer, snapshot: Snapshot) -> Snapshot:
     """Join what each rank captured into one snapshot, the same on all ranks."""
     ranks, windows = trainer.ranks, trainer.learner.windows
-    if ranks.alone:
+    if ranks.is_single_process:
         return snapshot
     tensors = {}
     for name, tensor in snapshot.tensors.items():
         if name.startswith("state."):
-            tensors[name] = ranks.joined(tensor, 1, windows.rows, windows.batch_size)
+            tensors[name] = ranks.all_gather(tensor, 1, windows.rows, windows.batch_size)
         elif name.startswith("random."):
-            each = ranks.joined(tensor[None], 0, slice(ranks.rank, ranks.rank + 1), ranks.size)
+            each = ranks.all_gather(tensor[None], 0, slice(ranks.rank, ranks.rank + 1), ranks.world_size)
             tensors |= {f"{name}.{rank}": state for rank, state in enumerate(each)}
         else:
             tensors[name] = tensor
@@ -105,8 +105,8 @@ def of_this_rank(trainer: Trainer, snapshot: Snapshot) -> Snapshot:
     randoms = {name: t for name, t in snapshot.tensors.items() if name.startswith("random.")}
     tensors = {name: t for name, t in snapshot.tensors.items() if name not in randoms}
     tensors |= {name: t[:, rows] for name, t in tensors.items() if name.startswith("state.")}
-    if ranks.size == max(1, sum(name.startswith("random.cpu.") for name in randoms)):
-        own = "" if ranks.alone else f".{ranks.rank}"
+    if ranks.world_size == max(1, sum(name.startswith("random.cpu.") for name in randoms)):
+        own = "" if ranks.is_single_process else f".{ranks.rank}"
         tensors |= {
             name: randoms[name + own] for name in ("random.cpu", "random.cuda") if name + own in randoms
         }
@@ -141,7 +141,7 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> None:
         restore(trainer, now)
     except (KeyError, RuntimeError) as error:
         raise ModelError(f"{folder} does not match its run's config.yaml: {error}") from error
-    if trainer.ranks.from_first((folder / _GOOD[1]).exists):
+    if trainer.ranks.broadcast_object((folder / _GOOD[1]).exists):
         trainer.good = _read(trainer, folder, _GOOD)
 
 
@@ -178,8 +178,8 @@ def _remedy(folder: Path) -> str:
 
 def _read(trainer: Trainer, folder: Path, names: tuple[str, str]) -> Snapshot:
     ranks = trainer.ranks
-    progress = Progress(**ranks.from_first(lambda: asdict(read_progress(folder, names[1]))))
-    tensors = ranks.tensors_from_first(lambda: _read_tensors(folder, names))
+    progress = Progress(**ranks.broadcast_object(lambda: asdict(read_progress(folder, names[1]))))
+    tensors = ranks.broadcast_tensors(lambda: _read_tensors(folder, names))
     return of_this_rank(trainer, Snapshot(progress, tensors))
 
 

@@ -51,7 +51,7 @@ def launch(options: dict[str, Any], ranks: Ranks, callbacks: Callbacks = NONE) -
     rank calls it. Raises UserError."""
     names = ("preset", "config", "print_config", "find_lr", "overwrite")
     actions = {name: options.pop(name, None) for name in names}
-    if actions["find_lr"] and not ranks.alone:
+    if actions["find_lr"] and not ranks.is_single_process:
         raise UserError("--find-lr runs in a single process; start it without torchrun.")
     if "resume" in options:
         if actions["find_lr"]:
@@ -67,10 +67,10 @@ def launch(options: dict[str, Any], ranks: Ranks, callbacks: Callbacks = NONE) -
     _check_effects(options, config)
     _check_settings(config, ranks)
     if actions["print_config"]:
-        if ranks.first:
+        if ranks.is_main_process:
             print(yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True), end="")
         return None
-    if ranks.first:
+    if ranks.is_main_process:
         check_installed(config.training.track)
     if actions["find_lr"]:
         terminal, corpus = _open_text(config, ranks)
@@ -105,7 +105,7 @@ def _check_effects(options: dict[str, Any], config: RunConfig) -> None:
 
 
 def _start(config: RunConfig, ranks: Ranks, callbacks: Callbacks, overwrite: bool) -> Ended:
-    if ranks.first:
+    if ranks.is_main_process:
         check_out(config, overwrite)
     terminal, corpus = _open_text(config, ranks)
     trainer: Trainer | None = None
@@ -117,7 +117,7 @@ def _start(config: RunConfig, ranks: Ranks, callbacks: Callbacks, overwrite: boo
 
 def _open_text(config: RunConfig, ranks: Ranks) -> tuple[Terminal, Corpus]:
     """The terminal to print on, and the text of a new training."""
-    terminal = Terminal(quiet=config.training.quiet or not ranks.first)
+    terminal = Terminal(quiet=config.training.quiet or not ranks.is_main_process)
     with terminal.progress() as progress:
         corpus = ranks.one_on_each_machine(lambda: open_corpus(config.data, progress))
     _check_text(corpus.key, ranks)
@@ -131,14 +131,14 @@ def _train(trainer: Trainer, callbacks: Callbacks) -> Ended:
 
 def _resume(folder: str | None, options: dict[str, Any], ranks: Ranks, callbacks: Callbacks) -> Ended:
     # With several machines, only the first one needs to have the run.
-    run = Run(Path(ranks.from_first(lambda: str(find_run(folder).folder))))
-    with claimed(run.folder) if ranks.first else nullcontext("") as note:
+    run = Run(Path(ranks.broadcast_object(lambda: str(find_run(folder).folder))))
+    with claimed(run.folder) if ranks.is_main_process else nullcontext("") as note:
         return _resume_own(run, options, ranks, callbacks, note)
 
 
 def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Callbacks, note: str) -> Ended:
     """Resume a run that this process owns; `note` is for the user."""
-    saved = RunConfig.from_flat(ranks.from_first(run.settings), where=str(run.config)).flat()
+    saved = RunConfig.from_flat(ranks.broadcast_object(run.settings), where=str(run.config)).flat()
     new_budget = any(name in options for name in BUDGETS)
     before = {**saved, **dict.fromkeys(BUDGETS)} if new_budget else saved
     config = RunConfig.from_flat({**before, **options})
@@ -151,12 +151,12 @@ def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Call
         # The run holds the tokenizer too; the model it came from may be gone.
         tokenizer = str(run.folder / "tokenizer.json")
         config = replace(config, data=replace(config.data, tokenizer=tokenizer))
-    if ranks.first:
+    if ranks.is_main_process:
         check_installed(config.training.track)
-    terminal = Terminal(quiet=config.training.quiet or not ranks.first)
+    terminal = Terminal(quiet=config.training.quiet or not ranks.is_main_process)
     if note:
         terminal.say(f"Warning: {note}")
-    stopped = ranks.from_first(lambda: asdict(read_progress(checkpoint_of(run))))
+    stopped = ranks.broadcast_object(lambda: asdict(read_progress(checkpoint_of(run))))
     stopped["budget"] = stopped["budget"] or budget_of(RunConfig.from_flat(saved))
     if stopped["finished"] and stopped["budget"] == budget_of(config):
         generate = f"{command('generate')} {quoted(run.folder)}"
@@ -201,7 +201,7 @@ def _saying_how_to_name_moved_text(named: bool) -> Iterator[None]:
 
 def _check_settings(config: RunConfig, ranks: Ranks) -> None:
     """Raise UserError if the ranks have different settings."""
-    if "-" in config.data.dataset and not ranks.alone:
+    if "-" in config.data.dataset and not ranks.is_single_process:
         raise UserError("--dataset - can only be read by one process: write the text to a file first.")
     settings = config.flat().items()
     shared = {flag_of(name): value for name, value in settings if name not in _FREE_BETWEEN_RANKS}

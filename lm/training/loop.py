@@ -66,7 +66,7 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
     stopped = False  # by a callback
     steps_since = interrupted = 0
     while not spent and not interrupted:
-        agreement = ranks.agreeing(trainer.seconds, signals)
+        agreement = ranks.start_agreement(trainer.seconds, signals)
         rate = trainer.progress.rate * learning_rate(trainer.done, training)
         loss = step(trainer.progress.step, rate)
         trainer.loss_sum += loss
@@ -116,7 +116,7 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
         since, steps_since = trainer.seconds, 0
     if stopped:
         trainer.display.say(f"Stopped by a callback at step {trainer.progress.step:,}.")
-    return ranks.agreeing(trainer.seconds, signals)()[1]
+    return ranks.start_agreement(trainer.seconds, signals)()[1]
 
 
 def _validation_due(trainer: Trainer) -> bool:

@@ -72,7 +72,7 @@ class Muon(QuickStart, torch.optim.Optimizer):
         (group,) = self.param_groups
         weights = group["params"]
         momenta = [self._nesterov(weight) for weight in weights]
-        updates = self._ranks.shared_out(
+        updates = self._ranks.compute_shared(
             lambda number: orthogonalized(momenta[number]),
             like=momenta,
             costs=[min(matrix.shape) * matrix.numel() for matrix in momenta],

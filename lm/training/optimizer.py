@@ -56,19 +56,19 @@ class LossScale:
 class Optimizer:
     """One or more torch optimizers, each for its own weights, stepped as one.
 
-    If it is `recordable`, a step can be recorded as a CUDA graph: the learning rate is a tensor.
+    If it is `capturable`, a step can be captured as a CUDA graph: the learning rate is a tensor.
     """
 
     def __init__(
         self,
         *parts: torch.optim.Optimizer,
         scale: LossScale | None = None,
-        recordable: bool = False,
+        capturable: bool = False,
     ):
         self.parts, self.scale = parts, scale
         self.rate: float = self.param_groups[0]["lr"]
         weight = self.param_groups[0]["params"][0]
-        self._rate = torch.full((), self.rate, device=weight.device) if recordable else None
+        self._rate = torch.full((), self.rate, device=weight.device) if capturable else None
         # The state of all weights (momentum, ...) in one dictionary.
         self.state: defaultdict[Tensor, Any] = defaultdict(dict)
         for part in parts:
@@ -118,12 +118,12 @@ def make_optimizer(
     config: RecipeConfig,
     precision: Precision,
     ranks: Ranks = ALONE,
-    recordable: bool | None = None,
+    capturable: bool | None = None,
 ) -> Optimizer:
     """Muon for the recurrent layers' matrices and AdamW for the rest, or AdamW for everything.
 
     Weight decay applies to matrices, not to biases. `precision` is that of the training step. By default, the
-    optimizer is `recordable` on a CUDA GPU.
+    optimizer is `capturable` on a CUDA GPU.
     """
     weights = {name: p for name, p in network.named_parameters() if p.requires_grad}
     matrices: list[Tensor] = []
@@ -137,14 +137,14 @@ def make_optimizer(
     ]
     device = others[0].device
     on_cuda = device.type == "cuda"
-    recordable = on_cuda if recordable is None else recordable
+    capturable = on_cuda if capturable is None else capturable
     fused = device.type in ("cpu", "cuda")
     adamw = AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=fused, capturable=on_cuda)
     scale = LossScale(device) if precision is Precision.FP16 else None
     if not matrices:
-        return Optimizer(adamw, scale=scale, recordable=recordable)
-    muon = Muon(matrices, config.lr, config.weight_decay, precision.dtype, ranks, stacked=recordable)
-    return Optimizer(adamw, muon, scale=scale, recordable=recordable)
+        return Optimizer(adamw, scale=scale, capturable=capturable)
+    muon = Muon(matrices, config.lr, config.weight_decay, precision.dtype, ranks, stacked=capturable)
+    return Optimizer(adamw, muon, scale=scale, capturable=capturable)
 
 
 def learning_rate(done: float, config: RecipeConfig) -> float:

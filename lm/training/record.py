@@ -39,7 +39,7 @@ def validate(trainer: Trainer) -> Validation:
     result = trainer.validation = score(learner, learner.network, learner.corpus.validation, limit)
     share = result.tokens / sum(split.counts.tokens for split in _splits(trainer).values())
     if share < 1:
-        whole = trainer.ranks.from_first(lambda: (trainer.seconds - begin) / share + 0.5)
+        whole = trainer.ranks.broadcast_object(lambda: (trainer.seconds - begin) / share + 0.5)
         progress.reserve = min(progress.reserve or whole, whole)
     progress.worse = 0 if result.loss < progress.best_loss else progress.worse + 1
     if not progress.worse:
@@ -59,7 +59,7 @@ def begin_fine_tuning(trainer: Trainer, result: Validation) -> None:
         "validation_loss": result.loss,
         "validation_tokens": result.tokens,
     }
-    if trainer.ranks.first:
+    if trainer.ranks.is_main_process:
         trainer.disk.attempt("the metrics", lambda: trainer.run.log(record))
         trainer.tracker.log(record)
     trainer.display.say(f"  0%  before fine-tuning: validation {result.loss:.3f}")
@@ -71,7 +71,7 @@ def _save_best(trainer: Trainer, result: Validation) -> None:
     before = progress.best_loss, progress.best_step
     progress.best_loss, progress.best_step = result.loss, progress.step
     network, results = trainer.learner.network, {"validation": result}
-    if not trainer.ranks.from_first(lambda: _save_model(trainer, network, results)):
+    if not trainer.ranks.broadcast_object(lambda: _save_model(trainer, network, results)):
         progress.best_loss, progress.best_step = before
 
 
@@ -95,7 +95,7 @@ def log(trainer: Trainer, now: Reading, validated: bool) -> Row:
     if validated and now.validation:
         record["validation_loss"] = now.validation.loss
         record["validation_tokens"] = now.validation.tokens
-    if trainer.ranks.first:
+    if trainer.ranks.is_main_process:
         trainer.disk.attempt("the metrics", lambda: trainer.run.log(record))
         trainer.tracker.log(record)
         if validated or trainer.display.curve_due(now.step):
@@ -105,7 +105,7 @@ def log(trainer: Trainer, now: Reading, validated: bool) -> Row:
 
 def sample(trainer: Trainer) -> None:
     """Generate a short text, print it and append it to samples.txt."""
-    if not trainer.ranks.first:
+    if not trainer.ranks.is_main_process:
         return
     learner, config = trainer.learner, trainer.learner.config
     model = LanguageModel(learner.network, learner.corpus.tokenizer, {"trained_on": trained_on(trainer)})
@@ -124,7 +124,7 @@ def sample(trainer: Trainer) -> None:
 def save(trainer: Trainer) -> bool:
     """Save a checkpoint; whether there was space for it."""
     now, good = of_all_ranks(trainer, capture(trainer)), of_all_ranks(trainer, trainer.good)
-    saved = not trainer.ranks.first or trainer.disk.attempt(
+    saved = not trainer.ranks.is_main_process or trainer.disk.attempt(
         "the checkpoint", lambda: save_checkpoint(trainer.run.checkpoint, now, good)
     )
     trainer.disk.worked |= saved
@@ -166,10 +166,10 @@ def finish(trainer: Trainer) -> None:
     run, progress, ranks = trainer.run, trainer.progress, trainer.ranks
     best = copy.deepcopy(trainer.learner.network)
     if progress.has_best:  # otherwise there was no space for any model
-        if ranks.first:
+        if ranks.is_main_process:
             load_weights(best, read_tensors(run.folder / "model.safetensors"), run.folder)
             check_weights(run.folder)
-        ranks.copy_from_first(best.parameters())
+        ranks.broadcast(best.parameters())
     else:
         progress.best_step = progress.step
     share, splits = trainer.share_scored, _splits(trainer)
@@ -189,7 +189,7 @@ def finish(trainer: Trainer) -> None:
             f" {trainer.validation.tokens:,} tokens of it."
         )
     progress.finished, progress.lengths = True, run.lengths()
-    if ranks.first:
+    if ranks.is_main_process:
         _conclude(trainer, best, results)
     trainer.good = Snapshot(progress, {})
     save(trainer)

@@ -87,7 +87,7 @@ def _roll_back(trainer: Trainer, reason: str) -> None:
         )
     restore(trainer, trainer.good)
     now = trainer.progress
-    if trainer.ranks.first:
+    if trainer.ranks.is_main_process:
         trainer.run.cut(now.lengths)
     trainer.tracker.back_to(now.step)
     # These do not depend on the position in the training: the best weights are saved.
@@ -124,7 +124,7 @@ def _damaged(trainer: Trainer, margin: float) -> bool:
 
 @torch.no_grad()
 def _loss(learner: Learner, windows: list[tuple[Tensor, Tensor]]) -> float:
-    """Nats per token over consecutive windows, from the empty state, on all ranks."""
+    """Nats per token over consecutive windows, from the zero state, on all ranks."""
     network, state, total = learner.network.eval(), None, 0.0
     for inputs, targets in windows:
         with autocast(learner.device, learner.precision):
@@ -132,4 +132,4 @@ def _loss(learner: Learner, windows: list[tuple[Tensor, Tensor]]) -> float:
         total += loss.item()
     network.train()
     total *= len(windows[0][0]) / learner.windows.batch_size  # this rank's share of the streams
-    return learner.ranks.sum(torch.tensor(total, dtype=torch.float64)).item() / len(windows)
+    return learner.ranks.all_reduce(torch.tensor(total, dtype=torch.float64)).item() / len(windows)

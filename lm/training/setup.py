@@ -59,7 +59,7 @@ def new_trainer(
     learner = build_learner(config, corpus, ranks)
     init_from, network = learner.config.training.init_from, learner.network
     kept, own_loss = start_from(init_from, network, corpus.tokenizer) if init_from else ("", None)
-    ranks.copy_from_first(network.parameters())
+    ranks.broadcast(network.parameters())
     start = None
     if init_from:
         start = score(learner, network, corpus.validation, config.training.eval_tokens)
@@ -70,9 +70,9 @@ def new_trainer(
         run, note = create_run(learner.config, corpus.name, corpus.tokenizer, overwrite, claims)
         return str(run.folder), note
 
-    folder, note = ranks.from_first(make_folder)
+    folder, note = ranks.broadcast_object(make_folder)
     run = Run(Path(folder))
-    if not ranks.first:
+    if not ranks.is_main_process:
         torch.manual_seed(seed_of(learner, 0))
     display = Display(terminal)
     trainer = _trainer(learner, run, display, Disk(display.say, display.warn))
@@ -88,7 +88,7 @@ def _lower_rate(learner: Learner, start: Validation, own_loss: float | None) -> 
     `own_loss` (nats per character) on its own text, if that is known."""
     loss, training = start.bits_per_character * math.log(2), learner.config.training
     rate = fine_tuning_rate(training.lr, loss - own_loss if own_loss else 0.0)
-    rate = learner.ranks.from_first(lambda: rate)
+    rate = learner.ranks.broadcast_object(lambda: rate)
     learner.config = dataclasses.replace(learner.config, training=dataclasses.replace(training, lr=rate))
 
 
@@ -108,14 +108,14 @@ def resumed_trainer(
     learner = build_learner(config, corpus, ranks)
     display = Display(terminal)
     trainer = _trainer(learner, run, display, Disk(display.say, display.warn, worked=True))
-    load_checkpoint(Path(ranks.from_first(lambda: str(checkpoint_of(run)))), trainer)
+    load_checkpoint(Path(ranks.broadcast_object(lambda: str(checkpoint_of(run)))), trainer)
     if digest_of(trainer.progress.corpus) != digest_of(corpus.key):
         raise UserError(f"{run.folder} cannot be resumed: the text of {corpus.name} has changed.")
     trainer.progress.corpus = corpus.key  # its name may be new
     _check_best(trainer)
     new_budget = _adopt_budget(trainer, bool(update))
     trainer.clock = Clock(trainer.progress.seconds)
-    if ranks.first:
+    if ranks.is_main_process:
         if update:
             _write_config(run, update)
         run.cut(trainer.progress.lengths)
@@ -138,7 +138,7 @@ def _check_best(trainer: Trainer) -> None:
                 ) from error
         return weights.exists()
 
-    if trainer.progress.has_best and not trainer.ranks.from_first(exist):
+    if trainer.progress.has_best and not trainer.ranks.broadcast_object(exist):
         trainer.display.warn(
             f"{weights} is missing: the best weights will be chosen from the rest of the training."
         )
@@ -197,7 +197,7 @@ def build_learner(config: RunConfig, corpus: Corpus, ranks: Ranks = ALONE) -> Le
         {"--device": device.type, "--precision": precision.value}, "name both, so that all ranks agree."
     )
     windows = _windows(config, corpus, device, ranks)
-    settings = ranks.from_first(lambda: resolve(config, corpus, windows, device, precision).flat())
+    settings = ranks.broadcast_object(lambda: resolve(config, corpus, windows, device, precision).flat())
     resolved = ResolvedConfig.of(RunConfig.from_flat(settings))
     torch.manual_seed(resolved.training.seed)
     return Learner.create(resolved, corpus, windows, device, precision, ranks)
@@ -222,11 +222,11 @@ def _windows(
     config: RunConfig, corpus: Corpus, device: torch.device, ranks: Ranks
 ) -> Windows | StreamedWindows:
     parts, direction = config.training.accumulate, Direction(config.model.direction)
-    size, bptt = window_shape(config, corpus, device, least=ranks.size * parts)
-    if size < ranks.size * parts:
+    size, bptt = window_shape(config, corpus, device, min_streams=ranks.world_size * parts)
+    if size < ranks.world_size * parts:
         raise UserError(
-            f"--batch-size {size} is too small for {plural(ranks.size, 'rank')} with --accumulate {parts}:"
-            f" it must be at least {ranks.size * parts}."
+            f"--batch-size {size} is too small for {plural(ranks.world_size, 'rank')} with"
+            f" --accumulate {parts}: it must be at least {ranks.world_size * parts}."
         )
     rows = ranks.share(size)
     if config.data.streaming:
@@ -256,14 +256,14 @@ def _report(trainer: Trainer, beginning: str) -> None:
             facts.warnings.append(warning)
             disk.attempt("facts.json", lambda: facts.save(run))
 
-    if trainer.ranks.first:
+    if trainer.ranks.is_main_process:
         display.on_warning = add
         disk.attempt("facts.json", lambda: facts.save(run))
     display.facts(facts, run.folder)
     if beginning:
         display.say(beginning)
     config = learner.config
-    if not trainer.ranks.first:
+    if not trainer.ranks.is_main_process:
         config = dataclasses.replace(config, training=dataclasses.replace(config.training, track="none"))
     trainer.tracker.open(run, config, trainer.progress.step, display.warn)
 
@@ -290,9 +290,10 @@ def _compute(learner: Learner) -> str:
     """'cpu (2 threads), bf16'."""
     text, ranks = learner.device.type, learner.ranks
     if learner.device.type == "cpu":
-        text += f" ({plural(torch.get_num_threads(), 'thread')}{'' if ranks.alone else ' per rank'})"
-    if not ranks.alone:
-        text += f", {ranks.size} ranks"
+        threads = plural(torch.get_num_threads(), "thread")
+        text += f" ({threads})" if ranks.is_single_process else f" ({threads} per rank)"
+    if not ranks.is_single_process:
+        text += f", {ranks.world_size} ranks"
     name = learner.config.training.precision
     return f"{text}, {precision_facts(name, learner.precision, learner.device)}"
 

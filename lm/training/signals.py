@@ -35,7 +35,7 @@ def listening(ranks: Ranks) -> Iterator[list[int]]:
 
     def remember(number: int, _frame: object) -> None:
         received.append(meaning[number])
-        if ranks.alone:
+        if ranks.is_single_process:
             signal.signal(number, before[number])
 
     for number in meaning:
@@ -44,6 +44,6 @@ def listening(ranks: Ranks) -> Iterator[list[int]]:
     try:
         yield received
     finally:
-        if ranks.alone:
+        if ranks.is_single_process:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -176,7 +176,7 @@ class Trainer:
     @property
     def now(self) -> float:
         """Elapsed time, as agreed by all ranks."""
-        return self.seconds if self.ranks.alone else self.agreed
+        return self.seconds if self.ranks.is_single_process else self.agreed
 
 
 def total_steps(learner: Learner) -> int | None:

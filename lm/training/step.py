@@ -23,7 +23,7 @@ from lm.model.cells import State
 from lm.model.device import autocast
 from lm.training.state import Learner
 
-_RESET_SHARE = 0.01  # share of the windows that start from the empty state
+_RESET_SHARE = 0.01  # share of the windows that start from the zero state
 
 
 class Step:
@@ -36,7 +36,7 @@ class Step:
     def __init__(self, learner: Learner, notify: Callable[[str], None], as_graph: bool | None = None):
         self._learner, self._notify = learner, notify
         self._as_graph = learner.device.type == "cuda" if as_graph is None else as_graph
-        # The graph, recorded at the first step, when there is a window to try. Never `_compute` itself: a
+        # The graph, captured at the first step, when there is a window to try. Never `_compute` itself: a
         # step that refers to itself would keep its network in memory for long.
         self._run: cuda_graph.Compute | None = None
         windows, device = learner.windows, learner.device
@@ -48,7 +48,7 @@ class Step:
         self._weights = list(learner.network.parameters())
         # Several ranks sum their gradients and losses in a single operation: the time goes into waiting for
         # each other, not into adding.
-        sizes = [] if learner.ranks.alone else [*map(torch.numel, self._weights), 1]
+        sizes = [] if learner.ranks.is_single_process else [*map(torch.numel, self._weights), 1]
         self._sums = torch.zeros(sum(sizes), device=device)
         self._parts = self._sums.split(sizes) if sizes else ()
 
@@ -64,29 +64,29 @@ class Step:
             for ours, part in zip(self._window, learner.windows.window(number), strict=True):
                 ours.copy_(part)
         if self._run is None and self._as_graph:
-            self._run = self._recorded()
+            self._run = self._captured()
             self._as_graph = self._run is not None
         return self._run() if self._run else self._compute()
 
     def _draw_kept(self, number: int) -> Tensor:
-        """Zeros for a few random streams: a network that never sees the empty state would start every
+        """Zeros for a few random streams: a network that never sees the zero state would start every
         generated text with nonsense."""
         # Drawn for all streams from the step alone, so that the number of ranks makes no difference.
         training = self._learner.config.training
         drawn = np.random.default_rng([training.seed, number]).random(training.batch_size)
         return torch.from_numpy(drawn[self._learner.windows.rows] >= _RESET_SHARE)
 
-    def _recorded(self) -> cuda_graph.Compute | None:
+    def _captured(self) -> cuda_graph.Compute | None:
         learner = self._learner
         if learner.network.config.cell_implementation == "reference":
             graph, reason = None, "the readable cells are computed step by step"
         else:
-            graph, reason = cuda_graph.captured(
+            graph, reason = cuda_graph.capture_and_verify(
                 self._compute,
                 self._trial,
                 self._state,
                 learner.precision,
-                self._record,
+                self._capture,
                 learner.ranks.all_true,
             )
         if reason:
@@ -94,15 +94,15 @@ class Step:
             return None
         return graph
 
-    def _record(self) -> cuda_graph.Compute:
-        if self._learner.ranks.alone:
-            return cuda_graph.record(self._compute)
+    def _capture(self) -> cuda_graph.Compute:
+        if self._learner.ranks.is_single_process:
+            return cuda_graph.capture(self._compute)
         # The ranks meet between two graphs.
-        gradients, update = cuda_graph.record(self._gradients), cuda_graph.record(self._update)
+        gradients, update = cuda_graph.capture(self._gradients), cuda_graph.capture(self._update)
 
         def run() -> Tensor:
             gradients()
-            self._learner.ranks.sum(self._sums)
+            self._learner.ranks.all_reduce(self._sums)
             return update()
 
         return run
@@ -119,7 +119,7 @@ class Step:
 
     def _compute(self) -> Tensor:
         self._gradients()
-        self._learner.ranks.sum(self._sums)
+        self._learner.ranks.all_reduce(self._sums)
         return self._update()
 
     def _gradients(self) -> Tensor:

@@ -104,7 +104,7 @@ def test_clamped_steps_equal_the_equations(cell, kind, data, layers, residual, p
 @pytest.mark.parametrize("kind", [NetworkDecoder, OnGPU])
 @pytest.mark.parametrize("cell", CELLS)
 def test_clamping_to_the_value_that_a_unit_has_changes_no_bit(cell, kind, monkeypatch):
-    monkeypatch.setattr("lm.model.cuda_graph.record", recorded.record)
+    monkeypatch.setattr("lm.model.cuda_graph.capture", recorded.record)
     decoder = kind(network_of(cell, layers=3))
     plain = decoder.batch()
     plain.add(decoder.initial_state())

@@ -48,7 +48,7 @@ def test_steps_equal_the_forward_pass(
     tokens = torch.randint(0, 13, (5, 6))
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         patch.setattr(cpu_batch, "MAX_TABLE", 10**9 if table else 0)
-        patch.setattr("lm.model.cuda_graph.record", recorded.record)
+        patch.setattr("lm.model.cuda_graph.capture", recorded.record)
         expected, expected_state = network(tokens)
         batch = batch_of(kind, network, 5)
         for step in range(6):
@@ -87,7 +87,7 @@ def test_a_row_is_bitwise_independent_of_the_other_rows(cell, precision):
 
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])
 def test_rows_can_be_selected_in_any_order_and_number(kind, monkeypatch):
-    monkeypatch.setattr("lm.model.cuda_graph.record", recorded.record)
+    monkeypatch.setattr("lm.model.cuda_graph.capture", recorded.record)
     network = network_of("lstm")
     batch = batch_of(kind, network, 3)
     batch.step(torch.tensor([1, 2, 3]))

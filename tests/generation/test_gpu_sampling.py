@@ -55,7 +55,7 @@ class SamplingOnGPU(LogitsOfGPU):
 
 @pytest.fixture(autouse=True)
 def recorded_steps(monkeypatch):
-    monkeypatch.setattr("lm.model.cuda_graph.record", recorded.record)
+    monkeypatch.setattr("lm.model.cuda_graph.capture", recorded.record)
 
 
 @pytest.fixture(autouse=True)
@@ -257,7 +257,7 @@ def test_where_recording_is_impossible_steps_run_one_by_one_after_one_warning(mo
 
     scheduler = scheduler_of(SamplingOnGPU)
     (expected,) = run(scheduler, scheduler.stream([1], SamplingConfig(), 5, 30))
-    monkeypatch.setattr("lm.model.cuda_graph.record", fails)
+    monkeypatch.setattr("lm.model.cuda_graph.capture", fails)
     monkeypatch.setattr("lm.generation.gpu_batch._WARNING", threading.Lock())
     scheduler = scheduler_of(SamplingOnGPU)
     streams = [

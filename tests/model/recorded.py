@@ -30,7 +30,7 @@ class WaitsForDevice(RuntimeError):
 
 
 def record(compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """A replacement for `lm.model.cuda_graph.record`."""
+    """A replacement for `lm.model.cuda_graph.capture`."""
     compute()
     compute()
     with _Recorder() as recorder:
@@ -54,12 +54,12 @@ def train_as_on_a_gpu(setattr: Callable[[Any, str, Any], None] = setattr) -> Non
     What oneDNN stores in layouts of its own cannot be repeated, so torch's basic operations are used.
     `setattr` is that of pytest's monkeypatch, or the built-in one in a process of its own.
     """
-    setattr(cuda_graph, "record", record)
+    setattr(cuda_graph, "capture", record)
     setattr(layers, "fused_kernel", lambda cell: None)
     setattr(onednn, "supports", lambda dtype: False)
     for module in (loop, find_lr):
         setattr(module, "Step", partial(Step, as_graph=True))
-    setattr(state, "make_optimizer", partial(make_optimizer, recordable=True))
+    setattr(state, "make_optimizer", partial(make_optimizer, capturable=True))
     setattr(setup, "Windows", _WindowsOnDevice)
 
 

@@ -66,7 +66,7 @@ def test_an_error_names_the_devices_that_there_are(two_gpus, name):
 def test_a_rank_takes_the_gpu_of_its_number_and_none_by_name(two_gpus, monkeypatch):
     taken = []
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
-    second = Ranks(rank=1, size=2, local=1)
+    second = Ranks(rank=1, world_size=2, local_rank=1)
     second.take_device(CUDA)
     assert taken == [1]
     with pytest.raises(

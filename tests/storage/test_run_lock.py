@@ -152,7 +152,7 @@ def test_a_stale_lock_of_another_machine_is_reported_and_replaced(here, capsys):
     foreign_lock(here / "r", 3600)
     check_free(here / "r")
     assert main(["--resume", "r", "--steps", "20"]) == 0
-    warning = r"Warning: r had a stale lock: process 77 on elsewhere, .* not heard from for 3,60\d seconds\."
+    warning = r"Warning: r had a stale lock: process 77 on elsewhere, .* the lock 3,60\d seconds before\."
     assert re.search(warning, capsys.readouterr().out)
     foreign_lock(here / "r", 3600)
     assert main([*RECIPE, "--steps", "5", "--out", "r", "--overwrite"]) == 0
@@ -192,7 +192,7 @@ def test_a_lock_without_sense_is_no_lock(here, text):
 
 
 def test_the_lock_is_renewed_while_it_is_held(here, monkeypatch):
-    monkeypatch.setattr(run_lock, "BEAT", 0.05)
+    monkeypatch.setattr(run_lock, "HEARTBEAT", 0.05)
     (here / "r/training").mkdir(parents=True)
     with claimed(here / "r"):
         os.utime(lock_of(here / "r"), (0, 0))

@@ -235,13 +235,15 @@ def test_words_get_a_lower_rate_on_a_gpu():
 def test_a_gpu_gets_as_many_streams_as_the_text_has_windows(lengths, settings, expected):
     config = RunConfig.from_flat({"steps": 1, **settings})
     corpus = dataclasses.replace(random_corpus(50, sum(lengths)), parts=lengths)
-    assert window_shape(config, corpus, torch.device("cuda"), least=config.training.accumulate) == expected
+    assert (
+        window_shape(config, corpus, torch.device("cuda"), min_streams=config.training.accumulate) == expected
+    )
 
 
 def test_the_number_of_streams_is_a_number_in_the_resolved_settings():
     assert RunConfig().training.batch_size == "auto"
     config, corpus = RunConfig.from_flat({"bptt": 8, "steps": 1}), random_corpus(50)
-    streams, _ = window_shape(config, corpus, CPU, least=1)
+    streams, _ = window_shape(config, corpus, CPU, min_streams=1)
     windows = Windows(corpus.train.tokens, streams, 8, 0, CPU)
     assert resolve(config, corpus, windows, CPU, Precision.FP32).training.batch_size == streams == 32
 
@@ -297,13 +299,13 @@ def test_the_networks_of_the_probe_are_freed_at_once(monkeypatch):
 )
 def test_a_short_text_gets_fewer_streams_then_shorter_windows(tokens, settings, expected):
     config = RunConfig.from_flat({"steps": 1, **settings})
-    shape = window_shape(config, random_corpus(50, tokens), CPU, least=config.training.accumulate)
+    shape = window_shape(config, random_corpus(50, tokens), CPU, min_streams=config.training.accumulate)
     assert shape == expected
 
 
 def test_the_shorter_of_mixed_texts_decides():
     config = RunConfig.from_flat({"steps": 1, "dataset": ["a", "b"], "mix": "0.5,0.5"})
     corpus = dataclasses.replace(random_corpus(50, 9000), parts=[8700, 300])
-    streams, length = window_shape(config, corpus, CPU, least=1)
+    streams, length = window_shape(config, corpus, CPU, min_streams=1)
     assert 300 // (streams // 2) >= length
     assert (streams, length) == (8, 64)

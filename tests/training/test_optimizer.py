@@ -48,9 +48,9 @@ def test_float16_scales_the_loss_and_skips_steps_that_overflow(optimizer):
         torch.manual_seed(0)
         network = RecurrentLM(ModelConfig(hidden_size=4), 5)
         config = RecipeConfig(lr=0.1, optimizer=optimizer)
-        of = make_optimizer(network, config, Precision.FP32, recordable=True)
+        of = make_optimizer(network, config, Precision.FP32, capturable=True)
         if scaled:
-            of = Optimizer(*of.parts, scale=LossScale(torch.device("cpu")), recordable=True)
+            of = Optimizer(*of.parts, scale=LossScale(torch.device("cpu")), capturable=True)
         tokens = torch.tensor([[0, 1, 2]])
         for step in steps:
             of.zero_grad()
@@ -77,11 +77,11 @@ def test_the_scale_grows_after_many_steps_without_overflow():
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_a_recordable_step_equals_the_one_for_cpus(optimizer):
-    def learn(recordable):
+    def learn(capturable):
         torch.manual_seed(0)
         network = RecurrentLM(ModelConfig(hidden_size=6), 5)
         of = make_optimizer(
-            network, RecipeConfig(lr=0.1, optimizer=optimizer), Precision.FP32, recordable=recordable
+            network, RecipeConfig(lr=0.1, optimizer=optimizer), Precision.FP32, capturable=capturable
         )
         tokens = torch.tensor([[0, 1, 2]])
         for rate in (0.1, 0.03, 0.07):

@@ -112,7 +112,7 @@ def test_a_step_that_cannot_be_recorded_runs_as_it_is(learner_of, monkeypatch):
     expected = learner_of()
     torch.manual_seed(7)
     expected = run(expected, Step(expected, unexpected, as_graph=False))
-    monkeypatch.setattr(cuda_graph, "record", fail)
+    monkeypatch.setattr(cuda_graph, "capture", fail)
     learner, lines = learner_of(), []
     torch.manual_seed(7)
     assert_equal(run(learner, Step(learner, lines.append, as_graph=True)), expected)
@@ -143,7 +143,7 @@ def test_a_recording_that_computes_something_else_is_not_used(learner_of, monkey
     expected = learner_of()
     torch.manual_seed(7)
     expected = run(expected, Step(expected, unexpected, as_graph=False))
-    monkeypatch.setattr(cuda_graph, "record", wrong)
+    monkeypatch.setattr(cuda_graph, "capture", wrong)
     torch.manual_seed(7)
     assert_equal(run(learner, Step(learner, lines.append, as_graph=True)), expected)
     (line,) = lines
@@ -155,7 +155,7 @@ def test_an_overflow_skips_the_step(learner_of):
         learner = learner_of()
         if scaled:
             scale = LossScale(learner.device)
-            learner.optimizer = Optimizer(*learner.optimizer.parts, scale=scale, recordable=True)
+            learner.optimizer = Optimizer(*learner.optimizer.parts, scale=scale, capturable=True)
         step = Step(learner, unexpected, as_graph=True)
         torch.manual_seed(7)
         step(0, 0.01)

@@ -1,4 +1,4 @@
-"""Sentences that are scored one by one, from the empty state: items of a study, and minimal pairs.
+"""Sentences that are scored one by one, from the zero state: items of a study, and minimal pairs.
 
 Nothing here depends on Gradio. Tables are read, scored and written by the functions of `lm evaluate`.
 """
@@ -31,7 +31,7 @@ _GOOD, _BAD = "sentence_good", "sentence_bad"  # the columns of BLiMP
 
 @dataclass(frozen=True)
 class Study:
-    """Scored items: each sentence was read from the empty state."""
+    """Scored items: each sentence was read from the zero state."""
 
     model: LanguageModel
     items: Items
@@ -51,7 +51,7 @@ class Study:
 
     def csv(self, flag: str, name: str) -> str:
         """The table as `lm evaluate --format csv` writes it for the model `name`."""
-        settings = {"state": "each document from the empty state", "precision": "fp32"}
+        settings = {"state": "each document from the zero state", "precision": "fp32"}
         units = UNITS[flag] + (" entropy: expected bits of the token." if flag == "per_token" else "")
         comments = header_comment({name: self.model}, "sentences", settings, units)
         return "".join(table_lines(self.table(flag), "csv", comments))

@@ -18,8 +18,8 @@ class TrainingConfig:
 
     batch_size: int | Auto = setting(
         "auto",
-        "number of parallel text streams, over all processes; auto: 32, on a CUDA GPU 64 or 128, for a short"
-        " text fewer",
+        "number of parallel text streams, over all processes; auto: 32 (64 or 128 on a CUDA GPU),"
+        " fewer for a short text",
         minimum=1,
         metavar="N",
     )
@@ -31,8 +31,7 @@ class TrainingConfig:
     )
     bptt: int | Auto = setting(
         "auto",
-        "window length of truncated backpropagation through time, in tokens; auto: 64, for a short text"
-        " fewer",
+        "window length of truncated backpropagation through time, in tokens; auto: 64, less for a short text",
         minimum=1,
         metavar="N",
     )
