@@ -34,7 +34,7 @@ from benchmarks.training import matrix_rate
 from lm.config.schema import ModelConfig
 from lm.insight.surprisal import score_text
 from lm.language_model import LanguageModel
-from lm.model import onednn
+from lm.model.onednn import linear
 from lm.model.cells import CELLS
 from lm.model.device import choose_device, choose_precision
 from lm.model.network import RecurrentLM
@@ -131,7 +131,7 @@ def shapes(model: LanguageModel) -> list[tuple[int, int]]:
 def products(model: LanguageModel, dtype: torch.dtype, tokens: int) -> float:
     """The seconds that the bare products of this many tokens take."""
     layers, threads = model.network.config.layers, torch.get_num_threads()
-    linears = [linear(torch.randn(*shape).to(dtype)) for shape in shapes(model)]
+    linears = [linear(torch.randn(*shape).to(dtype), None, ROWS) for shape in shapes(model)]
     hidden = torch.randn(ROWS, model.network.config.hidden_size).to(dtype)
 
     def one_thread(_: int) -> None:
@@ -148,12 +148,6 @@ def products(model: LanguageModel, dtype: torch.dtype, tokens: int) -> float:
         elapsed = seconds(lambda: list(pool.map(one_thread, range(threads))))
     torch.set_num_threads(threads)
     return elapsed * tokens / (threads * ROWS * STEPS)
-
-
-def linear(weight: torch.Tensor) -> onednn.PackedLinear:
-    """The product with a weight that is used many times."""
-    packed = onednn.packed_linear(weight, None, ROWS) if onednn.supports(weight.dtype) else None
-    return packed or (lambda x: torch.nn.functional.linear(x, weight))
 
 
 def seconds(function: Callable[[], object]) -> float:

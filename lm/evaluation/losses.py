@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -16,9 +15,9 @@ from lm.data.corpus import Counts
 from lm.distributed import ALONE, Ranks
 from lm.model.cells import State
 from lm.model.device import Precision, widest_float
-from lm.model.loss import rows_per_block, token_losses as losses_of_rows, top_logprobs
+from lm.model.inference import After, Read, decoding, inference
+from lm.model.loss import cross_entropies, rows_per_block, top_logprobs
 from lm.model.network import RecurrentLM
-from lm.model.reading import Read, decoding, reading
 
 # Tokens that warm up the state of a stream that begins inside the text. After 256 tokens, the state before
 # them no longer changes the first five digits of the loss.
@@ -127,7 +126,7 @@ def windows_of_losses(
     steps = context + int(lengths.max())
     state: State | None = None
     decode = decoding(network, precision)
-    with reading(network, precision, independent=False) as read:
+    with inference(network, precision, independent=False) as read:
         for begin in range(0, steps, WINDOW):
             end = min(begin + WINDOW, steps)
             # The offset of the token that each stream (row) reads at each step; `start` precedes the text.
@@ -141,32 +140,30 @@ def windows_of_losses(
             step = np.arange(begin, end)[None, :] - context
             scored = (step >= 0) & (step < lengths[:, None])
             inputs, targets = batch.t()[:-1], batch.t()[1:]
-            mask, losses = torch.from_numpy(scored).to(device), torch.empty(targets.shape, device=device)
-            score = partial(score_block, decode, network.vocab_size, targets, mask.t(), losses)
-            state = read(inputs, state, score)
+            mask = torch.from_numpy(scored).to(device)
+            losses, after = block_losses(decode, network.vocab_size, targets, mask.t())
+            state = read(inputs, state, after)
             if scored.any():
                 yield network.direction.position(clipped[:, 1:][scored], len(tokens)), losses.t()[mask]
 
 
-@torch.inference_mode()
-def score_block(
-    decode: Callable[[Tensor], Tensor],
-    vocab_size: int,
-    targets: Tensor,
-    scored: Tensor,
-    losses: Tensor,
-    steps: slice,
-    rows: slice,
-    hidden: Tensor,
-) -> None:
-    """Write the `losses` (time, rows) of those `targets` (time, rows) that are `scored` (time, rows) and in a
-    block of steps and rows, whose hidden states are (steps, rows, hidden)."""
-    mask, of_block = scored[steps, rows], targets[steps, rows]
-    if mask.all():  # indexing would copy the hidden states, which takes 2% of the time
-        found = losses_of_rows(decode, vocab_size, hidden.flatten(0, 1), of_block.flatten())
-        losses[steps, rows] = found.view(mask.shape)
-    elif mask.any():
-        losses[steps, rows][mask] = losses_of_rows(decode, vocab_size, hidden[mask], of_block[mask])
+def block_losses(
+    decode: Callable[[Tensor], Tensor], vocab_size: int, targets: Tensor, scored: Tensor
+) -> tuple[Tensor, After]:
+    """The losses (time, rows) of those `targets` (time, rows) int64 that are `scored` (time, rows), and the
+    function that computes them, block by block, while `Read` reads."""
+    losses = torch.empty(targets.shape, device=targets.device)
+
+    @torch.inference_mode()
+    def after(steps: slice, rows: slice, hidden: Tensor) -> None:
+        mask, of_block = scored[steps, rows], targets[steps, rows]
+        if mask.all():  # indexing would copy the hidden states, which takes 2% of the time
+            found = cross_entropies(decode, vocab_size, hidden.flatten(0, 1), of_block.flatten())
+            losses[steps, rows] = found.view(mask.shape)
+        elif mask.any():
+            losses[steps, rows][mask] = cross_entropies(decode, vocab_size, hidden[mask], of_block[mask])
+
+    return losses, after
 
 
 @dataclass(frozen=True)
@@ -192,7 +189,7 @@ def score_tokens(
     ids = torch.from_numpy(np.concatenate([[start], tokens]).astype(np.int64)).to(device)
     state: State | None = None
     decode, rows = decoding(network, Precision.FP32), rows_per_block(network.vocab_size)
-    with reading(network, Precision.FP32) as read:
+    with inference(network, Precision.FP32) as read:
         for begin in range(0, len(tokens), WINDOW):
             window = ids[begin : begin + WINDOW + 1]
             hidden, state = _read_one(read, window[:-1], state)

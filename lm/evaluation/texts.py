@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
 
-from lm.evaluation.losses import WINDOW, score_block
+from lm.evaluation.losses import WINDOW, block_losses
 from lm.model.cells import State
 from lm.model.device import Precision
+from lm.model.inference import decoding, inference
 from lm.model.network import RecurrentLM
-from lm.model.reading import decoding, reading
 
 _ROWS = 256  # texts at a time
 
@@ -38,7 +37,7 @@ def losses_of_texts(
     longest_first = longest_first[lengths[longest_first] > 0]
     result, done = np.zeros(len(tokens), np.float64), 0
     device, decode = network.embedding.weight.device, decoding(network, precision)
-    with reading(network, precision) as read:
+    with inference(network, precision) as read:
         for first in range(0, len(longest_first), _ROWS):
             rows = longest_first[first : first + _ROWS]
             state: State | None = None
@@ -54,16 +53,9 @@ def losses_of_texts(
                 inputs = torch.from_numpy(np.concatenate([entry[None], targets[:-1]])).to(device)
                 if state is not None:
                     state = tuple(part[:, : len(rows)].contiguous() for part in state)
-                losses = torch.empty(inputs.shape, device=device)
-                score = partial(
-                    score_block,
-                    decode,
-                    network.vocab_size,
-                    torch.from_numpy(targets).to(device),
-                    torch.from_numpy(scored).to(device),
-                    losses,
-                )
-                state = read(inputs, state, score)
+                wanted, mask = torch.from_numpy(targets).to(device), torch.from_numpy(scored).to(device)
+                losses, after = block_losses(decode, network.vocab_size, wanted, mask)
+                state = read(inputs, state, after)
                 result[offsets[scored]] = losses.cpu().numpy()[scored]
                 done += int(scored.sum())
                 progress(done / len(tokens))

@@ -110,7 +110,7 @@ class _ClampLayers:
             if clamp.state == "c":
                 h, c = state[0][:, clamp.unit], state[1][:, clamp.unit]
                 c[:] = clamp.value
-                h[:] = output_gate(gates, state[0])[:, clamp.unit] * (
+                h[:] = output_gate(gates)[:, clamp.unit] * (
                     np.tanh(c) if isinstance(c, np.ndarray) else c.tanh()
                 )
             else:

@@ -100,7 +100,7 @@ def _lstm(gates: Gates[Array], h: Array, c: Array, functions: Functions) -> None
     h *= o
 
 
-def output_gate(gates: Array, h: Array) -> Array:
-    """The output gate (rows, hidden) of an LSTM, from `gates` after `advance`; `h` (rows, hidden)."""
-    size = h.shape[1]
-    return gates[:, 2 * size : 3 * size]
+def output_gate(gates: Array) -> Array:
+    """The output gate (rows, hidden) of an LSTM, from `gates` (rows, gates * hidden) after `advance`."""
+    _, _, output = gate_views("lstm", gates).each
+    return output

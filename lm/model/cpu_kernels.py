@@ -45,7 +45,7 @@ class _RNN(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         gates = F.linear(x, w_ih, b_ih + b_hh)
         hs = _states(h, len(x))
-        times_w = _packed(w_hh, len(h))
+        times_w = onednn.linear(w_hh, None, len(h))
         for x_t, before, h_t in zip(gates.unbind(), hs[:-1].unbind(), hs[1:].unbind(), strict=True):
             torch.add(x_t, times_w(before), out=h_t).tanh_()
         ctx.set_materialize_grads(False)
@@ -56,7 +56,7 @@ class _RNN(torch.autograd.Function):
     def backward(ctx: Any, d_out: Tensor | None, d_h: Tensor | None) -> tuple[Tensor, ...]:
         x, w_ih, w_hh, hs = ctx.saved_tensors
         d_gates = torch.empty_like(hs[1:])
-        times_w = _packed(w_hh.t().contiguous(), hs.shape[1])
+        times_w = onednn.linear(w_hh.t().contiguous(), None, hs.shape[1])
         d_h, d_outs = _output_gradients(d_out, d_h, hs)
         after, d_gate = hs[1:].unbind(), d_gates.unbind()
         for t in reversed(range(len(x))):
@@ -79,7 +79,7 @@ class _GRU(torch.autograd.Function):
         hs = _states(h, len(x))
         hns = torch.empty_like(hs[1:])  # W_hn h
         b_hn = b_hh[2 * hidden :]
-        times_w = _packed(w_hh, len(h))
+        times_w = onednn.linear(w_hh, None, len(h))
         rz = gates[:, :, : 2 * hidden].unbind()  # both are sigmoids
         r, z, n = _steps("gru", gates, "rzn")
         before, after, hn = hs[:-1].unbind(), hs[1:].unbind(), hns.unbind()
@@ -99,7 +99,7 @@ class _GRU(torch.autograd.Function):
         hidden = hs.shape[2]
         # The gradient of the candidate reaches W_xn as it is, and W_hn multiplied by r.
         d_from_h, d_ns = torch.empty_like(gates), torch.empty_like(hns)
-        times_w = _packed(w_hh.t().contiguous(), hs.shape[1])
+        times_w = onednn.linear(w_hh.t().contiguous(), None, hs.shape[1])
         d_h, d_outs = _output_gradients(d_out, d_h, hs)
         rz, d_rz = (pair[:, :, : 2 * hidden].unbind() for pair in (gates, d_from_h))
         r, z, n = _steps("gru", gates, "rzn")
@@ -129,7 +129,7 @@ class _LSTM(torch.autograd.Function):
         gates = F.linear(x, w_ih, b_ih + b_hh)
         hs, cs = _states(h, len(x)), _states(c, len(x))
         tanh_cs = torch.empty_like(cs[1:])
-        times_w = _packed(w_hh, len(h))
+        times_w = onednn.linear(w_hh, None, len(h))
         all_gates, i_f = gates.unbind(), gates[:, :, : 2 * hidden].unbind()
         i, f, g, o = _steps("lstm", gates, "ifgo")
         h_before, h_after = hs[:-1].unbind(), hs[1:].unbind()
@@ -151,7 +151,7 @@ class _LSTM(torch.autograd.Function):
         x, w_ih, w_hh, hs, cs, gates, tanh_cs = ctx.saved_tensors
         hidden = hs.shape[2]
         d_all = torch.empty_like(gates)
-        times_w = _packed(w_hh.t().contiguous(), hs.shape[1])
+        times_w = onednn.linear(w_hh.t().contiguous(), None, hs.shape[1])
         d_h, d_outs = _output_gradients(d_out, d_h, hs)
         d_c = torch.zeros_like(cs[0]) if d_c is None else d_c.clone()
         i_f, d_i_f = (pair[:, :, : 2 * hidden].unbind() for pair in (gates, d_all))
@@ -214,13 +214,6 @@ def _weight_gradients(
         d_gates[:, :, last] = d_candidate
         d_b_ih[last] = d_candidate.sum(dim=(0, 1))
     return d_gates @ w_ih, flat.t() @ x.flatten(0, 1), d_w_hh, d_b_ih, d_b_hh
-
-
-def _packed(weight: Tensor, rows: int) -> onednn.PackedLinear:
-    """A function h (rows, k) -> h @ weight.T for a weight (n, k) that is used many times."""
-    packed = onednn.packed_linear(weight, None, rows) if onednn.supports(weight.dtype) else None
-    transposed = weight.t()
-    return packed or (lambda h: h @ transposed)
 
 
 def product_dtype(x: Tensor) -> torch.dtype:

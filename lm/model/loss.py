@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from lm.model.cpu_kernels import product_dtype
+
 BLOCK = 2**21  # logits at a time
 
 
@@ -24,7 +26,7 @@ def rows_per_block(vocab_size: int) -> int:
     return max(1, BLOCK // vocab_size)
 
 
-def token_losses(
+def cross_entropies(
     decode: Callable[[Tensor], Tensor], vocab_size: int, hidden: Tensor, targets: Tensor
 ) -> Tensor:
     """The cross-entropy (rows,) float32 of each of `targets` (rows,) int64 in nats, where `decode` maps
@@ -58,9 +60,8 @@ def decoder_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) 
     hidden (rows, units), weight (vocab, units), bias (vocab,), targets (rows,) int64 -> scalar float32.
     Under autocast, the products are computed in its precision, everything else in float32.
     """
-    device = hidden.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-    with torch.autocast(device, enabled=False):
+    dtype = product_dtype(hidden)
+    with torch.autocast(hidden.device.type, enabled=False):
         return _DecoderLoss.apply(hidden.to(dtype), weight.to(dtype), bias.to(dtype), targets)
 
 

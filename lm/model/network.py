@@ -10,7 +10,7 @@ from lm.config.schema import ModelConfig
 from lm.model.base import Network
 from lm.model.cells import State
 from lm.model.direction import Direction
-from lm.model.loss import decoder_loss, token_losses
+from lm.model.loss import cross_entropies, decoder_loss
 
 
 class RecurrentLM(Network):
@@ -68,7 +68,7 @@ class RecurrentLM(Network):
     def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """hidden (rows, hidden), targets (rows,) int64 -> the loss (rows,) of each target in nats, without
         storing all logits."""
-        return token_losses(self.decode, self.vocab_size, hidden, targets)
+        return cross_entropies(self.decode, self.vocab_size, hidden, targets)
 
     def stored_weights(self) -> dict[str, Tensor]:
         """The weights by name, as files have them: a tied matrix is there once."""

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-PackedLinear = Callable[[Tensor], Tensor]
+Linear = Callable[[Tensor], Tensor]
 
 
 def supports(dtype: torch.dtype) -> bool:
@@ -25,7 +26,14 @@ def supports(dtype: torch.dtype) -> bool:
     return dtype == torch.float32
 
 
-def packed_linear(weight: Tensor, bias: Tensor | None, rows: int) -> PackedLinear | None:
+def linear(weight: Tensor, bias: Tensor | None, rows: int) -> Linear:
+    """A function x (n, k) -> x @ weight.T + bias for a weight (m, k) that is used for many inputs of about
+    `rows` rows: packed if oneDNN supports it."""
+    packed = packed_linear(weight, bias, rows) if supports(weight.dtype) else None
+    return packed or (lambda x: F.linear(x, weight, bias))
+
+
+def packed_linear(weight: Tensor, bias: Tensor | None, rows: int) -> Linear | None:
     """A function x (n, k) -> x @ weight.T + bias whose weight (m, k) is packed once, for inputs of about
     `rows` rows; None if torch lacks the operators."""
     try:

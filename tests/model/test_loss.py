@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 from torch.nn import functional as F
 
 from lm.model import loss
-from lm.model.loss import decoder_loss, token_losses
+from lm.model.loss import cross_entropies, decoder_loss
 
 
 def make(rows, units, vocab, dtype=torch.float64, seed=0):
@@ -58,7 +58,7 @@ def test_losses_of_tokens_equal_the_plain_cross_entropy(rows, vocab, block):
     plain = F.cross_entropy(F.linear(hidden, weight, bias), targets, reduction="none")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loss, "BLOCK", block)
-        ours = token_losses(lambda h: F.linear(h, weight, bias), vocab, hidden, targets)
+        ours = cross_entropies(lambda h: F.linear(h, weight, bias), vocab, hidden, targets)
         ours_grads = torch.autograd.grad(ours.square().sum(), (hidden, weight, bias))
     torch.testing.assert_close(ours, plain)
     torch.testing.assert_close(ours_grads, torch.autograd.grad(plain.square().sum(), (hidden, weight, bias)))

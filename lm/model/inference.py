@@ -27,12 +27,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lm.model import onednn
 from lm.model.cell_step import Functions, Gates, advance, gate_views, group_gates
 from lm.model.cells import CELLS, State
 from lm.model.device import Precision, autocast
 from lm.model.layers import LARGE
 from lm.model.network import RecurrentLM
+from lm.model.onednn import linear
 
 # Called with a slice of the steps, a slice of the rows and the hidden states of the last layer there (steps,
 # rows, hidden), on the core that read them.
@@ -72,7 +72,7 @@ _FUNCTIONS = Functions(Tensor.sigmoid_, _tanh)
 
 
 @contextmanager
-def reading(network: RecurrentLM, precision: Precision, *, independent: bool = True) -> Iterator[Read]:
+def inference(network: RecurrentLM, precision: Precision, *, independent: bool = True) -> Iterator[Read]:
     """Yield the function `read`, which uses the weights that the network has now.
 
     Without a CPU, or with the readable cells, `read` is the network's own forward pass. For a small LSTM
@@ -141,8 +141,8 @@ class _Weights:
         ]
         self.table: Tensor | None = None  # the contribution of each token to the gates of the first layer
         projection, decoder = network.projection, network.decoder
-        self._project = projection and _linear(projection.weight.detach().to(dtype), None)
-        self._to_logits = _linear(decoder.weight.detach().to(dtype), decoder.bias.detach().to(dtype))
+        self._project = projection and linear(projection.weight.detach().to(dtype), None, _ROWS)
+        self._to_logits = linear(decoder.weight.detach().to(dtype), decoder.bias.detach().to(dtype), _ROWS)
 
     def prepare(self, tokens: int) -> None:
         """Compute the table if reading this many tokens is worth it."""
@@ -243,8 +243,8 @@ class _Layer:
         summed = len(w_ih) * 2 // 3 if cell == "gru" else len(w_ih)
         b_ih[:summed] += b_hh[:summed]
         b_hh[:summed] = 0
-        self.from_input = _linear(w_ih.to(dtype), b_ih.to(dtype))
-        self._from_hidden = _linear(w_hh.to(dtype), b_hh.to(dtype) if cell == "gru" else None)
+        self.from_input = linear(w_ih.to(dtype), b_ih.to(dtype), _ROWS)
+        self._from_hidden = linear(w_hh.to(dtype), b_hh.to(dtype) if cell == "gru" else None, _ROWS)
 
     def run(
         self, gates: Tensor, look_up: Callable[[int], object] | None, state: list[Tensor], out: Tensor
@@ -291,9 +291,3 @@ def _views(cell: str, gates: Tensor) -> list[Gates[Tensor]]:
 def _wide(dtype: torch.dtype) -> torch.dtype:
     """The type of the state where products are computed in `dtype`."""
     return torch.promote_types(dtype, torch.float32)
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """A function x (..., k) -> x @ weight.T + bias for a weight (n, k) that is used many times."""
-    packed = onednn.packed_linear(weight, bias, _ROWS) if onednn.supports(weight.dtype) else None
-    return packed or (lambda x: F.linear(x, weight, bias))

@@ -10,8 +10,8 @@ from lm.config.schema import ModelConfig
 from lm.model import onednn
 from lm.model.cells import CELLS
 from lm.model.device import Precision, autocast
+from lm.model.inference import decoding, inference
 from lm.model.network import RecurrentLM
-from lm.model.reading import decoding, reading
 
 # Without oneDNN, products may round differently for other numbers of rows.
 ROWS_ARE_INDEPENDENT = [p for p in (Precision.FP32, Precision.BF16) if onednn.supports(p.dtype)]
@@ -65,7 +65,7 @@ def test_it_equals_the_forward_pass(cell, vocab, time, rows, layers, residual, i
         dropout=0.5,
     )
     text = tokens(2 * time, rows, vocab)
-    with reading(model, Precision.FP32) as read:
+    with inference(model, Precision.FP32) as read:
         first, state = states_of(read, text[:time])
         before = [part.clone() for part in state]
         second, end = states_of(read, text[time:], state)
@@ -81,7 +81,7 @@ def test_it_equals_the_forward_pass(cell, vocab, time, rows, layers, residual, i
 @pytest.mark.parametrize("units", [40, 64])
 def test_a_text_is_read_identically_alone_and_among_others(cell, precision, units):
     model, text = network(cell, vocab=70, hidden_size=units, embedding_size=24, layers=3), tokens(30, 37, 70)
-    with reading(model, precision) as read:
+    with inference(model, precision) as read:
         together, state = states_of(read, text)
         pieces, end = [], None
         for begin in range(0, 30, 7):
@@ -89,7 +89,7 @@ def test_a_text_is_read_identically_alone_and_among_others(cell, precision, unit
             pieces.append(hidden)
     assert torch.equal(torch.cat(pieces), together[:, :3])
     assert all(torch.equal(a, b[:, :3]) for a, b in zip(end, state, strict=True))
-    with reading(model, precision) as read:  # no table: fewer tokens than the vocabulary has
+    with inference(model, precision) as read:  # no table: fewer tokens than the vocabulary has
         assert torch.equal(states_of(read, text[:, 20:21])[0], together[:, 20:21])
 
 
@@ -99,7 +99,7 @@ def test_bf16_rounds_no_more_than_the_forward_pass(cell):
     exact = model.eval().hidden_states(text.t())[0]
     with autocast(torch.device("cpu"), Precision.BF16):
         rounded = model.hidden_states(text.t())[0]
-    with reading(model, Precision.BF16) as read:
+    with inference(model, Precision.BF16) as read:
         found, state = states_of(read, text)
     assert found.dtype == torch.bfloat16
     assert {part.dtype for part in state} == {torch.float32}
@@ -110,7 +110,7 @@ def test_the_threads_of_torch_are_the_same_afterwards():
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        with reading(network("gru"), Precision.FP32) as read:
+        with inference(network("gru"), Precision.FP32) as read:
             states_of(read, tokens(5, 40))
         with ThreadPoolExecutor(1) as pool:  # a new thread begins with what any thread has set last
             assert torch.get_num_threads() == pool.submit(torch.get_num_threads).result() == 3
@@ -119,7 +119,7 @@ def test_the_threads_of_torch_are_the_same_afterwards():
 
 
 def test_an_error_in_a_thread_is_raised():
-    with reading(network("lstm"), Precision.FP32) as read, pytest.raises(IndexError):
+    with inference(network("lstm"), Precision.FP32) as read, pytest.raises(IndexError):
         states_of(read, tokens(5, 40) + 11)
 
 
@@ -127,7 +127,7 @@ def test_weights_are_packed_again_when_they_have_changed():
     model, text = network("lstm").eval(), tokens(9, 2)
 
     def read():
-        with reading(model, Precision.FP32) as read:
+        with inference(model, Precision.FP32) as read:
             return states_of(read, text)[0]
 
     def expected():
@@ -150,7 +150,7 @@ def test_weights_are_packed_again_when_they_have_changed():
 def test_weights_are_packed_again_for_another_precision():
     model, text = network("gru").eval(), tokens(9, 2)
     for precision in (Precision.FP32, Precision.BF16, Precision.FP32):
-        with reading(model, precision) as read:
+        with inference(model, precision) as read:
             assert states_of(read, text)[0].dtype == precision.dtype
 
 
@@ -158,12 +158,12 @@ def test_weights_that_torch_does_not_watch_are_packed_each_time():
     with torch.inference_mode():
         model, text = network("gru").eval(), tokens(9, 2)
         for _ in range(2):
-            with reading(model, Precision.FP32) as read:
+            with inference(model, Precision.FP32) as read:
                 torch.testing.assert_close(states_of(read, text)[0], model.hidden_states(text.t())[0])
             model.recurrent.weight_hh_l0 *= 2
 
 
 def test_a_small_lstm_is_read_by_its_forward_pass_which_is_faster():
     model, text = network("lstm", hidden_size=40).eval(), tokens(20, 9)
-    with reading(model, Precision.FP32, independent=False) as read, torch.inference_mode():
+    with inference(model, Precision.FP32, independent=False) as read, torch.inference_mode():
         assert torch.equal(states_of(read, text)[0], model.hidden_states(text.t())[0])
