@@ -34,10 +34,10 @@ from benchmarks.training import matrix_rate
 from lm.config.schema import ModelConfig
 from lm.insight.surprisal import score_text
 from lm.language_model import LanguageModel
-from lm.model.onednn import linear
 from lm.model.cells import CELLS
 from lm.model.device import choose_device, choose_precision
 from lm.model.network import RecurrentLM
+from lm.model.onednn import linear
 from lm.tokenization.vocabulary import train_tokenizer
 from lm.training.auto import embedding_size
 

@@ -86,7 +86,8 @@ class Session:
     def sample(self, *, seed: int | None = None, **settings: Any) -> Generator[Piece]:
         """Let the model continue the text, yielding a Piece for each token; see `LanguageModel.stream`.
 
-        Whenever the caller stops, the text contains exactly what was yielded. A `stop` string is left out.
+        Whenever the caller stops, the text contains exactly what was yielded, but in a word model no half of
+        a word. A `stop` string is left out.
         """
         generator, request = self._generator, Request.from_settings(settings)
         stream = generator.new_stream(
@@ -102,15 +103,19 @@ class Session:
         yielded = self.text
         with closing(generator.decode([stream], [detokenizer])) as decoded:
             for _, token, piece in decoded:
+                yielded += piece.text
                 if token is not None:
                     assert token.state is not None  # requested by keep_states
                     self._states[len(self.tokens)] = token.state
                     self.tokens.append(token.token)
                     self._discard_old_state()
-                    yielded += piece.text
                     if detokenizer.ended and request.stop:
                         self._truncate(yielded)
-                yield piece
+                try:
+                    yield piece
+                except GeneratorExit:  # the possible start of a stop string may be held back
+                    self._truncate(yielded)
+                    raise
 
     def next(self, count: int = 10) -> list[tuple[str, int, float]]:
         """The `count` most likely next tokens that can be generated: (name, token, probability)."""
@@ -215,7 +220,8 @@ class Session:
         """Keep only `text`, with which the session's text begins."""
         while len(self.text) > len(text):
             self.rewind(1)
-        self.feed(text[len(self.text) :])  # what the last token wrote before the stop string
+        # What the last token wrote before the stop string. A word model does not know half a word.
+        self.feed(text[len(self.text) :], unknown="skip")
 
     def _discard_old_state(self) -> None:
         """Of the states long past, keep one in INTERVAL: the others can be recomputed."""

@@ -1,5 +1,7 @@
 """Sessions: feeding, sampling, branching, rewinding, saving."""
 
+from itertools import islice
+
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -22,7 +24,8 @@ def make(seed=1, direction="forward", kind="char"):
     return LanguageModel(RecurrentLM(config, tokenizer.vocab_size), tokenizer, FACTS)
 
 
-MODEL = make()
+MODELS = {kind: make(kind=kind) for kind in ("char", "byte", "bpe", "word")}
+MODEL = MODELS["char"]
 
 
 def sampled(session, **options):
@@ -109,6 +112,30 @@ def test_an_interrupted_sample_keeps_what_was_yielded():
     assert not MODEL.generator.scheduler.running or MODEL.generator.scheduler.running[0].ended
     sampled(session, max_new_tokens=3, seed=1)
     assert len(session) == 10
+
+
+@pytest.mark.parametrize("kind", ["char", "byte", "bpe", "word"])
+@given(count=st.integers(1, 40), seed=st.integers(0, 5), size=st.integers(1, 6))
+@settings(deadline=None, max_examples=20)
+def test_whenever_the_caller_stops_the_text_is_what_was_yielded(kind, count, seed, size):
+    model = MODELS[kind]
+    session = model.session()
+    session.feed("the sea")
+    text = sampled(session, max_new_tokens=60, seed=seed)
+    session = model.session()
+    session.feed("the sea")
+    # Strings that begin like the text, so that their starts are held back.
+    stops = [text[i : i + size] + "@" for i in range(0, len(text), 2)]
+    pieces = session.sample(max_new_tokens=60, seed=seed, stop=stops)
+    yielded = "".join(piece.text for piece in islice(pieces, count))
+    pieces.close()
+    whole = "the sea" + yielded
+    assert whole.startswith(session.text) if kind == "word" else session.text == whole
+    fresh = model.session()
+    fresh.feed(session.text)
+    if fresh.tokens == session.tokens:
+        ours, theirs = ({t: p for _, t, p in one.next(400)} for one in (session, fresh))
+        assert ours == pytest.approx(theirs, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["char", "bpe"])
