@@ -99,7 +99,7 @@ class LanguageModel:
         self.network, self.tokenizer, self.facts = network, tokenizer, facts or {}
         self.name = ""
         self.folder: Path | None = None
-        self.device = network.embedding.weight.device
+        self.device = network.device
         self.direction = network.direction
         self.generator = TextGenerator(
             decoder or NetworkDecoder(network, precision),
@@ -252,9 +252,11 @@ class LanguageModel:
         `unknown` is as for `encode`. Raises UserError for an ensemble, for ids outside the vocabulary, and
         for characters missing from it with unknown="error".
         """
-        return Scores(self.direction.reorder(list(self.scores(text, unknown, alternatives))), self.tokenizer)
+        return Scores(
+            self.direction.reorder(list(self.stream_scores(text, unknown, alternatives))), self.tokenizer
+        )
 
-    def scores(
+    def stream_scores(
         self, text: str | Sequence[int], unknown: str = "replace", alternatives: int = 0
     ) -> Generator[Score]:
         """What `score` returns, as it is computed and in reading order."""

@@ -146,7 +146,7 @@ class _Prompt:
 
     def _logprobs(self, alternatives: int) -> Iterator[TokenLogprob]:
         """The score of each token."""
-        scores = self._model.scores(self._given, alternatives=alternatives)
+        scores = self._model.stream_scores(self._given, alternatives=alternatives)
         for score, offset in zip(scores, self._token_offsets(), strict=True):
             top = _top_logprobs(score.text, score.logprob, score.alternatives)
             yield TokenLogprob(score.text, score.logprob, top, offset)

@@ -19,13 +19,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lm.cli.parser import MODEL, add_device, add_settings, check_requirements, make_parser
-from lm.config.schema import SamplingConfig, SearchConfig
+from lm.config.schema import PENALTIES, SamplingConfig, SearchConfig
 from lm.config.settings import build, check_not_empty, flag_of, settings_of
 from lm.console.streams import read_input
 from lm.errors import UserError
 from lm.generation.request import UNKNOWN, check_search
 
-_PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 # What has no effect in a mode, and what has one only together with something else.
 _IGNORED = {
     "interactive": (
@@ -37,7 +36,7 @@ _IGNORED = {
 _REQUIRES = {
     "backward_model": ("infill",),
     "encoding": ("prompt_file", "prompts_file"),
-    "repetition_window": _PENALTIES,
+    "repetition_window": PENALTIES,
 }
 
 

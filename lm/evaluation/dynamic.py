@@ -38,7 +38,7 @@ def dynamic_losses(
     The tokens are read as one stream that begins after the token `start`. The model adapts by `dynamic`
     evaluation, a continuous `cache`, or both. `network` itself does not change.
     """
-    device = next(network.parameters()).device
+    device = network.device
     in_reading_order = np.concatenate([[start], network.direction.reorder(tokens)])
     ids = torch.from_numpy(in_reading_order.astype(np.int64)).to(device)
     trained, network = network, copy.deepcopy(network).eval()

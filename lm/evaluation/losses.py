@@ -54,7 +54,7 @@ def validate(
     many as keep that overhead small. A `limit` scores only about `limit` tokens, spread evenly over the text.
     Each of several `ranks` reads a share of the streams.
     """
-    device = next(network.parameters()).device
+    device = network.device
     total, scored = torch.zeros((), dtype=widest_float(device), device=device), 0
     for offsets, losses in windows_of_losses(network, tokens, eos, streams, limit, precision, ranks):
         total += losses.sum()
@@ -113,7 +113,7 @@ def windows_of_losses(
     if streams is None:
         streams = default_streams(len(tokens), limit)
     streams = max(1, min(streams, len(tokens) // CONTEXT))
-    device = next(network.parameters()).device
+    device = network.device
     bounds = np.arange(streams + 1) * len(tokens) // streams
     lengths = np.diff(bounds)
     if limit:
@@ -185,7 +185,7 @@ def score_tokens(
     """Yield log-probability (nats), rank, entropy (nats) and the most likely `alternatives` for each of
     `tokens` (tokens,), in reading order. The text begins after the token `start`."""
     tokens = network.direction.reorder(tokens)
-    device = next(network.parameters()).device
+    device = network.device
     ids = torch.from_numpy(np.concatenate([[start], tokens]).astype(np.int64)).to(device)
     state: State | None = None
     decode, rows = decoding(network, Precision.FP32), rows_per_block(network.vocab_size)

@@ -36,7 +36,7 @@ def losses_of_texts(
     longest_first = np.argsort(-lengths, kind="stable")
     longest_first = longest_first[lengths[longest_first] > 0]
     result, done = np.zeros(len(tokens), np.float64), 0
-    device, decode = network.embedding.weight.device, decoding(network, precision)
+    device, decode = network.device, decoding(network, precision)
     with inference(network, precision) as read:
         for first in range(0, len(longest_first), _ROWS):
             rows = longest_first[first : first + _ROWS]

@@ -83,7 +83,7 @@ class NetworkDecoder:
 
     def __init__(self, network: RecurrentLM, precision: str = "fp32"):
         self._network, self.config = network, network.config
-        self.device = network.embedding.weight.device
+        self.device = network.device
         if precision == "int8" and self.device.type != "cpu":
             raise UserError("--precision int8 requires a CPU; use bf16 on a GPU.")
         self._precision = precision

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lm.config.schema import SamplingConfig
+from lm.config.schema import PENALTIES, SamplingConfig
 
 Strength = float | Tensor
 
@@ -147,8 +147,7 @@ class SamplingTensors:
     @property
     def penalized(self) -> bool:
         """Whether any row has a penalty, which needs token counts."""
-        penalties = (self.repetition_penalty, self.presence_penalty, self.frequency_penalty)
-        return any(penalty is not None for penalty in penalties)
+        return any(getattr(self, name) is not None for name in PENALTIES)
 
 
 def initial_temperature(config: SamplingConfig) -> float:

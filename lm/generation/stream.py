@@ -52,8 +52,7 @@ class Stream:
         self.constrained = bool(self.constraints or self.bias)
         self.masks: list[Tensor] | None = None  # the tokens that each constraint allows next, once computed
         self.mask_seconds = 0.0  # spent on computing them
-        self.penalized = (sampling.repetition_penalty, sampling.presence_penalty) != (1, 0)
-        self.penalized |= sampling.frequency_penalty != 0
+        self.penalized = sampling.penalized
         # The tokens to which the penalties apply.
         recent = [*history[-sampling.repetition_window :], *prompt]
         self.window = deque(recent, maxlen=sampling.repetition_window)

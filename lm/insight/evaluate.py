@@ -18,7 +18,7 @@ from lm.data.eval_text import EvalText, read_held_out, read_whole
 from lm.errors import UserError
 from lm.insight.items import UNITS, Items
 from lm.insight.results import (
-    Scores,
+    ScoresBySide,
     describe,
     json_record,
     rows_of_differences,
@@ -98,7 +98,7 @@ def _resets(options: dict[str, Any], adaptations: dict[str, Any], rows: Rows) ->
     return "dataset" in options and rows.only_tables and not adaptations
 
 
-def _skipping_unknown(scores: Scores) -> Scores:
+def _skipping_unknown(scores: ScoresBySide) -> ScoresBySide:
     """The scores with metrics of known tokens only."""
     return {side: replace(scored, skip_unknown=True) for side, scored in scores.items()}
 
@@ -165,8 +165,8 @@ def _score(
     modes: dict[str, dict[str, Any]],
     reset: bool,
     progress: ProgressCallback,
-) -> Scores:
-    scores: Scores = {}
+) -> ScoresBySide:
+    scores: ScoresBySide = {}
     for side, model in models.items():
         task = f"Scoring ({_label(side, mode, modes)})"
 

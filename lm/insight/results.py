@@ -21,7 +21,7 @@ from lm.tokenization.tokenizer import Tokenizer, describe_unknown
 
 # The scores of one model are called "surprisal", those of two "forward", "backward" and "mean", or "model"
 # and "other".
-Scores = dict[str, ScoredText]
+ScoresBySide = dict[str, ScoredText]
 
 
 def describe(name: str, model: LanguageModel) -> str:
@@ -33,7 +33,7 @@ def describe(name: str, model: LanguageModel) -> str:
 
 
 def rows_of_scores(
-    descriptions: Sequence[str], text: EvalText, scores: dict[str, Scores], given: bool
+    descriptions: Sequence[str], text: EvalText, scores: dict[str, ScoresBySide], given: bool
 ) -> Iterator[dict[str, str]]:
     """The scores as rows to print: a block per side, with a column per mode.
 
@@ -55,7 +55,7 @@ def rows_of_scores(
                 rows |= table_rows(text.tables)
                 rows["As in training"] = " ".join(map(quoted, arguments(text.as_trained)))
             if sides[0].bounds is not None:
-                rows["State"] = "empty at the beginning of each document (--carry reads on)"
+                rows["State"] = "zero at the beginning of each document (--carry keeps it)"
             if sides[0].parts.enough:
                 rows["Intervals"] = f"95%, from resampling {sides[0].parts}"
         yield rows | _columns({mode: _cells(s.metrics) for mode, s in zip(scores, sides, strict=True)})
@@ -106,7 +106,7 @@ def with_interval(estimate: Estimate, digits: int, sign: str = "-") -> str:
 
 
 def json_record(
-    options: dict[str, Any], name: str, labeled: Scores, differences: dict[str, Comparison]
+    options: dict[str, Any], name: str, labeled: ScoresBySide, differences: dict[str, Comparison]
 ) -> dict[str, Any]:
     """The results as a JSON object."""
     scored = next(iter(labeled.values()))

@@ -98,7 +98,7 @@ def decoding(network: RecurrentLM, precision: Precision) -> Callable[[Tensor], T
     With oneDNN, the logits of a row depend, to the last bit, on this row alone. In the network's own decoder,
     products of few rows are rounded differently.
     """
-    device = network.embedding.weight.device
+    device = network.device
     if not _has_own_reader(network):
 
         def decode(hidden: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ def decoding(network: RecurrentLM, precision: Precision) -> Callable[[Tensor], T
 
 def _has_own_reader(network: RecurrentLM) -> bool:
     """Whether this file reads for the network: on a CPU, except with the readable cells."""
-    on_cpu = network.embedding.weight.device.type == "cpu"
+    on_cpu = network.device.type == "cpu"
     return on_cpu and network.config.cell_implementation != "reference"
 
 

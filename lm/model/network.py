@@ -65,6 +65,11 @@ class RecurrentLM(Network):
             penalty = penalty + config.temporal_activation_reg * change.square().mean()
         return loss, penalty, state
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.embedding.weight.device
+
     def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """hidden (rows, hidden), targets (rows,) int64 -> the loss (rows,) of each target in nats, without
         storing all logits."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from lm.config.schema import CELLS, ModelConfig
+from lm.config.schema import CELL_NAMES, ModelConfig
 from lm.errors import UserError
 from lm.generation.clamp import Clamp, ClampedDecoder
 from lm.generation.decoder import NetworkDecoder
@@ -89,7 +89,7 @@ def clamps_of(cell, layers):
 
 
 @pytest.mark.parametrize("kind", [NetworkDecoder, OnGPU])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 @given(data=st.data(), layers=st.integers(1, 3), residual=st.booleans(), prefilled=st.integers(0, 4))
 @settings(max_examples=12, deadline=None)
 def test_clamped_steps_equal_the_equations(cell, kind, data, layers, residual, prefilled):
@@ -102,7 +102,7 @@ def test_clamped_steps_equal_the_equations(cell, kind, data, layers, residual, p
 
 
 @pytest.mark.parametrize("kind", [NetworkDecoder, OnGPU])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 def test_clamping_to_the_value_that_a_unit_has_changes_no_bit(cell, kind, monkeypatch):
     monkeypatch.setattr("lm.model.cuda_graph.capture", recorded.record)
     decoder = kind(network_of(cell, layers=3))
@@ -123,7 +123,7 @@ def test_clamping_to_the_value_that_a_unit_has_changes_no_bit(cell, kind, monkey
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 def test_a_unit_that_is_switched_off_is_one_without_outgoing_weights(cell, layer):
     network = network_of(cell, layers=3, residual=False, embedding_size=5)
     switched_off, tokens = ClampedDecoder(NetworkDecoder(network), [Clamp(layer, 5, 0.0)]), tokens_of(2)
@@ -151,7 +151,7 @@ def model(cell="lstm"):
     return LanguageModel(network, tokenizer, {"trained_on": {"documents": 1}})
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 def test_the_same_seed_gives_the_same_text_and_the_clamp_changes_it(cell):
     plain = model(cell)
     clamped = plain.clamped(Clamp(1, 2, 1.0), Clamp(0, 0, 0.0))

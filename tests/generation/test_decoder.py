@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from lm.config.schema import CELLS
+from lm.config.schema import CELL_NAMES
 from lm.errors import UserError
 from lm.generation import cpu_batch
 from lm.generation.decoder import PREFILL_CHUNK, NetworkDecoder
@@ -31,7 +31,7 @@ def batch_of(kind, network, rows, precision="fp32"):
 
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])  # the arithmetic of the GPU batch also runs on a CPU
 @pytest.mark.parametrize("implementation", ["fused", "reference"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 @given(
     layers=st.integers(1, 3),
     tie=st.booleans(),
@@ -58,7 +58,7 @@ def test_steps_equal_the_forward_pass(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 def test_a_row_is_bitwise_independent_of_the_other_rows(cell, precision):
     """Sequences come and go, the batch grows and rows move, without any effect on the watched row."""
     network = network_of(cell, embedding_size=5)
@@ -122,7 +122,7 @@ def test_without_torchs_integer_product_int8_gives_the_same_bits(monkeypatch):
 
 @pytest.mark.parametrize("shape", [{}, {"tie": True, "embedding_size": 5, "layers": 3}])
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 def test_lower_precision_changes_little(cell, precision, shape):
     network = network_of(cell, **shape)
     tokens = torch.randint(0, 13, (4, 30), generator=torch.Generator().manual_seed(0))
@@ -134,7 +134,7 @@ def test_lower_precision_changes_little(cell, precision, shape):
     assert 0 < change < 0.05
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 def test_prefill_gives_the_state_of_single_steps(cell):
     network = network_of(cell)
     decoder = NetworkDecoder(network)
@@ -166,7 +166,7 @@ def test_further_training_does_not_change_the_decoder():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 def test_logits_are_the_same_on_a_gpu(cell, precision):
     network = network_of(cell)
     tokens = torch.randint(0, 13, (70, 9))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from lm.config.schema import CELLS, ModelConfig, SamplingConfig
+from lm.config.schema import CELL_NAMES, ModelConfig, SamplingConfig
 from lm.errors import UserError
 from lm.generation import gpu_sampling
 from lm.generation.decoder import NetworkDecoder
@@ -90,7 +90,7 @@ JOB = st.tuples(
 
 
 @given(
-    cell=st.sampled_from(CELLS),
+    cell=st.sampled_from(CELL_NAMES),
     network=st.integers(0, 20),
     jobs=st.lists(st.tuples(JOB, st.sampled_from([0, 0, 1, 3, 20])), min_size=1, max_size=8),
 )
@@ -291,7 +291,7 @@ def test_texts_end_as_on_the_cpu():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 def test_on_a_gpu_tokens_are_those_that_the_host_draws(cell, precision, monkeypatch):
     """Captured for real. Log-probabilities are close as long as the tokens are the same."""
     monkeypatch.undo()

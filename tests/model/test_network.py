@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from lm.config.schema import CELLS, ModelConfig
+from lm.config.schema import CELL_NAMES, ModelConfig
 from lm.model.network import RecurrentLM
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 @given(cut=st.integers(1, 11), seed=st.integers(0, 99))
 @settings(max_examples=10, deadline=None)
 def test_reading_in_pieces_with_carried_state_equals_one_pass(cell, cut, seed):
@@ -22,7 +22,7 @@ def test_reading_in_pieces_with_carried_state_equals_one_pass(cell, cut, seed):
     torch.testing.assert_close(state, end)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 def test_reference_and_fused_compute_the_same(cell):
     torch.manual_seed(0)
     fused = RecurrentLM(ModelConfig(cell=cell, hidden_size=8), 5).double()
@@ -33,7 +33,7 @@ def test_reference_and_fused_compute_the_same(cell):
     torch.testing.assert_close(reference(tokens)[0], fused(tokens)[0], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 def test_both_implementations_start_with_the_same_weights(cell):
     networks = []
     for implementation in ("fused", "reference"):

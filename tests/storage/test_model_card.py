@@ -17,7 +17,7 @@ from torch import nn
 
 import lm
 from lm.cli.train import parse
-from lm.config.schema import CELLS, ModelConfig, RunConfig
+from lm.config.schema import CELL_NAMES, ModelConfig, RunConfig
 from lm.errors import UserError, one_line
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
@@ -307,7 +307,7 @@ def test_the_code_in_a_card_generates(tmp_path, monkeypatch, capsys, direction):
     assert capsys.readouterr().out.removesuffix("\n") == sample.text
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 @pytest.mark.parametrize(
     "options",
     [
@@ -343,7 +343,7 @@ def test_the_code_in_a_card_computes_the_logits(tmp_path, monkeypatch, cell, opt
     assert f"with {layers} layer" in card
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 @pytest.mark.parametrize("residual", [True, False])
 def test_the_names_load_into_torch_s_modules(tmp_path, cell, residual):
     """And without residual connections, these compute the same."""

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save, save_file
 
 import lm
-from lm.config.schema import CELLS, ModelConfig
+from lm.config.schema import CELL_NAMES, ModelConfig
 from lm.errors import ModelError
 from lm.files.tensor_files import write_tensors
 from lm.language_model import LanguageModel
@@ -33,7 +33,7 @@ def saved(tmp_path):
     return tmp_path / "model"
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 @pytest.mark.parametrize("options", [{}, {"tie": True}, {"tie": True, "embedding_size": 5, "layers": 1}])
 @pytest.mark.parametrize("implementation", ["fused", "reference"])
 def test_a_loaded_model_generates_what_the_saved_one_did(tmp_path, cell, options, implementation):

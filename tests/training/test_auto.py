@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from lm.config.resolved import NetworkConfig
-from lm.config.schema import CELLS, ModelConfig, RunConfig
+from lm.config.schema import CELL_NAMES, ModelConfig, RunConfig
 from lm.data.batches import Windows
 from lm.data.corpus import Corpus, Counts, Split
 from lm.model.device import Precision
@@ -45,7 +45,7 @@ def resolved(tokens=100_000, vocab_size=50, **settings):
     return resolve(config, random_corpus(vocab_size), windows, CPU, Precision.FP32)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 def test_a_larger_budget_gets_a_larger_network(cell):
     sizes = [resolved(cell=cell, steps=steps).model.hidden_size for steps in (1, 100_000, 5_000_000)]
     assert sizes == sorted(sizes)
@@ -86,7 +86,7 @@ def test_output_dropout_equals_the_dropout_between_layers():
 
 
 def test_input_dropout_and_lstm_weight_dropout_are_half_as_strong():
-    for cell in CELLS:
+    for cell in CELL_NAMES:
         model = resolved(cell=cell, epochs=20, hidden_size=200).model
         half = pytest.approx(model.dropout / 2, abs=0.01)
         assert model.input_dropout == half
@@ -120,7 +120,7 @@ def test_larger_networks_get_lower_learning_rates():
 
 
 @given(
-    st.sampled_from(CELLS),
+    st.sampled_from(CELL_NAMES),
     st.integers(1, 3),
     st.integers(1, 9),
     st.integers(1, 9),

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import lm
-from lm.config.schema import CELLS
+from lm.config.schema import CELL_NAMES
 from lm.errors import UserError
 from lm.storage.model_folder import PRETRAINED
 from lm.storage.remote_code import REMOTE_CODE, remote_code
@@ -142,7 +142,7 @@ for name in sys.argv[1:]:
 
 
 def test_remote_code_on_the_hub_computes_the_logits_of_lm_without_lm(tmp_path):
-    models = {cell: make(cell=cell, tie=cell == "lstm") for cell in CELLS}
+    models = {cell: make(cell=cell, tie=cell == "lstm") for cell in CELL_NAMES}
     tokens = torch.randint(2, 20, (2, 20))
     save_file({"input_ids": tokens}, tmp_path / "tokens")
     with HubServer(tmp_path / "hub") as hub:

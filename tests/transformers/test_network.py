@@ -4,12 +4,12 @@ import pytest
 import torch
 
 import lm
-from lm.config.schema import CELLS, ModelConfig
+from lm.config.schema import CELL_NAMES, ModelConfig
 from lm.model.network import RecurrentLM
 from tests.transformers.models import TEXTS, make, saved, scores
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -45,7 +45,7 @@ def test_large_layers_are_those_of_lm_bit_for_bit(tmp_path):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 def test_padding_is_not_read(tmp_path, cell, side):
     model = make(cell=cell)
     theirs, tokenizer = saved(model, tmp_path)

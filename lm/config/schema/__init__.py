@@ -5,17 +5,18 @@ The command line, YAML files and saved runs are all read into these dataclasses 
 
 from lm.config.schema.data import DataConfig
 from lm.config.schema.evaluation import CacheConfig, DynamicConfig, EvaluationConfig
-from lm.config.schema.generation import SamplingConfig, SearchConfig
-from lm.config.schema.model import AUTOMATIC_DROPOUTS, CELLS, ModelConfig
+from lm.config.schema.generation import PENALTIES, SamplingConfig, SearchConfig
+from lm.config.schema.model import AUTOMATIC_DROPOUTS, CELL_NAMES, ModelConfig
 from lm.config.schema.run import GROUPS, RunConfig
 from lm.config.schema.training import BUDGETS, DEFAULT_TIME, RUNS, TrainingConfig
 
 __all__ = [
     "AUTOMATIC_DROPOUTS",
     "BUDGETS",
-    "CELLS",
+    "CELL_NAMES",
     "DEFAULT_TIME",
     "GROUPS",
+    "PENALTIES",
     "RUNS",
     "CacheConfig",
     "DataConfig",

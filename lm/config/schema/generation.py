@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from lm.config.settings import MAX_TEMPERATURE, parse_temperature, setting
 
+PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
+
 
 @dataclass(frozen=True)
 class SamplingConfig:
@@ -74,6 +76,11 @@ class SamplingConfig:
         0, "never repeat a sequence of n tokens; 0: no limit", minimum=0, metavar="N"
     )
     greedy: bool = setting(False, "always choose the most likely token")
+
+    @property
+    def penalized(self) -> bool:
+        """Whether there is a penalty."""
+        return any(getattr(self, name) != getattr(SamplingConfig, name) for name in PENALTIES)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lm.config.settings import Auto, setting
 
-CELLS = ("rnn", "gru", "lstm")
+CELL_NAMES = ("rnn", "gru", "lstm")
 AUTOMATIC_DROPOUTS = ("dropout", "output_dropout", "input_dropout", "weight_dropout")
 
 
@@ -14,7 +14,7 @@ AUTOMATIC_DROPOUTS = ("dropout", "output_dropout", "input_dropout", "weight_drop
 class ModelConfig:
     """The architecture of the network."""
 
-    cell: str = setting("lstm", "type of the recurrent cell", choices=CELLS)
+    cell: str = setting("lstm", "type of the recurrent cell", choices=CELL_NAMES)
     layers: int = setting(2, "number of recurrent layers", minimum=1, maximum=1000, metavar="N")
     hidden_size: int | Auto = setting(
         "auto",
