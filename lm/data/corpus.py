@@ -42,7 +42,7 @@ from lm.tokenization.documents import SEPARATOR, chunks, count_characters
 from lm.tokenization.tokenizer import Tokenizer
 
 FORMAT = 2
-TABLE_FORMAT = 2  # changes when the same tables may become another text
+TABLE_FORMAT = 3  # changes when the same tables may become another text
 _LEARNED_FROM = 100 << 20  # bytes of text from which bpe and unigram are learned
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from lm.config.settings import did_you_mean
 from lm.console.invocation import pip_install
 from lm.console.wording import plural
 from lm.data.columns import MAX_COLUMNS, POEM, Notes
+from lm.data.csv_dialect import DELIMITERS, NO_DELIMITER, Dialect, first_rows, is_unclosed, recognize
 from lm.data.decoding import Decoded, open_text
 from lm.data.header import like_data
 from lm.data.reading import explaining_file_errors, name_of, open_bytes, without_compression
@@ -27,9 +29,9 @@ from lm.errors import DataError, UserError, one_line
 
 KINDS = ("csv", "json", "parquet")
 
-_DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a pipe"}
-_NO_DELIMITER = "\uffff"  # no character
-_SNIFFED = 200  # lines by which the delimiter of a CSV file is recognized
+_SNIFFED = 1000  # lines by which the dialect of a CSV file is recognized
+_SNIFFED_SIZE = 1 << 20  # characters in them, at most
+_FOR_EXCEL = re.compile(r'("?)sep=(.)\1[,;]*', re.IGNORECASE)  # a first line that is not a row
 _SWALLOWED = 20  # lines in a cell above which there is a warning
 _ROWS = 256  # of Parquet, decoded at a time
 _DEPTH = 100  # of lists and objects in JSON, at most
@@ -75,41 +77,80 @@ def read_rows(
 
 def _csv_rows(lines: TextIO, file: str, options: Options, notes: Notes) -> Iterator[Row]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the limit of the module is for all of a process
-    head = list(islice(lines, _SNIFFED))
+    head = _first_lines(lines)
     given, begin = options.delimiter, 1  # the number of the first line
-    if head and (excel := head[0].rstrip("\r\n")).lower().startswith("sep=") and len(excel) == 5:
-        given, head, begin = excel[4], head[1:], 2  # for Excel; not a row
+    if head and (excel := _FOR_EXCEL.fullmatch(head[0].rstrip("\r\n"))):
+        given, head, begin = excel[2], head[1:], 2
     rest = next(lines, None)
-    style: dict[str, Any] = {"delimiter": given or _delimiter(head, complete=rest is None)}
     if without_compression(name_of(file)).lower().endswith(".tsv"):
-        style = {"delimiter": given or "\t", "quoting": csv.QUOTE_NONE}
-    reader = csv.reader(head if rest is None else chain(head, [rest], lines), **style)
+        dialect = Dialect(given or "\t", quoted=False)
+    else:
+        dialect = recognize(file, head, rest is None, begin, given)
+        if not dialect.quoted:
+            notes.warn(
+                f"quotes {file}",
+                f"the quotes in {file} are read as text: they do not enclose cells, as those of CSV do.",
+            )
+    reader = dialect.reader(head if rest is None else chain(head, [rest], lines))
     try:
         first = next(filter(None, reader), None)
-        if first is None:
-            return
-        if len(first) > MAX_COLUMNS:
-            raise DataError(
-                f"{file} has {len(first):,} columns, and a CSV file can have {MAX_COLUMNS:,}: keep only those"
-                " with text, or rename the file to .txt if it is text."
-            )
-        names = _column_names(first, options)
-        _note_format(notes, style["delimiter"], names, options)
-        cells: Iterator[list[str]] = reader
-        if options.header and not options.names:
-            below = list(filter(None, csv.reader(head, **style)))[1:]
-            if cell := like_data(first, below):
-                notes.warn(
-                    f"header {file}",
-                    f"the first row of {file} looks like data ('{shortened(cell)}') but is read as the"
-                    " header: use --no-header if it is not.",
-                )
-        else:
-            cells = chain([first], reader)
-        yield from _named(cells, names, reader, begin, file, notes)
     except csv.Error as error:
-        where = f"{file}, line {reader.line_num + begin - 1:,}"
-        raise DataError(f"{where}, is not CSV: {one_line(error)}.") from error
+        raise _not_csv(file, error, begin, reader.line_num + begin - 1) from error
+    if first is None:
+        return
+    if len(first) > MAX_COLUMNS:
+        raise DataError(
+            f"{file} has {len(first):,} columns, and a CSV file can have {MAX_COLUMNS:,}: keep only those"
+            " with text, or rename the file to .txt if it is text."
+        )
+    names = _column_names(first, options)
+    _note_format(notes, dialect, names, options)
+    cells: Iterator[list[str]] = reader
+    if options.header and not options.names:
+        below = first_rows(dialect, head)[1:]
+        if len(first) > 2 and first[0] and not any(first[1:]) and below and all(below[0]):
+            raise DataError(
+                f"the first row of {file} names only one of {len(first):,} columns: delete lines above the"
+                " header, or use --no-header if there is none."
+            )
+        if dialect.delimiter == NO_DELIMITER and any(d in first[0] for d in DELIMITERS):
+            notes.warn(
+                f"single {file}",
+                f"each line of {file} is read as one cell: most lines lack the delimiter of the first"
+                f" ('{shortened(first[0])}').",
+            )
+        if cell := like_data(first, below):
+            notes.warn(
+                f"header {file}",
+                f"the first row of {file} looks like data ('{shortened(cell)}') but is read as the"
+                " header: use --no-header if it is not.",
+            )
+    else:
+        cells = chain([first], reader)
+    yield from _named(cells, names, reader, begin, file, notes)
+
+
+def _first_lines(lines: TextIO) -> list[str]:
+    """The lines by which the dialect is recognized."""
+    head: list[str] = []
+    size = 0
+    for line in lines:
+        head.append(line)
+        size += len(line)
+        if len(head) >= _SNIFFED or size >= _SNIFFED_SIZE:
+            break
+    return head
+
+
+def _not_csv(file: str, error: csv.Error, begin: int, line: int) -> DataError:
+    """The error of a row from line `begin` to `line`."""
+    if is_unclosed(error):
+        where, problem = begin, "a quote in it is never closed; close it, or double it if it is text"
+    elif "expected after" in str(error):
+        where, problem = line, "text follows a closing quote; double the quotes that are text"
+    else:
+        where, problem = line, one_line(error)
+    return DataError(f"{file}, line {where:,}, is not CSV: {problem}.")
 
 
 def _named(
@@ -117,7 +158,7 @@ def _named(
 ) -> Iterator[Row]:
     """The cells of each row by their columns. The `reader` counts the lines from `begin` on.
 
-    Warns of rows with too many lines or cells.
+    Warns of rows with too many lines or cells. Raises DataError if a row is not in the dialect of the reader.
     """
     width, wide, wide_at, longest, longest_at, last = len(names), 0, 0, 0, 0, reader.line_num
     try:
@@ -130,6 +171,8 @@ def _named(
                 wide, wide_at = wide + 1, wide_at or number + begin - 1
             if cells:
                 yield dict(zip(names, cells, strict=False))
+    except csv.Error as error:
+        raise _not_csv(file, error, last + begin, reader.line_num + begin - 1) from error
     finally:
         if longest > _SWALLOWED:
             notes.warn(
@@ -146,26 +189,6 @@ def _named(
             )
 
 
-def _delimiter(head: list[str], complete: bool) -> str:
-    """The delimiter with which most rows have as many cells as the first; the comma, if several do.
-
-    Without one, each row is a single cell.
-    """
-    best, share = _NO_DELIMITER, 0.5
-    for delimiter in _DELIMITERS:
-        try:
-            rows = [row for row in csv.reader(head, delimiter=delimiter) if row]
-        except csv.Error:
-            continue
-        if not complete and len(rows) > 1:
-            rows.pop()  # it may continue in the next line
-        if rows and (width := len(rows[0])) > 1:
-            agreeing = sum(len(row) == width for row in rows) / len(rows)
-            if agreeing > share or (agreeing == share and best == _NO_DELIMITER):
-                best, share = delimiter, agreeing
-    return best
-
-
 def _column_names(cells: list[str], options: Options) -> list[str]:
     """A name for each column: that in the first row, or its number."""
     if options.names:
@@ -179,9 +202,10 @@ def _column_names(cells: list[str], options: Options) -> list[str]:
     return names
 
 
-def _note_format(notes: Notes, delimiter: str, names: list[str], options: Options) -> None:
-    shown = _DELIMITERS.get(delimiter, repr(delimiter))
-    cells = "one column" if delimiter == _NO_DELIMITER else f"{shown} between cells"
+def _note_format(notes: Notes, dialect: Dialect, names: list[str], options: Options) -> None:
+    shown = DELIMITERS.get(dialect.delimiter, repr(dialect.delimiter))
+    cells = "one column" if dialect.delimiter == NO_DELIMITER else f"{shown} between cells"
+    cells += ", a backslash before quotes" if dialect.escaped else ""
     header = "header" if options.header and not options.names else "no header, columns"
     notes.format = notes.format or f"{cells}, {header} {listed(names)}"
 

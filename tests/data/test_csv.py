@@ -4,9 +4,12 @@ import csv
 import io
 
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from lm.config.schema import DataConfig
+from lm.data.columns import Notes
 from lm.data.source import Source
+from lm.data.tables import Options, read_rows
 from lm.errors import DataError
 from tests.conftest import some_text
 from tests.data.conftest import notes_of, read, streamed, warnings_of, written
@@ -37,6 +40,7 @@ def test_delimiter_may_split_half_of_the_rows_and_the_comma_is_preferred(tmp_pat
     assert notes_of(path, text_column="a").format == "a comma between cells, header a, b;c"
     path = written(tmp_path / "a.csv", "id,text\none\ntwo\n3,three\n4 five\n")
     assert notes_of(path).format == "one column, header id,text"
+    assert any("most lines lack the delimiter of the first ('id,text')" in w for w in warnings_of(path))
 
 
 def test_unquoted_delimiters_in_a_single_column_are_text(tmp_path):
@@ -116,12 +120,7 @@ def test_tsv_has_no_quoting(tmp_path):
 
 
 def test_cell_that_swallowed_many_lines_is_warned_about(tmp_path):
-    rows = [f"{i},{line}" for i, line in enumerate(LINES[:60])]
-    rows[10] = '10,"' + LINES[10]
-    path = written(tmp_path / "a.csv", "id,text\n" + "\n".join(rows))
-    assert len(read(path)) == 11
-    (warning,) = warnings_of(path)
-    assert "has 50 lines, from line 12 on" in warning
+    path = tmp_path / "a.csv"
     for lines, found in ((20, False), (21, True)):
         cell = '"' + "a\n" * (lines - 1) + 'b"'
         written(path, f"id,text\n1,{cell}\n2,{cell}\n3,c\n")
@@ -142,3 +141,119 @@ def test_other_encoding_of_a_table_is_an_error_that_names_encoding(tmp_path):
     with pytest.raises(DataError, match=r"a\.csv is not UTF-8: byte 0xe9 at position 19.*--encoding"):
         read(path)
     assert read(path, encoding="cp1252") == streamed(path, 2, encoding="cp1252") == ["un café", "une forêt"]
+
+
+# What is not RFC 4180 is another dialect, or an error.
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        # A backslash before quotes; elsewhere it is text.
+        ('id,text\n1,"He said \\"go home\\" and left"\n', ['He said "go home" and left']),
+        ('id,text\n1,"She said \\"go, home\\""\n2,"a\\nb \\\\ c"\n', ['She said "go, home"', "a\\nb \\ c"]),
+        ('id, text\n1, "Say \\"a, b\\" now"\n', ['Say "a, b" now']),
+        ('text\n"Say \\"a, b\\" now"\n', ['Say "a, b" now']),
+        # Spaces after the delimiter.
+        (
+            'id, text\n1, "Well, the cat sat"\n2, "a ""b"" c"\n3, d e\n',
+            ["Well, the cat sat", 'a "b" c', "d e"],
+        ),
+        ('id, text\n1, "The cat sat"\n', ["The cat sat"]),
+        ("id, text\n1, The cat sat\n", [" The cat sat"]),
+        ('id,text\n1,"said "" , ""hi"\n2, padded x\n', ['said " , "hi', " padded x"]),
+        # Lines without quoting.
+        (
+            'text\n"I was there.\nIt rained.\n"Really?" she asked, and left.\nNobody answered.\n',
+            ['"I was there.', "It rained.", '"Really?" she asked, and left.', "Nobody answered."],
+        ),
+        ('id\ttext\n1\t"To be\n2\t5" nails\n', ['"To be', '5" nails']),
+        ('sep=;\nid;text\n1;"To be" he said\n', ['"To be" he said']),
+        ('"sep=;"\nid;text\n1;hello, words\n', ["hello, words"]),
+        ("sep=;,,\nid;text\n1;hello, words\n", ["hello, words"]),
+    ],
+)
+def test_other_dialects_are_recognized(tmp_path, content, expected):
+    path = written(tmp_path / "a.csv", content)
+    assert read(path) == streamed(path, len(expected)) == expected
+
+
+def test_quotes_that_are_text_are_warned_about(tmp_path):
+    path = written(tmp_path / "a.csv", 'text\n"Hello," she said.\nThe man went away.\n')
+    assert any("the quotes in" in warning and "are read as text" in warning for warning in warnings_of(path))
+    assert not warnings_of(written(tmp_path / "b.csv", 'text\n"Hello, she said."\nThe man went away.\n'))
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "problem"),
+    [
+        ('id,text\n1,"The cat"\n2,"a "b" c"\n', 3, "text follows a closing quote; double the quotes"),
+        ('id,text\n1,"Well, the cat"\n2,"Hm", he said\n', 3, "has 3 cells"),
+        ('id,text\n1,"a, b"\n2,"Hm" he said, she\n', 3, "text follows a closing quote"),
+        ('id,text\n1,"a, b"\n2,"c\n3,d, e\n', 3, "a quote in it is never closed"),
+        ('"id"x,text\n1,"a, b"\n2,"c, d"\n', 2, "has 3 cells and the first row has 2"),
+        (
+            "id,text\n1,Well, the cat\n2,Yes\n3,No, never, no\n4,Oh, no\n",
+            2,
+            "has 3 cells and the first row has 2",
+        ),
+        ("id,lang,text\n1,the cat\n2,the dog\n", 2, "and the first row has 3: delete lines above"),
+        ("Exported 2024\n\nid;text\n0;The cat\n1;The dog\n", 3, "and the first row has 1: delete lines"),
+        ('"text"\n"1","the cat"\n"2","the dog"\n', 2, "and the first row has 1"),
+    ],
+)
+def test_malformed_rows_are_errors_that_name_the_line(tmp_path, content, line, problem):
+    path = written(tmp_path / "a.csv", content)
+    if problem == "has 3 cells":
+        assert any(f"the first in line {line}" in warning for warning in warnings_of(path))
+        return
+    with pytest.raises(DataError, match=rf"a\.csv, line {line}, .*{problem}"):
+        read(path)
+
+
+def test_title_with_empty_cells_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="names only one of 3 columns: delete lines above the header"):
+        read(written(tmp_path / "a.csv", "Survey results,,\nid,text,lang\n0,The cat,en\n"))
+    assert read(written(tmp_path / "a.csv", "text,,\nThe cat,,\n")) == ["The cat"]
+
+
+@pytest.mark.parametrize("cell", ['"a "b" c"', '"never closed'])
+def test_dialect_that_changes_after_the_first_lines_is_an_error(tmp_path, cell):
+    rows = [f'{i},"{line}, and"' for i, line in enumerate(LINES[:100] * 20)]
+    path = written(tmp_path / "a.csv", "\n".join(["id,text", *rows, f"2000,{cell}", "2001,x", ""]))
+    with pytest.raises(DataError, match=r"a\.csv, line 2,002, is not CSV: "):
+        read(path)
+
+
+@given(
+    st.text('ab ,;"\\\n', max_size=60),
+    st.sampled_from(["t", "i,t", '"i","t"', "i;t", "i, t"]),
+)
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_letter_and_no_line_of_text_is_lost_or_moved(tmp_path, content, header):
+    """Whatever the dialect, reading ends in an error or a warning, or returns all letters in their order."""
+    notes = Notes()
+    path = str(written(tmp_path / "a.csv", f"{header}\n{content}"))
+    try:
+        rows = list(read_rows(path, "csv", Options(), notes))
+    except DataError as error:
+        assert "\n" not in str(error) and path in str(error)
+        return
+    if any(kind.startswith("wide") for kind in notes.warnings):
+        return
+    cells = "".join(cell for row in rows for cell in row.values())
+    assert [c for c in cells if c in "ab"] == [c for c in content if c in "ab"]
+    if '"' not in content:
+        assert len(rows) == sum(bool(line) for line in content.split("\n"))
+
+
+@given(st.lists(st.tuples(st.text('ab ,"', max_size=9), st.text('ab ,"\n', max_size=9)), max_size=9))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_backslashes_of_a_writer_are_read(tmp_path, rows):
+    rows = [("id", "text"), ("0", 'he said "no, no" then'), *(row for row in rows if any(row))]
+    file = io.StringIO()
+    writer = csv.writer(file, doublequote=False, escapechar="\\", quoting=csv.QUOTE_ALL)
+    writer.writerows(rows)
+    path = written(tmp_path / "a.csv", file.getvalue())
+    found = [tuple(row.values()) for row in read_rows(str(path), "csv", Options(), Notes())]
+    assert found == rows[1:]
