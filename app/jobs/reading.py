@@ -45,7 +45,7 @@ _TIMEOUT = 60  # seconds after which this process ends even if its parent is gon
 class Reading:
     """What is known about how a text is read."""
 
-    kind: str = ""  # "text", "csv", "json" or "parquet"; "": not known
+    kind: str = ""  # "text", "csv", "json", "parquet" or "arrow"; "": not known
     columns: dict[str, str] = field(default_factory=dict)  # those of a table, each with one of its values
     column: str = ""  # the one that is chosen automatically; "": none is
     error: str = ""  # one line, if the text cannot be read like this

@@ -269,7 +269,7 @@ def choose(
 
     Raises DataError, naming the columns, if there is no such column or the choice is not clear.
     """
-    rows, columns = read(None), _Columns(wanted)
+    rows, columns = read(_needed(wanted, *keep) if prune and wanted else None), _Columns(wanted)
     head: list[Row] = []
     for row in rows:
         head.append(row)
@@ -280,6 +280,8 @@ def choose(
         columns.add(row)
         if columns.found:
             break
+    if prune and wanted and columns.rows and not columns.exists:
+        return choose(read, name, wanted, notes, keep=keep)  # an error that names the other columns
     for column in keep if columns.rows else ():
         if all(value_at(row, column) is MISSING for row in head):
             if all(value_at(row, column) is MISSING for row in read(None)):
@@ -300,8 +302,13 @@ def choose(
             f" {plural(columns.rows, 'row')}): choose one with --text-column.",
         )
     if prune or columns.rows > len(head):
-        return column, read({name for each in (column, *keep) for name in (each, *parents(each))})
+        return column, read(_needed(column, *keep))
     return column, chain(head, rows)
+
+
+def _needed(*columns: str) -> set[str]:
+    """These columns, which may be fields of others, and those that contain them."""
+    return {name for column in columns for name in (column, *parents(column))}
 
 
 def _no_column(wanted: str, name: str, columns: _Columns) -> DataError:

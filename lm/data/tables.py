@@ -1,8 +1,8 @@
-"""Reads tables row by row: CSV, TSV, JSON, JSON lines and Parquet, each value as the file writes it.
+"""Reads tables row by row: CSV, TSV, JSON, JSON lines, Parquet and Arrow, each value as the file writes it.
 
 A row maps column names to values. CSV cells are strings. JSON has strings, `Number`s, which keep their
 digits, True, False, None, lists and objects; a JSON row that is not an object has the single column "text".
-CSV, JSON lines and Parquet are read in constant memory, any other JSON file as a whole.
+CSV, JSON lines, Parquet and Arrow are read in constant memory, any other JSON file as a whole.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from itertools import chain, islice
 from typing import Any, TextIO
 
 from lm.config.settings import did_you_mean
-from lm.console.invocation import pip_install
 from lm.console.wording import plural
+from lm.data.arrow_tables import arrow_rows
 from lm.data.columns import MAX_COLUMNS, POEM, Notes
 from lm.data.csv_dialect import DELIMITERS, NO_DELIMITER, Dialect, first_rows, is_unclosed, recognize
 from lm.data.decoding import Decoded, open_text
 from lm.data.header import like_data
 from lm.data.reading import explaining_file_errors, name_of, open_bytes, without_compression
 from lm.data.values import MISSING, Number, Row, is_messages, listed, shortened, value_at
-from lm.errors import DataError, UserError, one_line
+from lm.errors import DataError, one_line
 
-KINDS = ("csv", "json", "parquet")
+KINDS = ("csv", "json", "parquet", "arrow")
+PRUNED = ("parquet", "arrow")  # kinds of which single columns are read
 
 _SNIFFED = 1000  # lines by which the dialect of a CSV file is recognized
 _SNIFFED_SIZE = 1 << 20  # characters in them, at most
 _FOR_EXCEL = re.compile(r'("?)sep=(.)\1[,;]*', re.IGNORECASE)  # a first line that is not a row
 _SWALLOWED = 20  # lines in a cell above which there is a warning
-_ROWS = 256  # of Parquet, decoded at a time
 _DEPTH = 100  # of lists and objects in JSON, at most
 
 
@@ -61,13 +61,13 @@ def read_rows(
     decoded: Decoded | None = None,
     columns: set[str] | None = None,
 ) -> Iterator[Row]:
-    """The rows of a file; `kind` is "csv", "json" or "parquet".
+    """The rows of a file of one of the KINDS.
 
-    Of Parquet, only `columns` are read, if given. Raises DataError if the file is not of that kind, OSError
-    if it cannot be read.
+    Of Parquet and Arrow, only `columns` are read, if given. Raises DataError if the file is not of that kind,
+    OSError if it cannot be read.
     """
-    if kind == "parquet":
-        yield from _parquet_rows(file, columns)
+    if kind in PRUNED:
+        yield from arrow_rows(file, kind, columns)
         return
     read = _csv_rows if kind == "csv" else _json_rows
     with explaining_file_errors(file), open_bytes(file) as opened:
@@ -375,23 +375,3 @@ def _characters(value: Any) -> int:
         return len(value)
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return sum(map(_characters, items))
-
-
-def _parquet_rows(file: str, columns: set[str] | None) -> Iterator[Row]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UserError(f"reading {file} needs the `pyarrow` library: {pip_install('data')}") from error
-    try:
-        with open_bytes(file) as opened:
-            table = pyarrow.parquet.ParquetFile(opened)
-            chosen = columns and [name for name in table.schema_arrow.names if name in columns]
-            for batch in table.iter_batches(batch_size=_ROWS, columns=chosen):
-                yield from batch.to_pylist()
-    except UserError:
-        raise
-    except Exception as error:  # names that are not UTF-8, for example, are none of pyarrow's own errors
-        if isinstance(error, OSError) and type(error) is not OSError:
-            raise  # of the disk or the network; pyarrow's own is a plain OSError
-        raise DataError(f"{file} is damaged or truncated ({one_line(error)}): download it again.") from error

@@ -28,6 +28,12 @@ _NUMBER = re.compile(r"\s*[+-]?(\d[\d.,_]*|\.\d+)(e[+-]?\d+)?\s*", re.IGNORECASE
 _SPEAKERS = (("role", "content"), ("from", "value"))
 
 
+# The fields by which exports of chats say who wrote a message, and when.
+_OF_A_MESSAGE = {"from", "from_id", "sender", "author", "user", "role", "speaker", "actor"} | {
+    *("date", "time", "timestamp", "ts", "created_at")
+}
+
+
 class Number(str):
     """A number in JSON as it is written."""
 
@@ -72,14 +78,15 @@ def is_messages(value: Any) -> bool:
 
 def is_pieces(value: Any) -> bool:
     """Whether it is a text in pieces, some of which are objects because they have a format: strings and
-    objects with a text, or only objects that have a type as well."""
+    objects with a text, or only objects that have a type as well. Messages, which have a sender or a date,
+    are each a text."""
     if not isinstance(value, (list, tuple)) or not any(isinstance(item, dict) for item in value):
         return False
     objects = [item for item in value if isinstance(item, dict)]
     strings = [item for item in value if isinstance(item, str)]
     return (
         len(objects) + len(strings) == len(value)
-        and all(isinstance(item.get("text"), str) for item in objects)
+        and all(isinstance(item.get("text"), str) and _OF_A_MESSAGE.isdisjoint(item) for item in objects)
         and (bool(strings) or all(isinstance(item.get("type"), str) for item in objects))
     )
 

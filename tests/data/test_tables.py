@@ -2,7 +2,6 @@
 
 import json
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -143,6 +142,24 @@ def test_text_in_pieces_is_put_together(tmp_path):
     comments = [{"author": "A", "text": "one"}, {"author": "B", "text": "two"}]
     with pytest.raises(DataError, match="several columns"):  # two texts, not one in pieces
         read(jsonl(tmp_path / "c.jsonl", [{"text": comments}]))
+
+
+@pytest.mark.parametrize("about", [{"from": "Bob"}, {"date": "2024-01-01"}, {"from": None, "date": "2024"}])
+def test_messages_with_a_sender_or_a_date_are_no_pieces(tmp_path, about):
+    """As in the full export of Telegram, whose messages have a type as well."""
+    texts = ["hello", ["see ", {"type": "link", "text": "https://example.org"}, " now"], "bye then"]
+    messages = [{"id": i, "type": "message", **about, "text": text} for i, text in enumerate(texts)]
+    chats = [{"name": f"chat {i}", "id": i, "messages": messages[: 3 - i]} for i in (2, 0, 0)]
+    path = written(tmp_path / "result.json", json.dumps({"chats": {"list": chats}}))
+    with pytest.raises(DataError, match=r"several columns of result contain text; .*messages\.text"):
+        read(path)
+    expected = "hello\nsee https://example.org now\nbye then"
+    assert read(path, text_column="messages.text") == ["hello", expected, expected]
+    chats = [{"id": i, "messages": [messages[0], messages[2]]} for i in range(3)]
+    path = written(tmp_path / "plain.json", json.dumps({"chats": {"list": chats}}))
+    with pytest.raises(DataError, match=r"several columns of plain contain text; .*messages\.text"):
+        read(path)
+    assert read(path, text_column="messages.text") == ["hello\nbye then"] * 3
 
 
 def test_fields_of_objects_have_dotted_names(tmp_path):
@@ -353,12 +370,12 @@ def test_file_without_the_column_is_warned_about(tmp_path):
 
 
 def test_format_that_only_datasets_reads(tmp_path):
-    texts = ["None", "a b", "1.50"]
-    datasets.Dataset.from_dict({"id": [1, 2, 3], "body": texts}).save_to_disk(tmp_path / "saved")
-    (file,) = map(str, (tmp_path / "saved").glob("*.arrow"))
-    source = Source("t", "", "arrow", {"train": [file]}, {}, DataConfig())
-    assert list(source.texts("train")) == texts
-    assert [row["text"] for row in source.text_rows("train")] == texts
+    sequences = ["ACGT", "GATTACA", "TTT"]
+    text = "".join(f">{number} name\n{sequence}\n" for number, sequence in enumerate(sequences))
+    file = str(written(tmp_path / "a.fasta", text))
+    source = Source("t", "", "fasta", {"train": [file]}, {}, DataConfig(text_column="sequence"))
+    assert list(source.texts("train")) == sequences
+    assert [row["text"] for row in source.text_rows("train")] == sequences
 
 
 # What the report shows.

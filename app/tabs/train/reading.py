@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from lm.data.tables import PRUNED
 from lm.errors import UserError
 
 from ...jobs.queue import JobQueue
@@ -190,9 +191,9 @@ def _components(found: Reading) -> list[Any]:
     encodings.sort(key=lambda choice: bool(choice[1]) and choice[1] not in found.encodings)
     return [
         gr.Dropdown(
-            [(_encoding(*choice, found), choice[1]) for choice in encodings], visible=kind != "parquet"
+            [(_encoding(*choice, found), choice[1]) for choice in encodings], visible=kind not in PRUNED
         ),
-        gr.Checkbox(visible=kind != "parquet"),
+        gr.Checkbox(visible=kind not in PRUNED),
         gr.Dropdown([(automatic, ""), *columns], visible=kind != "text"),
         gr.Checkbox(visible=unknown or kind == "csv"),
         gr.Textbox(visible=unknown or kind == "json"),

@@ -1,0 +1,82 @@
+"""Parquet and Arrow: only the columns that are needed are read, and a value that cannot be is named."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from lm.data.columns import Notes
+from lm.data.tables import Options, read_rows
+from lm.errors import DataError
+from tests.conftest import some_text
+from tests.data.conftest import read, streamed
+
+pytestmark = pytest.mark.usefixtures("empty_cache")
+LINES = some_text(6000).splitlines()[:30]
+TOO_LATE = pa.array([2**62] * len(LINES), pa.timestamp("us"))  # Python has no such year
+
+
+def arrow(path, table, as_file=False):
+    new = pa.ipc.new_file if as_file else pa.ipc.new_stream
+    with pa.OSFile(str(path), "wb") as opened, new(opened, table.schema) as writer:
+        writer.write_table(table, max_chunksize=7)
+    return path
+
+
+def parquet(path, table):
+    pq.write_table(table, path)
+    return path
+
+
+@pytest.mark.parametrize("write", [parquet, arrow])
+def test_only_the_columns_that_are_needed_are_read(tmp_path, write):
+    file = write(tmp_path / f"a.{write.__name__}", pa.table({"text": LINES, "time": TOO_LATE}))
+    assert read(file) == read(file, text_column="text") == streamed(file, len(LINES)) == LINES
+    with pytest.raises(DataError, match=r"the column 'time' of .* cannot be read \(.*--text-column"):
+        read(file, text_column="time")
+    with pytest.raises(DataError, match="a has no column 'txt'; it has text, time; did you mean 'text'"):
+        read(file, text_column="txt")
+
+
+def test_column_that_cannot_be_read_is_named(tmp_path):
+    damaged = pa.Array.from_buffers(pa.string(), 1, [None, *pa.array([b"a \xff b"]).buffers()[1:]])
+    file = parquet(tmp_path / "a.parquet", pa.table({"id": [1], "text": damaged, "more": ["a b"]}))
+    with pytest.raises(DataError, match=r"the column 'text' of .*a\.parquet cannot be read"):
+        read(file)
+    assert read(file, text_column="more") == ["a b"]
+
+
+@pytest.mark.parametrize("write", [parquet, arrow])
+def test_keys_of_a_map_are_names_of_columns(tmp_path, write):
+    pairs = pa.map_(pa.string(), pa.string())
+    maps = pa.array([[("en", line), ("fr", f"le {line}")] for line in LINES] + [None], pairs)
+    lists = pa.array([[[("en", line)], None] for line in LINES] + [[]], pa.list_(pairs))
+    file = write(tmp_path / f"a.{write.__name__}", pa.table({"translation": maps, "more": lists}))
+    with pytest.raises(DataError, match=r"several columns .*: translation\.en .*, translation\.fr"):
+        read(file)
+    assert read(file, text_column="translation.fr") == [f"le {line}" for line in LINES]
+    assert read(file, text_column="more.en") == LINES
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_both_formats_of_arrow_are_read(tmp_path, as_file):
+    table = pa.table({"id": range(len(LINES)), "body": LINES})
+    assert read(arrow(tmp_path / "a.arrow", table, as_file)) == LINES
+    (tmp_path / "b.arrow").write_bytes((tmp_path / "a.arrow").read_bytes()[:-400])
+    with pytest.raises(DataError, match=r"b\.arrow is damaged or truncated .*: download it again"):
+        read(tmp_path / "b.arrow")
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=9) | st.none(), max_size=9))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_row_is_read_whichever_columns_are(tmp_path, values):
+    table = pa.table({"text": pa.array(values, pa.string()), "id": range(len(values))})
+    rows = table.to_pylist()
+    for kind, file in (
+        ("parquet", parquet(tmp_path / "a.parquet", table)),
+        ("arrow", arrow(tmp_path / "a.arrow", table)),
+    ):
+        for columns in (None, {"text"}, {"text", "none"}, {"none"}):
+            found = list(read_rows(str(file), kind, Options(), Notes(), columns=columns))
+            kept = {"text", "id"} if columns is None else columns
+            assert found == [{name: row[name] for name in row if name in kept} for row in rows]
