@@ -31,14 +31,10 @@ def as_trained(source: Source, split: str, training: Mapping[str, Any]) -> tuple
 
 def _fits(source: Source, split: str, name: str) -> bool:
     """Whether the files can be read with the setting `name` of this source."""
-    if name == "document_separator":
-        return source.kind == "text"
+    if not source.takes(name) or name in ("document_separator", "header"):
+        return source.takes(name)
     if name == "encoding":  # a file that is valid without it would be read wrongly
-        return source.kind != "parquet" and not any(map(reading.is_decodable, source.files[split]))
-    if name == "header":
-        return source.kind == "csv"
-    if source.kind == "text" or (name == "json_field" and source.kind != "json"):
-        return False
+        return not any(map(reading.is_decodable, source.files[split]))
     try:
         source.probe(split)
     except DataError:  # also of a damaged file, which reading all of it will report

@@ -98,7 +98,8 @@ def open_corpus(config: DataConfig, progress: ProgressCallback = no_progress) ->
     corpus = _open(key)
     listings = [source.listing.row() for source in sources if source.listing]
     # Files that are left out change nothing in the stream, so they are not stored with it.
-    more = {"files": list(filter(None, listings)), "hub": _hub_facts(sources)}
+    warnings = [warning for source in sources for warning in source.warnings]
+    more = {"files": list(filter(None, listings)), "hub": _hub_facts(sources), "warnings": warnings}
     return replace(corpus, facts=corpus.facts | more)
 
 

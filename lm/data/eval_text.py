@@ -93,7 +93,8 @@ def _join(config: DataConfig, read: Callable[[list[Source], Path], list[Text]]) 
     replaced = (replaced_warning(s.decoded.replaced, s.decoded.characters) for s in sources)
     tables = [table for source in sources for table in source.table_facts()]
     noted = (warning for table in tables for warning in table["warnings"])
-    warnings = list(dict.fromkeys([*filter(None, replaced), *noted]))
+    found = (warning for source in sources for warning in source.warnings)
+    warnings = list(dict.fromkeys([*found, *filter(None, replaced), *noted]))
     return EvalText("+".join(source.name for source in sources), joined, warnings, tables, {})
 
 

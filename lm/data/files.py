@@ -18,13 +18,13 @@ from lm.files.model_files import is_inside
 
 TABLES = {
     **{".json": "json", ".jsonl": "json", ".ndjson": "json"},
-    **{".csv": "csv", ".tsv": "csv", ".parquet": "parquet"},
+    **{".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".arrow": "arrow"},
 }
 _SAMPLE = 1 << 13  # bytes by which a binary file is recognized
 _NAMED = 3  # files named in the report
 # Files about a dataset rather than of it, if there are tables as well.
 _ABOUT = re.compile(r"(readme|license|licence|notice|changelog|citation)([._-].*)?|.*\.md")
-# Tables about a dataset rather than of it, if there are texts as well.
+# Tables about a dataset rather than of it, if there are other files as well.
 TABLES_ABOUT = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "config.json", "state.json"}
 
 
@@ -161,14 +161,12 @@ def _samples(files: list[str]) -> Iterator[tuple[str, bytes | None]]:
 
 def _incidental(files: list[str]) -> list[str]:
     """The files that say something about the others, such as a README.md next to tables."""
-    kinds = {kind_of(file) for file in files}
-    if len(kinds) < 2 or "text" not in kinds:
-        return []
-    texts = [file for file in files if kind_of(file) == "text"]
-    if all(_ABOUT.fullmatch(_file_name(file)) for file in texts):
-        return texts
-    tables = [file for file in files if kind_of(file) != "text"]
-    return tables if all(_file_name(file) in TABLES_ABOUT for file in tables) else []
+    about = [file for file in files if _file_name(file) in TABLES_ABOUT]
+    others = [file for file in files if _file_name(file) not in TABLES_ABOUT]
+    texts = [file for file in others if kind_of(file) == "text"]
+    if len(texts) < len(others) and all(_ABOUT.fullmatch(_file_name(file)) for file in texts):
+        about += texts
+    return about if len(about) < len(files) else []
 
 
 def _file_name(file: str) -> str:

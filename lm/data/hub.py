@@ -220,8 +220,13 @@ def _list_files(dataset: str, config: DataConfig, revision: str) -> HubFiles:
                 dataset, config.dataset_config, revision=revision, data_files=files
             )
     except Exception as error:
-        problem = _problem(datasets, dataset, config, revision, error)
-        raise DataError(f"the dataset '{dataset}' {problem}") from error
+        described = problem(datasets, dataset, config.dataset_config, error, revision)
+        raise DataError(f"the dataset '{dataset}' {described}") from error
+    return files_of(builder, revision)
+
+
+def files_of(builder: Any, revision: str = "") -> HubFiles:
+    """The files that a builder of the `datasets` library reads, and how."""
     defaults = type(builder.config)()
     options = {
         field.name: value
@@ -230,10 +235,9 @@ def _list_files(dataset: str, config: DataConfig, revision: str) -> HubFiles:
         and (value := getattr(builder.config, field.name)) != getattr(defaults, field.name)
         and isinstance(value, (str, int, float, bool, list))
     }
-    splits = _splits(builder)
     # A packaged loader is defined in datasets.packaged_modules.<kind>.
     kind = type(builder).__module__.split(".")[2]
-    return HubFiles(revision, builder.config.name, kind, splits, options)
+    return HubFiles(revision, builder.config.name, kind, _splits(builder), options)
 
 
 def _splits(builder: Any) -> dict[str, list[str]]:
@@ -252,12 +256,17 @@ def _misread(
     if not misleading:
         return {}
     module = datasets.load.dataset_module_factory(dataset, revision=revision)
-    declared = module.builder_configs_parameters.metadata_configs or {}
-    if any("data_files" in one or "data_dir" in one for one in declared.values()):
-        return {}  # the README says which files belong to which split
+    if declares_files(module):
+        return {}
     names = huggingface_hub.HfApi().list_repo_files(dataset, repo_type="dataset", revision=revision)
     found, _ = by_split_on_hub(filter(_is_data, names))
     return {split: list(map(glob.escape, files)) for split, files in found.items()}
+
+
+def declares_files(module: Any) -> bool:
+    """Whether the README of a dataset says which files belong to which split."""
+    declared = module.builder_configs_parameters.metadata_configs or {}
+    return any("data_files" in one or "data_dir" in one for one in declared.values())
 
 
 def _is_data(name: str) -> bool:
@@ -267,18 +276,19 @@ def _is_data(name: str) -> bool:
     return path.suffix.lower() in _READABLE and path.name not in TABLES_ABOUT and not hidden
 
 
-def _problem(datasets: ModuleType, dataset: str, config: DataConfig, revision: str, error: Exception) -> str:
-    """What an error of the `datasets` library means, as the rest of a sentence."""
+def problem(
+    datasets: ModuleType, dataset: str, name: str | None, error: Exception, revision: str | None = None
+) -> str:
+    """What an error of the `datasets` library means, as the rest of a sentence, given the configuration."""
     no_files = (datasets.data_files.EmptyDatasetError, datasets.exceptions.DataFilesNotFoundError)
     if isinstance(error, no_files):
         return "has no files of a supported kind: Parquet, JSON, CSV or text."
     with contextlib.suppress(Exception):
         names = datasets.get_dataset_config_names(dataset, revision=revision)
-        if config.dataset_config not in (names if len(names) > 1 else [None, *names]):
-            missing = f"no configuration '{config.dataset_config}'"
-            problem = missing if config.dataset_config else "several configurations"
-            return f"has {problem}; choose one with --dataset-config: {', '.join(names)}."
-    return f"cannot be loaded from the Hub: {one_line(error).rstrip('.')}."
+        if name not in (names if len(names) > 1 else [None, *names]):
+            what = f"no configuration '{name}'" if name else "several configurations"
+            return f"has {what}; choose one with --dataset-config: {', '.join(names)}."
+    return f"cannot be loaded{' from the Hub' if revision else ''}: {one_line(error).rstrip('.')}."
 
 
 def _progress_bar(task: str, progress: ProgressCallback) -> type:

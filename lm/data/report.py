@@ -66,7 +66,8 @@ def table_rows(tables: list[dict[str, Any]]) -> dict[str, str]:
 
 def warnings(corpus: Corpus, weights: int, model: ModelConfig) -> list[str]:
     """What to know before training `model`, with `weights` weights in its recurrent layers, on the text."""
-    facts, tokens, result = corpus.facts, corpus.train.counts.tokens, []
+    facts, tokens = corpus.facts, corpus.train.counts.tokens
+    result: list[str] = list(facts.get("warnings", []))
     if facts.get("repeated", 0) > _REPEATED:
         result.append(
             f"{facts['repeated']:.0%} of the validation text occurs verbatim in the training text, so the"

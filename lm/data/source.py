@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm.config.schema import DataConfig
+from lm.config.settings import flag_of
 from lm.console.progress import ProgressCallback
 from lm.data import columns, reading, tables, values
 from lm.data.decoding import Decoded
@@ -25,6 +26,17 @@ if TYPE_CHECKING:
     import datasets
 
 _BATCH = 256  # rows
+# The kinds of sources that a setting is for, in the words of `Source.traits` and of an error.
+_MEANT_FOR = {
+    "dataset_config": ({"configurations"}, "Hub datasets and folders whose README.md has configurations"),
+    "dataset_revision": ({"hub"}, "Hub datasets"),
+    "text_column": ({"table"}, "tables"),
+    "json_field": ({"json"}, "JSON"),
+    "header": ({"csv"}, "CSV and TSV"),
+    "encoding": ({"text", "csv", "json"}, "text, CSV and JSON"),
+    "encoding_errors": ({"text", "csv", "json"}, "text, CSV and JSON"),
+    "document_separator": ({"text"}, "text files"),
+}
 
 
 @dataclass(frozen=True)
@@ -33,15 +45,17 @@ class Source:
 
     name: str  # short, for messages and the name of the run folder
     identity: str  # changes with the text
-    kind: str  # "text", "csv", "json", "parquet", or the loader of `datasets` that reads the files
+    kind: str  # "text", one of tables.KINDS, or the loader of `datasets` that reads the files
     files: dict[str, list[str]]  # split -> paths, members of archives, or addresses on the Hub
     options: dict[str, Any]  # of that loader, as a Hub dataset sets them
     config: DataConfig
     copy: Path | None = None  # of standard input
+    configured: bool = False  # whether its files are those of a configuration, see --dataset-config
     revision: str | None = None  # the commit, if it comes from the Hub
     # Its id, revision, config and, as its card says, language and license there; by its name in the settings.
     hub: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     listing: Listing | None = None  # of a folder, a glob or an archive
+    warnings: tuple[str, ...] = ()
     decoded: Decoded = dataclasses.field(default_factory=Decoded)  # what reading did to the characters
     # How each split of a table was read, for the report.
     notes: dict[str, columns.Notes] = dataclasses.field(default_factory=dict, compare=False)
@@ -50,6 +64,16 @@ class Source:
         """Raise DataError if there is no such split."""
         if split not in self.files:
             raise DataError(f"{self.name} has no split '{split}'; it has {', '.join(self.files)}.")
+
+    @property
+    def traits(self) -> set[str]:
+        """What decides which settings are for this source."""
+        also = {"hub": self.revision is not None, "configurations": self.configured}
+        return {self.kind, "text" if self.kind == "text" else "table"} | {name for name in also if also[name]}
+
+    def takes(self, setting: str) -> bool:
+        """Whether a setting is for sources like this one."""
+        return setting not in _MEANT_FOR or not self.traits.isdisjoint(_MEANT_FOR[setting][0])
 
     def fetched(self, split: str, progress: ProgressCallback) -> Source:
         """The same source with the files of a split downloaded. Raises DataError."""
@@ -96,7 +120,7 @@ class Source:
                 return self._rows(self.files[split], notes, wanted)
 
             column, errors = self.config.text_column, self.config.encoding_errors
-            yield from columns.texts(read, self.name, column, errors, notes, self.kind == "parquet", kept)
+            yield from columns.texts(read, self.name, column, errors, notes, self.kind in tables.PRUNED, kept)
 
     def rows(self, split: str) -> Iterator[tuple[str, int, values.Row]]:
         """Each row of a split of a table, with its file and its number there, from 1. Raises DataError."""
@@ -112,7 +136,7 @@ class Source:
         read = self._trial(split)
         with self.explaining_errors(split):
             if column := self.config.text_column:
-                columns.choose(read, self.name, column, columns.Notes(), self.kind == "parquet")
+                columns.choose(read, self.name, column, columns.Notes(), self.kind in tables.PRUNED)
             else:
                 next(read(None), None)
 
@@ -243,6 +267,20 @@ class Source:
         if missing and is_network_error(error):  # files that are streamed from the Hub
             return DataError(f"the Hub cannot be reached to continue reading {self.name}: {cause}.")
         return DataError(f"{self.name} cannot be read as {self.kind}: {cause}.")
+
+
+def check_settings(sources: list[Source], config: DataConfig) -> None:
+    """Raise UserError if a setting is given that is for none of the sources and would be ignored."""
+    for name, (_, meant_for) in _MEANT_FOR.items():
+        given = getattr(config, name) != getattr(DataConfig(), name)
+        if given and sources and not any(source.takes(name) for source in sources):
+            flag = "--no-header" if name == "header" else flag_of(name)
+            source = sources[0]
+            origin = "the Hub" if source.revision else "standard input" if source.copy else "this disk"
+            raise UserError(
+                f"{flag} is for {meant_for}; {source.name} is read as {source.kind} from {origin}: leave it"
+                " out."
+            )
 
 
 def _members(files: list[str]) -> Iterator[str]:

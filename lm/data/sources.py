@@ -10,13 +10,14 @@ import sys
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lm.config.schema import DataConfig
 from lm.config.settings import did_you_mean
 from lm.console.streams import read_input
 from lm.data import reading
 from lm.data.cache import PARTIAL, cache_folder, writing_to_cache
+from lm.data.dataset_folders import declared_files, saved_splits
 from lm.data.encodings import check_encoding
 from lm.data.files import (
     TABLES,
@@ -30,9 +31,12 @@ from lm.data.files import (
 )
 from lm.data.identity import identity_of
 from lm.data.separation import check_separator
-from lm.data.source import Source
+from lm.data.source import Source, check_settings
 from lm.errors import DataError, UserError
 from lm.tokenization.vocabulary import KINDS
+
+if TYPE_CHECKING:
+    from lm.data.hub import HubFiles
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -40,6 +44,17 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 def find_sources(config: DataConfig, revisions: Sequence[str | None] | None = None) -> list[Source]:
     """Find all texts, at the given commits; each file is read only once. Raises UserError."""
     sources: list[Source] = []
+    try:
+        _add_all(sources, config, revisions)
+        check_settings(sources, config)
+    except BaseException:
+        for source in sources:
+            source.forget()
+        raise
+    return sources
+
+
+def _add_all(sources: list[Source], config: DataConfig, revisions: Sequence[str | None] | None) -> None:
     seen: set[Any] = set()
     for dataset in config.dataset:
         if revisions:
@@ -53,7 +68,6 @@ def find_sources(config: DataConfig, revisions: Sequence[str | None] | None = No
             continue
         seen |= set(map(file_id, files)) - {None}  # files on the Hub have no id
         sources.append(_without(source, repeated) if repeated else source)
-    return sources
 
 
 def _without(source: Source, repeated: list[str]) -> Source:
@@ -67,19 +81,12 @@ def find_source(dataset: str, config: DataConfig) -> Source:
     """Find the text that `dataset`, one of `config.dataset`, names. Raises UserError if there is none."""
     if config.document_separator is not None:
         check_separator(config.document_separator)
-    source = _find(dataset, config)
-    if config.document_separator is not None and source.kind != "text":
-        raise UserError(
-            f"--document-separator is for text files; in the table {source.name}, each row is a document."
-        )
-    return source
-
-
-def _find(dataset: str, config: DataConfig) -> Source:
     if config.encoding is not None:
         check_encoding(config.encoding)
     if dataset == "python":
-        return _local_source("python", {"train": python_library()}, config)
+        library = _local_source("python", {"train": python_library()}, config)
+        warnings = ("python is the source code of Python's library; ./python is what has that name here.",)
+        return dataclasses.replace(library, warnings=warnings) if os.path.exists("python") else library
     if dataset == "-":
         if config.streaming:
             raise DataError("standard input can be read only once: leave out --streaming.")
@@ -95,11 +102,16 @@ def _find(dataset: str, config: DataConfig) -> Source:
         name = Path(reading.without_compression(path.name)).stem
         return _local_source(name, {"train": [str(path)]}, config)
     if path.is_dir():
+        name = path.resolve().name
+        if saved := saved_splits(path):
+            return _listed_source(name, Listing(saved), config)
+        if declared := declared_files(path, config.dataset_config):
+            return _declared_source(name, declared, config)
         files, outside = files_below(path)
         found = list_files(files, f"{path}{os.sep}", outside)
         if not found.splits and not found.left_out:
             raise DataError(f"the folder {path} is empty.")
-        return _listed_source(path.resolve().name, found, config)
+        return _listed_source(name, found, config)
     if glob.has_magic(dataset):
         matches = files_matching(str(path))
         if not matches:
@@ -172,6 +184,13 @@ def _local_source(name: str, files: dict[str, list[str]], config: DataConfig) ->
     return Source(name, identity_of(files), kind, files, {}, config)
 
 
+def _declared_source(name: str, found: HubFiles, config: DataConfig) -> Source:
+    """A source of the files of a configuration in the README.md of a folder."""
+    identity = identity_of(found.splits) + (repr(sorted(found.options.items())) if found.options else "")
+    source = Source(name, identity, found.kind, found.splits, found.options, config, configured=True)
+    return dataclasses.replace(source, listing=Listing(found.splits))
+
+
 def _hub_source(dataset: str, config: DataConfig) -> Source:
     from lm.data import hub
 
@@ -180,7 +199,8 @@ def _hub_source(dataset: str, config: DataConfig) -> Source:
     name = dataset.split("/")[-1]
     source = Source(name, identity, found.kind, found.splits, found.options, config, revision=found.revision)
     facts = {"id": dataset, "revision": found.revision, "config": found.name, **found.about}
-    return dataclasses.replace(source, listing=Listing(found.splits), hub={dataset: facts})
+    listing = Listing(found.splits)
+    return dataclasses.replace(source, configured=True, listing=listing, hub={dataset: facts})
 
 
 def _copy_standard_input() -> Path:

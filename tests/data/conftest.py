@@ -6,7 +6,7 @@ import pytest
 
 from lm.config.schema import DataConfig
 from lm.console.progress import no_progress
-from lm.data.sources import find_source
+from lm.data.sources import find_sources
 from lm.data.streaming import DocumentStream
 
 
@@ -16,7 +16,8 @@ def empty_cache(monkeypatch, tmp_path):
 
 
 def found(dataset, **options):
-    return find_source(str(dataset), DataConfig(dataset=str(dataset), **options))
+    (source,) = find_sources(DataConfig(dataset=str(dataset), **options))
+    return source
 
 
 def documents(source, split="train"):

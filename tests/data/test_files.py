@@ -149,6 +149,17 @@ def test_table_about_a_dataset_is_left_out_next_to_texts(tmp_path):
         found(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["dataset_info.json", "state.json"])
+def test_table_about_a_dataset_is_left_out_next_to_tables(tmp_path, name):
+    about = tmp_path / name
+    about.write_text('[{"text": "about it"}]')
+    assert read(tmp_path) == ["about it"]
+    (tmp_path / "README.md").write_text("about it")
+    (tmp_path / "a.jsonl").write_text('{"text": "a row"}')
+    assert read(tmp_path) == ["a row"]
+    assert f"skipped 2 other files (README.md, {name})" in found(tmp_path).listing.row()
+
+
 def test_compressed_text_in_an_archive_is_read(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a.txt.gz", gzip.compress(b"compressed"))

@@ -8,8 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lm.data.sources import python_library
-from lm.errors import DataError
+from lm.config.schema import DataConfig
+from lm.data.cache import cache_folder
+from lm.data.sources import find_sources, python_library
+from lm.errors import DataError, UserError
 from tests.data.conftest import documents, found, read
 
 ROWS = ["first text", "second\ntext", "drittér"]
@@ -131,3 +133,66 @@ def test_missing_file_is_an_error(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=r"there is no file|no file matches"):
         read(name)
+
+
+GIVEN = {
+    "dataset_config": "en",
+    "dataset_revision": "main",
+    "text_column": "text",
+    "json_field": "data",
+    "header": False,
+    "encoding": "utf-8",
+    "encoding_errors": "replace",
+    "document_separator": "line",
+}
+READS = {"a.txt": "text", "b.jsonl": "json", "c.csv": "csv", "d.parquet": "parquet"}
+USED = {
+    "dataset_config": [],
+    "dataset_revision": [],
+    "text_column": ["b.jsonl", "c.csv", "d.parquet"],
+    "json_field": ["b.jsonl"],
+    "header": ["c.csv"],
+    "encoding": ["a.txt", "b.jsonl", "c.csv"],
+    "encoding_errors": ["a.txt", "b.jsonl", "c.csv"],
+    "document_separator": ["a.txt"],
+}
+
+
+@pytest.mark.parametrize("file", READS)
+@pytest.mark.parametrize("name", GIVEN)
+def test_setting_that_would_be_ignored_is_an_error(files, name, file):
+    options = {name: GIVEN[name]}
+    if file in USED[name]:
+        assert found(files / file, **options).kind == READS[file]
+        return
+    flag = "--no-header" if name == "header" else "--" + name.replace("_", "-")
+    read_as = f"{file[0]} is read as {READS[file]} from this disk: leave it out"
+    with pytest.raises(UserError, match=rf"^{flag} is for .*; {read_as}\.$"):
+        found(files / file, **options)
+
+
+def test_setting_is_used_if_one_of_the_texts_needs_it(files):
+    datasets = (str(files / "a.txt"), str(files / "b.jsonl"))
+    config = DataConfig(dataset=datasets, text_column="id", document_separator="line")
+    text, table = find_sources(config)
+    assert documents(text) == ["second", "text"]
+    assert documents(table) == ["0", "1", "2"]
+
+
+def test_setting_for_tables_is_an_error_with_standard_input(monkeypatch, tmp_path):
+    monkeypatch.setenv("LM_CACHE", str(tmp_path))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "a"}\n')))
+    with pytest.raises(UserError, match="--text-column is for tables; stdin is read as text from stand"):
+        find_sources(DataConfig(dataset="-", text_column="text"))
+    assert not list(cache_folder().glob("stdin*"))
+
+
+def test_folder_named_python_is_noted(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert not found("python").warnings
+    (tmp_path / "python").mkdir()
+    (tmp_path / "python" / "a.txt").write_text("a text of mine")
+    assert found("python").warnings == (
+        "python is the source code of Python's library; ./python is what has that name here.",
+    )
+    assert read("./python") == ["a text of mine"]

@@ -23,7 +23,9 @@ class DataConfig:
         parse=parse_mix,
         metavar="SHARES",
     )
-    dataset_config: str | None = setting(None, "configuration of a Hub dataset", metavar="NAME")
+    dataset_config: str | None = setting(
+        None, "configuration of a Hub dataset, or of a folder whose README.md declares some", metavar="NAME"
+    )
     dataset_revision: str | None = setting(None, "commit, branch or tag of a Hub dataset", metavar="NAME")
     text_column: str | None = setting(
         None,
