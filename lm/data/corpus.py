@@ -38,11 +38,13 @@ from lm.errors import DataError
 from lm.files.atomic import portable_name, write_text
 from lm.parallel import in_order
 from lm.tokenization import vocabulary
-from lm.tokenization.documents import SEPARATOR, chunks, count_characters
+from lm.tokenization.documents import CHUNK, LONGEST, SEPARATOR, chunks, count_characters
 from lm.tokenization.tokenizer import Tokenizer
 
 FORMAT = 2
-TABLE_FORMAT = 3  # changes when the same tables may become another text
+# Changes when the same tables may become another text, or the same text other tokens. (Those of char and byte
+# do not depend on where it is cut.)
+TABLE_FORMAT, TOKEN_FORMAT = 3, 2
 _LEARNED_FROM = 100 << 20  # bytes of text from which bpe and unigram are learned
 
 
@@ -157,6 +159,8 @@ def _key(sources: list[Source], config: DataConfig, tokenizer_id: str) -> str:
             settings.pop(name)
     if any(source.kind != "text" for source in sources):
         settings["tables"] = TABLE_FORMAT
+    if config.tokenizer not in ("char", "byte"):
+        settings["tokens"] = TOKEN_FORMAT
     text = json.dumps([FORMAT, [source.identity for source in sources], settings], sort_keys=True)
     name = portable_name("+".join(source.name for source in sources)[:80])
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -187,7 +191,7 @@ def _build(
     if external and info["train"]["unknown"]:
         blocks: Iterable[bytes] = ["".join(found.characters).encode()]  # of `char`, the characters are enough
         if tokenizer.kind != "char":
-            blocks = _blocks(texts["train"], "Listing unknown tokens", progress)
+            blocks = _blocks(texts["train"], "Listing unknown tokens", progress, tokenizer.kind)
         unknown = _unknown_parts(tokenizer, blocks)
     info["facts"] = found.summary() | {
         "replaced": sum(source.decoded.replaced for source in sources),
@@ -237,10 +241,14 @@ def _learn_tokenizer(
         return vocabulary.char_tokenizer(characters, size, min_frequency)
     # Evenly spaced samples of a long text are enough to learn pieces of words.
     every = 1 if kind == "word" else 1 + sum(map(len, texts)) // _LEARNED_FROM
-    blocks = _blocks(texts, f"Learning the {kind} vocabulary", progress)
+    blocks = _blocks(texts, f"Learning the {kind} vocabulary", progress, kind)
     sample = (block for number, block in enumerate(blocks) if number % every == 0)
-    pieces = (chunk.decode() for block in sample for doc in block.split(SEPARATOR) for chunk in chunks(doc))
-    return vocabulary.train_tokenizer(kind, pieces, size, min_frequency)
+    pieces = (document for block in sample for document in block.split(SEPARATOR))
+    if kind != "word":
+        # The time in which bpe learns grows with the square of the longest word.
+        longest = CHUNK if kind == "bpe" else LONGEST
+        pieces = (chunk for document in pieces for chunk in chunks(document, CHUNK, longest))
+    return vocabulary.train_tokenizer(kind, map(bytes.decode, pieces), size, min_frequency)
 
 
 def write_tokens(
@@ -269,7 +277,7 @@ def write_tokens(
             if last is not None and last != tokenizer.eos:
                 write(separator)
             counts["documents"] += 1
-            blocks = _blocks([text], f"Tokenizing the {path.stem} text", progress)
+            blocks = _blocks([text], f"Tokenizing the {path.stem} text", progress, tokenizer.kind)
             for ids, block_counts in in_order(encode, blocks):
                 write(ids)
                 for name, count in block_counts.items():
@@ -279,7 +287,8 @@ def write_tokens(
     return Counts(**counts), [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _blocks(texts: list[Text], task: str, progress: ProgressCallback) -> Iterator[bytes]:
-    """The blocks of all texts, with a separator between texts."""
-    blocks = (b for i, text in enumerate(texts) for b in chain([SEPARATOR] * (i > 0), text.blocks()))
+def _blocks(texts: list[Text], task: str, progress: ProgressCallback, kind: str = "") -> Iterator[bytes]:
+    """The blocks of all texts, for a `kind` of tokenizer, with a separator between texts."""
+    each = (text.blocks(whole_words=kind == "word") for text in texts)
+    blocks = (b for i, text in enumerate(each) for b in chain([SEPARATOR] * (i > 0), text))
     return with_progress(blocks, task, sum(map(len, texts)), progress)

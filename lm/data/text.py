@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
-from lm.tokenization.documents import SEPARATOR, character_offset, count_characters, split_offset
+from lm.tokenization.documents import LONGEST, SEPARATOR, character_offset, chunks, count_characters
 
 BLOCK = 1 << 19  # bytes
-_TAIL = 1 << 12  # bytes at the end of a block within which it is split
 
 
 @dataclass(frozen=True)
@@ -27,21 +26,16 @@ class Text:
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def blocks(self) -> Iterator[bytes]:
-        """The text in blocks of about half a megabyte, split where that changes no token."""
+    def blocks(self, whole_words: bool = False) -> Iterator[bytes]:
+        """The text in blocks of about half a megabyte, split where that changes no token.
+
+        A block in which no word ends is split after a megabyte, unless `whole_words` are wanted.
+        """
         if not len(self):
             return
         with open(self.path, "rb") as file, mmap(file.fileno(), self.stop, access=ACCESS_READ) as whole:
-            start = self.start
-            while start < self.stop:
-                end = min(start + BLOCK, self.stop)
-                if end < self.stop:
-                    tail = whole[max(start, end - _TAIL) : end]
-                    end += split_offset(tail) - len(tail)
-                    # A separator stays with the text before it.
-                    end += whole[end] == SEPARATOR[0]
-                yield whole[start:end]
-                start = end
+            longest = len(self) if whole_words else LONGEST
+            yield from chunks(whole, BLOCK, longest, self.start, self.stop)
 
     def count_characters(self) -> int:
         """The number of characters, separators not included."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from mmap import mmap
 
 import numpy as np
 
@@ -10,6 +12,24 @@ SEPARATOR = b"\xff"  # a byte that never occurs in UTF-8
 # What errors="surrogateescape" decodes it to: a lone surrogate, which no text contains.
 SEPARATOR_CHARACTER = SEPARATOR.decode("utf-8", "surrogateescape")
 CHUNK = 1 << 14  # bytes passed to `tokenizers` at a time
+LONGEST = 1 << 20  # bytes of a chunk in which no word ends
+_NEAR = 1 << 8  # bytes at the end of a chunk in which a word usually ends
+
+
+def _after_a_word(whitespace: bytes) -> re.Pattern[bytes]:
+    """This ASCII whitespace if it follows a character that is none, which is looked at last: a pattern that
+    begins with a set of bytes is found much faster."""
+    wide = (  # whitespace beyond ASCII
+        *(rb"\xc2[\x85\xa0]", rb"\xe1\x9a\x80", rb"\xe2\x80[\x80-\x8a\xa8\xa9\xaf]"),
+        *(rb"\xe2\x81\x9f", rb"\xe3\x80\x80"),
+    )
+    before = b"".join(b"(?<!" + character + whitespace + b")" for character in wide)
+    return re.compile(whitespace + rb"(?<=[^\t-\r ]" + whitespace + b")" + before)
+
+
+# No token of ours crosses from a word to the whitespace after it. External tokenizers may join punctuation to
+# a line break after it but not to a space, so spaces come first.
+_SPACE, _WHITESPACE = _after_a_word(b" "), _after_a_word(rb"[\t-\r ]")
 
 
 def is_ascii(text: bytes) -> bool:
@@ -34,30 +54,42 @@ def character_offset(text: bytes, number: int) -> int:
     return int(starts[number]) if number < len(starts) else len(text)
 
 
-def chunks(text: bytes, size: int = CHUNK) -> Iterator[bytes]:
-    """Split text into chunks of at most `size` bytes, at offsets that `split_offset` finds."""
-    start = 0
-    while len(text) - start > size:
-        end = start + split_offset(text[start : start + size])
+def chunks(
+    text: bytes | mmap, size: int = CHUNK, longest: int = LONGEST, start: int = 0, stop: int | None = None
+) -> Iterator[bytes]:
+    """The bytes from `start` to `stop` in chunks of about `size`, whose tokens are those of the whole text.
+
+    A chunk ends before whitespace that follows a word, or after a SEPARATOR. It is longer than `size` if a
+    word is. Only where more than `longest` bytes have no such place, it ends between two characters.
+    """
+    stop = len(text) if stop is None else stop
+    while start < stop:
+        end = start + size
+        end = stop if end >= stop else _border(text, start, end, min(start + longest, stop), stop)
         yield text[start:end]
         start = end
-    yield text[start:]
 
 
-def split_offset(text: bytes) -> int:
-    """The last offset at which splitting changes no token.
+def _border(text: bytes | mmap, start: int, end: int, limit: int, stop: int) -> int:
+    """Where to end a chunk from `start` to about `end`, or to `limit` if no word ends there."""
+    near = max(start, end - _NEAR)
+    if border := _last(_SPACE, text, near, end) or _last(_WHITESPACE, text, near, end):
+        return border
+    separator = text.find(SEPARATOR, end, limit + 1) + 1
+    if found := _WHITESPACE.search(text, end, separator or limit):
+        return found.start()
+    if separator or limit == stop:
+        return separator or stop
+    if border := max(_last(_WHITESPACE, text, start, end), text.rfind(SEPARATOR, start, end) + 1):
+        return border
+    while text[limit] & 0xC0 == 0x80:
+        limit -= 1
+    return limit
 
-    That is before a space that follows a word, in the second half of the text; without one, between
-    two characters.
-    """
-    offset = len(text)
-    while (offset := text.rfind(b" ", max(len(text) // 2, 1), offset)) > 0:
-        if not text[offset - 1 : offset].isspace() and text[offset - 1] != SEPARATOR[0]:
-            return offset
-    offset = len(text) - 1
-    while offset > 0 and text[offset] & 0xC0 == 0x80:
-        offset -= 1
-    return offset or len(text)
+
+def _last(pattern: re.Pattern[bytes], text: bytes | mmap, start: int, end: int) -> int:
+    """The last match that begins after `start`, up to `end`; 0 if there is none."""
+    return max((match.start() for match in pattern.finditer(text, start + 1, end + 1)), default=0)
 
 
 def _starts_character(text: bytes | np.ndarray) -> np.ndarray:

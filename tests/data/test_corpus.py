@@ -44,6 +44,17 @@ def test_documents_are_separated_by_one_eos(tmp_path):
     assert corpus.validation.counts.bytes == 6
 
 
+@pytest.mark.parametrize("between", ["\n", "\t", "\r\n", "\xa0"])
+def test_no_word_is_cut_wherever_the_text_is(tmp_path, between):
+    words = [f"word{number % 97}x{number % 89}" for number in range(100_000)]
+    (tmp_path / "t").mkdir()
+    write_rows(tmp_path / "t" / "train.jsonl", [between.join(words)])
+    write_rows(tmp_path / "t" / "valid.jsonl", ["word1x1 word2x2"])
+    corpus = open_corpus(DataConfig(dataset=str(tmp_path / "t"), tokenizer="word"))
+    assert corpus.tokenizer.vocab_size == 2 + len(set(words))
+    assert corpus.tokenizer.decode(corpus.train.tokens).split() == words
+
+
 def test_vocabulary_comes_from_the_training_split_only(tmp_path):
     corpus = open_corpus(DataConfig(dataset=write_rows(tmp_path / "r.jsonl", ["ab" * 45, "zz" * 5])))
     assert corpus.tokenizer.unknown_in("abz") == ["z"]

@@ -6,6 +6,7 @@ from hypothesis import given, settings, strategies as st
 from lm.data import text as text_module
 from lm.data.text import Text, write_text
 from lm.tokenization.documents import SEPARATOR, count_characters
+from lm.tokenization.vocabulary import KINDS, train_tokenizer
 
 DOCUMENTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40), min_size=1)
 
@@ -42,6 +43,30 @@ def test_blocks_join_to_the_text_and_split_no_character(file, documents, size):
         block.replace(SEPARATOR, b"").decode()
     assert not any(block.startswith(SEPARATOR) for block in blocks[1:])
     assert sum(map(count_characters, blocks)) == sum(map(len, documents))
+
+
+PARTS = st.sampled_from(["the", "boat", "中文", "isn't", *" \t\n\r\xa0\u2028"])
+TRAINED = {kind: train_tokenizer(kind, ["the boat isn't 中文\n" * 50], vocab_size=300) for kind in KINDS}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(documents=st.lists(st.lists(PARTS, min_size=1).map("".join), min_size=1), size=st.integers(1, 60))
+@settings(deadline=None)
+def test_blocks_change_no_token(file, kind, documents, size):
+    text = write_text(file, [as_bytes(documents)])
+    before, text_module.BLOCK = text_module.BLOCK, size
+    try:
+        blocks = list(text.blocks(whole_words=kind == "word"))
+    finally:
+        text_module.BLOCK = before
+    ids = [i for block in blocks for i in TRAINED[kind].encode_bytes(block).tolist()]
+    assert ids == TRAINED[kind].encode_bytes(as_bytes(documents)).tolist()
+
+
+def test_a_word_is_cut_after_a_megabyte_unless_it_is_wanted_whole(tmp_path):
+    text = write_text(tmp_path / "t", [b"x" * 3_000_000 + b" y"])
+    assert list(map(len, text.blocks())) == [1 << 20, 1 << 20, 3_000_000 - (2 << 20), 2]
+    assert list(map(len, text.blocks(whole_words=True))) == [3_000_000, 2]
 
 
 @given(documents=DOCUMENTS, data=st.data())

@@ -4,12 +4,16 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from lm.tokenization.documents import SEPARATOR, character_offset, character_starts, chunks, count_characters
-from lm.tokenization.vocabulary import train_tokenizer
+from lm.tokenization.vocabulary import KINDS, train_tokenizer
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+WORDS = ["the", "boat", "isn't", "naïve", "'s", "中文字", "。", "ไทย", "12", "!?", "\U0001f642", "e\u0301"]
+SPACES = [*" \t\n\r\v\f\x1c\x85\xa0\u1680\u2003\u2028\u202f\u205f\u3000", "  ", "\r\n"]
+LEARNED_FROM = [
+    "".join(WORDS[i % 5 :] + SPACES + WORDS) + "the boat went out to the sea\n" for i in range(50)
+]
 TRAINED = {
-    kind: train_tokenizer(kind, ["the boat went out to the sea\n" * 50], 300)
-    for kind in ("byte", "bpe", "unigram")
+    kind: train_tokenizer(kind, LEARNED_FROM, None if kind in ("char", "word") else 400) for kind in KINDS
 }
 
 
@@ -26,18 +30,55 @@ def test_characters_are_counted_and_found_without_separators(documents):
 
 @given(words=st.lists(TEXTS, max_size=30), size=st.integers(8, 40))
 @settings(deadline=None)
-@pytest.mark.parametrize("kind", TRAINED)
-def test_chunks_lose_nothing(kind, words, size):
+@pytest.mark.parametrize("kind", ["byte", "bpe", "unigram"])
+def test_chunks_of_limited_length_lose_nothing(kind, words, size):
     text = " ".join(words)
-    parts = list(chunks(text.encode(), size))
+    parts = list(chunks(text.encode(), size, longest=size))
     assert b"".join(parts) == text.encode()
     assert all(len(part) <= size for part in parts)
     ids = [i for part in parts for i in TRAINED[kind].encode(part.decode())]
     assert TRAINED[kind].decode(ids) == text
 
 
-@pytest.mark.parametrize("kind", ["bpe", "unigram"])
-def test_chunks_of_ordinary_text_change_no_token(kind):
-    text = "It's the boat; it went out (again), to the sea.\n\n    And 1,024 boats' sails\twere  seen! " * 9
-    ids = [i for part in chunks(text.encode(), 64) for i in TRAINED[kind].encode(part.decode())]
+def assert_chunks_change_no_token(kind, text, size):
+    parts = list(chunks(text.encode(), size))
+    assert b"".join(parts) == text.encode()
+    ids = [i for part in parts for i in TRAINED[kind].encode(part.decode())]
     assert ids == TRAINED[kind].backend.encode(text, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It's the boat; it went out (again), to the sea.\n\n    And 1,024 boats' sails\twere  seen! ",
+        "the\nboat\nwent\nout\n",
+        "the\tboat\r\nwent\tout\r\n",
+        "the\xa0boat\u2028went\u3000 out\xa0\n",
+        "theboatwentouttothesea",
+        "我们去海边。今天天气很好。",
+    ],
+)
+@pytest.mark.parametrize("size", [1, 7, 64, 500])
+def test_chunks_of_a_text_change_no_token(kind, text, size):
+    assert_chunks_change_no_token(kind, text * 9, size)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(parts=st.lists(st.sampled_from(WORDS + SPACES), max_size=60), size=st.integers(1, 60))
+@settings(deadline=None)
+def test_chunks_of_words_and_spaces_change_no_token(kind, parts, size):
+    assert_chunks_change_no_token(kind, "".join(parts), size)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(text=TEXTS, size=st.integers(1, 30))
+@settings(deadline=None)
+def test_chunks_of_any_text_change_no_token(kind, text, size):
+    assert_chunks_change_no_token(kind, text, size)
+
+
+def test_a_chunk_is_as_long_as_a_word_but_no_longer():
+    text = b"to " + b"x" * 50 + b" and\tthe\nsea"
+    assert list(chunks(text, 8)) == [b"to", b" " + b"x" * 50, b" and\tthe", b"\nsea"]
+    assert list(chunks("é".encode() * 5, 3, longest=7)) == ["ééé".encode(), "éé".encode()]
