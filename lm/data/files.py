@@ -120,7 +120,7 @@ def similar_files(path: Path) -> str:
 
 def file_id(file: str) -> tuple[int, int, str] | None:
     """The same for all paths that lead to the same file on this disk; None if there is none."""
-    member, _, path = file.rpartition("::")
+    member, path = reading.member_and_path(file)
     try:
         stat = os.stat(path)
     except OSError:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from lm.data import reading
 from lm.data.cache import known
 from lm.errors import DataError
 from lm.files.atomic import write_text
@@ -25,7 +26,7 @@ def identity_of(files: dict[str, list[str]]) -> str:
     listing, newest = hashlib.sha256(), 0
     for split, group in files.items():
         for file in group:
-            path = file.rpartition("::")[2]
+            path = reading.member_and_path(file)[1]
             stat = _or_data_error(os.stat, path)
             newest = max(newest, stat.st_mtime_ns, stat.st_ctime_ns)
             facts = (split, os.path.abspath(path), file, stat.st_size, stat.st_mtime_ns, stat.st_ino)
@@ -48,10 +49,11 @@ def _content_hash(files: dict[str, list[str]]) -> str:
     contents: dict[str, str] = {}
     for split, group in sorted(files.items()):
         for file in group:
-            member, _, path = file.rpartition("::")
+            member, path = reading.member_and_path(file)
             if path not in contents:
                 contents[path] = _or_data_error(_file_hash, path)
-            identity.update(f"{split}\0{member}\0{contents[path]}\0".encode())
+            how = f"zip://{member}" if member else ""
+            identity.update(f"{split}\0{how}\0{contents[path]}\0".encode())
     return identity.hexdigest()
 
 

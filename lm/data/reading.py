@@ -22,6 +22,7 @@ from lm.data.separation import separated, without_empty
 from lm.errors import DataError, UserError, one_line
 from lm.tokenization.documents import SEPARATOR
 
+_MEMBER, _REMOTE = "zip://", "hf://"  # no path begins like this: it has no two slashes in a row
 _ODD_NAME = re.compile(r"^[/\\]|^\w:|(^|[/\\])\.\.([/\\]|$)|::|\0")  # of a file in an archive
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 _ALWAYS_UNPACKED = 1 << 26  # bytes; small files may be as compressible as they like
@@ -32,6 +33,8 @@ _RATIO = 200
 _STEPS = {zipfile.ZIP_BZIP2: 1 << 12, zipfile.ZIP_LZMA: 1 << 12}
 
 _Check = Callable[[int], None]  # of the bytes that were unpacked
+# An open archive, its files by their names, its size in bytes, and what was unpacked.
+_Archive = tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo], int, "_Unpacked"]
 
 
 def datasets_library(purpose: str) -> ModuleType:
@@ -63,28 +66,35 @@ def members(file: str) -> list[str]:
 
     Raises DataError if the archive cannot be read, names a file outside itself, or is a decompression bomb.
     """
-    if "::" in file or not file.lower().endswith(".zip"):
+    if file.startswith(_MEMBER) or not file.lower().endswith(".zip"):
         return [file]
     try:
-        with _archive(file) as (archive, size, _):
-            infos = [info for info in archive.infolist() if not info.is_dir()]
+        with _archive(file) as (_, infos, size, _):
+            unpacked = sum(info.file_size for info in infos.values())
     except (OSError, zipfile.BadZipFile) as error:
         if is_remote(file) and isinstance(error, OSError):
             raise  # of the network
         raise DataError(f"{file} cannot be read as a zip archive: {one_line(error)}.") from error
-    _check_ratio(file, size, sum(info.file_size for info in infos))
-    names = sorted(info.filename for info in infos)
-    if odd := next(filter(_ODD_NAME.search, names), None):
+    _check_ratio(file, size, unpacked)
+    if odd := next(filter(_ODD_NAME.search, infos), None):
         raise DataError(
             f"{file} contains a file with the name '{one_line(odd, 80)}', which is not one inside the"
             " archive: pack it again from its folder."
         )
-    return [f"zip://{name}::{file}" for name in names if not re.search(r"(^|/)(\.|__MACOSX/)", name)]
+    return [f"{_MEMBER}{name}::{file}" for name in infos if not re.search(r"(^|/)(\.|__MACOSX/)", name)]
+
+
+def member_and_path(file: str) -> tuple[str, str]:
+    """'zip://name::archive.zip' -> ('name', 'archive.zip'); any other file is no member: ('', file)."""
+    if not file.startswith(_MEMBER):
+        return "", file
+    member, _, path = file.removeprefix(_MEMBER).partition("::")
+    return member, path
 
 
 def is_remote(file: str) -> bool:
     """Whether `file` is the address of a file on the Hub."""
-    return file.startswith("hf://")
+    return file.startswith(_REMOTE)
 
 
 def open_bytes(file: str) -> contextlib.AbstractContextManager[IO[bytes]]:
@@ -93,7 +103,7 @@ def open_bytes(file: str) -> contextlib.AbstractContextManager[IO[bytes]]:
     Reading raises DataError if it unpacks to far more than text can: a decompression bomb. The archive of a
     member stays open for the next one, see `close_archives`.
     """
-    if "::" in file or is_remote(file) or compression_of(file):
+    if file.startswith((_MEMBER, _REMOTE)) or compression_of(file):
         return _open_packed(file)
     return open(file, "rb")
 
@@ -120,19 +130,19 @@ def _open_packed(file: str) -> Iterator[IO[bytes]]:
 def _open_compressed(file: str) -> Iterator[tuple[IO[bytes], _Check]]:
     """Open a file, a member of an archive or a file on the Hub as it is stored there, and a check of how far
     it is unpacked."""
-    _, nested, path = file.rpartition("::")
+    member, path = member_and_path(file)
     if is_remote(file):
         with _open_remote(file) as remote:
             yield remote, functools.partial(_check_ratio, file, getattr(remote, "size", None))
-    elif nested:
-        with _archive(path) as (archive, size, unpacked), archive.open(name_of(file)) as member:
-            info = archive.getinfo(name_of(file))
+    elif member:
+        with _archive(path) as (archive, infos, size, unpacked), archive.open(infos[member]) as opened:
+            info = infos[member]
 
             def check(position: int) -> None:
                 _check_ratio(file, info.compress_size, position)
                 _check_ratio(path, size, unpacked.total(file, position))
 
-            yield _bounded(member, check, _STEPS.get(info.compress_type, 1 << 20)), check
+            yield _bounded(opened, check, _STEPS.get(info.compress_type, 1 << 20)), check
     else:
         with open(file, "rb") as plain:
             yield plain, functools.partial(_check_ratio, file, os.path.getsize(file))
@@ -150,8 +160,8 @@ def _open_remote(file: str) -> IO[bytes]:
 
 
 @contextlib.contextmanager
-def _archive(file: str) -> Iterator[tuple[zipfile.ZipFile, int, _Unpacked]]:
-    """An archive, its size and what was unpacked. It stays open, as finding its members takes longest."""
+def _archive(file: str) -> Iterator[_Archive]:
+    """An archive, which stays open, as finding its members takes longest."""
     if not is_remote(file):
         stat = os.stat(file)
         yield _open_archive(file, os.getpid(), stat.st_ino, stat.st_size, stat.st_mtime_ns)
@@ -164,11 +174,26 @@ def _archive(file: str) -> Iterator[tuple[zipfile.ZipFile, int, _Unpacked]]:
 
 
 @functools.lru_cache(maxsize=8)
-def _open_archive(file: str, *_facts: int) -> tuple[zipfile.ZipFile, int, _Unpacked]:
+def _open_archive(file: str, *_facts: int) -> _Archive:
     """Open an archive; another file of that name and another process, which must not share a position in it,
     have other `_facts`."""
     opened = _open_remote(file) if is_remote(file) else open(file, "rb")  # noqa: SIM115
-    return zipfile.ZipFile(opened), opened.seek(0, os.SEEK_END), _Unpacked()
+    archive = zipfile.ZipFile(opened)
+    return archive, _by_name(archive.infolist()), opened.seek(0, os.SEEK_END), _Unpacked()
+
+
+def _by_name(infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
+    """The files in an archive by their names, sorted. Of those with the same name, each content is read once,
+    the second as if it were in a folder named 2."""
+    files = {(info.filename, info.CRC, info.file_size): info for info in infos if not info.is_dir()}
+    found: dict[str, zipfile.ZipInfo] = {}
+    for info in sorted(files.values(), key=lambda info: info.filename):
+        name, number = info.filename, 1
+        while name in found:
+            number += 1
+            name = f"{number}/{info.filename}"
+        found[name] = info
+    return found
 
 
 class _Unpacked(dict[str, int]):
@@ -243,7 +268,8 @@ def is_decodable(file: str) -> bool:
 
 def name_of(file: str) -> str:
     """'zip://name::archive.zip' -> 'name'; the name of a plain file is itself."""
-    return file.partition("::")[0].removeprefix("zip://") if "::" in file else file
+    member, path = member_and_path(file)
+    return member or path
 
 
 def read_text_files(

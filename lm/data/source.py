@@ -88,7 +88,9 @@ class Source:
 
     def size(self, split: str) -> int | None:
         """The size of the text in bytes, or None if it is a table or compressed."""
-        if self.kind != "text" or any(reading.compression_of(f) or "::" in f for f in self.files[split]):
+        if self.kind != "text" or any(
+            reading.compression_of(file) or reading.member_and_path(file)[0] for file in self.files[split]
+        ):
             return None
         return sum(os.path.getsize(file) for file in self.files[split] if os.path.exists(file))
 
@@ -260,7 +262,8 @@ class Source:
             self.copy.unlink(missing_ok=True)
 
     def _explain(self, split: str, error: Exception) -> DataError:
-        missing = [file for file in self.files[split] if "::" not in file and not os.path.exists(file)]
+        paths = (reading.member_and_path(file)[1] for file in self.files[split])
+        missing = [path for path in paths if not os.path.exists(path)]
         if missing and not any(map(reading.is_remote, missing)):
             return DataError(f"{missing[0]} was deleted before it could be read.")
         cause = one_line(error.__cause__ or error).rstrip(".")

@@ -168,6 +168,41 @@ def test_compressed_text_in_an_archive_is_read(tmp_path):
     assert read(tmp_path / "a.zip") == ["compressed", "plain"]
 
 
+@pytest.mark.parametrize("name", ["File::Spec.txt", "a::b::c.txt", "::a.txt", "a::.txt", "zip::a.txt"])
+def test_a_name_may_contain_colons(tmp_path, name):
+    folder = tmp_path / "a::b"
+    folder.mkdir()
+    (folder / name).write_text("text")
+    (folder / f"{name}.gz").write_bytes(gzip.compress(b"compressed"))
+    assert sorted(read(folder)) == sorted(read(folder / "*")) == ["compressed", "text"]
+    assert read(folder / name) == ["text"]
+    assert read(folder / f"{name}.gz") == ["compressed"]
+    with zipfile.ZipFile(folder / f"{name}.zip", "w") as archive:
+        archive.writestr("a.txt", "text")
+    assert read(folder / f"{name}.zip") == ["text"]
+    (folder / f"{name}.csv").write_text("id,text\n1,a row\n")
+    assert read(folder / f"{name}.csv") == ["a row"]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_each_content_in_an_archive_is_read_once(tmp_path):
+    members = [("b.txt", "one"), ("a.txt", "two"), ("b.txt", "three"), ("b.txt", "one"), ("2/b.txt", "four")]
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, text in members:
+            archive.writestr(name, text)
+    assert sorted(read(tmp_path / "a.zip")) == ["four", "one", "three", "two"]
+    assert found(tmp_path / "a.zip").listing.row() == "4 for training (b.txt, a.txt, b.txt, …)"
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_files_of_the_same_name_in_an_archive_are_of_the_same_split_and_kind(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for number, row in enumerate(("one", "two", "three", "four")):
+            archive.writestr(["train.csv", "valid.csv"][number % 2], f"text\n{row}\n")
+    assert read(tmp_path / "a.zip") == ["one", "three"]
+    assert documents(found(tmp_path / "a.zip"), "validation") == ["two", "four"]
+
+
 @pytest.fixture
 def elsewhere(tmp_path):
     (tmp_path / "elsewhere/deep").mkdir(parents=True)
