@@ -99,6 +99,13 @@ def list_files(files: list[str], root: str | None, outside: Iterable[str] = ()) 
     return found
 
 
+def suffix_of(file: str) -> str:
+    """The end of a file's name that decides how it is read, such as ".tsv.gz"; "" if it is plain text."""
+    name = reading.name_of(file).lower()
+    stem, suffix = os.path.splitext(reading.without_compression(name))
+    return name.removeprefix(stem if suffix in {*TABLES, ".zip"} else stem + suffix)
+
+
 def kind_of(file: str) -> str:
     """ "text", or the kind of table, judged by the file's name."""
     name = reading.without_compression(reading.name_of(file)).lower()

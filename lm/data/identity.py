@@ -11,19 +11,22 @@ from typing import TypeVar
 
 from lm.data import reading
 from lm.data.cache import known
+from lm.data.files import suffix_of
 from lm.errors import DataError
 from lm.files.atomic import write_text
+
+_FORMAT = b"2"  # changes when an identity may become another one
 
 T = TypeVar("T")
 
 
 def identity_of(files: dict[str, list[str]]) -> str:
-    """A hash of the contents of all files and of the splits they belong to.
+    """A hash of the contents of all files, how they are read, and the splits they belong to.
 
     It is cached by the names, sizes and times of the files, so that an unchanged text is not read again.
     Files changed within the last two seconds are hashed every time: their time may not show the next change.
     """
-    listing, newest = hashlib.sha256(), 0
+    listing, newest = hashlib.sha256(_FORMAT), 0
     for split, group in files.items():
         for file in group:
             path = reading.member_and_path(file)[1]
@@ -52,7 +55,7 @@ def _content_hash(files: dict[str, list[str]]) -> str:
             member, path = reading.member_and_path(file)
             if path not in contents:
                 contents[path] = _or_data_error(_file_hash, path)
-            how = f"zip://{member}" if member else ""
+            how = f"zip://{member}" if member else suffix_of(file)
             identity.update(f"{split}\0{how}\0{contents[path]}\0".encode())
     return identity.hexdigest()
 

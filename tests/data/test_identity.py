@@ -1,0 +1,78 @@
+"""Identities: files that are read in another way are another text, wherever they are."""
+
+import hashlib
+import zipfile
+
+import pytest
+
+from lm.config.schema import DataConfig
+from lm.data.corpus import open_corpus
+from tests.data.conftest import found, read
+
+pytestmark = pytest.mark.usefixtures("empty_cache")
+
+QUOTED = b'id\ttext\n1\t"Hamlet: the question\n2\tis whether it is nobler" to suffer\n' * 9
+
+
+@pytest.fixture
+def zipped(tmp_path):
+    with zipfile.ZipFile(tmp_path / "made", "w") as archive:
+        archive.writestr("a.txt", "the sea was calm and a boat went out " * 9)
+    return (tmp_path / "made").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("a.csv", "a.tsv"),
+        ("a.TSV", "a.csv"),
+        ("a.tsv", "a.txt"),
+        ("a.json", "a.jsonl"),
+        ("a.ndjson", "a.json"),
+        ("a.txt.gz", "a.bin"),
+        ("a.txt.gz", "a.txt.xz"),
+        ("a.csv.gz", "a.tsv.gz"),
+    ],
+)
+@pytest.mark.parametrize("folder", ["", "folder"])
+def test_a_file_that_is_read_in_another_way_has_another_identity(tmp_path, before, after, folder):
+    (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / folder / before).write_bytes(QUOTED)
+    first = found(tmp_path / (folder or before)).identity
+    (tmp_path / folder / before).rename(tmp_path / folder / after)
+    assert found(tmp_path / (folder or after)).identity != first
+
+
+def test_a_zip_archive_with_another_name_is_another_text(tmp_path, zipped):
+    (tmp_path / "made").rename(tmp_path / "a.zip")
+    first = found(tmp_path / "a.zip").identity
+    (tmp_path / "a.zip").rename(tmp_path / "a.bin")
+    assert found(tmp_path / "a.bin").identity != first
+
+
+@pytest.mark.parametrize("names", [("a.csv", "a.tsv"), ("a.tsv", "a.csv"), ("a.csv", "a.txt")])
+def test_a_renamed_file_is_not_read_from_the_cache(tmp_path, names):
+    before, after = (tmp_path / name for name in names)
+    before.write_bytes(QUOTED)
+    open_corpus(DataConfig(dataset=str(before)))
+    before.rename(after)
+    corpus = open_corpus(DataConfig(dataset=str(after)))
+    characters = corpus.train.counts.characters + corpus.validation.counts.characters
+    assert characters == sum(map(len, read(after)))
+
+
+@pytest.mark.parametrize("name", ["b.txt", "b", "b.md", "b.csv.txt", "B.zip.txt"])
+def test_the_name_of_plain_text_changes_nothing(tmp_path, name):
+    (tmp_path / "a.txt").write_text("the sea")
+    (tmp_path / name).write_text("the sea")
+    assert found(tmp_path / name).identity == found(tmp_path / "a.txt").identity
+
+
+def test_the_identity_of_plain_text_is_that_of_older_caches(tmp_path, zipped):
+    (tmp_path / "a.txt").write_text("the sea")
+    content = hashlib.sha256(b"the sea").hexdigest()
+    assert found(tmp_path / "a.txt").identity == hashlib.sha256(f"train\0\0{content}\0".encode()).hexdigest()
+    (tmp_path / "made").rename(tmp_path / "a.zip")
+    content = hashlib.sha256(zipped).hexdigest()
+    expected = hashlib.sha256(f"train\0zip://a.txt\0{content}\0".encode()).hexdigest()
+    assert found(tmp_path / "a.zip").identity == expected
