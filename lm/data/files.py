@@ -6,7 +6,7 @@ import difflib
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,10 +57,17 @@ class Listing:
         skipped = [_named(plural(len(group), f"{why} file"), group) for why, group in self.left_out.items()]
         return ", ".join(read) + (f"; skipped {', '.join(skipped)}" if skipped else "")
 
+    def warnings(self) -> list[str]:
+        """A warning if links lead to missing files."""
+        if not (missing := self.left_out.get("missing")):
+            return []
+        links = _named(f"skipped {plural(len(missing), 'link')} to missing files", missing)
+        return [f"{links}: fetch them, for example with `git annex get`, or delete the links."]
 
-def files_below(folder: Path) -> tuple[list[str], list[str]]:
-    """All files in a folder and its subfolders, without hidden ones, and the links that lead out of it, which
-    are not followed; both sorted. Other links are followed once."""
+
+def files_below(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
+    """All files in a folder and its subfolders, without hidden ones, and the links that are not followed:
+    those "outside" lead out of it, and those "missing" to no file. Other links are followed once."""
     found: list[str] = []
     outside: list[str] = []
     visited = set()
@@ -74,23 +81,31 @@ def files_below(folder: Path) -> tuple[list[str], list[str]]:
         outside += (visible[name] for name in leaving)
         folders[:] = sorted(name for name in folders if name in visible and name not in leaving)
         paths = (visible[name] for name in names if name in visible and name not in leaving)
-        found += filter(os.path.isfile, paths)
-    return sorted(found), sorted(outside)
+        found += paths
+    files, missing = _existing(found)
+    return files, {"outside": outside, "missing": missing}
 
 
-def files_matching(pattern: str) -> list[str]:
-    """All files that match a glob, sorted."""
-    return sorted(p for p in glob.glob(pattern, recursive=True) if os.path.isfile(p))
+def files_matching(pattern: str) -> tuple[list[str], dict[str, list[str]]]:
+    """All files that match a glob, and the links that do, but lead to a "missing" file."""
+    files, missing = _existing(glob.glob(pattern, recursive=True))
+    return files, {"missing": missing}
 
 
-def list_files(files: list[str], root: str | None, outside: Iterable[str] = ()) -> Listing:
+def is_dangling(path: str | Path) -> bool:
+    """Whether a path is a link to a file that does not exist."""
+    return os.path.islink(path) and not os.path.exists(path)
+
+
+def list_files(files: list[str], root: str | None, skipped: Mapping[str, Iterable[str]]) -> Listing:
     """The files to read among `files`.
 
     With a `root`, files below it become splits by their names. Binary and empty files, files that another
-    path leads to, and files about the others are left out; the links that are `outside` are already.
+    path leads to, and files about the others are left out; those `skipped`, by the reason, are already.
     """
     found = Listing({"train": files} if root is None else _by_split(root, files))
-    found.leave_out("outside", outside)
+    for why, others in skipped.items():
+        found.leave_out(why, others)
     found.leave_out("repeated", _repeated(files))
     samples = dict(_samples([f for group in found.splits.values() for f in group if kind_of(f) == "text"]))
     found.leave_out("empty", (f for f, sample in samples.items() if sample == b""))
@@ -133,6 +148,12 @@ def file_id(file: str) -> tuple[int, int, str] | None:
     except OSError:
         return None
     return stat.st_dev, stat.st_ino, member
+
+
+def _existing(paths: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The files among the paths, and the links to missing ones, both sorted."""
+    paths = sorted(paths)
+    return list(filter(os.path.isfile, paths)), list(filter(is_dangling, paths))
 
 
 def _leaves(path: str, folder: Path) -> bool:

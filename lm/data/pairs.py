@@ -56,6 +56,7 @@ def read_pairs(config: DataConfig, columns: PairColumns, progress: ProgressCallb
                 raise DataError(f"{source.name} is not a table: --pairs reads CSV, TSV, JSON and Parquet.")
             for split in source.files:
                 _add(pairs, source.fetched(split, progress), split, columns)
+            pairs.warnings += source.warnings
             for facts in source.table_facts():
                 pairs.warnings += facts["warnings"]
     finally:

@@ -25,6 +25,7 @@ from lm.data.files import (
     file_id,
     files_below,
     files_matching,
+    is_dangling,
     kind_of,
     list_files,
     similar_files,
@@ -97,7 +98,7 @@ def find_source(dataset: str, config: DataConfig) -> Source:
         members = reading.members(str(path))
         if not members:
             raise DataError(f"the archive {path} contains no files.")
-        return _listed_source(path.stem, list_files(members, ""), config)
+        return _listed_source(path.stem, list_files(members, "", {}), config)
     if path.is_file():
         name = Path(reading.without_compression(path.name)).stem
         return _local_source(name, {"train": [str(path)]}, config)
@@ -107,18 +108,25 @@ def find_source(dataset: str, config: DataConfig) -> Source:
             return _listed_source(name, Listing(saved), config)
         if declared := declared_files(path, config.dataset_config):
             return _declared_source(name, declared, config)
-        files, outside = files_below(path)
-        found = list_files(files, f"{path}{os.sep}", outside)
+        files, skipped = files_below(path)
+        found = list_files(files, f"{path}{os.sep}", skipped)
         if not found.splits and not found.left_out:
             raise DataError(f"the folder {path} is empty.")
         return _listed_source(name, found, config)
+    if is_dangling(path):
+        raise DataError(
+            f"the link {path} leads to a missing file, {os.readlink(path)}: fetch it, for example with"
+            " `git annex get`, or correct the link."
+        )
+    if path.exists():
+        raise DataError(f"{path} is neither a file nor a folder; --dataset - reads standard input.")
     if glob.has_magic(dataset):
-        matches = files_matching(str(path))
-        if not matches:
+        matches, skipped = files_matching(str(path))
+        if not matches and not skipped["missing"]:
             raise DataError(f"no file matches '{dataset}'.")
         folder = re.match(r"[^*?\[]*(?=[/\\])", str(path))
         name = Path(folder[0]).name if folder else ""
-        return _listed_source(name or "files", list_files(matches, None), config)
+        return _listed_source(name or "files", list_files(matches, None, skipped), config)
     looks_like_a_file = Path(reading.without_compression(dataset)).suffix in {*TABLES, ".txt", ".zip"}
     similar = similar_files(path)
     if not _HUB_ID.fullmatch(dataset) or looks_like_a_file:
@@ -166,8 +174,11 @@ def _listed_source(name: str, found: Listing, config: DataConfig) -> Source:
     """A source of files that were found in one place. Raises DataError if none of them is text."""
     if not found.splits:
         links = "; name links that lead out of a folder themselves" if "outside" in found.left_out else ""
+        if "missing" in found.left_out:
+            links += "; fetch the files that the links lead to, for example with `git annex get`"
         raise DataError(f"{name} contains no text: {found.row().removeprefix('; ')}{links}.")
-    return dataclasses.replace(_local_source(name, found.splits, config), listing=found)
+    source = _local_source(name, found.splits, config)
+    return dataclasses.replace(source, listing=found, warnings=tuple(found.warnings()))
 
 
 def _local_source(name: str, files: dict[str, list[str]], config: DataConfig) -> Source:

@@ -3,14 +3,17 @@
 import gzip
 import json
 import os
+import re
 import zipfile
 
 import pytest
 
-from lm.config.schema import DataConfig
+from lm.config.schema import DataConfig, ModelConfig
+from lm.console.progress import no_progress
 from lm.data.corpus import open_corpus
+from lm.data.eval_text import read_whole
 from lm.data.files import files_below, list_files
-from lm.data.report import rows
+from lm.data.report import rows, warnings
 from lm.data.sources import find_sources
 from lm.errors import DataError, UserError
 from tests.data.conftest import documents, found, read
@@ -19,7 +22,7 @@ JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + bytes(range(256)) * 9
 
 
 def split_of(name, *others):
-    files = list_files([f"/d/{each}" for each in (name, *others)], "/d/").splits
+    files = list_files([f"/d/{each}" for each in (name, *others)], "/d/", {}).splits
     return next(split for split, group in files.items() if f"/d/{name}" in group)
 
 
@@ -294,6 +297,58 @@ def test_overlapping_arguments_read_each_file_once(tmp_path):
     assert second.identity == found(tmp_path / "b.txt").identity
     with pytest.raises(UserError, match=r"--mix needs different texts"):
         find_sources(DataConfig(dataset=overlapping[:1] * 2, mix=(0.5, 0.5)))
+
+
+@pytest.fixture
+def annexed(tmp_path):
+    folder = tmp_path / "annexed"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.txt").symlink_to(".git/annex/objects/a")
+    (folder / "sub" / "b.txt").symlink_to("/gone/b")
+    (folder / "loop.txt").symlink_to("loop.txt")
+    (folder / ".hidden").symlink_to("/gone/c")
+    return folder
+
+
+def test_links_to_missing_files_are_counted_with_a_warning(annexed, tmp_path, monkeypatch):
+    monkeypatch.setenv("LM_CACHE", str(tmp_path / "cache"))
+    (annexed / "here.txt").write_text("a text")
+    skipped = "3 missing files (a.txt, loop.txt, b.txt)"
+    for dataset in (str(annexed), f"{annexed}/**/*.txt"):
+        assert found(dataset).listing.row() == f"1 for training (here.txt); skipped {skipped}"
+        corpus = open_corpus(DataConfig(dataset=dataset))
+        assert rows(corpus)["Files"].endswith(skipped)
+        assert warnings(corpus, 1, ModelConfig())[0].startswith("skipped 3 links to missing files (a.txt, l")
+        text = read_whole(DataConfig(dataset=dataset), None, no_progress)
+        assert text.warnings[0].startswith("skipped 3 links to missing files (a.txt, loop.txt, b.txt): fetch")
+    (annexed / "loop.txt").unlink()
+    (annexed / "a.txt").unlink()
+    (annexed / "sub" / "b.txt").unlink()
+    assert not any(
+        "missing" in w for w in warnings(open_corpus(DataConfig(dataset=dataset)), 1, ModelConfig())
+    )
+
+
+@pytest.mark.parametrize("glob", ["", "/*", "/*.txt"])
+def test_nothing_but_links_to_missing_files_is_an_error(annexed, glob):
+    with pytest.raises(DataError, match=r"no text: skipped [23] missing files \(.*; fetch the files"):
+        read(f"{annexed}{glob}")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "loop.txt", "sub/b.txt", "c.csv", "d", "e[1].txt"])
+def test_a_link_to_a_missing_file_says_so(annexed, monkeypatch, name):
+    if not os.path.islink(annexed / name):
+        (annexed / name).symlink_to("nowhere")
+    target = re.escape(os.readlink(annexed / name))
+    monkeypatch.chdir(annexed)
+    with pytest.raises(DataError, match=rf"^the link {re.escape(name)} leads to a missing file, {target}: "):
+        read(name)
+
+
+def test_a_pipe_is_not_called_misspelled(tmp_path):
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(DataError, match=r"a\.txt is neither a file nor a folder; --dataset - reads "):
+        read(tmp_path / "a.txt")
 
 
 @pytest.mark.parametrize("name", ["hamlt.txt", "Hamlet.TXT", "hamlett.txt"])
