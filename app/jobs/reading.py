@@ -16,6 +16,7 @@ from typing import Any
 from lm.config.schema import RunConfig
 from lm.data.encoding_errors import EncodingError
 from lm.data.sources import find_sources
+from lm.data.splits import like_training
 from lm.errors import DataError, UserError
 
 from .child import ask, end_after, report
@@ -78,9 +79,12 @@ def main() -> int:
             except DataError:
                 if not config.text_column:
                     raise
-        for split in source.files:
-            for _ in source.read(split):
-                pass
+        for _ in source.read(first):
+            pass
+        for split in (split for split in source.files if split != first):
+            with like_training(source, split, split) as held_out:
+                for _ in held_out.read(split):
+                    pass
     except EncodingError as error:
         lines = {name: line for name in ENCODINGS if (line := error.line(name))}
         report(error=str(error), encodings=lines)

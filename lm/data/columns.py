@@ -41,6 +41,10 @@ _EXAMPLE = 80  # characters
 _NOTED = 1000  # columns of a file
 
 
+class NoColumnError(DataError):
+    """A table does not have the column that is named."""
+
+
 @dataclass
 class Notes:
     """How a table was read, for the report; there is one warning of each kind."""
@@ -311,9 +315,11 @@ def _needed(*columns: str) -> set[str]:
     return {name for column in columns for name in (column, *parents(column))}
 
 
-def _no_column(wanted: str, name: str, columns: _Columns) -> DataError:
+def _no_column(wanted: str, name: str, columns: _Columns) -> NoColumnError:
     names = list(columns)
-    return DataError(f"{name} has no column '{wanted}'; it has {listed(names)}{did_you_mean(wanted, names)}.")
+    return NoColumnError(
+        f"{name} has no column '{wanted}'; it has {listed(names)}{did_you_mean(wanted, names)}."
+    )
 
 
 def _explicit(columns: _Columns, name: str, wanted: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm.data.reading import datasets_library
+from lm.data.reading import datasets_library, member_and_path
 from lm.errors import DataError, one_line
 from lm.files.model_files import is_inside
 
@@ -58,7 +58,7 @@ def declared_files(folder: Path, name: str | None) -> HubFiles | None:
     except Exception as error:
         raise DataError(f"the folder {folder} {hub.problem(datasets, path, name, error)}") from error
     for file in (file for group in found.splits.values() for file in group):
-        if not is_inside(os.path.realpath(file.rpartition("::")[2]), folder):
+        if not is_inside(os.path.realpath(member_and_path(file)[1]), folder):
             raise DataError(f"the README.md of {folder} names a file outside of the folder: {file}.")
     return found
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from lm.config.schema import DataConfig
 from lm.console.progress import ProgressCallback, with_progress
+from lm.data.columns import NoColumnError
 from lm.data.source import Source
 from lm.data.text import Text, write_text
 from lm.errors import DataError, UserError
@@ -54,6 +57,30 @@ def copy_split(source: Source, split: str, stem: Path, progress: ProgressCallbac
     return text
 
 
+@contextmanager
+def like_training(source: Source, name: str, split: str) -> Iterator[Source]:
+    """The source to read a held-out split from, `name` being "validation" or "test": with the column that
+    the training text was read from, if it is a table.
+
+    Reading raises DataError if the split has no such column.
+    """
+    config = source.config
+    notes = source.notes.get(config.train_split)
+    column = config.text_column or (notes.column if notes else "") or None
+    try:
+        yield replace(source, config=replace(config, text_column=column))
+    except NoColumnError as error:
+        fixes = ["rename one there"]
+        if source.kind == "csv" and config.header:
+            fixes.append("use --no-header if the first rows are text")
+        if not config.streaming:
+            fixes.append(f"hold out training text with --{name}-split 0.1")
+        raise DataError(
+            f"in the split '{split}', {error} The training text is read from that column:"
+            f" {', or '.join(fixes)}."
+        ) from error
+
+
 def fraction_of(split: str | None, flag: str) -> float | None:
     """The fraction of the text that `split` asks for, or None if it is the name of a split.
 
@@ -92,7 +119,10 @@ def _read_all(source: Source, config: DataConfig, stem: Path, progress: Progress
                 # Predicting a token from another takes two, also of a tiny text.
                 left = min(math.floor(total * remaining), max(left - 2, total // 2))
                 texts["train"], texts[name] = texts["train"].split_at(left)
-    return texts | {name: copy_split(source, split, stem, progress) for name, split in named.items()}
+    for name, split in named.items():
+        with like_training(source, name, split) as held_out:
+            texts[name] = copy_split(held_out, split, stem, progress)
+    return texts
 
 
 def _read_samples(source: Source, config: DataConfig, stem: Path) -> tuple[dict[str, Text], int]:
@@ -107,16 +137,11 @@ def _read_samples(source: Source, config: DataConfig, stem: Path) -> tuple[dict[
                 f" {', '.join(source.files)}."
             )
     own = "validation" if "validation" in source.files else None
-    chosen = {
-        "train": config.train_split,
-        "test": config.test_split,
-        "validation": config.validation_split or own,
-    }
-    samples = {
-        name: list(_first(source.texts(split), _SAMPLE if name == "train" else 2 * _HELD_OUT))
-        for name, split in chosen.items()
-        if split
-    }
+    samples = {"train": list(_first(source.texts(config.train_split), _SAMPLE))}
+    for name, split in (("test", config.test_split), ("validation", config.validation_split or own)):
+        if split:
+            with like_training(source, name, split) as like:
+                samples[name] = list(_first(like.texts(split), 2 * _HELD_OUT))
     held_out = 0
     if "validation" not in samples:
         train = samples["train"]

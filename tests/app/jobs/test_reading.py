@@ -112,6 +112,14 @@ def test_the_automatic_choice_is_reported(queue, upload_bytes):
     )
 
 
+def test_all_splits_are_read_from_the_same_column(queue, upload_bytes):
+    train, valid = ([{"id": n, name: f"The sea was calm {n}."} for n in range(20)] for name in ("a", "b"))
+    text = upload_bytes("a.zip", as_zip(train_csv=as_csv(train), valid_csv=as_csv(valid)))
+    assert "the split 'validation', a has no column 'a'" in queue.read({"dataset": text.dataset}).error
+    text = upload_bytes("b.zip", as_zip(train_csv=as_csv(train), valid_csv=as_csv(train)))
+    assert queue.read({"dataset": text.dataset}).error == ""
+
+
 @pytest.mark.parametrize("name", TEXTS)
 def test_text_files_of_any_name_are_read(queue, upload_bytes, name):
     assert queue.read({"dataset": upload_bytes(name, TEXTS[name]).dataset}) == Reading("text")

@@ -5,7 +5,7 @@ import itertools
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-ERRORS = {"UserError", "DataError", "EncodingError", "ModelError"}
+ERRORS = {"UserError", "DataError", "EncodingError", "ModelError", "NoColumnError"}
 _MOST = 64  # alternatives of one message
 
 
