@@ -288,7 +288,8 @@ def problem(
         if name not in (names if len(names) > 1 else [None, *names]):
             what = f"no configuration '{name}'" if name else "several configurations"
             return f"has {what}; choose one with --dataset-config: {', '.join(names)}."
-    return f"cannot be loaded{' from the Hub' if revision else ''}: {one_line(error).rstrip('.')}."
+    cause = one_line(error).rstrip(".")
+    return f"cannot be loaded from the Hub: {cause}." if revision else f"cannot be loaded: {cause}."
 
 
 def _progress_bar(task: str, progress: ProgressCallback) -> type:

@@ -44,6 +44,8 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\r\n
 def test_decoding_gives_exactly_the_text_in_blocks_of_any_size(text, encoding, size):
     before, decoding.BLOCK = decoding.BLOCK, size
     try:
+        if encoding == "iso2022_jp":
+            text = text.replace("\x1b", "")  # begins an escape sequence there
         raw = text.encode(encoding, "ignore")
         expected = raw.decode(encoding).removeprefix("\ufeff")
         assert read(raw, encoding) == with_line_feeds(expected)
