@@ -139,7 +139,8 @@ class Uploads:
         available = self._max_total_size - sum(text.size for text in self.all())
         digest, size = hashlib.sha256(), 0
         while block := file.read(_BLOCK):
-            if not size and not _is_packed(name) and (kind := known_kind(block)):
+            is_text = not _is_packed(name) and not name.endswith(".parquet")
+            if not size and is_text and (kind := known_kind(block)):
                 raise UserError(f"{name} looks like {kind}, not text.")
             size += len(block)
             if size > self._max_size:

@@ -29,6 +29,7 @@ from lm.config.schema import DataConfig
 from lm.console.progress import ProgressCallback, no_progress, with_progress
 from lm.console.wording import plural
 from lm.data.cache import build_once, cache_folder, mark_used
+from lm.data.decoding import own_encoding_warning
 from lm.data.source import Source
 from lm.data.sources import find_sources, find_tokenizer
 from lm.data.splits import SPLITS, read_splits
@@ -45,6 +46,7 @@ FORMAT = 2
 # Changes when the same tables may become another text, or the same text other tokens. (Those of char and byte
 # do not depend on where it is cut.)
 TABLE_FORMAT, TOKEN_FORMAT = 3, 2
+ENCODING_FORMAT = 2  # changes when files may be read in another encoding than with the same --encoding before
 _LEARNED_FROM = 100 << 20  # bytes of text from which bpe and unigram are learned
 
 
@@ -157,6 +159,8 @@ def _key(sources: list[Source], config: DataConfig, tokenizer_id: str) -> str:
     for name in ("encoding", "document_separator", "json_field", "header"):
         if settings[name] == defaults[name]:
             settings.pop(name)
+    if config.encoding:
+        settings["encodings"] = ENCODING_FORMAT
     if any(source.kind != "text" for source in sources):
         settings["tables"] = TABLE_FORMAT
     if config.tokenizer not in ("char", "byte"):
@@ -196,6 +200,7 @@ def _build(
     info["facts"] = found.summary() | {
         "replaced": sum(source.decoded.replaced for source in sources),
         "decoded": sum(source.decoded.characters for source in sources),
+        "own_encoding": [line for s in sources if (line := own_encoding_warning(s.decoded.own_encoding))],
         "unknown": unknown,
         "repeated": repeated_fraction(
             _map_tokens(folder, "train", tokenizer), _map_tokens(folder, "validation", tokenizer)

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import IO
 
 from lm.console.wording import plural
-from lm.data.encoding_errors import not_decodable
-from lm.data.encodings import encoding_of
+from lm.data.binary_files import check_is_text
+from lm.data.encoding_errors import check_escapes, not_decodable
+from lm.data.encodings import SAMPLE, encoding_of, is_same
 from lm.errors import DataError
 from lm.tokenization.documents import count_characters
 
@@ -24,6 +27,7 @@ REPLACED_LIMIT = (
 )
 
 _BOM = "\ufeff"
+_FILES = 3  # named in a warning
 
 
 @dataclass
@@ -32,6 +36,8 @@ class Decoded:
 
     characters: int = 0  # counted only with errors="replace"
     replaced: int = 0  # that became U+FFFD because their bytes are not valid
+    # Files that were read in their own encoding instead of the one that was named.
+    own_encoding: dict[str, None] = field(default_factory=dict)
 
 
 def decoded(
@@ -44,9 +50,10 @@ def decoded(
 ) -> Iterator[bytes]:
     r"""The text of a binary file in blocks of UTF-8, without a byte-order mark.
 
-    By default, `encoding` is that of the byte-order mark, else UTF-16 if that is clear, else UTF-8.
-    `errors` is "strict" or "replace"; what the latter did is added to `done`. `line_breaks` turns "\r\n" and
-    "\r" into "\n". Raises DataError, naming `file`, if the bytes are not valid.
+    The encoding is that of the byte-order mark, else `encoding`, else UTF-16 or UTF-32 if that is clear, else
+    UTF-8. A file that is UTF-8 beyond ASCII is not read in another `encoding` of bytes. `errors` is "strict"
+    or "replace"; what was done to the text is added to `done`. `line_breaks` turns "\r\n" and
+    "\r" into "\n". Raises DataError, naming `file`, if it is not text or the bytes are not valid.
     """
     blocks = _utf_8_blocks(opened, file, encoding, errors, done or Decoded())
     return _with_line_breaks(blocks) if line_breaks else filter(None, blocks)
@@ -75,6 +82,17 @@ def replaced_warning(replaced: int, characters: int) -> str | None:
     )
 
 
+def own_encoding_warning(files: Collection[str]) -> str | None:
+    """A warning if files were not read in the encoding that was named."""
+    if not files:
+        return None
+    names = ", ".join(os.path.basename(file.partition("::")[0]) for file in islice(files, _FILES))
+    return (
+        f"--encoding was not used for {plural(len(files), 'file')}"
+        f" ({names}{', …' if len(files) > _FILES else ''}): UTF-8 and byte-order marks take precedence."
+    )
+
+
 class _Blocks(io.RawIOBase):
     """Blocks of bytes as a file to read."""
 
@@ -98,11 +116,18 @@ def _utf_8_blocks(
 ) -> Iterator[bytes]:
     block = opened.read(max(BLOCK, len(codecs.BOM_UTF32)))
     name, mark = encoding_of(block, encoding)
+    if encoding and not mark and _is_utf_8_instead(block, opened, encoding):
+        name = "utf-8"
+    if encoding and not is_same(name, encoding):
+        done.own_encoding[file] = None
+    check_is_text(file, block[:SAMPLE], name)
     block = block.removeprefix(mark) or opened.read(BLOCK)
     decoder = codecs.getincrementaldecoder(name)("strict" if errors == "strict" else _REPLACE)
     is_utf_8 = codecs.lookup(name).name in ("utf-8", "utf-8-sig")
     position, first, before = len(mark), True, _replaced_so_far()
     while True:
+        if not encoding and is_utf_8 and (b"\x1b$" in block or b"~{" in block):
+            check_escapes(file, block)
         pending = decoder.getstate()[0]
         try:
             text = decoder.decode(block, final=not block)
@@ -126,6 +151,30 @@ def _utf_8_blocks(
             return
         position += len(block)
         block = opened.read(BLOCK)
+
+
+def _is_utf_8_instead(block: bytes, opened: IO[bytes], encoding: str) -> bool:
+    """Whether a file that begins with `block` is UTF-8 beyond ASCII rather than in an encoding of bytes.
+
+    Text in another encoding is not UTF-8 by chance, except a few characters of two bytes. Reads on until that
+    is certain, and returns to the end of the block.
+    """
+    if codecs.lookup(encoding).name.startswith(("utf-", "ascii")):
+        return False
+    is_single_byte = len(bytes(range(0x80, 0x100)).decode(encoding, "replace")) == 0x80
+    inconclusive = bytes(range(0x80 if is_single_byte else 0xE0))  # UTF-8 of three bytes begins with 0xE0
+    decoder, found, more = codecs.getincrementaldecoder("utf-8")(), False, block
+    try:
+        while more:
+            decoder.decode(more)
+            found = found or bool(more.translate(None, inconclusive))
+            more = opened.read(BLOCK)
+        decoder.decode(b"", final=True)
+        return found
+    except UnicodeDecodeError:
+        return False
+    finally:
+        opened.seek(len(block))
 
 
 def _with_line_breaks(blocks: Iterator[bytes]) -> Iterator[bytes]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 
 from lm.data.binary_files import binary_kind
-from lm.data.encodings import SAMPLE, likely_encoding, plausibility
+from lm.data.encodings import SAMPLE, is_same, plausibility, recognize_escapes
+from lm.data.likely_encoding import likely_encodings
 from lm.errors import DataError
 
 _SHOWN = 60  # characters of a line in an error
@@ -41,12 +41,31 @@ def not_decodable(file: str, data: bytes, start: int, offset: int, name: str) ->
             f"{problem}; it is UTF-8 with a damaged character ('{line}'): repair it there, or replace it with"
             " --encoding-errors replace."
         )
-    likely = likely_encoding(sample) if name == "utf-8" or damaged else "utf-8"
-    if likely is None or codecs.lookup(likely).name == codecs.lookup(name).name:
-        return EncodingError(f"{problem}; name its encoding with --encoding.", sample, at)
-    line = _line(sample, at, likely)
-    message = f"{problem}; it looks like {likely} ('{line}'): use --encoding {likely}."
+    likely = likely_encodings(sample) if name == "utf-8" or damaged else ["utf-8"]
+    likely = [each for each in likely if not is_same(each, name)]
+    if not likely:
+        message = f"{problem}; name its encoding with --encoding."
+    elif len(likely) == 1:
+        line = _line(sample, at, likely[0])
+        message = f"{problem}; it looks like {likely[0]} ('{line}'): use --encoding {likely[0]}."
+    else:
+        differing = _differing(sample, at, likely)
+        lines = ", ".join(f"{each} ('{_line(sample, differing, each)}')" for each in likely)
+        message = f"{problem}; it may be {lines}: name the one whose line is right with --encoding."
     return EncodingError(message, sample, at)
+
+
+def check_escapes(file: str, block: bytes) -> None:
+    """Raise EncodingError, naming `file`, if ASCII text is in an encoding with escape sequences."""
+    if likely := recognize_escapes(block):
+        text = block.decode(likely, "replace")
+        first = next((i for i, character in enumerate(text) if character > "\x7f"), 0)
+        line = _shortened(text[:first], text[first:])
+        raise EncodingError(
+            f"{file} looks like {likely} ('{line}'): use --encoding {likely}, or utf-8 to keep its escape"
+            " sequences.",
+            block[:SAMPLE],
+        )
 
 
 def _around(data: bytes, start: int) -> tuple[bytes, int]:
@@ -65,10 +84,19 @@ def _utf_8_characters(sample: bytes) -> tuple[int, int]:
     return sum(character > "\x7f" for character in text) - damaged, damaged
 
 
+def _differing(sample: bytes, at: int, encodings: list[str]) -> int:
+    """The first offset from `at` on of a byte that most of the encodings read as different characters."""
+    readings = [len({bytes([b]).decode(name, "replace") for name in encodings}) for b in range(256)]
+    return max(range(at, len(sample)), key=lambda offset: readings[sample[offset]])
+
+
 def _line(sample: bytes, at: int, encoding: str) -> str:
     """The line around an offset of a sample, decoded, printable and shortened around that offset."""
-    before = sample[:at].decode(encoding, "replace")
-    after = sample[at:].decode(encoding, "replace")
+    return _shortened(sample[:at].decode(encoding, "replace"), sample[at:].decode(encoding, "replace"))
+
+
+def _shortened(before: str, after: str) -> str:
+    """The line around a position in a text, printable and shortened around that position."""
     before, after = re.split(r"[\r\n]", before)[-1], re.split(r"[\r\n]", after)[0]
     left, right = before[-_SHOWN // 2 :], after[: _SHOWN // 2]
     line = (

@@ -14,7 +14,7 @@ from lm.console.progress import ProgressCallback
 from lm.data.as_trained import as_trained
 from lm.data.cache import PARTIAL, cache_folder, writing_to_cache
 from lm.data.columns import Rows
-from lm.data.decoding import replaced_warning
+from lm.data.decoding import own_encoding_warning, replaced_warning
 from lm.data.source import Source
 from lm.data.sources import find_sources
 from lm.data.splits import copy_split, fraction_of, read_splits
@@ -91,10 +91,11 @@ def _join(config: DataConfig, read: Callable[[list[Source], Path], list[Text]]) 
         for source in sources:
             source.forget()
     replaced = (replaced_warning(s.decoded.replaced, s.decoded.characters) for s in sources)
+    own = (own_encoding_warning(s.decoded.own_encoding) for s in sources)
     tables = [table for source in sources for table in source.table_facts()]
     noted = (warning for table in tables for warning in table["warnings"])
     found = (warning for source in sources for warning in source.warnings)
-    warnings = list(dict.fromkeys([*found, *filter(None, replaced), *noted]))
+    warnings = list(dict.fromkeys([*found, *filter(None, [*replaced, *own]), *noted]))
     return EvalText("+".join(source.name for source in sources), joined, warnings, tables, {})
 
 

@@ -278,21 +278,27 @@ def read_text_files(
     errors: str = "strict",
     separator: str | None = None,
     done: Decoded | None = None,
+    name: str | None = None,
 ) -> Iterator[bytes]:
     """Read each file as a document, or as several with a `separator` between them, skipping empty ones.
 
     `encoding`, `errors` and `done` are those of `decoded`. Raises DataError if a file cannot be read or
-    decoded.
+    decoded, and calls it by its `name`, if that is given.
     """
-    return without_empty(_texts(files, encoding, errors, separator, done))
+    return without_empty(_texts(files, encoding, errors, separator, done, name))
 
 
 def _texts(
-    files: list[str], encoding: str | None, errors: str, separator: str | None, done: Decoded | None
+    files: list[str],
+    encoding: str | None,
+    errors: str,
+    separator: str | None,
+    done: Decoded | None,
+    name: str | None,
 ) -> Iterator[bytes]:
     for file in files:
-        with explaining_file_errors(file), open_bytes(file) as opened:
-            blocks = decoded(opened, file, encoding, errors, done)
+        with explaining_file_errors(name or file), open_bytes(file) as opened:
+            blocks = decoded(opened, name or file, encoding, errors, done)
             yield from separated(blocks, separator) if separator else blocks
         yield SEPARATOR
 

@@ -95,6 +95,7 @@ def warnings(corpus: Corpus, weights: int, model: ModelConfig) -> list[str]:
         )
     if line := replaced_warning(facts.get("replaced", 0), facts.get("decoded", 0)):
         result.append(line)
+    result += facts.get("own_encoding", [])
     if facts.get("unknown"):
         counts = corpus.train.counts
         result.append(

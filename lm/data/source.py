@@ -199,8 +199,9 @@ class Source:
     def _text(self, files: list[str]) -> Iterator[bytes]:
         """The documents in some of the text files, in pieces."""
         config = self.config
+        separator, name = config.document_separator, "standard input" if self.copy else None
         return reading.read_text_files(
-            files, config.encoding, config.encoding_errors, config.document_separator, self.decoded
+            files, config.encoding, config.encoding_errors, separator, self.decoded, name
         )
 
     def _rows(

@@ -4,11 +4,12 @@ import io
 import re
 
 import pytest
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import assume, example, given, settings, strategies as st
 
 from lm.data import decoding
 from lm.data.binary_files import binary_kind
-from lm.data.decoding import Decoded, decoded, open_text, replaced_warning
+from lm.data.decoding import Decoded, decoded, open_text, own_encoding_warning, replaced_warning
+from lm.data.encodings import is_utf_8
 from lm.errors import DataError
 
 FRENCH = "Le garçon lève la tête.\nLa façade d’un café, à côté : « Où êtes-vous allée cet été ? »\n"
@@ -35,6 +36,13 @@ def with_line_feeds(text):
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def own_encoding(raw, encoding):
+    """Whether bytes in this encoding happen to be UTF-8, or to begin with a byte-order mark."""
+    if encoding.startswith("utf-"):
+        return False
+    return raw[:2] in (b"\xff\xfe", b"\xfe\xff") or (not raw.isascii() and is_utf_8(raw))
+
+
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\r\n\té中é"), max_size=60)
 
 
@@ -47,6 +55,7 @@ def test_decoding_gives_exactly_the_text_in_blocks_of_any_size(text, encoding, s
         if encoding == "iso2022_jp":
             text = text.replace("\x1b", "")  # begins an escape sequence there
         raw = text.encode(encoding, "ignore")
+        assume(not own_encoding(raw, encoding))
         expected = raw.decode(encoding).removeprefix("\ufeff")
         assert read(raw, encoding) == with_line_feeds(expected)
         assert read(raw, encoding, line_breaks=False) == expected
@@ -74,7 +83,7 @@ def test_any_bytes_are_decoded_or_one_line_says_why_not(raw, encoding, size):
         read(raw, encoding)
         assert not done.replaced
     except DataError as error:
-        assert "\n" not in str(error) and "t.txt is not" in str(error)
+        assert "\n" not in str(error) and re.match(r"t\.txt (is not|looks like) ", str(error))
     finally:
         decoding.BLOCK = before
 
@@ -181,7 +190,7 @@ def test_damaged_utf_8_is_not_taken_for_another_encoding():
 )
 def test_error_for_a_binary_file_says_what_it_is(raw, kind):
     assert binary_kind(raw) == kind
-    assert error_of(raw + b"\xff").endswith(f"it looks like {kind}, not text.")
+    assert f" looks like {kind}, not text" in error_of(raw + b"\xff")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "gb18030", "cp932", "utf-32"])
@@ -201,3 +210,120 @@ def test_replaced_characters_are_counted():
     assert replaced_warning(1, 1000) is None
     assert "changed 2 of 1,999 characters (0.10%)" in replaced_warning(2, 1999)
     assert replaced_warning(0, 0) is None
+
+
+CZECH = "Příliš žluťoučký kůň úpěl ďábelské ódy.\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [("plain\nDeklica je šla.\nplain", "iso8859-2"), ("Perché è così?", "cp1252"), ("ağaç\n", "cp1254")],
+)
+def test_error_shows_the_same_line_in_each_of_several_likely_encodings(text, encoding):
+    message = error_of(text.encode(encoding))
+    assert "; it may be " in message
+    assert message.endswith("'): name the one whose line is right with --encoding.")
+    shown = dict(re.findall(r"([\w-]+) \('([^']*)'\)", message))
+    line = next(line for line in text.split("\n") if not line.isascii())
+    assert len(shown) > 1 and shown[encoding] == line
+    assert shown == {name: line.encode(encoding).decode(name) for name in shown}
+
+
+def test_error_shows_a_line_in_which_the_likely_encodings_differ():
+    message = error_of("Él é bom.\nParlò così?\n".encode("cp1252"))
+    assert "at position 0; it may be " in message
+    assert "cp1252 ('Parlò così?')" in message and "cp1250 ('Parlň cosě?')" in message
+
+
+SINGLE_BYTE = ("cp1250", "koi8-r", "iso8859-2", "cp437", "mac_roman", "iso2022_jp", "cp037")
+
+
+@pytest.mark.parametrize("encoding", SINGLE_BYTE)
+@pytest.mark.parametrize("text", [CZECH, FRENCH, RUSSIAN, CHINESE, "an é", "x" * 50 + "é"])
+def test_utf_8_is_not_read_in_a_single_byte_encoding(monkeypatch, text, encoding):
+    for size in (4, 20, decoding.BLOCK):
+        monkeypatch.setattr(decoding, "BLOCK", size)
+        assert read(text.encode(), encoding, done=(done := Decoded())) == text
+        assert list(done.own_encoding) == ["t.txt"]
+
+
+@pytest.mark.parametrize("encoding", ["gb18030", "cp932", "euc_jp", "big5", "cp949"])
+def test_utf_8_is_not_read_in_an_encoding_of_several_bytes(encoding):
+    assert read((CHINESE + FRENCH).encode(), encoding) == CHINESE + FRENCH
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("plain", "cp1252"),
+        (FRENCH, "cp1252"),
+        (CHINESE, "gb18030"),
+        ("隆", "gb18030"),  # also UTF-8
+        ("臺", "big5"),
+        ("é", "utf-16-le"),
+    ],
+)
+def test_text_in_the_named_encoding_is_read_in_it(text, encoding):
+    assert read(text.encode(encoding), encoding, done=(done := Decoded())) == text
+    assert not done.own_encoding
+
+
+@pytest.mark.parametrize("end", [b"\xe9", b"\xc3", b"\xc3\xa9\xe9"])
+def test_one_byte_that_is_not_utf_8_decides_however_late(monkeypatch, end):
+    monkeypatch.setattr(decoding, "BLOCK", 16)
+    raw = b"plain text " * 20 + b"\xc3\xa9 " * 20 + end
+    assert read(raw, "cp1252") == raw.decode("cp1252")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "gb18030", "utf-8", "utf-16-be", "utf-32", "ascii", "hz"])
+@pytest.mark.parametrize("marked", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("text", ["plain", CZECH, CHINESE])
+def test_a_byte_order_mark_counts_more_than_the_named_encoding(text, marked, encoding):
+    if (marked, encoding) == ("utf-32", "utf-16-be"):
+        return  # the mark could be that of UTF-16 and a NUL
+    assert read(text.encode(marked), encoding, done=(done := Decoded())) == text
+    assert bool(done.own_encoding) == (encoding != marked.removesuffix("-sig"))
+
+
+def test_files_in_their_own_encoding_are_counted():
+    assert own_encoding_warning([]) is None
+    assert own_encoding_warning(["/d/a.txt"]).startswith("--encoding was not used for 1 file (a.txt): ")
+    four = own_encoding_warning(["zip://d/a.txt::b.zip", "/d/b", "/d/c", "/d/d"])
+    assert four.startswith("--encoding was not used for 4 files (a.txt, b, c, …): ")
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        (JAPANESE, "iso2022_jp"),
+        ("ｶﾀｶﾅ" + JAPANESE, "iso2022_jp_ext"),
+        ("아침에 강으로 갔다.\n", "iso2022_kr"),
+        (CHINESE, "hz"),
+    ],
+)
+@pytest.mark.parametrize("before", ["", "plain text, " * 99 + "\n"])
+def test_text_with_escape_sequences_is_an_error_that_names_its_encoding(monkeypatch, text, encoding, before):
+    monkeypatch.setattr(decoding, "BLOCK", 1000)
+    raw = (before + text).encode(encoding)
+    message = error_of(raw)
+    assert message.startswith(f"t.txt looks like {encoding} ('")
+    assert text[:9] in message
+    assert message.endswith(f"'): use --encoding {encoding}, or utf-8 to keep its escape sequences.")
+    assert read(raw, encoding) == before + text
+    assert read(raw, "utf-8") == raw.decode()
+    assert binary_kind(raw) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\x1b[1mbold\x1b(B\x1b[m",
+        '(format t "~{~a~^, ~}~%" list)',
+        "a ~{b}~ c",
+        "~{ab~a~}",
+        "costs \x1b $B",
+        "~{~}",
+    ],
+)
+def test_other_escape_sequences_are_text(text):
+    assert read(text.encode()) == text

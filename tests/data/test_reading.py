@@ -14,11 +14,11 @@ import pytest
 
 from lm.config.schema import DataConfig
 from lm.console.invocation import pip_install
-from lm.data import reading
+from lm.data import decoding, reading
 from lm.data.corpus import open_corpus
 from lm.errors import DataError
 from tests.conftest import script, some_text
-from tests.data.conftest import found, read
+from tests.data.conftest import documents, found, read
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -206,6 +206,32 @@ def test_line_ends_across_blocks_are_normalized(tmp_path):
     lines = b"x\r\n" * 700_000  # blocks end at each of the three bytes
     (tmp_path / "t.txt").write_bytes(lines)
     assert read(tmp_path / "t.txt") == ["x\n" * 700_000]
+
+
+@pytest.mark.parametrize("kind", ["plain", "zip", *COMPRESS])
+def test_a_folder_of_utf_8_and_another_encoding_is_read(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(decoding, "BLOCK", 1000)
+    czech = "Příliš žluťoučký kůň.\n"
+    texts = {
+        "ascii": b"plain",
+        "late": b"x" * 5000 + czech.encode("cp1250"),
+        "legacy": czech.encode("cp1250"),
+    }
+    texts |= {"marked": czech.encode("utf-16"), "utf8": b"x" * 5000 + czech.encode()}
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    if kind == "zip":
+        with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, raw in texts.items():
+                archive.writestr(name, raw)
+        folder = folder / "a.zip"
+    else:
+        for name, raw in texts.items():
+            (folder / f"{name}.{kind}").write_bytes(COMPRESS.get(kind, bytes)(raw))
+    source = found(folder, encoding="cp1250")
+    assert documents(source) == ["plain", "x" * 5000 + czech, czech, czech, "x" * 5000 + czech]
+    marked, utf_8 = source.decoded.own_encoding
+    assert "marked" in marked and "utf8" in utf_8
 
 
 def test_lone_carriage_returns_are_line_breaks_and_nuls_are_kept(tmp_path):

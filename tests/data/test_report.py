@@ -45,11 +45,20 @@ def test_repeated_text_is_warned_about(tmp_path):
 
 
 def test_binary_file_is_warned_about_but_not_chinese(tmp_path):
-    noise = bytes(np.random.default_rng(0).integers(0, 256, 20_000).astype(np.uint8))
-    (warning, *_) = warnings(corpus_of(tmp_path, noise, encoding_errors="replace"), 1000, SMALL)
+    noise = bytes(np.random.default_rng(0).integers(0x20, 256, 20_000).astype(np.uint8))
+    (warning, *_) = warnings(corpus_of(tmp_path, noise, encoding="latin-1"), 1000, SMALL)
     assert "is this text" in warning
     chinese = "".join(map(chr, np.random.default_rng(0).integers(0x4E00, 0x9FA0, 20_000)))
     assert not any("is this text" in w for w in warnings(corpus_of(tmp_path, chinese), 1000, SMALL))
+
+
+def test_files_in_their_own_encoding_are_warned_about(tmp_path):
+    text = some_text(10_000) + " Façade"
+    (warning,) = warnings(corpus_of(tmp_path, text, encoding="cp1252"), 1000, SMALL)
+    assert (
+        warning == "--encoding was not used for 1 file (t.txt): UTF-8 and byte-order marks take precedence."
+    )
+    assert not warnings(corpus_of(tmp_path, text.encode("cp1252"), encoding="cp1252"), 1000, SMALL)
 
 
 def test_replaced_characters_are_warned_about(tmp_path):
