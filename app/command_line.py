@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from lm.cli.parser import make_parser
+from lm.cli.parser import make_parser, whole_number
 from lm.config.schema import RUNS
 from lm.console.invocation import command, pip_install
 from lm.errors import UserError, one_line
@@ -193,7 +193,7 @@ def add_address(parser: argparse.ArgumentParser, port_help: str, port: int | Non
         help=f"folder of models; repeatable (default: {RUNS})",
     )
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    add("--port", type=port_number, default=port, metavar="N", help=port_help)
+    add("--port", type=whole_number(1, 65535), default=port, metavar="N", help=port_help)
     add(
         "--allow-host",
         action="append",
@@ -203,13 +203,6 @@ def add_address(parser: argparse.ArgumentParser, port_help: str, port: int | Non
         help="also serve requests that are sent to this name, such as that of a proxy; repeatable (default:"
         " localhost and 127.0.0.1; with --host also the name of this computer and all IP addresses)",
     )
-
-
-def port_number(text: str) -> int:
-    number = int(text)
-    if not 0 < number < 65536:
-        raise argparse.ArgumentTypeError("must be between 1 and 65535")
-    return number
 
 
 def host_name(text: str) -> str:

@@ -81,7 +81,7 @@ class CompletionRequest:
         for name in body:
             if name not in _PARAMETERS:
                 name = name[:60]
-                unknown = f"unknown parameter '{name}'{did_you_mean(name, _PARAMETERS) or '.'}"
+                unknown = f"unknown parameter '{name}'{did_you_mean(name, _PARAMETERS)}"
                 raise RequestError(unsupported(name) or unknown, name)
         if not isinstance(body.get("model"), str):
             raise RequestError("'model' must be the name of a model; GET /v1/models lists them.", "model")

@@ -72,7 +72,7 @@ def check_settings(values: Mapping[str, Any], uploads: Uploads) -> dict[str, Any
     sent = {}
     for name, value in values.items():
         if name not in SETTINGS:
-            raise UserError(f"unknown setting '{_quotable(name)}'{did_you_mean(str(name), SETTINGS)}.")
+            raise UserError(f"unknown setting '{_quotable(name)}'{did_you_mean(str(name), SETTINGS)}")
         if name != "dataset" and value is not None and value != "":
             sent[name] = _converted(name, value, known[name].type)
     dataset = check_dataset(values.get("dataset") or DEFAULT_DATASET, uploads)

@@ -15,10 +15,10 @@ from __future__ import annotations
 import argparse
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from lm.cli.parser import MODEL, add_device, add_settings, check_requirements, make_parser
+from lm.cli.parser import MODEL, add_device, add_settings, check_requirements, make_parser, whole_number
 from lm.config.schema import PENALTIES, SamplingConfig, SearchConfig
 from lm.config.settings import build, check_not_empty, flag_of, settings_of
 from lm.console.streams import read_input
@@ -111,20 +111,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     precisions = ("auto", "fp32", "tf32", "bf16", "int8")
     add_device(parser, precisions, "the weights; tf32 requires a GPU, int8 a CPU")
     return parser.parse_args(arguments)
-
-
-def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
-    """An argument type: whole numbers in this range."""
-
-    def number(text: str) -> int:
-        value = int(text)
-        if value < minimum:
-            raise argparse.ArgumentTypeError(f"must be at least {minimum}")
-        if value > maximum:
-            raise argparse.ArgumentTypeError(f"must be at most {maximum}")
-        return value
-
-    return number
 
 
 def weighted_model(text: str) -> tuple[str, float]:

@@ -11,6 +11,8 @@ from typing import NoReturn
 
 import lm
 from lm.cli.parser import HelpFormatter, Parser, run
+from lm.config.settings import did_you_mean
+from lm.errors import UserError
 
 # Each is imported only when it runs: `lm --help` should not wait for torch, nor `lm train` for gradio.
 COMMANDS = {
@@ -36,9 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"recurrent-lm {lm.__version__}")
     names = "\n".join(f"  {name:10} {help}" for name, (_, help) in COMMANDS.items())
     parser.epilog = f"commands:\n{names}\n\n`lm COMMAND --help` lists the flags of a command."
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help=argparse.SUPPRESS)
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.error(f"name a command: {', '.join(COMMANDS)}")
+    if options.command not in COMMANDS:
+        raise UserError(f"there is no command '{options.command}'{did_you_mean(options.command, COMMANDS)}")
     return run_command(options.command, options.arguments)
 
 

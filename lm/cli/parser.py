@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from lm.config.schema import TrainingConfig
-from lm.config.settings import flag_of, settings_of
+from lm.config.settings import flag_of, settings_of, similar, suggesting
 from lm.console import streams
 from lm.console.escaping import printable
 from lm.console.invocation import command
@@ -35,7 +36,10 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, like all other errors."""
 
     def error(self, message: str) -> NoReturn:
-        print_error(f"{message}; see {self.prog} --help.")
+        _, unknown, arguments = message.partition("unrecognized arguments: ")
+        flag = arguments.partition(" ")[0].partition("=")[0]
+        near = similar(flag, self._option_string_actions) if unknown else None
+        print_error(message + (suggesting(near) if near else f"; see {self.prog} --help."))
         raise SystemExit(2)
 
 
@@ -86,6 +90,20 @@ def add_settings(
             group.add_argument(setting.flag, action="append", metavar=metavar, help=help_line)
         else:
             group.add_argument(setting.flag, type=setting.check, metavar=metavar, help=help_line)
+
+
+def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
+    """An argument type: whole numbers in this range."""
+
+    def number(text: str) -> int:
+        with contextlib.suppress(ValueError):  # Python refuses to read very long numbers
+            if minimum <= int(text) <= maximum:
+                return int(text)
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number from {minimum:,} to {maximum:,}, got '{text}'"
+        )
+
+    return number
 
 
 def check_requirements(given: Collection[str], needed: Iterable[tuple[str, Sequence[str]]]) -> None:

@@ -35,7 +35,7 @@ def preset(name: str) -> dict[str, Any]:
     """The settings of a named recipe. Raises UserError if the name is unknown."""
     if name not in PRESETS:
         raise UserError(
-            f"--preset must be one of {', '.join(PRESETS)}, got '{name}'{did_you_mean(name, PRESETS)}."
+            f"--preset must be one of {', '.join(PRESETS)}, got '{name}'{did_you_mean(name, PRESETS)}"
         )
     return PRESETS[name].settings
 

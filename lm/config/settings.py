@@ -179,7 +179,7 @@ def build(config_class: type[T], values: Mapping[str, Any]) -> T:
     settings = settings_of(config_class)
     for name in values:
         if name not in settings:
-            raise UserError(f"unknown setting '{name}'{did_you_mean(name, settings)}.")
+            raise UserError(f"unknown setting '{name}'{did_you_mean(name, settings)}")
     return config_class(**{name: settings[name].check(value) for name, value in values.items()})
 
 
@@ -212,10 +212,21 @@ def arguments(values: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def similar(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known name that a misspelled one resembles most, whatever the case; None if none is similar."""
+    lower = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=cutoff)
+    return lower[close[0]] if close else None
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean 'hidden_size'?" for a misspelled name, '' if no known name is similar."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    """The end of an error about a misspelled name: "; did you mean 'hidden_size'?", or only a period."""
+    return suggesting(similar(name, known))
+
+
+def suggesting(name: str | None) -> str:
+    """The end of an error that suggests another name, if there is one."""
+    return f"; did you mean '{name}'?" if name else "."
 
 
 def _plain(value: Any) -> Any:
@@ -253,16 +264,15 @@ def _number(text: str, kind: type) -> Any:
 
 
 def parse_duration(text: str | float) -> float:
-    """Seconds in '90s', '10m', '2h', '1h30m' or a plain number of seconds."""
+    """Seconds in '90s', '10m', '2h', '1h30m' or a plain number of seconds. Raises UserError."""
     if isinstance(text, (int, float)):
         return float(text)
     number = r"((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)"
     match = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text.strip().lower())
-    hours, minutes, seconds = (float(part or 0) for part in match.groups()) if match else (0, 0, 0)
-    duration = hours * 3600 + minutes * 60 + seconds
-    if duration <= 0:
-        raise UserError(f"'{_shown(text)}' is not a duration; write it like 90s, 10m or 2h.")
-    return duration
+    if not match or not any(match.groups()):
+        raise UserError(f"--max-time must be a duration such as 90s, 10m or 2h, got '{_shown(text)}'.")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
 
 
 def parse_mix(text: str | Iterable[float]) -> tuple[float, ...]:

@@ -16,6 +16,7 @@ _MAX_CHARACTERS = 1 << 20  # in all values, those of aliases included
 _MAX_DEPTH = 10  # a list of strings has two levels
 _MAX_DIGITS = 1000  # the time to convert a number grows with the square of its length
 
+_NAME = ' in "<unicode string>"'  # of every text that PyYAML reads
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
@@ -29,7 +30,7 @@ def read_settings(path: Path, folder: Path | None = None) -> dict[str, Any]:
     try:
         values = yaml.load(content.decode(), _Loader) or {}
     except Exception as error:  # what is not valid for its tag, such as !!bool x, raises errors of any kind
-        raise UserError(f"{path} cannot be read: {one_line(error, 300)}") from error
+        raise UserError(f"{path} cannot be read: {_reason(error)}.") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} must contain lines of the form 'name: value'.")
     return {str(name).replace("-", "_"): value for name, value in values.items()}
@@ -40,10 +41,18 @@ def _content(path: Path) -> bytes:
         with open(path, "rb") as file:
             content = file.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {one_line(error)}") from error
+        raise UserError(f"{path} cannot be read: {_reason(error)}.") from error
     if len(content) > _MAX_BYTES:
         raise UserError(f"{path} has more than {_MAX_BYTES:,} bytes, the limit of a file of settings.")
     return content
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a file and, if it is not YAML, where."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        where = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+        return f"{one_line(error.problem)} in {where}"
+    return getattr(error, "strerror", None) or one_line(error, 300).replace(_NAME, "").rstrip(".")
 
 
 class _Loader(yaml.SafeLoader):

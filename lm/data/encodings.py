@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import difflib
 import encodings.aliases
 import re
 import unicodedata
 
+from lm.config.settings import similar, suggesting
 from lm.errors import UserError
 
 SAMPLE = 1 << 15  # bytes by which an encoding is recognized
@@ -34,9 +34,9 @@ def check_encoding(name: str) -> str:
         aliases = encodings.aliases.aliases
         written = re.sub(r"[^a-z0-9]+", "_", name.lower())
         names = sorted(each for each in {*aliases, *aliases.values()} if _is_encoding(each))
-        close = difflib.get_close_matches(written, names, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else "examples are cp1252, gb18030 and utf-16."
-        raise UserError(f"--encoding '{name}' is not an encoding that Python knows; {hint}")
+        near = similar(written, names)
+        hint = suggesting(near) if near else "; examples are cp1252, gb18030 and utf-16."
+        raise UserError(f"--encoding '{name}' is not an encoding that Python knows{hint}")
     return name
 
 

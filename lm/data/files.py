@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import os
 import re
@@ -10,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lm.config.settings import similar
 from lm.console.wording import plural
 from lm.data import reading
 from lm.data.binary_files import binary_kind
@@ -127,17 +127,14 @@ def kind_of(file: str) -> str:
     return TABLES.get(os.path.splitext(name)[1], "text")
 
 
-def similar_files(path: Path) -> str:
-    """ "; did you mean 'my.txt'?" for a misspelled path, '' if no name in its folder is similar."""
+def similar_path(path: Path) -> str | None:
+    """The path that a misspelled one resembles most; None if no name in its folder is similar."""
     try:
         names = [name for name in os.listdir(path.parent) if not name.startswith(".")]
     except OSError:
         names = []
-    lower = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(
-        path.name.lower(), lower, n=1, cutoff=0.75
-    )  # the ending is often the same
-    return f"; did you mean '{path.parent / lower[close[0]]}'?" if close else ""
+    near = similar(path.name, names, cutoff=0.75)  # the ending is often the same
+    return str(path.parent / near) if near else None
 
 
 def file_id(file: str) -> tuple[int, int, str] | None:

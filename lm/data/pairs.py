@@ -94,8 +94,9 @@ def _text(row: Row, column: str, flag: str, where: str, errors: str) -> str:
     value = value_at(row, column)
     if value is MISSING:
         names = list(row)
-        hint = did_you_mean(column, names)
-        raise DataError(f"{where} has no column '{column}' ({flag}); it has {listed(names)}{hint or '.'}")
+        raise DataError(
+            f"{where} has no column '{column}' ({flag}); it has {listed(names)}{did_you_mean(column, names)}"
+        )
     try:
         text = "" if value is None else text_of(value)
     except TypeError as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm.config.schema import DataConfig
-from lm.config.settings import did_you_mean
+from lm.config.settings import did_you_mean, similar, suggesting
 from lm.console.streams import read_input
 from lm.data import reading
 from lm.data.cache import PARTIAL, cache_folder, writing_to_cache
@@ -28,7 +28,7 @@ from lm.data.files import (
     is_dangling,
     kind_of,
     list_files,
-    similar_files,
+    similar_path,
 )
 from lm.data.identity import identity_of
 from lm.data.separation import check_separator
@@ -128,15 +128,15 @@ def find_source(dataset: str, config: DataConfig) -> Source:
         name = Path(folder[0]).name if folder else ""
         return _listed_source(name or "files", list_files(matches, None, skipped), config)
     looks_like_a_file = Path(reading.without_compression(dataset)).suffix in {*TABLES, ".txt", ".zip"}
-    similar = similar_files(path)
+    near = similar_path(path)
     if not _HUB_ID.fullmatch(dataset) or looks_like_a_file:
-        raise DataError(f"there is no file or folder '{dataset}'{similar or '.'}")
+        raise DataError(f"there is no file or folder '{dataset}'{suggesting(near)}")
     try:
         return _hub_source(dataset, config)
     except DataError as error:
-        if not similar or not str(error).startswith("there is no file"):
+        if not near or not str(error).startswith("there is no file"):
             raise
-        raise DataError(f"{str(error).rstrip('.')}{similar}") from error
+        raise DataError(f"{str(error).rstrip('.')}{suggesting(near)}") from error
 
 
 def find_tokenizer(name: str) -> Path:
@@ -147,15 +147,15 @@ def find_tokenizer(name: str) -> Path:
         return path
     if path.suffix == ".json" or not _HUB_ID.fullmatch(name):
         files = [*KINDS, *(str(other) for other in path.parent.glob("*.json"))]
-        raise UserError(f"there is no tokenizer file '{name}'{did_you_mean(name, files) or '.'}")
+        raise UserError(f"there is no tokenizer file '{name}'{did_you_mean(name, files)}")
     from lm.data.hub import fetch_tokenizer
 
     try:
         return Path(fetch_tokenizer(name))
     except UserError as error:
         allowed = f"--tokenizer must be {', '.join(KINDS)}, a tokenizer.json or a Hub model"
-        if near := did_you_mean(name, KINDS):
-            raise UserError(f"{allowed}, got '{name}'{near}") from error
+        if near := similar(name, KINDS):
+            raise UserError(f"{allowed}, got '{name}'{suggesting(near)}") from error
         raise UserError(f"{allowed}: {error}") from error
 
 

@@ -329,9 +329,8 @@ def _field(value: Any, name: str, file: str) -> Any:
     found = value_at(value, name) if isinstance(value, dict) else MISSING
     if not isinstance(found, list):
         lists = [each for each, _ in _lists(value)] if isinstance(value, dict) else []
-        hint = did_you_mean(name, lists)
-        known = f"it has {listed(lists)}{hint}" if lists else "leave out --json-field"
-        raise DataError(f"{file} has no list '{name}' of rows; {known}.")
+        known = f"it has {listed(lists)}{did_you_mean(name, lists)}" if lists else "leave out --json-field."
+        raise DataError(f"{file} has no list '{name}' of rows; {known}")
     return found
 
 

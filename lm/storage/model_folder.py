@@ -10,10 +10,12 @@ README.md               model card
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
 from lm.config.schema import RUNS
+from lm.config.settings import similar, suggesting
 from lm.errors import ModelError
 from lm.files.model_files import is_readable
 from lm.storage import model_hub
@@ -43,11 +45,17 @@ def find_model(
         return folder
     on_hub = _ON_HUB.fullmatch(str(model))
     if not on_hub:
-        raise ModelError(f"there is no model folder '{model}'.")
+        raise ModelError(f"there is no model folder '{model}'{suggesting(_similar_model(model))}")
     if on_hub["revision"] and revision is not None:
         raise ModelError(f"'{model}' names a revision already: leave out `revision`.")
     revision = on_hub["revision"] or revision
-    return model_hub.download(on_hub["repo"], FILES, revision, token, local_files_only)
+    try:
+        return model_hub.download(on_hub["repo"], FILES, revision, token, local_files_only)
+    except ModelError as error:
+        near = _similar_model(model)
+        if not near or not str(error).startswith("there is no folder"):
+            raise
+        raise ModelError(f"{str(error).rstrip('.')}{suggesting(near)}") from error
 
 
 def hub_id(model: str) -> str | None:
@@ -65,6 +73,17 @@ def _local_folder(model: str | Path) -> Path | None:
     if name and path.exists():
         raise ModelError(f"{model} is a file; name the folder that contains the model.")
     return PRETRAINED if name == PRETRAINED.name else None
+
+
+def _similar_model(model: str | Path) -> str | None:
+    """The saved model, next to a missing one or in runs/, whose name resembles it or begins with it."""
+    path = Path(model).expanduser()
+    found: dict[str, str] = {}
+    for folder in (RUNS, path.parent):
+        with contextlib.suppress(OSError):
+            found |= {each.name: str(each) for each in models_in(folder)}
+    name = similar(path.name, found) or next((each for each in found if each.startswith(path.name)), None)
+    return found[name] if name else None
 
 
 def is_model(folder: Path) -> bool:

@@ -88,9 +88,11 @@ class Run:
 def check_out(config: RunConfig, overwrite: bool) -> None:
     """Raise UserError if --out names a folder that a new run must not use, or that another is using."""
     folder = Path(config.training.out or "").expanduser()
+    if config.training.out and folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: name another folder with --out.")
     if config.training.out:
         check_free(folder)
-    if config.training.out and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if config.training.out and folder.exists() and any(folder.iterdir()):
         if not overwrite:
             raise UserError(
                 f"{folder} exists: name another with --out, replace it with --overwrite, or continue it"

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from lm.config.presets import preset
-from lm.config.schema import BUDGETS, RunConfig
+from lm.config.schema import BUDGETS, RunConfig, checked
 from lm.config.settings import flag_of
 from lm.config.settings_file import read_settings
 from lm.console.invocation import command, quoted, resume
@@ -82,10 +82,11 @@ def launch(options: dict[str, Any], ranks: Ranks, callbacks: Callbacks = NONE) -
 def _settings(preset_name: str | None, file: str | None, options: dict[str, Any]) -> RunConfig:
     """The settings of a new run: the command line overrides the file, which overrides the preset."""
     values = preset(preset_name) if preset_name else {}
-    values = {**values, **(read_settings(Path(file)) if file else {}), **options}
+    of_file = checked(read_settings(Path(file)), where=file) if file else {}
+    values = {**values, **of_file, **options}
     if values.get("init_from"):
         values = with_model_settings(values)
-    return RunConfig.from_flat(values, where=file or "the settings")
+    return RunConfig.from_flat(values)
 
 
 def _check_effects(options: dict[str, Any], config: RunConfig) -> None:

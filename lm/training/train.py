@@ -63,7 +63,7 @@ def train(
     """
     if unknown := next((name for name in settings if name not in _SETTINGS), None):
         known = inspect.signature(train).parameters
-        raise UserError(f"lm.train: unknown setting '{unknown}'{did_you_mean(unknown, known)}.")
+        raise UserError(f"lm.train: unknown setting '{unknown}'{did_you_mean(unknown, known)}")
     if rank_count() > 1:
         raise UserError("lm.train runs in a single process; with torchrun, use the command: -m lm train.")
     named = {"dataset": dataset, "preset": preset, "config": config}

@@ -42,7 +42,9 @@ def test_output_that_cannot_be_written_is_one_line(shell, command, redirections,
     result = shell(command, redirections)
     assert result.returncode == 2
     if command == "-m lm":  # has nothing to write
-        message = "error: the following arguments are required: COMMAND, ...; see lm --help.\n"
+        message = (
+            "error: name a command: train, generate, evaluate, export, app, serve, data; see lm --help.\n"
+        )
     assert result.stderr == message
 
 

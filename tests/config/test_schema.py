@@ -24,7 +24,7 @@ def test_flat_settings_round_trip(size):
         ({"lr": float("nan")}, "--lr must be finite, got nan"),
         ({"cell": "transformer"}, "--cell must be one of rnn, gru, lstm, got 'transformer'"),
         ({"tie": 1}, "--tie must be true or false, got '1'"),
-        ({"hiden_size": 5}, "unknown setting 'hiden_size'; did you mean 'hidden_size'"),
+        ({"hiden_size": 5}, "unknown setting 'hiden_size'; did you mean 'hidden_size'\\?$"),
         ({"steps": 5, "epochs": 2}, "--steps and --epochs cannot be combined"),
     ],
 )
@@ -40,6 +40,7 @@ def test_error_names_the_setting_and_its_valid_values(values, message):
         ({"dataset": ["a", "b"], "mix": "0.7,x"}, "--mix must be a list of proportions such as"),
         ({"dataset": ["a", "b"], "mix": "1.5,-0.5"}, r"must be in \(0, 1\], got '1.5,-0.5'"),
         ({"dataset": ["a", "b", "c"], "mix": "0.7,0.3"}, "2 proportions, but --dataset is given 3 times"),
+        ({"dataset": "a", "mix": "0.7,0.3"}, "2 proportions, but --dataset is given 1 time; give one"),
         ({"dataset": []}, "--dataset needs at least one value"),
     ],
 )

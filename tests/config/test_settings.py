@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+from hypothesis import given, strategies as st
 
 from lm.config.schema import (
     CacheConfig,
@@ -11,7 +12,16 @@ from lm.config.schema import (
     SearchConfig,
     TrainingConfig,
 )
-from lm.config.settings import Rule, arguments, build, parse_duration, parse_temperature, settings_of
+from lm.config.settings import (
+    Rule,
+    arguments,
+    build,
+    did_you_mean,
+    parse_duration,
+    parse_temperature,
+    settings_of,
+    similar,
+)
 from lm.errors import UserError
 
 
@@ -64,15 +74,34 @@ def test_other_devices_are_rejected(name):
         build(TrainingConfig, {"device": name})
 
 
-@pytest.mark.parametrize("text", ["", "x", "10 parsecs", "0s", "-5m", "m", "1..2s"])
+@pytest.mark.parametrize("text", ["", "x", "10 parsecs", "-5m", "m", "1..2s"])
 def test_parse_duration_rejects_anything_else(text):
-    with pytest.raises(UserError, match="is not a duration"):
+    with pytest.raises(UserError, match="--max-time must be a duration such as 90s, 10m or 2h, got"):
         parse_duration(text)
+
+
+def test_a_duration_of_nothing_is_out_of_range():
+    for text in ("0", "0s", "0h0m", 0):
+        with pytest.raises(UserError, match=r"--max-time must be in \(0, 1000000000\], got 0.0\.$"):
+            build(TrainingConfig, {"max_time": text})
 
 
 def test_build_rejects_settings_of_other_classes():
     with pytest.raises(UserError, match="unknown setting 'nonsense'"):
         build(ModelConfig, {"nonsense": 1})
+
+
+@given(st.text(), st.lists(st.text(min_size=1)))
+def test_an_error_about_a_name_ends_in_a_suggestion_or_a_period(name, known):
+    near = similar(name, known)
+    assert did_you_mean(name, known) == (f"; did you mean '{near}'?" if near else ".")
+    assert near is None or near in known
+
+
+def test_similar_names_are_found_whatever_the_case():
+    assert similar("Hiden_Size", ["layers", "hidden_size"]) == "hidden_size"
+    assert similar("text", ["ID", "TEXT"]) == "TEXT"
+    assert similar("cell", ["steps", "lr"]) is None
 
 
 def test_max_time_in_seconds_or_text():

@@ -58,6 +58,24 @@ def test_hostile_settings_are_rejected_quickly_in_one_line(tmp_path, content, me
         assert len(str(error.value)) < 600
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file or directory"),
+        ("seed: 1\n lr: 2", "mapping values are not allowed here in line 2, column 4"),
+        ("a: [1,\n2", "expected ',' or ']', but got '<stream end>' in line 2, column 2"),
+        ("a: \x9b", "unacceptable character #x009b: special characters are not allowed, position 3"),
+    ],
+)
+def test_an_error_says_once_what_is_wrong_and_where(tmp_path, content, message):
+    file = tmp_path / "a.yaml"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(UserError) as error:
+        read_settings(file)
+    assert str(error.value) == f"{file} cannot be read: {message}."
+
+
 @pytest.mark.posix
 def test_a_link_or_a_pipe_as_settings_of_a_run_is_rejected(tmp_path):
     (tmp_path / "secret.yaml").write_text("seed: 1")

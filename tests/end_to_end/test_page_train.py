@@ -152,7 +152,7 @@ def test_invalid_settings_are_reported(page):
     page.tab.get_by_label("Training time", exact=True).fill("3 years")
     page.tab.get_by_label("Training time", exact=True).press("Enter")
     press(page, "Start training")
-    page.wait_for_message("is not a duration")
+    page.wait_for_message("must be a duration")
 
 
 FRENCH = "Le café était fermé, et la mer était calme. Où est passée la clé de l'hôtel ?\n"

@@ -253,7 +253,11 @@ def cut_checkpoint(folder):
         (text('{"a": \n', "t.jsonl"), ["--dataset", "t.jsonl"], "t.jsonl, line 1, is not JSON"),
         (GOOD, ["--dataset", "t.txt", "--tokenizer", "bpe", "--vocab-size", "10"], "10 is too small"),
         (GOOD, ["--dataset", "t.txt", "--hidden-size", "0"], "--hidden-size must be at least 1, got 0"),
-        (GOOD, ["--dataset", "t.txt", "--max-time", "soon"], "'soon' is not a duration"),
+        (
+            GOOD,
+            ["--dataset", "t.txt", "--max-time", "soon"],
+            "--max-time must be a duration such as 90s, 10m or 2h, got 'soon'",
+        ),
         (GOOD, ["--dataset", "t.txt", "--batch-size", "9000"], "use at most 4500"),
         (GOOD, ["--dataset", "t.txt", "--bptt", "600", "--batch-size", "8"], "the shortest with 562"),
         (GOOD, ["--dataset", "t.txt", "--steps", "5", "--epochs", "1"], "choose one budget"),
@@ -263,7 +267,15 @@ def cut_checkpoint(folder):
         (cut_checkpoint, ["--resume", "r"], "state.safetensors is damaged or truncated"),
         (None, ["--resume"], "there is no run to resume"),
         (None, ["--resume", "nowhere"], "nowhere is not a run"),
-        (text("hidden_sise: 5", "c.yaml"), ["--config", "c.yaml"], "did you mean 'hidden_size'"),
+        (text("hidden_sise: 5", "c.yaml"), ["--config", "c.yaml"], "did you mean 'hidden_size'?"),
+        (
+            text("hidden_size: a", "c.yaml"),
+            ["--config", "c.yaml"],
+            "c.yaml: --hidden-size must be an integer",
+        ),
+        (None, ["--config", "c.yaml"], "error: c.yaml cannot be read: No such file or directory."),
+        (GOOD, ["t.txt", "--out", "t.txt"], "t.txt is a file: name another folder with --out."),
+        (None, ["--hiden-size", "12"], "unrecognized arguments: --hiden-size; did you mean '--hidden-size'?"),
     ],
 )
 def test_errors_are_one_line_and_leave_nothing_behind(here, prepare, arguments, message):

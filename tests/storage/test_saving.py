@@ -148,6 +148,25 @@ def test_a_file_is_not_a_model_folder(saved):
         find_model(saved / "config.json")
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        *(("runs/haml", "runs/hamlet-lstm-20260101"), ("hamlet-lstm-20260102", "runs/hamlet-lstm-20260101")),
+        *(("mine/boot", "mine/boat"), ("Boat", "boat"), ("runs/nope", None), ("nowhere/at/all", None)),
+    ],
+)
+def test_a_mistyped_model_is_answered_with_a_similar_one(tmp_path, monkeypatch, given, meant):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for folder in ("runs/hamlet-lstm-20260101", "mine/boat", "boat"):
+        make().save(folder)
+    with pytest.raises(ModelError, match="there is no") as error:
+        find_model(given)
+    assert str(error.value).endswith(f"; did you mean '{meant}'?" if meant else ".")
+    assert ("did you mean" in str(error.value)) == (meant is not None)
+
+
 def test_the_newest_run_is_the_default(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert default_model() == PRETRAINED

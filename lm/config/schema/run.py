@@ -10,7 +10,8 @@ from typing import Any
 from lm.config.schema.data import DataConfig
 from lm.config.schema.model import ModelConfig
 from lm.config.schema.training import BUDGETS, TrainingConfig
-from lm.config.settings import build, did_you_mean, flag_of, settings_of
+from lm.config.settings import did_you_mean, flag_of, settings_of
+from lm.console.wording import plural
 from lm.errors import UserError
 
 GROUPS = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
@@ -25,18 +26,18 @@ class RunConfig:
     training: TrainingConfig = TrainingConfig()
 
     @classmethod
-    def from_flat(cls, values: Mapping[str, Any], where: str = "the settings") -> RunConfig:
+    def from_flat(cls, values: Mapping[str, Any], where: str = "") -> RunConfig:
         """Build and validate the settings from {'hidden_size': 256, ...}; missing ones are defaults.
 
-        Raises UserError for an unknown name, a wrong type or a value out of range.
+        Raises UserError for an unknown name, a wrong type or a value out of range, which begins with `where`,
+        the file that has them, and for settings that cannot be combined.
         """
-        known = {name: group for group, c in GROUPS.items() for name in settings_of(c)}
-        groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
-        for name, value in values.items():
-            if name not in known:
-                raise UserError(f"{where}: unknown setting '{name}'{did_you_mean(name, known)}.")
-            groups[known[name]][name] = value
-        config = cls(**{group: build(GROUPS[group], groups[group]) for group in GROUPS})
+        values = checked(values, where)
+        groups = {
+            group: c(**{name: values[name] for name in settings_of(c) if name in values})
+            for group, c in GROUPS.items()
+        }
+        config = cls(**groups)
         config.check()
         return config
 
@@ -45,8 +46,8 @@ class RunConfig:
         data, training = self.data, self.training
         if data.mix and len(data.mix) != len(data.dataset):
             raise UserError(
-                f"--mix has {len(data.mix)} proportions, but --dataset is given {len(data.dataset)} times;"
-                " give one proportion for each."
+                f"--mix has {len(data.mix)} proportions, but --dataset is given"
+                f" {plural(len(data.dataset), 'time')}; give one proportion for each."
             )
         if data.streaming and (data.max_chars or training.epochs):
             flag = "--max-chars" if data.max_chars else "--epochs"
@@ -59,3 +60,16 @@ class RunConfig:
     def flat(self) -> dict[str, Any]:
         """The settings as one flat dictionary, in the order of the groups."""
         return {k: v for group in GROUPS for k, v in dataclasses.asdict(getattr(self, group)).items()}
+
+
+def checked(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """The settings, each converted and validated by itself. Raises UserError as `from_flat` does."""
+    known = {name: setting for group in GROUPS.values() for name, setting in settings_of(group).items()}
+    prefix = f"{where}: " if where else ""
+    for name in values:
+        if name not in known:
+            raise UserError(f"{prefix}unknown setting '{name}'{did_you_mean(name, known)}")
+    try:
+        return {name: known[name].check(value) for name, value in values.items()}
+    except UserError as error:
+        raise UserError(f"{prefix}{error}") from error

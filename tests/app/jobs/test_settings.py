@@ -109,7 +109,7 @@ def test_any_settings_are_valid_or_rejected(uploads, text, values):
         ({"layers": 5}, r"--layers must be in \[1, 4\], got 5"),
         ({"layers": 1.5}, "must be an integer"),
         ({"layers": "1\n2"}, "must be an integer, got '1 2'"),
-        ({"max_time": "a\nwhile"}, "'a while' is not a duration"),
+        ({"max_time": "a\nwhile"}, "--max-time must be a duration such as 90s, 10m or 2h, got 'a while'"),
         ({"hidden_size": 4096}, r"in \[16, 2,048\]"),
         ({"hidden_size": 8}, r"in \[16, 2,048\]"),
         ({"max_time": "5s"}, r"--max-time must be in \[10, 86,400\]"),
