@@ -74,7 +74,7 @@ def prepare() -> StandardStream | None:
 def outlive_output() -> None:
     """Keep running if standard output cannot be written, for example because a training would be lost.
 
-    The command still ends with the error. A closed pipe (`| head`) ends it immediately.
+    The command still ends with the error. `lm.console.terminal` handles a closed pipe (`| head`).
     """
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, StandardStream):

@@ -18,12 +18,22 @@ from lm.console.streams import reason
 from lm.errors import UserError
 
 
+class _Console(Console):
+    """When the reader of a pipe (`| head`) has closed it, rich would end the program."""
+
+    closed = False
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = self.closed = True
+
+
 class Terminal:
-    """Standard output or standard error. Prints nothing if `quiet`."""
+    """Standard output or standard error. Prints nothing if `quiet`, or once the reader of the output has
+    closed it."""
 
     def __init__(self, quiet: bool = False, stderr: bool = False):
         # In a notebook, rich would make each line an output of its own, and need ipywidgets to draw bars.
-        self.console = Console(
+        self.console = _Console(
             quiet=quiet,
             stderr=stderr,
             highlight=False,
@@ -31,6 +41,11 @@ class Terminal:
             force_jupyter=False,
             force_terminal=False if in_notebook() else None,
         )
+
+    @property
+    def closed(self) -> bool:
+        """Whether the reader of the output has closed it."""
+        return self.console.closed
 
     def say(self, line: str, style: str = "") -> None:
         """Print one line, above a progress bar if there is one."""

@@ -6,6 +6,7 @@ lm/training/setup.py builds the trainer, and lm/training/step.py is what happens
 from __future__ import annotations
 
 import dataclasses
+import sys
 from contextlib import closing
 
 from lm.console.invocation import resume
@@ -15,7 +16,7 @@ from lm.training import record, rollback
 from lm.training.callbacks import stops
 from lm.training.optimizer import learning_rate
 from lm.training.progress import Reading
-from lm.training.signals import listening
+from lm.training.signals import BROKEN_PIPE, listening
 from lm.training.state import Trainer
 from lm.training.step import Step
 
@@ -24,8 +25,8 @@ _SAVE_EVERY = 30.0  # seconds
 
 
 def train(trainer: Trainer) -> int:
-    """Train until the budget is spent, a callback stops the training or a signal arrives; the number of the
-    signal, else 0.
+    """Train until the budget is spent, a callback stops the training, a signal arrives or the reader of the
+    output closes it; the number of the signal, in the last case BROKEN_PIPE, else 0.
 
     Raises UserError if a rank is lost, if the loss keeps exploding, or if nothing could be saved.
     """
@@ -48,7 +49,11 @@ def train(trainer: Trainer) -> int:
         saved = "saved" if record.save(trainer) else "not saved, but the last checkpoint is intact"
         if not trainer.disk.worked:
             raise record.nothing_saved(trainer)
-        trainer.display.say(f"\nStopped and {saved}. Resume with: {resume(trainer.run.folder)}")
+        stopped = f"Stopped and {saved}. Resume with: {resume(trainer.run.folder)}"
+        if trainer.display.closed:
+            print(stopped, file=sys.stderr)
+        else:
+            trainer.display.say(f"\n{stopped}")
         return interrupted
 
 
@@ -66,6 +71,8 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
     stopped = False  # by a callback
     steps_since = interrupted = 0
     while not spent and not interrupted:
+        if trainer.display.closed and BROKEN_PIPE not in signals:
+            signals.append(BROKEN_PIPE)
         agreement = ranks.start_agreement(trainer.seconds, signals)
         rate = trainer.progress.rate * learning_rate(trainer.done, training)
         loss = step(trainer.progress.step, rate)

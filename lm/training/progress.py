@@ -60,6 +60,11 @@ class Display:
         self._characters_per_token = 1.0
         self.on_warning: Callable[[str], None] | None = None  # called with each, without "Warning: "
 
+    @property
+    def closed(self) -> bool:
+        """Whether the reader of the output (`| head`) has closed it: nothing is printed any more."""
+        return self._terminal.closed
+
     def say(self, line: str) -> None:
         """Print one line above the live one."""
         self._terminal.say(line)

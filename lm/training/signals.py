@@ -14,6 +14,8 @@ from typing import Any
 
 from lm.distributed import Ranks
 
+BROKEN_PIPE = 13  # SIGPIPE, which Windows does not have and Python ignores
+
 
 @contextmanager
 def listening(ranks: Ranks) -> Iterator[list[int]]:

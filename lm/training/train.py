@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import signal
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from lm.errors import UserError
 from lm.language_model import LanguageModel, load
 from lm.training.callbacks import Callback, Callbacks
 from lm.training.launch import launch
+from lm.training.signals import BROKEN_PIPE
 
 
 def train(
@@ -56,7 +58,8 @@ def train(
     is returned.
 
     Ctrl-C, or the stop button of a notebook, saves the run and raises KeyboardInterrupt: `resume` continues
-    it, and `lm.load` loads its best weights so far.
+    it, and `lm.load` loads its best weights so far. So does a closed standard output (`| head`), which raises
+    BrokenPipeError.
 
     Raises UserError for unknown or invalid settings, and for text that cannot be read. Its messages write
     settings as flags: `--hidden-size` is `hidden_size`.
@@ -76,6 +79,8 @@ def train(
     with called_from_python(), _own_torch():
         ended = launch(options, ALONE, Callbacks(on_step, on_validation))
     assert ended is not None  # it was asked for a training
+    if ended.signal == BROKEN_PIPE:
+        raise BrokenPipeError(errno.EPIPE, "the reader of standard output has closed it")
     if ended.signal:
         signal.raise_signal(ended.signal)
     return load(ended.run.folder, ended.device)

@@ -215,6 +215,21 @@ def test_an_interrupted_run_saves_and_says_how_to_resume(here, text_file, number
     again.wait(timeout=30)
 
 
+@pytest.mark.parametrize("lines", [0, 1, 9], ids=["at once", "while reading", "while training"])
+def test_a_run_whose_output_is_closed_saves_and_says_how_to_resume(here, text_file, lines):
+    """As by `| head -1`."""
+    command = ["--dataset", text_file, *SMALL, "--steps", 100000, "--eval-every", 10, "--out", "r"]
+    process = started("train.py", *command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    for _ in range(lines):
+        process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 141
+    assert process.stderr.read() == "Stopped and saved. Resume with: python train.py --resume r\n"
+    step = json.loads((here / "r/training/checkpoint/progress.json").read_text())["step"]
+    again = called("train", "--resume", "r", "--steps", step + 2)
+    assert again.returncode == 0 and f"Resuming from step {step}." in again.stdout
+
+
 def text(content, name="t.txt"):
     def write(folder):
         data = content if isinstance(content, bytes) else content.encode()

@@ -1,6 +1,7 @@
 """`lm.train`: the command `lm train` as a function."""
 
 import inspect
+import io
 import signal
 import threading
 from pathlib import Path
@@ -135,6 +136,21 @@ def test_answers_that_are_not_false_do_not_stop(text_file):
     answers = iter([None, 0, "", [], True] * 100)
     model = lm.train(text_file, on_step=lambda row: next(answers), **SMALL)
     assert [row["step"] for row in model.history if "train_loss" in row][-1] == 40
+
+
+class ClosedPipe(io.StringIO):
+    """Standard output whose reader has gone, as that of `| head`."""
+
+    def write(self, text):
+        raise BrokenPipeError
+
+
+def test_a_closed_output_saves_the_run_and_raises(text_file, trained, monkeypatch, capsys):
+    with monkeypatch.context() as patch, pytest.raises(BrokenPipeError, match="closed"):
+        patch.setattr("sys.stdout", ClosedPipe())
+        lm.train(text_file, out="run", eval_every=10, **SMALL | {"quiet": False})
+    assert capsys.readouterr().err == "Stopped and saved. Resume with: lm.train(resume='run')\n"
+    assert weights(lm.train(resume="run", quiet=True).folder) == weights(trained[0].folder)
 
 
 def test_an_error_of_a_callback_is_raised_and_the_run_can_be_resumed(text_file):
