@@ -13,6 +13,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "text": dict,
     "warnings": list,
     "model": str,
+    "recipe": str,
     "compute": str,
     "budget": str,
     "total_steps": (int, type(None)),
@@ -33,6 +34,7 @@ class Facts:
     characters_per_token: float
     settings: dict[str, Any]  # flat, with a number in place of every `auto`
     warnings: list[str] = field(default_factory=list)
+    recipe: str = ""  # which earlier versions did not write
 
     def save(self, run: Run) -> None:
         """Write facts.json. Raises OSError."""
@@ -48,6 +50,7 @@ def read_facts(run: Run) -> Facts | None:
     if not isinstance(found, dict):
         return None
     values: dict[str, Any] = {f.name: found.get(f.name) for f in fields(Facts)}
+    values["recipe"] = found.get("recipe", "")
     if not all(isinstance(values[name], kind) for name, kind in _TYPES.items()):
         return None
     lines = (*values["warnings"], *values["text"].values())

@@ -78,8 +78,8 @@ class Display:
     def facts(self, facts: Facts, folder: Path) -> None:
         """Print what is about to be trained, and on what."""
         self._characters_per_token = facts.characters_per_token
-        rows = {"Model": facts.model, "Compute": facts.compute, "Budget": facts.budget, "Run": str(folder)}
-        self._terminal.table({**facts.text, **rows})
+        rows = {"Model": facts.model, "Recipe": facts.recipe, "Compute": facts.compute}
+        self._terminal.table({**facts.text, **rows, "Budget": facts.budget, "Run": str(folder)})
         for warning in facts.warnings:
             self._terminal.say(f"warning: {warning}", style="yellow")
         self.say("")

@@ -66,7 +66,7 @@ def test_output_to_a_file_is_plain_lines(here, text_file):
     assert result.returncode == 0
     assert "\x1b" not in result.stdout and "\r" not in result.stdout
     assert re.search(r"1 document, 27,000 characters for training, 3,000 for validation", result.stdout)
-    assert re.search(r"LSTM, 1 layer of 32 units, [\d,]+ parameters", result.stdout)
+    assert re.search(r"LSTM, 1 layer of 32 units, embeddings of \d+, [\d,]+ parameters", result.stdout)
     validation = r"step [\d,]+ .*ETA.*train [\d.]+ .*validation [\d.]+ .*bits/char.*char/s"
     assert len(re.findall(validation, result.stdout)) == 10
     assert "python generate.py r" in result.stdout

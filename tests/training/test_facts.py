@@ -1,6 +1,8 @@
 """facts.json: what a run reports about itself to other programs."""
 
+import dataclasses
 import json
+import re
 
 import pytest
 
@@ -10,7 +12,7 @@ from lm.storage.run_folder import Run
 from lm.training.facts import Facts, read_facts
 from tests.conftest import SMALL
 
-FACTS = Facts({"Text": "a"}, "LSTM", "cpu", "10 steps", 10, 1.5, {"cell": "lstm"}, ["little text"])
+FACTS = Facts({"Text": "a"}, "LSTM", "cpu", "10 steps", 10, 1.5, {"cell": "lstm"}, ["little text"], "muon")
 
 
 @pytest.fixture
@@ -24,6 +26,11 @@ def test_facts_are_read_as_they_were_saved(run):
     assert read_facts(run) is None
     FACTS.save(run)
     assert read_facts(run) == FACTS
+
+
+def test_facts_of_earlier_versions_have_no_recipe(run):
+    run.facts.write_text(json.dumps({name: value for name, value in vars(FACTS).items() if name != "recipe"}))
+    assert read_facts(run) == dataclasses.replace(FACTS, recipe="")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +63,8 @@ def test_a_run_records_what_it_prints(run, text_file, capsys):
     assert main([str(option) for option in options]) == 0
     shown, facts = capsys.readouterr().out, read_facts(Run(run.folder / "r"))
     assert facts is not None
-    for name, value in (*facts.text.items(), ("Model", facts.model), ("Budget", facts.budget)):
+    rows = {"Model": facts.model, "Recipe": facts.recipe, "Budget": facts.budget}
+    for name, value in (*facts.text.items(), *rows.items()):
         assert f"{name:{len('Compute') + 2}}{value}" in shown or f"{name:8}{value}" in shown
     assert facts.budget.startswith(f"{facts.total_steps:,} steps, ")
     assert [f"warning: {line}" for line in facts.warnings] == [
@@ -65,3 +73,39 @@ def test_a_run_records_what_it_prints(run, text_file, capsys):
     assert facts.warnings and facts.compute.startswith("cpu (") and facts.characters_per_token == 1
     assert RunConfig.from_flat(facts.settings).model.hidden_size == 320
     assert "auto" not in [facts.settings[name] for name in ("lr", "dropout", "embedding_size")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "recipe"),
+    [
+        (["--lr", "0.0125", "--dropout", "0.3"], "muon, learning rate 0.0125, dropout 0.3 (input "),
+        (
+            *(
+                [
+                    "--dropout",
+                    "0.2",
+                    "--input-dropout",
+                    "0.1",
+                    "--output-dropout",
+                    "0",
+                    "--optimizer",
+                    "adamw",
+                ],
+            ),
+            ", dropout 0.2 (input 0.1, output 0",
+        ),
+        (["--preset", "words", "--dropout", "0.5"], ", embedding 0.1)"),
+    ],
+)
+def test_whatever_auto_chose_is_printed(run, text_file, capsys, settings, recipe):
+    command = ["--dataset", text_file, *SMALL, "--steps", 1, *settings, "--out", run.folder / "r"]
+    assert main(list(map(str, command))) == 0
+    facts = read_facts(Run(run.folder / "r"))
+    assert facts is not None and recipe in facts.recipe
+    (shown,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Recipe"))
+    chosen = {name: f"{value:g}" for name, value in facts.settings.items() if name in ("lr", "dropout")}
+    chosen |= {name: f"{facts.settings[f'{name}_dropout']:g}" for name in ("input", "output", "weight")}
+    written = dict(re.findall(r"(learning rate|dropout|input|output|weight) ([\d.e-]+)", shown))
+    assert written.pop("learning rate") == chosen.pop("lr")
+    assert dict.fromkeys(chosen, written["dropout"]) | written == chosen
+    assert f"embeddings of {facts.settings['embedding_size']}, " in facts.model

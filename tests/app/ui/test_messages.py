@@ -112,6 +112,10 @@ def test_messages_inside_messages_are_translated(in_chinese):
         == "LSTM，2 层，每层 128 个单元，共 217,938 个参数"
     )
     assert (
+        as_sentence("LSTM, 1 layer of 128 units, embeddings of 64, 17,938 parameters")
+        == "LSTM，1 层，每层 128 个单元，词嵌入 64 维，共 17,938 个参数"
+    )
+    assert (
         as_sentence("the training text has 1,234 tokens") == "The training text has 1,234 tokens"
     )  # not known
 
