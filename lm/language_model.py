@@ -20,6 +20,7 @@ from lm.console.wording import plural
 from lm.errors import UserError
 from lm.evaluation.losses import Score, score_tokens
 from lm.evaluation.scores import Scores
+from lm.files.atomic import writing
 from lm.generation.clamp import Clamp, ClampedDecoder
 from lm.generation.decoder import Decoder, NetworkDecoder
 from lm.generation.ensemble import Ensemble
@@ -295,12 +296,13 @@ class LanguageModel:
             language: codes of the text's languages, such as "en"; default: those of the loaded model or of a
                 dataset on the Hub, if any.
 
-        Raises UserError for an ensemble, a model with clamped units, an invalid license or language, and
-        `remote_code` of a backward model, and OSError if the folder cannot be written.
+        Raises UserError for an ensemble, a model with clamped units, an invalid license or language,
+        `remote_code` of a backward model, and a folder that cannot be written.
         """
         facts = self._facts_to_save(license, language, remote_code)
         dtype = torch.float16 if half else torch.float32
-        save_model(folder, self.network, self.tokenizer, facts, dtype, remote_code=remote_code)
+        with writing(folder):
+            save_model(folder, self.network, self.tokenizer, facts, dtype, remote_code=remote_code)
 
     save_pretrained = save
 
@@ -339,7 +341,8 @@ class LanguageModel:
         repository = create_repository(repo_id, private, token)
         with tempfile.TemporaryDirectory() as folder:
             name = repository.repo_id
-            save_model(folder, self.network, self.tokenizer, facts, name=name, remote_code=remote_code)
+            with writing(folder):
+                save_model(folder, self.network, self.tokenizer, facts, name=name, remote_code=remote_code)
             commit = upload(folder, name, token, commit_message, revision, create_pr)
         return str(commit.pr_url or repository)
 

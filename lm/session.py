@@ -20,7 +20,7 @@ import torch
 
 from lm.config.schema import SamplingConfig
 from lm.errors import ModelError, UserError
-from lm.files.atomic import replacing
+from lm.files.atomic import replacing, writing
 from lm.files.model_files import parse_json
 from lm.files.tensor_files import read_metadata, read_tensors, write_tensors
 from lm.generation.decoder import PREFILL_CHUNK
@@ -170,11 +170,11 @@ class Session:
         self._states = {n: state for n, state in self._states.items() if n <= len(self)}
 
     def save(self, path: str | Path) -> None:
-        """Write text and state to one file. Raises OSError if that fails, which keeps the previous file."""
+        """Write text and state to one file. Raises UserError if that fails, which keeps the previous file."""
         tensors = {f"state.{i}": part.cpu() for i, part in enumerate(self._states[len(self)])}
         tensors["tokens"] = torch.tensor(self.tokens)
         facts = {"format_version": _FORMAT_VERSION, "model": self._generator.decoder.fingerprint()}
-        with replacing(path) as partial:
+        with writing(path), replacing(path) as partial:
             write_tensors(partial, tensors, {"session": json.dumps(facts)})
 
     @classmethod

@@ -186,6 +186,13 @@ def test_save_and_load(tmp_path):
             Session.load(MODEL, tmp_path / "cut")
 
 
+def test_a_session_that_cannot_be_written_is_an_error_of_one_line(tmp_path):
+    with pytest.raises(
+        UserError, match=r"^cannot write no/a: No such file or directory; choose an existing, "
+    ):
+        MODEL.session().save("no/a")
+
+
 def test_an_empty_session_can_be_saved(tmp_path):
     MODEL.session().save(tmp_path / "empty")
     loaded = Session.load(MODEL, tmp_path / "empty")

@@ -18,10 +18,11 @@ import csv
 from collections.abc import Sequence
 from typing import Any
 
-from lm.cli.parser import MODEL, add_device, add_settings, check_output, check_requirements, make_parser
+from lm.cli.parser import MODEL, add_device, add_settings, check_requirements, make_parser
 from lm.config.schema import CacheConfig, DataConfig, DynamicConfig, EvaluationConfig
 from lm.config.settings import build, check_not_empty, flag_of, settings_of
 from lm.errors import UserError
+from lm.files.atomic import check_output
 
 READING = (
     *("dataset_config", "dataset_revision", "text_column", "max_chars"),

@@ -12,9 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm.cli.parser import MODEL, check_output, make_parser
+from lm.cli.parser import MODEL, make_parser
 from lm.console.escaping import printable
 from lm.export import FORMATS, exporter
+from lm.files.atomic import check_output
 
 _LARGE_PAGE = 100_000_000  # bytes
 

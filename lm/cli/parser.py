@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from lm.config.schema import TrainingConfig
@@ -111,13 +109,6 @@ def check_requirements(given: Collection[str], needed: Iterable[tuple[str, Seque
     for name, others in needed:
         if name in given and not any(other in given for other in others):
             raise UserError(f"{flag_of(name)} requires {' or '.join(map(flag_of, others))}.")
-
-
-def check_output(file: str) -> None:
-    """Raise UserError before any work is done if a file cannot be written."""
-    path = Path(file).expanduser()
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UserError(f"cannot write {file}: choose a file in an existing, writable folder.")
 
 
 def run(main: Callable[[], int]) -> int:

@@ -6,7 +6,6 @@ the same stream build it only once, and one that is killed leaves only a folder 
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import sys
@@ -19,9 +18,8 @@ from filelock import FileLock, Timeout
 
 from lm.console.invocation import command
 from lm.errors import DataError
-from lm.files.atomic import rename
+from lm.files.atomic import DISK_FULL, rename
 
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 PARTIAL = ".partial"
 # Subfolders that are not streams: what is known about files and Hub datasets, and a lock for each stream.
 _KNOWN, _LOCKS = "known", "locks"
@@ -78,7 +76,7 @@ def writing_to_cache(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        if error.errno in _DISK_FULL:
+        if error.errno in DISK_FULL:
             raise DataError(
                 f"no space left in {cache_folder()} for the token stream: free some, for example with"
                 f" `{command('data clear')}`, or set LM_CACHE to a folder on a larger disk."

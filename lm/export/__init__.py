@@ -36,8 +36,8 @@ def export(model: LanguageModel, path: str | Path, precision: str = "auto") -> N
         precision: that of the weights in the file: "fp32" or "int8" for ONNX; "fp16", "bf16" or "int8" for a
             page; or "auto", the first of these.
 
-    Raises UserError for another suffix or precision, an ensemble, a model that is too large for the format,
-    or if a package is missing.
+    Raises UserError for another suffix or precision, an ensemble, a model that is too large for the format, a
+    file that cannot be written, or if a package is missing.
     """
     exporter(path, precision)(model)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 import lm
 from lm.console.invocation import pip_install
 from lm.errors import UserError
-from lm.files.atomic import replacing
+from lm.files.atomic import replacing, writing
 from lm.language_model import LanguageModel
 from lm.model.cells import CELLS, split_gates
 from lm.model.network import RecurrentLM
@@ -43,7 +43,8 @@ _GATES = {"rnn": "h", "gru": "zrn", "lstm": "iofg"}
 def write_onnx(model: LanguageModel, path: Path, precision: str) -> None:
     """Write `model` to `path` with weights in the precision "fp32" or "int8".
 
-    Raises UserError for an ensemble and for a model that is too large for the format.
+    Raises UserError for an ensemble, for a model that is too large for the format, and if the file cannot be
+    written.
     """
     model.require_one_network("be exported")
     if 4 * model.network.parameter_count() > _LARGEST:
@@ -52,7 +53,7 @@ def write_onnx(model: LanguageModel, path: Path, precision: str) -> None:
             f" {model.network.parameter_count():,} parameters of this model."
         )
     exported = onnx_model(model, precision)
-    with replacing(path) as partial:
+    with writing(path), replacing(path) as partial:
         if precision == "int8":
             _quantize(exported, partial)
         else:

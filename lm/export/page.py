@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lm.console.wording import PYTHON_LIBRARY
 from lm.errors import UserError
-from lm.files.atomic import write_text
+from lm.files.atomic import write_text, writing
 from lm.language_model import LanguageModel
 from lm.storage.saving import without_paths
 from lm.tokenization.kinds import BYTE_OF
@@ -46,7 +46,7 @@ def write_page(model: LanguageModel, path: Path, precision: str = "fp16") -> Non
     is the model's; it can differ from that of the weights in float32.
 
     Raises UserError for an ensemble, for a tokenizer of a kind that lm does not train, for weights that fp16
-    cannot represent, and for more weights than browsers can read.
+    cannot represent, for more weights than browsers can read, and if the file cannot be written.
     """
     model.require_one_network("be exported")
     tensors, data = _packed(model.network.stored_weights(), precision)
@@ -78,7 +78,8 @@ def write_page(model: LanguageModel, path: Path, precision: str = "fp16") -> Non
         "config": json.dumps(config, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
         "weights": base64.b64encode(data).decode(),
     }
-    write_text(path, _filled(_file("page.html"), parts))
+    with writing(path):
+        write_text(path, _filled(_file("page.html"), parts))
 
 
 def _packed(weights: Mapping[str, Tensor], precision: str) -> tuple[list[dict[str, Any]], bytearray]:

@@ -5,6 +5,7 @@ the folders above it cannot be renamed. Other programs, such as virus scanners, 
 everything is renamed through this module, which tries again for a while.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -15,9 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lm.errors import UserError, one_line
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LONGEST_NAME = 200  # bytes: a file system allows 255, and `replacing` and others add to a name
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')  # in names on Windows
 _DEVICE = re.compile(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)")  # with any extension
+_FREE_SPACE = "free some space, or choose a folder on another disk"
 _PATIENCE = 10.0  # seconds until a file that another program has open is an error
 
 
@@ -61,6 +66,24 @@ def replacing(path: str | Path) -> Iterator[Path]:
         patiently(os.replace, partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Turn an OSError while a file or folder is written that the user has named into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror or one_line(error)
+        remedy = _FREE_SPACE if error.errno in DISK_FULL else "choose an existing, writable folder"
+        raise UserError(f"cannot write {path}: {reason}; {remedy}.") from error
+
+
+def check_output(file: str | Path, remedy: str = "choose a file in an existing, writable folder") -> None:
+    """Raise UserError, which ends in `remedy`, before any work is done if a file cannot be written."""
+    path = Path(file).expanduser()
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(f"cannot write {file}: {remedy}.")
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from lm.data.values import Number, text_of
-from lm.errors import UserError
-from lm.files.atomic import replacing
+from lm.files.atomic import replacing, writing
 from lm.files.digests import digest_of
 from lm.insight.scored_text import Table, escaped_text, numbers_within
 from lm.language_model import LanguageModel
@@ -117,12 +116,10 @@ def write_table(file: str, lines: Iterator[str]) -> None:
         sys.stdout.writelines(lines)
         return
     path = Path(file).expanduser()
-    try:
+    with writing(file):
         if path.exists() and not path.is_file():  # a pipe or a device, which must not be replaced
             with open(path, "w", encoding="utf-8", newline="") as opened:
                 opened.writelines(lines)
             return
         with replacing(path) as partial, open(partial, "w", encoding="utf-8", newline="") as opened:
             opened.writelines(lines)
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}.") from error

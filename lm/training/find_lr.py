@@ -12,7 +12,7 @@ from pathlib import Path
 from lm.config.schema import RunConfig
 from lm.console.terminal import Terminal
 from lm.data.corpus import Corpus
-from lm.files.atomic import write_text
+from lm.files.atomic import write_text, writing
 from lm.training.out_of_memory import explaining_out_of_memory
 from lm.training.plot import Points, rate_curve
 from lm.training.setup import build_learner
@@ -30,7 +30,8 @@ def find_rate(config: RunConfig, corpus: Corpus, terminal: Terminal) -> float:
     with explaining_out_of_memory(config, corpus.tokenizer.vocab_size):
         losses = _losses(config, corpus, terminal)
     rate = suggestion(losses)
-    write_text(PLOT, rate_curve(losses, rate, f"{corpus.name}, {config.model.cell.upper()}"))
+    with writing(PLOT):
+        write_text(PLOT, rate_curve(losses, rate, f"{corpus.name}, {config.model.cell.upper()}"))
     terminal.say(f"Try --lr {rate:.2g}. {PLOT} shows the loss against the learning rate.")
     return rate
 

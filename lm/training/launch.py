@@ -19,11 +19,12 @@ from lm.console.terminal import Terminal
 from lm.data.corpus import Corpus, cached_corpus, open_corpus
 from lm.distributed import Ranks
 from lm.errors import DataError, UserError
+from lm.files.atomic import check_output
 from lm.storage.run_folder import Run, check_out, checkpoint_of, find_run
 from lm.storage.run_lock import claimed
 from lm.training.callbacks import NONE, Callbacks
 from lm.training.checkpoint import read_progress
-from lm.training.find_lr import find_rate
+from lm.training.find_lr import PLOT, find_rate
 from lm.training.finetune import with_model_settings
 from lm.training.loop import train
 from lm.training.out_of_memory import explaining_out_of_memory
@@ -73,6 +74,7 @@ def launch(options: dict[str, Any], ranks: Ranks, callbacks: Callbacks = NONE) -
     if ranks.is_main_process:
         check_installed(config.training.track)
     if actions["find_lr"]:
+        check_output(PLOT, "run the command in a writable folder")
         terminal, corpus = _open_text(config, ranks)
         find_rate(config, corpus, terminal)
         return None

@@ -1,5 +1,6 @@
 """Models exported to ONNX, as onnxruntime computes them."""
 
+import errno
 import io
 import json
 import os
@@ -179,6 +180,29 @@ def test_what_cannot_be_exported_is_one_line(arguments, message, tmp_path, monke
     assert (result.returncode, result.stdout) == (2, "")
     assert message in result.stderr and result.stderr.count("\n") == 1
     assert os.listdir(tmp_path) == ["folder.onnx"]
+
+
+@pytest.mark.parametrize("file", ["no/where.onnx", "no/where.html"])
+@pytest.mark.parametrize("precision", ["auto", "int8"])
+def test_a_file_that_cannot_be_written_is_an_error_of_one_line(file, precision):
+    with pytest.raises(
+        UserError, match=f"^cannot write {file}: No such file or directory; choose an existing"
+    ):
+        export(model(hidden_size=4, layers=1), file, precision)
+
+
+@pytest.mark.parametrize("file", ["m.onnx", "m.html"])
+def test_a_full_disk_is_one_line_that_names_the_file(file, tmp_path, monkeypatch):
+    def fill(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lm.files.atomic.flush_to_disk", fill)
+    result = called("export", "pretrained", file)
+    assert (result.returncode, os.listdir(tmp_path)) == (2, [])
+    assert result.stderr.startswith(
+        f"error: cannot write {file}: No space left on device; free some space, or"
+    )
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime.quantization"])

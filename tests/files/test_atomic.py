@@ -1,5 +1,6 @@
 """Writing is atomic."""
 
+import errno
 import os
 import resource
 import signal
@@ -10,7 +11,17 @@ from contextlib import suppress
 
 import pytest
 
-from lm.files.atomic import append_text, folder_or_previous, replace_folder, replacing, write_text
+from lm.errors import UserError
+from lm.files import atomic
+from lm.files.atomic import (
+    append_text,
+    check_output,
+    folder_or_previous,
+    replace_folder,
+    replacing,
+    write_text,
+    writing,
+)
 from tests.conftest import ROOT
 
 
@@ -22,6 +33,35 @@ def test_failed_write_keeps_the_old_file(tmp_path):
         raise ZeroDivisionError
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, "cannot write a.txt: No space left on device; free some space, or choose a folder on"),
+        (errno.EACCES, "cannot write a.txt: Permission denied; choose an existing, writable folder."),
+        (errno.EROFS, "cannot write a.txt: Read-only file system; choose an existing, writable folder."),
+        (errno.EEXIST, "cannot write a.txt: it is a file; choose an existing, writable folder."),
+    ],
+)
+def test_an_error_names_the_file_of_the_user_and_what_to_do(tmp_path, monkeypatch, number, message):
+    def fail(path):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(atomic, "flush_to_disk", fail)
+    with pytest.raises(UserError, match=f"^{message}"), writing("a.txt"):
+        write_text("a.txt", "new")
+    with pytest.raises(OSError, match="partial"):  # on which training relies
+        write_text("a.txt", "new")
+    assert not os.listdir(tmp_path)
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_work(tmp_path):
+    check_output(tmp_path / "a.txt")
+    for file in (tmp_path, tmp_path / "no/where.txt", tmp_path / "a.txt/b"):
+        with pytest.raises(UserError, match=r"cannot write .*: run the command in a writable folder\.$"):
+            check_output(file, "run the command in a writable folder")
 
 
 def test_failed_folder_keeps_the_old_one(tmp_path):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save, save_file
 
 import lm
 from lm.config.schema import CELL_NAMES, ModelConfig
-from lm.errors import ModelError
+from lm.errors import ModelError, UserError
 from lm.files.tensor_files import write_tensors
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
@@ -141,6 +141,22 @@ def test_a_damaged_model_is_rejected_in_one_line(saved, damage, message):
     with pytest.raises(ModelError, match=message) as error:
         lm.load(saved)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("my.txt", "cannot write my.txt: it is a file; choose an existing, writable folder."),
+        ("my.txt/x", "cannot write my.txt/x: Not a directory; choose an existing, writable folder."),
+    ],
+)
+def test_where_a_model_cannot_be_saved_the_error_says_why(tmp_path, monkeypatch, path, error):
+    monkeypatch.chdir(tmp_path)
+    Path("my.txt").write_text("mine")
+    with pytest.raises(UserError) as raised:
+        make().save(path)
+    assert str(raised.value) == error
+    assert Path("my.txt").read_text() == "mine"
 
 
 def test_a_file_is_not_a_model_folder(saved):

@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from lm.cli.train import main
+from lm.errors import UserError
 from lm.training.find_lr import suggestion
 from tests.conftest import SMALL
 
@@ -21,6 +22,15 @@ def test_it_writes_one_plot_and_nothing_else(tmp_path, monkeypatch, text_file, c
     heights = [float(point.split(",")[1]) for point in curve.get("points").split()]
     assert max(heights) > heights[0] + 50  # y grows downwards: a lower loss
     assert heights[-1] < heights[0]  # it exploded at the end
+
+
+def test_a_plot_that_cannot_be_written_is_found_before_the_text_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "find-lr.svg").mkdir()
+    with pytest.raises(
+        UserError, match=r"^cannot write find-lr\.svg: run the command in a writable folder\.$"
+    ):
+        main(["no-text.txt", "--find-lr"])
 
 
 def test_the_suggestion_stays_away_from_exploding_rates():
