@@ -25,6 +25,7 @@ from lm.training.facts import Facts
 from lm.training.panel import Panel
 
 _INDENT = " " * 6
+_LIVE_WIDTH = 80  # columns that the live line needs without its bar
 _PLAIN_LINE_EVERY = 30.0  # seconds
 
 
@@ -45,10 +46,11 @@ class Display:
 
     def __init__(self, terminal: Terminal):
         self._terminal, self._console = terminal, terminal.console
+        room = self._console.width - _LIVE_WIDTH
+        bar = [BarColumn(bar_width=min(room, 24))] if room >= 5 else []
         self._live = Progress(
-            TextColumn("{task.percentage:>3.0f}%"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[metrics]}"),
+            *bar,
+            TextColumn("{task.percentage:>3.0f}%  {task.fields[metrics]}"),
             console=self._console,
             transient=True,
             auto_refresh=False,
@@ -101,7 +103,7 @@ class Display:
         if self._panel:
             self._panel.update(now.done, self._metrics(now))
         elif self._console.is_terminal:
-            self._live.update(self._task, completed=min(now.done, 1.0), metrics=self._metrics(now))
+            self._live.update(self._task, completed=min(now.done, 1.0), metrics=self._short_metrics(now))
             self._live.refresh()
         elif time.monotonic() - self._last_line > _PLAIN_LINE_EVERY:
             self.milestone(now)
@@ -118,7 +120,10 @@ class Display:
     def milestone(self, now: Reading) -> None:
         """Print a line that stays."""
         self._last_line = time.monotonic()
-        self.say(f"{min(now.done, 1):4.0%}  {self._metrics(now)}")
+        metrics = self._metrics(now)
+        if self._console.is_terminal:  # in 80 columns; the live line has the speed and the time that is left
+            metrics = "  ".join([_step(now), duration(now.seconds), *_losses(now, with_bits=True)])
+        self.say(f"{min(now.done, 1):4.0%}  {metrics}")
 
     def sample(self, text: str) -> None:
         """Print a short sample of the model's text."""
@@ -148,12 +153,32 @@ class Display:
         self._terminal.table(rows)
 
     def _metrics(self, now: Reading) -> str:
-        # A budget may be exceeded slightly: nothing is left then.
-        left = now.seconds * max(1 - now.done, 0.0) / now.done if now.done > 0 else 0.0
-        parts = [f"step {now.step:,}", f"{duration(now.seconds)} (ETA {duration(left)})"]
-        parts.append(f"train {now.train_loss:.3f}")
-        if now.validation:
-            bits = f"{now.validation.bits_per_character:.3f} bits/char"
-            parts.append(f"validation {now.validation.loss:.3f} ({bits})")
-        parts.append(f"{now.tokens_per_second * self._characters_per_token:,.0f} char/s")
-        return "  ".join(parts)
+        """All of them, about 95 columns."""
+        times = f"{duration(now.seconds)} (ETA {_time_left(now)})"
+        return "  ".join([_step(now), times, *_losses(now, with_bits=True), self._speed(now)])
+
+    def _short_metrics(self, now: Reading) -> str:
+        """Those of the live line."""
+        left = f"{_time_left(now)} left"
+        return "  ".join([_step(now), left, *_losses(now, with_bits=False), self._speed(now)])
+
+    def _speed(self, now: Reading) -> str:
+        return f"{now.tokens_per_second * self._characters_per_token:,.0f} char/s"
+
+
+def _step(now: Reading) -> str:
+    return f"step {now.step:,}"
+
+
+def _time_left(now: Reading) -> str:
+    # A budget may be exceeded slightly: nothing is left then.
+    return duration(now.seconds * max(1 - now.done, 0.0) / now.done if now.done > 0 else 0.0)
+
+
+def _losses(now: Reading, with_bits: bool) -> list[str]:
+    """The training loss and, once there is one, the validation loss."""
+    losses = [f"train {now.train_loss:.3f}"]
+    if now.validation:
+        bits = f" ({now.validation.bits_per_character:.3f} bits/char)" if with_bits else ""
+        losses.append(f"validation {now.validation.loss:.3f}{bits}")
+    return losses
