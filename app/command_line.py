@@ -29,19 +29,19 @@ KEY_VARIABLE = "LM_API_KEY"
 _UNREAD_TIMEOUT = 60_000  # milliseconds until a client that does not read its response is disconnected
 _APP = """Open the web UI: write with your models, look inside, compare and train them.
 
-    lm app                                the models in runs/, for this computer only
-    lm app --models runs --models ~/old   the models in several folders
-    lm app --host 0.0.0.0 --auth me:pass  for others on the network, with a password
-    lm app --mcp                          also offer its functions as MCP tools
+lm app                                the models in runs/, on this computer
+lm app --models runs --models ~/old   the models in several folders
+lm app --host 0.0.0.0 --auth me:pass  for others on the network, with a password
+lm app --mcp                          also offer its functions as MCP tools
 
 The address is printed on standard output. Ctrl-C stops the server.
 """
 _SERVE = """Serve your models over an OpenAI-compatible HTTP API; see docs/api.md.
 
-    lm serve                                    the models in runs/, for this computer only
-    LM_API_KEY=secret lm serve --host 0.0.0.0   for others on the network, with a key
-    lm serve --allow-host lm.example.org        behind a proxy with this name
-    lm serve --allow-origin http://localhost:3000   for a web page, too
+lm serve                                       for this computer only
+LM_API_KEY=secret lm serve --host 0.0.0.0      for others, with a key
+lm serve --allow-host lm.example.org           behind a proxy with this name
+lm serve --allow-origin http://localhost:3000  for a web page, too
 
 The address is printed on standard output. Ctrl-C stops the server.
 """

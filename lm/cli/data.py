@@ -1,8 +1,8 @@
 """Show or clear the cache of tokenized text.
 
 lm data info                 list the token streams
-lm data info shakespeare     full report of the streams whose names start with 'shakespeare'
-lm data clear [NAME ...]     delete all streams, or those whose names start with NAME
+lm data info shakespeare     full report of those that start with 'shakespeare'
+lm data clear [NAME ...]     delete all streams, or those that start with NAME
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Score a text with a trained model.
 
-    lm evaluate runs/hamlet                           the text held out from training
-    lm evaluate runs/hamlet --dataset new.txt         another text
-    lm evaluate runs/hamlet --dynamic --cache         adapt to the text while reading it
-    lm evaluate runs/hamlet --compare runs/other      how much two models differ, with a test
-    lm evaluate runs/hamlet --per-word words.tsv      the surprisal of each word
-    lm evaluate runs/hamlet --dataset items.csv --keep id --per-word words.tsv    … in each row of a table
-    lm evaluate runs/hamlet --pairs 'blimp/*.jsonl'   accuracy on minimal pairs
+lm evaluate runs/hamlet                       the text held out from training
+lm evaluate runs/hamlet --dataset new.txt     another text
+lm evaluate runs/hamlet --dynamic --cache     adapt to the text while reading it
+lm evaluate runs/hamlet --compare runs/other  how much two models differ
+lm evaluate runs/hamlet --per-word words.tsv  the surprisal of each word
+lm evaluate runs/hamlet --dataset items.csv --keep id --per-word words.tsv
+lm evaluate runs/hamlet --pairs pairs.csv     accuracy on minimal pairs
 
 Results go to standard output, everything else to standard error.
 """

@@ -6,8 +6,9 @@ lm generate --num-samples 4 --seed 7 --json
 lm generate --match '[A-Z][a-z]+, [0-9]{4}'
 lm generate --interactive             choose among the next tokens
 
-Text goes to standard output as it is generated, everything else to standard error. The text of a model
-trained with --direction backward leads up to the prompt.
+Text goes to standard output as it is generated, everything else to standard
+error. The text of a model trained with --direction backward leads up to the
+prompt.
 """
 
 from __future__ import annotations
@@ -55,20 +56,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--encoding", default=None, metavar="NAME", help=encoding)
     text.add_argument("--suffix", metavar="TEXT", help="the end of the text (backward models only)")
     text.add_argument("--infill", metavar="LEFT|RIGHT", help="fill the gap at the | (with --backward-model)")
-    add(
-        "--length",
-        type=whole_number(1, 1_000_000_000),
-        default=None,
-        metavar="N",
-        help="maximum number of tokens (default: 400, or 80 with --infill)",
-    )
-    add(
-        "--num-samples",
-        type=whole_number(1, 100_000),
-        default=1,
-        metavar="N",
-        help="number of texts, generated in one batch (default: 1)",
-    )
+    length = "maximum number of tokens (default: 400, or 80 with --infill"
+    add_number(parser, "--length", 1, 1_000_000_000, length)
+    samples = "number of texts, generated in one batch (default: 1"
+    add_number(parser, "--num-samples", 1, 100_000, samples, default=1)
     add("--interactive", action="store_true", default=False, help="choose among the next tokens")
     add_settings(parser, SamplingConfig, "sampling")
     add_settings(parser, SearchConfig, "beam search")
@@ -94,13 +85,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     models.add_argument(
         "--backward-model", default=None, metavar="MODEL", help="the backward model for --infill"
     )
-    add(
-        "--seed",
-        type=whole_number(0, 2**63 - 1),
-        default=None,
-        metavar="N",
-        help="the same seed generates the same text (default: a new one)",
-    )
+    seed = "the same seed generates the same text (default: a new one"
+    add_number(parser, "--seed", 0, 2**63 - 1, seed)
     add(
         "--unknown",
         choices=UNKNOWN,
@@ -111,6 +97,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     precisions = ("auto", "fp32", "tf32", "bf16", "int8")
     add_device(parser, precisions, "the weights; tf32 requires a GPU, int8 a CPU")
     return parser.parse_args(arguments)
+
+
+def add_number(
+    parser: argparse.ArgumentParser,
+    flag: str,
+    minimum: int,
+    maximum: int,
+    help: str,
+    default: int | None = None,
+) -> None:
+    """Add a flag for a whole number; `help` lacks the range and the parenthesis after it."""
+    help = f"{help}; range: [{minimum}, {maximum}])"
+    parser.add_argument(flag, type=whole_number(minimum, maximum), default=default, metavar="N", help=help)
 
 
 def weighted_model(text: str) -> tuple[str, float]:

@@ -19,7 +19,7 @@ COMMANDS = {
     "train": ("lm.cli.train:main", "train a model, resume a run or fine-tune"),
     "generate": ("lm.cli.generate:main", "generate text with a model"),
     "evaluate": ("lm.cli.evaluate:main", "score a text: loss, perplexity, surprisal per token and word"),
-    "export": ("lm.cli.export:main", "export a model to ONNX, or to a web page that generates text offline"),
+    "export": ("lm.cli.export:main", "export a model to ONNX or to a web page"),
     "app": ("lm_studio.command_line:main", "open the web UI"),
     "serve": ("lm_studio.command_line:serve", "serve models over an OpenAI-compatible API"),
     "data": ("lm.cli.data:main", "show or clear the cache of tokenized text"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
+import shutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NoReturn
@@ -17,6 +18,7 @@ from lm.console.invocation import command
 from lm.errors import UserError, one_line
 
 MODEL = "a run, a saved folder, a Hub id (owner/name or owner/name@revision) or 'pretrained'"
+_WIDEST = 100  # columns of a help
 _LONGEST = 600  # characters of an error
 
 
@@ -24,9 +26,12 @@ class HelpFormatter(argparse.HelpFormatter):
     """Help that keeps the description's line breaks and names each flag's value once."""
 
     def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=34, width=100)
+        columns = shutil.get_terminal_size(fallback=(_WIDEST + 2, 24)).columns
+        super().__init__(prog, max_help_position=34, width=min(columns - 2, _WIDEST))  # 2 as in argparse
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" not in text.strip():
+            return super()._fill_text(text, width, indent)
         return "".join(indent + line for line in text.splitlines(keepends=True))
 
 
@@ -73,15 +78,18 @@ def add_settings(
         setting = settings[name]
         rule, default = setting.rule, setting.default
         help_line = f"{rule.help}{rule.flag_help}".replace("%", "%%")
+        if setting.type is bool and (default or name == "tie"):
+            help_line += f" (default: {'on' if default else 'off'})"
+            group.add_argument(setting.flag, action=argparse.BooleanOptionalAction, help=help_line)
+            continue
         if setting.type is bool:
-            action = argparse.BooleanOptionalAction if default is True or name == "tie" else "store_true"
-            group.add_argument(setting.flag, action=action, help=help_line)
+            group.add_argument(setting.flag, action="store_true", help=help_line)
             continue
         notes = []
         if default not in (None, ""):
             notes.append(f"default: {', '.join(default) if setting.type is tuple else default}")
-        if None not in (rule.lowest, rule.highest):
-            notes.append(f"range: {rule.range.removeprefix('in ')}")
+        if rule.lowest is not None:
+            notes.append(rule.range.replace("in ", "range: "))
         help_line += f" ({'; '.join(notes)})" if notes else ""
         metavar = rule.metavar or "|".join(rule.choices) or name.upper()
         if setting.type is tuple and not rule.parse:  # the values of a repeated flag are checked together

@@ -1,9 +1,9 @@
 """Train a recurrent language model.
 
-lm train                                     two minutes on Python's own standard library
+lm train                                 two minutes on Python's own library
 lm train my.txt --max-time 10m
-lm train --resume                            continue the newest run
-torchrun --nproc-per-node 2 -m lm train      two processes; see docs/scaling.md
+lm train --resume                        continue the newest run
+torchrun --nproc-per-node 2 -m lm train  two processes; see docs/scaling.md
 """
 
 from __future__ import annotations

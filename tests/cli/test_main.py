@@ -1,11 +1,15 @@
 """The `lm` command and the scripts of a checkout."""
 
+import re
 import subprocess
 import sys
 import time
 
 import pytest
 
+from lm.cli.main import COMMANDS
+from lm.config.schema import GROUPS, SamplingConfig, SearchConfig
+from lm.config.settings import settings_of
 from tests.conftest import ROOT, called
 
 
@@ -55,3 +59,38 @@ def test_help_is_fast_and_does_not_import_torch(script):
 def test_typos_are_answered_in_one_line(command, arguments, message):
     result = called(command, *arguments)
     assert (result.returncode, result.stdout, result.stderr) == (2, "", f"error: {message}\n")
+
+
+def help_of(name):
+    flags = ["--api", "--help"] if name == "serve" else ["--help"]
+    result = called({"app": "app.command_line", "serve": "app.command_line"}.get(name, name), *flags)
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
+
+
+@pytest.mark.parametrize("name", ["main", *COMMANDS])
+def test_help_fits_the_terminal(name, monkeypatch):
+    for columns, widest in ((80, 80), (300, 100)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert max(map(len, help_of(name).splitlines())) <= widest
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"), [("train", [*GROUPS.values()]), ("generate", [SamplingConfig, SearchConfig])]
+)
+def test_help_lists_the_default_and_the_range_of_each_setting(name, classes):
+    shown = re.split(r"\n  (?=--)", help_of(name))
+    for setting in (each for group in classes for each in settings_of(group).values()):
+        (text,) = (" ".join(each.split()) for each in shown if re.match(rf"{setting.flag}[ ,\n]", each))
+        if setting.default is True:
+            assert "(default: on)" in text
+        elif setting.rule.lowest is not None:
+            assert f"{setting.rule.range.removeprefix('in ')})" in text
+
+
+@pytest.mark.parametrize(
+    ("flag", "range"),
+    [("--length", "1, 1000000000"), ("--num-samples", "1, 100000"), ("--seed", f"0, {2**63 - 1}")],
+)
+def test_help_lists_the_range_of_other_numbers(flag, range):
+    assert re.search(rf"{flag} N [^)]*range: \[{range}\]\)", " ".join(help_of("generate").split()))
