@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import re
@@ -59,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.mcp:
         require("--mcp", ("mcp",), "mcp")
     log_to_stderr()
-    if options.port:  # before gradio is imported, so that a port in use is reported immediately
-        listen(options.host, options.port, "page").close()
+    # Before gradio is imported, so that a wrong address is reported immediately.
+    listen(options.host, options.port or 0, "page").close()
     share_memory_between_threads()
     allow_many_files()
     # Gradio reads these when it is imported: no telemetry, and no analytics of every event, which it would
@@ -100,12 +101,12 @@ def serve(arguments: Sequence[str] | None = None) -> int:
     host, port = listener.getsockname()[:2]
     if not key and not is_local(host):
         print(
-            f"warning: anyone who can reach this address can use it; set {KEY_VARIABLE} to require a key",
+            f"warning: anyone who can reach this address can use it; set {KEY_VARIABLE} to require a key.",
             file=sys.stderr,
         )
     if "*" in options.allow_origin and not key:
         print(
-            f"warning: every web page that you open can use this API; set {KEY_VARIABLE} to require a key",
+            f"warning: every web page that you open can use this API; set {KEY_VARIABLE} to require a key.",
             file=sys.stderr,
         )
     from .api.server import run_server
@@ -284,11 +285,15 @@ def listen(host: str, port: int, what: str = "API") -> socket.socket:
     """A listening socket for `what`. Raises UserError if the address cannot be used."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:  # the latter for a name that is too long
+        raise UserError(f"the host name '{host}' is unknown: choose another with --host.") from error
+    try:
         listener = socket.create_server(address[:2], family=family)
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # on Linux; inherited by the accepted connections
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_TIMEOUT)
         return listener
-    except (OSError, UnicodeError) as error:  # the latter for a host name that is too long
-        raise UserError(
-            f"the {what} cannot listen on {host}, port {port}; is it in use? ({one_line(error, 80)})"
-        ) from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f"port {port} is in use: choose another with --port.") from error
+        reason = (error.strerror or one_line(error)).partition(" (while")[0]
+        raise UserError(f"the {what} cannot listen on {host}, port {port}: {reason}.") from error

@@ -14,7 +14,7 @@ import uvicorn
 from gradio import http_server
 from starlette.types import ASGIApp
 
-from lm.errors import UserError, one_line
+from lm.errors import UserError
 
 from .access import Access, bracketed
 from .endpoints import return_json
@@ -61,10 +61,8 @@ def launch(
             **launch_settings(),
         )
     except OSError as error:
-        where = f"port {port}" if port else "any port from 7860 on"
-        raise UserError(
-            f"the page cannot listen on {host}, {where}; is it in use? ({one_line(error, 80)})"
-        ) from error
+        taken = f"port {port} is" if port else "the ports from 7860 on are"
+        raise UserError(f"{taken} in use: choose another with --port.") from error
     if page.share_url:
         access.allow(urlsplit(page.share_url).hostname or "")
     if mcp:

@@ -132,7 +132,7 @@ def chosen_adaptations(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_items(options: dict[str, Any]) -> None:
-    """Turn --keep into a tuple of columns. Raises UserError for flags that need another one."""
+    """Turn --keep into a tuple of columns. Raises UserError for flags without an effect."""
     requirements = (
         *((name, ("pairs",)) for name in PAIRS),
         *((name, ("dataset",)) for name in ("regions", "reset")),
@@ -143,6 +143,8 @@ def check_items(options: dict[str, Any]) -> None:
         ("frequency", ("per_word",)),
     )
     check_requirements(options, requirements)
+    if options.get("format") == "lm-zoo" and (extra := [n for n in ("keep", "frequency") if n in options]):
+        raise UserError(f"--format lm-zoo has no further columns: leave out {flag_of(extra[0])}.")
     given = csv.reader(options.get("keep", []), skipinitialspace=True)
     columns = [name.strip() for names in given for name in names]
     if "" in columns:

@@ -17,7 +17,7 @@ from lm.data.columns import Rows
 from lm.data.decoding import own_encoding_warning, replaced_warning
 from lm.data.source import Source
 from lm.data.sources import find_sources
-from lm.data.splits import copy_split, fraction_of, read_splits
+from lm.data.splits import copy_split, empty, fraction_of, read_splits
 from lm.data.text import Text, write_text
 from lm.errors import DataError, UserError
 from lm.tokenization.documents import SEPARATOR
@@ -135,7 +135,7 @@ def _read(
 def _number_documents(source: Source, text: Text, rows: Rows) -> None:
     """Add the documents of a text file to `rows`. Raises UserError if columns are to be kept."""
     if rows.keep:
-        raise UserError(f"{source.name} is not a table: --keep and --regions name columns of tables.")
+        raise UserError(f"{source.file_name} is not a table: --keep and --regions name columns of tables.")
     rows.only_tables = False
     documents = 1 + sum(block.count(SEPARATOR) for block in text.blocks())
     for number in range(1, documents + 1):
@@ -155,7 +155,7 @@ def _texts(source: Source, split: str, fraction: float | None, rows: Rows) -> li
         texts.append(text)
         total += len(text)
     if not texts:
-        raise DataError(f"the split '{split}' of {source.name} is empty.")
+        raise empty(source, split)
     begin, left = 0, total * (fraction or 1)
     while begin < len(texts) - 1 and total > left:
         total -= len(texts[begin])

@@ -53,7 +53,9 @@ def read_pairs(config: DataConfig, columns: PairColumns, progress: ProgressCallb
     try:
         for source in sources:
             if source.kind == "text":
-                raise DataError(f"{source.name} is not a table: --pairs reads CSV, TSV, JSON and Parquet.")
+                raise DataError(
+                    f"{source.file_name} is not a table: --pairs reads CSV, TSV, JSON and Parquet."
+                )
             for split in source.files:
                 _add(pairs, source.fetched(split, progress), split, columns)
             pairs.warnings += source.warnings
@@ -63,7 +65,9 @@ def read_pairs(config: DataConfig, columns: PairColumns, progress: ProgressCallb
         for source in sources:
             source.forget()
     if not pairs.good:
-        raise DataError(f"{pairs.name} has no rows.")
+        files = [source.file_name for source in sources]
+        have = "has" if len(files) == 1 else "have"
+        raise DataError(f"{', '.join(files)} {have} no rows: name another table.")
     for column, values in pairs.kept.items():
         if all(value is MISSING for value in values):
             raise DataError(f"{pairs.name} has no column '{column}' (--keep).")

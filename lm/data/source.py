@@ -60,6 +60,12 @@ class Source:
     # How each split of a table was read, for the report.
     notes: dict[str, columns.Notes] = dataclasses.field(default_factory=dict, compare=False)
 
+    @property
+    def file_name(self) -> str:
+        """The name of the file with its suffix if it is a single one of the user, else of the source."""
+        files = [file for group in self.files.values() for file in group]
+        return self.name if len(files) != 1 or self.copy or self.hub else reading.name_of(files[0])
+
     def check(self, split: str) -> None:
         """Raise DataError if there is no such split."""
         if split not in self.files:

@@ -53,7 +53,7 @@ def copy_split(source: Source, split: str, stem: Path, progress: ProgressCallbac
     pieces = with_progress(local.read(split), f"Reading {source.name}", local.size(split), progress)
     text = write_text(Path(f"{stem}-{split}.text"), pieces, source.config.max_chars)
     if not len(text):
-        raise DataError(f"the split '{split}' of {source.name} is empty.")
+        raise empty(source, split)
     return text
 
 
@@ -79,6 +79,13 @@ def like_training(source: Source, name: str, split: str) -> Iterator[Source]:
             f"in the split '{split}', {error} The training text is read from that column:"
             f" {', or '.join(fixes)}."
         ) from error
+
+
+def empty(source: Source, split: str) -> DataError:
+    """The error about a split without text."""
+    if len(source.files) == 1:
+        return DataError(f"{source.file_name} contains no text: choose another file.")
+    return DataError(f"the split '{split}' of {source.name} contains no text: choose another one.")
 
 
 def fraction_of(split: str | None, flag: str) -> float | None:

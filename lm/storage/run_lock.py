@@ -171,9 +171,9 @@ def _taken(folder: Path, held: bool) -> UserError:
             f"{folder} has a stale lock: {owner}, which was training it, updated the lock {age:,.0f} seconds"
             f" ago. If that process has ended, delete {path} and try again."
         )
-    ending = "stop it first"
+    ending = "or stop it first"
     if not held:
-        ending += f", or, if it was killed, try again in {STALE:.0f} seconds"
+        ending += f"; if it was killed, try again in {STALE:.0f} seconds"
     return UserError(f"{folder} is being trained by {owner}: wait until it has finished, {ending}.")
 
 

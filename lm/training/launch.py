@@ -158,7 +158,7 @@ def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Call
         check_installed(config.training.track)
     terminal = Terminal(quiet=config.training.quiet or not ranks.is_main_process)
     if note:
-        terminal.say(f"Warning: {note}")
+        terminal.say(f"warning: {note}")
     stopped = ranks.broadcast_object(lambda: asdict(read_progress(checkpoint_of(run))))
     stopped["budget"] = stopped["budget"] or budget_of(RunConfig.from_flat(saved))
     if stopped["finished"] and stopped["budget"] == budget_of(config):

@@ -60,7 +60,7 @@ class Display:
         self._panel = Panel() if in_notebook() and not self._console.quiet else None
         self._last_line = time.monotonic()
         self._characters_per_token = 1.0
-        self.on_warning: Callable[[str], None] | None = None  # called with each, without "Warning: "
+        self.on_warning: Callable[[str], None] | None = None  # called with each, without "warning: "
 
     @property
     def closed(self) -> bool:
@@ -73,7 +73,7 @@ class Display:
 
     def warn(self, line: str) -> None:
         """Print a warning above the live line, and report it to `on_warning`."""
-        self.say(f"Warning: {line}")
+        self.say(f"warning: {line}")
         if self.on_warning:
             self.on_warning(line)
 

@@ -40,7 +40,8 @@ def train(
     `history` has the metrics of the training.
 
     >>> model = lm.train("my.txt", cell="gru", max_time="2m")
-    >>> pandas.DataFrame(model.history).plot(x="step", y=["train_loss", "validation_loss"])
+    >>> validations = pandas.DataFrame(model.history).dropna()  # the rows that have both losses
+    >>> validations.plot(x="step", y=["train_loss", "validation_loss"])
 
     Args:
         dataset: what `--dataset` names, or a list of several.

@@ -62,10 +62,23 @@ def test_port_in_use_is_an_immediate_one_line_error():
         port = taken.getsockname()[1]
         app = without_torch("main", "--port", port, hidden=("torch",))
         api = without_torch("serve", "--port", port)
-    for result, what in ((app, "page"), (api, "API")):
-        assert result.returncode == 2
-        assert result.stderr.startswith(f"error: the {what} cannot listen on 127.0.0.1, port {port};")
-        assert result.stderr.count("\n") == 1 and not result.stdout
+    for result in (app, api):
+        assert (result.returncode, result.stdout) == (2, "")
+        assert result.stderr == f"error: port {port} is in use: choose another with --port.\n"
+
+
+@pytest.mark.parametrize("host", ["not-a-host.invalid", "x" * 300 + ".invalid"], ids=["unknown", "too long"])
+def test_an_unknown_host_is_an_immediate_one_line_error(host):
+    for command, arguments in (("main", ()), ("serve", ()), ("main", ("--port", "8123"))):
+        result = without_torch(command, "--host", host, *arguments, hidden=("torch",))
+        assert (result.returncode, result.stdout) == (2, "")
+        assert result.stderr == f"error: the host name '{host}' is unknown: choose another with --host.\n"
+
+
+def test_an_address_of_another_computer_is_a_one_line_error():
+    result = without_torch("serve", "--host", "192.0.2.1")
+    reason = "Cannot assign requested address"
+    assert result.stderr == f"error: the API cannot listen on 192.0.2.1, port 8000: {reason}.\n"
 
 
 @pytest.mark.parametrize(
@@ -93,6 +106,17 @@ def test_only_the_default_models_folder_may_be_missing(tmp_path, monkeypatch):
     assert [str(folder) for folder in model_folders(["mine", "."])] == ["mine", "."]
     with pytest.raises(UserError, match="runs"):
         model_folders(["runs"])
+
+
+@pytest.mark.parametrize("arguments", [["--host", "0.0.0.0"], ["--allow-origin", "*"]])
+def test_warnings_of_the_api_are_sentences(arguments, monkeypatch, capsys):
+    monkeypatch.delenv("LM_API_KEY", raising=False)
+    monkeypatch.setattr("app.api.server.run_server", lambda folders, listener, *_: listener.close())
+    with socket.create_server(("", 0)) as free:
+        port = free.getsockname()[1]
+    assert serve([*arguments, "--port", str(port)]) == 0
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: ") and warning.endswith("; set LM_API_KEY to require a key.")
 
 
 def test_servers_are_local_by_default():

@@ -249,7 +249,16 @@ def test_a_backward_model_scores_its_held_out_text(evaluate, backward_run):
     [
         (["nowhere"], "there is no model folder 'nowhere'"),
         (["RUN", "--dataset", "none.txt"], "there is no file or folder 'none.txt'"),
-        (["RUN", "--dataset", "empty.txt"], "the split 'train' of empty is empty"),
+        (["RUN", "--dataset", "empty.txt"], "error: empty.txt contains no text: choose another file."),
+        (["RUN", "--dataset", "head.csv"], "error: head.csv contains no text: choose another file."),
+        (["RUN", "--dataset", "head.csv", "--per-word", "w"], "error: head.csv contains no text: choose"),
+        (
+            ["RUN", "--dataset", "good.txt", "--keep", "a", "--per-word", "w"],
+            "good.txt is not a table: --keep",
+        ),
+        (["RUN", "--pairs", "good.txt"], "good.txt is not a table: --pairs reads"),
+        (["RUN", "--pairs", "head.csv"], "error: head.csv has no rows: name another table."),
+        (["RUN", "--pairs", "head.csv", "more.csv"], "head.csv, more.csv have no rows: name another table."),
         (["RUN", "--dataset", "other.txt"], "the model knows none of the characters of this text"),
         (["RUN", "--dataset", "good.txt", "--split", "test"], "good has no split 'test'; it has train"),
         (["RUN", "--dataset", "good.txt", "--split", "2"], "--split must be the name of a split"),
@@ -275,8 +284,9 @@ def test_a_backward_model_scores_its_held_out_text(evaluate, backward_run):
 def test_user_errors_are_one_line_and_leave_no_files(
     evaluate, trained_run, bpe_model, tmp_path, arguments, message
 ):
-    for name, content in (("empty", ""), ("other", "ЖЩ Я"), ("good", "The sea")):
-        (tmp_path / f"{name}.txt").write_text(content)
+    texts = {"empty.txt": "", "other.txt": "ЖЩ Я", "good.txt": "The sea", "head.csv": "text\n"}
+    for name, content in {**texts, "more.csv": "other\n"}.items():
+        (tmp_path / name).write_text(content)
     before = set(tmp_path.iterdir())
     named = {"RUN": trained_run, "BPE": bpe_model, "SHIPPED": PRETRAINED}
     result = evaluate(*(named.get(argument, argument) for argument in arguments))

@@ -235,6 +235,8 @@ def test_word_frequencies(evaluate, char):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--format", "lm-zoo", "--keep", "id"], "--format lm-zoo has no further columns: leave out --keep."),
+        (["--format", "lm-zoo", "--frequency", "en"], "no further columns: leave out --frequency."),
         (["--keep", "conditoin"], "it has id, item, nr, condition, sentence; did you mean 'condition'?"),
         (["--regions", "region"], "items has no column 'region'; it has id"),
         (["--keep", ",id"], "--keep must name columns"),

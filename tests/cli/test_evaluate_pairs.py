@@ -192,7 +192,7 @@ def test_flags_that_would_be_ignored_are_rejected(char, arguments):
         ("--per-pair - --json", "the table and --json would both go to standard output"),
         ("--pairs none.csv", "there is no file or folder 'none.csv'"),
         ("--pairs empty.jsonl", "row 2 of empty.jsonl has no text in the column 'sentence_bad' (--bad)."),
-        ("--pairs a.txt", "a is not a table: --pairs reads"),
+        ("--pairs a.txt", "a.txt is not a table: --pairs reads"),
     ],
 )
 def test_user_errors(char, arguments, message):

@@ -119,7 +119,7 @@ def test_failed_build_leaves_nothing_in_the_cache(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "'train' of t is empty"),
+        ("", r"t\.txt contains no text: choose another file\.$"),
         ("a", "only one character"),
         ("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "only one distinct character, 'a'"),
         ("ab", "only one distinct character, 'a'"),

@@ -75,7 +75,11 @@ def test_output_to_a_file_is_plain_lines(here, text_file):
 
 def test_a_terminal_gets_a_live_progress_line(here, text_file):
     command = [str(ROOT / "train.py"), "--dataset", str(text_file), *SMALL, "--steps", "200", "--out", "r"]
-    child = pexpect.spawn(sys.executable, command, dimensions=(40, 120), timeout=60, encoding="utf-8")
+    # readline, which pytest imports, may have set this variable, unseen by os.environ.
+    wide = {**os.environ, "COLUMNS": "120"}
+    child = pexpect.spawn(
+        sys.executable, command, dimensions=(40, 120), env=wide, timeout=60, encoding="utf-8"
+    )
     child.expect(r"━.*\d+%  step \d+")
     child.expect(r"\x1b\[")
     child.expect("python -m app")
@@ -259,7 +263,7 @@ def cut_checkpoint(folder):
     [
         (None, ["--dataset", "none.txt"], "there is no file or folder 'none.txt'"),
         (None, ["--dataset", "no/folder/here"], "there is no file or folder"),
-        (text(""), ["--dataset", "t.txt"], "t is empty"),
+        (text(""), ["--dataset", "t.txt"], "error: t.txt contains no text: choose another file."),
         (text("a"), ["--dataset", "t.txt"], "only one character"),
         (text("a" * 500), ["--dataset", "t.txt"], "only one distinct character, 'a'"),
         (text(b"ab\xffcd" * 100), ["--dataset", "t.txt"], "t.txt is not UTF-8: byte 0xff at position 2"),

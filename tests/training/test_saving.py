@@ -37,7 +37,7 @@ def test_a_temporarily_full_disk_costs_a_warning(here, text_file):
 
         wait_for("step 40 ")
         limit(LITTLE)
-        wait_for("Warning: the checkpoint could not be saved: File too large.")
+        wait_for("warning: the checkpoint could not be saved: File too large.")
         assert json.loads(progress.read_text())["step"] % 20 == 0
         assert (here / "r/model.safetensors").stat().st_size > LITTLE
         limit(resource.RLIM_INFINITY)
@@ -62,7 +62,7 @@ def test_a_full_disk_ends_with_a_one_line_error(here, text_file):
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LITTLE, LITTLE))  # noqa: E731
     result = script("train.py", *command, "--overwrite", cwd=here, preexec_fn=limit)
     assert result.returncode == 2
-    assert result.stdout.count("Warning: the model could not be saved: File too large.") == 1
+    assert result.stdout.count("warning: the model could not be saved: File too large.") == 1
     assert result.stderr.startswith(
         "error: the model could not be saved in r: File too large. Free some space"
     )

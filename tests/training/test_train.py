@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
@@ -130,6 +131,11 @@ def test_on_step_sees_every_step_and_stops_by_returning_false(text_file):
 def test_on_validation_stops_by_returning_false(text_file):
     model = lm.train(text_file, eval_every=10, on_validation=lambda row: row["step"] < 20, **SMALL)
     assert [row["step"] for row in model.history if "train_loss" in row][-1] == 20
+
+
+def test_the_rows_of_the_history_that_the_documentation_plots_have_both_losses(trained):
+    rows = pandas.DataFrame(trained[0].history).dropna(subset=["train_loss", "validation_loss"])
+    assert list(rows["step"]) == [10, 20, 30, 40] and list(rows.dropna()["step"]) == [10, 20, 30, 40]
 
 
 def test_answers_that_are_not_false_do_not_stop(text_file):
