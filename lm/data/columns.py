@@ -317,7 +317,9 @@ def _needed(*columns: str) -> set[str]:
 
 def _no_column(wanted: str, name: str, columns: _Columns) -> NoColumnError:
     names = list(columns)
-    return NoColumnError(f"{name} has no column '{wanted}'; it has {listed(names)}{did_you_mean(wanted, names)}")
+    return NoColumnError(
+        f"{name} has no column '{wanted}'; it has {listed(names)}{did_you_mean(wanted, names)}"
+    )
 
 
 def _explicit(columns: _Columns, name: str, wanted: str) -> tuple[str, str]:
