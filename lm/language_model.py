@@ -6,7 +6,7 @@ Training, the CLI, the web UI, the API and notebooks all work with this object.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +193,7 @@ class LanguageModel:
         return Continuation(self.stream_all([prompt], [seed], **settings), self.generator.text_of(prompt))
 
     def stream_all(
-        self, prompts: Sequence[str | Sequence[int]], seeds: Sequence[int | None], **settings: Any
+        self, prompts: Iterable[str | Sequence[int]], seeds: Sequence[int | None], **settings: Any
     ) -> Pieces:
         """Continue each of `prompts` with its seed, in one batch. See `stream`."""
         if self.backward:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _MAX_BIAS = 1e30
 _START = b"\xff"  # a byte that occurs in no text
+_BYTES, _TOKEN = 4, ">u4"  # a token in the text of NoRepeat: bytes are in the order of the numbers
+_UNINDEXED = 1 << 14  # bytes that NoRepeat searches directly
 
 
 class Constraint(Protocol):
@@ -249,31 +251,76 @@ class Banned:
 
 class NoRepeat:
     """No n-gram of `size` tokens occurs twice, including those in the tokens `history` (Paulus et al. 2017,
-    arXiv:1705.04304, for trigrams)."""
+    arXiv:1705.04304, for trigrams).
+
+    The distinct n-grams of the history are in an index: their positions in lexicographic order, in which a
+    binary search finds all that begin with the last tokens. The tokens after it are searched directly, until
+    they are so many that they are added to the index. Nothing is changed in place: forks share everything.
+    """
 
     complete = False
 
     def __init__(self, vocab_size: int, size: int, history: Sequence[int]):
         self._vocab_size, self._size = vocab_size, size
-        self._followers: dict[tuple[int, ...], set[int]] = {}  # of the first size - 1 tokens of each n-gram
-        self._tail: tuple[int, ...] = ()
-        for token in history:
-            self.accept(token)
+        self._overlap = _BYTES * (size - 1)  # what an n-gram and the one after it have in common
+        self._index(np.array(history, _TOKEN).tobytes())
 
     def allowed(self) -> Tensor:
         """Mask (vocab,) bool of the tokens that can come next."""
         allowed = torch.ones(self._vocab_size, dtype=torch.bool)
-        allowed[list(self._followers.get(self._tail, ()))] = False
+        if len(self._recent) >= self._overlap:
+            allowed[torch.from_numpy(self._repeating())] = False
         return allowed
 
     def accept(self, token: int) -> None:
         """Update for the token that was chosen."""
-        if len(self._tail) == self._size - 1:
-            self._followers.setdefault(self._tail, set()).add(token)
-        self._tail = (*self._tail, token)[-self._size + 1 :] if self._size > 1 else ()
+        self._recent += token.to_bytes(_BYTES, "big")
+        if len(self._recent) > self._overlap + max(_UNINDEXED, len(self._indexed)):
+            self._index(self._indexed + self._recent[min(self._overlap, len(self._indexed)) :])
 
     def fork(self) -> NoRepeat:
         """An independent copy, for a text with the same beginning."""
-        other = copy.copy(self)
-        other._followers = {prefix: set(tokens) for prefix, tokens in self._followers.items()}
-        return other
+        return copy.copy(self)
+
+    def _index(self, text: bytes) -> None:
+        tokens = np.frombuffer(text, _TOKEN).astype(np.int64)
+        self._indexed, self._starts = text, _distinct_ngrams(tokens, self._size)
+        self._lasts = tokens[self._starts + self._size - 1]
+        self._recent = text[
+            max(0, len(text) - self._overlap) :
+        ]  # what later n-grams begin with, and what follows
+
+    def _repeating(self) -> np.ndarray:
+        """The tokens that have already come after the last size - 1 tokens."""
+        text, overlap = self._recent, self._overlap
+        last = text[len(text) - overlap :]
+
+        def beginning(start: int) -> bytes:
+            return self._indexed[start * _BYTES : start * _BYTES + overlap]
+
+        first = bisect_left(self._starts, last, key=beginning)
+        end = bisect_right(self._starts, last, lo=first, key=beginning)
+        later, at = [], text.find(last)
+        while 0 <= at < len(text) - overlap:
+            if at % _BYTES == 0:
+                later.append(int.from_bytes(text[at + overlap :][:_BYTES], "big"))
+            at = text.find(last, at + 1)
+        return np.concatenate([self._lasts[first:end], np.array(later, np.int64)])
+
+
+def _distinct_ngrams(tokens: np.ndarray, size: int) -> np.ndarray:
+    """Where each distinct n-gram of `size` tokens begins in `tokens` (tokens,) int64, in lexicographic order.
+
+    An n-gram is replaced by its rank. The ranks of the n-grams at two positions determine that of the longer
+    one that both cover, so that the length doubles in each round.
+    """
+    if len(tokens) < size:
+        return np.zeros(0, np.int64)
+    ranks, length = tokens, 1
+    _, starts = np.unique(ranks, return_index=True)
+    while length < size:
+        step = min(length, size - length)
+        pairs = ranks[:-step] * (ranks.max() + 1) + ranks[step:]
+        _, starts, ranks = np.unique(pairs, return_index=True, return_inverse=True)
+        length += step
+    return starts

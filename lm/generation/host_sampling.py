@@ -25,14 +25,15 @@ class HostSampling:
     """Streams that advance together, one token at a time. `suppressed` (vocab,) is added to all logits.
 
     What the constraints of a stream allow is computed between the steps. Streams for which there was no time
-    leave the batch until their turn comes, so that the others need not wait for them.
+    leave the batch until their turn comes, so that the others need not wait for them. So do streams whose
+    consumer does not keep up.
     """
 
     def __init__(self, decoder: Decoder, suppressed: Tensor):
         self._decoder, self._suppressed, self._vocab_size = decoder, suppressed, len(suppressed)
         self._running: list[Stream] = []  # in the order of the batch's rows
         self._settings: _BatchSettings | None = None  # None: the running streams have changed
-        self._waiting: list[Stream] = []  # for their masks
+        self._waiting: list[Stream] = []  # for their masks or their consumers
 
     @property
     def streams(self) -> Sequence[Stream]:
@@ -49,11 +50,9 @@ class HostSampling:
             self._enter(stream)
 
     def advance(self) -> None:
-        """Remove ended streams and generate one token of each other, except those that wait for masks."""
-        for row in reversed(range(len(self._running))):
-            if self._running[row].ended:
-                self._leave(row)
+        """Remove ended streams and generate one token of each other, except those that have to wait."""
         self._compute_masks()
+        self._change_rows()
         if self._running:
             self._step(self._running)
 
@@ -76,7 +75,8 @@ class HostSampling:
 
     def _compute_masks(self) -> None:
         """Compute masks for a few milliseconds, beginning with the streams that have used the least time."""
-        waiting = [stream for stream in self.streams if stream.constraints and stream.masks is None]
+        streams = [stream for stream in self.streams if not stream.is_behind]
+        waiting = [stream for stream in streams if stream.constraints and stream.masks is None]
         until = time.perf_counter() + _MASK_SECONDS
         for stream in sorted(waiting, key=lambda stream: stream.mask_seconds):
             start = time.perf_counter()
@@ -89,16 +89,21 @@ class HostSampling:
             stream.mask_seconds += now - start
             if now > until:
                 break
+
+    def _change_rows(self) -> None:
+        """Let streams that have to wait leave the batch, and those that need not any more enter it."""
         for row in reversed(range(len(self._running))):
             stream = self._running[row]
-            if stream.constraints and stream.masks is None:
+            if stream.ended or _has_to_wait(stream):
                 stream.state = self._batch.state(row)
                 self._waiting.append(stream)
                 self._leave(row)
-        for stream in self._waiting:
-            if stream.masks is not None and not stream.ended:
+        waiting, self._waiting = [stream for stream in self._waiting if not stream.ended], []
+        for stream in waiting:
+            if _has_to_wait(stream):
+                self._waiting.append(stream)
+            else:
                 self._enter(stream)
-        self._waiting = [stream for stream in self._waiting if stream.masks is None and not stream.ended]
 
     def _step(self, streams: list[Stream]) -> None:
         if self._settings is None:
@@ -156,6 +161,11 @@ class _BatchSettings(NamedTuple):
             any(stream.constrained for stream in streams),
             max(stream.alternatives for stream in streams),
         )
+
+
+def _has_to_wait(stream: Stream) -> bool:
+    """Whether a stream waits for its masks or its consumer."""
+    return stream.is_behind or (bool(stream.constraints) and stream.masks is None)
 
 
 def _accept(stream: Stream, token: int) -> bool:

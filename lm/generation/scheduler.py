@@ -63,6 +63,7 @@ class Scheduler:
         constraints: Sequence[Constraint] = (),
         keep_states: bool = False,
         history: Sequence[int] = (),
+        no_repeat: NoRepeat | None = None,
     ) -> Stream:
         """A stream that continues `prompt` by up to `limit` tokens. It starts when `tokens` is consumed.
 
@@ -72,15 +73,16 @@ class Scheduler:
             bias: numbers added to the logits of tokens.
             keep_states: whether to report the state before each token.
             history: the tokens before the prompt, for penalties and n-gram limits.
+            no_repeat: the n-gram limit after history and prompt; streams of the same prompt can share it.
 
         Raises UserError if `prompt` or `bias` has a token that does not exist.
         """
         check_bias(bias or {}, self._vocab_size)
         if not 0 <= min(prompt) <= max(prompt) < self._vocab_size:
             raise UserError(f"the token ids of a prompt must be between 0 and {self._vocab_size - 1}.")
-        if sampling.no_repeat_ngram:
-            no_repeat = NoRepeat(self._vocab_size, sampling.no_repeat_ngram, [*history, *prompt])
-            constraints = [*constraints, no_repeat]
+        if size := sampling.no_repeat_ngram:
+            no_repeat = no_repeat or NoRepeat(self._vocab_size, size, [*history, *prompt])
+            constraints = [*constraints, no_repeat.fork()]
         state = self._decoder.initial_state() if state is None else state
         return Stream(
             prompt, state, sampling, seed, limit, alternatives, bias or {}, constraints, keep_states, history

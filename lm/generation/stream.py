@@ -14,6 +14,8 @@ from lm.generation.constraints import Constraint
 from lm.generation.samplers import clamp_temperature
 from lm.model.cells import State
 
+BACKLOG = 128  # groups of tokens that nobody has consumed yet: a stream that has more can pause
+
 
 class Token(NamedTuple):
     """One generated token."""
@@ -86,6 +88,11 @@ class Stream:
     def fail(self, error: Exception) -> None:
         """End with an error, which the consumer will get."""
         self.ended, self.error = True, error
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether its consumer leaves so many tokens that it should generate no more for now."""
+        return len(self.ready) >= BACKLOG
 
     @property
     def temperature(self) -> float:

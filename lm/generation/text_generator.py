@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -148,20 +148,22 @@ class TextGenerator:
         return prompt if isinstance(prompt, str) else self.tokenizer.decode(prompt)
 
     def stream(
-        self, prompts: Sequence[str | Sequence[int]], seeds: Sequence[int], request: Request
+        self, prompts: Iterable[str | Sequence[int]], seeds: Sequence[int], request: Request
     ) -> Pieces:
         """Continue each of `prompts` with its seed, all in one batch.
 
-        A prompt is a text or a sequence of token ids, see `encode`.
+        A prompt is a text or a sequence of token ids, see `encode`. The next one is taken when everything is
+        ready to continue those before it: an iterator can raise an exception to stop the preparation.
         Raises UserError before the first piece for anything that the request cannot have.
         """
         streams, detokenizers = [], []
         for prompt, group in groupby(zip(prompts, seeds, strict=True), key=operator.itemgetter(0)):
             tokens, text = self.encode(prompt, request.unknown), self.text_of(prompt)
-            constraints = self.constraints(text, request)
+            read, constraints = self._to_read(tokens), self.constraints(text, request)
+            no_repeat = self._no_repeat(read, request)
             for _, seed in group:  # of one prompt that is continued several times
                 own = [constraint.fork() for constraint in constraints]
-                streams.append(self.new_stream(self._to_read(tokens), seed, own, request))
+                streams.append(self.new_stream(read, seed, own, request, no_repeat=no_repeat))
                 detokenizers.append(self.detokenizer(text, tokens, request.stop))
         return Pieces(self, streams, detokenizers)
 
@@ -195,8 +197,8 @@ class TextGenerator:
         encoded, prompt = self.encode(prompt, request.unknown), self.text_of(prompt)
         tokens = self._to_read(encoded)
         constraints = self.constraints(prompt, request)
-        if size := request.sampling.no_repeat_ngram:
-            constraints.append(NoRepeat(self.tokenizer.vocab_size, size, tokens))
+        if no_repeat := self._no_repeat(tokens, request):
+            constraints.append(no_repeat)
         hypotheses = beam_search(
             self.decoder,
             tokens,
@@ -234,9 +236,9 @@ class TextGenerator:
         )
 
     def new_stream(
-        self, tokens: list[int], seed: int, constraints: list[Constraint], request: Request, **state: Any
+        self, tokens: list[int], seed: int, constraints: list[Constraint], request: Request, **more: Any
     ) -> Stream:
-        """A stream that continues these tokens, in reading order; `state` as for `Scheduler.stream`."""
+        """A stream that continues these tokens, in reading order; `more` as for `Scheduler.stream`."""
         return self.scheduler.stream(
             tokens,
             request.sampling,
@@ -245,7 +247,7 @@ class TextGenerator:
             alternatives=request.alternatives,
             bias=request.logit_bias,
             constraints=constraints,
-            **state,
+            **more,
         )
 
     def detokenizer(self, prompt: str, tokens: Sequence[int], stop: Sequence[str] = ()) -> Detokenizer:
@@ -301,6 +303,11 @@ class TextGenerator:
             strings = [self._bytes(string) for string in request.ban]
             constraints.append(Banned(self.vocabulary, strings, self._bytes(prompt)))
         return constraints
+
+    def _no_repeat(self, tokens: list[int], request: Request) -> NoRepeat | None:
+        """The n-gram limit of a request after these tokens, which were read."""
+        size = request.sampling.no_repeat_ngram
+        return NoRepeat(self.tokenizer.vocab_size, size, tokens) if size else None
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -1,6 +1,9 @@
 """Constraints on generated text: patterns, choices, banned strings; for every kind of tokenizer."""
 
+import random
 import re
+import tracemalloc
+from unittest import mock
 
 import pytest
 import torch
@@ -8,6 +11,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from lm.config.schema import ModelConfig
 from lm.errors import UserError
+from lm.generation import constraints
 from lm.generation.constraints import Banned, NoRepeat, OneOf, Vocabulary
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
@@ -114,21 +118,51 @@ def test_exactly_the_tokens_that_lead_to_a_choice_are_allowed(strings, pieces, c
 
 
 @given(
-    size=st.integers(1, 4),
-    history=st.lists(st.integers(0, 2), max_size=8),
-    more=st.lists(st.integers(0, 2), max_size=8),
+    size=st.integers(1, 9),
+    history=st.lists(st.integers(0, 2), max_size=12),
+    more=st.lists(st.integers(0, 2), max_size=12),
+    tokens=st.sampled_from([(0, 1, 2), (1, 256, 65536)]),  # as bytes, these overlap in other places
+    unindexed=st.integers(0, 12),
 )
 @settings(deadline=None, max_examples=300)
-def test_exactly_the_tokens_that_repeat_an_ngram_are_excluded(size, history, more):
-    no_repeat, text = NoRepeat(3, size, history), list(history)
-    for token in [*more, 0]:
-        ngrams = {tuple(text[i : i + size]) for i in range(len(text) - size + 1)}
-        allowed = [(*text[len(text) - size + 1 :], t) not in ngrams or len(text) < size - 1 for t in range(3)]
-        assert no_repeat.allowed().tolist() == allowed
-        before = no_repeat.fork()
-        no_repeat.accept(token)
-        assert before.allowed().tolist() == allowed
-        text.append(token)
+def test_exactly_the_tokens_that_repeat_an_ngram_are_excluded(size, history, more, tokens, unindexed):
+    with mock.patch.object(constraints, "_UNINDEXED", 4 * unindexed):
+        no_repeat, text = NoRepeat(65537, size, [tokens[i] for i in history]), list(history)
+        for token in [*more, 0]:
+            ngrams = {tuple(text[i : i + size]) for i in range(len(text) - size + 1)}
+            before = tuple(text[len(text) - size + 1 :])
+            allowed = [len(text) < size - 1 or (*before, t) not in ngrams for t in range(3)]
+            mask = no_repeat.allowed()
+            assert mask[list(tokens)].tolist() == allowed and mask.sum() == 65537 - allowed.count(False)
+            fork = no_repeat.fork()
+            no_repeat.accept(tokens[token])
+            assert fork.allowed().equal(mask)
+            text.append(token)
+
+
+@pytest.mark.parametrize("size", [2, 1000])
+def test_ngram_limit_takes_little_memory_which_all_texts_after_a_prompt_share(size):
+    prompt = [random.Random(size).randrange(50) for _ in range(20_000)]
+    tracemalloc.start()
+    no_repeat = NoRepeat(100, size, prompt)
+    _, most = tracemalloc.get_traced_memory()
+    forks = [no_repeat.fork() for _ in range(64)]
+    for fork in forks:
+        fork.accept(1)
+        fork.allowed()
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert used < 40 * len(prompt) + 64 * 10_000 and most < 150 * len(prompt)
+
+
+def test_prompt_is_indexed_once_for_all_its_texts(model, monkeypatch):
+    indexed = []
+    monkeypatch.setattr(constraints, "_distinct_ngrams", lambda *args: indexed.append(1) or found(*args))
+    model.generate("the sea was", num_samples=5, max_new_tokens=3, no_repeat_ngram=3)
+    assert indexed == [1]
+
+
+found = constraints._distinct_ngrams
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,13 @@ import random
 import threading
 import time
 
+import pytest
 import torch
 
 from lm.config.schema import SamplingConfig
+from lm.generation.constraints import NoRepeat
 from lm.generation.decoder import PREFILL_CHUNK
+from lm.generation.stream import BACKLOG
 from tests.generation.streams import SAMPLING, VOCAB, generated, scheduler_of
 
 
@@ -26,6 +29,20 @@ def test_a_stream_ends_when_its_consumer_leaves():
     assert left.generated == count
     assert scheduler.running == (other,)
     others.close()
+
+
+@pytest.mark.parametrize("constrained", [False, True])
+def test_a_stream_pauses_while_its_consumer_does_not_keep_up(constrained):
+    scheduler = scheduler_of()
+    constraints = [NoRepeat(VOCAB, 50, [])] if constrained else []
+    expected = generated(scheduler, scheduler.stream([1], SAMPLING, 1, 3 * BACKLOG))
+    slow = scheduler.stream([1], SAMPLING, 1, 3 * BACKLOG, constraints=constraints)
+    tokens = scheduler.tokens(slow)
+    first = next(tokens)[1].token
+    for seed in range(3):
+        generated(scheduler, scheduler.stream([1], SAMPLING, seed, 2 * BACKLOG))
+    assert len(slow.ready) == BACKLOG and not slow.ended
+    assert [first, *(token.token for _, token in tokens)] == expected
 
 
 def test_a_stream_without_a_consumer_costs_nothing():
