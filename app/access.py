@@ -104,6 +104,12 @@ def client_address(scope: Mapping[str, Any]) -> str:
     return (scope.get("client") or ("",))[0]
 
 
+def client_network(address: str) -> str | None:
+    """What identifies the client at an IP address: of an IPv6 address the half that its owner cannot choose.
+    None for an address of this computer, where a proxy may pass on the requests of many."""
+    return None if is_local(address) or not address else _network(address)
+
+
 class Attempts:
     """Counts the wrong passwords of each client, and says how long it has to wait before the next attempt."""
 
@@ -149,7 +155,6 @@ def _is_ip_address(name: str) -> bool:
 
 
 def _network(address: str) -> str:
-    """The address of a client; of an IPv6 address the half that its owner cannot choose."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -1,41 +1,51 @@
-"""Guards both servers: rejects requests of other web pages, and limits headers, pauses and connections."""
+"""Guards both servers: rejects requests of other web pages, and limits headers, pauses and connections.
+
+No client can take all connections, or keep one for long without sending or reading anything.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import sys
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import h11
 from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lm.errors import one_line
 
-from .access import Access
+from .access import Access, client_network
 from .resources import max_connections
 
 MAX_HEADER_BYTES = 64 << 10  # of the request line and all headers together
 HEADER_TIMEOUT = 20.0  # seconds from the start of a request to the end of its headers
-BODY_TIMEOUT = 60.0  # seconds in which a request body must continue
+BODY_TIMEOUT = 30.0  # seconds in which a request body must end or continue by BODY_PROGRESS
+BODY_PROGRESS = 256 << 10  # bytes
+READ_TIMEOUT = 60.0  # seconds in which a client must read all that was sent, or READ_PROGRESS bytes
+READ_PROGRESS = 64 << 10
+_UNREAD = 128 << 10  # bytes of a response that wait in the system
+_SHARE = 4  # one of so many connections is the most that a client can have; see `client_network`
 _IDLE_TIMEOUT = 5  # seconds until a connection without a request is closed
-_MAX_REFUSALS = 100  # connections above the limit that are answered before they are closed
+_MAX_REFUSALS = 100  # connections above a limit that are answered before they are closed
 _LINGER = 1.0  # seconds in which a client that is still sending can read why it was turned away
 
 log = logging.getLogger(__name__)
 # Makes the response to a request that is turned away: message, status and code.
-Respond = Callable[[str, int, str], ASGIApp]
+Respond = Callable[[str, int, str], Response]
 
 
 class Gate:
     """Answers 403 to requests that `access` does not allow, and 431 to those with large headers."""
 
     def __init__(self, app: ASGIApp, access: Access, respond: Respond):
-        self._app, self._access, self._respond = app, access, respond
+        self._app, self._access, self.respond = app, access, respond
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -44,7 +54,7 @@ class Gate:
         if refusal := self._refusal(scope):
             message = refusal[0]
             log.info("rejected: %s %s: %s", scope["method"], one_line(ascii(scope["path"]), 80), message)
-            return await self._respond(*refusal)(scope, receive, send)
+            return await self.respond(*refusal)(scope, receive, send)
 
         async def guarded_send(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -76,29 +86,42 @@ class Gate:
 
 
 class Connection(H11Protocol):
-    """A connection with limits on the size of headers, the time they take, and the number of connections.
+    """A connection with limits on the size of headers, the time that a client takes to send or to read, and
+    the number of connections.
 
     It does not use httptools, which is faster if installed, but takes quadratic time for a long header.
     """
 
     _timer: asyncio.TimerHandle | None = None
+    _timed: object = None  # the state of the client that has a time limit: it sends a header or a body
+    _received = 0  # bytes of a body since the timer started
+    _reading: asyncio.TimerHandle | None = None  # runs while the client has not read everything
+    _client: str | None = None
     _has_sent = False  # the client, anything
     _refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
         super().connection_made(transport)
-        surplus = len(self.connections) - max_connections()
+        transport.set_write_buffer_limits(high=0)  # pause_writing is called when anything waits
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # less waits in the system, so that pauses are noticed
+            transport.get_extra_info("socket").setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNREAD
+            )
+        self._client, most = client_network(self.client[0] if self.client else ""), max_connections()
+        of_client = sum(getattr(other, "_client", None) == self._client for other in self.connections)
+        surplus = max(len(self.connections) - most, of_client - most // _SHARE if self._client else 0)
         if surplus > _MAX_REFUSALS:
             transport.abort()
         elif surplus > 0:
-            self._refuse(503, "too many connections; try again in a moment.")
+            self._refuse("too many connections; try again in a moment.", 503, "too_many_connections")
         else:
-            self._timer = self.loop.call_later(HEADER_TIMEOUT, self._on_timeout)
+            self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection was closed, by either side."""
         self._stop_timer()
+        self.resume_writing()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -106,16 +129,28 @@ class Connection(H11Protocol):
         if self._refused:
             return
         self._has_sent = True
-        waited_for_header = self.conn.their_state is h11.IDLE and self._timer is not None
         super().data_received(data)
-        in_header, in_body = (self.conn.their_state is state for state in (h11.IDLE, h11.SEND_BODY))
-        if self._refused or (in_header and waited_for_header):
-            return
-        self._stop_timer()
-        if in_header or in_body:
-            self._timer = self.loop.call_later(
-                HEADER_TIMEOUT if in_header else BODY_TIMEOUT, self._on_timeout
-            )
+        self._received += len(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Handle the next request, if the client has already sent a part of it."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY:
+            self._watch()
+
+    def pause_writing(self) -> None:
+        """The client has not read everything."""
+        super().pause_writing()
+        unread = self.transport.get_write_buffer_size()
+        self._reading = self.loop.call_later(READ_TIMEOUT, self._check_reading, unread)
+
+    def resume_writing(self) -> None:
+        """The client has read everything, except for what waits in the system."""
+        super().resume_writing()
+        if self._reading:
+            self._reading.cancel()
+        self._reading = None
 
     def send_400_response(self, msg: str) -> None:
         """Answer a malformed request."""
@@ -123,39 +158,55 @@ class Connection(H11Protocol):
         if self.cycle and not self.cycle.response_complete:  # the end of a request that is being handled
             self.transport.close()
         elif isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431:
-            self._refuse(431, f"the headers exceed {MAX_HEADER_BYTES:,} bytes.")
+            self._refuse(f"the headers exceed {MAX_HEADER_BYTES:,} bytes.", 431, "headers_too_large")
         else:
-            self._refuse(400, "this is not an HTTP request.")
+            self._refuse("this is not an HTTP request.", 400, "malformed")
 
     def _should_upgrade(self) -> bool:
         return False  # neither server uses WebSockets
 
-    def _on_timeout(self) -> None:
-        self._timer = None
-        if self.conn.their_state is h11.IDLE and self._has_sent:
-            self._refuse(408, "the request is incomplete.")
-        elif self.flow.read_paused:  # the client waits for the server
-            self._timer = self.loop.call_later(BODY_TIMEOUT, self._on_timeout)
-        else:
-            self.transport.close()
+    def _watch(self) -> None:
+        """Start the timer for the header or body that the client is sending, unless it already runs."""
+        state = self.conn.their_state
+        if state is not self._timed and not self._refused:
+            self._stop_timer()
+            if state in (h11.IDLE, h11.SEND_BODY):
+                self._timed, self._received = state, 0
+                seconds = HEADER_TIMEOUT if state is h11.IDLE else BODY_TIMEOUT
+                self._timer = self.loop.call_later(seconds, self._on_timeout)
+        if self.flow.read_paused:  # the client waits for the server
+            self._received = BODY_PROGRESS
 
-    def _refuse(self, status: int, message: str) -> None:
+    def _on_timeout(self) -> None:
+        state, self._timed = self._timed, None
+        if state is h11.SEND_BODY and (self.flow.read_paused or self._received >= BODY_PROGRESS):
+            self._watch()
+        elif not self._has_sent or (self.cycle and self.cycle.response_started and state is h11.SEND_BODY):
+            self.transport.close()
+        else:
+            part = "headers" if state is h11.IDLE else "body"
+            self._refuse(f"the {part} of the request took too long.", 408, "request_timeout")
+
+    def _check_reading(self, before: int) -> None:
+        unread = self.transport.get_write_buffer_size()
+        if before - unread < READ_PROGRESS:
+            self.transport.abort()
+        else:
+            self._reading = self.loop.call_later(READ_TIMEOUT, self._check_reading, unread)
+
+    def _refuse(self, message: str, status: int, code: str) -> None:
         """Respond, and ignore everything else that the client sends."""
         self._refused = True
         self._stop_timer()
         self._unset_keepalive_if_required()
-        body = f"{message}\n".encode()
-        headers = [
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
+        response = cast(Gate, self.config.app).respond(message, status, code)
+        response.headers["Connection"] = "close"
         if status == 503:
-            headers.append((b"retry-after", b"1"))
+            response.headers["Retry-After"] = "1"
         reason = HTTPStatus(status).phrase.encode()
         events = [
-            h11.Response(status_code=status, headers=headers, reason=reason),
-            h11.Data(data=body),
+            h11.Response(status_code=status, headers=response.raw_headers, reason=reason),
+            h11.Data(data=bytes(response.body)),
             h11.EndOfMessage(),
         ]
         self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
@@ -165,7 +216,7 @@ class Connection(H11Protocol):
     def _stop_timer(self) -> None:
         if self._timer:
             self._timer.cancel()
-        self._timer = None
+        self._timer = self._timed = None
 
 
 # The settings of uvicorn for both servers.

@@ -17,6 +17,7 @@ from app.gate import MAX_HEADER_BYTES, SETTINGS, Gate
 
 ADDRESS = "127.0.0.1"
 DELAY = 0.0  # seconds until the response
+PADDING = 0  # bytes after the text of the response
 
 
 async def echo(scope, receive, send):
@@ -29,7 +30,7 @@ async def echo(scope, receive, send):
         size += len(message.get("body", b""))
         more = message.get("more_body", False)
     await asyncio.sleep(DELAY)
-    await PlainTextResponse(str(size))(scope, receive, send)
+    await PlainTextResponse(f"{size}{' ' * PADDING}")(scope, receive, send)
 
 
 @pytest.fixture
@@ -168,18 +169,58 @@ def test_connection_without_a_request_is_closed(server, monkeypatch):
         assert response_to(client)[0] == ""
 
 
-def test_body_that_stops_times_out_but_a_slow_one_does_not(server, monkeypatch):
-    monkeypatch.setattr(gate, "BODY_TIMEOUT", 1)
-    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 10\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+
+
+def test_body_must_end_or_continue_at_some_rate(server, monkeypatch):
+    monkeypatch.setattr(gate, "BODY_TIMEOUT", 0.6)
+    monkeypatch.setattr(gate, "BODY_PROGRESS", 1000)
     with connected(server) as client:
-        received, seconds = response_to(client, head + b"12345")
-        assert received == "" and 0.9 < seconds < 5
+        received, seconds = response_to(client, POST % 10 + b"12345")
+        assert received.startswith("HTTP/1.1 408") and 0.5 < seconds < 5
+    with connected(server) as client:  # a byte now and then is no progress
+        client.sendall(POST % 1_000_000)
+        client.settimeout(0.1)
+        start, received = time.monotonic(), b""
+        while not received:
+            assert time.monotonic() - start < 5
+            client.sendall(b" ")
+            with suppress(TimeoutError):
+                received = client.recv(1000)
+        assert received.startswith(b"HTTP/1.1 408")
     with connected(server) as client:
-        client.sendall(head)
-        for _ in range(5):
-            client.sendall(b"11")
-            time.sleep(0.3)
-        assert response_to(client)[0].endswith("\r\n\r\n10")
+        client.sendall(POST % 12_000)
+        for _ in range(12):
+            client.sendall(b"1" * 1000)
+            time.sleep(0.15)
+        assert response_to(client)[0].endswith("\r\n\r\n12000")
+
+
+def test_body_after_another_request_has_a_time_limit_too(server, monkeypatch):
+    """Even if its header came before that request was answered."""
+    monkeypatch.setattr(gate, "BODY_TIMEOUT", 0.5)
+    with connected(server) as client:
+        received, seconds = response_to(client, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" + POST % 10)
+        assert received.startswith("HTTP/1.1 200") and "HTTP/1.1 408" in received and 0.4 < seconds < 4
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_client_that_hardly_reads_is_disconnected(server, monkeypatch, reads):
+    monkeypatch.setattr(gate, "READ_TIMEOUT", 0.5)
+    monkeypatch.setattr(f"{__name__}.PADDING", 20_000_000)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(10)
+        client.connect((ADDRESS, server))
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        received = 0
+        for _ in range(120):  # about 400,000 bytes per second, or 10,000
+            received += len(client.recv(4096 if reads else 100))
+            time.sleep(0.01)
+        with suppress(ConnectionResetError):
+            while part := client.recv(1 << 20):
+                received += len(part)
+    assert (received > 20_000_000) == reads
 
 
 def test_response_may_take_longer_than_the_timeouts(server, monkeypatch):
@@ -205,3 +246,21 @@ def test_connections_are_limited(server, monkeypatch):
     deadline = time.monotonic() + 5
     while get(server)[0] != 200:
         assert time.monotonic() < deadline
+
+
+def test_one_address_has_a_share_of_the_connections(server, monkeypatch):
+    monkeypatch.setattr(gate, "max_connections", lambda: 8)
+    monkeypatch.setattr(gate, "_MAX_REFUSALS", 1)
+    monkeypatch.setattr(gate, "client_network", lambda address: address)  # as if it were not this computer
+    clients = [socket.create_connection((ADDRESS, server), timeout=10) for _ in range(2)]
+    time.sleep(0.2)
+    with connected(server) as client, connected(server) as another:
+        closed, refused = sorted(response_to(it)[0] for it in (client, another))
+        assert closed == "" and refused.startswith("HTTP/1.1 503")
+    monkeypatch.setattr(gate, "client_network", lambda address: "another address")
+    assert get(server)[0] == 200
+    monkeypatch.setattr(gate, "client_network", lambda address: None)  # a proxy on this computer
+    clients += [socket.create_connection((ADDRESS, server), timeout=10) for _ in range(4)]
+    assert get(server)[0] == 200
+    for client in clients:
+        client.close()
