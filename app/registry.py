@@ -23,7 +23,7 @@ from lm.language_model import LanguageModel
 from lm.storage import model_folder
 from lm.storage.model_card import renamed
 
-SHIPPED = "shipped with lm"
+SHIPPED = "pretrained"  # as in `lm.load`
 _MAX_LOADED = 4  # models in memory
 _MAX_NAME_LENGTH = 80  # characters
 _DELETED_PREFIX = ".deleted-"
@@ -55,7 +55,8 @@ class ModelRegistry:
         for root in self._roots:
             for path in _models_in(root):
                 if path not in folders.values():
-                    folders[path.name if path.name not in folders else str(path)] = path
+                    is_free = path.name not in folders and path.name != SHIPPED
+                    folders[path.name if is_free else str(path)] = path
         if _is_readable(model_folder.PRETRAINED):
             folders[SHIPPED] = model_folder.PRETRAINED
         return folders

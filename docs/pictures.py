@@ -29,7 +29,7 @@ SIZE = ViewportSize(width=1280, height=920)
 RECORDED = ViewportSize(width=1120, height=760)
 FRAME = 0.12  # seconds between frames of the recording, at least
 COLORS = 200  # of the recording
-SHIPPED = "shipped with lm"
+SHIPPED = "pretrained"
 # A mouse pointer: a headless browser draws none.
 POINTER = """() => {
     const pointer = document.createElement("div");

@@ -11,36 +11,42 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-BUFFER_SIZE = 2000  # items; if none are read, the generator then waits
+BUFFER_SIZE = 2000  # the size of all items together; if none are read, the generator then waits
 _INTERVAL = 0.02  # seconds between two reads, each of which costs a wakeup of the event loop
 
 
 class BackgroundGenerator(Generic[T]):
     """The items of a generator that runs in a thread, which closes it soon after `cancel`.
 
-    `interrupt` makes the generator end, or yield another item, whatever it is waiting for.
+    `interrupt` makes the generator end, or yield another item, whatever it is waiting for. `size` is that of
+    an item in the buffer.
     """
 
-    def __init__(self, start: Callable[[], Generator[T]], interrupt: Callable[[], None]):
-        self._start, self._interrupt, self._loop = start, interrupt, asyncio.get_running_loop()
+    def __init__(
+        self, start: Callable[[], Generator[T]], interrupt: Callable[[], None], size: Callable[[T], int]
+    ):
+        self._start, self._interrupt, self._size = start, interrupt, size
+        self._loop = asyncio.get_running_loop()
         self._changed = threading.Condition()
         self._items: list[T] = []
+        self._buffered = 0
         self._ready = asyncio.Event()
         self._error: BaseException | None = None
-        self._done = False
-        self.canceled = False
+        self._paused = False
+        self.done = self.canceled = False
 
     def run(self) -> None:
         """Generate the items; called in the thread."""
         try:
-            with closing(self._start()) as items:
-                for item in items:
-                    if self.canceled:
-                        break
-                    self._put(item)
+            if not self.canceled:
+                with closing(self._start()) as items:
+                    for item in items:
+                        if self.canceled:
+                            break
+                        self._put(item)
         except BaseException as error:  # raised again by `batches`
             self._error = error
-        self._done = True
+        self.done = True
         self._notify()
 
     def cancel(self) -> None:
@@ -50,6 +56,16 @@ class BackgroundGenerator(Generic[T]):
             self._changed.notify()
         self._interrupt()
 
+    def pause(self) -> None:
+        """Let the generator wait with its next item until `resume`."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Let the generator continue."""
+        with self._changed:
+            self._paused = False
+            self._changed.notify()
+
     async def batches(self) -> AsyncGenerator[list[T]]:
         """All items generated so far, then what was added since, up to fifty times a second.
 
@@ -58,9 +74,9 @@ class BackgroundGenerator(Generic[T]):
         while True:
             await self._ready.wait()
             self._ready.clear()
-            done = self._done  # read before the items: any item added later sets the event again
+            done = self.done  # read before the items: any item added later sets the event again
             with self._changed:
-                items, self._items = self._items, []
+                items, self._items, self._buffered = self._items, [], 0
                 self._changed.notify()
             if items:
                 yield items
@@ -72,10 +88,14 @@ class BackgroundGenerator(Generic[T]):
 
     def _put(self, item: T) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: len(self._items) < BUFFER_SIZE or self.canceled)
+            self._changed.wait_for(self._may_continue)
             self._items.append(item)
+            self._buffered += self._size(item)
         if not self._ready.is_set():
             self._notify()
+
+    def _may_continue(self) -> bool:
+        return self.canceled or (self._buffered < BUFFER_SIZE and not self._paused)
 
     def _notify(self) -> None:
         with suppress(RuntimeError):  # the loop is closed: the server has stopped
@@ -86,15 +106,17 @@ class BackgroundGenerator(Generic[T]):
 async def in_background(
     start: Callable[[], Generator[T]],
     interrupt: Callable[[], None],
+    size: Callable[[T], int],
     executor: Executor,
     disconnected: asyncio.Future[Any],
 ) -> AsyncIterator[BackgroundGenerator[T]]:
-    """Run a generator in a thread of `executor`; leaving the block cancels it, and so does the end of
-    `disconnected`."""
-    generator = BackgroundGenerator(start, interrupt)
+    """Run a generator in a thread of `executor`. Leaving the block cancels it and waits until it has ended;
+    the end of `disconnected` cancels it, too."""
+    generator = BackgroundGenerator(start, interrupt, size)
     disconnected.add_done_callback(lambda _: generator.cancel())
+    running = asyncio.get_running_loop().run_in_executor(executor, generator.run)
     try:
-        executor.submit(generator.run)
         yield generator
     finally:
         generator.cancel()
+        await asyncio.wait({running})

@@ -1,13 +1,17 @@
-"""Completions as chunks and as OpenAI's response objects; independent of HTTP."""
+"""Completions as chunks and as OpenAI's response objects; independent of HTTP.
+
+Chunks are JSON already: they are encoded where they are computed, in small steps, and what several choices
+have in common only once.
+"""
 
 from __future__ import annotations
 
 import secrets
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -20,9 +24,12 @@ from lm.language_model import LanguageModel
 from lm.tokenization.positions import positions, token_starts
 
 from .request import CompletionRequest, Prompt, RequestError
+from .responses import encode_json
 
+_COLUMNS = ("tokens", "token_logprobs", "top_logprobs", "text_offset")  # of `logprobs`
 _MIN_LOGPROB = -9999.0  # JSON has no infinity
 _SCORED_AT_ONCE = 256  # tokens
+_LONG = 1000  # bytes of JSON that choices share rather than copy
 _scoring = threading.Lock()  # held by the thread that scores: several would slow down those that generate
 
 
@@ -36,23 +43,52 @@ class TokenLogprob:
     offset: int  # of its first character in the text of the choice
 
 
-@dataclass
+@dataclass(frozen=True)
+class Part:
+    """A piece of a text as JSON: the characters between the quotes, and for the tokens with scores, the
+    elements of each list in `logprobs`."""
+
+    text: bytes
+    num_tokens: int
+    columns: tuple[bytes, ...]  # in the order of _COLUMNS
+
+    @classmethod
+    def of(cls, text: str, tokens: Sequence[TokenLogprob] = ()) -> Part:
+        """Encode a piece of a text."""
+        columns: tuple[list[Any], ...] = ()
+        if tokens:
+            columns = (
+                [token.token for token in tokens],
+                [max(_MIN_LOGPROB, token.logprob) for token in tokens],
+                [{name: max(_MIN_LOGPROB, p) for name, p in token.top.items()} for token in tokens],
+                [token.offset for token in tokens],
+            )
+        encoded = tuple(encode_json(column)[1:-1] for column in columns)
+        return cls(encode_json(text)[1:-1], len(tokens), encoded)
+
+
+@dataclass(frozen=True)
 class Chunk:
     """A piece of one choice; the last one has a finish_reason."""
 
     index: int
-    text: str = ""
-    logprobs: list[TokenLogprob] = field(default_factory=list)
+    part: Part
     finish_reason: str | None = None
+
+    @property
+    def size(self) -> int:
+        """How much work it is to send it, in tokens."""
+        return max(1, self.part.num_tokens)
 
 
 class CompletionStream:
     """The choices of one request, generated while `chunks` is iterated over.
 
-    Raises RequestError, or UserError from lm, for requests that this model cannot serve.
+    `pause` is called between the steps of the preparation, none of which takes long; it may raise an
+    exception. Raises RequestError, or UserError from lm, for requests that this model cannot serve.
     """
 
-    def __init__(self, model: LanguageModel, request: CompletionRequest):
+    def __init__(self, model: LanguageModel, request: CompletionRequest, pause: Callable[[], None]):
         if model.backward:
             raise RequestError(
                 f"the model '{request.model}' reads right to left and cannot continue a text; use a forward"
@@ -67,9 +103,10 @@ class CompletionStream:
                 "logit_bias",
             )
         self._model, self._request = model, request
-        self._prompts = [
-            _Prompt(model, prompt, complete=not request.max_tokens) for prompt in request.prompts
-        ]
+        self._prompts = []
+        for prompt in request.prompts:
+            pause()
+            self._prompts.append(_Prompt(model, prompt, complete=not request.max_tokens))
         self._choices = [
             _Choice(model, request, number * request.n + i, prompt)
             for number, prompt in enumerate(self._prompts)
@@ -78,26 +115,32 @@ class CompletionStream:
         # Choice i has the seed `seed + i`, as sample i of LanguageModel.generate does.
         first = seed_or_random(request.seed)
         seeds = [first + i for i in range(len(self._choices))]
-        prompts = [prompt for prompt in request.prompts for _ in range(request.n)]
         self._pieces: Pieces | None = None
         if request.max_tokens:
             settings = {**request.settings, "max_new_tokens": request.max_tokens}
-            self._pieces = model.stream_all(prompts, seeds, **settings)
+            self._pieces = model.stream_all(self._paced_prompts(pause), seeds, **settings)
 
     def chunks(self) -> Generator[Chunk]:
         """The chunks of all choices as they are generated. Closing it stops the computation."""
         request = self._request
         if request.echo:
             for number, prompt in enumerate(self._prompts):
-                for text, logprobs in prompt.parts(request.logprobs):
+                for part in prompt.parts(request.logprobs):
                     for index in range(number * request.n, (number + 1) * request.n):
-                        yield Chunk(index, text, logprobs)
+                        yield Chunk(index, part)
         if self._pieces is not None:
             with closing(self._pieces):
                 for index, piece in self._pieces:
                     yield self._choices[index].add(piece)
         for choice in self._choices:
             yield choice.finish()
+
+    def _paced_prompts(self, pause: Callable[[], None]) -> Iterator[Prompt]:
+        """The prompt of each choice."""
+        for prompt in self._request.prompts:
+            for _ in range(self._request.n):
+                pause()
+                yield prompt
 
     def cancel(self) -> None:
         """Stop the computation, from any thread."""
@@ -132,17 +175,17 @@ class _Prompt:
             self.text = "".join(text for text, _ in steps) + (stream.rest() if complete else "")
             self._offsets, self.num_tokens = [offset for _, offset in steps], len(given)
 
-    def parts(self, alternatives: int | None) -> Iterator[tuple[str, list[TokenLogprob]]]:
+    def parts(self, alternatives: int | None) -> Iterator[Part]:
         """The text, in parts of some hundred tokens with their scores, unless `alternatives` is None."""
         start, tokens = 0, list[TokenLogprob]()
         if alternatives is not None:
             for following in _slices(self._logprobs(alternatives)):
                 if tokens:
                     end = following[0].offset
-                    yield self.text[start:end], tokens
+                    yield Part.of(self.text[start:end], tokens)
                     start = end
                 tokens = following
-        yield self.text[start:], tokens
+        yield Part.of(self.text[start:], tokens)
 
     def _logprobs(self, alternatives: int) -> Iterator[TokenLogprob]:
         """The score of each token."""
@@ -186,7 +229,7 @@ class _Choice:
                 self._pending.append(TokenLogprob(name, piece.logprob, top, offset))
         sent = [token for token in self._pending if token.offset < self._start + self._sent]
         self._pending = self._pending[len(sent) :]
-        return Chunk(self._index, piece.text, sent)
+        return Chunk(self._index, Part.of(piece.text, sent))
 
     def finish(self) -> Chunk:
         """The last chunk, with the tokens that wrote nothing: those of a stop string, <eos>, and the first
@@ -198,7 +241,7 @@ class _Choice:
         )
         end = self._start + self._sent
         unsent = [replace(token, offset=min(token.offset, end)) for token in self._pending]
-        return Chunk(self._index, logprobs=unsent, finish_reason="stop" if stopped else "length")
+        return Chunk(self._index, Part.of("", unsent), "stop" if stopped else "length")
 
 
 def _slices(logprobs: Iterator[TokenLogprob]) -> Iterator[list[TokenLogprob]]:
@@ -219,45 +262,80 @@ def _top_logprobs(name: str, logprob: float, others: Iterable[tuple[str, float]]
     return top
 
 
-class Choices:
-    """Chunks, merged into one object per choice in OpenAI's format.
+class _Joined:
+    """JSON with a separator between what is added. Long parts are not copied."""
 
-    Log-probabilities are collected in columns. As millions of small objects, they would keep Python's garbage
-    collector, and thus the whole server, busy for seconds.
-    """
+    def __init__(self, separator: bytes):
+        self._separator, self._next = separator, b""
+        self._pieces: list[bytes | bytearray] = [bytearray()]
+
+    def __iter__(self) -> Iterator[bytes | bytearray]:
+        return iter(self._pieces)
+
+    def add(self, part: bytes) -> None:
+        """Append a part."""
+        self._pieces[-1] += self._next
+        if len(part) < _LONG:
+            self._pieces[-1] += part
+        else:
+            self._pieces += [part, bytearray()]
+        self._next = self._separator
+
+
+class _MergedChoice:
+    """The chunks of one choice as an object in OpenAI's format."""
+
+    def __init__(self, with_logprobs: bool):
+        self._text = _Joined(b"")
+        self._columns = {name: _Joined(b",") for name in _COLUMNS} if with_logprobs else None
+        self._finish_reason: str | None = None
+        self.is_empty = True  # says nothing new in a stream
+
+    def add(self, chunk: Chunk) -> None:
+        """Append a chunk."""
+        part = chunk.part
+        self._text.add(part.text)
+        self._finish_reason = chunk.finish_reason or self._finish_reason
+        if self._columns and part.num_tokens:
+            for column, elements in zip(self._columns.values(), part.columns, strict=True):
+                column.add(elements)
+        self.is_empty &= not (part.text or part.num_tokens or chunk.finish_reason)
+
+    def json(self, index: int) -> Iterator[bytes | bytearray]:
+        """The object in pieces."""
+        yield b'{"text":"'
+        yield from self._text
+        yield b'","index":%d,"logprobs":' % index
+        if self._columns is None:
+            yield b"null"
+        else:
+            for number, (name, column) in enumerate(self._columns.items()):
+                yield b'%s"%s":[' % (b"," if number else b"{", name.encode())
+                yield from column
+                yield b"]"
+            yield b"}"
+        yield b',"finish_reason":%s}' % encode_json(self._finish_reason)
+
+
+class Choices:
+    """Chunks, merged into one object per choice in OpenAI's format. An object is JSON in pieces, which are
+    long for a long text and may belong to other choices, too."""
 
     def __init__(self, with_logprobs: bool):
         self._with_logprobs = with_logprobs
-        self._choices: dict[int, dict[str, Any]] = {}
+        self._choices: dict[int, _MergedChoice] = {}
 
-    def add(self, chunks: Iterable[Chunk]) -> None:
-        """Append chunks to their choices."""
-        for chunk in chunks:
-            if chunk.index not in self._choices:
-                self._choices[chunk.index] = self._new_choice(chunk.index)
-            choice = self._choices[chunk.index]
-            choice["text"].append(chunk.text)
-            choice["finish_reason"] = chunk.finish_reason or choice["finish_reason"]
-            for token in chunk.logprobs:
-                columns = choice["logprobs"]
-                columns["tokens"].append(token.token)
-                columns["token_logprobs"].append(max(_MIN_LOGPROB, token.logprob))
-                columns["top_logprobs"].append({n: max(_MIN_LOGPROB, p) for n, p in token.top.items()})
-                columns["text_offset"].append(token.offset)
+    def add(self, chunk: Chunk) -> None:
+        """Append a chunk to its choice."""
+        if chunk.index not in self._choices:
+            self._choices[chunk.index] = _MergedChoice(self._with_logprobs)
+        self._choices[chunk.index].add(chunk)
 
-    def objects(self) -> list[dict[str, Any]]:
-        """The choices, in order."""
-        return [{**choice, "text": "".join(choice["text"])} for _, choice in sorted(self._choices.items())]
-
-    def _new_choice(self, index: int) -> dict[str, Any]:
-        names = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
-        logprobs: dict[str, list[Any]] | None = {name: [] for name in names} if self._with_logprobs else None
-        return {"text": [], "index": index, "logprobs": logprobs, "finish_reason": None}
-
-
-def is_empty(choice: dict[str, Any]) -> bool:
-    """Whether an object of `Choices` says nothing new in a stream."""
-    return not (choice["text"] or choice["finish_reason"] or (choice["logprobs"] or {}).get("tokens"))
+    def objects(self) -> Iterator[Iterator[bytes | bytearray]]:
+        """The choices, in order, without those that say nothing."""
+        for index, choice in sorted(self._choices.items()):
+            if not choice.is_empty:
+                yield choice.json(index)
 
 
 class ResponseBuilder:
@@ -265,19 +343,31 @@ class ResponseBuilder:
 
     def __init__(self, request: CompletionRequest):
         self._with_logprobs = request.logprobs is not None
-        self._common = {
+        common = {
             "id": f"cmpl-{secrets.token_hex(12)}",
             "object": "text_completion",
             "created": int(time.time()),
             "model": request.model,
+            "choices": [],
         }
+        self._begin = encode_json(common).removesuffix(b"]}")
 
     def choices(self, chunks: Iterable[Chunk] = ()) -> Choices:
         """The choices of a response, so far with these chunks."""
         choices = Choices(self._with_logprobs)
-        choices.add(chunks)
+        for chunk in chunks:
+            choices.add(chunk)
         return choices
 
-    def build(self, choices: Sequence[dict[str, Any]], **fields: Any) -> dict[str, Any]:
-        """A response object with these choices."""
-        return {**self._common, "choices": choices, **fields}
+    def build(
+        self, choices: Iterable[Iterable[bytes | bytearray]], **fields: Any
+    ) -> Iterator[bytes | bytearray]:
+        """A response object with these choices, as JSON in pieces."""
+        yield self._begin
+        for number, pieces in enumerate(choices):
+            yield b"," * (number > 0)
+            yield from pieces
+        yield b"]"
+        for name, value in fields.items():
+            yield b"," + encode_json({name: value})[1:-1]
+        yield b"}"

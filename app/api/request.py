@@ -40,6 +40,7 @@ class Limits:
     max_tokens: int = 20_000  # per completion
     prompt_characters: int = 40_000  # or tokens, if the prompt is token ids
     sequences: int = 64  # generated at the same time, over all requests
+    reserve: int = 16  # further ones, for clients that want few
     waiting: int = 256  # requests that wait for others to end
     body_bytes: int = 4_000_000  # as many prompts of that length, in ASCII
 

@@ -23,6 +23,7 @@ from ..access import Attempts, client_address
 from .request import RequestError
 
 _INTERNAL_ERROR = "internal server error; see the log of the server."
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _MAX_BRACKETS = 10_000  # lists and objects in a request
 _JSON_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _CHAT_ENDPOINTS = ("/chat/completions", "/responses")
@@ -118,7 +119,7 @@ def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
 def encode_json(value: Any) -> bytes:
     """`value` as JSON in UTF-8."""
     # "replace": the name of a folder may contain bytes that are not valid UTF-8.
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return _ENCODER.encode(value).encode("utf-8", "replace")
 
 
 def json_response(value: Any, status: int = 200) -> Response:

@@ -10,11 +10,11 @@ import asyncio
 import logging
 import signal
 import socket
-import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, suppress
+from contextlib import aclosing, closing
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -30,13 +30,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lm.errors import UserError, one_line
 from lm.language_model import LanguageModel
 
-from ..access import Access
+from ..access import Access, client_address, client_network
 from ..gate import SETTINGS, Gate
-from ..registry import ModelRegistry
+from ..registry import SHIPPED, ModelRegistry
 from ..resources import freeze_objects, leave_cores
 from .admission import Admission, shutting_down
 from .background import BackgroundGenerator, in_background
-from .completions import Choices, Chunk, CompletionStream, ResponseBuilder, is_empty
+from .completions import Chunk, CompletionStream, ResponseBuilder
+from .delivery import MAX_UNREAD, Delivery
 from .request import CompletionRequest, Limits, RequestError
 from .responses import (
     EXCEPTION_HANDLERS,
@@ -49,8 +50,12 @@ from .responses import (
     refusal,
     require_key,
 )
+from .turns import Turns
 
+_FORMER_NAMES = {"shipped with lm": SHIPPED}  # of models; clients may still use them
 _SHUTDOWN_TIMEOUT = 5  # seconds
+# About the memory of a stream that waits for its client to read, and more for each of its sequences.
+_STREAM_BYTES, _SEQUENCE_BYTES = 1 << 20, 1 << 17
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -65,10 +70,12 @@ class Api:
 
     def __init__(self, models: ModelRegistry, limits: Limits):
         self._models, self._limits = models, limits
-        # One thread per request; there are never more requests than sequences.
-        self._threads = ThreadPoolExecutor(limits.sequences, thread_name_prefix="completion")
-        self._admission = Admission(limits.sequences, limits.waiting)
-        self._preparing: dict[str, threading.Lock] = {}
+        # One thread per request. There are never more requests than sequences, and those that wait for their
+        # clients to read.
+        most = limits.sequences + limits.reserve + MAX_UNREAD // _STREAM_BYTES
+        self._threads = ThreadPoolExecutor(most, thread_name_prefix="completion")
+        self._admission = Admission(limits.sequences, limits.waiting, limits.reserve)
+        self._preparing: dict[str, Turns] = {}
         self._running: set[BackgroundGenerator[Chunk]] = set()
 
     @property
@@ -119,6 +126,7 @@ class Api:
     async def model(self, request: Request) -> Response:
         """GET /v1/models/NAME: one of them."""
         name = request.path_params["name"].removesuffix("/")
+        name = _FORMER_NAMES.get(name, name)
         folders = await run_in_threadpool(self._models.folders)
         if name not in folders:
             raise _model_not_found(name)
@@ -132,75 +140,86 @@ class Api:
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:
             disconnected = asyncio.ensure_future(_disconnected(receive))
             try:
-                await self._admission.enter(completion_request.sequences, disconnected)
-                job = _Job(self, completion_request)
-                async with in_background(job.chunks, job.cancel, self._threads, disconnected) as generator:
-                    self._running.add(generator)
-                    try:
-                        await self._send(job, generator, scope, receive, send)
-                    finally:
-                        self._running.discard(generator)
+                client = client_network(client_address(scope))
+                place = await self._admission.enter(completion_request.sequences, disconnected, client)
+                delivery = Delivery(self._admission, place, disconnected, send)
+                async with delivery.open():
+                    await self._serve(_Job(self, completion_request), delivery, disconnected)
             finally:
                 disconnected.cancel()
 
         return respond
 
-    async def _send(
+    async def _serve(self, job: _Job, delivery: Delivery, disconnected: asyncio.Future[Any]) -> None:
+        """Generate and send the response to a request that has been admitted."""
+        generated = in_background(job.items, job.cancel, _size, self._threads, disconnected)
+        async with generated as generator:
+            delivery.generator = generator
+            self._running.add(generator)
+            try:
+                async with aclosing(generator.batches()) as batches:
+                    send = self._send_events if job.request.stream else self._send_whole
+                    await send(job, generator, batches, delivery)
+            finally:
+                self._running.discard(generator)
+
+    async def _send_whole(
         self,
         job: _Job,
         generator: BackgroundGenerator[Chunk],
-        scope: Scope,
-        receive: Receive,
-        send: Send,
+        batches: AsyncIterator[list[Chunk]],
+        delivery: Delivery,
     ) -> None:
-        """Send the response to a request that has been admitted."""
-        async with aclosing(generator.batches()) as batches:
-            if job.request.stream:
-                await self._send_events(job, generator, batches, send)
-            else:
-                choices = job.response.choices()
-                async for batch in batches:
-                    choices.add(batch)
-                _raise_if_canceled(generator)
-                response = await run_in_threadpool(job.whole_response, choices)
-                await response(scope, receive, send)
+        """Send the response as one object."""
+        async for _ in batches:
+            pass
+        _raise_if_canceled(generator)
+        delivery.size = sum(map(len, job.whole))
+        headers = [
+            (b"content-length", str(delivery.size).encode()),
+            (b"content-type", b"application/json"),
+        ]
+        await delivery.send({"type": "http.response.start", "status": 200, "headers": headers})
+        await delivery.send_body(job.whole)
+        await delivery.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_events(
         self,
         job: _Job,
         generator: BackgroundGenerator[Chunk],
         batches: AsyncIterator[list[Chunk]],
-        send: Send,
+        delivery: Delivery,
     ) -> None:
         """Send the response as server-sent events. An error before the first one is an ordinary response."""
         batch: list[Chunk] = await anext(batches, [])
         _raise_if_canceled(generator)
-        await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
-
-        async def send_data(*objects: Any) -> None:
-            data = b"".join(b"data: " + encode_json(item) + b"\n\n" for item in objects)
-            await send({"type": "http.response.body", "body": data, "more_body": True})
-
+        delivery.size = _STREAM_BYTES + job.request.sequences * _SEQUENCE_BYTES
+        await delivery.send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
         # With include_usage, every event has the field, and the last one its value.
         usage = {"usage": None} if job.request.include_usage else {}
+        build = job.response.build
         try:
             while batch:
-                choices = job.response.choices(batch).objects()
-                await send_data(*(job.response.build([c], **usage) for c in choices if not is_empty(c)))
+                objects = job.response.choices(batch).objects()
+                await delivery.send_body(_events(build([choice], **usage) for choice in objects))
                 batch = await anext(batches, [])
             _raise_if_canceled(generator)
             if job.request.include_usage:
-                await send_data(job.response.build([], usage=job.usage))
+                await delivery.send_body(_events([build([], usage=job.usage)]))
+        except ClientDisconnect:
+            raise
         except Exception as error:
             if not isinstance(error, (RequestError, UserError)):
                 log.exception("a request failed")
             if not isinstance(error, RequestError):
                 error = RequestError(error_message(error))
-            await send_data(error_object(error.message, error.status, error.param, error.code))
-        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
+            message = error_object(error.message, error.status, error.param, error.code)
+            await delivery.send_body(_events([[encode_json(message)]]))
+        await delivery.send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
 
     def load(self, name: str) -> LanguageModel:
         """A model by name. Raises RequestError if it does not exist or cannot be loaded."""
+        name = _FORMER_NAMES.get(name, name)
         if name not in self._models.folders():
             raise _model_not_found(name)
         try:
@@ -208,56 +227,79 @@ class Api:
         except UserError as error:
             raise RequestError(f"cannot load the model '{name}': {error}", "model", status=503) from error
 
-    def preparing(self, name: str) -> threading.Lock:
-        """To be held while a request to a model, or the response, is prepared. Several at a time would keep
-        Python's lock from the thread that generates and from the event loop."""
-        return self._preparing.setdefault(name, threading.Lock())
+    def preparing(self, name: str) -> Turns:
+        """To be held while a request to a model is prepared. Several at a time would keep Python's lock from
+        the thread that generates and from the event loop."""
+        return self._preparing.setdefault(name, Turns())
 
-    def release(self, sequences: int) -> None:
-        """Make the sequences of a finished request available to others; called in the event loop."""
-        self._admission.release(sequences)
+
+class _CanceledError(Exception):
+    """Ends the preparation of a request whose client has left."""
 
 
 class _Job:
     """A request for completions that is being served."""
 
     def __init__(self, api: Api, request: CompletionRequest):
-        self._api, self.request, self._loop = api, request, asyncio.get_running_loop()
+        self._api, self.request = api, request
         self.response = ResponseBuilder(request)
         self.usage: dict[str, int] = {}
+        self.whole: list[bytes | bytearray] = []  # the response as one object, in pieces
         self._completion: CompletionStream | None = None
         self._canceled = False
 
-    def chunks(self) -> Generator[Chunk]:
-        """Generate the completions; called in a thread."""
+    def items(self) -> Generator[Chunk]:
+        """Generate the completions: the chunks of a stream, or `whole`; called in a thread."""
+        if self.request.stream:
+            yield from self._chunks()
+        else:
+            choices = self.response.choices(self._chunks())
+            self.whole = list(self.response.build(choices.objects(), usage=self.usage))
+
+    def _chunks(self) -> Generator[Chunk]:
         start, outcome = time.perf_counter(), "stopped"
         try:
             model = self._api.load(self.request.model)
-            with self._api.preparing(self.request.model):
-                self._completion = CompletionStream(model, self.request)
-            if not self._canceled:
-                yield from self._completion.chunks()
-                self.usage, outcome = self._completion.usage(), "complete"
+            with self._api.preparing(self.request.model) as turns:
+                self._completion = CompletionStream(model, self.request, partial(self._pause, turns))
+            with closing(self._completion.chunks()) as chunks:
+                for chunk in chunks:
+                    if self._canceled:
+                        return
+                    yield chunk
+            self.usage, outcome = self._completion.usage(), "complete"
+        except _CanceledError:
+            pass
         except (RequestError, UserError) as error:
             outcome = f"rejected: {error}"
             raise
         finally:
             tokens = self._completion.usage()["completion_tokens"] if self._completion else 0
             log.info("%d tokens in %.1f s: %s", tokens, time.perf_counter() - start, one_line(outcome))
-            # After logging: /health must not run ahead of the log.
-            with suppress(RuntimeError):  # the loop is closed: the server has stopped
-                self._loop.call_soon_threadsafe(self._api.release, self.request.sequences)
 
-    def whole_response(self, choices: Choices) -> Response:
-        """The response with all choices; called in a thread."""
-        with self._api.preparing(self.request.model):
-            return json_response(self.response.build(choices.objects(), usage=self.usage))
+    def _pause(self, turns: Turns) -> None:
+        """Let others prepare their requests, and stop if the client has left."""
+        turns.pass_on()
+        if self._canceled:
+            raise _CanceledError
 
     def cancel(self) -> None:
         """Stop the computation, from any thread."""
         self._canceled = True
         if self._completion:
             self._completion.cancel()
+
+
+def _size(chunk: Chunk) -> int:
+    return chunk.size
+
+
+def _events(objects: Iterable[Iterable[bytes | bytearray]]) -> Iterator[bytes | bytearray]:
+    """Server-sent events with these JSON objects, in pieces."""
+    for pieces in objects:
+        yield b"data: "
+        yield from pieces
+        yield b"\n\n"
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -55,6 +55,9 @@ def test_a_root_that_is_a_model_is_listed_itself(runs):
 def test_the_shipped_model_is_listed_last(runs, monkeypatch, trained_run):
     monkeypatch.setattr(model_folder, "PRETRAINED", trained_run)
     assert list(ModelRegistry([runs]).folders()) == ["newer", "older", SHIPPED]
+    own = shutil.copytree(trained_run, runs / SHIPPED)  # a run of the same name does not hide it, or get lost
+    folders = ModelRegistry([runs]).folders()
+    assert (folders[SHIPPED], folders[str(own)]) == (trained_run, own)
 
 
 @pytest.mark.parametrize("name", ["../runs/newer", "/etc", "someone/model", "broken", "empty", "NEWER"])

@@ -115,7 +115,7 @@ def folders_in(runs):
 
 
 def test_the_table_of_models_can_be_searched_and_sorted(models):
-    models.wait_for(lambda: models.names() == ["boat", "taob", "ship", "shipped with lm"])
+    models.wait_for(lambda: models.names() == ["boat", "taob", "ship", "pretrained"])
     table = models.tab.locator("#models-table").inner_text()
     for part in ("LSTM", "1 × 32", "boat.txt", "char, ", "2023-11-14", "<img src=x onerror=alert(1)>"):
         assert part in table
@@ -131,7 +131,7 @@ def test_the_table_of_models_can_be_searched_and_sorted(models):
     # Sorted by number, not by text: 9 is the smallest.
     parameters = models.tab.get_by_role("columnheader", name="Parameters")
     parameters.get_by_role("button").click()
-    assert models.names() == ["ship", "boat", "taob", "shipped with lm"]
+    assert models.names() == ["ship", "boat", "taob", "pretrained"]
     parameters.get_by_role("button").press("Enter")
     assert models.names()[-1] == "ship" and parameters.get_attribute("aria-sort") == "descending"
     models.click_row("ship")
@@ -194,15 +194,13 @@ def test_deleting_asks_for_confirmation_and_can_be_canceled(models, runs):
     models.press("Delete…")
     models.press("Delete permanently")
     models.message("Deleted “ship”.")
-    models.wait_for(
-        lambda: models.names() == ["boat", "taob", "shipped with lm"] and models.selected == "boat"
-    )
+    models.wait_for(lambda: models.names() == ["boat", "taob", "pretrained"] and models.selected == "boat")
     assert folders_in(runs) == ["boat", "taob"]
     models.tab.get_by_role("tab", name="Write").click()
     models.tab.get_by_label("Model", exact=True).first.click()
     options = models.tab.get_by_role("option").all()
     labels = [option.get_attribute("aria-label").split(" · ")[0] for option in options]
-    assert labels == ["boat", "taob", "shipped with lm"]
+    assert labels == ["boat", "taob", "pretrained"]
 
 
 @pytest.mark.slow
@@ -238,7 +236,7 @@ def test_a_run_in_progress_cannot_be_renamed_or_deleted(models, runs):
 
 @pytest.mark.slow
 def test_the_shipped_model_is_shown_but_cannot_be_changed(models):
-    models.click_row("shipped with lm")
+    models.click_row("pretrained")
     models.wait_for(lambda: "python" in models.facts)
     for name in ("Rename", "Delete…"):
         assert not models.tab.get_by_role("button", name=name, exact=True).is_enabled()

@@ -33,7 +33,7 @@ def test_a_first_visit_shows_units_and_their_text_goes_on_in_the_write_tab(open_
     shown = Showcase(page)
     page.wait_for(lambda: shown.text)
     first = shown.text
-    page.choose_model("shipped with lm")
+    page.choose_model("pretrained")
     page.wait_for(lambda: shown.text != first)
     assert shown.heading.startswith("One of this model's 512 units has learned to ")
     assert shown.box.locator('[data-level^="-"]').count() and shown.box.locator('[data-level="5"]').count()
@@ -108,7 +108,7 @@ def test_examples_are_in_the_style_of_the_model_until_the_user_writes(open_page,
     text = page.tab.locator("#inside-text textarea")
     view = page.tab.locator("#inside-view .tokens")
     page.wait_for(lambda: "boat" in (view.text_content() or ""))
-    page.choose_model("shipped with lm")
+    page.choose_model("pretrained")
     page.wait_for(lambda: text.input_value() and "boat" not in view.text_content())
     page.wait_for(lambda: view.text_content().strip() == text.input_value().strip())
     page.look_into("My own words")

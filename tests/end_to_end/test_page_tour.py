@@ -16,7 +16,7 @@ def test_the_tour_shows_each_tab_with_the_shipped_model(open_page, server, size)
     page.set(Length=40)
     page.tab.get_by_role("button", name="1. Generate text").click()
     page.wait_for(lambda: "40 tokens" in page.status)
-    assert page.chosen_model() == "shipped with lm"
+    assert page.chosen_model() == "pretrained"
     page.tab.get_by_role("button", name="2. See alternatives").click()
     page.wait_for(lambda: page.tab.locator("#alternatives [role=option]").count() == 10)
     page.tab.get_by_role("button", name="3. Find surprises").click()

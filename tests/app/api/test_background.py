@@ -20,7 +20,7 @@ def test_buffer_is_bounded_and_no_item_is_lost():
     async def read_some():
         forever = asyncio.get_running_loop().create_future()
         with ThreadPoolExecutor(1) as executor:
-            async with in_background(numbers, lambda: None, executor, forever) as generator:
+            async with in_background(numbers, lambda: None, lambda _: 1, executor, forever) as generator:
                 batches = generator.batches()
                 read = await anext(batches)
                 while len(made) < len(read) + BUFFER_SIZE:
@@ -36,3 +36,64 @@ def test_buffer_is_bounded_and_no_item_is_lost():
 
     read = run_async(read_some())
     assert read == list(range(len(read)))
+
+
+def test_buffer_counts_the_size_of_its_items():
+    async def read_one():
+        forever = asyncio.get_running_loop().create_future()
+        with ThreadPoolExecutor(1) as executor:
+            start = (number for number in count()).__iter__
+            async with in_background(
+                start, lambda: None, lambda _: BUFFER_SIZE // 4, executor, forever
+            ) as generator:
+                await asyncio.sleep(0.2)
+                return await anext(generator.batches())
+
+    assert run_async(read_one()) == [0, 1, 2, 3]
+
+
+def test_a_paused_generator_continues_when_it_is_resumed():
+    made = []
+
+    def numbers():
+        for number in count():
+            made.append(number)
+            yield number
+
+    async def read():
+        forever = asyncio.get_running_loop().create_future()
+        with ThreadPoolExecutor(1) as executor:
+            async with in_background(numbers, lambda: None, lambda _: 1, executor, forever) as generator:
+                batches = generator.batches()
+                read = await anext(batches)
+                await asyncio.sleep(0.1)
+                generator.pause()
+                read += await anext(batches)  # what was in the buffer
+                await asyncio.sleep(0.1)
+                assert len(made) <= len(read) + 1
+                generator.resume()
+                return read + await anext(batches)
+
+    read = run_async(read())
+    assert read == list(range(len(read)))
+
+
+def test_leaving_waits_until_the_thread_has_ended():
+    ended = []
+
+    def slow():
+        try:
+            yield 1
+            time.sleep(0.3)
+            yield 2
+        finally:
+            ended.append(True)
+
+    async def leave():
+        gone = asyncio.get_running_loop().create_future()
+        with ThreadPoolExecutor(1) as executor:
+            async with in_background(slow, lambda: None, lambda _: 1, executor, gone) as generator:
+                await anext(generator.batches())
+            assert ended
+
+    run_async(leave())

@@ -1,6 +1,7 @@
 """`logprobs` has an entry for each token that `usage` counts: the score of the token, at its position."""
 
 import codecs
+import json
 import math
 import re
 
@@ -12,7 +13,8 @@ from starlette.testclient import TestClient
 from tokenizers import decoders, models, pre_tokenizers
 
 import lm
-from app.api.completions import Choices, Chunk, TokenLogprob
+from app.api.completions import Choices, Chunk, Part, TokenLogprob
+from app.api.responses import encode_json
 from app.api.server import Api
 from app.registry import ModelRegistry
 from lm.config.schema import ModelConfig
@@ -286,8 +288,42 @@ def test_ids_are_limited_in_number_and_range(client, loaded):
 
 
 def test_a_probability_of_zero_is_a_number_in_json():
+    token = TokenLogprob("a", -math.inf, {"a": -math.inf, "b": 0.0}, 0)
     choices = Choices(with_logprobs=True)
-    choices.add([Chunk(0, logprobs=[TokenLogprob("a", -math.inf, {"a": -math.inf, "b": 0.0}, 0)])])
+    choices.add(Chunk(0, Part.of("a", [token])))
     (choice,) = choices.objects()
-    assert choice["logprobs"]["token_logprobs"] == [-9999.0]
-    assert choice["logprobs"]["top_logprobs"] == [{"a": -9999.0, "b": 0.0}]
+    logprobs = json.loads(b"".join(choice))["logprobs"]
+    assert logprobs["token_logprobs"] == [-9999.0]
+    assert logprobs["top_logprobs"] == [{"a": -9999.0, "b": 0.0}]
+
+
+TOKENS = st.builds(
+    TokenLogprob,
+    st.text(),
+    st.floats(-1e5, 0),
+    st.dictionaries(st.text(), st.floats(-1e5, 0)),
+    st.integers(0),
+)
+PARTS = st.lists(st.tuples(st.integers(0, 2), st.text(), st.lists(TOKENS), st.integers(1, 400)), max_size=6)
+
+
+@given(parts=PARTS, with_logprobs=st.booleans())
+def test_choices_are_the_json_of_all_parts_at_once(parts, with_logprobs):
+    """Byte for byte, however the text is divided, and whether parts are short or long."""
+    choices, expected = Choices(with_logprobs), {}
+    for index, text, tokens, repeat in [*parts, *((index, "", [], 1) for index in range(3))]:
+        tokens = tokens if with_logprobs else []
+        choices.add(Chunk(index, Part.of(text * repeat, tokens), "stop" if repeat == 1 else None))
+        columns = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+        new = {"text": "", "index": index, "logprobs": columns if with_logprobs else None}
+        choice = expected.setdefault(index, new)
+        choice["text"] += text * repeat
+        for token in tokens:
+            columns = choice["logprobs"]
+            columns["tokens"].append(token.token)
+            columns["token_logprobs"].append(max(-9999.0, token.logprob))
+            columns["top_logprobs"].append({n: max(-9999.0, p) for n, p in token.top.items()})
+            columns["text_offset"].append(token.offset)
+        choice["finish_reason"] = "stop"
+    found = [b"".join(choice) for choice in choices.objects()]
+    assert found == [encode_json(expected[index]) for index in range(3)]

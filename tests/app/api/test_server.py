@@ -153,6 +153,8 @@ def test_models_can_be_listed_and_retrieved(client):
     for model in listed["data"]:
         assert client.get(f"/v1/models/{model['id']}").json() == model
         assert model["object"] == "model" and model["owned_by"] == "lm" and model["created"] > 1e9
+    assert client.get("/v1/models/shipped with lm").json()["id"] == SHIPPED == "pretrained"  # its former name
+    assert complete(client, model="shipped with lm", max_tokens=1)["model"] == "shipped with lm"
     response = client.get("/v1/models/none")
     assert response.status_code == 404 and response.json()["error"]["code"] == "model_not_found"
 

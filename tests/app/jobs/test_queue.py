@@ -212,7 +212,7 @@ def test_a_model_has_the_title_of_its_job(idle_queue, settings, title, name):
 
 
 def test_no_model_is_called_like_the_one_that_ships_with_the_package(idle_queue, settings):
-    assert idle_queue.add(settings, "shipped with lm").run == "shipped with lm 2"
+    assert idle_queue.add(settings, "pretrained").run == "pretrained 2"
 
 
 def test_a_job_whose_text_is_gone_cannot_be_resumed(idle_queue, settings):

@@ -27,8 +27,8 @@ def test_a_label_has_the_name_cell_dataset_and_bits(run):
 
 def test_the_choices_are_labels_and_names(run):
     found = choices(ModelRegistry([run.parent]))
-    assert [name for _, name in found] == ["boat", "shipped with lm"]
-    assert found[1][0].startswith("shipped with lm · LSTM · python · 1.")
+    assert [name for _, name in found] == ["boat", "pretrained"]
+    assert found[1][0].startswith("pretrained · LSTM · python · 1.")
 
 
 def test_a_long_name_leaves_the_figures_in_view(run):

@@ -44,7 +44,7 @@ def test_sentences_are_scored_one_by_one_and_minimal_pairs_side_by_side(open_pag
     assert result.locator("tbody tr").count() == 1 and "correct" in result.locator("tbody").inner_text()
     wait_until_in_view(page, result.locator("tbody tr"))
     assert page.tab.evaluate("document.documentElement.scrollWidth") <= size["width"]
-    page.choose_model("shipped with lm")  # what another model scored is dimmed until it is scored again
+    page.choose_model("pretrained")  # what another model scored is dimmed until it is scored again
     page.wait_for(lambda: "stale" in result.get_attribute("class"))
     page.tab.locator("#inside-score").click()
     page.wait_for(lambda: "stale" not in result.get_attribute("class"))

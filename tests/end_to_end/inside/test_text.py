@@ -68,7 +68,7 @@ def test_what_is_stale_is_marked_and_another_model_analyzes_again(page):
     assert "".join(text for text, _, _ in levels(page)) == "One more line. " + TEXT * 3
     before = levels(page)
     page.tab.get_by_label("Model", exact=True).first.click()
-    page.tab.get_by_role("option", name="shipped with lm").click()
+    page.tab.get_by_role("option", name="pretrained").click()
     page.wait_for(lambda: levels(page) != before and "stale" not in inside.get_attribute("class"))
 
 

@@ -1,0 +1,96 @@
+"""Delivers the response of an admitted request. While the client does not read, others get its sequences."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from starlette.types import Message, Send
+
+from .admission import Admission, Place
+from .background import BackgroundGenerator
+
+BLOCK = 1 << 16  # bytes that are sent at a time
+PATIENCE = 1.0  # seconds that a client may take to read a block before its sequences go to others
+MAX_UNREAD = 256 << 20  # bytes of all responses that wait for their clients to read
+
+
+class Delivery:
+    """Sends the response to one request, which has `place` among the admitted ones.
+
+    If the client does not read, the generation pauses and the place is released. As soon as the client has
+    read, the request waits for a place again. `size` is an estimate of the memory that it takes meanwhile.
+    """
+
+    def __init__(self, admission: Admission, place: Place, disconnected: asyncio.Future[Any], send: Send):
+        self._admission, self._disconnected, self._send = admission, disconnected, send
+        self._place: Place | None = place
+        self._sequences, self._client = place.sequences, place.client
+        self._limit = asyncio.timeout(None)
+        self._unread = 0
+        self.generator: BackgroundGenerator[Any] | None = None
+        self.size = BLOCK
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """The block in which the response is generated and sent. It ends early, with the response incomplete,
+        if clients that do not read take too much memory."""
+        try:
+            with suppress(TimeoutError):
+                async with self._limit:
+                    yield
+        finally:
+            self._admission.unread -= self._unread
+            if self._place:
+                self._admission.release(self._place)
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the response, when the client has read most of those before it."""
+        timer = asyncio.get_running_loop().call_later(PATIENCE, self._step_aside)
+        try:
+            await self._send(message)
+        finally:
+            timer.cancel()
+        if self._unread and self.generator and not self.generator.done:
+            self._admission.unread -= self._unread
+            self._unread = 0
+            self._place = await self._admission.enter(
+                self._sequences, self._disconnected, self._client, again=True
+            )
+            self.generator.resume()
+
+    async def send_body(self, pieces: Iterable[bytes | bytearray]) -> None:
+        """Send the next bytes of the body."""
+        for block in blocks(pieces):
+            await self.send({"type": "http.response.body", "body": block, "more_body": True})
+            await asyncio.sleep(0)  # a client that reads fast must not keep the others waiting
+
+    def _step_aside(self) -> None:
+        """Release the place."""
+        if not self._place:
+            return
+        if self.generator:
+            self.generator.pause()
+        self._admission.release(self._place)
+        self._place, self._unread = None, self.size
+        self._admission.unread += self._unread
+        if self._admission.unread > MAX_UNREAD:
+            self._limit.reschedule(0.0)
+
+
+def blocks(pieces: Iterable[bytes | bytearray]) -> Iterator[bytes]:
+    """The same bytes in pieces of `BLOCK`; the last one may be shorter."""
+    block = bytearray()
+    for piece in pieces:
+        rest = memoryview(piece)
+        while rest:
+            size = BLOCK - len(block)
+            block += rest[:size]
+            rest = rest[size:]
+            if len(block) == BLOCK:
+                yield bytes(block)
+                block.clear()
+    if block:
+        yield bytes(block)

@@ -1,0 +1,34 @@
+"""Turns: a lock that threads get in the order in which they ask for it."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Self
+
+
+class Turns:
+    """A lock that threads get in turn. One that works for long can let the others go first with `pass_on`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._queue: deque[threading.Event] = deque()  # the first one has the turn
+
+    def __enter__(self) -> Self:
+        turn = threading.Event()
+        with self._lock:
+            self._queue.append(turn)
+            self._queue[0].set()
+        turn.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._queue.popleft()
+            if self._queue:
+                self._queue[0].set()
+
+    def pass_on(self) -> None:
+        """Let the threads that wait now go first."""
+        self.__exit__()
+        self.__enter__()
