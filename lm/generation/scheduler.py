@@ -102,7 +102,8 @@ class Scheduler:
         consumer = _Consumer(streams)
         with self._lock:
             self._consumers += 1
-            self._waiting.extend(streams)
+            # First, so that a short prompt need not wait for a chunk of each long one.
+            self._waiting.extendleft(reversed(streams))
         try:
             active = dict(enumerate(streams))
             while active:

@@ -1,6 +1,7 @@
 """No stream waits for long: prompts are read in chunks, and slow constraints take turns."""
 
 import threading
+import time
 
 from lm.generation.decoder import PREFILL_CHUNK
 from tests.generation.streams import SAMPLING, Clock, Slow, scheduler_of
@@ -77,3 +78,19 @@ def test_tokens_are_delivered_while_the_prompt_of_another_consumer_is_read():
     for thread in threads:
         thread.join(60)
     assert order == ["short"] * 30 + ["long"]
+
+
+def test_a_short_prompt_does_not_wait_for_a_chunk_of_each_long_one(monkeypatch):
+    scheduler = scheduler_of()
+    chunks, decoder = [], scheduler._decoder
+    prefill = decoder.prefill
+    monkeypatch.setattr(decoder, "prefill", lambda tokens, state: chunks.append(1) or prefill(tokens, state))
+    many = scheduler.tokens(*(scheduler.stream([1] * 9 * PREFILL_CHUNK, SAMPLING, i, 1) for i in range(40)))
+    reader = threading.Thread(target=lambda: [None for _ in many])
+    reader.start()
+    while len(chunks) < 60:  # all have begun
+        time.sleep(0.001)
+    before = len(chunks)
+    next(scheduler.tokens(scheduler.stream([1, 2, 3], SAMPLING, 1, 1)))
+    assert len(chunks) - before < 20
+    reader.join()
