@@ -34,7 +34,7 @@ class Delivery:
         self.size = BLOCK
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
+    async def responding(self) -> AsyncIterator[None]:
         """The block in which the response is generated and sent. It ends early, with the response incomplete,
         if clients that do not read take too much memory."""
         try:

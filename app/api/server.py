@@ -143,7 +143,7 @@ class Api:
                 client = client_network(client_address(scope))
                 place = await self._admission.enter(completion_request.sequences, disconnected, client)
                 delivery = Delivery(self._admission, place, disconnected, send)
-                async with delivery.open():
+                async with delivery.responding():
                     await self._serve(_Job(self, completion_request), delivery, disconnected)
             finally:
                 disconnected.cancel()

@@ -87,7 +87,11 @@ def test_identity_depends_on_the_content_not_the_path(tmp_path):
     assert a == b != c
 
 
-@pytest.mark.parametrize("before", [b"", b"x" * 100, "é".encode() * 600_000, b"y" * ((1 << 20) - 1)])
+@pytest.mark.parametrize(
+    "before",
+    [b"", b"x" * 100, "é".encode() * 600_000, b"y" * ((1 << 20) - 1)],
+    ids=["at the start", "short", "two bytes each", "end of a block"],
+)
 def test_invalid_utf8_is_reported_with_its_position(tmp_path, before):
     (tmp_path / "bad.txt").write_bytes(before + b"\xff rest")
     with pytest.raises(DataError, match=rf"bad\.txt is not UTF-8: byte 0xff at position {len(before):,};"):
