@@ -106,7 +106,7 @@ def test_unknown_characters():
         (lambda model: model.generate("", match=3), "match must be a string, got 3"),
         (lambda model: model.generate("", logit_bias=[1]), "logit_bias must map token ids"),
         (lambda model: model.generate([1, 2]), "a string or a list of token ids, got 1"),
-        (lambda model: model.generate("", colour=3), "unknown setting 'colour'"),
+        (lambda model: model.generate("", temprature=3), "unknown setting 'temprature'; did you mean"),
         (lambda model: model.encode("the", "no"), "unknown must be one of"),
         (lambda model: model.score([1.5]), "a string or a list of token ids"),
         (lambda model: model.score("the", alternatives=-1), "alternatives must be at least 0"),

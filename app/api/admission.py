@@ -17,7 +17,7 @@ _MAY_PASS = 10.0  # seconds in which later requests may pass one that does not f
 
 @dataclass(eq=False)
 class Place:
-    """A request that waits or has been admitted. `client` is None for one that cannot be told from others."""
+    """A request that waits or has been admitted. `client` is None if its client is unknown."""
 
     sequences: int
     client: str | None

@@ -280,17 +280,12 @@ class Source:
 
 
 def check_settings(sources: list[Source], config: DataConfig) -> None:
-    """Raise UserError if a setting is given that is for none of the sources and would be ignored."""
+    """Raise UserError if a setting is given that applies to none of the sources."""
     for name, (_, meant_for) in _MEANT_FOR.items():
         given = getattr(config, name) != getattr(DataConfig(), name)
         if given and sources and not any(source.takes(name) for source in sources):
             flag = "--no-header" if name == "header" else flag_of(name)
-            source = sources[0]
-            origin = "the Hub" if source.revision else "standard input" if source.copy else "this disk"
-            raise UserError(
-                f"{flag} is for {meant_for}; {source.name} is read as {source.kind} from {origin}: leave it"
-                " out."
-            )
+            raise UserError(f"{flag} applies only to {meant_for}: leave it out for {sources[0].file_name}.")
 
 
 def _members(files: list[str]) -> Iterator[str]:

@@ -254,8 +254,8 @@ class NoRepeat:
     arXiv:1705.04304, for trigrams).
 
     The distinct n-grams of the history are in an index: their positions in lexicographic order, in which a
-    binary search finds all that begin with the last tokens. The tokens after it are searched directly, until
-    they are so many that they are added to the index. Nothing is changed in place: forks share everything.
+    binary search finds all that begin with the last tokens. Newer tokens are searched directly, and from time
+    to time are added to the index. Nothing is changed in place: forks share everything.
     """
 
     complete = False

@@ -91,7 +91,7 @@ class Stream:
 
     @property
     def is_behind(self) -> bool:
-        """Whether its consumer leaves so many tokens that it should generate no more for now."""
+        """Whether generation should pause until its consumer has read more tokens."""
         return len(self.ready) >= BACKLOG
 
     @property

@@ -80,3 +80,21 @@ def test_every_row_is_read_whichever_columns_are(tmp_path, values):
             found = list(read_rows(str(file), kind, Options(), Notes(), columns=columns))
             kept = {"text", "id"} if columns is None else columns
             assert found == [{name: row[name] for name in row if name in kept} for row in rows]
+
+
+def test_each_flipped_bit_of_a_parquet_footer_is_one_line_or_harmless(tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"text": LINES[:9], "ids": [[1, 2]] * 9}), path)
+    whole = path.read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    rejected = 0
+    for bit in range(8 * footer, 8 * len(whole), 5):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            list(read_rows(str(path), "parquet", Options(), Notes()))
+        except DataError as error:
+            assert "\n" not in str(error) and str(error).startswith(f"{path} is damaged or truncated (")
+            rejected += 1
+    assert rejected > 100

@@ -257,3 +257,9 @@ def test_backslashes_of_a_writer_are_read(tmp_path, rows):
     path = written(tmp_path / "a.csv", file.getvalue())
     found = [tuple(row.values()) for row in read_rows(str(path), "csv", Options(), Notes())]
     assert found == rows[1:]
+
+
+def test_columns_of_the_same_name_keep_their_places(tmp_path):
+    path = written(tmp_path / "a.csv", "a 2,a,a,text\n1,2,3,one two\n")
+    assert read(path, text_column="text") == ["one two"]
+    assert read(path, text_column="a") == ["2"]

@@ -170,8 +170,7 @@ def test_setting_that_would_be_ignored_is_an_error(files, name, file):
         assert found(files / file, **options).kind == READS[file]
         return
     flag = "--no-header" if name == "header" else "--" + name.replace("_", "-")
-    read_as = f"{file[0]} is read as {READS[file]} from this disk: leave it out"
-    with pytest.raises(UserError, match=rf"^{flag} is for .*; {read_as}\.$"):
+    with pytest.raises(UserError, match=rf"^{flag} applies only to .*: leave it out for .*/{file}\.$"):
         found(files / file, **options)
 
 
@@ -186,7 +185,7 @@ def test_setting_is_used_if_one_of_the_texts_needs_it(files):
 def test_setting_for_tables_is_an_error_with_standard_input(monkeypatch, tmp_path):
     monkeypatch.setenv("LM_CACHE", str(tmp_path))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "a"}\n')))
-    with pytest.raises(UserError, match="--text-column is for tables; stdin is read as text from stand"):
+    with pytest.raises(UserError, match="--text-column applies only to tables: leave it out for stdin"):
         find_sources(DataConfig(dataset="-", text_column="text"))
     assert not list(cache_folder().glob("stdin*"))
 

@@ -227,7 +227,8 @@ def test_the_path_of_an_upload_is_not_shown(queue, upload_bytes):
     (warning,) = [line for line in queue.progress(job.id).warnings if "more cells than" in line]
     assert warning.startswith("a.csv has 1 row with more cells")
     failed = queue.add({"dataset": text.dataset, **SHAPE, "steps": 2, "document_separator": "line"})
-    assert until(queue, failed, "failed").message.startswith("--document-separator is for text files")
+    message = until(queue, failed, "failed").message
+    assert message.startswith("--document-separator applies only to text files: leave it out for")
     text = upload_bytes("a.txt", FRENCH.encode("cp1252"))
     failed = queue.add({"dataset": text.dataset, **SHAPE, "steps": 2})
     assert until(queue, failed, "failed").message.startswith("a.txt is not UTF-8")
