@@ -5,13 +5,15 @@
     python docs/pictures.py http://127.0.0.1:7979
 
 The pictures, and the recording of a first visit, go to docs/images/. They show the model that ships with lm;
-the server needs another one for the Compare tab. Needs the extra `test`, Pillow and chromium.
+the server needs another one for the Compare tab, and gets a third one in the Train tab. Needs the extra
+`test`, Pillow and chromium.
 """
 
 import argparse
 import base64
 import io
 import sys
+import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -106,6 +108,27 @@ def compare(page: Page, file: Path) -> None:
     page.tab.screenshot(path=file)
 
 
+def train(page: Page, file: Path) -> None:
+    """Train on the pages of the documentation."""
+    close_showcase(page)
+    page.go_to("Train")
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder) / "My novel (draft 2).txt"
+        pages = sorted(Path(__file__).parent.glob("*.md"))
+        text.write_text("\n".join(each.read_text("utf-8") for each in pages), encoding="utf-8", newline="\n")
+        with page.tab.expect_file_chooser() as chooser:
+            page.tab.get_by_role("button", name="Upload a text").click()
+        chooser.value.set_files(text)
+        page.wait_for(lambda: "novel" in page.tab.get_by_label("Training text", exact=True).input_value())
+    time_field = page.tab.get_by_label("Training time", exact=True)
+    time_field.fill("40s")
+    time_field.press("Enter")
+    page.tab.get_by_role("button", name="Start training", exact=True).click()
+    page.wait_for(lambda: "done" in page.tab.locator("#train-state").inner_text(), seconds=120)
+    page.tab.wait_for_timeout(2000)
+    page.tab.screenshot(path=file)
+
+
 def recording(page: Page, file: Path) -> None:
     """The first twenty seconds of a visit: a unit, its text goes on, an alternative, another unit."""
     tab = page.tab
@@ -189,6 +212,7 @@ PICTURES = {
     "inside.png": inside,
     "cell.png": cell,
     "compare.png": compare,
+    "train.png": train,
 }
 
 if __name__ == "__main__":
