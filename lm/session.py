@@ -100,7 +100,7 @@ class Session:
             history=self.tokens[:-1],
         )
         detokenizer = generator.detokenizer(self.text[-4:], self.tokens[1:], request.stop)
-        yielded = self.text
+        begin, yielded = len(self), self.text
         with closing(generator.decode([stream], [detokenizer])) as decoded:
             for _, token, piece in decoded:
                 yielded += piece.text
@@ -110,11 +110,11 @@ class Session:
                     self.tokens.append(token.token)
                     self._discard_old_state()
                     if detokenizer.ended and request.stop:
-                        self._truncate(yielded)
+                        self._truncate(begin, yielded)
                 try:
                     yield piece
                 except GeneratorExit:  # the possible start of a stop string may be held back
-                    self._truncate(yielded)
+                    self._truncate(begin, yielded)
                     raise
 
     def next(self, count: int = 10) -> list[tuple[str, int, float]]:
@@ -216,9 +216,10 @@ class Session:
             batch.step(torch.tensor([token], device=decoder.device))
         return batch.state(0)
 
-    def _truncate(self, text: str) -> None:
-        """Keep only `text`, with which the session's text begins."""
-        while len(self.text) > len(text):
+    def _truncate(self, begin: int, text: str) -> None:
+        """Keep only `text` of what was generated after the first `begin` tokens."""
+        # Not only while it is longer: the last token may begin inside of a character.
+        while len(self) > begin and not text.startswith(self.text):
             self.rewind(1)
         # What the last token wrote before the stop string. A word model does not know half a word.
         self.feed(text[len(self.text) :], unknown="skip")

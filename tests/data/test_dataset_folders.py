@@ -105,7 +105,7 @@ def test_configurations_to_choose_from_are_listed(languages, name, problem):
 def test_other_readme_changes_nothing(languages, readme):
     (languages / "README.md").write_text(readme)
     assert len(found(languages).files["train"]) == 4
-    with pytest.raises(UserError, match=r"--dataset-config is for .*; languages is read as csv"):
+    with pytest.raises(UserError, match=r"--dataset-config applies only to .* for languages\.$"):
         found(languages, dataset_config="en")
 
 
