@@ -17,6 +17,7 @@ from lm.console.progress import ProgressCallback
 from lm.data import columns, reading, tables, values
 from lm.data.decoding import Decoded
 from lm.data.files import Listing
+from lm.data.identity import identity_of
 from lm.errors import DataError, UserError, one_line
 from lm.hub_errors import is_network_error
 from lm.tokenization.documents import SEPARATOR
@@ -26,17 +27,6 @@ if TYPE_CHECKING:
     import datasets
 
 _BATCH = 256  # rows
-# The kinds of sources that a setting is for, in the words of `Source.traits` and of an error.
-_MEANT_FOR = {
-    "dataset_config": ({"configurations"}, "Hub datasets and folders whose README.md has configurations"),
-    "dataset_revision": ({"hub"}, "Hub datasets"),
-    "text_column": ({"table"}, "tables"),
-    "json_field": ({"json"}, "JSON"),
-    "header": ({"csv"}, "CSV and TSV"),
-    "encoding": ({"text", "csv", "json"}, "text, CSV and JSON"),
-    "encoding_errors": ({"text", "csv", "json"}, "text, CSV and JSON"),
-    "document_separator": ({"text"}, "text files"),
-}
 
 
 @dataclass(frozen=True)
@@ -44,15 +34,14 @@ class Source:
     """A text that has been found but not read yet."""
 
     name: str  # short, for messages and the name of the run folder
-    identity: str  # changes with the text
     kind: str  # "text", one of tables.KINDS, or the loader of `datasets` that reads the files
     files: dict[str, list[str]]  # split -> paths, members of archives, or addresses on the Hub
     options: dict[str, Any]  # of that loader, as a Hub dataset sets them
     config: DataConfig
     copy: Path | None = None  # of standard input
     configured: bool = False  # whether its files are those of a configuration, see --dataset-config
-    revision: str | None = None  # the commit, if it comes from the Hub
-    # Its id, revision, config and, as its card says, language and license there; by its name in the settings.
+    # Of one on the Hub: its id, revision (the commit), config and, as its card says, language and license; by
+    # its name in the settings.
     hub: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     listing: Listing | None = None  # of a folder, a glob or an archive
     warnings: tuple[str, ...] = ()
@@ -72,14 +61,21 @@ class Source:
             raise DataError(f"{self.name} has no split '{split}'; it has {', '.join(self.files)}.")
 
     @property
-    def traits(self) -> set[str]:
-        """What decides which settings are for this source."""
-        also = {"hub": self.revision is not None, "configurations": self.configured}
-        return {self.kind, "text" if self.kind == "text" else "table"} | {name for name in also if also[name]}
+    def revision(self) -> str | None:
+        """The commit, if it comes from the Hub."""
+        return next((facts["revision"] for facts in self.hub.values()), None)
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """Changes with the text. Of files on this disk, it is a hash, for which all of them are read."""
+        if self.hub:
+            ((dataset, facts),) = self.hub.items()
+            return f"{dataset}\0{facts['config']}\0{facts['revision']}"
+        return identity_of(self.files) + (repr(sorted(self.options.items())) if self.options else "")
 
     def takes(self, setting: str) -> bool:
         """Whether a setting is for sources like this one."""
-        return setting not in _MEANT_FOR or not self.traits.isdisjoint(_MEANT_FOR[setting][0])
+        return setting not in _MEANT_FOR or _MEANT_FOR[setting][0](self)
 
     def fetched(self, split: str, progress: ProgressCallback) -> Source:
         """The same source with the files of a split downloaded. Raises DataError."""
@@ -277,6 +273,26 @@ class Source:
         if missing and is_network_error(error):  # files that are streamed from the Hub
             return DataError(f"the Hub cannot be reached to continue reading {self.name}: {cause}.")
         return DataError(f"{self.name} cannot be read as {self.kind}: {cause}.")
+
+
+def _has_characters(source: Source) -> bool:
+    return source.kind in ("text", "csv", "json")
+
+
+# The sources that a setting is for, and what an error calls them.
+_MEANT_FOR: dict[str, tuple[Callable[[Source], bool], str]] = {
+    "dataset_config": (
+        lambda source: source.configured,
+        "Hub datasets and folders whose README.md has configurations",
+    ),
+    "dataset_revision": (lambda source: bool(source.hub), "Hub datasets"),
+    "text_column": (lambda source: source.kind != "text", "tables"),
+    "json_field": (lambda source: source.kind == "json", "JSON"),
+    "header": (lambda source: source.kind == "csv", "CSV and TSV"),
+    "encoding": (_has_characters, "text, CSV and JSON"),
+    "encoding_errors": (_has_characters, "text, CSV and JSON"),
+    "document_separator": (lambda source: source.kind == "text", "text files"),
+}
 
 
 def check_settings(sources: list[Source], config: DataConfig) -> None:

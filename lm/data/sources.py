@@ -30,7 +30,6 @@ from lm.data.files import (
     list_files,
     similar_path,
 )
-from lm.data.identity import identity_of
 from lm.data.separation import check_separator
 from lm.data.source import Source, check_settings
 from lm.errors import DataError, UserError
@@ -75,7 +74,7 @@ def _without(source: Source, repeated: list[str]) -> Source:
     """The source without files that another one has."""
     rest = source.listing or Listing(source.files)
     rest.leave_out("repeated", repeated)
-    return dataclasses.replace(source, files=rest.splits, listing=rest, identity=identity_of(rest.splits))
+    return dataclasses.replace(source, files=rest.splits, listing=rest)
 
 
 def find_source(dataset: str, config: DataConfig) -> Source:
@@ -192,26 +191,22 @@ def _local_source(name: str, files: dict[str, list[str]], config: DataConfig) ->
     if not kinds:
         raise DataError(f"{name} contains no files.")
     kind = kinds.pop()
-    return Source(name, identity_of(files), kind, files, {}, config)
+    return Source(name, kind, files, {}, config)
 
 
 def _declared_source(name: str, found: HubFiles, config: DataConfig) -> Source:
-    """A source of the files of a configuration in the README.md of a folder."""
-    identity = identity_of(found.splits) + (repr(sorted(found.options.items())) if found.options else "")
-    source = Source(name, identity, found.kind, found.splits, found.options, config, configured=True)
-    return dataclasses.replace(source, listing=Listing(found.splits))
+    """A source of the files of a configuration, of a Hub dataset or in the README.md of a folder."""
+    listing = Listing(found.splits)
+    return Source(name, found.kind, found.splits, found.options, config, configured=True, listing=listing)
 
 
 def _hub_source(dataset: str, config: DataConfig) -> Source:
     from lm.data import hub
 
     found = hub.find(dataset, config)
-    identity = f"{dataset}\0{found.name}\0{found.revision}"
-    name = dataset.split("/")[-1]
-    source = Source(name, identity, found.kind, found.splits, found.options, config, revision=found.revision)
+    source = _declared_source(dataset.split("/")[-1], found, config)
     facts = {"id": dataset, "revision": found.revision, "config": found.name, **found.about}
-    listing = Listing(found.splits)
-    return dataclasses.replace(source, configured=True, listing=listing, hub={dataset: facts})
+    return dataclasses.replace(source, hub={dataset: facts})
 
 
 def _copy_standard_input() -> Path:

@@ -92,7 +92,7 @@ def test_line_for_excel_names_the_delimiter(tmp_path):
 def test_names_of_the_columns_may_come_from_the_hub(tmp_path):
     path = written(tmp_path / "a.csv", "1,a long first text.\n2,a text\n")
     options = {"column_names": ["id", "body"]}
-    source = Source("t", "", "csv", {"train": [str(path)]}, options, DataConfig())
+    source = Source("t", "csv", {"train": [str(path)]}, options, DataConfig())
     assert list(source.texts("train")) == ["a long first text.", "a text"]
     notes = source.notes["train"]
     assert (notes.column, notes.format) == ("body", "a comma between cells, no header, columns id, body")

@@ -2,11 +2,15 @@
 
 import hashlib
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from lm.config.schema import DataConfig
+from lm.console.progress import no_progress
+from lm.data import identity
 from lm.data.corpus import open_corpus
+from lm.data.eval_text import read_whole
 from tests.data.conftest import found, read
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
@@ -76,3 +80,17 @@ def test_the_identity_of_plain_text_is_that_of_older_caches(tmp_path, zipped):
     content = hashlib.sha256(zipped).hexdigest()
     expected = hashlib.sha256(f"train\0zip://a.txt\0{content}\0".encode()).hexdigest()
     assert found(tmp_path / "a.zip").identity == expected
+
+
+def test_only_training_hashes_a_text_and_each_file_once(tmp_path, monkeypatch):
+    hashed = []
+    file_hash = identity._file_hash
+    monkeypatch.setattr(identity, "_file_hash", lambda path: hashed.append(path) or file_hash(path))
+    files = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
+    for file in files:
+        Path(file).write_text(f"{file} is a file. " * 9)
+    datasets = (files[0], str(tmp_path / "*.txt"))
+    assert len(read_whole(DataConfig(dataset=datasets), None, no_progress).text) > 100
+    assert not hashed
+    open_corpus(DataConfig(dataset=datasets))
+    assert hashed == files

@@ -113,7 +113,7 @@ def test_format_that_only_datasets_reads(tmp_path):
     sequences = ["ACGT", "GATTACA", "TTT"]
     text = "".join(f">{number} name\n{sequence}\n" for number, sequence in enumerate(sequences))
     file = str(written(tmp_path / "a.fasta", text))
-    source = Source("t", "", "fasta", {"train": [file]}, {}, DataConfig(text_column="sequence"))
+    source = Source("t", "fasta", {"train": [file]}, {}, DataConfig(text_column="sequence"))
     assert list(source.texts("train")) == sequences
     assert [row["text"] for row in source.text_rows("train")] == sequences
 
