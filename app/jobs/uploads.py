@@ -23,7 +23,8 @@ from typing import IO
 
 from lm.data import reading
 from lm.data.binary_files import known_kind
-from lm.data.files import TABLES
+from lm.data.files import TABLES, kind_of
+from lm.data.tables import PRUNED
 from lm.errors import UserError
 from lm.files.atomic import flush_to_disk, portable_name, rename
 from lm.files.locks import locked
@@ -139,7 +140,7 @@ class Uploads:
         available = self._max_total_size - sum(text.size for text in self.all())
         digest, size = hashlib.sha256(), 0
         while block := file.read(_BLOCK):
-            is_text = not _is_packed(name) and not name.endswith(".parquet")
+            is_text = not _is_packed(name) and kind_of(name) not in PRUNED
             if not size and is_text and (kind := known_kind(block)):
                 raise UserError(f"{name} looks like {kind}, not text.")
             size += len(block)

@@ -35,8 +35,8 @@ _FORMATS = {
         "an e-book": rb".{60}BOOKMOBI",
     },
     "give it a name that ends in .parquet": {"a Parquet file": rb"PAR1\x15"},
+    "give it a name that ends in .arrow": {"an Arrow file": rb"ARROW1\0|\xff{4}.{2}\0\0"},
     "save it as Parquet or JSON lines first": {
-        "an Arrow file": rb"ARROW1\0|\xff{4}.{2}\0\0",
         "an ORC file": rb"ORC[\0-\x08\x0e-\x1f]",
         "an Avro file": rb"Obj\x01",
     },

@@ -107,9 +107,10 @@ def list_files(files: list[str], root: str | None, skipped: Mapping[str, Iterabl
     for why, others in skipped.items():
         found.leave_out(why, others)
     found.leave_out("repeated", _repeated(files))
-    samples = dict(_samples([f for group in found.splits.values() for f in group if kind_of(f) == "text"]))
-    found.leave_out("empty", (f for f, sample in samples.items() if sample == b""))
-    found.leave_out("binary", (f for f, sample in samples.items() if sample and binary_kind(sample)))
+    texts = [f for group in found.splits.values() for f in group if kind_of(f) == "text"]
+    not_text = {file: _why_not_text(file) for file in texts}
+    for why in ("empty", "binary"):
+        found.leave_out(why, (file for file in texts if not_text[file] == why))
     found.leave_out("other", _incidental([f for group in found.splits.values() for f in group]))
     return found
 
@@ -123,8 +124,7 @@ def suffix_of(file: str) -> str:
 
 def kind_of(file: str) -> str:
     """ "text", or the kind of table, judged by the file's name."""
-    name = reading.without_compression(reading.name_of(file)).lower()
-    return TABLES.get(os.path.splitext(name)[1], "text")
+    return TABLES.get(reading.suffix(file), "text")
 
 
 def similar_path(path: Path) -> str | None:
@@ -174,14 +174,14 @@ def _repeated(files: list[str]) -> Iterator[str]:
         seen.add(identity)
 
 
-def _samples(files: list[str]) -> Iterator[tuple[str, bytes | None]]:
-    """The beginning of each file, or None if it cannot be read, which is an error when it is."""
-    for file in files:
-        try:
-            with reading.open_bytes(file) as opened:
-                yield file, opened.read(_SAMPLE)
-        except Exception:  # each compression has its own errors
-            yield file, None
+def _why_not_text(file: str) -> str | None:
+    """ "empty" or "binary", judged by the beginning of a file; None for text."""
+    try:
+        with reading.open_bytes(file) as opened:
+            sample = opened.read(_SAMPLE)
+    except Exception:  # each compression has its own errors; reading the file will raise it again
+        return None
+    return "empty" if not sample else "binary" if binary_kind(sample) else None
 
 
 def _incidental(files: list[str]) -> list[str]:

@@ -61,6 +61,11 @@ def without_compression(file: str) -> str:
     return file.rpartition(".")[0] if compression_of(file) else file
 
 
+def suffix(file: str) -> str:
+    """'zip://a.TSV.gz::archive.zip' -> '.tsv'."""
+    return os.path.splitext(without_compression(name_of(file)).lower())[1]
+
+
 def members(file: str) -> list[str]:
     """The files in a .zip archive, as names for `open_bytes`; for any other file, the file itself.
 

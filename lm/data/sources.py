@@ -126,7 +126,7 @@ def find_source(dataset: str, config: DataConfig) -> Source:
         folder = re.match(r"[^*?\[]*(?=[/\\])", str(path))
         name = Path(folder[0]).name if folder else ""
         return _listed_source(name or "files", list_files(matches, None, skipped), config)
-    looks_like_a_file = Path(reading.without_compression(dataset)).suffix in {*TABLES, ".txt", ".zip"}
+    looks_like_a_file = reading.suffix(dataset) in {*TABLES, ".txt", ".zip"}
     near = similar_path(path)
     if not _HUB_ID.fullmatch(dataset) or looks_like_a_file:
         raise DataError(f"there is no file or folder '{dataset}'{suggesting(near)}")

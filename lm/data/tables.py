@@ -23,7 +23,7 @@ from lm.data.columns import MAX_COLUMNS, POEM, Notes
 from lm.data.csv_dialect import DELIMITERS, NO_DELIMITER, Dialect, first_rows, is_unclosed, recognize
 from lm.data.decoding import Decoded, open_text
 from lm.data.header import like_data
-from lm.data.reading import explaining_file_errors, name_of, open_bytes, without_compression
+from lm.data.reading import explaining_file_errors, open_bytes, suffix
 from lm.data.values import MISSING, Number, Row, is_messages, listed, shortened, value_at
 from lm.errors import DataError, one_line
 
@@ -82,7 +82,7 @@ def _csv_rows(lines: TextIO, file: str, options: Options, notes: Notes) -> Itera
     if head and (excel := _FOR_EXCEL.fullmatch(head[0].rstrip("\r\n"))):
         given, head, begin = excel[2], head[1:], 2
     rest = next(lines, None)
-    if without_compression(name_of(file)).lower().endswith(".tsv"):
+    if suffix(file) == ".tsv":
         dialect = Dialect(given or "\t", quoted=False)
     else:
         dialect = recognize(file, head, rest is None, begin, given)
@@ -222,7 +222,7 @@ def _json_rows(lines: TextIO, file: str, options: Options, notes: Notes) -> Iter
     if not first:
         return
     value = _decoded(first)
-    one_per_line = without_compression(name_of(file)).lower().endswith((".jsonl", ".ndjson"))
+    one_per_line = suffix(file) in (".jsonl", ".ndjson")
     if value is _INCOMPLETE:
         one_per_line &= first.strip() not in ("[", "{")
     else:

@@ -95,7 +95,7 @@ def noise(path):
         (array, "an array", "save its text as a file first"),
         (database, "a database", "save its text as a file first"),
         (parquet, "a Parquet file", "give it a name that ends in .parquet"),
-        (arrow, "an Arrow file", "save it as Parquet or JSON lines first"),
+        (arrow, "an Arrow file", "give it a name that ends in .arrow"),
         (compressed, "a gzip archive", "unpack it first"),
         (document, "a PDF document", "save it as text first"),
         (noise, "a binary file", "give a file with text"),

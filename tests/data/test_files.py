@@ -4,7 +4,9 @@ import gzip
 import json
 import os
 import re
+import tracemalloc
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -103,6 +105,17 @@ def test_binary_and_empty_files_are_left_out_and_counted(messy, tmp_path, monkey
     (messy / "noise").unlink()
     corpus = open_corpus(DataConfig(dataset=str(messy)))
     assert rows(corpus)["Files"] == EXPECTED.replace("2 binary files (noise, ", "1 binary file (")
+
+
+def test_looking_at_many_files_takes_no_memory(tmp_path):
+    files = [str(tmp_path / str(number)) for number in range(200)]
+    for file in files:
+        Path(file).write_text("x" * (1 << 13))
+    tracemalloc.start()
+    assert list_files(files, None, {}).splits == {"train": files}
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 19
 
 
 def test_report_says_what_each_file_became(tmp_path):

@@ -132,10 +132,12 @@ def test_truncated_parquet_file_is_an_error(files):
         read(path)
 
 
-@pytest.mark.parametrize("name", ["missing.txt", "no/such/folder", "*.nothing", "missing.parquet"])
+@pytest.mark.parametrize(
+    "name", ["missing.txt", "no/such/folder", "*.nothing", "missing.parquet", "MISSING.CSV"]
+)
 def test_missing_file_is_an_error(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"there is no file|no file matches"):
+    with pytest.raises(DataError, match=r"^(there is no file|no file matches).*'\.$"):
         read(name)
 
 

@@ -46,6 +46,14 @@ def as_parquet(rows):
     return out.getvalue()
 
 
+def as_arrow(rows):
+    out = io.BytesIO()
+    table = pyarrow.Table.from_pylist(rows)
+    with pyarrow.ipc.new_file(out, table.schema) as writer:
+        writer.write_table(table)
+    return out.getvalue()
+
+
 def as_zip(**files):
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -61,6 +69,7 @@ TABLES = {
     "a.jsonl": "\n".join(map(json.dumps, table())).encode(),
     "a.ndjson": "\n".join(map(json.dumps, table())).encode(),
     "a.parquet": as_parquet(table()),
+    "a.arrow": as_arrow(table()),
     "a.csv.gz": gzip.compress(as_csv(table())),
     "a.zip": as_zip(one_csv=as_csv(table()), two_csv=as_csv(table(50))),
 }
