@@ -286,9 +286,8 @@ class NoRepeat:
         tokens = np.frombuffer(text, _TOKEN).astype(np.int64)
         self._indexed, self._starts = text, _distinct_ngrams(tokens, self._size)
         self._lasts = tokens[self._starts + self._size - 1]
-        self._recent = text[
-            max(0, len(text) - self._overlap) :
-        ]  # what later n-grams begin with, and what follows
+        # What later n-grams begin with, and the tokens that follow.
+        self._recent = text[max(0, len(text) - self._overlap) :]
 
     def _repeating(self) -> np.ndarray:
         """The tokens that have already come after the last size - 1 tokens."""
@@ -303,8 +302,8 @@ class NoRepeat:
         later, at = [], text.find(last)
         while 0 <= at < len(text) - overlap:
             if at % _BYTES == 0:
-                later.append(int.from_bytes(text[at + overlap :][:_BYTES], "big"))
-            at = text.find(last, at + 1)
+                later.append(int.from_bytes(text[at + overlap : at + overlap + _BYTES], "big"))
+            at = text.find(last, at - at % _BYTES + _BYTES)  # the next token at the earliest
         return np.concatenate([self._lasts[first:end], np.array(later, np.int64)])
 
 

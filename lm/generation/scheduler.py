@@ -63,7 +63,6 @@ class Scheduler:
         constraints: Sequence[Constraint] = (),
         keep_states: bool = False,
         history: Sequence[int] = (),
-        no_repeat: NoRepeat | None = None,
     ) -> Stream:
         """A stream that continues `prompt` by up to `limit` tokens. It starts when `tokens` is consumed.
 
@@ -73,7 +72,6 @@ class Scheduler:
             bias: numbers added to the logits of tokens.
             keep_states: whether to report the state before each token.
             history: the tokens before the prompt, for penalties and n-gram limits.
-            no_repeat: the n-gram limit after history and prompt; streams of the same prompt can share it.
 
         Raises UserError if `prompt` or `bias` has a token that does not exist.
         """
@@ -81,8 +79,7 @@ class Scheduler:
         if not 0 <= min(prompt) <= max(prompt) < self._vocab_size:
             raise UserError(f"the token ids of a prompt must be between 0 and {self._vocab_size - 1}.")
         if size := sampling.no_repeat_ngram:
-            no_repeat = no_repeat or NoRepeat(self._vocab_size, size, [*history, *prompt])
-            constraints = [*constraints, no_repeat.fork()]
+            constraints = [*constraints, NoRepeat(self._vocab_size, size, [*history, *prompt])]
         state = self._decoder.initial_state() if state is None else state
         return Stream(
             prompt, state, sampling, seed, limit, alternatives, bias or {}, constraints, keep_states, history
@@ -180,7 +177,7 @@ class Scheduler:
         while self._waiting and not has_read:  # streams with nothing to read start together
             stream = self._waiting.popleft()
             if not stream.ended:
-                has_read = bool(stream.unread)
+                has_read = bool(stream.prompt.unread)
                 self._read(stream)
         try:
             if self._gpu:
@@ -194,13 +191,16 @@ class Scheduler:
 
     def _read(self, stream: Stream) -> None:
         """Read a chunk of a prompt; when all is read, start the stream."""
+        prompt = stream.prompt
         try:
-            if stream.unread:
-                chunk, stream.unread = stream.unread[:PREFILL_CHUNK], stream.unread[PREFILL_CHUNK:]
-                stream.state = self._decoder.prefill(torch.tensor(chunk), stream.state)
-            if stream.unread:
+            if prompt.unread:
+                chunk = torch.tensor(prompt.unread[:PREFILL_CHUNK])
+                prompt.state = self._decoder.prefill(chunk, prompt.state)
+                del prompt.unread[:PREFILL_CHUNK]
+            if prompt.unread:
                 self._waiting.append(stream)  # after the others
             else:
+                stream.state = prompt.state
                 self._sampling_of(stream).add(stream)
         except Exception as error:  # of this stream only
             stream.fail(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,14 @@ class Token(NamedTuple):
     state: State | None  # the state before reading this token, if requested by `keep_states`
 
 
+class Prompt:
+    """Tokens to read in a state; streams with the same prompt share it, so that it is read once. The last
+    token is left for the first step, which predicts the one after it."""
+
+    def __init__(self, tokens: Sequence[int], state: State):
+        self.unread, self.state = list(tokens[:-1]), state
+
+
 class Stream:
     """A sequence that is being generated. Created by `Scheduler.stream`."""
 
@@ -44,7 +53,8 @@ class Stream:
     ):
         self.sampling, self.limit, self.alternatives = sampling, limit, alternatives
         self.bias, self.constraints, self.keep_states = dict(bias), list(constraints), keep_states
-        self.unread, self.last, self.state = list(prompt[:-1]), int(prompt[-1]), state
+        self.prompt, self.last = Prompt(prompt, state), int(prompt[-1])
+        self.state = state  # where it starts, or continues after it had to wait
         self.generated = 0
         self.drawn = 0  # including tokens that a GPU is still computing
         self.ended = False
@@ -59,6 +69,15 @@ class Stream:
         recent = [*history[-sampling.repetition_window :], *prompt]
         self.window = deque(recent, maxlen=sampling.repetition_window)
         self.counts = Counter(self.window)
+
+    def fork(self, seed: int) -> Stream:
+        """Another stream with the same prompt, which is read only once for both. Called before either has
+        started."""
+        other = copy.copy(self)
+        other.constraints = [constraint.fork() for constraint in self.constraints]
+        other.uniform = random.Random(seed).random
+        other.ready, other.window, other.counts = deque(), self.window.copy(), self.counts.copy()
+        return other
 
     def append(self, token: Token) -> None:
         """Add a generated token."""

@@ -159,11 +159,9 @@ class TextGenerator:
         streams, detokenizers = [], []
         for prompt, group in groupby(zip(prompts, seeds, strict=True), key=operator.itemgetter(0)):
             tokens, text = self.encode(prompt, request.unknown), self.text_of(prompt)
-            read, constraints = self._to_read(tokens), self.constraints(text, request)
-            no_repeat = self._no_repeat(read, request)
+            stream = self.new_stream(self._to_read(tokens), 0, self.constraints(text, request), request)
             for _, seed in group:  # of one prompt that is continued several times
-                own = [constraint.fork() for constraint in constraints]
-                streams.append(self.new_stream(read, seed, own, request, no_repeat=no_repeat))
+                streams.append(stream.fork(seed))
                 detokenizers.append(self.detokenizer(text, tokens, request.stop))
         return Pieces(self, streams, detokenizers)
 
@@ -197,8 +195,8 @@ class TextGenerator:
         encoded, prompt = self.encode(prompt, request.unknown), self.text_of(prompt)
         tokens = self._to_read(encoded)
         constraints = self.constraints(prompt, request)
-        if no_repeat := self._no_repeat(tokens, request):
-            constraints.append(no_repeat)
+        if size := request.sampling.no_repeat_ngram:
+            constraints.append(NoRepeat(self.tokenizer.vocab_size, size, tokens))
         hypotheses = beam_search(
             self.decoder,
             tokens,
@@ -303,11 +301,6 @@ class TextGenerator:
             strings = [self._bytes(string) for string in request.ban]
             constraints.append(Banned(self.vocabulary, strings, self._bytes(prompt)))
         return constraints
-
-    def _no_repeat(self, tokens: list[int], request: Request) -> NoRepeat | None:
-        """The n-gram limit of a request after these tokens, which were read."""
-        size = request.sampling.no_repeat_ngram
-        return NoRepeat(self.tokenizer.vocab_size, size, tokens) if size else None
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -7,9 +7,17 @@ import torch
 
 from lm.config.schema import SamplingConfig
 from lm.errors import UserError
-from lm.generation.decoder import NetworkDecoder
+from lm.generation.decoder import PREFILL_CHUNK, NetworkDecoder
 from lm.generation.scheduler import Scheduler
-from tests.generation.streams import SAMPLING, VOCAB, generated, job, network_of, scheduler_of
+from tests.generation.streams import (
+    SAMPLING,
+    SETTINGS,
+    VOCAB,
+    generated,
+    job,
+    network_of,
+    scheduler_of,
+)
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
@@ -46,6 +54,31 @@ def test_one_consumer_of_several_streams_gets_what_several_consumers_get():
     for number, text in enumerate(texts):
         other = scheduler_of()
         assert generated(other, other.stream(*job(number))) == text
+
+
+@pytest.mark.parametrize("sampling", SETTINGS)
+def test_streams_of_one_prompt_read_it_once_and_depend_on_nothing_else(sampling, monkeypatch):
+    prompt = [1 + i % 11 for i in range(3 * PREFILL_CHUNK)]
+    scheduler = scheduler_of()
+    expected = [generated(scheduler, scheduler.stream(prompt, sampling, seed, 30)) for seed in range(4)]
+    chunks, prefill = [], scheduler._decoder.prefill
+
+    def fails_once(*args):
+        chunks.append(args)
+        if len(chunks) == 2:
+            raise MemoryError
+        return prefill(*args)
+
+    monkeypatch.setattr(scheduler._decoder, "prefill", fails_once)
+    stream = scheduler.stream(prompt, sampling, 5, 30)
+    failing, ended, *forks = (stream.fork(seed) for seed in (8, 9, *range(4)))
+    with pytest.raises(MemoryError):
+        generated(scheduler, failing)  # after it has read a chunk
+    ended.end()
+    texts = [[] for _ in (ended, *forks)]
+    for number, token in scheduler.tokens(ended, *forks):
+        texts[number].append(token.token)
+    assert texts == [[], *expected] and len(chunks) == 4
 
 
 def test_alternatives_are_the_most_likely_tokens():
