@@ -14,8 +14,8 @@ from lm.console.streams import outlive_output
 from lm.console.wording import plural
 from lm.training import record, rollback
 from lm.training.callbacks import stops
+from lm.training.display import StepMetrics
 from lm.training.optimizer import learning_rate
-from lm.training.progress import Reading
 from lm.training.signals import BROKEN_PIPE, listening
 from lm.training.state import Trainer
 from lm.training.step import Step
@@ -95,7 +95,7 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
         if not (log_due or sample_due or save_due):
             continue  # without waiting for the device
 
-        now = _reading(trainer, steps_since, trainer.seconds - since)
+        now = _step_metrics(trainer, steps_since, trainer.seconds - since)
         if rollback.rolled_back(trainer, now.train_loss, complete=log_due):
             spent, since, steps_since = stopped, trainer.seconds, 0
             continue
@@ -153,8 +153,8 @@ def _save_due(trainer: Trainer) -> bool:
     return trainer.now - trainer.saved > patience
 
 
-def _reading(trainer: Trainer, steps: int, seconds: float) -> Reading:
+def _step_metrics(trainer: Trainer, steps: int, seconds: float) -> StepMetrics:
     progress = trainer.progress
     loss = trainer.loss_sum.item() / progress.loss_count
     rate = steps * trainer.learner.windows.tokens_per_step / max(seconds, 1e-9)
-    return Reading(trainer.done, progress.step, trainer.seconds, loss, rate, trainer.validation)
+    return StepMetrics(trainer.done, progress.step, trainer.seconds, loss, rate, trainer.validation)

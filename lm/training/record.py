@@ -23,8 +23,8 @@ from lm.storage.run_folder import read_metrics
 from lm.storage.saving import save_model
 from lm.training.callbacks import Row
 from lm.training.checkpoint import capture, of_all_ranks, save_checkpoint
+from lm.training.display import StepMetrics
 from lm.training.plot import loss_curve
-from lm.training.progress import Reading
 from lm.training.provenance import trained_on
 from lm.training.state import Learner, Snapshot, Trainer
 
@@ -87,7 +87,7 @@ def metrics(trainer: Trainer, train_loss: float) -> Row:
     }
 
 
-def log(trainer: Trainer, now: Reading, validated: bool) -> Row:
+def log(trainer: Trainer, now: StepMetrics, validated: bool) -> Row:
     """Write one line of metrics, which is returned, and redraw the loss curve after a validation, in a
     notebook more often."""
     record = metrics(trainer, now.train_loss)

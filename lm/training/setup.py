@@ -35,10 +35,10 @@ from lm.training.auto import (
 from lm.training.checkpoint import load_checkpoint, seed_of
 from lm.training.clock import Clock
 from lm.training.disk import Disk
+from lm.training.display import Display
 from lm.training.facts import Facts
 from lm.training.finetune import start_from
 from lm.training.optimizer import learning_rate
-from lm.training.progress import Display
 from lm.training.record import score
 from lm.training.state import (
     Learner,

@@ -22,8 +22,8 @@ from lm.storage.run_folder import Run
 from lm.training.callbacks import NONE, Callbacks
 from lm.training.clock import Clock
 from lm.training.disk import Disk
+from lm.training.display import Display
 from lm.training.optimizer import Optimizer, make_optimizer
-from lm.training.progress import Display
 from lm.training.tracking import Tracker
 
 _MAX_SCORING_SHARE = 0.25  # of a time budget, reserved for scoring the validation and test text at the end

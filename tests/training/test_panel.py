@@ -7,7 +7,7 @@ import pytest
 
 import lm
 from lm.console.notebook import Output
-from lm.training import progress
+from lm.training import display
 from lm.training.panel import Panel
 
 SVG, LATER = "<svg>é 1</svg>", "<svg>2</svg>"
@@ -74,7 +74,7 @@ def test_the_curve_is_drawn_again_when_it_has_grown(shown, clock):
 
 def test_a_training_draws_the_curve_between_validations(shown, monkeypatch, text_file, tmp_path):
     drawn = []
-    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    monkeypatch.setattr(display, "in_notebook", lambda: True)
     monkeypatch.setattr(Panel, "curve", lambda panel, svg, step: drawn.append(step))
     settings = {"layers": 1, "hidden_size": 8, "batch_size": 4, "bptt": 8, "eval_every": 1000}
     lm.train(text_file, out=tmp_path / "r", steps=30, **settings)

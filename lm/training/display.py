@@ -30,8 +30,8 @@ _PLAIN_LINE_EVERY = 30.0  # seconds
 
 
 @dataclass
-class Reading:
-    """The current metrics."""
+class StepMetrics:
+    """The metrics of the current step."""
 
     done: float  # share of the budget, 0 to 1
     step: int
@@ -98,7 +98,7 @@ class Display:
         else:
             self._live.stop()
 
-    def update(self, now: Reading) -> None:
+    def update(self, now: StepMetrics) -> None:
         """Redraw the live line or the panel of a notebook, or print a plain line from time to time."""
         if self._panel:
             self._panel.update(now.done, self._metrics(now))
@@ -117,7 +117,7 @@ class Display:
         if self._panel:
             self._panel.curve(svg, step)
 
-    def milestone(self, now: Reading) -> None:
+    def milestone(self, now: StepMetrics) -> None:
         """Print a line that stays."""
         self._last_line = time.monotonic()
         metrics = self._metrics(now)
@@ -152,30 +152,30 @@ class Display:
         rows["Page"] = f"{command('app')}{models}"
         self._terminal.table(rows)
 
-    def _metrics(self, now: Reading) -> str:
+    def _metrics(self, now: StepMetrics) -> str:
         """All of them, about 95 columns."""
         times = f"{duration(now.seconds)} (ETA {_time_left(now)})"
         return "  ".join([_step(now), times, *_losses(now, with_bits=True), self._speed(now)])
 
-    def _short_metrics(self, now: Reading) -> str:
+    def _short_metrics(self, now: StepMetrics) -> str:
         """Those of the live line."""
         left = f"{_time_left(now)} left"
         return "  ".join([_step(now), left, *_losses(now, with_bits=False), self._speed(now)])
 
-    def _speed(self, now: Reading) -> str:
+    def _speed(self, now: StepMetrics) -> str:
         return f"{now.tokens_per_second * self._characters_per_token:,.0f} char/s"
 
 
-def _step(now: Reading) -> str:
+def _step(now: StepMetrics) -> str:
     return f"step {now.step:,}"
 
 
-def _time_left(now: Reading) -> str:
+def _time_left(now: StepMetrics) -> str:
     # A budget may be exceeded slightly: nothing is left then.
     return duration(now.seconds * max(1 - now.done, 0.0) / now.done if now.done > 0 else 0.0)
 
 
-def _losses(now: Reading, with_bits: bool) -> list[str]:
+def _losses(now: StepMetrics, with_bits: bool) -> list[str]:
     """The training loss and, once there is one, the validation loss."""
     losses = [f"train {now.train_loss:.3f}"]
     if now.validation:

@@ -8,20 +8,20 @@ from rich.console import Console
 
 from lm.console.terminal import Terminal, duration
 from lm.evaluation.losses import Validation
-from lm.training.progress import Display, Reading
+from lm.training.display import Display, StepMetrics
 
 
 @pytest.mark.parametrize(
     ("done", "left"), [(0.25, "(ETA 2:03)"), (1.0, "(ETA 0:00)"), (1.02, "(ETA 0:00)")], ids=str
 )
 def test_the_remaining_time_is_shown_and_never_negative(done, left, capsys):
-    now = Reading(done, step=100, seconds=41.0, train_loss=2.0, tokens_per_second=1000.0)
+    now = StepMetrics(done, step=100, seconds=41.0, train_loss=2.0, tokens_per_second=1000.0)
     Display(Terminal()).milestone(now)
     line = capsys.readouterr().out
     assert left in line and line.startswith(f"{min(done, 1):4.0%}  step 100  0:41 ")
 
 
-LATE = Reading(
+LATE = StepMetrics(
     done=0.61,
     step=98_765,
     seconds=5025.0,
