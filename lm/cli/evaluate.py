@@ -107,14 +107,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reading = {name: options[name] for name in READING if name in options}
     check_items(options)
     if "pairs" in options:
-        from lm.insight.pairs import evaluate_pairs
+        from lm.cli.pairs import evaluate_pairs
 
         return evaluate_pairs(options, reading)
     if reading and "dataset" not in options:
         raise UserError(f"{flag_of(next(iter(reading)))} requires --dataset.")
     if "compare" in options:
         check_comparison(options)
-    from lm.insight.evaluate import evaluate  # imports torch, for which --help should not wait
+    from lm.cli.evaluation import evaluate  # imports torch, for which --help should not wait
 
     return evaluate(options, reading, adaptations)
 

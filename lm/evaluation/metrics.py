@@ -20,6 +20,11 @@ class Estimate:
     value: float
     interval: tuple[float, float] | None
 
+    def __format__(self, form: str) -> str:
+        """With the format ".4f": '1.5501 (1.5382 to 1.5620)', or without an interval '1.5501'."""
+        interval = " to ".join(format(end, form) for end in self.interval or ())
+        return format(self.value, form) + (f" ({interval})" if interval else "")
+
 
 @dataclass(frozen=True)
 class Metrics:

@@ -9,12 +9,12 @@ from hypothesis import given, settings, strategies as st
 from tokenizers import Regex, models, normalizers, pre_tokenizers
 
 import lm
+from lm.cli.evaluation import evaluate
 from lm.config.schema import DataConfig, ModelConfig
 from lm.data import report
 from lm.data.corpus import open_corpus
 from lm.data.sources import find_tokenizer
 from lm.errors import DataError, UserError
-from lm.insight.evaluate import evaluate
 from lm.insight.surprisal import score_text
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM

@@ -13,7 +13,6 @@ import gradio as gr
 import numpy as np
 
 from lm.insight.pairs import ScoredPairs
-from lm.insight.results import with_interval
 from lm.insight.scored_text import ScoredText
 from lm.insight.spans import pieces, token_spans
 from lm.language_model import LanguageModel
@@ -133,7 +132,7 @@ def pairs_html(scored: ScoredPairs, model: LanguageModel, link: str) -> str:
     heads = ("", translate("Better"), translate("Bits"), translate("Worse"), translate("Bits"), "")
     accuracy = translate(
         "Accuracy {accuracy} on {count:,} pairs, ties counted as correct.",
-        accuracy=with_interval(scored.accuracy().estimate, 2),
+        accuracy=f"{scored.accuracy().estimate:.2f}",
         count=len(rows),
     )
     note = f'<p class="note" role="status">{escape(accuracy)} {link}</p>'

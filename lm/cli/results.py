@@ -13,7 +13,7 @@ from lm.console.wording import plural
 from lm.data.eval_text import EvalText
 from lm.data.report import table_rows
 from lm.evaluation.comparison import Comparison
-from lm.evaluation.metrics import Estimate, Metrics
+from lm.evaluation.metrics import Metrics
 from lm.evaluation.resampling import Parts
 from lm.insight.scored_text import ScoredText
 from lm.language_model import LanguageModel
@@ -69,8 +69,8 @@ def rows_of_differences(model: str, other: str, differences: dict[str, Compariso
         rows["Test"] = f"permutation of the signs of {parts}, two-sided"
     cells = {
         mode: {
-            "Bits per character": with_interval(difference.bits_per_character, 4, "+"),
-            "Bits per byte": with_interval(difference.bits_per_byte, 4, "+"),
+            "Bits per character": f"{difference.bits_per_character:+.4f}",
+            "Bits per byte": f"{difference.bits_per_byte:+.4f}",
             "p": "" if difference.p is None else f"{difference.p:.4f}",
         }
         for mode, difference in differences.items()
@@ -81,10 +81,10 @@ def rows_of_differences(model: str, other: str, differences: dict[str, Compariso
 def _cells(metrics: Metrics) -> dict[str, str]:
     """The metrics by their titles."""
     return {
-        "Nats per token": with_interval(metrics.loss, 4),
-        "Perplexity": with_interval(metrics.perplexity, 2),
-        "Bits per character": with_interval(metrics.bits_per_character, 4),
-        "Bits per byte": with_interval(metrics.bits_per_byte, 4),
+        "Nats per token": f"{metrics.loss:.4f}",
+        "Perplexity": f"{metrics.perplexity:.2f}",
+        "Bits per character": f"{metrics.bits_per_character:.4f}",
+        "Bits per byte": f"{metrics.bits_per_byte:.4f}",
     }
 
 
@@ -96,13 +96,6 @@ def _columns(cells: dict[str, dict[str, str]]) -> dict[str, str]:
         title: "  ".join(c[title].ljust(width) for c, width in zip(columns, widths, strict=True)).rstrip()
         for title in columns[0]
     }
-
-
-def with_interval(estimate: Estimate, digits: int, sign: str = "-") -> str:
-    """'1.5501 (1.5382 to 1.5620)'; with "+" as the `sign`, also in front of positive numbers."""
-    form = f"{sign}.{digits}f"
-    interval = estimate.interval and " to ".join(format(end, form) for end in estimate.interval)
-    return format(estimate.value, form) + (f" ({interval})" if interval else "")
 
 
 def json_record(

@@ -8,6 +8,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from lm.cli.results import (
+    ScoresBySide,
+    describe,
+    json_record,
+    rows_of_differences,
+    rows_of_scores,
+    warn_of_unknown,
+)
 from lm.config.schema import DataConfig, RunConfig
 from lm.config.settings import build
 from lm.console.progress import ProgressCallback
@@ -17,14 +25,6 @@ from lm.data.columns import Rows
 from lm.data.eval_text import EvalText, read_held_out, read_whole
 from lm.errors import UserError
 from lm.insight.items import UNITS, Items
-from lm.insight.results import (
-    ScoresBySide,
-    describe,
-    json_record,
-    rows_of_differences,
-    rows_of_scores,
-    warn_of_unknown,
-)
 from lm.insight.scored_text import ScoredText, compare, two_sided
 from lm.insight.surprisal import score_text
 from lm.insight.table_files import header_comment, table_lines, write_table
