@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from lm.config.settings import did_you_mean
+from lm.console.wording import did_you_mean
 
 from ..sampling import API_RANGES, SETTINGS, Range, range_of
 from .defaults import unsupported, without_defaults

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from lm.config.schema import GROUPS, ModelConfig, RunConfig
-from lm.config.settings import did_you_mean, flag_of, settings_of
+from lm.config.settings import flag_of, settings_of
+from lm.console.wording import did_you_mean
 from lm.data.encodings import check_encoding
 from lm.errors import UserError, one_line
 

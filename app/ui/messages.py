@@ -91,7 +91,7 @@ def svg_in_words_of_the_page(svg: str) -> str:
 
 def in_words_of_the_page(text: str) -> str:
     """A message of `lm` as the page says it. One that is not known stays English, without flags."""
-    if hint := _HINT.search(text):  # of lm.config.settings.did_you_mean
+    if hint := _HINT.search(text):  # of lm.console.wording.did_you_mean
         text = f"{text[: hint.start()]}."
     shown = _translated(text, 0) or without_flags(text)
     return f"{shown} {translate('Did you mean “{name}”?', name=hint[1])}" if hint else shown

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import lm
 from lm.cli.parser import HelpFormatter, Parser, run
-from lm.config.settings import did_you_mean
+from lm.console.wording import did_you_mean
 from lm.errors import UserError
 
 # Each is imported only when it runs: `lm --help` should not wait for torch, nor `lm train` for gradio.

@@ -11,10 +11,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NoReturn
 
 from lm.config.schema import TrainingConfig
-from lm.config.settings import flag_of, settings_of, similar, suggesting
+from lm.config.settings import flag_of, settings_of
 from lm.console import streams
 from lm.console.escaping import printable
 from lm.console.invocation import command
+from lm.console.wording import similar, suggesting
 from lm.errors import UserError, one_line
 
 MODEL = "a run, a saved folder, a Hub id (owner/name or owner/name@revision) or 'pretrained'"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lm.config.settings import did_you_mean
+from lm.console.wording import did_you_mean
 from lm.errors import UserError
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import math
 import numbers
 import os
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from lm.console.wording import did_you_mean
 from lm.errors import UserError
 
 Auto = Literal["auto"]  # in place of a value that depends on the text and the budget
@@ -210,23 +210,6 @@ def arguments(values: Mapping[str, Any]) -> list[str]:
             # What begins with a dash would be read as a flag.
             found += [f"{flag}={text}"] if text.startswith("-") and text != "-" else [flag, text]
     return found
-
-
-def similar(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The known name that a misspelled one resembles most, whatever the case; None if none is similar."""
-    lower = {other.lower(): other for other in known}
-    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=cutoff)
-    return lower[close[0]] if close else None
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of an error about a misspelled name: "; did you mean 'hidden_size'?", or only a period."""
-    return suggesting(similar(name, known))
-
-
-def suggesting(name: str | None) -> str:
-    """The end of an error that suggests another name, if there is one."""
-    return f"; did you mean '{name}'?" if name else "."
 
 
 def _plain(value: Any) -> Any:

@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
 
-from lm.config.settings import did_you_mean
-from lm.console.wording import plural
+from lm.console.wording import did_you_mean, plural
 from lm.data.values import (
     LISTED,
     MISSING,

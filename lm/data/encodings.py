@@ -8,7 +8,7 @@ import encodings.aliases
 import re
 import unicodedata
 
-from lm.config.settings import similar, suggesting
+from lm.console.wording import similar, suggesting
 from lm.errors import UserError
 
 SAMPLE = 1 << 15  # bytes by which an encoding is recognized

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lm.config.settings import similar
-from lm.console.wording import plural
+from lm.console.wording import plural, similar
 from lm.data import reading
 from lm.data.binary_files import binary_kind
 from lm.data.split_names import by_split

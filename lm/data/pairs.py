@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lm.config.schema import DataConfig
-from lm.config.settings import did_you_mean
 from lm.console.progress import ProgressCallback
+from lm.console.wording import did_you_mean
 from lm.data import reading
 from lm.data.source import Source
 from lm.data.sources import find_sources

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm.config.schema import DataConfig
-from lm.config.settings import did_you_mean, similar, suggesting
 from lm.console.streams import read_input
+from lm.console.wording import did_you_mean, similar, suggesting
 from lm.data import reading
 from lm.data.cache import PARTIAL, cache_folder, writing_to_cache
 from lm.data.dataset_folders import declared_files, saved_splits

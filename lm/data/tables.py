@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, TextIO
 
-from lm.config.settings import did_you_mean
-from lm.console.wording import plural
+from lm.console.wording import did_you_mean, plural
 from lm.data.arrow_tables import arrow_rows
 from lm.data.columns import MAX_COLUMNS, POEM, Notes
 from lm.data.csv_dialect import DELIMITERS, NO_DELIMITER, Dialect, first_rows, is_unclosed, recognize

@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 
 from lm.config.schema import RUNS
-from lm.config.settings import similar, suggesting
+from lm.console.wording import similar, suggesting
 from lm.errors import ModelError
 from lm.files.model_files import is_readable
 from lm.storage import model_hub

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from lm.config.schema import GROUPS
-from lm.config.settings import check_not_empty, did_you_mean, settings_of
+from lm.config.settings import check_not_empty, settings_of
 from lm.console.invocation import called_from_python
+from lm.console.wording import did_you_mean
 from lm.distributed import ALONE, rank_count
 from lm.errors import UserError
 from lm.language_model import LanguageModel, load

@@ -2,7 +2,6 @@
 
 import pytest
 import yaml
-from hypothesis import given, strategies as st
 
 from lm.config.schema import (
     CacheConfig,
@@ -16,11 +15,9 @@ from lm.config.settings import (
     Rule,
     arguments,
     build,
-    did_you_mean,
     parse_duration,
     parse_temperature,
     settings_of,
-    similar,
 )
 from lm.errors import UserError
 
@@ -89,19 +86,6 @@ def test_a_duration_of_nothing_is_out_of_range():
 def test_build_rejects_settings_of_other_classes():
     with pytest.raises(UserError, match="unknown setting 'nonsense'"):
         build(ModelConfig, {"nonsense": 1})
-
-
-@given(st.text(), st.lists(st.text(min_size=1)))
-def test_an_error_about_a_name_ends_in_a_suggestion_or_a_period(name, known):
-    near = similar(name, known)
-    assert did_you_mean(name, known) == (f"; did you mean '{near}'?" if near else ".")
-    assert near is None or near in known
-
-
-def test_similar_names_are_found_whatever_the_case():
-    assert similar("Hiden_Size", ["layers", "hidden_size"]) == "hidden_size"
-    assert similar("text", ["ID", "TEXT"]) == "TEXT"
-    assert similar("cell", ["steps", "lr"]) is None
 
 
 def test_max_time_in_seconds_or_text():

@@ -10,8 +10,8 @@ from typing import Any
 from lm.config.schema.data import DataConfig
 from lm.config.schema.model import ModelConfig
 from lm.config.schema.training import BUDGETS, TrainingConfig
-from lm.config.settings import did_you_mean, flag_of, settings_of
-from lm.console.wording import plural
+from lm.config.settings import flag_of, settings_of
+from lm.console.wording import did_you_mean, plural
 from lm.errors import UserError
 
 GROUPS = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
