@@ -13,7 +13,6 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "text": dict,
     "warnings": list,
     "model": str,
-    "recipe": str,
     "compute": str,
     "budget": str,
     "total_steps": (int, type(None)),
@@ -34,7 +33,16 @@ class Facts:
     characters_per_token: float
     settings: dict[str, Any]  # flat, with a number in place of every `auto`
     warnings: list[str] = field(default_factory=list)
-    recipe: str = ""  # which earlier versions did not write
+
+    @property
+    def recipe(self) -> str:
+        """'muon, learning rate 0.021, dropout 0.37 (input 0.18)', with the dropouts that differ."""
+        of = self.settings
+        dropouts = {name: of[f"{name}_dropout"] for name in ("input", "output", "weight")}
+        others = [f"{name} {value:g}" for name, value in dropouts.items() if value != of["dropout"]]
+        others += [f"embedding {of['embedding_dropout']:g}"] if of["embedding_dropout"] else []
+        dropout = f"dropout {of['dropout']:g}" + (f" ({', '.join(others)})" if others else "")
+        return f"{of['optimizer']}, learning rate {of['lr']:g}, {dropout}"
 
     def save(self, run: Run) -> None:
         """Write facts.json. Raises OSError."""
@@ -50,7 +58,6 @@ def read_facts(run: Run) -> Facts | None:
     if not isinstance(found, dict):
         return None
     values: dict[str, Any] = {f.name: found.get(f.name) for f in fields(Facts)}
-    values["recipe"] = found.get("recipe", "")
     if not all(isinstance(values[name], kind) for name, kind in _TYPES.items()):
         return None
     lines = (*values["warnings"], *values["text"].values())

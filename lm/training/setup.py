@@ -277,7 +277,6 @@ def _facts(learner: Learner) -> Facts:
         text=report.rows(corpus, config.data.data_report),
         model=f"{model.cell.upper()}, {plural(model.layers, 'layer')} of {model.hidden_size} units,"
         f" embeddings of {model.embedding_size}, {learner.network.parameter_count():,} parameters{notes}",
-        recipe=_recipe(learner),
         compute=_compute(learner),
         budget=_budget(learner),
         total_steps=total_steps(learner),
@@ -285,16 +284,6 @@ def _facts(learner: Learner) -> Facts:
         settings=config.flat(),
         warnings=report.warnings(corpus, recurrent_weights(model), model),
     )
-
-
-def _recipe(learner: Learner) -> str:
-    """'muon, learning rate 0.021, dropout 0.37 (input 0.18, weight 0.18)', with the dropouts that differ."""
-    model, training = learner.config.model, learner.config.training
-    dropouts = {name: getattr(model, f"{name}_dropout") for name in ("input", "output", "weight")}
-    others = [f"{name} {value:g}" for name, value in dropouts.items() if value != model.dropout]
-    others += [f"embedding {model.embedding_dropout:g}"] if model.embedding_dropout else []
-    dropout = f"dropout {model.dropout:g}" + (f" ({', '.join(others)})" if others else "")
-    return f"{training.optimizer}, learning rate {training.lr:g}, {dropout}"
 
 
 def _compute(learner: Learner) -> str:

@@ -1,6 +1,5 @@
 """facts.json: what a run reports about itself to other programs."""
 
-import dataclasses
 import json
 import re
 
@@ -12,7 +11,7 @@ from lm.storage.run_folder import Run
 from lm.training.facts import Facts, read_facts
 from tests.conftest import SMALL
 
-FACTS = Facts({"Text": "a"}, "LSTM", "cpu", "10 steps", 10, 1.5, {"cell": "lstm"}, ["little text"], "muon")
+FACTS = Facts({"Text": "a"}, "LSTM", "cpu", "10 steps", 10, 1.5, {"cell": "lstm"}, ["little text"])
 
 
 @pytest.fixture
@@ -26,11 +25,6 @@ def test_facts_are_read_as_they_were_saved(run):
     assert read_facts(run) is None
     FACTS.save(run)
     assert read_facts(run) == FACTS
-
-
-def test_facts_of_earlier_versions_have_no_recipe(run):
-    run.facts.write_text(json.dumps({name: value for name, value in vars(FACTS).items() if name != "recipe"}))
-    assert read_facts(run) == dataclasses.replace(FACTS, recipe="")
 
 
 @pytest.mark.parametrize(
