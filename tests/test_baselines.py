@@ -3,6 +3,8 @@
 import json
 import sys
 
+import pytest
+
 from benchmarks.baselines import main, mean_and_interval
 
 
@@ -11,6 +13,7 @@ def test_intervals_are_those_of_student():
     assert mean_and_interval([2.0], 1) == "2.0"
 
 
+@pytest.mark.slow
 def test_runs_are_equal_in_parameters_and_not_repeated(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sea").mkdir()

@@ -51,12 +51,14 @@ def on_windows(script: str, folder: Path, **environment: str) -> str:
     return output.replace("\r\n", "\n")
 
 
+@pytest.mark.slow
 def test_every_command_runs_with_an_old_console(tmp_path):
     output = on_windows("commands.py", tmp_path, PYTHONIOENCODING="cp437")
     assert "all done" in output
     assert "\\u6d77" in output  # what the console lacks
 
 
+@pytest.mark.slow
 def test_the_page_trains(tmp_path):
     output = on_windows("jobs.py", tmp_path)
     assert output.splitlines() == [

@@ -8,6 +8,8 @@ import pytest
 from tests.conftest import ROOT
 from tests.end_to_end.conftest import free_port, serving, until_ready
 
+pytestmark = pytest.mark.browser
+
 KEY = "secret"
 # Runs in the page: streams a completion and returns its text, how many pieces arrived, and the last event.
 STREAM = """async ([address, key, body]) => {

@@ -17,6 +17,8 @@ from tests.conftest import script
 from tests.end_to_end.exported import model_in
 from tests.end_to_end.page import DESKTOP, PHONE
 
+pytestmark = pytest.mark.browser
+
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 _WRITE_AND_STOP = """async () => {
     document.querySelector("#write").click();

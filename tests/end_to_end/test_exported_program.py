@@ -19,6 +19,8 @@ from lm.tokenization.vocabulary import train_tokenizer
 from tests.conftest import some_text
 from tests.end_to_end.exported import Program, model_in
 
+pytestmark = pytest.mark.browser
+
 # Other scripts, whitespace of many kinds, contractions, and names of special tokens.
 STRANGE = (
     " \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u1680\u180e\u2003\u2028\u3000\ufeff\u200d\u0301\x00"

@@ -14,6 +14,8 @@ from app.api.server import Api
 from app.registry import ModelRegistry
 from tests.end_to_end.conftest import free_port, serving, until_ready
 
+pytestmark = pytest.mark.browser
+
 EVIL = "evil.localhost"  # which browsers resolve to this computer, as they do a rebound name
 # Runs in a page of another site: everything that such a page can try. Returns what it could read or run.
 ATTACK = """async (server) => {

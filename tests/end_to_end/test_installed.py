@@ -18,6 +18,8 @@ import pytest
 from tests.conftest import ROOT, SMALL, some_text
 from tests.end_to_end.conftest import Server, free_port, until_ready
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):

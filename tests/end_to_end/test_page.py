@@ -51,6 +51,7 @@ def test_stop_ends_the_computation_within_a_second(page, server):
     assert re.match(r"seed \d+ · [\d,]+ tokens", page.status)
 
 
+@pytest.mark.browser
 def test_closing_the_page_ends_its_computation(open_page, server):
     page, before = open_page(server), len(server.ended())
     page.start_long_generation()
@@ -62,6 +63,7 @@ def test_closing_the_page_ends_its_computation(open_page, server):
     assert server.ended()[-1].endswith("stopped")
 
 
+@pytest.mark.browser
 def test_ctrl_enter_generates_and_escape_stops(page, server):
     page.set(Length=20_000, Top_p=0.9)
     page.editor.fill(PROMPT)
@@ -78,6 +80,7 @@ def test_ctrl_enter_generates_and_escape_stops(page, server):
     page.at_rest()
 
 
+@pytest.mark.browser
 def test_the_text_is_read_only_while_the_model_writes(page):
     page.start_long_generation()
     assert announced(page) == "The model is writing."
@@ -101,6 +104,7 @@ def test_the_end_of_the_text_stays_in_view_unless_the_user_scrolls_back(page):
     page.at_rest()
 
 
+@pytest.mark.browser
 def test_continue_extends_the_text_and_undo_restores_the_previous_one(page):
     page.set(Length=50, Top_p=0.9)
     page.editor.fill(PROMPT)
@@ -115,6 +119,7 @@ def test_continue_extends_the_text_and_undo_restores_the_previous_one(page):
     assert not page.undo.is_enabled() and not page.regenerate.is_enabled()
 
 
+@pytest.mark.browser
 def test_regenerate_replaces_the_end_and_undo_restores_it(page):
     page.set(Length=50, Top_p=0.9, Seed=7)
     page.editor.fill(PROMPT)
@@ -137,6 +142,7 @@ def test_regenerate_after_an_edit_says_so_and_undo_restores_the_edit(page):
     assert page.write(page.undo) == "Another beginning"
 
 
+@pytest.mark.browser
 def test_the_same_seed_gives_the_same_text(page):
     page.set(Length=200)
     page.editor.fill(PROMPT)

@@ -117,7 +117,7 @@ def test_reference_and_fused_learn_the_same(here, text_file):
     curves = []
     for implementation in ("fused", "reference"):
         command = ["--dataset", text_file, "--cell", "gru", "--cell-implementation", implementation]
-        command += [*SMALL, "--steps", 20, "--eval-every", 5, "--sample-every", 0, "--precision", "fp32"]
+        command += [*SMALL, "--steps", 20, "--eval-every", 5, "--precision", "fp32"]
         called("train", *command, "--out", implementation)
         records = metrics(here / implementation)
         curves.append([r["validation_loss"] for r in records if "validation_loss" in r])
@@ -137,7 +137,7 @@ def test_bpe(here, text_file):
 @pytest.mark.parametrize("budget", [("--epochs", "0.5"), ("--max-time", "2s")])
 def test_other_budgets(here, text_file, budget):
     begin = time.perf_counter()
-    command = ["--dataset", text_file, *SMALL, *budget, "--sample-every", 0]
+    command = ["--dataset", text_file, *SMALL, *budget]
     result = called("train", *command, "--out", "r")
     assert result.returncode == 0, result.stderr
     last = metrics(here / "r")[-1]
@@ -195,7 +195,6 @@ def test_training_does_not_import_the_compiler(here, text_file):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_saves_and_says_how_to_resume(here, text_file, number):
     command = ["--dataset", text_file, *SMALL, "--steps", 100000, "--eval-every", 50, "--out", "r"]
-    command += ["--sample-every", 0]
     pipe = subprocess.PIPE
     process = started("train.py", *command, cwd=here, stdout=pipe, stderr=pipe)
     for line in process.stdout:

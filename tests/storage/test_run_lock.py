@@ -24,7 +24,7 @@ from lm.storage.run_lock import STALE, check_free, claimed, lock_of
 from tests.conftest import ROOT, SMALL, metrics, script, some_text, started
 from tests.end_to_end.test_resume import step_of
 
-RECIPE = [*SMALL, "--dataset", "boat.txt", "--sample-every", "0", "--save-every", "10"]
+RECIPE = [*SMALL, "--dataset", "boat.txt", "--save-every", "10"]
 HOST = re.escape(socket.gethostname())
 
 

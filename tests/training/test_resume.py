@@ -12,7 +12,7 @@ from lm.errors import UserError
 from lm.storage.run_folder import Run, read_metrics
 from tests.conftest import SMALL, edit_progress, metrics, some_text
 
-COMMAND = ["--dataset", "boat.txt", *SMALL, "--sample-every", "0", "--lr", "0.01", "--quiet"]
+COMMAND = ["--dataset", "boat.txt", *SMALL, "--lr", "0.01", "--quiet"]
 CLOCK = ("seconds", "tokens_per_second")
 
 

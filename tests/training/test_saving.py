@@ -21,7 +21,7 @@ def here(tmp_path, monkeypatch):
 
 def test_a_temporarily_full_disk_costs_a_warning(here, text_file):
     command = ["--dataset", str(text_file), *SMALL, "--steps", "100000", "--eval-every", "40"]
-    command += ["--save-every", "20", "--sample-every", "0", "--out", "r"]
+    command += ["--save-every", "20", "--out", "r"]
     process = started("train.py", *command, cwd=here, stdout=subprocess.PIPE)
     try:
         progress = here / "r/training/checkpoint/progress.json"
@@ -57,7 +57,7 @@ def test_a_temporarily_full_disk_costs_a_warning(here, text_file):
 
 
 def test_a_full_disk_ends_with_a_one_line_error(here, text_file):
-    command = ["--dataset", text_file, *SMALL, "--steps", 30, "--sample-every", 0, "--out", "r"]
+    command = ["--dataset", text_file, *SMALL, "--steps", 30, "--out", "r"]
     assert script("train.py", *command, "--quiet", cwd=here).returncode == 0  # the tokens are cached now
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LITTLE, LITTLE))  # noqa: E731
     result = script("train.py", *command, "--overwrite", cwd=here, preexec_fn=limit)
@@ -85,7 +85,7 @@ def test_patience_stops_a_training_that_does_not_improve(here, text_file, capsys
     """A rate of almost zero learns nothing visible in five digits."""
     command = ["--dataset", str(text_file), *SMALL, "--steps", "5000", "--lr", "1e-30", "--eval-every", "5"]
     begin = time.perf_counter()
-    assert main([*command, "--sample-every", "0", "--patience", "3", "--out", "r"]) == 0
+    assert main([*command, "--patience", "3", "--out", "r"]) == 0
     assert time.perf_counter() - begin < 30
     shown = capsys.readouterr().out
     assert "Stopping early: 3 validations in a row did not improve on 3." in shown

@@ -23,6 +23,7 @@ SMALL = {
     "bptt": 16,
     "steps": 40,
     "quiet": True,
+    "sample_every": 0,
     "cell": "gru",
 }
 

@@ -62,6 +62,7 @@ class RealServer:
 def serving(folder, limits):
     api = Api(ModelRegistry([folder]), limits)
     listener = socket.create_server((ADDRESS, 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)  # so that clients soon keep it waiting
     app = Gate(api.app(), Access(ADDRESS), refusal)
     server = uvicorn.Server(uvicorn.Config(app, **SETTINGS, lifespan="off", log_config=None))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
