@@ -33,9 +33,9 @@ async def echo(scope, receive, send):
     await PlainTextResponse(f"{size}{' ' * PADDING}")(scope, receive, send)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server():
-    """The port of a server, whose thread ends with the test."""
+    """The port of a server, whose thread ends with the tests."""
     access = Access(ADDRESS)
     app = Gate(echo, access, lambda message, status, code: PlainTextResponse(message, status))
     listener = socket.create_server((ADDRESS, 0))

@@ -68,7 +68,7 @@ def test_a_banned_string_is_never_generated(model, seed, banned):
     if model.tokenizer.kind == "word":
         banned = [string for string in banned if string != " "]
     prompt = "the " if model.tokenizer.kind == "word" else "the t"  # a banned string can start in the prompt
-    text = text_of(model, prompt, seed=seed, ban=banned, max_new_tokens=150)
+    text = text_of(model, prompt, seed=seed, ban=banned, max_new_tokens=80)
     for string in banned:
         assert string not in text
         assert string not in (prompt + text)[len(prompt) - len(string) + 1 :]
