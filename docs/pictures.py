@@ -124,7 +124,10 @@ def train(page: Page, file: Path) -> None:
     time_field.fill("40s")
     time_field.press("Enter")
     page.tab.get_by_role("button", name="Start training", exact=True).click()
-    page.wait_for(lambda: "done" in page.tab.locator("#train-state").inner_text(), seconds=120)
+    for status in ("running", "done"):  # an earlier job may be done
+        page.wait_for(
+            lambda status=status: status in page.tab.locator("#train-state").inner_text(), seconds=120
+        )
     page.tab.wait_for_timeout(2000)
     page.tab.screenshot(path=file)
 
