@@ -84,15 +84,18 @@ class Corpus:
     facts: dict[str, Any]  # for the report
 
 
-def open_corpus(config: DataConfig, progress: ProgressCallback = no_progress) -> Corpus:
+def open_corpus(
+    config: DataConfig, progress: ProgressCallback = no_progress, *, of_run: bool = False
+) -> Corpus:
     """Find the text and map its token stream, building it first if it is not in the cache.
 
-    Raises UserError if the text cannot be read or is too small to learn from.
+    `of_run`: the settings are those of a run. Raises UserError if the text cannot be read or is too small to
+    learn from.
     """
     external, tokenizer_id = None, config.tokenizer
     if config.tokenizer not in vocabulary.KINDS:
         external, tokenizer_id = vocabulary.load_external(find_tokenizer(config.tokenizer))
-    sources = find_sources(config)
+    sources = find_sources(config, of_run=of_run)
     try:
         key = _key(sources, config, tokenizer_id)
         build_once(key, lambda folder: _build(sources, config, external, folder, progress))

@@ -57,7 +57,7 @@ def read_whole(
             taken.update(each)
         return texts
 
-    return _join(config, read)._replace(as_trained=taken)
+    return _join(find_sources(config), read)._replace(as_trained=taken)
 
 
 def read_held_out(config: DataConfig, split: str, progress: ProgressCallback) -> EvalText:
@@ -75,11 +75,10 @@ def read_held_out(config: DataConfig, split: str, progress: ProgressCallback) ->
             raise DataError(f"the model was trained without a {split} split, only with {held_out}.")
         return texts[split]
 
-    return _join(config, read)
+    return _join(find_sources(config, of_run=True), read)
 
 
-def _join(config: DataConfig, read: Callable[[list[Source], Path], list[Text]]) -> EvalText:
-    sources = find_sources(config)
+def _join(sources: list[Source], read: Callable[[list[Source], Path], list[Text]]) -> EvalText:
     folder = cache_folder() / f"text.{os.getpid()}{PARTIAL}"
     try:
         with writing_to_cache(folder):

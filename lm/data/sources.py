@@ -41,12 +41,19 @@ if TYPE_CHECKING:
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-def find_sources(config: DataConfig, revisions: Sequence[str | None] | None = None) -> list[Source]:
-    """Find all texts, at the given commits; each file is read only once. Raises UserError."""
+def find_sources(
+    config: DataConfig, revisions: Sequence[str | None] | None = None, *, of_run: bool = False
+) -> list[Source]:
+    """Find all texts, at the given commits; each file is read only once.
+
+    Raises UserError, also if a setting applies to none of the texts, unless the settings are those `of_run`,
+    a run: an earlier version may have ignored it.
+    """
     sources: list[Source] = []
     try:
         _add_all(sources, config, revisions)
-        check_settings(sources, config)
+        if not of_run:
+            check_settings(sources, config)
     except BaseException:
         for source in sources:
             source.forget()

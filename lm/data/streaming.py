@@ -91,7 +91,7 @@ class DocumentStream(Iterator[str]):
 
     def _open(self, revisions: list[str | None] | None) -> list[Source]:
         config, seed = self._config, self._seed
-        sources = find_sources(config, revisions)
+        sources = find_sources(config, revisions, of_run=True)
         with sources[0].explaining_errors(self._split):
             each = [
                 source.text_rows(self._split).skip(n)

@@ -173,7 +173,7 @@ def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Call
         corpus = None if "dataset" in options else cached_corpus(stopped["corpus"])
         if corpus is None:
             with terminal.progress() as progress:
-                corpus = ranks.one_on_each_machine(lambda: open_corpus(config.data, progress))
+                corpus = ranks.one_on_each_machine(lambda: open_corpus(config.data, progress, of_run=True))
         _check_text(corpus.key, ranks)
         trainer: Trainer | None = None
         vocab_size = corpus.tokenizer.vocab_size

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import yaml
 
+from lm.cli.evaluate import main as evaluate
 from lm.cli.train import main
 from lm.errors import UserError
 from lm.storage.run_folder import Run, read_metrics
@@ -192,3 +193,16 @@ def test_a_mix_of_streams_can_be_resumed(here):
     assert main([*command, *COMMAND[2:], "--steps", "10", "--out", "r"]) == 0
     assert main(["--resume", "r", "--steps", "20"]) == 0
     assert progress(here / "r")["step"] == 20
+
+
+def test_a_setting_that_an_earlier_version_ignored_does_not_stop_a_run(here, monkeypatch):
+    command = [*COMMAND, "--text-column", "text", "--steps", "20"]
+    with monkeypatch.context() as earlier:
+        earlier.setattr("lm.data.sources.check_settings", lambda *_: None)
+        assert main([*command, "--out", "r"]) == 0
+    monkeypatch.setenv("LM_CACHE", str(here / "cache"))  # the tokens are gone
+    assert main(["--resume", "r", "--steps", "30"]) == 0
+    assert read_metrics(Run(here / "r"))[-2]["step"] == 30
+    assert evaluate(["r"]) == 0
+    with pytest.raises(UserError, match="--text-column applies only to tables"):
+        main([*command, "--out", "s"])
