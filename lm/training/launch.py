@@ -193,7 +193,7 @@ def _keeps_its_settings(changed: list[str]) -> UserError:
 
 @contextmanager
 def _saying_how_to_name_moved_text(named: bool) -> Iterator[None]:
-    """Add to an error about a text that was not `named` that it may be."""
+    """Say in errors about a text that was not `named` that it may have moved."""
     try:
         yield
     except DataError as error:
