@@ -100,7 +100,9 @@ class Session:
             history=self.tokens[:-1],
         )
         detokenizer = generator.detokenizer(self.text[-4:], self.tokens[1:], request.stop)
-        begin, yielded = len(self), self.text
+        before, yielded = self.text, ""
+        # If the text ends inside of a character, what follows completes or replaces it.
+        whole = before.removesuffix(generator.tokenizer.decode_stream(self.tokens[1:][-3:]).rest())
         with closing(generator.decode([stream], [detokenizer])) as decoded:
             for _, token, piece in decoded:
                 yielded += piece.text
@@ -110,11 +112,11 @@ class Session:
                     self.tokens.append(token.token)
                     self._discard_old_state()
                     if detokenizer.ended and request.stop:
-                        self._truncate(begin, yielded)
+                        self._truncate(whole + yielded if yielded else before)
                 try:
                     yield piece
                 except GeneratorExit:  # the possible start of a stop string may be held back
-                    self._truncate(begin, yielded)
+                    self._truncate(whole + yielded if yielded else before)
                     raise
 
     def next(self, count: int = 10) -> list[tuple[str, int, float]]:
@@ -216,10 +218,10 @@ class Session:
             batch.step(torch.tensor([token], device=decoder.device))
         return batch.state(0)
 
-    def _truncate(self, begin: int, text: str) -> None:
-        """Keep only `text` of what was generated after the first `begin` tokens."""
+    def _truncate(self, text: str) -> None:
+        """Keep only `text`, with which the session's text begins."""
         # Not only while it is longer: the last token may begin inside of a character.
-        while len(self) > begin and not text.startswith(self.text):
+        while not text.startswith(self.text):
             self.rewind(1)
         # What the last token wrote before the stop string. A word model does not know half a word.
         self.feed(text[len(self.text) :], unknown="skip")

@@ -139,6 +139,20 @@ def test_whenever_the_caller_stops_the_text_is_what_was_yielded(kind, count, see
         assert ours == pytest.approx(theirs, abs=1e-5)
 
 
+@given(count=st.integers(0, 6), seed=st.integers(0, 1000), stop=st.sampled_from([[], ["v@", "a@", "the"]]))
+@settings(deadline=None, max_examples=40)
+def test_a_sample_completes_or_replaces_a_character_that_was_begun(count, seed, stop):
+    model = MODELS["byte"]
+    session = model.session()
+    session.feed("the sea ж")
+    session.rewind(1)
+    assert session.text == "the sea \ufffd"
+    pieces = session.sample(max_new_tokens=20, seed=seed, stop=stop)
+    yielded = "".join(piece.text for piece in islice(pieces, count))
+    pieces.close()
+    assert session.text == ("the sea " + yielded if yielded else "the sea \ufffd")
+
+
 @pytest.mark.parametrize("kind", ["char", "bpe"])
 def test_a_stop_string_is_left_out_of_the_text(kind):
     model = make(kind=kind)
