@@ -91,6 +91,14 @@ def test_configurations_of_a_readme_are_read_as_on_the_hub(languages):
     assert found(languages, dataset_config="en").identity != source.identity
 
 
+def test_the_options_of_a_configuration_are_part_of_the_identity(languages):
+    readme = languages / "README.md"
+    before = found(languages, dataset_config="fr")
+    readme.write_text(readme.read_text().replace("sep: ';'", "sep: ','"))
+    after = found(languages, dataset_config="fr")
+    assert after.files == before.files and after.identity != before.identity
+
+
 @pytest.mark.parametrize(
     ("name", "problem"), [(None, "several configurations"), ("x", "no configuration 'x'")]
 )

@@ -7,7 +7,7 @@ from unittest import mock
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from lm.config.schema import ModelConfig
 from lm.errors import UserError
@@ -124,6 +124,7 @@ def test_exactly_the_tokens_that_lead_to_a_choice_are_allowed(strings, pieces, c
     tokens=st.sampled_from([(0, 1, 2), (1, 256, 65536)]),  # as bytes, these overlap in other places
     unindexed=st.integers(0, 12),
 )
+@example(2, [], [0, 1, 2, 1], (1, 256, 65536), 12)  # the bytes of 256 are found within 1, 256 first
 @settings(deadline=None, max_examples=300)
 def test_exactly_the_tokens_that_repeat_an_ngram_are_excluded(size, history, more, tokens, unindexed):
     with mock.patch.object(constraints, "_UNINDEXED", 4 * unindexed):

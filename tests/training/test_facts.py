@@ -73,6 +73,7 @@ def test_a_run_records_what_it_prints(run, text_file, capsys):
     ("settings", "recipe"),
     [
         (["--lr", "0.0125", "--dropout", "0.3"], "muon, learning rate 0.0125, dropout 0.3 (input "),
+        (["--dropout", "0.2", "--input-dropout", "0.2", "--output-dropout", "0.1"], " 0.2 (output 0.1"),
         (
             ["--dropout", "0.2", "--input-dropout", "0.1", "--output-dropout", "0"],
             " 0.2 (input 0.1, output 0",

@@ -195,8 +195,10 @@ def test_a_mix_of_streams_can_be_resumed(here):
     assert progress(here / "r")["step"] == 20
 
 
-def test_a_setting_that_an_earlier_version_ignored_does_not_stop_a_run(here, monkeypatch):
-    command = [*COMMAND, "--text-column", "text", "--steps", "20"]
+@pytest.mark.parametrize("more", [[], ["--streaming"]])
+def test_a_setting_that_an_earlier_version_ignored_does_not_stop_a_run(here, monkeypatch, more):
+    (here / "boat.txt").write_text("\n\n".join(some_text(300, seed=n) for n in range(100)))
+    command = [*COMMAND, *more, "--document-separator", "blank-line", "--no-header", "--steps", "20"]
     with monkeypatch.context() as earlier:
         earlier.setattr("lm.data.sources.check_settings", lambda *_: None)
         assert main([*command, "--out", "r"]) == 0
@@ -204,5 +206,5 @@ def test_a_setting_that_an_earlier_version_ignored_does_not_stop_a_run(here, mon
     assert main(["--resume", "r", "--steps", "30"]) == 0
     assert read_metrics(Run(here / "r"))[-2]["step"] == 30
     assert evaluate(["r"]) == 0
-    with pytest.raises(UserError, match="--text-column applies only to tables"):
+    with pytest.raises(UserError, match="--no-header applies only to CSV"):
         main([*command, "--out", "s"])
