@@ -88,12 +88,8 @@ def test_minimal_pairs_are_lines_or_a_table_with_the_columns_of_blimp(model):
         -sum(score.logprob for score in model.score(" The boats sink.")) / np.log(2), abs=1e-4
     )
     shown = pairs_html(scored, model, "LINK")
-    assert (
-        "tie" in shown
-        and "correct" in shown
-        and "Accuracy 1.00 (0.34 to 1.00) on 2 pairs" in shown
-        and shown.count("<tr>") == 3
-    )
+    assert "tie" in shown and "correct" in shown and shown.count("<tr>") == 3
+    assert "Accuracy 1.00 (0.34 to 1.00) on 2 pairs" in shown
 
 
 def test_html_is_escaped(model):
