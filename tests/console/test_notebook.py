@@ -7,6 +7,8 @@ from nbformat.v4 import new_code_cell, new_notebook
 from lm.console.notebook import in_notebook
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 CELLS = [
     """
 import signal

@@ -23,6 +23,7 @@ from tests.end_to_end.hub import (
 )
 
 
+@pytest.mark.slow
 def test_word_in_the_name_of_a_book_does_not_make_it_a_split(hub):
     names = ["emma", "the-test-of-time", "zadig [2]"]
     books = {name: some_text(500, seed) for seed, name in enumerate(names)}
@@ -111,6 +112,7 @@ def test_configurations_revisions_formats_and_columns(hub):
     assert documents(hub, "book") == old
 
 
+@pytest.mark.slow
 def test_cells_of_tables_are_text_as_it_is_written(hub):
     texts = ["None", "007", "1.50", "café, crème", *lines(7)]
     put(hub, "org/jsonl/train.jsonl", "\n".join(json.dumps({"text": t, "n": 1}) for t in [*texts, 7]))
@@ -146,6 +148,7 @@ def test_cells_of_tables_are_text_as_it_is_written(hub):
             assert all_documents(cached[1].name, ["validation", "train"]) == documents_of_it
 
 
+@pytest.mark.slow
 def test_errors_are_one_line(hub):
     put_dataset(hub)
     for name in ("en", "de"):

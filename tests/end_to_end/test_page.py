@@ -9,6 +9,8 @@ import pytest
 
 from tests.end_to_end.page import PHONE, PROMPT, sizes
 
+pytestmark = pytest.mark.browser
+
 
 def announced(page):
     """What screen readers say."""
@@ -51,7 +53,6 @@ def test_stop_ends_the_computation_within_a_second(page, server):
     assert re.match(r"seed \d+ · [\d,]+ tokens", page.status)
 
 
-@pytest.mark.browser
 def test_closing_the_page_ends_its_computation(open_page, server):
     page, before = open_page(server), len(server.ended())
     page.start_long_generation()
@@ -63,7 +64,6 @@ def test_closing_the_page_ends_its_computation(open_page, server):
     assert server.ended()[-1].endswith("stopped")
 
 
-@pytest.mark.browser
 def test_ctrl_enter_generates_and_escape_stops(page, server):
     page.set(Length=20_000, Top_p=0.9)
     page.editor.fill(PROMPT)
@@ -80,7 +80,6 @@ def test_ctrl_enter_generates_and_escape_stops(page, server):
     page.at_rest()
 
 
-@pytest.mark.browser
 def test_the_text_is_read_only_while_the_model_writes(page):
     page.start_long_generation()
     assert announced(page) == "The model is writing."
@@ -90,7 +89,6 @@ def test_the_text_is_read_only_while_the_model_writes(page):
     assert page.editor.is_editable()
 
 
-@pytest.mark.browser
 def test_the_end_of_the_text_stays_in_view_unless_the_user_scrolls_back(page):
     page.start_long_generation()
     distance = "e => e.scrollHeight - e.clientHeight - e.scrollTop"
@@ -104,7 +102,6 @@ def test_the_end_of_the_text_stays_in_view_unless_the_user_scrolls_back(page):
     page.at_rest()
 
 
-@pytest.mark.browser
 def test_continue_extends_the_text_and_undo_restores_the_previous_one(page):
     page.set(Length=50, Top_p=0.9)
     page.editor.fill(PROMPT)
@@ -119,7 +116,6 @@ def test_continue_extends_the_text_and_undo_restores_the_previous_one(page):
     assert not page.undo.is_enabled() and not page.regenerate.is_enabled()
 
 
-@pytest.mark.browser
 def test_regenerate_replaces_the_end_and_undo_restores_it(page):
     page.set(Length=50, Top_p=0.9, Seed=7)
     page.editor.fill(PROMPT)
@@ -131,7 +127,6 @@ def test_regenerate_replaces_the_end_and_undo_restores_it(page):
     assert page.write(page.undo) == PROMPT
 
 
-@pytest.mark.browser
 def test_regenerate_after_an_edit_says_so_and_undo_restores_the_edit(page):
     page.set(Length=50, Top_p=0.9)
     page.editor.fill(PROMPT)
@@ -142,7 +137,6 @@ def test_regenerate_after_an_edit_says_so_and_undo_restores_the_edit(page):
     assert page.write(page.undo) == "Another beginning"
 
 
-@pytest.mark.browser
 def test_the_same_seed_gives_the_same_text(page):
     page.set(Length=200)
     page.editor.fill(PROMPT)
@@ -163,7 +157,6 @@ def _delay(route):
     route.continue_()
 
 
-@pytest.mark.browser
 def test_a_generation_right_after_undo_can_be_stopped(page):
     """The end of Undo, arriving after the start of the generation, once disabled Stop."""
     page.set(Length=5)
@@ -180,7 +173,6 @@ def test_a_generation_right_after_undo_can_be_stopped(page):
     page.at_rest()
 
 
-@pytest.mark.browser
 def test_unknown_characters_are_named(page):
     page.set(Length=5)
     page.editor.fill("The <b>sea</b> ☃")
@@ -203,7 +195,6 @@ COVERED = """() => {
 }"""
 
 
-@pytest.mark.browser
 @sizes
 def test_messages_cover_no_control_and_can_be_closed(open_page, server, size):
     page = open_page(server, size=size)
@@ -220,14 +211,12 @@ def test_messages_cover_no_control_and_can_be_closed(open_page, server, size):
         page.wait_for(lambda: page.tab.evaluate("document.body.style.paddingTop") == "0px")
 
 
-@pytest.mark.browser
 def test_an_empty_prompt_is_explained_and_continued(page):
     page.set(Length=5, Top_p=0.9)
     assert page.write()
     page.wait_for_message("Empty prompt: the model starts from scratch.")
 
 
-@pytest.mark.browser
 def test_settings_out_of_range_are_a_message_and_the_page_still_works(page):
     page.editor.fill(PROMPT)
     page.set(Length=30_000)
@@ -238,7 +227,6 @@ def test_settings_out_of_range_are_a_message_and_the_page_still_works(page):
     assert len(page.write()) > len(PROMPT)
 
 
-@pytest.mark.browser
 def test_facts_and_curve_follow_the_selected_model(page, trained_run):
     config = json.loads((trained_run / "config.json").read_text())
     facts = page.tab.locator("#facts")
@@ -259,7 +247,6 @@ def test_facts_and_curve_follow_the_selected_model(page, trained_run):
     page.wait_for(lambda: "<img src=x onerror=alert(1)>${alert(2)}" in facts.inner_text())
 
 
-@pytest.mark.browser
 def test_users_generate_at_the_same_time(page, open_page, server):
     page.start_long_generation()
     other = open_page(server)
@@ -270,7 +257,6 @@ def test_users_generate_at_the_same_time(page, open_page, server):
     page.at_rest()
 
 
-@pytest.mark.browser
 def test_a_page_without_models_says_what_to_do(open_page, servers, trained_run):
     bare = servers[1]
     page = open_page(bare)
@@ -294,7 +280,6 @@ ON_TOP = """(button) => {
 }"""
 
 
-@pytest.mark.browser
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_everything_fits_on_a_phone_without_horizontal_scrolling(open_page, server, theme):
     page = open_page(server, f"?__theme={theme}", size=PHONE)

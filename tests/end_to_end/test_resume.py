@@ -88,6 +88,7 @@ def test_kills_at_random_moments_change_nothing(tmp_path, text_file, cell, preci
     assert outcome(run) == outcome(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_kills_of_an_extended_run_change_nothing(tmp_path, text_file):
     settings = ["--dataset", str(text_file), "--precision", "fp32", *SETTINGS]
     settings[settings.index("160")] = "40"

@@ -215,22 +215,20 @@ STOPS = [[], ["."], [".", " "], ["b.", ".a"], ["aab"], [" ab", "b"], ["é", "è"
 @pytest.mark.parametrize("kind", KEPT)
 def test_a_wide_search_finds_the_most_likely_texts_up_to_the_stop(kind, stop):
     """Whatever tokens write them, and whatever ends them."""
-    for direction, prompt in (("forward", "a"), ("backward", "b"), ("forward", "")):
+    for direction, prompt, penalty in (("forward", "a", 1.0), ("backward", "b", -0.5), ("forward", "", 0.0)):
         if kind == "word" and direction == "backward":
             continue  # its spaces depend on the words around them
         model, tokens = tiny_model(kind, direction)
-        found = texts_up_to_stops(model, tokens, prompt, 3, stop)
-        for penalty in (0.0, 1.0, -0.5):
-            scores = {
-                text: np.logaddexp.reduce([logprob for logprob, _ in ways]) / max(ways)[1] ** penalty
-                for text, ways in found.items()
-            }
-            texts = model.generate(
-                prompt, beams=2000, num_samples=2000, stop=stop, length_penalty=penalty, max_new_tokens=3
-            )
-            assert {one.text for one in texts} == scores.keys()
-            in_order = [scores[one.text] for one in texts]
-            assert in_order == pytest.approx(sorted(in_order, reverse=True), abs=1e-5)
+        scores = {
+            text: np.logaddexp.reduce([logprob for logprob, _ in ways]) / max(ways)[1] ** penalty
+            for text, ways in texts_up_to_stops(model, tokens, prompt, 3, stop).items()
+        }
+        texts = model.generate(
+            prompt, beams=2000, num_samples=2000, stop=stop, length_penalty=penalty, max_new_tokens=3
+        )
+        assert {one.text for one in texts} == scores.keys()
+        in_order = [scores[one.text] for one in texts]
+        assert in_order == pytest.approx(sorted(in_order, reverse=True), abs=1e-5)
 
 
 @pytest.mark.parametrize("stop", STOPS)

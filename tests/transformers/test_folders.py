@@ -141,6 +141,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_remote_code_on_the_hub_computes_the_logits_of_lm_without_lm(tmp_path):
     models = {cell: make(cell=cell, tie=cell == "lstm") for cell in CELL_NAMES}
     tokens = torch.randint(2, 20, (2, 20))
