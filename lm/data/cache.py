@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -92,8 +93,30 @@ def known(name: str) -> Path:
 def entries() -> list[Entry]:
     """All entries of the cache, most recently used first."""
     root = cache_folder()
-    paths = [p for p in root.iterdir() if p.name not in (_KNOWN, _LOCKS)] if root.is_dir() else []
+    paths = [p for p in root.iterdir() if _is_ours(p)] if root.is_dir() else []
     return sorted(map(_entry, paths), key=lambda entry: -entry.used)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether this is a stream, finished or not, and no other file in the folder that LM_CACHE names."""
+    complete = (path / "info.json").is_file() and (path / "train.tokens").is_file()
+    return not path.is_symlink() and (path.name.endswith(PARTIAL) or complete)
+
+
+@contextmanager
+def temporary(stem: str) -> Iterator[Path]:
+    """A path in the cache for this process alone, deleted at the end. Until then, `remove` skips it."""
+    # Not the number of the process: in containers that share a cache, it is often the same.
+    name = f"{stem}.{uuid.uuid4().hex[:12]}"
+    lock, path = _lock(name), cache_folder() / (name + PARTIAL)
+    with writing_to_cache(path), writing_to_cache(lock), FileLock(lock):
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+            path.unlink(missing_ok=True)
+    with suppress(OSError):
+        lock.unlink()
 
 
 def remove(path: Path) -> bool:

@@ -229,7 +229,10 @@ class _Columns(dict[str, _Column]):
             self.full = True
             return
         column = self.setdefault(name, _Column(inside_list=inside_list))
-        text = "" if all_numbers(value) else text_of(value)
+        try:
+            text = "" if all_numbers(value) else text_of(value)
+        except TypeError:  # objects, which are an error only in the column that is used
+            text = ""
         self.size += len(value) if isinstance(value, bytes) else len(text)
         is_text = bool(text.strip()) and not is_number(text)
         if column.example in (None, "", []) or (is_text and not column.characters):

@@ -214,7 +214,9 @@ def _build(
     }
     for text in chain.from_iterable(texts.values()):
         text.path.unlink(missing_ok=True)
-    write_text(folder / "info.json", json.dumps(info, indent=2, ensure_ascii=False))
+    described = json.dumps(info, indent=2, ensure_ascii=False)
+    # Names of files and columns may contain what is not UTF-8.
+    write_text(folder / "info.json", described.encode("utf-8", "replace").decode())
 
 
 def _unknown_parts(tokenizer: Tokenizer, blocks: Iterable[bytes]) -> list[str]:

@@ -81,21 +81,21 @@ def recognize(file: str, head: list[str], complete: bool, begin: int, given: str
     delimiters = [given] if given else [d for d in DELIMITERS if any(d in line for line in head)]
     escapes = (False, True) if any('\\"' in line for line in head) else (False,)
     styles = [{"escaped": escaped, "spaced": spaced} for escaped in escapes for spaced in (False, True)]
-    fitting: list[tuple[float, Dialect]] = []
-    broken: list[tuple[float, Dialect]] = []  # some line is in another dialect
+    fitting: list[tuple[float, int, Dialect]] = []
+    broken: list[tuple[float, int, Dialect]] = []  # some line is in another dialect
     for dialect in (Dialect(delimiter, **style) for style in styles for delimiter in delimiters):
         sample = _sample(dialect, head, complete)
         if given or (sample.width > 1 and sample.agreeing >= 0.5):
-            (fitting if sample.valid else broken).append((sample.agreeing, dialect))
+            (fitting if sample.valid else broken).append((sample.agreeing, sample.width, dialect))
     if fitting:
-        agreeing, dialect = max(fitting, key=lambda each: each[0])
+        agreeing, _, dialect = max(fitting, key=lambda each: each[:2])
         return _spaced(dialect, agreeing, head, complete)
     for dialect in (Dialect(delimiter, quoted=False) for delimiter in delimiters):
         sample = _sample(dialect, head, complete)
         if (given or sample.width > 1) and sample.agreeing == 1 and _unpaired(sample):
             return dialect
     if broken:  # reading it raises the error
-        return max(broken, key=lambda each: each[0])[1]
+        return max(broken, key=lambda each: each[0])[2]
     for delimiter in delimiters:
         readings = [*(Dialect(delimiter, **style) for style in styles), Dialect(delimiter, quoted=False)]
         samples = (_sample(dialect, head, complete) for dialect in readings)

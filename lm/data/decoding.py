@@ -159,14 +159,19 @@ def _is_utf_8_instead(block: bytes, opened: IO[bytes], encoding: str) -> bool:
     Text in another encoding is not UTF-8 by chance, except a few characters of two bytes. Reads on until that
     is certain, and returns to the end of the block.
     """
-    if codecs.lookup(encoding).name.startswith(("utf-", "ascii")):
+    name = codecs.lookup(encoding).name
+    if name.startswith(("utf-7", "utf-8", "ascii")):
         return False
+    is_wide = name.startswith(("utf-16", "utf-32"))  # a space in them contains a NUL
     is_single_byte = len(bytes(range(0x80, 0x100)).decode(encoding, "replace")) == 0x80
-    inconclusive = bytes(range(0x80 if is_single_byte else 0xE0))  # UTF-8 of three bytes begins with 0xE0
+    # UTF-8 of three bytes begins with 0xE0.
+    inconclusive = bytes(range(0x80 if is_single_byte or is_wide else 0xE0))
     decoder, found, more = codecs.getincrementaldecoder("utf-8")(), False, block
     try:
         while more:
             decoder.decode(more)
+            if is_wide and b"\0" in more:
+                return False
             found = found or bool(more.translate(None, inconclusive))
             more = opened.read(BLOCK)
         decoder.decode(b"", final=True)

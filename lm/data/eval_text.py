@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +10,7 @@ from typing import Any, NamedTuple
 from lm.config.schema import DataConfig
 from lm.console.progress import ProgressCallback
 from lm.data.as_trained import as_trained
-from lm.data.cache import PARTIAL, cache_folder, writing_to_cache
+from lm.data.cache import temporary
 from lm.data.columns import Rows
 from lm.data.decoding import own_encoding_warning, replaced_warning
 from lm.data.source import Source
@@ -79,14 +77,12 @@ def read_held_out(config: DataConfig, split: str, progress: ProgressCallback) ->
 
 
 def _join(sources: list[Source], read: Callable[[list[Source], Path], list[Text]]) -> EvalText:
-    folder = cache_folder() / f"text.{os.getpid()}{PARTIAL}"
     try:
-        with writing_to_cache(folder):
+        with temporary("text") as folder:
             folder.mkdir()
             texts = read(sources, folder)
             joined = SEPARATOR.join(b"".join(text.blocks()) for text in texts)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         for source in sources:
             source.forget()
     replaced = (replaced_warning(s.decoded.replaced, s.decoded.characters) for s in sources)

@@ -159,7 +159,12 @@ def _leaves(path: str, folder: Path) -> bool:
 
 def _by_split(root: str, files: list[str]) -> dict[str, list[str]]:
     """Group files into splits by their names below `root`."""
-    below = {reading.name_of(file).removeprefix(root).replace(os.sep, "/"): file for file in files}
+    below = {}
+    for file in files:
+        member, path = reading.member_and_path(file)
+        # Some programs on Windows write the names in an archive with backslashes.
+        name = member.replace("\\", "/") if member else path.removeprefix(root).replace(os.sep, "/")
+        below[name if name not in below else file] = file
     return {split: [below[name] for name in names] for split, names in by_split(below).items()}
 
 

@@ -233,7 +233,7 @@ def files_of(builder: Any, revision: str = "") -> HubFiles:
         for field in dataclasses.fields(builder.config)
         if field.name not in _LOCATION
         and (value := getattr(builder.config, field.name)) != getattr(defaults, field.name)
-        and isinstance(value, (str, int, float, bool, list))
+        and (value is None or isinstance(value, (str, int, float, bool, list)))
     }
     # A packaged loader is defined in datasets.packaged_modules.<kind>.
     kind = type(builder).__module__.split(".")[2]

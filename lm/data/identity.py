@@ -32,7 +32,15 @@ def identity_of(files: dict[str, list[str]]) -> str:
             path = reading.member_and_path(file)[1]
             stat = _or_data_error(os.stat, path)
             newest = max(newest, stat.st_mtime_ns, stat.st_ctime_ns)
-            facts = (split, os.path.abspath(path), file, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+            facts = (
+                split,
+                os.path.abspath(path),
+                file,
+                stat.st_size,
+                stat.st_mtime_ns,
+                stat.st_ctime_ns,
+                stat.st_ino,
+            )
             listing.update(repr(facts).encode())
     cached = known(listing.hexdigest()[:32])
     settled = time.time_ns() - newest > 2_000_000_000

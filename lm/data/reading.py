@@ -325,6 +325,8 @@ def explaining_file_errors(file: str) -> Iterator[None]:
             problem = "was deleted before it could be read"
         elif isinstance(error, OSError):
             problem = f"cannot be read: {error.strerror or one_line(error)}"
+        elif isinstance(error, RuntimeError) and "encrypted" in str(error):  # of zipfile
+            problem = "is encrypted: unpack the archive, and use its files"
         else:  # each compression has its own errors
             problem = f"is damaged: {one_line(error)}"
         raise DataError(f"{file} {problem}.") from error

@@ -17,6 +17,12 @@ def check_separator(name: str) -> None:
     """Raise UserError if `name` is not a document separator."""
     if not name:
         raise UserError("--document-separator must be a string, blank-line or line; leave it out for none.")
+    try:
+        _unescape(name).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            "--document-separator is not UTF-8, or has half of a surrogate pair: write the character itself."
+        ) from error
 
 
 def separated(blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
@@ -27,10 +33,10 @@ def separated(blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
     """
     if name == "blank-line":
         return _at_blank_lines(blocks)
-    text = "\n" if name == "line" else _ESCAPE.sub(_unescaped, name)
+    text = "\n" if name == "line" else _unescape(name)
     # As the line breaks of the text, see lm/data/decoding.py.
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return _at(blocks, text.encode("utf-8", "replace"))
+    return _at(blocks, text.encode())
 
 
 def without_empty(blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -44,6 +50,12 @@ def without_empty(blocks: Iterator[bytes]) -> Iterator[bytes]:
         before = SEPARATOR if started and (pending or block.startswith(SEPARATOR)) else b""
         yield before + (re.sub(SEPARATOR + b"+", SEPARATOR, kept) if SEPARATOR in kept else kept)
         started, pending = True, block.endswith(SEPARATOR)
+
+
+def _unescape(name: str) -> str:
+    """The separator without escapes; two that are a surrogate pair are one character."""
+    text = _ESCAPE.sub(_unescaped, name)
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def _unescaped(match: re.Match[str]) -> str:

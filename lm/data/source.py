@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import datasets
 
 _BATCH = 256  # rows
+# The options of the loaders of CSV and JSON in `datasets` that lm follows.
+OPTIONS = {"field", "encoding", "delimiter", "sep", "names", "column_names"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Source:
     options: dict[str, Any]  # of that loader, as a Hub dataset sets them
     config: DataConfig
     copy: Path | None = None  # of standard input
+    copies: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)  # deletes it
     configured: bool = False  # whether its files are those of a configuration, see --dataset-config
     # Of one on the Hub: its id, revision (the commit), config and, as its card says, language and license; by
     # its name in the settings.
@@ -261,8 +264,7 @@ class Source:
     def forget(self) -> None:
         """Delete the copy of standard input, and close archives: they are needed no longer."""
         reading.close_archives()
-        if self.copy:
-            self.copy.unlink(missing_ok=True)
+        self.copies.close()
 
     def _explain(self, split: str, error: Exception) -> DataError:
         paths = (reading.member_and_path(file)[1] for file in self.files[split])

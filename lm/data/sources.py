@@ -9,6 +9,7 @@ import re
 import sys
 import sysconfig
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from lm.config.schema import DataConfig
 from lm.console.streams import read_input
 from lm.console.wording import did_you_mean, similar, suggesting
 from lm.data import reading
-from lm.data.cache import PARTIAL, cache_folder, writing_to_cache
+from lm.data.cache import temporary
 from lm.data.dataset_folders import declared_files, saved_splits
 from lm.data.encodings import check_encoding
 from lm.data.files import (
@@ -31,7 +32,8 @@ from lm.data.files import (
     similar_path,
 )
 from lm.data.separation import check_separator
-from lm.data.source import Source, check_settings
+from lm.data.source import OPTIONS, Source, check_settings
+from lm.data.values import listed
 from lm.errors import DataError, UserError
 from lm.tokenization.vocabulary import KINDS
 
@@ -97,8 +99,11 @@ def find_source(dataset: str, config: DataConfig) -> Source:
     if dataset == "-":
         if config.streaming:
             raise DataError("standard input can be read only once: leave out --streaming.")
-        copy = _copy_standard_input()
-        return dataclasses.replace(_local_source("stdin", {"train": [str(copy)]}, config), copy=copy)
+        with ExitStack() as stack:
+            copy = stack.enter_context(temporary("stdin"))
+            _copy_standard_input(copy)
+            source = _local_source("stdin", {"train": [str(copy)]}, config)
+            return dataclasses.replace(source, copy=copy, copies=stack.pop_all())
     path = Path(dataset).expanduser()
     if path.suffix.lower() == ".zip" and path.is_file():
         members = reading.members(str(path))
@@ -204,7 +209,18 @@ def _local_source(name: str, files: dict[str, list[str]], config: DataConfig) ->
 def _declared_source(name: str, found: HubFiles, config: DataConfig) -> Source:
     """A source of the files of a configuration, of a Hub dataset or in the README.md of a folder."""
     listing = Listing(found.splits)
-    return Source(name, found.kind, found.splits, found.options, config, configured=True, listing=listing)
+    unused = sorted(set(found.options) - OPTIONS) if found.kind in ("csv", "json") else []
+    warnings = [f"lm ignores {listed(unused)} in the README.md of {name}."] if unused else []
+    return Source(
+        name,
+        found.kind,
+        found.splits,
+        found.options,
+        config,
+        configured=True,
+        listing=listing,
+        warnings=tuple(warnings),
+    )
 
 
 def _hub_source(dataset: str, config: DataConfig) -> Source:
@@ -216,18 +232,11 @@ def _hub_source(dataset: str, config: DataConfig) -> Source:
     return dataclasses.replace(source, hub={dataset: facts})
 
 
-def _copy_standard_input() -> Path:
+def _copy_standard_input(copy: Path) -> None:
     """Copy standard input to a file, because it has to be hashed before it is read."""
     if sys.stdin.isatty():
         keys = "Ctrl-Z and Enter" if sys.platform == "win32" else "Ctrl-D"
         print(f"Reading text from standard input; end it with {keys}.", file=sys.stderr)
-    copy = cache_folder() / f"stdin.{os.getpid()}{PARTIAL}"
-    with writing_to_cache(copy):
-        try:
-            with open(copy, "wb") as opened:
-                while block := read_input(1 << 20):
-                    opened.write(block)
-        except BaseException:
-            copy.unlink(missing_ok=True)
-            raise
-    return copy
+    with open(copy, "wb") as opened:
+        while block := read_input(1 << 20):
+            opened.write(block)

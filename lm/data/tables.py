@@ -228,9 +228,11 @@ def _json_rows(lines: TextIO, file: str, options: Options, notes: Notes) -> Iter
         one_per_line &= isinstance(value, dict)
         one_per_line |= bool(second)
     if one_per_line:
+        nested = bool(_poems(value))  # the first line decides for all
         for number, line in enumerate(chain(start, lines), start=1):
+            line = line.rstrip("\r\n").removeprefix("\ufeff")  # as where files were joined
             if line.strip():
-                yield from _rows_in(_parse(line.rstrip("\r\n"), file, number), file, options, None)
+                yield from _rows_in(_parse(line, file, number), file, options, None, nested)
         return
     if value is _INCOMPLETE:
         value = _parse("".join(start) + lines.read(), file)
@@ -269,11 +271,13 @@ def _parse(text: str, file: str, number: int = 1) -> Any:
         raise DataError(f"{where}, is nested too deeply: JSON can have {_DEPTH} levels here.") from error
 
 
-def _rows_in(value: Any, file: str, options: Options, notes: Notes | None) -> Iterator[Row]:
-    """The rows in a JSON value: with `notes` a whole file, else a line."""
+def _rows_in(
+    value: Any, file: str, options: Options, notes: Notes | None, nested: bool = True
+) -> Iterator[Row]:
+    """The rows in a JSON value: with `notes` a whole file, else a line. If `nested`, poems in it are rows."""
     if options.json_field:
         value = _field(value, options.json_field, file)
-    elif poems := _poems(value):
+    elif nested and (poems := _poems(value, sure=notes is None)):
         if notes and (lists := [repr(name) for name, _ in poems if name]):
             notes.format = notes.format or f"rows in {listed(list(dict.fromkeys(lists)))}"
         yield from (poem for _, poem in poems)
@@ -288,7 +292,7 @@ def _rows_in(value: Any, file: str, options: Options, notes: Notes | None) -> It
         yield row if isinstance(row, dict) else {} if row is None else {"text": row}
 
 
-def _poems(value: Any) -> list[tuple[str, Row]]:
+def _poems(value: Any, sure: bool = False) -> list[tuple[str, Row]]:
     """The poems in a JSON value that is one or has them in lists of objects, each with the name of its list.
 
     Nothing if the rows are poems or other objects anyway, or if most of the text is elsewhere.
@@ -299,7 +303,7 @@ def _poems(value: Any) -> list[tuple[str, Row]]:
     if not _add_poems(value, "", found) or not any(name for name, _ in found):
         return []
     inside = sum(_characters(poem) for _, poem in found)
-    return found if 2 * inside > _characters(value) else []
+    return found if sure or 2 * inside > _characters(value) else []
 
 
 def _is_poem(value: Row) -> bool:

@@ -52,10 +52,16 @@ def value_at(row: Row, column: str) -> Any:
             if found is not MISSING:
                 return found
         elif isinstance(inner, list):
-            values = [value_at(item, column[at + 1 :]) for item in inner if isinstance(item, dict)]
+            values = [value_at(item, column[at + 1 :]) for item in _objects(inner)]
             if found := [value for value in values if value is not MISSING]:
                 return found
     return MISSING
+
+
+def _objects(items: list[Any]) -> list[Row]:
+    """The objects in a list, and in the lists in it."""
+    found = (_objects(i) if isinstance(i, list) else [i] if isinstance(i, dict) else [] for i in items)
+    return [item for each in found for item in each]
 
 
 def parents(column: str) -> list[str]:
@@ -149,7 +155,9 @@ def is_text(value: Any) -> bool:
 
 def _message(message: Row) -> str:
     """'role: content', or '' without content, as of a call of a tool. Raises TypeError."""
-    who, what = next(keys for keys in _SPEAKERS if keys[0] in message and keys[1] in message)
+    who, what = next(
+        keys for keys in _SPEAKERS if isinstance(message.get(keys[0]), str) and keys[1] in message
+    )
     content = message[what]
     if isinstance(content, list):  # of parts, such as text and images
         content = [part.get("text") if isinstance(part, dict) else part for part in content]

@@ -1,18 +1,23 @@
 """The cache: safe when a process is killed or the disk is full, and easy to clear."""
 
+import io
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from lm.cli.data import main
 from lm.config.schema import DataConfig
+from lm.console.progress import no_progress
 from lm.data import cache
 from lm.data.corpus import open_corpus
+from lm.data.eval_text import read_whole
+from lm.data.sources import find_sources
 from tests.conftest import ROOT, script, some_text
 
 
@@ -90,14 +95,61 @@ def test_most_recently_used_stream_is_listed_first(tmp_path):
     assert [entry.path.name for entry in cache.entries()] == keys
 
 
-def test_stream_being_built_is_not_deleted(own_cache, capsys):
-    def clear_meanwhile(folder):
+def test_what_is_in_use_is_not_deleted(own_cache, capsys):
+    def clear_meanwhile(path):
         assert main(["clear"]) == 0
         assert "is in use and was not deleted" in capsys.readouterr().err
-        assert folder.is_dir()
+        assert path.exists()
 
-    cache.build_once("key", clear_meanwhile)
+    def build(folder):
+        for name in ("info.json", "train.tokens"):
+            (folder / name).write_text("")
+        clear_meanwhile(folder)
+
+    cache.build_once("key", build)
     assert [entry.path.name for entry in cache.entries()] == ["key"]
+    with cache.temporary("text") as path:
+        path.write_text("text")
+        clear_meanwhile(path)
+    assert not path.exists() and not list(own_cache.glob("locks/text*"))
+
+
+def test_clearing_deletes_nothing_but_streams(tmp_path, own_cache):
+    (tmp_path / "t.txt").write_text(some_text(2000))
+    open_corpus(DataConfig(dataset=str(tmp_path / "t.txt")))
+    (own_cache / "letters").mkdir()
+    for name in ("thesis.txt", "letters/info.json"):
+        (own_cache / name).write_text("mine")
+    (own_cache / "link").symlink_to(tmp_path)
+    assert main(["clear"]) == 0
+    assert (
+        {"thesis.txt", "letters", "link"}
+        <= set(os.listdir(own_cache))
+        <= {"thesis.txt", "letters", "link", "known", "locks"}
+    )
+    assert (tmp_path / "t.txt").exists() and (own_cache / "letters/info.json").exists()
+
+
+def test_processes_of_the_same_number_do_not_share_their_standard_input(own_cache, monkeypatch):
+    """As in two containers, where both are often process 1."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    sources, texts = [], [some_text(200, seed).encode() for seed in (1, 2)]
+    for text in texts:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
+        sources += find_sources(DataConfig(dataset="-"))
+    assert [b"".join(source.read("train")) for source in sources] == texts
+    for source in sources:
+        source.forget()
+    assert not list(own_cache.glob("stdin*"))
+
+
+def test_a_text_is_read_by_many_threads(tmp_path, own_cache):
+    (tmp_path / "t.txt").write_text(some_text(2000))
+    config = DataConfig(dataset=str(tmp_path / "t.txt"))
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: read_whole(config, None, no_progress).text.decode(), range(16)))
+    assert found == [some_text(2000)] * 16
+    assert not list(own_cache.glob("text*"))
 
 
 def test_a_stream_whose_deletion_was_interrupted_is_built_again(tmp_path, own_cache, monkeypatch):

@@ -1,6 +1,7 @@
 """The token stream: built once, split as documented, counted correctly."""
 
 import json
+import os
 from multiprocessing import get_context
 
 import numpy as np
@@ -67,6 +68,16 @@ def test_named_validation_split_replaces_the_last_tenth(tmp_path):
     corpus = open_corpus(DataConfig(dataset=str(tmp_path)))
     assert corpus.train.counts.tokens == 4
     assert corpus.validation.counts.tokens == 2
+
+
+def test_names_that_are_not_utf_8_are_described(tmp_path):
+    folder = os.fsencode(tmp_path)
+    for name in (b"caf\xe9.txt", b"b.txt"):
+        with open(os.path.join(folder, name), "wb") as opened:
+            opened.write("déjà vu\n".encode("utf-8" if b"\xe9" in name else "cp1252") * 9)
+    corpus = open_corpus(DataConfig(dataset=str(tmp_path), encoding="cp1252"))
+    assert set(corpus.tokenizer.decode(corpus.train.tokens)) == set("déjà vu\n")
+    assert "caf?.txt" in str(corpus.facts)
 
 
 def test_second_run_reports_no_progress_because_nothing_is_read(tmp_path):

@@ -171,6 +171,9 @@ def test_other_encoding_of_a_table_is_an_error_that_names_encoding(tmp_path):
         ('sep=;\nid;text\n1;"To be" he said\n', ['"To be" he said']),
         ('"sep=;"\nid;text\n1;hello, words\n', ["hello, words"]),
         ("sep=;,,\nid;text\n1;hello, words\n", ["hello, words"]),
+        # Commas within numbers, or one in each row.
+        ("id;preis (EUR, netto);text\n1;3,50;Hello there\n2;4,20;Good bye\n", ["Hello there", "Good bye"]),
+        ("id;price;text\n1;3,50;Hello there\n2;4,20;Good bye\n", ["Hello there", "Good bye"]),
     ],
 )
 def test_other_dialects_are_recognized(tmp_path, content, expected):

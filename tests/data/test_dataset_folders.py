@@ -91,6 +91,14 @@ def test_configurations_of_a_readme_are_read_as_on_the_hub(languages):
     assert found(languages, dataset_config="en").identity != source.identity
 
 
+def test_options_that_are_not_followed_are_named(languages):
+    assert found(languages, dataset_config="fr").warnings == ()
+    readme = languages / "README.md"
+    readme.write_text(readme.read_text().replace("sep: ';'", "sep: ';'\n  skiprows: 1\n  header: null"))
+    source = found(languages, dataset_config="fr")
+    assert source.warnings == ("lm ignores header, skiprows in the README.md of languages.",)
+
+
 def test_the_options_of_a_configuration_are_part_of_the_identity(languages):
     readme = languages / "README.md"
     before = found(languages, dataset_config="fr")

@@ -252,6 +252,15 @@ def test_utf_8_is_not_read_in_an_encoding_of_several_bytes(encoding):
     assert read((CHINESE + FRENCH).encode(), encoding) == CHINESE + FRENCH
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
+@pytest.mark.parametrize("text", [FRENCH * 4, RUSSIAN, CHINESE])
+def test_utf_8_is_not_read_in_an_encoding_of_wide_characters(monkeypatch, text, encoding):
+    for size in (4, 20, decoding.BLOCK):
+        monkeypatch.setattr(decoding, "BLOCK", size)
+        assert read(text.encode(), encoding, done=(done := Decoded())) == text
+        assert list(done.own_encoding) == ["t.txt"]
+
+
 @pytest.mark.parametrize(
     ("text", "encoding"),
     [

@@ -200,6 +200,14 @@ def test_a_name_may_contain_colons(tmp_path, name):
     assert read(folder / f"{name}.csv") == ["a row"]
 
 
+def test_an_archive_may_have_names_with_backslashes(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("train", "valid", "test"):
+            archive.writestr(f"{name}\\b.txt", f"{name} text")
+    for split in ("train", "validation", "test"):
+        assert documents(found(tmp_path / "a.zip"), split) == [f"{split[:5]} text"]
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_each_content_in_an_archive_is_read_once(tmp_path):
     members = [("b.txt", "one"), ("a.txt", "two"), ("b.txt", "three"), ("b.txt", "one"), ("2/b.txt", "four")]

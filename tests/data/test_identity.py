@@ -1,6 +1,8 @@
 """Identities: files that are read in another way are another text, wherever they are."""
 
 import hashlib
+import os
+import time
 import zipfile
 from pathlib import Path
 
@@ -52,6 +54,18 @@ def test_a_zip_archive_with_another_name_is_another_text(tmp_path, zipped):
     first = found(tmp_path / "a.zip").identity
     (tmp_path / "a.zip").rename(tmp_path / "a.bin")
     assert found(tmp_path / "a.bin").identity != first
+
+
+def test_a_file_of_the_same_size_and_time_is_not_read_from_the_cache(tmp_path, monkeypatch):
+    """As after `cp -p`, or from a program that sets fixed times."""
+    path, texts, times = tmp_path / "a.txt", ["one two three\n" * 99, "six ten eight\n" * 99], (10**9, 10**9)
+    monkeypatch.setattr(identity.time, "time_ns", lambda: 10**10 + time.clock_gettime_ns(time.CLOCK_REALTIME))
+    identities = []  # ten seconds later, when the file counts as settled
+    for text in texts:
+        path.write_text(text)
+        os.utime(path, times)
+        identities.append([found(path).identity, found(path).identity])
+    assert identities[0] != identities[1] and all(first == second for first, second in identities)
 
 
 @pytest.mark.parametrize("names", [("a.csv", "a.tsv"), ("a.tsv", "a.csv"), ("a.csv", "a.txt")])

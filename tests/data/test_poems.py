@@ -101,6 +101,23 @@ def test_poems_within_a_longer_text_are_not_the_documents(tmp_path):
     assert read(written_json(tmp_path / "p.json", volumes)) == 2 * TEXTS
 
 
+def test_the_first_line_decides_what_the_rows_of_all_lines_are(tmp_path):
+    def row(summary, *paragraphs):
+        return {"summary": summary, "doc": {"paragraphs": paragraphs}}
+
+    rows = [
+        row("Short one.", "A long first paragraph.", "second"),
+        row("A summary with many words.", "Brief."),
+    ]
+    path = jsonl(tmp_path / "a.jsonl", rows)
+    assert read(path) == streamed(path, 2) == ["A long first paragraph.\nsecond", "Brief."]
+    with pytest.raises(DataError, match="has no column 'summary'"):
+        read(path, text_column="summary")
+    path = jsonl(tmp_path / "b.jsonl", rows[::-1])
+    assert read(path, text_column="summary") == ["A summary with many words.", "Short one."]
+    assert read(path, text_column="doc.paragraphs") == ["Brief.", "A long first paragraph.\nsecond"]
+
+
 def test_paragraphs_of_other_kinds_are_not_poems(tmp_path):
     context = {"context": "one two three four", "qas": [{"question": "what is it", "id": "a"}]}
     value = {"version": "1.1", "data": [{"title": "A title", "paragraphs": [context]}] * 2}

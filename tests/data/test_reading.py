@@ -72,6 +72,17 @@ def test_a_name_that_leads_out_of_an_archive_is_named(tmp_path, name):
     assert f"'{name}'" in str(error.value)
 
 
+def test_an_encrypted_archive_says_so(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.txt", "text")
+    raw = bytearray((tmp_path / "a.zip").read_bytes())
+    for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        raw[raw.index(signature) + flags] |= 1
+    (tmp_path / "a.zip").write_bytes(raw)
+    with pytest.raises(DataError, match=r"a\.zip is encrypted: unpack the archive, and use its files\.$"):
+        read(tmp_path / "a.zip")
+
+
 def test_an_archive_without_files_says_so(tmp_path):
     with zipfile.ZipFile(tmp_path / "books.zip", "w") as archive:
         archive.writestr(".hidden", "text")
@@ -252,6 +263,11 @@ def test_deleted_file_is_an_error(tmp_path):
     (tmp_path / "b.txt").unlink()
     with pytest.raises(DataError, match=r"b\.txt was deleted before it could be read"):
         list(source.read("train"))
+
+
+def test_json_lines_of_joined_files_may_have_byte_order_marks(tmp_path):
+    (tmp_path / "a.jsonl").write_text('\ufeff{"text": "one two"}\n' * 3)
+    assert read(tmp_path / "a.jsonl") == ["one two"] * 3
 
 
 def test_invalid_json_is_reported_with_its_line_number(tmp_path):

@@ -63,6 +63,7 @@ def test_blank_lines_separate_runs_of_other_lines(text, size):
         (r"\t", "a\tb"),
         (r"\\n", "a\\nb"),
         (r"\u4e2d", "a中b"),
+        (r"\ud83d\ude00", "a😀b"),
         (r"\x41", "aAb"),
         (r"\r\n--\r\n", "a\n--\nb"),
         ("<|endoftext|>", "a<|endoftext|>b"),
@@ -100,6 +101,9 @@ def test_separator_of_tables_and_empty_separator_are_errors(tmp_path, tales):
         found(tmp_path / "t.jsonl", document_separator="line")
     with pytest.raises(UserError, match="must be a string"):
         found(tales, document_separator="")
+    for half in (r"\ud83d", "\udca7"):  # the second is a byte of the command line that is not UTF-8
+        with pytest.raises(UserError, match="is not UTF-8"):
+            found(tales, document_separator=half)
 
 
 def test_files_stay_documents_of_their_own(tmp_path):

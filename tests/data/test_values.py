@@ -40,6 +40,27 @@ def test_messages_in_parts_are_their_texts(tmp_path):
     assert read(path) == ["user: a b\nc"]
 
 
+def test_conversations_of_two_formats_in_one_table(tmp_path):
+    """Every message has the fields of both, as in an Arrow table."""
+    none = dict.fromkeys(("role", "content", "from", "value"))
+    first = {**none, "role": "user", "content": "one"}
+    second = {**none, "from": "human", "value": "two"}
+    path = jsonl(tmp_path / "c.jsonl", [{"chat": [first, first]}, {"chat": [second]}])
+    assert read(path) == ["user: one\nuser: one", "human: two"]
+
+
+def test_fields_of_objects_in_lists_of_lists_are_read(tmp_path):
+    rows = [{"turns": [{"text": "one two"}]}, {"turns": [[{"text": "three four"}], [{"text": "five"}]]}]
+    assert read(jsonl(tmp_path / "t.jsonl", rows)) == ["one two", "three four\nfive"]
+    assert read(jsonl(tmp_path / "u.jsonl", rows[1:]), text_column="turns.text") == ["three four\nfive"]
+
+
+def test_messages_without_text_in_another_column_do_not_matter(tmp_path):
+    content = [{"type": "text", "text": {"value": "hi", "annotations": []}}]
+    row = {"text": "some good text", "messages": [{"role": "user", "content": content}]}
+    assert read(jsonl(tmp_path / "a.jsonl", [row]), text_column="text") == ["some good text"]
+
+
 def test_text_in_pieces_is_put_together(tmp_path):
     """As in exports of chats: links and bold words are objects within the text."""
     link = {"type": "link", "text": "https://example.org"}
