@@ -32,7 +32,8 @@ class RecurrentLMConfig(PretrainedConfig):
         bos_token_id: the token with which the tokenizer begins a text.
         start_token_id: the token that the network reads in its place.
         eos_token_id: the token that ends a text, if any.
-        pad_token_id: any token, since padding is never read.
+        pad_token_id: the token with which the tokenizer pads. It can also be part of a text: only an
+            `attention_mask` says what is padding.
     """
 
     model_type = "recurrent_lm"
@@ -165,7 +166,7 @@ class RecurrentLMForCausalLM(PreTrainedModel, GenerationMixin, Network):
             attention_mask: (batch, time) or, with a state, (batch, length + time); 0 for padding, anywhere.
             past_key_values: the state after the tokens before; also as `cache`.
             labels: (batch, time) int64, usually `input_ids`: the result then has the mean loss in nats of all
-                but the first token, without those that are -100.
+                but the first token, without those that are -100 or follow padding.
             use_cache: whether to return the state.
             return_dict: False returns a tuple.
             logits_to_keep: compute logits of only that many last tokens, or of the tokens at these indices.
@@ -181,9 +182,14 @@ class RecurrentLMForCausalLM(PreTrainedModel, GenerationMixin, Network):
                     f"attention_mask must be (batch, time) for {time} tokens, got {[*attention_mask.shape]}."
                 )
             mask = attention_mask[:, -time:].bool()
-        repeated = None
+        present, repeated = mask, None
+        begins: Tensor | None = None  # the rows (batch,) of which nothing has been read
         if state is None:
-            input_ids, mask, repeated = self._starting(input_ids, mask)
+            begins = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        elif attention_mask is not None and attention_mask.shape[1] > time:
+            begins = ~attention_mask[:, :-time].bool().any(dim=1)
+        if begins is not None and begins.any():
+            input_ids, mask, repeated = self._starting(input_ids, mask, begins)
         hidden, parts = self._read(input_ids, mask, None if state is None else state.parts)
         kept = logits_to_keep if isinstance(logits_to_keep, Tensor) else slice(-logits_to_keep or None, None)
         logits = self.decode(self.drop_output(hidden)[kept]).transpose(0, 1).contiguous()
@@ -191,6 +197,8 @@ class RecurrentLMForCausalLM(PreTrainedModel, GenerationMixin, Network):
             logits = self._given(logits, repeated[:, kept])
         loss = None
         if labels is not None:
+            if present is not None:  # the logits of padding predict nothing; the first label never counts
+                labels = labels.masked_fill(~present.roll(1, dims=1).to(labels.device), -100)
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=self.config.vocab_size, **others
             )
@@ -213,6 +221,11 @@ class RecurrentLMForCausalLM(PreTrainedModel, GenerationMixin, Network):
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, CACHE: state}
         return inputs | {name: kwargs[name] for name in ("use_cache", "logits_to_keep") if name in kwargs}
 
+    def _prepare_attention_mask_for_generation(self, inputs_tensor: Tensor, *_: Any, **__: Any) -> Tensor:
+        """The mask for `generate` without one. transformers would take each `pad_token_id` for padding, which
+        in a model of words is the end of a line."""
+        return torch.ones(inputs_tensor.shape[:2], dtype=torch.long, device=inputs_tensor.device)
+
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
         """Asked by `generate`, which would otherwise create a cache of keys and values."""
@@ -223,9 +236,11 @@ class RecurrentLMForCausalLM(PreTrainedModel, GenerationMixin, Network):
         if not any(getattr(weight, "_is_hf_initialized", False) for weight in module.parameters()):
             self._initialize(module)
 
-    def _starting(self, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def _starting(
+        self, tokens: Tensor, mask: Tensor | None, begins: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Texts that begin with bos -> tokens with the start token in its place, what to read of them, and
-        where a further bos follows, which is not read.
+        where a further bos follows, which is not read. Rows (batch,) outside `begins` continue a text.
 
         Some programs begin a text with bos although the tokenizer already has: lm-eval and surprisal. As in
         `model.score`, the further one is given rather than predicted. Where bos ends no text, such as in a
@@ -235,7 +250,7 @@ class RecurrentLMForCausalLM(PreTrainedModel, GenerationMixin, Network):
         if start is None:
             return tokens, mask, None
         present = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
-        leading = ((tokens == bos) | ~present).cumprod(dim=1).bool() & present
+        leading = ((tokens == bos) | ~present).cumprod(dim=1).bool() & present & begins[:, None]
         tokens = torch.where(leading, start, tokens)
         repeated = torch.zeros_like(leading)
         repeated[:, :-1] = leading[:, :-1] & leading[:, 1:]

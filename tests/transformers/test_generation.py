@@ -20,6 +20,14 @@ def test_greedy_texts_of_a_padded_batch_are_those_of_lm(tmp_path, kind, document
             assert set(row[len(expected) :]) == {tokenizer.eos_token_id}
 
 
+def test_a_prompt_without_a_mask_is_read_with_its_line_ends(tmp_path):
+    model, text = make("word"), "was\n\nnaïve\n"  # the end of a line is also the token that pads
+    theirs, tokenizer = saved(model, tmp_path)
+    ids = tokenizer(text, return_tensors="pt").input_ids
+    found = theirs.generate(ids, do_sample=False, max_new_tokens=20)[0, ids.shape[1] :].tolist()
+    assert found == model.generate(text, greedy=True, max_new_tokens=20)[0].tokens
+
+
 def test_beam_search_finds_the_texts_of_lm(ours, theirs):
     model, tokenizer = theirs
     batch = tokenizer(TEXTS[:2], return_tensors="pt", padding=True)

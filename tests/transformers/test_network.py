@@ -61,6 +61,24 @@ def test_padding_is_not_read(tmp_path, cell, side):
                 torch.testing.assert_close(part, expected[:, 0], rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("documents", [1, 9])  # after one, a text begins with another token than bos
+def test_a_padded_batch_can_be_read_in_pieces(tmp_path, documents):
+    theirs, tokenizer = saved(make(documents=documents), tmp_path)
+    batch = tokenizer(TEXTS, return_tensors="pt", padding=True, padding_side="left")
+    tokens, mask = batch.input_ids, batch.attention_mask
+    with torch.no_grad():
+        whole, state, logits = theirs(tokens, mask), None, []
+        for begin in range(0, tokens.shape[1], 5):
+            end = min(begin + 5, tokens.shape[1])
+            piece = theirs(tokens[:, begin:end], mask[:, :end], past_key_values=state)
+            state = piece.past_key_values
+            logits.append(piece.logits)
+    real = mask.bool()
+    torch.testing.assert_close(torch.cat(logits, dim=1)[real], whole.logits[real], rtol=0, atol=2e-5)
+    for part, expected in zip(state.parts, whole.past_key_values.parts, strict=True):
+        torch.testing.assert_close(part, expected, rtol=0, atol=2e-5)
+
+
 def test_padding_within_a_text_is_not_read(theirs):
     model, _ = theirs
     tokens = torch.randint(2, 20, (2, 12))
@@ -93,9 +111,10 @@ def test_a_mask_of_another_shape_is_an_error(theirs, shape):
         theirs[0](torch.zeros(2, 7, dtype=torch.long), torch.ones(shape))
 
 
-def test_the_loss_of_labels_is_the_mean_of_the_scores(ours, theirs):
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_loss_of_labels_is_the_mean_of_the_scores(ours, theirs, side):
     model, tokenizer = theirs
-    batch = tokenizer(TEXTS, return_tensors="pt", padding=True, padding_side="right")
+    batch = tokenizer(TEXTS, return_tensors="pt", padding=True, padding_side=side)
     labels = batch.input_ids.masked_fill(batch.attention_mask == 0, -100)
     with torch.no_grad():
         loss = model(**batch, labels=labels).loss
