@@ -8,14 +8,21 @@ from typing import Any
 
 from lm.errors import UserError
 
-_SPACELESS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+# The scripts of Thai, Lao, Tibetan, Burmese, Khmer, Chinese and Japanese, with their punctuation.
+_SPACELESS = (
+    "[\u0e00-\u109f\u1780-\u17ff\u2e80-\u312f\u3190-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef"
+    "\U00020000-\U0003ffff]"
+)
+_MARKS = r"[^\w\s]{0,2}"  # punctuation that other scripts share, such as curly quotes
+_NO_SPACE_AFTER = re.compile(f"{_SPACELESS}{_MARKS}$")
+_NO_SPACE_BEFORE = re.compile(_MARKS + _SPACELESS)
 
 
 def split_marked(text: str, separator: str) -> tuple[str, list[int]]:
     """The sentence without its separators, and the offset in it at which each region starts.
 
     The whitespace on both sides of a separator becomes that on its left, or on its right if there is none. If
-    no separator of the sentence has whitespace on a side, each is replaced by a space, except after a
+    no separator of the sentence has whitespace on a side, each is replaced by a space, except next to a
     character of a script that is written without spaces. Regions of whitespace only are left out.
     """
     parts = text.split(separator)
@@ -24,12 +31,17 @@ def split_marked(text: str, separator: str) -> tuple[str, list[int]]:
     for part in parts:
         if sentence and sentence[-1].isspace():
             part = part.lstrip()
-        elif sentence and part.strip() and not spaced and not _SPACELESS.match(sentence[-1]):
+        elif sentence and part.strip() and not spaced and not _written_together(sentence, part):
             sentence += " "
         if part.strip():
             starts.append(len(sentence) + len(part) - len(part.lstrip()))
         sentence += part
     return sentence, starts
+
+
+def _written_together(before: str, after: str) -> bool:
+    """Whether there is no space between two parts of a sentence, because of the script of one of them."""
+    return bool(_NO_SPACE_AFTER.search(before[-3:]) or _NO_SPACE_BEFORE.match(after))
 
 
 def locate(text: str, regions: Any, separator: str) -> list[int] | None:
