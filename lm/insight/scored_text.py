@@ -72,10 +72,10 @@ class ScoredText:
             return np.zeros(len(self.tokens), bool)
         found: np.ndarray = self.tokens == unknown
         if found.any():
-            name = str(self.tokenizer.backend.id_to_token(unknown)).encode()
+            name = str(self.tokenizer.backend.id_to_token(unknown))
             for token in np.flatnonzero(found).tolist():
-                begin = self.starts[token]
-                found[token] = self.text[begin : begin + len(name)] != name
+                replaced = self.text[self.starts[token] : self.ends[token]].decode("utf-8", "replace")
+                found[token] = replaced.strip() != name
         return found
 
     @cached_property

@@ -140,7 +140,7 @@ def _score_each(
         losses[begin:end] = dynamic_losses(
             network, tokens[begin:end], start, precision=precision, **adaptations
         )
-        progress(end / len(tokens))
+        progress(end / max(len(tokens), 1))
     return tokens, losses, bounds
 
 

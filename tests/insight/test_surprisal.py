@@ -20,8 +20,8 @@ from lm.tokenization.vocabulary import KINDS, train_tokenizer
 from tests.tokenization.test_positions import DOCUMENTS, SAMPLE, joined
 
 
-def make(kind, direction="forward"):
-    tokenizer = train_tokenizer(kind, iter([SAMPLE]), 400)
+def make(kind, direction="forward", sample=SAMPLE):
+    tokenizer = train_tokenizer(kind, iter([sample]), 400)
     torch.manual_seed(0)
     config = ModelConfig(cell="gru", layers=1, hidden_size=8, direction=direction)
     return LanguageModel(RecurrentLM(config, tokenizer.vocab_size), tokenizer)
@@ -121,6 +121,19 @@ def test_with_reset_the_model_adapts_to_each_document_by_itself():
         each = [score_text(model, document, **adapting).losses for document in documents if document]
         assert np.array_equal(scored.losses, np.concatenate(each))
         assert len(scored.per_word()["word"]) == 84
+
+
+def test_an_unknown_character_is_unknown_even_if_it_begins_the_name_of_the_unknown_token():
+    scored = score_text(make("char", sample="the sea"), "the <unk>")
+    assert scored.is_unknown.tolist() == [False] * 4 + [True] * 5
+
+
+def test_rows_without_words_are_an_error_also_if_the_model_adapts():
+    for adapting in ({}, {"dynamic": DynamicConfig()}, {"cache": CacheConfig()}):
+        scored = score_text(make("word"), joined([" ", "\t"]), reset=True, **adapting)
+        assert len(scored.tokens) == 0
+        with pytest.raises(UserError, match="the text is empty"):
+            _ = scored.metrics
 
 
 def test_texts_that_cannot_be_scored():
