@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lm.cli.parser import MODEL, add_device, add_settings, check_requirements, make_parser
@@ -145,8 +146,11 @@ def check_items(options: dict[str, Any]) -> None:
     check_requirements(options, requirements)
     if options.get("format") == "lm-zoo" and (extra := [n for n in ("keep", "frequency") if n in options]):
         raise UserError(f"--format lm-zoo has no further columns: leave out {flag_of(extra[0])}.")
-    given = csv.reader(options.get("keep", []), skipinitialspace=True)
-    columns = [name.strip() for names in given for name in names]
+    try:
+        given = csv.reader(options.get("keep", []), skipinitialspace=True)
+        columns = [name.strip() for names in given for name in names]
+    except csv.Error as error:
+        raise UserError("--keep: put names with a comma or a line break in quotation marks.") from error
     if "" in columns:
         raise UserError("--keep must name columns, separated by commas.")
     options["keep"] = tuple(dict.fromkeys(columns))
@@ -174,7 +178,7 @@ def check_outputs(options: dict[str, Any]) -> None:
     """Raise UserError before any work is done if a table cannot be written."""
     flags = [name for name in (*TABLES, *PAIR_TABLES) if name in options]
     files = [options[name] for name in flags]
-    if len(files) > len(set(files)):
+    if len(files) > len({file if file == "-" else Path(file).expanduser().resolve() for file in files}):
         names = " and ".join(map(flag_of, flags))
         raise UserError(f"{names} name the same file: choose {'two' if len(flags) == 2 else 'three'} files.")
     if "-" in files and options["json"]:

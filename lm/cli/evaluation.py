@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,6 +45,7 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
     is scored twice: plainly, and adapting to the text.
     """
     terminal = Terminal(stderr=True)
+    tables = {flag: options[flag] for flag in ("per_token", "per_word", "per_region") if flag in options}
     names = [options[name] for name in _MODELS if name in options]
     modes: dict[str, dict[str, Any]] = {"plain": {}}
     if adaptations:
@@ -52,7 +53,7 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
     with terminal.progress() as progress:
         models = _load_models(names, options)
         items = Items(options)
-        text = _read_text(options, reading, progress, items.rows)
+        text = _read_text(options, reading, progress, items.rows, tables.values())
         text = text._replace(text=items.marked(text.text))
         reset = _resets(options, adaptations, items.rows)
         precision = options["precision"]
@@ -67,7 +68,6 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
     first = next(iter(scores.values()))
     for side in ("model", "other") if differences else list(first)[:1]:
         _warn_of_unknown(first[side], "other model" if side == "other" else "model", bool(differences))
-    tables = {flag: options[flag] for flag in ("per_token", "per_word", "per_region") if flag in options}
     if options["json"]:
         print(json.dumps(json_record(options, text.name, labeled, differences)))
     else:
@@ -123,9 +123,13 @@ def _load_models(names: Sequence[str], options: dict[str, Any]) -> list[Language
 
 
 def _read_text(
-    options: dict[str, Any], reading: dict[str, Any], progress: ProgressCallback, rows: Rows
+    options: dict[str, Any],
+    reading: dict[str, Any],
+    progress: ProgressCallback,
+    rows: Rows,
+    outputs: Iterable[str],
 ) -> EvalText:
-    """The text to score. Raises UserError."""
+    """The text to score. Raises UserError, also if one of the `outputs` is read."""
     split = options.get("split")
     run = Run(find_model(options["model"]))
     if "dataset" in options:
@@ -133,13 +137,13 @@ def _read_text(
         if reading.get("document_separator") == "":  # as if the training had none
             del reading["document_separator"]
         config = build(DataConfig, {"dataset": options["dataset"], **reading})
-        return read_whole(config, split, progress, training, rows)
+        return read_whole(config, split, progress, training, rows, outputs)
     if not run.config.is_file():
         raise UserError(f"{options['model']} does not say which text it held out: name one with --dataset.")
     if split not in (None, "validation", "test"):
         raise UserError(f"without --dataset, --split must be validation or test, got {split}.")
     config = RunConfig.from_flat(run.settings(), where=str(run.config)).data
-    return read_held_out(config, split or "validation", progress)
+    return read_held_out(config, split or "validation", progress, outputs)
 
 
 def _settings_of_training(run: Run, given: dict[str, Any]) -> dict[str, Any]:

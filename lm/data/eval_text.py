@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,13 +37,15 @@ def read_whole(
     progress: ProgressCallback,
     training: Mapping[str, Any] | None = None,
     rows: Rows | None = None,
+    outputs: Iterable[str] = (),
 ) -> EvalText:
     """The text of a split.
 
     `split` is the name of a split or a fraction: 0.1 is the last 10% of the text. By default, the test
     split, else the validation split, else the whole text. `training` are settings of the training (see
     `as_trained`), each used where it fits the text. `rows` receives the number of each document, and what is
-    kept of it if it is the row of a table; tables are then split and cut between rows. Raises UserError.
+    kept of it if it is the row of a table; tables are then split and cut between rows. Raises UserError, also
+    if one of the `outputs`, files that will be written, is read.
     """
     taken: dict[str, Any] = {}
 
@@ -55,13 +57,15 @@ def read_whole(
             taken.update(each)
         return texts
 
-    return _join(find_sources(config), read)._replace(as_trained=taken)
+    return _join(find_sources(config, outputs=outputs), read)._replace(as_trained=taken)
 
 
-def read_held_out(config: DataConfig, split: str, progress: ProgressCallback) -> EvalText:
+def read_held_out(
+    config: DataConfig, split: str, progress: ProgressCallback, outputs: Iterable[str] = ()
+) -> EvalText:
     """The text that training with this config holds out as its `split`, "validation" or "test".
 
-    Raises UserError.
+    Raises UserError, also if one of the `outputs`, files that will be written, is read.
     """
     if "-" in config.dataset:
         raise UserError("the model was trained on standard input: name a text to score with --dataset.")
@@ -73,7 +77,7 @@ def read_held_out(config: DataConfig, split: str, progress: ProgressCallback) ->
             raise DataError(f"the model was trained without a {split} split, only with {held_out}.")
         return texts[split]
 
-    return _join(find_sources(config, of_run=True), read)
+    return _join(find_sources(config, of_run=True, outputs=outputs), read)
 
 
 def _join(sources: list[Source], read: Callable[[list[Source], Path], list[Text]]) -> EvalText:

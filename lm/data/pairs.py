@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,12 +43,15 @@ class Pairs:
     warnings: list[str] = field(default_factory=list)  # about the tables
 
 
-def read_pairs(config: DataConfig, columns: PairColumns, progress: ProgressCallback) -> Pairs:
+def read_pairs(
+    config: DataConfig, columns: PairColumns, progress: ProgressCallback, outputs: Iterable[str] = ()
+) -> Pairs:
     """The pairs in the tables that `config.dataset` names, in all of their splits.
 
-    Raises UserError if there is none, or if a row lacks one of the columns or a sentence.
+    Raises UserError if there is none, if a row lacks one of the columns or a sentence, or if one of the
+    `outputs`, files that will be written, is read.
     """
-    sources = find_sources(config)
+    sources = find_sources(config, outputs=outputs)
     names = [source.name for source in sources]
     pairs = Pairs("+".join(names) if len(names) <= _NAMED else f"{len(names)} tables")
     try:

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,18 +44,24 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def find_sources(
-    config: DataConfig, revisions: Sequence[str | None] | None = None, *, of_run: bool = False
+    config: DataConfig,
+    revisions: Sequence[str | None] | None = None,
+    *,
+    of_run: bool = False,
+    outputs: Iterable[str] = (),
 ) -> list[Source]:
     """Find all texts, at the given commits; each file is read only once.
 
-    Raises UserError, also if a setting applies to none of the texts, unless the settings are those `of_run`,
-    a run: an earlier version may have ignored it.
+    Raises UserError, also if one of the `outputs`, files that will be written, is read, or if a setting
+    applies to none of the texts, unless the settings are those `of_run`, a run: an earlier version may have
+    ignored it.
     """
     sources: list[Source] = []
     try:
         _add_all(sources, config, revisions)
         if not of_run:
             check_settings(sources, config)
+        _check_outputs(sources, outputs)
     except BaseException:
         for source in sources:
             source.forget()
@@ -77,6 +83,18 @@ def _add_all(sources: list[Source], config: DataConfig, revisions: Sequence[str 
             continue
         seen |= set(map(file_id, files)) - {None}  # files on the Hub have no id
         sources.append(_without(source, repeated) if repeated else source)
+
+
+def _check_outputs(sources: list[Source], outputs: Iterable[str]) -> None:
+    """Raise UserError if a file that will be written is one that is read, or an archive that contains it."""
+    files = (file for source in sources for group in source.files.values() for file in group)
+    read = {file_id(reading.member_and_path(file)[1]) for file in files}
+    for file in outputs:
+        identity = file_id(str(Path(file).expanduser()))
+        if identity and identity in read:
+            raise UserError(
+                f"{file} is read and would be replaced by a table: choose another file for the table."
+            )
 
 
 def _without(source: Source, repeated: list[str]) -> Source:

@@ -132,6 +132,15 @@ def test_text_is_read_as_in_training_where_that_fits(evaluate, trained_with, tmp
     assert mixed["Text"].endswith("3 documents")
 
 
+def test_a_table_does_not_replace_the_text_that_the_model_was_trained_on(
+    evaluate, trained_with, text_file, tmp_path
+):
+    text = shutil.copy(text_file, tmp_path / "t.txt")
+    result = evaluate(trained_with(dataset=str(text)), "--per-word", "t.txt")
+    assert result.returncode == 2 and "t.txt is read and would be replaced by a table" in result.stderr
+    assert text.read_bytes() == text_file.read_bytes()
+
+
 def test_encoding_of_the_training_is_used_only_if_the_text_is_not_utf_8(evaluate, trained_with, tmp_path):
     run = trained_with(encoding="cp1252")
     for encoding, taken in (("utf-8", False), ("cp1252", True), ("utf-16", False)):
@@ -278,6 +287,9 @@ def test_a_backward_model_scores_its_held_out_text(evaluate, backward_run):
         (["RUN", "--dataset", "good.txt", "--per-word", "/proc/w.tsv"], "cannot write /proc/w.tsv"),
         (["RUN", "--per-word", "-", "--json"], "both go to standard output"),
         (["RUN", "--per-word", "x", "--per-token", "x"], "name the same file"),
+        (["RUN", "--per-word", "x", "--per-token", "./x"], "name the same file"),
+        (["RUN", "--dataset", "good.txt", "--per-word", "./good.txt"], "./good.txt is read and would be"),
+        (["RUN", "--dataset", "good*", "--per-token", "good.txt"], "good.txt is read and would be replaced"),
         (["SHIPPED"], "does not say which text it held out: name one with --dataset"),
     ],
 )
@@ -295,3 +307,4 @@ def test_user_errors_are_one_line_and_leave_no_files(
     assert "Traceback" not in result.stderr
     assert result.stdout == "" or "/proc/w.tsv" in arguments
     assert set(tmp_path.iterdir()) == before
+    assert all((tmp_path / name).read_text() == content for name, content in texts.items())
