@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lm.console.escaping import unescaped
-from lm.console.invocation import pip_install
+from lm.console.invocation import pip_install, quoted
 from lm.data.columns import Rows
 from lm.errors import DataError, UserError
 from lm.insight.regions import check_separator, locate, split_marked
@@ -21,7 +21,7 @@ from lm.insight.scored_text import (
     token_table,
     word_table,
 )
-from lm.insight.table_files import Values
+from lm.insight.table_files import Values, free_name
 from lm.tokenization.documents import SEPARATOR, SEPARATOR_CHARACTER
 
 _MAKERS = {"per_token": token_table, "per_word": word_table}
@@ -79,8 +79,8 @@ class Items:
         self._regions = np.array(starts, np.int64)
         return SEPARATOR.join(clean)
 
-    def table(self, flag: str, scores: Mapping[str, ScoredText]) -> Table:
-        """The table of --per-token, --per-word or --per-region."""
+    def table(self, flag: str, scores: Mapping[str, ScoredText], further: Table | None = None) -> Table:
+        """The table of --per-token, --per-word or --per-region, with `further` columns before those kept."""
         scored = next(iter(scores.values()))
         if flag == "per_region":
             assert self._regions is not None
@@ -92,12 +92,13 @@ class Items:
                 table["region_number"] = self._region_numbers(scored, offsets)
         if flag == "per_word" and self._language:
             table |= _frequencies(table["word"], self._language)
+        table |= further or {}
         document = np.asarray(table["document"], np.int64) - 1
         if self.rows.numbers:
             table["document"] = np.array(self.rows.numbers)[document]
         for name in self._keep:
             values = self.rows.values[name]
-            table[f"kept_{name}" if name in table else name] = Values(values[i] for i in document.tolist())
+            table[free_name(name, table)] = Values(values[i] for i in document.tolist())
         return table
 
     def _region_numbers(self, scored: ScoredText, offsets: np.ndarray) -> np.ndarray:
@@ -120,11 +121,19 @@ def _frequencies(words: Sequence[str] | np.ndarray, language: str) -> Table:
 
 
 def _wordfreq(language: str) -> Any:
-    """The function of the wordfreq library. Raises UserError if it is not installed or lacks the language."""
+    """The function of the wordfreq library. Raises UserError if it or what it needs for the language is not
+    installed, or if it lacks the language."""
     try:
         import wordfreq
     except ImportError as error:
         raise UserError(f"--frequency needs the `wordfreq` library: {pip_install('frequency')}") from error
     if language not in (known := sorted(wordfreq.available_languages())):
         raise UserError(f"--frequency must be one of {', '.join(known)}, got {language}.")
+    try:
+        wordfreq.zipf_frequency("a", language)
+    except ImportError as error:  # of what splits Chinese, Japanese and Korean into words
+        install = f"pip install {quoted('wordfreq[cjk]')}"
+        raise UserError(
+            f"--frequency {language} needs packages that split its texts into words: {install}"
+        ) from error
     return wordfreq.zipf_frequency

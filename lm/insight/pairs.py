@@ -20,7 +20,7 @@ from lm.errors import UserError
 from lm.evaluation.metrics import Estimate, proportion
 from lm.insight.scored_text import ScoredText, Table
 from lm.insight.surprisal import score_texts
-from lm.insight.table_files import Values
+from lm.insight.table_files import Values, free_name
 from lm.language_model import LanguageModel
 
 DELIMITER = " "  # before each sentence: lm-eval's default `target_delimiter`
@@ -121,5 +121,5 @@ def pair_table(pairs: Pairs, scored: ScoredPairs) -> Table:
     table |= {f"unknown_{side}": found > 0 for side, found in zip(sides, scored.unknown, strict=True)}
     table |= {"good": Values(pairs.good), "bad": Values(pairs.bad)}
     for name, values in pairs.kept.items():
-        table[f"kept_{name}" if name in table else name] = Values(values)
+        table[free_name(name, table)] = Values(values)
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -26,11 +27,24 @@ class Values(list[Any]):
     """A column that is not escaped yet: text, numbers and other values of JSON, None where there is none."""
 
 
+def free_name(name: str, table: Table) -> str:
+    """The name of a kept column: with `kept_` before it as often as the table already has that name."""
+    while name in table:
+        name = f"kept_{name}"
+    return name
+
+
 def table_lines(table: Table, kind: str | None = None, comments: Sequence[str] = ()) -> Iterator[str]:
     """The lines of a table as "tsv", "csv", "jsonl" or "lm-zoo", with these comments if the format has any.
 
-    Without a format, it is TSV without comments.
+    Without a format, it is TSV without comments. Halves of surrogate pairs, which JSON can contain and UTF-8
+    cannot, become "?".
     """
+    for line in _lines(table, kind, comments):
+        yield line.encode("utf-8", "replace").decode()
+
+
+def _lines(table: Table, kind: str | None, comments: Sequence[str]) -> Iterator[str]:
     if kind == "jsonl":
         yield from _json_lines(table)
         return
@@ -40,7 +54,7 @@ def table_lines(table: Table, kind: str | None = None, comments: Sequence[str] =
         yield from (f"# {' '.join(comment.split())}\n" for comment in comments)
     cell = {"csv": _csv_cell, "tsv": _tsv_cell}.get(kind or "", str)
     separator = "," if kind == "csv" else "\t"
-    yield separator.join(map(cell, table)) + "\n"
+    yield separator.join(map(cell, _texts(Values(table), kind))) + "\n"
     for row in zip(*(_texts(column, kind) for column in table.values()), strict=True):
         yield separator.join(map(cell, row)) + "\n"
 
@@ -68,8 +82,18 @@ def _text(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, (dict, list)):
-        return json.dumps(value, ensure_ascii=False, default=str)
+        return json.dumps(_plain(value), ensure_ascii=False, default=str)
     return text_of(value) if not isinstance(value, bytes) else value.hex()
+
+
+def _plain(value: Any) -> Any:
+    """A value of JSON in which each `Number` is a number."""
+    if isinstance(value, Number):
+        with contextlib.suppress(ValueError):  # of more digits than Python converts
+            return json.loads(value)
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _json_lines(table: Table) -> Iterator[str]:
@@ -78,7 +102,7 @@ def _json_lines(table: Table) -> Iterator[str]:
         if isinstance(column, np.ndarray):
             columns.append((column.round(5) if column.dtype.kind == "f" else column).tolist())
         else:
-            columns.append([json.loads(v) if isinstance(v, Number) else v for v in column])
+            columns.append([_plain(value) for value in column])
     for row in zip(*columns, strict=True):
         yield json.dumps(dict(zip(table, row, strict=True)), ensure_ascii=False, default=str) + "\n"
 

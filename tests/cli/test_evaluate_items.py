@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import sys
 from pathlib import Path
 
 import pandas
@@ -95,6 +96,60 @@ def test_a_kept_column_with_the_name_of_another_is_renamed(evaluate, char, tmp_p
         ("sea", "first", "1", "0.00000"),
         ("boat", "end", "3", "0.00000"),
     ]
+
+
+def test_no_kept_column_replaces_another(evaluate, char, tmp_path):
+    (tmp_path / "t.csv").write_text("word,kept_word,text\na,b,the sea\n")
+    for keep in ("kept_word,word", "word,kept_word"):
+        options = ("--dataset", "t.csv", "--text-column", "text", "--keep", keep, "--per-word", "-")
+        (row, _) = rows_of(evaluate(char, *options).stdout)
+        values = {"word": "a", "kept_word": "b"}
+        assert list(row)[-2:] == ["kept_word", "kept_kept_word"] and row["word"] == "the"
+        assert [row["kept_word"], row["kept_kept_word"]] == [values[name] for name in keep.split(",")]
+
+
+def test_the_names_of_kept_columns_are_escaped_like_their_values(evaluate, char, tmp_path):
+    name = "a\tb\n#c"
+    (tmp_path / "t.jsonl").write_text(json.dumps({name: name, "text": "boat"}))
+    options = ("--dataset", "t.jsonl", "--text-column", "text", "--keep", f'"{name}"', "--per-word", "-")
+    for flags, shown in (((), r"a\tb\n#c"), (("--format", "tsv"), r"a\tb\n\u0023c")):
+        written = evaluate(char, *options, *flags).stdout
+        (row,) = rows_of("".join(line for line in written.splitlines(True) if not line.startswith("# ")))
+        assert list(row.items())[-1] == (shown, shown)
+    written = evaluate(char, *options, "--format", "csv").stdout.partition("\nword,")[2]
+    assert written.count(f'"{name}"') == 2
+
+
+@pytest.mark.parametrize("kind", ["tsv", "csv", "jsonl"])
+def test_numbers_in_kept_lists_and_objects_stay_numbers(evaluate, char, tmp_path, kind):
+    values = {"list": [1, [2.5, None], "3"], "object": {"a": 4, "b": [True, -5]}}
+    (tmp_path / "t.jsonl").write_text(json.dumps({**values, "text": "boat"}))
+    options = ("--dataset", "t.jsonl", "--text-column", "text", "--keep", "list,object", "--per-word", "w")
+    assert evaluate(char, *options, "--format", kind).returncode == 0
+    if kind == "jsonl":
+        row = json.loads(Path("w").read_text("utf-8"))
+        assert {name: row[name] for name in values} == values
+        return
+    quoting = {"sep": "\t", "quoting": csv.QUOTE_NONE} if kind == "tsv" else {}
+    row = pandas.read_csv("w", comment="#", **quoting).iloc[0]
+    assert {name: json.loads(row[name]) for name in values} == values
+
+
+def test_a_kept_number_of_more_digits_than_python_converts_is_written_as_text(evaluate, char, tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"text": "boat", "n": %s}' % ("9" * 5000))
+    options = ("--dataset", "t.jsonl", "--text-column", "text", "--keep", "n", "--format", "jsonl")
+    assert json.loads(evaluate(char, *options, "--per-word", "-").stdout)["n"] == "9" * 5000
+
+
+@pytest.mark.parametrize("kind", ["tsv", "csv", "jsonl"])
+def test_half_of_a_character_in_a_kept_column_is_replaced(evaluate, char, tmp_path, kind):
+    (tmp_path / "t.jsonl").write_text(r'{"n\ud83d": "a\ud83db", "text": "boat"}')
+    options = ("--dataset", "t.jsonl", "--text-column", "text", "--keep", "n\ud83d", "--format", kind)
+    for file in ("w", "-"):
+        result = evaluate(char, *options, "--per-word", file)
+        assert result.returncode == 0, result.stderr
+        written = Path("w").read_text("utf-8") if file == "w" else result.stdout
+        assert "n?" in written and "a?b" in written
 
 
 def test_rows_of_several_tables_are_numbered_on(evaluate, char, tmp_path):
@@ -193,10 +248,10 @@ def test_unknown_tokens_are_marked_and_can_be_left_out_of_the_metrics(evaluate, 
 
 
 def test_a_literal_unk_in_a_text_of_words_is_known(evaluate, saved, tmp_path):
-    (tmp_path / "t.csv").write_text("s\nthe <unk> wholly\n")
+    (tmp_path / "t.csv").write_text('s\n"the <unk> wholly <unk>, sea <unk>s\u2003<unk>"\n')
     options = ("--dataset", "t.csv", "--text-column", "s", "--per-word", "-")
     rows = rows_of(evaluate(saved("word"), *options).stdout)
-    assert [row["unknown"] for row in rows] == ["0", "0", "1"]
+    assert [row["unknown"] for row in rows] == ["0", "0", "1", "1", "0", "1", "0"]
 
 
 @pytest.mark.parametrize("kind", ["tsv", "csv"])
@@ -232,6 +287,17 @@ def test_word_frequencies(evaluate, char):
     assert "--frequency must be one of" in evaluate(char, *options, "xx").stderr
 
 
+def test_packages_for_the_frequencies_of_a_language_are_missed_before_the_text_is_read(
+    evaluate, char, monkeypatch
+):
+    for module in ("wordfreq.chinese", "wordfreq.mecab"):
+        monkeypatch.setitem(sys.modules, module, None)  # its import fails
+    for language in ("zh", "ja", "ko"):
+        result = evaluate(char, "--dataset", "none.csv", "--per-word", "w", "--frequency", language)
+        assert result.returncode == 2 and "pip install" in result.stderr.splitlines()[-1]
+        assert f"--frequency {language} needs packages that split its texts" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -240,6 +306,7 @@ def test_word_frequencies(evaluate, char):
         (["--keep", "conditoin"], "it has id, item, nr, condition, sentence; did you mean 'condition'?"),
         (["--regions", "region"], "items has no column 'region'; it has id"),
         (["--keep", ",id"], "--keep must name columns"),
+        (["--keep", "id\nitem"], "--keep: put names with a comma or a line break in quotation marks."),
         (["--region-separator", "||"], "--region-separator must be one character"),
         (["--per-region", "r.tsv"], "--per-region requires --regions or --region-separator"),
         (["--reset", "--carry"], "not allowed with argument"),

@@ -46,8 +46,8 @@ class Study:
 
     def table(self, flag: str) -> Table:
         """The table of `lm evaluate` for --per-token, with a column for the entropy, or --per-word."""
-        table = self.items.table(flag, {"surprisal": self.scored})
-        return table | {"entropy": self.entropies} if flag == "per_token" else table
+        further: Table = {"entropy": self.entropies} if flag == "per_token" else {}
+        return self.items.table(flag, {"surprisal": self.scored}, further)
 
     def csv(self, flag: str, name: str) -> str:
         """The table as `lm evaluate --format csv` writes it for the model `name`."""

@@ -51,6 +51,13 @@ def test_a_table_gives_what_lm_evaluate_writes(flag, model, tmp_path, capsys):
     assert ("entropy" in ours[0]) == (flag == "per_token")
 
 
+def test_a_column_of_the_table_does_not_replace_the_entropy(model):
+    study = score_table(model, "sentence,entropy\nThe sea.,low\n")
+    rows = read(study.csv("per_token", "m"))
+    assert [row["kept_entropy"] for row in rows] == ["low"] * 8
+    assert [float(row["entropy"]) for row in rows] == pytest.approx(study.entropies, abs=1e-4)
+
+
 def test_lines_are_numbered_and_each_is_read_from_the_empty_state(model):
     study = score_lines(model, "The sea.\r\n\n  The sea.  \n☃\n")
     rows = read(study.csv("per_token", "m"))
