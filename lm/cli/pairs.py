@@ -14,11 +14,12 @@ from lm.config.schema import DataConfig
 from lm.config.settings import build
 from lm.console.terminal import Terminal
 from lm.console.wording import plural
-from lm.data.pairs import PairColumns, Pairs, read_pairs
+from lm.data.pairs import PairColumns, read_pairs
 from lm.insight.pairs import DELIMITER, Accuracy, ScoredPairs, pair_table, score_pairs
-from lm.insight.scored_text import Table
+from lm.insight.scored_text import Table, escaped_text
 from lm.insight.table_files import Values, header_comment, table_lines, write_table
 from lm.language_model import LanguageModel, load
+from lm.tokenization.documents import SEPARATOR
 
 _UNITS = {  # what the columns of a table contain, for its header comment
     "per_pair": "surprisal: bits of the whole sentence, the delimiter before it included;"
@@ -34,10 +35,11 @@ def evaluate_pairs(options: dict[str, Any], reading: Mapping[str, Any]) -> int:
     """
     delimiter = options.get("target_delimiter", DELIMITER)
     names = {name: options[name] for name in PairColumns._fields if options.get(name)}
+    tables = {flag: options[flag] for flag in ("per_pair", "per_phenomenon") if flag in options}
     with Terminal(stderr=True).progress() as progress:
         model = load(options["model"], options["device"])
         config = build(DataConfig, {"dataset": options["pairs"], **reading})
-        pairs = read_pairs(config, PairColumns(**names), progress)
+        pairs = read_pairs(config, PairColumns(**names), progress, tables.values())
         scored = score_pairs(
             model,
             pairs.good,
@@ -50,8 +52,7 @@ def evaluate_pairs(options: dict[str, Any], reading: Mapping[str, Any]) -> int:
     overall = scored.accuracy()
     for warning in pairs.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    _warn(model, pairs, scored, overall)
-    tables = {flag: options[flag] for flag in ("per_pair", "per_phenomenon") if flag in options}
+    _warn(model, scored, overall)
     if options["json"]:
         results = {
             "model": options["model"],
@@ -87,7 +88,7 @@ def _mean(phenomena: Mapping[str, Accuracy]) -> float:
     return sum(each.estimate.value for each in phenomena.values()) / len(phenomena)
 
 
-def _warn(model: LanguageModel, pairs: Pairs, scored: ScoredPairs, overall: Accuracy) -> None:
+def _warn(model: LanguageModel, scored: ScoredPairs, overall: Accuracy) -> None:
     """Warn of ties and of unknown tokens."""
     if overall.ties:
         print(
@@ -98,22 +99,23 @@ def _warn(model: LanguageModel, pairs: Pairs, scored: ScoredPairs, overall: Accu
         )
     warn_of_unknown(
         model.tokenizer,
-        "\n".join((*pairs.good, *pairs.bad)).encode(),
+        SEPARATOR.join(each.text for each in (*scored.good, *scored.bad)),
         int(scored.unknown.sum()),
         sum(len(text.tokens) for text in (*scored.good, *scored.bad)),
         "They are scored as <unk>: two sentences that differ only in them are a tie.",
     )
 
 
-def _rows(overall: Accuracy, phenomena: Mapping[str, Accuracy]) -> dict[str, str]:
-    """The results as rows to print."""
+def _rows(overall: Accuracy, phenomena: Mapping[str, Accuracy]) -> list[tuple[str, str]]:
+    """The results as rows to print. A phenomenon may have the name of another row."""
     width = max(len("pairs"), len(f"{overall.pairs:,}"))
-    rows = {"Phenomenon": f"{'accuracy (95% interval)':25}  {'pairs':>{width}}  {'ties':>{width}}"}
-    for name, each in (*phenomena.items(), ("All pairs", overall)):
+    rows = [("Phenomenon", f"{'accuracy (95% interval)':25}  {'pairs':>{width}}  {'ties':>{width}}")]
+    named = ((escaped_text(name), each) for name, each in phenomena.items())
+    for name, each in (*named, ("All pairs", overall)):
         accuracy = f"{each.estimate:.4f}"
-        rows[name] = f"{accuracy:25}  {each.pairs:{width},}  {each.ties:{width},}"
+        rows.append((name, f"{accuracy:25}  {each.pairs:{width},}  {each.ties:{width},}"))
     if len(phenomena) > 1:
-        rows["Mean of phenomena"] = f"{_mean(phenomena):.4f}"
+        rows.append(("Mean of phenomena", f"{_mean(phenomena):.4f}"))
     return rows
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -88,18 +88,20 @@ class Terminal:
             if shown is not None:
                 bar.stop()
 
-    def table(self, rows: Mapping[str, str]) -> None:
-        """Print a line per row, leaving out empty ones. On a terminal, long values wrap in their column."""
-        rows = {name: value for name, value in rows.items() if value}
-        width = max(map(len, rows), default=0) + 2
+    def table(self, rows: Mapping[str, str] | Sequence[tuple[str, str]]) -> None:
+        """Print a line per row, leaving out those without a value. On a terminal, long values wrap in their
+        column."""
+        pairs = rows.items() if isinstance(rows, Mapping) else rows
+        shown = [(name, value) for name, value in pairs if value]
+        width = max((len(name) for name, _ in shown), default=0) + 2
         if not self.console.is_terminal:
-            for name, value in rows.items():
+            for name, value in shown:
                 self.say(f"{name:{width}}{value}")
             return
         table = Table.grid(padding=(0, 2))
         table.add_column(style="bold", no_wrap=True)
-        for name, value in rows.items():
-            table.add_row(name, Text(printable(value)))
+        for name, value in shown:
+            table.add_row(Text(printable(name)), Text(printable(value)))
         self.print(table, soft_wrap=False)
 
 

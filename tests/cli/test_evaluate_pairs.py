@@ -10,7 +10,11 @@ import pandas
 import pytest
 
 import lm
+from lm.config.schema import ModelConfig
 from lm.insight.pairs import score_pairs
+from lm.language_model import LanguageModel
+from lm.model.network import RecurrentLM
+from lm.tokenization.vocabulary import train_tokenizer
 from tests.conftest import called
 
 PAIRS = [
@@ -92,6 +96,24 @@ def test_sentences_that_differ_only_in_unknown_words_are_ties_with_a_warning(sav
     assert result.stdout.splitlines()[-1].split()[-2:] == ["1", "1"]
 
 
+def test_the_warning_names_what_is_unknown_in_the_sentences_and_the_delimiter(char):
+    write("t.jsonl", [{"sentence_good": "Жthe sea", "sentence_bad": "the seaЖ", "UID": "x"}])
+    result = called("evaluate", char, "--pairs", "t.jsonl", "--target-delimiter", "§")
+    assert "does not know 4 of the 18 tokens ('§', 'Ж'), 22.2%." in result.stderr
+    vocabulary = iter(["the sea"])  # which no line ends
+    LanguageModel(RecurrentLM(ModelConfig(hidden_size=4), 8), train_tokenizer("char", vocabulary)).save("m")
+    result = called("evaluate", "m", "--pairs", "t.jsonl", "--target-delimiter", "")
+    assert "does not know 2 of the 16 tokens ('Ж'), 12.5%." in result.stderr
+
+
+def test_no_kept_column_replaces_another(char):
+    write("t.jsonl", [{**PAIRS[0], "tie": "a", "kept_tie": "b"}])
+    options = ("--per-pair", "p.jsonl", "--format", "jsonl", "--keep", "kept_tie,tie")
+    assert called("evaluate", char, "--pairs", "t.jsonl", *options).returncode == 0
+    row = json.loads(Path("p.jsonl").read_text("utf-8"))
+    assert (row["tie"], row["kept_tie"], row["kept_kept_tie"]) == (False, "b", "a")
+
+
 def test_the_delimiter_is_a_space_unless_another_is_chosen(char):
     model = lm.load(char)
     for delimiter in (" ", "", "the "):
@@ -162,6 +184,15 @@ def test_the_printed_table_shows_each_phenomenon_and_all_pairs(char):
         assert shown[name][-2:] == counts
 
 
+def test_each_phenomenon_has_a_line_whatever_its_name(char):
+    names = ["Phenomenon", "All pairs", "Mean of phenomena", "two\nlines", "[/red]"]
+    write("t.jsonl", [{**PAIRS[0], "UID": name} for name in names])
+    lines = called("evaluate", char, "--pairs", "t.jsonl").stdout.splitlines()[2:]
+    shown = ["Phenomenon", *names[:3], r"two\nlines", "[/red]", "All pairs", "Mean of phenomena"]
+    assert [line[:19].rstrip() for line in lines] == shown
+    assert [line.split()[-2] for line in lines[1:-1]] == ["1"] * 5 + ["5"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -189,6 +220,11 @@ def test_flags_that_would_be_ignored_are_rejected(char, arguments):
         ("--format csv", "--format requires --per-pair or --per-phenomenon."),
         ("--format lm-zoo --per-pair p", "--format lm-zoo is for tables of tokens"),
         ("--per-pair p --per-phenomenon p", "--per-pair and --per-phenomenon name the same file"),
+        ("--per-pair p --per-phenomenon ./p", "--per-pair and --per-phenomenon name the same file"),
+        (
+            "--per-pair ./pairs.jsonl",
+            "./pairs.jsonl is read and would be replaced by a table: choose another",
+        ),
         ("--per-pair - --json", "the table and --json would both go to standard output"),
         ("--pairs none.csv", "there is no file or folder 'none.csv'"),
         ("--pairs empty.jsonl", "row 2 of empty.jsonl has no text in the column 'sentence_bad' (--bad)."),
@@ -198,8 +234,10 @@ def test_flags_that_would_be_ignored_are_rejected(char, arguments):
 def test_user_errors(char, arguments, message):
     write("empty.jsonl", [PAIRS[0], {**PAIRS[1], "sentence_bad": " "}])
     Path("a.txt").write_text("the sea\n")
+    before = Path("pairs.jsonl").read_bytes()
     result = called("evaluate", char, "--pairs", "pairs.jsonl", *arguments.split())
     assert result.returncode == 2 and message in result.stderr.splitlines()[-1], result.stderr
+    assert Path("pairs.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize("flag", ["--good", "--target-delimiter", "--per-pair", "--per-phenomenon"])

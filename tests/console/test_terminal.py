@@ -23,8 +23,14 @@ def report(terminal):
 
 
 def test_lines_tables_and_progress_show_control_characters():
-    for act in (lambda t: t.say(NAME), lambda t: t.table({"Run": NAME}), report):
+    actions = (
+        lambda t: t.say(NAME),
+        lambda t: t.table({"Run": NAME}),
+        lambda t: t.table([(NAME, "value")]),
+        report,
+    )
+    for act in actions:
         assert SHOWN in printed(act) and not set("\x1b\x07\x9b") & set(printed(act))
-    for act in (lambda t: t.say(NAME), lambda t: t.table({"Run": NAME}), report):
+    for act in actions:
         text = printed(act, terminal=True)
         assert SHOWN in text and "\x1b[31m[red]" not in text and "\x07" not in text
