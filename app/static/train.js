@@ -12,7 +12,7 @@
       input.files = chosen.files;
       input.dispatchEvent(new Event("change", { bubbles: true }));
     } else if (text.trim()) {
-      const field = tab().querySelector("#train-paste :is(input, textarea)");
+      const field = tab().querySelector("#train-paste textarea");
       lm.fill(field, text).then(() => { field.focus(); field.blur(); });
     }
   }

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from app.jobs.uploads import FOLDER
 from tests.conftest import some_text
 from tests.end_to_end.conftest import free_port, serving, until_ready
 from tests.end_to_end.hub import put
@@ -23,7 +24,7 @@ DROP = """([type, data]) => {
     : new DragEvent("drop", { ...options, dataTransfer: transfer });
   document.querySelector("#train-state").dispatchEvent(event);
 }"""
-TINY = "The boat is small. The sea is large. The boat sails over the sea, and the sea carries it home."
+TINY = "The boat is small.\nThe sea is large.\n\nThe boat sails over the sea, and the sea carries it home.\n"
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,12 @@ def fill(page, label, value):
     field(page, label).press("Enter")
 
 
+def stored(trainer, beginning):
+    """The stored text whose name begins like this."""
+    (file,) = (trainer.output.parent / "runs" / FOLDER).glob(f"*/{beginning}*.txt")
+    return file.read_bytes().decode()
+
+
 def in_view(page, locator):
     box = locator.bounding_box()
     return box["y"] >= 0 and box["y"] + min(box["height"], 100) <= page.tab.viewport_size["height"]
@@ -57,7 +64,8 @@ def test_a_tiny_pasted_text_is_trained_further_repeated_and_fine_tuned(open_page
     name = f"My novel (draft {size['width']})"
     page.tab.evaluate(DROP, ["paste", {"text": TINY}])
     text = field(page, "Training text")
-    page.wait_for(lambda: text.input_value() == "The boat is small. The sea is · 94 bytes")
+    page.wait_for(lambda: text.input_value() == "The boat is small. The sea is · 96 bytes")
+    assert stored(trainer, "The boat is small") == TINY
     fill(page, "Training time", "10s")
     field(page, "Name").fill(name)
     press(page, "Start training")
@@ -96,11 +104,14 @@ def test_a_dropped_file_keeps_its_name(open_page, trainer):
     page.wait_for(lambda: text.input_value() == "我的小说 [2] · 2 KB")
     page.tab.evaluate(DROP, ["drop", {"text": "Dropped words, of which a text is made."}])
     page.wait_for(lambda: text.input_value().startswith("Dropped words, of which a text"))
+    fill(page, "Or paste or drop a text", "Typed words.\nAnd more.")  # Enter stores them
+    page.wait_for(lambda: text.input_value().startswith("Typed words. And more"))
+    assert stored(trainer, "Typed words") == "Typed words.\nAnd more."
     text.focus()  # what is pasted into a field stays there
     page.tab.evaluate(
         DROP.replace('"#train-state"', '"#train-title :is(input, textarea)"'), ["paste", {"text": "x"}]
     )
-    assert text.input_value().startswith("Dropped words")
+    assert text.input_value().startswith("Typed words")
 
 
 @sizes

@@ -12,7 +12,7 @@ from ...jobs.estimate import format_bytes
 from ...jobs.job import Job
 from ...jobs.queue import JobQueue
 from ...jobs.settings import DEFAULT_DATASET
-from ...jobs.uploads import MAX_PASTED, PREFIX
+from ...jobs.uploads import PREFIX
 from ...registry import ModelRegistry
 from ...ui.fields import line_field
 from ...ui.i18n import localized, translate
@@ -58,11 +58,14 @@ class Form:
                 elem_id="train-upload",
             )
             with gr.Row():
-                self.pasted = line_field(
-                    localized("Or paste or drop a text"),
-                    "train-paste",
+                self.pasted = gr.Textbox(
+                    "",
+                    label=localized("Or paste or drop a text"),
+                    elem_id="train-paste",
+                    # With 1, it is an <input>, from which browsers remove line breaks. With a `max_length`,
+                    # they cut a longer text without saying so; `add_pasted` rejects it.
+                    max_lines=2,
                     placeholder=localized("Paste it here"),
-                    max_length=MAX_PASTED,
                     min_width=200,
                 )
                 self.hub = line_field(

@@ -56,6 +56,13 @@ def test_the_form_is_filled_with_the_settings_of_a_job(tmp_path, trained_run):
         assert form.chosen("", *filled) == (sent, base)
 
 
+def test_the_field_for_a_pasted_text_takes_several_lines_and_enter_stores_them(tmp_path):
+    with gr.Blocks():
+        form = Form(JobQueue(tmp_path), ModelRegistry([tmp_path]))
+    # What Gradio makes a <textarea> in which Enter submits.
+    assert form.pasted.lines == 1 and form.pasted.max_lines > 1 and form.pasted.max_length is None
+
+
 def test_a_character_and_its_count_are_on_one_line():
     rows = {
         "Text": "boat: 1 document, --text-column",
