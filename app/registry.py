@@ -174,9 +174,9 @@ class ModelRegistry:
 
 
 def _models_in(root: Path) -> list[Path]:
-    """The models in `root`, or `root` itself if it is a model."""
+    """The models in `root`, and `root` itself if it is a model."""
     try:
-        paths = [root] if model_folder.is_model(root) else model_folder.models_in(root)
+        paths = [*([root] if model_folder.is_model(root) else []), *model_folder.models_in(root)]
     except OSError as error:  # the folder is not readable, or a run has just been deleted
         _warn_once(f"skipping {root}: {error}")
         return []

@@ -52,6 +52,13 @@ def test_a_root_that_is_a_model_is_listed_itself(runs):
     assert ModelRegistry([runs / "older"]).folders() == {"older": runs / "older"}
 
 
+def test_models_trained_into_a_root_that_is_a_model_are_listed(runs, trained_run):
+    shutil.copytree(trained_run, runs / "older" / "finer")
+    registry = ModelRegistry([runs / "older"])
+    assert registry.folders() == {"older": runs / "older", "finer": runs / "older" / "finer"}
+    assert registry.is_editable("finer") and not registry.is_editable("older")
+
+
 def test_the_shipped_model_is_listed_last(runs, monkeypatch, trained_run):
     monkeypatch.setattr(model_folder, "PRETRAINED", trained_run)
     assert list(ModelRegistry([runs]).folders()) == ["newer", "older", SHIPPED]
