@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.errors import UserError
+from lm.storage.model_folder import WEIGHTS
 
 from .child import ask
 
@@ -56,7 +57,8 @@ _measuring = threading.Lock()
 def preview(settings: dict[str, Any], models: Path, busy: bool = False, limit: float = LIMIT) -> Preview:
     """The data report and the estimate for `settings`, which are those of `lm train`, of a run in the folder
     `models`. `busy` says that another job is running. Raises UserError, also if it takes too long."""
-    key = json.dumps({k: v for k, v in settings.items() if k not in _IGNORED}, sort_keys=True)
+    relevant = {name: value for name, value in settings.items() if name not in _IGNORED}
+    key = json.dumps([relevant, _version(settings.get("init_from"))], sort_keys=True)
     found = _cache.get(key)
     if found is None:
         if not _measuring.acquire(timeout=limit):
@@ -72,6 +74,15 @@ def preview(settings: dict[str, Any], models: Path, busy: bool = False, limit: f
     if not found.estimate:
         return found
     return replace(found, warnings=found.warnings + machine_warnings(found.estimate, models, busy))
+
+
+def _version(model: str | None) -> list[int]:
+    """Identifies the model in a folder: another one may get its name."""
+    if model:
+        with contextlib.suppress(OSError):
+            stat = (Path(model) / WEIGHTS).stat()
+            return [stat.st_ino, stat.st_mtime_ns]
+    return []
 
 
 def _measured(settings: dict[str, Any], limit: float) -> Preview:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -146,7 +146,7 @@ class JobQueue:
             if len(jobs) >= MAX_JOBS:
                 raise UserError(f"there are {MAX_JOBS} jobs already; remove some first.")
             now = time.time()
-            run = self._new_run_name(title, {job.run for job in jobs})
+            run = self._new_run_name(title, jobs)
             job = Job(new_id(), title, text, run, flat, created=now, queued=now)
             (self.store.folder / job.id).mkdir()
             self.store.write(job)
@@ -185,17 +185,38 @@ class JobQueue:
         """The job that writes to this run folder or may still do so. Until it has ended for good, the folder
         must not be renamed or deleted."""
         folder = Path(folder).absolute()
-        unfinished = (job for job in self.store.all() if job.state in (QUEUED, RUNNING, *RESUMABLE))
-        return next((job for job in unfinished if self.store.run_of(job).folder == folder), None)
+        return next((job for job in self._unfinished() if self.store.run_of(job).folder == folder), None)
+
+    def job_starting_from(self, folder: str | Path) -> Job | None:
+        """The job that has yet to start from the model in this folder, which it needs until it has saved a
+        checkpoint."""
+        folder = Path(folder).absolute()
+        waiting = (job for job in self._unfinished() if not resumable_checkpoint(self.store.run_of(job)))
+        return next((job for job in waiting if _base(job) == folder), None)
+
+    def _unfinished(self) -> Iterator[Job]:
+        return (job for job in self.store.all() if job.state in (QUEUED, RUNNING, *RESUMABLE))
+
+    def remembers(self, folder: str | Path) -> bool:
+        """Whether a job in the list has its run in this folder, or started from a model there. The folder may
+        be gone or not exist yet; another model there would be taken for the job's, or overwritten."""
+        return Path(folder).absolute() in self._folders(self.store.all())
+
+    def _folders(self, jobs: Iterable[Job]) -> set[Path | None]:
+        return {folder for job in jobs for folder in (self.store.run_of(job).folder, _base(job))}
 
     def run_renamed(self, folder: str | Path, name: str) -> None:
-        """The run in `folder` is now called `name`: let its job find it there."""
+        """The model in `folder` is now called `name`: let its job and those that start from it find it."""
         folder = Path(folder).absolute()
-        if any(self.store.run_of(job).folder == folder for job in self.store.all()):
-            with self._locked():
-                for job in self.store.all():
-                    if self.store.run_of(job).folder == folder:
-                        self._write(replace(job, run=name))
+        if not self.remembers(folder):
+            return
+        with self._locked():
+            for job in self.store.all():
+                if self.store.run_of(job).folder == folder:
+                    self._write(replace(job, run=name))
+                elif _base(job) == folder:
+                    start = {"init_from": str(folder.with_name(name))}
+                    self._write(replace(job, settings=job.settings | start))
 
     def pause(self, id: str) -> Job:
         """Let a job save and end, so that the next one can start; `resume` continues exactly there."""
@@ -316,12 +337,13 @@ class JobQueue:
         except OSError as error:
             raise UserError(f"cannot save the job: {error.strerror}.") from error
 
-    def _new_run_name(self, title: str, taken: set[str]) -> str:
+    def _new_run_name(self, title: str, jobs: Iterable[Job]) -> str:
         """An unused name for the folder of a new run, as similar to the title as possible: it is the name of
         the model."""
         stem = name = portable_name(safe_stem(title)) or "text"
         number = 1
-        while name in {*taken, SHIPPED} or os.path.lexists(self.store.models / name):
+        taken = {self.store.models / SHIPPED, *self._folders(jobs)}
+        while (folder := self.store.models / name) in taken or os.path.lexists(folder):
             number += 1
             name = f"{stem} {number}"
         return name
@@ -331,6 +353,12 @@ def _clean_title(title: str) -> str:
     """A title as the user entered it, reduced to one printable line."""
     text = " ".join(str(title).encode("utf-8", "ignore").decode().split())
     return "".join(filter(str.isprintable, text))[:_MAX_TITLE].strip()
+
+
+def _base(job: Job) -> Path | None:
+    """The folder of the model that a job starts from."""
+    start = job.settings.get("init_from")
+    return Path(start) if start else None
 
 
 def _is(job: Job) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from lm.errors import UserError
 from lm.storage.run_lock import check_free
 
 from ...jobs.queue import JobQueue
@@ -90,9 +91,15 @@ class Editing:
         return gr.Group(visible=True), f'<p role="alert">{escape(question)}</p>'
 
     def on_rename(self, name: str | None, fingerprint: str, new: str) -> Any:
-        """Rename a model; its training job, if it has one, follows."""
+        """Rename a model; its training job, if it has one, and those that start from it follow."""
         with show_errors():
             folder = self.models.folder(name)
+            target = folder.parent / new.strip()
+            if target != folder and self.jobs.remembers(target) and not target.exists():
+                raise UserError(
+                    f"'{target.name}' is the name of a model in the list of training jobs: choose another"
+                    " name, or remove that job first."
+                )
             new = self.models.rename(name, new, fingerprint, self._is_busy)
             self.jobs.run_renamed(folder, new)
         show_info(translate("Renamed to “{model}”.", model=new))
@@ -106,6 +113,12 @@ class Editing:
         return self.selection.select(None)
 
     def _is_busy(self, folder: Path) -> bool:
-        """Whether a job of the queue still needs a folder. Raises UserError if a process trains there."""
+        """Whether a job of the queue trains in a folder, or may still do so. Raises UserError if another
+        process trains there, or a job has yet to start from the model."""
         check_free(folder)
+        if job := self.jobs.job_starting_from(folder):
+            raise UserError(
+                f"the training job '{job.title}' has yet to start from '{folder.name}': wait until its"
+                " progress has been saved, or stop it first."
+            )
         return self.jobs.job_of_run(folder) is not None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from lm.config.settings import parse_duration
+from lm.errors import UserError
 
 from ...jobs.estimate import format_bytes
 from ...jobs.job import Job
@@ -167,6 +169,11 @@ class Form:
         folders = self.models.folders()
         start = settings.get("init_from")
         base = next((name for name, folder in folders.items() if str(folder.absolute()) == start), NEW)
+        if start and base == NEW:
+            raise UserError(
+                f"the model '{Path(start).name}', from which this job started, no longer exists: fill in the"
+                " form yourself."
+            )
         text, bases = self.choices(DEFAULT_DATASET if on_hub else dataset, base)
         network, reading = (
             [_as_shown(name, settings.get(name), default) for name, default in defaults.items()]

@@ -50,6 +50,21 @@ def test_preview_shows_the_data_report_and_what_training_takes(queue, text):
     assert json.dumps(again.estimate.resolved)
 
 
+def test_another_model_with_the_name_of_the_one_to_start_from_is_measured_again(queue, monkeypatch, tmp_path):
+    measured = iter(estimate.Estimate(n, {}, None, None, None, None, None, 0, 0) for n in range(9))
+    monkeypatch.setattr(estimate, "_measured", lambda *_: estimate.Preview({}, estimate=next(measured)))
+    settings = {"init_from": str(tmp_path)}
+
+    def parameters():
+        return estimate.preview(settings, queue.store.models).estimate.parameters
+
+    for expected in (0, 1):
+        (tmp_path / "new").write_bytes(b"")
+        os.replace(tmp_path / "new", tmp_path / "model.safetensors")
+        os.utime(tmp_path / "model.safetensors", (expected, expected))
+        assert parameters() == parameters() == expected
+
+
 def test_preview_gives_up_after_the_limit(queue, text):
     begin = time.perf_counter()
     with pytest.raises(UserError, match="more than 0 seconds"):

@@ -57,6 +57,35 @@ def test_the_model_of_a_job_is_found_after_it_was_renamed(idle_queue, settings, 
     assert queue.get(other.id).run == other.run
 
 
+def test_a_job_follows_the_model_that_it_starts_from(idle_queue, settings, trained_run):
+    queue = idle_queue
+    base, renamed = queue.store.models / "one", queue.store.models / "uno"
+    shutil.copytree(trained_run, base)
+    job = queue.add(settings, "finer", base=base)
+    assert queue.job_starting_from(base).id == job.id and queue.job_of_run(base) is None
+    base.rename(renamed)
+    queue.run_renamed(base, "uno")
+    followed = queue.get(job.id)
+    assert followed.settings["init_from"] == str(renamed) and followed.run == "finer"
+    assert queue.job_starting_from(renamed).id == job.id and queue.job_starting_from(base) is None
+    (run_of(queue, job).checkpoint).mkdir(parents=True)
+    (run_of(queue, job).checkpoint / "progress.json").write_text("{}")
+    assert queue.job_starting_from(renamed) is None  # it can be resumed without it
+    queue.stop(job.id)
+
+
+def test_no_new_model_gets_the_name_of_one_that_a_job_started_from(idle_queue, settings, trained_run):
+    base = idle_queue.store.models / "one"
+    shutil.copytree(trained_run, base)
+    job = idle_queue.add(settings, "finer", base=base)
+    shutil.rmtree(base)
+    assert idle_queue.add(settings, "one").run == "one 2"
+    for other in idle_queue.jobs():
+        idle_queue.stop(other.id)
+    idle_queue.remove(job.id)
+    assert not idle_queue.remembers(base) and idle_queue.add(settings, "one").run == "one"
+
+
 def test_stop_is_final_and_keeps_the_best_weights(queue, settings):
     job = queue.add({**settings, "steps": 100_000, "lr": 1e-3})
     wait(lambda: queue.progress(job.id).phase == "training")

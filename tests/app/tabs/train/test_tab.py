@@ -11,6 +11,7 @@ from app.page import build
 from app.registry import ModelRegistry
 from app.tabs.train import display, tab as training
 from app.tabs.train.form import Form
+from lm.errors import UserError
 
 
 @pytest.mark.parametrize("content", [b"a text\n", b""])
@@ -54,6 +55,14 @@ def test_the_form_is_filled_with_the_settings_of_a_job(tmp_path, trained_run):
         job = Job("20260101-000000-abcdef", "boat", "boat.txt", "boat", settings | other)
         filled = [getattr(value, "value", value) for value in form.filled(job)]
         assert form.chosen("", *filled) == (sent, base)
+
+
+def test_the_settings_of_a_job_whose_model_to_start_from_is_gone_do_not_become_those_of_a_new_model(tmp_path):
+    with gr.Blocks():
+        form = Form(JobQueue(tmp_path), ModelRegistry([tmp_path]))
+    settings = {"dataset": ["python"], "init_from": str(tmp_path / "gone")}
+    with pytest.raises(UserError, match="the model 'gone', from which this job started, no longer exists"):
+        form.filled(Job("20260101-000000-abcdef", "boat", "boat.txt", "boat", settings))
 
 
 def test_the_field_for_a_pasted_text_takes_several_lines_and_enter_stores_them(tmp_path):
