@@ -19,6 +19,7 @@ from ...ui.errors import INTERNAL, show_errors
 from ...ui.fields import integer_field, seed_field
 from ...ui.i18n import localized, translate
 from ...ui.sliders import sampling_slider
+from .analysis import Analysis
 from .results import note
 from .section import Inside, Viewed, dim_while_outdated
 
@@ -87,12 +88,12 @@ class ClampSection:
     ) -> str:
         """Let the model write twice with the same random numbers, and show both texts."""
         with show_errors():
-            trace = self._inside.analysis(viewed).trace
-            clamp = clamp_of(trace, int(layer) - 1, int(unit or 0), name, held, value)
+            analysis = self._inside.analysis(viewed)
+            clamp = clamp_of(analysis.trace, int(layer) - 1, int(unit or 0), name, held, value)
             count = int(length or 0)
             if not 1 <= count <= _MAX_LENGTH:
                 raise UserError(f"the length must be between 1 and {_MAX_LENGTH:,} tokens, got {count:,}.")
-            both = write_both(trace, clamp, origin, count, temperature, checked_seed(seed))
+            both = write_both(analysis, clamp, origin, count, temperature, checked_seed(seed))
             return as_html(both, clamp)
 
 
@@ -126,7 +127,7 @@ class Both:
 
 def clamp_of(trace: Trace, layer: int, unit: int, name: str, held: str, value: float | None) -> Clamp:
     """The clamp of a unit: of its cell state if `name` is c, otherwise of its hidden state. `held` is off,
-    high, low (the extremes in this text) or value. Raises UserError."""
+    high, low (the extremes on the page) or value. Raises UserError."""
     state = name if name in CELLS[trace.cell].states else "h"
     values = trace.values(layer, state, unit)
     numbers = {"off": 0.0, "high": float(values.max()), "low": float(values.min())}
@@ -135,14 +136,16 @@ def clamp_of(trace: Trace, layer: int, unit: int, name: str, held: str, value: f
     return clamp
 
 
-def write_both(trace: Trace, clamp: Clamp, origin: str, length: int, temperature: float, seed: int) -> Both:
+def write_both(
+    analysis: Analysis, clamp: Clamp, origin: str, length: int, temperature: float, seed: int
+) -> Both:
     """What the model writes as it is, and with the clamp. `origin` is where both start: where the unit is
-    highest or lowest, or at the end of the text. Raises UserError."""
-    model = trace.model
-    tokens = trace.tokens
+    highest or lowest on the page, or at the end of the text. Raises UserError."""
+    model, tokens = analysis.trace.model, analysis.scored.tokens  # of the whole text, not only of the page
     if origin in ("highest", "lowest"):
-        values = trace.values(clamp.layer, clamp.state, clamp.unit)
+        values = analysis.trace.values(clamp.layer, clamp.state, clamp.unit)
         at = int(np.argmax(values) if origin == "highest" else np.argmin(values))
+        at += analysis.borders[analysis.page]
         tokens = tokens[at:] if model.backward else tokens[: at + 1]
     prompt = (tokens[:_CONTEXT] if model.backward else tokens[-_CONTEXT:]).tolist()
     settings: dict[str, Any] = {"seed": seed, "max_new_tokens": length, "temperature": temperature}

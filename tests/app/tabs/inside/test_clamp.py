@@ -13,8 +13,13 @@ from tests.insight.networks import make
 
 
 @pytest.fixture(scope="module")
-def trace():
-    return AnalysisCache().get(lm.load("pretrained", device="cpu"), EXAMPLE).trace
+def analysis():
+    return AnalysisCache().get(lm.load("pretrained", device="cpu"), EXAMPLE)
+
+
+@pytest.fixture(scope="module")
+def trace(analysis):
+    return analysis.trace
 
 
 def test_the_unit_is_off_at_an_extreme_of_this_text_or_at_a_value(trace):
@@ -29,17 +34,17 @@ def test_the_unit_is_off_at_an_extreme_of_this_text_or_at_a_value(trace):
             clamp_of(trace, *place, "h", held, value)
 
 
-def test_both_texts_start_at_the_chosen_place_and_differ_by_the_clamp_alone(trace):
+def test_both_texts_start_at_the_chosen_place_and_differ_by_the_clamp_alone(analysis, trace):
     clamp = clamp_of(trace, 1, 161, "c", "low", None)
-    both = write_both(trace, clamp, "highest", 80, 0.5, 1)
+    both = write_both(analysis, clamp, "highest", 80, 0.5, 1)
     highest = trace.values(1, "c", 161).argmax()
     assert both.prompt == EXAMPLE[: highest + 1] and both.prompt.endswith('"Alan (the first) Tu')
     model = trace.model
     assert both.original == model.generate(both.prompt, seed=1, max_new_tokens=80, temperature=0.5)[0].text
     assert both.original[: both.same] == both.changed[: both.same] and both.original != both.changed
-    assert write_both(trace, clamp, "end", 5, 0.5, 1).prompt == EXAMPLE
-    assert write_both(trace, clamp, "lowest", 5, 0.5, 1).prompt != both.prompt
-    unchanged = write_both(trace, Clamp(0, 0, 0.0), "end", 20, 0.0, 1)
+    assert write_both(analysis, clamp, "end", 5, 0.5, 1).prompt == EXAMPLE
+    assert write_both(analysis, clamp, "lowest", 5, 0.5, 1).prompt != both.prompt
+    unchanged = write_both(analysis, Clamp(0, 0, 0.0), "end", 20, 0.0, 1)
     assert unchanged.same <= 20
 
 
@@ -54,8 +59,24 @@ def test_the_html_marks_where_the_texts_differ_and_escapes_them():
 def test_a_backward_model_writes_before_the_place():
     torch.manual_seed(0)
     model = make(direction="backward", dtype=torch.float32, hidden_size=6)
-    trace = AnalysisCache().get(model, "the sea was calm.").trace
-    both = write_both(trace, Clamp(0, 1, 1.0), "highest", 12, 1.0, 1)
+    both = write_both(
+        AnalysisCache().get(model, "the sea was calm."), Clamp(0, 1, 1.0), "highest", 12, 1.0, 1
+    )
     assert "the sea was calm.".endswith(both.prompt) and both.backward
     assert both.original[len(both.original) - both.same :] == both.changed[len(both.changed) - both.same :]
     assert as_html(both, Clamp(0, 1, 1.0)).count(f"<span>{both.prompt}</span></div>") == 2
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_on_every_page_both_texts_continue_the_whole_text(direction, monkeypatch):
+    monkeypatch.setattr("app.tabs.inside.analysis.PAGE", 7)
+    torch.manual_seed(0)
+    model, text = make(direction=direction, dtype=torch.float32, hidden_size=6), "the sea was calm."
+    clamp, cache = Clamp(0, 1, 1.0), AnalysisCache()
+    for page, first in enumerate(cache.get(model, text).borders[:-1]):
+        analysis = cache.get(model, text, page)
+        assert write_both(analysis, clamp, "end", 1, 1.0, 1).prompt == text
+        highest = first + analysis.trace.values(0, "h", 1).argmax()
+        expected = text[: highest + 1] if direction == "forward" else text[highest:]
+        assert write_both(analysis, clamp, "highest", 1, 1.0, 1).prompt == expected
+    assert page == 2
