@@ -16,7 +16,7 @@ import numpy as np
 from lm.data.columns import Notes, choose, texts
 from lm.data.pairs import UID, Pairs
 from lm.data.values import Row
-from lm.errors import UserError
+from lm.errors import DataError, UserError
 from lm.insight.items import UNITS, Items
 from lm.insight.pairs import ScoredPairs, pair_table, score_pairs
 from lm.insight.scored_text import ScoredText, Table
@@ -75,7 +75,13 @@ def score_table(model: LanguageModel, text: str) -> Study:
     def read(columns: set[str] | None) -> Iterator[Row]:
         return iter(rows)
 
-    column, _ = choose(read, "the table", None, Notes())
+    try:
+        column, _ = choose(read, "the table", None, Notes())
+    except DataError as error:  # it names a field that this section does not have
+        raise UserError(
+            "it is not clear which column has the sentences: call it text, or leave only one column with"
+            " text."
+        ) from error
     items = Items({"keep": tuple(name for name in rows[0] if name != column)})
     sentences = [s for s in texts(read, "the table", column, "replace", Notes(), kept=items.rows) if s]
     return _score(model, items, sentences)
@@ -118,8 +124,10 @@ def pairs_csv(pairs: Pairs, scored: ScoredPairs, model: LanguageModel, name: str
 
 def has_pairs(text: str) -> bool:
     """Whether the first line of a table names the columns of minimal pairs."""
-    first = text.partition("\n")[0]
-    return _GOOD in first and _BAD in first
+    try:
+        return {_GOOD, _BAD} <= set(_reader(text).fieldnames or ())
+    except csv.Error:
+        return False
 
 
 def _add(pairs: Pairs, good: str, bad: str, phenomenon: str, number: int) -> None:
@@ -146,15 +154,13 @@ def _checked(text: str) -> str:
             f"the sentences have {len(text):,} characters; the limit is {MAX_CHARACTERS:,}: score more with"
             " the command lm evaluate."
         )
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _rows(text: str) -> list[Row]:
     """The rows of a table in CSV or TSV, whose first line names the columns. Raises UserError."""
-    first = text.partition("\n")[0]
-    delimiter = max("\t,;", key=first.count)
     try:
-        reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, restkey="", restval="", strict=True)
+        reader = _reader(text)
         rows = [dict(row) for row in reader]
         names = reader.fieldnames or []
     except csv.Error as error:
@@ -164,3 +170,19 @@ def _rows(text: str) -> list[Row]:
             "this is not a table: the first line must name the columns, and every row have as many fields."
         )
     return rows
+
+
+def _reader(text: str) -> csv.DictReader[str]:
+    """Reads a table in CSV or TSV. Where the header has spaces after its delimiters, so may the rows."""
+    header = text.partition("\n")[0]
+    delimiter = max("\t,;", key=header.count)
+    reader = csv.DictReader(
+        io.StringIO(text),
+        delimiter=delimiter,
+        skipinitialspace=f"{delimiter} " in header,
+        restkey="",
+        restval="",
+        strict=True,
+    )
+    reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+    return reader

@@ -51,11 +51,12 @@ def test_a_table_gives_what_lm_evaluate_writes(flag, model, tmp_path, capsys):
     assert ("entropy" in ours[0]) == (flag == "per_token")
 
 
-def test_a_column_of_the_table_does_not_replace_the_entropy(model):
-    study = score_table(model, "sentence,entropy\nThe sea.,low\n")
+def test_a_kept_column_is_not_replaced_by_the_entropy(model):
+    study = score_table(model, "entropy,sentence,item\n9,The sea.,8\n")
     rows = read(study.csv("per_token", "m"))
-    assert [row["kept_entropy"] for row in rows] == ["low"] * 8
-    assert [float(row["entropy"]) for row in rows] == pytest.approx(study.entropies, abs=1e-4)
+    assert [(row["kept_entropy"], row["item"]) for row in rows] == [("9", "8")] * 8
+    assert [float(row["entropy"]) for row in rows] == pytest.approx(study.entropies, abs=1e-3)
+    assert read(study.csv("per_word", "m"))[0]["entropy"] == "9"
 
 
 def test_lines_are_numbered_and_each_is_read_from_the_empty_state(model):
@@ -99,6 +100,17 @@ def test_minimal_pairs_are_lines_or_a_table_with_the_columns_of_blimp(model):
     assert "Accuracy 1.00 (0.34 to 1.00) on 2 pairs" in shown
 
 
+def test_spaces_after_the_commas_of_a_table_belong_neither_to_names_nor_to_sentences():
+    pairs = pairs_of('\ufeffsentence_good, sentence_bad, n\nThe sea., "The, see.", 1\n')
+    assert (pairs.good, pairs.bad, pairs.kept) == (["The sea."], ["The, see."], {"n": ["1"]})
+
+
+def test_a_line_that_mentions_the_columns_of_blimp_is_no_table():
+    pairs = pairs_of("The sentence_good and sentence_bad are\nThe sentence_good and sentence_bad is\n")
+    assert len(pairs.good) == 1
+    assert not has_pairs('sentence_good,"sentence_bad\n') and not has_pairs("")
+
+
 def test_html_is_escaped(model):
     assert "<b>" not in items_html(score_lines(model, "a <b>&"), "")
 
@@ -111,6 +123,8 @@ def test_html_is_escaped(model):
         (score_table, "just a sentence", "not a table"),
         (score_table, "a,b\n1,2,3\n", "not a table"),
         (score_table, "a,a\nx y,z w\n", "not a table"),
+        (score_table, "a,b\nThe sea.,The boat.\n", "call it text, or leave only one column with text"),
+        (score_table, "a,b\n1,2\n", "call it text, or leave only one column with text"),
         (score_table, 'a,b\n"x', "not valid CSV"),
         (lambda model, text: pairs_of(text), "one\ntwo\nthree", "two lines each, got 3"),
         (lambda model, text: pairs_of(text), "sentence_good,sentence_bad\na b,\n", "row 1 lacks a sentence"),
