@@ -1,7 +1,7 @@
 // Documents in the browser's database. A document belongs to the tab that opened it last: no other tab writes it.
 (() => {
   const DATABASE = "lm", STORES = ["list", "contents", "texts", "unsaved"];
-  const MAX_NAME = 200, MAX_TEXT = 4_000_000, MAX_VERSIONS = 1000;
+  const MAX_NAME = 200, MAX_TEXT = 100_000_000, MAX_VERSIONS = 1000; // MAX_TEXT: of a file, so of any document
   const tab = crypto.getRandomValues(new Uint32Array(4)).join("-"); // of this visit to the page
   const done = (request) =>
     new Promise((resolve, reject) => {
@@ -54,12 +54,13 @@
       }),
 
     // Store a document; `changed` has the versions whose texts changed, `dropped` the ids of those that are gone.
-    // Returns false, and stores nothing, if the document belongs to another tab by now.
+    // Returns false, and stores nothing, if the document belongs to another tab by now. If it is not stored any more,
+    // since another tab deleted it or the user cleared the browser's data, all versions are.
     save: (document, changed, dropped) =>
       transact("readwrite", async (stores) => {
         const { id } = document, stored = await done(stores.list.get(id));
         if (stored && stored.owner !== tab) return false;
-        put(stores, document, changed);
+        put(stores, document, stored ? changed : document.versions);
         for (const number of dropped) stores.texts.delete([id, number]);
         stores.unsaved.delete([id, tab]);
         return true;
@@ -103,8 +104,11 @@
           const [text, bits] = byId.get(link.id);
           return { ...link, text, bits };
         });
-        const document = checked({ ...facts, ...content, ...(last && { text: last.text, bits: bitsOf(last) }), versions, id });
-        if (claim) list.put({ ...facts, owner: tab }, id);
+        // What was typed just before the page was closed; its versions were not stored, so one may be unknown.
+        const isKnown = versions.some(({ id }) => id === last?.current);
+        const newest = last && { ...last, bits: bitsOf(last), current: isKnown ? last.current : content.current };
+        const document = checked({ ...facts, ...content, ...newest, versions, id });
+        if (claim) put(stores, document, []);
         return document;
       }),
 
@@ -190,7 +194,7 @@
       if (["string", "number"].includes(typeof value)) settings[name] = value;
     return {
       id: raw.id,
-      name: string(raw.name ?? "", MAX_NAME),
+      name: string(raw.name ?? "", MAX_TEXT).slice(0, MAX_NAME),
       model: orNull(raw.model, "string"),
       modified: orNull(raw.modified, "number") ?? 0,
       settings,

@@ -46,6 +46,16 @@ KEEPS_TEXTS = """() => {
     return null;
 }"""
 
+# Close the page before a long name, a long text, a setting and another version have been stored. Then
+# open the document twice.
+KEPT = """async () => {
+    const { whole } = lm.documents, name = "n".repeat(195) + " (copy)", text = "x".repeat(4_000_001);
+    lm.storage.keep({ ...whole, name, text, bits: "", settings: { length: 50 }, current: 7 });
+    await lm.storage.take(whole.id, true);
+    const found = await lm.storage.take(whole.id, false);
+    return [found.name.length, found.text.length, found.settings.length, found.current];
+}"""
+
 
 def note(page):
     return page.tab.locator("#document-note").inner_text()
@@ -180,6 +190,23 @@ def test_everything_is_there_after_the_server_was_killed_while_writing(context, 
         page.write(page.undo)
         assert page.write(page.undo) == first
     page.tab.close()
+
+
+def test_a_document_that_was_deleted_elsewhere_is_stored_with_all_its_versions(page):
+    first = write_some(page)
+    stored(page)
+    page.tab.evaluate("lm.storage.delete(lm.documents.facts.id)")
+    second = page.write()
+    stored(page)
+    page.reload()
+    page.wait_for(lambda: page.text == second and page.undo.is_enabled())
+    assert page.write(page.undo) == first
+
+
+def test_all_that_was_typed_just_before_closing_is_kept(page):
+    page.editor.fill("A text")
+    stored(page)
+    assert page.tab.evaluate(KEPT) == [200, 4_000_001, 50, 0]
 
 
 def test_a_damaged_document_gives_a_new_one_and_one_line(page):
