@@ -22,6 +22,7 @@ from . import display
 from .form import Form
 
 _REFRESH_EVERY = 1.0  # seconds, while a job is running
+_STARTS_AT_ONCE = 4  # each may wait for the Hub, in a process of its own
 _LARGE_DOWNLOAD = 20e6  # bytes, from which on the user is asked first
 _SAMPLES = """
 <div class="head" hidden><span class="name"></span><input type="range" min="0"><output></output></div>
@@ -136,6 +137,7 @@ class TrainTab:
             self.on_start,
             [self.agreed, form.title, *form.values],
             [*asking, self.report, self.job],
+            concurrency_limit=_STARTS_AT_ONCE,
             **INTERNAL,
         )
         started.success(self.watch, self.job, self._shown, **INTERNAL).then(

@@ -83,6 +83,12 @@ def test_a_character_and_its_count_are_on_one_line():
     assert "boat: 1 document, “Text column”" in report and "in 1850 --text-column" in report
 
 
+def test_a_visitor_who_waits_for_the_hub_does_not_keep_others_from_starting(tmp_path):
+    page = build(ModelRegistry([tmp_path]), JobQueue(tmp_path))
+    (start,) = (event for event in page.fns.values() if event.name == "on_start")
+    assert start.concurrency_limit > 1
+
+
 def test_a_public_page_has_no_train_tab(tmp_path):
     shared = build(ModelRegistry([tmp_path]))
     labels = [getattr(block, "id", None) for block in shared.blocks.values() if type(block).__name__ == "Tab"]
