@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 import gradio as gr
+from gradio.context import LocalContext
 
 from lm.errors import one_line
 
@@ -56,6 +57,11 @@ class Page(gr.Blocks):
             return success, event, outcome
 
         queue.push = checked_push  # type: ignore[method-assign]
+
+    async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Gradio's processing of an event; messages about its inputs are in the language of the request."""
+        LocalContext.request.set(kwargs.get("request"))  # Gradio sets it after it has checked the inputs
+        return await super().process_api(*args, **kwargs)
 
     @property
     def accepts_uploads(self) -> bool:

@@ -12,7 +12,7 @@ import gradio as gr
 
 from lm.errors import UserError
 
-from .messages import in_words_of_the_page
+from .messages import begins_with_name, in_words_of_the_page
 
 # Events of the page are private: programs call the functions in app/endpoints.py instead.
 INTERNAL: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -33,9 +33,11 @@ def event_int(event: gr.EventData, name: str) -> int:
 
 def as_sentence(message: object) -> str:
     """An error or a warning in the words of the page, with a capital letter unless it begins with a name such
-    as that of a file."""
+    as that of a file, a model or a state."""
     text = in_words_of_the_page(str(message))
-    return re.sub(r"\A[a-z][a-z-]*(?=[ ,:])", lambda word: word[0].capitalize(), text)
+    if begins_with_name(str(message)):
+        return text
+    return re.sub(r"\A(a|[a-z][a-z-]+)(?=[ ,:])", lambda word: word[0].capitalize(), text)
 
 
 @contextmanager

@@ -53,6 +53,14 @@ class Message:
     english: str | None  # None: as it is
     chinese: str
 
+    @property
+    def first(self) -> int | None:
+        """The number of the value with which the English begins; None if it begins with other words."""
+        if self.english is None:
+            return None if self.parts[0] else 0
+        found = re.match(r"\{(\d)\}", self.english)
+        return int(found[1]) if found else None
+
     def values(self, text: str) -> list[str] | None:
         """The values in a text that is this message; None if it is another one."""
         first, *middle, last = self.parts if self.numbers else (*self.parts, "")
@@ -91,28 +99,49 @@ def svg_in_words_of_the_page(svg: str) -> str:
 
 def in_words_of_the_page(text: str) -> str:
     """A message of `lm` as the page says it. One that is not known stays English, without flags."""
-    if hint := _HINT.search(text):  # of lm.console.wording.did_you_mean
-        text = f"{text[: hint.start()]}."
+    hint = _HINT.search(text)
+    text = _without_hint(text)
     shown = _translated(text, 0) or without_flags(text)
     return f"{shown} {translate('Did you mean “{name}”?', name=hint[1])}" if hint else shown
 
 
-def _translated(text: str, depth: int) -> str | None:
-    """The message in the words of the page; None if it is not known."""
-    if depth == _MAX_DEPTH:
-        return None
+def begins_with_name(text: str) -> bool:
+    """Whether a message of `lm` begins, in English, with a value that is the name of something."""
+    found = _found(_without_hint(text))
+    if not found or found[0].first is None:
+        return False
+    message, values = found
+    value = values[message.first or 0]
+    return begins_with_name(value) if _found(value) else not value.startswith("the ")
+
+
+def _without_hint(text: str) -> str:
+    """A message without the question that lm.console.wording.did_you_mean adds."""
+    return _HINT.sub(".", text)
+
+
+def _found(text: str) -> tuple[Message, list[str]] | None:
+    """The message that a text is, and its values; None if it is not known."""
     for message in messages():
         values = message.values(text)
         if values is not None:
-            quoted = (part.endswith("'") for part in message.parts)  # words of the user
-            shown = [
-                value if is_quoted else _translated(value, depth + 1) or _value(value)
-                for value, is_quoted in zip(values, quoted, strict=False)
-            ]
-            if in_chinese():
-                return _filled(message.chinese, shown)
-            return _filled(message.english, shown) if message.english else _joined(message.parts, shown)
+            return message, values
     return None
+
+
+def _translated(text: str, depth: int) -> str | None:
+    """The message in the words of the page; None if it is not known."""
+    if depth == _MAX_DEPTH or not (found := _found(text)):
+        return None
+    message, values = found
+    quoted = (part.endswith("'") for part in message.parts)  # words of the user
+    shown = [
+        value if is_quoted else _translated(value, depth + 1) or _value(value)
+        for value, is_quoted in zip(values, quoted, strict=False)
+    ]
+    if in_chinese():
+        return _filled(message.chinese, shown)
+    return _filled(message.english, shown) if message.english else _joined(message.parts, shown)
 
 
 def _value(text: str) -> str:

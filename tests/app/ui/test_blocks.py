@@ -3,6 +3,7 @@
 import asyncio
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 from gradio.context import LocalContext
 
@@ -64,6 +65,20 @@ def test_a_full_queue_is_reported_in_the_language_of_the_request(page):
         return await page._queue.push(body=body, request=request, username=None)
 
     assert run_async(push()) == (False, "服务器繁忙，请稍后重试。", "queue_full")
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [("zh-CN", "数值最大为 5，而不是 9。"), ("en", "The value must be at most 5, not 9.")],
+)
+def test_a_wrong_input_is_reported_in_the_language_of_the_request(language, said):
+    with Page() as page:
+        slider = gr.Slider(0, 5)
+        slider.release(lambda value: None, slider)
+    request = SimpleNamespace(headers={"accept-language": language})
+    with pytest.raises(gr.Error) as caught:
+        run_async(page.process_api(block_fn=0, inputs=[9], request=request))
+    assert caught.value.message == said
 
 
 def unread(page, session, count):
