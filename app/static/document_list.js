@@ -65,7 +65,7 @@
     const details = [
       facts.model,
       new Date(facts.modified).toLocaleString(document.documentElement.lang),
-      lm.translate("{count} characters", { count: facts.length.toLocaleString("en") }),
+      lm.translate(facts.length === 1 ? "{count} character" : "{count} characters", { count: facts.length.toLocaleString("en") }),
       isHere && lm.translate("open here"),
       isElsewhere && lm.translate("open in another tab: opens a copy"),
     ];

@@ -163,7 +163,10 @@ def as_html(both: Both, clamp: Clamp) -> str:
         verdict = translate("Different from the first character.")
     else:
         verdict = translate(
-            "The first {count:,} characters are the same. What differs is highlighted.", count=both.same
+            "The first character is the same. What differs is highlighted."
+            if both.same == 1
+            else "The first {count:,} characters are the same. What differs is highlighted.",
+            count=both.same,
         )
     state = f"{clamp.state} = {clamp.value:.3g}"
     changed = translate(

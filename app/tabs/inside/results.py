@@ -52,8 +52,13 @@ def new_value(**fields: Any) -> dict[str, Any]:
 def totals(analysis: Analysis) -> str:
     """The scores of the whole text, in one line."""
     scored, metrics = analysis.scored, analysis.scored.metrics
+    tokens = len(scored.tokens)
     figures = (
-        translate("{bits:,.0f} bits, {tokens:,} tokens", bits=scored.bits.sum(), tokens=len(scored.tokens)),
+        translate(
+            "{bits:,.0f} bits, {tokens:,} token" if tokens == 1 else "{bits:,.0f} bits, {tokens:,} tokens",
+            bits=scored.bits.sum(),
+            tokens=tokens,
+        ),
         translate("{bits:.3f} bits per character", bits=metrics.bits_per_character.value),
         translate("perplexity {value:.2f}", value=metrics.perplexity.value),
     )

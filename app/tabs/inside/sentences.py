@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from lm.evaluation.metrics import Estimate
 from lm.insight.pairs import ScoredPairs
 from lm.insight.scored_text import ScoredText
 from lm.insight.spans import pieces, token_spans
@@ -112,7 +113,7 @@ def items_html(study: Study, links: str) -> str:
         sentence = _sentence(scored, model, document, slice(begin, end))
         rows.append((str(number), sentence, f"{scored.bits[begin:end].sum():.1f}", f"{mean:.2f}"))
     heads = ("", translate("Sentence"), translate("Bits"), translate("Entropy per token"))
-    count = translate("{count:,} sentences", count=len(rows))
+    count = translate("{count:,} sentence" if len(rows) == 1 else "{count:,} sentences", count=len(rows))
     note = f'<p class="note" role="status">{escape(count)} · {links}</p>'
     return f"{note}{_legend(scored.unknown)}{_table(heads, rows)}"
 
@@ -131,12 +132,23 @@ def pairs_html(scored: ScoredPairs, model: LanguageModel, link: str) -> str:
         rows.append((str(number), *sides, escape(verdict)))
     heads = ("", translate("Better"), translate("Bits"), translate("Worse"), translate("Bits"), "")
     accuracy = translate(
-        "Accuracy {accuracy} on {count:,} pairs, ties counted as correct.",
-        accuracy=f"{scored.accuracy().estimate:.2f}",
+        "Accuracy {accuracy} on {count:,} pair, ties counted as correct."
+        if len(rows) == 1
+        else "Accuracy {accuracy} on {count:,} pairs, ties counted as correct.",
+        accuracy=_with_interval(scored.accuracy().estimate),
         count=len(rows),
     )
     note = f'<p class="note" role="status">{escape(accuracy)} {link}</p>'
     return f"{note}{_legend(int(scored.unknown.sum()))}{_table(heads, rows)}"
+
+
+def _with_interval(estimate: Estimate) -> str:
+    """'0.67 (0.21 to 1.00)'."""
+    value = f"{estimate.value:.2f}"
+    if not estimate.interval:
+        return value
+    low, high = estimate.interval
+    return translate("{value} ({low:.2f} to {high:.2f})", value=value, low=low, high=high)
 
 
 def _sentence(scored: ScoredText, model: LanguageModel, text: bytes, part: slice) -> str:

@@ -55,10 +55,14 @@ def _estimate_rows(estimate: Estimate) -> dict[str, str]:
         parameters=estimate.parameters,
     )
     if estimate.characters_per_second and estimate.seconds:
+        epochs = _rounded(estimate.epochs or 0)
+        is_one = epochs == "1"
         rows[translate("Speed")] = translate(
-            "about {speed:,.0f} characters/s, {epochs:.2g} passes over the text in {time}",
+            "about {speed:,.0f} characters/s, {epochs} pass over the text in {time}"
+            if is_one
+            else "about {speed:,.0f} characters/s, {epochs} passes over the text in {time}",
             speed=estimate.characters_per_second,
-            epochs=estimate.epochs or 0,
+            epochs=epochs,
             time=duration(estimate.seconds),
         )
     rows[translate("Memory")] = translate(
@@ -67,6 +71,11 @@ def _estimate_rows(estimate: Estimate) -> dict[str, str]:
         disk=format_bytes(estimate.disk),
     )
     return rows
+
+
+def _rounded(value: float) -> str:
+    """Two digits, or all those before the decimal point."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def status(progress: JobProgress) -> str:

@@ -55,7 +55,9 @@ def _for_utf16(text: str, bits: str) -> str:
 def status_line(progress: Progress, seed: int) -> str:
     """The seed, the number of tokens and the speed of a generation."""
     status = translate(
-        "seed {seed} · {tokens:,} tokens · {speed:,.0f} tokens/s",
+        "seed {seed} · {tokens:,} token · {speed:,.0f} tokens/s"
+        if progress.tokens == 1
+        else "seed {seed} · {tokens:,} tokens · {speed:,.0f} tokens/s",
         seed=seed,
         tokens=progress.tokens,
         speed=progress.tokens_per_second,

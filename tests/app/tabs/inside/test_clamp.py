@@ -52,6 +52,7 @@ def test_the_html_marks_where_the_texts_differ_and_escapes_them():
     shown = as_html(Both("<p>", "ab<i>", "ab&c", False), Clamp(1, 5, -0.5))
     assert "<span>&lt;p&gt;</span>ab<mark>&lt;i&gt;</mark>" in shown and "ab<mark>&amp;c</mark>" in shown
     assert "The first 2 characters are the same" in shown and "Layer 2, unit 5: h = -0.5" in shown
+    assert "The first character is the same." in as_html(Both("", "ab", "ac", False), Clamp(0, 0, 0.0))
     assert "Different from the first character" in as_html(Both("", "a", "b", False), Clamp(0, 0, 0.0))
     assert "Both texts are the same" in as_html(Both("", "ab", "ab", False), Clamp(0, 0, 0.0))
 

@@ -100,6 +100,18 @@ def test_minimal_pairs_are_lines_or_a_table_with_the_columns_of_blimp(model):
     assert "Accuracy 1.00 (0.34 to 1.00) on 2 pairs" in shown
 
 
+def test_one_sentence_and_one_pair_are_in_the_singular(model):
+    assert ">1 sentence ·" in items_html(score_lines(model, "The sea."), "")
+    pairs = score_pairs_of(model, pairs_of("The boats sink.\nThe boats sinks.\n"))
+    assert "on 1 pair, ties" in pairs_html(pairs, model, "")
+
+
+def test_the_interval_of_the_accuracy_is_in_the_language_of_the_page(model, in_chinese):
+    assert "2 对的准确率为 1.00（0.34 至 1.00）" in pairs_html(
+        score_pairs_of(model, pairs_of(PAIRS)), model, ""
+    )
+
+
 def test_spaces_after_the_commas_of_a_table_belong_neither_to_names_nor_to_sentences():
     pairs = pairs_of('\ufeffsentence_good, sentence_bad, n\nThe sea., "The, see.", 1\n')
     assert (pairs.good, pairs.bad, pairs.kept) == (["The sea."], ["The, see."], {"n": ["1"]})

@@ -3,7 +3,7 @@
 import gradio as gr
 import pytest
 
-from app.jobs.estimate import Preview
+from app.jobs.estimate import Estimate, Preview
 from app.jobs.job import Job
 from app.jobs.queue import JobQueue
 from app.jobs.settings import check_settings
@@ -81,6 +81,22 @@ def test_a_character_and_its_count_are_on_one_line():
     report = display.report(Preview(rows), {})
     assert "&#x27; &#x27;\xa01,200  e\xa085  &#x27;\\n&#x27;\xa09<" in report
     assert "boat: 1 document, “Text column”" in report and "in 1850 --text-column" in report
+
+
+@pytest.mark.parametrize(
+    ("epochs", "shown"),
+    [
+        (1234.5, "1,234 passes"),
+        (240, "240 passes"),
+        (2.44, "2.4 passes"),
+        (1.01, "1 pass"),
+        (0.034, "0.034 passes"),
+    ],
+)
+def test_passes_over_the_text_are_a_plain_number(epochs, shown):
+    resolved = {"layers": 1, "hidden_size": 64}
+    estimate = Estimate(5000, resolved, 60.0, 100, epochs, 2.0, 1000.0, 10**8, 10**6)
+    assert f"characters/s, {shown} over the text" in display.report(Preview({}, estimate=estimate), {})
 
 
 def test_a_visitor_who_waits_for_the_hub_does_not_keep_others_from_starting(tmp_path):
