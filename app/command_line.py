@@ -21,6 +21,7 @@ from lm.cli.parser import make_parser, whole_number
 from lm.config.schema import RUNS
 from lm.console.invocation import command, pip_install
 from lm.errors import UserError, one_line
+from lm.files.paths import expanded
 
 from .access import Access, bracketed, is_local
 from .resources import allow_many_files, share_memory_between_threads
@@ -257,7 +258,7 @@ def key_from_environment() -> str | None:
 
 def model_folders(names: Sequence[str] | None) -> list[Path]:
     """The folders named by --models. Raises UserError if one of them does not exist."""
-    folders = [Path(name).expanduser() for name in names or []]
+    folders = [expanded(name) for name in names or []]
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"--models {folder}: no such folder.")

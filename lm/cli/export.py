@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from lm.cli.parser import MODEL, make_parser
 from lm.console.escaping import printable
 from lm.export import FORMATS, exporter
 from lm.files.atomic import check_output
+from lm.files.paths import expanded
 
 _LARGE_PAGE = 100_000_000  # bytes
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from lm.language_model import load  # imports torch, for which --help should not wait
 
     write(load(options.model, "cpu"))
-    path = Path(options.file).expanduser()
+    path = expanded(options.file)
     size = path.stat().st_size
     print(f"{printable(options.file)}: {size / 1e6:,.1f} MB")
     if path.suffix.lower() == ".html" and size > _LARGE_PAGE:

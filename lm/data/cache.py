@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from lm.console.invocation import command
 from lm.errors import DataError
 from lm.files.atomic import DISK_FULL, rename
+from lm.files.paths import expanded
 
 PARTIAL = ".partial"
 # Subfolders that are not streams: what is known about files and Hub datasets, and a lock for each stream.
@@ -45,7 +46,7 @@ def cache_folder() -> Path:
         base = "~/Library/Caches"
     else:
         base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(base).expanduser() / "lm"
+    return expanded(base) / "lm"
 
 
 def build_once(key: str, build: Callable[[Path], None]) -> None:

@@ -35,6 +35,7 @@ from lm.data.separation import check_separator
 from lm.data.source import OPTIONS, Source, check_settings
 from lm.data.values import listed
 from lm.errors import DataError, UserError
+from lm.files.paths import expanded
 from lm.tokenization.vocabulary import KINDS
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def find_source(dataset: str, config: DataConfig) -> Source:
             _copy_standard_input(copy)
             source = _local_source("stdin", {"train": [str(copy)]}, config)
             return dataclasses.replace(source, copy=copy, copies=stack.pop_all())
-    path = Path(dataset).expanduser()
+    path = expanded(dataset)
     if path.suffix.lower() == ".zip" and path.is_file():
         members = reading.members(str(path))
         if not members:
@@ -170,7 +171,7 @@ def find_source(dataset: str, config: DataConfig) -> Source:
 
 def find_tokenizer(name: str) -> Path:
     """The tokenizer.json that `name` is, contains or, as a Hub model, offers. Raises UserError."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     path = path / "tokenizer.json" if path.is_dir() else path
     if path.is_file():
         return path

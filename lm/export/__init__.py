@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lm.errors import UserError
+from lm.files.paths import expanded
 
 if TYPE_CHECKING:
     from lm.language_model import LanguageModel
@@ -44,7 +45,7 @@ def export(model: LanguageModel, path: str | Path, precision: str = "auto") -> N
 
 def exporter(path: str | Path, precision: str = "auto") -> Callable[[LanguageModel], None]:
     """The function that writes a model to `path`; see `export`. Raises UserError if no model could be."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.suffix.lower() not in FORMATS:
         raise UserError(f"cannot export to {path}: name a file that ends in {' or '.join(FORMATS)}.")
     format = FORMATS[path.suffix.lower()]

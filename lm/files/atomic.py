@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.errors import UserError, one_line
+from lm.files.paths import expanded
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LONGEST_NAME = 200  # bytes: a file system allows 255, and `replacing` and others add to a name
@@ -81,7 +82,7 @@ def writing(path: str | Path) -> Iterator[None]:
 
 def check_output(file: str | Path, remedy: str = "choose a file in an existing, writable folder") -> None:
     """Raise UserError, which ends in `remedy`, before any work is done if a file cannot be written."""
-    path = Path(file).expanduser()
+    path = expanded(file)
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UserError(f"cannot write {file}: {remedy}.")
 

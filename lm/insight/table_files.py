@@ -15,6 +15,7 @@ import numpy as np
 from lm.data.values import Number, text_of
 from lm.files.atomic import replacing, writing
 from lm.files.digests import digest_of
+from lm.files.paths import expanded
 from lm.insight.scored_text import Table, escaped_text, numbers_within
 from lm.language_model import LanguageModel
 from lm.storage.model_folder import WEIGHTS
@@ -139,7 +140,7 @@ def write_table(file: str, lines: Iterator[str]) -> None:
     if file == "-":
         sys.stdout.writelines(lines)
         return
-    path = Path(file).expanduser()
+    path = expanded(file)
     with writing(file):
         if path.exists() and not path.is_file():  # a pipe or a device, which must not be replaced
             with open(path, "w", encoding="utf-8", newline="") as opened:

@@ -18,6 +18,7 @@ from lm.config.schema import RUNS
 from lm.console.wording import similar, suggesting
 from lm.errors import ModelError
 from lm.files.model_files import is_readable
+from lm.files.paths import expanded
 from lm.storage import model_hub
 
 FORMAT_VERSION = 1
@@ -67,7 +68,7 @@ def hub_id(model: str) -> str | None:
 
 def _local_folder(model: str | Path) -> Path | None:
     """The folder of a model that is on this machine. Raises ModelError if it is a file."""
-    name, path = str(model), Path(model).expanduser()
+    name, path = str(model), expanded(model)
     if name and path.is_dir():  # the path of "" is the current folder
         return path
     if name and path.exists():
@@ -77,7 +78,7 @@ def _local_folder(model: str | Path) -> Path | None:
 
 def _similar_model(model: str | Path) -> str | None:
     """The saved model, next to a missing one or in runs/, whose name resembles it or begins with it."""
-    path = Path(model).expanduser()
+    path = expanded(model)
     found: dict[str, str] = {}
     for folder in (RUNS, path.parent):
         with contextlib.suppress(OSError):
