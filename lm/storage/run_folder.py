@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,11 @@ import yaml
 
 from lm.config.schema import RUNS, RunConfig
 from lm.config.settings_file import read_settings
+from lm.console.invocation import quoted
 from lm.errors import ModelError, UserError
 from lm.files.atomic import append_text, folder_or_previous, write_text
 from lm.files.model_files import read_json
+from lm.files.paths import expanded
 from lm.storage.run_lock import check_free, claimed, lock_of
 from lm.tokenization.tokenizer import Tokenizer
 
@@ -78,25 +79,29 @@ class Run:
         return {p.name: p.stat().st_size if p.exists() else 0 for p in (self.metrics, self.samples)}
 
     def cut(self, lengths: dict[str, int]) -> None:
-        """Truncate the files that grow to their sizes at a checkpoint."""
+        """Shorten the files that grow to their sizes at a checkpoint, without a half line at the end."""
         for path in (self.metrics, self.samples):
             if path.exists():
                 with open(path, "r+b") as file:
-                    file.truncate(lengths[path.name])
+                    # After a power loss, a file may be shorter: it must not be filled up with zeros.
+                    kept = file.read(lengths[path.name])
+                    file.truncate(kept.rfind(b"\n") + 1)
 
 
 def check_out(config: RunConfig, overwrite: bool) -> None:
     """Raise UserError if --out names a folder that a new run must not use, or that another is using."""
-    folder = Path(config.training.out or "").expanduser()
-    if config.training.out and folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: name another folder with --out.")
-    if config.training.out:
-        check_free(folder)
-    if config.training.out and folder.exists() and any(folder.iterdir()):
+    if not config.training.out:
+        return
+    folder = expanded(config.training.out)
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a file: name another folder with --out.")
+    check_free(folder)
+    if folder.exists() and any(folder.iterdir()):
         if not overwrite:
             raise UserError(
                 f"{folder} exists: name another with --out, replace it with --overwrite, or continue it"
-                f" with --resume {folder}."
+                f" with --resume {quoted(folder)}."
             )
         if not (folder / "training" / "config.yaml").is_file():
             raise UserError(f"{folder} is not a run; --overwrite replaces only runs.")
@@ -108,13 +113,13 @@ def create_run(
     """Create the folder of a new run, whose owner this process is until `claims` ends; also returns a note
     for the user, or ''. Raises UserError if the folder exists, has an owner or cannot be created."""
     check_out(config, overwrite)
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    name = f"{text_name}-{config.model.cell}-{stamp}"
-    run = Run(Path(config.training.out).expanduser() if config.training.out else _unused(RUNS / name))
-    folder = run.folder
+    stamp, out = time.strftime("%Y%m%d-%H%M%S"), config.training.out
+    folder = expanded(out) if out else RUNS / f"{text_name}-{config.model.cell}-{stamp}"
     try:
+        folder = folder if out else _new_folder(folder)
+        run = Run(folder)
         # Of two processes that create it at the same time, one fails here, or cannot claim it.
-        run.training.mkdir(parents=True, exist_ok=overwrite and bool(config.training.out))
+        run.training.mkdir(parents=True, exist_ok=overwrite and bool(out))
         note = claims.enter_context(claimed(folder))
         _clear(run)
         run.write_config(config)
@@ -124,10 +129,18 @@ def create_run(
     return run, note
 
 
-def _unused(folder: Path) -> Path:
-    """The folder, or another name if it exists: a program may train several models within a second."""
-    others = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
-    return next(path for path in chain([folder], others) if not path.exists())
+def _new_folder(folder: Path) -> Path:
+    """Create the folder, or one of another name if it exists: several runs may start within a second.
+    Raises OSError."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path, number = folder, 1
+    while True:
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            number += 1
+            path = folder.with_name(f"{folder.name}-{number}")
 
 
 def _clear(run: Run) -> None:
@@ -144,7 +157,7 @@ def _clear(run: Run) -> None:
 def find_run(folder: str | Path | None) -> Run:
     """The named run, or the newest in runs/. Raises UserError."""
     if folder is not None:
-        run = Run(Path(folder).expanduser())
+        run = Run(expanded(folder))
         if not run.config.is_file():
             raise ModelError(f"{folder} is not a run: it has no training/config.yaml.")
     else:

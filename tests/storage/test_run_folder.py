@@ -1,0 +1,95 @@
+"""The folder of a run: a new one never shares it, and its files are only ever shortened."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from lm.config.schema import RunConfig
+from lm.errors import UserError
+from lm.storage.run_folder import Run, check_out, create_run, read_metrics
+from lm.tokenization.vocabulary import train_tokenizer
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(here):
+    """A run with two lines of metrics and two samples."""
+    run = Run(here / "r")
+    run.training.mkdir(parents=True)
+    for step in (25, 50):
+        run.log({"step": step})
+        run.add_sample(step, "the sea")
+    return run
+
+
+def new_run(**settings):
+    """Create a run; its folder."""
+    with ExitStack() as claims:
+        tokenizer = train_tokenizer("char", iter(["the sea"]))
+        run, note = create_run(RunConfig.from_flat(settings), "boat", tokenizer, False, claims)
+    assert note == "" and run.config.is_file()
+    return run.folder
+
+
+def test_files_are_cut_to_their_sizes_at_a_checkpoint(run):
+    lengths, before = run.lengths(), (run.metrics.read_bytes(), run.samples.read_bytes())
+    run.log({"step": 75})
+    run.add_sample(75, "a boat")
+    run.cut(lengths)
+    assert (run.metrics.read_bytes(), run.samples.read_bytes()) == before
+
+
+def test_files_that_are_shorter_than_at_the_checkpoint_are_not_filled_up(run):
+    """As after a power loss: zeros would hide all later metrics."""
+    lengths = run.lengths()
+    for path, lost in ((run.metrics, 5), (run.samples, 3)):
+        path.write_bytes(path.read_bytes()[:-lost])
+    run.cut(lengths)
+    run.log({"step": 75})
+    assert read_metrics(run) == [{"step": 25}, {"step": 75}]
+    assert run.samples.read_text() == "--- step 25\nthe sea\n\n--- step 50\n"
+
+
+def test_files_without_a_whole_line_become_empty(run):
+    lengths = run.lengths()
+    run.metrics.write_bytes(b'{"st')
+    run.samples.write_bytes(b"")
+    run.cut(lengths)
+    assert run.metrics.read_bytes() == run.samples.read_bytes() == b""
+
+
+def test_runs_that_start_in_the_same_second_take_different_folders(monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda _: "now")
+    with ThreadPoolExecutor(8) as threads:
+        folders = list(threads.map(lambda _: new_run(), range(8)))
+    expected = {"boat-lstm-now", *(f"boat-lstm-now-{number}" for number in range(2, 9))}
+    assert {folder.name for folder in folders} == expected
+
+
+def test_a_default_folder_that_cannot_be_created_is_an_error(here):
+    (here / "runs").symlink_to("missing")
+    with pytest.raises(
+        UserError, match=r"^the folder runs/boat-lstm-[\d-]+ cannot be created: File exists\.$"
+    ):
+        new_run()
+
+
+def test_out_must_not_be_a_file_or_in_one(here):
+    (here / "a.txt").write_text("")
+    for out in ("a.txt", "a.txt/x", "a.txt/x/y"):
+        with pytest.raises(UserError, match=r"^a\.txt is a file: name another folder with --out\.$"):
+            check_out(RunConfig.from_flat({"out": out}), overwrite=True)
+
+
+@pytest.mark.parametrize(("name", "quoted"), [("my run", "'my run'"), ("-run", "./-run")])
+def test_the_command_that_continues_an_existing_run_can_be_pasted(name, quoted):
+    Path(name, "training").mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"continue it with --resume {quoted}\.$"):
+        check_out(RunConfig.from_flat({"out": name}), overwrite=False)
