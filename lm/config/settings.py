@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, SupportsFloat, TypeVar
 
 from lm.console.wording import did_you_mean
 from lm.errors import UserError
@@ -24,7 +24,8 @@ MAX_TEMPERATURE = 1_000_000  # at which all tokens are equally likely
 _LARGEST_INT = 2**63 - 1
 _SHOWN = 80  # characters of a value in a message
 
-_MAY_BE_EMPTY = ("sample_prompt", "target_delimiter", "document_separator")  # the last has its own error
+# Pieces of text, not names of something. They may be empty; the last has its own error.
+_TEXTS = ("sample_prompt", "target_delimiter", "document_separator")
 
 _KEYWORDS = {None: type(None), "auto": Auto}  # allowed in place of a value, with their types
 _TYPE_NAMES = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
@@ -112,26 +113,28 @@ class Setting:
             value = _number(value, self.type)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if self.type is float and number:
-            value = float(value)
+            value = _float(value)
         if self.type is str and number:
             value = str(value)
         if not isinstance(value, self.type) or (self.type is int and not number):
             expected = _TYPE_NAMES.get(self.type, "a list")
-            raise UserError(f"{self.flag} must be {expected}, got '{_shown(value)}'.")
+            raise UserError(f"{self.flag} must be {expected}, got '{shown(value)}'.")
         if isinstance(value, str) and re.search("[\ud800-\udfff]", value):  # undecodable bytes
             raise UserError(
                 f"{self.flag} {value!r} is not UTF-8 and cannot be saved with the settings; rename it."
             )
+        if isinstance(value, str) and "\0" in value and self.name not in _TEXTS:
+            raise UserError(f"{self.flag} must not contain NUL characters.")
         if self.rule.choices and not self.rule.offers(value):
             choices = ", ".join(self.rule.choices)
-            raise UserError(f"{self.flag} must be one of {choices}, got '{_shown(value)}'.")
+            raise UserError(f"{self.flag} must be one of {choices}, got '{shown(value)}'.")
         if isinstance(value, float) and not math.isfinite(_float32(value)):
             size = "" if math.isinf(value) or math.isnan(value) else " as a 32-bit number"
             raise UserError(f"{self.flag} must be finite{size}, got {value}.")
         if isinstance(value, (int, float)) and not self.rule.contains(value):
-            raise UserError(f"{self.flag} must be {self.rule.range}, got {_shown(value)}.")
+            raise UserError(f"{self.flag} must be {self.rule.range}, got {shown(value)}.")
         if isinstance(value, int) and value > _LARGEST_INT:
-            raise UserError(f"{self.flag} must be at most {_LARGEST_INT}, got {_shown(value)}.")
+            raise UserError(f"{self.flag} must be at most {_LARGEST_INT}, got {shown(value)}.")
         return value
 
 
@@ -191,7 +194,7 @@ def flag_of(name: str) -> str:
 def check_not_empty(options: Mapping[str, Any]) -> None:
     """Raise UserError if a flag has an empty string, or a list with one, where that means nothing."""
     for name, value in options.items():
-        if (value == "" and name not in _MAY_BE_EMPTY) or (isinstance(value, (list, tuple)) and "" in value):
+        if (value == "" and name not in _TEXTS) or (isinstance(value, (list, tuple)) and "" in value):
             raise UserError(f"{flag_of(name)} must not be empty.")
 
 
@@ -218,7 +221,15 @@ def _plain(value: Any) -> Any:
         return os.fspath(value)
     if isinstance(value, (int, float)) or not isinstance(value, numbers.Real):
         return value
-    return int(value) if isinstance(value, numbers.Integral) else float(value)
+    return int(value) if isinstance(value, numbers.Integral) else _float(value)
+
+
+def _float(value: SupportsFloat) -> float:
+    """A number as a float; infinity if it is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _float32(value: float) -> float:
@@ -229,7 +240,7 @@ def _float32(value: float) -> float:
         return math.copysign(math.inf, value)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value in a message, shortened."""
     huge = isinstance(value, int) and value.bit_length() > 1000  # Python refuses to write out larger ones
     text = "a number with hundreds of digits" if huge else str(value)
@@ -246,14 +257,14 @@ def _number(text: str, kind: type) -> Any:
     return text
 
 
-def parse_duration(text: str | float) -> float:
+def parse_duration(value: object) -> float:
     """Seconds in '90s', '10m', '2h', '1h30m' or a plain number of seconds. Raises UserError."""
-    if isinstance(text, (int, float)):
-        return float(text)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _float(value)
     number = r"((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)"
-    match = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text.strip().lower())
+    match = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", str(value).strip().lower())
     if not match or not any(match.groups()):
-        raise UserError(f"--max-time must be a duration such as 90s, 10m or 2h, got '{_shown(text)}'.")
+        raise UserError(f"--max-time must be a duration such as 90s, 10m or 2h, got '{shown(value)}'.")
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
     return hours * 3600 + minutes * 60 + seconds
 
@@ -262,9 +273,9 @@ def parse_mix(text: str | Iterable[float]) -> tuple[float, ...]:
     """Proportions that sum to one, from '0.7,0.3' or a list of numbers."""
     try:
         shares = tuple(map(float, text.split(",") if isinstance(text, str) else text))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(
-            f"--mix must be a list of proportions such as 0.7,0.3, got '{_shown(text)}'."
+            f"--mix must be a list of proportions such as 0.7,0.3, got '{shown(text)}'."
         ) from None
     if not all(0 < share <= 1 for share in shares):
         raise UserError(f"each proportion in --mix must be in (0, 1], got '{text}'.")
@@ -280,9 +291,9 @@ def parse_temperature(value: str | float | Sequence[float]) -> float | tuple[flo
         numbers = list(map(float, parts if isinstance(parts, (list, tuple)) else [parts]))
         if not 1 <= len(numbers) <= 2 or isinstance(value, bool):
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(
-            f"--temperature must be a number or a range such as 0.3:1.0, got '{_shown(value)}'."
+            f"--temperature must be a number or a range such as 0.3:1.0, got '{shown(value)}'."
         ) from None
     if not all(0 <= number <= MAX_TEMPERATURE for number in numbers):
         raise UserError(f"--temperature must be at least 0 and at most {MAX_TEMPERATURE}, got {value}.")

@@ -16,7 +16,7 @@ from lm.training import record, rollback
 from lm.training.callbacks import stops
 from lm.training.display import StepMetrics
 from lm.training.optimizer import learning_rate
-from lm.training.signals import BROKEN_PIPE, listening
+from lm.training.signals import BROKEN_PIPE, Interrupted, interruptible, listening
 from lm.training.state import Trainer
 from lm.training.step import Step
 
@@ -43,18 +43,31 @@ def train(trainer: Trainer) -> int:
         finally:
             trainer.display.stop()
             trainer.learner.windows.close()
-        if not interrupted:
-            record.finish(trainer)
+        if interrupted:
+            record.save(trainer)
+        elif not (interrupted := _score(trainer, signals)):
             return 0
-        saved = "saved" if record.save(trainer) else "not saved, but the last checkpoint is intact"
         if not trainer.disk.worked:
             raise record.nothing_saved(trainer)
+        failed = "the checkpoint" in trainer.disk.failing
+        saved = "not saved, but the last checkpoint is intact" if failed else "saved"
         stopped = f"Stopped and {saved}. Resume with: {resume(trainer.run.folder)}"
         if trainer.display.closed:
             print(stopped, file=sys.stderr)
         else:
             trainer.display.say(f"\n{stopped}")
         return interrupted
+
+
+def _score(trainer: Trainer, signals: list[int]) -> int:
+    """Score the best weights; the number of a signal that has interrupted it, else 0. The last step is saved
+    already, so a resumed run has only this left to do."""
+    try:
+        with interruptible(signals, trainer.ranks):
+            record.finish(trainer)
+    except Interrupted as signal:
+        return signal.number
+    return 0
 
 
 def fit(trainer: Trainer, signals: list[int]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import inspect
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,8 +13,8 @@ from typing import Any
 
 import torch
 
-from lm.config.schema import GROUPS
-from lm.config.settings import check_not_empty, settings_of
+from lm.config.schema import GROUPS, checked
+from lm.config.settings import check_not_empty, flag_of, settings_of, shown
 from lm.console.invocation import called_from_python
 from lm.console.wording import did_you_mean
 from lm.distributed import ALONE, rank_count
@@ -71,8 +72,17 @@ def train(
         raise UserError(f"lm.train: unknown setting '{unknown}'{did_you_mean(unknown, known)}")
     if rank_count() > 1:
         raise UserError("lm.train runs in a single process; with torchrun, use the command: -m lm train.")
-    named = {"dataset": dataset, "preset": preset, "config": config}
-    options = {name: value for name, value in named.items() if value is not None} | settings
+    for name, value, kinds in (
+        ("preset", preset, (str,)),
+        ("config", config, (str, os.PathLike)),
+        ("resume", resume, (str, os.PathLike, bool)),
+    ):
+        if value is not None and not isinstance(value, kinds):
+            raise UserError(f"{flag_of(name)} must be a string, got '{shown(value)}'.")
+    if dataset is not None:
+        settings["dataset"] = dataset
+    named = {"preset": preset, "config": config}
+    options = {name: value for name, value in named.items() if value is not None} | checked(settings)
     if overwrite:
         options["overwrite"] = True
     if resume not in (False, None):

@@ -1,5 +1,8 @@
 """Settings are declared with a rule, which validates their values."""
 
+from datetime import date, timedelta
+
+import numpy as np
 import pytest
 import yaml
 
@@ -7,6 +10,7 @@ from lm.config.schema import (
     CacheConfig,
     DynamicConfig,
     ModelConfig,
+    RunConfig,
     SamplingConfig,
     SearchConfig,
     TrainingConfig,
@@ -15,7 +19,9 @@ from lm.config.settings import (
     Rule,
     arguments,
     build,
+    flag_of,
     parse_duration,
+    parse_mix,
     parse_temperature,
     settings_of,
 )
@@ -75,6 +81,38 @@ def test_other_devices_are_rejected(name):
 def test_parse_duration_rejects_anything_else(text):
     with pytest.raises(UserError, match="--max-time must be a duration such as 90s, 10m or 2h, got"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [True, False, [90], {"s": 90}, b"90s", date(2026, 1, 1), timedelta(minutes=2), np.True_],
+)
+def test_a_duration_of_another_type_is_an_error(value):
+    with pytest.raises(UserError, match="--max-time must be a duration such as 90s, 10m or 2h, got"):
+        build(TrainingConfig, {"max_time": value})
+
+
+@pytest.mark.parametrize("name", ["max_time", "lr", "clip", "weight_decay"])
+def test_an_integer_that_is_too_large_for_a_float_is_an_error(name):
+    with pytest.raises(UserError, match=rf"^{flag_of(name)} must be finite, got inf\.$"):
+        build(TrainingConfig, {name: 10**400})
+
+
+def test_so_is_one_in_a_list():
+    with pytest.raises(UserError, match="--mix must be a list of proportions"):
+        parse_mix([10**400])
+    with pytest.raises(UserError, match="--temperature must be a number or a range"):
+        parse_temperature(10**400)
+
+
+@pytest.mark.parametrize("name", ["out", "init_from", "dataset", "tokenizer", "text_column"])
+def test_a_name_has_no_nul_character(name):
+    with pytest.raises(UserError, match=rf"^{flag_of(name)} must not contain NUL characters\.$"):
+        RunConfig.from_flat({name: "a\0b"})
+
+
+def test_a_piece_of_text_may_have_one():
+    assert build(TrainingConfig, {"sample_prompt": "a\0b"}).sample_prompt == "a\0b"
 
 
 def test_a_duration_of_nothing_is_out_of_range():

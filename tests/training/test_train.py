@@ -12,8 +12,10 @@ import pytest
 import torch
 
 import lm
+from lm.cli.train import main
 from lm.config.schema import RunConfig
 from lm.storage.run_folder import Run
+from lm.training import record
 from tests.conftest import metrics, script
 
 SMALL = {
@@ -82,6 +84,16 @@ def test_errors_are_user_errors(text_file, trained):
         ({"resume": "nothing"}, "nothing is not a run"),
         ({"resume": ""}, "--resume must not be empty"),
         ({"resume": True}, "there is no run to resume"),
+        ({"resume": 5}, "--resume must be a string, got '5'"),
+        ({"config": 5}, "--config must be a string, got '5'"),
+        ({"config": {"lr": 1}}, "--config must be a string, got"),
+        ({"preset": ["words"]}, "--preset must be a string, got"),
+        ({"preset": 5}, "--preset must be a string, got '5'"),
+        ({"init_from": 5}, "there is no model folder '5'"),
+        ({"init_from": [5]}, "--init-from must be a string"),
+        ({"init_from": "a\0b"}, "--init-from must not contain NUL"),
+        ({"mix": np.array([0.5, 0.5])}, "--mix has 2 proportions"),
+        ({"max_time": True}, "--max-time must be a duration"),
     ):
         with pytest.raises(lm.UserError, match=message.replace("?", r"\?")):
             lm.train(text_file, **settings)
@@ -186,6 +198,39 @@ def test_ctrl_c_saves_and_raises_and_resume_continues_to_the_same_weights(text_f
     assert steps == list(range(17, 41))  # the step after the signal is completed too
     assert weights(model.folder) == weights(trained[0].folder)
     assert lm.train(resume="run", quiet=True).folder == Path("run")  # it has finished
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+)
+def test_a_signal_ends_the_final_scoring_and_resume_does_only_that(
+    text_file, trained, monkeypatch, capsys, number, status
+):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where pytest runs in the background
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    scored = []
+
+    def score(*arguments):
+        if arguments[1] is not arguments[0].network:  # a copy with the best weights
+            scored.append("begun")
+            signal.raise_signal(number)
+            scored.append("ended")
+        return real_score(*arguments)
+
+    real_score = record.score
+    flags = [str(part) for name, value in SMALL.items() if name != "quiet" for part in ("--" + name, value)]
+    flags = [flag.replace("_", "-") if flag.startswith("--") else flag for flag in flags]
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "score", score)
+        assert main([str(text_file), "--eval-every", "10", "--out", "my run", *flags]) == status
+    assert scored == ["begun"]
+    assert capsys.readouterr().out.endswith("\nStopped and saved. Resume with: lm train --resume 'my run'\n")
+    assert {each: signal.getsignal(each) for each in before} == before
+    steps = []
+    model = lm.train(resume="my run", quiet=True, on_step=lambda row: steps.append(row["step"]))
+    assert steps == [] and weights(model.folder) == weights(trained[0].folder)
+    losses = [[row.get("validation_loss") for row in each.history] for each in (model, trained[0])]
+    assert losses[0] == losses[1]
 
 
 def test_it_leaves_the_random_numbers_of_the_caller_alone(text_file):
