@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NoReturn
 
-from lm.config.schema import TrainingConfig
+from lm.config.schema import GROUPS, TrainingConfig
 from lm.config.settings import flag_of, settings_of
 from lm.console import streams
 from lm.console.escaping import printable
@@ -79,7 +79,8 @@ def add_settings(
         setting = settings[name]
         rule, default = setting.rule, setting.default
         help_line = f"{rule.help}{rule.flag_help}".replace("%", "%%")
-        if setting.type is bool and (default or name == "tie"):
+        # --no-NAME turns off what a preset or a file turns on.
+        if setting.type is bool and config_class in GROUPS.values():
             help_line += f" (default: {'on' if default else 'off'})"
             group.add_argument(setting.flag, action=argparse.BooleanOptionalAction, help=help_line)
             continue

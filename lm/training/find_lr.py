@@ -13,6 +13,7 @@ from lm.config.schema import RunConfig
 from lm.console.terminal import Terminal
 from lm.data.corpus import Corpus
 from lm.files.atomic import write_text, writing
+from lm.training.finetune import start_from
 from lm.training.out_of_memory import explaining_out_of_memory
 from lm.training.plot import Points, rate_curve
 from lm.training.setup import build_learner
@@ -44,6 +45,8 @@ def suggestion(losses: Points) -> float:
 def _losses(config: RunConfig, corpus: Corpus, terminal: Terminal) -> Points:
     """The smoothed training loss (nats per token) at each rate, until it explodes."""
     learner = build_learner(config, corpus)
+    if init_from := config.training.init_from:
+        start_from(init_from, learner.network, corpus.tokenizer)
     learner.network.train()
     step = Step(learner, terminal.say)
     losses: Points = []

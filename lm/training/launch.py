@@ -33,7 +33,7 @@ from lm.training.state import Trainer, budget_of
 from lm.training.tracking import check_installed
 
 # Settings that may change when a run resumes. Only the budget changes the result; the text must be the same.
-_FREE_ON_RESUME = {*BUDGETS, "dataset", "device", "accumulate", "save_every", "track", "quiet", "out"}
+_FREE_ON_RESUME = {*BUDGETS, "dataset", "device", "accumulate", "save_every", "track", "quiet"}
 # Settings that may differ between ranks, such as local paths. The text itself is compared later.
 _FREE_BETWEEN_RANKS = {"dataset", "tokenizer", "init_from", "out", "quiet", "track"}
 
@@ -84,11 +84,17 @@ def launch(options: dict[str, Any], ranks: Ranks, callbacks: Callbacks = NONE) -
 def _settings(preset_name: str | None, file: str | None, options: dict[str, Any]) -> RunConfig:
     """The settings of a new run: the command line overrides the file, which overrides the preset."""
     values = preset(preset_name) if preset_name else {}
-    of_file = checked(read_settings(Path(file)), where=file) if file else {}
-    values = {**values, **of_file, **options}
+    of_file = checked(read_settings(Path(file)), where=str(file)) if file else {}
+    values = _overridden(_overridden(values, of_file), options)
     if values.get("init_from"):
         values = with_model_settings(values)
     return RunConfig.from_flat(values)
+
+
+def _overridden(values: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The settings `values` with `options` in their place: a budget replaces one of any kind."""
+    new_budget = any(options.get(name) is not None for name in BUDGETS)
+    return {**values, **(dict.fromkeys(BUDGETS) if new_budget else {}), **options}
 
 
 def _check_effects(options: dict[str, Any], config: RunConfig) -> None:
@@ -142,14 +148,12 @@ def _resume(folder: str | None, options: dict[str, Any], ranks: Ranks, callbacks
 def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Callbacks, note: str) -> Ended:
     """Resume a run that this process owns; `note` is for the user."""
     saved = RunConfig.from_flat(ranks.broadcast_object(run.settings), where=str(run.config)).flat()
-    new_budget = any(name in options for name in BUDGETS)
-    before = {**saved, **dict.fromkeys(BUDGETS)} if new_budget else saved
-    config = RunConfig.from_flat({**before, **options})
+    config = RunConfig.from_flat(_overridden(saved, options))
     _check_settings(config, ranks)
     if changed := [n for n, value in config.flat().items() if n not in _FREE_ON_RESUME and saved[n] != value]:
         raise _keeps_its_settings(changed)
     kept = {name: value for name, value in options.items() if name in (*BUDGETS, "dataset")}
-    update = RunConfig.from_flat({**before, **kept}) if kept else None
+    update = RunConfig.from_flat(_overridden(saved, kept)) if kept else None
     if config.training.init_from and Path(config.data.tokenizer).name == "tokenizer.json":
         # The run holds the tokenizer too; the model it came from may be gone.
         tokenizer = str(run.folder / "tokenizer.json")

@@ -24,6 +24,19 @@ def test_it_writes_one_plot_and_nothing_else(tmp_path, monkeypatch, text_file, c
     assert heights[-1] < heights[0]  # it exploded at the end
 
 
+def test_it_starts_from_the_weights_of_init_from(tmp_path, monkeypatch, text_file):
+    """A new network guesses; the pretrained one knows English."""
+    monkeypatch.chdir(tmp_path)
+    begins = []
+    monkeypatch.setattr(
+        "lm.training.find_lr.rate_curve", lambda losses, *_: begins.append(losses[0][1]) or ""
+    )
+    monkeypatch.setattr("lm.training.find_lr._STEPS", 1)
+    for start in (SMALL, ["--init-from", "pretrained", "--batch-size", "8", "--bptt", "32"]):
+        assert main(["--dataset", str(text_file), *start, "--find-lr", "--quiet"]) == 0
+    assert begins[1] < begins[0] - 0.5
+
+
 def test_a_plot_that_cannot_be_written_is_found_before_the_text_is_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "find-lr.svg").mkdir()

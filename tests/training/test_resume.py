@@ -140,6 +140,20 @@ def test_settings_that_must_stay_are_named_together_with_those_that_may_change(h
             main(["--resume", "r", flag, value])
 
 
+def test_a_resumed_run_stays_in_its_folder(here):
+    assert main([*COMMAND, "--steps", "10", "--out", "r"]) == 0
+    with pytest.raises(UserError, match=r"^a resumed run keeps its settings; leave out --out, or"):
+        main(["--resume", "r", "--out", "other", "--steps", "20"])
+    assert not (here / "other").exists() and progress(here / "r")["step"] == 10
+    assert main(["--resume", "r", "--out", "r", "--steps", "20"]) == 0
+
+
+def test_a_quiet_run_may_continue_loudly(here, capsys):
+    assert main([*COMMAND, "--steps", "10", "--out", "r"]) == 0
+    assert main(["--resume", "r", "--steps", "20", "--no-quiet"]) == 0
+    assert "Resuming from step 10" in capsys.readouterr().out
+
+
 @pytest.fixture
 def moved_run(here, monkeypatch):
     """A stopped run whose text has moved, with an empty cache."""
