@@ -12,6 +12,7 @@ import torch
 
 from lm.config.resolved import NetworkConfig
 from lm.config.schema import ModelConfig, RunConfig
+from lm.console.invocation import quoted
 from lm.errors import UserError
 from lm.model.cells import CELLS
 from lm.tokenization.vocabulary import KINDS
@@ -41,7 +42,9 @@ def explaining_out_of_memory(
         if not _is_shortage(error):
             raise
         run = saved()
-        kept = f" {run} has the best weights so far; --init-from {run} continues from them." if run else ""
+        kept = ""
+        if run:
+            kept = f" {run} has the best weights so far; --init-from {quoted(run)} continues from them."
         raise UserError(f"there is not enough memory: {_advice(config, vocab_size)}.{kept}") from error
 
 

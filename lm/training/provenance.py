@@ -10,6 +10,8 @@ from typing import Any
 
 from lm.config.schema import ModelConfig, RunConfig
 from lm.config.settings import settings_of
+from lm.files.paths import expanded
+from lm.storage.model_folder import PRETRAINED
 from lm.storage.saving import name_of_path
 from lm.tokenization.vocabulary import KINDS
 from lm.training.state import Trainer
@@ -82,11 +84,14 @@ def _is_of_first_model(trainer: Trainer) -> bool:
     """Whether the tokenizer is that of the model that fine-tuning started from, which is the default. A run
     that resumes reads its own copy."""
     config, base = trainer.learner.config, trainer.progress.base_model
-    path, start = Path(config.data.tokenizer), Path(config.training.init_from or "").expanduser()
+    path, start = Path(config.data.tokenizer), config.training.init_from or ""
+    folders = {expanded(start), trainer.run.folder}
+    if start == PRETRAINED.name:
+        folders.add(PRETRAINED)
     in_cache = base is not None and f"models--{base.replace('/', '--')}" in path.parts
-    return path.name == "tokenizer.json" and (in_cache or path.parent in (start, trainer.run.folder))
+    return path.name == "tokenizer.json" and (in_cache or path.parent in folders)
 
 
 def _is_local(tokenizer: str) -> bool:
-    path = Path(tokenizer).expanduser()
+    path = expanded(tokenizer)
     return path.suffix == ".json" or path.is_absolute() or path.exists()

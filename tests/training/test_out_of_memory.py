@@ -1,6 +1,7 @@
 """The error names the settings that make what takes the memory smaller."""
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,16 @@ def test_both_are_named_where_both_matter():
     both = message(20_000, tokenizer="word", hidden_size=512, embedding_size=512, batch_size=256)
     assert "--batch-size (now 256)" in both and "--vocab-size (now 20,000)" in both
     assert both.endswith("or raise --accumulate, or use --tie.")
+
+
+@pytest.mark.parametrize(("run", "named"), [("my run", "'my run'"), ("-run", "./-run"), ("r", "r")])
+def test_the_command_that_continues_from_the_best_weights_can_be_pasted(run, named):
+    out_of_memory = explaining_out_of_memory(RunConfig(), 100, lambda: Path(run))
+    with (
+        pytest.raises(UserError, match=rf"{run} has the best .*; --init-from {named} continues"),
+        out_of_memory,
+    ):
+        raise MemoryError
 
 
 def test_micro_batches_store_less():

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 from safetensors import safe_open
 
 from lm.cli.train import main
-from lm.storage.model_folder import FILES
+from lm.storage.model_folder import FILES, PRETRAINED
 from tests.conftest import some_text
 from tests.storage.test_model_card import blocks
 
@@ -94,6 +94,18 @@ def test_the_command_of_a_fine_tuned_model_repeats_its_training(private, monkeyp
     other = ["--init-from", "base", "--tokenizer", str(first / "tokenizer.json"), "--steps", "2"]
     assert main(["--dataset", "my text.txt", *other, *TINY[4:], "--out", "third"]) == 0
     assert trained_on(private / "third")["settings"]["tokenizer"] == "tokenizer.json"
+
+
+def test_the_command_of_a_model_that_starts_from_the_pretrained_one_leaves_its_tokenizer_out(private):
+    (private / "pretrained").mkdir()  # is not meant from elsewhere
+    flags = ["--batch-size", "4", "--bptt", "8", "--sample-every", "0", "--steps", "1"]
+    text = ["--dataset", str(private / "my text.txt")]
+    assert main([*text, "--init-from", "pretrained", *flags, "--out", "tuned"]) == 0
+    assert trained_on(Path("tuned"))["settings"]["init_from"] == "pretrained"
+    assert "--tokenizer" not in command(Path("tuned"))
+    other = ["--init-from", "tuned", "--tokenizer", str(PRETRAINED / "tokenizer.json")]
+    assert main([*text, *other, *flags, "--out", "third"]) == 0
+    assert "--tokenizer" in command(Path("third"))
 
 
 def test_a_command_with_a_time_says_that_steps_depend_on_the_machine(private):
