@@ -121,9 +121,9 @@ class _TensorBoard:
     def __init__(self, run: Run, name: str, config: RunConfig, step: int):
         self._folder = run.training / "tensorboard"
         self._open(step)
-        if not step:
-            settings = yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True)
-            self._writer.add_text("config", f"```\n{settings}```", 0)
+        # Also of a run that resumes: it may be tracked for the first time, or have a new budget.
+        settings = yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True)
+        self._writer.add_text("config", f"```\n{settings}```", step)
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         for name, value in metrics.items():

@@ -40,6 +40,19 @@ def test_tensorboard(tmp_path):
     assert not said
 
 
+def test_tensorboard_gets_the_settings_of_a_run_that_is_first_tracked_when_it_resumes(tmp_path):
+    run = Run(tmp_path / "r")
+    run.training.mkdir(parents=True)
+    tracker = Tracker()
+    config = RunConfig(training=TrainingConfig(track="tensorboard", lr=0.25))
+    tracker.open(run, config, 50, pytest.fail)
+    tracker.log({"step": 75, "train_loss": 1.0})
+    tracker.close()
+    events = EventAccumulator(str(run.training / "tensorboard")).Reload()
+    (settings,) = events.Tensors("config/text_summary")
+    assert settings.step == 50 and b"lr: 0.25" in settings.tensor_proto.string_val[0]
+
+
 def test_trackio(tmp_path, monkeypatch):
     import trackio
     from trackio import sqlite_storage, utils
