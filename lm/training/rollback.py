@@ -93,8 +93,8 @@ def _roll_back(trainer: Trainer, reason: str) -> None:
     # These do not depend on the position in the training: the best weights are saved.
     now.best_loss, now.best_step, now.reserve = then.best_loss, then.best_step, then.reserve
     now.undone = then.undone + 1
-    # Factors of 1/2, 1/4, 1/8: a rate that is far too high is soon low enough, and one that is almost
-    # right changes little.
+    # Factors of 1/2, 1/4, 1/8, together 1/2, 1/8, 1/64: a rate that is far too high is soon low enough, and
+    # one that is almost right changes little.
     now.rate = then.rate * 0.5**now.undone
     trainer.display.say(
         f"The training loss {reason} by step {then.step:,}: back to step {now.step:,}, with"

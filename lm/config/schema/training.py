@@ -25,7 +25,8 @@ class TrainingConfig:
     )
     accumulate: int = setting(
         1,
-        "compute each step in N micro-batches (gradient accumulation): less memory, same result",
+        "compute each step in N micro-batches (gradient accumulation): less memory, and the same result"
+        " but for rounding and the dropout masks",
         minimum=1,
         metavar="N",
     )
@@ -98,7 +99,7 @@ class TrainingConfig:
     )
     save_every: int | None = setting(
         None,
-        "save a checkpoint for --resume every N steps; default: every 30 s and at each validation",
+        "save a checkpoint for --resume every N steps; default: every 30 to 60 s and at each validation",
         minimum=1,
         metavar="N",
     )
