@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from lm.cli.parser import MODEL, add_device, add_settings, check_requirements, make_parser
@@ -24,6 +23,7 @@ from lm.config.schema import CacheConfig, DataConfig, DynamicConfig, EvaluationC
 from lm.config.settings import build, check_not_empty, flag_of, settings_of
 from lm.errors import UserError
 from lm.files.atomic import check_output
+from lm.files.paths import expanded
 
 READING = (
     *("dataset_config", "dataset_revision", "text_column", "max_chars"),
@@ -178,7 +178,7 @@ def check_outputs(options: dict[str, Any]) -> None:
     """Raise UserError before any work is done if a table cannot be written."""
     flags = [name for name in (*TABLES, *PAIR_TABLES) if name in options]
     files = [options[name] for name in flags]
-    if len(files) > len({file if file == "-" else Path(file).expanduser().resolve() for file in files}):
+    if len(files) > len({file if file == "-" else expanded(file).resolve() for file in files}):
         names = " and ".join(map(flag_of, flags))
         raise UserError(f"{names} name the same file: choose {'two' if len(flags) == 2 else 'three'} files.")
     if "-" in files and options["json"]:

@@ -91,7 +91,7 @@ def _check_outputs(sources: list[Source], outputs: Iterable[str]) -> None:
     files = (file for source in sources for group in source.files.values() for file in group)
     read = {file_id(reading.member_and_path(file)[1]) for file in files}
     for file in outputs:
-        identity = file_id(str(Path(file).expanduser()))
+        identity = file_id(str(expanded(file)))
         if identity and identity in read:
             raise UserError(
                 f"{file} is read and would be replaced by a table: choose another file for the table."
