@@ -82,6 +82,11 @@ class Vocabulary:
         return tokens
 
     @cached_property
+    def longest(self) -> int:
+        """The number of bytes that the longest token writes."""
+        return max((len(piece) for piece in self.pieces if piece), default=0)
+
+    @cached_property
     def for_llguidance(self) -> LLTokenizer:
         """The vocabulary in the form that llguidance requires."""
         from llguidance import LLTokenizer, TokenizerWrapper
@@ -227,12 +232,12 @@ class Banned:
 
     def allowed(self) -> Tensor:
         """Mask (vocab,) bool of the tokens that can come next."""
-        allowed = self._not_containing
-        for string, size in overlaps(self._tail, self._strings):
-            rest = string[size:]
+        # A string that lacks more than the longest token has cannot be completed by one.
+        found = overlaps(self._tail, self._strings, missing=self._vocabulary.longest)
+        allowed = self._not_containing.clone()
+        for rest in {string[size:] for string, size in found}:
             if rest not in self._completing:
                 self._completing[rest] = self._vocabulary.starting_with(rest)
-            allowed = allowed.clone()
             allowed[self._completing[rest]] = False
         return allowed
 

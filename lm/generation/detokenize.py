@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from lm.generation.overlaps import overlaps
+from lm.generation.overlaps import Search
 from lm.model.direction import Direction
 from lm.tokenization.tokenizer import Tokenizer
 
@@ -35,20 +35,22 @@ class ForwardDetokenizer:
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], context: list[int]):
         self._end, self._stream = tokenizer.end, tokenizer.decode_stream(context)
-        self._stop = tuple(filter(None, stop))
+        self._stop = [Search(string) for string in stop if string]
         self._held = ""
         self.ended = False
 
     def add(self, token: int, last: bool) -> str:
         """The text that can be displayed after `token`."""
-        text = self._held + self._stream.step(token)
-        found = min((at for s in self._stop if (at := text.find(s)) >= 0), default=-1)
-        if found >= 0:
+        new = self._stream.step(token)
+        text = self._held + new
+        # Where stop strings start in the new text: before 0 in what was held back.
+        starts = [end - len(search.string) for search in self._stop if (end := search.find(new)) >= 0]
+        if starts:
+            shown = text[: len(self._held) + min(starts)]
             self.ended, self._held = True, ""
-            return text[:found]
+            return shown
         self.ended = last or token == self._end
-        longest = max((size for _, size in overlaps(text, self._stop)), default=0)
-        hold = 0 if self.ended else longest
+        hold = 0 if self.ended else max((search.overlap for search in self._stop), default=0)
         self._held = text[len(text) - hold :]
         return text[: len(text) - hold]
 

@@ -78,7 +78,7 @@ class Endings:
             for token in vocabulary.containing(string):
                 place = (vocabulary.pieces[token] or b"").find(string)
                 starts[token] = min(place, starts.get(token, place))
-        for string, size in overlaps(tail, self._stop):
+        for string, size in overlaps(tail, self._stop, missing=vocabulary.longest):
             for token in vocabulary.starting_with(string[size:]):
                 starts[token] = min(-size, starts.get(token, -size))
         groups: dict[tuple[int, bytes], int] = {}

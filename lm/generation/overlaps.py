@@ -3,18 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import AnyStr
+from functools import lru_cache
 
 
-def overlaps(text: AnyStr, strings: Iterable[AnyStr]) -> Iterator[tuple[AnyStr, int]]:
-    """Each of `strings`, none of them empty, with the length of a beginning of it that `text` ends with. A
-    string that `text` contains as a whole does not count, and one can have several such beginnings.
+def overlaps(text: bytes, strings: Iterable[bytes], missing: int) -> Iterator[tuple[bytes, int]]:
+    """Each of `strings`, none of them empty, with the length of a beginning of it that `text` ends with and
+    that lacks at most `missing` bytes. A string that `text` contains as a whole does not count, and one can
+    have several such beginnings.
 
-    "a sto" and "stop" overlap in 3 characters.
+    "a sto" and "stop" overlap in 3 bytes.
     """
     for string in strings:
-        at = text.find(string[:1], max(0, len(text) - len(string) + 1))
+        longest, shortest = len(string) - 1, max(len(string) - missing, 1)
+        end = max(0, len(text) - shortest + 1)
+        at = text.find(string[:1], max(0, len(text) - longest), end)
         while at >= 0:
             if string.startswith(text[at:]):
                 yield string, len(text) - at
-            at = text.find(string[:1], at + 1)
+            at = text.find(string[:1], at + 1, end)
+
+
+class Search:
+    """Finds a string, which is not empty, in a text that grows (Knuth, Morris and Pratt 1977). However often
+    the string overlaps the text, a character takes a constant time on average."""
+
+    def __init__(self, string: str):
+        self.string, self._shorter = string, _shorter(string)
+        self.overlap = 0  # the length of the longest beginning of the string that the text ends with
+
+    def find(self, text: str) -> int:
+        """Append to the text; returns how many of the new characters it takes to the end of the string, or -1
+        while it does not occur. Not called again once it occurs."""
+        string, shorter, size = self.string, self._shorter, self.overlap
+        for count, character in enumerate(text, start=1):
+            while size and string[size] != character:
+                size = shorter[size]
+            size += string[size] == character
+            if size == len(string):
+                return count
+        self.overlap = size
+        return -1
+
+
+@lru_cache(maxsize=256)
+def _shorter(string: str) -> list[int]:
+    """For each beginning of a string, by its length, that of the longest shorter one with which it ends."""
+    shorter, size = [0, 0], 0
+    for character in string[1:]:
+        while size and string[size] != character:
+            size = shorter[size]
+        size += string[size] == character
+        shorter.append(size)
+    return shorter
