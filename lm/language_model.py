@@ -24,7 +24,7 @@ from lm.files.atomic import writing
 from lm.generation.clamp import Clamp, ClampedDecoder
 from lm.generation.decoder import Decoder, NetworkDecoder
 from lm.generation.ensemble import Ensemble
-from lm.generation.request import Request, check_search, seed_or_random, whole_number
+from lm.generation.request import Request, check_search, seed_or_random, seeds_from, whole_number
 from lm.generation.text_generator import Completion, Continuation, Pieces, TextGenerator
 from lm.model.device import choose_device, choose_precision
 from lm.model.direction import Direction
@@ -237,7 +237,7 @@ class LanguageModel:
             ]
         first = seed_or_random(seed)
         repeated = [one for one in prompts for _ in range(num_samples)]
-        return self.generator.generate(repeated, range(first, first + len(repeated)), request)
+        return self.generator.generate(repeated, seeds_from(seed, len(repeated)), request)
 
     def session(self) -> Session:
         """An empty text and the model's state after it: to feed, sample, fork and rewind."""

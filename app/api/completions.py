@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from lm.errors import UserError
-from lm.generation.request import seed_or_random
+from lm.generation.request import seeds_from
 from lm.generation.text_generator import Piece, Pieces
 from lm.language_model import LanguageModel
 from lm.tokenization.positions import positions, token_starts
@@ -113,8 +113,7 @@ class CompletionStream:
             for i in range(request.n)
         ]
         # Choice i has the seed `seed + i`, as sample i of LanguageModel.generate does.
-        first = seed_or_random(request.seed)
-        seeds = [first + i for i in range(len(self._choices))]
+        seeds = seeds_from(request.seed, len(self._choices))
         self._pieces: Pieces | None = None
         if request.max_tokens:
             settings = {**request.settings, "max_new_tokens": request.max_tokens}

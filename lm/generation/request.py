@@ -77,6 +77,12 @@ def seed_or_random(seed: int | None) -> int:
 
 
 def check_unknown(unknown: Any) -> None:
+def seeds_from(seed: int | None, count: int) -> list[int]:
+    """The seeds of `count` samples: that of `seed_or_random` and those after it; 0 follows the last seed."""
+    first = seed_or_random(seed)
+    return [(first + i) % 2**64 for i in range(count)]
+
+
     """Raise UserError unless `unknown` is one of UNKNOWN."""
     if unknown not in UNKNOWN:
         raise UserError(f"unknown must be one of {', '.join(UNKNOWN)}, got {unknown!r}.")

@@ -47,6 +47,14 @@ def test_text_is_that_of_generate_with_the_same_seed_and_settings(client, api_ru
     assert response["usage"]["completion_tokens"] == sum(len(sample.tokens) for sample in samples)
 
 
+def test_choices_after_the_last_seed_go_on_with_the_first(client, api_runs):
+    samples = lm.load(api_runs / "char").generate(
+        "The sea", num_samples=3, seed=-2, temperature=1.0, max_new_tokens=9
+    )
+    response = complete(client, prompt="The sea", n=3, seed=-2, max_tokens=9)
+    assert [choice["text"] for choice in response["choices"]] == [sample.text for sample in samples]
+
+
 def test_default_response(client, api_runs):
     (sample,) = lm.load(api_runs / "char").generate("", seed=3, max_new_tokens=16, temperature=1.0)
     response = complete(client, seed=3)
