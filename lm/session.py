@@ -90,19 +90,19 @@ class Session:
         a word. A `stop` string is left out.
         """
         generator, request = self._generator, Request.from_settings(settings)
+        before, tokens, yielded = self.text, self.tokens[1:], ""
         stream = generator.new_stream(
             self.tokens[-1:],
             seed_or_random(seed),
-            generator.constraints(self.text[-1000:], request),
+            generator.constraints(before, tokens, request),
             request,
             state=self._states[len(self)],
             keep_states=True,
-            history=self.tokens[:-1],
+            past=tokens,
         )
-        detokenizer = generator.detokenizer(self.text[-4:], self.tokens[1:], request.stop)
-        before, yielded = self.text, ""
+        detokenizer = generator.detokenizer(before[-4:], tokens, request.stop)
         # If the text ends inside of a character, what follows completes or replaces it.
-        whole = before.removesuffix(generator.tokenizer.decode_stream(self.tokens[1:][-3:]).rest())
+        whole = before.removesuffix(generator.tokenizer.decode_stream(tokens[-3:]).rest())
         with closing(generator.decode([stream], [detokenizer])) as decoded:
             for _, token, piece in decoded:
                 yielded += piece.text

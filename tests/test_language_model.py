@@ -141,6 +141,31 @@ class Letters:
 
     end = 0
 
+def test_the_seed_after_the_last_is_zero(model):
+    samples = model.generate("the", num_samples=3, seed=-2, max_new_tokens=30)
+    assert [sample.seed for sample in samples] == [2**64 - 2, 2**64 - 1, 0]
+    for sample in samples:
+        assert sample.text == streamed(model, "the", seed=sample.seed, max_new_tokens=30)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("limit", [{"presence_penalty": 1000.0}, {"no_repeat_ngram": 1}])
+def test_the_token_that_precedes_every_text_is_not_repeated_by_it(direction, limit):
+    tokenizer = train_tokenizer("char", iter(["the sea was calm.\n"]))
+    network = RecurrentLM(ModelConfig(hidden_size=8, direction=direction), tokenizer.vocab_size)
+    model = LanguageModel(network, tokenizer, {"trained_on": {"documents": 1}})
+    settings = {"logit_bias": {model.start_token: 100.0}, "max_new_tokens": 1, **limit}
+    assert model.generate(**settings)[0].text == "\n"
+    assert model.generate("\n", **settings)[0].text != "\n"
+    if "no_repeat_ngram" in limit:
+        assert model.generate(beams=2, **settings)[0].text == "\n"
+        assert model.generate("\n", beams=2, **settings)[0].text != "\n"
+    if direction == "forward":
+        session = model.session()
+        texts = ["".join(piece.text for piece in session.sample(**settings)) for _ in range(2)]
+        assert texts[0] == "\n" != texts[1]
+
+
     def decode_stream(self, after):
         return self
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol, Self
@@ -186,33 +186,60 @@ class Match:
 
 
 class OneOf:
-    """The text is one of some strings."""
+    """The text is one of some strings, except those that no tokens write. No token is allowed after which no
+    others write the rest."""
 
     def __init__(self, vocabulary: Vocabulary, strings: Sequence[bytes]):
         self._vocabulary = vocabulary
-        self._rests = set(strings)  # what can still follow
+        # string -> the offsets from which tokens can write the rest of it
+        self._writable = {string: self._writable_from(string) for string in set(strings)}
+        # What the text can become, and how much of it has been written.
+        self._places = {(string, 0) for string, offsets in self._writable.items() if 0 in offsets}
+
+    @property
+    def possible(self) -> bool:
+        """Whether tokens can write any of the strings."""
+        return bool(self._places)
 
     @property
     def complete(self) -> bool:
         """Whether the text so far is one of the strings."""
-        return b"" in self._rests
+        return any(at == len(string) for string, at in self._places)
 
     def allowed(self) -> Tensor:
         """Mask (vocab,) bool of the tokens that can come next."""
-        prefixes = {rest[:size] for rest in self._rests for size in range(1, len(rest) + 1)}
+        pieces = {
+            piece for string, at in self._places for piece in self._next(string, at, self._writable[string])
+        }
         tokens_of = self._vocabulary.tokens_of
         allowed = torch.zeros(len(self._vocabulary.pieces), dtype=torch.bool)
-        allowed[[token for prefix in prefixes & tokens_of.keys() for token in tokens_of[prefix]]] = True
+        allowed[[token for piece in pieces for token in tokens_of[piece]]] = True
         return allowed
 
     def accept(self, token: int) -> None:
         """Update for the token that was chosen."""
         piece = self._vocabulary.pieces[token] or b""
-        self._rests = {rest[len(piece) :] for rest in self._rests if rest.startswith(piece)}
+        self._places = {
+            (string, at + len(piece)) for string, at in self._places if string.startswith(piece, at)
+        }
 
     def fork(self) -> OneOf:
         """An independent copy, for a text with the same beginning."""
         return copy.copy(self)
+
+    def _writable_from(self, string: bytes) -> set[int]:
+        """The offsets in a string from which tokens can write the rest of it."""
+        offsets = {len(string)}
+        for at in reversed(range(len(string))):
+            if any(True for _ in self._next(string, at, offsets)):
+                offsets.add(at)
+        return offsets
+
+    def _next(self, string: bytes, at: int, offsets: set[int]) -> Iterator[bytes]:
+        """What tokens write that lead from an offset in a string to another of these `offsets`."""
+        for end in range(at + 1, min(at + self._vocabulary.longest, len(string)) + 1):
+            if end in offsets and string[at:end] in self._vocabulary.tokens_of:
+                yield string[at:end]
 
 
 class Banned:

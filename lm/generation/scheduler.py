@@ -62,7 +62,7 @@ class Scheduler:
         bias: Mapping[int, float] | None = None,
         constraints: Sequence[Constraint] = (),
         keep_states: bool = False,
-        history: Sequence[int] = (),
+        past: Sequence[int] | None = None,
     ) -> Stream:
         """A stream that continues `prompt` by up to `limit` tokens. It starts when `tokens` is consumed.
 
@@ -71,18 +71,19 @@ class Scheduler:
             alternatives: the number of most likely tokens to report with each token.
             bias: numbers added to the logits of tokens.
             keep_states: whether to report the state before each token.
-            history: the tokens before the prompt, for penalties and n-gram limits.
+            past: the text so far, for penalties and n-gram limits; by default the prompt.
 
         Raises UserError if `prompt` or `bias` has a token that does not exist.
         """
         check_bias(bias or {}, self._vocab_size)
         if not 0 <= min(prompt) <= max(prompt) < self._vocab_size:
             raise UserError(f"the token ids of a prompt must be between 0 and {self._vocab_size - 1}.")
+        past = prompt if past is None else past
         if size := sampling.no_repeat_ngram:
-            constraints = [*constraints, NoRepeat(self._vocab_size, size, [*history, *prompt])]
+            constraints = [*constraints, NoRepeat(self._vocab_size, size, past)]
         state = self._decoder.initial_state() if state is None else state
         return Stream(
-            prompt, state, sampling, seed, limit, alternatives, bias or {}, constraints, keep_states, history
+            prompt, state, sampling, seed, limit, alternatives, bias or {}, constraints, keep_states, past
         )
 
     @property

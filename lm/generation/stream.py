@@ -49,7 +49,7 @@ class Stream:
         bias: Mapping[int, float],
         constraints: Sequence[Constraint],
         keep_states: bool,
-        history: Sequence[int],
+        past: Sequence[int],
     ):
         self.sampling, self.limit, self.alternatives = sampling, limit, alternatives
         self.bias, self.constraints, self.keep_states = dict(bias), list(constraints), keep_states
@@ -66,8 +66,7 @@ class Stream:
         self.mask_seconds = 0.0  # spent on computing them
         self.penalized = sampling.penalized
         # The tokens to which the penalties apply.
-        recent = [*history[-sampling.repetition_window :], *prompt]
-        self.window = deque(recent, maxlen=sampling.repetition_window)
+        self.window = deque(past[-sampling.repetition_window :], maxlen=sampling.repetition_window)
         self.counts = Counter(self.window)
 
     def fork(self, seed: int) -> Stream:

@@ -159,7 +159,9 @@ class TextGenerator:
         streams, detokenizers = [], []
         for prompt, group in groupby(zip(prompts, seeds, strict=True), key=operator.itemgetter(0)):
             tokens, text = self.encode(prompt, request.unknown), self.text_of(prompt)
-            stream = self.new_stream(self._to_read(tokens), 0, self.constraints(text, request), request)
+            constraints = self.constraints(text, tokens, request)
+            past = self.direction.reorder(tokens)  # without the start token, which is no part of the text
+            stream = self.new_stream(self._to_read(tokens), 0, constraints, request, past=past)
             for _, seed in group:  # of one prompt that is continued several times
                 streams.append(stream.fork(seed))
                 detokenizers.append(self.detokenizer(text, tokens, request.stop))
@@ -194,9 +196,9 @@ class TextGenerator:
         texts differ. Samplers do not apply."""
         encoded, prompt = self.encode(prompt, request.unknown), self.text_of(prompt)
         tokens = self._to_read(encoded)
-        constraints = self.constraints(prompt, request)
+        constraints = self.constraints(prompt, encoded, request)
         if size := request.sampling.no_repeat_ngram:
-            constraints.append(NoRepeat(self.tokenizer.vocab_size, size, tokens))
+            constraints.append(NoRepeat(self.tokenizer.vocab_size, size, self.direction.reorder(encoded)))
         hypotheses = beam_search(
             self.decoder,
             tokens,
@@ -280,9 +282,10 @@ class TextGenerator:
             if rest := detokenizer.rest():
                 yield index, None, Piece(rest, -1, 0.0, ())
 
-    def constraints(self, prompt: str, request: Request) -> list[Constraint]:
-        """The constraints of a request on one text. They record what was generated: each text needs its
-        own. Raises UserError if the request contradicts itself."""
+    def constraints(self, prompt: str, tokens: Sequence[int], request: Request) -> list[Constraint]:
+        """The constraints of a request on the text after a prompt with these tokens. They record what was
+        generated: each text needs its own. Raises UserError if the request contradicts itself, or if the
+        model cannot write any of the choices."""
         if request.match is not None and request.choices:
             raise UserError("a pattern and a list of choices contradict each other: use one of them.")
         if request.match is not None and self.direction is Direction.BACKWARD:
@@ -293,13 +296,22 @@ class TextGenerator:
             constraints.append(Match(self.vocabulary, request.match, leading_space=words))
         if request.choices:
             choices = [*request.choices, *(f" {choice}" for choice in request.choices if words)]
-            constraints.append(OneOf(self.vocabulary, [self._bytes(choice) for choice in choices]))
+            one_of = OneOf(self.vocabulary, [self._bytes(choice) for choice in choices])
+            if not one_of.possible:
+                lacking = describe_unknown(self.tokenizer, choices[0]) or repr(choices[0])
+                raise UserError(f"the model has no tokens for {lacking}: name a choice that it can write.")
+            constraints.append(one_of)
         if request.ban:
             if words:  # the space between prompt and text belongs to the word on its right
                 backward = self.direction is Direction.BACKWARD
                 prompt = f" {prompt.lstrip(' ')}" if backward else prompt.rstrip(" ")
             strings = [self._bytes(string) for string in request.ban]
-            constraints.append(Banned(self.vocabulary, strings, self._bytes(prompt)))
+            before = self._bytes(prompt)
+            # U+FFFD may stand for the first bytes of a character, which are in the tokens.
+            if self.direction.adjacent(prompt, 1) == "\ufffd":
+                pieces = self.vocabulary.pieces
+                before = b"".join(pieces[token] or b"" for token in self.direction.reorder(tokens))
+            constraints.append(Banned(self.vocabulary, strings, before))
         return constraints
 
     @cached_property

@@ -21,12 +21,16 @@ from lm.tokenization.vocabulary import train_tokenizer
 TEXT = "the sea was calm. 12 boats, 7 ports; naïve 中文 (a) [b] {c} a+b=c\n"
 
 
+def make(kind, **shape):
+    torch.manual_seed(1)
+    tokenizer = train_tokenizer(kind, iter([TEXT * 20]), 400)
+    network = RecurrentLM(ModelConfig(cell="gru", hidden_size=24, **shape), tokenizer.vocab_size)
+    return LanguageModel(network, tokenizer, {"trained_on": {"documents": 1}})
+
+
 @pytest.fixture(scope="module", params=["char", "byte", "bpe", "unigram", "word"])
 def model(request):
-    torch.manual_seed(1)
-    tokenizer = train_tokenizer(request.param, iter([TEXT * 20]), 400)
-    network = RecurrentLM(ModelConfig(cell="gru", hidden_size=24), tokenizer.vocab_size)
-    return LanguageModel(network, tokenizer, {"trained_on": {"documents": 1}})
+    return make(request.param)
 
 
 def text_of(model, prompt="the ", **options):
@@ -97,10 +101,6 @@ def test_exactly_the_tokens_that_complete_a_banned_string_are_excluded(strings, 
         text += pieces[number % len(pieces)]
 
 
-@given(
-    strings=st.lists(st.text("ab", max_size=5), min_size=1, max_size=4),
-    pieces=st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=5),
-    choose=st.lists(st.integers(0, 4), max_size=5),
 def test_a_mask_takes_no_longer_because_banned_strings_overlap_everywhere():
     strings = [b"a" * (999 - i) + b"b" for i in range(64)]
     banned = Banned(Vocabulary([b"a", b"b"]), strings, b"a" * 2000)
@@ -109,14 +109,24 @@ def test_a_mask_takes_no_longer_because_banned_strings_overlap_everywhere():
     assert time.thread_time() - begin < 0.1  # where all overlaps took half a second
 
 
+@given(
+    strings=st.lists(st.text("ab", max_size=5), min_size=1, max_size=4),
+    pieces=st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=5),
+    choose=st.lists(st.integers(0, 4), max_size=5),
 )
 @settings(deadline=None, max_examples=300)
 def test_exactly_the_tokens_that_lead_to_a_choice_are_allowed(strings, pieces, choose):
     one_of = OneOf(Vocabulary([piece.encode() for piece in pieces]), [string.encode() for string in strings])
+
+    def can_become_a_choice(text):
+        begins = any(string.startswith(text) for string in strings)
+        return text in strings or (begins and any(can_become_a_choice(text + piece) for piece in pieces))
+
+    assert one_of.possible == can_become_a_choice("")
     text = ""
     for number in [*choose, 0]:
         assert one_of.complete == (text in strings)
-        allowed = [any(string.startswith(text + piece) for string in strings) for piece in pieces]
+        allowed = [can_become_a_choice(text + piece) for piece in pieces]
         assert one_of.allowed().tolist() == allowed
         if not allowed[number % len(pieces)]:
             break
@@ -191,6 +201,52 @@ def test_a_constraint_that_allows_everything_changes_nothing(model):
     assert text_of(model, seed=3, ban=["@@@"]) == free
     if model.tokenizer.kind in ("char", "word"):  # the bytes of an untrained model are not valid UTF-8
         assert text_of(model, seed=3, match="(?s:.)*") == free
+
+
+def test_a_string_is_banned_whose_first_bytes_end_the_prompt():
+    model = make("byte")
+    *begun, last = model.encode("the 文")
+    certain = {"logit_bias": {last: 100.0}, "max_new_tokens": 1, "seed": 1}
+    assert model.generate([begun], **certain)[0].tokens == [last]
+    for ban in ("文", "e 文"):
+        assert model.generate([begun], ban=ban, **certain)[0].tokens != [last]
+        assert model.generate([begun], ban=ban, beams=2, **{**certain, "seed": None})[0].tokens != [last]
+        session = model.session()
+        session.feed("the 文")
+        session.rewind(1)
+        assert [piece.token for piece in session.sample(ban=ban, **certain)] != [last]
+
+
+def test_a_string_is_banned_whose_last_bytes_begin_the_prompt_of_a_backward_model():
+    model = make("byte", direction="backward")
+    first, *begun = model.encode("文 the")
+    certain = {"logit_bias": {first: 100.0}, "max_new_tokens": 1, "seed": 1}
+    assert model.generate([begun], **certain)[0].tokens == [first]
+    assert model.generate([begun], ban="文 t", **certain)[0].tokens != [first]
+
+
+@pytest.mark.parametrize("kind", ["char", "word"])
+def test_a_choice_that_the_model_cannot_write_is_never_begun(kind):
+    choices = {"char": ["sea日", "was"], "word": ["sea boats,日", "was  calm.", "was"]}[kind]
+    samples = make(kind).generate("the ", choices=choices, num_samples=8, seed=1)
+    assert {sample.text for sample in samples} == {"was"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "choices", "lacking"),
+    [
+        ("char", ["sea日本", "月"], "'日', '本'"),
+        ("word", "sea day", "'day'"),
+        ("word", "was  calm.", "'was  calm.'"),
+    ],
+)
+def test_choices_of_which_the_model_can_write_none_are_an_error_that_names_what_it_lacks(
+    kind, choices, lacking
+):
+    with pytest.raises(
+        UserError, match=f"^the model has no tokens for {lacking}: name a choice that it can "
+    ):
+        make(kind).generate("the ", choices=choices)
 
 
 def test_impossible_constraints_are_reported(model):
