@@ -25,7 +25,7 @@ def limits() -> LLParserLimits:
 def grammar_of(pattern: str, leading_space: bool) -> str:
     """The grammar of llguidance for a pattern, optionally after a space that may be missing. Raises UserError
     for some of the patterns that are not valid; creating the matcher finds the others."""
-    from llguidance import LLMatcher
+    from llguidance import LLMatcher, regex_to_lark
 
     if re.search("[\ud800-\udfff]", pattern):
         raise _error(pattern, "it contains half of a character (a surrogate)")
@@ -35,7 +35,8 @@ def grammar_of(pattern: str, leading_space: bool) -> str:
         return LLMatcher.grammar_from_regex(pattern)
     if report := LLMatcher.validate_grammar(LLMatcher.grammar_from_regex(pattern), limits=limits()):
         raise explain(pattern, report)
-    return LLMatcher.grammar_from_regex(f" ?({pattern})")
+    # Not a regular expression that starts with " ?": a ^ after it would be within the text.
+    return LLMatcher.grammar_from_lark(f'start: TEXT\nTEXT: " "? /{regex_to_lark(pattern)}/')
 
 
 def explain(pattern: str, report: str) -> UserError:

@@ -79,3 +79,10 @@ def test_backslashes_at_the_end_come_in_pairs():
     network = RecurrentLM(ModelConfig(cell="gru", hidden_size=4), tokenizer.vocab_size)
     model = LanguageModel(network, tokenizer, {"trained_on": {"documents": 1}})
     assert model.generate("", match="ab\\\\", seed=1)[0].text == "ab\\"
+
+
+@pytest.mark.parametrize(
+    "pattern", ["^b$", r"\Ab\z", "(?i)^B", "(?:^b|^b b)$", "^b|b b", "(?x) ^b # comment"]
+)
+def test_a_pattern_can_name_the_start_and_end_of_the_text(model, pattern):
+    assert model.generate("a ", match=pattern, seed=1)[0].text in ("b", "b b")
