@@ -224,6 +224,8 @@ class LanguageModel:
 
         Raises UserError for settings out of range or without an effect.
         """
+        if not isinstance(prompt, str | Iterable):
+            raise UserError(f"a text must be a string or a list of token ids, got {prompt!r}.")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         num_samples = whole_number("num_samples", num_samples, 1)
         request = Request.from_settings(settings)
@@ -235,7 +237,6 @@ class LanguageModel:
                 for one in prompts
                 for completion in self.generator.search(one, beams, num_samples, length_penalty, request)
             ]
-        first = seed_or_random(seed)
         repeated = [one for one in prompts for _ in range(num_samples)]
         return self.generator.generate(repeated, seeds_from(seed, len(repeated)), request)
 

@@ -121,7 +121,7 @@ class Session:
 
     def next(self, count: int = 10) -> list[tuple[str, int, float]]:
         """The `count` most likely next tokens that can be generated: (name, token, probability)."""
-        generator = self._generator
+        generator, count = self._generator, whole_number("count", count, 0)
         batch = generator.decoder.batch()
         batch.add(self._states[len(self)])
         last = torch.tensor(self.tokens[-1:], device=generator.decoder.device)
@@ -163,7 +163,7 @@ class Session:
 
     def rewind(self, count: int) -> None:
         """Remove the last `count` tokens. Raises UserError if the text has fewer."""
-        if not 0 <= count <= len(self):
+        if not 0 <= whole_number("count", count) <= len(self):
             raise UserError(f"cannot remove {count} tokens: the text has {len(self)}.")
         del self.tokens[len(self.tokens) - count :]
         stored = max(n for n in self._states if n <= len(self))

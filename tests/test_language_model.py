@@ -105,6 +105,11 @@ def test_unknown_characters():
         (lambda model: model.generate("", ban=["a", 3]), "ban must be a string or a list of strings"),
         (lambda model: model.generate("", match=3), "match must be a string, got 3"),
         (lambda model: model.generate("", logit_bias=[1]), "logit_bias must map token ids"),
+        (lambda model: model.generate("", logit_bias={"1": 1.0}), "logit_bias must map token ids"),
+        (lambda model: model.generate("", logit_bias={1.0: 1.0}), "logit_bias must map token ids"),
+        (lambda model: model.generate("", logit_bias={1: "1"}), "logit_bias must map token ids"),
+        (lambda model: model.generate(5), "a string or a list of token ids, got 5"),
+        (lambda model: model.generate(None), "a string or a list of token ids, got None"),
         (lambda model: model.generate([1, 2]), "a string or a list of token ids, got 1"),
         (lambda model: model.generate("", temprature=3), "unknown setting 'temprature'; did you mean"),
         (lambda model: model.encode("the", "no"), "unknown must be one of"),
@@ -136,11 +141,6 @@ def test_negative_seeds_are_seeds_of_their_own(model):
     assert model.generate("the", seed=other.seed, max_new_tokens=30)[0].text == other.text
 
 
-class Letters:
-    """A tokenizer whose tokens are letters."""
-
-    end = 0
-
 def test_the_seed_after_the_last_is_zero(model):
     samples = model.generate("the", num_samples=3, seed=-2, max_new_tokens=30)
     assert [sample.seed for sample in samples] == [2**64 - 2, 2**64 - 1, 0]
@@ -165,6 +165,11 @@ def test_the_token_that_precedes_every_text_is_not_repeated_by_it(direction, lim
         texts = ["".join(piece.text for piece in session.sample(**settings)) for _ in range(2)]
         assert texts[0] == "\n" != texts[1]
 
+
+class Letters:
+    """A tokenizer whose tokens are letters."""
+
+    end = 0
 
     def decode_stream(self, after):
         return self

@@ -261,6 +261,13 @@ def test_invalid_calls_are_user_errors():
         session.feed("ß", unknown="error")
     with pytest.raises(UserError, match="unknown must be one of"):
         session.feed("the", unknown="no")
+    for count in ("a", 1.0):
+        with pytest.raises(UserError, match="count must be a whole number"):
+            session.rewind(count)
+        with pytest.raises(UserError, match="count must be a whole number"):
+            session.next(count)
+    with pytest.raises(UserError, match="count must be at least 0"):
+        session.next(-1)
     for token in (MODEL.tokenizer.vocab_size, -1, 1.5):
         with pytest.raises(UserError, match="token must be"):
             session.add(token)

@@ -6,6 +6,7 @@ import operator
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any
 
 from lm.config.schema import SamplingConfig, SearchConfig
@@ -47,7 +48,7 @@ class Request:
         if not isinstance(own.get("match"), str | None):
             raise UserError(f"match must be a string, got {own['match']!r}.")
         check_unknown(own.get("unknown", "replace"))
-        if not isinstance(own.get("logit_bias"), Mapping | None):
+        if not _is_bias(own.get("logit_bias")):
             raise UserError("logit_bias must map token ids to the numbers that are added to their logits.")
         return cls(sampling, **own)
 
@@ -76,13 +77,13 @@ def seed_or_random(seed: int | None) -> int:
     return number % 2**64
 
 
-def check_unknown(unknown: Any) -> None:
 def seeds_from(seed: int | None, count: int) -> list[int]:
     """The seeds of `count` samples: that of `seed_or_random` and those after it; 0 follows the last seed."""
     first = seed_or_random(seed)
     return [(first + i) % 2**64 for i in range(count)]
 
 
+def check_unknown(unknown: Any) -> None:
     """Raise UserError unless `unknown` is one of UNKNOWN."""
     if unknown not in UNKNOWN:
         raise UserError(f"unknown must be one of {', '.join(UNKNOWN)}, got {unknown!r}.")
@@ -93,6 +94,13 @@ def _strings(name: str, value: Any) -> tuple[str, ...]:
     if values is None or not all(isinstance(string, str) for string in values):
         raise UserError(f"{name} must be a string or a list of strings, got {value!r}.")
     return values
+
+
+def _is_bias(value: Any) -> bool:
+    """Whether a logit bias has the right types; its range depends on the model."""
+    if not isinstance(value, Mapping):
+        return value is None
+    return all(hasattr(token, "__index__") and isinstance(bias, Real) for token, bias in value.items())
 
 
 def check_search(search: SearchConfig, sampling: SamplingConfig, seed: int | None) -> None:
