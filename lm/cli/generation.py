@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from lm.cli.interactive import interact
+from lm.cli.unknown import warn_about_unknown
 from lm.config.schema import SamplingConfig
 from lm.config.settings import settings_of
 from lm.console.escaping import printable
@@ -19,7 +20,6 @@ from lm.generation.request import seed_or_random
 from lm.insight.infill import infill
 from lm.language_model import LanguageModel, load
 from lm.storage.model_folder import default_model
-from lm.tokenization.tokenizer import describe_unknown
 
 _LENGTH = 400  # tokens
 _GAP_LENGTH = 80
@@ -41,7 +41,8 @@ def generate(options: argparse.Namespace) -> int:
         raise UserError(
             "--suffix requires a model trained with --direction backward; this one reads forward."
         )
-    for prompt in options.prompts:
+    sides = [options.infill.replace("|", "", 1)] if "infill" in options else []
+    for prompt in [*options.prompts, *sides]:
         warn_about_unknown(model, prompt, options.unknown)
     settings = {name: getattr(options, name) for name in settings_of(SamplingConfig) if name in options}
     settings |= {
@@ -68,14 +69,6 @@ def generate(options: argparse.Namespace) -> int:
     speed = f"{plural(count, 'token')} in {seconds:.2f} s ({count / seconds:,.0f} tokens/s)"
     print(speed if beams > 1 else f"{speed}, seed {seed}", file=sys.stderr)
     return 0
-
-
-def warn_about_unknown(model: LanguageModel, prompt: str, unknown: str) -> None:
-    """Warn on standard error of prompt characters missing from the vocabulary, unless they are errors."""
-    missing = describe_unknown(model.tokenizer, prompt) if unknown != "error" else ""
-    if missing:
-        action = "replaced by <unk>" if unknown == "replace" else "skipped"
-        print(f"warning: the model does not know {missing}; {action}.", file=sys.stderr)
 
 
 def stream(model: LanguageModel, prompt: str, **settings: Any) -> int:

@@ -6,6 +6,8 @@ import re
 import sys
 from typing import Any
 
+from lm.cli.parser import print_error
+from lm.cli.unknown import warn_about_unknown
 from lm.console.escaping import printable
 from lm.console.streams import reason
 from lm.errors import UserError
@@ -22,15 +24,20 @@ _LISTED = 9  # next tokens
 _GENERATED = 40  # tokens
 
 
-def interact(model: LanguageModel, prompt: str, *, seed: int, **settings: Any) -> int:
-    """Run commands from standard input until it ends, then print the text; the exit status."""
+def interact(
+    model: LanguageModel, prompt: str, *, seed: int, unknown: str = "replace", **settings: Any
+) -> int:
+    """Run commands from standard input until it ends, then print the text; the exit status.
+
+    A command that is not possible prints an error. `unknown` applies to the prompt and to typed text.
+    """
     session = model.session()
-    session.feed(prompt, unknown=settings.pop("unknown", "replace"))
+    session.feed(prompt, unknown=unknown)
     lengths = [len(session)]  # before each command, for `u`
     listed = _LISTED
     print(HELP, file=sys.stderr)
     while True:
-        _show(session, listed)
+        shown = _show(session, listed)
         try:
             line = _command()
         except EOFError:
@@ -40,20 +47,25 @@ def interact(model: LanguageModel, prompt: str, *, seed: int, **settings: Any) -
         count = _number(rest)
         if line == "q":
             break
-        if line == "?":
-            print(HELP, file=sys.stderr)
-        elif line == "n":
-            listed = min(2 * listed, model.tokenizer.vocab_size)
-        elif word == "u" and (not rest or count):
-            _undo(session, lengths, count)
-            before = len(session)
-        elif line == "" or (word == "g" and count):
-            _generate(session, seed + before, count or _GENERATED, settings)
-        elif 1 <= (choice := _number(line) or 0) <= listed:
-            session.add(session.next(listed)[choice - 1][1])
-        else:
-            quoted = len(line) > 1 and line[0] == line[-1] == '"'
-            session.feed(line[1:-1] if quoted else line)
+        try:
+            if line == "?":
+                print(HELP, file=sys.stderr)
+            elif line == "n":
+                listed = min(2 * listed, model.tokenizer.vocab_size)
+            elif word == "u" and (not rest or count):
+                _undo(session, lengths, count)
+                before = len(session)
+            elif line == "" or (word == "g" and count):
+                _generate(session, seed + before, count or _GENERATED, settings)
+            elif 1 <= (choice := _number(line) or 0) <= len(shown):
+                session.add(shown[choice - 1])
+            else:
+                quoted = len(line) > 1 and line[0] == line[-1] == '"'
+                text = line[1:-1] if quoted else line
+                warn_about_unknown(model, text, unknown)
+                session.feed(text, unknown=unknown)
+        except UserError as error:
+            print_error(str(error))
         if len(session) != before:
             lengths.append(before)
     print(printable(session.text) if sys.stdout.isatty() else session.text)
@@ -82,16 +94,19 @@ def _generate(session: Session, seed: int, count: int, settings: dict[str, Any])
 
 
 def _undo(session: Session, lengths: list[int], count: int | None) -> None:
-    """Remove `count` tokens, or what the last command appended."""
+    """Remove `count` tokens, or what the last command appended, and forget the commands that are undone."""
     if count is None:
         count = len(session) - lengths.pop() if len(lengths) > 1 else 0
     session.rewind(min(count, len(session)))
+    lengths[1:] = [length for length in lengths[1:] if length < len(session)]
 
 
-def _show(session: Session, count: int) -> None:
-    """Print the end of the text and the next tokens, each with a bar for its probability."""
+def _show(session: Session, count: int) -> list[int]:
+    """Print the end of the text and the next tokens, each with a bar for its probability; these tokens."""
     lines = printable(session.text[-600:]).split("\n")[-8:]
     print("\n".join(["", *lines]) + "▏", file=sys.stderr)
-    for number, (name, _, probability) in enumerate(session.next(count), start=1):
+    found = session.next(count)
+    for number, (name, _, probability) in enumerate(found, start=1):
         bar = "█" * round(20 * probability)
         print(f"  {number:2}  {printable(repr(name)):12} {probability:7.2%}  {bar}", file=sys.stderr)
+    return [token for _, token, _ in found]
