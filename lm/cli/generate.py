@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lm.cli.parser import MODEL, add_device, add_settings, check_requirements, make_parser, whole_number
-from lm.config.schema import PENALTIES, SamplingConfig, SearchConfig
+from lm.config.schema import FILTERS, PENALTIES, SamplingConfig, SearchConfig
 from lm.config.settings import build, check_not_empty, flag_of, settings_of
 from lm.console.streams import read_input
 from lm.errors import UserError
@@ -162,6 +162,9 @@ def check_combination(options: argparse.Namespace) -> None:
     sampling = {name: value for name, value in chosen.items() if name in settings_of(SamplingConfig)}
     search = {name: value for name, value in chosen.items() if name not in sampling}
     check_search(build(SearchConfig, search), build(SamplingConfig, sampling), options.seed)
+    greedy = "--greedy" if "greedy" in given else "--temperature 0" if values.get("temperature") == 0 else ""
+    if greedy and (ignored := [name for name in FILTERS if name in given]):
+        raise UserError(f"{flag_of(ignored[0])} has no effect with {greedy}: leave one of them out.")
 
 
 def read_prompts(options: argparse.Namespace) -> list[str]:

@@ -5,7 +5,7 @@ The command line, YAML files and saved runs are all read into these dataclasses 
 
 from lm.config.schema.data import DataConfig
 from lm.config.schema.evaluation import CacheConfig, DynamicConfig, EvaluationConfig
-from lm.config.schema.generation import PENALTIES, SamplingConfig, SearchConfig
+from lm.config.schema.generation import FILTERS, PENALTIES, SamplingConfig, SearchConfig
 from lm.config.schema.model import AUTOMATIC_DROPOUTS, CELL_NAMES, ModelConfig
 from lm.config.schema.run import GROUPS, RunConfig, checked
 from lm.config.schema.training import BUDGETS, DEFAULT_TIME, RUNS, TrainingConfig
@@ -15,6 +15,7 @@ __all__ = [
     "BUDGETS",
     "CELL_NAMES",
     "DEFAULT_TIME",
+    "FILTERS",
     "GROUPS",
     "PENALTIES",
     "RUNS",

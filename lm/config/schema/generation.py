@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lm.config.settings import MAX_TEMPERATURE, parse_temperature, setting
 
+FILTERS = ("top_k", "top_p", "min_p", "typical_p")  # which limit the tokens to draw from
 PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
 
