@@ -29,13 +29,15 @@ def test_passes():
 
 @pytest.fixture
 def run(tmp_path):
-    """Run those modules in a process of xdist, with CI set to this value and without other plugins."""
+    """Run those modules with this value of CI in so many processes of xdist, without other plugins."""
     for name, code in MODULES.items():
         (tmp_path / name).write_text(code)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    gpu\n    xdist_group\n")
-    command = ["-q", "-p", "xdist", "-p", "tests.conftest", "-n", 1, "--continue-on-collection-errors"]
+    command = ["-q", "-p", "xdist", "-p", "tests.conftest", "--continue-on-collection-errors", "-n"]
     environment = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    return lambda ci: script("-m pytest", *command, cwd=tmp_path, env={**environment, "CI": ci})
+    return lambda ci, processes=1: script(
+        "-m pytest", *command, processes, cwd=tmp_path, env={**environment, "CI": ci}
+    )
 
 
 def test_skips_are_failures_under_ci(run):
@@ -47,6 +49,6 @@ def test_skips_are_failures_under_ci(run):
 
 
 def test_elsewhere_they_are_skips(run):
-    result = run("")
+    result = run("", processes=0)
     assert result.returncode == 0
     assert "1 passed, 5 skipped" in result.stdout, result.stdout

@@ -165,6 +165,7 @@ def test_a_killed_rank_ends_the_others_and_nothing_is_lost(here):
     assert not torch.equal(state["random.cpu.0"], state["random.cpu.1"])
 
 
+@pytest.mark.slow
 def test_only_rank_0_writes_and_machines_need_no_shared_disk(here):
     machines = [here / "a", here / "b"]
     for folder in machines:
@@ -189,7 +190,7 @@ def test_only_rank_0_writes_and_machines_need_no_shared_disk(here):
         (["--lr", "0.1"], ["--lr", "0.2"], "rank 1 does not agree with rank 0: --lr is 0.2, not 0.1; start"),
         ([], ["--dataset", "u.txt"], "rank 1 does not agree with rank 0: the text is t+u-"),
         (["--resume"], [], "rank 1 does not agree with rank 0: --resume is False, not True; start"),
-        ([], ["--tokenizer", "no"], "rank 1: --tokenizer is char, byte"),
+        ([], ["--tokenizer", "no"], "rank 1: --tokenizer must be char, byte"),
         (["--dataset", "-"], ["--dataset", "-"], "--dataset - can only be read by one process"),
         (["--batch-size", "1"], ["--batch-size", "1"], "--batch-size 1 is too small for 2 ranks"),
     ],

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pytest
 from huggingface_hub import ModelCard
 
 from lm.storage.model_folder import PRETRAINED
@@ -30,6 +31,7 @@ def test_pushed_model_loads_and_generates_the_same_text(hub):
     assert result.stdout == "def " + pushed.stdout[:size]
 
 
+@pytest.mark.slow
 def test_run_names_the_dataset_and_the_model_that_it_started_from(hub):
     put(hub, "org/set/README.md", "---\nlanguage: [en, fr]\nlicense: cc-by-4.0\n---\n")
     put_dataset(hub)
