@@ -21,6 +21,7 @@ from typing import Any
 from lm.cli.parser import MODEL, add_device, add_settings, check_requirements, make_parser
 from lm.config.schema import CacheConfig, DataConfig, DynamicConfig, EvaluationConfig
 from lm.config.settings import build, check_not_empty, flag_of, settings_of
+from lm.console.invocation import quoted
 from lm.errors import UserError
 from lm.files.atomic import check_output
 from lm.files.paths import expanded
@@ -144,6 +145,9 @@ def check_items(options: dict[str, Any]) -> None:
         ("frequency", ("per_word",)),
     )
     check_requirements(options, requirements)
+    if len(mark := options.get("regions", "")) == 1 and not mark.isalnum():
+        separator = f"--region-separator {quoted(mark)}"
+        raise UserError(f"--regions names a column: to split texts at {mark!r}, use {separator}.")
     if options.get("format") == "lm-zoo" and (extra := [n for n in ("keep", "frequency") if n in options]):
         raise UserError(f"--format lm-zoo has no further columns: leave out {flag_of(extra[0])}.")
     try:

@@ -305,6 +305,7 @@ def test_packages_for_the_frequencies_of_a_language_are_missed_before_the_text_i
         (["--format", "lm-zoo", "--frequency", "en"], "no further columns: leave out --frequency."),
         (["--keep", "conditoin"], "it has id, item, nr, condition, sentence; did you mean 'condition'?"),
         (["--regions", "region"], "items has no column 'region'; it has id"),
+        (["--regions", "|"], "names a column: to split texts at '|', use --region-separator '|'."),
         (["--keep", ",id"], "--keep must name columns"),
         (["--keep", "id\nitem"], "--keep: put names with a comma or a line break in quotation marks."),
         (["--region-separator", "||"], "--region-separator must be one character"),
