@@ -84,7 +84,7 @@ def page(folder: Path) -> str:
         shown = describe(path) + render_card(path) + curves_html(found, [name], by_time=False)
         assert "<script" not in shown and "SECRET" not in shown and "root:x:0" not in shown
         models.fingerprint(name)
-        has_finished(Run(path))
+        has_finished(Run(path), {})
         download(path, folder.parent.parent)
         for check in (partial(models.load, name), partial(check_free, path)):
             try:
