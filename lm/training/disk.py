@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from lm.errors import one_line
 
+CHECKPOINT = "the checkpoint"
+
 
 @dataclass
 class Disk:
@@ -17,6 +19,11 @@ class Disk:
     worked: bool = False  # whether a checkpoint or weights were ever saved
     trouble: str = ""  # the last error
     failing: set[str] = field(default_factory=set)
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether the last checkpoint could be saved."""
+        return CHECKPOINT not in self.failing
 
     def attempt(self, what: str, write: Callable[[], None]) -> bool:
         """Whether `write` succeeded. The user is warned once per failing `what`, until it works again."""

@@ -49,8 +49,7 @@ def train(trainer: Trainer) -> int:
             return 0
         if not trainer.disk.worked:
             raise record.nothing_saved(trainer)
-        failed = "the checkpoint" in trainer.disk.failing
-        saved = "not saved, but the last checkpoint is intact" if failed else "saved"
+        saved = "saved" if trainer.disk.has_checkpoint else "not saved, but the last checkpoint is intact"
         stopped = f"Stopped and {saved}. Resume with: {resume(trainer.run.folder)}"
         if trainer.display.closed:
             print(stopped, file=sys.stderr)

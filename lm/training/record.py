@@ -23,6 +23,7 @@ from lm.storage.run_folder import read_metrics
 from lm.storage.saving import save_model
 from lm.training.callbacks import Row
 from lm.training.checkpoint import capture, of_all_ranks, save_checkpoint
+from lm.training.disk import CHECKPOINT
 from lm.training.display import StepMetrics
 from lm.training.plot import loss_curve
 from lm.training.provenance import trained_on
@@ -125,7 +126,7 @@ def save(trainer: Trainer) -> bool:
     """Save a checkpoint; whether there was space for it."""
     now, good = of_all_ranks(trainer, capture(trainer)), of_all_ranks(trainer, trainer.good)
     saved = not trainer.ranks.is_main_process or trainer.disk.attempt(
-        "the checkpoint", lambda: save_checkpoint(trainer.run.checkpoint, now, good)
+        CHECKPOINT, lambda: save_checkpoint(trainer.run.checkpoint, now, good)
     )
     trainer.disk.worked |= saved
     trainer.saved = trainer.now
