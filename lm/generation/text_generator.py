@@ -307,7 +307,7 @@ class TextGenerator:
                 prompt = f" {prompt.lstrip(' ')}" if backward else prompt.rstrip(" ")
             strings = [self._bytes(string) for string in request.ban]
             before = self._bytes(prompt)
-            # U+FFFD may stand for the first bytes of a character, which are in the tokens.
+            # A U+FFFD can be the first bytes of a character. The text has lost them; the tokens have not.
             if self.direction.adjacent(prompt, 1) == "\ufffd":
                 pieces = self.vocabulary.pieces
                 before = b"".join(pieces[token] or b"" for token in self.direction.reorder(tokens))
