@@ -42,6 +42,13 @@ def own_cache(tmp_path_factory):
 
 
 @pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty folder that is the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def clock(monkeypatch):
     """What `time.monotonic` returns: the element of a list, which a test changes."""
     now = [100.0]

@@ -29,7 +29,7 @@ def test_passes():
 
 @pytest.fixture
 def run(tmp_path):
-    """Run those modules with CI set to this value, in this number of xdist processes, without other plugins."""
+    """Run those modules with this value of CI and this number of xdist processes, without other plugins."""
     for name, code in MODULES.items():
         (tmp_path / name).write_text(code)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    gpu\n    xdist_group\n")

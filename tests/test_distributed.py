@@ -29,10 +29,9 @@ EXACT = [*NET, "--dropout", "0", "--lr", "0.01", "--sample-every", "0", "--eval-
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "t.txt").write_text(some_text(12_000))
-    return tmp_path
+def here(here):
+    (here / "t.txt").write_text(some_text(12_000))
+    return here
 
 
 def _rank(environment, folder, arguments, prepare):

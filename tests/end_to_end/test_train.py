@@ -18,11 +18,7 @@ from safetensors import safe_open
 
 from tests.conftest import ROOT, SMALL, called, edit_progress, metrics, script, some_text, started
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def test_a_run_folder_has_the_documented_files(trained_run):

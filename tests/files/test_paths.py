@@ -20,10 +20,9 @@ NOBODY = "~$nobody"  # names of temporary files of office programs begin like th
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    return tmp_path
+def here(here, monkeypatch):
+    monkeypatch.setenv("HOME", str(here / "home"))
+    return here
 
 
 def test_a_tilde_is_the_home_folder(here):

@@ -11,11 +11,7 @@ from lm.errors import UserError
 from lm.storage.run_folder import Run, check_out, create_run, read_metrics
 from lm.tokenization.vocabulary import train_tokenizer
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 @pytest.fixture

@@ -29,10 +29,9 @@ HOST = re.escape(socket.gethostname())
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "boat.txt").write_text(some_text(20_000))
-    return tmp_path
+def here(here):
+    (here / "boat.txt").write_text(some_text(20_000))
+    return here
 
 
 @pytest.fixture

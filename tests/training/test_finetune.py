@@ -20,10 +20,9 @@ STEPS = ["--batch-size", "8", "--bptt", "32", "--sample-every", "0", "--steps", 
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "new.txt").write_text(some_text(6000).replace("sea", "séa 7"))
-    return tmp_path
+def here(here):
+    (here / "new.txt").write_text(some_text(6000).replace("sea", "séa 7"))
+    return here
 
 
 def test_it_starts_with_the_loss_and_vocabulary_of_the_other_model(here, trained_run, text_file, capsys):

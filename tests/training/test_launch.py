@@ -9,11 +9,7 @@ from lm.cli.train import main
 from lm.config.presets import PRESETS, Preset
 from lm.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 @pytest.fixture

@@ -18,10 +18,9 @@ CLOCK = ("seconds", "tokens_per_second")
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "boat.txt").write_text(some_text(20_000))
-    return tmp_path
+def here(here):
+    (here / "boat.txt").write_text(some_text(20_000))
+    return here
 
 
 def rates(run):

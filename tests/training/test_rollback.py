@@ -9,11 +9,7 @@ import lm
 from lm.cli.train import main
 from tests.conftest import SMALL, metrics, some_text
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def test_an_exploding_loss_is_rolled_back_until_the_rate_is_low_enough(here, text_file, capsys):

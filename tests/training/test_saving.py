@@ -13,10 +13,7 @@ from tests.conftest import SMALL, edit_progress, script, started
 LITTLE = 20_000  # bytes: enough for the metrics, not for the weights
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def test_a_temporarily_full_disk_costs_a_warning(here, text_file):
