@@ -46,6 +46,8 @@ class Curve:
     characters: list[float]  # read before each validation
     seconds: list[float]
     bits: list[float]  # per character of the validation text
+    # Bits per character of the whole validation text, of which `bits` may cover only the beginning.
+    result: float
     word_level: bool = False  # whether its tokens are words, with one <unk> for all others
 
 
@@ -74,7 +76,7 @@ def _image(curves: Sequence[Curve], by_time: bool) -> str:
     }
     data = base64.b64encode(render_svg(curves, by_time, labels).encode()).decode("ascii")
     described = ", ".join(
-        translate("{name}: {bits:.3f} bits per character", name=curve.name, bits=min(curve.bits))
+        translate("{name}: {bits:.3f} bits per character", name=curve.name, bits=curve.result)
         for curve in curves
     )
     alt = translate("Loss curves: {curves}", curves=described)
@@ -95,11 +97,12 @@ def read_curve(name: str, folder: Path) -> Curve | None:
             [float(record["tokens"]) * characters_per_token for record in records],
             [float(record["seconds"]) for record in records],
             [float(record["validation_loss"]) * bits_per_nat for record in records],
+            float(metrics["bits_per_character"]),
             word_level=config.get("tokenizer") == "word",
         )
     except (UserError, OSError, KeyError, TypeError, AttributeError, ValueError, ArithmeticError):
         return None
-    values = [*curve.characters, *curve.seconds, *curve.bits]
+    values = [*curve.characters, *curve.seconds, *curve.bits, curve.result]
     return curve if len(records) > 1 and all(map(math.isfinite, values)) else None
 
 
@@ -168,12 +171,12 @@ def _horizontal_axis(axes: _Axes, title: str, by_time: bool) -> list[str]:
 
 
 def _curve(axes: _Axes, curve: Curve, number: int, by_time: bool) -> list[str]:
-    """A curve and its row in the legend, with its lowest value."""
+    """A curve and its row in the legend, with its result."""
     stroke = f'class="{"abcd"[number]}" stroke-width="2" stroke-dasharray="{_DASHES[number]}"'
     points = zip(_horizontal(curve, by_time), curve.bits, strict=True)
     line = " ".join(f"{axes.x(x):.1f},{axes.y(bits):.1f}" for x, bits in points)
     y = HEIGHT + _LEGEND_ROW * number + 10
-    legend = f"{escape(_shortened(curve.name))} · {min(curve.bits):.3f}"
+    legend = f"{escape(_shortened(curve.name))} · {curve.result:.3f}"
     return [
         f'<polyline {stroke} fill="none" clip-path="url(#inside)" points="{line}"/>',
         f'<path {stroke} d="M{_LEFT} {y}h30"/>',

@@ -13,9 +13,9 @@ LABELS = {"bits": "bits per character", "characters": "characters read", "second
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def a_curve(name="boat", bits=(3.0, 2.0, 1.5)):
+def a_curve(name="boat", bits=(3.0, 2.0, 1.5), result=1.5):
     steps = range(len(bits))
-    return Curve(name, [1e6 * (n + 1) for n in steps], [5.0 * n for n in steps], [*bits])
+    return Curve(name, [1e6 * (n + 1) for n in steps], [5.0 * n for n in steps], [*bits], result)
 
 
 def render(*curves, by_time=False):
@@ -52,6 +52,7 @@ def test_tokens_of_several_characters_are_converted_to_characters(trained_run, t
     (run / "training/metrics.jsonl").write_text(metrics)
     curve = read_curve("run", run)
     assert curve.bits == pytest.approx([2.0, 1.0])
+    assert curve.result == 1.0
     assert curve.characters == pytest.approx([1000 * 2 / math.log(2), 2000 * 2 / math.log(2)])
 
 
@@ -76,9 +77,9 @@ def test_a_model_with_missing_or_damaged_metrics_has_no_curve(trained_run, tmp_p
     assert read_curve("run", run) is None
 
 
-def test_all_curves_are_in_one_image_with_their_names_and_lowest_losses():
-    svg = render(a_curve("one"), a_curve("two", (2.5, 2.25)))
-    assert {"one · 1.500", "two · 2.250", "bits per character", "characters read", "2 M"} <= set(texts(svg))
+def test_all_curves_are_in_one_image_with_their_names_and_results():
+    svg = render(a_curve("one"), a_curve("two", (2.5, 2.25), 2.252))
+    assert {"one · 1.500", "two · 2.252", "bits per character", "characters read", "2 M"} <= set(texts(svg))
     one, two = points(svg)
     assert len(one) == 3 and len(two) == 2
     assert one[1][0] == two[1][0]  # the same number of characters
@@ -101,5 +102,5 @@ def test_names_are_escaped():
 
 @pytest.mark.parametrize("bits", [(2.0, 2.0), (1e-9, 1e-9, 1e-9), (900.0, 1.0)])
 def test_unusual_values_can_be_drawn(bits):
-    svg = render(a_curve(bits=bits), Curve("nothing", [0.0, 0.0], [0.0, 0.0], [1.0, 1.0]))
+    svg = render(a_curve(bits=bits), Curve("nothing", [0.0, 0.0], [0.0, 0.0], [1.0, 1.0], 1.0))
     assert all(math.isfinite(value) for line in points(svg) for point in line for value in point)
