@@ -39,7 +39,7 @@ def validate(trainer: Trainer) -> Validation:
     limit = learner.config.training.eval_tokens
     result = trainer.validation = score(learner, learner.network, learner.corpus.validation, limit)
     share = result.tokens / sum(split.counts.tokens for split in _splits(trainer).values())
-    if share < 1:
+    if share < 1 or not limit:  # otherwise, the text is so short that scoring it takes no time
         whole = trainer.ranks.broadcast_object(lambda: (trainer.seconds - begin) / share + 0.5)
         progress.reserve = min(progress.reserve or whole, whole)
     progress.worse = 0 if result.loss < progress.best_loss else progress.worse + 1

@@ -163,9 +163,10 @@ class Trainer:
     @property
     def share_scored(self) -> float:
         """The share of the validation and test text that the budget leaves time to score at the end."""
-        if self.total_steps or not self.progress.reserve:
+        training = self.learner.config.training
+        if self.total_steps or not training.eval_tokens or not self.progress.reserve:
             return 1.0
-        budget = self.learner.config.training.max_time or DEFAULT_TIME
+        budget = training.max_time or DEFAULT_TIME
         return scoring_time(budget, self.progress.reserve) / self.progress.reserve
 
     @property

@@ -71,6 +71,17 @@ def test_the_same_settings_give_the_weights_of_train_py(trained, text_file, tmp_
     assert weights("again") == weights(model.folder)
 
 
+@pytest.mark.parametrize("eval_tokens", [500, 0])
+def test_a_short_budget_ends_with_a_part_of_the_text_unless_validations_always_score_all(
+    text_file, tmp_path, eval_tokens
+):
+    settings = {**SMALL, "steps": None, "max_time": 0.2, "eval_tokens": eval_tokens}
+    model = lm.train(text_file, validation_split=0.2, test_split=0.2, out=tmp_path / "short", **settings)
+    for split in ("validation", "test"):
+        scored, whole = model.facts[split]["tokens"], round(0.2 * 30_000)
+        assert scored == pytest.approx(whole, abs=100) if eval_tokens == 0 else scored < 0.8 * whole
+
+
 def test_errors_are_user_errors(text_file, trained):
     for settings, message in (
         ({"cel": "gru"}, "unknown setting 'cel'; did you mean 'cell'?"),
