@@ -55,7 +55,8 @@ def watch(files: list[int], report: int) -> None:
     if pid := os.fork():
         for file in (0, 1, 2, *files):
             os.close(file)
-        os.write(report, b"%d\n" % pid)
+        with contextlib.suppress(BrokenPipeError):  # nobody reads it any more
+            os.write(report, b"%d\n" % pid)
         events = select.poll()
         events.register(os.pidfd_open(pid), select.POLLIN)
         events.register(report, 0)  # an error is that nobody reads
