@@ -94,7 +94,7 @@ class Access:
         if not (theirs and ours) or scheme not in _DEFAULT_PORTS:
             return False
         default = _DEFAULT_PORTS[scheme]
-        # A proxy may replace its own name and port by those of this server.
+        # A proxy may replace its own name and port with those of this server.
         is_proxy = theirs[1] in self._configured
         return is_proxy or (theirs[1], theirs[2] or default) == (ours[1], ours[2] or default)
 

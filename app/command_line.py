@@ -50,7 +50,7 @@ The address is printed on standard output. Ctrl-C stops the server.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `lm app`; the exit status."""
+    """Run `lm app` and return its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if "--api" in arguments:
         arguments.remove("--api")
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def serve(arguments: Sequence[str] | None = None) -> int:
-    """Run `lm serve`; the exit status."""
+    """Run `lm serve` and return its exit status."""
     options = parse_serve(sys.argv[1:] if arguments is None else arguments)
     folders = model_folders(options.models)
     require(command("serve"), ("starlette", "uvicorn"), "studio")
@@ -216,6 +216,7 @@ def host_name(text: str) -> str:
 
 
 def credentials(text: str) -> tuple[str, str]:
+    """'me:pass' -> ('me', 'pass')."""
     user, _, password = text.partition(":")
     if not (user and password):
         raise argparse.ArgumentTypeError("must be USER:PASSWORD")
@@ -223,6 +224,7 @@ def credentials(text: str) -> tuple[str, str]:
 
 
 def api_key(text: str) -> str:
+    """A key that fits into a request header."""
     if not (text.isascii() and text.isprintable() and text.strip() == text != ""):
         raise argparse.ArgumentTypeError("must consist of printable ASCII characters")
     return text

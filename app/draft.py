@@ -75,8 +75,8 @@ class Draft:
         return self.first(self._token_at(position))
 
     def read(self, text: str) -> Generator[float]:
-        """Turn this draft into one of `text`, in steps: yields the share that has been read. When closed
-        early, the draft is of no use."""
+        """Turn this draft into one of `text`, in steps: yields the share that has been read. If closed
+        early, the draft is unusable."""
         if text != self.text:
             self._truncate(self._shared_tokens(text))
             yield from self._feed(text[len(self.text) :])

@@ -98,7 +98,7 @@ def resume_jobs(folder: Path) -> JobQueue | None:
 
 
 def wait_for_stop() -> None:
-    """Wait for Ctrl-C or SIGTERM, on Windows also for Ctrl-Break."""
+    """Wait for Ctrl-C or SIGTERM or, on Windows, Ctrl-Break."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if sys.platform == "win32":
         signal.signal(signal.SIGBREAK, signal.default_int_handler)

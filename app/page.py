@@ -117,8 +117,8 @@ class ModelSelector:
                 )
 
     def select(self, name: str | None) -> tuple[gr.Dropdown, str]:
-        """Refresh the list and select a model, the first one if `name` is not in the list; returns its
-        facts, too."""
+        """Refresh the list and select a model, the first one if `name` is not in the list. Also returns its
+        facts."""
         found = choices(self._models)
         names = [choice for _, choice in found]
         name = name if name in names else names[0] if names else None

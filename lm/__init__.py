@@ -44,7 +44,7 @@ def __dir__() -> list[str]:
     return [*__all__, "__version__"]
 
 
-if not TYPE_CHECKING:  # which knows the names from above, and should report others
+if not TYPE_CHECKING:  # type checkers know the names from above, and should report any others
 
     def __getattr__(name: str) -> Any:
         if name not in _MODULES:

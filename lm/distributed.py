@@ -142,7 +142,7 @@ class Ranks:
             self._copy(0, tensors)
 
     def broadcast_object(self, make: Callable[[], Any]) -> Any:
-        """What `make` returns on rank 0, a JSON value. The other ranks do not call it."""
+        """The JSON value that `make` returns on rank 0. The other ranks do not call it."""
         return make() if self.is_single_process else self._from(0, make)
 
     def broadcast_tensors(self, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -59,7 +59,7 @@ def load(
         precision: that of the weights for generation: "fp32", "bf16", "tf32" or "fp16" (on a GPU), "int8"
             (on a CPU) or "auto".
         revision: a branch, tag or commit of a Hub model; default: its main branch.
-        token: of a user of the Hub, for private and gated models; True: the token that `hf auth login`
+        token: an access token of the Hub, for private and gated models; True: the token that `hf auth login`
             stores; False: none; default: the stored one, if any.
         local_files_only: use only the files of a Hub model that are on this disk already. Like `token`, this
             has no effect on other models.
@@ -320,12 +320,12 @@ class LanguageModel:
         license: str | None = None,
         language: str | Sequence[str] | None = None,
     ) -> str:
-        """Upload the model to the Hugging Face Hub, which creates the repository if there is none.
+        """Upload the model to the Hugging Face Hub, creating the repository if there is none.
 
         Args:
             repo_id: "me/hamlet", or "hamlet" for a model of the user whose token it is.
             private: whether a new repository is private; default: the default of its owner.
-            token: with write access; True or default: the one that `hf auth login` stores.
+            token: an access token with write access; True or default: the one that `hf auth login` stores.
             commit_message: the first line of the commit.
             revision: the branch to upload to, which is created if there is none; default: main.
             create_pr: open a pull request for the main branch instead of changing it.

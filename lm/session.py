@@ -72,8 +72,8 @@ class Session:
             pass
 
     def read(self, text: str, *, unknown: str = "replace") -> Generator[float]:
-        """The same in steps, for long texts: yields the share that has been read. When closed, the session
-        ends there."""
+        """`feed` in steps, for long texts: yields the share that has been read. When closed, the session ends
+        there."""
         tokens = self._generator.encode(text, unknown)
         unread = [self.tokens[-1], *tokens[:-1]]
         for begin in range(0, len(tokens), PREFILL_CHUNK):

@@ -63,7 +63,7 @@ class Admission:
         *,
         again: bool = False,
     ) -> Place:
-        """Wait until a request with this many sequences is admitted; `again`: it has been before.
+        """Wait until a request with this many sequences is admitted. `again`: it was admitted before.
 
         Raises RequestError if the queue is full or the server is shutting down, and ClientDisconnect as soon
         as `disconnected` is done.
@@ -101,7 +101,7 @@ class Admission:
         self._admit()
 
     def close(self) -> None:
-        """Admit nobody any more, and reject those that wait."""
+        """Admit no more requests, and reject those that wait."""
         self._closed = True
         for place in self._queue:
             place.turn.set_exception(shutting_down())

@@ -56,7 +56,8 @@ _measuring = threading.Lock()
 
 def preview(settings: dict[str, Any], models: Path, busy: bool = False, limit: float = LIMIT) -> Preview:
     """The data report and the estimate for `settings`, which are those of `lm train`, of a run in the folder
-    `models`. `busy` says that another job is running. Raises UserError, also if it takes too long."""
+    `models`. `busy` says that another job is running. Raises UserError if the text cannot be read within
+    the limit, or while another preview is being computed."""
     relevant = {name: value for name, value in settings.items() if name not in _IGNORED}
     key = json.dumps([relevant, _version(settings.get("init_from"))], sort_keys=True)
     found = _cache.get(key)

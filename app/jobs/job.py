@@ -131,6 +131,7 @@ class JobStore:
         write_text(self.folder / job.id / "job.json", json.dumps(asdict(job), indent=1) + "\n")
 
     def run_of(self, job: Job) -> Run:
+        """The run that the job trains."""
         return Run(self.models / job.run)
 
     def with_names(self, message: str) -> str:
@@ -138,9 +139,11 @@ class JobStore:
         return self.uploads.with_names(message).replace(f"{self.models}{os.sep}", "")
 
     def log_of(self, id: str) -> Path:
+        """The file with the output of the job's training."""
         return self.folder / id / "log.txt"
 
     def lock_of(self, id: str) -> Path:
+        """The file that the job's process holds locked."""
         return self.folder / id / "process"
 
     def is_alive(self, id: str) -> bool:
@@ -192,6 +195,7 @@ def queue_order(jobs: list[Job]) -> list[Job]:
 
 
 def new_id() -> str:
+    """A new id for a job: the time and three random bytes."""
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
 
 

@@ -136,7 +136,7 @@ def fill_budget(budget: float, step_time: float, interruption: float, scoring: f
 
 
 def _validate(learner: Learner) -> int:
-    """Validate as between two steps; the number of tokens scored."""
+    """Validate as between two steps. Returns the number of tokens scored."""
     split, eos = learner.corpus.validation, learner.corpus.tokenizer.eos
     limit, precision = learner.config.training.eval_tokens, learner.precision
     return validate(learner.network, split.tokens, split.counts, eos, limit=limit, precision=precision).tokens
@@ -173,7 +173,7 @@ def _checkpoint_size(learner: Learner) -> int:
 
 def memory_needed(config: RunConfig, vocab_size: int) -> int:
     """About how many bytes training takes on a CPU: the process itself, the network and what
-    back-propagation stores. On seven shapes, 2026-11-24, it was 0.8 to 1.4 times what the process used."""
+    backpropagation stores. On seven shapes, 2026-11-24, it was 0.8 to 1.4 times what the process used."""
     return _PROCESS + sum(training_memory(config, vocab_size))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.config.schema import DEFAULT_TIME
-from lm.storage.run_folder import Run
+from lm.storage.run_folder import samples_in
 from lm.training.facts import Facts, read_facts
 
 from .job import DONE, QUEUED, RUNNING, Job, JobStore
@@ -87,7 +87,7 @@ class ProgressReader:
                 validation_loss=metrics.validations[-1]["validation_loss"] if metrics.validations else None,
                 train=metrics.train.points(),
                 validations=list(metrics.validations),
-                samples=_samples(run),
+                samples=samples_in(_tail(run.samples, size=_SAMPLES)),
                 model=facts.model if facts else "",
                 warnings=[self._store.uploads.with_names(line) for line in facts.warnings] if facts else [],
                 error=job.message,
@@ -211,16 +211,6 @@ def _phase(job: Job, done: float, begun: bool) -> str:
     if job.asked or (begun and done >= 1):
         return "finishing"
     return "training" if begun else "preparing"
-
-
-def _samples(run: Run) -> list[Sample]:
-    """The complete samples in samples.txt; each is written as '--- step 50', its text, an empty line. Of a
-    very long file, those at its end."""
-    _, *samples = ("\n" + _tail(run.samples, size=_SAMPLES)).split("\n--- step ")
-    if samples and not samples[-1].endswith("\n\n"):  # half-written
-        samples.pop()
-    parts = (sample.partition("\n") for sample in samples)
-    return [(int(step), text.rstrip("\n")) for step, _, text in parts if step.isascii() and step.isdigit()]
 
 
 def _tail(path: Path, begin: int = 0, size: int = _TAIL) -> str:

@@ -172,7 +172,7 @@ def _explain_death(store: JobStore, id: str, status: int) -> None:
 
 
 def run_job(store: JobStore, id: str, lock: int) -> int:
-    """Be the process of a job, holding its lock through the open file `lock`; the exit status."""
+    """Be the process of a job, holding its lock through the open file `lock`. Returns the exit status."""
     os.lseek(lock, 0, os.SEEK_SET)
     os.write(lock, f"{os.getpid()} {socket.gethostname()}".encode())
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -195,7 +195,7 @@ def run_job(store: JobStore, id: str, lock: int) -> int:
 
 
 def _train(store: JobStore, job: Job) -> tuple[int, str]:
-    """Call `lm train`; its exit status and, if it failed, the reason."""
+    """Call `lm train`. Returns its exit status and, if it failed, the reason."""
     try:
         return cli.main(_arguments(store, job)), ""
     except UserError as error:
@@ -254,6 +254,7 @@ def lower_priority(oom_score: int) -> None:
 
 
 def main() -> int:
+    """Be the runner or, with --job, a job. Returns the exit status: 1 if another process already is."""
     parser = argparse.ArgumentParser(prog="python -m app.jobs.runner")
     parser.add_argument("models", type=Path)
     parser.add_argument("--job")

@@ -51,6 +51,7 @@ class UploadedText:
 
     @property
     def name(self) -> str:
+        """The file name, with the ending that says how it is read."""
         return self.path.name
 
     @property

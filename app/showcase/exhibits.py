@@ -24,7 +24,7 @@ from lm.insight.surprisal import score_text
 from lm.insight.trace import Trace, trace_text
 from lm.insight.units import CLEAR_SCORE, FoundUnit, rank_properties
 from lm.language_model import LanguageModel
-from lm.storage.run_folder import Run
+from lm.storage.run_folder import Run, samples_in
 
 from ..registry import ModelRegistry
 from ..ui.token_view import activation_level, colored_tokens, surprisal_level
@@ -108,7 +108,7 @@ def starter(showcases: Showcases, models: ModelRegistry, name: str | None) -> st
 
 
 def _last_sample(folder: Path) -> str:
-    """The last sample in samples.txt; each is written as '--- step 50', its text, an empty line."""
+    """The last sample in samples.txt; empty if there is none."""
     run = Run(folder)
     try:
         with open_file(run.samples, folder) as file:
@@ -116,9 +116,8 @@ def _last_sample(folder: Path) -> str:
             text = file.read(_TAIL).decode("utf-8", "replace")
     except (UserError, OSError):
         return ""
-    samples = ("\n" + text).split("\n--- step ")[1:]
-    complete = [sample for sample in samples if sample.endswith("\n\n") or sample is not samples[-1]]
-    return complete[-1].partition("\n")[2].strip("\n") if complete else ""
+    samples = samples_in(text)
+    return samples[-1][1].strip("\n") if samples else ""
 
 
 def create(model: LanguageModel) -> Showcase:

@@ -1,5 +1,5 @@
 // The gallery of units. Gradio defines `element`, `props`, `trigger` and `watch`.
-// Its rows are computed when it comes into view, and again for another text. Text is inserted as text.
+// Its rows are computed when it comes into view, and again for another text. Text is inserted as text, never as HTML.
 let visible = false, asked = false;
 
 function make(name, className, ...children) {

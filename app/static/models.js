@@ -1,4 +1,5 @@
-// The table of models. Gradio defines `element`, `props`, `trigger` and `watch`. Text is inserted as text.
+// The table of models. Gradio defines `element`, `props`, `trigger` and `watch`.
+// Text is inserted as text, never as HTML.
 let order = null; // { column, descending }; null: as the server sent the rows
 let selected = null; // the name of the model that is selected on the page
 let writing = false; // whether the server writes a file

@@ -28,7 +28,7 @@
   document.documentElement.lang = isChinese ? "zh" : "en";
 
   Object.assign(lm, {
-    // A text of app/ui/translations/browser.json in the user's language; {names} are replaced by values.
+    // A text of app/ui/translations/browser.json in the user's language; {names} are replaced with values.
     translate(english, values = {}) {
       const text = (isChinese && lm.chinese[english]) || english;
       return text.replace(/\{(\w+)\}/g, (field, name) => values[name] ?? field);

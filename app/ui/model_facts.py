@@ -93,7 +93,7 @@ def curve_image(svg: str, focusable: bool = False) -> str:
 
 
 def note(message: str) -> str:
-    """A line of text as HTML, in place of facts."""
+    """A line of text as HTML."""
     return f'<p class="note">{escape(message)}</p>'
 
 

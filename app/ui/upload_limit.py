@@ -41,7 +41,8 @@ class UploadLimit:
                 self._delete_unfinished()
 
     def _make_room(self, size: int) -> bool:
-        """Delete the oldest finished uploads until there is space for `size` more bytes; whether there is."""
+        """Delete the oldest finished uploads until there is space for `size` more bytes. Returns whether
+        there is enough."""
         files = []
         for path in list(self._finished):
             try:

@@ -17,6 +17,7 @@ from lm.errors import UserError
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The flags of the command that were given. Exits with status 2 if they are invalid."""
     parser = make_parser("data", __doc__ or "")
     parser.add_argument("action", choices=("info", "clear"))
     parser.add_argument(
@@ -42,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def show_list(chosen: list[Entry]) -> None:
+    """Print a line for each of the streams, and their total size."""
     width = max((len(entry.path.name) for entry in chosen), default=0)
     for entry in chosen:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
@@ -50,6 +52,7 @@ def show_list(chosen: list[Entry]) -> None:
 
 
 def show_details(chosen: list[Entry]) -> None:
+    """Print the full report of each of the streams."""
     from lm.data.corpus import cached_corpus
     from lm.data.report import rows
 
@@ -62,6 +65,7 @@ def show_details(chosen: list[Entry]) -> None:
 
 
 def clear(chosen: list[Entry]) -> None:
+    """Delete the streams, except those in use, and print how much space that has freed."""
     freed = 0
     for entry in chosen:
         if remove(entry.path):
@@ -72,4 +76,5 @@ def clear(chosen: list[Entry]) -> None:
 
 
 def megabytes(size: int) -> str:
+    """'1,234.5 MB' for a size in bytes."""
     return f"{size / 1e6:,.1f} MB"

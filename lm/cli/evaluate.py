@@ -42,6 +42,7 @@ ADAPTATIONS: dict[str, type] = {"dynamic": DynamicConfig, "cache": CacheConfig}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The flags of the command that were given. Exits with status 2 if they are invalid."""
     parser = make_parser("evaluate", __doc__ or "")
     add = parser.add_argument
     add("model", metavar="MODEL", help=MODEL)
@@ -98,7 +99,7 @@ def table_of(name: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluate as the command line says; the exit status. Raises UserError."""
+    """Run the command and return its exit status. Raises UserError."""
     options = vars(parse(arguments))
     # An empty string for a setting of `READING` means: not the one used in training.
     check_not_empty({name: value for name, value in options.items() if name not in ("model", *READING)})

@@ -39,7 +39,7 @@ _SIDES = {"backward": ["forward", "backward"], "compare": ["model", "other"]}
 
 
 def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict[str, Any]) -> int:
-    """Carry out the given command-line options; the exit status. Raises UserError.
+    """Carry out the given command-line options and return the exit status. Raises UserError.
 
     `reading` are the settings for reading --dataset. With `adaptations` (arguments of `score_text`), the text
     is scored twice: plainly, and adapting to the text.
@@ -129,7 +129,7 @@ def _read_text(
     rows: Rows,
     outputs: Iterable[str],
 ) -> EvalText:
-    """The text to score. Raises UserError, also if one of the `outputs` is read."""
+    """The text to score. Raises UserError if it cannot be read, or if it is one of the `outputs`."""
     split = options.get("split")
     run = Run(find_model(options["model"]))
     if "dataset" in options:

@@ -21,6 +21,7 @@ _LARGE_PAGE = 100_000_000  # bytes
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The flags of the command that were given. Exits with status 2 if they are invalid."""
     parser = make_parser("export", __doc__ or "")
     add = parser.add_argument
     add("model", metavar="MODEL", help=MODEL)
@@ -33,7 +34,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Export as the command line says; the exit status. Raises UserError."""
+    """Run the command and return its exit status. Raises UserError."""
     options = parse(arguments)
     write = exporter(options.file, options.precision)
     check_output(options.file)

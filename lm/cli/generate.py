@@ -42,6 +42,7 @@ _REQUIRES = {
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The flags of the command that were given. Exits with status 2 if they are invalid."""
     parser = make_parser("generate", __doc__ or "")
     add = parser.add_argument
     model = f"{MODEL} (default: the newest run, else 'pretrained')"
@@ -125,7 +126,7 @@ def weighted_model(text: str) -> tuple[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Generate as the command line says; the exit status. Raises UserError."""
+    """Run the command and return its exit status. Raises UserError."""
     options = parse(arguments)
     check_combination(options)
     options.prompts = read_prompts(options)

@@ -27,7 +27,7 @@ _LINE_ENDS = re.compile("[\x85\u2028\u2029]")  # at which some readers of JSON l
 
 
 def generate(options: argparse.Namespace) -> int:
-    """Generate and print what the options of lm/cli/generate.py describe; the exit status.
+    """Generate and print what the options of lm/cli/generate.py describe. Returns the exit status.
 
     Raises UserError for options that do not fit the model.
     """
@@ -72,7 +72,7 @@ def generate(options: argparse.Namespace) -> int:
 
 
 def stream(model: LanguageModel, prompt: str, **settings: Any) -> int:
-    """Print one text as it is generated; returns the number of tokens."""
+    """Print one text as it is generated. Returns the number of tokens."""
     if model.backward:  # the text can be read only when complete
         (sample,) = model.generate(prompt, **settings)
         write(model.direction.join(prompt, sample.text) + "\n")
@@ -91,7 +91,7 @@ def stream(model: LanguageModel, prompt: str, **settings: Any) -> int:
 
 
 def write_samples(model: LanguageModel, options: argparse.Namespace, beams: int, **settings: Any) -> int:
-    """Print several texts, or one as JSON; returns the number of tokens."""
+    """Print several texts, or one as JSON. Returns the number of tokens."""
     count = options.num_samples
     if beams > 1:
         del settings["seed"]
@@ -114,7 +114,7 @@ def write_samples(model: LanguageModel, options: argparse.Namespace, beams: int,
 
 
 def fill_gap(model: LanguageModel, options: argparse.Namespace, **settings: Any) -> int:
-    """Print the best fillings of the gap in --infill; returns the number of tokens."""
+    """Print the best fillings of the gap in --infill. Returns the number of tokens."""
     if options.backward_model is None:
         raise UserError("--infill requires a backward model: name it with --backward-model.")
     left, bar, right = options.infill.partition("|")

@@ -27,7 +27,7 @@ _GENERATED = 40  # tokens
 def interact(
     model: LanguageModel, prompt: str, *, seed: int, unknown: str = "replace", **settings: Any
 ) -> int:
-    """Run commands from standard input until it ends, then print the text; the exit status.
+    """Run commands from standard input until it ends, then print the text. Returns the exit status.
 
     A command that is not possible prints an error. `unknown` applies to the prompt and to typed text.
     """
@@ -102,7 +102,8 @@ def _undo(session: Session, lengths: list[int], count: int | None) -> None:
 
 
 def _show(session: Session, count: int) -> list[int]:
-    """Print the end of the text and the next tokens, each with a bar for its probability; these tokens."""
+    """Print the end of the text and the next tokens, each with a bar for its probability. Returns these
+    tokens."""
     lines = printable(session.text[-600:]).split("\n")[-8:]
     print("\n".join(["", *lines]) + "▏", file=sys.stderr)
     found = session.next(count)

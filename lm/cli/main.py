@@ -27,7 +27,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the subcommand named by the first argument; the exit status."""
+    """Run the subcommand named by the first argument and return its exit status."""
     parser = Parser(
         prog="lm",
         usage="lm [-h] [--version] COMMAND ...",
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_command(name: str, arguments: Sequence[str]) -> int:
-    """Run one subcommand; the exit status."""
+    """Run one subcommand and return its exit status."""
     module, _, function = COMMANDS[name][0].partition(":")
     package = module.partition(".")[0]
     if find_spec(package) is None:  # a checkout that is not installed: lm_studio is its folder app/

@@ -29,7 +29,7 @@ _UNITS = {  # what the columns of a table contain, for its header comment
 
 
 def evaluate_pairs(options: dict[str, Any], reading: Mapping[str, Any]) -> int:
-    """Carry out the options of `lm evaluate --pairs`; the exit status. Raises UserError.
+    """Carry out the options of `lm evaluate --pairs` and return the exit status. Raises UserError.
 
     `reading` are the settings for reading the tables.
     """
@@ -89,7 +89,7 @@ def _mean(phenomena: Mapping[str, Accuracy]) -> float:
 
 
 def _warn(model: LanguageModel, scored: ScoredPairs, overall: Accuracy) -> None:
-    """Warn of ties and of unknown tokens."""
+    """Warn about ties and unknown tokens."""
     if overall.ties:
         print(
             f"warning: in {overall.ties:,} of {plural(overall.pairs, 'pair')}, both sentences are equally"

@@ -122,8 +122,8 @@ def check_requirements(given: Collection[str], needed: Iterable[tuple[str, Seque
 
 
 def run(main: Callable[[], int]) -> int:
-    """Call `main` and flush standard output; the exit status. What the user can fix, output that cannot be
-    written included, becomes one line on standard error and exit status 2."""
+    """Call `main`, flush standard output and return the exit status. What the user can fix, including output
+    that cannot be written, becomes one line on standard error and exit status 2."""
     output = streams.prepare()
     status, error = _status(main)
     try:

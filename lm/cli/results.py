@@ -1,4 +1,4 @@
-"""The results of `lm evaluate`: rows to print, values of JSON, and warnings of unknown tokens."""
+"""The results of `lm evaluate`: rows to print, values of JSON, and warnings about unknown tokens."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ _TITLES = {"data": "the text", "model": "the network", "training": "the recipe a
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The flags of the command that were given. Exits with status 2 if they are invalid."""
     parser = make_parser("train", __doc__ or "")
     add = parser.add_argument
     add("text", nargs="*", metavar="TEXT", help="the same as --dataset TEXT")
@@ -45,7 +46,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train as the command line says; the exit status. Raises UserError."""
+    """Run the command and return its exit status. Raises UserError."""
     with joined_ranks() as ranks:
         options = vars(parse(arguments))
         ranks.check_same({"--resume": "resume" in options}, "start all ranks with the same command.")

@@ -9,7 +9,7 @@ from lm.tokenization.tokenizer import describe_unknown
 
 
 def warn_about_unknown(model: LanguageModel, text: str, unknown: str) -> None:
-    """Warn on standard error of what the vocabulary lacks of a text to continue, unless that is an error."""
+    """Warn about what the vocabulary lacks of a text to continue, unless that is an error."""
     missing = describe_unknown(model.tokenizer, text) if unknown != "error" else ""
     if missing:
         action = "replaced by <unk>" if unknown == "replace" else "skipped"

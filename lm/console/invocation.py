@@ -35,7 +35,7 @@ _in_python = ContextVar("in_python", default=False)
 
 @contextmanager
 def called_from_python() -> Iterator[None]:
-    """The user has called `lm.train`, rather than started `lm train`, in the block and this thread."""
+    """In the block and this thread, the user has called `lm.train` rather than started `lm train`."""
     before = _in_python.set(True)
     try:
         yield

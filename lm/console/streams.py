@@ -25,7 +25,7 @@ class StandardStream(io.RawIOBase):
         self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write some bytes of `data`; their number. Raises OSError."""
+        """Write some bytes of `data`. Returns how many. Raises OSError."""
         try:
             return self._raw.write(data) or 0
         except OSError as error:
@@ -49,7 +49,8 @@ class StandardStream(io.RawIOBase):
 
 
 def prepare() -> StandardStream | None:
-    """Make the standard streams usable before a command runs; standard output, unless it was redirected.
+    """Make the standard streams usable before a command runs. Returns standard output, or None in a notebook
+    or if it has been replaced.
 
     Reading or writing a closed one then raises OSError. Otherwise it would not exist, and the next file that
     is opened would take its place. Writing to standard error never fails.
@@ -57,7 +58,7 @@ def prepare() -> StandardStream | None:
     _replace_closed()
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    if in_notebook():  # whose streams are no files, and stay when the command has ended
+    if in_notebook():  # whose streams are not files, and stay when the command has ended
         return None
     if sys.stderr is sys.__stderr__:
         errors = StandardStream(_raw(2, sys.stderr))

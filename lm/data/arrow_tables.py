@@ -30,7 +30,7 @@ def arrow_rows(file: str, kind: str, columns: set[str] | None) -> Iterator[Row]:
                 yield from _rows(batch, file, columns is None)
     except UserError:
         raise
-    except Exception as error:  # names that are not UTF-8, for example, are none of pyarrow's own errors
+    except Exception as error:  # names that are not UTF-8, for example, raise other errors than pyarrow's own
         if isinstance(error, OSError) and type(error) is not OSError:
             raise  # of the disk or the network; pyarrow's own is a plain OSError
         raise DataError(f"{file} is damaged or truncated ({one_line(error)}): download it again.") from error

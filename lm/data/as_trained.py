@@ -37,6 +37,6 @@ def _fits(source: Source, split: str, name: str) -> bool:
         return not any(map(reading.is_decodable, source.files[split]))
     try:
         source.probe(split)
-    except DataError:  # also of a damaged file, which reading all of it will report
+    except DataError:  # even for a damaged file, which reading all of it will report
         return False
     return True

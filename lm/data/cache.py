@@ -107,7 +107,7 @@ def _is_ours(path: Path) -> bool:
 @contextmanager
 def temporary(stem: str) -> Iterator[Path]:
     """A path in the cache for this process alone, deleted at the end. Until then, `remove` skips it."""
-    # Not the number of the process: in containers that share a cache, it is often the same.
+    # Not the process id: in containers that share a cache, it is often the same.
     name = f"{stem}.{uuid.uuid4().hex[:12]}"
     lock, path = _lock(name), cache_folder() / (name + PARTIAL)
     with writing_to_cache(path), writing_to_cache(lock), FileLock(lock):

@@ -32,12 +32,12 @@ from lm.errors import DataError
 POEM = "paragraphs"  # the lines of a poem in the files of chinese-poetry
 
 _PAUSE = re.compile("[，。！？；、]")  # between words of languages that are written without spaces
-_SEVERAL = 0.1  # of its texts have several words, in a column that is not of single words
+_SEVERAL = 0.1  # fraction of texts with several words, below which a column is one of single words
 _ROWS = 1000  # by which the column is chosen, if there is text in them
 _CHARACTERS = 4_000_000  # in all columns of these rows, at most
 MAX_COLUMNS = 10_000  # in which text is looked for: more take long
 _EXAMPLE = 80  # characters
-_NOTED = 1000  # columns of a file
+_NOTED = 1000  # columns of a file, at most
 
 
 class NoColumnError(DataError):
@@ -181,7 +181,7 @@ def text_at(row: Row, column: str, name: str, notes: Notes) -> str:
 class _Column:
     """What the first rows have in a column."""
 
-    characters: int = 0  # of text; numbers are none
+    characters: int = 0  # of text; numbers do not count
     texts: int = 0
     several_words: int = 0  # texts with more than one
     is_list: bool = False

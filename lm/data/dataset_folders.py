@@ -1,5 +1,7 @@
-"""Folders that say themselves which files belong to which split: those of `save_to_disk` of the `datasets`
-library, and those with a README.md that declares configurations as on the Hugging Face Hub.
+"""Folders that declare which files belong to which split.
+
+These are folders written by `save_to_disk` of the `datasets` library, and folders with a README.md that
+declares configurations as on the Hugging Face Hub.
 """
 
 from __future__ import annotations

@@ -22,9 +22,8 @@ from lm.errors import DataError
 from lm.tokenization.documents import count_characters
 
 BLOCK = 1 << 20  # bytes
-REPLACED_LIMIT = (
-    0.001  # fraction of the characters that --encoding-errors replace may change without a warning
-)
+# Fraction of the characters that --encoding-errors replace may change without a warning.
+REPLACED_LIMIT = 0.001
 
 _BOM = "\ufeff"
 _FILES = 3  # named in a warning
@@ -51,9 +50,10 @@ def decoded(
     r"""The text of a binary file in blocks of UTF-8, without a byte-order mark.
 
     The encoding is that of the byte-order mark, else `encoding`, else UTF-16 or UTF-32 if that is clear, else
-    UTF-8. A file that is UTF-8 beyond ASCII is not read in another `encoding` of bytes. `errors` is "strict"
-    or "replace"; what was done to the text is added to `done`. `line_breaks` turns "\r\n" and
-    "\r" into "\n". Raises DataError, naming `file`, if it is not text or the bytes are not valid.
+    UTF-8. A file that is valid UTF-8 with characters beyond ASCII is read as UTF-8 even if another `encoding`
+    is named, except ASCII or UTF-7. `errors` is "strict" or "replace"; what was done to the text is added to
+    `done`. `line_breaks` turns "\r\n" and "\r" into "\n". Raises DataError, naming `file`, if it is not text
+    or the bytes are not valid.
     """
     blocks = _utf_8_blocks(opened, file, encoding, errors, done or Decoded())
     return _with_line_breaks(blocks) if line_breaks else filter(None, blocks)

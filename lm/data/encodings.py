@@ -52,10 +52,10 @@ def _is_encoding(name: str) -> bool:
 def encoding_of(start: bytes, encoding: str | None) -> tuple[str, bytes]:
     """The encoding of a file that starts with these bytes, and its byte-order mark.
 
-    The mark counts more than the `encoding` that is named.
+    The mark takes precedence over the `encoding` that is named.
     """
     named = codecs.lookup(encoding).name if encoding else ""
-    # Of UTF-16 that is named, the mark and a NUL are not the mark of UTF-32.
+    # If UTF-16 is named, its mark and a NUL are not the mark of UTF-32.
     for mark, name in sorted(BOMS, key=lambda each: not each[1].startswith(named[:6] or " ")):
         if start.startswith(mark):
             return name, mark

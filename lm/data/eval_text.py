@@ -44,8 +44,8 @@ def read_whole(
     `split` is the name of a split or a fraction: 0.1 is the last 10% of the text. By default, the test
     split, else the validation split, else the whole text. `training` are settings of the training (see
     `as_trained`), each used where it fits the text. `rows` receives the number of each document, and what is
-    kept of it if it is the row of a table; tables are then split and cut between rows. Raises UserError, also
-    if one of the `outputs`, files that will be written, is read.
+    kept of it if it is the row of a table; tables are then split and cut between rows. Raises UserError if
+    the text cannot be read, or if it is one of the `outputs`, the files that will be written.
     """
     taken: dict[str, Any] = {}
 
@@ -65,7 +65,8 @@ def read_held_out(
 ) -> EvalText:
     """The text that training with this config holds out as its `split`, "validation" or "test".
 
-    Raises UserError, also if one of the `outputs`, files that will be written, is read.
+    Raises UserError if the text cannot be read, or if it is one of the `outputs`, the files that will be
+    written.
     """
     if "-" in config.dataset:
         raise UserError("the model was trained on standard input: name a text to score with --dataset.")

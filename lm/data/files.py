@@ -137,7 +137,7 @@ def similar_path(path: Path) -> str | None:
 
 
 def file_id(file: str) -> tuple[int, int, str] | None:
-    """The same for all paths that lead to the same file on this disk; None if there is none."""
+    """An id that all paths to the same file on this disk share; None if there is no such file."""
     member, path = reading.member_and_path(file)
     try:
         stat = os.stat(path)

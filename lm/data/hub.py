@@ -160,7 +160,7 @@ def _cached(dataset: str, config: DataConfig, revision: str | None) -> HubFiles 
 
 
 def _look_up(dataset: str, config: DataConfig, found: HubFiles | None) -> tuple[dict[str, Any], str]:
-    """What is to be known about a dataset, and its commit; without a network, those of `found`.
+    """The facts about a dataset (see `_about`), and its commit; without a network, those of `found`.
 
     Looked up once and without retries, so that a wrong name or a missing network is reported immediately.
     """

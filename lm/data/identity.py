@@ -14,6 +14,7 @@ from lm.data.cache import known
 from lm.data.files import suffix_of
 from lm.errors import DataError
 from lm.files.atomic import write_text
+from lm.files.digests import digest_of
 
 _FORMAT = b"2"  # changes when an identity may become another one
 
@@ -62,15 +63,10 @@ def _content_hash(files: dict[str, list[str]]) -> str:
         for file in group:
             member, path = reading.member_and_path(file)
             if path not in contents:
-                contents[path] = _or_data_error(_file_hash, path)
+                contents[path] = _or_data_error(digest_of, path)
             how = f"zip://{member}" if member else suffix_of(file)
             identity.update(f"{split}\0{how}\0{contents[path]}\0".encode())
     return identity.hexdigest()
-
-
-def _file_hash(path: str) -> str:
-    with open(path, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _or_data_error(function: Callable[[str], T], path: str) -> T:

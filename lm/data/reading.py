@@ -26,10 +26,11 @@ _MEMBER, _REMOTE = "zip://", "hf://"  # no path begins like this: it has no two 
 _ODD_NAME = re.compile(r"^[/\\]|^\w:|(^|[/\\])\.\.([/\\]|$)|::|\0")  # of a file in an archive
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 _ALWAYS_UNPACKED = 1 << 26  # bytes; small files may be as compressible as they like
-# Of the size unpacked to that on the disk; a larger file above it is not text. Zeros
-# have 229 in gzip at its fastest (Python 3.11).
+# Of the unpacked size to the size on the disk; a larger file above it is not text. Zeros have 229 in gzip at
+# its fastest (Python 3.11).
 _RATIO = 200
-# These hand over what they have read as a whole; a deflated member stops at the bytes that are asked for.
+# Bytes to read at a time: these return all that they have unpacked, while a deflated member stops at the
+# bytes that are asked for.
 _STEPS = {zipfile.ZIP_BZIP2: 1 << 12, zipfile.ZIP_LZMA: 1 << 12}
 
 _Check = Callable[[int], None]  # of the bytes that were unpacked
@@ -90,7 +91,7 @@ def members(file: str) -> list[str]:
 
 
 def member_and_path(file: str) -> tuple[str, str]:
-    """'zip://name::archive.zip' -> ('name', 'archive.zip'); any other file is no member: ('', file)."""
+    """'zip://name::archive.zip' -> ('name', 'archive.zip'); any other file is not a member: ('', file)."""
     if not file.startswith(_MEMBER):
         return "", file
     member, _, path = file.removeprefix(_MEMBER).partition("::")

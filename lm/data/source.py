@@ -70,7 +70,7 @@ class Source:
 
     @functools.cached_property
     def identity(self) -> str:
-        """Changes with the text. Of files on this disk, it is a hash, for which all of them are read."""
+        """A string that changes with the text. For files on this disk, it is a hash of their contents."""
         if self.hub:
             ((dataset, facts),) = self.hub.items()
             return f"{dataset}\0{facts['config']}\0{facts['revision']}"
@@ -239,7 +239,7 @@ class Source:
             yield from table.to_pylist()
 
     def table_facts(self) -> list[dict[str, Any]]:
-        """How each split that was read was read, for the report; empty for text files."""
+        """How each of the splits read so far was read, for the report; empty for text files."""
         return [
             {
                 "dataset": self.name,
@@ -262,7 +262,7 @@ class Source:
             raise self._explain(split, error) from error
 
     def forget(self) -> None:
-        """Delete the copy of standard input, and close archives: they are needed no longer."""
+        """Delete the copy of standard input, and close archives: they are no longer needed."""
         reading.close_archives()
         self.copies.close()
 

@@ -53,9 +53,9 @@ def find_sources(
 ) -> list[Source]:
     """Find all texts, at the given commits; each file is read only once.
 
-    Raises UserError, also if one of the `outputs`, files that will be written, is read, or if a setting
-    applies to none of the texts, unless the settings are those `of_run`, a run: an earlier version may have
-    ignored it.
+    Raises UserError if a text cannot be found or is one of the `outputs`, the files that will be written, or
+    if a setting applies to none of the texts, unless the settings are those `of_run`, a run: an earlier
+    version may have ignored it.
     """
     sources: list[Source] = []
     try:

@@ -35,7 +35,7 @@ def by_split(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def by_split_on_hub(names: Iterable[str]) -> tuple[dict[str, list[str]], bool]:
-    """Group the files of a Hub dataset into splits, and whether one has a word of a split that says nothing.
+    """Group the files of a Hub dataset into splits, and whether a name has the word of a split by chance.
 
     There, a word within a name also counts if another file has the word of another split in its place:
     train_en.json and test_en.json, but not the-test-of-time.txt.

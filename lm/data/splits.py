@@ -123,7 +123,7 @@ def _read_all(source: Source, config: DataConfig, stem: Path, progress: Progress
                 remaining -= fraction
                 if remaining <= 0:
                     raise UserError("--validation-split and --test-split leave nothing to train on.")
-                # Predicting a token from another takes two, also of a tiny text.
+                # Predicting a token from another takes two, even in a tiny text.
                 left = min(math.floor(total * remaining), max(left - 2, total // 2))
                 texts["train"], texts[name] = texts["train"].split_at(left)
     for name, split in named.items():

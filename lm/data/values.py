@@ -2,7 +2,7 @@
 
 A value becomes text like this: a string is that text; a number or true and false are what the file writes;
 a list is its items on one line each; a conversation, a list of objects with `role` and `content` or `from`
-and `value`, is one line "role: content" per message; null is no text. An object is no text: its fields are
+and `value`, is one line "role: content" per message; null is not text. Nor is an object: its fields are
 columns with dotted names, such as translation.en.
 """
 
@@ -15,19 +15,10 @@ from lm.errors import DataError, one_line
 
 Row = dict[str, Any]
 
-
 MISSING = object()  # the value of a column that a row does not have
-
-
 LISTED = 20  # columns named in a message
-
-
 _NUMBER = re.compile(r"\s*[+-]?(\d[\d.,_]*|\.\d+)(e[+-]?\d+)?\s*", re.IGNORECASE)
-
-
 _SPEAKERS = (("role", "content"), ("from", "value"))
-
-
 # The fields by which exports of chats say who wrote a message, and when.
 _OF_A_MESSAGE = {"from", "from_id", "sender", "author", "user", "role", "speaker", "actor"} | {
     *("date", "time", "timestamp", "ts", "created_at")
@@ -166,6 +157,7 @@ def _message(message: Row) -> str:
 
 
 def has_numbers(value: Any) -> bool:
+    """Whether a value, or one in a list, is neither null nor a string: a number, true, false, a date."""
     if isinstance(value, (list, tuple)):
         return not is_text(value) and any(map(has_numbers, value))
     return value is not None and type(value) is not str

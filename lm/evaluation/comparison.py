@@ -30,10 +30,10 @@ def compare_losses(parts: Parts, losses: np.ndarray, other: np.ndarray) -> Compa
 
     The interval contains 95% of the differences of texts resampled from the parts: both models are compared
     on the same parts, so it is narrower than the intervals of the two models suggest. `p` is the share of
-    the sign flips of the differences of the parts that make their sum at least as extreme as it is: if
-    neither model was better, every sign would be as likely as its opposite (Fisher 1935, The Design of
-    Experiments). It is computed from random flips and the observed signs, so it is at least 1/10,000
-    (Phipson and Smyth 2010, Statistical Applications in Genetics and Molecular Biology 9).
+    random signs of the parts' differences with which their sum is at least as far from zero: if neither model
+    were better, every sign would be as likely as its opposite (Fisher 1935, The Design of Experiments). It is
+    computed from random flips and the observed signs, so it is at least 1/10,000 (Phipson and Smyth 2010,
+    Statistical Applications in Genetics and Molecular Biology 9).
     """
     bits = (losses - other) / math.log(2)
     sums = np.column_stack([bits, parts.sizes])  # for each part: bits, characters, bytes
@@ -49,7 +49,7 @@ def compare_losses(parts: Parts, losses: np.ndarray, other: np.ndarray) -> Compa
 
 
 def _sign_flip_test(differences: np.ndarray) -> float:
-    """The two-sided p of `differences` (parts,) with a sum as far from zero as it is."""
+    """The two-sided p-value of the sum of `differences` (parts,), from random sign flips."""
     random, observed = np.random.default_rng(0), abs(differences.sum())
     observed -= _ROUNDING * np.abs(differences).sum()
     extreme = 1

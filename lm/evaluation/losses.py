@@ -91,9 +91,9 @@ def token_losses(
 
 
 def default_streams(tokens: int, limit: int) -> int:
-    """In how many streams a text is read: up to 64 if each has at least 4 times the `CONTEXT` that warms it
-    up, and up to 192 if each scores at least 32 times as much. With more rows in each product, threads wait
-    less for Python."""
+    """The number of streams in which a text is read: up to 64 if each has at least 4 times the `CONTEXT` that
+    warms it up, and up to 192 if each scores at least 32 times as much. With more rows in each product,
+    threads wait less for Python."""
     return max(min(64, tokens // (4 * CONTEXT)), min(192, (limit or tokens) // (32 * CONTEXT)))
 
 

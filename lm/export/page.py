@@ -196,7 +196,7 @@ def _facts(model: LanguageModel, precision: str) -> str:
 
 
 def _quantity(facts: dict[str, Any], name: str, form: str, unit: str = "") -> str:
-    """A number of config.json, which anyone may have written; empty if it is none."""
+    """A number in config.json, which anyone may have written; empty if it is not a number."""
     value = facts.get(name)
     return f"{value:{form}}{unit}" if isinstance(value, (int, float)) else ""
 

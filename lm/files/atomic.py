@@ -71,7 +71,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turn an OSError while a file or folder is written that the user has named into a UserError."""
+    """Turn an OSError into a UserError while a file or folder that the user has named is written."""
     try:
         yield
     except OSError as error:

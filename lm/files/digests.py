@@ -12,7 +12,7 @@ from lm.errors import ModelError
 FIELD = "sha256"  # of the JSON files: {file name: digest}
 
 
-def digest_of(path: Path) -> str:
+def digest_of(path: str | Path) -> str:
     """The SHA-256 of a file, in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -38,7 +38,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def acquire(path: Path, timeout: float = 0.0) -> int | None:
-    """Lock `path`; returns the open file that holds the lock, to be kept open or passed on to a child
+    """Lock `path`. Returns the open file that holds the lock, to be kept open or passed on to a child
     process. None if it is still locked after `timeout` seconds."""
     return _acquire(path, timeout, _lock)
 
@@ -152,7 +152,7 @@ if sys.platform == "win32":
         os.close(file)
 
     def _call(file: int, byte: int, mode: int) -> bool:
-        """Lock or unlock a byte of an open file; whether that was possible."""
+        """Lock or unlock a byte of an open file. Returns whether that was possible."""
         os.lseek(file, byte, os.SEEK_SET)
         try:
             msvcrt.locking(file, mode, 1)

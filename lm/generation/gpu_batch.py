@@ -122,7 +122,7 @@ class GPUWeights:
             run, reason = cuda_graph.capture_and_verify(compute, trial, lambda: state, self.precision)
         if reason and _WARNING.acquire(blocking=False):
             print(
-                f"warning: generation does not run as a CUDA graph, and therefore slower: {reason}",
+                f"warning: generation does not run as a CUDA graph and is therefore slower: {reason}",
                 file=sys.stderr,
             )
         return run

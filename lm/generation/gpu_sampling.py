@@ -94,7 +94,8 @@ def _steps(streams: Sequence[Stream]) -> int:
 
 
 def _power_of_two(number: int) -> int:
-    """The next one, so that sizes rarely change, with which captured steps become useless."""
+    """The smallest power of two that is at least `number`. Sizes rounded up to it rarely change, and every
+    change discards the captured steps."""
     return 2 ** (number - 1).bit_length()
 
 

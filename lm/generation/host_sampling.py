@@ -91,7 +91,7 @@ class HostSampling:
                 break
 
     def _change_rows(self) -> None:
-        """Let streams that have to wait leave the batch, and those that need not any more enter it."""
+        """Let streams that have to wait leave the batch, and those that no longer have to wait enter it."""
         for row in reversed(range(len(self._running))):
             stream = self._running[row]
             if stream.ended or _has_to_wait(stream):

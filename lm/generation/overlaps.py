@@ -32,7 +32,7 @@ class Search:
         self.overlap = 0  # the length of the longest beginning of the string that the text ends with
 
     def find(self, text: str) -> int:
-        """Append to the text; returns how many of the new characters it takes to the end of the string, or -1
+        """Append to the text. Returns how many of the new characters it takes to the end of the string, or -1
         while it does not occur. Not called again once it occurs."""
         string, shorter, size = self.string, self._shorter, self.overlap
         for count, character in enumerate(text, start=1):

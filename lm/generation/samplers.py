@@ -167,7 +167,8 @@ def is_greedy(config: SamplingConfig) -> bool:
 
 
 def apply_penalties(logits: Tensor, counts: Tensor, sampling: SamplingTensors) -> Tensor:
-    """The penalties, which precede everything else. counts (rows, vocab): how often each token occurs."""
+    """Apply the penalties, which precede everything else. counts (rows, vocab): how often each token
+    occurs."""
     for penalize, strength in (
         (repetition_penalty, sampling.repetition_penalty),
         (presence_penalty, sampling.presence_penalty),
@@ -179,7 +180,7 @@ def apply_penalties(logits: Tensor, counts: Tensor, sampling: SamplingTensors) -
 
 
 def apply_filters(logits: Tensor, sampling: SamplingTensors) -> Tensor:
-    """The temperature, then top-k, typical-p, top-p and min-p."""
+    """Apply the temperature, then top-k, typical-p, top-p and min-p."""
     logits = temperature(logits, sampling.temperature)
     if sampling.top_k is not None:
         logits = top_k(logits, sampling.top_k)

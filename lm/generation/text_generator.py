@@ -154,13 +154,13 @@ class TextGenerator:
 
         A prompt is a text or a sequence of token ids, see `encode`. The next one is taken when everything is
         ready to continue those before it: an iterator can raise an exception to stop the preparation.
-        Raises UserError before the first piece for anything that the request cannot have.
+        Raises UserError, before the first piece, for a request that is not valid.
         """
         streams, detokenizers = [], []
         for prompt, group in groupby(zip(prompts, seeds, strict=True), key=operator.itemgetter(0)):
             tokens, text = self.encode(prompt, request.unknown), self.text_of(prompt)
             constraints = self.constraints(text, tokens, request)
-            past = self.direction.reorder(tokens)  # without the start token, which is no part of the text
+            past = self.direction.reorder(tokens)  # without the start token, which is not part of the text
             stream = self.new_stream(self._to_read(tokens), 0, constraints, request, past=past)
             for _, seed in group:  # of one prompt that is continued several times
                 streams.append(stream.fork(seed))
@@ -255,7 +255,7 @@ class TextGenerator:
         return make_detokenizer(self.tokenizer, self.direction, stop, self._context(prompt, tokens))
 
     def text_stream(self, prompt: str, tokens: Sequence[int]) -> TextStream:
-        """The same without stop strings, for a forward model."""
+        """`detokenizer` without stop strings, for a forward model."""
         return self.tokenizer.decode_stream(self._context(prompt, tokens))
 
     def _context(self, prompt: str, tokens: Sequence[int]) -> list[int]:

@@ -55,7 +55,7 @@ def infill(
     beginnings = [sample.text for sample in forward.generate(left, **settings)]
     endings = [sample.text for sample in backward.generate(right, **settings)]
     texts = {*beginnings, *endings}
-    if not request.choices:  # a part of a choice is none
+    if not request.choices:  # part of a choice is not a choice
         texts.update(part for text in beginnings for part in _prefixes(text))
         texts.update(part for text in endings for part in _suffixes(text))
     if forward.tokenizer.kind == "word":  # it has no tokens for spaces

@@ -21,9 +21,10 @@ _NO_SPACE_BEFORE = re.compile(_MARKS + _SPACELESS)
 def split_marked(text: str, separator: str) -> tuple[str, list[int]]:
     """The sentence without its separators, and the offset in it at which each region starts.
 
-    The whitespace on both sides of a separator becomes that on its left, or on its right if there is none. If
-    no separator of the sentence has whitespace on a side, each is replaced by a space, except next to a
-    character of a script that is written without spaces. Regions of whitespace only are left out.
+    Of the whitespace around a separator, only that on its left is kept, or that on its right if there is none
+    on its left. If no separator of the sentence has whitespace on a side, each is replaced with a space,
+    except next to a character of a script that is written without spaces. Regions of whitespace only are left
+    out.
     """
     parts = text.split(separator)
     spaced = any(a[-1:].isspace() or b[:1].isspace() for a, b in pairwise(parts))

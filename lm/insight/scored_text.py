@@ -65,8 +65,8 @@ class ScoredText:
 
     @cached_property
     def is_unknown(self) -> np.ndarray:
-        """Whether each token (tokens,) replaces something that the model does not know. A literal <unk> in a
-        text of words is a word."""
+        """Whether each token (tokens,) replaces something that the model does not know. For a word tokenizer,
+        a literal <unk> is a word."""
         unknown = self.tokenizer.unk
         if unknown is None:
             return np.zeros(len(self.tokens), bool)
@@ -247,8 +247,8 @@ def region_table(scores: Mapping[str, ScoredText], starts: np.ndarray) -> Table:
 
 
 def regions_of(scored: ScoredText, regions: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """The index (offsets,) of the region in which the first visible character at or after each of the byte
-    `offsets` is, or the last region of the document; `regions` are the offsets at which they start."""
+    """The index (offsets,) of the region with the first visible character at or after each of the byte
+    `offsets`, else of the last region of the document; `regions` are the offsets at which regions start."""
     word = np.searchsorted(scored.words.ends, offsets, side="right")
     visible = np.maximum(np.append(scored.words.starts, len(scored.text))[word], offsets)
     document = np.searchsorted(scored.separators, offsets)

@@ -1,4 +1,4 @@
-"""One recurrent layer on a CPU, forward and backward, with as few and as large matrix products as possible.
+"""One recurrent layer on a CPU, forward and backward, with few and large matrix products.
 
 Autograd through a loop of cells, which is also what torch's GRU and RNN on a CPU are, computes a product
 for the gradient of the weights at every step. Here the gradients of the equations are written out:

@@ -63,7 +63,7 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     """The precision called `name`; 'auto' is bf16 if the hardware multiplies it fast, else fp16 if it
     multiplies that fast, else fp32. On a GPU whose cuDNN has no bfloat16 layers, bf16 becomes fp16.
 
-    On a GPU, this also lets float32 products use TF32, or not, for the whole process: torch's default is
+    On a GPU, this also turns TF32 for float32 products on or off, for the whole process: torch's default is
     TF32 in recurrent layers only. Raises UserError for an unknown name, for fp16 without a CUDA GPU, and for
     tf32 without one that has it.
     """

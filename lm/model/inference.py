@@ -75,8 +75,9 @@ _FUNCTIONS = Functions(Tensor.sigmoid_, _tanh)
 def inference(network: RecurrentLM, precision: Precision, *, independent: bool = True) -> Iterator[Read]:
     """Yield the function `read`, which uses the weights that the network has now.
 
-    Without a CPU, or with the readable cells, `read` is the network's own forward pass. For a small LSTM
-    that is faster: it is used unless the results for a text have to be `independent` of the other texts.
+    On other devices than a CPU, or with the readable cells, `read` is the network's own forward pass. For a
+    small LSTM that is faster: it is used unless the results for a text have to be `independent` of the other
+    texts.
     """
     was_training, config = network.training, network.config
     is_faster = config.cell != "lstm" or config.hidden_size >= LARGE  # than the forward pass
@@ -197,7 +198,7 @@ class _CPUReader:
         ]
         for each in started:
             each.result()
-        torch.set_num_threads(self._cores)  # the number that threads of the future begin with
+        torch.set_num_threads(self._cores)  # with which later threads start
         return parts
 
     @torch.inference_mode()

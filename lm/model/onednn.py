@@ -38,7 +38,7 @@ def packed_linear(weight: Tensor, bias: Tensor | None, rows: int) -> Linear | No
     `rows` rows; None if torch lacks the operators."""
     try:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
-        linear = torch.ops.mkldnn._linear_pointwise.default
+        multiply = torch.ops.mkldnn._linear_pointwise.default
     except (AttributeError, RuntimeError):
         return None
-    return lambda x: linear(x, packed, bias, "none", [], "")
+    return lambda x: multiply(x, packed, bias, "none", [], "")

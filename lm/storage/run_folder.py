@@ -32,30 +32,37 @@ class Run:
 
     @property
     def training(self) -> Path:
+        """The folder of everything about the training."""
         return self.folder / "training"
 
     @property
     def config(self) -> Path:
+        """All settings, as YAML."""
         return self.training / "config.yaml"
 
     @property
     def metrics(self) -> Path:
+        """One JSON object per line: the losses and the learning rate."""
         return self.training / "metrics.jsonl"
 
     @property
     def samples(self) -> Path:
+        """The samples generated during training."""
         return self.training / "samples.txt"
 
     @property
     def plot(self) -> Path:
+        """The loss curve, as SVG."""
         return self.training / "loss.svg"
 
     @property
     def facts(self) -> Path:
+        """What was printed before the first step, and warnings since, as JSON."""
         return self.training / "facts.json"
 
     @property
     def checkpoint(self) -> Path:
+        """The folder of the last checkpoint; while that is replaced, see `checkpoint_of`."""
         return self.training / "checkpoint"
 
     def write_config(self, config: RunConfig) -> None:
@@ -89,7 +96,7 @@ class Run:
 
 
 def check_out(config: RunConfig, overwrite: bool) -> None:
-    """Raise UserError if --out names a folder that a new run must not use, or that another is using."""
+    """Raise UserError if --out names a folder that a new run must not use, or that another run is using."""
     if not config.training.out:
         return
     folder = expanded(config.training.out)
@@ -179,6 +186,15 @@ def read_metrics(run: Run) -> list[dict[str, Any]]:
             except (ValueError, RecursionError):
                 break
     return records
+
+
+def samples_in(text: str) -> list[tuple[int, str]]:
+    """The step and the text of each complete sample in a samples.txt, or in the end of one."""
+    _, *samples = ("\n" + text).split("\n--- step ")
+    if samples and not samples[-1].endswith("\n\n"):  # half-written
+        samples.pop()
+    parts = (sample.partition("\n") for sample in samples)
+    return [(int(step), text.rstrip("\n")) for step, _, text in parts if step.isascii() and step.isdigit()]
 
 
 def validations(records: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:

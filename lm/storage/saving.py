@@ -74,7 +74,7 @@ def save_model(
 
 def name_of_path(path: str) -> str:
     """The last part of a path. A file or folder `python` becomes "./python", because "python" is the library
-    of Python; `-`, standard input, is no path."""
+    of Python; `-`, standard input, is not a path."""
     name = PureWindowsPath(path).name or Path(path).resolve().name  # separators are / and \\
     return f"./{name}" if name == "python" != path else name
 

@@ -68,7 +68,7 @@ def config_keys(network: NetworkConfig, tokenizer: Tokenizer, facts: dict[str, A
     return {
         "model_type": "recurrent_lm",
         "architectures": ["RecurrentLMForCausalLM"],
-        "dtype": "float32",  # also if the file has float16: like lm, transformers computes in float32 then
+        "dtype": "float32",  # even if the file has float16: like lm, transformers then computes in float32
         "hidden_size": network.hidden_size,
         "num_hidden_layers": network.layers,
         "tie_word_embeddings": network.tie,

@@ -66,6 +66,6 @@ def decoding_error(error: BaseException) -> ModelError:
 
 def _raise_unless_backend(error: BaseException) -> None:
     """Raise `error` unless it is one of `tokenizers`, which raises bare Exception, and PanicException, which
-    is no Exception."""
+    is not an Exception."""
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error

@@ -17,8 +17,8 @@ _NEAR = 1 << 8  # bytes at the end of a chunk in which a word usually ends
 
 
 def _after_a_word(whitespace: bytes) -> re.Pattern[bytes]:
-    """This ASCII whitespace if it follows a character that is none, which is looked at last: a pattern that
-    begins with a set of bytes is found much faster."""
+    """A pattern for this ASCII whitespace after a character that is not whitespace. That character is checked
+    last: a pattern that begins with a set of bytes is found much faster."""
     wide = (  # whitespace beyond ASCII
         *(rb"\xc2[\x85\xa0]", rb"\xe1\x9a\x80", rb"\xe2\x80[\x80-\x8a\xa8\xa9\xaf]"),
         *(rb"\xe2\x81\x9f", rb"\xe3\x80\x80"),
@@ -27,8 +27,8 @@ def _after_a_word(whitespace: bytes) -> re.Pattern[bytes]:
     return re.compile(whitespace + rb"(?<=[^\t-\r ]" + whitespace + b")" + before)
 
 
-# No token of ours crosses from a word to the whitespace after it. External tokenizers may join punctuation to
-# a line break after it but not to a space, so spaces come first.
+# None of our tokens crosses from a word to the whitespace after it. External tokenizers may join punctuation
+# to a line break after it but not to a space, so spaces come first.
 _SPACE, _WHITESPACE = _after_a_word(b" "), _after_a_word(rb"[\t-\r ]")
 
 

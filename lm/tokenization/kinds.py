@@ -33,7 +33,7 @@ def kind_of(spec: dict[str, Any], unk: int | None) -> str:
     if plain and model["type"] == "WordLevel" and unk is not None and not steps.get("invert"):
         if pattern == ONE_CHARACTER and behavior == "Isolated" and not normalizer:
             return "char"
-        # Without this normalizer, the end of a line is no token.
+        # Without this normalizer, the end of a line is not a token.
         if pattern == WHITESPACE and behavior == "Removed" and normalizer.get("content") == f" {EOS} ":
             return "word"
     byte_level = steps.get("type") == "ByteLevel" and not steps["add_prefix_space"]

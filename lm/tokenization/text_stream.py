@@ -39,7 +39,7 @@ class TextStream:
             self.offset += len(text)
         elif (part := self._bytes_of(token)) is None:
             text = self._backend_step(token)
-            # Some kinds write a space before each word that is no part of the token.
+            # Some kinds write a space before each word that is not part of the token.
             self.offset += text.startswith(" ") and not self._token_name(token).startswith(" ")
         else:
             text = self._characters.decode(part[:1])

@@ -10,9 +10,9 @@ byte, bpe and unigram represent any text and reproduce it exactly; so does char 
 `lm/tokenization/vocabulary.py` creates them. External tokenizers of any other kind are used as they are.
 
 There are two special tokens: `<eos>` between documents and, for char and word, `<unk>` for what does not
-occur in the training text. External tokenizers may have a token for the unknown, too, under any name. A text
-that contains "<eos>" literally is still text, except for word, where both names are ordinary words: Penn
-Treebank and similar datasets contain them.
+occur in the training text. External tokenizers may have an unknown token, too, under any name. A text that
+contains "<eos>" literally is still text, except for word, where both names are ordinary words: Penn Treebank
+and similar datasets contain them.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ class Tokenizer:
     def encode_bytes(self, text: bytes) -> np.ndarray:
         """Token ids (tokens,) of valid UTF-8, with one `<eos>` for each SEPARATOR.
 
-        Raises DataError for a text with parts that an external tokenizer has no token for, not even one for
-        the unknown.
+        Raises DataError for a text with parts that an external tokenizer has no token for, not even an
+        unknown token.
         """
         if self.kind == "char":
             return self._encode_characters(text)
@@ -117,8 +117,8 @@ class Tokenizer:
         """The distinct parts of `text` that the vocabulary lacks, in order, at most `limit`.
 
         These are characters, for word its words, and otherwise what the tokenizer encodes as its unknown
-        token. A literal "<unk>" in a text of words is no unknown word. Text as bytes is UTF-8 with SEPARATOR
-        between documents.
+        token. For word, a literal "<unk>" is not unknown. Text as bytes is UTF-8 with SEPARATOR between
+        documents.
         """
         found: dict[str, None] = {}
         for _, part in self._unknown(text):

@@ -92,7 +92,7 @@ def shortest_stream(lengths: Sequence[int], mix: Sequence[float], streams: int) 
 
 
 def usual_shape(config: RunConfig, corpus: Corpus, device: torch.device) -> tuple[int, int]:
-    """`window_shape` of a text that has enough windows: for `auto`, it only keeps the device busy."""
+    """`window_shape` for a text with enough windows: `auto` then chooses what keeps the device busy."""
     streams, length = config.training.batch_size, config.training.bptt
     if streams == "auto":
         streams = CPU_STREAMS
@@ -283,12 +283,12 @@ def recurrent_weights(model: NetworkConfig) -> int:
 
 
 def embedding_size(vocab_size: int) -> int:
-    """64 numbers distinguish a hundred characters; words need a few hundred."""
+    """The embedding size: 64 numbers distinguish a hundred characters; words need a few hundred."""
     return 32 * max(1, round(14 * vocab_size**0.36 / 32))
 
 
 def _dropout(epochs: float, weights_per_token: float, on_gpu: bool) -> float:
-    """None for a text that is read a few times, most for one that is read a hundred times.
+    """The dropout: 0 for a text that is read a few times, most for one that is read a hundred times.
 
     A network with few weights per token of the text cannot memorize it. On a CPU, dropout grows up to 0.5 for
     two weights; on a GPU, which can afford more, up to 0.65 for twelve. The embedding tables count as well:

@@ -24,7 +24,7 @@ NONE = Callbacks()
 
 
 def stops(callback: Callback, row: Row) -> bool:
-    """Call `callback` with a row of metrics; whether it stops the training by returning False.
+    """Call `callback` with a row of metrics. Returns whether it stops the training, by returning False.
 
     Any other answer goes on: functions that only log return None, or what their logger returns.
     """

@@ -44,12 +44,12 @@ class Ended:
 
     run: Run
     device: str  # as in the settings
-    signal: int = 0  # that has interrupted it; 0: it has finished
+    signal: int = 0  # the signal that has interrupted it; 0: it has finished
 
 
 def launch(options: dict[str, Any], ranks: Ranks, callbacks: Callbacks = NONE) -> Ended | None:
-    """Carry out the given command-line options; how the training has ended, None if they ask for none. Every
-    rank calls it. Raises UserError."""
+    """Carry out the given command-line options. Returns how the training has ended, or None if the options
+    ask for no training. Every rank calls it. Raises UserError."""
     names = ("preset", "config", "print_config", "find_lr", "overwrite")
     actions = {name: options.pop(name, None) for name in names}
     if actions["find_lr"] and not ranks.is_single_process:

@@ -26,7 +26,7 @@ _SAVE_EVERY = 30.0  # seconds
 
 def train(trainer: Trainer) -> int:
     """Train until the budget is spent, a callback stops the training, a signal arrives or the reader of the
-    output closes it; the number of the signal, in the last case BROKEN_PIPE, else 0.
+    output closes it. Returns the number of the signal, BROKEN_PIPE for a closed output, else 0.
 
     Raises UserError if a rank is lost, if the loss keeps exploding, or if nothing could be saved.
     """
@@ -59,8 +59,8 @@ def train(trainer: Trainer) -> int:
 
 
 def _score(trainer: Trainer, signals: list[int]) -> int:
-    """Score the best weights; the number of a signal that has interrupted it, else 0. The last step is saved
-    already, so a resumed run has only this left to do."""
+    """Score the best weights. Returns the number of a signal that has interrupted it, else 0. The last step
+    is saved already, so a resumed run has only this left to do."""
     try:
         with interruptible(signals, trainer.ranks):
             record.finish(trainer)
@@ -70,7 +70,8 @@ def _score(trainer: Trainer, signals: list[int]) -> int:
 
 
 def fit(trainer: Trainer, signals: list[int]) -> int:
-    """Step until the budget is spent, a callback stops or a signal arrives; the signal's number, else 0."""
+    """Step until the budget is spent, a callback stops it or a signal arrives. Returns the signal's number,
+    else 0."""
     training, ranks, callbacks = trainer.learner.config.training, trainer.ranks, trainer.callbacks
     step = Step(trainer.learner, trainer.display.warn)
     trainer.saved = trainer.agreed = since = trainer.seconds

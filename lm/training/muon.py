@@ -126,9 +126,8 @@ def orthogonalized(matrix: Tensor, precision: torch.dtype | None = None) -> Tens
     x = matrix if wide else matrix.mT.contiguous()  # so that the square products are the small ones
     stacked = x.dim() > 2
     norm = x.norm(dim=(-2, -1), keepdim=True) if stacked else x.norm()
-    x = (x / (norm * _MARGIN + 1e-7)).to(
-        precision or x.dtype
-    )  # in this order: float16 cannot store small numbers
+    # In this order: float16 cannot store small numbers.
+    x = (x / (norm * _MARGIN + 1e-7)).to(precision or x.dtype)
     # `_factor` is faster for long matrices, but would round bfloat16 more, and was not measured on a GPU.
     if stacked or x.dtype.itemsize < 4 or x.shape[1] < 2 * x.shape[0]:
         add_product = torch.baddbmm if stacked else torch.addmm

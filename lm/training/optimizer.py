@@ -28,7 +28,7 @@ class AdamW(QuickStart, torch.optim.AdamW):
 class LossScale:
     """Loss scaling for float16, whose range is too small for many gradients.
 
-    The loss is multiplied by a scale before the backward pass and the gradients are divided by it afterwards.
+    The loss is multiplied by a scale before the backward pass and the gradients are divided by it afterward.
     A step whose gradients overflow is skipped and halves the scale; many steps without overflow double it
     (Micikevicius et al. 2018, arXiv:1710.03740). torch.amp.GradScaler does the same, but waits for the device
     at every step.

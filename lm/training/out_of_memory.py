@@ -28,7 +28,7 @@ _SIGNS = (
 _MANY_TYPES = 1000  # token types above which embedding and decoder are a large part of the network
 _MUCH = 0.25  # of the rest: less is not worth mentioning
 _NUMBERS_PER_WEIGHT = 7  # the weight, its gradient, two moments, and a copy of all but the gradient
-_STORED_PER_UNIT = 4  # numbers that back-propagation stores per unit and step, in addition to the gates
+_STORED_PER_UNIT = 4  # numbers that backpropagation stores per unit and step, in addition to the gates
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def explaining_out_of_memory(
 
 def training_memory(config: RunConfig, vocab_size: int) -> tuple[int, int]:
     """About how many bytes training takes for the network (its weights with their gradients, moments and the
-    copy that a rollback restores) and for what back-propagation stores for each unit and step. If the hidden
+    copy that a rollback restores) and for what backpropagation stores for each unit and step. If the hidden
     size is `auto`, that of the smallest network."""
     model, training = smallest(config.model, vocab_size), config.training
     streams = CPU_STREAMS if training.batch_size == "auto" else training.batch_size

@@ -89,8 +89,8 @@ def metrics(trainer: Trainer, train_loss: float) -> Row:
 
 
 def log(trainer: Trainer, now: StepMetrics, validated: bool) -> Row:
-    """Write one line of metrics, which is returned, and redraw the loss curve after a validation, in a
-    notebook more often."""
+    """Write one line of metrics, and redraw the loss curve after a validation, in a notebook more often.
+    Returns the line."""
     record = metrics(trainer, now.train_loss)
     record["tokens_per_second"] = round(now.tokens_per_second, 1)
     if validated and now.validation:
@@ -123,7 +123,7 @@ def sample(trainer: Trainer) -> None:
 
 
 def save(trainer: Trainer) -> bool:
-    """Save a checkpoint; whether there was space for it."""
+    """Save a checkpoint. Returns whether there was space for it."""
     now, good = of_all_ranks(trainer, capture(trainer)), of_all_ranks(trainer, trainer.good)
     saved = not trainer.ranks.is_main_process or trainer.disk.attempt(
         CHECKPOINT, lambda: save_checkpoint(trainer.run.checkpoint, now, good)
@@ -150,8 +150,7 @@ def explaining_lost_ranks(trainer: Trainer) -> Iterator[None]:
         yield
     except RankLost as error:
         folder = trainer.run.folder
-        remedy = f"continue from its last checkpoint with --resume {quoted(folder)}, on any number"
-        remedy += " of ranks"
+        remedy = f"continue from its last checkpoint with --resume {quoted(folder)}, on any number of ranks"
         if folder_or_previous(trainer.run.checkpoint) is None:
             remedy = f"start again with --overwrite, since {folder} has no checkpoint yet"
         raise RankLost(

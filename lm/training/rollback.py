@@ -32,7 +32,7 @@ _MAX_WINDOWS = 25
 
 def rolled_back(trainer: Trainer, loss: float, complete: bool) -> bool:
     """Judge the mean training loss (nats per token) since the last line of metrics, and return to the
-    last good state if a step has ruined the network; whether that happened.
+    last good state if a step has ruined the network. Returns whether that happened.
 
     A mean that is not `complete` covers too few steps to be judged by its level: only NaN counts. Raises
     UserError after too many rollbacks.

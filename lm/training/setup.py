@@ -102,8 +102,8 @@ def resumed_trainer(
 ) -> Trainer:
     """The trainer of a stopped run, as its last checkpoint left it, with the budget in `config`.
 
-    Writes `update`, the settings with a new budget or place of the text, to config.yaml. Raises UserError,
-    also if the budget is spent, or ModelError.
+    Writes `update`, the settings with a new budget or place of the text, to config.yaml. Raises UserError if
+    the text has changed or the budget is spent, ModelError if a file of the run is missing or damaged.
     """
     learner = build_learner(config, corpus, ranks)
     display = Display(terminal)
@@ -147,8 +147,8 @@ def _check_best(trainer: Trainer) -> None:
 
 
 def _adopt_budget(trainer: Trainer, updated: bool) -> str:
-    """Continue with the budget in the settings, from the position in it; a line about it if it is new.
-    Raises UserError if it is spent.
+    """Continue with the budget in the settings, from the position in it. Returns a line about it if it is
+    new. Raises UserError if it is spent.
 
     The checkpoint keeps its old budget until the next one is saved, so a run that is killed before does this
     again. `updated`: the settings have just changed.
@@ -165,7 +165,7 @@ def _adopt_budget(trainer: Trainer, updated: bool) -> str:
         )
     for progress in (now, trainer.good.progress):
         progress.tenth = int(share_spent(learner, progress, progress.seconds) * 10)
-        progress.budget, progress.finished, progress.worse = budget, False, 0  # patience counts anew
+        progress.budget, progress.finished, progress.worse = budget, False, 0  # patience starts over
     rate = now.rate * learning_rate(share, learner.config.training)
     return f"{share:.0%} of the new budget is spent: the learning rate continues at {rate:.2g}.\n"
 

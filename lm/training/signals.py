@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM: a training finishes its step, saves, and says how to resume. The final scoring, before
-which it has saved, ends at once.
+"""Ctrl-C and SIGTERM: a training finishes its step, saves, and says how to resume.
 
-On Windows, where no process can send SIGTERM to another, Ctrl-Break (SIGBREAK) counts as SIGTERM.
+The final scoring ends at once, because everything has been saved before it. On Windows, where no process can
+send SIGTERM to another, Ctrl-Break (SIGBREAK) counts as SIGTERM.
 """
 
 from __future__ import annotations

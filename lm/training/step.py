@@ -1,6 +1,6 @@
 """One training step: a window of text in, a weight update out.
 
-Each step learns from one window per stream (truncated back-propagation through time). The recurrent state
+Each step learns from one window per stream (truncated backpropagation through time). The recurrent state
 carries over to the next window; the gradient does not.
 
 Everything that varies from step to step is in tensors that keep their address: the number of the window, the
@@ -90,7 +90,7 @@ class Step:
                 learner.ranks.all_true,
             )
         if reason:
-            self._notify(f"The training step does not run as a CUDA graph, and therefore slower: {reason}.")
+            self._notify(f"The training step does not run as a CUDA graph and is therefore slower: {reason}.")
             return None
         return graph
 

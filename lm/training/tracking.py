@@ -121,7 +121,7 @@ class _TensorBoard:
     def __init__(self, run: Run, name: str, config: RunConfig, step: int):
         self._folder = run.training / "tensorboard"
         self._open(step)
-        # Also of a run that resumes: it may be tracked for the first time, or have a new budget.
+        # Even if the run resumes: it may be tracked for the first time, or have a new budget.
         settings = yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True)
         self._writer.add_text("config", f"```\n{settings}```", step)
 

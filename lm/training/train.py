@@ -100,8 +100,8 @@ def train(
 
 @contextmanager
 def _own_torch() -> Iterator[None]:
-    """Compute gradients, even if the caller does not, and leave torch's random numbers and its current GPU to
-    the caller as they were."""
+    """Compute gradients, even if the caller does not, and restore torch's random state and current GPU
+    afterward."""
     gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
     random = torch.random.fork_rng([gpu] if torch.cuda.is_initialized() else [])
     with torch.inference_mode(False), torch.enable_grad(), random:

@@ -223,7 +223,7 @@ class RecurrentLMForCausalLM(PreTrainedModel, GenerationMixin, Network):
 
     def _prepare_attention_mask_for_generation(self, inputs_tensor: Tensor, *_: Any, **__: Any) -> Tensor:
         """The mask for `generate` without one. transformers would take each `pad_token_id` for padding, which
-        in a model of words is the end of a line."""
+        in a word model is the end of a line."""
         return torch.ones(inputs_tensor.shape[:2], dtype=torch.long, device=inputs_tensor.device)
 
     @classmethod
@@ -232,7 +232,7 @@ class RecurrentLMForCausalLM(PreTrainedModel, GenerationMixin, Network):
         return False
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Called by transformers for each module, also if some of its weights have been loaded."""
+        """Called by transformers for each module, even if some of its weights have been loaded."""
         if not any(getattr(weight, "_is_hf_initialized", False) for weight in module.parameters()):
             self._initialize(module)
 
@@ -244,7 +244,7 @@ class RecurrentLMForCausalLM(PreTrainedModel, GenerationMixin, Network):
 
         Some programs begin a text with bos although the tokenizer already has: lm-eval and surprisal. As in
         `model.score`, the further one is given rather than predicted. Where bos ends no text, such as in a
-        model of words, it can be the first token of one: a line break.
+        word model, it can be the first token of one: a line break.
         """
         bos, start = self.config.bos_token_id, self.config.start_token_id
         if start is None:

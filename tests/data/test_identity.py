@@ -98,8 +98,8 @@ def test_the_identity_of_plain_text_is_that_of_older_caches(tmp_path, zipped):
 
 def test_only_training_hashes_a_text_and_each_file_once(tmp_path, monkeypatch):
     hashed = []
-    file_hash = identity._file_hash
-    monkeypatch.setattr(identity, "_file_hash", lambda path: hashed.append(path) or file_hash(path))
+    file_hash = identity.digest_of
+    monkeypatch.setattr(identity, "digest_of", lambda path: hashed.append(path) or file_hash(path))
     files = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
     for file in files:
         Path(file).write_text(f"{file} is a file. " * 9)

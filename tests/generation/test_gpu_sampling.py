@@ -266,7 +266,7 @@ def test_where_recording_is_impossible_steps_run_one_by_one_after_one_warning(mo
     assert run(scheduler, *streams)[0] == expected
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "generation does not run as a CUDA graph, and therefore slower: this driver is too old" in error
+    assert "generation does not run as a CUDA graph and is therefore slower: this driver is too old" in error
 
 
 def test_texts_end_as_on_the_cpu():

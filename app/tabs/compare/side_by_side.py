@@ -42,8 +42,8 @@ class Generation:
 def generate_side_by_side(
     generations: Sequence[Generation], prompt: str, seed: int, length: int
 ) -> Generator[None]:
-    """Continue `prompt` in each of `generations`, with the same seed and for `length` characters each, as
-    tokens of different models have different lengths.
+    """Continue `prompt` in each of `generations`, with the same seed and for `length` characters each,
+    because tokens of different models have different lengths.
 
     The generations take turns, a token each, and are updated in place; yields about twenty times a second,
     less often when the texts are long. Closing the generator ends the computation. Raises UserError, before

@@ -103,7 +103,7 @@ def unit_title(analysis: Analysis, layer: int, unit: int, name: str) -> str:
     for property_name, found in analysis.best_units.items():
         best = found.units[0]
         if (best.layer, best.unit, best.name) == (layer, unit, name):
-            return f"{translate(PROPERTY_NAMES[property_name])} · {description(found, property_name, best)}"
+            return f"{translate(PROPERTY_NAMES[property_name])} · {description(property_name, best)}"
     return translate("Layer {layer}, unit {unit}, {name}", layer=layer + 1, unit=unit, name=name)
 
 
@@ -121,7 +121,7 @@ def _row(analysis: Analysis, name: str, found: FoundUnits) -> dict[str, Any]:
     return {
         "property": name,
         "title": translate(PROPERTY_NAMES[name]),
-        "unit": description(found, name, best),
+        "unit": description(name, best),
         "share": round(max(_clarity(found), 0.0), 3),
         "tokens": [on_one_line(token) for token in colored["tokens"][part]],
         "levels": colored["levels"][part],

@@ -130,7 +130,7 @@ def measure(found: FoundUnits) -> str:
     )
 
 
-def description(found: FoundUnits, property_name: str, unit: FoundUnit) -> str:
+def description(property_name: str, unit: FoundUnit) -> str:
     """A unit, its score and how it tracks the property, in one line."""
     rises, falls = _DIRECTIONS.get(property_name, ("higher there", "lower there"))
     return translate(

@@ -89,9 +89,7 @@ class UnitSearch:
                 skipped = [gr.skip()] * len(self._inside.unit_outputs)
                 return [*self.cleared(note(as_sentence(error))), *skipped]
             best = found.units[0]
-            choices = [
-                (description(found, property_name, unit), _value(unit)) for unit in found.units[:_SHOWN]
-            ]
+            choices = [(description(property_name, unit), _value(unit)) for unit in found.units[:_SHOWN]]
             return [
                 gr.Radio(choices, value=_value(best), visible=True),
                 note(measure(found)),

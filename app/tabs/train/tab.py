@@ -18,6 +18,7 @@ from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, show_errors
 from ...ui.fields import UNLABELED, go_button
 from ...ui.i18n import localized, translate
+from ...ui.model_facts import note
 from . import display
 from .form import Form
 
@@ -224,8 +225,8 @@ class TrainTab:
         with show_errors():
             job = self.queue.get(id or "")
             filled = self.form.filled(job)
-        note = translate("The form has the settings of “{title}”. Press Start training.", title=job.title)
-        return [*filled, job.title, _note(note)]
+        line = translate("The form has the settings of “{title}”. Press Start training.", title=job.title)
+        return [*filled, job.title, note(line)]
 
     def on_start_from(self, id: str | None, text: str) -> list[Any]:
         """Choose the model of a job as the one to start from."""
@@ -233,10 +234,10 @@ class TrainTab:
             name = self.model_of(id)
             if not name:
                 raise UserError("this job has no model yet.")
-        note = translate(
+        line = translate(
             "The new model starts from “{name}”. Choose a text, then press Start training.", name=name
         )
-        return [self.form.choices(text, name)[1], _note(note)]
+        return [self.form.choices(text, name)[1], note(line)]
 
     def watch(self, id: str | None) -> list[Any]:
         """Everything that is shown about a job."""
@@ -248,7 +249,7 @@ class TrainTab:
         if not id:
             message = translate("No training jobs yet. Choose a text and start one.")
             buttons = [gr.Button(visible=False)] * 8
-            return [choice, _note(message), *buttons, "", None, "", gr.Timer(active=False)]
+            return [choice, note(message), *buttons, "", None, "", gr.Timer(active=False)]
         with show_errors():
             progress = self.queue.progress(id)
         state, asked = progress.job.state, progress.job.asked
@@ -286,10 +287,6 @@ class TrainTab:
         choices = [(f"{job.title} · {display.state_name(job.state)}", job.id) for job in jobs]
         id = id if id in ids else ids[0] if ids else None
         return choices, id
-
-
-def _note(line: str) -> str:
-    return f'<p class="note">{escape(line)}</p>'
 
 
 def _action(label: Any, elem_id: str) -> gr.Button:

@@ -39,7 +39,7 @@ class DynamicConfig:
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """The neural cache: predictions are mixed with what followed similar states in recent text."""
+    """The continuous cache: predictions are mixed with what followed similar states in recent text."""
 
     cache_window: int = setting(
         2000, "number of recent tokens in the cache", minimum=1, maximum=1_000_000_000, metavar="N"

@@ -42,7 +42,7 @@ class RunConfig:
         return config
 
     def check(self) -> None:
-        """Raises UserError for settings that cannot be combined."""
+        """Raise UserError for settings that cannot be combined."""
         data, training = self.data, self.training
         if data.mix and len(data.mix) != len(data.dataset):
             raise UserError(

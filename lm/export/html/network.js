@@ -3,7 +3,8 @@
 const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 const tanh = (x) => 2 / (1 + Math.exp(-2 * x)) - 1;
 
-// The equations of lm/model/cells.py. Each updates the state of a layer from the contributions of its input and of its hidden state to the gates.
+// The equations of lm/model/cells.py. Each updates the state of a layer from the contributions of its input and of its
+// hidden state to the gates.
 const CELLS = {
   rnn(input, hidden, { h }) {
     for (let k = 0; k < h.length; k++) h[k] = tanh(input[k] + hidden[k]);

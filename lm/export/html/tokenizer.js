@@ -1,7 +1,7 @@
 // Text to tokens and back, as in lm/tokenization/tokenizer.py
 
-// The byte of each character in the name of a byte-level token (GPT-2's table): printable ones are themselves, and those
-// from 256 on are the other bytes in order.
+// The byte of each character in the name of a byte-level token (GPT-2's table): printable ones are themselves, and
+// those from 256 on are the other bytes in order.
 const BYTE_NAMES = (() => {
   const printable = (byte) => (byte > 32 && byte < 127) || (byte > 160 && byte !== 173);
   let next = 256;
@@ -33,7 +33,7 @@ class Tokenizer {
   }
 
   encode(text) {
-    text = text.replace(/\p{Surrogate}/gu, "?"); // half a character is no text
+    text = text.replace(/\p{Surrogate}/gu, "?"); // half a character is not text
     if (this.kind === "char") return Array.from(this.knownLineEnds(text), (character) => this.id(character));
     if (this.kind === "byte") return [...utf8.encode(text)];
     if (this.kind === "word") return text.replaceAll("\n", " <eos> ").split(SPACE).filter(Boolean).map((word) => this.id(word));
@@ -95,7 +95,7 @@ class Tokenizer {
     const byteLevel = this.kind !== "char" && [...name].every((letter) => BYTES_OF.has(letter));
     return byteLevel ? Uint8Array.from(name, (letter) => BYTES_OF.get(letter)) : utf8.encode(name);
   }
-  // How to show a token: its text, or its bytes if they are no whole characters, or the name of a special token.
+  // How to show a token: its text, or its bytes if they are not whole characters, or the name of a special token.
   label(token) {
     if (this.kind === "word") return (this.names[token] ?? "").replaceAll("<eos>", "\n");
     const bytes = this.bytes(token);
@@ -147,7 +147,8 @@ class BackwardStream {
   }
 }
 
-// Words are separated by spaces, except at the ends of lines. `neighbor`: the word next to which the next one is written.
+// Words are separated by spaces, except at the ends of lines. `neighbor`: the word next to which the next one is
+// written.
 class WordStream {
   constructor(tokenizer, prompt, backward) {
     Object.assign(this, { tokenizer, backward, neighbor: null });
