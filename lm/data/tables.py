@@ -189,16 +189,21 @@ def _named(
 
 
 def _column_names(cells: list[str], options: Options) -> list[str]:
-    """A name for each column: that in the first row, or its number."""
+    """A name for each column: that in the first row. An empty name, and one that a column before it has, get
+    the number of the column at their end, as often as the result is the name of another column."""
     if options.names:
         return list(options.names)
-    names: list[str] = []
-    taken: set[str] = set()
-    for number, cell in enumerate(cells, start=1):
-        name = cell.strip() if options.header else ""
-        names.append(name if name and name not in taken else f"{name} {number}".strip())
-        taken.add(names[-1])
-    return names
+    written = [cell.strip() if options.header else "" for cell in cells]
+    taken = set(written)
+    names: dict[str, None] = {}
+    for number, name in enumerate(written, start=1):
+        if not name or name in names:
+            name = f"{name} {number}".strip()
+            while name in taken:
+                name += f" {number}"
+            taken.add(name)
+        names[name] = None
+    return list(names)
 
 
 def _note_format(notes: Notes, dialect: Dialect, names: list[str], options: Options) -> None:

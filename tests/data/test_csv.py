@@ -136,6 +136,22 @@ def test_header_names_are_unique(tmp_path):
     assert read(path, text_column="3") == ["e"]
 
 
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [
+        (",0,1", ["1 1", "0", "1"]),  # as pandas writes it
+        ('"","1","2"', ["1 1", "1", "2"]),  # as R writes it
+        ("a 3,a,a", ["a 3", "a", "a 3 3"]),
+        ("1 1,1,", ["1 1", "1", "3"]),
+        (",1 1,1", ["1 1 1", "1 1", "1"]),
+    ],
+)
+def test_no_column_takes_a_name_in_the_header_from_another(tmp_path, header, names):
+    path = written(tmp_path / "a.csv", f"{header}\none two,b,c\n")
+    (row,) = read_rows(str(path), "csv", Options(), Notes())
+    assert row == dict(zip(names, ["one two", "b", "c"], strict=True))
+
+
 def test_other_encoding_of_a_table_is_an_error_that_names_encoding(tmp_path):
     path = written(tmp_path / "a.csv", "id;comment\n1;un café\n2;une forêt\n".encode("cp1252"))
     with pytest.raises(DataError, match=r"a\.csv is not UTF-8: byte 0xe9 at position 19.*--encoding"):
