@@ -184,10 +184,27 @@ def trained_rows(rows: list[Row], options: argparse.Namespace) -> dict[Row, list
 def trained(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The config.json of a run, which is trained, continued, or has finished already."""
     if folder_or_previous(Run(folder).checkpoint) is not None:
+        check_same(settings, folder)
         return lm.train(resume=folder, quiet=True).facts
     # A run without a checkpoint has not taken a step.
     begun = (folder / "training").exists()
     return lm.train(**settings, out=str(folder), quiet=True, sample_every=0, overwrite=begun).facts
+
+
+def check_same(settings: dict[str, Any], folder: Path) -> None:
+    """Raise UserError if the run in a folder is of another text, or for another number of steps or time."""
+    names = ("dataset", "steps", "max_time")
+    saved = RunConfig.from_flat(Run(folder).settings())
+    wanted = RunConfig.from_flat({name: settings[name] for name in names if name in settings})
+    for name, found, value in (
+        ("text", *(" ".join(config.data.dataset) for config in (saved, wanted))),
+        ("number of steps", saved.training.steps, wanted.training.steps),
+        ("time in seconds", saved.training.max_time, wanted.training.max_time),
+    ):
+        if found != value:
+            raise lm.UserError(
+                f"the {name} of {folder} is {found} rather than {value}: choose another --out."
+            )
 
 
 def scores(facts: dict[str, Any]) -> dict[str, float]:

@@ -5,12 +5,32 @@ import sys
 
 import pytest
 
-from benchmarks.baselines import main, mean_and_interval
+import lm
+from benchmarks.baselines import check_same, main, mean_and_interval
+from lm.config.schema import RunConfig
+from lm.storage.run_folder import Run
 
 
 def test_intervals_are_those_of_student():
     assert mean_and_interval([1.0, 2.0, 6.0], 3) == "3.000 ± 6.573"  # 4.303 · √7 / √3
     assert mean_and_interval([2.0], 1) == "2.0"
+
+
+def test_a_run_of_another_text_or_budget_is_not_taken_for_that_of_a_row(tmp_path):
+    folder = tmp_path / "sea-char-gru-1x64-1m-1"
+    (folder / "training").mkdir(parents=True)
+    Run(folder).write_config(RunConfig.from_flat({"dataset": "a/sea.txt", "steps": 100}))
+    check_same({"dataset": "a/sea.txt", "steps": 100, "seed": 1}, folder)
+    for settings, message in (
+        ({"dataset": "b/sea.txt", "steps": 100}, f"the text of {folder} is a/sea.txt rather than b/sea.txt:"),
+        ({"dataset": "a/sea.txt", "steps": 90}, f"the number of steps of {folder} is 100 rather than 90:"),
+    ):
+        with pytest.raises(lm.UserError, match=f"{message} choose another --out."):
+            check_same(settings, folder)
+    Run(folder).write_config(RunConfig.from_flat({"dataset": "a/sea.txt", "max_time": "1m"}))
+    check_same({"dataset": "a/sea.txt", "max_time": "60s"}, folder)
+    with pytest.raises(lm.UserError, match=f"the time in seconds of {folder} is 60.0 rather than 30.0:"):
+        check_same({"dataset": "a/sea.txt", "max_time": "30s"}, folder)
 
 
 @pytest.mark.slow
@@ -50,3 +70,7 @@ def test_runs_are_equal_in_parameters_and_not_repeated(monkeypatch, tmp_path, ca
     again = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| sea")]
     assert again == table
     assert files == {file: file.stat().st_mtime_ns for file in files}
+    monkeypatch.setattr(sys, "argv", [*command, "--measure", "0.1s"])
+    assert main() == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.endswith("is 0.05 rather than 0.1: choose another --out.\n")
