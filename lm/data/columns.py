@@ -100,6 +100,12 @@ class Rows:
             value = value_at(row or {}, name)
             self.values.setdefault(name, []).append(None if value is MISSING else value)
 
+    def choose(self, chosen: list[int], count: int) -> None:
+        """Of `count` rows or documents, keep those with these indices."""
+        numbers = self.numbers or range(1, count + 1)  # of text that has no rows
+        self.numbers = [numbers[index] for index in chosen]
+        self.values = {name: [kept[index] for index in chosen] for name, kept in self.values.items()}
+
     def cut(self, begin: int, end: int, first: int) -> None:
         """Of the rows from number `first` on, keep those from `begin` to `end`."""
         for kept in (self.numbers, *self.values.values()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,7 +53,8 @@ def read_whole(
     def read(sources: list[Source], folder: Path) -> list[Text]:
         texts = []
         for number, source in enumerate(sources):
-            text, each = _read(source, split, training or {}, folder / str(number), progress, rows)
+            more = number < len(sources) - 1
+            text, each = _read(source, split, training or {}, folder / str(number), progress, rows, more)
             texts.append(text)
             taken.update(each)
         return texts
@@ -106,6 +108,7 @@ def _read(
     stem: Path,
     progress: ProgressCallback,
     rows: Rows | None,
+    more: bool,
 ) -> tuple[Text, dict[str, Any]]:
     """The text to score, and the settings of the training with which it was read."""
     usual = [name for name in ("test", "validation", "train") if name in source.files]
@@ -118,7 +121,8 @@ def _read(
     source, taken = as_trained(source.fetched(chosen, progress), chosen, training)
     is_table = source.kind != "text"
     if is_table and rows is not None:
-        text = write_text(stem, [SEPARATOR.join(map(str.encode, _texts(source, chosen, fraction, rows)))])
+        texts = _texts(source, chosen, fraction, rows, more)
+        text = write_text(stem, [SEPARATOR.join(map(str.encode, texts))])
     else:
         text = copy_split(source, chosen, stem, progress)
         if fraction is not None:
@@ -143,17 +147,20 @@ def _number_documents(source: Source, text: Text, rows: Rows) -> None:
     rows.before += documents
 
 
-def _texts(source: Source, split: str, fraction: float | None, rows: Rows) -> list[str]:
+def _texts(source: Source, split: str, fraction: float | None, rows: Rows, more: bool) -> list[str]:
     """The texts of the rows of a table; with `fraction` those at its end. Of a limited number of characters,
-    at least a row."""
+    at least a row. If `more` sources follow, whose rows are numbered on, all rows are read."""
     first, limit = len(rows.numbers), source.config.max_chars
     texts: list[str] = []
     total = 0
-    for text in filter(None, source.texts(split, rows)):
+    found = filter(None, source.texts(split, rows))
+    for text in found:
         if limit is not None and texts and total + len(text) > limit:
             break
         texts.append(text)
         total += len(text)
+    if more:
+        deque(found, maxlen=0)  # the other rows have numbers, too
     if not texts:
         raise empty(source, split)
     begin, left = 0, total * (fraction or 1)

@@ -50,7 +50,8 @@ class Items:
         self._regions: np.ndarray | None = None  # the byte offset at which each starts
 
     def marked(self, text: bytes) -> bytes:
-        """The text of documents as it is scored: without separators of regions, whose positions are noted.
+        """The text of documents as it is scored: without separators of regions, whose positions are noted,
+        and without documents that are nothing but separators.
 
         Raises DataError if the regions of a row are not its text.
         """
@@ -59,6 +60,7 @@ class Items:
         documents = text.decode("utf-8", "surrogateescape").split(SEPARATOR_CHARACTER)
         starts: list[int] = []
         clean: list[bytes] = []
+        chosen: list[int] = []
         offset = 0
         for number, document in enumerate(documents):
             found: list[int] | None
@@ -73,10 +75,14 @@ class Items:
                     )
             else:
                 document, found = split_marked(document, self._separator)
+            if not document:
+                continue
+            chosen.append(number)
             starts += [offset + len(document[:at].encode()) for at in found or [0]]
             clean.append(document.encode())
             offset += len(clean[-1]) + 1
         self._regions = np.array(starts, np.int64)
+        self.rows.choose(chosen, len(documents))
         return SEPARATOR.join(clean)
 
     def table(self, flag: str, scores: Mapping[str, ScoredText], further: Table | None = None) -> Table:

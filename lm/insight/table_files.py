@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -88,22 +89,29 @@ def _text(value: object) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value of JSON in which each `Number` is a number."""
+    """A value of JSON in which each `Number` is a number. JSON does not have NaN, which becomes null, nor
+    infinity and bytes, which become text."""
+    number = value
     if isinstance(value, Number):
         with contextlib.suppress(ValueError):  # of more digits than Python converts
-            return json.loads(value)
+            number = json.loads(value)
+    if isinstance(number, float) and not math.isfinite(number):
+        return None if math.isnan(number) else str(value)
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
+    return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else number
 
 
 def _json_lines(table: Table) -> Iterator[str]:
     columns = []
     for column in table.values():
-        if isinstance(column, np.ndarray):
-            columns.append((column.round(5) if column.dtype.kind == "f" else column).tolist())
+        if isinstance(column, np.ndarray) and column.dtype.kind != "f":
+            columns.append(column.tolist())
         else:
-            columns.append([_plain(value) for value in column])
+            values = column.round(5).tolist() if isinstance(column, np.ndarray) else column
+            columns.append([_plain(value) for value in values])
     for row in zip(*columns, strict=True):
         yield json.dumps(dict(zip(table, row, strict=True)), ensure_ascii=False, default=str) + "\n"
 

@@ -7,12 +7,14 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas
 import pytest
 import wordfreq
 
 import lm
 from lm.console.escaping import unescaped
+from lm.insight.table_files import Values, table_lines
 
 ITEMS = (
     'id,"item, nr",condition,sentence\n'
@@ -141,6 +143,21 @@ def test_a_kept_number_of_more_digits_than_python_converts_is_written_as_text(ev
     assert json.loads(evaluate(char, *options, "--per-word", "-").stdout)["n"] == "9" * 5000
 
 
+def test_json_lines_have_no_values_that_json_lacks(evaluate, char, tmp_path):
+    values = '"nan": NaN, "big": 1e400, "list": [-Infinity, 1.50, {"a": NaN}]'
+    (tmp_path / "t.jsonl").write_text(f'{{"text": "boat", {values}}}')
+    options = ("--dataset", "t.jsonl", "--text-column", "text", "--keep", "nan,big,list", "--format", "jsonl")
+    row = json.loads(evaluate(char, *options, "--per-word", "-").stdout, parse_constant=pytest.fail)
+    assert (row["nan"], row["big"], row["list"]) == (None, "1e400", ["-Infinity", 1.5, {"a": None}])
+    table = {
+        "kept": Values([math.nan, math.inf, b"\x01a", [b"\xff"]]),
+        "bits": np.array([math.nan, -math.inf, 1, 2]),
+    }
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in table_lines(table, "jsonl")]
+    assert [row["kept"] for row in rows] == [None, "inf", "0161", ["ff"]]
+    assert [row["bits"] for row in rows] == [None, "-inf", 1, 2]
+
+
 @pytest.mark.parametrize("kind", ["tsv", "csv", "jsonl"])
 def test_half_of_a_character_in_a_kept_column_is_replaced(evaluate, char, tmp_path, kind):
     (tmp_path / "t.jsonl").write_text(r'{"n\ud83d": "a\ud83db", "text": "boat"}')
@@ -162,6 +179,18 @@ def test_rows_of_several_tables_are_numbered_on(evaluate, char, tmp_path):
         ("sea", "1"),
         ("was", "2"),  # a CSV file has no rows in empty lines
         ("boat", "3"),
+    ]
+
+
+def test_rows_after_a_table_that_is_cut_have_the_numbers_of_the_whole_table(evaluate, char, tmp_path):
+    (tmp_path / "t.csv").write_text("n,s\n1,the sea\n2,the boat\n3,was calm\n")
+    (tmp_path / "u.csv").write_text("n,s\n4,boat\n5,the sea was calm\n")
+    files = ("--dataset", "t.csv", "--dataset", "u.csv", "--text-column", "s")
+    rows = rows_of(evaluate(char, *files, "--keep", "n", "--max-chars", "10", "--per-word", "-").stdout)
+    assert [(row["word"], row["n"], row["document"]) for row in rows] == [
+        ("the", "1", "1"),
+        ("sea", "1", "1"),
+        ("boat", "4", "4"),
     ]
 
 
@@ -209,6 +238,38 @@ def test_regions_sum_their_tokens_and_the_whitespace_before(evaluate, model, tmp
         assert float(row["surprisal"]) == pytest.approx(sum(inside), abs=1e-3)
     total = sum(float(row["surprisal"]) for row in regions)
     assert total == pytest.approx(sum(float(token["surprisal"]) for token in tokens), abs=1e-3)
+
+
+@pytest.mark.parametrize("state", ["--reset", "--carry"])
+def test_rows_of_separators_only_have_a_number_but_no_lines(evaluate, char, tmp_path, state):
+    (tmp_path / "r.csv").write_text("id,s\na,|\nb,the|sea\nc,||\nd,boat\n")
+    options = ("--dataset", "r.csv", "--text-column", "s", "--region-separator", "|", "--keep", "id", state)
+    result = evaluate(char, *options, "--per-region", "-", "--per-token", "t.tsv")
+    regions, tokens = rows_of(result.stdout), rows_of((tmp_path / "t.tsv").read_text())
+    assert [(row["region"], row["document"], row["id"]) for row in regions] == [
+        ("the", "2", "b"),
+        ("sea", "2", "b"),
+        ("boat", "4", "d"),
+    ]
+    assert {(row["document"], row["id"]) for row in tokens} == {("2", "b"), ("4", "d")}
+    (tmp_path / "s.csv").write_text("id,s\nb,the sea\nd,boat\n")
+    without = rows_of(
+        evaluate(char, "--dataset", "s.csv", "--text-column", "s", state, "--per-token", "-").stdout
+    )
+    assert [row["surprisal"] for row in tokens] == [row["surprisal"] for row in without]
+    (tmp_path / "r.csv").write_text("id,s\na,|\nb,||\n")
+    assert evaluate(char, *options, "--per-region", "-").stderr.endswith("error: the text is empty.\n")
+
+
+def test_documents_of_a_text_file_that_are_separators_only_have_a_number(evaluate, char, tmp_path):
+    (tmp_path / "t.txt").write_text("the|sea\n|\nboat\n")
+    options = ("--dataset", "t.txt", "--document-separator", "line", "--region-separator", "|")
+    regions = rows_of(evaluate(char, *options, "--per-region", "-").stdout)
+    assert [(row["region"], row["document"]) for row in regions] == [
+        ("the", "1"),
+        ("sea", "1"),
+        ("boat", "3"),
+    ]
 
 
 def test_the_space_before_a_region_belongs_to_it(evaluate, char, tmp_path):
