@@ -9,6 +9,7 @@ from statistics import NormalDist
 import numpy as np
 
 from lm.evaluation.resampling import Parts, interval_of, resample, size_of
+from lm.tokenization.documents import SEPARATOR
 
 _MAX_NATS = 700.0  # e to the power of this is a finite float
 
@@ -54,7 +55,8 @@ def compute_metrics(
         borders = parts.borders(starts)
         for token in np.flatnonzero(~counted).tolist():
             part = np.searchsorted(borders, token, side="right") - 1
-            sums[part] -= (losses[token], 1, *size_of(parts.text[starts[token] : ends[token]]))
+            replaced, _, _ = parts.text[starts[token] : ends[token]].partition(SEPARATOR)
+            sums[part] -= (losses[token], 1, *size_of(replaced))
     drawn = resample(sums) if parts.enough else None
 
     def estimate(unit: int, scale: float = 1.0) -> Estimate:

@@ -53,10 +53,10 @@ class ScoredText:
     def ends(self) -> np.ndarray:
         """The byte offset (tokens,) after each token."""
         ends = np.maximum(np.append(self.starts[1:], len(self.text)), self.starts + 1)
-        if self.bounds is not None:  # the separators after documents are in no token
-            separators = np.append(self.separators, len(self.text))
-            ends = np.minimum(ends, separators[np.searchsorted(separators, self.starts)])
-        return ends
+        # No token extends into the next document, nor with `bounds` over the separator before that.
+        borders = np.append(self.separators, len(self.text))
+        last = borders[np.searchsorted(borders, self.starts)] + (self.bounds is None)
+        return np.minimum(ends, last)
 
     @cached_property
     def separators(self) -> np.ndarray:

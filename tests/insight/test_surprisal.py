@@ -1,6 +1,7 @@
 """Surprisals of tokens and words add up to that of the text."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -126,6 +127,24 @@ def test_with_reset_the_model_adapts_to_each_document_by_itself():
 def test_an_unknown_character_is_unknown_even_if_it_begins_the_name_of_the_unknown_token():
     scored = score_text(make("char", sample="the sea"), "the <unk>")
     assert scored.is_unknown.tolist() == [False] * 4 + [True] * 5
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_spaces_before_a_document_are_counted_if_the_word_before_is_left_out(reset):
+    text = joined(["the zzz", "     the sea"])
+    scored = replace(score_text(make("word"), text, reset=reset), skip_unknown=True)
+    bits = scored.bits[~scored.is_unknown].sum()
+    assert scored.unknown == 1
+    assert scored.metrics.bits_per_character.value == pytest.approx(bits / len("the      the sea"))
+
+
+@pytest.mark.parametrize("kind", [*KINDS])
+def test_the_end_of_a_document_is_not_in_the_next_one(kind):
+    scored = score_text(make(kind), joined(["the sea", "     the boat"]))
+    (index,) = np.flatnonzero(scored.tokens == scored.tokenizer.eos)
+    table = scored.per_token()
+    assert (table["document"][index], table["offset"][index], table["end"][index]) == (1, 7, 8)
+    assert table["end"][-1] == 13
 
 
 def test_rows_without_words_are_an_error_also_if_the_model_adapts():
