@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -85,8 +85,8 @@ class ScoredPairs:
 
 def score_pairs(
     model: LanguageModel,
-    good: Sequence[str],
-    bad: Sequence[str],
+    good: Iterable[str],
+    bad: Iterable[str],
     *,
     delimiter: str = DELIMITER,
     precision: str = "fp32",
@@ -95,13 +95,18 @@ def score_pairs(
     """Score the sentences of minimal pairs with `score_texts`, each by itself and after the `delimiter`.
 
     The tokens of the delimiter are scored too, as lm-eval does. Raises UserError for an ensemble, and if
-    there are not as many `bad` sentences as `good` ones.
+    `good` and `bad` are not two lists of as many strings.
     """
-    if len(good) != len(bad):
-        raise UserError(f"each good sentence needs a bad one, got {len(good):,} and {len(bad):,} sentences.")
-    texts = [delimiter + sentence for sentence in (*good, *bad)]
+    sentences, others = list(good), list(bad)
+    is_single = isinstance(good, str) or isinstance(bad, str)
+    if is_single or not all(isinstance(sentence, str) for sentence in (*sentences, *others)):
+        raise UserError("score_pairs takes two lists of sentences, each a str.")
+    count = len(sentences)
+    if count != len(others):
+        raise UserError(f"each good sentence needs a bad one, got {count:,} and {len(others):,} sentences.")
+    texts = [delimiter + sentence for sentence in (*sentences, *others)]
     scored = score_texts(model, texts, precision=precision, progress=progress)
-    return ScoredPairs(scored[: len(good)], scored[len(good) :])
+    return ScoredPairs(scored[:count], scored[count:])
 
 
 def pair_table(pairs: Pairs, scored: ScoredPairs) -> Table:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -71,7 +71,7 @@ def score_text(
 
 def score_texts(
     model: LanguageModel,
-    texts: Sequence[str],
+    texts: Iterable[str],
     *,
     precision: str = "fp32",
     progress: Callable[[float], None] = lambda fraction: None,
@@ -94,15 +94,16 @@ def score_texts(
     Raises UserError for an ensemble, and if `texts` is not a list of strings.
     """
     model.require_one_network("score a text")
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+    documents = list(texts)  # an iterator can be read only once
+    if isinstance(texts, str) or not all(isinstance(document, str) for document in documents):
         raise UserError("lm.score_texts takes a list of texts, each a str.")
-    encoded = [model.tokenizer.encode(text) for text in texts]
+    encoded = [model.tokenizer.encode(document) for document in documents]
     chosen = choose_precision(precision, model.device)
     tokens, losses, bounds = _score_each(model, encoded, chosen, progress)
     spans = pairwise(bounds.tolist())
     return [
-        ScoredText(model.tokenizer, text.encode("utf-8", "replace"), tokens[begin:end], losses[begin:end])
-        for text, (begin, end) in zip(texts, spans, strict=True)
+        ScoredText(model.tokenizer, document.encode("utf-8", "replace"), tokens[begin:end], losses[begin:end])
+        for document, (begin, end) in zip(documents, spans, strict=True)
     ]
 
 
@@ -144,7 +145,7 @@ def _score_each(
     return tokens, losses, bounds
 
 
-def evaluate(model: LanguageModel, texts: str | Sequence[str]) -> Validation:
+def evaluate(model: LanguageModel, texts: str | Iterable[str]) -> Validation:
     """How well a model predicts a text, or several documents: what `lm evaluate --dataset` prints for a file.
 
     >>> lm.evaluate(model, "To be, or not to be").bits_per_character
@@ -155,7 +156,7 @@ def evaluate(model: LanguageModel, texts: str | Sequence[str]) -> Validation:
     Raises UserError for an ensemble, and if the text is empty or nothing in it is in the vocabulary.
     """
     model.require_one_network("score a text")
-    documents = [texts] if isinstance(texts, str) else texts
+    documents = [texts] if isinstance(texts, str) else list(texts)
     if not all(isinstance(document, str) for document in documents):
         raise UserError("lm.evaluate takes a text or a list of texts, each a str.")
     text = SEPARATOR.join(_as_read(document) for document in documents if document)

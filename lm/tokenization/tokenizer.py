@@ -90,11 +90,8 @@ class Tokenizer:
 
     def encode(self, text: str, *, skip_unknown: bool = False) -> np.ndarray:
         """Token ids (tokens,) of `text`; what the vocabulary lacks becomes `<unk>`, or is left out."""
-        line_ends_known = self._with_known_line_ends(text)
-        if self.kind == "char":
-            ids = self._char_ids[_code_points(line_ends_known)]
-        else:
-            ids = self.encode_bytes(line_ends_known.encode("utf-8", "replace"))
+        # Half of a character becomes "?": U+DCFF would otherwise be taken for a separator of documents.
+        ids = self.encode_bytes(self._with_known_line_ends(text).encode("utf-8", "replace"))
         return np.delete(ids, [index for index, _ in self._unknown(text)]) if skip_unknown else ids
 
     def encode_bytes(self, text: bytes) -> np.ndarray:
@@ -178,13 +175,12 @@ class Tokenizer:
         """The index of each unknown token of `text` and the part of the text that it replaces."""
         if self.unk is None:
             return
+        text = text if isinstance(text, bytes) else text.encode("utf-8", "replace")
         if self.kind == "char":
-            text = text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else text
-            text = self._with_known_line_ends(text)
+            text = self._with_known_line_ends(text.decode("utf-8", "surrogateescape"))
             for index in np.flatnonzero(self._char_ids[_code_points(text)] == self.unk).tolist():
                 yield index, text[index]
             return
-        text = text if isinstance(text, bytes) else text.encode("utf-8", "replace")
         if self.kind == "word":
             yield from ((i, word) for i, word in enumerate(_words(text)) if word not in self._word_ids)
             return

@@ -7,6 +7,7 @@ from hypothesis import given, settings, strategies as st
 
 import lm
 from lm.evaluation import texts as batched
+from lm.insight.pairs import score_pairs
 from lm.model import onednn
 from lm.tokenization.vocabulary import KINDS
 from tests.insight.networks import SHAPES, make
@@ -66,10 +67,37 @@ def test_empty_texts_have_empty_tables():
         _ = first.metrics
 
 
+def test_texts_may_come_from_an_iterator():
+    model, texts = make("char"), ["the sea", "boat"]
+    scored = lm.score_texts(model, iter(texts))
+    assert [each.text for each in scored] == [b"the sea", b"boat"]
+    assert [each.logprobs.tolist() for each in scored] == [
+        each.logprobs.tolist() for each in lm.score_texts(model, texts)
+    ]
+    assert lm.evaluate(model, iter(texts)) == lm.evaluate(model, texts)
+    pairs = score_pairs(model, iter(["the sea", "a boat"]), iter(["sea the", "boat a"]))
+    assert [each.text for each in (*pairs.good, *pairs.bad)] == [
+        b" the sea",
+        b" a boat",
+        b" sea the",
+        b" boat a",
+    ]
+
+
+def test_half_of_a_character_is_a_question_mark():
+    model = make("char")
+    (scored,) = lm.score_texts(model, ["a\udcffb\ud800"])
+    assert scored.text == b"a?b?"
+    assert scored.tokens.tolist() == model.tokenizer.encode("a?b?").tolist()
+    assert scored.per_token()["document"].tolist() == [1] * 4
+
+
 def test_a_single_text_is_no_list():
     for wrong in ("the sea", [1], ["a", b"b"]):
         with pytest.raises(lm.UserError, match=r"a list of texts"):
             lm.score_texts(make("char"), wrong)
+        with pytest.raises(lm.UserError, match=r"two lists of sentences"):
+            score_pairs(make("char"), wrong, wrong)
 
 
 @pytest.mark.gpu

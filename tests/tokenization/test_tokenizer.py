@@ -138,6 +138,14 @@ def test_unknown_characters_become_unk_and_are_listed():
     assert train_tokenizer("word", ["a boat"]).unknown_in("a ship and a boat") == ["ship", "and"]
 
 
+def test_half_of_a_character_is_read_as_a_question_mark(tokenizer):
+    for half in ("\udcff", "\ud800"):
+        assert tokenizer.encode(f"a{half} b").tolist() == tokenizer.encode("a? b").tolist()
+        assert tokenizer.unknown_in(f"a{half} b") == tokenizer.unknown_in("a? b")
+        known = tokenizer.encode(f"a{half} b", skip_unknown=True)
+        assert known.tolist() == tokenizer.encode("a? b", skip_unknown=True).tolist()
+
+
 def test_message_names_at_most_eight_unknown_characters():
     tokenizer = train_tokenizer("char", ["abc"])
     assert describe_unknown(tokenizer, "cab") == ""
