@@ -64,8 +64,8 @@ def evaluate_pairs(options: dict[str, Any], reading: Mapping[str, Any]) -> int:
             "phenomena": {name: each.record for name, each in phenomena.items()},
         }
         print(json.dumps(results))
-    elif "-" not in tables.values():
-        terminal = Terminal()
+    else:
+        terminal = Terminal(stderr="-" in tables.values())
         size = f"{plural(overall.pairs, 'pair')}, sentences after {delimiter!r}"
         terminal.table({"Model": describe(options["model"], model), "Pairs": f"{pairs.name}: {size}"})
         terminal.table(_rows(overall, phenomena))

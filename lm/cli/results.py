@@ -56,8 +56,8 @@ def rows_of_scores(
                 rows["As in training"] = " ".join(map(quoted, arguments(text.as_trained)))
             if sides[0].bounds is not None:
                 rows["State"] = "zero at the beginning of each document (--carry keeps it)"
-            if sides[0].parts.enough:
-                rows["Intervals"] = f"95%, from resampling {sides[0].parts}"
+        if (number == 0 or side == "other") and sides[0].parts.enough:
+            rows["Intervals"] = f"95%, from resampling {sides[0].parts}"
         yield rows | _columns({mode: _cells(s.metrics) for mode, s in zip(scores, sides, strict=True)})
 
 
@@ -114,6 +114,8 @@ def json_record(
     }
     if differences:
         record["compare"] = options["compare"]
+        other = next(each for label, each in labeled.items() if label.startswith("other"))
+        record["compare_intervals"] = _resampled(other.parts)
         record["difference"] = {
             mode: {
                 "bits_per_character": asdict(difference.bits_per_character),

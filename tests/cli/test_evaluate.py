@@ -213,7 +213,12 @@ def test_two_models_with_different_tokenizers_are_compared(evaluate, trained_run
     assert facts["Other"].endswith("right to left") and "2,000" not in facts["Tokens"]
     assert facts["Difference"].endswith(f"below zero, {trained_run} predicts the text better")
     assert facts["Bits per byte"].startswith(f"{plain:+.4f} (-") and facts["p"] == "0.0001"
-    assert facts["Intervals"].startswith("95%, from resampling ") and facts["Test"].endswith("two-sided")
+    assert facts["Test"].endswith("two-sided")
+    # Of one model and the other: 100 tokens or more per block.
+    counts = [record["tokens"] // 100, int(facts["Tokens"].replace(",", "")) // 100]
+    assert [record[name]["parts"] for name in ("intervals", "compare_intervals")] == counts
+    shown = re.findall(r"^Intervals +95%, from resampling (\d+) blocks$", printed.stdout, re.MULTILINE)
+    assert [int(count) for count in shown] == counts and counts[0] != counts[1]
 
 
 def test_documents_are_resampled_and_a_comparison_warns_of_unknown_characters(

@@ -184,6 +184,16 @@ def test_the_printed_table_shows_each_phenomenon_and_all_pairs(char):
         assert shown[name][-2:] == counts
 
 
+def test_the_results_go_to_standard_error_if_a_table_goes_to_standard_output(char):
+    plain = called(
+        "evaluate", char, "--pairs", "pairs.jsonl", "--per-pair", "p.tsv", "--per-phenomenon", "q.tsv"
+    )
+    for flag, file in (("--per-pair", "p.tsv"), ("--per-phenomenon", "q.tsv")):
+        result = called("evaluate", char, "--pairs", "pairs.jsonl", flag, "-")
+        assert result.stdout == Path(file).read_text("utf-8")
+        assert result.stderr == plain.stderr + plain.stdout
+
+
 def test_each_phenomenon_has_a_line_whatever_its_name(char):
     names = ["Phenomenon", "All pairs", "Mean of phenomena", "two\nlines", "[/red]"]
     write("t.jsonl", [{**PAIRS[0], "UID": name} for name in names])
