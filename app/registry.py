@@ -18,7 +18,7 @@ import lm
 from lm.console.invocation import command
 from lm.errors import UserError, one_line
 from lm.files.atomic import portable_name, rename, write_text
-from lm.files.model_files import read_bytes, read_json
+from lm.files.model_files import read_bytes, read_json, version_of
 from lm.language_model import LanguageModel
 from lm.storage import model_folder
 from lm.storage.model_card import renamed
@@ -47,7 +47,7 @@ class ModelRegistry:
         self._editing_lock = threading.Lock()
         # One per model, so that a model that takes long to load does not keep the others waiting.
         self._locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
-        self._loaded: OrderedDict[Path, tuple[int, LanguageModel]] = OrderedDict()
+        self._loaded: OrderedDict[Path, tuple[str, LanguageModel]] = OrderedDict()
 
     def folders(self) -> dict[str, Path]:
         """The models' folders by name: the newest of each root first, the shipped model last."""
@@ -188,8 +188,7 @@ def _is_readable(folder: Path) -> bool:
     if not model_folder.is_model(folder):
         return False
     try:
-        config = os.stat(folder / "config.json")
-        problem = _problem(folder, config.st_mtime_ns, config.st_size, config.st_ino)
+        problem = _problem(folder, *version_of(folder / "config.json"))
     except OSError as error:  # just deleted
         problem = str(error)
     if problem:
@@ -215,9 +214,10 @@ def _warn_once(message: str) -> None:
     log.warning("%s", one_line(message, 300))
 
 
-def _version(folder: Path) -> int:
+def _version(folder: Path) -> str:
+    """Identifies the weights in a folder."""
     try:
-        return os.stat(folder / "model.safetensors").st_mtime_ns
+        return "-".join(map(str, version_of(folder / "model.safetensors")))
     except OSError as error:
         raise _gone(folder) from error
 

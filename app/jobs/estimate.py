@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.errors import UserError
+from lm.files.model_files import version_of
 from lm.storage.model_folder import WEIGHTS
 
 from .child import ask
@@ -77,13 +78,12 @@ def preview(settings: dict[str, Any], models: Path, busy: bool = False, limit: f
     return replace(found, warnings=found.warnings + machine_warnings(found.estimate, models, busy))
 
 
-def _version(model: str | None) -> list[int]:
+def _version(model: str | None) -> tuple[int, ...]:
     """Identifies the model in a folder: another one may get its name."""
     if model:
         with contextlib.suppress(OSError):
-            stat = (Path(model) / WEIGHTS).stat()
-            return [stat.st_ino, stat.st_mtime_ns]
-    return []
+            return version_of(Path(model) / WEIGHTS)
+    return ()
 
 
 def _measured(settings: dict[str, Any], limit: float) -> Preview:

@@ -103,6 +103,15 @@ def nested(value: Any) -> list[Any]:
     return [child for child in values if isinstance(child, (dict, list))]
 
 
+def version_of(path: Path) -> tuple[int, int, int, int]:
+    """Identifies the content of a file: changes when it is written or replaced. Raises OSError.
+
+    The time of modification is not enough: a file that was copied or unpacked can have any.
+    """
+    stat = os.stat(path)
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_size
+
+
 def is_readable(path: Path, folder: Path) -> bool:
     """Whether `open_file` can open a file."""
     try:

@@ -86,6 +86,15 @@ def test_a_model_is_loaded_once_until_it_is_trained_further(runs):
     assert registry.load("newer") is not first
 
 
+def test_other_weights_of_the_same_size_and_time_are_loaded(runs):
+    registry, weights = ModelRegistry([runs]), runs / "newer" / "model.safetensors"
+    first, fingerprint = registry.load("newer"), registry.fingerprint("newer")
+    time.sleep(0.02)  # the resolution of the time at which a file has changed
+    weights.write_bytes(weights.read_bytes())
+    os.utime(weights, (1e9, 1e9))
+    assert registry.load("newer") is not first and registry.fingerprint("newer") != fingerprint
+
+
 def test_a_model_that_loads_slowly_does_not_keep_the_others_waiting(runs, monkeypatch):
     registry, started, go_on = ModelRegistry([runs]), threading.Event(), threading.Event()
     load = lm.load

@@ -2,11 +2,20 @@
 
 import json
 import os
+import shutil
 
 import pytest
 
 from lm.errors import ModelError
-from lm.files.model_files import MAX_JSON, is_readable, open_file, parse_json, read_bytes, read_json
+from lm.files.model_files import (
+    MAX_JSON,
+    is_readable,
+    open_file,
+    parse_json,
+    read_bytes,
+    read_json,
+    version_of,
+)
 
 
 @pytest.fixture
@@ -164,3 +173,11 @@ def test_numbers_may_have_as_many_bits_as_allowed(bits):
 
 def test_depth_within_the_limit_is_fine():
     assert parse_json(b"[" * 30 + b"]" * 30)
+
+
+def test_a_file_replaced_by_one_of_the_same_size_and_time_has_another_version(folder):
+    before = version_of(folder / "a")
+    assert version_of(folder / "a") == before
+    shutil.copy2(folder / "a", folder / "b")
+    os.replace(folder / "b", folder / "a")
+    assert version_of(folder / "a") != before
