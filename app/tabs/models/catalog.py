@@ -113,7 +113,7 @@ def pack(folder: Path, destination: Path) -> Path:
             for name in filter(lambda name: os.path.lexists(folder / name), FILES):
                 if name.endswith((".md", "config.json")):
                     text = read_bytes(folder / name, folder, _MAX_PACKED_TEXT).decode("utf-8", "replace")
-                    packed.writestr(f"{folder.name}/{name}", _without_paths(text, names))
+                    packed.writestr(_member(folder, name), _without_paths(text, names))
                 else:
                     limit = MAX_SIZE if name == "tokenizer.json" else None
                     _pack_file(packed, folder, name, limit)
@@ -139,9 +139,16 @@ def export_folder(folder: Path, path: Path) -> None:
 def _pack_file(packed: zipfile.ZipFile, folder: Path, name: str, limit: int | None) -> None:
     with (
         open_file(folder / name, folder, limit) as file,
-        packed.open(f"{folder.name}/{name}", "w", force_zip64=True) as copy,
+        packed.open(_member(folder, name), "w", force_zip64=True) as copy,
     ):
         shutil.copyfileobj(file, copy, 1 << 20)
+
+
+def _member(folder: Path, name: str) -> zipfile.ZipInfo:
+    """A file in a zip file, with the time of that in the folder: lists of models are sorted by time."""
+    member = zipfile.ZipInfo.from_file(folder / name, f"{folder.name}/{name}", strict_timestamps=False)
+    member.external_attr = 0  # not its permissions
+    return member
 
 
 def _entry(name: str, folder: Path) -> Entry | None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import time
 import zipfile
 
 import pytest
@@ -142,6 +143,16 @@ def test_the_zip_contains_the_model_without_its_checkpoint(runs, tmp_path):
         lm.load(folder / "boat", device="cpu").generate("The ", seed=1) for folder in (runs, tmp_path / "out")
     )
     assert original == unpacked
+
+
+def test_files_in_the_zip_have_their_times_but_not_their_permissions(runs, tmp_path):
+    (runs / "boat/model.safetensors").chmod(0o444)
+    os.utime(runs / "boat/README.md", (0, 0))  # before the first time that a zip file can have
+    with zipfile.ZipFile(pack(runs / "boat", tmp_path)) as packed:
+        assert packed.testzip() is None
+        assert packed.getinfo("boat/model.safetensors").date_time == time.localtime(1e9)[:6]
+        assert packed.getinfo("boat/README.md").date_time == (1980, 1, 1, 0, 0, 0)
+        assert {member.external_attr >> 16 for member in packed.infolist()} == {0o600}
 
 
 @pytest.mark.parametrize("name", ["README.md", "tokenizer.json", "config.json", "model.safetensors"])
