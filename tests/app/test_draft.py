@@ -141,3 +141,19 @@ def test_an_edit_reads_only_what_changed(models, monkeypatch):
     monkeypatch.setattr(type(draft.session), "read", lambda s, text: read.append(text) or original(s, text))
     assert draft.with_text(draft.text[:-3] + "new").text.endswith("new")
     assert read == ["new"]
+
+
+@pytest.mark.parametrize("text", ["The sea ", "The sea", "The sea \n", "The  ", " ", ""])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_draft_is_continued_as_a_prompt(models, kind, text):
+    draft, stop = Draft(models[kind]).with_text(text), ["sea"]  # what could be the stop string is held back
+    expected = models[kind].generate(text, seed=3, max_new_tokens=8, stop=stop)[0].text
+    list(draft.write(seed=3, max_new_tokens=8, stop=stop))
+    assert draft.text == text + printable(expected)
+    assert len(draft.bits) == len(draft.text) and len(draft.starts) == len(draft.session)
+
+
+def test_a_word_chosen_after_a_space_follows_it(models):
+    draft, token = Draft(models["word"]).with_text("The sea "), models["word"].encode("was")[0]
+    for text in ("The sea", "The sea "):
+        assert draft.with_text(text).with_token(len(text), token).text == "The sea was"
