@@ -15,6 +15,16 @@ _MIN_SIZE = 65_536  # bytes that a file counts at least, so that their number is
 _USED_AFTER = 60  # seconds after which the page has copied an upload, or never will
 
 
+def mark_as_copied(path: str) -> None:
+    """Let an upload that the page has copied be the first to be deleted.
+
+    The page does not delete it: Gradio names uploads by their content, so it may be that of another visitor,
+    too.
+    """
+    with suppress(OSError):
+        os.utime(path, (0, 0))
+
+
 class UploadLimit:
     """Counts the bytes of uploads. Gradio adds finished ones to the set `finished`, and keeps unfinished ones
     directly in `folder`."""
@@ -48,7 +58,7 @@ class UploadLimit:
             try:
                 stat = os.lstat(path)
                 files.append((stat.st_mtime, path, max(stat.st_size, _MIN_SIZE)))
-            except OSError:  # the page has deleted it
+            except OSError:  # Gradio has deleted it
                 self._finished.discard(path)
         total = self._reserved + size + sum(size for _, _, size in files)
         for modified, path, freed in sorted(files):

@@ -19,6 +19,7 @@ from ...ui.errors import INTERNAL, show_errors
 from ...ui.fields import UNLABELED, go_button
 from ...ui.i18n import localized, translate
 from ...ui.model_facts import note
+from ...ui.upload_limit import mark_as_copied
 from . import display
 from .form import Form
 
@@ -185,7 +186,7 @@ class TrainTab:
             try:
                 return [self.form.choices(self.queue.uploads.add(path).dataset, base)[0], "", ""]
             finally:
-                Path(path).unlink(missing_ok=True)  # Gradio's own copy
+                mark_as_copied(path)
 
     def on_paste(self, text: str, base: str) -> list[Any]:
         """Store a pasted text and choose it."""

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from app.ui.upload_limit import _MIN_SIZE, UploadLimit
+from app.ui.upload_limit import _MIN_SIZE, UploadLimit, mark_as_copied
 from lm.errors import UserError
 
 SIZE = 10 * _MIN_SIZE
@@ -46,7 +46,11 @@ def test_recent_uploads_count_and_older_ones_make_room(limit):
     assert not old.exists() and all(path.exists() for path in (*new, last))
     with pytest.raises(UserError), limit.reserved(1):
         pass
-    new[0].unlink()  # the page has copied it
+    mark_as_copied(str(new[1]))
+    with limit.reserved(SIZE):
+        pass
+    assert [path.exists() for path in new] == [True, False] and str(new[1]) not in limit._finished
+    new[0].unlink()
     with limit.reserved(SIZE):
         pass
     assert str(new[0]) not in limit._finished

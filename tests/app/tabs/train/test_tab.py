@@ -15,7 +15,7 @@ from lm.errors import UserError
 
 
 @pytest.mark.parametrize("content", [b"a text\n", b""])
-def test_the_copy_that_gradio_made_of_an_upload_is_deleted(tmp_path, content):
+def test_an_upload_is_copied_for_each_visitor_with_the_same_file_before_it_is_deleted(tmp_path, content):
     jobs = JobQueue(tmp_path / "runs")
     with gr.Blocks(), gr.Tab("Train") as tab:
         trainer = training.build(jobs, tab, ModelRegistry([tmp_path]))
@@ -23,12 +23,13 @@ def test_the_copy_that_gradio_made_of_an_upload_is_deleted(tmp_path, content):
     upload.parent.mkdir()
     upload.write_bytes(content)
     if content:
-        trainer.on_upload(str(upload), "")
-        assert [text.path.read_bytes() for text in jobs.uploads.all()] == [content]
+        chosen = [trainer.on_upload(str(upload), "")[0].value for _ in range(2)]
+        (text,) = jobs.uploads.all()
+        assert text.path.read_bytes() == content and chosen == [text.dataset] * 2
     else:
         with pytest.raises(gr.Error):
             trainer.on_upload(str(upload), "")
-    assert not upload.exists()
+    assert upload.stat().st_mtime == 0  # the first to be deleted
 
 
 def test_the_form_is_filled_with_the_settings_of_a_job(tmp_path, trained_run):
