@@ -73,6 +73,8 @@ class Gate:
         if not self._access.is_name(host):
             name = one_line(ascii(host)[1:-1], 80)
             message = f"this server does not go by the name '{name}'; if it should, add --allow-host NAME."
+            if not name:
+                message = "the request has no header 'Host': send the name of this server in it."
             return message, 403, "host_not_allowed"
         origins = headers.getlist("origin")
         if len(origins) > 1 or self._access.is_foreign(scope["method"], headers):

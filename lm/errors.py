@@ -16,8 +16,10 @@ class ModelError(UserError):
 def one_line(error: BaseException | str, limit: int = 200) -> str:
     """The message of `error` on one line of at most `limit` characters, to quote in a UserError.
 
-    Control characters become U+FFFD.
+    Control characters become U+FFFD. An exception without a message is quoted by its name.
     """
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split())
+    if not text and isinstance(error, BaseException):
+        text = type(error).__name__
     text = text if len(text) <= limit else text[: limit - 1] + "…"
     return "".join(character if character.isprintable() else "\ufffd" for character in text)

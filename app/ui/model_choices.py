@@ -66,7 +66,7 @@ def _title(dataset: object) -> str:
 
 def _shortened(text: str, columns: int) -> str:
     if _columns(text) <= columns:
-        return one_line(text) if text else ""
+        return one_line(text)
     half = (columns - 1) // 2
     return one_line(f"{_beginning(text, columns - 1 - half)}…{_beginning(text[::-1], half)[::-1]}")
 

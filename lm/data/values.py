@@ -102,7 +102,7 @@ def listed(names: list[str]) -> str:
 def shortened(text: str, limit: int = 40) -> str:
     """A text as the beginning of one printable line."""
     line = " ".join(text[: 4 * limit].split())
-    shown = one_line(line, limit) if line else ""
+    shown = one_line(line, limit)
     shown = shown if shown.endswith("…") or len(text) <= 4 * limit else f"{shown}…"
     return "".join(c if c.isprintable() else "\ufffd" for c in shown)
 

@@ -106,7 +106,7 @@ def _languages(facts: dict[str, Any], datasets: list[dict[str, Any]]) -> list[st
 
 def _eval_results(facts: dict[str, Any]) -> list[huggingface_hub.EvalResult]:
     trained_on = _section(facts, "trained_on")
-    dataset, datasets = one_line(str(trained_on.get("dataset") or "unknown")), _hub_datasets(trained_on)
+    dataset, datasets = one_line(str(trained_on.get("dataset") or "")) or "unknown", _hub_datasets(trained_on)
     only = datasets[0] if len(datasets) == 1 and datasets[0]["id"] == dataset else {}
     return [
         huggingface_hub.EvalResult(
@@ -336,7 +336,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _text(value: Any) -> str | None:
-    return one_line(value) if isinstance(value, str) and value else None
+    return (one_line(value) or None) if isinstance(value, str) else None
 
 
 def _shown(value: Any) -> str:

@@ -102,6 +102,13 @@ def test_name_of_the_host_cannot_break_the_line(server):
     assert received.startswith("HTTP/1.1 403") and len(received.rpartition("\r\n\r\n")[2]) < 200
 
 
+@pytest.mark.parametrize("host", ["", "Host:\r\n", "Host: \r\n"])
+def test_a_request_that_names_no_host_is_turned_away_with_the_reason(server, host):
+    with connected(server) as client:
+        received, _ = response_to(client, f"GET / HTTP/1.0\r\n{host}\r\n".encode())
+    assert received.startswith("HTTP/1.1 403") and "the request has no header 'Host'" in received
+
+
 @pytest.mark.parametrize("size", [MAX_HEADER_BYTES + 1, 200_000, 131 << 20])
 def test_large_headers_are_turned_away_immediately(server, size):
     with connected(server) as client:
