@@ -12,7 +12,7 @@ import gradio as gr
 
 from lm.errors import UserError
 
-from ..ui.errors import INTERNAL, event_int
+from ..ui.errors import INTERNAL, event_int, show_errors
 from ..ui.i18n import localized, translate
 from ..ui.token_view import token_view
 from .exhibits import Exhibit, Showcase, Showcases
@@ -85,7 +85,8 @@ class ShowcaseView:
             showcase = Showcase(0, [])
         if not showcase.exhibits:
             return [{"heading": "", "note": "", "text": "", "more": False}, None]
-        exhibit = showcase.exhibits[event_int(event, "index") % len(showcase.exhibits)]
+        with show_errors():
+            exhibit = showcase.exhibits[event_int(event, "index") % len(showcase.exhibits)]
         return [_described(showcase, exhibit), _colors(exhibit)]
 
 

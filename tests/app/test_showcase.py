@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import gradio as gr
 import numpy as np
 import pytest
 
@@ -76,6 +77,16 @@ def test_the_first_visitor_finds_the_first_model_prepared(registry):
     showcases = Showcases(registry)
     showcases.prepare().join()
     assert list(showcases._found) == [registry.fingerprint("boat")]
+
+
+def test_the_page_can_ask_for_any_number_but_for_nothing_else(registry):
+    with gr.Blocks():
+        shown = view.ShowcaseView(Showcases(registry), gr.Dropdown())
+    count = len(shown._showcases.of("boat").exhibits)
+    first, again = (shown.on_show("boat", gr.EventData(None, {"index": index})) for index in (0, count))
+    assert first == again and first[0]["heading"]
+    with pytest.raises(gr.Error, match="The page sent an invalid value"):
+        shown.on_show("boat", gr.EventData(None, {"index": "0"}))
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
