@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -27,6 +27,7 @@ from .request import CompletionRequest, Prompt, RequestError
 from .responses import encode_json
 
 _COLUMNS = ("tokens", "token_logprobs", "top_logprobs", "text_offset")  # of `logprobs`
+_CONSTRAINTS = ("match", "ban", "no_repeat_ngram")  # the parameters that can exclude every token
 _MIN_LOGPROB = -9999.0  # JSON has no infinity
 _SCORED_AT_ONCE = 256  # tokens
 _LONG = 1000  # bytes of JSON that choices share rather than copy
@@ -117,7 +118,8 @@ class CompletionStream:
         self._pieces: Pieces | None = None
         if request.max_tokens:
             settings = {**request.settings, "max_new_tokens": request.max_tokens}
-            self._pieces = model.stream_all(self._paced_prompts(pause), seeds, **settings)
+            with self._naming_the_parameter():
+                self._pieces = model.stream_all(self._paced_prompts(pause), seeds, **settings)
 
     def chunks(self) -> Generator[Chunk]:
         """The chunks of all choices as they are generated. Closing it stops the computation."""
@@ -128,11 +130,20 @@ class CompletionStream:
                     for index in range(number * request.n, (number + 1) * request.n):
                         yield Chunk(index, part)
         if self._pieces is not None:
-            with closing(self._pieces):
+            with self._naming_the_parameter(), closing(self._pieces):
                 for index, piece in self._pieces:
                     yield self._choices[index].add(piece)
         for choice in self._choices:
             yield choice.finish()
+
+    @contextmanager
+    def _naming_the_parameter(self) -> Iterator[None]:
+        """Turn a UserError into a RequestError about the first of _CONSTRAINTS that the request has."""
+        try:
+            yield
+        except UserError as error:
+            param = next((name for name in _CONSTRAINTS if self._request.settings.get(name)), None)
+            raise RequestError(str(error), param) from error
 
     def _paced_prompts(self, pause: Callable[[], None]) -> Iterator[Prompt]:
         """The prompt of each choice."""

@@ -175,9 +175,10 @@ def test_models_that_cannot_be_used(client):
 
 def test_error_in_a_stream_is_its_last_event(client):
     body = {"no_repeat_ngram": 1, "max_tokens": 3000}  # each token only once: soon none is left
-    assert "no token is allowed" in rejected(client, **body)["message"]
+    expected = rejected(client, **body)
+    assert "no token is allowed" in expected["message"] and expected["param"] == "no_repeat_ngram"
     *chunks, error = events(client, **body)
-    assert chunks and "no token is allowed" in error["error"]["message"]
+    assert chunks and error == {"error": expected}
 
 
 async def request_until(app, body, leave):
