@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lm.console.wording import format_bytes
 from lm.errors import UserError
 from lm.files.model_files import version_of
 from lm.storage.model_folder import WEIGHTS
@@ -128,15 +129,6 @@ def machine_warnings(estimate: Estimate, models: Path, busy: bool) -> list[str]:
     if busy:
         result.append("Another job is running: this one will be faster when it runs alone.")
     return result
-
-
-def format_bytes(size: float) -> str:
-    """'93 bytes', '60 KB', '512 MB' or '3.2 GB'."""
-    if size < 1e3:
-        return f"{size:,.0f} bytes"
-    if size < 1e6:
-        return f"{size / 1e3:,.0f} KB"
-    return f"{size / 1e6:,.0f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
 
 
 def free_memory() -> int | None:

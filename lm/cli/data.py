@@ -12,6 +12,7 @@ import sys
 import time
 
 from lm.cli.parser import make_parser
+from lm.console.wording import format_bytes
 from lm.data.cache import Entry, cache_folder, entries, remove
 from lm.errors import UserError
 
@@ -47,8 +48,8 @@ def show_list(chosen: list[Entry]) -> None:
     width = max((len(entry.path.name) for entry in chosen), default=0)
     for entry in chosen:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
-        print(f"{entry.path.name:{width}}  {megabytes(entry.size):>10}  last used {used}")
-    print(f"{cache_folder()}: {megabytes(sum(entry.size for entry in chosen))} in total")
+        print(f"{entry.path.name:{width}}  {format_bytes(entry.size):>10}  last used {used}")
+    print(f"{cache_folder()}: {format_bytes(sum(entry.size for entry in chosen))} in total")
 
 
 def show_details(chosen: list[Entry]) -> None:
@@ -60,7 +61,7 @@ def show_details(chosen: list[Entry]) -> None:
         print(entry.path.name)
         corpus = cached_corpus(entry.path.name) if (entry.path / "info.json").is_file() else None
         facts = rows(corpus, full=True) if corpus else {}
-        for label, value in {**facts, "Size": megabytes(entry.size), "Folder": str(entry.path)}.items():
+        for label, value in {**facts, "Size": format_bytes(entry.size), "Folder": str(entry.path)}.items():
             print(f"  {label:14}{value}")
 
 
@@ -72,9 +73,4 @@ def clear(chosen: list[Entry]) -> None:
             freed += entry.size
         else:
             print(f"{entry.path.name} is in use and was not deleted.", file=sys.stderr)
-    print(f"{megabytes(freed)} freed in {cache_folder()}")
-
-
-def megabytes(size: int) -> str:
-    """'1,234.5 MB' for a size in bytes."""
-    return f"{size / 1e6:,.1f} MB"
+    print(f"{format_bytes(freed)} freed in {cache_folder()}")

@@ -14,7 +14,7 @@ from lm.cli.results import (
     json_record,
     rows_of_differences,
     rows_of_scores,
-    warn_of_unknown,
+    warn_about_unknown_tokens,
 )
 from lm.config.schema import DataConfig, RunConfig
 from lm.config.settings import build
@@ -67,7 +67,7 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
     labeled = {_label(side, mode, modes): s for mode, sides in scores.items() for side, s in sides.items()}
     first = next(iter(scores.values()))
     for side in ("model", "other") if differences else list(first)[:1]:
-        _warn_of_unknown(first[side], "other model" if side == "other" else "model", bool(differences))
+        _warn_about_unknown(first[side], "other model" if side == "other" else "model", bool(differences))
     if options["json"]:
         print(json.dumps(json_record(options, text.name, labeled, differences)))
     else:
@@ -189,9 +189,11 @@ def _label(side: str, mode: str, modes: dict[str, dict[str, Any]]) -> str:
     return f"{side} {mode}" if len(modes) > 1 else side
 
 
-def _warn_of_unknown(scored: ScoredText, model: str, compared: bool) -> None:
+def _warn_about_unknown(scored: ScoredText, model: str, compared: bool) -> None:
     effect = "Scoring them as <unk> makes the metrics look better than they are"
     effect += " and the comparison unfair." if compared else ": see --skip-unknown."
     if scored.skip_unknown:
         effect = "The metrics leave them out."
-    warn_of_unknown(scored.tokenizer, scored.text, scored.unknown, len(scored.tokens), effect, model)
+    warn_about_unknown_tokens(
+        scored.tokenizer, scored.text, scored.unknown, len(scored.tokens), effect, model
+    )

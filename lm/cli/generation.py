@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from lm.cli.interactive import interact
-from lm.cli.unknown import warn_about_unknown
+from lm.cli.unknown import warn_about_unknown_text
 from lm.config.schema import SamplingConfig
 from lm.config.settings import settings_of
 from lm.console.escaping import printable
@@ -43,7 +43,7 @@ def generate(options: argparse.Namespace) -> int:
         )
     sides = [options.infill.replace("|", "", 1)] if "infill" in options else []
     for prompt in [*options.prompts, *sides]:
-        warn_about_unknown(model, prompt, options.unknown)
+        warn_about_unknown_text(model, prompt, options.unknown)
     settings = {name: getattr(options, name) for name in settings_of(SamplingConfig) if name in options}
     settings |= {
         "max_new_tokens": options.length or (_GAP_LENGTH if "infill" in options else _LENGTH),

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from lm.cli.parser import print_error
-from lm.cli.unknown import warn_about_unknown
+from lm.cli.unknown import warn_about_unknown_text
 from lm.console.escaping import printable
 from lm.console.streams import reason
 from lm.errors import UserError
@@ -62,7 +62,7 @@ def interact(
             else:
                 quoted = len(line) > 1 and line[0] == line[-1] == '"'
                 text = line[1:-1] if quoted else line
-                warn_about_unknown(model, text, unknown)
+                warn_about_unknown_text(model, text, unknown)
                 session.feed(text, unknown=unknown)
         except UserError as error:
             print_error(str(error))

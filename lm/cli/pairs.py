@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lm.cli.results import describe, warn_of_unknown
+from lm.cli.results import describe, warn_about_unknown_tokens
 from lm.config.schema import DataConfig
 from lm.config.settings import build
 from lm.console.terminal import Terminal
@@ -97,7 +97,7 @@ def _warn(model: LanguageModel, scored: ScoredPairs, overall: Accuracy) -> None:
             f" {overall.correct / overall.pairs:.4f}.",
             file=sys.stderr,
         )
-    warn_of_unknown(
+    warn_about_unknown_tokens(
         model.tokenizer,
         SEPARATOR.join(each.text for each in (*scored.good, *scored.bad)),
         int(scored.unknown.sum()),

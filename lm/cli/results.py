@@ -133,7 +133,7 @@ def _resampled(parts: Parts) -> dict[str, Any] | None:
     return {"level": 0.95, "resampled": f"{parts.unit}s", "parts": len(parts)} if parts.enough else None
 
 
-def warn_of_unknown(
+def warn_about_unknown_tokens(
     tokenizer: Tokenizer, text: bytes, unknown: int, tokens: int, effect: str, model: str = "model"
 ) -> None:
     """Print a warning if some of the tokens of a text are `unknown`, and which `effect` that has."""

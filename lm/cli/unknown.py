@@ -8,7 +8,7 @@ from lm.language_model import LanguageModel
 from lm.tokenization.tokenizer import describe_unknown
 
 
-def warn_about_unknown(model: LanguageModel, text: str, unknown: str) -> None:
+def warn_about_unknown_text(model: LanguageModel, text: str, unknown: str) -> None:
     """Warn about what the vocabulary lacks of a text to continue, unless that is an error."""
     missing = describe_unknown(model.tokenizer, text) if unknown != "error" else ""
     if missing:

@@ -26,3 +26,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def suggesting(name: str | None) -> str:
     """The end of an error that suggests another name, if there is one."""
     return f"; did you mean '{name}'?" if name else "."
+
+
+def format_bytes(size: float) -> str:
+    """'93 bytes', '60 KB', '512 MB' or '3.2 GB'."""
+    if size < 1e3:
+        return f"{size:,.0f} bytes"
+    if size < 1e6:
+        return f"{size / 1e3:,.0f} KB"
+    return f"{size / 1e6:,.0f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"

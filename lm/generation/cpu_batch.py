@@ -14,9 +14,8 @@ from torch import Tensor
 from lm.generation.matmul import Linear, pack_linear
 from lm.model.cell_step import AfterLayer, Functions, advance, gate_views, group_gates
 from lm.model.cells import CELLS, State
+from lm.model.inference import MAX_TABLE
 from lm.model.network import RecurrentLM
-
-MAX_TABLE = 2**25  # numbers
 
 
 class CPUWeights:

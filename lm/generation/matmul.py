@@ -18,7 +18,6 @@ from lm.model import onednn
 Linear = Callable[[Tensor], np.ndarray]
 
 _BLOCK = 8
-_ROWS = 32  # for which oneDNN packs the weights
 
 
 def pack_linear(weight: Tensor, bias: Tensor, precision: str, bound: float | None = None) -> Linear:
@@ -34,7 +33,7 @@ def pack_linear(weight: Tensor, bias: Tensor, precision: str, bound: float | Non
 def _packed(weight: Tensor, bias: Tensor) -> Linear | None:
     """By oneDNN, which multiplies a single row as fast as memory delivers the weights. None if it is not
     available or computes a row differently alone than in a batch."""
-    linear = onednn.packed_linear(weight, bias, _ROWS)
+    linear = onednn.packed_linear(weight, bias, onednn.ROWS)
     if linear is None:
         return None
 

@@ -32,7 +32,7 @@ from lm.model.cells import CELLS, State
 from lm.model.device import Precision, autocast
 from lm.model.layers import LARGE
 from lm.model.network import RecurrentLM
-from lm.model.onednn import linear
+from lm.model.onednn import ROWS, linear
 
 # Called with a slice of the steps, a slice of the rows and the hidden states of the last layer there (steps,
 # rows, hidden), on the core that read them.
@@ -48,9 +48,8 @@ class Read(Protocol):
 
 
 _STEPS = 16  # whose hidden states are kept
-_ROWS = 32  # for which oneDNN packs the weights
 _MIN_ROWS = 8  # for a core of its own
-_MAX_TABLE = 2**25  # numbers
+MAX_TABLE = 2**25  # numbers in a table of what each token adds to the gates of the first layer
 _VECTOR = 32  # numbers that torch computes together: twice as many as AVX-512 has in a register
 # torch would convert a Python number at each call.
 _ONE, _TWO = (torch.tensor(number, dtype=torch.float32, device="cpu") for number in (1.0, 2.0))
@@ -142,13 +141,13 @@ class _Weights:
         ]
         self.table: Tensor | None = None  # the contribution of each token to the gates of the first layer
         projection, decoder = network.projection, network.decoder
-        self._project = projection and linear(projection.weight.detach().to(dtype), None, _ROWS)
-        self._to_logits = linear(decoder.weight.detach().to(dtype), decoder.bias.detach().to(dtype), _ROWS)
+        self._project = projection and linear(projection.weight.detach().to(dtype), None, ROWS)
+        self._to_logits = linear(decoder.weight.detach().to(dtype), decoder.bias.detach().to(dtype), ROWS)
 
     def prepare(self, tokens: int) -> None:
         """Compute the table if reading this many tokens is worth it."""
         vocab, width = len(self.embedding), len(CELLS[self.config.cell].gates) * self.config.hidden_size
-        if self.table is None and vocab <= tokens and vocab * width <= _MAX_TABLE:
+        if self.table is None and vocab <= tokens and vocab * width <= MAX_TABLE:
             self.table = self.layers[0].from_input(self.embedding).to(_wide(self.dtype))
 
     def decode(self, hidden: Tensor) -> Tensor:
@@ -244,8 +243,8 @@ class _Layer:
         summed = len(w_ih) * 2 // 3 if cell == "gru" else len(w_ih)
         b_ih[:summed] += b_hh[:summed]
         b_hh[:summed] = 0
-        self.from_input = linear(w_ih.to(dtype), b_ih.to(dtype), _ROWS)
-        self._from_hidden = linear(w_hh.to(dtype), b_hh.to(dtype) if cell == "gru" else None, _ROWS)
+        self.from_input = linear(w_ih.to(dtype), b_ih.to(dtype), ROWS)
+        self._from_hidden = linear(w_hh.to(dtype), b_hh.to(dtype) if cell == "gru" else None, ROWS)
 
     def run(
         self, gates: Tensor, look_up: Callable[[int], object] | None, state: list[Tensor], out: Tensor

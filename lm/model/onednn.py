@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+ROWS = 32  # for which weights are packed where the number of rows varies
+
 Linear = Callable[[Tensor], Tensor]
 
 

@@ -80,7 +80,7 @@ def test_cache_can_be_listed_and_cleared(tmp_path, own_cache, capsys):
     assert main(["clear", "boat"]) == 0
     assert [entry.path.name[:5] for entry in cache.entries()] == ["ship-"]
     assert main(["clear"]) == 0
-    assert "MB freed" in capsys.readouterr().out
+    assert " KB freed" in capsys.readouterr().out
     assert not cache.entries()
 
 

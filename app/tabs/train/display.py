@@ -7,9 +7,10 @@ from html import escape
 from typing import Any
 
 from lm.console.terminal import duration
+from lm.console.wording import format_bytes
 from lm.training.plot import loss_curve
 
-from ...jobs.estimate import Estimate, Preview, format_bytes
+from ...jobs.estimate import Estimate, Preview
 from ...jobs.job import QUEUED, RUNNING
 from ...jobs.progress import JobProgress, Sample
 from ...ui.i18n import translate

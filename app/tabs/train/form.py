@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 
 from lm.config.settings import parse_duration
+from lm.console.wording import format_bytes
 from lm.errors import UserError
 
-from ...jobs.estimate import format_bytes
 from ...jobs.job import Job
 from ...jobs.queue import JobQueue
 from ...jobs.settings import DEFAULT_DATASET

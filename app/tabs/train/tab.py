@@ -9,9 +9,9 @@ from typing import Any
 
 import gradio as gr
 
+from lm.console.wording import format_bytes
 from lm.errors import UserError
 
-from ...jobs.estimate import format_bytes
 from ...jobs.job import QUEUED, RUNNING
 from ...jobs.queue import EXTENDABLE, RESUMABLE, JobQueue
 from ...registry import ModelRegistry
