@@ -157,8 +157,9 @@ def initial_temperature(config: SamplingConfig) -> float:
 
 
 def clamp_temperature(t: float) -> float:
-    """A temperature by which logits can be divided; below it, only the most likely token is left anyway."""
-    return max(t, 1e-3)
+    """A temperature by which logits can be divided. It is small enough to separate neighboring numbers of
+    float32, and the largest bias divided by it is still one of them."""
+    return max(t, 1e-8)
 
 
 def is_greedy(config: SamplingConfig) -> bool:

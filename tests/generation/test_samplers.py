@@ -10,6 +10,7 @@ from lm.config.schema import SamplingConfig
 from lm.generation.samplers import (
     SamplingTensors,
     apply_filters,
+    draw_without_waiting,
     frequency_penalty,
     is_greedy,
     min_p,
@@ -153,6 +154,22 @@ def test_greedy_chooses_the_most_likely_token(sampling):
     logits = torch.tensor([[0.1, 2.0, 1.9]])
     for u in (0.0, 0.5, 0.99):
         assert sample(logits, uniform(u), stacked(sampling, vocab_size=3)).item() == 1
+
+
+@pytest.mark.parametrize("temperature", [1e-8, 1e-30, (1e-8, 1.0)])
+def test_a_tiny_temperature_separates_close_logits(temperature):
+    logits = torch.tensor([[3.0, 3.0 + 1e-6]])
+    tensors = stacked(SamplingConfig(temperature=temperature), vocab_size=2)
+    assert sample(logits, uniform(1e-12), tensors).item() == 1
+    assert draw_without_waiting(logits / tensors.temperature, uniform(1e-12), tensors).item() == 1
+
+
+@pytest.mark.parametrize("filter", [{}, {"top_k": 2}, {"top_p": 0.9}, {"typical_p": 0.9}, {"min_p": 0.5}])
+def test_the_largest_bias_can_be_divided_by_any_temperature(filter):
+    logits = torch.tensor([[1e30, 1e30, 2.0, -1e30, -torch.inf]])
+    tensors = stacked(SamplingConfig(temperature=1e-30, **filter), vocab_size=5)
+    drawn = [sample(logits, uniform(u), tensors).item() for u in (0.0, 0.99)]
+    assert drawn == [0, 1]
 
 
 def test_samples_have_the_probabilities_of_the_logits():
