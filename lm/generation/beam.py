@@ -97,6 +97,8 @@ def beam_search(
         logprobs = logits.log_softmax(dim=-1)
         check_bias(bias, logits.shape[1])
         logits[:, list(bias)] += torch.tensor(list(bias.values()), device=decoder.device)
+        if logits.max() == -torch.inf:  # and the scores would be NaN
+            raise no_token_allowed(length - 1)
         scores = logits.log_softmax(dim=-1)
         scores[:, list(suppressed)] = -torch.inf
         ended: dict[tuple[int, int], bytes] = {}  # row and token -> the text, which ends there

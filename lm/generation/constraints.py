@@ -60,8 +60,8 @@ def check_bias(bias: Mapping[int, float], vocab_size: int) -> None:
 def no_token_allowed(count: int) -> UserError:
     """The error for constraints that exclude every token after `count` tokens."""
     return UserError(
-        f"no token is allowed after the first {count}: the pattern, choices, banned strings or n-gram limit"
-        " exclude all of them."
+        f"no token is allowed after the first {count}: the pattern, choices, banned strings, logit bias"
+        " or n-gram limit exclude all of them."
     )
 
 

@@ -147,6 +147,12 @@ def test_a_search_without_any_allowed_text_is_an_error():
         beam_search(NetworkDecoder(network_of("gru")), [4], 3, 5, constraints=[OneOf(LETTERS, [b"xyz"])])
 
 
+def test_a_search_in_which_the_bias_excludes_every_token_is_an_error():
+    bias = dict.fromkeys(range(13), -math.inf)
+    with pytest.raises(UserError, match="no token is allowed after the first 0"):
+        beam_search(NetworkDecoder(network_of("gru")), [4], 3, 5, bias=bias)
+
+
 def test_one_beam_is_greedy_and_more_are_no_worse():
     network = network_of("gru")
     tokens = [4]
