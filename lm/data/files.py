@@ -5,6 +5,8 @@ from __future__ import annotations
 import glob
 import os
 import re
+import stat
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,10 +142,19 @@ def file_id(file: str) -> tuple[int, int, str] | None:
     """An id that all paths to the same file on this disk share; None if there is no such file."""
     member, path = reading.member_and_path(file)
     try:
-        stat = os.stat(path)
+        found = os.stat(path)
     except OSError:
         return None
-    return stat.st_dev, stat.st_ino, member
+    return found.st_dev, found.st_ino, member
+
+
+def standard_input_id() -> tuple[int, int, str] | None:
+    """The `file_id` of the file that standard input is read from; None if it is a pipe or a terminal."""
+    try:
+        found = os.fstat(sys.stdin.fileno())
+    except (OSError, ValueError):  # it was replaced by an object without a file
+        return None
+    return (found.st_dev, found.st_ino, "") if stat.S_ISREG(found.st_mode) else None
 
 
 def _existing(paths: Iterable[str]) -> tuple[list[str], list[str]]:

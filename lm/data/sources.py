@@ -30,6 +30,7 @@ from lm.data.files import (
     kind_of,
     list_files,
     similar_path,
+    standard_input_id,
 )
 from lm.data.separation import check_separator
 from lm.data.source import OPTIONS, Source, check_settings
@@ -62,7 +63,7 @@ def find_sources(
         _add_all(sources, config, revisions)
         if not of_run:
             check_settings(sources, config)
-        _check_outputs(sources, outputs)
+        _check_outputs(sources, config, outputs)
     except BaseException:
         for source in sources:
             source.forget()
@@ -86,10 +87,12 @@ def _add_all(sources: list[Source], config: DataConfig, revisions: Sequence[str 
         sources.append(_without(source, repeated) if repeated else source)
 
 
-def _check_outputs(sources: list[Source], outputs: Iterable[str]) -> None:
+def _check_outputs(sources: list[Source], config: DataConfig, outputs: Iterable[str]) -> None:
     """Raise UserError if a file that will be written is one that is read, or an archive that contains it."""
     files = (file for source in sources for group in source.files.values() for file in group)
     read = {file_id(reading.member_and_path(file)[1]) for file in files}
+    if "-" in config.dataset:
+        read.add(standard_input_id())
     for file in outputs:
         identity = file_id(str(expanded(file)))
         if identity and identity in read:

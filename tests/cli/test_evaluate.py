@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shutil
+import sys
 import threading
 from dataclasses import asdict
 
@@ -139,6 +140,18 @@ def test_a_table_does_not_replace_the_text_that_the_model_was_trained_on(
     result = evaluate(trained_with(dataset=str(text)), "--per-word", "t.txt")
     assert result.returncode == 2 and "t.txt is read and would be replaced by a table" in result.stderr
     assert text.read_bytes() == text_file.read_bytes()
+
+
+def test_a_table_does_not_replace_the_file_that_standard_input_is(
+    evaluate, trained_run, tmp_path, monkeypatch
+):
+    text = tmp_path / "t.txt"
+    text.write_text("The sea was calm.")
+    with open(text) as opened:
+        monkeypatch.setattr(sys, "stdin", opened)
+        result = evaluate(trained_run, "--dataset", "-", "--per-word", "t.txt")
+    assert result.returncode == 2 and "t.txt is read and would be replaced by a table" in result.stderr
+    assert text.read_text() == "The sea was calm."
 
 
 def test_encoding_of_the_training_is_used_only_if_the_text_is_not_utf_8(evaluate, trained_with, tmp_path):
