@@ -116,7 +116,8 @@ def load_weights(network: RecurrentLM, weights: dict[str, torch.Tensor], where: 
     would not be."""
     _check_shapes(network, {name: weight.shape for name, weight in weights.items()}, where)
     for name, weight in weights.items():
-        low, high = torch.aminmax(weight)
+        # As Python's numbers: torch would round the limit to the type of the weight, in float16 to infinity.
+        low, high = map(float, torch.aminmax(weight))
         if not -_MAX_WEIGHT <= low <= high <= _MAX_WEIGHT:  # NaN is not
             raise ModelError(
                 f"the weights in {where} are damaged: {name} has numbers that are not finite, or too large."

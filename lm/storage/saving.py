@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
 
-from lm.errors import ModelError
+from lm.errors import ModelError, UserError
 from lm.files import digests
-from lm.files.atomic import replacing, write_text
+from lm.files.atomic import flush_to_disk, replacing, write_text
 from lm.files.model_files import read_json
 from lm.files.tensor_files import write_tensors
 from lm.model.network import RecurrentLM
@@ -38,13 +39,20 @@ def save_model(
 ) -> None:
     """Write a model folder with weights of type `dtype`, replacing each file atomically.
 
-    Two files cannot be replaced at once: until the new weights are in place, config.json accepts the old
-    ones as well, so that a kill at any time leaves a readable model.
+    No file is replaced before all are written: on a full disk, the previous model stays as it was. Two files
+    cannot be replaced at once: until the new weights are in place, config.json accepts the old ones as well,
+    so that a kill at any time leaves a readable model if the new one has the same settings and tokenizer.
 
     `name` is what the model card calls the model: a Hub id, or by default the name of the folder.
     `remote_code` adds the code with which transformers loads the model without lm.
+
+    Raises UserError for weights that `dtype` cannot represent, and OSError.
     """
     folder = Path(folder)
+    weights = {name: weight.cpu().to(dtype) for name, weight in network.stored_weights().items()}
+    infinite = [name for name, weight in weights.items() if not weight.isfinite().all()]
+    if infinite and dtype == torch.float16:
+        raise UserError(f"{infinite[0]} has numbers that float16 cannot represent: save without `half`.")
     folder.mkdir(parents=True, exist_ok=True)
     facts = {
         "format_version": FORMAT_VERSION,
@@ -59,17 +67,19 @@ def save_model(
     }
     if isinstance(trained_on := facts.get("trained_on"), dict):
         facts["trained_on"] = _without_paths(trained_on)
-    files = tokenizer_files(tokenizer)
+    card = model_card(name or folder.resolve().name, facts)
+    files = {"README.md": card, **tokenizer_files(tokenizer)}
     if remote_code:
         files[REMOTE_CODE] = code_for_transformers()
-    for file, content in files.items():
-        write_text(folder / file, content)
-    weights = {name: weight.cpu().to(dtype) for name, weight in network.stored_weights().items()}
     with replacing(folder / WEIGHTS) as partial:
         digest = write_tensors(partial, weights, metadata={"format": "pt"})
-        _write_config(folder, facts, _digests_before(folder, digest))
-    _write_config(folder, facts, digest)
-    write_text(folder / "README.md", model_card(name or folder.resolve().name, facts))
+        flush_to_disk(partial)
+        files["config.json"] = _config(facts, _digests_before(folder, digest))
+        with ExitStack() as replaced:
+            for file, content in files.items():
+                path = replaced.enter_context(replacing(folder / file))
+                path.write_text(content, encoding="utf-8", newline="")
+    write_text(folder / "config.json", _config(facts, digest))
 
 
 def name_of_path(path: str) -> str:
@@ -106,6 +116,6 @@ def _digests_before(folder: Path, new: str) -> list[str] | None:
     return None if old is None else [new, *(old if isinstance(old, list) else [old])]
 
 
-def _write_config(folder: Path, facts: dict[str, Any], digest: str | list[str] | None) -> None:
+def _config(facts: dict[str, Any], digest: str | list[str] | None) -> str:
     facts = facts if digest is None else {**facts, digests.FIELD: {WEIGHTS: digest}}
-    write_text(folder / "config.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    return json.dumps(facts, indent=2, ensure_ascii=False) + "\n"

@@ -19,10 +19,10 @@ from lm.storage.saving import without_paths
 from lm.tokenization.vocabulary import train_tokenizer
 
 
-def make(**options):
+def make(text="the sea was calm\n", hidden_size=8, **options):
     torch.manual_seed(0)
-    tokenizer = train_tokenizer("char", iter(["the sea was calm\n"]))
-    network = RecurrentLM(ModelConfig(hidden_size=8, **options), tokenizer.vocab_size)
+    tokenizer = train_tokenizer("char", iter([text]))
+    network = RecurrentLM(ModelConfig(hidden_size=hidden_size, **options), tokenizer.vocab_size)
     facts = {"trained_on": {"dataset": "x", "characters": 17, "documents": 3}}
     return LanguageModel(network, tokenizer, facts)
 
@@ -113,6 +113,12 @@ def missing_weight(folder):
     save_file(weights, folder / "model.safetensors")
 
 
+def infinite_half(folder):
+    weights = {name: weight.half() for name, weight in load_file(folder / "model.safetensors").items()}
+    weights["decoder.bias"][0] = float("inf")
+    save_file(weights, folder / "model.safetensors")
+
+
 def settings_out_of_range(folder):
     facts = json.loads((folder / "config.json").read_text())
     facts["model"]["hidden_size"] = 0
@@ -125,6 +131,7 @@ def settings_out_of_range(folder):
         (truncated_weights, "model.safetensors is damaged or truncated"),
         (other_shape, "do not match its config.json"),
         (missing_weight, "do not match its config.json: decoder.bias"),
+        (infinite_half, "decoder.bias has numbers that are not finite, or too large"),
         (newer, "format version 99"),
         (settings_out_of_range, "does not describe a model"),
         (lambda f: (f / "config.json").write_text("{"), "config.json is damaged"),
@@ -157,6 +164,34 @@ def test_where_a_model_cannot_be_saved_the_error_says_why(tmp_path, monkeypatch,
         make().save(path)
     assert str(raised.value) == error
     assert Path("my.txt").read_text() == "mine"
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize(("hidden_size", "dataset"), [(64, "x"), (2, "x" * 9000)], ids=["weights", "config"])
+def test_a_model_that_does_not_fit_on_the_disk_leaves_the_previous_one(saved, hidden_size, dataset):
+    files, larger = {path.name for path in saved.iterdir()}, make("a boat", hidden_size)
+    larger.facts["trained_on"]["dataset"] = dataset
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (7000, limits[1]))
+    try:
+        with pytest.raises(UserError, match="File too large"):
+            larger.save(saved)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name for path in saved.iterdir()} == files
+    assert lm.load(saved, device="cpu").generate("sea", seed=1) == make().generate("sea", seed=1)
+
+
+def test_weights_that_float16_cannot_represent_are_not_saved_as_such(tmp_path):
+    model = make()
+    with torch.no_grad():
+        model.network.decoder.weight[0, 0] = 70_000.0  # the largest float16 is 65,504
+    with pytest.raises(UserError, match=r"^decoder\.weight has numbers that float16 cannot represent: save "):
+        model.save(tmp_path / "half", half=True)
+    assert not (tmp_path / "half").exists()
+    model.save(tmp_path / "whole")
+    assert lm.load(tmp_path / "whole", device="cpu").network.decoder.weight[0, 0] == 70_000
 
 
 def test_a_file_is_not_a_model_folder(saved):
