@@ -35,7 +35,7 @@ from lm.data.sources import find_sources, find_tokenizer
 from lm.data.splits import SPLITS, read_splits
 from lm.data.survey import LISTED, repeated_fraction, survey
 from lm.data.text import Text
-from lm.errors import DataError
+from lm.errors import DataError, ModelError, one_line
 from lm.files.atomic import portable_name, write_text
 from lm.parallel import in_order
 from lm.tokenization import vocabulary
@@ -184,6 +184,13 @@ def _build(
     found = survey(_blocks(texts["train"], "Counting characters", progress))
     tokenizer = external or _learn_tokenizer(config, texts["train"], found.characters, progress)
     tokenizer.save(folder / "tokenizer.json")
+    try:
+        Tokenizer.load(folder / "tokenizer.json")
+    except ModelError as error:
+        raise DataError(
+            f"the vocabulary of this text cannot be stored: {one_line(error.__cause__ or error)} Choose a"
+            " smaller --vocab-size or another --tokenizer."
+        ) from error
     info: dict[str, Any] = {"held_out": held_out}
     for name, group in texts.items():
         counts, parts = write_tokens(folder / f"{name}.tokens", group, tokenizer, progress)

@@ -49,6 +49,17 @@ class Tokenizer:
         eos = backend.token_to_id(EOS)
         if eos is None:
             raise ModelError(f"the tokenizer has no {EOS} token, which separates documents.")
+        spec = json.loads(backend.to_str())
+        model = spec["model"]
+        self.unk: int | None = model.get("unk_id")
+        if model.get("unk_token") is not None:
+            self.unk = backend.token_to_id(model["unk_token"])
+        self.kind = kind_of(spec, self.unk)
+        if self.kind == "word" and spec["added_tokens"]:
+            # transformers saves <unk> and <eos> as special tokens, which decoding leaves out: a text would
+            # lose its line breaks.
+            added = (token for token in spec["added_tokens"] if token["content"] not in model["vocab"])
+            backend = Backend.from_str(json.dumps(spec | {"added_tokens": list(added)}))
         self.backend = backend
         # Special tokens that are spelled out in a text are text, and long texts are not truncated.
         backend.encode_special_tokens = True
@@ -58,14 +69,8 @@ class Tokenizer:
         if self.vocab_size > _MAX_VOCAB:
             raise ModelError(f"the tokenizer has an id of {self.vocab_size - 1:,}; ids count tokens from 0.")
         self.eos: int = eos
-        spec = json.loads(backend.to_str())
         backend.post_processor = without_added_tokens(spec["post_processor"])
-        model = spec["model"]
         self._byte_level = (spec.get("decoder") or {}).get("type") == "ByteLevel"
-        self.unk: int | None = model.get("unk_id")
-        if model.get("unk_token") is not None:
-            self.unk = backend.token_to_id(model["unk_token"])
-        self.kind = kind_of(spec, self.unk)
         self._pieces = PieceEncoder(backend, spec, self.eos, self.dtype)
 
     @classmethod

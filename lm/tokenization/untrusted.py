@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ _MAX_VALUES = 2_500_000  # strings, numbers, lists and objects
 # The One Billion Word Benchmark has 793,471 different words.
 _MAX_TOKENS = 1_000_000  # of the vocabulary; and the limit of merges
 _MAX_PARTS = 256  # components of a section, such as the normalizer
-_MAX_STRING = 4_000  # characters of a token, or of a pattern
+MAX_STRING = 4_000  # characters of a token, or of a pattern
 _MAX_ADDED = 1_000_000  # characters of all added tokens
 _MAX_GROWTH = 64  # how many times as long a text may become
 _MAX_WORD = 1_000  # characters; WordPiece takes the square of that
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # or, in a damaged file, the rest of it
 _SECTIONS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 
 
@@ -30,7 +32,7 @@ def read_spec(path: Path, folder: Path) -> dict[str, Any]:
     """The content of a tokenizer.json, a file in `folder`. Raises ModelError if it cannot be read or is too
     large, and ValueError if it is damaged or has something that no tokenizer needs."""
     content = read_bytes(path, folder, MAX_SIZE)
-    if sum(map(content.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+    if _values_in(content) > _MAX_VALUES and _values_in(_without_strings(content)) > _MAX_VALUES:
         raise ValueError(f"it has more than {_MAX_VALUES:,} values.")
     spec = parse_json(content)
     if not isinstance(spec, dict) or not isinstance(spec.get("model"), dict):
@@ -43,6 +45,16 @@ def read_spec(path: Path, folder: Path) -> dict[str, Any]:
     return {**spec, "padding": None, "truncation": None}
 
 
+def _values_in(content: bytes) -> int:
+    return sum(map(content.count, (b",", b"[", b"{")))
+
+
+def _without_strings(content: bytes) -> bytes:
+    """The content without words, which may contain commas and brackets, too. Of more than _MAX_VALUES pairs
+    of a name and a value, strings remain."""
+    return _STRING.sub(b"", content, count=2 * _MAX_VALUES)
+
+
 def _check_section(name: str, section: Any) -> None:
     parts = list(_objects(section))
     if len(parts) > _MAX_PARTS:
@@ -51,7 +63,7 @@ def _check_section(name: str, section: Any) -> None:
     for part in parts:
         kind = part.get("type")
         for key, value in part.items():
-            if isinstance(value, str) and len(value) > _MAX_STRING and kind != "Precompiled":
+            if isinstance(value, str) and len(value) > MAX_STRING and kind != "Precompiled":
                 raise ValueError(f"'{key[:20]}' in its {name} has {len(value):,} characters.")
         if kind in ("Replace", "Prepend"):
             growth *= max(len(str(part.get("content") or part.get("prepend") or "")), 1)
@@ -96,8 +108,8 @@ def _check_model(model: dict[str, Any]) -> None:
         if len(entries) > _MAX_TOKENS:
             raise ValueError(f"it has {len(entries):,} {name}; the limit is {_MAX_TOKENS:,}.")
     tokens = vocab if isinstance(vocab, dict) else (entry[0] for entry in vocab if entry)
-    if any(isinstance(token, str) and len(token) > _MAX_STRING for token in tokens):
-        raise ValueError(f"it has a token of more than {_MAX_STRING:,} characters.")
+    if any(isinstance(token, str) and len(token) > MAX_STRING for token in tokens):
+        raise ValueError(f"it has a token of more than {MAX_STRING:,} characters.")
     longest = model.get("max_input_chars_per_word")
     if isinstance(longest, int) and longest > _MAX_WORD:
         raise ValueError(f"max_input_chars_per_word is {longest:,}; the limit is {_MAX_WORD:,}.")

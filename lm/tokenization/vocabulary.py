@@ -20,6 +20,7 @@ from lm.errors import DataError, UserError, one_line
 from lm.tokenization.backend import read_backend
 from lm.tokenization.kinds import BYTE_OF, EOS, ONE_CHARACTER, UNK, WHITESPACE
 from lm.tokenization.tokenizer import Tokenizer
+from lm.tokenization.untrusted import MAX_STRING
 
 KINDS = ("char", "byte", "bpe", "unigram", "word")
 _PIECES = 4096  # default vocabulary size of bpe and unigram
@@ -79,6 +80,7 @@ def bpe_tokenizer(texts: Iterable[str], vocab_size: int | None = None, min_frequ
         min_frequency=min_frequency,
         special_tokens=[EOS],
         initial_alphabet=_BYTES,
+        max_token_length=MAX_STRING,
         show_progress=False,
     )
     return _learn(Backend(models.BPE()), trainer, texts)
@@ -101,8 +103,9 @@ def unigram_tokenizer(texts: Iterable[str], vocab_size: int | None = None) -> To
 def word_tokenizer(
     counts: Mapping[str, int], vocab_size: int | None = None, min_frequency: int = 1
 ) -> Tokenizer:
-    """One token for each word of `counts`, most common first, and <eos> for the end of a line."""
-    words = {word: count for word, count in counts.items() if word not in (UNK, EOS)}
+    """One token for each word of `counts`, most common first, and <eos> for the end of a line. Words of more
+    than MAX_STRING characters, which no tokenizer.json may have, are left out."""
+    words = {word: n for word, n in counts.items() if word not in (UNK, EOS) and len(word) <= MAX_STRING}
     chosen = _most_common(words, vocab_size or _WORDS, min_frequency)
     backend = Backend(models.WordLevel(_numbered([UNK, EOS, *chosen]), unk_token=UNK))
     backend.normalizer = normalizers.Replace("\n", f" {EOS} ")

@@ -154,6 +154,18 @@ def test_message_names_at_most_eight_unknown_characters():
     assert describe_unknown(tokenizer, "123456789") == "'1', '2', '3', '4', '5', '6', '7', '8' …"
 
 
+def test_words_keep_their_line_breaks_where_eos_is_a_special_token():
+    """As in a tokenizer.json that transformers has saved."""
+    tokenizer = train_tokenizer("word", ["the sea\nwas calm"])
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+    backend.add_special_tokens(["<unk>", "<eos>"])
+    again, ids = Tokenizer(backend), tokenizer.encode("the ship\nwas calm")
+    assert again.kind == "word"
+    assert again.decode(ids) == "the <unk>\nwas calm"
+    stream = again.decode_stream()
+    assert "".join(map(stream.step, ids)) == "the <unk>\nwas calm"
+
+
 @pytest.mark.parametrize("content", ["", "{", "{}", '{"model": 1}'])
 def test_broken_file_is_an_error(tmp_path, content):
     (tmp_path / "tokenizer.json").write_text(content)

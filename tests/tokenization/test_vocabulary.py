@@ -9,7 +9,8 @@ from tokenizers import models, normalizers, pre_tokenizers
 
 from lm.data.sources import find_tokenizer
 from lm.errors import ModelError, UserError
-from lm.tokenization.vocabulary import count_words, load_external, train_tokenizer
+from lm.tokenization.tokenizer import Tokenizer
+from lm.tokenization.vocabulary import KINDS, count_words, load_external, train_tokenizer
 
 
 def types(tokenizer):
@@ -44,6 +45,20 @@ def test_byte_is_its_own_id():
 def test_counting_too_many_words_drops_the_least_common():
     counts = count_words(["a a a b b", "c d e", "a b"], limit=4)
     assert counts == {"a": 4, "b": 3}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_vocabulary_of_a_text_with_a_very_long_word_is_readable(tmp_path, kind):
+    tokenizer = train_tokenizer(kind, [f"the sea {'x' * 4500}\n"] * 9, 300)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    again, text = Tokenizer.load(tmp_path / "tokenizer.json"), f"the sea {'x' * 4000}"
+    assert again.encode(text).tolist() == tokenizer.encode(text).tolist()
+
+
+def test_a_vocabulary_of_words_with_many_commas_is_readable(tmp_path):
+    tokenizer = train_tokenizer("word", [f'a{number}\\"{"," * 3990} ' for number in range(640)])
+    tokenizer.save(tmp_path / "tokenizer.json")
+    assert types(Tokenizer.load(tmp_path / "tokenizer.json")) == types(tokenizer)
 
 
 @pytest.fixture
