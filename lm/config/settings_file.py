@@ -10,9 +10,9 @@ import yaml
 from lm.errors import UserError, one_line
 from lm.files.model_files import read_bytes
 
-_MAX_BYTES = 1 << 20  # a config.yaml has about 2,000; `--dataset` may name thousands of files
-_MAX_VALUES = 20_000  # PyYAML reads about 40,000 in a second
-_MAX_CHARACTERS = 1 << 20  # in all values, those of aliases included
+_MAX_BYTES = 4 << 20  # a config.yaml has about 2,000; `--dataset` may name thousands of files
+MAX_VALUES = 20_000  # PyYAML reads about 40,000 in a second
+MAX_CHARACTERS = 2 << 20  # in all values, those of aliases included
 _MAX_DEPTH = 10  # a list of strings has two levels
 _MAX_DIGITS = 1000  # the time to convert a number grows with the square of its length
 
@@ -64,16 +64,16 @@ class _Loader(yaml.SafeLoader):
         is_alias = self.check_event(yaml.AliasEvent)
         self._values += 1
         self._depth += 1
-        if self._values > _MAX_VALUES:
-            raise yaml.YAMLError(f"it has more than {_MAX_VALUES:,} values.")
+        if self._values > MAX_VALUES:
+            raise yaml.YAMLError(f"it has more than {MAX_VALUES:,} values.")
         if self._depth > _MAX_DEPTH:
             raise yaml.YAMLError(f"it is nested more than {_MAX_DEPTH} levels deep.")
         node = super().compose_node(parent, index)
         self._depth -= 1
         if isinstance(node, yaml.ScalarNode):
             self._characters += len(node.value)
-            if self._characters > _MAX_CHARACTERS:
-                raise yaml.YAMLError(f"its values have more than {_MAX_CHARACTERS:,} characters.")
+            if self._characters > MAX_CHARACTERS:
+                raise yaml.YAMLError(f"its values have more than {MAX_CHARACTERS:,} characters.")
             if len(node.value) > _MAX_DIGITS and node.tag in _NUMBERS:
                 raise yaml.YAMLError(f"a number has more than {_MAX_DIGITS:,} digits.")
         elif is_alias:  # of lists of lists, a few lines make billions of values

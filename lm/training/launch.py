@@ -13,13 +13,14 @@ import yaml
 from lm.config.presets import preset
 from lm.config.schema import BUDGETS, RunConfig, checked
 from lm.config.settings import flag_of
-from lm.config.settings_file import read_settings
+from lm.config.settings_file import MAX_CHARACTERS, MAX_VALUES, read_settings
 from lm.console.invocation import command, quoted, resume
 from lm.console.terminal import Terminal
 from lm.data.corpus import Corpus, cached_corpus, open_corpus
 from lm.distributed import Ranks
 from lm.errors import DataError, UserError
 from lm.files.atomic import check_output
+from lm.files.paths import expanded
 from lm.storage.run_folder import Run, check_out, checkpoint_of, find_run
 from lm.storage.run_lock import claimed
 from lm.training.callbacks import NONE, Callbacks
@@ -84,7 +85,7 @@ def launch(options: dict[str, Any], ranks: Ranks, callbacks: Callbacks = NONE) -
 def _settings(preset_name: str | None, file: str | None, options: dict[str, Any]) -> RunConfig:
     """The settings of a new run: the command line overrides the file, which overrides the preset."""
     values = preset(preset_name) if preset_name else {}
-    of_file = checked(read_settings(Path(file)), where=str(file)) if file else {}
+    of_file = checked(read_settings(expanded(file)), where=str(file)) if file else {}
     values = _overridden(_overridden(values, of_file), options)
     if values.get("init_from"):
         values = with_model_settings(values)
@@ -113,7 +114,19 @@ def _check_effects(options: dict[str, Any], config: RunConfig) -> None:
             raise UserError(f"{flag_of(name)} has no effect {reason}; leave it out.")
 
 
+def _check_names(config: RunConfig) -> None:
+    """Raise UserError if --dataset names so many texts that config.yaml could not be read again."""
+    names = config.data.dataset
+    size = sum(len(name.encode()) for name in names)
+    if len(names) > MAX_VALUES * 3 // 4 or size > MAX_CHARACTERS * 3 // 4:
+        raise UserError(
+            f"--dataset names {len(names):,} texts, too many for the settings of a run: name their folder"
+            " instead, or put the pattern in quotes."
+        )
+
+
 def _start(config: RunConfig, ranks: Ranks, callbacks: Callbacks, overwrite: bool) -> Ended:
+    _check_names(config)
     if ranks.is_main_process:
         check_out(config, overwrite)
     terminal, corpus = _open_text(config, ranks)
@@ -152,6 +165,7 @@ def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Call
     _check_settings(config, ranks)
     if changed := [n for n, value in config.flat().items() if n not in _FREE_ON_RESUME and saved[n] != value]:
         raise _keeps_its_settings(changed)
+    _check_names(config)
     kept = {name: value for name, value in options.items() if name in (*BUDGETS, "dataset")}
     update = RunConfig.from_flat(_overridden(saved, kept)) if kept else None
     if config.training.init_from and Path(config.data.tokenizer).name == "tokenizer.json":

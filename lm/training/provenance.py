@@ -16,6 +16,7 @@ from lm.storage.saving import name_of_path
 from lm.tokenization.vocabulary import KINDS
 from lm.training.state import Trainer
 
+_MAX_NAMES = 100
 # Settings of the machine, and of what is printed and stored, rather than of the model.
 _INCIDENTAL = {
     *("out", "device", "quiet", "track", "data_report"),
@@ -53,9 +54,11 @@ def trained_on(trainer: Trainer) -> dict[str, Any]:
 
 
 def _dataset_names(trainer: Trainer) -> list[str]:
+    """The names of the texts; of thousands, only the first: the model card repeats them several times."""
     hub = trainer.learner.corpus.facts.get("hub", {})
     given = trainer.learner.config.data.dataset
-    return [hub[name]["id"] if name in hub else name_of_path(name) for name in given]
+    names = [hub[name]["id"] if name in hub else name_of_path(name) for name in given[:_MAX_NAMES]]
+    return names + [f"{len(given) - _MAX_NAMES:,} more"] * (len(given) > _MAX_NAMES)
 
 
 def _settings(trainer: Trainer) -> dict[str, Any]:

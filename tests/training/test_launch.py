@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import lm
 from lm.cli.train import main
 from lm.config.presets import PRESETS, Preset
 from lm.errors import UserError
@@ -62,3 +63,11 @@ def test_what_a_file_turns_on_or_off_can_be_changed(settings, name):
     flag = name.replace("_", "-")
     assert settings(f"--no-{flag}", file=f"{name}: true")[name] is False
     assert settings(f"--{flag}", file=f"{name}: false")[name] is True
+
+
+@pytest.mark.parametrize(("count", "length"), [(15_001, 4), (5_000, 400)])
+def test_more_texts_than_the_settings_of_a_run_can_name_are_an_error(count, length):
+    texts = [f"{number:0{length}}" for number in range(count)]
+    with pytest.raises(UserError, match=rf"^--dataset names {count:,} texts, too many for the settings"):
+        lm.train(texts, out="r")
+    assert not Path("r").exists()

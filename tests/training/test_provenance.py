@@ -9,8 +9,10 @@ import pytest
 from huggingface_hub import ModelCard
 from safetensors import safe_open
 
+import lm
 from lm.cli.train import main
 from lm.storage.model_folder import FILES, PRETRAINED
+from lm.storage.run_folder import Run
 from tests.conftest import some_text
 from tests.storage.test_model_card import blocks
 
@@ -123,6 +125,17 @@ def test_of_a_streamed_text_it_counts_what_was_read(private):
     facts = trained_on(Path("run"))
     assert facts["tokens"] == facts["steps"] * 4 * 8
     assert (facts["documents"], facts["characters"]) == (7, 153)  # a line has 23 characters and an end
+
+
+def test_of_thousands_of_texts_it_names_the_first(private):
+    names = [f"{number}.txt" for number in range(103)]
+    for number, name in enumerate(names):
+        (private / name).write_text(f"the sea {number}\n")
+    texts = [private / name for name in names]
+    lm.train(texts, hidden_size=8, layers=1, batch_size=4, bptt=8, steps=1, quiet=True, out="run")
+    assert trained_on(Path("run"))["dataset"] == " + ".join([*names[:100], "3 more"])
+    assert "3 more" in command(Path("run")) and "101.txt" not in command(Path("run"))
+    assert Run(Path("run")).settings()["dataset"] == list(map(str, texts))
 
 
 def test_a_local_folder_named_python_is_not_the_library(private, tmp_path):
