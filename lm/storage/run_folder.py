@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterable
@@ -101,16 +102,18 @@ def check_out(config: RunConfig, overwrite: bool) -> None:
         return
     folder = expanded(config.training.out)
     for path in (folder, *folder.parents):
-        if path.exists() and not path.is_dir():
+        if os.path.exists(path) and not path.is_dir():
             raise UserError(f"{path} is a file: name another folder with --out.")
     check_free(folder)
-    if folder.exists() and any(folder.iterdir()):
+    if os.path.exists(folder) and any(folder.iterdir()):
         if not overwrite:
             raise UserError(
                 f"{folder} exists: name another with --out, replace it with --overwrite, or continue it"
                 f" with --resume {quoted(folder)}."
             )
-        if not (folder / "training" / "config.yaml").is_file():
+        # A run that could not be created, because the disk was full, is an empty folder `training`.
+        files = (path for path in folder.rglob("*") if not path.is_dir() and path != lock_of(folder))
+        if not Run(folder).config.is_file() and any(files):
             raise UserError(f"{folder} is not a run; --overwrite replaces only runs.")
 
 
@@ -165,7 +168,7 @@ def find_run(folder: str | Path | None) -> Run:
     """The named run, or the newest in runs/. Raises UserError."""
     if folder is not None:
         run = Run(expanded(folder))
-        if not run.config.is_file():
+        if not os.path.isfile(run.config):
             raise ModelError(f"{folder} is not a run: it has no training/config.yaml.")
     else:
         runs = [Run(path) for path in RUNS.iterdir()] if RUNS.is_dir() else []
@@ -177,14 +180,17 @@ def find_run(folder: str | Path | None) -> Run:
 
 
 def read_metrics(run: Run) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, without a half-written last one."""
-    records = []
-    if run.metrics.exists():
-        for line in run.metrics.read_text(encoding="utf-8").splitlines():
+    """The lines of metrics.jsonl up to the first damaged one, such as a half-written last one."""
+    records: list[dict[str, Any]] = []
+    if run.metrics.is_file():
+        for line in run.metrics.read_bytes().splitlines():
             try:
-                records.append(json.loads(line))
+                record = json.loads(line)
             except (ValueError, RecursionError):
                 break
+            if not isinstance(record, dict):
+                break
+            records.append(record)
     return records
 
 

@@ -84,6 +84,24 @@ def test_out_must_not_be_a_file_or_in_one(here):
             check_out(RunConfig.from_flat({"out": out}), overwrite=True)
 
 
+def test_overwriting_replaces_only_runs_and_what_a_full_disk_left_of_one(here):
+    config = RunConfig.from_flat({"out": "r"})
+    Path("r/training").mkdir(parents=True)
+    check_out(config, overwrite=True)
+    Path("r/training/lock").touch()
+    check_out(config, overwrite=True)
+    Path("r/training/letter.txt").touch()
+    with pytest.raises(UserError, match=r"^r is not a run; --overwrite replaces only runs\.$"):
+        check_out(config, overwrite=True)
+
+
+@pytest.mark.parametrize("damage", [b'{"st', b"\xff\xfe\n", b"5\n", b"\0" * 8 + b"\n"])
+def test_metrics_are_read_up_to_a_damaged_line(run, damage):
+    with open(run.metrics, "ab") as file:
+        file.write(damage + b'\n{"step": 75}\n')
+    assert read_metrics(run) == [{"step": 25}, {"step": 50}]
+
+
 @pytest.mark.parametrize(("name", "quoted"), [("my run", "'my run'"), ("-run", "./-run")])
 def test_the_command_that_continues_an_existing_run_can_be_pasted(name, quoted):
     Path(name, "training").mkdir(parents=True)
