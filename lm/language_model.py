@@ -21,6 +21,7 @@ from lm.errors import UserError
 from lm.evaluation.losses import Score, score_tokens
 from lm.evaluation.scores import Scores
 from lm.files.atomic import writing
+from lm.files.paths import expanded
 from lm.generation.clamp import Clamp, ClampedDecoder
 from lm.generation.decoder import Decoder, NetworkDecoder
 from lm.generation.ensemble import Ensemble
@@ -298,11 +299,13 @@ class LanguageModel:
                 dataset on the Hub, if any.
 
         Raises UserError for an ensemble, a model with clamped units, an invalid license or language,
-        `remote_code` of a backward model, and a folder that cannot be written.
+        `remote_code` of a backward model, weights that float16 cannot represent, and a folder that cannot be
+        written.
         """
         facts = self._facts_to_save(license, language, remote_code)
         dtype = torch.float16 if half else torch.float32
         with writing(folder):
+            folder = expanded(folder)
             save_model(folder, self.network, self.tokenizer, facts, dtype, remote_code=remote_code)
 
     save_pretrained = save

@@ -22,6 +22,7 @@ from lm.config.schema import SamplingConfig
 from lm.errors import ModelError, UserError
 from lm.files.atomic import replacing, writing
 from lm.files.model_files import parse_json
+from lm.files.paths import expanded
 from lm.files.tensor_files import read_metadata, read_tensors, write_tensors
 from lm.generation.decoder import PREFILL_CHUNK
 from lm.generation.request import Request, seed_or_random, whole_number
@@ -176,14 +177,14 @@ class Session:
         tensors = {f"state.{i}": part.cpu() for i, part in enumerate(self._states[len(self)])}
         tensors["tokens"] = torch.tensor(self.tokens)
         facts = {"format_version": _FORMAT_VERSION, "model": self._generator.decoder.fingerprint()}
-        with writing(path), replacing(path) as partial:
+        with writing(path), replacing(expanded(path)) as partial:
             write_tensors(partial, tensors, {"session": json.dumps(facts)})
 
     @classmethod
     def load(cls, model: GeneratesText, path: str | Path) -> Session:
         """Read what `save` wrote. Raises ModelError if the file is damaged or of another model."""
         session, decoder = cls(model), model.generator.decoder
-        file = Path(path).resolve()
+        file = expanded(path).resolve()
         try:
             facts, tensors = parse_json(read_metadata(file)["session"].encode()), read_tensors(file)
             version, fingerprint = facts["format_version"], facts["model"]

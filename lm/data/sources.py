@@ -127,15 +127,15 @@ def find_source(dataset: str, config: DataConfig) -> Source:
             source = _local_source("stdin", {"train": [str(copy)]}, config)
             return dataclasses.replace(source, copy=copy, copies=stack.pop_all())
     path = expanded(dataset)
-    if path.suffix.lower() == ".zip" and path.is_file():
+    if path.suffix.lower() == ".zip" and os.path.isfile(path):
         members = reading.members(str(path))
         if not members:
             raise DataError(f"the archive {path} contains no files.")
         return _listed_source(path.stem, list_files(members, "", {}), config)
-    if path.is_file():
+    if os.path.isfile(path):
         name = Path(reading.without_compression(path.name)).stem
         return _local_source(name, {"train": [str(path)]}, config)
-    if path.is_dir():
+    if os.path.isdir(path):
         name = path.resolve().name
         if saved := saved_splits(path):
             return _listed_source(name, Listing(saved), config)
@@ -151,7 +151,7 @@ def find_source(dataset: str, config: DataConfig) -> Source:
             f"the link {path} leads to a missing file, {os.readlink(path)}: fetch it, for example with"
             " `git annex get`, or correct the link."
         )
-    if path.exists():
+    if os.path.exists(path):
         raise DataError(f"{path} is neither a file nor a folder; --dataset - reads standard input.")
     if glob.has_magic(dataset):
         matches, skipped = files_matching(str(path))
@@ -175,8 +175,8 @@ def find_source(dataset: str, config: DataConfig) -> Source:
 def find_tokenizer(name: str) -> Path:
     """The tokenizer.json that `name` is, contains or, as a Hub model, offers. Raises UserError."""
     path = expanded(name)
-    path = path / "tokenizer.json" if path.is_dir() else path
-    if path.is_file():
+    path = path / "tokenizer.json" if os.path.isdir(path) else path
+    if os.path.isfile(path):
         return path
     if path.suffix == ".json" or not _HUB_ID.fullmatch(name):
         files = [*KINDS, *(str(other) for other in path.parent.glob("*.json"))]

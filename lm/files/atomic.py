@@ -83,7 +83,7 @@ def writing(path: str | Path) -> Iterator[None]:
 def check_output(file: str | Path, remedy: str = "choose a file in an existing, writable folder") -> None:
     """Raise UserError, which ends in `remedy`, before any work is done if a file cannot be written."""
     path = expanded(file)
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+    if os.path.isdir(path) or not os.access(path if os.path.exists(path) else path.parent, os.W_OK):
         raise UserError(f"cannot write {file}: {remedy}.")
 
 

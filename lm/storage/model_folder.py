@@ -11,6 +11,7 @@ README.md               model card
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from pathlib import Path
 
@@ -69,9 +70,9 @@ def hub_id(model: str) -> str | None:
 def _local_folder(model: str | Path) -> Path | None:
     """The folder of a model that is on this machine. Raises ModelError if it is a file."""
     name, path = str(model), expanded(model)
-    if name and path.is_dir():  # the path of "" is the current folder
+    if name and os.path.isdir(path):  # the path of "" is the current folder
         return path
-    if name and path.exists():
+    if name and os.path.exists(path):
         raise ModelError(f"{model} is a file; name the folder that contains the model.")
     return PRETRAINED if name == PRETRAINED.name else None
 
