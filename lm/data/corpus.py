@@ -185,7 +185,8 @@ def _build(
     tokenizer = external or _learn_tokenizer(config, texts["train"], found.characters, progress)
     tokenizer.save(folder / "tokenizer.json")
     try:
-        Tokenizer.load(folder / "tokenizer.json")
+        # `tokenizers` reads the numbers of unigram with another last digit: encode as the model will.
+        tokenizer = Tokenizer.load(folder / "tokenizer.json")
     except ModelError as error:
         raise DataError(
             f"the vocabulary of this text cannot be stored: {one_line(error.__cause__ or error)} Choose a"
