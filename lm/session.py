@@ -75,7 +75,8 @@ class Session:
     def read(self, text: str, *, unknown: str = "replace") -> Generator[float]:
         """`feed` in steps, for long texts: yields the share that has been read. When closed, the session ends
         there."""
-        tokens = self._generator.encode(text, unknown)
+        continues = len(self) > 0 and self.tokens[-1] != self._generator.tokenizer.eos
+        tokens = self._generator.encode(text, unknown, continues=continues)
         unread = [self.tokens[-1], *tokens[:-1]]
         for begin in range(0, len(tokens), PREFILL_CHUNK):
             end = min(begin + PREFILL_CHUNK, len(tokens))

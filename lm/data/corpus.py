@@ -19,7 +19,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,8 @@ def open_corpus(
     external, tokenizer_id = None, config.tokenizer
     if config.tokenizer not in vocabulary.KINDS:
         external, tokenizer_id = vocabulary.load_external(find_tokenizer(config.tokenizer))
+        if external.pieces.start_differs:  # before, the start of each block was encoded as that of a document
+            tokenizer_id += "+2"
     sources = find_sources(config, of_run=of_run)
     try:
         key = _key(sources, config, tokenizer_id)
@@ -230,8 +232,9 @@ def _build(
 def _unknown_parts(tokenizer: Tokenizer, blocks: Iterable[bytes]) -> list[str]:
     """The first distinct parts of a text that the vocabulary lacks."""
     found: dict[str, None] = {}
-    for block in blocks:
-        found |= dict.fromkeys(tokenizer.unknown_in(block, LISTED))
+    for before, block in pairwise(chain([SEPARATOR], blocks)):
+        continues = not before.endswith(SEPARATOR)
+        found |= dict.fromkeys(tokenizer.unknown_in(block, LISTED, continues=continues))
         if len(found) >= LISTED:
             break
     return list(found)[:LISTED]
@@ -282,8 +285,10 @@ def write_tokens(
             file.write(ids.data)  # not tofile, whose error does not say that the disk is full
             counts["tokens"] += len(ids)
 
-        def encode(block: bytes) -> tuple[np.ndarray, dict[str, int]]:
-            ids, documents = tokenizer.encode_bytes(block), block.count(SEPARATOR)
+        def encode(blocks: tuple[bytes, bytes]) -> tuple[np.ndarray, dict[str, int]]:
+            before, block = blocks
+            ids = tokenizer.encode_bytes(block, continues=not before.endswith(SEPARATOR))
+            documents = block.count(SEPARATOR)
             return ids, {
                 "characters": count_characters(block),
                 "bytes": len(block) - documents,
@@ -296,7 +301,7 @@ def write_tokens(
                 write(separator)
             counts["documents"] += 1
             blocks = _blocks([text], f"Tokenizing the {path.stem} text", progress, tokenizer.kind)
-            for ids, block_counts in in_order(encode, blocks):
+            for ids, block_counts in in_order(encode, pairwise(chain([SEPARATOR], blocks))):
                 write(ids)
                 for name, count in block_counts.items():
                     counts[name] += count

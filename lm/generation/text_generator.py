@@ -110,8 +110,10 @@ class TextGenerator:
         self.suppressed_tokens = suppressed_tokens(tokenizer, single_document)
         self.scheduler = Scheduler(decoder, tokenizer.vocab_size, self.suppressed_tokens)
 
-    def encode(self, text: str | Sequence[int], unknown: str = "replace") -> list[int]:
-        """The tokens of `text`, which the start token precedes.
+    def encode(
+        self, text: str | Sequence[int], unknown: str = "replace", *, continues: bool = False
+    ) -> list[int]:
+        """The tokens of `text`, which the start token precedes, unless it `continues` a text.
 
         What the vocabulary lacks becomes <unk> ("replace"), is left out ("skip") or raises UserError
         ("error"). A text given as token ids is taken as it is, except for an <eos> that it starts with: see
@@ -132,7 +134,8 @@ class TextGenerator:
             raise UserError(
                 f"the model does not know {missing}: leave them out, or choose --unknown skip or replace."
             )
-        return self.tokenizer.encode(text, skip_unknown=unknown == "skip").tolist()
+        skip = unknown == "skip"
+        return self.tokenizer.encode(text, skip_unknown=skip, continues=continues).tolist()
 
     def starts_explicitly(self, text: str | Sequence[int]) -> bool:
         """Whether a text is given as token ids of which the first in reading order is <eos>.

@@ -65,7 +65,11 @@ def infill(
         raise UserError("every text for the gap has a banned string: ban fewer strings, or try another seed.")
     before, after = left[-_CONTEXT:], right[:_CONTEXT]
     gaps = [
-        Gap(text, forward.encode(text), _score(forward, backward, before, text, after))
+        Gap(
+            text,
+            forward.tokenizer.encode(text, continues=bool(left)).tolist(),
+            _score(forward, backward, before, text, after),
+        )
         for text in sorted(texts)
     ]
     return sorted(gaps, key=lambda gap: -gap.score)
@@ -109,10 +113,10 @@ def _suffixes(text: str) -> list[str]:
 def _score(forward: LanguageModel, backward: LanguageModel, left: str, text: str, right: str) -> float:
     """The mean log-probability per token of the gap and the context read after it, over both directions."""
     total, count = 0.0, 0
-    for model, read_first in ((forward, left), (backward, right)):
+    for model, read_first, continues in ((forward, left, False), (backward, right, bool(left + text))):
         # In reading order, so that what was read before the gap comes first.
         scores = model.direction.reorder(model.score(left + text + right))
-        scored = scores[len(model.encode(read_first)) :]
+        scored = scores[len(model.tokenizer.encode(read_first, continues=continues)) :]
         total += sum(score.logprob for score in scored)
         count += len(scored)
     return total / max(count, 1)

@@ -18,7 +18,7 @@ def is_single_document(facts: dict[str, Any]) -> bool:
 
 def start_token(tokenizer: Tokenizer, single_document: bool) -> int:
     """The token that precedes every text."""
-    newline: list[int] = tokenizer.encode("\n").tolist() if single_document else []
+    newline: list[int] = tokenizer.encode("\n", continues=True).tolist() if single_document else []
     return newline[0] if len(newline) == 1 and newline[0] != tokenizer.unk else tokenizer.eos
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer as Backend
+from tokenizers import Encoding, Tokenizer as Backend
 
 from lm.parallel import available_cores
-from lm.tokenization.backend import encode_batch
+from lm.tokenization.backend import encode_batch, without_added_tokens
 from lm.tokenization.documents import SEPARATOR, chunks
 
 _CACHED_WORDS = 1 << 19  # words whose pieces are cached
@@ -21,10 +23,16 @@ _CORES_TO_MERGE = 5
 _ASCII_WORDS = re.compile(
     r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[0-9]+| ?[^\t-\r A-Za-z0-9]+|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+"
 )
+# The settings of steps that put a space before a text or remove one, as they are within a document.
+_WITHIN = {"add_prefix_space": False, "prepend_scheme": "never", "strip_left": False}
 
 
 class PieceEncoder:
-    """Encodes text with `backend`, whose tokenizer.json is `spec`."""
+    """Encodes text with `backend`, whose tokenizer.json is `spec`.
+
+    `start_differs`: whether the tokens at the start of a document may differ from those of the same text
+    within one.
+    """
 
     def __init__(
         self, backend: Backend, spec: dict[str, Any], eos: int, dtype: type[np.uint16] | type[np.uint32]
@@ -32,27 +40,45 @@ class PieceEncoder:
         self._backend, self._eos, self._dtype = backend, eos, dtype
         self._pieces_of_words = _PiecesOfWords(backend, dtype)
         self.splits_like_gpt_2 = _splits_like_gpt_2(spec)
+        within = _within_documents(spec)
+        self.start_differs = within is not None
+        self._backend_within = backend if within is None else _backend_of(within)
 
-    def encode(self, text: bytes) -> np.ndarray:
-        """Token ids (tokens,) of valid UTF-8, with one `<eos>` for each SEPARATOR."""
-        parts: list[str] = []
+    def encode(self, text: bytes, continues: bool = False) -> np.ndarray:
+        """Token ids (tokens,) of valid UTF-8, with one `<eos>` for each SEPARATOR.
+
+        `continues`: whether the text starts within a document.
+        """
+        parts: list[tuple[str, Backend | None]] = []  # None: the words are looked up
         ends = []
-        for document in text.split(SEPARATOR):
-            parts += (chunk.decode() for chunk in chunks(document))
-            ends.append(len(parts))
         look_up = self.splits_like_gpt_2 and available_cores() < _CORES_TO_MERGE
-        in_cache = [look_up and part.isascii() for part in parts]
-        others = [part for part, cached in zip(parts, in_cache, strict=True) if not cached]
-        encodings = iter(encode_batch(self._backend, others))
+        for document in text.split(SEPARATOR):
+            for chunk in chunks(document):
+                part, backend = chunk.decode(), self._backend_within if continues else self._backend
+                parts.append((part, None if look_up and part.isascii() else backend))
+                continues = True
+            ends.append(len(parts))
+            continues = False
+        encodings = {
+            backend: iter(encode_batch(backend, [part for part, chosen in parts if chosen is backend]))
+            for backend in {self._backend, self._backend_within}
+        }
         ids = [
             b"".join(map(self._pieces_of_words.__getitem__, _ASCII_WORDS.findall(part)))
-            if cached
-            else np.array(next(encodings).ids, self._dtype).tobytes()
-            for part, cached in zip(parts, in_cache, strict=True)
+            if backend is None
+            else np.array(next(encodings[backend]).ids, self._dtype).tobytes()
+            for part, backend in parts
         ]
         documents = (b"".join(ids[start:end]) for start, end in zip([0, *ends], ends, strict=False))
         eos = np.array([self._eos], self._dtype).tobytes()
         return np.frombuffer(eos.join(documents), self._dtype)
+
+    def encoded_chunks(self, document: bytes, continues: bool = False) -> Iterator[tuple[bytes, Encoding]]:
+        """The chunks that `encode` encodes, each with its tokens and their positions in it."""
+        for chunk in chunks(document):
+            backend = self._backend_within if continues else self._backend
+            yield chunk, encode_batch(backend, [chunk.decode()], offsets=True)[0]
+            continues = True
 
 
 class _PiecesOfWords(dict[str, bytes]):
@@ -77,3 +103,44 @@ def _splits_like_gpt_2(spec: dict[str, Any]) -> bool:
     steps = spec.get("pre_tokenizer") or {}
     plain = steps.get("type") == "ByteLevel" and steps["use_regex"] and not steps["add_prefix_space"]
     return plain and not spec["normalizer"] and all(token["special"] for token in spec["added_tokens"])
+
+
+def _within_documents(spec: dict[str, Any]) -> dict[str, Any] | None:
+    """The tokenizer.json for text that starts within a document, without the steps that put a space before a
+    text or remove one there; None if there is no such step.
+
+    A tokenizer may put such a space also after each of its added tokens that is not special. Only where a
+    document starts, this remains.
+    """
+    normalizers, splitters = _steps(spec["normalizer"]), _steps(spec["pre_tokenizer"])
+    normalizers_within = [_within(step) for step in normalizers if step["type"] != "Prepend"]
+    # Only the first splitter, because later ones may put spaces between words.
+    splitters_within = [*map(_within, splitters[:1]), *splitters[1:]]
+    if (normalizers_within, splitters_within) == (normalizers, splitters):
+        return None
+    processors = [_within(step) for step in _steps(spec["post_processor"])]
+    return spec | {
+        "normalizer": {"type": "Sequence", "normalizers": normalizers_within},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": splitters_within},
+        "post_processor": {"type": "Sequence", "processors": processors},
+    }
+
+
+def _within(step: dict[str, Any]) -> dict[str, Any]:
+    return step | {name: value for name, value in _WITHIN.items() if name in step}
+
+
+def _steps(part: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The steps of a part of a tokenizer, which may be a sequence."""
+    if part is None:
+        return []
+    name = {"normalizers", "pretokenizers", "processors"} & part.keys()
+    return part[name.pop()] if name else [part]
+
+
+def _backend_of(spec: dict[str, Any]) -> Backend:
+    """A backend that encodes as that of `Tokenizer` does."""
+    backend = Backend.from_str(json.dumps(spec))
+    backend.encode_special_tokens = True
+    backend.post_processor = without_added_tokens(spec["post_processor"])
+    return backend

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lm.tokenization.backend import encode_batch
-from lm.tokenization.documents import SEPARATOR, SEPARATOR_CHARACTER, character_starts, chunks
+from lm.tokenization.documents import SEPARATOR, SEPARATOR_CHARACTER, character_starts
 from lm.tokenization.tokenizer import Tokenizer
 
 _WORD = re.compile(rf"[^\s{SEPARATOR_CHARACTER}]+")
@@ -119,9 +118,8 @@ def _reported_starts(tokenizer: Tokenizer, text: bytes) -> np.ndarray:
     """The offsets that `tokenizers` reports, in characters of each chunk that it encodes."""
     starts, offset = [], 0
     for document in text.split(SEPARATOR):
-        for chunk in chunks(document):
+        for chunk, encoding in tokenizer.pieces.encoded_chunks(document):
             characters = np.append(character_starts(chunk), len(chunk))
-            (encoding,) = encode_batch(tokenizer.backend, [chunk.decode()], offsets=True)
             starts += [offset + characters[start] for start, _ in encoding.offsets]
             offset += len(chunk)
         starts.append(offset)  # of the <eos> after it

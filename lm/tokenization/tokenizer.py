@@ -29,8 +29,8 @@ from tokenizers import Tokenizer as Backend
 
 from lm.errors import ModelError
 from lm.files.atomic import write_text
-from lm.tokenization.backend import decoding_error, encode_batch, read_backend, without_added_tokens
-from lm.tokenization.documents import SEPARATOR, SEPARATOR_CHARACTER, chunks, is_ascii
+from lm.tokenization.backend import decoding_error, read_backend, without_added_tokens
+from lm.tokenization.documents import SEPARATOR, SEPARATOR_CHARACTER, is_ascii
 from lm.tokenization.kinds import BYTE_OF, EOS, kind_of
 from lm.tokenization.pieces import PieceEncoder
 from lm.tokenization.text_stream import TextStream
@@ -71,7 +71,7 @@ class Tokenizer:
         self.eos: int = eos
         backend.post_processor = without_added_tokens(spec["post_processor"])
         self._byte_level = (spec.get("decoder") or {}).get("type") == "ByteLevel"
-        self._pieces = PieceEncoder(backend, spec, self.eos, self.dtype)
+        self.pieces = PieceEncoder(backend, spec, self.eos, self.dtype)
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -93,15 +93,21 @@ class Tokenizer:
         """The smallest type for all ids."""
         return np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
 
-    def encode(self, text: str, *, skip_unknown: bool = False) -> np.ndarray:
-        """Token ids (tokens,) of `text`; what the vocabulary lacks becomes `<unk>`, or is left out."""
-        # Half of a character becomes "?": U+DCFF would otherwise be taken for a separator of documents.
-        ids = self.encode_bytes(self._with_known_line_ends(text).encode("utf-8", "replace"))
-        return np.delete(ids, [index for index, _ in self._unknown(text)]) if skip_unknown else ids
+    def encode(self, text: str, *, skip_unknown: bool = False, continues: bool = False) -> np.ndarray:
+        """Token ids (tokens,) of `text`; what the vocabulary lacks becomes `<unk>`, or is left out.
 
-    def encode_bytes(self, text: bytes) -> np.ndarray:
+        `continues` is as for `encode_bytes`.
+        """
+        # Half of a character becomes "?": U+DCFF would otherwise be taken for a separator of documents.
+        ids = self.encode_bytes(self._with_known_line_ends(text).encode("utf-8", "replace"), continues)
+        if not skip_unknown:
+            return ids
+        return np.delete(ids, [index for index, _ in self._unknown(text, continues)])
+
+    def encode_bytes(self, text: bytes, continues: bool = False) -> np.ndarray:
         """Token ids (tokens,) of valid UTF-8, with one `<eos>` for each SEPARATOR.
 
+        `continues`: whether the text starts within a document, where no tokenizer puts a space before it.
         Raises DataError for a text with parts that an external tokenizer has no token for, not even an
         unknown token.
         """
@@ -113,17 +119,19 @@ class Tokenizer:
             return ids
         if self.kind == "word":
             return self._encode_words(text)
-        return self._pieces.encode(text)
+        return self.pieces.encode(text, continues)
 
-    def unknown_in(self, text: str | bytes, limit: int | None = None) -> list[str]:
+    def unknown_in(
+        self, text: str | bytes, limit: int | None = None, *, continues: bool = False
+    ) -> list[str]:
         """The distinct parts of `text` that the vocabulary lacks, in order, at most `limit`.
 
         These are characters, for word its words, and otherwise what the tokenizer encodes as its unknown
         token. For word, a literal "<unk>" is not unknown. Text as bytes is UTF-8 with SEPARATOR between
-        documents.
+        documents. `continues` is as for `encode_bytes`.
         """
         found: dict[str, None] = {}
-        for _, part in self._unknown(text):
+        for _, part in self._unknown(text, continues):
             found[part] = None
             if len(found) == limit:
                 break
@@ -176,7 +184,7 @@ class Tokenizer:
         except UnicodeDecodeError:
             return "bytes:" + "".join(_visible_byte(byte) for byte in part)
 
-    def _unknown(self, text: str | bytes) -> Iterator[tuple[int, str]]:
+    def _unknown(self, text: str | bytes, continues: bool = False) -> Iterator[tuple[int, str]]:
         """The index of each unknown token of `text` and the part of the text that it replaces."""
         if self.unk is None:
             return
@@ -191,8 +199,8 @@ class Tokenizer:
             return
         name, index = self.backend.id_to_token(self.unk), 0
         for document in text.split(SEPARATOR):
-            for chunk in map(bytes.decode, chunks(document)):
-                encoding = encode_batch(self.backend, [chunk], offsets=True)[0]
+            for encoded, encoding in self.pieces.encoded_chunks(document, continues):
+                chunk = encoded.decode()
                 for number, (token, (start, end)) in enumerate(
                     zip(encoding.ids, encoding.offsets, strict=True), start=index
                 ):
@@ -200,6 +208,7 @@ class Tokenizer:
                         yield number, chunk[start:end]
                 index += len(encoding.ids)
             index += 1  # the <eos> after it
+            continues = False
 
     def _with_known_line_ends(self, text: str) -> str:
         """Turn Windows line ends into "\\n" if the vocabulary lacks "\\r"."""

@@ -110,7 +110,10 @@ def resumed_trainer(
     trainer = _trainer(learner, run, display, Disk(display.say, display.warn, worked=True))
     load_checkpoint(Path(ranks.broadcast_object(lambda: str(checkpoint_of(run)))), trainer)
     if digest_of(trainer.progress.corpus) != digest_of(corpus.key):
-        raise UserError(f"{run.folder} cannot be resumed: the text of {corpus.name} has changed.")
+        raise UserError(
+            f"{run.folder} cannot be resumed: the text of {corpus.name} has changed, or this version of lm"
+            " splits it into other tokens."
+        )
     trainer.progress.corpus = corpus.key  # its name may be new
     _check_best(trainer)
     new_budget = _adopt_budget(trainer, bool(update))

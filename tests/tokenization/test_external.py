@@ -6,19 +6,22 @@ import numpy as np
 import pytest
 import tokenizers
 from hypothesis import given, settings, strategies as st
-from tokenizers import Regex, models, normalizers, pre_tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
 import lm
 from lm.cli.evaluation import evaluate
 from lm.config.schema import DataConfig, ModelConfig
 from lm.data import report
-from lm.data.corpus import open_corpus
+from lm.data.corpus import cached_corpus, open_corpus
 from lm.data.sources import find_tokenizer
 from lm.errors import DataError, UserError
+from lm.insight.infill import infill
 from lm.insight.surprisal import score_text
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
-from lm.tokenization.documents import SEPARATOR
+from lm.tokenization.boundaries import start_token
+from lm.tokenization.documents import CHUNK, SEPARATOR
+from lm.tokenization.positions import token_starts
 from lm.tokenization.tokenizer import Tokenizer, describe_unknown
 from lm.tokenization.vocabulary import load_external, train_tokenizer
 
@@ -222,3 +225,124 @@ def test_saved_external_tokenizers_keep_their_unknown_token(tmp_path):
     tokenizer.save(tmp_path / "again.json")
     again = Tokenizer.load(tmp_path / "again.json")
     assert (again.kind, again.unk, again.unknown_in("My")) == (tokenizer.kind, tokenizer.unk, ["My"])
+
+
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+WITH_A_SPACE_BEFORE = {
+    "prepended": {
+        "normalizer": normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
+    },
+    "always": {"pre_tokenizer": pre_tokenizers.Metaspace(prepend_scheme="always")},
+    "first": {"pre_tokenizer": pre_tokenizers.Metaspace(prepend_scheme="first", split=False)},
+    "bytes": {
+        "pre_tokenizer": pre_tokenizers.ByteLevel(add_prefix_space=True),
+        "decoder": decoders.ByteLevel(),
+    },
+    "stripped": {
+        "normalizer": normalizers.Strip(left=True, right=False),
+        "pre_tokenizer": pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Digits()]),
+    },
+}
+
+
+def with_a_space_before(folder, name="prepended"):
+    """A tokenizer of characters that puts a space before a text."""
+    backend = bpe("abc\né" + SPACE + "".join(sorted(pre_tokenizers.ByteLevel.alphabet())), False)
+    for step, value in WITH_A_SPACE_BEFORE[name].items():
+        setattr(backend, step, value)
+    return load(backend, folder)
+
+
+def whole(tokenizer, text):
+    """What `tokenizers` makes of a text in one piece."""
+    return tokenizer.backend.encode(text, add_special_tokens=False)
+
+
+@pytest.mark.parametrize("name", WITH_A_SPACE_BEFORE)
+def test_a_space_is_put_before_a_document_but_not_within_it(tmp_path, name):
+    tokenizer = with_a_space_before(tmp_path, name)
+    documents = ["ab\n" * (CHUNK // 2), "b", "", "ca é\n\nZ" * (CHUNK // 4), "a"]
+    raw = SEPARATOR.join(map(str.encode, documents))
+    encodings = [whole(tokenizer, document) for document in documents]
+    expected = [token for encoding in encodings for token in (*encoding.ids, tokenizer.eos)][:-1]
+    assert tokenizer.encode_bytes(raw).tolist() == expected
+    cut = raw.index(b"\n", len(raw) // 2)
+    rest = tokenizer.encode_bytes(raw[cut:], continues=True)
+    assert [*tokenizer.encode_bytes(raw[:cut]), *rest] == expected
+    offsets = np.maximum.accumulate([start for start, _ in encodings[0].offsets])
+    starts = token_starts(tokenizer, documents[0].encode(), np.array(encodings[0].ids))
+    assert starts.tolist() == offsets.tolist()
+    known = [token for token in encodings[3].ids if token != tokenizer.unk]
+    assert tokenizer.encode(documents[3], skip_unknown=True).tolist() == known
+
+
+def test_tokenizers_that_put_a_space_before_every_word_keep_to_it(tmp_path):
+    backend = bpe("ab" + SPACE, False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    tokenizer = load(backend, tmp_path)
+    assert tokenizer.encode("\nb", continues=True).tolist() == whole(tokenizer, "b").ids
+    assert len(whole(tokenizer, "b").ids) == 2
+
+
+@pytest.fixture
+def rows(tmp_path, monkeypatch):
+    """The settings for two documents in blocks of 50 bytes, and the documents."""
+    monkeypatch.setenv("LM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("lm.data.text.BLOCK", 50)
+    with_a_space_before(tmp_path)
+    documents = ["ab\nc" * 100, "\nca" * 100]
+    lines = [json.dumps({"text": document}) for document in documents]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    return DataConfig(dataset=(str(tmp_path / "rows.jsonl"),), tokenizer=str(tmp_path)), documents
+
+
+def test_each_document_of_a_stream_has_one_space_before_it(rows):
+    config, (first, second) = rows
+    corpus = open_corpus(config)
+    tokenizer, second = corpus.tokenizer, second[: corpus.train.counts.characters - len(first)]
+    expected = [*whole(tokenizer, first).ids, tokenizer.eos, *whole(tokenizer, second).ids]
+    assert corpus.train.tokens.tolist() == expected
+
+
+def test_streams_with_spaces_within_documents_are_not_used_again(rows, monkeypatch):
+    with monkeypatch.context() as earlier_version:
+        earlier_version.setattr("lm.tokenization.pieces._within_documents", lambda spec: None)
+        before = open_corpus(rows[0])
+    after = open_corpus(rows[0])
+    assert len(after.train.tokens) < len(before.train.tokens)
+    assert cached_corpus(before.key).train.counts == before.train.counts  # for runs that began with it
+
+
+def test_a_text_that_is_fed_in_parts_has_one_space_before_it(tmp_path):
+    tokenizer = with_a_space_before(tmp_path)
+    model = LanguageModel(RecurrentLM(ModelConfig(hidden_size=8, layers=1), tokenizer.vocab_size), tokenizer)
+    session = model.session()
+    for part in ("ab", "\nc", "a"):
+        session.feed(part)
+    assert session.tokens[1:] == model.encode("ab\nca")
+    session.add(tokenizer.eos)
+    session.feed("b")
+    assert session.tokens[1:] == [*model.encode("ab\nca"), tokenizer.eos, *model.encode("b")]
+
+
+def test_a_model_of_a_single_document_starts_after_a_line_break_without_a_space(tmp_path):
+    tokenizer = with_a_space_before(tmp_path)
+    assert start_token(tokenizer, single_document=True) == tokenizer.backend.token_to_id("\n")
+
+
+def test_the_text_of_a_gap_has_no_space_before_it(tmp_path):
+    tokenizer = with_a_space_before(tmp_path, "bytes")
+    forward, backward = (
+        LanguageModel(
+            RecurrentLM(ModelConfig(hidden_size=8, layers=1, direction=direction), tokenizer.vocab_size),
+            tokenizer,
+        )
+        for direction in ("forward", "backward")
+    )
+    (gap,) = infill(forward, backward, "ab", "ca", choices=["c"], candidates=1)
+    assert gap.tokens == [tokenizer.backend.token_to_id("c")]
+    # The gap and what is read after it; " " and "ab" are before it.
+    scores = [*forward.score("abcca")[3:], *backward.score("abcca")[:4]]
+    assert gap.score == pytest.approx(np.mean([score.logprob for score in scores]))
