@@ -38,14 +38,14 @@ class Entry:
 
 def cache_folder() -> Path:
     """$LM_CACHE, or our folder in the user's cache directory."""
-    if "LM_CACHE" in os.environ:
-        return Path(os.environ["LM_CACHE"])
+    if chosen := os.environ.get("LM_CACHE"):
+        return expanded(chosen)
     if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
+        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
     elif sys.platform == "darwin":
         base = "~/Library/Caches"
     else:
-        base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return expanded(base) / "lm"
 
 

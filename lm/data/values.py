@@ -18,7 +18,9 @@ Row = dict[str, Any]
 MISSING = object()  # the value of a column that a row does not have
 LISTED = 20  # columns named in a message
 _NUMBER = re.compile(r"\s*[+-]?(\d[\d.,_]*|\.\d+)(e[+-]?\d+)?\s*", re.IGNORECASE)
-_SPEAKERS = (("role", "content"), ("from", "value"))
+_CALLS = ("tool_calls", "function_call")
+# The fields for who wrote a message and what. A message that calls tools may have no content.
+_SPEAKERS = (("role", "content"), ("from", "value"), *(("role", call) for call in _CALLS))
 # The fields by which exports of chats say who wrote a message, and when.
 _OF_A_MESSAGE = {"from", "from_id", "sender", "author", "user", "role", "speaker", "actor"} | {
     *("date", "time", "timestamp", "ts", "created_at")
@@ -149,7 +151,7 @@ def _message(message: Row) -> str:
     who, what = next(
         keys for keys in _SPEAKERS if isinstance(message.get(keys[0]), str) and keys[1] in message
     )
-    content = message[what]
+    content = None if what in _CALLS else message[what]
     if isinstance(content, list):  # of parts, such as text and images
         content = [part.get("text") if isinstance(part, dict) else part for part in content]
     text = text_of(content) if content is not None else ""

@@ -27,6 +27,17 @@ def own_cache(monkeypatch, tmp_path):
     return tmp_path / "cache"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the user's cache folder is another one")
+def test_variables_that_are_empty_are_as_if_unset(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LM_CACHE", "")
+    for name in ("", str(tmp_path / ".cache")):
+        monkeypatch.setenv("XDG_CACHE_HOME", name)
+        assert cache.cache_folder() == tmp_path / ".cache" / "lm"
+    monkeypatch.setenv("LM_CACHE", "~/another")
+    assert cache.cache_folder() == tmp_path / "another"
+
+
 def test_stream_is_rebuilt_after_a_kill(tmp_path, own_cache):
     (tmp_path / "t.txt").write_text(some_text(3_000_000))
     code = f"""

@@ -34,6 +34,14 @@ def test_messages_become_dialogue(tmp_path, who, what):
     assert read(tmp_path / "c.parquet") == [expected]
 
 
+@pytest.mark.parametrize("call", [{"tool_calls": [{"id": "1"}]}, {"function_call": {"name": "f"}}])
+def test_a_call_of_a_tool_needs_no_content(tmp_path, call):
+    said = [{"role": "user", "content": "Where is it?"}, {"role": "assistant", "content": "Here."}]
+    rows = [{"messages": [said[0], {"role": "assistant", **call}, said[1]]}, {"messages": said}]
+    dialogue = "user: Where is it?\nassistant: Here."
+    assert read(jsonl(tmp_path / "chat.jsonl", rows)) == [dialogue, dialogue]
+
+
 def test_messages_in_parts_are_their_texts(tmp_path):
     parts = [{"type": "text", "text": "a b"}, {"type": "image", "url": "x"}, {"type": "text", "text": "c"}]
     path = jsonl(tmp_path / "p.jsonl", [{"messages": [{"role": "user", "content": parts}]}])
