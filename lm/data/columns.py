@@ -351,9 +351,10 @@ def _automatic(columns: _Columns, name: str) -> tuple[str, str]:
     if not texts and len(within) == 1:
         return within[0], "the only one with text"
     if not texts and not within:
-        raise DataError(
-            f"no column of {name} contains text: {columns.examples(columns)}; --text-column reads one anyway."
-        )
+        examples = columns.examples(columns)
+        if all(isinstance(column.example, bytes) for column in columns.values()):
+            raise DataError(f"no column of {name} contains text: {examples}.")
+        raise DataError(f"no column of {name} contains text: {examples}; --text-column reads one anyway.")
     long = [n for n in texts if columns[n].several_words >= _SEVERAL * columns[n].texts]
     for candidates, why in ((texts, "the only one with text"), (long, "the only one with several words")):
         if len(candidates) == 1:

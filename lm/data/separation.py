@@ -96,3 +96,5 @@ def _at_blank_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
         end = text.find(b"\n", end) if b"\n" in text[end:] else len(text)
         carried = text[end:]  # more blank lines may follow
         yield re.sub(rb"\n(?:[ \t]*\n)+", SEPARATOR, text[:end])
+    if started:  # a block may end among the spaces at the end of the last line
+        yield carried.partition(b"\n")[0]

@@ -18,7 +18,7 @@ from lm.data import decoding, reading
 from lm.data.corpus import open_corpus
 from lm.errors import DataError
 from tests.conftest import script, some_text
-from tests.data.conftest import documents, found, read
+from tests.data.conftest import documents, found, jsonl, read
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -296,8 +296,18 @@ def test_ambiguous_text_column_is_an_error_that_shows_the_columns(tmp_path):
 
 
 def test_table_without_text_is_an_error(tmp_path):
-    with pytest.raises(DataError, match=r"no column of t contains text: n \(1\)"):
+    with pytest.raises(
+        DataError, match=r"no column of t contains text: n \(1\); --text-column reads one anyway"
+    ):
         read(table(tmp_path, n=[1]))
+
+
+def test_bytes_and_rows_without_columns_cannot_be_read_anyway(tmp_path):
+    pq.write_table(pa.table({"image": [b"\xff\xd8"]}), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=r"no column of b contains text: image \(b'\\xff\\xd8'\)\.$"):
+        read(tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=r"no column of e contains text: it has no columns\.$"):
+        read(jsonl(tmp_path / "e.jsonl", [{}]))
 
 
 WITHOUT_DATASETS = """
