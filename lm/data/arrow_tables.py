@@ -8,7 +8,7 @@ from typing import Any
 
 from lm.console.invocation import pip_install
 from lm.data.reading import open_bytes
-from lm.data.values import Row
+from lm.data.values import Row, distinct_names
 from lm.errors import DataError, UserError, one_line
 
 _ROWS = 256  # decoded at a time
@@ -40,7 +40,11 @@ def _parquet_batches(opened: Any, columns: set[str] | None) -> Iterator[Any]:
     import pyarrow.parquet
 
     table = pyarrow.parquet.ParquetFile(opened)
-    return table.iter_batches(batch_size=_ROWS, columns=_chosen(table.schema_arrow.names, columns))
+    names = table.schema_arrow.names
+    pairs = zip(names, distinct_names(names), strict=True)
+    chosen = None if columns is None else {name: None for name, distinct in pairs if distinct in columns}
+    for batch in table.iter_batches(batch_size=_ROWS, columns=None if chosen is None else list(chosen)):
+        yield _renamed(batch, names)
 
 
 def _arrow_batches(opened: Any, columns: set[str] | None) -> Iterator[Any]:
@@ -51,13 +55,18 @@ def _arrow_batches(opened: Any, columns: set[str] | None) -> Iterator[Any]:
     reader = pyarrow.ipc.open_file(opened) if is_file else pyarrow.ipc.open_stream(opened)
     batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
     for batch in batches:
-        chosen = _chosen(batch.schema.names, columns)
-        part = batch if chosen is None else batch.select(chosen)
+        part = _renamed(batch, batch.schema.names)
+        if columns is not None:
+            part = part.select([name for name in part.schema.names if name in columns])
         yield from (part.slice(start, _ROWS) for start in range(0, part.num_rows, _ROWS))
 
 
-def _chosen(names: list[str], columns: set[str] | None) -> list[str] | None:
-    return None if columns is None else [name for name in names if name in columns]
+def _renamed(batch: Any, names: list[str]) -> Any:
+    """A batch of some of the columns with these names, all those of the same name, with distinct names."""
+    left: dict[str, list[str]] = {}
+    for name, distinct in zip(names, distinct_names(names), strict=True):
+        left.setdefault(name, []).append(distinct)
+    return batch.rename_columns([left[name].pop(0) for name in batch.schema.names])
 
 
 def _rows(batch: Any, file: str, every: bool) -> list[Row]:

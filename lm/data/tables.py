@@ -23,7 +23,7 @@ from lm.data.csv_dialect import DELIMITERS, NO_DELIMITER, Dialect, first_rows, i
 from lm.data.decoding import Decoded, open_text
 from lm.data.header import like_data
 from lm.data.reading import explaining_file_errors, open_bytes, suffix
-from lm.data.values import MISSING, Number, Row, is_messages, listed, shortened, value_at
+from lm.data.values import MISSING, Number, Row, distinct_names, is_messages, listed, shortened, value_at
 from lm.errors import DataError, one_line
 
 KINDS = ("csv", "json", "parquet", "arrow")
@@ -189,21 +189,10 @@ def _named(
 
 
 def _column_names(cells: list[str], options: Options) -> list[str]:
-    """A name for each column: that in the first row. An empty name, and one that a column before it has, get
-    the number of the column at their end, as often as the result is the name of another column."""
+    """A name for each column: that in the first row, or its number."""
     if options.names:
         return list(options.names)
-    written = [cell.strip() if options.header else "" for cell in cells]
-    taken = set(written)
-    names: dict[str, None] = {}
-    for number, name in enumerate(written, start=1):
-        if not name or name in names:
-            name = f"{name} {number}".strip()
-            while name in taken:
-                name += f" {number}"
-            taken.add(name)
-        names[name] = None
-    return list(names)
+    return distinct_names([cell.strip() if options.header else "" for cell in cells])
 
 
 def _note_format(notes: Notes, dialect: Dialect, names: list[str], options: Options) -> None:

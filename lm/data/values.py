@@ -62,6 +62,21 @@ def parents(column: str) -> list[str]:
     return [column[:at] for at, character in enumerate(column) if character == "."]
 
 
+def distinct_names(names: list[str]) -> list[str]:
+    """A name for each column: its own. An empty name, and one that a column before it has, get the number of
+    the column at their end, as often as the result is the name of another column."""
+    taken = set(names)
+    distinct: dict[str, None] = {}
+    for number, name in enumerate(names, start=1):
+        if not name or name in distinct:
+            name = f"{name} {number}".strip()
+            while name in taken:
+                name += f" {number}"
+            taken.add(name)
+        distinct[name] = None
+    return list(distinct)
+
+
 def is_messages(value: Any) -> bool:
     """Whether it is a conversation: a list of objects with role and content, or from and value."""
     return (

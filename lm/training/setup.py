@@ -112,7 +112,7 @@ def resumed_trainer(
     if digest_of(trainer.progress.corpus) != digest_of(corpus.key):
         raise UserError(
             f"{run.folder} cannot be resumed: the text of {corpus.name} has changed, or this version of lm"
-            " splits it into other tokens."
+            " reads it differently."
         )
     trainer.progress.corpus = corpus.key  # its name may be new
     _check_best(trainer)

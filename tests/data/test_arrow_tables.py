@@ -47,6 +47,20 @@ def test_column_that_cannot_be_read_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("write", [parquet, arrow])
+def test_columns_of_the_same_name_are_told_apart_by_their_numbers(tmp_path, write):
+    columns = {"text": ["a b"], "id": [1], "text ": ["c d"], "more": ["e f"]}
+    table = pa.table(columns).rename_columns(["text", "id", "text", "more"])
+    file = write(tmp_path / f"a.{write.__name__}", table)
+    assert read(file) == read(file, text_column="text") == ["a b"]
+    assert read(file, text_column="text 3") == streamed(file, 1, text_column="text 3") == ["c d"]
+    assert read(file, text_column="more") == ["e f"]
+    (row,) = read_rows(str(file), write.__name__, Options(), Notes(), columns={"id", "text 3"})
+    assert (row["id"], row["text 3"]) == (1, "c d") and "more" not in row
+    with pytest.raises(DataError, match="it has text, id, text 3, more"):
+        read(file, text_column="txt 9")
+
+
+@pytest.mark.parametrize("write", [parquet, arrow])
 def test_keys_of_a_map_are_names_of_columns(tmp_path, write):
     pairs = pa.map_(pa.string(), pa.string())
     maps = pa.array([[("en", line), ("fr", f"le {line}")] for line in LINES] + [None], pairs)

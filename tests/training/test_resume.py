@@ -180,7 +180,7 @@ def test_another_text_is_rejected_and_changes_nothing(here, moved_run):
     (here / "other.txt").write_text(some_text(20_000, seed=1))
     before = moved_run.config.read_text()
     with pytest.raises(
-        UserError, match=r"^r cannot be resumed: the text of other has changed, or .* tokens\.$"
+        UserError, match=r"^r cannot be resumed: the text of other has changed, or .* differently\.$"
     ):
         main(["--resume", "r", "--dataset", "other.txt", "--steps", "30"])
     with pytest.raises(UserError, match=r"no file or folder 'gone.txt'\.$"):
