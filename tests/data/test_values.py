@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lm.data.values import distinct_names
 from lm.errors import DataError
 from tests.data.conftest import jsonl, read, streamed, written
 
@@ -129,3 +130,7 @@ def test_fields_of_the_objects_in_a_list_are_joined(tmp_path):
     assert read(path, text_column="sections.text") == ["one two three\nfour five six"]
     with pytest.raises(DataError, match=r"several columns of s contain text; .* sections.text"):
         read(path)
+
+
+def test_names_of_columns_are_distinct():
+    assert distinct_names(["a 3", "a", "a", "", "b"]) == ["a 3", "a", "a 3 3", "4", "b"]
