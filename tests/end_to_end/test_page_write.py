@@ -18,27 +18,6 @@ ALIGNED = """() => {
         && backdrop.scrollTop === text.scrollTop;
 }"""
 
-# Insert a text at the end of a field several times: the fewest milliseconds until it is displayed.
-INSERT = """async ([selector, text, times]) => {
-    const field = document.querySelector(selector), milliseconds = [];
-    field.focus();
-    for (let time = 0; time < times; time++) {
-        field.setSelectionRange(field.value.length, field.value.length);
-        const begin = performance.now();
-        document.execCommand("insertText", false, text);
-        await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
-        milliseconds.push(performance.now() - begin);
-    }
-    return Math.min(...milliseconds);
-}"""
-# A textarea like that of the page, without anything around it.
-ADD_PLAIN = """(text) => {
-    const plain = document.querySelector("#text textarea").cloneNode();
-    const { width, height, font } = getComputedStyle(document.querySelector("#text textarea"));
-    Object.assign(plain, { id: "plain", value: text });
-    Object.assign(plain.style, { position: "fixed", top: 0, left: 0, width, height, font });
-    document.body.append(plain);
-}"""
 # A long text of short and long lines, all of it written by a model.
 SET_COLORED = """(length) => {
     const line = "The sea was calm and the boat went on its way home, ";
@@ -47,24 +26,31 @@ SET_COLORED = """(length) => {
     const bits = Array.from({ length }, (_, index) => String.fromCharCode(0xe000 + ((index * 71) % 1000)));
     lm.editor.set(text.slice(0, length), bits.join(""));
 }"""
-# Show a text that gets longer several times: the median number of elements that are made for it.
-STREAM = """async (times) => {
-    const more = String.fromCharCode(...Array.from({ length: 9 }, (_, index) => 0xe000 + 110 * index));
-    const backdrop = document.querySelector("#backdrop"), counts = [];
+# Lengthen the text several times, by an insertion as a user makes it or as a model does: the median number of
+# elements that are made for one.
+LENGTHEN = """async ([added, times, isTyped]) => {
+    const field = document.querySelector("#text textarea"), counts = [];
+    const more = Array.from(added, (_, index) => String.fromCharCode(0xe000 + 110 * (index % 9))).join("");
     let count = 0;
     const observer = new MutationObserver((changes) => {
         for (const { addedNodes } of changes) count += addedNodes.length;
     });
-    observer.observe(backdrop, { childList: true, subtree: true });
-    lm.editor.lock();
+    observer.observe(document.querySelector("#backdrop"), { childList: true, subtree: true });
+    if (!isTyped) lm.editor.lock();
     for (let time = 0; time < times; time++) {
         const { text, bits } = lm.editor;
         count = 0;
-        lm.editor.set(text + "and so on", bits.padEnd(text.length) + more);
+        if (isTyped) {
+            field.focus();
+            field.setSelectionRange(text.length, text.length);
+            document.execCommand("insertText", false, added);
+        } else {
+            lm.editor.set(text + added, bits.padEnd(text.length) + more);
+        }
         await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
         counts.push(count);
     }
-    lm.editor.unlock();
+    if (!isTyped) lm.editor.unlock();
     observer.disconnect();
     return counts.sort((a, b) => a - b)[times >> 1];
 }"""
@@ -285,24 +271,19 @@ def test_text_copied_from_the_training_data_is_underlined(page, text_file):
     page.wait_for(lambda: marked.count() == 0)
 
 
-def test_long_texts_take_no_longer_than_in_a_plain_field(page):
+def test_only_the_end_of_a_long_text_is_colored_again(page):
     page.tab.evaluate(SET_COLORED, 127_900)
     text = page.text
-    page.tab.evaluate(ADD_PLAIN, text)
-    fields = ("#plain", "#text textarea")
-    plain, ours = (page.tab.evaluate(INSERT, [field, "x", 15]) for field in fields)
-    assert ours < 1.5 * plain + 25, (plain, ours)
     # A line has up to 2,000 characters, and a level of its own for almost each; only its end is made again.
     assert len(text) - text.rindex("\n") > 1500
-    assert 0 < page.tab.evaluate(STREAM, 15) < 1100
+    assert 0 < page.tab.evaluate(LENGTHEN, ["x", 15, True]) < 1100
+    assert 0 < page.tab.evaluate(LENGTHEN, ["and so on", 15, False]) < 1100
     assert len(page.text) == len(text) + 15 + 15 * 9
     assert page.tab.evaluate(LEVELS)[-1] == ["n", 8]
+    page.editor.fill("")
     pasted = text[:40_000]
-    for field in fields:
-        page.tab.locator(field).fill("")
-    plain, ours = (page.tab.evaluate(INSERT, [field, pasted, 3]) for field in fields)
+    assert page.tab.evaluate(LENGTHEN, [pasted, 3, True]) == 0  # what a user writes has no colors
     assert page.text == pasted * 3
-    assert ours < 1.5 * plain + 25, (plain, ours)
 
 
 @pytest.mark.parametrize(
