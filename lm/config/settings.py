@@ -248,7 +248,7 @@ def shown(value: Any) -> str:
 
 
 def _number(text: str, kind: type) -> Any:
-    """The number that `text` is, or `text`. In YAML 1.1, 1e-3 is a string."""
+    """The number that `text` is, or `text`."""
     with contextlib.suppress(ValueError):
         return int(text)
     with contextlib.suppress(ValueError):
@@ -261,7 +261,7 @@ def parse_duration(value: object) -> float:
     """Seconds in '90s', '10m', '2h', '1h30m' or a plain number of seconds. Raises UserError."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _float(value)
-    number = r"((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)"
+    number = r"((?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)"  # takes linear time also if it does not match
     match = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", str(value).strip().lower())
     if not match or not any(match.groups()):
         raise UserError(f"--max-time must be a duration such as 90s, 10m or 2h, got '{shown(value)}'.")

@@ -14,14 +14,13 @@ _MAX_BYTES = 4 << 20  # a config.yaml has about 2,000; `--dataset` may name thou
 MAX_VALUES = 20_000  # PyYAML reads about 40,000 in a second
 MAX_CHARACTERS = 2 << 20  # in all values, those of aliases included
 _MAX_DEPTH = 10  # a list of strings has two levels
-_MAX_DIGITS = 1000  # the time to convert a number grows with the square of its length
 
 _NAME = ' in "<unicode string>"'  # of every text that PyYAML reads
-_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
 
 
 def read_settings(path: Path, folder: Path | None = None) -> dict[str, Any]:
-    """The settings in a YAML file by their names.
+    """The settings in a YAML file by their names. Numbers are strings, which `Setting.check` converts.
 
     With a `folder`, the file must be a regular one inside it; otherwise, it may also be a pipe. Raises
     UserError if it cannot be read, is too large, too deep or not YAML, or does not contain settings.
@@ -33,7 +32,11 @@ def read_settings(path: Path, folder: Path | None = None) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read: {_reason(error)}.") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} must contain lines of the form 'name: value'.")
-    return {str(name).replace("-", "_"): value for name, value in values.items()}
+    return {_name(name): value for name, value in values.items()}
+
+
+def _name(key: object) -> str:
+    return str(key).replace("-", "_")
 
 
 def _content(path: Path) -> bytes:
@@ -56,7 +59,11 @@ def _reason(error: Exception) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Raises YAMLError before a value is constructed that is too large."""
+    """Raises YAMLError if a name occurs twice, and before a value is constructed that is too large."""
+
+    # As on the command line: in YAML 1.1, 010 is 8, 1:30 is 90, 1e-3 is no number, and a folder 1.10 is 1.1.
+    _as_written: dict[str | None, Any] = dict.fromkeys(_NUMBERS, yaml.SafeLoader.construct_scalar)
+    yaml_constructors = yaml.SafeLoader.yaml_constructors | _as_written
 
     _values, _characters, _depth = 0, 0, 0
 
@@ -74,8 +81,15 @@ class _Loader(yaml.SafeLoader):
             self._characters += len(node.value)
             if self._characters > MAX_CHARACTERS:
                 raise yaml.YAMLError(f"its values have more than {MAX_CHARACTERS:,} characters.")
-            if len(node.value) > _MAX_DIGITS and node.tag in _NUMBERS:
-                raise yaml.YAMLError(f"a number has more than {_MAX_DIGITS:,} digits.")
         elif is_alias:  # of lists of lists, a few lines make billions of values
             raise yaml.YAMLError("an alias (*) can only repeat a single value, not a list or a mapping.")
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        names = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (name := _name(key.value)) in names:
+                raise yaml.MarkedYAMLError(problem=f"found '{name}' again", problem_mark=key.start_mark)
+            names.add(name)
         return node

@@ -7,8 +7,10 @@ import time
 import pytest
 
 from lm.cli.train import main
+from lm.config.schema import RunConfig, checked
 from lm.config.settings_file import read_settings
 from lm.errors import UserError
+from lm.storage.run_folder import Run
 
 LISTS = "a: &a [x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
@@ -29,14 +31,16 @@ HOSTILE = {
     "deep by indentation": ("\n".join(" " * n + "a:" for n in range(1000)), "nested more than 10 levels"),
     "many values": (f"a: [{'a, ' * 300_000}]", "more than 20,000 values"),
     "many names": ("".join(f"a{n}: b\n" for n in range(60_000)), "more than 20,000 values"),
-    "sexagesimal digits": ("seed: 1" + ":1" * 100_000, "a number has more than 1,000 digits"),
-    "digits": (f"seed: {'9' * 100_000}", "a number has more than 1,000 digits"),
-    "digits of a fraction": (f"lr: 0.{'9' * 100_000}", "a number has more than 1,000 digits"),
+    "sexagesimal digits": ("seed: 1" + ":1" * 100_000, "--seed must be an integer"),
+    "digits": (f"seed: {'9' * 100_000}", "--seed must be an integer"),
+    "digits of a fraction": (f"seed: 0.{'5' * 1_000_000}", "--seed must be an integer"),
+    "digits of a duration": (f"max_time: {'9' * 1_000_000}x", "--max-time must be a duration"),
     "a large file": ("# comment\n" * 500_000, "more than 4,194,304 bytes|has 5,000,000 bytes; the limit is"),
-    "an impossible date": ("seed: 2001-99-99", "month must be in 1..12"),
-    "no date": ("seed: !!timestamp x", "cannot be read"),
+    "an impossible date": ("seed: 2001-99-99", "--seed must be an integer"),
+    "no date": ("seed: !!timestamp x", "--seed must be an integer"),
     "no boolean": ("tie: !!bool x", "cannot be read"),
-    "no number": ("seed: !!int x", "cannot be read"),
+    "no number": ("seed: !!int x", "--seed must be an integer"),
+    "a list as a number": ("seed: !!int [1]", "expected a scalar node, but found sequence"),
     "an object": ("seed: !!python/object/apply:os.abort []", "could not determine a constructor"),
     "a list as a name": ("? [a, b]\n: c", "found unhashable key"),
     "an escape sequence": ("a: [\x9b31m", "special characters are not allowed"),
@@ -96,7 +100,7 @@ def test_given_settings_may_come_through_a_pipe(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=["seed: 3"])
     writer.start()
-    assert read_settings(tmp_path / "pipe") == {"seed": 3}
+    assert read_settings(tmp_path / "pipe") == {"seed": "3"}
     writer.join()
 
 
@@ -106,4 +110,71 @@ def test_thousands_of_texts_and_aliases_of_values_are_read(tmp_path):
     file.write_text(
         "dropout: &share 0.25\ninput-dropout: *share\ndataset:\n" + "".join(f"- {n}\n" for n in names)
     )
-    assert read_settings(file) == {"dropout": 0.25, "input_dropout": 0.25, "dataset": names}
+    assert read_settings(file) == {"dropout": "0.25", "input_dropout": "0.25", "dataset": names}
+
+
+@pytest.mark.parametrize("again", ["hidden_size", "hidden-size"])
+def test_a_setting_that_is_given_twice_is_an_error(tmp_path, again):
+    file = tmp_path / "a.yaml"
+    file.write_text(f"hidden_size: 8\n{again}: 9")
+    with pytest.raises(UserError) as error:
+        read_settings(file)
+    assert str(error.value) == f"{file} cannot be read: found 'hidden_size' again in line 2, column 1."
+
+
+NUMBERS = {
+    "seed": "010",
+    "lr": "1e-3",
+    "clip": ".5",
+    "patience": "1_0",
+    "max_time": "1e2",
+    "mix": "[.75, 0.25]",
+}
+TEXTS = {
+    "out": "2024_10",
+    "text_column": "010",
+    "encoding": "1.10",
+    "train_split": "1:30",
+    "json_field": "0x10",
+}
+DATES = {"dataset": "[007, 1.0]", "dataset_revision": "2024-01-02"}
+
+
+def test_numbers_and_texts_are_read_as_on_the_command_line(tmp_path):
+    file = tmp_path / "a.yaml"
+    given = {**NUMBERS, **TEXTS, **DATES}
+    file.write_text("".join(f"{name}: {value}\n" for name, value in given.items()))
+    numbers = {"seed": 10, "lr": 0.001, "clip": 0.5, "patience": 10, "max_time": 100.0, "mix": (0.75, 0.25)}
+    expected = {**numbers, **TEXTS, "dataset": ("007", "1.0"), "dataset_revision": "2024-01-02"}
+    assert checked(read_settings(file)) == expected
+
+
+@pytest.mark.parametrize("value", ["0x10", "1:30", "0b1", ".inf", "2024-01-02"])
+def test_what_is_no_number_on_the_command_line_is_none_in_a_file(tmp_path, value):
+    (tmp_path / "a.yaml").write_text(f"seed: {value}")
+    with pytest.raises(UserError, match=f"--seed must be an integer, got '{value}'"):
+        checked(read_settings(tmp_path / "a.yaml"))
+
+
+def test_written_settings_are_read_back(tmp_path):
+    run = Run(tmp_path)
+    run.training.mkdir()
+    texts = {
+        "out": "010",
+        "text_column": "1:30",
+        "encoding": "null",
+        "json_field": "no",
+        "dataset": ["1e3", "1_0"],
+    }
+    numbers = {"lr": 1e-5, "weight_decay": 1e16, "max_time": 1e-5, "seed": 2**63 - 1, "mix": [0.1, 0.9]}
+    config = RunConfig.from_flat(texts | numbers)
+    run.write_config(config)
+    assert RunConfig.from_flat(run.settings()) == config
+
+
+def test_an_empty_text_in_a_file_is_an_error(tmp_path):
+    file = tmp_path / "a.yaml"
+    for content in ("dataset: ''", "dataset: [a, '']", "out: ''"):
+        file.write_text(content)
+        with pytest.raises(UserError, match=rf"a\.yaml: --{content[:3]}\w* must not be empty"):
+            main(["--config", str(file), "--print-config"])

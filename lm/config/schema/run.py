@@ -10,7 +10,7 @@ from typing import Any
 from lm.config.schema.data import DataConfig
 from lm.config.schema.model import ModelConfig
 from lm.config.schema.training import BUDGETS, TrainingConfig
-from lm.config.settings import flag_of, settings_of
+from lm.config.settings import check_not_empty, flag_of, settings_of
 from lm.console.wording import did_you_mean, plural
 from lm.errors import UserError
 
@@ -70,6 +70,8 @@ def checked(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
         if name not in known:
             raise UserError(f"{prefix}unknown setting '{name}'{did_you_mean(name, known)}")
     try:
-        return {name: known[name].check(value) for name, value in values.items()}
+        converted = {name: known[name].check(value) for name, value in values.items()}
+        check_not_empty(converted)
+        return converted
     except UserError as error:
         raise UserError(f"{prefix}{error}") from error
