@@ -19,6 +19,7 @@ from pathlib import Path
 
 from lm.cli.parser import make_parser, whole_number
 from lm.config.schema import RUNS
+from lm.config.settings import check_not_empty
 from lm.console.invocation import command, pip_install
 from lm.errors import UserError, one_line
 from lm.files.paths import expanded
@@ -260,6 +261,7 @@ def key_from_environment() -> str | None:
 
 def model_folders(names: Sequence[str] | None) -> list[Path]:
     """The folders named by --models. Raises UserError if one of them does not exist."""
+    check_not_empty({"models": names})
     folders = [expanded(name) for name in names or []]
     for folder in folders:
         if not folder.is_dir():

@@ -30,6 +30,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status. Raises UserError if no stream has a given name."""
     options = parse(arguments)
+    if "" in options.names:  # with which every name begins
+        raise UserError("NAME must not be empty: leave it out for all streams.")
     chosen = [e for e in entries() if not options.names or e.path.name.startswith(tuple(options.names))]
     for name in options.names:
         if not any(entry.path.name.startswith(name) for entry in chosen):

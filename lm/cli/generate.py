@@ -158,7 +158,7 @@ def check_combination(options: argparse.Namespace) -> None:
         raise UserError("--match and --choice contradict each other: use one of them.")
     if "greedy" in given and "temperature" in given and options.temperature != 0:
         raise UserError("--temperature has no effect with --greedy: leave one of them out.")
-    check_not_empty({name: values[name] for name in ("stop", "ban")})
+    check_not_empty({name: values.get(name) for name in ("stop", "ban", "prompt_file", "prompts_file")})
     chosen = {name: value for name, value in values.items() if name in settings}
     sampling = {name: value for name, value in chosen.items() if name in settings_of(SamplingConfig)}
     search = {name: value for name, value in chosen.items() if name not in sampling}

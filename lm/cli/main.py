@@ -39,13 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = "\n".join(f"  {name:10} {help}" for name, (_, help) in COMMANDS.items())
     parser.epilog = f"commands:\n{names}\n\n`lm COMMAND --help` lists the flags of a command."
     parser.add_argument("command", nargs="?", metavar="COMMAND", help=argparse.SUPPRESS)
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(given[:1])  # argparse would drop a `--` after the command
     if options.command is None:
         parser.error(f"name a command: {', '.join(COMMANDS)}")
     if options.command not in COMMANDS:
         raise UserError(f"there is no command '{options.command}'{did_you_mean(options.command, COMMANDS)}")
-    return run_command(options.command, options.arguments)
+    return run_command(options.command, given[1:])
 
 
 def run_command(name: str, arguments: Sequence[str]) -> int:

@@ -40,6 +40,9 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, like all other errors."""
 
     def error(self, message: str) -> NoReturn:
+        if message.endswith("expected one argument"):
+            flag = message.removeprefix("argument ").partition(":")[0]
+            message += f" (if its value begins with a dash, write {flag}=VALUE)"
         _, unknown, arguments = message.partition("unrecognized arguments: ")
         flag = arguments.partition(" ")[0].partition("=")[0]
         near = similar(flag, self._option_string_actions) if unknown else None

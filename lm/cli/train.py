@@ -9,6 +9,7 @@ torchrun --nproc-per-node 2 -m lm train  two processes; see docs/scaling.md
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from lm.cli.parser import add_settings, make_parser
@@ -36,8 +37,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--resume", nargs="?", const=None, metavar="DIR", help=resume)
     for group, config_class in GROUPS.items():
         add_settings(parser, config_class, _TITLES[group])
-    options = parser.parse_intermixed_args(arguments)
-    if texts := vars(options).pop("text", None):
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    end = given.index("--") if "--" in given else len(given)
+    options = parser.parse_intermixed_args(given[:end])
+    # What follows `--` are texts; `parse_intermixed_args` takes those that begin with a dash for flags.
+    if texts := [*vars(options).pop("text", []), *given[end + 1 :]]:
         if "dataset" in options:
             raise UserError(f"{texts[0]} and --dataset both name the text: use one of the two.")
         options.dataset = texts

@@ -106,6 +106,8 @@ def test_only_the_default_models_folder_may_be_missing(tmp_path, monkeypatch):
     assert [str(folder) for folder in model_folders(["mine", "."])] == ["mine", "."]
     with pytest.raises(UserError, match="runs"):
         model_folders(["runs"])
+    with pytest.raises(UserError, match="--models must not be empty"):
+        model_folders([""])
 
 
 @pytest.mark.parametrize("arguments", [["--host", "0.0.0.0"], ["--allow-origin", "*"]])

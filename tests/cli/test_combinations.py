@@ -38,6 +38,8 @@ REJECTED = [
     ("--temperature 0.0 --typical-p 0.9", "--typical-p has no effect with --temperature 0"),
     ("--stop=", "--stop must not be empty."),
     ("--ban=", "--ban must not be empty."),
+    ("--prompt-file=", "--prompt-file must not be empty."),
+    ("--prompts-file=", "--prompts-file must not be empty."),
 ]
 ACCEPTED = [
     "--beams 2 --temperature 0.8 --top-k 0 --no-repeat-ngram 3 --length-penalty 0 --num-samples 2",

@@ -54,11 +54,23 @@ def test_help_is_fast_and_does_not_import_torch(script):
             *("app.command_line", ["--port", "abc"]),
             "argument --port: must be a whole number from 1 to 65,535, got 'abc'; see lm app --help.",
         ),
+        (
+            *("main", ["generate", "--prompt", "-x"]),
+            "argument --prompt: expected one argument (if its value begins with a dash, write"
+            " --prompt=VALUE); see lm generate --help.",
+        ),
     ],
 )
 def test_typos_are_answered_in_one_line(command, arguments, message):
     result = called(command, *arguments)
     assert (result.returncode, result.stdout, result.stderr) == (2, "", f"error: {message}\n")
+
+
+@pytest.mark.parametrize("flags", [[], ["--seed", "7"]])
+def test_texts_after_two_dashes_may_begin_with_a_dash(flags):
+    result = called("main", "train", *flags, "--print-config", "a.txt", "--", "-b.txt", "--lr")
+    assert result.stdout.startswith("dataset:\n- a.txt\n- -b.txt\n- --lr\n")
+    assert "there is no file or folder '-b.txt'" in called("main", "train", *flags, "--", "-b.txt").stderr
 
 
 def help_of(name):

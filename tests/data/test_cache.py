@@ -18,6 +18,7 @@ from lm.data import cache
 from lm.data.corpus import open_corpus
 from lm.data.eval_text import read_whole
 from lm.data.sources import find_sources
+from lm.errors import UserError
 from tests.conftest import ROOT, script, some_text
 
 
@@ -93,6 +94,12 @@ def test_cache_can_be_listed_and_cleared(tmp_path, own_cache, capsys):
     assert main(["clear"]) == 0
     assert " KB freed" in capsys.readouterr().out
     assert not cache.entries()
+
+
+def test_an_empty_name_does_not_mean_every_stream():
+    for action in ("clear", "info"):
+        with pytest.raises(UserError, match="NAME must not be empty: leave it out for all streams"):
+            main([action, ""])
 
 
 def test_most_recently_used_stream_is_listed_first(tmp_path):
