@@ -90,6 +90,7 @@ EVENTS = [
 TRAINING = "train-time"  # events with this input would train for minutes; only the slow test sends them
 
 
+@pytest.mark.slow
 def test_events_reject_invalid_values(attacked):
     counts = run_async(attack(attacked, rounds=1, seed=1, train=False))
     assert counts["answered"] > 15 and counts["rejected"] > 15
