@@ -179,6 +179,7 @@ def test_connection_without_a_request_is_closed(server, monkeypatch):
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
 
 
+@pytest.mark.slow
 def test_body_must_end_or_continue_at_some_rate(server, monkeypatch):
     monkeypatch.setattr(gate, "BODY_TIMEOUT", 0.6)
     monkeypatch.setattr(gate, "BODY_PROGRESS", 1000)

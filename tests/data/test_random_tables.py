@@ -34,7 +34,9 @@ TRICKY = st.sampled_from(
         "é中😀",
     ]
 )
-ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\uffff"), max_size=30)
+# A file with most kinds of control characters is taken for a binary file: half of them are left out.
+EXCLUDED = "\uffff" + "".join(map(chr, range(0x0E, 0x1B)))
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=EXCLUDED), max_size=30)
 CELL = TRICKY | ANY_TEXT
 NUMBER = st.integers() | st.floats() | st.booleans()
 VALUE = CELL | NUMBER | st.none() | st.lists(CELL | st.none(), max_size=3)

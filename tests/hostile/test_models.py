@@ -45,6 +45,7 @@ def check(root, ways):
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.slow
 def test_every_hostile_folder_loads_or_is_rejected_in_one_line(tmp_path):
     check(tmp_path, "load")
 
