@@ -115,7 +115,7 @@ def _check_effects(options: dict[str, Any], config: RunConfig) -> None:
 
 
 def _check_names(config: RunConfig) -> None:
-    """Raise UserError if --dataset names so many texts that config.yaml could not be read again."""
+    """Raise UserError if --dataset names more texts than a readable config.yaml can hold."""
     names = config.data.dataset
     size = sum(len(name.encode()) for name in names)
     if len(names) > MAX_VALUES * 3 // 4 or size > MAX_CHARACTERS * 3 // 4:
