@@ -15,6 +15,7 @@ from lm.data.files import suffix_of
 from lm.errors import DataError
 from lm.files.atomic import write_text
 from lm.files.digests import digest_of
+from lm.files.model_files import version_of
 
 _FORMAT = b"2"  # changes when an identity may become another one
 
@@ -31,17 +32,9 @@ def identity_of(files: dict[str, list[str]]) -> str:
     for split, group in files.items():
         for file in group:
             path = reading.member_and_path(file)[1]
-            stat = _or_data_error(os.stat, path)
-            newest = max(newest, stat.st_mtime_ns, stat.st_ctime_ns)
-            facts = (
-                split,
-                os.path.abspath(path),
-                file,
-                stat.st_size,
-                stat.st_mtime_ns,
-                stat.st_ctime_ns,
-                stat.st_ino,
-            )
+            modified, changed, *version = _or_data_error(version_of, path)
+            newest = max(newest, modified, changed)
+            facts = (split, os.path.abspath(path), file, modified, changed, *version)
             listing.update(repr(facts).encode())
     cached = known(listing.hexdigest()[:32])
     settled = time.time_ns() - newest > 2_000_000_000

@@ -103,10 +103,11 @@ def nested(value: Any) -> list[Any]:
     return [child for child in values if isinstance(child, (dict, list))]
 
 
-def version_of(path: Path) -> tuple[int, int, int, int]:
+def version_of(path: str | Path) -> tuple[int, int, int, int]:
     """Identifies the content of a file: changes when it is written or replaced. Raises OSError.
 
-    The time of modification is not enough: a file that was copied or unpacked can have any.
+    These are the times of modification and of change (ns), the inode and the size. The time of modification
+    is not enough: a file that was copied or unpacked can have any.
     """
     stat = os.stat(path)
     return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_size

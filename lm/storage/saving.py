@@ -50,9 +50,12 @@ def save_model(
     """
     folder = Path(folder)
     weights = {name: weight.cpu().to(dtype) for name, weight in network.stored_weights().items()}
-    infinite = [name for name, weight in weights.items() if not weight.isfinite().all()]
-    if infinite and dtype == torch.float16:
-        raise UserError(f"{infinite[0]} has numbers that float16 cannot represent: save without `half`.")
+    if dtype == torch.float16:
+        for name_of_weight, weight in weights.items():
+            if not weight.isfinite().all():
+                raise UserError(
+                    f"{name_of_weight} has numbers that float16 cannot represent: save without `half`."
+                )
     folder.mkdir(parents=True, exist_ok=True)
     facts = {
         "format_version": FORMAT_VERSION,

@@ -142,9 +142,7 @@ def test_a_table_does_not_replace_the_text_that_the_model_was_trained_on(
     assert text.read_bytes() == text_file.read_bytes()
 
 
-def test_a_table_does_not_replace_the_file_that_standard_input_is(
-    evaluate, trained_run, tmp_path, monkeypatch
-):
+def test_a_table_does_not_replace_standard_input(evaluate, trained_run, tmp_path, monkeypatch):
     text = tmp_path / "t.txt"
     text.write_text("The sea was calm.")
     with open(text) as opened:

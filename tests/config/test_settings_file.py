@@ -150,7 +150,7 @@ def test_numbers_and_texts_are_read_as_on_the_command_line(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["0x10", "1:30", "0b1", ".inf", "2024-01-02"])
-def test_what_is_no_number_on_the_command_line_is_none_in_a_file(tmp_path, value):
+def test_what_is_not_a_number_on_the_command_line_is_not_one_in_a_file(tmp_path, value):
     (tmp_path / "a.yaml").write_text(f"seed: {value}")
     with pytest.raises(UserError, match=f"--seed must be an integer, got '{value}'"):
         checked(read_settings(tmp_path / "a.yaml"))

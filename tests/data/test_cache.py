@@ -29,7 +29,7 @@ def own_cache(monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the user's cache folder is another one")
-def test_variables_that_are_empty_are_as_if_unset(tmp_path, monkeypatch):
+def test_empty_variables_count_as_unset(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("LM_CACHE", "")
     for name in ("", str(tmp_path / ".cache")):

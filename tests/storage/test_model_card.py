@@ -48,7 +48,7 @@ HOSTILE = [
     *("<script>alert(1)</script>", "[x](javascript:alert(1))", "```\nrm -rf /\n```", "$(reboot)", "a" * 500),
 ]
 texts = st.one_of(st.sampled_from(HOSTILE), st.text(min_size=1), st.text("`'\":#-\n \\$", min_size=1))
-names = texts.filter(str.strip)  # white space is none
+names = texts.filter(str.strip)  # whitespace is not a name
 
 
 def make(facts=None, **options) -> LanguageModel:
