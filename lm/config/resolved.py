@@ -42,6 +42,7 @@ class RecipeConfig(TrainingConfig):
     batch_size: int = 0
     bptt: int = 0
     lr: float = 0.0
+    sampled_softmax: int = 0
 
 
 @dataclass(frozen=True)

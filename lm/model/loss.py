@@ -9,7 +9,7 @@ stored. So the memory for logits depends neither on the vocabulary nor on the le
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,6 +63,28 @@ def decoder_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) 
     dtype = product_dtype(hidden)
     with torch.autocast(hidden.device.type, enabled=False):
         return _DecoderLoss.apply(hidden.to(dtype), weight.to(dtype), bias.to(dtype), targets)
+
+
+class TypeSample(NamedTuple):
+    """Token types whose logits stand for those of the whole vocabulary; a type can be there several times."""
+
+    types: Tensor  # (sampled,) int64
+    log_weights: Tensor  # (sampled,): the logarithm of how many types each stands for
+
+
+def sampled_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, sample: TypeSample) -> Tensor:
+    """`decoder_loss`, with the sum over the vocabulary estimated from a sample.
+
+    The target's own logit is exact, so it is left out of the sample.
+    """
+    needed = torch.cat([sample.types, targets])  # looked up at once: that is one gradient for all weights
+    parts = [len(sample.types), len(targets)]
+    sampled, own = F.embedding(needed, weight).split(parts)
+    sampled_bias, own_bias = F.embedding(needed, bias[:, None]).squeeze(1).split(parts)
+    right = (hidden.float() * own).sum(dim=1) + own_bias
+    logits = F.linear(hidden, sampled, sampled_bias + sample.log_weights).float()
+    logits = logits.masked_fill(sample.types == targets[:, None], -torch.inf)
+    return (torch.logaddexp(right, logits.logsumexp(dim=1)) - right).mean()
 
 
 class _DecoderLoss(torch.autograd.Function):

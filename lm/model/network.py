@@ -10,7 +10,7 @@ from lm.config.schema import ModelConfig
 from lm.model.base import Network
 from lm.model.cells import State
 from lm.model.direction import Direction
-from lm.model.loss import cross_entropies, decoder_loss
+from lm.model.loss import TypeSample, cross_entropies, decoder_loss, sampled_loss
 
 
 class RecurrentLM(Network):
@@ -41,10 +41,14 @@ class RecurrentLM(Network):
         return self.decode(self.drop_output(hidden)).transpose(0, 1), state
 
     def loss(
-        self, inputs: Tensor, targets: Tensor, state: State | None = None
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        state: State | None = None,
+        sample: TypeSample | None = None,
     ) -> tuple[Tensor, Tensor, State]:
         """inputs, targets (batch, time) int64 -> mean loss (nats per token), activation penalties, final
-        state; without storing all logits.
+        state; without storing all logits. With a `sample`, the loss is estimated from it.
 
         The penalties (Merity et al. 2017, arXiv:1708.02182) are `activation_reg` times the mean square of
         the decoder's input and `temporal_activation_reg` times that of the change of the hidden state from
@@ -54,9 +58,8 @@ class RecurrentLM(Network):
         hidden, state = self.hidden_states(inputs, state)
         dropped = self.drop_output(hidden)
         projected = dropped if self.projection is None else self.projection(dropped)
-        loss = decoder_loss(
-            projected.flatten(0, 1), self.decoder.weight, self.decoder.bias, targets.t().flatten()
-        )
+        decoding = projected.flatten(0, 1), self.decoder.weight, self.decoder.bias, targets.t().flatten()
+        loss = sampled_loss(*decoding, sample) if sample else decoder_loss(*decoding)
         penalty = loss.new_zeros(())
         if config.activation_reg:
             penalty = penalty + config.activation_reg * dropped.float().square().mean()

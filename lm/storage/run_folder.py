@@ -24,6 +24,9 @@ from lm.files.paths import expanded
 from lm.storage.run_lock import check_free, claimed, lock_of
 from lm.tokenization.tokenizer import Tokenizer
 
+# What runs from before a setting existed were trained with, if that is not its default.
+_OF_OLDER_RUNS = {"sampled_softmax": 0}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -72,7 +75,7 @@ class Run:
 
     def settings(self) -> dict[str, Any]:
         """The settings in config.yaml by their names. Raises UserError."""
-        return read_settings(self.config, self.training)
+        return _OF_OLDER_RUNS | read_settings(self.config, self.training)
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""

@@ -47,6 +47,9 @@ _LEAST_RATE = 1 / 16  # smallest share of `_RATES` in fine-tuning
 _INPUT_SHARE = 0.5
 _WEIGHT_SHARE = {"rnn": 0.0, "gru": 0.0, "lstm": 0.5}
 
+# The least token types in a sampled softmax, and the least share of the vocabulary.
+_SAMPLED_TYPES, _SAMPLED_SHARE = 2000, 1 / 16
+
 # A text that a GPU reads again and again (log.md, "On a GPU"). A token of a large vocabulary carries more
 # information than a character, so texts are measured in bits: tokens times the log of the vocabulary size.
 _EPOCHS_PER_DENSITY = 180.0  # epochs needed for each weight per bit of the text
@@ -117,6 +120,9 @@ def resolve(
     training = dataclasses.replace(config.training, batch_size=windows.batch_size, bptt=windows.bptt)
     model = config.model
     vocab_size = corpus.tokenizer.vocab_size
+    if training.sampled_softmax == "auto":
+        size = 0 if config.data.streaming else sample_size(vocab_size, device)
+        training = dataclasses.replace(training, sampled_softmax=size)
     if model.embedding_size == "auto":
         model = dataclasses.replace(model, embedding_size=embedding_size(vocab_size))
     dropouts = [name for name in AUTOMATIC_DROPOUTS if getattr(model, name) == "auto"]
@@ -285,6 +291,12 @@ def recurrent_weights(model: NetworkConfig) -> int:
 def embedding_size(vocab_size: int) -> int:
     """The embedding size: 64 numbers distinguish a hundred characters; words need a few hundred."""
     return 32 * max(1, round(14 * vocab_size**0.36 / 32))
+
+
+def sample_size(vocab_size: int, device: torch.device) -> int:
+    """The number of token types in a sampled softmax; 0 where the softmax over all types is not slow."""
+    size = max(_SAMPLED_TYPES, int(vocab_size * _SAMPLED_SHARE))
+    return size if device.type == "cpu" and vocab_size > 3 * size else 0
 
 
 def _dropout(epochs: float, weights_per_token: float, on_gpu: bool) -> float:

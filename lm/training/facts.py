@@ -42,7 +42,9 @@ class Facts:
         others = [f"{name} {value:g}" for name, value in dropouts.items() if value != of["dropout"]]
         others += [f"embedding {of['embedding_dropout']:g}"] if of["embedding_dropout"] else []
         dropout = f"dropout {of['dropout']:g}" + (f" ({', '.join(others)})" if others else "")
-        return f"{of['optimizer']}, learning rate {of['lr']:g}, {dropout}"
+        sampled = of.get("sampled_softmax")
+        softmax = f", softmax over {sampled:,} sampled types" if sampled else ""
+        return f"{of['optimizer']}, learning rate {of['lr']:g}, {dropout}{softmax}"
 
     def save(self, run: Run) -> None:
         """Write facts.json. Raises OSError."""

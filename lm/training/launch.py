@@ -103,6 +103,7 @@ def _check_effects(options: dict[str, Any], config: RunConfig) -> None:
     data, training = config.data, config.training
     learned = data.tokenizer in ("char", "bpe", "unigram", "word")  # from the text
     for name, matters, reason in (
+        ("sampled_softmax", not data.streaming, "with --streaming"),
         ("shuffle_buffer", data.streaming, "without --streaming"),
         ("vocab_size", learned, f"on the tokenizer {data.tokenizer}"),
         ("min_frequency", learned and data.tokenizer != "unigram", f"on the tokenizer {data.tokenizer}"),

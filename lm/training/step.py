@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lm.data.batches import to_device
+from lm.data.batches import Windows, to_device
 from lm.distributed import share_of
 from lm.model import cuda_graph
 from lm.model.cells import State
 from lm.model.device import autocast
+from lm.model.loss import TypeSample
+from lm.training.sampled_softmax import TypeSampler
 from lm.training.state import Learner
 
 _RESET_SHARE = 0.01  # share of the windows that start from the zero state
@@ -45,6 +47,10 @@ class Step:
         self._kept = torch.ones(rows, device=device)  # 0 for streams whose state is reset, else 1
         self._loss = torch.zeros((), device=device)
         self._window = torch.zeros(2, rows, windows.bptt, dtype=torch.int64, device=device)
+        self._sampler = _sampler_of(learner)
+        self._sample: TypeSample | None = None
+        if self._sampler:
+            self._sample = TypeSample(*(part.to(device) for part in self._sampler.draw(0)))
         self._weights = list(learner.network.parameters())
         # Several ranks sum their gradients and losses in a single operation: the time goes into waiting for
         # each other, not into adding.
@@ -58,6 +64,9 @@ class Step:
         learner = self._learner
         learner.optimizer.set_rate(rate)
         self._kept.copy_(to_device(self._draw_kept(number), learner.device))
+        if self._sampler and self._sample:
+            for ours, drawn in zip(self._sample, self._sampler.draw(number), strict=True):
+                ours.copy_(to_device(drawn, learner.device))
         if learner.windows.on_device:
             self._number.fill_(number)
         else:
@@ -137,7 +146,7 @@ class Step:
             weight = (rows.stop - rows.start) / training.batch_size
             with autocast(learner.device, learner.precision):
                 state = tuple(tensor[:, rows] for tensor in before)
-                loss, penalty, state = network.loss(inputs[rows], targets[rows], state)
+                loss, penalty, state = network.loss(inputs[rows], targets[rows], state, self._sample)
             learner.optimizer.scaled((loss + penalty) * weight).backward()
             total = total + loss.detach() * weight
             after.append((rows, state))
@@ -164,3 +173,11 @@ class Step:
             torch.nn.utils.clip_grad_norm_(self._weights, clip)
         learner.optimizer.step()
         return self._loss
+
+
+def _sampler_of(learner: Learner) -> TypeSampler | None:
+    """The sampler of the softmax; None if it is computed over all token types."""
+    training, windows, vocab_size = learner.config.training, learner.windows, learner.network.vocab_size
+    if not isinstance(windows, Windows) or not 0 < training.sampled_softmax < vocab_size:
+        return None
+    return TypeSampler(windows.tokens, vocab_size, training.sampled_softmax, training.seed)

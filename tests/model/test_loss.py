@@ -1,12 +1,14 @@
 """The loss computed in blocks equals the cross-entropy, and so do its gradients."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from torch.nn import functional as F
 
 from lm.model import loss
-from lm.model.loss import cross_entropies, decoder_loss
+from lm.model.loss import TypeSample, cross_entropies, decoder_loss, sampled_loss
 
 
 def make(rows, units, vocab, dtype=torch.float64, seed=0):
@@ -40,11 +42,33 @@ def test_gradients_match_finite_differences():
     assert torch.autograd.gradcheck(lambda *t: decoder_loss(*t, targets), tensors)
 
 
-def test_bf16_under_autocast_is_near_float32():
+def whole(vocab):
+    """The sample that has each type once."""
+    return TypeSample(torch.arange(vocab), torch.zeros(vocab))
+
+
+@given(rows=st.integers(1, 20), vocab=st.integers(2, 9), seed=st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_a_sample_of_all_types_gives_the_exact_loss(rows, vocab, seed):
+    tensors, targets = make(rows, 3, vocab, torch.float32, seed)
+    sample = whole(vocab)
+    both = sampled_loss(*tensors, targets, sample), decoder_loss(*tensors, targets)
+    torch.testing.assert_close(*both)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, tensors) for loss in both))
+    # Half of each type twice is the same; so is a target that is not in the sample.
+    twice = TypeSample(sample.types.repeat(2), torch.full((2 * vocab,), -math.log(2)))
+    torch.testing.assert_close(sampled_loss(*tensors, targets, twice), both[1])
+    others = TypeSample(*(part[sample.types != targets[0]] for part in sample))
+    row = tensors[0][:1], *tensors[1:], targets[:1]
+    torch.testing.assert_close(sampled_loss(*row, others), decoder_loss(*row))
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_bf16_under_autocast_is_near_float32(sampled):
     tensors, targets = make(64, 32, 500, torch.float32)
     exact = decoder_loss(*tensors, targets)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = decoder_loss(*tensors, targets)
+        rough = sampled_loss(*tensors, targets, whole(500)) if sampled else decoder_loss(*tensors, targets)
     assert rough.dtype == torch.float32
     torch.testing.assert_close(rough, exact, rtol=1e-2, atol=0)
     for ours, right in zip(*(torch.autograd.grad(v, tensors) for v in (rough, exact)), strict=True):

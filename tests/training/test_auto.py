@@ -24,6 +24,7 @@ from lm.training.auto import (
     fitted,
     parameters,
     resolve,
+    sample_size,
     seconds_per_call,
     window_shape,
 )
@@ -309,3 +310,11 @@ def test_the_shorter_of_mixed_texts_decides():
     streams, length = window_shape(config, corpus, CPU, min_streams=1)
     assert 300 // (streams // 2) >= length
     assert (streams, length) == (8, 64)
+
+
+def test_a_large_vocabulary_gets_a_sampled_softmax_on_a_cpu():
+    sizes = {types: sample_size(types, CPU) for types in (65, 6000, 6001, 10_000, 32_000, 100_000)}
+    assert sizes == {65: 0, 6000: 0, 6001: 2000, 10_000: 2000, 32_000: 2000, 100_000: 6250}
+    assert sample_size(100_000, torch.device("cuda")) == 0
+    assert resolved(steps=9, vocab_size=7000).training.sampled_softmax == 2000
+    assert resolved(steps=9, vocab_size=7000, sampled_softmax=0).training.sampled_softmax == 0

@@ -74,6 +74,7 @@ def unexpected(line):
             "clip": st.just(0.0),
             "weight_dropout": st.just(0.0),
             "direction": st.just("backward"),
+            "sampled_softmax": st.just(9),
         },
     ),
 )

@@ -61,6 +61,13 @@ class TrainingConfig:
         " for everything",
         choices=("muon", "adamw"),
     )
+    sampled_softmax: int | Auto = setting(
+        "auto",
+        "normalize training predictions over N token types, half of them the most frequent, half drawn; 0:"
+        " over all; auto: a sample on a CPU if there are more than 6,000",
+        minimum=0,
+        metavar="N",
+    )
     clip: float = setting(1.0, "maximum norm of the gradient; 0: no clipping", minimum=0)
     patience: int | None = setting(
         None, "stop early after N validations without improvement", minimum=1, metavar="N"
