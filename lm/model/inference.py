@@ -9,8 +9,8 @@ On a CPU this differs from the forward pass of lm/model/layers.py in speed only:
 - Each core reads its own share of the texts and scores it. Within one operation, cores would wait for each
   other at every step.
 
-With oneDNN, the result for a text depends, to the last bit, neither on the other texts nor on the windows in
-which it is read.
+Where oneDNN's products allow it (`onednn.rows_are_independent`), the result for a text depends, to the last
+bit, neither on the other texts nor on the windows in which it is read.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def inference(network: RecurrentLM, precision: Precision, *, independent: bool =
 def decoding(network: RecurrentLM, precision: Precision) -> Callable[[Tensor], Tensor]:
     """A function from hidden states (rows, hidden), as `read` returns them, to logits (rows, vocab).
 
-    With oneDNN, the logits of a row depend, to the last bit, on this row alone. In the network's own decoder,
-    products of few rows are rounded differently.
+    As above, the logits of a row depend on this row alone. In the network's own decoder, products of few rows
+    are rounded differently.
     """
     device = network.device
     if not _has_own_reader(network):

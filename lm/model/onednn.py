@@ -44,3 +44,11 @@ def packed_linear(weight: Tensor, bias: Tensor | None, rows: int) -> Linear | No
     except (AttributeError, RuntimeError):
         return None
     return lambda x: multiply(x, packed, bias, "none", [], "")
+
+
+def rows_are_independent(multiply: Linear, weight: Tensor) -> bool:
+    """Whether the product of a row with `weight` (m, k) is the same, to the last bit, alone and among other
+    rows. In float32, it is with torch 2.13 but not with 2.11, whose oneDNN is older."""
+    rows = torch.randn(24, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight.dtype)
+    together = multiply(rows)
+    return all(torch.equal(multiply(rows[:count].clone()), together[:count]) for count in (1, 2, 3, 4, 7, 16))
