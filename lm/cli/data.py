@@ -20,7 +20,9 @@ from lm.errors import UserError
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The flags of the command that were given. Exits with status 2 if they are invalid."""
     parser = make_parser("data", __doc__ or "")
-    parser.add_argument("action", choices=("info", "clear"))
+    actions = ("info", "clear")
+    show_or_delete = "show the streams, or delete them"
+    parser.add_argument("action", choices=actions, metavar="|".join(actions), help=show_or_delete)
     parser.add_argument(
         "names", nargs="*", default=[], metavar="NAME", help="the beginning of the name of a stream"
     )

@@ -172,7 +172,8 @@ def _score(
 ) -> ScoresBySide:
     scores: ScoresBySide = {}
     for side, model in models.items():
-        task = f"Scoring ({_label(side, mode, modes)})"
+        only = side == "surprisal" and len(modes) == 1
+        task = "Scoring" if only else f"Scoring ({_label(side, mode, modes)})"
 
         def show(fraction: float, task: str = task) -> None:
             progress(task, fraction)

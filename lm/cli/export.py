@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from lm.cli.parser import MODEL, make_parser
 from lm.console.escaping import printable
+from lm.console.wording import format_bytes
 from lm.export import FORMATS, exporter
 from lm.files.atomic import check_output
 from lm.files.paths import expanded
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write(load(options.model, "cpu"))
     path = expanded(options.file)
     size = path.stat().st_size
-    print(f"{printable(options.file)}: {size / 1e6:,.1f} MB")
+    print(f"{printable(options.file)}: {format_bytes(size)}")
     if path.suffix.lower() == ".html" and size > _LARGE_PAGE:
         print(
             "warning: phones may lack the memory for a page of this size; a smaller model or --precision int8"

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import lm
 from lm.cli.parser import HelpFormatter, Parser, run
-from lm.console.wording import did_you_mean
+from lm.console.wording import similar, suggesting
 from lm.errors import UserError
 
 # Each is imported only when it runs: `lm --help` should not wait for torch, nor `lm train` for gradio.
@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.error(f"name a command: {', '.join(COMMANDS)}")
     if options.command not in COMMANDS:
-        raise UserError(f"there is no command '{options.command}'{did_you_mean(options.command, COMMANDS)}")
+        near = similar(options.command, COMMANDS)
+        end = suggesting(near) if near else "; see lm --help."
+        raise UserError(f"there is no command '{options.command}'{end}")
     return run_command(options.command, given[1:])
 
 

@@ -7,6 +7,7 @@ import contextlib
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NoReturn
 
@@ -35,6 +36,10 @@ class HelpFormatter(argparse.HelpFormatter):
             return super()._fill_text(text, width, indent)
         return "".join(indent + line for line in text.splitlines(keepends=True))
 
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        # Not after a hyphen: in `pip install 'recurrent-lm[mcp]'` that is another command.
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, like all other errors."""
@@ -53,14 +58,22 @@ class Parser(argparse.ArgumentParser):
 def make_parser(name: str, description: str) -> Parser:
     """The parser of the subcommand `name`, whose result holds only the flags that were given."""
     prog = command(name)
+    # Not in `torchrun ... -m lm train`.
+    description = re.sub(rf"(?<!-m )lm {name}\b", prog, description)
     return Parser(
         prog=prog,
-        # Not in `torchrun ... -m lm train`.
-        description=re.sub(rf"(?<!-m )lm {name}\b", prog, description),
+        description=_aligned(description),
         formatter_class=HelpFormatter,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
+
+
+def _aligned(description: str) -> str:
+    """The description with the explanations of its examples in one column again."""
+    rows = [line.partition("  ") for line in description.splitlines()]
+    width = max(len(example) for example, space, _ in rows if space)
+    return "\n".join(f"{row[0]:{width}}  {row[2].lstrip()}" if row[1] else row[0] for row in rows)
 
 
 def add_device(parser: argparse.ArgumentParser, precisions: Sequence[str], what: str) -> None:
@@ -96,7 +109,7 @@ def add_settings(
         if rule.lowest is not None:
             notes.append(rule.range.replace("in ", "range: "))
         help_line += f" ({'; '.join(notes)})" if notes else ""
-        metavar = rule.metavar or "|".join(rule.choices) or name.upper()
+        metavar = rule.metavar or "|".join(rule.choices) or name.rpartition("_")[2].upper()
         if setting.type is tuple and not rule.parse:  # the values of a repeated flag are checked together
             group.add_argument(setting.flag, action="append", metavar=metavar, help=help_line)
         else:

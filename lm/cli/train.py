@@ -27,7 +27,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser("train", __doc__ or "")
     add = parser.add_argument
     add("text", nargs="*", metavar="TEXT", help="the same as --dataset TEXT")
-    add("--preset", metavar="NAME", help=f"a named recipe, overridden by the other settings: {describe()}")
+    add("--preset", metavar="NAME", help=f"a named recipe, which other settings override: {describe()}")
     add("--config", metavar="FILE", help="read settings from a YAML file")
     add("--print-config", action="store_true", help="print the settings and exit")
     find_lr = "raise the learning rate for 200 steps, plot the loss in ./find-lr.svg and suggest a rate"

@@ -42,4 +42,4 @@ def preset(name: str) -> dict[str, Any]:
 
 def describe() -> str:
     """The presets in one line of help."""
-    return "; ".join(f"{name}: {preset.help}" for name, preset in PRESETS.items())
+    return " or ".join(f"{name} ({preset.help})" for name, preset in PRESETS.items())

@@ -29,9 +29,11 @@ def suggesting(name: str | None) -> str:
 
 
 def format_bytes(size: float) -> str:
-    """'93 bytes', '60 KB', '512 MB' or '3.2 GB'."""
+    """'93 bytes', '60 KB', '2.6 MB', '512 MB' or '3.2 GB'."""
     if size < 1e3:
         return f"{size:,.0f} bytes"
     if size < 1e6:
         return f"{size / 1e3:,.0f} KB"
-    return f"{size / 1e6:,.0f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
+    if size < 1e9:
+        return f"{size / 1e6:,.1f} MB" if size < 9.95e6 else f"{size / 1e6:,.0f} MB"
+    return f"{size / 1e9:,.1f} GB"

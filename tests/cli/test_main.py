@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from lm.cli import train
 from lm.cli.main import COMMANDS
 from lm.config.schema import GROUPS, SamplingConfig, SearchConfig
 from lm.config.settings import settings_of
@@ -41,7 +42,8 @@ def test_help_is_fast_and_does_not_import_torch(script):
             "name a command: train, generate, evaluate, export, app, serve, data; see lm --help.",
         ),
         ("main", ["trian"], "there is no command 'trian'; did you mean 'train'?"),
-        ("main", ["x"], "there is no command 'x'."),
+        ("main", ["x"], "there is no command 'x'; see lm --help."),
+        ("data", [], "the following arguments are required: info|clear; see lm data --help."),
         ("main", ["--versoin"], "unrecognized arguments: --versoin; did you mean '--version'?"),
         ("main", ["--nonsense"], "unrecognized arguments: --nonsense; see lm --help."),
         ("evaluate", ["m", "--datset=x"], "unrecognized arguments: --datset=x; did you mean '--dataset'?"),
@@ -85,6 +87,23 @@ def test_help_fits_the_terminal(name, monkeypatch):
     for columns, widest in ((80, 80), (300, 100)):
         monkeypatch.setenv("COLUMNS", str(columns))
         assert max(map(len, help_of(name).splitlines())) <= widest
+
+
+@pytest.mark.parametrize("name", ["main", *COMMANDS])
+def test_help_breaks_no_name_at_a_hyphen(name, monkeypatch):
+    """`pip install 'recurrent-lm[mcp]'` can be copied."""
+    for columns in (80, 102):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert not re.search(r"\w-$", help_of(name), re.MULTILINE)
+
+
+@pytest.mark.parametrize("started", ["lm/__main__.py", "train.py", "elsewhere/lm"])
+def test_examples_in_the_help_have_their_explanations_in_one_column(started, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(ROOT / started)])
+    with pytest.raises(SystemExit):
+        train.parse(["--help"])
+    examples = re.findall(r"^(?:python|lm|torchrun) .*?  +(?=\S)", capsys.readouterr().out, re.MULTILINE)
+    assert len(examples) == 3 and len({*map(len, examples)}) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from hypothesis import given, strategies as st
 
-from lm.console.wording import did_you_mean, similar
+from lm.console.wording import did_you_mean, format_bytes, similar
 
 
 @given(st.text(), st.lists(st.text(min_size=1)))
@@ -16,3 +16,8 @@ def test_similar_names_are_found_whatever_the_case():
     assert similar("Hiden_Size", ["layers", "hidden_size"]) == "hidden_size"
     assert similar("text", ["ID", "TEXT"]) == "TEXT"
     assert similar("cell", ["steps", "lr"]) is None
+
+
+def test_sizes_have_two_digits_or_more_in_a_readable_unit():
+    sizes = (93, 31_528, 2_640_000, 9_960_000, 512e6, 3.21e9)
+    assert [*map(format_bytes, sizes)] == ["93 bytes", "32 KB", "2.6 MB", "10 MB", "512 MB", "3.2 GB"]
