@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 FOLDERS = ("lm", "app", "benchmarks")
 SUFFIXES = (".py", ".js", ".css", ".json")
-MAP = re.compile(r"(?<=<!-- map -->\n```\n).*?(?=```\n<!-- /map -->)", re.DOTALL)
+MAP = re.compile(r"(?<=<!-- map -->\n```text\n).*?(?=```\n<!-- /map -->)", re.DOTALL)
 
 
 def tracked() -> list[Path]:

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import importlib
 import json
+import pydoc
 import re
 import shlex
 import tomllib
@@ -41,6 +42,7 @@ PARSERS = {
     "serve": parse_serve,
     "data": data.parse,
 }
+GUIDES = [page for page in PAGES if page.parent == ROOT / "docs" and page.stem != "log"]
 SCRIPTS = {"train.py": "train", "generate.py": "generate"}
 ELSEWHERE = {"--rdzv-endpoint", "--signal"}  # flags of torchrun and Slurm
 
@@ -181,6 +183,24 @@ def test_flags_exist(page: Path):
             assert set(_FLAG.findall(span)) <= known, span
 
 
+@pytest.mark.parametrize("name", PARSERS)
+def test_every_flag_is_in_a_guide(name: str):
+    """The reference of settings is not enough: it says what a flag does, but not when to use it."""
+    guides = "".join(page.read_text() for page in GUIDES)
+    flags = {flag for flag in flags_of(name) if not flag.startswith("--no-")} - {"--help"}
+    assert sorted(flags - set(_FLAG.findall(guides))) == []
+
+
+@each_page
+def test_names_of_python_exist(page: Path):
+    """`lm.train`, `lm.insight.surprisal` and `model.score(...)` in a sentence."""
+    for span in spans(page):
+        if found := re.match(r"lm(?:\.\w+)+", span):
+            assert pydoc.locate(found[0]), span
+        elif (found := re.match(r"model\.(\w+)", span)) and span != "model.safetensors":
+            assert hasattr(lm.LanguageModel, found[1]), span
+
+
 @each_page
 def test_paths_exist(page: Path):
     named = {span for span in spans(page) if _PATH.fullmatch(span)}
@@ -191,6 +211,37 @@ def test_paths_exist(page: Path):
 def test_links_lead_to_files(page: Path):
     links = {link.partition("#")[0] for link in _LINK.findall(page.read_text()) if ":" not in link}
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@each_page
+def test_links_lead_to_headings(page: Path):
+    """Those that the site does not check, because they are in README.md and other files outside docs/."""
+    for link in _LINK.findall(page.read_text()):
+        file, _, anchor = link.partition("#")
+        if ":" in link or not anchor or anchor.startswith("lm."):
+            continue
+        target = page.parent / file if file else page
+        headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+        assert anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}, link
+
+
+def test_readme_links_to_every_guide():
+    links = set(_LINK.findall((ROOT / "README.md").read_text()))
+    assert {f"docs/{page.name}" for page in GUIDES} <= links
+
+
+@each_page
+def test_lines_are_wrapped(page: Path):
+    """At 120 characters, apart from tables, images and code."""
+    lines = _BLOCK.sub("", page.read_text()).splitlines()
+    assert [line for line in lines if len(line) > 120 and not line.startswith(("|", "!["))] == []
+
+
+@each_page
+def test_blocks_name_their_language(page: Path):
+    """The tests of this file do not see the commands of others."""
+    fences = re.findall(r"^ *```(.*)$", page.read_text(), re.MULTILINE)
+    assert all(fences[::2]) and not any(fences[1::2])
 
 
 @each_page
