@@ -15,8 +15,10 @@ from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from numpy.testing import assert_allclose
 from torch.distributed.run import get_args_parser as torchrun_parser
 
 import lm
@@ -26,6 +28,7 @@ from lm.config.schema import CacheConfig, DynamicConfig, ModelConfig
 from lm.config.settings import flag_of
 from lm.model.network import RecurrentLM
 from lm.tokenization.vocabulary import train_tokenizer
+from tests.conftest import called
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -274,6 +277,31 @@ def test_snippets_run(page: Path, models: Path, monkeypatch):
         imported = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
         if {(getattr(n, "module", None) or n.names[0].name).split(".")[0] for n in imported} == {"lm"}:
             exec(compile(tree, str(page), "exec"), {})
+
+
+def console(page: Path) -> list[tuple[str, str]]:
+    """The commands of the console blocks of a page, each with its output."""
+    parts = [part for text in blocks(page, "console") for part in re.split(r"^\$ ", text, flags=re.MULTILINE)]
+    return [(command, output) for command, _, output in (part.partition("\n") for part in parts) if command]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [ROOT / "docs" / "generating.md", ROOT / "docs" / "linguistics.md"])
+def test_outputs_of_the_pretrained_model(page: Path, tmp_path: Path, monkeypatch):
+    """Up to rounding, which differs between machines. The files are those that `cat` shows."""
+    monkeypatch.chdir(tmp_path)
+    number = re.compile(r"\d+\.\d+")
+    for command, output in console(page):
+        words = next(simple_commands(command))
+        if words[0] == "cat":
+            Path(words[1]).write_text(output)
+        elif "pretrained" in words:
+            result = called(words[1], *words[2:])
+            lines = result.stdout.splitlines(keepends=True)
+            printed = "".join(lines[: output.count("\n")] if "| head" in command else lines)
+            assert number.sub("", printed) == number.sub("", output), command
+            wanted, found = (np.array(number.findall(text), float) for text in (output, printed))
+            assert_allclose(found, wanted, atol=0.001, err_msg=command)
 
 
 @each_page

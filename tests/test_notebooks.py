@@ -14,6 +14,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.test_docs import check_python
+
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 # Tags of cells whose outputs are not the same on every machine, and whose text contains times and speeds.
@@ -59,6 +61,13 @@ def test_runs_and_computes_the_stored_numbers(path):
     for cell, before in zip(executed(path).cells, stored.cells, strict=True):
         if cell.cell_type == "code" and VARIES not in cell.metadata.get("tags", []):
             assert cell.outputs == before.outputs, cell.source
+
+
+@each_notebook
+def test_imports_what_exists(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            check_python(re.sub(r"^( *)%(?:.*\\\n)*.*$", r"\1pass", cell.source, flags=re.MULTILINE))
 
 
 @each_notebook
