@@ -27,7 +27,7 @@ WINDOW = 128  # tokens per forward pass; divides CONTEXT
 
 @dataclass(frozen=True)
 class Validation:
-    """The result of an evaluation."""
+    """The result of an evaluation; `loss` is in nats per token."""
 
     loss: float  # nats per token
     perplexity: float
@@ -168,7 +168,7 @@ def block_losses(
 
 @dataclass(frozen=True)
 class Score:
-    """How a model rates one token of a text."""
+    """How a model rates one token of a text: log-probability and entropy in nats, and rank from 1."""
 
     text: str
     token: int

@@ -30,7 +30,7 @@ _CONTEXT = 8  # tokens of the prompt that can affect how the next token is writt
 
 @dataclass(frozen=True)
 class Piece:
-    """One generated token and the text that it adds."""
+    """One generated token, its log-probability in nats, and the text that it adds."""
 
     text: str  # displayable now; empty while it may be part of a character or of a stop string
     token: int  # -1: no token, only text that was held back
@@ -40,7 +40,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Completion:
-    """One generated text."""
+    """One generated text, with its tokens and their log-probabilities in nats."""
 
     text: str
     tokens: list[int]  # in text order, as are the log-probabilities
