@@ -24,6 +24,7 @@ from torch.distributed.run import get_args_parser as torchrun_parser
 import lm
 from app.command_line import parse_app, parse_serve
 from lm.cli import data, evaluate, export, generate, train
+from lm.config import schema
 from lm.config.schema import CacheConfig, DynamicConfig, ModelConfig
 from lm.config.settings import flag_of
 from lm.model.network import RecurrentLM
@@ -318,6 +319,13 @@ def test_defaults_of_evaluation():
     page = (ROOT / "docs" / "evaluating.md").read_text()
     for field in [*dataclasses.fields(DynamicConfig), *dataclasses.fields(CacheConfig)]:
         assert f"| `{flag_of(field.name)}` | {field.default} |" in page
+
+
+def test_reference_of_the_settings_shows_every_class():
+    shown = re.findall(
+        r"^::: lm\.config\.schema\.(\w+)$", (ROOT / "docs/reference/settings.md").read_text(), re.M
+    )
+    assert set(shown) == {name for name in schema.__all__ if name.endswith("Config")} - {"RunConfig"}
 
 
 def test_labels_of_the_web_ui():

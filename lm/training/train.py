@@ -55,7 +55,7 @@ def train(
             and `learning_rate`. On a GPU this waits for every step and costs some speed.
         on_validation: called after every validation with the row of `history` that it adds.
         settings: the fields of DataConfig, ModelConfig and TrainingConfig: `cell`, `hidden_size`, `steps`,
-            `lr`, `seed`, `quiet`, …
+            `lr`, `seed`, `quiet`, … `lm train --help` explains each.
 
     A callback that returns False stops the training. It then ends as if the budget were spent, and the model
     is returned.
