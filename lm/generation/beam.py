@@ -62,6 +62,7 @@ class _Finished:
         return hypothesis.score / max(len(hypothesis.tokens), 1) ** self._length_penalty
 
 
+@torch.inference_mode()  # in which a GPU's logits can be changed
 def beam_search(
     decoder: Decoder,
     prompt: Sequence[int],

@@ -1,11 +1,13 @@
 """Small untrained networks, schedulers of them, and what the tests of the scheduler generate."""
 
 import random
+from functools import cached_property
 
 import torch
 
 from lm.config.schema import ModelConfig, SamplingConfig
 from lm.generation.decoder import PREFILL_CHUNK, NetworkDecoder
+from lm.generation.gpu_batch import GPUBatch, GPUWeights
 from lm.generation.scheduler import Scheduler
 from lm.model.network import RecurrentLM
 
@@ -32,6 +34,19 @@ def network_of(
         if "bias" in name:  # so that biases matter; those of the GRU differ by map
             torch.nn.init.normal_(weight)
     return network.eval()
+
+
+class LogitsOfGPU(NetworkDecoder):
+    """The computation of a GPU on any device, with tokens drawn on the host."""
+
+    sampling_weights = None
+
+    @cached_property
+    def weights(self):
+        return GPUWeights(self._network, self._precision)
+
+    def batch(self):
+        return GPUBatch(self.weights)
 
 
 def scheduler_of(cell="lstm", never=(0,)):

@@ -15,7 +15,8 @@ from lm.generation.decoder import NetworkDecoder
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.tokenization.vocabulary import train_tokenizer
-from tests.generation.streams import network_of
+from tests.generation.streams import LogitsOfGPU, network_of
+from tests.model import recorded
 
 
 def all_texts(network, prompt, length, end, suppressed, penalty):
@@ -140,6 +141,16 @@ def test_a_search_applies_the_logit_bias():
     assert sum(always.logprobs) < -1.0  # the model itself finds it less likely
     with pytest.raises(UserError, match="logit bias"):
         beam_search(decoder, [4], 1, 5, bias={13: 1.0})
+
+
+def test_a_search_on_a_gpu_finds_the_same_texts(monkeypatch):
+    monkeypatch.setattr("lm.model.cuda_graph.capture", recorded.record)
+    network = network_of("lstm")
+    expected, found = (
+        beam_search(kind(network), [1, 2], 4, 6, end=3, suppressed=[0], bias={5: 1.0})
+        for kind in (NetworkDecoder, LogitsOfGPU)
+    )
+    assert [one.tokens for one in found] == [one.tokens for one in expected]
 
 
 def test_a_search_without_any_allowed_text_is_an_error():

@@ -9,7 +9,7 @@ from lm.errors import UserError
 from lm.generation import cpu_batch
 from lm.generation.decoder import PREFILL_CHUNK, NetworkDecoder
 from lm.generation.gpu_batch import GPUBatch, GPUWeights
-from tests.generation.streams import network_of
+from tests.generation.streams import LogitsOfGPU, network_of
 from tests.model import recorded
 
 
@@ -148,9 +148,11 @@ def test_prefill_gives_the_state_of_single_steps(cell):
     torch.testing.assert_close(batch.state(0), state, atol=1e-5, rtol=1e-5)
 
 
-def test_further_training_does_not_change_the_decoder():
-    network = network_of("lstm").train()
-    decoder = NetworkDecoder(network)
+@pytest.mark.parametrize("kind", [NetworkDecoder, LogitsOfGPU])
+def test_further_training_does_not_change_the_decoder(kind, monkeypatch):
+    monkeypatch.setattr("lm.model.cuda_graph.capture", recorded.record)
+    network = network_of("lstm", tie=True, embedding_size=5).train()
+    decoder = kind(network)
     batch = decoder.batch()
     batch.add(decoder.initial_state())
     before = batch.step(torch.zeros(1, dtype=torch.long))

@@ -1,7 +1,6 @@
 """A GPU draws the same tokens as the host. Most tests run on a CPU (tests/model/recorded.py)."""
 
 import threading
-from functools import cached_property
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from lm.config.schema import CELL_NAMES, ModelConfig, SamplingConfig
 from lm.errors import UserError
 from lm.generation import gpu_sampling
 from lm.generation.decoder import NetworkDecoder
-from lm.generation.gpu_batch import GPUBatch, GPUWeights
 from lm.generation.gpu_sampling import GROUP, GPUSampling
 from lm.generation.samplers import SamplingTensors, draw_without_waiting, sample
 from lm.generation.scheduler import Scheduler
@@ -19,7 +17,7 @@ from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.tokenization.vocabulary import train_tokenizer
 from tests.generation.strategies import SAMPLINGS
-from tests.generation.streams import SETTINGS, VOCAB, network_of
+from tests.generation.streams import SETTINGS, VOCAB, LogitsOfGPU, network_of
 from tests.model import recorded
 
 FEATURES = [
@@ -30,19 +28,6 @@ FEATURES = [
     SamplingConfig(temperature=1.2, repetition_penalty=1.5, repetition_window=10**9),
     SamplingConfig(top_k=3, top_p=0.8, min_p=0.1, typical_p=0.9, repetition_penalty=1.2),
 ]
-
-
-class LogitsOfGPU(NetworkDecoder):
-    """The computation of a GPU on any device, with tokens drawn on the host."""
-
-    sampling_weights = None
-
-    @cached_property
-    def weights(self):
-        return GPUWeights(self._network, self._precision)
-
-    def batch(self):
-        return GPUBatch(self.weights)
 
 
 class SamplingOnGPU(LogitsOfGPU):
