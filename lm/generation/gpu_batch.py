@@ -49,8 +49,8 @@ class GPUWeights:
             self.layers.append((weight.t().contiguous().to(self.dtype), bias.to(self.dtype)))
         self.embedding = network.embedding.weight.detach().to(self.dtype, copy=True)
         projection = network.projection
-        self.projection = None if projection is None else projection.weight.detach().t().to(self.dtype)
-        self.decoder = network.decoder.weight.detach().t().to(self.dtype, copy=True)
+        self.projection = None if projection is None else _transposed(projection.weight, self.dtype)
+        self.decoder = _transposed(network.decoder.weight, self.dtype)
         self.decoder_bias = network.decoder.bias.detach().to(self.dtype, copy=True)
         # `step` is captured on tensors of its own.
         self._lock = threading.Lock()
@@ -177,6 +177,11 @@ class GPUBatch:
             for begin in range(0, len(padded), BLOCK)
         ]
         return torch.cat(logits)[: self.count]
+
+
+def _transposed(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """A transposed copy of a matrix."""
+    return weight.detach().t().to(dtype, copy=True)
 
 
 def _candidate_apart(sigmoids: Tensor, candidate: Tensor, position: int) -> Tensor:
