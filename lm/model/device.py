@@ -73,7 +73,8 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     if wanted is Precision.TF32 and not _is_ampere(device):
         raise UserError("--precision tf32 requires a CUDA GPU since Ampere; use --precision auto.")
     if device.type == "cuda":
-        _set_float32_products("tf32" if wanted is Precision.TF32 else "ieee")
+        torch.backends.cuda.matmul.fp32_precision = "tf32" if wanted is Precision.TF32 else "ieee"
+        _set_float32_layers(wanted)
         if wanted is Precision.BF16 and not _cudnn_has_bf16():
             return Precision.FP16
     return wanted
@@ -117,17 +118,22 @@ def _cudnn_has_bf16() -> bool:
     return (torch.backends.cudnn.version() or 0) >= 91300
 
 
-def _set_float32_products(precision: str) -> None:
-    """Compute float32 products on a GPU as "ieee" float32 or as "tf32", in cuBLAS and in cuDNN's layers."""
-    torch.backends.cuda.matmul.fp32_precision = precision
-    torch.backends.cudnn.rnn.fp32_precision = precision  # type: ignore[attr-defined]
+def _set_float32_layers(precision: Precision) -> None:
+    """Let cuDNN's layers in float32 use TF32, or not. Those in bfloat16 need it, too: without it, torch keeps
+    them from using tensor cores (`RNNDescriptor::set`, torch 2.11 to 2.13)."""
+    fast = precision in (Precision.TF32, Precision.BF16)
+    torch.backends.cudnn.rnn.fp32_precision = "tf32" if fast else "ieee"  # type: ignore[attr-defined]
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
     """A context in which matrix products are computed in `precision`; float32 changes nothing.
 
     On a GPU, casts of weights are not kept for the next use: a CUDA graph would keep those of its capture.
+    cuDNN's layers keep this precision until the next call: a backward pass follows outside of the context.
+    Another model may have had another one since `choose_precision`.
     """
+    if device.type == "cuda":
+        _set_float32_layers(precision)
     return torch.autocast(
         device.type,
         precision.dtype,

@@ -125,7 +125,24 @@ def test_only_tf32_rounds_float32_products_on_a_gpu(machine, name):
         choose_precision("tf32", CUDA)
         assert float32_products() == ("tf32", "tf32")
         choose_precision(name, CUDA)
-        assert float32_products() == ("ieee", "ieee")
+        assert float32_products()[1] == "ieee"
+        if name in ("fp32", "fp16"):
+            assert float32_products()[0] == "ieee"
+
+
+def test_layers_in_bfloat16_may_use_tensor_cores(machine):
+    """torch asks for TF32 where it should ask for the type of the layers."""
+    machine()
+    choose_precision("bf16", CUDA)
+    assert float32_products() == ("tf32", "ieee")
+
+
+def test_layers_have_the_precision_of_the_last_computation(machine, monkeypatch):
+    machine()
+    monkeypatch.setattr(torch, "autocast", lambda *arguments, **settings: None)
+    for precision, expected in (("bf16", "tf32"), ("fp32", "ieee"), ("tf32", "tf32"), ("fp16", "ieee")):
+        autocast(CUDA, Precision(precision))
+        assert float32_products()[0] == expected
 
 
 def test_a_choice_for_the_cpu_changes_no_setting_of_the_gpu():
