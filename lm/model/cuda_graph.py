@@ -8,10 +8,12 @@ knows how computations are captured.
 
 from __future__ import annotations
 
+import gc
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +25,8 @@ _WARM_UP = 2  # calls before the capture, in which libraries allocate their work
 # A wrong graph (a frozen learning rate, a repeated dropout mask) is off by far more than this.
 _SMALLEST_TOLERANCE = 0.01  # relative
 
-_CAPTURING = threading.Lock()  # torch captures on the same CUDA stream in all threads
+_CAPTURING = threading.Lock()  # torch allows one capture at a time
+_STREAMS: dict[int, torch.cuda.Stream] = {}  # those of captures, by the number of their device
 
 Compute = Callable[[], Tensor]
 
@@ -77,24 +80,50 @@ def capture_and_verify(
 
 def capture(compute: Compute) -> Compute:
     """Capture `compute`, which is called a few times for that, in a CUDA graph."""
-    side_stream = torch.cuda.Stream()
-    side_stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side_stream):
+    with _CAPTURING, _stream_for_captures() as stream:
         for _ in range(_WARM_UP):
             compute()
-    torch.cuda.current_stream().wait_stream(side_stream)
-    graph = torch.cuda.CUDAGraph()
-    with _CAPTURING, warnings.catch_warnings(), _own_workspace():
-        warnings.simplefilter("ignore")  # an empty graph is found by its results
-        # Other threads may use the device meanwhile, for example the web UI for another model.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            result = compute()
+        graph = torch.cuda.CUDAGraph()
+        with warnings.catch_warnings(), _own_workspace(), _no_garbage_collection(), _own_memory() as memory:
+            warnings.simplefilter("ignore")  # an empty graph is found by its results
+            # Other threads may use the device meanwhile, for example the web UI for another model.
+            with torch.cuda.graph(graph, memory, stream, "thread_local"):
+                result = compute()
 
     def replay() -> Tensor:
         graph.replay()
         return result
 
     return replay
+
+
+@contextmanager
+def _stream_for_captures() -> Iterator[torch.cuda.Stream]:
+    """Make a CUDA stream of the current device the current one, on which no other thread computes: what it
+    launches there during a capture would become a part of the graph.
+
+    torch has a few streams of each priority, which it returns in turn. Nothing else here asks for this one.
+    """
+    device, before = torch.cuda.current_device(), torch.cuda.current_stream()
+    stream = _STREAMS.setdefault(device, torch.cuda.Stream(device, priority=-1))
+    stream.wait_stream(before)
+    try:
+        with torch.cuda.stream(stream):  # left also if a capture fails, after which torch does not leave it
+            yield stream
+    finally:
+        before.wait_stream(stream)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Pause the garbage collector: another graph that it frees could end the capture."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager
@@ -107,6 +136,20 @@ def _own_workspace() -> Iterator[None]:
         yield
     finally:
         torch._C._cuda_clearCublasWorkspaces()
+
+
+@contextmanager
+def _own_memory() -> Iterator[Any]:
+    """The id of a new pool of memory for a capture. If that fails, leave the pool, which torch does not:
+    until then, it cannot free memory that it keeps for later, or capture anything else."""
+    pool = torch.cuda.graph_pool_handle()
+    try:
+        yield pool
+    except BaseException:
+        with suppress(RuntimeError):  # if torch had not entered the pool, or has left it
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+            torch._C._cuda_releasePool(torch.cuda.current_device(), pool)
+        raise
 
 
 @contextmanager
