@@ -11,7 +11,7 @@ def kernels_of(step: Callable[[], object], count: int = 20) -> tuple[float, floa
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiler:  # else it warns
         torch.cuda.synchronize()
         begin = time.perf_counter()
         for _ in range(count):
