@@ -180,11 +180,17 @@ def fine_tuning_rate(fresh: float, excess: float) -> float:
 def _largest_network(
     model: ModelConfig, text: float, vocab_size: int, on_gpu: bool, readable: Callable[[NetworkConfig], float]
 ) -> tuple[NetworkConfig, float]:
-    """The largest network that the budget can teach, and the number of tokens it will read."""
+    """The largest network that the budget can teach and the memory of a GPU holds, and the number of tokens
+    it will read."""
     chosen, tokens = None, 0.0
     for size in SIZES:
         larger = NetworkConfig.of(dataclasses.replace(model, hidden_size=size))
-        read, weights = readable(larger), recurrent_weights(larger)
+        try:
+            read, weights = readable(larger), recurrent_weights(larger)
+        except torch.OutOfMemoryError:
+            if chosen is None:
+                raise
+            break
         enough = read >= _TOKENS_PER_WEIGHT * weights
         if on_gpu:
             enough = enough and weights <= _repeatable(read, text, vocab_size)

@@ -194,6 +194,26 @@ def test_a_larger_budget_never_gets_a_smaller_network_on_a_gpu(budget, text, voc
     assert sizes == sorted(sizes)
 
 
+def test_a_gpu_gets_a_network_that_its_memory_holds():
+    def readable(most):
+        def tokens(network):
+            if network.hidden_size > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return 1e12
+
+        return tokens
+
+    def size(most):
+        config = RunConfig.from_flat({"batch_size": 64, "bptt": 64})
+        return fitted(config.model, config.training, 1e9, 100, torch.device("cuda"), readable(most))[
+            0
+        ].hidden_size
+
+    assert [size(most) for most in (128, 512, 10**4)] == [128, 512, SIZES[-1]]
+    with pytest.raises(torch.OutOfMemoryError):  # explained by the caller
+        size(100)
+
+
 def test_a_text_read_once_gets_the_same_network_on_a_gpu_and_on_a_cpu():
     sizes = []
     for kind in ("cpu", "cuda"):
