@@ -9,6 +9,7 @@ from lm.errors import UserError
 from lm.generation import cpu_batch
 from lm.generation.decoder import PREFILL_CHUNK, NetworkDecoder
 from lm.generation.gpu_batch import GPUBatch, GPUWeights
+from lm.model.device import choose_precision
 from tests.generation.streams import LogitsOfGPU, network_of
 from tests.model import recorded
 
@@ -170,6 +171,7 @@ def test_further_training_does_not_change_the_decoder(kind, monkeypatch):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("cell", CELL_NAMES)
 def test_logits_are_the_same_on_a_gpu(cell, precision):
+    choose_precision(precision, torch.device("cuda"))  # another test may have chosen TF32
     network = network_of(cell)
     tokens = torch.randint(0, 13, (70, 9))
     on_cpu = batch_of("cpu", network, 70)

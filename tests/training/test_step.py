@@ -151,6 +151,28 @@ def test_a_recording_that_computes_something_else_is_not_used(learner_of, monkey
     assert "its results differ by" in line
 
 
+@pytest.mark.parametrize("changes", [{}, {"cell": "gru", "accumulate": 2, "tie": True}], ids=str)
+def test_no_part_of_an_autograd_graph_outlives_a_step(learner_of, changes):
+    """The node that adds to a weight's gradient remembers the CUDA stream on which it was created. If one
+    was left of a step before the capture, the capture would have to wait for that stream, and fail."""
+    learner = learner_of(**changes)
+
+    def node_of(weight):
+        with torch.enable_grad():
+            return weight.expand_as(weight).grad_fn.next_functions[0][0]
+
+    weights = list(learner.network.parameters())
+    for weight in weights:
+        weight.register_hook(lambda _, weight=weight: node_of(weight).metadata.update(used=True))
+    kept = []
+    weights[0].register_hook(lambda _: kept.append(node_of(weights[0])))
+    step = Step(learner, unexpected, as_graph=False)
+    step(0, 0.01)
+    assert "used" in kept[0].metadata
+    kept.clear()
+    assert not any("used" in node_of(weight).metadata for weight in weights)
+
+
 def test_an_overflow_skips_the_step(learner_of):
     def first_step(scaled):
         learner = learner_of()
