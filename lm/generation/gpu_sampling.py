@@ -252,14 +252,16 @@ class _Block:
         alternatives = any(stream.alternatives for stream in self.streams if stream)
         changes = self._temperature_changes()
         kind = (*(name for name, ours in settings.items() if ours is not None), f"{alternatives} {changes}")
-        if kind not in self._kinds:
-            if len(self._kinds) == _KINDS:
+        step = self._kinds.pop(kind, None)
+        if step is None:
+            if len(self._kinds) == _KINDS:  # the first was not used for the longest time
                 del self._kinds[next(iter(self._kinds))]
             sampling = SamplingTensors(**settings)
-            self._kinds[kind] = self._weights.captured(
+            step = self._weights.captured(
                 lambda: self._compute(sampling, changes, alternatives), self._trial, self._varying()
             )
-        return self._kinds[kind]
+        self._kinds[kind] = step
+        return step
 
     def _compute(self, sampling: SamplingTensors, temperature_changes: bool, alternatives: bool) -> Tensor:
         """The next token of each row, (rows,)."""

@@ -299,6 +299,19 @@ def test_on_a_gpu_tokens_are_those_that_the_host_draws(cell, precision, monkeypa
     assert alone == found[77]
 
 
+def test_the_steps_that_are_used_most_are_not_recorded_again(monkeypatch):
+    recordings = []
+    monkeypatch.setattr(gpu_sampling, "_KINDS", 2)
+    monkeypatch.setattr(
+        "lm.model.cuda_graph.capture", lambda compute: recordings.append(1) or recorded.record(compute)
+    )
+    scheduler = scheduler_of(SamplingOnGPU)
+    usual = SamplingConfig()
+    for sampling in (usual, SamplingConfig(top_k=3), usual, SamplingConfig(top_p=0.9), usual):
+        run(scheduler, scheduler.stream([1], sampling, 7, 5))
+    assert len(recordings) == 3
+
+
 def test_recorded_steps_can_be_dropped_and_recorded_again(monkeypatch):
     check_dropping(monkeypatch, lambda: scheduler_of(SamplingOnGPU))
 
