@@ -108,7 +108,7 @@ def beam_search(
             if (end_score := _apply_constraints(row, hypothesis.constraints)) > -float("inf"):
                 finished.add(dataclasses.replace(hypothesis, score=end_score), whole=False)
             if endings:
-                texts = merge(row, hypothesis.text, endings)
+                texts = merge(row, hypothesis.text, endings, first=length == 1)
                 ended.update({(number, token): text for token, text in texts.items()})
         # Twice as many as beams: even if all of the best end here, enough continue.
         best = scores.flatten().topk(min(2 * beams, scores.numel()))
@@ -164,5 +164,6 @@ def _extend(
     for constraint in constraints:
         constraint.accept(token)
     tokens, logprobs = [*hypothesis.tokens, token], [*hypothesis.logprobs, logprob]
-    text = endings.extend(hypothesis.text, token) if endings else b""
+    first = not hypothesis.tokens
+    text = endings.extend(hypothesis.text, token, first=first) if endings else b""
     return Hypothesis(tokens, logprobs, score, constraints, text)

@@ -25,8 +25,8 @@ class EndingTokens(NamedTuple):
 class Endings:
     """Texts end before the first of the strings `stop`, which are UTF-8 in reading order, as are all texts.
 
-    `words`: every token is a word with a space before it, except at the start of a line and, if
-    `hides_space`, of the text.
+    `words`: every token is a word with a space before it, except at the start of a line. `hides_space`: the
+    first token of a text is written without the space that it begins with.
     """
 
     def __init__(
@@ -38,18 +38,18 @@ class Endings:
         words: bool = False,
         hides_space: bool = False,
     ):
-        self._words = words
-        self._direction, self._stop, self._hides_space = direction, list(filter(None, stop)), hides_space
+        self._direction, self._stop, self._words = direction, list(filter(None, stop)), words
+        self._hides_space = hides_space and direction is Direction.FORWARD
         self._vocabulary = self._without_space = vocabulary
-        if words:
+        if words or self._hides_space:
             pieces = [piece and piece.removeprefix(b" ") for piece in vocabulary.pieces]
             self._without_space = Vocabulary(pieces)
         self._reach = max(map(len, self._stop), default=1) - 1
         self._known: dict[tuple[bytes, bool], EndingTokens] = {}  # by the end of a text
 
-    def extend(self, text: bytes, token: int) -> bytes:
-        """The text after one more token."""
-        vocabulary = self._without_space if self._starts_line(text) else self._vocabulary
+    def extend(self, text: bytes, token: int, *, first: bool) -> bytes:
+        """The text after one more token; `first`: it has none yet."""
+        vocabulary = self._without_space if self._lacks_space(text, first) else self._vocabulary
         return text + (vocabulary.pieces[token] or b"")
 
     def readable(self, text: bytes, *, whole: bool) -> str:
@@ -60,19 +60,20 @@ class Endings:
         # Before words, a backward model writes a space that may belong to a word that does not follow.
         return shown.strip(" ") if self._words and self._direction is Direction.BACKWARD else shown
 
-    def after(self, text: bytes) -> EndingTokens:
-        """The tokens that end this text, which contains no stop string."""
-        key = text[-self._reach :] if self._reach else b"", self._starts_line(text)
+    def after(self, text: bytes, *, first: bool) -> EndingTokens:
+        """The tokens that end this text, which contains no stop string; `first`: it has no token yet."""
+        key = text[-self._reach :] if self._reach else b"", self._lacks_space(text, first)
         if key not in self._known:
             self._known[key] = self._find(*key)
         return self._known[key]
 
-    def _starts_line(self, text: bytes) -> bool:
-        return self._words and (text.endswith(b"\n") if text else self._hides_space)
+    def _lacks_space(self, text: bytes, first: bool) -> bool:
+        """Whether the next token is written without the space that it begins with."""
+        return self._hides_space if first else self._words and text.endswith(b"\n")
 
-    def _find(self, tail: bytes, starts_line: bool) -> EndingTokens:
+    def _find(self, tail: bytes, lacks_space: bool) -> EndingTokens:
         """The tokens that end a text with this end."""
-        vocabulary = self._without_space if starts_line else self._vocabulary
+        vocabulary = self._without_space if lacks_space else self._vocabulary
         starts: dict[int, int] = {}  # token -> where the first stop string starts: before 0 in the tail
         for string in self._stop:
             for token in vocabulary.containing(string):
@@ -93,13 +94,13 @@ class Endings:
         )
 
 
-def merge(scores: Tensor, text: bytes, endings: Endings) -> dict[int, bytes]:
-    """The tokens that can end `text`, with the text up to the stop string.
+def merge(scores: Tensor, text: bytes, endings: Endings, *, first: bool) -> dict[int, bytes]:
+    """The tokens that can end `text`, with the text up to the stop string; `first`: it has no token yet.
 
     All tokens that end it with the same text become one: in `scores` (vocab,), log-probabilities, the most
     likely of them gets the probability of all, and the others are excluded.
     """
-    found = endings.after(text)
+    found = endings.after(text, first=first)
     if not found.changes:
         return {}
     tokens, groups, changes = found.tokens.to(scores.device), found.groups.to(scores.device), found.changes

@@ -235,7 +235,7 @@ class TextGenerator:
             [self._bytes(string) for string in stop],
             self.direction,
             words=words,
-            hides_space=words and not self._context(prompt, encoded),
+            hides_space=self._hides_space(prompt, encoded),
         )
 
     def new_stream(
@@ -266,6 +266,12 @@ class TextGenerator:
         spaced = self.tokenizer.kind == "word" and self.direction.adjacent(prompt, 1).isspace()
         return [] if spaced else self.direction.adjacent(list(tokens), _CONTEXT)
 
+    def _hides_space(self, prompt: str, tokens: Sequence[int]) -> bool:
+        """Whether the text after a prompt with these tokens is written without the space that its first token
+        adds."""
+        is_beginning = self.direction is Direction.BACKWARD or not self._context(prompt, tokens)
+        return is_beginning and self.tokenizer.hides_first_space
+
     def decode(
         self, streams: Sequence[Stream], detokenizers: Sequence[Detokenizer]
     ) -> Generator[tuple[int, Token | None, Piece]]:
@@ -294,11 +300,14 @@ class TextGenerator:
         if request.match is not None and self.direction is Direction.BACKWARD:
             raise UserError("a model that reads right to left cannot match a pattern: name choices instead.")
         constraints: list[Constraint] = []
-        words = self.tokenizer.kind == "word"  # written with a space before them, the first one too
+        words, backward = self.tokenizer.kind == "word", self.direction is Direction.BACKWARD
+        # Words are written with a space before them, the first one too. Other kinds can add one that is not
+        # written.
+        may_add_space = words or self._hides_space(prompt, tokens)
         if request.match is not None:
-            constraints.append(Match(self.vocabulary, request.match, leading_space=words))
+            constraints.append(Match(self.vocabulary, request.match, leading_space=may_add_space))
         if request.choices:
-            choices = [*request.choices, *(f" {choice}" for choice in request.choices if words)]
+            choices = [*request.choices, *(f" {choice}" for choice in request.choices if may_add_space)]
             one_of = OneOf(self.vocabulary, [self._bytes(choice) for choice in choices])
             if not one_of.possible:
                 lacking = describe_unknown(self.tokenizer, choices[0]) or repr(choices[0])
@@ -306,7 +315,6 @@ class TextGenerator:
             constraints.append(one_of)
         if request.ban:
             if words:  # the space between prompt and text belongs to the word on its right
-                backward = self.direction is Direction.BACKWARD
                 prompt = f" {prompt.lstrip(' ')}" if backward else prompt.rstrip(" ")
             strings = [self._bytes(string) for string in request.ban]
             before = self._bytes(prompt)
@@ -322,12 +330,9 @@ class TextGenerator:
         """The bytes of every token, as the constraints need them."""
         tokenizer, pieces = self.tokenizer, []
         for token in range(tokenizer.vocab_size):
-            piece = tokenizer.bytes_of(token)
-            if piece is None:
-                text = tokenizer.decode([token])
-                piece = text.encode() if text.isspace() else b" " + text.encode()
             silent = token in (tokenizer.unk, tokenizer.end)
-            pieces.append(None if silent or not piece else self.direction.reorder(piece))
+            piece = b"" if silent else tokenizer.added_by(token)
+            pieces.append(self.direction.reorder(piece) if piece else None)
         return Vocabulary(pieces)
 
     def _to_read(self, encoded: list[int]) -> list[int]:

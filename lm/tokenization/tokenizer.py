@@ -172,17 +172,39 @@ class Tokenizer:
 
         A token that is not made of whole characters is shown as in OpenAI's API: `bytes:\\xe4`.
         """
-        part, name = self.bytes_of(token), self.backend.id_to_token(int(token)) or ""
+        part = self.bytes_of(token)
         if part is None:
             text = self.decode([token])
             if text and "\ufffd" not in text:
                 return text
-            fallback = _BYTE_FALLBACK.fullmatch(name)
-            part = bytes.fromhex(fallback[1]) if fallback else b""
+            part = self._fallback_byte(token)
         try:
-            return part.decode() or name
+            return part.decode() or self.backend.id_to_token(int(token)) or ""
         except UnicodeDecodeError:
             return "bytes:" + "".join(_visible_byte(byte) for byte in part)
+
+    def added_by(self, token: int) -> bytes:
+        """The UTF-8 that `token` adds to a text, which may be part of a character. Some kinds write a space
+        before each word, but not before the first one of a text: see `hides_first_space`."""
+        if (part := self.bytes_of(token)) is not None:
+            return part
+        alone, twice = self.decode([token]), self.decode([token, token])
+        if "\ufffd" in alone and (byte := self._fallback_byte(token)):
+            return byte
+        return (twice[len(alone) :] if twice.startswith(alone) else alone).encode()
+
+    @cached_property
+    def hides_first_space(self) -> bool:
+        """Whether the space that the first token of a text adds is not written."""
+        return self.bytes_of(self.eos) is None and any(
+            self.added_by(token).startswith(b" ") and not self.decode([token]).startswith(" ")
+            for token in range(self.vocab_size)
+        )
+
+    def _fallback_byte(self, token: int) -> bytes:
+        """The byte that a token of SentencePiece stands for; empty if it is none of those."""
+        named = _BYTE_FALLBACK.fullmatch(self.backend.id_to_token(int(token)) or "")
+        return bytes.fromhex(named[1]) if named else b""
 
     def _unknown(self, text: str | bytes, continues: bool = False) -> Iterator[tuple[int, str]]:
         """The index of each unknown token of `text` and the part of the text that it replaces."""

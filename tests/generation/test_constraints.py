@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings, strategies as st
+from tokenizers import Tokenizer as Backend, decoders, models, pre_tokenizers
 
 from lm.config.schema import ModelConfig
 from lm.errors import UserError
@@ -16,14 +17,50 @@ from lm.generation import constraints
 from lm.generation.constraints import Banned, NoRepeat, OneOf, Vocabulary
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
+from lm.tokenization.tokenizer import Tokenizer
 from lm.tokenization.vocabulary import train_tokenizer
 
 TEXT = "the sea was calm. 12 boats, 7 ports; naïve 中文 (a) [b] {c} a+b=c\n"
 
 
+def sentence_piece():
+    """Llama's kind: a token contains the space before its word, and a byte can be a token."""
+    names = [
+        "<unk>",
+        "<eos>",
+        "▁",
+        "▁the",
+        "▁sea",
+        "se",
+        "s",
+        "e",
+        "a",
+        "h",
+        "t",
+        *map("<0x{:02X}>".format, range(256)),
+    ]
+    backend = Backend(models.BPE({name: i for i, name in enumerate(names)}, [], byte_fallback=True))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return Tokenizer(backend)
+
+
+def word_piece():
+    """BERT's kind: a token says whether there is no space before it."""
+    names = ["<unk>", "<eos>", "the", "sea", "##se", "##a", "t", "##h", "##e", "s"]
+    backend = Backend(models.WordPiece({name: i for i, name in enumerate(names)}, unk_token="<unk>"))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Whitespace(), decoders.WordPiece()
+    return Tokenizer(backend)
+
+
+EXISTING = {"sentencepiece": sentence_piece, "wordpiece": word_piece}
+
+
 def make(kind, **shape):
     torch.manual_seed(1)
-    tokenizer = train_tokenizer(kind, iter([TEXT * 20]), 400)
+    tokenizer = EXISTING[kind]() if kind in EXISTING else train_tokenizer(kind, iter([TEXT * 20]), 400)
     network = RecurrentLM(ModelConfig(cell="gru", hidden_size=24, **shape), tokenizer.vocab_size)
     return LanguageModel(network, tokenizer, {"trained_on": {"documents": 1}})
 
@@ -201,6 +238,33 @@ def test_a_constraint_that_allows_everything_changes_nothing(model):
     assert text_of(model, seed=3, ban=["@@@"]) == free
     if model.tokenizer.kind in ("char", "word"):  # the bytes of an untrained model are not valid UTF-8
         assert text_of(model, seed=3, match="(?s:.)*") == free
+
+
+@pytest.mark.parametrize("kind", EXISTING)
+def test_existing_tokenizers_keep_to_constraints_wherever_they_write_spaces(kind):
+    model = make(kind)
+    ids = model.tokenizer.backend.get_vocab()
+    likely = {ids[name]: 9.0 for name in ("se", "##se", "a", "##a", "▁sea", "sea") if name in ids}
+    options = {"num_samples": 12, "seed": 1, "max_new_tokens": 12, "logit_bias": likely}
+
+    def texts(prompt, **more):
+        return {sample.text for sample in model.generate(prompt, **options, **more)}
+
+    for prompt in ("", "the") if kind == "sentencepiece" else ("the",):
+        assert any("sea" in text for text in texts(prompt))
+        assert not any("sea" in text or "ase" in text for text in texts(prompt, ban=["sea", "ase"]))
+        assert texts(prompt, choices=["sea sea", "seasea"]) <= {"sea sea", "seasea"}
+        assert all(re.fullmatch("s?(ea)+ sea", text) for text in texts(prompt, match="s?(ea)+ sea"))
+    assert texts("the", choices=[" seasea"]) == {" seasea"}  # as the text is written, with its space
+
+
+def test_a_character_of_several_byte_tokens_is_chosen_and_banned():
+    model = make("sentencepiece")
+    first, last = (model.tokenizer.backend.token_to_id(f"<0x{byte:02X}>") for byte in "é".encode())
+    assert text_of(model, choices=["seé"], seed=1) == "seé"
+    certain = {"logit_bias": {last: 100.0}, "max_new_tokens": 1, "seed": 1}
+    assert model.generate([[first]], **certain)[0].tokens == [last]
+    assert model.generate([[first]], ban="é", **certain)[0].tokens != [last]
 
 
 def test_a_string_is_banned_whose_first_bytes_end_the_prompt():
