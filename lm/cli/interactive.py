@@ -27,26 +27,39 @@ _GENERATED = 40  # tokens
 def interact(
     model: LanguageModel, prompt: str, *, seed: int, unknown: str = "replace", **settings: Any
 ) -> int:
-    """Run commands from standard input until it ends, then print the text. Returns the exit status.
+    """Run commands from standard input until it ends, then print the text, whatever ends it. Returns the exit
+    status.
 
-    A command that is not possible prints an error. `unknown` applies to the prompt and to typed text.
+    A command that is not possible prints an error, and Ctrl-C ends one that generates. `unknown` applies to
+    the prompt and to typed text.
     """
     session = model.session()
     session.feed(prompt, unknown=unknown)
+    print(HELP, file=sys.stderr)
+    try:
+        _run_commands(model, session, seed, unknown, settings)
+    finally:
+        print(printable(session.text) if sys.stdout.isatty() else session.text)
+    return 0
+
+
+def _run_commands(
+    model: LanguageModel, session: Session, seed: int, unknown: str, settings: dict[str, Any]
+) -> None:
+    """Run commands until `q` or the end of standard input."""
     lengths = [len(session)]  # before each command, for `u`
     listed = _LISTED
-    print(HELP, file=sys.stderr)
     while True:
         shown = _show(session, listed)
         try:
             line = _command()
         except EOFError:
-            break
+            return
         before = len(session)
         word, _, rest = line.partition(" ")
         count = _number(rest)
         if line == "q":
-            break
+            return
         try:
             if line == "?":
                 print(HELP, file=sys.stderr)
@@ -66,10 +79,10 @@ def interact(
                 session.feed(text, unknown=unknown)
         except UserError as error:
             print_error(str(error))
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
         if len(session) != before:
             lengths.append(before)
-    print(printable(session.text) if sys.stdout.isatty() else session.text)
-    return 0
 
 
 def _command() -> str:

@@ -1,6 +1,8 @@
 """`lm generate --interactive`: every command leaves the text as it says, and none loses it."""
 
+import _thread
 import io
+import threading
 
 import pytest
 
@@ -61,3 +63,34 @@ def test_typed_text_is_read_as_unknown_says(interact):
     rejected = interact("the", "ß", arguments=["--unknown", "error"])
     assert "error: the model does not know 'ß'" in rejected.stderr and "warning" not in rejected.stderr
     assert rejected.returncode == 0 and rejected.stdout == "the\n"
+
+
+def test_ctrl_c_ends_what_the_model_writes_and_the_program_but_keeps_the_text(char, monkeypatch, tmp_path):
+    model = lm.load(char)
+    model.facts["trained_on"] = {"documents": 1}  # it writes without end
+    model.save(tmp_path)
+
+    class Typed(io.StringIO):
+        """The user presses Ctrl-C while the model writes, and again at the next prompt."""
+
+        def readline(self, *_):
+            line = next(lines, None)
+            if line is None:
+                raise KeyboardInterrupt
+            if line.startswith("g "):
+                threading.Timer(0.2, _thread.interrupt_main).start()
+            return line
+
+    lines = iter(["the\n", "g 999999999\n"])
+    monkeypatch.setattr("sys.stdin", Typed())
+    result = called("generate", tmp_path, "--interactive", "--seed", 1)
+    assert result.returncode == 130 and result.stderr.count("interrupted\n") == 1
+    assert result.stdout.startswith("the") and len(result.stdout) > len("the\n")
+
+
+def test_input_that_cannot_be_read_ends_the_program_but_keeps_the_text(char, monkeypatch):
+    typed = io.TextIOWrapper(io.BytesIO(b"the\n\xff\n"), encoding="utf-8", errors="surrogateescape")
+    monkeypatch.setattr("sys.stdin", typed)
+    result = called("generate", char, "--interactive")
+    assert result.returncode == 2 and "error: standard input is not UTF-8." in result.stderr
+    assert result.stdout == "the\n"
