@@ -91,11 +91,11 @@ class Draft:
             raise UserError("the model has no such token.")
         draft = self.before(position)
         probabilities = {other: p for _, other, p in draft.session.next(self.model.tokenizer.vocab_size)}
-        text = self.model.generator.text_stream("", draft.session.tokens[1:]).step(token)
+        text = self.model.generator.text_stream(draft.text, draft.session.tokens[1:]).step(token)
         draft.starts.append(len(draft.text))
         draft.session.add(token)
         bits = -math.log2(max(probabilities[token], 1e-9))
-        draft._append(draft._displayed(text), bits)
+        draft._append(printable(text), bits)
         return draft
 
     def write(self, seed: int, **settings: Any) -> Generator[int]:
@@ -103,10 +103,10 @@ class Draft:
         tokens generated so far after each one. Closing the generator stops the computation."""
         count = 0
         bits = 0.0  # of this token, and of those before it whose text was held back
-        pieces = self.session.sample(seed=seed, **settings)
+        pieces = self.session.sample(seed=seed, after_space=self.text[-1:].isspace(), **settings)
         try:
             for piece in pieces:
-                bits, text = bits - piece.logprob / math.log(2), self._displayed(piece.text)
+                bits, text = bits - piece.logprob / math.log(2), printable(piece.text)
                 if text.startswith("\n") and self.text.endswith(_RETURN) and self.bits[-1] != NO_BITS:
                     # The two halves of a Windows line ending came as separate tokens: show one line ending.
                     bits += marked_bits(self.bits[-1])
@@ -133,12 +133,6 @@ class Draft:
         tokens = [(printable(name), token, p) for name, token, p in before.next(count)]
         start = len(self.text) if at_end else self.starts[index]
         return Alternatives(start, None if at_end else self.text[start : self._end(index)], tokens, before)
-
-    def _displayed(self, text: str) -> str:
-        """The text of a token as it continues this one. The session writes a space before each word, also
-        where this text has one already."""
-        spaced = self.model.tokenizer.kind == "word" and self.text[-1:].isspace()
-        return printable(text.removeprefix(" ") if spaced else text)
 
     def _append(self, text: str, bits: float) -> None:
         """Append the text of a token."""

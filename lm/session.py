@@ -85,11 +85,14 @@ class Session:
             self._states[len(self)] = state
             yield end / len(tokens)
 
-    def sample(self, *, seed: int | None = None, **settings: Any) -> Generator[Piece]:
+    def sample(
+        self, *, seed: int | None = None, after_space: bool = False, **settings: Any
+    ) -> Generator[Piece]:
         """Let the model continue the text, yielding a Piece for each token; see `LanguageModel.stream`.
 
         Whenever the caller stops, the text contains exactly what was yielded, but in a word model no half of
-        a word. A `stop` string is left out.
+        a word. A `stop` string is left out. `after_space`: the caller shows the text with a space at its end,
+        for which a word model has no token, and the first word comes without one.
         """
         generator, request = self._generator, Request.from_settings(settings)
         before, tokens, yielded = self.text, self.tokens[1:], ""
@@ -102,9 +105,10 @@ class Session:
             keep_states=True,
             past=tokens,
         )
-        detokenizer = generator.detokenizer(before[-4:], tokens, request.stop)
+        spaced = after_space and generator.tokenizer.kind == "word" and before[-1:] not in ("", "\n")
+        detokenizer = generator.detokenizer(" " if spaced else before[-4:], tokens, request.stop)
         # If the text ends inside of a character, what follows completes or replaces it.
-        whole = before.removesuffix(generator.tokenizer.decode_stream(tokens[-3:]).rest())
+        whole = before.removesuffix(generator.tokenizer.decode_stream(tokens[-3:]).rest()) + " " * spaced
         with closing(generator.decode([stream], [detokenizer])) as decoded:
             for _, token, piece in decoded:
                 yielded += piece.text
