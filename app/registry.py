@@ -57,7 +57,7 @@ class ModelRegistry:
                 if path not in folders.values():
                     is_free = path.name not in folders and path.name != SHIPPED
                     folders[path.name if is_free else str(path)] = path
-        if _is_readable(model_folder.PRETRAINED):
+        if model_folder.is_model(model_folder.PRETRAINED) and _is_readable(model_folder.PRETRAINED):
             folders[SHIPPED] = model_folder.PRETRAINED
         return folders
 
@@ -81,7 +81,10 @@ class ModelRegistry:
 
         Raises UserError if the name is not listed or the model cannot be read.
         """
-        folder = self.folder(name)
+        return self.load_from(self.folder(name))
+
+    def load_from(self, folder: Path) -> LanguageModel:
+        """`load` for one of the `folders`, which are not listed again."""
         with self._lock_of(folder):  # simultaneous requests for a model load it once
             version = _version(folder)
             with self._lock:
@@ -184,9 +187,7 @@ def _models_in(root: Path) -> list[Path]:
 
 
 def _is_readable(folder: Path) -> bool:
-    """Whether a folder contains a model with a valid config.json, and has a name that can be displayed."""
-    if not model_folder.is_model(folder):
-        return False
+    """Whether the config.json of a model is valid, and its folder has a name that can be displayed."""
     try:
         problem = _problem(folder, *version_of(folder / "config.json"))
     except OSError as error:  # just deleted

@@ -220,10 +220,11 @@ class Api:
     def load(self, name: str) -> LanguageModel:
         """A model by name. Raises RequestError if it does not exist or cannot be loaded."""
         name = _FORMER_NAMES.get(name, name)
-        if name not in self._models.folders():
+        folders = self._models.folders()
+        if name not in folders:
             raise _model_not_found(name)
         try:
-            return self._models.load(name)
+            return self._models.load_from(folders[name])
         except UserError as error:
             raise RequestError(f"cannot load the model '{name}': {error}", "model", status=503) from error
 
