@@ -87,7 +87,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--backward-model", default=None, metavar="MODEL", help="the backward model for --infill"
     )
     seed = "the same seed generates the same text (default: a new one"
-    add_number(parser, "--seed", 0, 2**63 - 1, seed)
+    add_number(parser, "--seed", 0, 2**64 - 1, seed)
     add(
         "--unknown",
         choices=UNKNOWN,

@@ -121,7 +121,7 @@ def test_help_lists_the_default_and_the_range_of_each_setting(name, classes):
 
 @pytest.mark.parametrize(
     ("flag", "range"),
-    [("--length", "1, 1000000000"), ("--num-samples", "1, 100000"), ("--seed", f"0, {2**63 - 1}")],
+    [("--length", "1, 1000000000"), ("--num-samples", "1, 100000"), ("--seed", f"0, {2**64 - 1}")],
 )
 def test_help_lists_the_range_of_other_numbers(flag, range):
     assert re.search(rf"{flag} N [^)]*range: \[{range}\]\)", " ".join(help_of("generate").split()))
