@@ -77,6 +77,7 @@ def parts_of(text: bytes, starts: np.ndarray, other: np.ndarray | None = None) -
 
     With the tokens `other` (tokens,) of another tokenizer, blocks begin where neither has a token that
     extends across the border. Whitespace between words does not count: some tokens include it, some do not.
+    The blocks do not depend on the order of the two.
     """
     ends = np.flatnonzero(np.frombuffer(text, np.uint8) == SEPARATOR[0]) + 1
     documents = np.concatenate([[0], ends, [len(text)]])
@@ -88,21 +89,24 @@ def parts_of(text: bytes, starts: np.ndarray, other: np.ndarray | None = None) -
         return Parts(text, "document", documents[borders], len(lengths))
     fewest = len(starts) if other is None else min(len(starts), len(other))
     count = max(1, min(_BLOCKS, fewest // _MIN_BLOCK_SIZE))
-    offsets = starts[np.arange(1, count) * len(starts) // count]
+    candidates = starts if other is None else np.union1d(starts, other)
+    offsets = candidates[np.arange(1, count) * len(candidates) // count]
     if other is not None:
-        offsets = _common_borders(text, offsets, starts, other)
+        offsets = _common_borders(text, offsets, candidates, (starts, other))
     return Parts(text, "block", np.concatenate([[0], offsets, [len(text)]]), len(lengths))
 
 
-def _common_borders(text: bytes, wanted: np.ndarray, starts: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The first border common to both tokenizers at or after each of the bytes `wanted` (borders,), once."""
-    candidates = np.union1d(starts, other)
+def _common_borders(
+    text: bytes, wanted: np.ndarray, candidates: np.ndarray, both: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """The first of the `candidates` (bytes,) at or after each of the bytes `wanted` (borders,) that is a
+    border of both tokenizers, once."""
     found: list[int] = []
     for offset in wanted.tolist():
         if found and offset <= found[-1]:
             continue
         after = candidates[np.searchsorted(candidates, offset) :]
-        border = next((b for b in after if all(_is_border(text, b, of) for of in (starts, other))), None)
+        border = next((b for b in after if all(_is_border(text, b, of) for of in both)), None)
         if border is None:
             break
         found.append(int(border))

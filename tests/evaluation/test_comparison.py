@@ -35,6 +35,8 @@ def test_the_difference_is_that_of_the_bits_per_character(documents, reset, firs
     assert opposite.bits_per_character.value == pytest.approx(-found.bits_per_character.value)
     if found.p is not None:
         low, high = found.bits_per_character.interval
+        assert opposite.bits_per_character.interval == pytest.approx((-high, -low), abs=1e-9)
+        assert opposite.p == found.p
         assert low - 1e-9 <= high and 0 < found.p <= 1
         if first == second:
             assert (low, high, found.p) == (0, 0, 1)
