@@ -112,6 +112,11 @@ def _csv_rows(lines: TextIO, file: str, options: Options, notes: Notes) -> Itera
                 f"the first row of {file} names only one of {len(first):,} columns: delete lines above the"
                 " header, or use --no-header if there is none."
             )
+        if len(below) > 1 and all(len(row) == len(first) + 1 and row[-1] for row in below):
+            raise DataError(
+                f"the rows of {file} have one cell more than the first row, as if R had written row names:"
+                " name all columns, or write the table with row.names = FALSE."
+            )
         if dialect.delimiter == NO_DELIMITER and any(d in first[0] for d in DELIMITERS):
             notes.warn(
                 f"single {file}",

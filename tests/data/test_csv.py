@@ -236,6 +236,14 @@ def test_title_with_empty_cells_is_an_error(tmp_path):
     assert read(written(tmp_path / "a.csv", "text,,\nThe cat,,\n")) == ["The cat"]
 
 
+def test_row_names_of_r_are_an_error(tmp_path):
+    """They would move every cell into the column on its right."""
+    path = written(tmp_path / "a.tsv", "item\ttext\n1\t7\tThe cat\n2\t8\tA dog\n")
+    with pytest.raises(DataError, match="have one cell more than the first row"):
+        read(path)
+    assert read(written(tmp_path / "b.tsv", "item\ttext\n7\tThe cat\t\n8\tA dog\t\n")) == ["The cat", "A dog"]
+
+
 @pytest.mark.parametrize("cell", ['"a "b" c"', '"never closed'])
 def test_dialect_that_changes_after_the_first_lines_is_an_error(tmp_path, cell):
     rows = [f'{i},"{line}, and"' for i, line in enumerate(LINES[:100] * 20)]
