@@ -52,6 +52,11 @@ class ScoredText:
     @cached_property
     def ends(self) -> np.ndarray:
         """The byte offset (tokens,) after each token."""
+        if self.tokenizer.kind == "word":  # the whitespace between words is part of no token
+            _, is_line_end = self.word_of_token
+            ends = self.starts + 1
+            ends[~is_line_end] = self.words.ends
+            return ends
         ends = np.maximum(np.append(self.starts[1:], len(self.text)), self.starts + 1)
         # No token extends into the next document, nor with `bounds` over the separator before that.
         borders = np.append(self.separators, len(self.text))

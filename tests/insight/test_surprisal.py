@@ -147,6 +147,18 @@ def test_the_end_of_a_document_is_not_in_the_next_one(kind):
     assert table["end"][-1] == 13
 
 
+@pytest.mark.parametrize("reset", [False, True])
+def test_whitespace_is_part_of_no_token_of_a_word_model(reset):
+    documents = ["the  sea was\n", "calm \u00a0 \n boat ", "é the"]
+    scored = score_text(make("word"), joined(documents), reset=reset)
+    table = scored.per_token()
+    spans = zip(table["document"], table["offset"], table["end"], strict=True)
+    texts = [documents[document - 1][begin:end] for document, begin, end in spans]
+    words = [text for text in texts if text.strip()]
+    assert words == [*documents[0].split(), *documents[1].split(), *documents[2].split()]
+    assert set(texts) - set(words) <= {"\n", ""}  # "": a separator
+
+
 def test_rows_without_words_are_an_error_also_if_the_model_adapts():
     for adapting in ({}, {"dynamic": DynamicConfig()}, {"cache": CacheConfig()}):
         scored = score_text(make("word"), joined([" ", "\t"]), reset=True, **adapting)
