@@ -217,7 +217,8 @@ def word_table(scores: Mapping[str, ScoredText]) -> Table:
         bits = each.bits
         space = "space" if name == "surprisal" else f"{name}_space"
         columns[name] = np.bincount(word[~is_space], bits[~is_space], minlength=count)
-        columns[space] = np.bincount(word[follows], bits[follows], minlength=count)
+        after = np.bincount(word[follows], bits[follows], minlength=count)
+        columns[space] = after.astype(np.float64)  # without whitespace tokens, they are integers
     unknown = np.bincount(word[scored.is_unknown & ~is_space], minlength=count) > 0
     ends = positions(scored.text, scored.words.ends - 1).offset + 1
     return columns | {"unknown": unknown, "end": ends, "word_number": _word_numbers(scored)}

@@ -159,6 +159,10 @@ def test_whitespace_is_part_of_no_token_of_a_word_model(reset):
     assert set(texts) - set(words) <= {"\n", ""}  # "": a separator
 
 
+def test_bits_of_whitespace_are_a_float_also_without_whitespace():
+    assert score_text(make("word"), "the sea").per_word()["space"].dtype == np.float64
+
+
 def test_rows_without_words_are_an_error_also_if_the_model_adapts():
     for adapting in ({}, {"dynamic": DynamicConfig()}, {"cache": CacheConfig()}):
         scored = score_text(make("word"), joined([" ", "\t"]), reset=True, **adapting)
