@@ -78,7 +78,10 @@ class Draft:
         """Turn this draft into one of `text`, in steps: yields the share that has been read. If closed
         early, the draft is unusable."""
         if text != self.text:
-            self._truncate(self._shared_tokens(text))
+            count = self._shared_tokens(text)
+            self._truncate(count)
+            if not count:
+                self.text = self.bits = ""  # a model of words has no token for spaces before the first word
             yield from self._feed(text[len(self.text) :])
 
     def with_token(self, position: int, token: int) -> Draft:
@@ -185,8 +188,9 @@ class Draft:
         return bisect_left(self.starts, self.starts[index]) if index >= 0 else 0
 
     def _end(self, index: int) -> int:
-        """The character offset at which a token ends."""
-        return self.starts[index + 1] if index + 1 < len(self.starts) else len(self.text)
+        """The character offset at which a token ends: that of the character of which it is a part."""
+        following = bisect_right(self.starts, self.starts[index])
+        return self.starts[following] if following < len(self.starts) else len(self.text)
 
 
 def bits_mark(bits: float) -> str:

@@ -58,6 +58,21 @@ def test_an_edited_draft_equals_a_draft_of_the_text(models, kind, edits):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        *(("é", "eé"), ("a 😀", "a"), ("a 😀 b", "a the b"), ("中中", "文中")),  # several tokens each
+        *((" sea", "sea"), (" sea", "The sea"), (" ", "\n"), ("  ", " sea")),  # spaces before the first token
+    ],
+)
+def test_an_edit_leaves_nothing_of_the_old_text_behind(models, kind, old, new):
+    draft, fresh = Draft(models[kind]).with_text(old).with_text(new), Draft(models[kind]).with_text(new)
+    assert (draft.text, draft.starts) == (new, fresh.starts)
+    assert draft.session.tokens == fresh.session.tokens
+    assert draft.alternatives(0).current != ""
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_new_drafts_leave_the_original_unchanged(models, kind):
     draft = Draft(models[kind]).with_text("The sea was calm")
     tokens, text = list(draft.session.tokens), draft.text
