@@ -43,7 +43,9 @@
     dialog.close();
     try {
       if (file.size > MAX_FILE) throw new TypeError("too large");
-      const content = await file.text();
+      const content = await lm.decoded(file);
+      if (content === null)
+        return lm.say(lm.translate("{file} is not in UTF-8: save the text in this encoding first.", { file: file.name }));
       if (!content.trimStart().startsWith("{") || !content.includes(`"${FORMAT}"`)) return await openText(file, content);
       const raw = JSON.parse(content);
       if (raw.format !== FORMAT || ![1, VERSION].includes(raw.version)) throw new TypeError("another format");
@@ -55,7 +57,11 @@
 
   async function openText(file, content) {
     const text = content.replace(/\r\n?/g, "\n"), name = file.name.replace(/\.[^.]*$/, "").slice(0, 200);
-    if (text.length > MAX_TEXT || text.includes("\0")) throw new TypeError("not a text");
+    if (text.includes("\0")) throw new TypeError("not a text");
+    if (text.length > MAX_TEXT) {
+      const count = text.length.toLocaleString("en"), most = MAX_TEXT.toLocaleString("en");
+      return lm.say(lm.translate("{file} has {count} characters; a document can have {most}.", { file: file.name, count, most }));
+    }
     await documents.open(lm.typedDocument({ ...documents.facts, name, text, bits: "" }), true);
   }
 

@@ -4,7 +4,7 @@ const input = element.querySelector("input");
 element.querySelector("span").textContent = props.label;
 input.addEventListener("change", async () => {
   if (!input.files.length) return;
-  const text = (await input.files[0].slice(0, LONGEST).text()).replace(/^\ufeff/, "");
+  const text = await lm.decoded(input.files[0].slice(0, LONGEST), true);
   input.value = ""; // so that the same file can be chosen again
   trigger("click", { text });
 });

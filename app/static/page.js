@@ -39,6 +39,17 @@
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
     },
+    // The text of a file in UTF-8, or in UTF-16 with a byte-order mark; null if it is in another encoding.
+    // With `isPart`, it may end within a character.
+    async decoded(blob, isPart = false) {
+      const bytes = new Uint8Array(await blob.arrayBuffer());
+      const encoding = { "255 254": "utf-16le", "254 255": "utf-16be" }[bytes.slice(0, 2).join(" ")] ?? "utf-8";
+      try {
+        return new TextDecoder(encoding, { fatal: true }).decode(bytes, { stream: isPart });
+      } catch {
+        return null;
+      }
+    },
     // Fill in a field, and wait until Gradio has processed the event.
     async fill(field, text) {
       field.value = text;

@@ -360,6 +360,22 @@ def test_a_file_that_is_not_a_document_is_one_line(page, tmp_path, content):
     assert page.text == "My text"
 
 
+def test_a_text_is_opened_as_it_is_or_not_at_all(page, tmp_path):
+    for encoding in ("utf-16", "utf-8-sig"):
+        (tmp_path / "story.txt").write_bytes("Café über 中\r\n".encode(encoding))
+        open_file(page, tmp_path / "story.txt")
+        page.wait_for(lambda: page.text == "Café über 中\n")
+        page.tab.locator("#document-create").click()
+        page.wait_for(lambda: page.text == "")
+    (tmp_path / "story.txt").write_bytes("Café".encode("cp1252"))
+    open_file(page, tmp_path / "story.txt")
+    page.wait_for(lambda: note(page).startswith("story.txt is not in UTF-8"))
+    (tmp_path / "long.txt").write_text("x" * 1_000_001)
+    open_file(page, tmp_path / "long.txt")
+    page.wait_for(lambda: note(page) == "long.txt has 1,000,001 characters; a document can have 1,000,000.")
+    assert page.text == ""
+
+
 def test_no_displayed_text_is_missing_from_the_versions(page):
     assert page.tab.evaluate(KEEPS_TEXTS) is None
 

@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from lm.errors import UserError
 from lm.evaluation.metrics import Estimate
 from lm.insight.pairs import ScoredPairs
 from lm.insight.scored_text import ScoredText
@@ -79,10 +80,11 @@ class Sentences:
 
     def on_file(self, event: gr.EventData) -> tuple[str, str]:
         """The text of a table that the browser has read, and whether it has minimal pairs."""
-        text = event_value(event, "text")
-        if not isinstance(text, str):
-            text = ""
-        return text, "pairs" if has_pairs(text) else "table"
+        with show_errors():
+            text = event_value(event, "text")
+            if not isinstance(text, str):
+                raise UserError("the file is not in UTF-8: save it in this encoding first.")
+            return text, "pairs" if has_pairs(text) else "table"
 
     def on_score(self, name: str | None, kind: str, text: str) -> str:
         """Score the sentences and show them with links to download the tables."""

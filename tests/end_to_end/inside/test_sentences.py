@@ -43,6 +43,10 @@ def test_sentences_are_scored_one_by_one_and_minimal_pairs_side_by_side(open_pag
     assert page.tab.get_by_role("radio", name="Minimal pairs").is_checked()
     assert result.locator("tbody tr").count() == 1 and "correct" in result.locator("tbody").inner_text()
     wait_until_in_view(page, result.locator("tbody tr"))
+    latin = {"name": "latin.csv", "mimeType": "text/csv", "buffer": "text\nCafé\n".encode("cp1252")}
+    page.tab.locator("#inside-csv input").set_input_files(latin)
+    page.wait_for_message("The file is not in UTF-8")
+    assert result.locator("tbody tr").count() == 1  # still the pair
     assert page.tab.evaluate("document.documentElement.scrollWidth") <= size["width"]
     page.choose_model("pretrained")  # what another model scored is dimmed until it is scored again
     page.wait_for(lambda: "stale" in result.get_attribute("class"))
