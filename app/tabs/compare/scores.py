@@ -81,8 +81,8 @@ class Comparison:
         """Whether (words,) all models know all characters of a word. The bits of <unk> are not comparable."""
         known = np.ones(len(self.words.texts), bool)
         for scored in self.scored.values():
-            if scored.tokenizer.unk is not None and len(known):
-                known[self._word_of_token(scored)[scored.tokens == scored.tokenizer.unk]] = False
+            if len(known):
+                known[self._word_of_token(scored)[scored.is_unknown]] = False
         return known
 
     def spread(self) -> np.ndarray:

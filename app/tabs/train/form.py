@@ -162,9 +162,12 @@ class Form:
         return settings, self.models.folder(base) if base else None
 
     def filled(self, job: Job) -> list[Any]:
-        """The values of `self.fields` with the settings of a job."""
+        """The values of `self.fields` with the settings of a job. Raises UserError if its text or the model from
+        which it started is gone."""
         settings = job.settings
         (dataset,) = settings["dataset"]
+        if dataset.startswith(PREFIX):
+            self.queue.uploads.get(dataset)
         on_hub = dataset != DEFAULT_DATASET and not dataset.startswith(PREFIX)
         folders = self.models.folders()
         start = settings.get("init_from")

@@ -66,6 +66,17 @@ def test_the_settings_of_a_job_whose_model_to_start_from_is_gone_do_not_become_t
         form.filled(Job("20260101-000000-abcdef", "boat", "boat.txt", "boat", settings))
 
 
+def test_the_settings_of_a_job_whose_text_is_gone_do_not_become_those_of_the_default_text(tmp_path):
+    jobs = JobQueue(tmp_path)
+    with gr.Blocks():
+        form = Form(jobs, ModelRegistry([tmp_path]))
+    text = jobs.uploads.add_pasted("A boat.\n")
+    settings = check_settings({"dataset": text.dataset}, jobs.uploads)
+    text.path.unlink()
+    with pytest.raises(UserError, match="this text no longer exists"):
+        form.filled(Job("20260101-000000-abcdef", "boat", "boat.txt", "boat", settings))
+
+
 def test_the_field_for_a_pasted_text_takes_several_lines_and_enter_stores_them(tmp_path):
     with gr.Blocks():
         form = Form(JobQueue(tmp_path), ModelRegistry([tmp_path]))
