@@ -168,7 +168,7 @@ class Draft:
         """The number of leading tokens that `text` has as well."""
         pairs = zip(self.text, text, strict=False)
         shared = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(self.text), len(text)))
-        count = len(self.starts)
+        count = bisect_left(self.starts, shared)
         while count and self._end(count - 1) > shared:
             count -= 1
         if self.model.tokenizer.kind in ("char", "byte"):

@@ -72,6 +72,13 @@ def test_an_edit_leaves_nothing_of_the_old_text_behind(models, kind, old, new):
     assert draft.alternatives(0).current != ""
 
 
+def test_a_byte_that_was_chosen_is_no_part_of_what_is_typed_instead_of_its_character(models):
+    model = models["byte"]
+    draft = Draft(model).with_text("a").with_token(1, model.encode("中")[0])
+    assert draft.text == "a" and len(draft.session) == 2
+    assert draft.with_text("ax").session.tokens == Draft(model).with_text("ax").session.tokens
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_new_drafts_leave_the_original_unchanged(models, kind):
     draft = Draft(models[kind]).with_text("The sea was calm")
