@@ -162,8 +162,8 @@ class Form:
         return settings, self.models.folder(base) if base else None
 
     def filled(self, job: Job) -> list[Any]:
-        """The values of `self.fields` with the settings of a job. Raises UserError if its text or the model from
-        which it started is gone."""
+        """The values of `self.fields` with the settings of a job. Raises UserError if its text, or the model
+        from which it started, is gone."""
         settings = job.settings
         (dataset,) = settings["dataset"]
         if dataset.startswith(PREFIX):

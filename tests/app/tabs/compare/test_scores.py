@@ -58,12 +58,12 @@ def test_a_word_unknown_to_one_model_is_no_disagreement(models):
     assert comparison.known.tolist() == [True, True, True, False, True]
     assert comparison.spread()[3] == 0
     assert "zyx" not in [d.snippet.text for d in comparison.disagreements()]
+    assert unknown_share(comparison.scored["words"]) == pytest.approx(1 / 5)
 
 
 def test_a_literal_unk_is_a_word_that_a_model_of_words_knows(models):
     comparison = compare({"words": models["words"]}, "the sea was <unk> and zyx calm")
     assert comparison.known.tolist() == [True, True, True, True, True, False, True]
-    assert unknown_share(comparison.scored["words"]) == pytest.approx(1 / 5)
 
 
 def test_a_text_without_spaces_is_compared_by_character():
