@@ -14,7 +14,10 @@
   let timer = 0, isStored = false, isLoaded = false, hasFailed = false;
 
   // Other tabs. A frozen tab does not answer; its next change is stored as a copy.
-  const channel = new BroadcastChannel("lm");
+  let channel = { postMessage() {} };
+  try {
+    channel = new BroadcastChannel("lm");
+  } catch {} // Firefox refuses it along with storage
   const others = new Set(); // the documents of tabs that have answered
   channel.onmessage = ({ data }) => {
     if (data === "which") channel.postMessage({ has: facts.id });

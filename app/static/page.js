@@ -89,7 +89,11 @@
       Object.assign(button, { type: "button", textContent: label, onclick: action });
       note.append(`${text} `, button);
     },
-    storeCustomSettings: (values) => localStorage.setItem(STORED_SETTINGS, JSON.stringify(values)),
+    storeCustomSettings(values) {
+      try {
+        localStorage.setItem(STORED_SETTINGS, JSON.stringify(values));
+      } catch {} // the browser refuses storage, or it is full
+    },
     customSettings(defaults) {
       try {
         const stored = JSON.parse(localStorage.getItem(STORED_SETTINGS));

@@ -227,11 +227,14 @@ def test_a_browser_that_does_not_store_anything_says_so_and_works(open_page, ser
     page.tab.add_init_script(
         "for (const name of ['indexedDB', 'localStorage', 'sessionStorage'])"
         " Object.defineProperty(window, name, { get() { throw new DOMException('no', 'SecurityError'); } });"
+        "BroadcastChannel = class { constructor() { throw new DOMException('no', 'SecurityError'); } };"
     )
     page.reload()
     page.tab.locator("#facts table").first.wait_for()
     text = write_some(page)
     page.wait_for(lambda: "does not store documents" in note(page))
+    page.set(Top_p=0.5)
+    page.wait_for(page.tab.get_by_label("Custom").is_checked)
     assert page.write(page.undo) == PROMPT and page.write(page.tab.locator("#redo")) == text
 
 
