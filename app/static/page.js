@@ -6,6 +6,7 @@
   const visible = (selector) => [...document.querySelectorAll(selector)].find((e) => e.checkVisibility() && !e.disabled);
 
   document.addEventListener("keydown", (event) => {
+    if (document.querySelector("dialog:modal")) return; // the list of documents covers the page
     const command = event.ctrlKey || event.metaKey, key = event.key.toLowerCase();
     const press = (selector) => {
       const button = visible(selector);

@@ -253,6 +253,9 @@ def test_the_list_of_documents(open_page, server, size):
     assert (
         "27 characters" in item.inner_text() and "open here" in items.filter(has_text="My novel").inner_text()
     )
+    page.tab.keyboard.press("Control+Enter")
+    page.tab.wait_for_timeout(100)
+    assert page.stop.is_disabled()  # the model does not write behind the list
     item.get_by_role("button", name="Delete").click()
     item.get_by_role("button", name="Undo").click()
     item.locator(".document").click()
