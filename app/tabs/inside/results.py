@@ -55,7 +55,7 @@ def totals(analysis: Analysis) -> str:
     tokens = len(scored.tokens)
     figures = (
         translate(
-            "{bits:,.0f} bits, {tokens:,} token" if tokens == 1 else "{bits:,.0f} bits, {tokens:,} tokens",
+            "{bits:,.1f} bits, {tokens:,} token" if tokens == 1 else "{bits:,.1f} bits, {tokens:,} tokens",
             bits=scored.bits.sum(),
             tokens=tokens,
         ),
