@@ -71,13 +71,24 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turn an OSError into a UserError while a file or folder that the user has named is written."""
+    """Turn an OSError into a UserError while a file or folder that the user has named is written. Also raises
+    UserError for a name that no file can have."""
+    if not _is_possible(path):
+        raise UserError(f"cannot write {str(path)!r}: no file can have this name; choose another name.")
     try:
         yield
     except OSError as error:
         reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror or one_line(error)
         remedy = _FREE_SPACE if error.errno in DISK_FULL else "choose an existing, writable folder"
         raise UserError(f"cannot write {path}: {reason}; {remedy}.") from error
+
+
+def _is_possible(path: str | Path) -> bool:
+    """Whether a file can have this name: without NUL and without half of a surrogate pair."""
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 def check_output(file: str | Path, remedy: str = "choose a file in an existing, writable folder") -> None:

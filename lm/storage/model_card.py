@@ -31,13 +31,13 @@ _METRICS = {  # with the digits to show
     "bits_per_character": ("bits per character", 4),
     "bits_per_byte": ("bits per byte", 4),
 }
+_MORE = re.compile(r"[\d,]+ more")  # the last name of a text that consists of too many files to name
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|code|multilingual")
 
 
 def model_card(name: str, facts: dict[str, Any]) -> str:
     """The README.md of a model that `lm.load(name)` loads and that config.json describes as `facts`."""
-    name = one_line(name)
     sections = [
         _description(facts),
         *_training_data(_section(facts, "trained_on")),
@@ -53,7 +53,7 @@ def model_card(name: str, facts: dict[str, Any]) -> str:
 def renamed(card: str, old: str, new: str) -> str:
     """A card with another name of the model, wherever `model_card` writes it."""
     for written in (_title, _load, _from_pretrained, _index_entry):
-        card = card.replace(written(one_line(old)), written(one_line(new)))
+        card = card.replace(written(old), written(new))
     return card
 
 
@@ -218,8 +218,14 @@ def _training_command(trained_on: dict[str, Any]) -> list[str]:
     if not isinstance(settings, dict) or not settings:
         return []
     known = {name: value for name, value in settings.items() if isinstance(name, str) and name.isidentifier()}
+    _, *others = _list(known.get("dataset")) or [None]
+    too_many = bool(others) and _MORE.fullmatch(str(others[-1])) is not None
+    if too_many:
+        known["dataset"] = ["FILES"]
     command = printable(shlex.join(["lm", "train", *arguments(known)]))
     text = f"## Training\n\n{_block('bash', command)}"
+    if too_many:
+        text += "\n\n`FILES` stands for all files: those named above and the others."
     if "max_time" in known or not {"steps", "epochs"} & known.keys():
         text += "\n\nThe budget is a time: how many steps it allows depends on the machine."
     return [text]
@@ -294,12 +300,12 @@ def _index_entry(name: str) -> str:
 
 def _string(text: str) -> str:
     """`text` as a string of Python."""
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False) if text.isprintable() else repr(text)
 
 
 def _short(name: str) -> str:
-    """The name of a Hub model without its owner."""
-    return name.split("/")[-1]
+    """The name of a Hub model without its owner, on one line."""
+    return one_line(name).split("/")[-1]
 
 
 def _metrics(facts: dict[str, Any], split: str) -> dict[str, float]:

@@ -57,6 +57,15 @@ def test_an_error_names_the_file_of_the_user_and_what_to_do(tmp_path, monkeypatc
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+def test_a_name_that_no_file_can_have_is_an_error_of_one_line(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    message = r"^cannot write 'a\\\w+b': no file can have this name; choose another name\.$"
+    with pytest.raises(UserError, match=message), writing(name):
+        write_text(name, "new")
+    assert not os.listdir(tmp_path)
+
+
 def test_an_output_that_cannot_be_written_is_found_before_the_work(tmp_path):
     check_output(tmp_path / "a.txt")
     for file in (tmp_path, tmp_path / "no/where.txt", tmp_path / "a.txt/b"):

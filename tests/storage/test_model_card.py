@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -193,7 +194,7 @@ def test_hostile_names_stay_names(plain, name, dataset, revision, loss):
     assert inline_code(card)[:3] == [one_line(dataset), "mit", one_line(dataset)]  # data, base model
     assert heading(card) == entry["name"].strip()
     _, usage, weights = ["", *blocks(card, "python")]
-    assert f"lm.load({json.dumps(one_line(name), ensure_ascii=False)})" in usage
+    assert ast.literal_eval(re.search(r"^model = lm\.load\((.*)\)$", usage, re.MULTILINE)[1]) == name
     assert len(re.findall("^## ", card, re.MULTILINE)) == 4
     compile(usage, "usage", "exec"), compile(weights, "weights", "exec")
 
@@ -267,6 +268,19 @@ def test_settings_that_anyone_may_have_written_give_a_command_that_can_be_shown(
     values = {"cell": "gru", "steps": 7, "a b": 1, "": 2, "out": "a\x1b[0m\nb"}
     _, command = blocks(model_card("boat", plain | {"trained_on": {"settings": values}}), "bash")
     assert command == "lm train --cell gru --steps 7 --out 'a\u241b[0m\nb'\n"
+
+
+def test_a_command_for_too_many_files_to_name_stands_for_all_of_them(plain):
+    names = [f"{number}.txt" for number in range(100)]
+    for dataset, expected in [
+        ([*names, "1,234 more"], "lm train --dataset FILES --steps 7\n"),
+        (["a.txt", "more"], "lm train --dataset a.txt --dataset more --steps 7\n"),
+        (["12 more"], "lm train --dataset '12 more' --steps 7\n"),
+    ]:
+        settings_ = {"dataset": dataset, "steps": 7}
+        card = model_card("boat", plain | {"trained_on": {"settings": settings_}})
+        assert blocks(card, "bash")[1] == expected
+        assert ("`FILES` stands for all files" in card) == ("FILES" in expected)
 
 
 def test_a_card_says_if_the_budget_depends_on_the_machine(plain):
