@@ -37,13 +37,11 @@ from lm.tokenization.text_stream import TextStream
 
 _CODE_POINTS = 0x110000
 _BYTE_FALLBACK = re.compile("<0x([0-9A-F]{2})>")  # how SentencePiece names the token of a single byte
-_MAX_VOCAB = 1 << 24
 _MAX_DESCRIBED = 8  # unknown parts of a text named in a message
 
 
 class Tokenizer:
-    """A vocabulary and the rules that split text into it. Raises ModelError if there is no `<eos>`, or if
-    the id of a token is out of range."""
+    """A vocabulary and the rules that split text into it. Raises ModelError if there is no `<eos>`."""
 
     def __init__(self, backend: Backend):
         eos = backend.token_to_id(EOS)
@@ -66,8 +64,6 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         self.vocab_size: int = 1 + max(backend.get_vocab().values(), default=-1)
-        if self.vocab_size > _MAX_VOCAB:
-            raise ModelError(f"the tokenizer has an id of {self.vocab_size - 1:,}; ids count tokens from 0.")
         self.eos: int = eos
         backend.post_processor = without_added_tokens(spec["post_processor"])
         self._byte_level = (spec.get("decoder") or {}).get("type") == "ByteLevel"

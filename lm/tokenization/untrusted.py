@@ -19,6 +19,7 @@ MAX_SIZE = 64 << 20  # bytes
 _MAX_VALUES = 2_500_000  # strings, numbers, lists and objects
 # The One Billion Word Benchmark has 793,471 different words.
 _MAX_TOKENS = 1_000_000  # of the vocabulary; and the limit of merges
+_MAX_ID = 1 << 24  # the library writes down each id that is missing below the largest one
 _MAX_PARTS = 256  # components of a section, such as the normalizer
 MAX_STRING = 4_000  # characters of a token, or of a pattern
 _MAX_ADDED = 1_000_000  # characters of all added tokens
@@ -107,6 +108,9 @@ def _check_model(model: dict[str, Any]) -> None:
     for name, entries in (("tokens", vocab), ("merges", merges)):
         if len(entries) > _MAX_TOKENS:
             raise ValueError(f"it has {len(entries):,} {name}; the limit is {_MAX_TOKENS:,}.")
+    ids = vocab.values() if isinstance(vocab, dict) else ()
+    if (largest := max((id for id in ids if isinstance(id, int)), default=0)) > _MAX_ID:
+        raise ValueError(f"it has an id of {largest:,}; ids count tokens from 0.")
     tokens = vocab if isinstance(vocab, dict) else (entry[0] for entry in vocab if entry)
     if any(isinstance(token, str) and len(token) > MAX_STRING for token in tokens):
         raise ValueError(f"it has a token of more than {MAX_STRING:,} characters.")

@@ -101,6 +101,17 @@ def test_a_charsmap_is_accepted_if_its_sizes_are_right(tmp_path):
                 read_spec(tmp_path / "tokenizer.json", tmp_path)
 
 
+def test_an_id_below_which_billions_are_missing_is_rejected_unread(tmp_path):
+    for largest, fits in ((1 << 24, True), ((1 << 24) + 1, False), ((1 << 32) - 2, False)):
+        model = {"type": "WordLevel", "unk_token": "<eos>", "vocab": {"<eos>": 0, "a": largest}}
+        (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model}))
+        if fits:
+            read_spec(tmp_path / "tokenizer.json", tmp_path)
+        else:
+            with pytest.raises(ValueError, match="has an id of [0-9,]+; ids count tokens from 0"):
+                read_spec(tmp_path / "tokenizer.json", tmp_path)
+
+
 def test_a_pattern_that_fails_on_a_text_is_one_line_about_that_text(tmp_path):
     backend = clip()
     backend.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")

@@ -133,6 +133,7 @@ add(
     "tokenizer",
     "has an id of",
     id_2_to_32=vocabulary(type="WordLevel", unk_token="<eos>", vocab={"<eos>": 2**32 - 1}),
+    id_2_to_32_less_2=vocabulary(type="WordLevel", unk_token="<eos>", vocab={"<eos>": 2**32 - 2}),
 )
 add(
     "tokenizer",
