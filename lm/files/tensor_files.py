@@ -107,7 +107,10 @@ def _open_tensors(path: Path) -> Iterator[Any]:
             )
         if header > _MAX_HEADER:
             raise ModelError(f"{path} is damaged or truncated: its header has {header:,} bytes.")
-        with safe_open(os.path.realpath(path), "pt") as tensors:
+        real = os.path.realpath(path)
+        if os.fsencode(real) != real.encode("utf-8", "replace"):  # safetensors cannot open it
+            raise ModelError(f"{path} cannot be read: the names in its path must be UTF-8; rename what is not.")
+        with safe_open(real, "pt") as tensors:
             yield tensors
     except (SafetensorError, OSError, MemoryError) as error:
         raise ModelError(f"{path} is damaged or truncated: {one_line(error)}") from error

@@ -194,6 +194,14 @@ def test_weights_that_float16_cannot_represent_are_not_saved_as_such(tmp_path):
     assert lm.load(tmp_path / "whole", device="cpu").network.decoder.weight[0, 0] == 70_000
 
 
+@pytest.mark.posix
+def test_weights_in_a_folder_whose_name_is_not_utf_8_are_not_called_damaged(saved, tmp_path):
+    folder = tmp_path / "caf\udce9"
+    shutil.copytree(saved, folder)
+    with pytest.raises(ModelError, match=r"cannot be read: the names in its path must be UTF-8; rename what"):
+        lm.load(folder)
+
+
 def test_a_file_is_not_a_model_folder(saved):
     with pytest.raises(ModelError, match="is a file"):
         find_model(saved / "config.json")

@@ -108,7 +108,7 @@ def test_an_id_below_which_billions_are_missing_is_rejected_unread(tmp_path):
         if fits:
             read_spec(tmp_path / "tokenizer.json", tmp_path)
         else:
-            with pytest.raises(ValueError, match="has an id of [0-9,]+; ids count tokens from 0"):
+            with pytest.raises(ValueError, match=r"has an id of [0-9,]+; ids count tokens from 0"):
                 read_spec(tmp_path / "tokenizer.json", tmp_path)
 
 
