@@ -109,7 +109,7 @@ def _open_tensors(path: Path) -> Iterator[Any]:
             raise ModelError(f"{path} is damaged or truncated: its header has {header:,} bytes.")
         real = os.path.realpath(path)
         if os.fsencode(real) != real.encode("utf-8", "replace"):  # safetensors cannot open it
-            raise ModelError(f"{path} cannot be read: the names in its path must be UTF-8; rename what is not.")
+            raise ModelError(f"{path} cannot be read: its path has a name that is not UTF-8; rename it.")
         with safe_open(real, "pt") as tensors:
             yield tensors
     except (SafetensorError, OSError, MemoryError) as error:

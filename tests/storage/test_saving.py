@@ -198,7 +198,7 @@ def test_weights_that_float16_cannot_represent_are_not_saved_as_such(tmp_path):
 def test_weights_in_a_folder_whose_name_is_not_utf_8_are_not_called_damaged(saved, tmp_path):
     folder = tmp_path / "caf\udce9"
     shutil.copytree(saved, folder)
-    with pytest.raises(ModelError, match=r"cannot be read: the names in its path must be UTF-8; rename what"):
+    with pytest.raises(ModelError, match=r"cannot be read: its path has a name that is not UTF-8; rename it"):
         lm.load(folder)
 
 
