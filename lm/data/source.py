@@ -204,10 +204,9 @@ class Source:
     def _text(self, files: list[str]) -> Iterator[bytes]:
         """The documents in some of the text files, in pieces."""
         config = self.config
+        encoding = config.encoding or self.options.get("encoding")
         separator, name = config.document_separator, "standard input" if self.copy else None
-        return reading.read_text_files(
-            files, config.encoding, config.encoding_errors, separator, self.decoded, name
-        )
+        return reading.read_text_files(files, encoding, config.encoding_errors, separator, self.decoded, name)
 
     def _rows(
         self, files: list[str], notes: columns.Notes, wanted: set[str] | None = None

@@ -42,6 +42,8 @@ from lm.tokenization.vocabulary import KINDS
 if TYPE_CHECKING:
     from lm.data.hub import HubFiles
 
+# The kinds that lm reads itself, and the ends of the names of their files.
+_OWN_KINDS, _OWN_SUFFIXES = {*TABLES.values(), "text"}, {*TABLES, ".txt"}
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -160,7 +162,7 @@ def find_source(dataset: str, config: DataConfig) -> Source:
         folder = re.match(r"[^*?\[]*(?=[/\\])", str(path))
         name = Path(folder[0]).name if folder else ""
         return _listed_source(name or "files", list_files(matches, None, skipped), config)
-    looks_like_a_file = reading.suffix(dataset) in {*TABLES, ".txt", ".zip"}
+    looks_like_a_file = reading.suffix(dataset) in {*_OWN_SUFFIXES, ".zip"}
     near = similar_path(path)
     if not _HUB_ID.fullmatch(dataset) or looks_like_a_file:
         raise DataError(f"there is no file or folder '{dataset}'{suggesting(near)}")
@@ -216,6 +218,11 @@ def _listed_source(name: str, found: Listing, config: DataConfig) -> Source:
 
 def _local_source(name: str, files: dict[str, list[str]], config: DataConfig) -> Source:
     """A source of files on this disk. Raises DataError unless they are all of one kind."""
+    return Source(name, _kind_of_all(name, files), files, {}, config)
+
+
+def _kind_of_all(name: str, files: dict[str, list[str]]) -> str:
+    """The kind of all these files, by their names. Raises DataError unless it is one."""
     kinds = {kind_of(file) for group in files.values() for file in group}
     if len(kinds) > 1:
         raise DataError(
@@ -224,20 +231,25 @@ def _local_source(name: str, files: dict[str, list[str]], config: DataConfig) ->
         )
     if not kinds:
         raise DataError(f"{name} contains no files.")
-    kind = kinds.pop()
-    return Source(name, kind, files, {}, config)
+    return kinds.pop()
 
 
 def _declared_source(name: str, found: HubFiles, config: DataConfig) -> Source:
     """A source of the files of a configuration, of a Hub dataset or in the README.md of a folder."""
     listing = Listing(found.splits)
-    unused = sorted(set(found.options) - OPTIONS) if found.kind in ("csv", "json") else []
+    kind, options = found.kind, found.options
+    files = (file for group in found.splits.values() for file in group)
+    if kind in _OWN_KINDS and all(reading.suffix(file) in _OWN_SUFFIXES for file in files):
+        # `datasets` reads the files of all configurations with the loader for those of the first.
+        kind = _kind_of_all(name, found.splits)
+        options = options if kind == found.kind else {}
+    unused = sorted(set(options) - OPTIONS) if kind in _OWN_KINDS else []
     warnings = [f"lm ignores {listed(unused)} in the README.md of {name}."] if unused else []
     return Source(
         name,
-        found.kind,
+        kind,
         found.splits,
-        found.options,
+        options,
         config,
         configured=True,
         listing=listing,

@@ -99,12 +99,40 @@ def test_options_that_are_not_followed_are_named(languages):
     assert source.warnings == ("lm ignores header, skiprows in the README.md of languages.",)
 
 
+def test_the_encoding_in_a_readme_is_used_for_text_files_too(tmp_path):
+    (tmp_path / "a.txt").write_bytes("déjà vu".encode("cp1252"))
+    declared = "- config_name: x\n  data_files: a.txt\n  encoding: cp1252\n  sample_by: paragraph\n"
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{declared}---\n")
+    assert read(tmp_path) == ["déjà vu"]
+    assert found(tmp_path).warnings == (f"lm ignores sample_by in the README.md of {tmp_path.name}.",)
+
+
 def test_the_options_of_a_configuration_are_part_of_the_identity(languages):
     readme = languages / "README.md"
     before = found(languages, dataset_config="fr")
     readme.write_text(readme.read_text().replace("sep: ';'", "sep: ','"))
     after = found(languages, dataset_config="fr")
     assert after.files == before.files and after.identity != before.identity
+
+
+def test_each_configuration_is_read_as_the_names_of_its_files_say(tmp_path):
+    (tmp_path / "fr.csv").write_text("id;text\n1;un mot\n2;autre mot\n")
+    (tmp_path / "en.jsonl").write_text("".join(f'{{"id": {i}, "text": "word {i}"}}\n' for i in range(3)))
+    (tmp_path / "de.txt").write_text("ein Wort, noch eins\n")
+    configs = (("fr", "fr.csv\n  sep: ';'"), ("en", "en.jsonl"), ("de", "de.txt"))
+    declared = "".join(f"- config_name: {name}\n  data_files: {files}\n" for name, files in configs)
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{declared}---\n")
+    assert read(tmp_path, dataset_config="fr") == ["un mot", "autre mot"]
+    assert read(tmp_path, dataset_config="en") == ["word 0", "word 1", "word 2"]
+    assert read(tmp_path, dataset_config="de") == ["ein Wort, noch eins\n"]
+
+
+def test_configuration_with_files_of_several_kinds_is_an_error(languages):
+    (languages / "en.jsonl").write_text('{"text": "word"}\n')
+    readme = languages / "README.md"
+    readme.write_text(readme.read_text().replace("data_files: en.csv", "data_files: 'en.*'"))
+    with pytest.raises(DataError, match=r"languages contains files of several kinds \(csv, json\)"):
+        found(languages, dataset_config="en")
 
 
 @pytest.mark.parametrize(
