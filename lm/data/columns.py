@@ -27,7 +27,7 @@ from lm.data.values import (
     value_at,
     without_surrogates,
 )
-from lm.errors import DataError
+from lm.errors import DataError, one_line
 
 POEM = "paragraphs"  # the lines of a poem in the files of chinese-poetry
 
@@ -76,7 +76,8 @@ class Notes:
                 f" {self.numbers:,} of {plural(self.rows, 'row')}: they are read as they are written."
             )
         facts = asdict(dataclasses.replace(self, files={}, warnings={}))
-        return {**facts, "warnings": warnings}
+        # Names of files and columns may contain line breaks.
+        return {**facts, "warnings": [one_line(warning, 1000) for warning in warnings]}
 
     def warn(self, kind: str, message: str) -> None:
         """Add a warning unless there is one of this kind."""

@@ -18,7 +18,7 @@ from lm.console.wording import plural
 from lm.data.binary_files import check_is_text
 from lm.data.encoding_errors import check_escapes, not_decodable
 from lm.data.encodings import SAMPLE, encoding_of, is_same
-from lm.errors import DataError
+from lm.errors import DataError, one_line
 from lm.tokenization.documents import count_characters
 
 BLOCK = 1 << 20  # bytes
@@ -86,7 +86,7 @@ def own_encoding_warning(files: Collection[str]) -> str | None:
     """A warning if files were not read in the encoding that was named."""
     if not files:
         return None
-    names = ", ".join(os.path.basename(file.partition("::")[0]) for file in islice(files, _FILES))
+    names = ", ".join(one_line(os.path.basename(file.partition("::")[0])) for file in islice(files, _FILES))
     return (
         f"--encoding was not used for {plural(len(files), 'file')}"
         f" ({names}{', …' if len(files) > _FILES else ''}): UTF-8 and byte-order marks take precedence."

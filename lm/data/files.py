@@ -15,6 +15,7 @@ from lm.console.wording import plural, similar
 from lm.data import reading
 from lm.data.binary_files import binary_kind
 from lm.data.split_names import by_split
+from lm.errors import one_line
 from lm.files.model_files import is_inside
 
 TABLES = {
@@ -215,5 +216,5 @@ def _file_name(file: str) -> str:
 
 def _named(what: str, files: list[str]) -> str:
     """'2 binary files (a.jpg, b.jpg)'."""
-    names = ", ".join(os.path.basename(reading.name_of(file)) for file in files[:_NAMED])
+    names = ", ".join(one_line(os.path.basename(reading.name_of(file)), 80) for file in files[:_NAMED])
     return f"{what} ({names}{', …' if len(files) > _NAMED else ''})"

@@ -10,7 +10,7 @@ from lm.config.schema import ModelConfig
 from lm.console.wording import plural
 from lm.data.corpus import Corpus
 from lm.data.decoding import replaced_warning
-from lm.data.values import listed
+from lm.data.values import listed, shortened
 
 # Limits above which there is a warning.
 _REPEATED = 0.3  # fraction of the validation text
@@ -53,7 +53,7 @@ def table_rows(tables: list[dict[str, Any]]) -> dict[str, str]:
     result = {}
     for table in tables:
         of = f" of {table['dataset']}" if len(tables) > 1 else ""
-        column = f"'{table['column']}', {table['why']}; "
+        column = f"'{shortened(table['column'])}', {table['why']}; "
         column += f"{'the first ' if table['sample'] else ''}{plural(table['rows'], 'row')}"
         column += f", {table['empty']:,} without text" if table["empty"] else ""
         column += f"; more text in {listed(table['longer'])}" if table["longer"] else ""

@@ -264,7 +264,8 @@ def _parse(text: str, file: str, number: int = 1) -> Any:
         return _decode(text)
     except json.JSONDecodeError as error:
         where = f"{file}, line {number + error.lineno - 1:,}"
-        raise DataError(f"{where}, is not JSON: {error.msg} at column {error.colno:,}.") from error
+        problem = error.msg.removesuffix(" at")  # "Invalid control character at"
+        raise DataError(f"{where}, is not JSON: {problem} at column {error.colno:,}.") from error
     except RecursionError as error:
         where = f"{file}, line {number:,}"
         raise DataError(f"{where}, is nested too deeply: JSON can have {_DEPTH} levels here.") from error

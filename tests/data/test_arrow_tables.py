@@ -81,6 +81,15 @@ def test_both_formats_of_arrow_are_read(tmp_path, as_file):
         read(tmp_path / "b.arrow")
 
 
+def test_damaged_text_in_parquet_with_checksums_is_an_error(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": LINES}), path, compression="none", write_page_checksum=True)
+    assert read(path) == LINES
+    path.write_bytes(path.read_bytes().replace(LINES[3].encode(), LINES[3].upper().encode()))
+    with pytest.raises(DataError, match=r"a\.parquet is damaged or truncated .*: download it again"):
+        read(path)
+
+
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=9) | st.none(), max_size=9))
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_row_is_read_whichever_columns_are(tmp_path, values):

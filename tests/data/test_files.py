@@ -125,6 +125,14 @@ def test_report_says_what_each_file_became(tmp_path):
     assert row == "2 for training (The Test of Time.txt, train.txt), 1 for validation (dev.txt)"
 
 
+def test_report_shows_names_with_control_characters_on_one_line(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a\nb\u202e.txt", "text")
+        archive.writestr("c\x1b[1m.jpg", JPEG)
+    row = found(tmp_path / "a.zip").listing.row()
+    assert row == "1 for training (a b\ufffd.txt); skipped 1 binary file (c\ufffd[1m.jpg)"
+
+
 def test_text_with_a_few_control_characters_is_not_binary(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"some text\0" + b"more text " * 50)
     (tmp_path / "b.txt").write_text("some text", encoding="utf-16")

@@ -69,6 +69,7 @@ def test_object_with_a_text_of_its_own_is_a_row(tmp_path):
             "a.json, line 3, is not JSON: Expecting value at column 10",
         ),
         ("a.jsonl", '{"text": "a"}\n\n{"text": "b"\n', "a.jsonl, line 3, is not JSON"),
+        ("a.jsonl", '{"text": "a\tb"}', "is not JSON: Invalid control character at column 12"),
         ("a.json", "[" * 100_000, "a.json, line 1, is nested too deeply"),
         ("a.json", "[" * 100_000 + "]" * 100_000, "a.json, line 1, is nested too deeply"),
         ("a.json", "[" * 101 + "]" * 101, "a.json, line 1, is nested too deeply"),

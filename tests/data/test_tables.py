@@ -134,6 +134,14 @@ def test_report_shows_column_reason_example_and_format(tmp_path):
     assert both["Column of b"] == f"'text', named text; {len(LINES):,} rows"
 
 
+def test_line_breaks_in_the_name_of_a_column_break_no_line_of_the_report(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", [{"What do\nyou think?": text} for text in ("This is it.", 5)])
+    corpus = open_corpus(DataConfig(dataset=str(path)))
+    assert report.rows(corpus)["Column"].startswith("'What do you think?', the only one with text; ")
+    (warning,) = warnings_of(path)
+    assert warning.startswith("the column 'What do you think?' of ") and "\n" not in warning
+
+
 def test_column_with_more_text_is_warned_about(tmp_path):
     rows = [{"text": line, "body": f"{line} {line}", "tag": "a"} for line in LINES]
     path = jsonl(tmp_path / "a.jsonl", rows)
