@@ -163,6 +163,35 @@ def test_a_tokenizer_is_exact_if_its_tokens_reproduce_the_text(tmp_path, tokens,
     assert corpus.facts["exact"] == exact
 
 
+def test_a_tokenizer_that_changes_only_a_later_text_is_not_exact(tmp_path):
+    backend = train_tokenizer("bpe", ["the sea was calm"], 300).backend
+    backend.normalizer = normalizers.NFKC()
+    backend.save(str(tmp_path / "tokenizer.json"))
+    names = [tmp_path / name for name in ("plain.txt", "ligature.txt", "plainer.txt")]
+    for name, text in zip(names, ("the sea was calm\n", "the \ufb01sh swam\n", "a boat\n"), strict=True):
+        name.write_text(text * 40, encoding="utf-8")
+
+    def exact(*files):
+        return open_corpus(DataConfig(dataset=tuple(map(str, files)), tokenizer=str(tmp_path))).facts["exact"]
+
+    assert exact(names[0], names[2])
+    assert not exact(names[0], names[1])
+
+
+@pytest.mark.parametrize("scheme", ["always", "first"])
+def test_spaces_at_the_start_of_a_text_do_not_make_its_parts_inexact(tmp_path, monkeypatch, scheme):
+    backend = tokenizers.Tokenizer(
+        models.Unigram([("<unk>", 0.0), *((c, -1.0) for c in "▁abcdefghijklmnopqrst\n")], 0)
+    )
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    backend.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "a.txt").write_text("a sea of  fish\n" * 200)
+    monkeypatch.setattr("lm.data.text.BLOCK", 100)
+    corpus = open_corpus(DataConfig(dataset=(str(tmp_path / "a.txt"),), tokenizer=str(tmp_path)))
+    assert corpus.facts["exact"]
+
+
 def test_only_a_split_that_keeps_the_whole_text_is_joined_without_spaces(tmp_path):
     backend = word_level(["C", "O"], r"\s")
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s"), behavior="removed")
