@@ -35,7 +35,7 @@ from lm.data.sources import find_sources, find_tokenizer
 from lm.data.splits import SPLITS, read_splits
 from lm.data.survey import LISTED, repeated_fraction, survey
 from lm.data.text import Text
-from lm.errors import DataError, ModelError, one_line
+from lm.errors import DataError, ModelError, UserError, one_line
 from lm.files.atomic import portable_name, write_text
 from lm.parallel import in_order
 from lm.tokenization import vocabulary
@@ -83,21 +83,25 @@ class Corpus:
     parts: list[int]  # training tokens from each dataset, in their order
     held_out: list[int]  # first rows of each dataset that --streaming must leave out of training
     facts: dict[str, Any]  # for the report
+    tokenizer_id: str = ""  # part of the key, of one that was just opened
 
 
 def open_corpus(
-    config: DataConfig, progress: ProgressCallback = no_progress, *, of_run: bool = False
+    config: DataConfig,
+    progress: ProgressCallback = no_progress,
+    *,
+    of_run: bool = False,
+    copy: tuple[Path, str] | None = None,
 ) -> Corpus:
     """Find the text and map its token stream, building it first if it is not in the cache.
 
-    `of_run`: the settings are those of a run. Raises UserError if the text cannot be read or is too small to
-    learn from.
+    `of_run`: the settings are those of a run, which has a `copy` of its tokenizer, with the `tokenizer_id` of
+    the original, in case that is gone. Raises UserError if the text cannot be read or is too small to learn
+    from.
     """
     external, tokenizer_id = None, config.tokenizer
     if config.tokenizer not in vocabulary.KINDS:
-        external, tokenizer_id = vocabulary.load_external(find_tokenizer(config.tokenizer))
-        if external.pieces.start_differs:  # before, the start of each block was encoded as that of a document
-            tokenizer_id += "+2"
+        external, tokenizer_id = _external_tokenizer(config.tokenizer, copy)
     sources = find_sources(config, of_run=of_run)
     try:
         key = _key(sources, config, tokenizer_id)
@@ -110,7 +114,20 @@ def open_corpus(
     # Files that are left out change nothing in the stream, so they are not stored with it.
     warnings = [warning for source in sources for warning in source.warnings]
     more = {"files": list(filter(None, listings)), "hub": _hub_facts(sources), "warnings": warnings}
-    return replace(corpus, facts=corpus.facts | more)
+    return replace(corpus, facts=corpus.facts | more, tokenizer_id=tokenizer_id)
+
+
+def _external_tokenizer(name: str, copy: tuple[Path, str] | None) -> tuple[Tokenizer, str]:
+    """The tokenizer of that name or, if it cannot be found, its copy; and its id. Raises UserError."""
+    try:
+        path = find_tokenizer(name)
+    except UserError:
+        if copy is None or not copy[1] or not copy[0].is_file():
+            raise
+        return vocabulary.load_external(copy[0])[0], copy[1]
+    tokenizer, identity = vocabulary.load_external(path)
+    # Before, the start of each block was encoded as that of a document.
+    return tokenizer, identity + "+2" if tokenizer.pieces.start_differs else identity
 
 
 def cached_corpus(key: str) -> Corpus | None:

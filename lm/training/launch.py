@@ -191,8 +191,11 @@ def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Call
         # The tokens are enough: the text itself may have moved, or was standard input.
         corpus = None if "dataset" in options else cached_corpus(stopped["corpus"])
         if corpus is None:
+            copy = run.folder / "tokenizer.json", stopped["tokenizer"]
             with terminal.progress() as progress:
-                corpus = ranks.one_on_each_machine(lambda: open_corpus(config.data, progress, of_run=True))
+                corpus = ranks.one_on_each_machine(
+                    lambda: open_corpus(config.data, progress, of_run=True, copy=copy)
+                )
         _check_text(corpus.key, ranks)
         trainer: Trainer | None = None
         vocab_size = corpus.tokenizer.vocab_size

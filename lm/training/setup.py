@@ -207,7 +207,8 @@ def build_learner(config: RunConfig, corpus: Corpus, ranks: Ranks = ALONE) -> Le
 
 
 def _trainer(learner: Learner, run: Run, display: Display, disk: Disk) -> Trainer:
-    progress = Progress(corpus=learner.corpus.key, budget=budget_of(learner.config))
+    corpus, budget = learner.corpus, budget_of(learner.config)
+    progress = Progress(corpus=corpus.key, budget=budget, tokenizer=corpus.tokenizer_id)
     device = learner.device
     return Trainer(
         learner=learner,

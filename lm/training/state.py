@@ -53,6 +53,7 @@ class Progress:
     base_model: str | None = None  # the Hub id of that model, if it is on the Hub
     lengths: dict[str, int] = field(default_factory=dict)  # bytes of the files that grow, by name
     place: dict[str, Any] = field(default_factory=dict)  # position in a streamed text
+    tokenizer: str = ""  # the `tokenizer_id` of the token stream
 
     @property
     def has_best(self) -> bool:

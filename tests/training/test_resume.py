@@ -11,6 +11,7 @@ from lm.cli.evaluate import main as evaluate
 from lm.cli.train import main
 from lm.errors import UserError
 from lm.storage.run_folder import Run, read_metrics
+from lm.tokenization.vocabulary import train_tokenizer
 from tests.conftest import SMALL, edit_progress, metrics, some_text
 
 COMMAND = ["--dataset", "boat.txt", *SMALL, "--lr", "0.01", "--quiet"]
@@ -169,6 +170,27 @@ def test_the_text_may_be_at_a_new_place(here, moved_run, monkeypatch):
     assert json.loads((here / "r/config.json").read_text())["trained_on"]["dataset"] == "moved.txt"
     monkeypatch.setenv("LM_CACHE", str(here / "another"))
     assert main(["--resume", "r", "--steps", "40"]) == 0
+
+
+def test_the_tokenizer_may_be_gone(here, monkeypatch):
+    train_tokenizer("bpe", [some_text(2000)], 300).save(here / "mine.json")
+    command = [*COMMAND, "--tokenizer", "mine.json", "--steps", "20"]
+    assert main([*command, "--out", "r"]) == main([*command, "--out", "whole"]) == 0
+    assert main(["--resume", "whole", "--steps", "30"]) == 0
+    monkeypatch.setenv("LM_CACHE", str(here / "cache"))
+    (here / "mine.json").unlink()
+    assert main(["--resume", "r", "--steps", "30"]) == 0
+    assert outcome(here / "r") == outcome(here / "whole")
+    assert yaml.safe_load((here / "r/training/config.yaml").read_text())["tokenizer"] == "mine.json"
+
+
+def test_another_tokenizer_of_that_name_is_rejected(here, monkeypatch):
+    train_tokenizer("bpe", [some_text(2000)], 300).save(here / "mine.json")
+    assert main([*COMMAND, "--tokenizer", "mine.json", "--steps", "10", "--out", "r"]) == 0
+    train_tokenizer("bpe", [some_text(2000, seed=1)], 300).save(here / "mine.json")
+    monkeypatch.setenv("LM_CACHE", str(here / "cache"))
+    with pytest.raises(UserError, match=r"^r cannot be resumed: the text of boat has changed"):
+        main(["--resume", "r", "--steps", "20"])
 
 
 def test_an_error_about_a_missing_text_says_that_its_new_place_can_be_named(moved_run):
