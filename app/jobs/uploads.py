@@ -35,7 +35,8 @@ MAX_SIZE = 200 << 20  # bytes of one text
 MAX_TOTAL_SIZE = 2 << 30  # bytes of all of them
 MAX_UNPACKED_SIZE = 1 << 30  # bytes of a compressed text or an archive
 _BLOCK = 1 << 20
-_ENDINGS = (".txt", ".md", ".zip", *TABLES)  # any other file is a text, and gets the ending .txt as well
+# Any other file is a text, and gets the ending .txt as well.
+_ENDINGS = (".txt", ".md", ".zip", ".tar", *TABLES)
 _MAX_NAME = 60  # characters
 _MAX_PASTED_NAME = 30
 MAX_PASTED = 2_000_000  # characters of a pasted text
@@ -165,7 +166,8 @@ class Uploads:
             return
         size = 0
         try:
-            for member in reading.members(str(path)):
+            whole = str(path)
+            for member in reading.archive_members(whole) if reading.is_archive(whole) else [whole]:
                 with reading.explaining_file_errors(member), reading.open_bytes(member) as file:
                     while block := file.read(_BLOCK):
                         size += len(block)
@@ -212,7 +214,7 @@ def _ending(name: str) -> str:
 
 def _is_packed(name: str) -> bool:
     """Whether a file is compressed or an archive."""
-    return bool(reading.compression_of(name)) or name.endswith(".zip")
+    return bool(reading.compression_of(name)) or reading.is_archive(name)
 
 
 def safe_stem(text: str) -> str:

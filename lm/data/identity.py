@@ -57,8 +57,9 @@ def _content_hash(files: dict[str, list[str]]) -> str:
             member, path = reading.member_and_path(file)
             if path not in contents:
                 contents[path] = _or_data_error(digest_of, path)
-            how = f"zip://{member}" if member else suffix_of(file)
-            identity.update(f"{split}\0{how}\0{contents[path]}\0".encode())
+            how = file.removesuffix(f"::{path}") if member else suffix_of(file)
+            # Names in a tar archive may not be UTF-8.
+            identity.update(f"{split}\0{how}\0{contents[path]}\0".encode("utf-8", "surrogateescape"))
     return identity.hexdigest()
 
 

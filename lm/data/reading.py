@@ -11,6 +11,8 @@ import functools
 import io
 import os
 import re
+import tarfile
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -22,9 +24,13 @@ from lm.data.separation import separated, without_empty
 from lm.errors import DataError, UserError, one_line
 from lm.tokenization.documents import SEPARATOR
 
-_MEMBER, _REMOTE = "zip://", "hf://"  # no path begins like this: it has no two slashes in a row
+_MEMBER, _REMOTE = ("zip://", "tar://"), "hf://"  # no path begins like this: two slashes in a row
 _ODD_NAME = re.compile(r"^[/\\]|^\w:|(^|[/\\])\.\.([/\\]|$)|::|\0")  # of a file in an archive
-_COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
+_COMPRESSIONS = {
+    **{".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"},
+    **{".tgz": "gzip", ".tbz2": "bz2", ".txz": "xz"},
+}
+_TAR = re.compile(r".*\.(tar(\.(gz|bz2|xz|zst))?|tgz|tbz2|txz)", re.IGNORECASE | re.DOTALL)
 _ALWAYS_UNPACKED = 1 << 26  # bytes; small files may be as compressible as they like
 # Of the unpacked size to the size on the disk; a larger file above it is not text. Zeros have 229 in gzip at
 # its fastest (Python 3.11).
@@ -35,7 +41,7 @@ _STEPS = {zipfile.ZIP_BZIP2: 1 << 12, zipfile.ZIP_LZMA: 1 << 12}
 
 _Check = Callable[[int], None]  # of the bytes that were unpacked
 # An open archive, its files by their names, its size in bytes, and what was unpacked.
-_Archive = tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo], int, "_Unpacked"]
+_Archive = tuple["zipfile.ZipFile | _Tar", dict[str, zipfile.ZipInfo], int, "_Unpacked"]
 
 
 def datasets_library(purpose: str) -> ModuleType:
@@ -67,34 +73,51 @@ def suffix(file: str) -> str:
     return os.path.splitext(without_compression(name_of(file)).lower())[1]
 
 
-def members(file: str) -> list[str]:
-    """The files in a .zip archive, as names for `open_bytes`; for any other file, the file itself.
+def is_archive(file: str) -> bool:
+    """Whether a file on this disk is a zip or tar archive, judged by its name."""
+    return file.lower().endswith(".zip") or bool(_TAR.fullmatch(file))
+
+
+def archive_members(file: str) -> list[str]:
+    """The files in an archive, as names for `open_bytes`: those of .zip by their names, those of .tar in
+    their order, in which they are unpacked.
 
     Raises DataError if the archive cannot be read, names a file outside itself, or is a decompression bomb.
     """
-    if file.startswith(_MEMBER) or not file.lower().endswith(".zip"):
-        return [file]
+    kind = "tar" if _TAR.fullmatch(file) else "zip"
     try:
         with _archive(file) as (_, infos, size, _):
             unpacked = sum(info.file_size for info in infos.values())
-    except (OSError, zipfile.BadZipFile) as error:
-        if is_remote(file) and isinstance(error, OSError):
+    except UserError:
+        raise
+    except Exception as error:  # each compression has its own errors
+        if is_remote(file) and not isinstance(error, zipfile.BadZipFile):
             raise  # of the network
-        raise DataError(f"{file} cannot be read as a zip archive: {one_line(error)}.") from error
+        raise DataError(f"{file} cannot be read as a {kind} archive: {one_line(error)}.") from error
     _check_ratio(file, size, unpacked)
     if odd := next(filter(_ODD_NAME.search, infos), None):
         raise DataError(
             f"{file} contains a file with the name '{one_line(odd, 80)}', which is not one inside the"
             " archive: pack it again from its folder."
         )
-    return [f"{_MEMBER}{name}::{file}" for name in infos if not re.search(r"(^|/)(\.|__MACOSX/)", name)]
+    return [f"{kind}://{name}::{file}" for name in infos if not re.search(r"(^|/)(\.|__MACOSX/)", name)]
+
+
+def members(file: str) -> list[str]:
+    """The files in a .zip archive, which a Hub dataset may have; for any other file, the file itself.
+
+    Raises DataError as `archive_members` does.
+    """
+    if file.startswith(_MEMBER) or not file.lower().endswith(".zip"):
+        return [file]
+    return archive_members(file)
 
 
 def member_and_path(file: str) -> tuple[str, str]:
     """'zip://name::archive.zip' -> ('name', 'archive.zip'); any other file is not a member: ('', file)."""
     if not file.startswith(_MEMBER):
         return "", file
-    member, _, path = file.removeprefix(_MEMBER).partition("::")
+    member, _, path = file.partition("://")[2].partition("::")
     return member, path
 
 
@@ -109,7 +132,7 @@ def open_bytes(file: str) -> contextlib.AbstractContextManager[IO[bytes]]:
     Reading raises DataError if it unpacks to far more than text can: a decompression bomb. The archive of a
     member stays open for the next one, see `close_archives`.
     """
-    if file.startswith((_MEMBER, _REMOTE)) or compression_of(file):
+    if file.startswith((*_MEMBER, _REMOTE)) or compression_of(file):
         return _open_packed(file)
     return open(file, "rb")
 
@@ -170,7 +193,8 @@ def _archive(file: str) -> Iterator[_Archive]:
     """An archive, which stays open, as finding its members takes longest."""
     if not is_remote(file):
         stat = os.stat(file)
-        yield _open_archive(file, os.getpid(), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        now = os.getpid(), threading.get_ident()
+        yield _open_archive(file, *now, stat.st_ino, stat.st_size, stat.st_mtime_ns)
         return
     try:
         yield _open_archive(file, os.getpid())  # the address names a commit
@@ -181,8 +205,11 @@ def _archive(file: str) -> Iterator[_Archive]:
 
 @functools.lru_cache(maxsize=8)
 def _open_archive(file: str, *_facts: int) -> _Archive:
-    """Open an archive; another file of that name and another process, which must not share a position in it,
-    have other `_facts`."""
+    """Open an archive; another file of that name and another process or thread, which must not share a
+    position in it, have other `_facts`."""
+    if _TAR.fullmatch(file):
+        tar = _Tar(file)
+        return tar, tar.infos, os.path.getsize(file), _Unpacked()
     opened = _open_remote(file) if is_remote(file) else open(file, "rb")  # noqa: SIM115
     archive = zipfile.ZipFile(opened)
     return archive, _by_name(archive.infolist()), opened.seek(0, os.SEEK_END), _Unpacked()
@@ -200,6 +227,30 @@ def _by_name(infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
             name = f"{number}/{info.filename}"
         found[name] = info
     return found
+
+
+class _Tar:
+    """A tar archive, perhaps compressed, with what is used of a ZipFile here: its files can be opened.
+
+    They keep their order, because a compressed archive can only be read forward. Of those with the same name,
+    the last one replaces the others, as where it is unpacked.
+    """
+
+    def __init__(self, file: str):
+        self._closing = contextlib.ExitStack()
+        opened = self._closing.enter_context(open_bytes(file))
+        self._tar = tarfile.TarFile(fileobj=opened)
+        self._files = {info.name.removeprefix("./"): info for info in self._tar if info.isreg()}
+        opened.seek(self._tar.offset)
+        if opened.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # which tarfile takes for the end, too
+            raise tarfile.ReadError("it is damaged or truncated")
+        self.infos = {name: zipfile.ZipInfo(name) for name in self._files}
+        for name, info in self.infos.items():
+            info.file_size = info.compress_size = self._files[name].size
+
+    def open(self, info: zipfile.ZipInfo) -> IO[bytes]:
+        """Open one of the files. Reading raises TarError if the archive is truncated."""
+        return self._tar.extractfile(self._files[info.filename])  # type: ignore[return-value]
 
 
 class _Unpacked(dict[str, int]):

@@ -129,13 +129,13 @@ def find_source(dataset: str, config: DataConfig) -> Source:
             source = _local_source("stdin", {"train": [str(copy)]}, config)
             return dataclasses.replace(source, copy=copy, copies=stack.pop_all())
     path = expanded(dataset)
-    if path.suffix.lower() == ".zip" and os.path.isfile(path):
-        members = reading.members(str(path))
-        if not members:
-            raise DataError(f"the archive {path} contains no files.")
-        return _listed_source(path.stem, list_files(members, "", {}), config)
     if os.path.isfile(path):
         name = Path(reading.without_compression(path.name)).stem
+        if reading.is_archive(str(path)):
+            members = reading.archive_members(str(path))
+            if not members:
+                raise DataError(f"the archive {path} contains no files.")
+            return _listed_source(name, list_files(members, "", {}), config)
         return _local_source(name, {"train": [str(path)]}, config)
     if os.path.isdir(path):
         name = path.resolve().name
@@ -159,10 +159,12 @@ def find_source(dataset: str, config: DataConfig) -> Source:
         matches, skipped = files_matching(str(path))
         if not matches and not skipped["missing"]:
             raise DataError(f"no file matches '{dataset}'.")
+        if matches and all(map(reading.is_archive, matches)):
+            matches = [member for file in matches for member in reading.archive_members(file)]
         folder = re.match(r"[^*?\[]*(?=[/\\])", str(path))
         name = Path(folder[0]).name if folder else ""
         return _listed_source(name or "files", list_files(matches, None, skipped), config)
-    looks_like_a_file = reading.suffix(dataset) in {*_OWN_SUFFIXES, ".zip"}
+    looks_like_a_file = reading.suffix(dataset) in {*_OWN_SUFFIXES, ".zip", ".tar"}
     near = similar_path(path)
     if not _HUB_ID.fullmatch(dataset) or looks_like_a_file:
         raise DataError(f"there is no file or folder '{dataset}'{suggesting(near)}")

@@ -2,10 +2,13 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import os
+import random
 import sys
+import tarfile
 import zipfile
 
 import pyarrow as pa
@@ -126,6 +129,69 @@ def small_bombs(monkeypatch, tmp_path):
     monkeypatch.setenv("LM_CACHE", str(tmp_path / "cache"))
 
 
+TARS = [("tar", "w"), ("tar.gz", "w:gz"), ("TGZ", "w:gz"), ("tar.bz2", "w:bz2"), ("txz", "w:xz")]
+
+
+def tarred(path, files, mode="w"):
+    with tarfile.open(path, mode) as archive:
+        for name, content in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize(("ending", "mode"), TARS)
+def test_tar_archive_is_read_like_a_folder_in_its_order(tmp_path, ending, mode):
+    files = [("./b/two.txt", b"two\r\n"), ("./one.txt", b"old"), ("./._one.txt", b"\0\5"), ("./e.txt", b"")]
+    files += [("./one.txt", b"new"), ("caf\udce9.txt", b"x")]
+    path = tarred(tmp_path / f"books.{ending}", files, mode)
+    assert read(path) == ["two\n", "new", "x"]
+    assert found(path).name == "books" and "skipped 1 empty file (e.txt)" in found(path).listing.row()
+    assert found(path).identity != found(tarred(path, files[:1], mode)).identity
+
+
+def test_tar_archive_has_splits_and_tables(tmp_path):
+    rows = [("x/train.csv", b"text\na b\n"), ("x/test.csv.gz", gzip.compress(b"text\nc d\n"))]
+    path = tarred(tmp_path / "a.tar.gz", rows, "w:gz")
+    assert read(path) == ["a b"] and read(path, train_split="test") == ["c d"]
+
+
+@pytest.mark.parametrize("kept", [1500, 1024, 700, 512, 100])
+def test_truncated_tar_archive_is_an_error(tmp_path, kept):
+    path = tarred(tmp_path / "a.tar", [("a.txt", b"one"), ("b.txt", b"two" * 200)])
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(DataError, match=r"a\.tar cannot be read as a tar archive: .*\.$"):
+        read(path)
+    gz = tarred(tmp_path / "a.tgz", [("a.txt", random.Random(0).randbytes(5000))], "w:gz")
+    gz.write_bytes(gz.read_bytes()[:kept])
+    with pytest.raises(DataError, match=r"a\.tgz cannot be read as a tar archive: .*\.$"):
+        read(gz)
+
+
+@pytest.mark.parametrize("name", ["../a.txt", "/etc/a.txt"])
+def test_tar_archive_with_a_file_outside_of_itself_is_an_error(tmp_path, name):
+    with pytest.raises(DataError, match="is not one inside the archive"):
+        found(tarred(tmp_path / "a.tar", [(name, b"text")]))
+
+
+def test_links_in_a_tar_archive_are_not_followed(tmp_path):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE):
+            info = tarfile.TarInfo(f"{kind.decode()}.txt")
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+    with pytest.raises(DataError, match="contains no files"):
+        found(path)
+
+
+def test_glob_of_archives_reads_their_files(tmp_path):
+    tarred(tmp_path / "takeout-1.tgz", [("a.txt", b"one")], "w:gz")
+    zipped(tmp_path / "takeout-2.zip", zipfile.ZIP_DEFLATED, two="two")
+    assert read(tmp_path / "takeout-*") == ["one", "two"]
+
+
 def zipped(path, method, **members):
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, content in members.items():
@@ -164,6 +230,10 @@ def test_a_bomb_within_an_archive_is_an_error(small_bombs, tmp_path, kind):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(f"a.txt.{kind}", COMPRESS[kind](b"a" * (40 << 20)))
     assert_bomb(tmp_path / "a.zip")
+
+
+def test_a_tar_archive_that_is_a_bomb_is_an_error(small_bombs, tmp_path):
+    assert_bomb(tarred(tmp_path / "a.tgz", [("a.txt", b"a" * (40 << 20))], "w:gz"))
 
 
 @pytest.mark.parametrize("kind", COMPRESS)

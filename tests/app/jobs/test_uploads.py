@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import tarfile
 import threading
 import zipfile
 
@@ -59,6 +60,8 @@ JPEG, GZIP = b"\xff\xd8\xff\xe0" + bytes(range(256)), gzip.compress(b"x" * 50_00
         ("x.txt.gz", GZIP, "x.txt.gz is too large: it can have .* when unpacked"),
         ("x.txt.gz", GZIP[:-9], "^x.txt.gz is damaged"),
         ("x.zip", b"PK\x03\x04", "^x.zip cannot be read as a zip archive"),
+        ("x.tar", b"text", "^x.tar cannot be read as a tar archive"),
+        ("x.tar.gz", gzip.compress(b"text"), "^x.tar.gz cannot be read as a tar archive"),
     ],
     ids=lambda value: value if isinstance(value, str) else len(value),  # gzip data contains the time
 )
@@ -83,6 +86,9 @@ def test_the_files_of_an_archive_are_limited_together(uploads, tmp_path):
             archive.writestr(f"{n}.txt", "x" * 5000)
     with pytest.raises(UserError, match=r"^x\.zip is too large"):
         uploads.add(tmp_path / "x.zip")
+    with tarfile.open(tmp_path / "x.tgz", "w:gz") as archive:
+        archive.add(tmp_path / "x.zip", "x.zip")
+    assert uploads.add(tmp_path / "x.tgz").name == "x.tgz"
 
 
 def test_the_total_size_is_limited(uploads, upload):
@@ -144,6 +150,7 @@ def test_a_pasted_text_is_named_after_its_beginning(uploads):
         ("a\nb\0c.jsonl", "a b c.jsonl"),
         ("-rf.txt", "rf.txt"),
         ("data.tar.gz", "data.tar.gz"),
+        ("Data.TAR", "Data.tar"),
         ("My novel (draft 2).txt", "My novel (draft 2).txt"),
         ("Q&A, [2] {x}'s.txt", "Q&A, [2] {x}'s.txt"),
     ],
