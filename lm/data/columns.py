@@ -19,7 +19,7 @@ from lm.data.values import (
     all_numbers,
     has_numbers,
     inner_columns,
-    is_number,
+    is_figure,
     listed,
     parents,
     shortened,
@@ -188,7 +188,7 @@ def text_at(row: Row, column: str, name: str, notes: Notes) -> str:
 class _Column:
     """What the first rows have in a column."""
 
-    characters: int = 0  # of text; numbers do not count
+    characters: int = 0  # of text; numbers and dates do not count
     texts: int = 0
     several_words: int = 0  # texts with more than one
     is_list: bool = False
@@ -241,7 +241,7 @@ class _Columns(dict[str, _Column]):
         except TypeError:  # objects, which are an error only in the column that is used
             text = ""
         self.size += len(value) if isinstance(value, bytes) else len(text)
-        is_text = bool(text.strip()) and not is_number(text)
+        is_text = bool(text.strip()) and not is_figure(text)
         if column.example in (None, "", []) or (is_text and not column.characters):
             column.example = value
         if is_text:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+from lm.data.values import is_figure
+
 _WORDS = 5  # above which a cell is long for the name of a column
 _SENTENCE_ENDS = (".", "!", "…", "。", "！")
 _PROMPT_ENDS = ("?", "？", ":", "：", "*")  # of the questions of a form, which have answers below them
@@ -22,23 +24,18 @@ def like_data(first: Sequence[str], rows: Sequence[Sequence[str]]) -> str | None
     below = [[row[number].strip() for row in rows if len(row) == len(first)] for number in range(len(first))]
     columns = [(cell.strip(), list(filter(None, cells))) for cell, cells in zip(first, below, strict=True)]
     for cell, cells in columns:
-        if cell and (cell in cells or (_is_figure(cell) and 2 * sum(map(_is_figure, cells)) >= len(cells))):
+        if cell and (cell in cells or (is_figure(cell) and 2 * sum(map(is_figure, cells)) >= len(cells))):
             return cell
     if any(_names(cell, cells) for cell, cells in columns):
         return None
     return next((cell for cell, cells in columns if _is_text(cell) and _is_like(cell, cells)), None)
 
 
-def _is_figure(cell: str) -> bool:
-    """Whether it is a number, an amount, a date or a time."""
-    return any(c.isdigit() for c in cell) and not any(c.isalpha() for c in cell)
-
-
 def _names(cell: str, cells: list[str]) -> bool:
     """Whether a cell differs from those below it as a name does from what it names."""
-    if not cell or not cells or _is_figure(cell):
+    if not cell or not cells or is_figure(cell):
         return False
-    figures = sum(map(_is_figure, cells)) >= _MOST * len(cells)
+    figures = sum(map(is_figure, cells)) >= _MOST * len(cells)
     categories = len(cells) >= _CATEGORIES and 3 * len(set(cells)) <= len(cells)
     prompt = cell.endswith(_PROMPT_ENDS) and sum(c.endswith(_PROMPT_ENDS) for c in cells) < len(cells) / 10
     return figures or categories or prompt

@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 MISSING = object()  # the value of a column that a row does not have
 LISTED = 20  # columns named in a message
-_NUMBER = re.compile(r"\s*[+-]?(\d[\d.,_]*|\.\d+)(e[+-]?\d+)?\s*", re.IGNORECASE)
+_EXPONENTIAL = re.compile(r"\s*[+-]?(\d[\d.,_]*|\.\d+)e[+-]?\d+\s*", re.IGNORECASE)
 _CALLS = ("tool_calls", "function_call")
 # The fields for who wrote a message and what. A message that calls tools may have no content.
 _SPEAKERS = (("role", "content"), ("from", "value"), *(("role", call) for call in _CALLS))
@@ -105,9 +105,11 @@ def is_pieces(value: Any) -> bool:
     )
 
 
-def is_number(text: str) -> bool:
-    """Whether a text is written like a number."""
-    return bool(_NUMBER.fullmatch(text))
+def is_figure(text: str) -> bool:
+    """Whether a text is a number, an amount, a date or a time: it has digits and no letters."""
+    if any(map(str.isalpha, text)):
+        return bool(_EXPONENTIAL.fullmatch(text))
+    return any(map(str.isdigit, text))
 
 
 def listed(names: list[str]) -> str:

@@ -100,6 +100,15 @@ def test_half_a_character_is_an_error_or_replaced(tmp_path):
 # Folders, and other formats.
 
 
+def test_dates_and_times_are_not_text(tmp_path):
+    header = "Timestamp,Score,How was your day?\n"
+    rows = "1/2/2026 10:00:00,9 / 10,Fine thanks\n2026-01-02 11:30:05+01:00,90 %,Long\n"
+    path = written(tmp_path / "form.csv", header + rows)
+    assert read(path) == ["Fine thanks", "Long"]
+    assert read(path, text_column="Score") == ["9 / 10", "90 %"]
+    assert notes_of(path).why == "the only one with text"
+
+
 def test_file_without_the_column_is_warned_about(tmp_path):
     (tmp_path / "rows").mkdir()
     for name, column in (("a", "text"), ("b", "body"), ("c", "text")):
