@@ -11,7 +11,7 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, TextIO
@@ -50,6 +50,7 @@ class Options:
 
 _DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=Number)
 _INCOMPLETE = object()  # not a JSON value
+_NOT_BLANK = re.compile(r"[^ \t\n\r]")
 
 
 def read_rows(
@@ -209,7 +210,8 @@ def _note_format(notes: Notes, dialect: Dialect, names: list[str], options: Opti
 
 
 def _json_rows(lines: TextIO, file: str, options: Options, notes: Notes) -> Iterator[Row]:
-    """The rows of a JSON file or of one with a JSON value per line, whatever its name says."""
+    """The rows of a JSON file, or of one with a JSON value per line or several in a row, whatever its name
+    says."""
     start, first, second = [], "", ""
     for line in lines:
         start.append(line)
@@ -233,14 +235,31 @@ def _json_rows(lines: TextIO, file: str, options: Options, notes: Notes) -> Iter
             if line.strip():
                 yield from _rows_in(_parse(line, file, number), file, options, None, nested)
         return
+    values = [value]
     if value is _INCOMPLETE:
-        value = _parse("".join(start) + lines.read(), file)
-    yield from _rows_in(value, file, options, notes)
+        values = _parse("".join(start) + lines.read(), file, decode=_decode_all)
+    several = len(values) > 1  # each is then like a line
+    nested = not several or bool(_poems(values[0]))
+    for value in values:
+        yield from _rows_in(value, file, options, None if several else notes, nested)
+
+
+def _decode_all(text: str) -> list[Any]:
+    """The JSON values in a text, one after another, as jq writes them. Raises as `_decode` does."""
+    values, end = [], 0
+    while found := _NOT_BLANK.search(text, end):
+        value, end = _DECODER.raw_decode(text, found.start())
+        values.append(_checked(value, text[found.start() : end]))
+    return values
 
 
 def _decode(text: str) -> Any:
     """The JSON value in a text. Raises JSONDecodeError, or RecursionError if it is nested too deeply."""
-    value = _DECODER.decode(text)
+    return _checked(_DECODER.decode(text), text)
+
+
+def _checked(value: Any, text: str) -> Any:
+    """A value that was read from a text. Raises RecursionError if it is nested too deeply."""
     if text.count("[") + text.count("{") > _DEPTH:
         inside: list[Any] = [[value]]
         for _ in range(_DEPTH + 1):
@@ -258,10 +277,10 @@ def _decoded(line: str) -> Any:
         return _INCOMPLETE
 
 
-def _parse(text: str, file: str, number: int = 1) -> Any:
+def _parse(text: str, file: str, number: int = 1, decode: Callable[[str], Any] = _decode) -> Any:
     """The JSON value in a text that begins in this line of the file. Raises DataError."""
     try:
-        return _decode(text)
+        return decode(text)
     except json.JSONDecodeError as error:
         where = f"{file}, line {number + error.lineno - 1:,}"
         problem = error.msg.removesuffix(" at")  # "Invalid control character at"

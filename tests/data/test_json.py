@@ -60,6 +60,17 @@ def test_object_with_a_text_of_its_own_is_a_row(tmp_path):
     assert read(written(tmp_path / "a.json", json.dumps(article))) == ["A long text. " * 20]
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_values_one_after_another_are_rows(tmp_path, name):
+    rows = [{"text": "one [{", "n": 1}, {"text": "two", "data": [{"text": "inside"}]}, "three"]
+    pretty = written(tmp_path / name, "\n".join(json.dumps(row, indent=2) for row in rows) + "\n")
+    assert read(pretty) == ["one [{", "two", "three"]
+    if name == "a.json":
+        assert read(written(pretty, "".join(map(json.dumps, rows)))) == ["one [{", "two", "three"]
+    with pytest.raises(DataError, match=rf"{name}, line 5, is not JSON: Expecting value at column 1\.$"):
+        read(written(pretty, json.dumps(rows[0], indent=2) + "\nfour\n"))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
