@@ -20,7 +20,7 @@ from lm.files.model_files import is_inside
 
 TABLES = {
     **{".json": "json", ".jsonl": "json", ".ndjson": "json"},
-    **{".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".arrow": "arrow"},
+    **{".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"},
 }
 _SAMPLE = 1 << 13  # bytes by which a binary file is recognized
 _NAMED = 3  # files named in the report

@@ -1,6 +1,7 @@
 """Parquet and Arrow: only the columns that are needed are read, and a value that cannot be is named."""
 
 import pyarrow as pa
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -76,6 +77,8 @@ def test_keys_of_a_map_are_names_of_columns(tmp_path, write):
 def test_both_formats_of_arrow_are_read(tmp_path, as_file):
     table = pa.table({"id": range(len(LINES)), "body": LINES})
     assert read(arrow(tmp_path / "a.arrow", table, as_file)) == LINES
+    feather.write_feather(table, tmp_path / "a.feather", compression="zstd")
+    assert read(tmp_path / "a.feather") == LINES
     (tmp_path / "b.arrow").write_bytes((tmp_path / "a.arrow").read_bytes()[:-400])
     with pytest.raises(DataError, match=r"b\.arrow is damaged or truncated .*: download it again"):
         read(tmp_path / "b.arrow")
