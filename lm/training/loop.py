@@ -109,11 +109,16 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
             continue  # without waiting for the device
 
         now = _step_metrics(trainer, steps_since, trainer.seconds - since)
-        if rollback.rolled_back(trainer, now.train_loss, complete=log_due):
+        ruined = rollback.rolled_back(trainer, now.train_loss, complete=log_due)
+        if validation_due and not ruined:
+            result = record.validate(trainer)
+            if not (ruined := rollback.rolled_back_after(trainer, result)):
+                record.keep_if_best(trainer, result)
+                now = dataclasses.replace(now, validation=result)
+        if ruined:
             spent, since, steps_since = stopped, trainer.seconds, 0
             continue
         if validation_due:
-            now = dataclasses.replace(now, validation=record.validate(trainer))
             trainer.display.milestone(now)
             if not spent and (spent := _out_of_patience(trainer)):
                 trainer.display.say(

@@ -33,19 +33,24 @@ _SAMPLE_LENGTH = 160  # characters, about
 
 
 def validate(trainer: Trainer) -> Validation:
-    """Score part of the validation text, and save the weights if they are the best so far."""
+    """Score part of the validation text."""
     begin = trainer.seconds
     learner, progress = trainer.learner, trainer.progress
     limit = learner.config.training.eval_tokens
-    result = trainer.validation = score(learner, learner.network, learner.corpus.validation, limit)
+    result = score(learner, learner.network, learner.corpus.validation, limit)
     share = result.tokens / sum(split.counts.tokens for split in _splits(trainer).values())
     if share < 1 or not limit:  # otherwise, the text is so short that scoring it takes no time
         whole = trainer.ranks.broadcast_object(lambda: (trainer.seconds - begin) / share + 0.5)
         progress.reserve = min(progress.reserve or whole, whole)
+    return result
+
+
+def keep_if_best(trainer: Trainer, result: Validation) -> None:
+    """Save the weights if this validation of them is the best so far."""
+    progress, trainer.validation = trainer.progress, result
     progress.worse = 0 if result.loss < progress.best_loss else progress.worse + 1
     if not progress.worse:
         _save_best(trainer, result)
-    return result
 
 
 def begin_fine_tuning(trainer: Trainer, result: Validation) -> None:

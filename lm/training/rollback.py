@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lm.errors import UserError
+from lm.evaluation.losses import Validation
 from lm.model.device import autocast
 from lm.training.checkpoint import capture, restore
 from lm.training.state import Learner, Trainer
@@ -37,21 +38,41 @@ def rolled_back(trainer: Trainer, loss: float, complete: bool) -> bool:
     A mean that is not `complete` covers too few steps to be judged by its level: only NaN counts. Raises
     UserError after too many rollbacks.
     """
-    progress = trainer.progress
-    if not math.isfinite(loss):
-        _roll_back(trainer, "is no longer a number")
-        return True
-    if not complete:
+    if not complete and math.isfinite(loss):
         return False
-    usual = _usual(progress.losses or [math.log(trainer.learner.network.vocab_size)])
-    margin = _margin(usual)
-    if loss > usual + margin:
-        if _damaged(trainer, margin / 2):
-            _roll_back(trainer, f"rose from {usual:.2f} to {loss:.2f}")
-            return True
+    progress = trainer.progress
+    usual = _usual(progress.losses or [_untrained(trainer)])
+    if _ruined(trainer, loss, usual):
+        return True
+    if loss > usual + _margin(usual):
         progress.losses.clear()  # the text has changed: earlier losses are no measure for it
     progress.losses = [*progress.losses, loss][-_RECENT:]
     return False
+
+
+def rolled_back_after(trainer: Trainer, validation: Validation) -> bool:
+    """Judge the network by its validation, which shows what the last step has done to it: the training loss
+    of a step is that before the step. Otherwise as `rolled_back`."""
+    # The validation text may be harder than what was read last, but not than for an untrained network.
+    usual = max(_untrained(trainer), *trainer.progress.losses[-1:])
+    return _ruined(trainer, validation.loss, usual)
+
+
+def _ruined(trainer: Trainer, loss: float, usual: float) -> bool:
+    """Roll back if the loss is not finite, or if it is far above `usual` and the network is to blame."""
+    margin = _margin(usual)
+    if not math.isfinite(loss):
+        _roll_back(trainer, "is no longer a number")
+        return True
+    if loss > usual + margin and _damaged(trainer, margin / 2):
+        _roll_back(trainer, f"rose from {usual:.2f} to {loss:.4g}")
+        return True
+    return False
+
+
+def _untrained(trainer: Trainer) -> float:
+    """The loss of a network that has learned nothing."""
+    return math.log(trainer.learner.network.vocab_size)
 
 
 def remember(trainer: Trainer) -> None:
@@ -82,7 +103,7 @@ def _roll_back(trainer: Trainer, reason: str) -> None:
     if then.undone >= _MAX_ROLLBACKS:
         kept = f" {trainer.run.folder} has the best weights so far." if then.has_best else ""
         raise UserError(
-            f"the training loss {reason} by step {then.step:,}, although the learning rate was lowered"
+            f"the loss {reason} by step {then.step:,}, although the learning rate was lowered"
             f" {then.undone} times: lower --lr (now {training.lr:g}) or --clip.{kept}"
         )
     restore(trainer, trainer.good)
@@ -97,7 +118,7 @@ def _roll_back(trainer: Trainer, reason: str) -> None:
     # one that is almost right changes little.
     now.rate = then.rate * 0.5**now.undone
     trainer.display.say(
-        f"The training loss {reason} by step {then.step:,}: back to step {now.step:,}, with"
+        f"The loss {reason} by step {then.step:,}: back to step {now.step:,}, with"
         f" {now.rate:.3g} times the learning rate ({now.undone} of at most {_MAX_ROLLBACKS} times)."
     )
 

@@ -7,6 +7,7 @@ import pytest
 
 import lm
 from lm.cli.train import main
+from lm.errors import UserError
 from tests.conftest import SMALL, metrics, some_text
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -46,3 +47,15 @@ def test_a_change_of_text_is_not_rolled_back(here, capsys):
     losses = [record["train_loss"] for record in metrics(here / "r")[:-1]]
     assert max(losses[20:]) > min(losses[:20]) + 1.5  # it did rise
     assert "back to step" not in capsys.readouterr().out
+
+
+def test_a_network_that_a_validation_finds_ruined_is_rolled_back_and_not_saved(here, text_file, capsys):
+    """The training loss of a step is that of the network before it."""
+    command = ["--dataset", str(text_file), *SMALL, "--steps", "1"]
+    assert main([*command, "--lr", "1e3", "--out", "r"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"loss rose from 3.51 to [\d.]+ by step 1: back to step 0, with 0.5 times the", shown)
+    assert all(record["validation_loss"] < 3.5 for record in metrics(here / "r"))
+    with pytest.raises(UserError, match=r"^the loss is no longer a number by step 1, .* or --clip\.$"):
+        main([*command, "--lr", "3e38", "--clip", "0", "--weight-decay", "1e38", "--out", "s"])
+    assert not (here / "s/model.safetensors").exists()
