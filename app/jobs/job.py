@@ -204,7 +204,7 @@ def after_exit(job: Job, status: int, message: str) -> Job:
     now = time.time()
     if status == 0:
         return replace(job, state=DONE, asked=None, ended=now, message="")
-    if status in (130, 143):  # interrupted, after saving
+    if status in (129, 130, 143):  # interrupted, after saving
         state = _STATE_AFTER[job.asked] if job.asked else INTERRUPTED
         message = "" if job.asked else "The process was ended by a signal. Resume it to continue."
         return replace(job, state=state, asked=None, ended=now, message=message)

@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM: a training finishes its step, saves, and says how to resume.
+"""Ctrl-C, SIGTERM and a closed terminal: a training finishes its step, saves, and says how to resume.
 
 The final scoring ends at once, because everything has been saved before it. On Windows, where no process can
-send SIGTERM to another, Ctrl-Break (SIGBREAK) counts as SIGTERM.
+send SIGTERM to another, Ctrl-Break (SIGBREAK) counts as SIGTERM. Elsewhere, a terminal that is closed sends
+SIGHUP, which stays ignored after `nohup`.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ def _handling(handle: Callable[[int], None], ranks: Ranks) -> Iterator[None]:
     meaning = {int(signal.SIGINT): int(signal.SIGINT), int(signal.SIGTERM): int(signal.SIGTERM)}
     if sys.platform == "win32":
         meaning[int(signal.SIGBREAK)] = int(signal.SIGTERM)
+    elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        meaning[int(signal.SIGHUP)] = int(signal.SIGHUP)
 
     def handler(number: int, _frame: object) -> None:
         if ranks.is_single_process:
