@@ -69,6 +69,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def remove_partial(folder: str | Path) -> None:
+    """Delete what killed processes have left of files in a folder, to which no other process writes now."""
+    for path in Path(folder).glob(".*.partial"):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
     """Turn an OSError into a UserError while a file or folder that the user has named is written. Also raises

@@ -18,7 +18,7 @@ from lm.config.schema import RUNS, RunConfig
 from lm.config.settings_file import read_settings
 from lm.console.invocation import quoted
 from lm.errors import ModelError, UserError
-from lm.files.atomic import append_text, folder_or_previous, write_text
+from lm.files.atomic import append_text, folder_or_previous, remove_partial, write_text
 from lm.files.model_files import read_json
 from lm.files.paths import expanded
 from lm.storage.run_lock import check_free, claimed, lock_of
@@ -88,6 +88,11 @@ class Run:
     def lengths(self) -> dict[str, int]:
         """The sizes (bytes) of the files that grow, for the checkpoint."""
         return {p.name: p.stat().st_size if p.exists() else 0 for p in (self.metrics, self.samples)}
+
+    def remove_partial(self) -> None:
+        """Delete what killed processes have left of files. Only the owner of the run calls it."""
+        for folder in (self.folder, self.training):
+            remove_partial(folder)
 
     def cut(self, lengths: dict[str, int]) -> None:
         """Shorten the files that grow to their sizes at a checkpoint, without a half line at the end."""

@@ -121,6 +121,7 @@ def resumed_trainer(
     if ranks.is_main_process:
         if update:
             _write_config(run, update)
+        run.remove_partial()
         run.cut(trainer.progress.lengths)
     _report(trainer, f"Resuming from step {trainer.progress.step:,}.\n{new_budget}")
     return trainer

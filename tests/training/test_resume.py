@@ -148,6 +148,15 @@ def test_a_resumed_run_stays_in_its_folder(here):
     assert main(["--resume", "r", "--out", "r", "--steps", "20"]) == 0
 
 
+def test_what_a_killed_process_has_left_is_deleted(here):
+    assert main([*COMMAND, "--steps", "10", "--out", "r"]) == 0
+    left = [here / "r/.model.safetensors.4711.partial", here / "r/training/.loss.svg.4711.partial"]
+    for path in left:
+        path.write_bytes(bytes(100))
+    assert main(["--resume", "r", "--steps", "20"]) == 0
+    assert not any(path.exists() for path in left)
+
+
 def test_a_quiet_run_may_continue_loudly(here, capsys):
     assert main([*COMMAND, "--steps", "10", "--out", "r"]) == 0
     assert main(["--resume", "r", "--steps", "20", "--no-quiet"]) == 0
