@@ -40,7 +40,8 @@ def validate(trainer: Trainer) -> Validation:
     result = score(learner, learner.network, learner.corpus.validation, limit)
     share = result.tokens / sum(split.counts.tokens for split in _splits(trainer).values())
     if share < 1 or not limit:  # otherwise, the text is so short that scoring it takes no time
-        whole = trainer.ranks.broadcast_object(lambda: (trainer.seconds - begin) / share + 0.5)
+        taken = trainer.ranks.broadcast_object(lambda: trainer.seconds - begin)
+        whole = taken + taken / share + 0.5  # the last validation comes before the final scoring
         progress.reserve = min(progress.reserve or whole, whole)
     return result
 

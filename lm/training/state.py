@@ -42,7 +42,7 @@ class Progress:
     best_loss: float = float("inf")
     best_step: int = 0
     worse: int = 0  # validations in a row without improvement
-    reserve: float = 0.0  # seconds that the final scoring is expected to take
+    reserve: float = 0.0  # seconds that the last validation and the final scoring are expected to take
     losses: list[float] = field(default_factory=list)  # recent ones, for the rollback
     undone: int = 0  # rollbacks so far
     rate: float = 1.0  # factor on the learning rate, lowered by each rollback
@@ -203,5 +203,6 @@ def budget_of(config: RunConfig) -> dict[str, float | None]:
 
 
 def scoring_time(budget: float, whole: float) -> float:
-    """The seconds of a time budget reserved for the final evaluation, if scoring everything takes `whole`."""
+    """The seconds of a time budget reserved for the last validation and the final scoring, if they take
+    `whole`."""
     return min(whole, _MAX_SCORING_SHARE * budget)
