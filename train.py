@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 """`lm train`, without installing anything."""
 
-from lm.cli.main import script
+from lm.cli.start import script
 
 script("train")

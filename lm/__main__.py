@@ -1,6 +1,6 @@
 """`python -m lm`: the same as the `lm` command."""
 
-from lm.cli.main import script
+from lm.cli.start import script
 
 if __name__ == "__main__":
     script()

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import NoReturn
 
 import lm
-from lm.cli.parser import HelpFormatter, Parser, run
+from lm.cli.parser import HelpFormatter, Parser
+from lm.cli.start import script as script  # scripts of installations from before lm/cli/start.py call it here
 from lm.console.wording import similar, suggesting
 from lm.errors import UserError
 
@@ -57,8 +57,3 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     if find_spec(package) is None:  # a checkout that is not installed: lm_studio is its folder app/
         module = module.replace(package, "app", 1)
     return getattr(import_module(module), function)(list(arguments))
-
-
-def script(name: str | None = None) -> NoReturn:
-    """The console script `lm`, or one of its subcommands as a script of its own."""
-    sys.exit(run(lambda: main() if name is None else run_command(name, sys.argv[1:])))
