@@ -39,7 +39,8 @@ def interact(
     try:
         _run_commands(model, session, seed, unknown, settings)
     finally:
-        print(printable(session.text) if sys.stdout.isatty() else session.text)
+        if text := session.text:
+            print(printable(text) if sys.stdout.isatty() else text)
     return 0
 
 
