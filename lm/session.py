@@ -11,6 +11,7 @@ The state has a fixed size, however long the text: going back, branching and sav
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 import torch
 
 from lm.config.schema import SamplingConfig
+from lm.console.wording import plural
 from lm.errors import ModelError, UserError
 from lm.files.atomic import replacing, writing
 from lm.files.model_files import parse_json
@@ -62,6 +64,10 @@ class Session:
     def text(self) -> str:
         """The whole text."""
         return self._generator.tokenizer.decode(self.tokens[1:])
+
+    def __repr__(self) -> str:
+        """Session(6 tokens, 'ROMEO:')."""
+        return f"Session({plural(len(self), 'token')}, {textwrap.shorten(self.text, 60, placeholder=' …')!r})"
 
     def __len__(self) -> int:
         """The number of tokens in the text."""

@@ -42,6 +42,13 @@ def test_a_sample_equals_what_the_model_streams():
     assert len(session) == len("the sea") + 50
 
 
+def test_a_session_shows_how_its_text_begins():
+    session = MODEL.session()
+    assert repr(session) == "Session(0 tokens, '')"
+    session.feed("the sea\nwas calm " * 9)
+    assert repr(session) == f"Session(153 tokens, '{'the sea was calm ' * 3}the sea …')"
+
+
 @pytest.mark.parametrize("kind", ["char", "byte", "bpe", "word"])
 def test_an_outlook_is_the_most_likely_text_after_each_token(kind):
     model = make(kind=kind)
