@@ -312,7 +312,7 @@ def _dropout(epochs: float, weights_per_token: float, on_gpu: bool) -> float:
     two weights; on a GPU, which can afford more, up to 0.65 for twelve. The embedding tables count as well:
     words are memorized there.
     """
-    share = min(max(0.16 * math.log(max(epochs, 1) / 3), 0.0), 0.5)
+    share = min(max(0.2 * math.log(max(epochs, 1) / 3), 0.0), 0.5)
     if not on_gpu:
         return share * min(weights_per_token / 2, 1.0)
     if weights_per_token < 1:
