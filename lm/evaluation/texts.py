@@ -29,8 +29,8 @@ def losses_of_texts(
     """The loss (tokens,) float64 of each of `tokens` (tokens,) in nats.
 
     Text i has the tokens from `bounds[i]` to `bounds[i + 1]` of `bounds` (texts + 1,) and is read from the
-    zero state, after the token `start`. Texts of similar length are read together; with oneDNN, the result
-    for a text does not depend, to the last bit, on the other texts.
+    zero state, after the token `start`. Texts of similar length are read together; the result for a text
+    does not depend on the others, to the last bit where `onednn.rows_are_independent`.
     """
     lengths = np.diff(bounds)
     longest_first = np.argsort(-lengths, kind="stable")

@@ -88,8 +88,8 @@ def score_texts(
         progress: called with the fraction that is done.
 
     Returns a `ScoredText` for each text, in their order, with the `tokens` of `model.score` and arrays
-    (tokens,) of their `losses` (nats), `logprobs` (nats) and `bits`. On a CPU with oneDNN, these are those
-    of `model.score` to the last bit in fp32, and do not depend on the other texts.
+    (tokens,) of their `losses` (nats), `logprobs` (nats) and `bits`. In fp32, these are those of
+    `model.score` and do not depend on the other texts; on a CPU with torch 2.13, to the last bit.
 
     Raises UserError for an ensemble, and if `texts` is not a list of strings.
     """

@@ -7,21 +7,13 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from lm.config.schema import ModelConfig
-from lm.model import onednn
 from lm.model.cells import CELLS
 from lm.model.device import Precision, autocast
 from lm.model.inference import decoding, inference
 from lm.model.network import RecurrentLM
+from tests.model.rounding import rows_are_independent
 
-
-def rows_are_independent(precision):
-    """Without oneDNN, and with some versions of it, products round differently for other numbers of rows."""
-    weight = torch.linspace(-1, 1, 64 * 24).view(64, 24).to(precision.dtype)
-    multiply = onednn.linear(weight, None, onednn.ROWS)
-    return onednn.supports(precision.dtype) and onednn.rows_are_independent(multiply, weight)
-
-
-ROWS_ARE_INDEPENDENT = list(filter(rows_are_independent, (Precision.FP32, Precision.BF16)))
+ROWS_ARE_INDEPENDENT = [p for p in (Precision.FP32, Precision.BF16) if rows_are_independent(p.dtype)]
 
 
 def network(cell, vocab=11, dtype=torch.float32, **settings):
