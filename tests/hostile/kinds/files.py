@@ -181,7 +181,7 @@ add(
     name_dash=renamed("--help"),
     more_files=lambda folder: [(folder / f"x{number}").touch() for number in range(2000)],
 )
-add("folder", "not valid UTF-8", name_not_utf8=renamed(b"a\xff"))
+add("folder", "a name that is not UTF-8", name_not_utf8=renamed(b"a\xff"))
 add(
     "folder",
     "",
