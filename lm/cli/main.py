@@ -10,7 +10,6 @@ from importlib.util import find_spec
 
 import lm
 from lm.cli.parser import HelpFormatter, Parser
-from lm.cli.start import script as script  # scripts of installations from before lm/cli/start.py call it here
 from lm.console.wording import similar, suggesting
 from lm.errors import UserError
 

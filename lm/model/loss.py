@@ -66,10 +66,10 @@ def decoder_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) 
 
 
 class TypeSample(NamedTuple):
-    """Token types whose logits stand for those of the whole vocabulary; a type can be there several times."""
+    """Token types from which a sum over the whole vocabulary is estimated; a type can occur several times."""
 
     types: Tensor  # (sampled,) int64
-    log_weights: Tensor  # (sampled,): the logarithm of how many types each stands for
+    log_weights: Tensor  # (sampled,): the logarithm of the weight of each in that sum
 
 
 def sampled_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, sample: TypeSample) -> Tensor:

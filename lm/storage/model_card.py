@@ -225,7 +225,7 @@ def _training_command(trained_on: dict[str, Any]) -> list[str]:
     command = printable(shlex.join(["lm", "train", *arguments(known)]))
     text = f"## Training\n\n{_block('bash', command)}"
     if too_many:
-        text += "\n\n`FILES` stands for all files: those named above and the others."
+        text += "\n\nReplace `FILES` with the names of all files, including those that are not listed above."
     if "max_time" in known or not {"steps", "epochs"} & known.keys():
         text += "\n\nThe budget is a time: how many steps it allows depends on the machine."
     return [text]

@@ -198,7 +198,7 @@ class Tokenizer:
         )
 
     def _fallback_byte(self, token: int) -> bytes:
-        """The byte that a token of SentencePiece stands for; empty if it is none of those."""
+        """The byte of a token such as `<0xE4>`, as SentencePiece names them; empty for other tokens."""
         named = _BYTE_FALLBACK.fullmatch(self.backend.id_to_token(int(token)) or "")
         return bytes.fromhex(named[1]) if named else b""
 

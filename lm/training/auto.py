@@ -47,8 +47,8 @@ _LEAST_RATE = 1 / 16  # smallest share of `_RATES` in fine-tuning
 _INPUT_SHARE = 0.5
 _WEIGHT_SHARE = {"rnn": 0.0, "gru": 0.0, "lstm": 0.5}
 
-# The least token types in a sampled softmax, and the least share of the vocabulary.
-_SAMPLED_TYPES, _SAMPLED_SHARE = 2000, 1 / 16
+_SAMPLED_TYPES = 2000  # in a sampled softmax, at least
+_TYPES_PER_SAMPLED = 16  # in a larger vocabulary
 
 # A text that a GPU reads again and again (log.md, "On a GPU"). A token of a large vocabulary carries more
 # information than a character, so texts are measured in bits: tokens times the log of the vocabulary size.
@@ -120,9 +120,12 @@ def resolve(
     training = dataclasses.replace(config.training, batch_size=windows.batch_size, bptt=windows.bptt)
     model = config.model
     vocab_size = corpus.tokenizer.vocab_size
-    if training.sampled_softmax == "auto":
-        size = 0 if config.data.streaming else sample_size(vocab_size, device)
-        training = dataclasses.replace(training, sampled_softmax=size)
+    size = training.sampled_softmax
+    if size == "auto":
+        size = sample_size(vocab_size, device)
+    if config.data.streaming or size >= vocab_size:
+        size = 0
+    training = dataclasses.replace(training, sampled_softmax=size)
     if model.embedding_size == "auto":
         model = dataclasses.replace(model, embedding_size=embedding_size(vocab_size))
     dropouts = [name for name in AUTOMATIC_DROPOUTS if getattr(model, name) == "auto"]
@@ -301,7 +304,7 @@ def embedding_size(vocab_size: int) -> int:
 
 def sample_size(vocab_size: int, device: torch.device) -> int:
     """The number of token types in a sampled softmax; 0 where the softmax over all types is not slow."""
-    size = max(_SAMPLED_TYPES, int(vocab_size * _SAMPLED_SHARE))
+    size = max(_SAMPLED_TYPES, vocab_size // _TYPES_PER_SAMPLED)
     return size if device.type == "cpu" and vocab_size > 3 * size else 0
 
 

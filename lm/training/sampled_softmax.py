@@ -2,9 +2,9 @@
 
 With 10,000 token types, most of a step on a CPU would be spent on the logits of all types at every position.
 The sum of their exponentials can be estimated from a few thousand: the most frequent types are always among
-them, the others are drawn by frequency, and each counts as often as it stands for others (Bengio & Senécal
-2003; Jean et al. 2015, arXiv:1412.2007). The logit of the token to predict is always exact, and validations
-use all types.
+them; the others are drawn by frequency and weighted by the inverse of their probability (importance sampling;
+Bengio & Senécal 2003; Jean et al. 2015, arXiv:1412.2007). The logit of the token to predict is always exact,
+and validations use all types.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ class TypeSampler:
         by_frequency = np.argsort(-counts, kind="stable")
         self._seed, self._drawn = seed, size - size // 2
         self._frequent, self._others = np.split(by_frequency, [size // 2])
-        chances = (counts[self._others] + 1.0) ** _FLATTER
-        self._chances = chances / chances.sum()
-        self._cumulative = self._chances.cumsum()
+        frequencies = (counts[self._others] + 1.0) ** _FLATTER
+        probabilities = frequencies / frequencies.sum()
+        self._cumulative = probabilities.cumsum()
+        self._log_weights = -np.log(self._drawn * probabilities)
 
     def draw(self, step: int) -> TypeSample:
         """The sample for a step, which depends on nothing else: neither on the number of ranks nor on
         `--accumulate`."""
         numbers = np.random.default_rng([self._seed, step, 1]).random(self._drawn)
         drawn = self._cumulative.searchsorted(numbers * self._cumulative[-1], side="right")
-        weights = np.zeros(len(self._frequent) + self._drawn)
-        weights[len(self._frequent) :] = -np.log(self._drawn * self._chances[drawn])
         types = np.concatenate([self._frequent, self._others[drawn]])
-        return TypeSample(torch.from_numpy(types), torch.from_numpy(weights).float())
+        log_weights = np.concatenate([np.zeros(len(self._frequent)), self._log_weights[drawn]])
+        return TypeSample(torch.from_numpy(types), torch.from_numpy(log_weights).float())
 
 
 def _counts(tokens: np.ndarray, vocab_size: int) -> np.ndarray:

@@ -177,7 +177,7 @@ class Step:
 
 def _sampler_of(learner: Learner) -> TypeSampler | None:
     """The sampler of the softmax; None if it is computed over all token types."""
-    training, windows, vocab_size = learner.config.training, learner.windows, learner.network.vocab_size
-    if not isinstance(windows, Windows) or not 0 < training.sampled_softmax < vocab_size:
+    training, windows = learner.config.training, learner.windows
+    if not training.sampled_softmax or not isinstance(windows, Windows):
         return None
-    return TypeSampler(windows.tokens, vocab_size, training.sampled_softmax, training.seed)
+    return TypeSampler(windows.tokens, learner.network.vocab_size, training.sampled_softmax, training.seed)

@@ -149,7 +149,7 @@ def test_bytes_and_rows_without_columns_cannot_be_read_anyway(tmp_path):
 WITHOUT_DATASETS = """
 import sys
 sys.modules |= {"datasets": None, "pyarrow": None}  # importing them raises ImportError
-from lm.cli.main import script
+from lm.cli.start import script
 script("train")
 """
 

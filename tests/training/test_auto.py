@@ -338,3 +338,10 @@ def test_a_large_vocabulary_gets_a_sampled_softmax_on_a_cpu():
     assert sample_size(100_000, torch.device("cuda")) == 0
     assert resolved(steps=9, vocab_size=7000).training.sampled_softmax == 2000
     assert resolved(steps=9, vocab_size=7000, sampled_softmax=0).training.sampled_softmax == 0
+
+
+def test_a_sample_of_all_types_is_none():
+    sizes = [resolved(steps=9, sampled_softmax=size).training.sampled_softmax for size in (49, 50, 10**6)]
+    assert sizes == [49, 0, 0]
+    streamed = resolved(steps=9, vocab_size=7000, streaming=True, sampled_softmax=100)
+    assert streamed.training.sampled_softmax == 0

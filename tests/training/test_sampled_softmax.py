@@ -1,4 +1,4 @@
-"""A sample of the token types stands for all of them."""
+"""A sample of the token types is enough to learn from."""
 
 import numpy as np
 import pytest
