@@ -237,8 +237,8 @@ class _Tar:
     """
 
     def __init__(self, file: str):
-        self._closing = contextlib.ExitStack()
-        opened = self._closing.enter_context(open_bytes(file))
+        self._stack = contextlib.ExitStack()  # closes the file when this object is deleted
+        opened = self._stack.enter_context(open_bytes(file))
         self._tar = tarfile.TarFile(fileobj=opened)
         self._files = {info.name.removeprefix("./"): info for info in self._tar if info.isreg()}
         opened.seek(self._tar.offset)

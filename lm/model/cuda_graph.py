@@ -105,7 +105,9 @@ def _stream_for_captures() -> Iterator[torch.cuda.Stream]:
     torch has a few streams of each priority, which it returns in turn. Nothing else here asks for this one.
     """
     device, before = torch.cuda.current_device(), torch.cuda.current_stream()
-    stream = _STREAMS.setdefault(device, torch.cuda.Stream(device, priority=-1))
+    if device not in _STREAMS:
+        _STREAMS[device] = torch.cuda.Stream(device, priority=-1)
+    stream = _STREAMS[device]
     stream.wait_stream(before)
     try:
         with torch.cuda.stream(stream):  # left also if a capture fails, after which torch does not leave it

@@ -77,7 +77,7 @@ def sampled_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, 
 
     The target's own logit is exact, so it is left out of the sample.
     """
-    needed = torch.cat([sample.types, targets])  # looked up at once: that is one gradient for all weights
+    needed = torch.cat([sample.types, targets])  # looked up together, for a single gradient of the weights
     parts = [len(sample.types), len(targets)]
     sampled, own = F.embedding(needed, weight).split(parts)
     sampled_bias, own_bias = F.embedding(needed, bias[:, None]).squeeze(1).split(parts)
