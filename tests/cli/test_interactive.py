@@ -1,12 +1,12 @@
 """`lm generate --interactive`: every command leaves the text as it says, and none loses it."""
 
-import _thread
 import io
-import threading
+import signal
 
 import pytest
 
 import lm
+from lm.session import Session
 from tests.conftest import called
 
 
@@ -70,22 +70,32 @@ def test_ctrl_c_ends_what_the_model_writes_and_the_program_but_keeps_the_text(ch
     model.facts["trained_on"] = {"documents": 1}  # it writes without end
     model.save(tmp_path)
 
+    sample = Session.sample
+
+    def interrupted(self, **settings):
+        """The user presses Ctrl-C while the model writes."""
+        for number, piece in enumerate(sample(self, **settings), start=1):
+            if number == 20:
+                signal.raise_signal(signal.SIGINT)
+            yield piece
+
     class Typed(io.StringIO):
-        """The user presses Ctrl-C while the model writes, and again at the next prompt."""
+        """The user presses Ctrl-C at the last prompt."""
 
         def readline(self, *_):
-            line = next(lines, None)
-            if line is None:
-                raise KeyboardInterrupt
-            if line.startswith("g "):
-                threading.Timer(0.2, _thread.interrupt_main).start()
-            return line
+            if line := super().readline():
+                return line
+            signal.raise_signal(signal.SIGINT)
 
-    lines = iter(["the\n", "g 999999999\n"])
-    monkeypatch.setattr("sys.stdin", Typed())
-    result = called("generate", tmp_path, "--interactive", "--seed", 1)
+    monkeypatch.setattr(Session, "sample", interrupted)
+    monkeypatch.setattr("sys.stdin", Typed("the\ng 999999999\n"))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # of a background job, it is ignored
+    try:
+        result = called("generate", tmp_path, "--interactive", "--seed", 1)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.returncode == 130 and result.stderr.count("interrupted\n") == 1
-    assert result.stdout.startswith("the") and len(result.stdout) > len("the\n")
+    assert result.stdout.startswith("the") and len(result.stdout) == len("the\n") + 20
 
 
 def test_input_that_cannot_be_read_ends_the_program_but_keeps_the_text(char, monkeypatch):
