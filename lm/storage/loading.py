@@ -15,7 +15,7 @@ from lm.files import digests
 from lm.files.model_files import read_json
 from lm.files.tensor_files import read_tensors, tensor_shapes
 from lm.model.network import RecurrentLM
-from lm.storage.model_folder import FORMAT_VERSION, WEIGHTS
+from lm.storage.model_folder import WEIGHTS, read_facts
 from lm.tokenization.tokenizer import Tokenizer
 
 _MAX_WEIGHT = 1e15  # float32 reaches 3e38
@@ -33,15 +33,7 @@ def read_model(folder: Path) -> tuple[RecurrentLM, Tokenizer, dict[str, Any]]:
     The sizes in config.json are believed only if the weights have them: a file contains all numbers that its
     header declares, so no network can be larger than its file.
     """
-    facts = read_json(folder / "config.json", folder)
-    version = facts.get("format_version")
-    if not isinstance(version, int):
-        raise ModelError(f"{folder / 'config.json'} has no format_version: it does not describe an lm model.")
-    if version > FORMAT_VERSION:
-        raise ModelError(
-            f"{folder} has format version {version}, but this lm reads at most version {FORMAT_VERSION}:"
-            " update lm."
-        )
+    facts = read_facts(folder)
     _check_facts(facts, folder)
     network = _network(facts, tensor_shapes(folder / WEIGHTS), folder)
     tokenizer = Tokenizer.load(folder / "tokenizer.json")

@@ -14,11 +14,12 @@ import contextlib
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from lm.config.schema import RUNS
 from lm.console.wording import similar, suggesting
 from lm.errors import ModelError
-from lm.files.model_files import is_readable
+from lm.files.model_files import is_readable, read_json
 from lm.files.paths import expanded
 from lm.storage import model_hub
 
@@ -38,8 +39,8 @@ def find_model(
     """The folder of a model: the folder of that name if it exists, else that of "pretrained" or of a Hub id.
 
     A Hub id may name its revision itself, as in "me/hamlet@v1". Its files are downloaded unless they are
-    cached. Raises ModelError if there is no such model, or if a model that is not on the Hub should have a
-    revision.
+    cached. Raises ModelError if there is no such model, if the model on the Hub is not one of lm, or if a model
+    that is not on the Hub should have a revision.
     """
     if folder := _local_folder(model):
         if revision is not None:
@@ -51,13 +52,31 @@ def find_model(
     if on_hub["revision"] and revision is not None:
         raise ModelError(f"'{model}' names a revision already: leave out `revision`.")
     revision = on_hub["revision"] or revision
+    options = revision, token, local_files_only
     try:
-        return model_hub.download(on_hub["repo"], FILES, revision, token, local_files_only)
+        # Other models are rejected before their weights, often many gigabytes, are downloaded.
+        read_facts(model_hub.download(on_hub["repo"], ["config.json"], *options))
+        return model_hub.download(on_hub["repo"], FILES, *options)
     except ModelError as error:
         near = _similar_model(model)
         if not near or not str(error).startswith("there is no folder"):
             raise
         raise ModelError(f"{str(error).rstrip('.')}{suggesting(near)}") from error
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Read the config.json of a model folder. Raises ModelError if it is missing, damaged, or not that of a
+    model whose format this lm reads."""
+    facts = read_json(folder / "config.json", folder)
+    version = facts.get("format_version")
+    if not isinstance(version, int):
+        raise ModelError(f"{folder / 'config.json'} has no format_version: it does not describe an lm model.")
+    if version > FORMAT_VERSION:
+        raise ModelError(
+            f"{folder} has format version {version}, but this lm reads at most version {FORMAT_VERSION}:"
+            " update lm."
+        )
+    return facts
 
 
 def hub_id(model: str) -> str | None:

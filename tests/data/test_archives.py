@@ -3,8 +3,10 @@
 import gzip
 import os
 import random
+import sys
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -104,6 +106,19 @@ def test_tar_archive_has_splits_and_tables(tmp_path):
     rows = [("x/train.csv", b"text\na b\n"), ("x/test.csv.gz", gzip.compress(b"text\nc d\n"))]
     path = tarred(tmp_path / "a.tar.gz", rows, "w:gz")
     assert read(path) == ["a b"] and read(path, train_split="test") == ["c d"]
+
+
+def test_threads_that_read_one_tar_archive_do_not_disturb_each_other(tmp_path):
+    files = [(f"{letter}.txt", letter.encode() * 300_000) for letter in "abcd"]
+    path = tarred(tmp_path / "a.tar", files)
+    interval = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(1e-6)
+        with ThreadPoolExecutor(4) as pool:
+            texts = list(pool.map(lambda _: read(path), range(8)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert texts == [[content.decode() for _, content in files]] * 8
 
 
 @pytest.mark.parametrize("kept", [1500, 1024, 700, 512, 100])

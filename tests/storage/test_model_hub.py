@@ -137,6 +137,24 @@ def test_a_model_that_is_not_there_is_a_one_line_error(hub, model, options, mess
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ('{"model_type": "gpt2"}', "config.json has no format_version: it does not describe an lm model."),
+        ('{"format_version": 9}', "this lm reads at most version 1: update lm."),
+        (None, "is not a model folder: it has no config.json."),
+    ],
+)
+def test_the_weights_of_other_models_are_not_downloaded(hub, config, message):
+    folder = hub.root / "models/org/boat"
+    (folder / "config.json").unlink()
+    if config:
+        (folder / "config.json").write_text(config)
+    with pytest.raises(ModelError, match=message):
+        lm.load("org/boat")
+    assert not any("safetensors" in request.path for request in hub.requests)
+
+
 def test_the_options_for_the_hub_do_not_affect_other_models(hub, tmp_path):
     make(3).save(tmp_path / "org/boat@v1")
     assert seed_of(lm.load(tmp_path / "org/boat@v1", token="hf_wrong", local_files_only=True)) == 3
