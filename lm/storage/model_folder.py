@@ -39,7 +39,7 @@ def find_model(
     """The folder of a model: the folder of that name if it exists, else that of "pretrained" or of a Hub id.
 
     A Hub id may name its revision itself, as in "me/hamlet@v1". Its files are downloaded unless they are
-    cached. Raises ModelError if there is no such model, if the model on the Hub is not one of lm, or if a model
+    cached. Raises ModelError if there is no such model, if that on the Hub is not one of lm, or if a model
     that is not on the Hub should have a revision.
     """
     if folder := _local_folder(model):
