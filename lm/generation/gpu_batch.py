@@ -6,13 +6,14 @@ launched as a whole.
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
+from lm.errors import one_line
+from lm.generation.gpu_kernels import Kernels, are_close, kernels_for, warn_once, waves
 from lm.model import cuda_graph
 from lm.model.cell_step import AfterLayer, Functions, advance, gate_views, group_gates
 from lm.model.cells import CELLS, State
@@ -24,7 +25,6 @@ from lm.model.network import RecurrentLM
 BLOCK = 64
 TRIAL = 3  # steps with which a captured computation proves itself
 _FUNCTIONS = Functions(lambda x: x.sigmoid_(), torch.tanh)
-_WARNING = threading.Lock()  # acquired once, by the thread that prints the warning
 
 
 class GPUWeights:
@@ -57,6 +57,7 @@ class GPUWeights:
         self._tokens = torch.zeros(BLOCK, dtype=torch.long, device=self.device)
         self._state = self.empty_block()
         self._run: cuda_graph.Compute | None = None
+        self.kernels = self._checked_kernels()
 
     @property
     def device(self) -> torch.device:
@@ -76,6 +77,25 @@ class GPUWeights:
     def compute(self, tokens: Tensor, state: Tensor, after_layer: AfterLayer | None = None) -> Tensor:
         """tokens (rows,) of a block -> logits (rows, vocab); updates state (parts, layers, rows, hidden).
         `after_layer` may change the new state of each layer."""
+        if self.kernels and after_layer is None:
+            x = self._hidden(self.kernels, tokens, state)
+        else:
+            x = self._plain_hidden(tokens, state, after_layer)
+        if self.projection is not None:
+            x = x @ self.projection
+        return torch.addmm(self.decoder_bias, x, self.decoder).float()
+
+    def _hidden(self, kernels: Kernels, tokens: Tensor, state: Tensor) -> Tensor:
+        """The output of the last layer, (rows, hidden), computed by `kernels`."""
+        x, states = kernels.join(self.embedding, tokens, state[0, 0]), state.unbind(1)
+        for layer, (weight, bias) in enumerate(self.layers):
+            following = states[layer + 1][0] if layer + 1 < len(states) else None
+            added = x[:, : self.hidden_size] if self.residual and layer > 0 else None
+            x = kernels.advance(x @ weight, bias, states[layer], added, following)
+        return x
+
+    def _plain_hidden(self, tokens: Tensor, state: Tensor, after_layer: AfterLayer | None) -> Tensor:
+        """The same, computed by operations of torch."""
         x = self.embedding[tokens]
         for layer, (weight, bias) in enumerate(self.layers):
             own = state[:, layer]
@@ -87,9 +107,25 @@ class GPUWeights:
                 after_layer(layer, products, own)
             h = own[0].to(self.dtype)
             x = h + x if self.residual and layer > 0 else h
-        if self.projection is not None:
-            x = x @ self.projection
-        return torch.addmm(self.decoder_bias, x, self.decoder).float()
+        return x
+
+    def _checked_kernels(self) -> Kernels | None:
+        """The kernels for these weights, if there are some for this device and they work."""
+        if self.device.type != "cuda" or torch.version.hip:
+            return None
+        try:
+            kernels = kernels_for(self.device, self.dtype)
+            tokens = torch.arange(BLOCK, device=self.device) % self.vocab_size
+            states = [waves(self._state), waves(self._state)]
+            expected = self._plain_hidden(tokens, states[0], None), states[0]
+            found = self._hidden(kernels, tokens, states[1]), states[1]
+            same = all(map(are_close, found, expected))
+            reason = "" if same else "they compute something else than torch"
+        except Exception as error:
+            reason = one_line(error)
+        if reason:
+            warn_once(f"generation does without its own kernels and is therefore slower: {reason}")
+        return None if reason else kernels
 
     def step(self, tokens: Tensor, state: Tensor, after_layer: AfterLayer | None = None) -> Tensor:
         """`compute`, launched as a whole unless there is an `after_layer`."""
@@ -120,11 +156,8 @@ class GPUWeights:
             return compute
         with current(self.device):
             run, reason = cuda_graph.capture_and_verify(compute, trial, lambda: state, self.precision)
-        if reason and _WARNING.acquire(blocking=False):
-            print(
-                f"warning: generation does not run as a CUDA graph and is therefore slower: {reason}",
-                file=sys.stderr,
-            )
+        if reason:
+            warn_once(f"generation does not run as a CUDA graph and is therefore slower: {reason}")
         return run
 
     def _trial(self, run: cuda_graph.Compute, seen: Tensor) -> None:

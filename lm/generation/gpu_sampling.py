@@ -16,12 +16,8 @@ from torch import Tensor
 
 from lm.config.schema import SamplingConfig
 from lm.generation.gpu_batch import BLOCK, TRIAL, GPUWeights
-from lm.generation.samplers import (
-    SamplingTensors,
-    apply_penalties,
-    clamp_temperature,
-    draw_without_waiting,
-)
+from lm.generation.gpu_draw import Draw, Tables, Window, chosen_draw
+from lm.generation.samplers import SamplingTensors, clamp_temperature
 from lm.generation.stream import Stream, Token
 from lm.model.cuda_graph import Compute
 
@@ -38,6 +34,7 @@ class GPUSampling:
 
     def __init__(self, weights: GPUWeights, suppressed: Tensor):
         self._weights, self._suppressed = weights, suppressed.to(weights.device)
+        self._draw = chosen_draw(weights)
         self._blocks: list[_Block] = []
         self._starting: list[Stream] = []
 
@@ -79,7 +76,7 @@ class GPUSampling:
         """Put a stream into the first free row."""
         block = next((block for block in self._blocks if None in block.streams), None)
         if block is None:
-            block = _Block(self._weights, self._suppressed)
+            block = _Block(self._weights, self._suppressed, self._draw)
             self._blocks.append(block)
         block.add(stream)
 
@@ -134,9 +131,9 @@ class _Results(NamedTuple):
 class _Block:
     """A fixed number of rows and the captured steps on them. A stream keeps its row until it ends."""
 
-    def __init__(self, weights: GPUWeights, suppressed: Tensor):
+    def __init__(self, weights: GPUWeights, suppressed: Tensor, draw: Draw):
         device = weights.device
-        self._weights, self._suppressed = weights, suppressed
+        self._weights, self._suppressed, self._draw = weights, suppressed, draw
         self.streams: list[Stream | None] = [None] * BLOCK
         self._changed = False  # since the last launch: which streams there are
         self._launched = 0  # steps whose results have not been read
@@ -148,16 +145,11 @@ class _Block:
         with torch.cuda.stream(self._queue):
             self._state = weights.empty_block()
             self._last = torch.zeros(BLOCK, dtype=torch.long, device=device)
-            self._window = _Window(1, weights.vocab_size, device)
+            self._window = Window(1, BLOCK, weights.vocab_size, device)
             self._settings = _settings(device)
-            # For each step of a group: random numbers and temperatures go in, tokens come out.
-            self._number = torch.zeros(1, dtype=torch.long, device=device)  # of the step
-            varied = torch.linspace(0.9, 0.1, GROUP, dtype=torch.float64, device=device)  # for the trial
-            self._uniforms = varied[:, None].repeat(1, BLOCK)
-            self._temperatures = 2 * varied[:, None, None].float().repeat(1, BLOCK, 1)
-            self._tokens = torch.zeros(GROUP, BLOCK, dtype=torch.long, device=device)
-            self._logprobs = torch.zeros(GROUP, BLOCK, device=device)
-            self._best_tokens, self._best_logprobs = self._tokens[..., None], self._logprobs[..., None]
+            self._tables = tables = Tables.create(GROUP, BLOCK, device)
+            self._temperatures = 2 * tables.uniforms.float()  # by step and row, if they change
+            self._best_tokens, self._best_logprobs = tables.tokens[..., None], tables.logprobs[..., None]
 
     def add(self, stream: Stream) -> None:
         """Put a stream into the first free row."""
@@ -170,13 +162,13 @@ class _Block:
             self._last[row] = stream.last
             if stream.penalized:
                 if (size := _window(stream)) > len(self._window.ring):
-                    self._window = self._window.enlarged(size)
+                    self._window = self._window.enlarged(_power_of_two(size))
                     self._kinds.clear()
                 self._window.fill(row, list(stream.window)[-size:], size)
             if min(stream.alternatives, self._weights.vocab_size) > self._alternatives:
                 self._alternatives = min(_power_of_two(stream.alternatives), self._weights.vocab_size)
-                self._best_tokens = self._tokens[..., None].repeat(1, 1, self._alternatives)
-                self._best_logprobs = self._logprobs[..., None].repeat(1, 1, self._alternatives)
+                self._best_tokens = self._tables.tokens[..., None].repeat(1, 1, self._alternatives)
+                self._best_logprobs = self._tables.logprobs[..., None].repeat(1, 1, self._alternatives)
                 self._kinds.clear()
         self.streams[row], self._changed = stream, True
 
@@ -191,7 +183,7 @@ class _Block:
         if not any(self.streams) or not steps:
             return
         with torch.cuda.stream(self._queue):
-            self._number.zero_()
+            self._tables.number.zero_()
             if self._changed or self._step is None:
                 self._step = self._chosen_step()
                 self._changed = False
@@ -208,7 +200,7 @@ class _Block:
             return None
         steps = self._launched
         streams = self._used_rows()
-        parts = [self._tokens, self._logprobs]
+        parts = [self._tables.tokens, self._tables.logprobs]
         if any(stream.alternatives for stream in streams if stream):
             parts += [self._best_tokens, self._best_logprobs]
         with torch.cuda.stream(self._queue):
@@ -220,13 +212,13 @@ class _Block:
         """Send the random numbers of the next steps, and temperatures that change."""
         streams, nothing = self._used_rows(), [0.0] * steps
         uniforms = [[s.uniform() for _ in range(steps)] if s else nothing for s in streams]
-        self._fill(self._uniforms, torch.tensor(uniforms, dtype=torch.float64).clamp_(max=_BELOW_ONE))
+        self._fill(self._tables.uniforms, torch.tensor(uniforms, dtype=torch.float64).clamp_(max=_BELOW_ONE))
         if self._temperature_changes():
             temperatures = [
                 [clamp_temperature(s.temperature_at(s.drawn + step)) if s else 1.0 for step in range(steps)]
                 for s in streams
             ]
-            self._fill(self._temperatures[..., 0], torch.tensor(temperatures))
+            self._fill(self._temperatures, torch.tensor(temperatures))
 
     @staticmethod
     def _fill(table: Tensor, numbers: Tensor) -> None:
@@ -266,24 +258,16 @@ class _Block:
     def _compute(self, sampling: SamplingTensors, temperature_changes: bool, alternatives: bool) -> Tensor:
         """The next token of each row, (rows,)."""
         logits = self._weights.compute(self._last, self._state)
-        penalized, temperature = logits, sampling.temperature
-        if sampling.penalized:
-            penalized = apply_penalties(logits, self._window.counts[:, :-1], sampling)
+        window = self._window if sampling.penalized else None
+        tables = self._tables
         if temperature_changes:
-            temperature = self._temperatures.index_select(0, self._number)[0]
-        allowed = torch.addcdiv(self._suppressed, penalized, temperature)
-        tokens = draw_without_waiting(allowed, self._uniforms.index_select(0, self._number)[0], sampling)
-        logprobs = logits.log_softmax(dim=-1)
-        self._tokens.index_copy_(0, self._number, tokens[None])
-        self._logprobs.index_copy_(0, self._number, logprobs.gather(1, tokens[:, None]).t())
+            tables = tables._replace(temperatures=self._temperatures)
+        self._draw(logits, self._suppressed, sampling, window, tables, self._last)
         if alternatives:
-            best = logprobs.topk(self._alternatives, dim=-1)
-            self._best_tokens.index_copy_(0, self._number, best.indices[None])
-            self._best_logprobs.index_copy_(0, self._number, best.values[None])
-        if sampling.penalized:
-            self._window.append(tokens)
-        self._last.copy_(tokens)
-        self._number += 1
+            best = logits.log_softmax(dim=-1).topk(self._alternatives, dim=-1)
+            self._best_tokens.index_copy_(0, tables.number, best.indices[None])
+            self._best_logprobs.index_copy_(0, tables.number, best.values[None])
+        tables.number.add_(1)
         return self._last
 
     @staticmethod
@@ -296,52 +280,13 @@ class _Block:
         return {
             "state": self._state,
             "last": self._last,
-            "number": self._number,
-            "tokens": self._tokens,
-            "logprobs": self._logprobs,
+            "number": self._tables.number,
+            "tokens": self._tables.tokens,
+            "logprobs": self._tables.logprobs,
             "best_tokens": self._best_tokens,
             "best_logprobs": self._best_logprobs,
             **vars(self._window),
         }
-
-
-class _Window:
-    """The last tokens of each row, to which penalties apply: a ring of `sizes` (rows,) tokens, of which
-    `next` (rows,) is the oldest."""
-
-    def __init__(self, longest: int, vocab_size: int, device: torch.device):
-        nothing = vocab_size  # a token that does not exist
-        self.ring = torch.full((longest, BLOCK), nothing, device=device)
-        self.counts = torch.zeros(BLOCK, vocab_size + 1, device=device)
-        self.next = torch.zeros(BLOCK, dtype=torch.long, device=device)
-        self.sizes = torch.ones(BLOCK, dtype=torch.long, device=device)
-        self.one = torch.ones(BLOCK, 1, device=device)
-        self.minus_one = -self.one
-
-    def enlarged(self, size: int) -> _Window:
-        """A copy with space for windows of this size."""
-        other = _Window(_power_of_two(size), self.counts.shape[1] - 1, self.ring.device)
-        other.ring[: len(self.ring)] = self.ring
-        for ours, theirs in ((self.counts, other.counts), (self.next, other.next), (self.sizes, other.sizes)):
-            theirs.copy_(ours)
-        return other
-
-    def fill(self, row: int, tokens: list[int], size: int) -> None:
-        """Set the last tokens of a row, at most `size`."""
-        nothing = self.counts.shape[1] - 1
-        padded = torch.tensor(tokens + [nothing] * (size - len(tokens)))
-        self.ring[:size, row] = padded.to(self.ring)
-        self.counts[row] = torch.bincount(padded, minlength=nothing + 1).to(self.counts)
-        self.next[row] = len(tokens) % size
-        self.sizes[row] = size
-
-    def append(self, tokens: Tensor) -> None:
-        """Add a token (rows,) to each row, in place of the oldest."""
-        oldest = self.ring.gather(0, self.next[None])
-        self.counts.scatter_add_(1, oldest.t(), self.minus_one)
-        self.counts.scatter_add_(1, tokens[:, None], self.one)
-        self.ring.scatter_(0, self.next[None], tokens[None])
-        self.next.add_(1).remainder_(self.sizes)
 
 
 def _settings(device: torch.device) -> SamplingTensors:

@@ -4,18 +4,20 @@ import threading
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from lm.config.schema import CELL_NAMES, ModelConfig, SamplingConfig
 from lm.errors import UserError
 from lm.generation import gpu_sampling
 from lm.generation.decoder import NetworkDecoder
+from lm.generation.gpu_batch import GPUWeights
 from lm.generation.gpu_sampling import GROUP, GPUSampling
 from lm.generation.samplers import SamplingTensors, draw_without_waiting, sample
 from lm.generation.scheduler import Scheduler
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.tokenization.vocabulary import train_tokenizer
+from tests.generation.kernels_on_cpu import kernels_on_cpu, needs_compiler
 from tests.generation.strategies import SAMPLINGS
 from tests.generation.streams import SETTINGS, VOCAB, LogitsOfGPU, network_of
 from tests.model import recorded
@@ -41,6 +43,13 @@ class SamplingOnGPU(LogitsOfGPU):
 @pytest.fixture(autouse=True)
 def recorded_steps(monkeypatch):
     monkeypatch.setattr("lm.model.cuda_graph.capture", recorded.record)
+
+
+@pytest.fixture(params=["torch", pytest.param("kernels", marks=needs_compiler)])
+def operations(request, monkeypatch):
+    """What computes a step: operations of torch, or the kernels of a GPU."""
+    if request.param == "kernels":
+        monkeypatch.setattr(GPUWeights, "_checked_kernels", lambda weights: kernels_on_cpu(weights.dtype))
 
 
 @pytest.fixture(autouse=True)
@@ -79,8 +88,13 @@ JOB = st.tuples(
     network=st.integers(0, 20),
     jobs=st.lists(st.tuples(JOB, st.sampled_from([0, 0, 1, 3, 20])), min_size=1, max_size=8),
 )
-@settings(max_examples=12, deadline=None, derandomize=True)
-def test_tokens_are_those_that_the_host_draws(cell, network, jobs):
+@settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # the same for all examples
+)
+def test_tokens_are_those_that_the_host_draws(operations, cell, network, jobs):
     """Whatever the model, the settings and the other streams. The logits are the same to the last bit; the
     samplers round differently, which these examples are not affected by."""
     on_host, on_gpu = (scheduler_of(kind, cell, seed=network) for kind in (LogitsOfGPU, SamplingOnGPU))
@@ -96,7 +110,7 @@ def test_tokens_are_those_that_the_host_draws(cell, network, jobs):
             assert [p for _, p in ours.alternatives] == pytest.approx([p for _, p in theirs.alternatives])
 
 
-def test_tokens_are_those_of_the_cpu():
+def test_tokens_are_those_of_the_cpu(operations):
     on_cpu, on_gpu = (scheduler_of(kind) for kind in (NetworkDecoder, SamplingOnGPU))
     for number, sampling in enumerate(FEATURES):
         job = [1, 5, 7], sampling, number, 60
@@ -105,7 +119,7 @@ def test_tokens_are_those_of_the_cpu():
         assert [t.logprob for t in found] == pytest.approx([t.logprob for t in expected], abs=1e-4)
 
 
-def test_streams_that_come_and_go_do_not_affect_each_other():
+def test_streams_that_come_and_go_do_not_affect_each_other(operations):
     """The tokens and their log-probabilities are the same to the last bit, in every block and row."""
     jobs = [
         ([1 + number % 7] * (1 + number % 3), FEATURES[number % len(FEATURES)], number, 5 + 7 * number % 40)
@@ -129,7 +143,7 @@ def test_streams_that_come_and_go_do_not_affect_each_other():
     assert together == alone
 
 
-def test_a_stream_that_is_left_in_the_middle_of_a_group_disturbs_no_other():
+def test_a_stream_that_is_left_in_the_middle_of_a_group_disturbs_no_other(operations):
     alone = scheduler_of(SamplingOnGPU)
     (expected,) = run(alone, alone.stream([1], SamplingConfig(), 5, 100))
     scheduler = scheduler_of(SamplingOnGPU)
@@ -215,7 +229,7 @@ def test_first_tokens_arrive_at_once_and_later_ones_in_groups(monkeypatch):
     assert [size for size in sizes if size] == [1, 1, 2, 4, 8, 16, 16, 16, 6]
 
 
-def test_extreme_settings_disturb_no_other_stream():
+def test_extreme_settings_disturb_no_other_stream(operations):
     alone = scheduler_of(SamplingOnGPU)
     (expected,) = run(alone, alone.stream([1], SamplingConfig(), 5, 30))
     scheduler = scheduler_of(SamplingOnGPU)
@@ -243,7 +257,7 @@ def test_where_recording_is_impossible_steps_run_one_by_one_after_one_warning(mo
     scheduler = scheduler_of(SamplingOnGPU)
     (expected,) = run(scheduler, scheduler.stream([1], SamplingConfig(), 5, 30))
     monkeypatch.setattr("lm.model.cuda_graph.capture", fails)
-    monkeypatch.setattr("lm.generation.gpu_batch._WARNING", threading.Lock())
+    monkeypatch.setattr("lm.generation.gpu_kernels._WARNING", threading.Lock())
     scheduler = scheduler_of(SamplingOnGPU)
     streams = [
         scheduler.stream([1], sampling, 5, 30) for sampling in (SamplingConfig(), SamplingConfig(top_k=3))

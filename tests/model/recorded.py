@@ -25,6 +25,9 @@ _WAITING = {
 }  # fmt: skip
 
 
+_ACTIVE: list["_Recorder"] = []
+
+
 class WaitsForDevice(RuntimeError):
     """The computation reads a value on the host, which a CUDA graph does not allow."""
 
@@ -34,18 +37,28 @@ def record(compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
     compute()
     compute()
     with _Recorder() as recorder:
-        result = compute()
+        _ACTIVE.append(recorder)
+        try:
+            result = compute()
+        finally:
+            _ACTIVE.pop()
 
     @torch.no_grad()
     def replay() -> Tensor:
         for function, args, kwargs, outputs in recorder.calls:
-            again = tree_leaves(function(*args, **kwargs))
-            for tensor, new in zip(tree_leaves(outputs), again, strict=True):
+            again = function(*args, **kwargs)
+            for tensor, new in zip(tree_leaves(outputs), tree_leaves(again), strict=True):
                 if isinstance(new, Tensor) and new.data_ptr() != tensor.data_ptr():
                     tensor.detach().copy_(new)
         return result
 
     return replay
+
+
+def add(call: Callable[[], None]) -> None:
+    """Record a call that is no operation of torch, if a computation is being recorded."""
+    for recorder in _ACTIVE:
+        recorder.calls.append((call, (), {}, None))
 
 
 def train_as_on_a_gpu(setattr: Callable[[Any, str, Any], None] = setattr) -> None:

@@ -1,0 +1,171 @@
+"""Draws the next token of each row on a GPU: by one kernel, or by operations of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lm.config.schema import SamplingConfig
+from lm.errors import one_line
+from lm.generation.gpu_batch import GPUWeights
+from lm.generation.gpu_kernels import MOST_TYPES, are_close, warn_once, waves
+from lm.generation.samplers import SamplingTensors, apply_penalties, draw_without_waiting
+
+_ROWS = 64  # of the check of the kernel
+_ALIKE = 0.9  # share of them; rounding hardly ever makes another token the first above a random number
+
+
+class Tables(NamedTuple):
+    """What goes into the steps of a group and comes out, (steps, rows); each step uses a row of each."""
+
+    number: Tensor  # of the step, (1,)
+    uniforms: Tensor  # random numbers from 0 to 1, float64
+    temperatures: Tensor | None  # None if they do not change from step to step
+    tokens: Tensor
+    logprobs: Tensor
+
+    @classmethod
+    def create(cls, steps: int, rows: int, device: torch.device) -> Tables:
+        """Tables with various random numbers, for a trial."""
+        return cls(
+            number=torch.zeros(1, dtype=torch.long, device=device),
+            uniforms=(waves(torch.empty(steps, rows, device=device)).double() + 1) / 2.001,
+            temperatures=None,
+            tokens=torch.zeros(steps, rows, dtype=torch.long, device=device),
+            logprobs=torch.zeros(steps, rows, device=device),
+        )
+
+
+class Window:
+    """The last tokens of each row, to which penalties apply: a ring of `sizes` (rows,) tokens, of which
+    `next` (rows,) is the oldest."""
+
+    def __init__(self, longest: int, rows: int, vocab_size: int, device: torch.device):
+        nothing = vocab_size  # a token that does not exist
+        self.ring = torch.full((longest, rows), nothing, device=device)
+        self.counts = torch.zeros(rows, vocab_size + 1, device=device)
+        self.next = torch.zeros(rows, dtype=torch.long, device=device)
+        self.sizes = torch.ones(rows, dtype=torch.long, device=device)
+        self.one = torch.ones(rows, 1, device=device)
+        self.minus_one = -self.one
+
+    def enlarged(self, size: int) -> Window:
+        """A copy with space for windows of this size."""
+        rows, types = self.counts.shape
+        other = Window(size, rows, types - 1, self.ring.device)
+        other.ring[: len(self.ring)] = self.ring
+        for ours, theirs in ((self.counts, other.counts), (self.next, other.next), (self.sizes, other.sizes)):
+            theirs.copy_(ours)
+        return other
+
+    def fill(self, row: int, tokens: list[int], size: int) -> None:
+        """Set the last tokens of a row, at most `size`."""
+        nothing = self.counts.shape[1] - 1
+        padded = torch.tensor(tokens + [nothing] * (size - len(tokens)))
+        self.ring[:size, row] = padded.to(self.ring)
+        self.counts[row] = torch.bincount(padded, minlength=nothing + 1).to(self.counts)
+        self.next[row] = len(tokens) % size
+        self.sizes[row] = size
+
+    def append(self, tokens: Tensor) -> None:
+        """Add a token (rows,) to each row, in place of the oldest."""
+        oldest = self.ring.gather(0, self.next[None])
+        self.counts.scatter_add_(1, oldest.t(), self.minus_one)
+        self.counts.scatter_add_(1, tokens[:, None], self.one)
+        self.ring.scatter_(0, self.next[None], tokens[None])
+        self.next.add_(1).remainder_(self.sizes)
+
+
+# Called with logits (rows, vocab), what is added to them (vocab,), the settings of the rows, the window if a
+# row has a penalty, the tables, and the last token of each row.
+Draw = Callable[[Tensor, Tensor, SamplingTensors, Window | None, Tables, Tensor], None]
+
+
+def draw_with_torch(
+    logits: Tensor,
+    suppressed: Tensor,
+    sampling: SamplingTensors,
+    window: Window | None,
+    tables: Tables,
+    last: Tensor,
+) -> None:
+    """Draw the next token of each row, and write it to the tables, the window and `last`."""
+    penalized, temperature = logits, sampling.temperature
+    if window is not None:
+        penalized = apply_penalties(logits, window.counts[:, :-1], sampling)
+    if tables.temperatures is not None:
+        temperature = tables.temperatures.index_select(0, tables.number).t()
+    allowed = torch.addcdiv(suppressed, penalized, temperature)
+    tokens = draw_without_waiting(allowed, tables.uniforms.index_select(0, tables.number)[0], sampling)
+    logprobs = logits.log_softmax(dim=-1).gather(1, tokens[:, None])
+    tables.tokens.index_copy_(0, tables.number, tokens[None])
+    tables.logprobs.index_copy_(0, tables.number, logprobs.t())
+    if window is not None:
+        window.append(tokens)
+    last.copy_(tokens)
+
+
+def chosen_draw(weights: GPUWeights) -> Draw:
+    """The kernel that draws tokens, if there is one for so many token types and it works; else
+    `draw_with_torch`."""
+    kernels = weights.kernels
+    if kernels is None or weights.vocab_size > MOST_TYPES:
+        return draw_with_torch
+    try:
+        works = all(draws_alike(kernels.draw, each, weights.vocab_size, weights.device) for each in (0, 1))
+        reason = "" if works else "it draws other tokens than torch"
+    except Exception as error:
+        reason = one_line(error)
+    if reason:
+        warn_once(f"generation does not use its kernel for drawing and is therefore slower: {reason}")
+        return draw_with_torch
+    return kernels.draw
+
+
+def draws_alike(draw: Draw, strength: float, vocab_size: int, device: torch.device) -> bool:
+    """Whether `draw` does what `draw_with_torch` does, with all settings at a strength from 0 to 1."""
+    found, expected = (_outcome(compute, strength, vocab_size, device) for compute in (draw, draw_with_torch))
+    same = found["last"] == expected["last"]
+    return int(same.sum()) >= _ALIKE * _ROWS and all(
+        are_close(found[name][same], expected[name][same]) for name in expected
+    )
+
+
+def _outcome(draw: Draw, strength: float, vocab_size: int, device: torch.device) -> dict[str, Tensor]:
+    """What `draw` writes in two steps, each with its rows first."""
+    configs = [
+        SamplingConfig(
+            temperature=1.0,
+            greedy=strength * (row % 8) > 6,
+            top_k=int(strength * (row % (vocab_size + 1))),
+            typical_p=1 - 0.2 * strength * (row % 3),
+            top_p=1 - 0.3 * strength * (row % 4),
+            min_p=0.02 * strength * (row % 5),
+            repetition_penalty=1 + strength * (row % 2),
+            presence_penalty=0.3 * strength,
+            frequency_penalty=-0.2 * strength,
+        )
+        for row in range(_ROWS)
+    ]
+    sampling = SamplingTensors.stack(configs, vocab_size, device)
+    tables = Tables.create(2, _ROWS, device)
+    window = None
+    if strength:
+        tables = tables._replace(temperatures=tables.uniforms.float() + 0.5)
+        window = Window(4, _ROWS, vocab_size, device)
+        for row in range(_ROWS):
+            window.fill(row, [row % vocab_size, 0][: row % 3], 2 + row % 3)
+    logits, suppressed = (
+        3 * waves(torch.empty(shape, device=device)) for shape in ((_ROWS, vocab_size), (vocab_size,))
+    )
+    last = torch.zeros(_ROWS, dtype=torch.long, device=device)
+    for _ in range(2):
+        draw(logits, suppressed, sampling, window, tables, last)
+        tables.number.add_(1)
+    outcome = {"last": last, "tokens": tables.tokens.t(), "logprobs": tables.logprobs.t()}
+    if window is not None:
+        outcome |= {"counts": window.counts, "ring": window.ring.t(), "next": window.next}
+    return outcome

@@ -1,0 +1,57 @@
+"""Runs the kernels of lm/generation/gpu_kernels.cu on a CPU, with a compiler for C++."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lm.generation import gpu_kernels
+from lm.generation.gpu_kernels import Kernels
+from tests.model import recorded
+
+needs_compiler = pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("g++"), reason="needs Linux and g++"
+)
+
+
+@functools.cache
+def kernels_on_cpu(dtype: torch.dtype = torch.float32) -> Kernels:
+    """The kernels, compiled for the CPU."""
+    library = ctypes.CDLL(str(_compiled(dtype)))
+
+    def launch(name: bytes, blocks: tuple[int, int], threads: int, arguments: Sequence[Any]) -> None:
+        def run() -> None:
+            addresses = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
+            assert library.launch(name, *blocks, threads, addresses) == 0, "a thread skips a __syncthreads"
+
+        run()
+        recorded.add(run)
+
+    return Kernels(dtype, launch)
+
+
+def _compiled(dtype: torch.dtype) -> Path:
+    source, main = gpu_kernels._SOURCE, Path(__file__).with_suffix(".cpp")
+    options = [option.decode() for option in gpu_kernels._OPTIONS[dtype]]
+    # With -Bsymbolic, `advance` is not the function of that name in the C library.
+    command = ["g++", "-std=c++17", "-O2", "-shared", "-fPIC", "-Wl,-Bsymbolic"]
+    command += [f"-I{source.parent}", *options, str(main)]
+    key = hashlib.sha256(repr([source.read_bytes(), main.read_bytes(), command]).encode()).hexdigest()
+    library = Path(tempfile.gettempdir()) / f"lm-kernels-{os.getuid()}-{key[:20]}.so"
+    if not library.exists():
+        partial = library.with_suffix(f".{os.getpid()}")
+        subprocess.run([*command, "-o", str(partial)], check=True)
+        partial.rename(library)
+    return library

@@ -1,0 +1,79 @@
+"""The kernels of a GPU compute what the operations of torch compute that they replace."""
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from lm.config.schema import CELL_NAMES
+from lm.generation.gpu_batch import BLOCK, GPUWeights
+from lm.generation.gpu_draw import chosen_draw, draw_with_torch, draws_alike
+from lm.generation.gpu_kernels import MOST_TYPES, waves
+from tests.generation.kernels_on_cpu import kernels_on_cpu, needs_compiler
+from tests.generation.streams import VOCAB, network_of
+
+CPU = torch.device("cpu")
+TOLERANCES = {"fp32": 1e-5, "fp16": 0.01, "bf16": 0.03}
+VOCAB_SIZES = [1, 2, 13, 65, 300, MOST_TYPES]
+
+
+@needs_compiler
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("cell", CELL_NAMES)
+@given(
+    layers=st.integers(1, 3),
+    tie=st.booleans(),
+    residual=st.booleans(),
+    embedding_size=st.sampled_from(["auto", 5]),
+    seed=st.integers(0, 50),
+)
+@settings(max_examples=8, deadline=None)
+def test_states_and_logits_are_those_of_torch(cell, precision, layers, tie, residual, embedding_size, seed):
+    network = network_of(cell, layers, tie, embedding_size, residual=residual, seed=seed)
+    weights = GPUWeights(network, precision)
+    weights.kernels = kernels_on_cpu(weights.dtype)
+    check_steps(weights)
+
+
+def check_steps(weights):
+    """Compare two steps with the kernels with those of torch."""
+    tokens = torch.randint(0, VOCAB, (BLOCK,), device=weights.device)
+    kernels, states = weights.kernels, [waves(weights.empty_block()) for _ in range(2)]
+    tolerance = TOLERANCES[weights.precision.value]
+    for _ in range(2):
+        weights.kernels = None
+        expected = weights.compute(tokens, states[0])
+        weights.kernels = kernels
+        found = weights.compute(tokens, states[1])
+        torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+        torch.testing.assert_close(states[1], states[0], atol=tolerance, rtol=tolerance)
+
+
+@needs_compiler
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+@pytest.mark.parametrize("vocab_size", VOCAB_SIZES)
+def test_tokens_are_those_of_torch(vocab_size, strength):
+    assert draws_alike(kernels_on_cpu().draw, strength, vocab_size, CPU)
+
+
+@pytest.mark.parametrize("what", ["last", "tokens", "logprobs", "counts", "ring", "next"])
+def test_a_kernel_that_draws_something_else_is_found(what):
+    def wrong(logits, suppressed, sampling, window, tables, last):
+        draw_with_torch(logits, suppressed, sampling, window, tables, last)
+        values = {"last": last, "tokens": tables.tokens, "logprobs": tables.logprobs, **vars(window)}
+        if tables.number == 1:
+            values[what][..., :16] += 1
+
+    assert draws_alike(draw_with_torch, 1.0, VOCAB, CPU)
+    assert not draws_alike(wrong, 1.0, VOCAB, CPU)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("cell", CELL_NAMES)
+def test_a_gpu_runs_the_kernels(cell, precision, capsys):
+    weights = GPUWeights(network_of(cell, layers=3, embedding_size=5).to("cuda"), precision)
+    assert weights.kernels, capsys.readouterr().err
+    check_steps(weights)
+    assert chosen_draw(weights) == weights.kernels.draw, capsys.readouterr().err
+    for vocab_size in VOCAB_SIZES:
+        assert draws_alike(weights.kernels.draw, 1.0, vocab_size, weights.device)
