@@ -15,14 +15,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from lm.generation.gpu_draw import Tables, Window
-    from lm.generation.samplers import SamplingTensors
+from lm.generation.gpu_tables import Tables, Window
+from lm.generation.samplers import SamplingTensors
 
 MOST_TYPES = 1024  # token types of which `draw` can draw one: each has a thread
 _THREADS = 256  # of a block, in the other kernels

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from lm.config.schema import SamplingConfig
 from lm.generation.gpu_batch import BLOCK, TRIAL, GPUWeights
-from lm.generation.gpu_draw import Draw, Tables, Window, chosen_draw
+from lm.generation.gpu_draw import Draw, chosen_draw
+from lm.generation.gpu_tables import Tables, Window
 from lm.generation.samplers import SamplingTensors, clamp_temperature
 from lm.generation.stream import Stream, Token
 from lm.model.cuda_graph import Compute
