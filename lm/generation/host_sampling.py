@@ -120,7 +120,7 @@ class HostSampling:
             allowed = apply_penalties(allowed, self._token_counts(streams), sampling)
         if settings.constrained:
             allowed = _apply_constraints(allowed, streams)
-        uniforms = torch.tensor([stream.uniform() for stream in streams], dtype=torch.float64)
+        uniforms = torch.tensor([stream.random.random() for stream in streams], dtype=torch.float64)
         sampled = sample(allowed, uniforms, sampling)
         logprobs = logits.log_softmax(dim=-1)
         best = top_logprobs(logprobs, settings.alternatives) if settings.alternatives else None

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
+from itertools import repeat
 
 import torch
 
@@ -107,8 +108,7 @@ class Scheduler:
             while active:
                 for index, stream in list(active.items()):
                     while stream.ready:
-                        for token in stream.ready.popleft():
-                            yield index, token
+                        yield from zip(repeat(index), stream.ready.popleft(), strict=False)
                     if stream.error:
                         raise stream.error
                     if stream.ended and not stream.ready:

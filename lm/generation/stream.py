@@ -23,7 +23,7 @@ class Token(NamedTuple):
 
     token: int
     logprob: float  # nats, under the model, before any sampler
-    alternatives: list[tuple[int, float]]  # the most likely tokens with their log-probabilities
+    alternatives: Sequence[tuple[int, float]]  # the most likely tokens with their log-probabilities
     state: State | None  # the state before reading this token, if requested by `keep_states`
 
 
@@ -60,7 +60,7 @@ class Stream:
         self.ended = False
         self.error: Exception | None = None
         self.ready: deque[Iterable[Token]] = deque()  # groups of generated tokens
-        self.uniform = random.Random(seed).random
+        self.random = random.Random(seed)  # of its tokens
         self.constrained = bool(self.constraints or self.bias)
         self.masks: list[Tensor] | None = None  # the tokens that each constraint allows next, once computed
         self.mask_seconds = 0.0  # spent on computing them
@@ -74,7 +74,7 @@ class Stream:
         started."""
         other = copy.copy(self)
         other.constraints = [constraint.fork() for constraint in self.constraints]
-        other.uniform = random.Random(seed).random
+        other.random = random.Random(seed)
         other.ready, other.window, other.counts = deque(), self.window.copy(), self.counts.copy()
         return other
 

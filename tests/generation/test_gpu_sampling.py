@@ -1,5 +1,6 @@
 """A GPU draws the same tokens as the host. Most tests run on a CPU (tests/model/recorded.py)."""
 
+import random
 import threading
 
 import pytest
@@ -11,7 +12,7 @@ from lm.errors import UserError
 from lm.generation import gpu_sampling
 from lm.generation.decoder import NetworkDecoder
 from lm.generation.gpu_batch import GPUWeights
-from lm.generation.gpu_sampling import GROUP, GPUSampling
+from lm.generation.gpu_sampling import GROUP, GPUSampling, random_numbers
 from lm.generation.samplers import SamplingTensors, draw_without_waiting, sample
 from lm.generation.scheduler import Scheduler
 from lm.language_model import LanguageModel
@@ -197,6 +198,33 @@ def test_the_gpu_keeps_no_huge_penalty_windows():
     accepted = [GPUSampling.accepts(scheduler.stream([1], sampling, 1, limit)) for limit in (1000, 10**6)]
     assert accepted == [True, False]
     assert GPUSampling.accepts(scheduler.stream([1], SamplingConfig(repetition_window=10**9), 1, 10**6))
+
+
+@given(seed=st.integers(-(2**70), 2**70), calls=st.lists(st.integers(1, 40), min_size=1, max_size=5))
+def test_random_numbers_are_those_of_python(seed, calls):
+    scheduler = scheduler_of(NetworkDecoder)
+    streams = [scheduler.stream([1], SamplingConfig(), seed + number, 5) for number in range(2)]
+    expected = [random.Random(seed + number) for number in range(2)]
+    for count in calls:
+        drawn = random_numbers([streams[0], None, streams[1]], count)
+        assert drawn[::2].tolist() == [[each.random() for _ in range(count)] for each in expected]
+        assert not drawn[1].any()
+
+
+def test_streams_whose_states_cannot_be_sent_fail_alone(monkeypatch):
+    alone = scheduler_of(SamplingOnGPU)
+    (expected,) = run(alone, alone.stream([1], SamplingConfig(), 5, 60))
+    scheduler = scheduler_of(SamplingOnGPU)
+    tokens = scheduler.tokens(scheduler.stream([1], SamplingConfig(), 5, 60))
+    found = [next(tokens)[1] for _ in range(8)]
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="out of memory"):
+
+        def enlarged(self, size):
+            raise RuntimeError("out of memory")
+
+        patch.setattr("lm.generation.gpu_tables.Window.enlarged", enlarged)
+        run(scheduler, scheduler.stream([1] * 9, SamplingConfig(presence_penalty=1.0), 6, 60))
+    assert [*found, *(token for _, token in tokens)] == expected
 
 
 def test_a_failure_loses_no_token(monkeypatch):
