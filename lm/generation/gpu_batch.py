@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lm.errors import one_line
-from lm.generation.gpu_kernels import Kernels, are_close, kernels_for, warn_once, waves
+from lm.generation.gpu_kernels import FEW_TYPES, Kernels, are_close, kernels_for, warn_once, waves
 from lm.model import cuda_graph
 from lm.model.cell_step import AfterLayer, Functions, advance, gate_views, group_gates
 from lm.model.cells import CELLS, State
@@ -114,7 +114,7 @@ class GPUWeights:
         if self.device.type != "cuda" or torch.version.hip:
             return None
         try:
-            kernels = kernels_for(self.device, self.dtype)
+            kernels = kernels_for(self.device, self.dtype, self.vocab_size > FEW_TYPES)
             tokens = torch.arange(BLOCK, device=self.device) % self.vocab_size
             states = [waves(self._state), waves(self._state)]
             expected = self._plain_hidden(tokens, states[0], None), states[0]

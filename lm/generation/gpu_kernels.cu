@@ -108,7 +108,58 @@ struct Window {
   const integer* sizes;
 };
 
-#define MOST 1024  // threads of a block, and token types
+#define MOST 1024  // threads of a block
+
+// What is drawn from: logits (rows, vocab), to which suppressed (vocab,) is added. Random numbers and, unless null,
+// temperatures are in tables (steps, rows), from which the row `*step` is read.
+struct Source {
+  const float *logits, *suppressed;
+  const double* uniforms;
+  const float* temperatures;
+  const integer* step;
+};
+
+// Where it is written: to the row `*step` of tables (steps, rows), and to `last` (rows,).
+struct Drawn {
+  integer *last, *tokens;
+  float* logprobs;
+};
+
+__device__ integer entry_of(Source source) { return *source.step * gridDim.x + blockIdx.x; }
+
+// The logit of a token with penalties, divided by the temperature.
+__device__ float allowed_logit(Source source, Settings settings, Window window, int token, int vocab) {
+  integer row = blockIdx.x;
+  float logit = source.logits[row * vocab + token];
+  if (window.counts) {
+    float count = window.counts[row * (vocab + 1) + token];
+    if (settings.repetition_penalty && count > 0)
+      logit = logit > 0 ? logit / settings.repetition_penalty[row] : logit * settings.repetition_penalty[row];
+    if (settings.presence_penalty && count > 0) logit -= settings.presence_penalty[row];
+    if (settings.frequency_penalty) logit -= settings.frequency_penalty[row] * count;
+  }
+  float temperature = source.temperatures ? source.temperatures[entry_of(source)] : settings.temperature[row];
+  return source.suppressed[token] + logit / temperature;
+}
+
+// Write the token that was drawn. One thread per row calls it.
+__device__ void write_token(Source source, Window window, Drawn drawn, int token, float logprob, int vocab) {
+  integer row = blockIdx.x, entry = entry_of(source);
+  drawn.last[row] = drawn.tokens[entry] = token;
+  drawn.logprobs[entry] = logprob;
+  if (window.counts) {
+    integer* oldest = window.ring + window.next[row] * gridDim.x + row;
+    window.counts[row * (vocab + 1) + *oldest] -= 1;
+    window.counts[row * (vocab + 1) + token] += 1;
+    *oldest = token;
+    window.next[row] = (window.next[row] + 1) % window.sizes[row];
+  }
+}
+
+// Draw a token for each row: `draw_with_torch` in gpu_draw.py. There is one block per row, and there are two
+// kernels: one for at most MOST token types, and with -DMANY one for any number.
+
+#ifndef MANY
 
 __device__ float largest(const float* values, int count) {
   float result = values[0];
@@ -148,36 +199,18 @@ __device__ float log_softmax(float value, float* scratch, int count) {
   return value - highest - logf(total);
 }
 
-// Draw a token for each row: `draw_with_torch` in gpu_draw.py.
-//
-// logits (rows, vocab), suppressed (vocab,). Random numbers and, unless null, temperatures are in tables (steps,
-// rows), from which the row `*step` is read; tokens and log-probabilities are written to that row of other tables.
-// `last` (rows,) and the window get the new tokens, too. One block per row, one thread per token type.
-extern "C" __global__ void __launch_bounds__(MOST) draw(
-    const float* logits, const float* suppressed, const double* uniforms, const float* temperatures,
-    Settings settings, Window window, const integer* step, integer* last, integer* tokens, float* logprobs,
-    int vocab) {
+// Each token type has a thread.
+extern "C" __global__ void __launch_bounds__(MOST)
+    draw(Source source, Settings settings, Window window, Drawn drawn, int vocab) {
   __shared__ float allowed_of[MOST], scratch[MOST], distances[MOST];
   __shared__ double weights[MOST];
-  __shared__ int drawn;
-  integer row = blockIdx.x, entry = *step * gridDim.x + row;
+  __shared__ int token;
+  integer row = blockIdx.x;
   int own = threadIdx.x;
   bool exists = own < vocab;
 
-  float logit = exists ? logits[row * vocab + own] : -INFINITY;
-  float logprob = log_softmax(logit, scratch, vocab);
-
-  float penalized = logit;
-  if (window.counts && exists) {
-    float count = window.counts[row * (vocab + 1) + own];
-    if (settings.repetition_penalty && count > 0)
-      penalized = penalized > 0 ? penalized / settings.repetition_penalty[row]
-                                : penalized * settings.repetition_penalty[row];
-    if (settings.presence_penalty && count > 0) penalized -= settings.presence_penalty[row];
-    if (settings.frequency_penalty) penalized -= settings.frequency_penalty[row] * count;
-  }
-  float temperature = temperatures ? temperatures[entry] : settings.temperature[row];
-  float allowed = exists ? suppressed[own] + penalized / temperature : -INFINITY;
+  float logprob = log_softmax(exists ? source.logits[row * vocab + own] : -INFINITY, scratch, vocab);
+  float allowed = exists ? allowed_logit(source, settings, window, own, vocab) : -INFINITY;
   allowed_of[own] = allowed;
   __syncthreads();
 
@@ -205,7 +238,7 @@ extern "C" __global__ void __launch_bounds__(MOST) draw(
   }
   __syncthreads();
   scratch[own] = kept;
-  if (own == 0) drawn = 0;
+  if (own == 0) token = 0;
   __syncthreads();
   float highest = largest(scratch, vocab);
   if (settings.min_p && kept < highest + logf(settings.min_p[row])) kept = -INFINITY;
@@ -218,24 +251,183 @@ extern "C" __global__ void __launch_bounds__(MOST) draw(
     if (i == own) up_to_own = total;
   }
   // The number of the first token at which the sum exceeds the random number.
-  if (own < vocab - 1 && up_to_own <= uniforms[entry] * total) atomicAdd(&drawn, 1);
+  if (own < vocab - 1 && up_to_own <= source.uniforms[entry_of(source)] * total) atomicAdd(&token, 1);
   __syncthreads();
   if (settings.greedy && settings.greedy[row]) {
     bool is_best = exists;
     for (int i = 0; i < vocab; i++)
       is_best &= !(allowed_of[i] > allowed || (allowed_of[i] == allowed && i < own));
-    if (is_best) drawn = own;
+    if (is_best) token = own;
   }
   __syncthreads();
+  if (own == token) write_token(source, window, drawn, token, logprob, vocab);
+}
 
-  if (own == drawn) logprobs[entry] = logprob;
-  if (own) return;
-  last[row] = tokens[entry] = drawn;
-  if (window.counts) {
-    integer* oldest = window.ring + window.next[row] * gridDim.x + row;
-    window.counts[row * (vocab + 1) + *oldest] -= 1;
-    window.counts[row * (vocab + 1) + drawn] += 1;
-    *oldest = drawn;
-    window.next[row] = (window.next[row] + 1) % window.sizes[row];
+#else
+
+struct Range {
+  int begin, end;
+};
+
+__device__ float largest_of_all(float value, double* scratch) {
+  __syncthreads();
+  scratch[threadIdx.x] = value;
+  for (int half = MOST / 2; half; half /= 2) {
+    __syncthreads();
+    if (threadIdx.x < half) scratch[threadIdx.x] = fmax(scratch[threadIdx.x], scratch[threadIdx.x + half]);
+  }
+  __syncthreads();
+  return scratch[0];
+}
+
+__device__ float largest(const float* values, Range own, double* scratch) {
+  float result = -INFINITY;
+  for (int i = own.begin; i < own.end; i++) result = fmaxf(result, values[i]);
+  return largest_of_all(result, scratch);
+}
+
+__device__ double sum_of_all(double value, double* scratch) {
+  __syncthreads();
+  scratch[threadIdx.x] = value;
+  for (int half = MOST / 2; half; half /= 2) {
+    __syncthreads();
+    if (threadIdx.x < half) scratch[threadIdx.x] += scratch[threadIdx.x + half];
+  }
+  __syncthreads();
+  return scratch[0];
+}
+
+// `scratch` then has the sum of the values of each thread and those before it.
+__device__ void sum_in_order(double value, double* scratch) {
+  int own = threadIdx.x;
+  __syncthreads();
+  scratch[own] = value;
+  for (int distance = 1; distance < MOST; distance *= 2) {
+    __syncthreads();
+    double left = own < distance ? 0 : scratch[own - distance];
+    __syncthreads();
+    scratch[own] += left;
+  }
+  __syncthreads();
+}
+
+// The sum of exp(values - highest), which may be minus infinity.
+__device__ float sum_of_exp(const float* values, float highest, Range own, double* scratch) {
+  double result = 0;
+  for (int i = own.begin; i < own.end; i++) result += expf(values[i] - highest);
+  return sum_of_all(result, scratch);
+}
+
+// A whole number in the same order as x.
+__device__ unsigned ordered(float x) {
+  unsigned bits = __float_as_uint(x + 0.0f);  // not -0
+  return bits >> 31 ? ~bits : bits | 0x80000000;
+}
+
+// Probabilities as whole numbers, whose sums do not depend on the order.
+__device__ double mass(float probability) { return rint((double)probability * (1ll << 40)); }
+
+// Of the tokens by descending key, equal ones by number, keep those before which there is less than `enough`:
+// tokens, or with `masses`, mass. Of equal ones, all are kept with `all_equal` if one is.
+__device__ void keep_first(
+    const unsigned* keys, const float* masses, float* kept, Range own, double enough, bool all_equal,
+    double* scratch) {
+  unsigned low = 0, high = 0xffffffff;
+  while (low < high) {  // find the smallest key above which there is less than enough
+    unsigned middle = low + (high - low) / 2;
+    double above = 0;
+    for (int i = own.begin; i < own.end; i++)
+      if (keys[i] > middle) above += masses ? mass(masses[i]) : 1;
+    if (sum_of_all(above, scratch) < enough)
+      high = middle;
+    else
+      low = middle + 1;
+  }
+  double above = 0, equal = 0;
+  for (int i = own.begin; i < own.end; i++) {
+    double own_mass = masses ? mass(masses[i]) : 1;
+    if (keys[i] > low) above += own_mass;
+    if (keys[i] == low) equal += own_mass;
+  }
+  double before = sum_of_all(above, scratch);
+  sum_in_order(equal, scratch);
+  if (threadIdx.x) before += scratch[threadIdx.x - 1];
+  for (int i = own.begin; i < own.end; i++) {
+    if (keys[i] < low) kept[i] = -INFINITY;
+    if (keys[i] != low || all_equal) continue;
+    if (before >= enough) kept[i] = -INFINITY;
+    before += mass(masses[i]);
   }
 }
+
+// Each of MOST threads has a range of token types. The arrays allowed, kept, keys and masses (rows, vocab) are
+// scratch memory.
+extern "C" __global__ void __launch_bounds__(MOST) draw(
+    Source source, Settings settings, Window window, Drawn drawn, float* allowed, float* kept, unsigned* keys,
+    float* masses, int vocab) {
+  __shared__ double scratch[MOST];
+  __shared__ int token;
+  integer row = blockIdx.x;
+  int share = (vocab + MOST - 1) / MOST, first = threadIdx.x * share;
+  Range own = {min(first, vocab), min(first + share, vocab)};
+  const float* logits = source.logits + row * vocab;
+  allowed += row * vocab, kept += row * vocab, keys += row * vocab, masses += row * vocab;
+
+  float highest = largest(logits, own, scratch);
+  float log_total = highest + logf(sum_of_exp(logits, highest, own, scratch));
+  for (int i = own.begin; i < own.end; i++)
+    allowed[i] = kept[i] = allowed_logit(source, settings, window, i, vocab);
+
+  if (settings.top_k) {
+    for (int i = own.begin; i < own.end; i++) keys[i] = ordered(allowed[i]);
+    keep_first(keys, nullptr, kept, own, settings.top_k[row], true, scratch);
+  }
+  for (int typical = 1; typical >= 0; typical--) {  // typical-p, then top-p
+    const float* enough = typical ? settings.typical_p : settings.top_p;
+    if (!enough || enough[row] >= 1) continue;
+    highest = largest(kept, own, scratch);
+    float log_sum = highest + logf(sum_of_exp(kept, highest, own, scratch));
+    double information = 0;
+    for (int i = own.begin; i < own.end; i++) {
+      masses[i] = expf(kept[i] - log_sum);
+      if (masses[i] > 0) information += masses[i] * (kept[i] - log_sum);
+    }
+    float entropy = -sum_of_all(information, scratch);
+    for (int i = own.begin; i < own.end; i++)
+      keys[i] = ordered(typical ? -fabsf(kept[i] - log_sum + entropy) : allowed[i]);
+    keep_first(keys, masses, kept, own, enough[row] * (double)(1ll << 40), false, scratch);
+  }
+  highest = largest(kept, own, scratch);
+  if (settings.min_p) {
+    float least = highest + logf(settings.min_p[row]);
+    for (int i = own.begin; i < own.end; i++)
+      if (kept[i] < least) kept[i] = -INFINITY;
+  }
+
+  double weight = 0;
+  for (int i = own.begin; i < own.end; i++) weight += exp((double)kept[i] - highest);
+  sum_in_order(weight, scratch);
+  double target = source.uniforms[entry_of(source)] * scratch[MOST - 1];
+  double up_to = threadIdx.x ? scratch[threadIdx.x - 1] : 0;
+  bool is_here = up_to <= target && target < scratch[threadIdx.x];
+  if (threadIdx.x == 0) token = vocab - 1;
+  __syncthreads();
+  if (is_here) {
+    for (int i = own.begin; i < own.end && up_to <= target; i++) {
+      weight = exp((double)kept[i] - highest);
+      up_to += weight;
+      if (weight > 0) token = i;
+    }
+  }
+  if (settings.greedy && settings.greedy[row]) {
+    highest = largest(allowed, own, scratch);
+    if (threadIdx.x == 0) token = vocab - 1;
+    __syncthreads();
+    for (int i = own.begin; i < own.end; i++)
+      if (allowed[i] == highest) atomicMin(&token, i);
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) write_token(source, window, drawn, token, logits[token] - log_total, vocab);
+}
+
+#endif

@@ -23,12 +23,12 @@ from torch import Tensor
 from lm.generation.gpu_tables import Tables, Window
 from lm.generation.samplers import SamplingTensors
 
-MOST_TYPES = 1024  # token types of which `draw` can draw one: each has a thread
+FEW_TYPES = 1024  # up to so many token types, `draw` has a thread for each; `MOST` in gpu_kernels.cu
 _THREADS = 256  # of a block, in the other kernels
 _TOLERANCE = 0.01  # relative; bfloat16 rounds by up to 0.004
 _WARNING = threading.Lock()  # acquired once, by the thread that prints the warning
 _SOURCE = Path(__file__).with_suffix(".cu")
-_OPTIONS = {torch.float32: (), torch.bfloat16: (b"-DBF16",), torch.float16: (b"-DFP16",)}
+_OPTIONS = {torch.float32: [], torch.bfloat16: ["-DBF16"], torch.float16: ["-DFP16"]}
 _DTYPES = {"greedy": torch.bool, "top_k": torch.int64}  # of the other settings: float32
 _NAMES = (b"join", b"advance", b"draw")
 
@@ -37,10 +37,11 @@ Launch = Callable[[bytes, tuple[int, int], int, Sequence[Any]], None]
 
 
 class Kernels:
-    """The kernels for products of matrices of type `dtype`; gpu_kernels.cu says what each computes."""
+    """The kernels for products of matrices of type `dtype`; gpu_kernels.cu says what each computes.
+    `many_types`: whether there are more than FEW_TYPES token types."""
 
-    def __init__(self, dtype: torch.dtype, launch: Launch):
-        self._dtype, self._launch = dtype, launch
+    def __init__(self, dtype: torch.dtype, many_types: bool, launch: Launch):
+        self._dtype, self._many_types, self._launch = dtype, many_types, launch
 
     def join(self, embedding: Tensor, tokens: Tensor, h: Tensor) -> Tensor:
         """embedding (vocab, width), tokens (rows,), h (rows, hidden) -> (rows, width + hidden), the input of
@@ -102,37 +103,38 @@ class Kernels:
         tables: Tables,
         last: Tensor,
     ) -> None:
-        """The same as `draw_with_torch` of gpu_draw.py, for at most MOST_TYPES token types."""
+        """The same as `draw_with_torch` of gpu_draw.py."""
         rows, vocab_size = logits.shape
-        assert vocab_size <= MOST_TYPES and rows == len(last) == tables.tokens.shape[1]
-        self._launch(
-            b"draw",
-            (rows, 1),
-            -(-vocab_size // 32) * 32,
-            [
-                _pointer(logits, torch.float32),
-                _pointer(suppressed, torch.float32),
-                _pointer(tables.uniforms, torch.float64),
-                _pointer(tables.temperatures, torch.float32),
-                _pointers(
-                    *(
-                        (getattr(sampling, field.name), _DTYPES.get(field.name, torch.float32))
-                        for field in dataclasses.fields(sampling)
-                    )
-                ),
-                _pointers(
-                    (window.counts if window else None, torch.float32),
-                    (window.ring if window else None, torch.int64),
-                    (window.next if window else None, torch.int64),
-                    (window.sizes if window else None, torch.int64),
-                ),
-                _pointer(tables.number, torch.int64),
-                _pointer(last, torch.int64),
-                _pointer(tables.tokens, torch.int64),
-                _pointer(tables.logprobs, torch.float32),
-                ctypes.c_int(vocab_size),
-            ],
-        )
+        assert rows == len(last) == tables.tokens.shape[1]
+        assert self._many_types == (vocab_size > FEW_TYPES)  # otherwise, the kernel has other arguments
+        arguments: list[Any] = [
+            _pointers(
+                (logits, torch.float32),
+                (suppressed, torch.float32),
+                (tables.uniforms, torch.float64),
+                (tables.temperatures, torch.float32),
+                (tables.number, torch.int64),
+            ),
+            _pointers(
+                *(
+                    (getattr(sampling, field.name), _DTYPES.get(field.name, torch.float32))
+                    for field in dataclasses.fields(sampling)
+                )
+            ),
+            _pointers(
+                (window.counts if window else None, torch.float32),
+                (window.ring if window else None, torch.int64),
+                (window.next if window else None, torch.int64),
+                (window.sizes if window else None, torch.int64),
+            ),
+            _pointers((last, torch.int64), (tables.tokens, torch.int64), (tables.logprobs, torch.float32)),
+        ]
+        threads = -(-vocab_size // 32) * 32
+        if self._many_types:
+            threads = FEW_TYPES
+            scratch = logits.new_empty(4, rows, vocab_size)
+            arguments += [_pointer(part, torch.float32) for part in scratch]
+        self._launch(b"draw", (rows, 1), threads, [*arguments, ctypes.c_int(vocab_size)])
 
 
 def _pointer(tensor: Tensor | None, dtype: torch.dtype) -> ctypes.c_void_p:
@@ -149,16 +151,21 @@ def _pointers(*tensors: tuple[Tensor | None, torch.dtype]) -> ctypes.Array:
 
 
 @functools.cache
-def kernels_for(device: torch.device, dtype: torch.dtype) -> Kernels:
+def kernels_for(device: torch.device, dtype: torch.dtype, many_types: bool) -> Kernels:
     """The kernels for an NVIDIA GPU. Raises OSError if the compiler is missing, RuntimeError if it, or the
     driver, fails."""
-    return Kernels(dtype, _compiled(device, _OPTIONS[dtype]))
+    return Kernels(dtype, many_types, _compiled(device, options_for(dtype, many_types)))
 
 
-def _compiled(device: torch.device, options: Sequence[bytes]) -> Launch:
+def options_for(dtype: torch.dtype, many_types: bool) -> list[str]:
+    """The options of the compiler."""
+    return [*_OPTIONS[dtype], *(["-DMANY"] if many_types else [])]
+
+
+def _compiled(device: torch.device, options: Sequence[str]) -> Launch:
     driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     major, minor = torch.cuda.get_device_capability(device)
-    binary = _binary([f"--gpu-architecture=sm_{major}{minor}".encode(), *options])
+    binary = _binary([f"--gpu-architecture=sm_{major}{minor}", *options])
     context, module = ctypes.c_void_p(), ctypes.c_void_p()
     functions = {name: ctypes.c_void_p() for name in _NAMES}
 
@@ -188,7 +195,7 @@ def _compiled(device: torch.device, options: Sequence[bytes]) -> Launch:
     return launch
 
 
-def _binary(options: Sequence[bytes]) -> bytes:
+def _binary(options: Sequence[str]) -> bytes:
     """The compiled kernels. Raises OSError, RuntimeError."""
     version = str(torch.version.cuda).partition(".")[0]
     nvrtc = ctypes.CDLL(f"nvrtc64_{version}0_0.dll" if sys.platform == "win32" else f"libnvrtc.so.{version}")
@@ -204,7 +211,8 @@ def _binary(options: Sequence[bytes]) -> bytes:
     name = _SOURCE.name.encode()
     check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), _SOURCE.read_bytes(), name, 0, None, None))
     try:
-        check(nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options)))
+        encoded = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+        check(nvrtc.nvrtcCompileProgram(program, len(options), encoded))
         check(nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size)))
         binary = ctypes.create_string_buffer(size.value)
         check(nvrtc.nvrtcGetCUBIN(program, binary))

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from lm.generation import gpu_kernels
-from lm.generation.gpu_kernels import Kernels
+from lm.generation.gpu_kernels import Kernels, options_for
 from tests.model import recorded
 
 needs_compiler = pytest.mark.skipif(
@@ -27,9 +27,9 @@ needs_compiler = pytest.mark.skipif(
 
 
 @functools.cache
-def kernels_on_cpu(dtype: torch.dtype = torch.float32) -> Kernels:
+def kernels_on_cpu(dtype: torch.dtype = torch.float32, many_types: bool = False) -> Kernels:
     """The kernels, compiled for the CPU."""
-    library = ctypes.CDLL(str(_compiled(dtype)))
+    library = ctypes.CDLL(str(_compiled(options_for(dtype, many_types))))
 
     def launch(name: bytes, blocks: tuple[int, int], threads: int, arguments: Sequence[Any]) -> None:
         def run() -> None:
@@ -39,12 +39,11 @@ def kernels_on_cpu(dtype: torch.dtype = torch.float32) -> Kernels:
         run()
         recorded.add(run)
 
-    return Kernels(dtype, launch)
+    return Kernels(dtype, many_types, launch)
 
 
-def _compiled(dtype: torch.dtype) -> Path:
+def _compiled(options: list[str]) -> Path:
     source, main = gpu_kernels._SOURCE, Path(__file__).with_suffix(".cpp")
-    options = [option.decode() for option in gpu_kernels._OPTIONS[dtype]]
     # With -Bsymbolic, `advance` is not the function of that name in the C library.
     command = ["g++", "-std=c++17", "-O2", "-shared", "-fPIC", "-Wl,-Bsymbolic"]
     command += [f"-I{source.parent}", *options, str(main)]

@@ -1,19 +1,23 @@
 """The kernels of a GPU compute what the operations of torch compute that they replace."""
 
+import random
+
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from lm.config.schema import CELL_NAMES
+from lm.config.schema import CELL_NAMES, SamplingConfig
 from lm.generation.gpu_batch import BLOCK, GPUWeights
 from lm.generation.gpu_draw import chosen_draw, draw_with_torch, draws_alike
-from lm.generation.gpu_kernels import MOST_TYPES, waves
+from lm.generation.gpu_kernels import FEW_TYPES, kernels_for, waves
+from lm.generation.gpu_tables import Tables
+from lm.generation.samplers import SamplingTensors
 from tests.generation.kernels_on_cpu import kernels_on_cpu, needs_compiler
 from tests.generation.streams import VOCAB, network_of
 
 CPU = torch.device("cpu")
 TOLERANCES = {"fp32": 1e-5, "fp16": 0.01, "bf16": 0.03}
-VOCAB_SIZES = [1, 2, 13, 65, 300, MOST_TYPES]
+VOCAB_SIZES = [1, 2, 13, 65, 300, FEW_TYPES, FEW_TYPES + 1]
 
 
 @needs_compiler
@@ -52,7 +56,38 @@ def check_steps(weights):
 @pytest.mark.parametrize("strength", [0.0, 1.0])
 @pytest.mark.parametrize("vocab_size", VOCAB_SIZES)
 def test_tokens_are_those_of_torch(vocab_size, strength):
-    assert draws_alike(kernels_on_cpu().draw, strength, vocab_size, CPU)
+    kernels = kernels_on_cpu(many_types=vocab_size > FEW_TYPES)
+    assert draws_alike(kernels.draw, strength, vocab_size, CPU)
+
+
+@needs_compiler
+@pytest.mark.parametrize("vocab_size", [5, 65, FEW_TYPES + 200])
+def test_many_equal_logits_and_forbidden_tokens(vocab_size):
+    """In bfloat16, many logits are equal: then the order of the tokens decides which ones a filter keeps."""
+    choose = random.Random(vocab_size)
+    configs = [
+        SamplingConfig(
+            temperature=choose.choice([0.0, 0.3, 1.0, 3.0]),
+            top_k=choose.choice([0, 1, 3, 40]),
+            top_p=choose.choice([1.0, 0.9, 0.3, 0.01]),
+            typical_p=choose.choice([1.0, 0.95, 0.2]),
+            min_p=choose.choice([0.0, 0.05, 0.9]),
+        )
+        for _ in range(BLOCK)
+    ]
+    torch.manual_seed(0)
+    logits = (3 * torch.randn(BLOCK, vocab_size)).bfloat16().float()
+    suppressed = torch.where(torch.rand(vocab_size) < 0.3, -torch.inf, 0.0)
+    suppressed[choose.randrange(vocab_size)] = 0.0
+    sampling = SamplingTensors.stack(configs, vocab_size, CPU)
+    kernels, drawn = kernels_on_cpu(many_types=vocab_size > FEW_TYPES), []
+    for draw in (kernels.draw, draw_with_torch):
+        tables, last = Tables.create(1, BLOCK, CPU), torch.zeros(BLOCK, dtype=torch.long)
+        tables.uniforms.copy_(torch.rand(1, BLOCK, generator=torch.Generator().manual_seed(1)))
+        draw(logits, suppressed, sampling, None, tables, last)
+        drawn.append(last)
+    assert not suppressed[drawn[0]].any()
+    assert (drawn[0] == drawn[1]).sum() >= BLOCK - 2  # rounding may decide between two tokens
 
 
 @pytest.mark.parametrize("what", ["last", "tokens", "logprobs", "counts", "ring", "next"])
@@ -76,4 +111,5 @@ def test_a_gpu_runs_the_kernels(cell, precision, capsys):
     check_steps(weights)
     assert chosen_draw(weights) == weights.kernels.draw, capsys.readouterr().err
     for vocab_size in VOCAB_SIZES:
-        assert draws_alike(weights.kernels.draw, 1.0, vocab_size, weights.device)
+        kernels = kernels_for(weights.device, weights.dtype, vocab_size > FEW_TYPES)
+        assert draws_alike(kernels.draw, 1.0, vocab_size, weights.device)
