@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from lm.config.schema import SamplingConfig
 from lm.errors import one_line
 from lm.generation.gpu_batch import GPUWeights
-from lm.generation.gpu_kernels import are_close, warn_once
+from lm.generation.gpu_kernels import Kernels, are_close, warn_once
 from lm.generation.gpu_tables import Tables, Window
 from lm.generation.samplers import SamplingTensors, apply_penalties, draw_without_waiting
 
@@ -53,7 +54,7 @@ def chosen_draw(weights: GPUWeights) -> Draw:
     if kernels is None:
         return draw_with_torch
     try:
-        works = all(draws_alike(kernels.draw, each, weights.vocab_size, weights.device) for each in (0, 1))
+        works = _works(kernels, weights.vocab_size, weights.device)
         reason = "" if works else "it draws other tokens than torch"
     except Exception as error:
         reason = one_line(error)
@@ -61,6 +62,11 @@ def chosen_draw(weights: GPUWeights) -> Draw:
         warn_once(f"generation does not use its kernel for drawing and is therefore slower: {reason}")
         return draw_with_torch
     return kernels.draw
+
+
+@functools.cache  # a training writes each of its samples with a new copy of the weights
+def _works(kernels: Kernels, vocab_size: int, device: torch.device) -> bool:
+    return all(draws_alike(kernels.draw, strength, vocab_size, device) for strength in (0.0, 1.0))
 
 
 def draws_alike(draw: Draw, strength: float, vocab_size: int, device: torch.device) -> bool:
