@@ -7,7 +7,8 @@
 // A row is a sequence. Rows are computed by blocks of threads that know nothing of each other, so the results of
 // a row do not depend on the others. All matrices are stored row by row, without gaps.
 //
-// `number` is the type of the operands of products: float, or with -DBF16 or -DFP16 a float of 16 bits.
+// `number` is the type of the operands of products: float, or with -DBF16 or -DFP16 a float of 16 bits. MOST is the
+// number of threads, up to which each token type has one of its own; with -DMANY, there are more types.
 
 #if defined(BF16)
 typedef unsigned short number;
@@ -108,8 +109,6 @@ struct Window {
   const integer* sizes;
 };
 
-#define MOST 1024  // threads of a block
-
 // What is drawn from: logits (rows, vocab), to which suppressed (vocab,) is added. Random numbers and, unless null,
 // temperatures are in tables (steps, rows), from which the row `*step` is read.
 struct Source {
@@ -156,8 +155,7 @@ __device__ void write_token(Source source, Window window, Drawn drawn, int token
   }
 }
 
-// Draw a token for each row: `draw_with_torch` in gpu_draw.py. There is one block per row, and there are two
-// kernels: one for at most MOST token types, and with -DMANY one for any number.
+// Draw a token for each row, of which each has a block: `draw_with_torch` in gpu_draw.py. There are two kernels.
 
 #ifndef MANY
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from lm.generation.gpu_tables import Tables, Window
 from lm.generation.samplers import SamplingTensors
 
-FEW_TYPES = 1024  # up to so many token types, `draw` has a thread for each; `MOST` in gpu_kernels.cu
+FEW_TYPES = 1024  # token types up to which each has a thread in `draw`; a power of two
 _THREADS = 256  # of a block, in the other kernels
 _TOLERANCE = 0.01  # relative; bfloat16 rounds by up to 0.004
 _WARNING = threading.Lock()  # acquired once, by the thread that prints the warning
@@ -159,7 +159,7 @@ def kernels_for(device: torch.device, dtype: torch.dtype, many_types: bool) -> K
 
 def options_for(dtype: torch.dtype, many_types: bool) -> list[str]:
     """The options of the compiler."""
-    return [*_OPTIONS[dtype], *(["-DMANY"] if many_types else [])]
+    return [*_OPTIONS[dtype], f"-DMOST={FEW_TYPES}", *(["-DMANY"] if many_types else [])]
 
 
 def _compiled(device: torch.device, options: Sequence[str]) -> Launch:

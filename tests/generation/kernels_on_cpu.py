@@ -26,10 +26,9 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-@functools.cache
 def kernels_on_cpu(dtype: torch.dtype = torch.float32, many_types: bool = False) -> Kernels:
     """The kernels, compiled for the CPU."""
-    library = ctypes.CDLL(str(_compiled(options_for(dtype, many_types))))
+    library = _library(*options_for(dtype, many_types))
 
     def launch(name: bytes, blocks: tuple[int, int], threads: int, arguments: Sequence[Any]) -> None:
         def run() -> None:
@@ -42,7 +41,8 @@ def kernels_on_cpu(dtype: torch.dtype = torch.float32, many_types: bool = False)
     return Kernels(dtype, many_types, launch)
 
 
-def _compiled(options: list[str]) -> Path:
+@functools.cache
+def _library(*options: str) -> ctypes.CDLL:
     source, main = gpu_kernels._SOURCE, Path(__file__).with_suffix(".cpp")
     # With -Bsymbolic, `advance` is not the function of that name in the C library.
     command = ["g++", "-std=c++17", "-O2", "-shared", "-fPIC", "-Wl,-Bsymbolic"]
@@ -53,4 +53,4 @@ def _compiled(options: list[str]) -> Path:
         partial = library.with_suffix(f".{os.getpid()}")
         subprocess.run([*command, "-o", str(partial)], check=True)
         partial.rename(library)
-    return library
+    return ctypes.CDLL(str(library))

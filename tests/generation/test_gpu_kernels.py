@@ -17,7 +17,7 @@ from tests.generation.streams import VOCAB, network_of
 
 CPU = torch.device("cpu")
 TOLERANCES = {"fp32": 1e-5, "fp16": 0.01, "bf16": 0.03}
-VOCAB_SIZES = [1, 2, 13, 65, 300, FEW_TYPES, FEW_TYPES + 1]
+FEW, MANY = [1, 2, 13, 65, 300, FEW_TYPES], [65, 128, 1000, 5000]  # token types
 
 
 @needs_compiler
@@ -53,16 +53,72 @@ def check_steps(weights):
 
 
 @needs_compiler
-@pytest.mark.parametrize("strength", [0.0, 1.0])
-@pytest.mark.parametrize("vocab_size", VOCAB_SIZES)
-def test_tokens_are_those_of_torch(vocab_size, strength):
-    kernels = kernels_on_cpu(many_types=vocab_size > FEW_TYPES)
-    assert draws_alike(kernels.draw, strength, vocab_size, CPU)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_numbers_are_rounded_as_by_torch(dtype):
+    special = [0.0, -0.0, torch.inf, -torch.inf, torch.nan, 1e-40, 1 + 2**-8, 1 + 3 * 2**-8, 3.4e38]
+    h = torch.cat([torch.tensor(special), torch.randn(1000)]).expand(2, -1).contiguous()
+    embedding, tokens = torch.randn(VOCAB, 5).to(dtype), torch.tensor([3, 12])
+    expected = torch.cat([embedding[tokens], h.to(dtype)], dim=1)
+    found = kernels_on_cpu(dtype).join(embedding, tokens, h)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.fixture
+def few_threads(monkeypatch):
+    """Fewer of them, because on a CPU they take turns."""
+    monkeypatch.setattr("lm.generation.gpu_kernels.FEW_TYPES", 64)
 
 
 @needs_compiler
-@pytest.mark.parametrize("vocab_size", [5, 65, FEW_TYPES + 200])
-def test_many_equal_logits_and_forbidden_tokens(vocab_size):
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+@pytest.mark.parametrize("vocab_size", FEW)
+def test_tokens_are_those_of_torch(vocab_size, strength):
+    assert draws_alike(kernels_on_cpu().draw, strength, vocab_size, CPU)
+
+
+@needs_compiler
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+@pytest.mark.parametrize("vocab_size", MANY)
+def test_tokens_of_a_large_vocabulary_are_those_of_torch(few_threads, vocab_size, strength):
+    assert draws_alike(kernels_on_cpu(many_types=True).draw, strength, vocab_size, CPU)
+
+
+@needs_compiler
+def test_a_large_vocabulary_has_many_threads():
+    assert draws_alike(kernels_on_cpu(many_types=True).draw, 0.0, FEW_TYPES + 1, CPU)
+
+
+FILTERS = [
+    *({"top_k": k} for k in (1, 2, 5)),
+    *({"top_p": p} for p in (0.001, 0.3, 0.9)),
+    *({"typical_p": p} for p in (0.001, 0.3, 0.9)),
+    *({"min_p": p} for p in (0.2, 0.99)),
+    {"greedy": True},
+    {"top_k": 9, "typical_p": 0.8, "top_p": 0.7, "min_p": 0.01},
+]
+
+
+@needs_compiler
+@pytest.mark.parametrize("vocab_size", [11, 1000])
+def test_each_filter_keeps_what_it_keeps_in_torch(few_threads, vocab_size):
+    """Random numbers from 0 to 1 draw every token that is kept."""
+    kernels = kernels_on_cpu(many_types=vocab_size == 1000)
+    torch.manual_seed(0)
+    logits = torch.randn(vocab_size).mul(3).expand(BLOCK, -1).contiguous()
+    for each in FILTERS:
+        sampling = SamplingTensors.stack([SamplingConfig(**each)] * BLOCK, vocab_size, CPU)
+        drawn = []
+        for draw in (kernels.draw, draw_with_torch):
+            tables, last = Tables.create(1, BLOCK, CPU), torch.zeros(BLOCK, dtype=torch.long)
+            tables.uniforms.copy_(torch.linspace(0.0, 0.9999, BLOCK, dtype=torch.float64))
+            draw(logits, torch.zeros(vocab_size), sampling, None, tables, last)
+            drawn.append(last.tolist())
+        assert drawn[0] == drawn[1], each
+
+
+@needs_compiler
+@pytest.mark.parametrize("vocab_size", [5, 60, 1200])
+def test_many_equal_logits_and_forbidden_tokens(few_threads, vocab_size):
     """In bfloat16, many logits are equal: then the order of the tokens decides which ones a filter keeps."""
     choose = random.Random(vocab_size)
     configs = [
@@ -80,7 +136,7 @@ def test_many_equal_logits_and_forbidden_tokens(vocab_size):
     suppressed = torch.where(torch.rand(vocab_size) < 0.3, -torch.inf, 0.0)
     suppressed[choose.randrange(vocab_size)] = 0.0
     sampling = SamplingTensors.stack(configs, vocab_size, CPU)
-    kernels, drawn = kernels_on_cpu(many_types=vocab_size > FEW_TYPES), []
+    kernels, drawn = kernels_on_cpu(many_types=vocab_size == 1200), []
     for draw in (kernels.draw, draw_with_torch):
         tables, last = Tables.create(1, BLOCK, CPU), torch.zeros(BLOCK, dtype=torch.long)
         tables.uniforms.copy_(torch.rand(1, BLOCK, generator=torch.Generator().manual_seed(1)))
@@ -110,6 +166,6 @@ def test_a_gpu_runs_the_kernels(cell, precision, capsys):
     assert weights.kernels, capsys.readouterr().err
     check_steps(weights)
     assert chosen_draw(weights) == weights.kernels.draw, capsys.readouterr().err
-    for vocab_size in VOCAB_SIZES:
+    for vocab_size in (*FEW, FEW_TYPES + 1, 5000):
         kernels = kernels_for(weights.device, weights.dtype, vocab_size > FEW_TYPES)
         assert draws_alike(kernels.draw, 1.0, vocab_size, weights.device)
