@@ -24,7 +24,7 @@ from lm.generation.samplers import SamplingTensors, clamp_temperature
 from lm.generation.stream import Stream, Token
 from lm.model.cuda_graph import Compute
 
-GROUP = 16  # steps that are launched together, at most
+GROUP = 32  # steps that are launched together, at most: a few milliseconds
 _LONGEST_WINDOW = 2**14  # tokens
 _BELOW_ONE = 1 - 1e-11  # probabilities sum to 1 only up to rounding
 _KINDS = 8  # captured steps that a block keeps

@@ -254,7 +254,7 @@ def test_first_tokens_arrive_at_once_and_later_ones_in_groups(monkeypatch):
         gpu_sampling._Block, "launch", lambda block, steps: (sizes.append(steps), launch(block, steps))
     )
     run(scheduler, scheduler.stream([1], SamplingConfig(), 5, 70))
-    assert [size for size in sizes if size] == [1, 1, 2, 4, 8, 16, 16, 16, 6]
+    assert [size for size in sizes if size] == [1, 1, 2, 4, 8, 16, 32, 6]
 
 
 def test_extreme_settings_disturb_no_other_stream(operations):
