@@ -52,20 +52,19 @@ def main() -> int:
     add("--optimizer", default="muon", help="the optimizer of our step: muon or adamw")
     add("--cells", nargs="+", default=list(CELLS), choices=CELLS)
     add("--sizes", nargs="+", type=size_of, metavar="UNITSxSTREAMS", help="for example 256x32 512x64")
-    add("--precisions", nargs="+", help="default: auto; on a GPU auto, fp16 and fp32")
+    add("--precisions", nargs="+", default=["auto"], help="of our step: auto (default), fp16, fp32, ...")
     add("--seconds", type=float, help="minimum duration of a measurement (default: 1; 0.3 on a GPU)")
     options = parser.parse_args()
     device = choose_device("auto")
     on_gpu = device.type == "cuda"
     sizes = options.sizes or (SIZES + MORE_STREAMS if on_gpu else SIZES)
-    names = options.precisions or (["auto", "fp16", "fp32"] if on_gpu else ["auto"])
     options.seconds = options.seconds or (0.3 if on_gpu else 1.0)
     where = torch.cuda.get_device_name(device) if on_gpu else f"cpu, {torch.get_num_threads()} threads"
     print(f"{where}, torch {torch.__version__}")
     if options.text:
         words(Path(options.text), device, options)
         return 0
-    for name in names:
+    for name in options.precisions:
         precision = choose_precision(name, device)
         rate = matrix_rate(device, precision.dtype)
         print(f"one large product in {precision.value}: {rate / 1e9:,.0f} GFLOP/s")
