@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from lm.errors import one_line
-from lm.generation.gpu_kernels import FEW_TYPES, Kernels, are_close, kernels_for, warn_once, waves
+from lm.generation.gpu_kernels import (
+    FEW_TYPES,
+    Kernels,
+    are_close,
+    has_kernels,
+    kernels_for,
+    warn_once,
+    waves,
+)
 from lm.model import cuda_graph
 from lm.model.cell_step import AfterLayer, Functions, advance, gate_views, group_gates
 from lm.model.cells import CELLS, State
@@ -111,7 +119,7 @@ class GPUWeights:
 
     def _checked_kernels(self) -> Kernels | None:
         """The kernels for these weights, if there are some for this device and they work."""
-        if self.device.type != "cuda" or torch.version.hip:
+        if not has_kernels(self.device):
             return None
         try:
             kernels = kernels_for(self.device, self.dtype, self.vocab_size > FEW_TYPES)

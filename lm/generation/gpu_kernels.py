@@ -150,10 +150,15 @@ def _pointers(*tensors: tuple[Tensor | None, torch.dtype]) -> ctypes.Array:
     return (ctypes.c_void_p * len(tensors))(*(_pointer(*each).value for each in tensors))
 
 
+def has_kernels(device: torch.device) -> bool:
+    """Whether there are kernels for a device: for NVIDIA's GPUs."""
+    return device.type == "cuda" and not torch.version.hip
+
+
 @functools.cache
 def kernels_for(device: torch.device, dtype: torch.dtype, many_types: bool) -> Kernels:
-    """The kernels for an NVIDIA GPU. Raises OSError if the compiler is missing, RuntimeError if it, or the
-    driver, fails."""
+    """The kernels for a device that has some. Raises OSError if the compiler is missing, RuntimeError if it
+    fails or the driver does."""
     return Kernels(dtype, many_types, _compiled(device, options_for(dtype, many_types)))
 
 

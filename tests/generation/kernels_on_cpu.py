@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,16 @@ from tests.model import recorded
 needs_compiler = pytest.mark.skipif(
     sys.platform != "linux" or not shutil.which("g++"), reason="needs Linux and g++"
 )
+
+
+def use_kernels(monkeypatch: pytest.MonkeyPatch, launch: Callable[..., None] | None = None) -> None:
+    """Let GPUWeights on this CPU use the kernels, or `launch` whatever the test wants instead of them."""
+
+    def kernels_for(device: torch.device, dtype: torch.dtype, many_types: bool) -> Kernels:
+        return Kernels(dtype, many_types, launch) if launch else kernels_on_cpu(dtype, many_types)
+
+    monkeypatch.setattr("lm.generation.gpu_batch.has_kernels", lambda device: True)
+    monkeypatch.setattr("lm.generation.gpu_batch.kernels_for", kernels_for)
 
 
 def kernels_on_cpu(dtype: torch.dtype = torch.float32, many_types: bool = False) -> Kernels:

@@ -49,6 +49,14 @@ class LogitsOfGPU(NetworkDecoder):
         return GPUBatch(self.weights)
 
 
+class SamplingOnGPU(LogitsOfGPU):
+    """The computation of a GPU on any device."""
+
+    @property
+    def sampling_weights(self):
+        return self.weights
+
+
 def scheduler_of(cell="lstm", never=(0,)):
     return Scheduler(NetworkDecoder(network_of(cell)), VOCAB, never)
 

@@ -1,6 +1,7 @@
 """The kernels of a GPU compute what the operations of torch compute that they replace."""
 
 import random
+import threading
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from lm.generation.gpu_draw import chosen_draw, draw_with_torch, draws_alike
 from lm.generation.gpu_kernels import FEW_TYPES, kernels_for, waves
 from lm.generation.gpu_tables import Tables
 from lm.generation.samplers import SamplingTensors
-from tests.generation.kernels_on_cpu import kernels_on_cpu, needs_compiler
-from tests.generation.streams import VOCAB, network_of
+from lm.generation.scheduler import Scheduler
+from tests.generation.kernels_on_cpu import kernels_on_cpu, needs_compiler, use_kernels
+from tests.generation.streams import VOCAB, SamplingOnGPU, generated, network_of, scheduler_of
 
 CPU = torch.device("cpu")
 TOLERANCES = {"fp32": 1e-5, "fp16": 0.01, "bf16": 0.03}
@@ -156,6 +158,51 @@ def test_a_kernel_that_draws_something_else_is_found(what):
 
     assert draws_alike(draw_with_torch, 1.0, VOCAB, CPU)
     assert not draws_alike(wrong, 1.0, VOCAB, CPU)
+
+
+def fails(name, *_):
+    raise RuntimeError(f"{name.decode()} is too large\nfor this device")
+
+
+def does_nothing(*_):
+    pass
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("failing", "how", "warning"),
+    [
+        (
+            {b"join"},
+            fails,
+            "without its own kernels and is therefore slower: join is too large for",
+        ),
+        (
+            {b"advance"},
+            does_nothing,
+            "own kernels and is therefore slower: they compute something",
+        ),
+        ({b"draw"}, fails, "its kernel for drawing and is therefore slower: draw is too large for"),
+        (
+            {b"draw"},
+            does_nothing,
+            "its kernel for drawing and is therefore slower: it draws other",
+        ),
+    ],
+)
+def test_kernels_that_do_not_work_are_not_used(monkeypatch, capsys, failing, how, warning):
+    right = kernels_on_cpu()._launch
+    monkeypatch.setattr("lm.generation.gpu_kernels._WARNING", threading.Lock())
+    use_kernels(monkeypatch, lambda name, *rest: (how if name in failing else right)(name, *rest))
+    network, plain = network_of("lstm"), scheduler_of()
+    scheduler = Scheduler(SamplingOnGPU(network), VOCAB, (0,))
+    streams = [each.stream([1], SamplingConfig(), 3, 20) for each in (plain, scheduler)]
+    expected, found = (
+        generated(each, stream) for each, stream in zip((plain, scheduler), streams, strict=True)
+    )
+    assert found == expected
+    error = capsys.readouterr().err
+    assert warning in error and error.count("\n") == 1
 
 
 @pytest.mark.gpu

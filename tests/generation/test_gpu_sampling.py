@@ -11,16 +11,15 @@ from lm.config.schema import CELL_NAMES, ModelConfig, SamplingConfig
 from lm.errors import UserError
 from lm.generation import gpu_sampling
 from lm.generation.decoder import NetworkDecoder
-from lm.generation.gpu_batch import GPUWeights
 from lm.generation.gpu_sampling import GROUP, GPUSampling, random_numbers
 from lm.generation.samplers import SamplingTensors, draw_without_waiting, sample
 from lm.generation.scheduler import Scheduler
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.tokenization.vocabulary import train_tokenizer
-from tests.generation.kernels_on_cpu import kernels_on_cpu, needs_compiler
+from tests.generation.kernels_on_cpu import needs_compiler, use_kernels
 from tests.generation.strategies import SAMPLINGS
-from tests.generation.streams import SETTINGS, VOCAB, LogitsOfGPU, network_of
+from tests.generation.streams import SETTINGS, VOCAB, LogitsOfGPU, SamplingOnGPU, network_of
 from tests.model import recorded
 
 FEATURES = [
@@ -33,14 +32,6 @@ FEATURES = [
 ]
 
 
-class SamplingOnGPU(LogitsOfGPU):
-    """The computation of a GPU on any device."""
-
-    @property
-    def sampling_weights(self):
-        return self.weights
-
-
 @pytest.fixture(autouse=True)
 def recorded_steps(monkeypatch):
     monkeypatch.setattr("lm.model.cuda_graph.capture", recorded.record)
@@ -50,7 +41,7 @@ def recorded_steps(monkeypatch):
 def operations(request, monkeypatch):
     """What computes a step: operations of torch, or the kernels of a GPU."""
     if request.param == "kernels":
-        monkeypatch.setattr(GPUWeights, "_checked_kernels", lambda weights: kernels_on_cpu(weights.dtype))
+        use_kernels(monkeypatch)
 
 
 @pytest.fixture(autouse=True)
