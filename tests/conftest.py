@@ -27,7 +27,6 @@ from tests.strict_fsync import fsync
 
 os.fsync = fsync
 ROOT = Path(__file__).parent.parent
-GPU = Path("/dev/nvidia0")
 # Python reads these variables when it starts, so a process with others cannot be forked.
 READ_AT_START = ("PYTHON", "LC_", "LANG", "OMP_")
 SENTENCE = "the sea was calm and a small boat went out to find where light comes from at night"
@@ -76,20 +75,25 @@ def pytest_collection_modifyitems(items):
 
 def pytest_runtest_setup(item):
     """Skip a test that needs a GPU if torch has none."""
-    if item.get_closest_marker("gpu"):
-        import torch
-
-        if not torch.cuda.is_available():
-            if GPU.exists():  # for instance because of a CPU build of torch
-                pytest.fail(f"this machine has a GPU ({GPU}) that torch {torch.__version__} cannot use")
-            pytest.skip("no GPU")
+    if item.get_closest_marker("gpu") and not has_gpu():
+        if gpus := sorted(Path("/dev").glob("nvidia[0-9]*")):  # for instance because of a CPU build of torch
+            pytest.fail(f"this machine has a GPU ({gpus[0]}) that torch cannot use")
+        pytest.skip("no GPU")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item):
-    """Under CI=true, only tests that need a GPU may be skipped: no check can be left out unnoticed."""
+    """Under CI=true, only tests that need a GPU may be skipped, where there is none: no check can be left out
+    unnoticed."""
     report = yield
-    return report if item.get_closest_marker("gpu") else failed_if_skipped(report)
+    return report if item.get_closest_marker("gpu") and not has_gpu() else failed_if_skipped(report)
+
+
+def has_gpu() -> bool:
+    """Whether torch can use a GPU."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 @pytest.hookimpl(wrapper=True)

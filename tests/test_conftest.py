@@ -34,9 +34,10 @@ def run(tmp_path):
         (tmp_path / name).write_text(code)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    gpu\n    xdist_group\n")
     command = ["-q", "-p", "xdist", "-p", "tests.conftest", "--continue-on-collection-errors", "-n"]
+    (tmp_path / "gpu.py").write_text("import torch\ntorch.cuda.is_available = lambda: True\n")
     environment = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    return lambda ci, processes=1: script(
-        "-m pytest", *command, processes, cwd=tmp_path, env={**environment, "CI": ci}
+    return lambda ci, processes=1, *more: script(
+        "-m pytest", *command, processes, *more, cwd=tmp_path, env={**environment, "CI": ci}
     )
 
 
@@ -52,3 +53,9 @@ def test_elsewhere_they_are_skips(run):
     result = run("", processes=0)
     assert result.returncode == 0
     assert "1 passed, 5 skipped" in result.stdout, result.stdout
+
+
+def test_where_there_is_a_gpu_no_test_may_be_skipped(run):
+    result = run("true", 0, "-p", "gpu")
+    assert "2 failed, 1 passed, 3 errors" in result.stdout, result.stdout
+    assert "test_c.py::test_gpu must not be skipped under CI: Skipped: none here" in result.stdout
