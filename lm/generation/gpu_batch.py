@@ -6,6 +6,7 @@ launched as a whole.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Mapping
 
@@ -13,15 +14,8 @@ import torch
 from torch import Tensor
 
 from lm.errors import one_line
-from lm.generation.gpu_kernels import (
-    FEW_TYPES,
-    Kernels,
-    are_close,
-    has_kernels,
-    kernels_for,
-    warn_once,
-    waves,
-)
+from lm.generation.gpu_draw import are_close, kernel_draws_alike
+from lm.generation.gpu_kernels import FEW_TYPES, Kernels, has_kernels, kernels_for
 from lm.model import cuda_graph
 from lm.model.cell_step import AfterLayer, Functions, advance, gate_views, group_gates
 from lm.model.cells import CELLS, State
@@ -33,6 +27,7 @@ from lm.model.network import RecurrentLM
 BLOCK = 64
 TRIAL = 3  # steps with which a captured computation proves itself
 _FUNCTIONS = Functions(lambda x: x.sigmoid_(), torch.tanh)
+_WARNING = threading.Lock()  # acquired once, by the thread that prints the warning
 
 
 class GPUWeights:
@@ -123,17 +118,26 @@ class GPUWeights:
             return None
         try:
             kernels = kernels_for(self.device, self.dtype, self.vocab_size > FEW_TYPES)
-            tokens = torch.arange(BLOCK, device=self.device) % self.vocab_size
-            states = [waves(self._state), waves(self._state)]
-            expected = self._plain_hidden(tokens, states[0], None), states[0]
-            found = self._hidden(kernels, tokens, states[1]), states[1]
-            same = all(map(are_close, found, expected))
-            reason = "" if same else "they compute something else than torch"
+            works = self._computes_alike(kernels) and kernel_draws_alike(
+                kernels, self.vocab_size, self.device
+            )
+            reason = "" if works else "their results differ from those of torch"
         except Exception as error:
             reason = one_line(error)
         if reason:
-            warn_once(f"generation does without its own kernels and is therefore slower: {reason}")
+            _warn_once(f"generation does not use its own GPU kernels and is therefore slower: {reason}")
         return None if reason else kernels
+
+    def _computes_alike(self, kernels: Kernels) -> bool:
+        """Whether the kernels compute the hidden states that operations of torch compute."""
+        tokens = torch.arange(BLOCK, device=self.device) % self.vocab_size
+        various = torch.arange(self._state.numel(), dtype=torch.float32, device=self.device).sin_()
+        state = various.view(self._state.shape)
+        other = state.clone()
+        # The kernels come first: memory that they do not write to cannot contain the right results by chance.
+        found = self._hidden(kernels, tokens, state)
+        expected = self._plain_hidden(tokens, other, None)
+        return are_close(found, expected) and are_close(state, other)
 
     def step(self, tokens: Tensor, state: Tensor, after_layer: AfterLayer | None = None) -> Tensor:
         """`compute`, launched as a whole unless there is an `after_layer`."""
@@ -165,7 +169,7 @@ class GPUWeights:
         with current(self.device):
             run, reason = cuda_graph.capture_and_verify(compute, trial, lambda: state, self.precision)
         if reason:
-            warn_once(f"generation does not run as a CUDA graph and is therefore slower: {reason}")
+            _warn_once(f"generation does not run as a CUDA graph and is therefore slower: {reason}")
         return run
 
     def _trial(self, run: cuda_graph.Compute, seen: Tensor) -> None:
@@ -218,6 +222,12 @@ class GPUBatch:
             for begin in range(0, len(padded), BLOCK)
         ]
         return torch.cat(logits)[: self.count]
+
+
+def _warn_once(message: str) -> None:
+    """Print the first warning of this process about the speed of a GPU."""
+    if _WARNING.acquire(blocking=False):
+        print(f"warning: {message}", file=sys.stderr)
 
 
 def _transposed(weight: Tensor, dtype: torch.dtype) -> Tensor:

@@ -49,7 +49,7 @@ typedef long long integer;  // torch.long
 
 __device__ float sigmoid(float x) { return 1 / (1 + expf(-x)); }
 
-// The input of the first layer's product: the embedding of each row's token, and beside it the hidden state.
+// The input of the first layer's product: the embedding of each row's token, followed by the hidden state.
 //
 // embedding (vocab, width), tokens (rows,), h (rows, hidden) -> joined (rows, width + hidden). One block per row.
 extern "C" __global__ void join(
@@ -63,10 +63,11 @@ extern "C" __global__ void join(
 // The new state of a layer (`advance` in lm/model/cell_step.py), and the input of the next layer's product.
 //
 // products (rows, columns * hidden) and bias (columns * hidden,) have a column for each gate, in the order of
-// `group_gates`; that of a GRU is followed by the input's contribution to the candidate. h and, for an LSTM, c
-// (rows, hidden) are updated. The output y of the layer is the new h, plus the layer's input x with a residual
-// connection: x (rows, stride) or null. With next_h (rows, hidden), the state of the next layer, `joined` (rows,
-// 2 * hidden) has it beside y, otherwise joined (rows, hidden) is y. One thread per unit: blocks (rows, parts).
+// `group_gates`; the last column of a GRU is the input's contribution to the candidate. h and, for an LSTM, c
+// (rows, hidden) are updated. The layer's output is the new h. With a residual connection, its input x (rows,
+// stride) is added; otherwise x is null. If there is a next layer, with the state next_h (rows, hidden), each row of
+// `joined` (rows, 2 * hidden) is the output followed by next_h; otherwise next_h is null, and joined (rows, hidden)
+// is the output. One thread per unit: blocks (rows, parts).
 extern "C" __global__ void advance(
     const number* products, const number* bias, float* h, float* c, const number* x, int stride,
     const float* next_h, number* joined, int columns, int hidden) {
@@ -267,32 +268,28 @@ struct Range {
   int begin, end;
 };
 
-__device__ float largest_of_all(float value, double* scratch) {
+// The values of all threads, combined in pairs.
+template <typename Combine>
+__device__ double combined(double value, double* scratch, Combine combine) {
+  int own = threadIdx.x;
   __syncthreads();
-  scratch[threadIdx.x] = value;
+  scratch[own] = value;
   for (int half = MOST / 2; half; half /= 2) {
     __syncthreads();
-    if (threadIdx.x < half) scratch[threadIdx.x] = fmax(scratch[threadIdx.x], scratch[threadIdx.x + half]);
+    if (own < half) scratch[own] = combine(scratch[own], scratch[own + half]);
   }
   __syncthreads();
   return scratch[0];
+}
+
+__device__ double sum_of_all(double value, double* scratch) {
+  return combined(value, scratch, [](double a, double b) { return a + b; });
 }
 
 __device__ float largest(const float* values, Range own, double* scratch) {
   float result = -INFINITY;
   for (int i = own.begin; i < own.end; i++) result = fmaxf(result, values[i]);
-  return largest_of_all(result, scratch);
-}
-
-__device__ double sum_of_all(double value, double* scratch) {
-  __syncthreads();
-  scratch[threadIdx.x] = value;
-  for (int half = MOST / 2; half; half /= 2) {
-    __syncthreads();
-    if (threadIdx.x < half) scratch[threadIdx.x] += scratch[threadIdx.x + half];
-  }
-  __syncthreads();
-  return scratch[0];
+  return combined(result, scratch, [](double a, double b) { return fmax(a, b); });
 }
 
 // `scratch` then has the sum of the values of each thread and those before it.

@@ -12,7 +12,6 @@ import ctypes
 import dataclasses
 import functools
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm.generation.gpu_tables import Tables, Window
-from lm.generation.samplers import SamplingTensors
+from lm.generation.gpu_tables import DrawArguments
+from lm.generation.samplers import SETTING_DTYPES
 
 FEW_TYPES = 1024  # token types up to which each has a thread in `draw`; a power of two
 _THREADS = 256  # of a block, in the other kernels
-_TOLERANCE = 0.01  # relative; bfloat16 rounds by up to 0.004
-_WARNING = threading.Lock()  # acquired once, by the thread that prints the warning
 _SOURCE = Path(__file__).with_suffix(".cu")
 _OPTIONS = {torch.float32: [], torch.bfloat16: ["-DBF16"], torch.float16: ["-DFP16"]}
-_DTYPES = {"greedy": torch.bool, "top_k": torch.int64}  # of the other settings: float32
 _NAMES = (b"join", b"advance", b"draw")
 
-# Launches a kernel by its name, in blocks (x, y) of so many threads, with arguments of ctypes.
+# Called with a kernel's name, the number of blocks (x, y) and of threads in each, and arguments of ctypes.
 Launch = Callable[[bytes, tuple[int, int], int, Sequence[Any]], None]
 
 
@@ -69,9 +65,9 @@ class Kernels:
         """Update the state (parts, rows, hidden) of a layer, of which `products` (rows, columns) and `bias`
         (columns,) are the grouped gates.
 
-        Returns the layer's output (rows, hidden), to which its input x (rows, hidden) was added unless that
-        is None. If there is another layer with the state next_h (rows, hidden), the output has that beside
-        it: (rows, 2 * hidden), the input of the next product.
+        Returns the layer's output (rows, hidden), to which its input x (rows, hidden) is added unless that is
+        None. If there is a next layer, with the state next_h (rows, hidden), each row continues with next_h:
+        (rows, 2 * hidden), the input of the next layer's product.
         """
         _, rows, hidden = state.shape
         joined = products.new_empty(rows, hidden if next_h is None else 2 * hidden)
@@ -94,30 +90,22 @@ class Kernels:
         )
         return joined
 
-    def draw(
-        self,
-        logits: Tensor,
-        suppressed: Tensor,
-        sampling: SamplingTensors,
-        window: Window | None,
-        tables: Tables,
-        last: Tensor,
-    ) -> None:
+    def draw(self, logits: Tensor, arguments: DrawArguments) -> None:
         """The same as `draw_with_torch` of gpu_draw.py."""
-        rows, vocab_size = logits.shape
-        assert rows == len(last) == tables.tokens.shape[1]
+        (rows, vocab_size), sampling, window = logits.shape, arguments.sampling, arguments.window
+        assert rows == len(arguments.last) == arguments.tokens.shape[1]
         assert self._many_types == (vocab_size > FEW_TYPES)  # otherwise, the kernel has other arguments
-        arguments: list[Any] = [
+        passed: list[Any] = [
             _pointers(
                 (logits, torch.float32),
-                (suppressed, torch.float32),
-                (tables.uniforms, torch.float64),
-                (tables.temperatures, torch.float32),
-                (tables.number, torch.int64),
+                (arguments.suppressed, torch.float32),
+                (arguments.uniforms, torch.float64),
+                (arguments.temperatures, torch.float32),
+                (arguments.step, torch.int64),
             ),
             _pointers(
                 *(
-                    (getattr(sampling, field.name), _DTYPES.get(field.name, torch.float32))
+                    (getattr(sampling, field.name), SETTING_DTYPES.get(field.name, torch.float32))
                     for field in dataclasses.fields(sampling)
                 )
             ),
@@ -127,14 +115,18 @@ class Kernels:
                 (window.next if window else None, torch.int64),
                 (window.sizes if window else None, torch.int64),
             ),
-            _pointers((last, torch.int64), (tables.tokens, torch.int64), (tables.logprobs, torch.float32)),
+            _pointers(
+                (arguments.last, torch.int64),
+                (arguments.tokens, torch.int64),
+                (arguments.logprobs, torch.float32),
+            ),
         ]
         threads = -(-vocab_size // 32) * 32
         if self._many_types:
             threads = FEW_TYPES
             scratch = logits.new_empty(4, rows, vocab_size)
-            arguments += [_pointer(part, torch.float32) for part in scratch]
-        self._launch(b"draw", (rows, 1), threads, [*arguments, ctypes.c_int(vocab_size)])
+            passed += [_pointer(part, torch.float32) for part in scratch]
+        self._launch(b"draw", (rows, 1), threads, [*passed, ctypes.c_int(vocab_size)])
 
 
 def _pointer(tensor: Tensor | None, dtype: torch.dtype) -> ctypes.c_void_p:
@@ -224,20 +216,3 @@ def _binary(options: Sequence[str]) -> bytes:
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
     return binary.raw
-
-
-def warn_once(message: str) -> None:
-    """Print the first warning of this process about the speed of a GPU."""
-    if _WARNING.acquire(blocking=False):
-        print(f"warning: {message}", file=sys.stderr)
-
-
-def waves(like: Tensor) -> Tensor:
-    """Various numbers from -1 to 1 in the shape of a tensor."""
-    return torch.arange(like.numel(), dtype=torch.float32, device=like.device).sin_().view(like.shape)
-
-
-def are_close(found: Tensor, expected: Tensor) -> bool:
-    """Whether two results differ by no more than rounding."""
-    difference = (found.double() - expected.double()).norm()
-    return bool(difference <= _TOLERANCE * expected.double().norm())  # not if there is NaN

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from lm.config.schema import SamplingConfig
 from lm.generation.gpu_batch import BLOCK, TRIAL, GPUWeights
-from lm.generation.gpu_draw import Draw, chosen_draw
-from lm.generation.gpu_tables import Tables, Window
-from lm.generation.samplers import SamplingTensors, clamp_temperature
+from lm.generation.gpu_draw import draw_with_torch
+from lm.generation.gpu_tables import DrawArguments, Window
+from lm.generation.samplers import SETTING_DTYPES, SamplingTensors, clamp_temperature
 from lm.generation.stream import Stream, Token
 from lm.model.cuda_graph import Compute
 
@@ -38,7 +38,6 @@ class GPUSampling:
 
     def __init__(self, weights: GPUWeights, suppressed: Tensor):
         self._weights, self._suppressed = weights, suppressed.to(weights.device)
-        self._draw = chosen_draw(weights)
         self._blocks: list[_Block] = []
         self._starting: list[Stream] = []
 
@@ -82,7 +81,7 @@ class GPUSampling:
         """Put a stream into the first free row."""
         block = next((block for block in self._blocks if None in block.streams), None)
         if block is None:
-            block = _Block(self._weights, self._suppressed, self._draw)
+            block = _Block(self._weights, self._suppressed)
             self._blocks.append(block)
         block.add(stream)
 
@@ -138,9 +137,10 @@ class _Results(NamedTuple):
 class _Block:
     """A fixed number of rows and the captured steps on them. A stream keeps its row until it ends."""
 
-    def __init__(self, weights: GPUWeights, suppressed: Tensor, draw: Draw):
+    def __init__(self, weights: GPUWeights, suppressed: Tensor):
         device = weights.device
-        self._weights, self._suppressed, self._draw = weights, suppressed, draw
+        self._weights = weights
+        self._draw = weights.kernels.draw if weights.kernels else draw_with_torch
         self.streams: list[Stream | None] = [None] * BLOCK
         self._new: list[int] = []  # rows of streams that start with the next step
         self._changed = False  # since the last launch: which streams there are
@@ -152,12 +152,12 @@ class _Block:
         self._queue = torch.cuda.Stream(device) if device.type == "cuda" else None
         with torch.cuda.stream(self._queue):
             self._state = weights.empty_block()
-            self._last = torch.zeros(BLOCK, dtype=torch.long, device=device)
             self._window = Window(1, BLOCK, weights.vocab_size, device)
             self._settings = _settings(device)
-            self._tables = tables = Tables.create(GROUP, BLOCK, device)
-            self._temperatures = 2 * tables.uniforms.float()  # by step and row, if they change
-            self._best_tokens, self._best_logprobs = tables.tokens[..., None], tables.logprobs[..., None]
+            self._arguments = DrawArguments.create(GROUP, BLOCK, suppressed, self._settings)
+            self._temperatures = 2 * self._arguments.uniforms.float()  # by step and row, if they change
+            self._best_tokens = self._arguments.tokens[..., None]
+            self._best_logprobs = self._arguments.logprobs[..., None]
 
     def add(self, stream: Stream) -> None:
         """Put a stream into the first free row."""
@@ -185,7 +185,8 @@ class _Block:
         places = torch.tensor(rows, device=self._state.device)
         states = [torch.cat(part, dim=1) for part in zip(*(stream.state for stream in streams), strict=True)]
         self._state.index_copy_(2, places, torch.stack(states).to(self._state))
-        self._last.index_copy_(0, places, torch.tensor([stream.last for stream in streams]).to(self._last))
+        last = torch.tensor([stream.last for stream in streams], device=places.device)
+        self._arguments.last.index_copy_(0, places, last)
         for row, stream in zip(rows, streams, strict=True):
             if stream.penalized:
                 if (size := _window(stream)) > len(self._window.ring):
@@ -195,8 +196,8 @@ class _Block:
         most = min(max(stream.alternatives for stream in streams), self._weights.vocab_size)
         if most > self._alternatives:
             self._alternatives = min(_power_of_two(most), self._weights.vocab_size)
-            self._best_tokens = self._tables.tokens[..., None].repeat(1, 1, self._alternatives)
-            self._best_logprobs = self._tables.logprobs[..., None].repeat(1, 1, self._alternatives)
+            self._best_tokens = self._arguments.tokens[..., None].repeat(1, 1, self._alternatives)
+            self._best_logprobs = self._arguments.logprobs[..., None].repeat(1, 1, self._alternatives)
             self._kinds.clear()
 
     def release_rows(self) -> None:
@@ -210,7 +211,7 @@ class _Block:
         if not any(self.streams) or not steps:
             return
         with torch.cuda.stream(self._queue):
-            self._tables.number.zero_()
+            self._arguments.step.zero_()
             if self._changed or self._step is None:
                 self._step = self._chosen_step()
                 self._changed = False
@@ -227,7 +228,7 @@ class _Block:
             return None
         steps = self._launched
         streams = self._used_rows()
-        parts = [self._tables.tokens, self._tables.logprobs]
+        parts = [self._arguments.tokens, self._arguments.logprobs]
         if any(stream.alternatives for stream in streams if stream):
             parts += [self._best_tokens, self._best_logprobs]
         with torch.cuda.stream(self._queue):
@@ -238,7 +239,7 @@ class _Block:
     def _send_numbers(self, steps: int) -> None:
         """Send the random numbers of the next steps, and temperatures that change."""
         streams = self._used_rows()
-        self._fill(self._tables.uniforms, random_numbers(streams, steps).clamp_(max=_BELOW_ONE))
+        self._fill(self._arguments.uniforms, random_numbers(streams, steps).clamp_(max=_BELOW_ONE))
         if self._temperature_changes():
             temperatures = [
                 [clamp_temperature(s.temperature_at(s.drawn + step)) if s else 1.0 for step in range(steps)]
@@ -283,18 +284,19 @@ class _Block:
 
     def _compute(self, sampling: SamplingTensors, temperature_changes: bool, alternatives: bool) -> Tensor:
         """The next token of each row, (rows,)."""
-        logits = self._weights.compute(self._last, self._state)
-        window = self._window if sampling.penalized else None
-        tables = self._tables
-        if temperature_changes:
-            tables = tables._replace(temperatures=self._temperatures)
-        self._draw(logits, self._suppressed, sampling, window, tables, self._last)
+        arguments = self._arguments._replace(
+            sampling=sampling,
+            window=self._window if sampling.penalized else None,
+            temperatures=self._temperatures if temperature_changes else None,
+        )
+        logits = self._weights.compute(arguments.last, self._state)
+        self._draw(logits, arguments)
         if alternatives:
             best = logits.log_softmax(dim=-1).topk(self._alternatives, dim=-1)
-            self._best_tokens.index_copy_(0, tables.number, best.indices[None])
-            self._best_logprobs.index_copy_(0, tables.number, best.values[None])
-        tables.number.add_(1)
-        return self._last
+            self._best_tokens.index_copy_(0, arguments.step, best.indices[None])
+            self._best_logprobs.index_copy_(0, arguments.step, best.values[None])
+        arguments.step.add_(1)
+        return arguments.last
 
     @staticmethod
     def _trial(step: Compute) -> None:
@@ -305,10 +307,10 @@ class _Block:
         """What a step changes."""
         return {
             "state": self._state,
-            "last": self._last,
-            "number": self._tables.number,
-            "tokens": self._tables.tokens,
-            "logprobs": self._tables.logprobs,
+            "last": self._arguments.last,
+            "step": self._arguments.step,
+            "tokens": self._arguments.tokens,
+            "logprobs": self._arguments.logprobs,
             "best_tokens": self._best_tokens,
             "best_logprobs": self._best_logprobs,
             **vars(self._window),
@@ -326,10 +328,7 @@ def random_numbers(streams: Sequence[Stream | None], count: int) -> Tensor:
 
 def _settings(device: torch.device) -> SamplingTensors:
     """The settings of all rows."""
-    dtypes = {"greedy": torch.bool, "top_k": torch.long}
+    dtypes = {field.name: SETTING_DTYPES.get(field.name, torch.float32) for field in fields(SamplingTensors)}
     return SamplingTensors(
-        **{
-            field.name: torch.zeros(BLOCK, 1, dtype=dtypes.get(field.name, torch.float32), device=device)
-            for field in fields(SamplingTensors)
-        }
+        **{name: torch.zeros(BLOCK, 1, dtype=dtype, device=device) for name, dtype in dtypes.items()}
     )

@@ -1,33 +1,14 @@
-"""What a step of generation on a GPU reads and writes besides the state of the network."""
+"""What a step of generation on a GPU reads and writes when it draws tokens."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-
-class Tables(NamedTuple):
-    """What goes into the steps of a group and comes out, (steps, rows); each step uses a row of each."""
-
-    number: Tensor  # of the step, (1,)
-    uniforms: Tensor  # random numbers from 0 to 1, float64
-    temperatures: Tensor | None  # None if they do not change from step to step
-    tokens: Tensor
-    logprobs: Tensor
-
-    @classmethod
-    def create(cls, steps: int, rows: int, device: torch.device) -> Tables:
-        """Tables with various random numbers, for a trial."""
-        uniforms = torch.linspace(0.9, 0.1, steps * rows, dtype=torch.float64, device=device)
-        return cls(
-            number=torch.zeros(1, dtype=torch.long, device=device),
-            uniforms=uniforms.view(steps, rows),
-            temperatures=None,
-            tokens=torch.zeros(steps, rows, dtype=torch.long, device=device),
-            logprobs=torch.zeros(steps, rows, device=device),
-        )
+from lm.generation.samplers import SamplingTensors
 
 
 class Window:
@@ -68,3 +49,41 @@ class Window:
         self.counts.scatter_add_(1, tokens[:, None], self.one)
         self.ring.scatter_(0, self.next[None], tokens[None])
         self.next.add_(1).remainder_(self.sizes)
+
+
+class DrawArguments(NamedTuple):
+    """The arguments of a function that draws the next token of each row, apart from the logits (rows, vocab).
+
+    In the tables (steps, rows), each step of a group uses the row `step`.
+    """
+
+    suppressed: Tensor  # (vocab,), added to all logits
+    sampling: SamplingTensors
+    window: Window | None  # None if no row has a penalty
+    step: Tensor  # (1,)
+    uniforms: Tensor  # table of random numbers from 0 to 1, float64
+    temperatures: Tensor | None  # table; None if they do not change from step to step
+    last: Tensor  # (rows,), the last token; here and in the tables below, results are written
+    tokens: Tensor
+    logprobs: Tensor
+
+    @classmethod
+    def create(cls, steps: int, rows: int, suppressed: Tensor, sampling: SamplingTensors) -> DrawArguments:
+        """Arguments without penalties, with random numbers for a trial."""
+        device = suppressed.device
+        uniforms = torch.linspace(0.9, 0.1, steps * rows, dtype=torch.float64, device=device)
+        return cls(
+            suppressed=suppressed,
+            sampling=sampling,
+            window=None,
+            step=torch.zeros(1, dtype=torch.long, device=device),
+            uniforms=uniforms.view(steps, rows),
+            temperatures=None,
+            last=torch.zeros(rows, dtype=torch.long, device=device),
+            tokens=torch.zeros(steps, rows, dtype=torch.long, device=device),
+            logprobs=torch.zeros(steps, rows, device=device),
+        )
+
+
+# Draws the next token of each row from logits (rows, vocab).
+Draw = Callable[[Tensor, DrawArguments], None]

@@ -17,6 +17,11 @@ from lm.config.schema import PENALTIES, SamplingConfig
 
 Strength = float | Tensor
 
+SETTING_DTYPES = {
+    "greedy": torch.bool,
+    "top_k": torch.int64,
+}  # in SamplingTensors; other settings are float32
+
 
 def temperature(logits: Tensor, t: Strength) -> Tensor:
     """Divide the logits by `t` > 0: probabilities become p^(1/t), renormalized.

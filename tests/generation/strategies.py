@@ -12,3 +12,12 @@ SAMPLINGS = st.builds(
     min_p=st.sampled_from([0.0, 0.2]),
     typical_p=st.sampled_from([1.0, 0.8]),
 )
+
+# Arguments of `network_of` in tests/generation/streams.py.
+NETWORKS = {
+    "layers": st.integers(1, 3),
+    "tie": st.booleans(),
+    "residual": st.booleans(),
+    "embedding_size": st.sampled_from(["auto", 5]),
+    "seed": st.integers(0, 50),
+}

@@ -10,6 +10,7 @@ from lm.generation import cpu_batch
 from lm.generation.decoder import PREFILL_CHUNK, NetworkDecoder
 from lm.generation.gpu_batch import GPUBatch, GPUWeights
 from lm.model.device import choose_precision
+from tests.generation.strategies import NETWORKS
 from tests.generation.streams import LogitsOfGPU, network_of
 from tests.model import recorded
 
@@ -33,19 +34,10 @@ def batch_of(kind, network, rows, precision="fp32"):
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])  # the arithmetic of the GPU batch also runs on a CPU
 @pytest.mark.parametrize("implementation", ["fused", "reference"])
 @pytest.mark.parametrize("cell", CELL_NAMES)
-@given(
-    layers=st.integers(1, 3),
-    tie=st.booleans(),
-    residual=st.booleans(),
-    embedding_size=st.sampled_from(["auto", 5]),
-    table=st.booleans(),
-    seed=st.integers(0, 50),
-)
+@given(network=st.fixed_dictionaries(NETWORKS), table=st.booleans())
 @settings(max_examples=8, deadline=None)
-def test_steps_equal_the_forward_pass(
-    cell, implementation, kind, layers, tie, residual, embedding_size, table, seed
-):
-    network = network_of(cell, layers, tie, embedding_size, implementation, residual, seed)
+def test_steps_equal_the_forward_pass(cell, implementation, kind, network, table):
+    network = network_of(cell, implementation=implementation, **network)
     tokens = torch.randint(0, 13, (5, 6))
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         patch.setattr(cpu_batch, "MAX_TABLE", 10**9 if table else 0)

@@ -9,12 +9,13 @@ from hypothesis import given, settings, strategies as st
 
 from lm.config.schema import CELL_NAMES, SamplingConfig
 from lm.generation.gpu_batch import BLOCK, GPUWeights
-from lm.generation.gpu_draw import chosen_draw, draw_with_torch, draws_alike
-from lm.generation.gpu_kernels import FEW_TYPES, kernels_for, waves
-from lm.generation.gpu_tables import Tables
+from lm.generation.gpu_draw import draw_with_torch, draws_alike
+from lm.generation.gpu_kernels import FEW_TYPES, kernels_for
+from lm.generation.gpu_tables import DrawArguments
 from lm.generation.samplers import SamplingTensors
 from lm.generation.scheduler import Scheduler
 from tests.generation.kernels_on_cpu import kernels_on_cpu, needs_compiler, use_kernels
+from tests.generation.strategies import NETWORKS
 from tests.generation.streams import VOCAB, SamplingOnGPU, generated, network_of, scheduler_of
 
 CPU = torch.device("cpu")
@@ -25,17 +26,10 @@ FEW, MANY = [1, 2, 13, 65, 300, FEW_TYPES], [65, 128, 1000, 5000]  # token types
 @needs_compiler
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("cell", CELL_NAMES)
-@given(
-    layers=st.integers(1, 3),
-    tie=st.booleans(),
-    residual=st.booleans(),
-    embedding_size=st.sampled_from(["auto", 5]),
-    seed=st.integers(0, 50),
-)
+@given(network=st.fixed_dictionaries(NETWORKS))
 @settings(max_examples=8, deadline=None)
-def test_states_and_logits_are_those_of_torch(cell, precision, layers, tie, residual, embedding_size, seed):
-    network = network_of(cell, layers, tie, embedding_size, residual=residual, seed=seed)
-    weights = GPUWeights(network, precision)
+def test_states_and_logits_are_those_of_torch(cell, precision, network):
+    weights = GPUWeights(network_of(cell, **network), precision)
     weights.kernels = kernels_on_cpu(weights.dtype)
     check_steps(weights)
 
@@ -43,7 +37,8 @@ def test_states_and_logits_are_those_of_torch(cell, precision, layers, tie, resi
 def check_steps(weights):
     """Compare two steps with the kernels with those of torch."""
     tokens = torch.randint(0, VOCAB, (BLOCK,), device=weights.device)
-    kernels, states = weights.kernels, [waves(weights.empty_block()) for _ in range(2)]
+    kernels, state = weights.kernels, torch.rand_like(weights.empty_block())
+    states = [state, state.clone()]
     tolerance = TOLERANCES[weights.precision.value]
     for _ in range(2):
         weights.kernels = None
@@ -100,22 +95,28 @@ FILTERS = [
 ]
 
 
+def drawn_with_both(configs, logits, suppressed, uniforms, many_types):
+    """The tokens that the kernel draws, and those that torch draws, one for each of `configs`."""
+    vocab_size, results = len(suppressed), []
+    sampling = SamplingTensors.stack(configs, vocab_size, CPU)
+    for draw in (kernels_on_cpu(many_types=many_types).draw, draw_with_torch):
+        arguments = DrawArguments.create(1, len(configs), suppressed, sampling)
+        draw(logits, arguments._replace(uniforms=uniforms[None]))
+        results.append(arguments.last)
+    return results
+
+
 @needs_compiler
 @pytest.mark.parametrize("vocab_size", [11, 1000])
-def test_each_filter_keeps_what_it_keeps_in_torch(few_threads, vocab_size):
+@pytest.mark.parametrize("config", FILTERS)
+def test_each_filter_keeps_what_it_keeps_in_torch(few_threads, config, vocab_size):
     """Random numbers from 0 to 1 draw every token that is kept."""
-    kernels = kernels_on_cpu(many_types=vocab_size == 1000)
     torch.manual_seed(0)
     logits = torch.randn(vocab_size).mul(3).expand(BLOCK, -1).contiguous()
-    for each in FILTERS:
-        sampling = SamplingTensors.stack([SamplingConfig(**each)] * BLOCK, vocab_size, CPU)
-        drawn = []
-        for draw in (kernels.draw, draw_with_torch):
-            tables, last = Tables.create(1, BLOCK, CPU), torch.zeros(BLOCK, dtype=torch.long)
-            tables.uniforms.copy_(torch.linspace(0.0, 0.9999, BLOCK, dtype=torch.float64))
-            draw(logits, torch.zeros(vocab_size), sampling, None, tables, last)
-            drawn.append(last.tolist())
-        assert drawn[0] == drawn[1], each
+    uniforms = torch.linspace(0.0, 0.9999, BLOCK, dtype=torch.float64)
+    configs = [SamplingConfig(**config)] * BLOCK
+    found, expected = drawn_with_both(configs, logits, logits[0] * 0, uniforms, vocab_size == 1000)
+    assert found.tolist() == expected.tolist()
 
 
 @needs_compiler
@@ -137,23 +138,18 @@ def test_many_equal_logits_and_forbidden_tokens(few_threads, vocab_size):
     logits = (3 * torch.randn(BLOCK, vocab_size)).clamp(max=4).bfloat16().float()
     suppressed = torch.where(torch.rand(vocab_size) < 0.3, -torch.inf, 0.0)
     suppressed[choose.randrange(vocab_size)] = 0.0
-    sampling = SamplingTensors.stack(configs, vocab_size, CPU)
-    kernels, drawn = kernels_on_cpu(many_types=vocab_size == 1200), []
-    for draw in (kernels.draw, draw_with_torch):
-        tables, last = Tables.create(1, BLOCK, CPU), torch.zeros(BLOCK, dtype=torch.long)
-        tables.uniforms.copy_(torch.rand(1, BLOCK, generator=torch.Generator().manual_seed(1)))
-        draw(logits, suppressed, sampling, None, tables, last)
-        drawn.append(last)
-    assert not suppressed[drawn[0]].any()
-    assert (drawn[0] == drawn[1]).sum() >= BLOCK - 2  # rounding may decide between two tokens
+    uniforms = torch.rand(BLOCK, dtype=torch.float64)
+    found, expected = drawn_with_both(configs, logits, suppressed, uniforms, vocab_size == 1200)
+    assert not suppressed[found].any()
+    assert (found == expected).sum() >= BLOCK - 2  # rounding may decide between two tokens
 
 
 @pytest.mark.parametrize("what", ["last", "tokens", "logprobs", "counts", "ring", "next"])
 def test_a_kernel_that_draws_something_else_is_found(what):
-    def wrong(logits, suppressed, sampling, window, tables, last):
-        draw_with_torch(logits, suppressed, sampling, window, tables, last)
-        values = {"last": last, "tokens": tables.tokens, "logprobs": tables.logprobs, **vars(window)}
-        if tables.number == 1:
+    def wrong(logits, arguments):
+        draw_with_torch(logits, arguments)
+        if arguments.step == 1:
+            values = arguments._asdict() | vars(arguments.window)
             values[what][..., :16] += 1
 
     assert draws_alike(draw_with_torch, 1.0, VOCAB, CPU)
@@ -169,40 +165,21 @@ def does_nothing(*_):
 
 
 @needs_compiler
+@pytest.mark.parametrize("name", [b"join", b"advance", b"draw"])
 @pytest.mark.parametrize(
-    ("failing", "how", "warning"),
-    [
-        (
-            {b"join"},
-            fails,
-            "without its own kernels and is therefore slower: join is too large for",
-        ),
-        (
-            {b"advance"},
-            does_nothing,
-            "own kernels and is therefore slower: they compute something",
-        ),
-        ({b"draw"}, fails, "its kernel for drawing and is therefore slower: draw is too large for"),
-        (
-            {b"draw"},
-            does_nothing,
-            "its kernel for drawing and is therefore slower: it draws other",
-        ),
-    ],
+    ("launch", "reason"),
+    [(fails, "is too large for this device"), (does_nothing, "their results differ from those of torch")],
 )
-def test_kernels_that_do_not_work_are_not_used(monkeypatch, capsys, failing, how, warning):
+def test_kernels_that_do_not_work_are_not_used(monkeypatch, capsys, name, launch, reason):
     right = kernels_on_cpu()._launch
-    monkeypatch.setattr("lm.generation.gpu_kernels._WARNING", threading.Lock())
-    use_kernels(monkeypatch, lambda name, *rest: (how if name in failing else right)(name, *rest))
-    network, plain = network_of("lstm"), scheduler_of()
-    scheduler = Scheduler(SamplingOnGPU(network), VOCAB, (0,))
-    streams = [each.stream([1], SamplingConfig(), 3, 20) for each in (plain, scheduler)]
-    expected, found = (
-        generated(each, stream) for each, stream in zip((plain, scheduler), streams, strict=True)
-    )
+    monkeypatch.setattr("lm.generation.gpu_batch._WARNING", threading.Lock())
+    use_kernels(monkeypatch, lambda wanted, *rest: (launch if wanted == name else right)(wanted, *rest))
+    schedulers = scheduler_of("lstm"), Scheduler(SamplingOnGPU(network_of("lstm")), VOCAB, (0,))
+    expected, found = (generated(each, each.stream([1], SamplingConfig(), 3, 20)) for each in schedulers)
     assert found == expected
     error = capsys.readouterr().err
-    assert warning in error and error.count("\n") == 1
+    assert error.startswith("warning: generation does not use its own GPU kernels and is therefore slower: ")
+    assert error.endswith(f"{reason}\n") and error.count("\n") == 1
 
 
 @pytest.mark.gpu
@@ -212,7 +189,6 @@ def test_a_gpu_runs_the_kernels(cell, precision, capsys):
     weights = GPUWeights(network_of(cell, layers=3, embedding_size=5).to("cuda"), precision)
     assert weights.kernels, capsys.readouterr().err
     check_steps(weights)
-    assert chosen_draw(weights) == weights.kernels.draw, capsys.readouterr().err
     for vocab_size in (*FEW, FEW_TYPES + 1, 5000):
         kernels = kernels_for(weights.device, weights.dtype, vocab_size > FEW_TYPES)
         assert draws_alike(kernels.draw, 1.0, vocab_size, weights.device)

@@ -276,7 +276,7 @@ def test_where_recording_is_impossible_steps_run_one_by_one_after_one_warning(mo
     scheduler = scheduler_of(SamplingOnGPU)
     (expected,) = run(scheduler, scheduler.stream([1], SamplingConfig(), 5, 30))
     monkeypatch.setattr("lm.model.cuda_graph.capture", fails)
-    monkeypatch.setattr("lm.generation.gpu_kernels._WARNING", threading.Lock())
+    monkeypatch.setattr("lm.generation.gpu_batch._WARNING", threading.Lock())
     scheduler = scheduler_of(SamplingOnGPU)
     streams = [
         scheduler.stream([1], sampling, 5, 30) for sampling in (SamplingConfig(), SamplingConfig(top_k=3))
