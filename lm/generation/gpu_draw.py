@@ -34,7 +34,7 @@ def draw_with_torch(logits: Tensor, arguments: DrawArguments) -> None:
     last.copy_(drawn)
 
 
-@functools.cache  # a training writes each of its samples with a new copy of the weights
+@functools.cache  # each sample during training is generated with a new copy of the weights
 def kernel_draws_alike(kernels: Kernels, vocab_size: int, device: torch.device) -> bool:
     """Whether the kernel that draws tokens does what `draw_with_torch` does."""
     return all(draws_alike(kernels.draw, strength, vocab_size, device) for strength in (0.0, 1.0))

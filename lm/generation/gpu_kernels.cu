@@ -1,14 +1,14 @@
 // The kernels of a generation step on a GPU; gpu_kernels.py compiles and launches them.
 //
-// A step is a few products of matrices, and many small operations in between. As operations of torch, each of
-// these is a kernel of its own, which takes longer to start than to run. Here, all those between two products are
-// one kernel. Each computes what the functions named in its comment compute, which are its specification.
+// A step consists of a few matrix products with many small operations in between. In torch, each operation is a
+// kernel of its own, which takes longer to launch than to run. Here, one kernel does everything between two
+// products. The comment of each kernel names the Python function that it replaces.
 //
-// A row is a sequence. Rows are computed by blocks of threads that know nothing of each other, so the results of
-// a row do not depend on the others. All matrices are stored row by row, without gaps.
+// A row is a sequence. Each row is computed by its own blocks of threads, so its results do not depend on the other
+// rows. All matrices are stored row by row, without gaps.
 //
-// `number` is the type of the operands of products: float, or with -DBF16 or -DFP16 a float of 16 bits. MOST is the
-// number of threads, up to which each token type has one of its own; with -DMANY, there are more types.
+// `number` is the type of the operands of products: float, or a 16-bit float with -DBF16 or -DFP16. MOST is the
+// maximum number of threads in a block. With -DMANY, there are more token types than that.
 
 #if defined(BF16)
 typedef unsigned short number;
@@ -110,7 +110,7 @@ struct Window {
   const integer* sizes;
 };
 
-// What is drawn from: logits (rows, vocab), to which suppressed (vocab,) is added. Random numbers and, unless null,
+// What a token is drawn from: logits (rows, vocab), to which suppressed (vocab,) is added. Random numbers and, unless null,
 // temperatures are in tables (steps, rows), from which the row `*step` is read.
 struct Source {
   const float *logits, *suppressed;
@@ -172,8 +172,7 @@ __device__ float sum(const float* values, int count) {
   return result;
 }
 
-// The sum of the weights of all values that come before that of this thread, in an order in which larger values
-// come first, and of equal ones the first.
+// Sort the values, largest first and equal ones by index: the sum of the weights of those before this thread's value.
 __device__ float sum_before(const float* weights, const float* values, int count) {
   int own = threadIdx.x;
   float result = 0;
@@ -182,7 +181,7 @@ __device__ float sum_before(const float* weights, const float* values, int count
   return result;
 }
 
-// The logarithm of the softmax of `value`, one per thread; `scratch` then has the softmax.
+// The log-softmax of the values, of which each thread has one. Afterwards, `scratch` contains the softmax.
 __device__ float log_softmax(float value, float* scratch, int count) {
   __syncthreads();
   scratch[threadIdx.x] = value;
@@ -198,7 +197,7 @@ __device__ float log_softmax(float value, float* scratch, int count) {
   return value - highest - logf(total);
 }
 
-// Each token type has a thread.
+// One thread per token type.
 extern "C" __global__ void __launch_bounds__(MOST)
     draw(Source source, Settings settings, Window window, Drawn drawn, int vocab) {
   __shared__ float allowed_of[MOST], scratch[MOST], distances[MOST];
@@ -292,7 +291,7 @@ __device__ float largest(const float* values, Range own, double* scratch) {
   return combined(result, scratch, [](double a, double b) { return fmax(a, b); });
 }
 
-// `scratch` then has the sum of the values of each thread and those before it.
+// Afterwards, scratch[i] is the sum of the values of threads 0 to i.
 __device__ void sum_in_order(double value, double* scratch) {
   int own = threadIdx.x;
   __syncthreads();
@@ -306,24 +305,24 @@ __device__ void sum_in_order(double value, double* scratch) {
   __syncthreads();
 }
 
-// The sum of exp(values - highest), which may be minus infinity.
+// The sum of exp(values - highest) over all threads. Values may be minus infinity.
 __device__ float sum_of_exp(const float* values, float highest, Range own, double* scratch) {
   double result = 0;
   for (int i = own.begin; i < own.end; i++) result += expf(values[i] - highest);
   return sum_of_all(result, scratch);
 }
 
-// A whole number in the same order as x.
+// An integer that sorts like x.
 __device__ unsigned ordered(float x) {
   unsigned bits = __float_as_uint(x + 0.0f);  // not -0
   return bits >> 31 ? ~bits : bits | 0x80000000;
 }
 
-// Probabilities as whole numbers, whose sums do not depend on the order.
+// A probability as a whole number: sums of these do not depend on their order.
 __device__ double mass(float probability) { return rint((double)probability * (1ll << 40)); }
 
-// Of the tokens by descending key, equal ones by number, keep those before which there is less than `enough`:
-// tokens, or with `masses`, mass. Of equal ones, all are kept with `all_equal` if one is.
+// Sort the tokens by key, largest first and equal ones by index, and keep them until their total reaches `enough`. A
+// token counts 1 or, with `masses`, its probability mass. With `all_equal`, all tokens with the last key are kept.
 __device__ void keep_first(
     const unsigned* keys, const float* masses, float* kept, Range own, double enough, bool all_equal,
     double* scratch) {
@@ -355,7 +354,7 @@ __device__ void keep_first(
   }
 }
 
-// Each of MOST threads has a range of token types. The arrays allowed, kept, keys and masses (rows, vocab) are
+// MOST threads per row; each has a range of token types. The arrays allowed, kept, keys and masses (rows, vocab) are
 // scratch memory.
 extern "C" __global__ void __launch_bounds__(MOST) draw(
     Source source, Settings settings, Window window, Drawn drawn, float* allowed, float* kept, unsigned* keys,

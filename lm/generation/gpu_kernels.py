@@ -1,8 +1,8 @@
 """Compiles and launches the kernels of gpu_kernels.cu.
 
-The compiler, NVRTC, comes with torch's CUDA build. Before a kernel is used, its results are compared with
-those of the operations of torch that it replaces. If they differ, or if it cannot be compiled, these
-operations are used instead.
+The compiler, NVRTC, comes with torch's CUDA build. Before kernels are used, their results are compared with
+those of the torch operations that they replace. If the results differ or the kernels cannot be compiled, the
+torch operations are used instead.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 from lm.generation.gpu_tables import DrawArguments
 from lm.generation.samplers import SETTING_DTYPES
 
-FEW_TYPES = 1024  # token types up to which each has a thread in `draw`; a power of two
+FEW_TYPES = 1024  # up to this many token types, `draw` has a thread for each; a power of two
 _THREADS = 256  # of a block, in the other kernels
 _SOURCE = Path(__file__).with_suffix(".cu")
 _OPTIONS = {torch.float32: [], torch.bfloat16: ["-DBF16"], torch.float16: ["-DFP16"]}

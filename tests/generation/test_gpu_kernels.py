@@ -1,4 +1,4 @@
-"""The kernels of a GPU compute what the operations of torch compute that they replace."""
+"""The GPU kernels compute the same as the torch operations that they replace."""
 
 import random
 import threading
