@@ -134,7 +134,7 @@ class GPUWeights:
         various = torch.arange(self._state.numel(), dtype=torch.float32, device=self.device).sin_()
         state = various.view(self._state.shape)
         other = state.clone()
-        # The kernels run first, so that memory they fail to write cannot already contain the expected results.
+        # The kernels run first, so that memory they fail to write cannot contain the expected results yet.
         found = self._hidden(kernels, tokens, state)
         expected = self._plain_hidden(tokens, other, None)
         return are_close(found, expected) and are_close(state, other)

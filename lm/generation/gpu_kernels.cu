@@ -110,8 +110,8 @@ struct Window {
   const integer* sizes;
 };
 
-// What a token is drawn from: logits (rows, vocab), to which suppressed (vocab,) is added. Random numbers and, unless null,
-// temperatures are in tables (steps, rows), from which the row `*step` is read.
+// What a token is drawn from: logits (rows, vocab), to which suppressed (vocab,) is added. Random numbers and, unless
+// null, temperatures are in tables (steps, rows), from which the row `*step` is read.
 struct Source {
   const float *logits, *suppressed;
   const double* uniforms;
