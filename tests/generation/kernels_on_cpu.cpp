@@ -90,7 +90,7 @@ static void run_thread() {
 
 static void make_threads(int count) {
   static std::vector<char> stacks;
-  stacks.resize(std::max(stacks.size(), STACK * count));
+  if (stacks.size() < STACK * count) stacks = std::vector<char>(STACK * count);
   threads.assign(count, Thread());
   for (int i = 0; i < count; i++) {
     ucontext_t& context = threads[i].context;
