@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lm.errors import one_line
 from lm.generation.gpu_draw import are_close, kernel_draws_alike
-from lm.generation.gpu_kernels import FEW_TYPES, Kernels, has_kernels, kernels_for
+from lm.generation.gpu_kernels import Kernels, has_kernels, kernels_for
 from lm.model import cuda_graph
 from lm.model.cell_step import AfterLayer, Functions, advance, gate_views, group_gates
 from lm.model.cells import CELLS, State
@@ -117,7 +117,7 @@ class GPUWeights:
         if not has_kernels(self.device):
             return None
         try:
-            kernels = kernels_for(self.device, self.dtype, self.vocab_size > FEW_TYPES)
+            kernels = kernels_for(self.device, self.dtype)
             works = self._computes_alike(kernels) and kernel_draws_alike(
                 kernels, self.vocab_size, self.device
             )

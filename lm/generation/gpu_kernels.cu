@@ -8,7 +8,7 @@
 // rows. All matrices are stored row by row, without gaps.
 //
 // `number` is the type of the operands of products: float, or a 16-bit float with -DBF16 or -DFP16. MOST is the
-// maximum number of threads in a block. With -DMANY, there are more token types than that.
+// maximum number of threads in a block of `draw`.
 
 #if defined(BF16)
 typedef unsigned short number;
@@ -42,6 +42,9 @@ __device__ number rounded(float x) { return x; }
 #endif
 
 typedef long long integer;  // torch.long
+
+// Up to this many token types are sorted by comparing each with all others, more by a search.
+const int COMPARED = 512;
 
 #ifndef INFINITY
 #define INFINITY __int_as_float(0x7f800000)
@@ -156,124 +159,31 @@ __device__ void write_token(Source source, Window window, Drawn drawn, int token
   }
 }
 
-// Draw a token for each row, of which each has a block: `draw_with_torch` in gpu_draw.py. There are two kernels.
+// Probabilities are added as whole numbers, of which this many make 1: so their sum does not depend on the order.
+const integer ONE = 1ll << 40;
 
-#ifndef MANY
+__device__ integer whole(float probability) { return llrintf(probability * ONE); }
 
-__device__ float largest(const float* values, int count) {
-  float result = values[0];
-  for (int i = 1; i < count; i++) result = fmaxf(result, values[i]);
-  return result;
-}
-
-__device__ float sum(const float* values, int count) {
-  float result = 0;
-  for (int i = 0; i < count; i++) result += values[i];
-  return result;
-}
-
-// Sort the values, largest first and equal ones by index: the sum of the weights of those before this thread's value.
-__device__ float sum_before(const float* weights, const float* values, int count) {
-  int own = threadIdx.x;
-  float result = 0;
-  for (int i = 0; i < count; i++)
-    if (values[i] > values[own] || (values[i] == values[own] && i < own)) result += weights[i];
-  return result;
-}
-
-// The log-softmax of the values, of which each thread has one. Afterwards, `scratch` contains the softmax.
-__device__ float log_softmax(float value, float* scratch, int count) {
-  __syncthreads();
-  scratch[threadIdx.x] = value;
-  __syncthreads();
-  float highest = largest(scratch, count);
-  __syncthreads();
-  scratch[threadIdx.x] = expf(value - highest);
-  __syncthreads();
-  float total = sum(scratch, count);
-  __syncthreads();
-  scratch[threadIdx.x] /= total;
-  __syncthreads();
-  return value - highest - logf(total);
-}
-
-// One thread per token type.
-extern "C" __global__ void __launch_bounds__(MOST)
-    draw(Source source, Settings settings, Window window, Drawn drawn, int vocab) {
-  __shared__ float allowed_of[MOST], scratch[MOST], distances[MOST];
-  __shared__ double weights[MOST];
-  __shared__ int token;
-  integer row = blockIdx.x;
-  int own = threadIdx.x;
-  bool exists = own < vocab;
-
-  float logprob = log_softmax(exists ? source.logits[row * vocab + own] : -INFINITY, scratch, vocab);
-  float allowed = exists ? allowed_logit(source, settings, window, own, vocab) : -INFINITY;
-  allowed_of[own] = allowed;
-  __syncthreads();
-
-  float kept = allowed;
-  if (settings.top_k) {
-    int larger = 0;
-    for (int i = 0; i < vocab; i++) larger += allowed_of[i] > allowed;
-    if (larger >= settings.top_k[row]) kept = -INFINITY;
-  }
-  if (settings.typical_p) {
-    float information = log_softmax(kept, scratch, vocab);
-    distances[own] = scratch[own] > 0 ? scratch[own] * information : 0;
-    __syncthreads();
-    float entropy = -sum(distances, vocab);
-    __syncthreads();
-    distances[own] = -fabsf(information + entropy);
-    __syncthreads();
-    float p = settings.typical_p[row];
-    if (p < 1 && sum_before(scratch, distances, vocab) >= p) kept = -INFINITY;
-  }
-  if (settings.top_p) {
-    log_softmax(kept, scratch, vocab);
-    float p = settings.top_p[row];
-    if (p < 1 && sum_before(scratch, allowed_of, vocab) >= p) kept = -INFINITY;
-  }
-  __syncthreads();
-  scratch[own] = kept;
-  if (own == 0) token = 0;
-  __syncthreads();
-  float highest = largest(scratch, vocab);
-  if (settings.min_p && kept < highest + logf(settings.min_p[row])) kept = -INFINITY;
-
-  weights[own] = exp((double)kept - highest);
-  __syncthreads();
-  double total = 0, up_to_own = 0;
-  for (int i = 0; i < vocab; i++) {
-    total += weights[i];
-    if (i == own) up_to_own = total;
-  }
-  // The number of the first token at which the sum exceeds the random number.
-  if (own < vocab - 1 && up_to_own <= source.uniforms[entry_of(source)] * total) atomicAdd(&token, 1);
-  __syncthreads();
-  if (settings.greedy && settings.greedy[row]) {
-    bool is_best = exists;
-    for (int i = 0; i < vocab; i++)
-      is_best &= !(allowed_of[i] > allowed || (allowed_of[i] == allowed && i < own));
-    if (is_best) token = own;
-  }
-  __syncthreads();
-  if (own == token) write_token(source, window, drawn, token, logprob, vocab);
-}
-
-#else
-
+// The token types of a row that belong to a thread.
 struct Range {
   int begin, end;
 };
 
+// An integer that sorts like x, and x again.
+__device__ unsigned ordered(float x) {
+  unsigned bits = __float_as_uint(x + 0.0f);  // not -0
+  return bits >> 31 ? ~bits : bits | 0x80000000;
+}
+
+__device__ float unordered(unsigned bits) { return __uint_as_float(bits >> 31 ? bits & 0x7fffffff : ~bits); }
+
 // The values of all threads, combined in pairs.
 template <typename Combine>
-__device__ double combined(double value, double* scratch, Combine combine) {
+__device__ integer combined(integer value, integer* scratch, Combine combine) {
   int own = threadIdx.x;
   __syncthreads();
   scratch[own] = value;
-  for (int half = MOST / 2; half; half /= 2) {
+  for (int half = blockDim.x / 2; half; half /= 2) {
     __syncthreads();
     if (own < half) scratch[own] = combine(scratch[own], scratch[own + half]);
   }
@@ -281,137 +191,136 @@ __device__ double combined(double value, double* scratch, Combine combine) {
   return scratch[0];
 }
 
-__device__ double sum_of_all(double value, double* scratch) {
-  return combined(value, scratch, [](double a, double b) { return a + b; });
-}
-
-__device__ float largest(const float* values, Range own, double* scratch) {
-  float result = -INFINITY;
-  for (int i = own.begin; i < own.end; i++) result = fmaxf(result, values[i]);
-  return combined(result, scratch, [](double a, double b) { return fmax(a, b); });
+__device__ integer sum(integer value, integer* scratch) {
+  return combined(value, scratch, [](integer a, integer b) { return a + b; });
 }
 
 // Afterwards, scratch[i] is the sum of the values of threads 0 to i.
-__device__ void sum_in_order(double value, double* scratch) {
+__device__ void sum_in_order(integer value, integer* scratch) {
   int own = threadIdx.x;
   __syncthreads();
   scratch[own] = value;
-  for (int distance = 1; distance < MOST; distance *= 2) {
+  for (int distance = 1; distance < blockDim.x; distance *= 2) {
     __syncthreads();
-    double left = own < distance ? 0 : scratch[own - distance];
+    integer left = own < distance ? 0 : scratch[own - distance];
     __syncthreads();
     scratch[own] += left;
   }
   __syncthreads();
 }
 
-// The sum of exp(values - highest) over all threads. Values may be minus infinity.
-__device__ float sum_of_exp(const float* values, float highest, Range own, double* scratch) {
-  double result = 0;
-  for (int i = own.begin; i < own.end; i++) result += expf(values[i] - highest);
-  return sum_of_all(result, scratch);
+__device__ float largest(const float* values, Range own, integer* scratch) {
+  unsigned result = 0;
+  for (int i = own.begin; i < own.end; i++) result = max(result, ordered(values[i]));
+  return unordered(combined(result, scratch, [](integer a, integer b) { return max(a, b); }));
 }
 
-// An integer that sorts like x.
-__device__ unsigned ordered(float x) {
-  unsigned bits = __float_as_uint(x + 0.0f);  // not -0
-  return bits >> 31 ? ~bits : bits | 0x80000000;
+__device__ float log_sum_of_exp(const float* values, Range own, integer* scratch) {
+  float highest = largest(values, own, scratch);
+  integer result = 0;
+  for (int i = own.begin; i < own.end; i++) result += whole(expf(values[i] - highest));
+  return highest + logf((float)sum(result, scratch) / ONE);
 }
 
-// A probability as a whole number: sums of these do not depend on their order.
-__device__ double mass(float probability) { return rint((double)probability * (1ll << 40)); }
-
-// Sort the tokens by key, largest first and equal ones by index, and keep them until their total reaches `enough`. A
-// token counts 1 or, with `masses`, its probability mass. With `all_equal`, all tokens with the last key are kept.
+// Sort the tokens by key, largest first and equal ones by index, and keep them until their masses sum to `enough`.
+// With `all_equal`, all tokens with the last key are kept.
 __device__ void keep_first(
-    const unsigned* keys, const float* masses, float* kept, Range own, double enough, bool all_equal,
-    double* scratch) {
+    const unsigned* keys, const integer* masses, float* kept, Range own, integer enough, bool all_equal, int vocab,
+    integer* scratch) {
+  __syncthreads();
+  if (vocab <= COMPARED) {
+    for (int i = own.begin; i < own.end; i++) {
+      integer before = 0;
+      for (int j = 0; j < vocab; j++)
+        if (keys[j] > keys[i] || (keys[j] == keys[i] && j < i && !all_equal)) before += masses[j];
+      if (before >= enough) kept[i] = -INFINITY;
+    }
+    return;
+  }
   unsigned low = 0, high = 0xffffffff;
   while (low < high) {  // find the smallest key above which there is less than enough
     unsigned middle = low + (high - low) / 2;
-    double above = 0;
+    integer above = 0;
     for (int i = own.begin; i < own.end; i++)
-      if (keys[i] > middle) above += masses ? mass(masses[i]) : 1;
-    if (sum_of_all(above, scratch) < enough)
+      if (keys[i] > middle) above += masses[i];
+    if (sum(above, scratch) < enough)
       high = middle;
     else
       low = middle + 1;
   }
-  double above = 0, equal = 0;
+  integer above = 0, equal = 0;
   for (int i = own.begin; i < own.end; i++) {
-    double own_mass = masses ? mass(masses[i]) : 1;
-    if (keys[i] > low) above += own_mass;
-    if (keys[i] == low) equal += own_mass;
+    if (keys[i] > low) above += masses[i];
+    if (keys[i] == low) equal += masses[i];
   }
-  double before = sum_of_all(above, scratch);
+  integer before = sum(above, scratch);
   sum_in_order(equal, scratch);
   if (threadIdx.x) before += scratch[threadIdx.x - 1];
   for (int i = own.begin; i < own.end; i++) {
     if (keys[i] < low) kept[i] = -INFINITY;
     if (keys[i] != low || all_equal) continue;
     if (before >= enough) kept[i] = -INFINITY;
-    before += mass(masses[i]);
+    before += masses[i];
   }
 }
 
-// MOST threads per row; each has a range of token types. The arrays allowed, kept, keys and masses (rows, vocab) are
-// scratch memory.
+// Draw a token for each row: `draw_with_torch` in gpu_draw.py. Each row has a block, in which the threads, a power of
+// two, share the token types. The arrays allowed, kept, keys and masses (rows, vocab) are scratch memory.
 extern "C" __global__ void __launch_bounds__(MOST) draw(
     Source source, Settings settings, Window window, Drawn drawn, float* allowed, float* kept, unsigned* keys,
-    float* masses, int vocab) {
-  __shared__ double scratch[MOST];
+    integer* masses, int vocab) {
+  __shared__ integer scratch[MOST];
   __shared__ int token;
   integer row = blockIdx.x;
-  int share = (vocab + MOST - 1) / MOST, first = threadIdx.x * share;
+  int share = (vocab + blockDim.x - 1) / blockDim.x, first = threadIdx.x * share;
   Range own = {min(first, vocab), min(first + share, vocab)};
   const float* logits = source.logits + row * vocab;
   allowed += row * vocab, kept += row * vocab, keys += row * vocab, masses += row * vocab;
 
-  float highest = largest(logits, own, scratch);
-  float log_total = highest + logf(sum_of_exp(logits, highest, own, scratch));
+  float log_total = log_sum_of_exp(logits, own, scratch);
   for (int i = own.begin; i < own.end; i++)
     allowed[i] = kept[i] = allowed_logit(source, settings, window, i, vocab);
 
   if (settings.top_k) {
-    for (int i = own.begin; i < own.end; i++) keys[i] = ordered(allowed[i]);
-    keep_first(keys, nullptr, kept, own, settings.top_k[row], true, scratch);
+    for (int i = own.begin; i < own.end; i++) keys[i] = ordered(allowed[i]), masses[i] = 1;
+    keep_first(keys, masses, kept, own, settings.top_k[row], true, vocab, scratch);
   }
   for (int typical = 1; typical >= 0; typical--) {  // typical-p, then top-p
     const float* enough = typical ? settings.typical_p : settings.top_p;
     if (!enough || enough[row] >= 1) continue;
-    highest = largest(kept, own, scratch);
-    float log_sum = highest + logf(sum_of_exp(kept, highest, own, scratch));
-    double information = 0;
-    for (int i = own.begin; i < own.end; i++) {
-      masses[i] = expf(kept[i] - log_sum);
-      if (masses[i] > 0) information += masses[i] * (kept[i] - log_sum);
+    float log_sum = log_sum_of_exp(kept, own, scratch), entropy = 0;
+    for (int i = own.begin; i < own.end; i++) masses[i] = whole(expf(kept[i] - log_sum));
+    if (typical) {
+      integer information = 0;
+      for (int i = own.begin; i < own.end; i++) {
+        float logprob = kept[i] - log_sum, probability = expf(logprob);
+        if (probability > 0) information += whole(probability * logprob);
+      }
+      entropy = (float)-sum(information, scratch) / ONE;
     }
-    float entropy = -sum_of_all(information, scratch);
     for (int i = own.begin; i < own.end; i++)
       keys[i] = ordered(typical ? -fabsf(kept[i] - log_sum + entropy) : allowed[i]);
-    keep_first(keys, masses, kept, own, enough[row] * (double)(1ll << 40), false, scratch);
+    keep_first(keys, masses, kept, own, whole(enough[row]), false, vocab, scratch);
   }
-  highest = largest(kept, own, scratch);
+  float highest = largest(kept, own, scratch);
   if (settings.min_p) {
     float least = highest + logf(settings.min_p[row]);
     for (int i = own.begin; i < own.end; i++)
       if (kept[i] < least) kept[i] = -INFINITY;
   }
 
-  double weight = 0;
-  for (int i = own.begin; i < own.end; i++) weight += exp((double)kept[i] - highest);
+  // The first token up to which the weights sum to more than the random number.
+  integer weight = 0;
+  for (int i = own.begin; i < own.end; i++) weight += whole(expf(kept[i] - highest));
   sum_in_order(weight, scratch);
-  double target = source.uniforms[entry_of(source)] * scratch[MOST - 1];
-  double up_to = threadIdx.x ? scratch[threadIdx.x - 1] : 0;
-  bool is_here = up_to <= target && target < scratch[threadIdx.x];
+  integer target = source.uniforms[entry_of(source)] * scratch[blockDim.x - 1];
+  integer up_to = threadIdx.x ? scratch[threadIdx.x - 1] : 0;
   if (threadIdx.x == 0) token = vocab - 1;
   __syncthreads();
-  if (is_here) {
-    for (int i = own.begin; i < own.end && up_to <= target; i++) {
-      weight = exp((double)kept[i] - highest);
-      up_to += weight;
-      if (weight > 0) token = i;
-    }
+  if (up_to <= target && target < scratch[threadIdx.x]) {
+    int i = own.begin;
+    while (i < own.end - 1 && (up_to += whole(expf(kept[i] - highest))) <= target) i++;
+    token = i;
   }
   if (settings.greedy && settings.greedy[row]) {
     highest = largest(allowed, own, scratch);
@@ -423,5 +332,3 @@ extern "C" __global__ void __launch_bounds__(MOST) draw(
   __syncthreads();
   if (threadIdx.x == 0) write_token(source, window, drawn, token, logits[token] - log_total, vocab);
 }
-
-#endif

@@ -22,8 +22,8 @@ from torch import Tensor
 from lm.generation.gpu_tables import DrawArguments
 from lm.generation.samplers import SETTING_DTYPES
 
-FEW_TYPES = 1024  # up to this many token types, `draw` has a thread for each; a power of two
-_THREADS = 256  # of a block, in the other kernels
+_THREADS = 256  # of a block
+_MOST_THREADS = 1024  # of a block of `draw`; a power of two
 _SOURCE = Path(__file__).with_suffix(".cu")
 _OPTIONS = {torch.float32: [], torch.bfloat16: ["-DBF16"], torch.float16: ["-DFP16"]}
 _NAMES = (b"join", b"advance", b"draw")
@@ -33,11 +33,10 @@ Launch = Callable[[bytes, tuple[int, int], int, Sequence[Any]], None]
 
 
 class Kernels:
-    """The kernels for products of matrices of type `dtype`; gpu_kernels.cu says what each computes.
-    `many_types`: whether there are more than FEW_TYPES token types."""
+    """The kernels for products of matrices of type `dtype`; gpu_kernels.cu says what each computes."""
 
-    def __init__(self, dtype: torch.dtype, many_types: bool, launch: Launch):
-        self._dtype, self._many_types, self._launch = dtype, many_types, launch
+    def __init__(self, dtype: torch.dtype, launch: Launch):
+        self._dtype, self._launch = dtype, launch
 
     def join(self, embedding: Tensor, tokens: Tensor, h: Tensor) -> Tensor:
         """embedding (vocab, width), tokens (rows,), h (rows, hidden) -> (rows, width + hidden), the input of
@@ -94,8 +93,9 @@ class Kernels:
         """The same as `draw_with_torch` of gpu_draw.py."""
         (rows, vocab_size), sampling, window = logits.shape, arguments.sampling, arguments.window
         assert rows == len(arguments.last) == arguments.tokens.shape[1]
-        assert self._many_types == (vocab_size > FEW_TYPES)  # otherwise, the kernel has other arguments
-        passed: list[Any] = [
+        scratch = logits.new_empty(3, rows, vocab_size)
+        masses = logits.new_empty(rows, vocab_size, dtype=torch.int64)
+        passed = [
             _pointers(
                 (logits, torch.float32),
                 (arguments.suppressed, torch.float32),
@@ -120,13 +120,12 @@ class Kernels:
                 (arguments.tokens, torch.int64),
                 (arguments.logprobs, torch.float32),
             ),
+            *(_pointer(part, torch.float32) for part in scratch),
+            _pointer(masses, torch.int64),
+            ctypes.c_int(vocab_size),
         ]
-        threads = -(-vocab_size // 32) * 32
-        if self._many_types:
-            threads = FEW_TYPES
-            scratch = logits.new_empty(4, rows, vocab_size)
-            passed += [_pointer(part, torch.float32) for part in scratch]
-        self._launch(b"draw", (rows, 1), threads, [*passed, ctypes.c_int(vocab_size)])
+        threads = min(2 ** (vocab_size - 1).bit_length(), _MOST_THREADS)
+        self._launch(b"draw", (rows, 1), threads, passed)
 
 
 def _pointer(tensor: Tensor | None, dtype: torch.dtype) -> ctypes.c_void_p:
@@ -148,15 +147,15 @@ def has_kernels(device: torch.device) -> bool:
 
 
 @functools.cache
-def kernels_for(device: torch.device, dtype: torch.dtype, many_types: bool) -> Kernels:
+def kernels_for(device: torch.device, dtype: torch.dtype) -> Kernels:
     """The kernels for a device that has some. Raises OSError if the compiler is missing, RuntimeError if it
     fails or the driver does."""
-    return Kernels(dtype, many_types, _compiled(device, options_for(dtype, many_types)))
+    return Kernels(dtype, _compiled(device, options_for(dtype)))
 
 
-def options_for(dtype: torch.dtype, many_types: bool) -> list[str]:
+def options_for(dtype: torch.dtype) -> list[str]:
     """The options of the compiler."""
-    return [*_OPTIONS[dtype], f"-DMOST={FEW_TYPES}", *(["-DMANY"] if many_types else [])]
+    return [*_OPTIONS[dtype], f"-DMOST={_MOST_THREADS}"]
 
 
 def _compiled(device: torch.device, options: Sequence[str]) -> Launch:

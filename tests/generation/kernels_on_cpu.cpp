@@ -38,6 +38,7 @@ static unsigned __float_as_uint(float x) {
 
 static void atomicAdd(int* sum, int value) { *sum += value; }
 static void atomicMin(int* least, int value) { *least = std::min(*least, value); }
+using std::max;
 using std::min;
 
 // A context starts a thread on a stack of its own. After that, jumps switch between threads, which is faster.

@@ -29,16 +29,16 @@ needs_compiler = pytest.mark.skipif(
 def use_kernels(monkeypatch: pytest.MonkeyPatch, launch: Callable[..., None] | None = None) -> None:
     """Let GPUWeights on this CPU use the kernels, or `launch` whatever the test wants instead of them."""
 
-    def kernels_for(device: torch.device, dtype: torch.dtype, many_types: bool) -> Kernels:
-        return Kernels(dtype, many_types, launch) if launch else kernels_on_cpu(dtype, many_types)
+    def kernels_for(device: torch.device, dtype: torch.dtype) -> Kernels:
+        return Kernels(dtype, launch) if launch else kernels_on_cpu(dtype)
 
     monkeypatch.setattr("lm.generation.gpu_batch.has_kernels", lambda device: True)
     monkeypatch.setattr("lm.generation.gpu_batch.kernels_for", kernels_for)
 
 
-def kernels_on_cpu(dtype: torch.dtype = torch.float32, many_types: bool = False) -> Kernels:
+def kernels_on_cpu(dtype: torch.dtype = torch.float32) -> Kernels:
     """The kernels, compiled for the CPU."""
-    library = _library(*options_for(dtype, many_types))
+    library = _library(*options_for(dtype))
 
     def launch(name: bytes, blocks: tuple[int, int], threads: int, arguments: Sequence[Any]) -> None:
         def run() -> None:
@@ -48,7 +48,7 @@ def kernels_on_cpu(dtype: torch.dtype = torch.float32, many_types: bool = False)
         run()
         recorded.add(run)
 
-    return Kernels(dtype, many_types, launch)
+    return Kernels(dtype, launch)
 
 
 @functools.cache
