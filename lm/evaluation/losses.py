@@ -188,7 +188,7 @@ def score_tokens(
     device = network.device
     ids = torch.from_numpy(np.concatenate([[start], tokens]).astype(np.int64)).to(device)
     state: State | None = None
-    decode, rows = decoding(network, Precision.FP32), rows_per_block(network.vocab_size)
+    decode, rows = decoding(network, Precision.FP32), rows_per_block(network.vocab_size, device)
     with inference(network, Precision.FP32) as read:
         for begin in range(0, len(tokens), WINDOW):
             window = ids[begin : begin + WINDOW + 1]

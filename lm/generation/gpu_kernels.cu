@@ -164,10 +164,18 @@ const integer ONE = 1ll << 40;
 
 __device__ integer whole(float probability) { return llrintf(probability * ONE); }
 
-// The token types of a row that belong to a thread.
+// Each token type of a row, by the threads in turn, so that neighbors read neighboring numbers.
+#define EACH_TOKEN(i) for (int i = threadIdx.x; i < vocab; i += blockDim.x)
+
+// For what depends on the order of the token types, each thread has a range of them.
 struct Range {
   int begin, end;
 };
+
+__device__ Range own_range(int vocab) {
+  int share = (vocab + blockDim.x - 1) / blockDim.x, first = threadIdx.x * share;
+  return {min(first, vocab), min(first + share, vocab)};
+}
 
 // An integer that sorts like x, and x again.
 __device__ unsigned ordered(float x) {
@@ -191,12 +199,12 @@ __device__ integer combined(integer value, integer* scratch, Combine combine) {
   return scratch[0];
 }
 
-__device__ integer sum(integer value, integer* scratch) {
+__device__ __noinline__ integer sum(integer value, integer* scratch) {
   return combined(value, scratch, [](integer a, integer b) { return a + b; });
 }
 
 // Afterwards, scratch[i] is the sum of the values of threads 0 to i.
-__device__ void sum_in_order(integer value, integer* scratch) {
+__device__ __noinline__ void sum_in_order(integer value, integer* scratch) {
   int own = threadIdx.x;
   __syncthreads();
   scratch[own] = value;
@@ -209,27 +217,27 @@ __device__ void sum_in_order(integer value, integer* scratch) {
   __syncthreads();
 }
 
-__device__ float largest(const float* values, Range own, integer* scratch) {
+__device__ __noinline__ float largest(const float* values, int vocab, integer* scratch) {
   unsigned result = 0;
-  for (int i = own.begin; i < own.end; i++) result = max(result, ordered(values[i]));
+  EACH_TOKEN(i) result = max(result, ordered(values[i]));
   return unordered(combined(result, scratch, [](integer a, integer b) { return max(a, b); }));
 }
 
-__device__ float log_sum_of_exp(const float* values, Range own, integer* scratch) {
-  float highest = largest(values, own, scratch);
+__device__ __noinline__ float log_sum_of_exp(const float* values, int vocab, integer* scratch) {
+  float highest = largest(values, vocab, scratch);
   integer result = 0;
-  for (int i = own.begin; i < own.end; i++) result += whole(expf(values[i] - highest));
+  EACH_TOKEN(i) result += whole(expf(values[i] - highest));
   return highest + logf((float)sum(result, scratch) / ONE);
 }
 
 // Sort the tokens by key, largest first and equal ones by index, and keep them until their masses sum to `enough`.
 // With `all_equal`, all tokens with the last key are kept.
-__device__ void keep_first(
-    const unsigned* keys, const integer* masses, float* kept, Range own, integer enough, bool all_equal, int vocab,
+__device__ __noinline__ void keep_first(
+    const unsigned* keys, const integer* masses, float* kept, integer enough, bool all_equal, int vocab,
     integer* scratch) {
   __syncthreads();
   if (vocab <= COMPARED) {
-    for (int i = own.begin; i < own.end; i++) {
+    EACH_TOKEN(i) {
       integer before = 0;
       for (int j = 0; j < vocab; j++)
         if (keys[j] > keys[i] || (keys[j] == keys[i] && j < i && !all_equal)) before += masses[j];
@@ -241,13 +249,13 @@ __device__ void keep_first(
   while (low < high) {  // find the smallest key above which there is less than enough
     unsigned middle = low + (high - low) / 2;
     integer above = 0;
-    for (int i = own.begin; i < own.end; i++)
-      if (keys[i] > middle) above += masses[i];
+    EACH_TOKEN(i) if (keys[i] > middle) above += masses[i];
     if (sum(above, scratch) < enough)
       high = middle;
     else
       low = middle + 1;
   }
+  Range own = own_range(vocab);
   integer above = 0, equal = 0;
   for (int i = own.begin; i < own.end; i++) {
     if (keys[i] > low) above += masses[i];
@@ -262,6 +270,7 @@ __device__ void keep_first(
     if (before >= enough) kept[i] = -INFINITY;
     before += masses[i];
   }
+  __syncthreads();
 }
 
 // Draw a token for each row: `draw_with_torch` in gpu_draw.py. Each row has a block, in which the threads, a power of
@@ -272,44 +281,42 @@ extern "C" __global__ void __launch_bounds__(MOST) draw(
   __shared__ integer scratch[MOST];
   __shared__ int token;
   integer row = blockIdx.x;
-  int share = (vocab + blockDim.x - 1) / blockDim.x, first = threadIdx.x * share;
-  Range own = {min(first, vocab), min(first + share, vocab)};
   const float* logits = source.logits + row * vocab;
   allowed += row * vocab, kept += row * vocab, keys += row * vocab, masses += row * vocab;
 
-  float log_total = log_sum_of_exp(logits, own, scratch);
-  for (int i = own.begin; i < own.end; i++)
-    allowed[i] = kept[i] = allowed_logit(source, settings, window, i, vocab);
+  float log_total = log_sum_of_exp(logits, vocab, scratch);
+  EACH_TOKEN(i) allowed[i] = kept[i] = allowed_logit(source, settings, window, i, vocab);
 
   if (settings.top_k) {
-    for (int i = own.begin; i < own.end; i++) keys[i] = ordered(allowed[i]), masses[i] = 1;
-    keep_first(keys, masses, kept, own, settings.top_k[row], true, vocab, scratch);
+    EACH_TOKEN(i) keys[i] = ordered(allowed[i]), masses[i] = 1;
+    keep_first(keys, masses, kept, settings.top_k[row], true, vocab, scratch);
   }
   for (int typical = 1; typical >= 0; typical--) {  // typical-p, then top-p
     const float* enough = typical ? settings.typical_p : settings.top_p;
     if (!enough || enough[row] >= 1) continue;
-    float log_sum = log_sum_of_exp(kept, own, scratch), entropy = 0;
-    for (int i = own.begin; i < own.end; i++) masses[i] = whole(expf(kept[i] - log_sum));
+    float log_sum = log_sum_of_exp(kept, vocab, scratch), entropy = 0;
+    EACH_TOKEN(i) masses[i] = whole(expf(kept[i] - log_sum));
     if (typical) {
       integer information = 0;
-      for (int i = own.begin; i < own.end; i++) {
+      EACH_TOKEN(i) {
         float logprob = kept[i] - log_sum, probability = expf(logprob);
         if (probability > 0) information += whole(probability * logprob);
       }
       entropy = (float)-sum(information, scratch) / ONE;
     }
-    for (int i = own.begin; i < own.end; i++)
-      keys[i] = ordered(typical ? -fabsf(kept[i] - log_sum + entropy) : allowed[i]);
-    keep_first(keys, masses, kept, own, whole(enough[row]), false, vocab, scratch);
+    EACH_TOKEN(i) keys[i] = ordered(typical ? -fabsf(kept[i] - log_sum + entropy) : allowed[i]);
+    integer least = max(whole(enough[row]), (integer)1);  // the first token is always kept
+    keep_first(keys, masses, kept, least, false, vocab, scratch);
   }
-  float highest = largest(kept, own, scratch);
+  float highest = largest(kept, vocab, scratch);
   if (settings.min_p) {
     float least = highest + logf(settings.min_p[row]);
-    for (int i = own.begin; i < own.end; i++)
-      if (kept[i] < least) kept[i] = -INFINITY;
+    EACH_TOKEN(i) if (kept[i] < least) kept[i] = -INFINITY;
   }
+  __syncthreads();
 
   // The first token up to which the weights sum to more than the random number.
+  Range own = own_range(vocab);
   integer weight = 0;
   for (int i = own.begin; i < own.end; i++) weight += whole(expf(kept[i] - highest));
   sum_in_order(weight, scratch);
@@ -323,11 +330,10 @@ extern "C" __global__ void __launch_bounds__(MOST) draw(
     token = i;
   }
   if (settings.greedy && settings.greedy[row]) {
-    highest = largest(allowed, own, scratch);
+    highest = largest(allowed, vocab, scratch);
     if (threadIdx.x == 0) token = vocab - 1;
     __syncthreads();
-    for (int i = own.begin; i < own.end; i++)
-      if (allowed[i] == highest) atomicMin(&token, i);
+    EACH_TOKEN(i) if (allowed[i] == highest) atomicMin(&token, i);
   }
   __syncthreads();
   if (threadIdx.x == 0) write_token(source, window, drawn, token, logits[token] - log_total, vocab);

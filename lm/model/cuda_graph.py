@@ -26,7 +26,9 @@ _WARM_UP = 2  # calls before the capture, in which libraries allocate their work
 _SMALLEST_TOLERANCE = 0.01  # relative
 
 _CAPTURING = threading.Lock()  # torch allows one capture at a time
-_STREAMS: dict[int, torch.cuda.Stream] = {}  # those of captures, by the number of their device
+# By the number of their device: the stream of captures, and a graph that is never deleted.
+_STREAMS: dict[int, torch.cuda.Stream] = {}
+_GRAPHS: dict[int, torch.cuda.CUDAGraph] = {}
 
 Compute = Callable[[], Tensor]
 
@@ -84,7 +86,13 @@ def capture(compute: Compute) -> Compute:
         for _ in range(_WARM_UP):
             compute()
         graph = torch.cuda.CUDAGraph()
-        with warnings.catch_warnings(), _own_workspace(), _no_garbage_collection(), _own_memory() as memory:
+        with (
+            warnings.catch_warnings(),
+            _usable_random_numbers(stream),
+            _own_workspace(),
+            _no_garbage_collection(),
+            _own_memory() as memory,
+        ):
             warnings.simplefilter("ignore")  # an empty graph is found by its results
             # Other threads may use the device meanwhile, for example the web UI for another model.
             with torch.cuda.graph(graph, memory, stream, "thread_local"):
@@ -114,6 +122,33 @@ def _stream_for_captures() -> Iterator[torch.cuda.Stream]:
             yield stream
     finally:
         before.wait_stream(stream)
+
+
+@contextmanager
+def _usable_random_numbers(stream: torch.cuda.Stream) -> Iterator[None]:
+    """Keep torch's random numbers on this device usable, whatever a capture does.
+
+    torch creates the tensors for random numbers in graphs with the first graph. In inference mode, later
+    captures outside of it would fail (pytorch/pytorch#166792). And after a capture that has failed, torch
+    believes that it continues, until another one succeeds.
+    """
+    if stream.device_index not in _GRAPHS:
+        _GRAPHS[stream.device_index] = _trivial_graph(stream)
+    try:
+        yield
+    except BaseException:
+        with suppress(RuntimeError):  # the first error says more
+            _GRAPHS[stream.device_index] = _trivial_graph(stream)
+        raise
+
+
+def _trivial_graph(stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
+    graph = torch.cuda.CUDAGraph()
+    with torch.inference_mode(False):
+        number = torch.zeros((), device=stream.device).add_(1)  # the kernel is loaded before the capture
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            number.add_(1)
+    return graph
 
 
 @contextmanager

@@ -19,11 +19,13 @@ from torch.utils.checkpoint import checkpoint
 from lm.model.cpu_kernels import product_dtype
 
 BLOCK = 2**21  # logits at a time
+_GPU_BLOCK = 2**24  # on a GPU, where a few large operations are faster than many small ones
 
 
-def rows_per_block(vocab_size: int) -> int:
+def rows_per_block(vocab_size: int, device: torch.device) -> int:
     """The number of rows whose logits are computed at a time."""
-    return max(1, BLOCK // vocab_size)
+    block = BLOCK if device.type == "cpu" else _GPU_BLOCK
+    return max(1, block // vocab_size)
 
 
 def cross_entropies(
@@ -38,7 +40,7 @@ def cross_entropies(
     def loss(block: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(decode(block).float(), target, reduction="none")
 
-    rows = rows_per_block(vocab_size)
+    rows = rows_per_block(vocab_size, hidden.device)
     blocks = list(zip(hidden.split(rows), targets.split(rows), strict=True))
     if len(blocks) == 1:
         return loss(*blocks[0])
@@ -91,7 +93,7 @@ class _DecoderLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        rows = rows_per_block(len(weight))
+        rows = rows_per_block(len(weight), hidden.device)
         d_hidden = torch.empty_like(hidden)
         d_weight = torch.zeros_like(weight, dtype=wide)
         d_bias = torch.zeros_like(bias, dtype=wide)

@@ -23,6 +23,7 @@ static Index blockIdx, threadIdx, blockDim, gridDim;
 #define __device__ static
 #define __shared__ static
 #define __launch_bounds__(most)
+#define __noinline__
 
 static float __uint_as_float(unsigned bits) {
   float x;

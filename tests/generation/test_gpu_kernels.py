@@ -80,8 +80,8 @@ def test_tokens_are_those_of_torch_with_all_threads(vocab_size, strength):
 
 FILTERS = [
     *({"top_k": k} for k in (1, 2, 5)),
-    *({"top_p": p} for p in (0.001, 0.3, 0.9)),
-    *({"typical_p": p} for p in (0.001, 0.3, 0.9)),
+    *({"top_p": p} for p in (1e-20, 0.001, 0.3, 0.9)),
+    *({"typical_p": p} for p in (1e-20, 0.001, 0.3, 0.9)),
     *({"min_p": p} for p in (0.2, 0.99)),
     {"greedy": True},
     {"top_k": 9, "typical_p": 0.8, "top_p": 0.7, "min_p": 0.01},

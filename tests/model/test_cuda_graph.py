@@ -4,6 +4,7 @@ import gc
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from lm.model import cuda_graph
 
@@ -22,6 +23,7 @@ def test_a_failed_capture_leaves_no_trace():
         cuda_graph.capture(compute)
     assert torch.cuda.current_stream() == before
     assert gc.isenabled()
+    assert 0 < F.dropout(torch.ones(1000, device="cuda"), 0.5).count_nonzero() < 1000
     free, _ = torch.cuda.mem_get_info()
     for share in (0.5, 0.7):  # during a capture, torch would not free the first to allocate the second
         torch.empty(int(share * free), dtype=torch.uint8, device="cuda")
@@ -29,6 +31,21 @@ def test_a_failed_capture_leaves_no_trace():
     for _ in range(3):
         double()
     assert x.tolist() == [32.0] * 4  # two of the calls precede the capture
+
+
+def test_random_numbers_are_captured_in_and_outside_of_inference_mode():
+    x = torch.ones(1000, device="cuda")
+
+    def dropped():
+        return F.dropout(x, 0.5)
+
+    with torch.inference_mode():
+        graphs = [cuda_graph.capture(dropped)]
+    graphs.append(cuda_graph.capture(dropped))
+    for graph in graphs:
+        first = graph().clone()
+        assert 0 < first.count_nonzero() < 1000
+        assert not torch.equal(first, graph())
 
 
 def test_captures_have_a_stream_of_their_own():
