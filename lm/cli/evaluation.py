@@ -53,7 +53,7 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
     with terminal.progress() as progress:
         models = _load_models(names, options)
         items = Items(options)
-        text = _read_text(options, reading, progress, items.rows, tables.values())
+        text = _read_text(models[0], options, reading, progress, items.rows, tables.values())
         text = text._replace(text=items.marked(text.text))
         reset = _resets(options, adaptations, items.rows)
         precision = options["precision"]
@@ -123,13 +123,15 @@ def _load_models(names: Sequence[str], options: dict[str, Any]) -> list[Language
 
 
 def _read_text(
+    model: LanguageModel,
     options: dict[str, Any],
     reading: dict[str, Any],
     progress: ProgressCallback,
     rows: Rows,
     outputs: Iterable[str],
 ) -> EvalText:
-    """The text to score. Raises UserError if it cannot be read, or if it is one of the `outputs`."""
+    """The text to score, by default the one that `model` has held out. Raises UserError if it cannot be read,
+    or if it is one of the `outputs`."""
     split = options.get("split")
     run = Run(find_model(options["model"]))
     if "dataset" in options:
@@ -143,7 +145,8 @@ def _read_text(
     if split not in (None, "validation", "test"):
         raise UserError(f"without --dataset, --split must be validation or test, got {split}.")
     config = RunConfig.from_flat(run.settings(), where=str(run.config)).data
-    return read_held_out(config, split or "validation", progress, outputs)
+    fingerprint = (model.facts.get("trained_on") or {}).get("fingerprint")
+    return read_held_out(config, split or "validation", progress, outputs, fingerprint)
 
 
 def _settings_of_training(run: Run, given: dict[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,9 @@ class Notes:
     numbers: int = 0  # rows whose text has a number, or true or false
     longer: list[str] = field(default_factory=list)  # columns with more text
     files: dict[str, set[str]] = field(default_factory=dict)  # the columns of each, up to the one used
+    # Of each CSV file, the columns; and of the rows with fewer cells, by the number of these, how many rows
+    # there are and the line of the first.
+    narrow: dict[str, tuple[list[str], dict[int, tuple[int, int]]]] = field(default_factory=dict)
     warnings: dict[str, str] = field(default_factory=dict)  # by their kind
 
     def facts(self, name: str) -> dict[str, Any]:
@@ -70,12 +73,21 @@ class Notes:
             warnings.append(
                 f"nothing is read of {listed(without)}: no column is named '{self.column}' there."
             )
+        for file, (columns, rows) in self.narrow.items():
+            at = columns.index(self.column) if self.column in columns else 0
+            if lost := [counted for cells, counted in rows.items() if cells <= at]:
+                count, line = sum(number for number, _ in lost), min(line for _, line in lost)
+                warnings.append(
+                    f"{file} has {plural(count, 'row')} with too few cells for the column '{self.column}',"
+                    f" the first in line {line:,}: what they contain is not read; quote cells that contain line"
+                    " breaks."
+                )
         if self.numbers:
             warnings.append(
                 f"the column '{self.column}' of {name} contains numbers or true and false rather than text in"
                 f" {self.numbers:,} of {plural(self.rows, 'row')}: they are read as they are written."
             )
-        facts = asdict(dataclasses.replace(self, files={}, warnings={}))
+        facts = asdict(dataclasses.replace(self, files={}, narrow={}, warnings={}))
         # Names of files and columns may contain line breaks.
         return {**facts, "warnings": [one_line(warning, 1000) for warning in warnings]}
 
@@ -161,7 +173,7 @@ def noting(rows: Iterator[Row], file: str, notes: Notes) -> Iterator[Row]:
     for row in rows:
         names.update(row or ("",))
         yield row
-        if notes.column in names or len(names) > _NOTED:
+        if (notes.column and notes.column in names) or len(names) > _NOTED:
             yield from rows
 
 

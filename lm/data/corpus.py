@@ -31,7 +31,7 @@ from lm.console.wording import plural
 from lm.data.cache import build_once, cache_folder, mark_used
 from lm.data.decoding import own_encoding_warning
 from lm.data.source import Source
-from lm.data.sources import find_sources, find_tokenizer
+from lm.data.sources import find_sources, find_tokenizer, fingerprint_of
 from lm.data.splits import SPLITS, read_splits
 from lm.data.survey import LISTED, repeated_fraction, survey
 from lm.data.text import Text
@@ -83,6 +83,7 @@ class Corpus:
     parts: list[int]  # training tokens from each dataset, in their order
     held_out: list[int]  # first rows of each dataset that --streaming must leave out of training
     facts: dict[str, Any]  # for the report
+    fingerprint: str = ""  # of the text; unknown in the cache of an earlier version
     tokenizer_id: str = ""  # part of the key, of one that was just opened
 
 
@@ -104,7 +105,7 @@ def open_corpus(
         external, tokenizer_id = _external_tokenizer(config.tokenizer, copy)
     sources = find_sources(config, of_run=of_run)
     try:
-        key = _key(sources, config, tokenizer_id)
+        key, fingerprint = _key(sources, config, tokenizer_id), fingerprint_of(sources)
         build_once(key, lambda folder: _build(sources, config, external, folder, progress))
     finally:
         for source in sources:
@@ -114,7 +115,8 @@ def open_corpus(
     # Files that are left out change nothing in the stream, so they are not stored with it.
     warnings = [warning for source in sources for warning in source.warnings]
     more = {"files": list(filter(None, listings)), "hub": _hub_facts(sources), "warnings": warnings}
-    return replace(corpus, facts=corpus.facts | more, tokenizer_id=tokenizer_id)
+    facts = corpus.facts | more
+    return replace(corpus, facts=facts, fingerprint=fingerprint, tokenizer_id=tokenizer_id)
 
 
 def _external_tokenizer(name: str, copy: tuple[Path, str] | None) -> tuple[Tokenizer, str]:
@@ -160,6 +162,7 @@ def _open(key: str) -> Corpus:
         parts=info.get("parts", []),
         held_out=info.get("held_out", []),
         facts=info.get("facts", {}),
+        fingerprint=info.get("fingerprint", ""),
     )
 
 
@@ -212,7 +215,7 @@ def _build(
             f"the vocabulary of this text cannot be stored: {one_line(error.__cause__ or error)} Choose a"
             " smaller --vocab-size or another --tokenizer."
         ) from error
-    info: dict[str, Any] = {"held_out": held_out}
+    info: dict[str, Any] = {"held_out": held_out, "fingerprint": fingerprint_of(sources)}
     for name, group in texts.items():
         counts, parts = write_tokens(folder / f"{name}.tokens", group, tokenizer, progress)
         if counts.tokens < 2:
@@ -234,7 +237,10 @@ def _build(
         "own_encoding": [line for s in sources if (line := own_encoding_warning(s.decoded.own_encoding))],
         "unknown": unknown,
         "repeated": repeated_fraction(
-            _map_tokens(folder, "train", tokenizer), _map_tokens(folder, "validation", tokenizer)
+            _map_tokens(folder, "train", tokenizer),
+            _map_tokens(folder, "validation", tokenizer),
+            tokenizer.eos,
+            tokenizer.kind,
         ),
         "exact": not external or (not unknown and _is_exact(tokenizer, texts["train"], progress)),
         "tables": [table for source in sources for table in source.table_facts()],

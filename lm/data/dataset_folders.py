@@ -27,12 +27,13 @@ def saved_splits(folder: Path) -> dict[str, list[str]] | None:
 
     None if it is another folder. Raises DataError if a part of it is missing.
     """
-    if (folder / "dataset_dict.json").is_file():
+    # Unlike `Path.is_file`, this raises no error if the folder cannot be read: files_below does.
+    if os.path.isfile(folder / "dataset_dict.json"):
         names = _listed(folder / "dataset_dict.json", "splits", str)
         if odd := next((name for name in names if name != os.path.basename(name)), None):
             raise _incomplete(folder, f"it has no folder '{one_line(odd, 80)}'")
         return {name: _arrow_files(folder / name) for name in names}
-    if (folder / "state.json").is_file() and any(folder.glob("*.arrow")):
+    if os.path.isfile(folder / "state.json") and any(folder.glob("*.arrow")):
         return {"train": _arrow_files(folder)}
     return None
 

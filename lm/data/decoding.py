@@ -125,6 +125,7 @@ def _utf_8_blocks(
     decoder = codecs.getincrementaldecoder(name)("strict" if errors == "strict" else _REPLACE)
     is_utf_8 = codecs.lookup(name).name in ("utf-8", "utf-8-sig")
     position, first, before = len(mark), True, _replaced_so_far()
+    recent = b""  # the bytes before the block, to show in an error
     while True:
         if not encoding and is_utf_8 and (b"\x1b$" in block or b"~{" in block):
             check_escapes(file, block)
@@ -135,10 +136,12 @@ def _utf_8_blocks(
                 encoded = block  # with the beginning or without the end of a character, as the file has it
             else:
                 text = text.removeprefix(_BOM) if first and not mark else text
-                encoded = text.encode("utf-8", "strict" if errors == "strict" else "replace")
+                encoded = text.encode("utf-8", "strict" if errors == "strict" else _REPLACE)
         except UnicodeDecodeError as error:
-            offset = position - len(pending) + error.start
-            raise not_decodable(file, pending + block, error.start, offset, name) from error
+            start = error.start - len(pending)  # in the block
+            raise not_decodable(
+                file, recent + block, len(recent) + start, position + start, name, at_end=not block
+            ) from error
         except UnicodeError as error:  # half of a surrogate pair
             raise DataError(f"{file} is not {name}: {error}.".replace("\n", " ")) from error
         if errors != "strict":
@@ -149,7 +152,7 @@ def _utf_8_blocks(
         yield encoded
         if not block:
             return
-        position += len(block)
+        position, recent = position + len(block), (recent + block)[-SAMPLE:]
         block = opened.read(BLOCK)
 
 
@@ -205,10 +208,11 @@ def _replaced_so_far() -> int:
     return getattr(_counter, "replaced", 0)
 
 
-def _replace(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeDecodeError)
-    _counter.replaced = _replaced_so_far() + 1
-    return "\ufffd", error.end
+def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
+    assert isinstance(error, (UnicodeDecodeError, UnicodeEncodeError))
+    halves = error.end - error.start if isinstance(error, UnicodeEncodeError) else 0  # of surrogate pairs
+    _counter.replaced = _replaced_so_far() + max(halves, 1)
+    return "\ufffd".encode() * halves if halves else "\ufffd", error.end
 
 
 codecs.register_error(_REPLACE, _replace)

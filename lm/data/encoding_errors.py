@@ -27,15 +27,25 @@ class EncodingError(DataError):
         return _line(self._sample, self._at, encoding)
 
 
-def not_decodable(file: str, data: bytes, start: int, offset: int, name: str) -> EncodingError:
-    """The error for the byte at `start` of `data`, which is at position `offset` of the file."""
+def not_decodable(
+    file: str, data: bytes, start: int, offset: int, name: str, at_end: bool = False
+) -> EncodingError:
+    """The error for the byte at `start` of `data`, which is at position `offset` of the file.
+
+    `at_end`: whether the file ends within the character that begins there.
+    """
     shown = "UTF-8" if name == "utf-8" else name
     problem = f"{file} is not {shown}: byte 0x{data[start]:02x} at position {offset:,}"
     if kind := binary_kind(data[:SAMPLE]) if offset < SAMPLE else None:
         return EncodingError(f"{problem}; it looks like {kind}, not text.")
     sample, at = _around(data, start)
     valid, damaged = _utf_8_characters(sample)
-    if name == "utf-8" and valid > 10 * damaged:
+    if at_end and (valid if name == "utf-8" else damaged or name.startswith(("utf-16", "utf-32"))):
+        return EncodingError(
+            f"{problem}; the file ends within a character: get the whole file, or replace the character with"
+            " --encoding-errors replace."
+        )
+    if name == "utf-8" and valid > 2 * damaged:  # by chance, text in other encodings has few valid ones
         line = _line(sample, at, "utf-8")
         return EncodingError(
             f"{problem}; it is UTF-8 with a damaged character ('{line}'): repair it there, or replace it with"

@@ -15,7 +15,7 @@ from lm.data.cache import temporary
 from lm.data.columns import Rows
 from lm.data.decoding import own_encoding_warning, replaced_warning
 from lm.data.source import Source
-from lm.data.sources import find_sources
+from lm.data.sources import find_sources, fingerprint_of
 from lm.data.splits import copy_split, empty, fraction_of, read_splits
 from lm.data.text import Text, write_text
 from lm.errors import DataError, UserError
@@ -63,17 +63,27 @@ def read_whole(
 
 
 def read_held_out(
-    config: DataConfig, split: str, progress: ProgressCallback, outputs: Iterable[str] = ()
+    config: DataConfig,
+    split: str,
+    progress: ProgressCallback,
+    outputs: Iterable[str] = (),
+    fingerprint: str | None = None,
 ) -> EvalText:
     """The text that training with this config holds out as its `split`, "validation" or "test".
 
-    Raises UserError if the text cannot be read, or if it is one of the `outputs`, the files that will be
-    written.
+    Raises UserError if the text cannot be read, if it does not have the `fingerprint` of the training text,
+    or if it is one of the `outputs`, the files that will be written.
     """
     if "-" in config.dataset:
         raise UserError("the model was trained on standard input: name a text to score with --dataset.")
 
     def read(sources: list[Source], folder: Path) -> list[Text]:
+        if fingerprint and fingerprint_of(sources) != fingerprint:
+            # Another text would be split elsewhere, and the end of it may have been trained on.
+            raise DataError(
+                f"{' and '.join(config.dataset[:3])} is not the text that the model was trained on: it has"
+                " changed, or another file has this name. Name a text to score with --dataset."
+            )
         texts, _ = read_splits(sources, config, folder, progress)
         if split not in texts:
             held_out = " and ".join(name for name in texts if name != "train")

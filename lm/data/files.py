@@ -15,7 +15,7 @@ from lm.console.wording import plural, similar
 from lm.data import reading
 from lm.data.binary_files import binary_kind
 from lm.data.split_names import by_split
-from lm.errors import one_line
+from lm.errors import DataError, one_line
 from lm.files.model_files import is_inside
 
 TABLES = {
@@ -69,15 +69,11 @@ class Listing:
 
 def files_below(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
     """All files in a folder and its subfolders, without hidden ones, and the links that are not followed:
-    those "outside" lead out of it, and those "missing" to no file. Other links are followed once."""
+    those "outside" lead out of it, and those "missing" to no file. Other links are followed once. Raises
+    DataError if a folder cannot be read."""
     found: list[str] = []
     outside: list[str] = []
-    visited = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(parent)) in visited:
-            folders.clear()
-            continue
-        visited.add(real)
+    for parent, folders, names in _walk(folder):
         visible = {n: os.path.join(parent, n) for n in (*folders, *names) if not n.startswith(".")}
         leaving = {name for name, path in visible.items() if _leaves(path, folder)}
         outside += (visible[name] for name in leaving)
@@ -89,9 +85,47 @@ def files_below(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
 
 
 def files_matching(pattern: str) -> tuple[list[str], dict[str, list[str]]]:
-    """All files that match a glob, and the links that do, but lead to a "missing" file."""
-    files, missing = _existing(glob.glob(pattern, recursive=True))
+    """All files that match a glob, and the links that do, but lead to a "missing" file. Raises DataError if a
+    folder below `**` cannot be read."""
+    files, missing = _existing(_matching(pattern))
     return files, {"missing": missing}
+
+
+def _matching(pattern: str) -> set[str]:
+    """The paths that match a glob. Unlike in `glob.glob`, whose `**` follows a link that leads back again and
+    again, each folder is entered once."""
+    parts = re.split(r"[/\\]" if os.altsep else "/", pattern)
+    if "**" not in parts:
+        return set(glob.glob(pattern))
+    first = parts.index("**")
+    above = pattern[: sum(len(part) + 1 for part in parts[:first])]
+    rest = os.sep.join(parts[first + 1 :])
+    found: set[str] = set()
+    for base in glob.glob(above) if above else [os.curdir]:
+        for parent, folders, names in _walk(base):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            place = parent if above else os.path.relpath(parent)
+            place = "" if place == os.curdir else place
+            if rest:
+                found |= _matching(os.path.join(glob.escape(place), rest))
+            else:
+                found |= {os.path.join(place, name) for name in names if not name.startswith(".")}
+    return found
+
+
+def _walk(folder: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """`os.walk` that follows links, but enters no folder twice. Raises DataError if one cannot be read."""
+
+    def fail(error: OSError) -> None:
+        raise DataError(f"the folder {error.filename} cannot be read: {error.strerror}.")
+
+    visited = set()
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=fail):
+        if (real := os.path.realpath(parent)) in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        yield parent, folders, names
 
 
 def is_dangling(path: str | Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import hashlib
 import os
 import re
 import sys
@@ -71,6 +72,12 @@ def find_sources(
             source.forget()
         raise
     return sources
+
+
+def fingerprint_of(sources: Sequence[Source]) -> str:
+    """A hash of the contents of all texts, the same wherever the files are."""
+    identities = "\0".join(source.identity for source in sources)
+    return hashlib.sha256(identities.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _add_all(sources: list[Source], config: DataConfig, revisions: Sequence[str | None] | None) -> None:
@@ -210,7 +217,7 @@ def python_library() -> list[str]:
 def _listed_source(name: str, found: Listing, config: DataConfig) -> Source:
     """A source of files that were found in one place. Raises DataError if none of them is text."""
     if not found.splits:
-        links = "; name links that lead out of a folder themselves" if "outside" in found.left_out else ""
+        links = "; to read an outside file, pass the link itself" if "outside" in found.left_out else ""
         if "missing" in found.left_out:
             links += "; fetch the files that the links lead to, for example with `git annex get`"
         raise DataError(f"{name} contains no text: {found.row().removeprefix('; ')}{links}.")

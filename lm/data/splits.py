@@ -84,6 +84,11 @@ def like_training(source: Source, name: str, split: str) -> Iterator[Source]:
 def empty(source: Source, split: str) -> DataError:
     """The error about a split without text."""
     if len(source.files) == 1:
+        if source.kind == "csv" and source.config.header:
+            return DataError(
+                f"{source.file_name} contains no text below its header: choose another file, or use"
+                " --no-header if the first row is text."
+            )
         return DataError(f"{source.file_name} contains no text: choose another file.")
     return DataError(f"the split '{split}' of {source.name} contains no text: choose another one.")
 

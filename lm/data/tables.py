@@ -163,9 +163,12 @@ def _named(
 ) -> Iterator[Row]:
     """The cells of each row by their columns. The `reader` counts the lines from `begin` on.
 
-    Warns of rows with too many lines or cells. Raises DataError if a row is not in the dialect of the reader.
+    Warns of rows with too many lines or cells, and counts those with too few cells. Raises DataError if a row
+    is not in the dialect of the reader.
     """
     width, wide, wide_at, longest, longest_at, last = len(names), 0, 0, 0, 0, reader.line_num
+    narrow: dict[int, tuple[int, int]] = {}
+    notes.narrow[file] = names, narrow
     try:
         for cells in rows:
             number = reader.line_num
@@ -174,6 +177,9 @@ def _named(
             last = number
             if len(cells) > width:
                 wide, wide_at = wide + 1, wide_at or number + begin - 1
+            elif len(cells) < width and any(cells):
+                count, line = narrow.get(len(cells), (0, number + begin - 1))
+                narrow[len(cells)] = count + 1, line
             if cells:
                 yield dict(zip(names, cells, strict=False))
     except csv.Error as error:

@@ -34,6 +34,8 @@ def trained_on(trainer: Trainer) -> dict[str, Any]:
         characters, tokens, documents = (round(share * n) for n in (characters, tokens, documents))
     settings, hub_datasets = _settings(trainer), list(learner.corpus.facts.get("hub", {}).values())
     facts: dict[str, Any] = {"dataset": " + ".join(_dataset_names(trainer))}
+    if learner.corpus.fingerprint:
+        facts["fingerprint"] = learner.corpus.fingerprint
     if hub_datasets:
         facts["hub_datasets"] = hub_datasets
     if config.training.init_from:

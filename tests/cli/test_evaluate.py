@@ -269,14 +269,30 @@ def test_a_backward_model_scores_its_held_out_text(evaluate, backward_run):
     assert found["scores"]["plain"]["loss"]["value"] == pytest.approx(validation["loss"], rel=0.01)
 
 
+def test_a_text_that_has_changed_is_not_taken_for_the_held_out_one(evaluate, trained_run, tmp_path):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["trained_on"]["fingerprint"] = "0" * 16
+    (run / "config.json").write_text(json.dumps(config))
+    result = evaluate(run)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "is not the text that the model was trained on: it has changed" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nowhere"], "there is no model folder 'nowhere'"),
         (["RUN", "--dataset", "none.txt"], "there is no file or folder 'none.txt'"),
         (["RUN", "--dataset", "empty.txt"], "error: empty.txt contains no text: choose another file."),
-        (["RUN", "--dataset", "head.csv"], "error: head.csv contains no text: choose another file."),
-        (["RUN", "--dataset", "head.csv", "--per-word", "w"], "error: head.csv contains no text: choose"),
+        (
+            ["RUN", "--dataset", "head.csv"],
+            "error: head.csv contains no text below its header: choose another file",
+        ),
+        (
+            ["RUN", "--dataset", "head.csv", "--per-word", "w"],
+            "error: head.csv contains no text below its header: choose",
+        ),
         (
             ["RUN", "--dataset", "good.txt", "--keep", "a", "--per-word", "w"],
             "good.txt is not a table: --keep",

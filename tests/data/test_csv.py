@@ -50,6 +50,13 @@ def test_unquoted_delimiters_in_a_single_column_are_text(tmp_path):
     assert notes_of(path).format == "one column, header text"
 
 
+def test_line_breaks_that_are_not_quoted_are_warned_about(tmp_path):
+    path = written(tmp_path / "a.csv", "id,text\n1,one\n2,hello\nworld\n3,x\nmore\n\n")
+    assert read(path) == ["one", "hello", "x"]
+    (warning,) = warnings_of(path)
+    assert f"{path} has 2 rows with too few cells for the column 'text', the first in line 4:" in warning
+
+
 def test_row_with_too_many_cells_is_warned_about(tmp_path):
     path = written(tmp_path / "a.csv", "id,text\n1,one two\n2,hello, world\n3,x\n")
     assert read(path) == ["one two", "hello", "x"]

@@ -170,6 +170,36 @@ def test_line_in_an_error_is_shortened_on_both_sides():
     assert "('a café au lait')" in message
 
 
+@pytest.mark.parametrize(
+    ("raw", "encoding"),
+    [
+        *((text.encode()[:-1], None) for text in (CHINESE.strip(), JAPANESE + "港", "é" * 9)),
+        (FRENCH.encode() + "größer".encode()[:3], None),
+        ((CHINESE * 5).encode("gb18030")[:-2], "gb18030"),
+        ((JAPANESE * 5).encode("cp932", "ignore") + b"\x83", "cp932"),
+        (FRENCH.encode("utf-16") + b"x", None),
+        (FRENCH.encode("utf-16-le") + b"x", "utf-16-le"),
+        (FRENCH.encode("utf-32")[:-2], None),
+    ],
+)
+def test_text_that_ends_within_a_character_is_not_taken_for_another_encoding(raw, encoding):
+    with pytest.raises(DataError, match="the file ends within a character: get the whole file") as error:
+        read(raw, encoding)
+    assert "use --encoding " not in str(error.value).replace("--encoding-errors", "")
+    assert read(raw, encoding, errors="replace").endswith("\ufffd")
+
+
+def test_a_few_characters_of_another_encoding_are_damage():
+    assert "a damaged character" in error_of("naïve café déjà".encode() + b"\n\xff and more\n")
+    assert "a damaged character" in error_of("It’s a “fine” day…\n".encode() + b"It\x92s mine\n")
+
+
+def test_halves_of_surrogate_pairs_are_replaced_and_counted():
+    done = Decoded()
+    assert read(b"x+2D3AP7/2D3eA", "utf-7", errors="replace", done=done) == "x\ufffd\uc03f\ubff6\u0f77\ufffd"
+    assert done.replaced == 2
+
+
 def test_damaged_utf_8_is_not_taken_for_another_encoding():
     message = error_of(CHINESE.encode() + b"\xe4\xb8\n" + CHINESE.encode())
     assert "it is UTF-8 with a damaged character" in message

@@ -61,6 +61,20 @@ def test_held_out_text_encodes_to_the_tokens_of_its_split(tmp_path, settings):
                 read_held_out(config, split, no_progress)
 
 
+def test_a_text_that_has_changed_is_not_the_held_out_text(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("the sea was calm. " * 30)
+    config = DataConfig(dataset=str(file))
+    fingerprint = open_corpus(config).fingerprint
+    assert read_held_out(config, "validation", no_progress, fingerprint=fingerprint).text
+    moved = file.rename(tmp_path / "b.txt")
+    elsewhere = DataConfig(dataset=str(moved))
+    assert read_held_out(elsewhere, "validation", no_progress, fingerprint=fingerprint).text
+    file.write_text("the sea was calm. " * 20)
+    with pytest.raises(UserError, match=r"a.txt is not the text that the model was trained on: it has"):
+        read_held_out(config, "validation", no_progress, fingerprint=fingerprint)
+
+
 def test_standard_input_cannot_be_read_again():
     with pytest.raises(UserError, match="trained on standard input: name a text"):
         read_held_out(DataConfig(dataset="-"), "validation", no_progress)

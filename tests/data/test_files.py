@@ -1,9 +1,11 @@
 """Files: whole names make splits, each file is read once, and what is not text is left out and counted."""
 
+import glob
 import gzip
 import json
 import os
 import re
+import tempfile
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -14,7 +16,7 @@ from lm.config.schema import DataConfig, ModelConfig
 from lm.console.progress import no_progress
 from lm.data.corpus import open_corpus
 from lm.data.eval_text import read_whole
-from lm.data.files import files_below, list_files
+from lm.data.files import files_below, files_matching, list_files
 from lm.data.report import rows, warnings
 from lm.data.sources import find_sources
 from lm.errors import DataError, UserError
@@ -263,7 +265,7 @@ def test_a_link_out_of_a_folder_is_skipped_and_counted(tmp_path, elsewhere, link
     (folder / ".hidden").symlink_to(elsewhere)
     (folder / ".chain").symlink_to(elsewhere / "deep" / "a.txt")
     (folder / link).symlink_to(target)
-    with pytest.raises(DataError, match=r"no text: skipped 1 outside file .*name links that lead out of"):
+    with pytest.raises(DataError, match=r"no text: skipped 1 outside file .*to read an outside file, pass"):
         read(folder)
     (folder / "good.txt").write_text("good")
     assert read(folder) == ["good"]
@@ -314,6 +316,47 @@ def test_linked_files_are_read_once_and_loops_end(tmp_path):
     os.symlink(tmp_path / "nowhere", folder / "broken.txt")
     assert sorted(read(folder)) == ["one", "two"]
     assert "2 repeated files (hard.txt, soft.txt)" in found(folder).listing.row()
+
+
+@pytest.mark.parametrize("pattern", ["**", "**/*.txt", "a/**/b.txt", "*/**", "**/a/**/*.txt", "[ab]/**/b.*"])
+@pytest.mark.parametrize("absolute", [False, True])
+def test_globs_match_what_python_matches(tmp_path, monkeypatch, pattern, absolute):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.txt", "a/b.txt", "a/a/b.txt", "a/.b.txt", "b/c[1]/b.txt", "b/.d/b.txt", "b/b.md"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("text")
+    pattern = str(tmp_path / pattern) if absolute else pattern
+    expected = sorted(set(filter(os.path.isfile, glob.glob(pattern, recursive=True))))
+    assert files_matching(pattern)[0] == expected
+    assert expected
+
+
+def test_a_glob_over_links_that_lead_back_ends(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    for name in "xyz":  # Python's own glob would follow 3^40 paths
+        (tmp_path / name).symlink_to(tmp_path)
+    assert read(tmp_path / "**" / "*.txt") == ["one"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs users")
+@pytest.mark.parametrize("dataset", ["a", "a/secret", "a/**/*.txt"])
+def test_a_folder_that_cannot_be_read_is_an_error(dataset):
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is for its user only
+        secret = Path(folder) / "a" / "secret"
+        secret.mkdir(parents=True)
+        (secret / "y.txt").write_text("hidden")
+        (Path(folder) / "a" / "x.txt").write_text("one")
+        secret.chmod(0)
+        os.chmod(folder, 0o755)
+        user = os.geteuid()
+        try:
+            if user == 0:  # root may read everything
+                os.seteuid(65534)
+            with pytest.raises(DataError, match=r"the folder .*secret cannot be read: Permission denied"):
+                find_sources(DataConfig(dataset=str(Path(folder) / dataset)))
+        finally:
+            os.seteuid(user)
+            secret.chmod(0o755)
 
 
 def test_overlapping_arguments_read_each_file_once(tmp_path):
