@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""RNN, GRU and LSTM with as many parameters and as much time: the table of baselines of a paper.
+"""RNN, GRU and LSTM with the same number of parameters and the same time: the table of baselines of a paper.
 
     python benchmarks/baselines.py tinyshakespeare.txt ptb ptb:word --times 1m 5m 10m
 

@@ -9,7 +9,7 @@ tutorial writes: torch's layers, cross-entropy on all logits, AdamW and gradient
 same shape and with torch's default settings. The two alternate; medians are printed. The matrix rate is that
 of one large product in the precision of the step, measured in the same run. A step's matrix work is three
 times that of its forward pass. On a GPU, the table also shows the share of the time in which kernels are
-active, and the number of kernels per step, both from torch's profiler. A recorded step launches all of them
+active, and the number of kernels per step, both from torch's profiler. A captured step launches all of them
 with a single call.
 """
 

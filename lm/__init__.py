@@ -3,7 +3,7 @@
 >>> import lm
 >>> model = lm.train("hamlet.txt", max_time="2m", out="runs/hamlet")
 >>> model = lm.load("runs/hamlet")
->>> for piece in model.stream("ROMEO:", max_new_tokens=400, temperature=0.8):
+>>> for piece in model.stream("HAMLET:", max_new_tokens=400, temperature=0.8):
 ...     print(piece.text, end="", flush=True)
 """
 

@@ -206,7 +206,7 @@ def after_exit(job: Job, status: int, message: str) -> Job:
         return replace(job, state=DONE, asked=None, ended=now, message="")
     if status in (129, 130, 143):  # interrupted, after saving
         state = _STATE_AFTER[job.asked] if job.asked else INTERRUPTED
-        message = "" if job.asked else "The process was ended by a signal. Resume it to continue."
+        message = "" if job.asked else "The process was stopped by a signal. Resume it to continue."
         return replace(job, state=state, asked=None, ended=now, message=message)
     return replace(job, state=FAILED, asked=None, ended=now, message=message)
 

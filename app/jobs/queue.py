@@ -252,7 +252,7 @@ class JobQueue:
         return job
 
     def extend(self, id: str) -> Job:
-        """Train a job that is over two minutes further, in the same run: put it at the end of the queue."""
+        """Train an ended job for two more minutes, in the same run: put it at the end of the queue."""
         with self._changing(id) as job:
             if job.state not in EXTENDABLE:
                 raise UserError(f"'{job.title}' {_is(job)} and cannot be trained further.")
@@ -262,7 +262,7 @@ class JobQueue:
             with_dataset_path(job.settings, self.uploads)
             budget = round(float(progress_values(checkpoint).get("seconds", 0.0)) + EXTENSION, 1)
             if budget > _DAY:
-                raise UserError(f"'{job.title}' has been trained for a day, the most that is possible.")
+                raise UserError(f"'{job.title}' has been trained for a day, which is the limit.")
             settings = job.settings | dict.fromkeys(BUDGETS) | {"max_time": budget}
             job = self._write(
                 replace(job, state=QUEUED, settings=settings, asked=None, queued=time.time(), message="")

@@ -55,7 +55,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in TABLES:
         add(flag_of(name), metavar="FILE", help=table_of(name))
     add("--format", choices=FORMATS, help="format of the tables; default: tsv without a header comment")
-    add("--keep", action="append", metavar="COLUMNS", help="copy these columns of the table that is read")
+    add("--keep", action="append", metavar="COLUMNS", help="copy these columns of the table; repeatable")
     add_state = parser.add_mutually_exclusive_group().add_argument
     reset = "read each document from the zero state (default for tables)"
     add_state("--reset", action="store_true", help=reset)

@@ -1,7 +1,7 @@
 """Export a model to a file that other programs run without lm.
 
 lm export runs/hamlet hamlet.onnx                   ONNX, for onnxruntime
-lm export runs/hamlet hamlet.html                   a page that writes offline
+lm export runs/hamlet hamlet.html                   a page that works offline
 lm export runs/hamlet hamlet.html --precision int8  smaller and less exact
 """
 

@@ -141,7 +141,7 @@ class Vocabulary:
 class Match:
     """The text matches a regular expression, from its first character on; it can end wherever it matches.
 
-    Patterns are in the syntax of Rust's `regex`, without look-around such as \\b, and run by llguidance.
+    Patterns are in the syntax of Rust's `regex`, without \\b and \\B, and run by llguidance.
     `leading_space`: every token is a word written with a space before it, the first one too. Raises UserError
     for a pattern that it rejects.
     """

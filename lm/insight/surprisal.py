@@ -44,9 +44,10 @@ def score_text(
     its end is then not predicted.
 
     With `dynamic` evaluation or a continuous `cache`, the scores adapt to the text read so far, or with
-    `reset` to what has been read of the document; the model itself does not change. Raises UserError if the
-    text is empty or entirely unknown to the model.
+    `reset` to what has been read of the document; the model itself does not change. Raises UserError for an
+    ensemble or a model with clamped units, and if the text is empty or entirely unknown to the model.
     """
+    model.require_one_network("score a text")
     data, tokens = encode_known(model.tokenizer, text)
     if reset:
         documents = [model.tokenizer.encode_bytes(document) for document in data.split(SEPARATOR)]
@@ -109,7 +110,11 @@ def score_texts(
 
 def entropies(model: LanguageModel, scored: ScoredText) -> np.ndarray:
     """The entropy (tokens,) in bits of the model's prediction at each token of a text that it has scored: the
-    surprisal that it expects there. Not for scores that adapt to the text."""
+    surprisal that it expects there. Not for scores that adapt to the text.
+
+    Raises UserError for an ensemble or a model with clamped units.
+    """
+    model.require_one_network("score a text")
     bounds = np.array([0, len(scored.tokens)]) if scored.bounds is None else scored.bounds
     result = np.zeros(len(scored.tokens))
     for begin, end in pairwise(bounds.tolist()):

@@ -149,7 +149,7 @@ class Display:
         rows |= {"Fine-tuning": change} if change else {}
         rows |= {"Run": str(run), "Curve": str(plot)}
         rows["Sample"] = f"{command('generate')} {quoted(run)}"
-        rows["Page"] = f"{command('app')}{models}"
+        rows["Web UI"] = f"{command('app')}{models}"
         self._terminal.table(rows)
 
     def _metrics(self, now: StepMetrics) -> str:

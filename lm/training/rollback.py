@@ -62,7 +62,7 @@ def _ruined(trainer: Trainer, loss: float, usual: float) -> bool:
     """Roll back if the loss is not finite, or if it is far above `usual` and the network is to blame."""
     margin = _margin(usual)
     if not math.isfinite(loss):
-        _roll_back(trainer, "is no longer a number")
+        _roll_back(trainer, "became NaN")
         return True
     if loss > usual + margin and _damaged(trainer, margin / 2):
         _roll_back(trainer, f"rose from {usual:.2f} to {loss:.4g}")

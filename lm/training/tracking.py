@@ -112,7 +112,7 @@ class Tracker:
                 action()
         except Exception as error:  # the packages may raise anything
             self._sink = None
-            self._warn(f"{self._name} fails, training continues without it: {one_line(error)}")
+            self._warn(f"{self._name} failed; training continues without it: {one_line(error)}")
 
 
 class _TensorBoard:

@@ -56,6 +56,6 @@ def test_a_network_that_a_validation_finds_ruined_is_rolled_back_and_not_saved(h
     shown = capsys.readouterr().out
     assert re.search(r"loss rose from 3.51 to [\d.]+ by step 1: back to step 0, with 0.5 times the", shown)
     assert all(record["validation_loss"] < 3.5 for record in metrics(here / "r"))
-    with pytest.raises(UserError, match=r"^the loss is no longer a number by step 1, .* or --clip\.$"):
+    with pytest.raises(UserError, match=r"^the loss became NaN by step 1, .* or --clip\.$"):
         main([*command, "--lr", "3e38", "--clip", "0", "--weight-decay", "1e38", "--out", "s"])
     assert not (here / "s/model.safetensors").exists()

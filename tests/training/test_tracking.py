@@ -81,7 +81,7 @@ def test_a_tracker_that_fails_costs_one_warning(tmp_path, monkeypatch):
     said = []
     track_twice(tmp_path, "tensorboard", said)
     assert len(said) == 2  # one per start
-    assert said[0] == "tensorboard fails, training continues without it: the network is down"
+    assert said[0] == "tensorboard failed; training continues without it: the network is down"
 
 
 def test_a_missing_package_is_named(monkeypatch):

@@ -61,8 +61,8 @@ class DataConfig:
     )
     encoding: str | None = setting(
         None,
-        "encoding of text files and tables, such as cp1252 or gb18030; default: UTF-8, or UTF-16 and UTF-32"
-        " where a file clearly is that",
+        "encoding of text files and tables, such as cp1252 or gb18030; default: UTF-8, or UTF-16 or UTF-32"
+        " where a file clearly is one of them",
         metavar="NAME",
     )
     encoding_errors: str = setting(

@@ -63,8 +63,8 @@ class TrainingConfig:
     )
     sampled_softmax: int | Auto = setting(
         "auto",
-        "normalize training predictions over N token types, half of them the most frequent, half drawn; 0:"
-        " over all; auto: a sample on a CPU if there are more than 6,000",
+        "normalize training predictions over N token types, half of them the most frequent, half drawn at"
+        " random; 0: over all; auto: a sample on a CPU if there are more than 6,000",
         minimum=0,
         metavar="N",
     )
@@ -82,7 +82,7 @@ class TrainingConfig:
     precision: str = setting(
         "auto",
         "auto: bf16 where the hardware is fast at it, fp16 on GPUs without bf16, else fp32; tf32: fp32 with"
-        " faster, rougher products on a GPU",
+        " faster, less precise matrix products on a GPU",
         choices=("auto", "fp32", "tf32", "bf16", "fp16"),
     )
     init_from: str | None = setting(
