@@ -79,8 +79,8 @@ class Notes:
                 count, line = sum(number for number, _ in lost), min(line for _, line in lost)
                 warnings.append(
                     f"{file} has {plural(count, 'row')} with too few cells for the column '{self.column}',"
-                    f" the first in line {line:,}: what they contain is not read; quote cells that contain line"
-                    " breaks."
+                    f" the first in line {line:,}: what they contain is not read; quote cells that contain"
+                    " line breaks."
                 )
         if self.numbers:
             warnings.append(
