@@ -254,7 +254,8 @@ def normalized_origin(text: str, pattern: str, valid: str) -> str:
 def key_from_environment() -> str | None:
     """The API key in the environment, if one is set. Raises UserError if it is invalid."""
     try:
-        return api_key(os.environ[KEY_VARIABLE]) if os.environ.get(KEY_VARIABLE) else None
+        # An empty one is an error, too: a secret may be missing.
+        return api_key(os.environ[KEY_VARIABLE]) if KEY_VARIABLE in os.environ else None
     except argparse.ArgumentTypeError as error:
         raise UserError(f"{KEY_VARIABLE} {error}.") from error
 

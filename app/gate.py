@@ -9,9 +9,10 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any, cast
+from urllib.parse import unquote
 
 import h11
 from starlette.datastructures import Headers
@@ -34,6 +35,7 @@ _UNREAD = 128 << 10  # bytes of a response that wait in the system
 _SHARE = 4  # a client can have a quarter of the connections; see `client_network`
 _IDLE_TIMEOUT = 5  # seconds until a connection without a request is closed
 _MAX_REFUSALS = 100  # connections above a limit that are answered before they are closed
+_NO_HOST = "the request has no header 'Host': send the name of this server in it."
 _LINGER = 1.0  # seconds in which a client that is still sending can read why it was turned away
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ class Gate:
         """Handle one request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        scope = _with_path_only(scope)
         if refusal := self._refusal(scope):
             message = refusal[0]
             log.info("rejected: %s %s: %s", scope["method"], one_line(ascii(scope["path"]), 80), message)
@@ -63,6 +66,13 @@ class Gate:
 
         await self._app(scope, receive, guarded_send)
 
+    def permission(self, headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+        """The headers of a response that let the page which sent a request with these headers read it."""
+        origins, origin = self._access.origins, dict(headers).get(b"origin", b"").decode("latin-1")
+        if "*" in origins:
+            return {"Access-Control-Allow-Origin": "*"}
+        return {"Access-Control-Allow-Origin": origin, "Vary": "Origin"} if origin in origins else {}
+
     def _refusal(self, scope: Scope) -> tuple[str, int, str] | None:
         """The message, status and code for a request that is turned away."""
         size = len(scope.get("raw_path") or b"") + len(scope["query_string"])
@@ -74,7 +84,7 @@ class Gate:
             name = one_line(ascii(host)[1:-1], 80)
             message = f"this server does not go by the name '{name}'; if it should, add --allow-host NAME."
             if not name:
-                message = "the request has no header 'Host': send the name of this server in it."
+                message = _NO_HOST
             return message, 403, "host_not_allowed"
         origins = headers.getlist("origin")
         if len(origins) > 1 or self._access.is_foreign(scope["method"], headers):
@@ -85,6 +95,17 @@ class Gate:
             )
             return message, 403, "origin_not_allowed"
         return None
+
+
+def _with_path_only(scope: Scope) -> Scope:
+    """The scope of a request for a whole URI, which clients may send (RFC 9112, 3.2.2), as one for its path.
+    The name of the server in it replaces that in the header `Host`."""
+    scheme, found, rest = (scope.get("raw_path") or b"").partition(b"://")
+    if not found or scheme.lower() not in (b"http", b"https"):
+        return scope
+    name, _, path = rest.partition(b"/")
+    headers = [(b"host", name), *(each for each in scope["headers"] if each[0] != b"host")]
+    return {**scope, "raw_path": b"/" + path, "path": unquote(f"/{path.decode('ascii')}"), "headers": headers}
 
 
 class Connection(H11Protocol):
@@ -161,6 +182,8 @@ class Connection(H11Protocol):
             self.transport.close()
         elif isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431:
             self._refuse(f"the headers exceed {MAX_HEADER_BYTES:,} bytes.", 431, "headers_too_large")
+        elif "Host:" in str(error):  # h11 requires the header in HTTP/1.1
+            self._refuse(_NO_HOST, 400, "malformed")
         else:
             self._refuse("this is not an HTTP request.", 400, "malformed")
 
@@ -201,7 +224,9 @@ class Connection(H11Protocol):
         self._refused = True
         self._stop_timer()
         self._unset_keepalive_if_required()
-        response = cast(Gate, self.config.app).respond(message, status, code)
+        gate = cast(Gate, self.config.app)
+        response = gate.respond(message, status, code)
+        response.headers.update(gate.permission(self.headers or []))
         response.headers["Connection"] = "close"
         if status == 503:
             response.headers["Retry-After"] = "1"

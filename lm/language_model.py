@@ -223,7 +223,7 @@ class LanguageModel:
         `beams` above one, the samples are the best that a beam search of that width finds, without sampling
         settings; there may be fewer. The text of a backward model precedes the prompt.
 
-        Raises UserError for settings out of range or without an effect.
+        Raises UserError for settings out of range, or without an effect on a beam search.
         """
         if not isinstance(prompt, str | Iterable):
             raise UserError(f"a text must be a string or a list of token ids, got {prompt!r}.")

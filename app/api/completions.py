@@ -129,11 +129,14 @@ class CompletionStream:
                 for part in prompt.parts(request.logprobs):
                     for index in range(number * request.n, (number + 1) * request.n):
                         yield Chunk(index, part)
+        unfinished = dict(enumerate(self._choices))
         if self._pieces is not None:
             with self._naming_the_parameter(), closing(self._pieces):
                 for index, piece in self._pieces:
                     yield self._choices[index].add(piece)
-        for choice in self._choices:
+                    if self._pieces.has_ended(index):
+                        yield unfinished.pop(index).finish()
+        for choice in unfinished.values():
             yield choice.finish()
 
     @contextmanager

@@ -66,6 +66,8 @@ def _run_commands(
                 print(HELP, file=sys.stderr)
             elif line == "n":
                 listed = min(2 * listed, model.tokenizer.vocab_size)
+            elif word in ("u", "g") and count == 0:
+                raise UserError(f"'{line}' must have a number of at least 1.")
             elif word == "u" and (not rest or count):
                 _undo(session, lengths, count)
                 before = len(session)

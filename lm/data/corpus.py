@@ -290,7 +290,7 @@ def _learn_tokenizer(
         if len(characters) < 2:
             only = next(iter(characters))
             raise DataError(f"the training text has only one distinct character, {only!r}: use more text.")
-        return vocabulary.char_tokenizer(characters, size, min_frequency)
+        return _not_empty(vocabulary.char_tokenizer(characters, size, min_frequency), config)
     # Evenly spaced samples of a long text are enough to learn pieces of words.
     every = 1 if kind == "word" else 1 + sum(map(len, texts)) // _LEARNED_FROM
     blocks = _blocks(texts, f"Learning the {kind} vocabulary", progress, kind)
@@ -300,7 +300,18 @@ def _learn_tokenizer(
         # The time in which bpe learns grows with the square of the longest word.
         longest = CHUNK if kind == "bpe" else LONGEST
         pieces = (chunk for document in pieces for chunk in chunks(document, CHUNK, longest))
-    return vocabulary.train_tokenizer(kind, map(bytes.decode, pieces), size, min_frequency)
+    return _not_empty(
+        vocabulary.train_tokenizer(kind, map(bytes.decode, pieces), size, min_frequency), config
+    )
+
+
+def _not_empty(tokenizer: Tokenizer, config: DataConfig) -> Tokenizer:
+    """Raise DataError if the vocabulary has no tokens that text consists of."""
+    if {tokenizer.unk, tokenizer.eos} >= set(range(tokenizer.vocab_size)):
+        if config.vocab_size:
+            raise DataError("the vocabulary has no tokens for this text: choose a larger --vocab-size.")
+        raise DataError("the vocabulary has no tokens for this text: choose a smaller --min-frequency.")
+    return tokenizer
 
 
 def write_tokens(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.errors import UserError, one_line
-from lm.files.paths import expanded
+from lm.files.paths import expanded, open_to_change
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LONGEST_NAME = 200  # bytes: a file system allows 255, and `replacing` and others add to a name
@@ -111,9 +111,12 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def append_text(path: str | Path, text: str) -> None:
-    """Append `text` as UTF-8 to `path`: all of it or, if the disk is full, nothing."""
+    """Append `text` as UTF-8 to `path`: all of it or, if the disk is full, nothing.
+
+    Raises OSError, also if `path` is a link.
+    """
     data = text.encode()
-    with open(path, "ab", buffering=0) as file:
+    with open(path, "ab", buffering=0, opener=open_to_change) as file:
         end = file.seek(0, os.SEEK_END)
         try:
             while data:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.errors import ModelError
+from lm.files.model_files import open_file
 
 FIELD = "sha256"  # of the JSON files: {file name: digest}
 
@@ -33,14 +34,20 @@ def check(path: Path, stored: Callable[[], Any], remedy: str) -> None:
     `stored` reads the digest. It may return several, one of which must match, or None: folders written by
     earlier versions have no digests.
     """
-    try:
-        digest = digest_of(path)
-        while not _matches(digest, stored()):
-            before, digest = digest, digest_of(path)
-            if digest == before:  # otherwise a training has just replaced the file
-                raise ModelError(f"{path} is damaged: its SHA-256 is not the one stored with it; {remedy}.")
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+    digest = _digest_in_folder(path)
+    while not _matches(digest, stored()):
+        before, digest = digest, _digest_in_folder(path)
+        if digest == before:  # otherwise a training has just replaced the file
+            raise ModelError(f"{path} is damaged: its SHA-256 is not the one stored with it; {remedy}.")
+
+
+def _digest_in_folder(path: Path) -> str:
+    """The SHA-256 of a file of a model. Raises ModelError as `open_file` does."""
+    with open_file(path, path.parent) as file:
+        try:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        except OSError as error:
+            raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _matches(digest: str, stored: Any) -> bool:

@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lm.files.paths import open_to_change
+
 _PAUSE = 0.01  # seconds between attempts
 _START = 120.0  # seconds in which a child process starts and takes over a lock, on Windows
 
@@ -39,7 +41,8 @@ def locked(path: Path) -> Iterator[None]:
 
 def acquire(path: Path, timeout: float = 0.0) -> int | None:
     """Lock `path`. Returns the open file that holds the lock, to be kept open or passed on to a child
-    process. None if it is still locked after `timeout` seconds."""
+    process. None if it is still locked after `timeout` seconds. Raises OSError if it cannot be opened or is a
+    link."""
     return _acquire(path, timeout, _lock)
 
 
@@ -100,7 +103,7 @@ def passed_on(path: Path, file: int) -> int | None:
 
 
 def _acquire(path: Path, timeout: float, lock: Callable[[int], bool]) -> int | None:
-    file = os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o644)
+    file = open_to_change(path, os.O_RDWR | os.O_CREAT)
     deadline = time.monotonic() + max(timeout, _LEAST)
     try:
         while not lock(file):

@@ -61,7 +61,7 @@ def no_token_allowed(count: int) -> UserError:
     """The error for constraints that exclude every token after `count` tokens."""
     return UserError(
         f"no token is allowed after the first {count}: the pattern, choices, banned strings, logit bias"
-        " or n-gram limit exclude all of them."
+        " or n-gram limit exclude all that the model has."
     )
 
 

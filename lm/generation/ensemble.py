@@ -77,5 +77,9 @@ class _EnsembleBatch:
         return tuple(part for batch in self._batches for part in batch.state(row))
 
     def step(self, tokens: Tensor) -> Tensor:
-        logprobs = torch.stack([batch.step(tokens).log_softmax(dim=-1) for batch in self._batches])
-        return (logprobs + self._log_weights.to(logprobs)[:, None, None]).logsumexp(dim=0)
+        logits = torch.stack([batch.step(tokens) for batch in self._batches])
+        log_weights = self._log_weights.to(logits)[:, None, None]
+        normalizers = logits.logsumexp(dim=-1, keepdim=True)
+        logprobs = (logits - normalizers + log_weights).logsumexp(dim=0)
+        # On the scale of the models' own logits, to which the repetition penalty applies.
+        return logprobs + (log_weights.exp() * normalizers).sum(dim=0)

@@ -54,7 +54,7 @@ class Pieces:
     def __init__(
         self, generator: TextGenerator, streams: Sequence[Stream], detokenizers: Sequence[Detokenizer]
     ):
-        self._streams = streams
+        self._streams, self._detokenizers = streams, detokenizers
         self._decoded = generator.decode(streams, detokenizers)
 
     def __iter__(self) -> Self:
@@ -63,6 +63,10 @@ class Pieces:
     def __next__(self) -> tuple[int, Piece]:
         index, _, piece = next(self._decoded)
         return index, piece
+
+    def has_ended(self, index: int) -> bool:
+        """Whether a text has no more pieces. Sometimes this is known only when all texts have ended."""
+        return self._detokenizers[index].ended
 
     def cancel(self) -> None:
         """End the texts, from any thread, whatever is being computed. A thread that waits for a piece of
@@ -99,7 +103,7 @@ class TextGenerator:
     """Turns prompts into tokens, lets a decoder generate and turns its tokens into text.
 
     `direction` is that of the decoder's network. A text starts after `start_token`, and
-    `suppressed_tokens` are never generated.
+    `suppressed_tokens` are never generated. Raises UserError if that leaves no tokens.
     """
 
     def __init__(
@@ -108,6 +112,8 @@ class TextGenerator:
         self.decoder, self.tokenizer, self.direction = decoder, tokenizer, direction
         self.start_token = start_token(tokenizer, single_document)
         self.suppressed_tokens = suppressed_tokens(tokenizer, single_document)
+        if len(self.suppressed_tokens) == tokenizer.vocab_size:
+            raise UserError("the vocabulary of this model has no tokens to write with: train another one.")
         self.scheduler = Scheduler(decoder, tokenizer.vocab_size, self.suppressed_tokens)
 
     def encode(

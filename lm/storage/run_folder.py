@@ -19,8 +19,8 @@ from lm.config.settings_file import read_settings
 from lm.console.invocation import quoted
 from lm.errors import ModelError, UserError
 from lm.files.atomic import append_text, folder_or_previous, remove_partial, write_text
-from lm.files.model_files import read_json
-from lm.files.paths import expanded
+from lm.files.model_files import is_inside, read_json
+from lm.files.paths import expanded, open_to_change
 from lm.storage.run_lock import check_free, claimed, lock_of
 from lm.tokenization.tokenizer import Tokenizer
 
@@ -95,13 +95,20 @@ class Run:
             remove_partial(folder)
 
     def cut(self, lengths: dict[str, int]) -> None:
-        """Shorten the files that grow to their sizes at a checkpoint, without a half line at the end."""
+        """Shorten the files that grow to their sizes at a checkpoint, without a half line at the end.
+
+        Raises ModelError if one cannot be changed, or is a link.
+        """
         for path in (self.metrics, self.samples):
-            if path.exists():
-                with open(path, "r+b") as file:
+            if not os.path.lexists(path):
+                continue
+            try:
+                with open(path, "r+b", opener=open_to_change) as file:
                     # After a power loss, a file may be shorter: it must not be filled up with zeros.
-                    kept = file.read(lengths[path.name])
+                    kept = file.read(min(lengths[path.name], os.fstat(file.fileno()).st_size))
                     file.truncate(kept.rfind(b"\n") + 1)
+            except OSError as error:
+                raise ModelError(f"{path} cannot be changed: {error.strerror}.") from error
 
 
 def check_out(config: RunConfig, overwrite: bool) -> None:
@@ -178,6 +185,8 @@ def find_run(folder: str | Path | None) -> Run:
         run = Run(expanded(folder))
         if not os.path.isfile(run.config):
             raise ModelError(f"{folder} is not a run: it has no training/config.yaml.")
+        if not is_inside(os.path.realpath(run.training), run.folder):
+            raise ModelError(f"{run.training} is a link that leaves its folder: replace it with the folder.")
     else:
         runs = [Run(path) for path in RUNS.iterdir()] if RUNS.is_dir() else []
         runs = [run for run in runs if run.config.is_file()]
@@ -231,5 +240,9 @@ def checkpoint_of(run: Run) -> Path:
     """The folder of the last checkpoint. Raises ModelError if there is none."""
     folder = folder_or_previous(run.checkpoint)
     if folder is None:
-        raise ModelError(f"{run.folder} has no checkpoint: it was stopped before the first one was saved.")
+        raise ModelError(
+            f"{run.folder} has no checkpoint, because it was stopped before the first one was saved or there"
+            " was no space for it: start a new run, from its best weights with --init-from"
+            f" {quoted(run.folder)}."
+        )
     return folder

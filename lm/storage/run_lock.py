@@ -25,6 +25,7 @@ from pathlib import Path
 from lm.errors import UserError, one_line
 from lm.files import locks
 from lm.files.model_files import read_json
+from lm.files.paths import open_to_change
 
 HEARTBEAT = 10.0  # seconds
 STALE = 60.0  # seconds: six heartbeats, because some network disks show a change late
@@ -123,7 +124,7 @@ def _open(path: Path) -> tuple[int | None, bool]:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-    return os.open(path, os.O_RDWR | os.O_CREAT, 0o644), False
+    return open_to_change(path, os.O_RDWR | os.O_CREAT), False
 
 
 def _is_held(path: Path) -> bool | None:

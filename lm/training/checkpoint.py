@@ -14,6 +14,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from lm.training.state import Learner, Progress, Snapshot, Trainer
 
 _ADDED = {"budget", "start_loss", "base_model", "tokenizer"}  # to Progress, since the first runs
 _NOW, _GOOD = ("state.safetensors", "progress.json"), ("good.safetensors", "good.json")
+_MAX_COUNT = 2**53
 _BLANK = b"0" * 64  # in place of a file's digest in itself
 
 
@@ -154,9 +157,45 @@ def read_progress(folder: Path, name: str = _NOW[1]) -> Progress:
             f"{folder / name} is damaged: its SHA-256 is not the one it holds; {_remedy(folder)}."
         )
     try:
-        return Progress(**{name: values[name] for name in known & values.keys() | known - _ADDED})
+        progress = Progress(**{name: values[name] for name in known & values.keys() | known - _ADDED})
     except KeyError as error:
         raise ModelError(f"{folder / name} is damaged: {error} is missing.") from error
+    if wrong := next(_wrong_values(progress), None):
+        raise ModelError(f"{folder / name} is damaged: '{wrong}' has a wrong value.")
+    return progress
+
+
+def _wrong_values(progress: Progress) -> Iterator[str]:
+    """The names of the values that no training has."""
+
+    def is_number(value: Any, least: float = -math.inf) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and not value < least
+
+    def is_count(value: Any) -> bool:
+        return isinstance(value, int) and is_number(value, 0) and value < _MAX_COUNT
+
+    def is_optional(value: Any, kind: type) -> bool:
+        return value is None or isinstance(value, kind)
+
+    counts = ("step", "tenth", "loss_count", "best_step", "worse", "undone")
+    right = {name: is_count(getattr(progress, name)) for name in counts}
+    right |= {name: is_number(getattr(progress, name)) for name in ("loss_sum", "best_loss")}
+    right |= {name: is_number(getattr(progress, name), 0) for name in ("seconds", "reserve", "rate")}
+    right |= {name: isinstance(getattr(progress, name), str) for name in ("corpus", "tokenizer")}
+    right["losses"] = isinstance(progress.losses, list) and all(map(is_number, progress.losses))
+    right["finished"] = isinstance(progress.finished, bool)
+    right["start_loss"] = progress.start_loss is None or is_number(progress.start_loss)
+    right["base_model"] = is_optional(progress.base_model, str)
+    right["budget"] = is_optional(progress.budget, dict) and all(
+        value is None or is_number(value, 0) for value in (progress.budget or {}).values()
+    )
+    right["lengths"] = (
+        isinstance(progress.lengths, dict)
+        and {"metrics.jsonl", "samples.txt"} <= progress.lengths.keys()
+        and all(map(is_count, progress.lengths.values()))
+    )
+    right["place"] = isinstance(progress.place, dict)
+    yield from (name for name, is_right in right.items() if not is_right)
 
 
 def _digest_matches(path: Path, values: dict[str, Any], known: set[str]) -> bool:

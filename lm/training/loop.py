@@ -129,14 +129,15 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
             row = record.log(trainer, now, validation_due)
             trainer.loss_sum.zero_()
             progress.loss_count = 0
-            if validation_due and callbacks.on_validation and stops(callbacks.on_validation, row):
-                spent = stopped = True
         if sample_due:
             record.sample(trainer)
         if log_due:
             rollback.remember(trainer)
         if save_due:
             record.save(trainer)
+        # Last, because it may raise.
+        if validation_due and callbacks.on_validation and stops(callbacks.on_validation, row):
+            spent = stopped = True
         trainer.display.update(dataclasses.replace(now, done=trainer.done, seconds=trainer.seconds))
         since, steps_since = trainer.seconds, 0
     if stopped:

@@ -19,8 +19,9 @@ from typing import Any, Protocol
 import yaml
 
 from lm.config.schema import RunConfig
-from lm.errors import UserError, one_line
+from lm.errors import ModelError, UserError, one_line
 from lm.files.atomic import write_text
+from lm.files.model_files import read_json
 from lm.storage.run_folder import Run
 
 _PROJECT = "lm"
@@ -101,9 +102,9 @@ class Tracker:
 
     def _read_memory(self) -> dict[str, Any]:
         try:
-            memory = json.loads(self._file.read_text(encoding="utf-8"))
+            memory = read_json(self._file, self._file.parent)
             return {"run": str(memory["run"]), "sent": dict(memory["sent"])}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ModelError, ValueError, KeyError, TypeError):
             return {}
 
     def _try(self, action: Callable[[], None]) -> None:

@@ -79,6 +79,9 @@ def train(
     ):
         if value is not None and not isinstance(value, kinds):
             raise UserError(f"{flag_of(name)} must be a string, got '{shown(value)}'.")
+    for name, callback in (("on_step", on_step), ("on_validation", on_validation)):
+        if callback is not None and not callable(callback):
+            raise UserError(f"lm.train: {name} must be a function, got '{shown(callback)}'.")
     if dataset is not None:
         settings["dataset"] = dataset
     named = {"preset": preset, "config": config}

@@ -181,9 +181,10 @@ def test_invalid_flags_are_rejected(command, arguments, capsys):
     assert arguments[0] in capsys.readouterr().err
 
 
-def test_invalid_key_in_the_environment_is_a_one_line_error(tmp_path, monkeypatch):
+@pytest.mark.parametrize("key", ["", "ü"])
+def test_invalid_key_in_the_environment_is_a_one_line_error(tmp_path, monkeypatch, key):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LM_API_KEY", "ü")
+    monkeypatch.setenv("LM_API_KEY", key)
     result = called("app.command_line", "--api")
     assert result.returncode == 2
     assert result.stderr == "error: LM_API_KEY must consist of printable ASCII characters.\n"

@@ -16,6 +16,7 @@ from app.access import Access
 from app.gate import MAX_HEADER_BYTES, SETTINGS, Gate
 
 ADDRESS = "127.0.0.1"
+PAGE = "http://page.example"
 DELAY = 0.0  # seconds until the response
 PADDING = 0  # bytes after the text of the response
 
@@ -36,7 +37,7 @@ async def echo(scope, receive, send):
 @pytest.fixture(scope="module")
 def server():
     """The port of a server, whose thread ends with the tests."""
-    access = Access(ADDRESS)
+    access = Access(ADDRESS, origins=[PAGE])
     app = Gate(echo, access, lambda message, status, code: PlainTextResponse(message, status))
     listener = socket.create_server((ADDRESS, 0))
     server = uvicorn.Server(uvicorn.Config(app, **SETTINGS, lifespan="off", log_config=None))
@@ -107,6 +108,34 @@ def test_a_request_that_names_no_host_is_turned_away_with_the_reason(server, hos
     with connected(server) as client:
         received, _ = response_to(client, f"GET / HTTP/1.0\r\n{host}\r\n".encode())
     assert received.startswith("HTTP/1.1 403") and "the request has no header 'Host'" in received
+
+
+def test_http_1_1_requires_a_host(server):
+    with connected(server) as client:
+        received, _ = response_to(client, b"GET / HTTP/1.1\r\n\r\n")
+    assert received.startswith("HTTP/1.1 400") and "the request has no header 'Host'" in received
+
+
+def test_a_request_may_name_the_whole_uri(server):
+    for name, status in (("localhost:8000", 200), ("example.org", 403)):
+        head = f"GET HTTP://{name}/a%20b?c HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        with connected(server) as client:
+            assert response_to(client, head.encode())[0].startswith(f"HTTP/1.1 {status}")
+    scope = {"raw_path": b"http://lm:80/a%20b", "path": "http://lm:80/a b", "headers": [(b"host", b"x")]}
+    assert gate._with_path_only(scope) == {
+        "raw_path": b"/a%20b",
+        "path": "/a b",
+        "headers": [(b"host", b"lm:80")],
+    }
+
+
+def test_an_allowed_page_can_read_why_its_request_timed_out(server, monkeypatch):
+    monkeypatch.setattr(gate, "BODY_TIMEOUT", 0.3)
+    for header in (f"Origin: {PAGE}\r\n", ""):
+        with connected(server) as client:
+            received, _ = response_to(client, (POST % 10)[:-2] + f"{header}\r\n1".encode())
+        assert received.startswith("HTTP/1.1 408")
+        assert (f"access-control-allow-origin: {PAGE}\r\n" in received.lower()) is bool(header)
 
 
 @pytest.mark.parametrize("size", [MAX_HEADER_BYTES + 1, 200_000, 131 << 20])

@@ -47,6 +47,13 @@ def test_undo_after_tokens_were_removed_undoes_what_is_left(interact):
     assert interact("u 2", "ab", "u", "u", arguments=["--prompt", "the"]).stdout == "t\n"
 
 
+def test_commands_with_zero_are_errors(interact):
+    result = interact("the", "g 0", "u 0")
+    assert result.stdout == "the\n"
+    assert "error: 'g 0' must have a number of at least 1." in result.stderr
+    assert "error: 'u 0' must have a number of at least 1." in result.stderr
+
+
 def test_a_command_that_is_not_possible_keeps_the_text(interact):
     choices = ["--choice", "sea", "--ban", "e"]
     result = interact("the ", "g 5", "a", arguments=choices)

@@ -154,6 +154,18 @@ def test_text_with_nothing_to_learn_is_an_error(tmp_path, text, message):
         open_corpus(DataConfig(dataset=str(tmp_path / "t.txt")))
 
 
+@pytest.mark.parametrize("kind", ["char", "word"])
+@pytest.mark.parametrize(
+    ("settings", "fix"),
+    [({"min_frequency": 1000}, "a smaller --min-frequency"), ({"vocab_size": 2}, "a larger --vocab-size")],
+)
+def test_a_vocabulary_without_tokens_of_text_is_an_error(tmp_path, kind, settings, fix):
+    (tmp_path / "t.txt").write_text("some text")
+    with pytest.raises(DataError, match=f"the vocabulary has no tokens for this text: choose {fix}"):
+        open_corpus(DataConfig(dataset=str(tmp_path / "t.txt"), tokenizer=kind, **settings))
+    assert not entries()
+
+
 def test_fraction_outside_0_to_1_is_an_error(tmp_path):
     (tmp_path / "t.txt").write_text("some text")
     with pytest.raises(UserError, match="--validation-split"):

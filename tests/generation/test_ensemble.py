@@ -27,7 +27,7 @@ def test_probabilities_are_the_weighted_mean():
         with torch.no_grad():
             each = [n(tokens[:, : i + 1])[0][:, -1].softmax(-1) for n in networks]
         mean = sum(weight * p for weight, p in zip(weights, each, strict=True))
-        torch.testing.assert_close(logits.exp(), mean, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(logits.softmax(dim=-1), mean, atol=1e-5, rtol=1e-4)
     expected = batch.state(1)
     batch.remove(0)
     assert batch.count == 1
@@ -52,8 +52,10 @@ def test_mixed_models_generate_like_one_model():
     assert text == mixed.generate("ab", seed=1, max_new_tokens=50)[0].text
     assert text not in (m.generate("ab", seed=1, max_new_tokens=50)[0].text for m in (first, second))
     # A model mixed with itself does not change.
-    same = first.mixed_with([(first, 0.5)]).generate("ab", seed=1, max_new_tokens=50)[0].text
-    assert same == first.generate("ab", seed=1, max_new_tokens=50)[0].text
+    for penalty in (1.0, 2.0):
+        settings = {"seed": 1, "max_new_tokens": 50, "repetition_penalty": penalty}
+        same = first.mixed_with([(first, 0.5)]).generate("ab", **settings)[0].text
+        assert same == first.generate("ab", **settings)[0].text
 
 
 def test_an_ensemble_has_sessions_but_cannot_score_or_be_saved(tmp_path):

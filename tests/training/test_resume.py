@@ -1,6 +1,7 @@
 """A resumed run may get a new budget and find its text at a new place; everything else stays."""
 
 import json
+import os
 import re
 import shutil
 
@@ -9,7 +10,7 @@ import yaml
 
 from lm.cli.evaluate import main as evaluate
 from lm.cli.train import main
-from lm.errors import UserError
+from lm.errors import ModelError, UserError
 from lm.storage.run_folder import Run, read_metrics
 from lm.tokenization.vocabulary import train_tokenizer
 from tests.conftest import SMALL, edit_progress, metrics, some_text
@@ -37,6 +38,69 @@ def outcome(run):
     """The weights, and the metrics except those of the clock."""
     records = [{k: v for k, v in record.items() if k not in CLOCK} for record in metrics(run)]
     return (run / "model.safetensors").read_bytes(), records
+
+
+WRONG = [
+    *(
+        {name: value}
+        for name in ("step", "tenth", "best_step")
+        for value in ("a", -1, 1.5, None, 10**18, True)
+    ),
+    *({name: value} for name in ("seconds", "rate", "reserve") for value in ("x", -1, None)),
+    *({name: "x"} for name in ("loss_sum", "best_loss", "losses", "start_loss", "budget", "place")),
+    *({name: 1} for name in ("corpus", "tokenizer", "finished", "lengths")),
+    *({"losses": [value]} for value in ("a", None)),
+    *({"lengths": value} for value in ({}, {"metrics.jsonl": -1, "samples.txt": 0})),
+    {"loss_count": -1},
+]
+
+
+def test_wrong_values_in_a_checkpoint_are_one_line(here):
+    assert main([*COMMAND, "--steps", "50", "--out", "r"]) == 0
+    before = progress(here / "r")
+    for wrong in WRONG:
+        edit_progress(here / "r", **{**before, **wrong})
+        (name,) = wrong
+        with pytest.raises(ModelError, match=f"progress.json is damaged: '{name}' has a wrong value"):
+            main(["--resume", "r", "--steps", "60"])
+    edit_progress(here / "r", **before)
+    assert main(["--resume", "r", "--steps", "60"]) == 0
+
+
+@pytest.mark.parametrize("name", ["lock", "metrics.jsonl", "samples.txt"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_files_behind_links_are_not_changed(here, name, kind):
+    assert main([*COMMAND, "--steps", "50", "--out", "r"]) == 0
+    victim = here / "victim"
+    victim.write_text("important\n" * 100)
+    file = here / "r/training" / name
+    file.unlink(missing_ok=True)
+    file.symlink_to(victim) if kind == "link" else os.mkfifo(file)
+    reason = "it is a link" if kind == "link" else "it is not a regular file"
+    with pytest.raises(UserError, match=f"r/training/{name} cannot be (locked|changed): {reason}"):
+        main(["--resume", "r", "--steps", "60"])
+    if name == "lock":
+        with pytest.raises(UserError, match=f"cannot be locked: {reason}"):
+            main([*COMMAND, "--steps", "50", "--out", "r", "--overwrite"])
+    assert victim.read_text() == "important\n" * 100
+
+
+def test_a_linked_folder_of_another_run_is_not_resumed(here):
+    assert main([*COMMAND, "--steps", "50", "--out", "r"]) == 0
+    shutil.copytree("r", "other")
+    shutil.rmtree("other/training")
+    (here / "other/training").symlink_to(here / "r/training")
+    with pytest.raises(ModelError, match=r"other/training is a link that leaves its folder"):
+        main(["--resume", "other", "--steps", "60"])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "training/checkpoint/state.safetensors"])
+def test_a_pipe_in_place_of_weights_is_an_error(here, name):
+    assert main([*COMMAND, "--steps", "50", "--out", "r"]) == 0
+    (here / "r" / name).unlink()
+    os.mkfifo(here / "r" / name)
+    with pytest.raises(ModelError, match="is not a regular file"):
+        main(["--resume", "r", "--steps", "60"])
 
 
 def test_a_finished_run_is_extended_along_the_schedule_of_the_new_budget(here, capsys):

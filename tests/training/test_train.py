@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import json
 import signal
 import threading
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 import lm
 from lm.cli.train import main
 from lm.config.schema import RunConfig
+from lm.errors import UserError
 from lm.storage.run_folder import Run
 from lm.training import record
 from tests.conftest import metrics, script
@@ -150,6 +152,23 @@ def test_on_step_sees_every_step_and_stops_by_returning_false(text_file):
     mean = sum(row["train_loss"] for row in rows[4:]) / 3  # since the validation after a tenth of the budget
     assert model.history[-2]["train_loss"] == pytest.approx(mean, rel=1e-6)
     assert model.history[-2]["step"] == 7 and "validation_loss" in model.history[-2]
+
+
+def test_a_callback_that_raises_loses_no_checkpoint(text_file, tmp_path):
+    def fail(row):
+        raise ValueError(row["step"])
+
+    out = tmp_path / "r"
+    with pytest.raises(ValueError, match=r"^10$"):
+        lm.train(text_file, eval_every=10, on_validation=fail, out=out, **SMALL)
+    assert json.loads((out / "training/checkpoint/progress.json").read_text())["step"] == 10
+
+
+def test_a_callback_is_a_function(text_file, tmp_path):
+    for name in ("on_step", "on_validation"):
+        with pytest.raises(UserError, match=f"{name} must be a function, got '5'"):
+            lm.train(text_file, out=tmp_path / "r", **{name: 5}, **SMALL)
+    assert not (tmp_path / "r").exists()
 
 
 def test_on_validation_stops_by_returning_false(text_file):

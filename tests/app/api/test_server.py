@@ -85,6 +85,15 @@ def test_streamed_chunks_add_up_to_the_whole_response(client, model, more):
                 assert [v for piece in pieces for v in piece["logprobs"][name]] == values
 
 
+def test_each_choice_finishes_as_soon_as_it_ends(client):
+    body = {"model": "char", "prompt": "The sea", "n": 4, "seed": 1, "max_tokens": 400, "stop": ["ea"]}
+    chunks = [chunk["choices"][0] for chunk in events(client, **body) if chunk["choices"]]
+    ends = [place for place, choice in enumerate(chunks) if choice["finish_reason"]]
+    lasts = {choice["index"]: place for place, choice in enumerate(chunks)}
+    assert sorted(lasts.values()) == ends and len(ends) == 4
+    assert ends[0] < len(chunks) - 4  # while the others go on
+
+
 @pytest.mark.parametrize("model", ["char", "bpe", "byte", "word"])
 def test_logprobs_cover_each_token_of_prompt_and_text(client, api_runs, model):
     prompt = "The calm sea naïve"
