@@ -19,8 +19,8 @@ from lm.model.inference import After, Read, decoding, inference
 from lm.model.loss import cross_entropies, rows_per_block, top_logprobs
 from lm.model.network import RecurrentLM
 
-# Tokens that warm up the state of a stream that begins inside the text. After 256 tokens, the state before
-# them no longer changes the first five digits of the loss.
+# Tokens that warm up the state of a stream that begins inside the text. The state before them changes the
+# mean loss by less than a thousandth, but that of single tokens by more: see token_losses.py.
 CONTEXT = 256
 WINDOW = 128  # tokens per forward pass; divides CONTEXT
 
@@ -40,14 +40,15 @@ def validate(
     network: RecurrentLM,
     tokens: np.ndarray,
     counts: Counts,
-    eos: int,
+    start: int,
     *,
     limit: int = 0,
     streams: int | None = None,
     precision: Precision = Precision.FP32,
     ranks: Ranks = ALONE,
 ) -> Validation:
-    """Evaluate the network on `tokens` (tokens,), predicting each exactly once.
+    """Evaluate the network on `tokens` (tokens,), predicting each exactly once. The text begins after the
+    token `start`.
 
     With `streams=1`, the state is carried from the first token to the last. More streams read consecutive
     parts of the text in parallel, each warmed up on the `CONTEXT` tokens before its part; the default is as
@@ -56,7 +57,7 @@ def validate(
     """
     device = network.device
     total, scored = torch.zeros((), dtype=widest_float(device), device=device), 0
-    for offsets, losses in windows_of_losses(network, tokens, eos, streams, limit, precision, ranks):
+    for offsets, losses in windows_of_losses(network, tokens, start, streams, limit, precision, ranks):
         total += losses.sum()
         scored += len(offsets)
     total_nats, count = ranks.all_reduce(torch.tensor([total.item(), scored], dtype=torch.float64)).tolist()
@@ -69,25 +70,6 @@ def validate(
         bits_per_byte=bits / max(counts.bytes, 1),
         tokens=int(count),
     )
-
-
-def token_losses(
-    network: RecurrentLM,
-    tokens: np.ndarray,
-    start: int,
-    *,
-    precision: Precision = Precision.FP32,
-    progress: Callable[[float], None] = lambda fraction: None,
-) -> np.ndarray:
-    """The loss (tokens,) of each of `tokens` (tokens,) in nats, computed as in `validate`. The text begins
-    after the token `start`."""
-    result = np.zeros(len(tokens), np.float64)
-    done = 0
-    for offsets, losses in windows_of_losses(network, tokens, start, None, 0, precision):
-        result[offsets] = losses.cpu().numpy()
-        done += len(offsets)
-        progress(done / len(tokens))
-    return result
 
 
 def default_streams(tokens: int, limit: int) -> int:

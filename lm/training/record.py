@@ -21,6 +21,7 @@ from lm.storage.loading import check_weights, load_weights
 from lm.storage.model_folder import hub_id
 from lm.storage.run_folder import read_metrics
 from lm.storage.saving import save_model
+from lm.tokenization.boundaries import start_token
 from lm.training.callbacks import Row
 from lm.training.checkpoint import capture, of_all_ranks, save_checkpoint
 from lm.training.disk import CHECKPOINT
@@ -242,12 +243,12 @@ def _change(trainer: Trainer) -> str:
 
 def score(learner: Learner, network: RecurrentLM, split: Split, limit: int) -> Validation:
     """The loss of `network` on a split, or on about `limit` of its tokens, unless that is 0."""
-    eos = learner.corpus.tokenizer.eos
+    is_single_document = learner.corpus.train.counts.documents == 1
     return score_split(
         network,
         split.tokens,
         split.counts,
-        eos,
+        start_token(learner.corpus.tokenizer, is_single_document),
         limit=limit,
         precision=learner.precision,
         ranks=learner.ranks,

@@ -254,6 +254,8 @@ class RecurrentLMForCausalLM(PreTrainedModel, GenerationMixin, Network):
         tokens = torch.where(leading, start, tokens)
         repeated = torch.zeros_like(leading)
         repeated[:, :-1] = leading[:, :-1] & leading[:, 1:]
+        # Without a mask, padding with 0, which can be bos, looks the same: after it, there is no text.
+        repeated &= ~(leading | ~present).all(dim=1)[:, None]
         if self.config.eos_token_id != bos or not repeated.any():
             return tokens, mask, None
         return tokens, present & ~repeated, repeated

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lm.config.schema import CacheConfig, DynamicConfig, ModelConfig
 from lm.evaluation.dynamic import dynamic_losses
-from lm.evaluation.losses import token_losses
+from lm.evaluation.token_losses import token_losses
 from lm.model.device import choose_precision
 from lm.model.network import RecurrentLM
 

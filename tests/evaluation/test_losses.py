@@ -12,7 +12,8 @@ from lm.data.corpus import Counts
 from lm.distributed import Ranks
 from lm.evaluation import losses as module
 from lm.evaluation.dynamic import dynamic_losses
-from lm.evaluation.losses import default_streams, score_tokens, token_losses, validate, windows_of_losses
+from lm.evaluation.losses import default_streams, score_tokens, validate, windows_of_losses
+from lm.evaluation.token_losses import token_losses
 from lm.model.device import Precision
 from lm.model.loss import BLOCK
 from lm.model.network import RecurrentLM

@@ -61,6 +61,16 @@ def test_padding_is_not_read(tmp_path, cell, side):
                 torch.testing.assert_close(part, expected[:, 0], rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("kind", ["char", "byte", "bpe", "unigram"])
+def test_a_text_of_one_token_may_be_padded_with_zeros_and_no_mask(tmp_path, kind):
+    """As lm-eval pads: 0 can be bos."""
+    theirs, _ = saved(make(kind, documents=1), tmp_path)
+    bos = theirs.config.bos_token_id
+    with torch.no_grad():
+        alone, padded = (theirs(torch.tensor([tokens])).logits[0, 0] for tokens in ([bos], [bos, 0, 0, 0]))
+    torch.testing.assert_close(padded, alone, rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize("documents", [1, 9])  # after one, a text begins with another token than bos
 def test_a_padded_batch_can_be_read_in_pieces(tmp_path, documents):
     theirs, tokenizer = saved(make(documents=documents), tmp_path)
