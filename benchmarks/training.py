@@ -65,13 +65,13 @@ def main() -> int:
         words(Path(options.text), device, options)
         return 0
     for name in options.precisions:
-        precision = choose_precision(name, device)
-        rate = matrix_rate(device, precision.dtype)
-        print(f"one large product in {precision.value}: {rate / 1e9:,.0f} GFLOP/s")
-        titles = ("cell", "layers", "window", "tokens/s", "matrix rate", "plain loop", "ratio")
+        chosen = choose_precision(name, device)
+        rate = matrix_rate(device, chosen.dtype)
+        print(f"one large product in {chosen.value}: {rate / 1e9:,.0f} GFLOP/s")
+        titles = ("cell", "layers", "window", "in", "tokens/s", "matrix rate", "plain loop", "ratio")
         print(row(*titles, on_gpu=on_gpu))
         for cell, (hidden, streams) in itertools.product(options.cells, sizes):
-            print(measured(cell, hidden, streams, precision, rate, device, options), flush=True)
+            print(measured(cell, hidden, streams, name, rate, device, options), flush=True)
     return 0
 
 
@@ -83,7 +83,7 @@ def size_of(text: str) -> tuple[int, int]:
 
 def row(*columns: str, on_gpu: bool, kernels: tuple[str, str] = ("kernels", "launches")) -> str:
     """A line of the table."""
-    line = "{:5} {:9} {:8} {:>9} {:>11} {:>13} {:>6}".format(*columns)
+    line = "{:5} {:9} {:8} {:5} {:>9} {:>11} {:>13} {:>6}".format(*columns)
     return line + (" {:>8} {:>8}".format(*kernels) if on_gpu else "")
 
 
@@ -91,7 +91,7 @@ def measured(
     cell: str,
     hidden: int,
     streams: int,
-    precision: Precision,
+    precision: str,
     rate: float,
     device: torch.device,
     options: argparse.Namespace,
@@ -99,7 +99,7 @@ def measured(
     """The line of a network."""
     tokens = np.random.default_rng(0).integers(0, VOCABULARY, 1_000_000).astype(np.uint16)
     settings = {"cell": cell, "hidden_size": hidden, "batch_size": streams, "embedding_size": hidden}
-    ours = our_step(tokens, VOCABULARY, device, precision, options, **settings)
+    ours, used = our_step(tokens, VOCABULARY, device, precision, options, **settings)
     plain = plain_step(cell, hidden, random_windows(streams, BPTT, VOCABULARY, device), device)
     seconds, slow = alternate([ours, plain], device, options.seconds)
     gates = len(CELLS[cell].gates)
@@ -110,6 +110,7 @@ def measured(
         cell,
         f"2 x {hidden}",
         f"{streams} x {BPTT}",
+        used.value,
         f"{streams * BPTT / seconds:,.0f}",
         f"{work / seconds / rate:.0%}",
         f"{streams * BPTT / slow:,.0f}",
@@ -125,9 +126,9 @@ def words(path: Path, device: torch.device, options: argparse.Namespace) -> None
     text = path.read_text(encoding="utf-8").replace("\n", " <eos> ").split()
     vocabulary = {word: number for number, word in enumerate(dict.fromkeys(text))}
     tokens = np.array([vocabulary[word] for word in text], np.uint16)
-    streams, precision = 32, choose_precision("auto", device)
+    streams = 32
     settings = {"hidden_size": 650, "tie": True, "batch_size": streams, "embedding_size": 650}
-    ours = our_step(tokens, len(vocabulary), device, precision, options, **settings)
+    ours, _ = our_step(tokens, len(vocabulary), device, "auto", options, **settings)
     window = torch.from_numpy(tokens[: 20 * 36].astype(np.int64)).view(20, 36).to(device)
     example = plain_step("lstm", 650, window, device, vocab=len(vocabulary), example=True)
     seconds, slow = alternate([ours, example], device, options.seconds)
@@ -144,20 +145,20 @@ def our_step(
     tokens: np.ndarray,
     vocab: int,
     device: torch.device,
-    precision: Precision,
+    precision: str,
     options: argparse.Namespace,
     **settings: object,
-) -> Callable[[], object]:
-    """The training step of a run on `tokens`, as lm/training/loop.py takes it."""
+) -> tuple[Callable[[], object], Precision]:
+    """The training step of a run on `tokens`, as lm/training/loop.py takes it, and its precision."""
     dropouts = dict.fromkeys(("dropout", "input_dropout", "output_dropout", "weight_dropout"), 0.0)
     recipe = {"bptt": BPTT, "lr": 1e-3, "steps": 1000, "optimizer": options.optimizer}
-    where = {"device": device.type, "precision": precision.value}
+    where = {"device": device.type, "precision": precision}
     tokenizer = char_tokenizer({chr(number): 1 for number in range(33, 33 + vocab - 2)})  # <unk> and <eos>
     split = Split(tokens, Counts(len(tokens), len(tokens), len(tokens), documents=1, unknown=0))
     corpus = Corpus("random", "random", tokenizer, split, split, None, [len(tokens)], [], {})
     learner = build_learner(RunConfig.from_flat({**dropouts, **recipe, **where, **settings}), corpus)
     step, number = Step(learner, print), itertools.count()
-    return lambda: step(next(number), 1e-3)
+    return lambda: step(next(number), 1e-3), learner.precision
 
 
 class PlainModel(nn.Module):

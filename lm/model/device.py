@@ -83,6 +83,7 @@ def choose_precision(name: str, device: torch.device) -> Precision:
 def precision_facts(name: str, precision: Precision, device: torch.device) -> str:
     """What the user sees of the `precision` that was chosen for `name`: 'bf16'."""
     replaced = precision is Precision.FP16 and _wanted(name, device) is Precision.BF16
+    replaced = replaced and not _cudnn_has_bf16()
     return precision.value + (" (this cuDNN has no bfloat16 layers)" if replaced else "")
 
 

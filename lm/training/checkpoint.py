@@ -72,9 +72,10 @@ def restore(trainer: Trainer, snapshot: Snapshot) -> None:
                     on_cpu = key == "step" and device.type != "cuda"
                     state[key] = value.to("cpu" if on_cpu else weight.device, copy=True)
         for name, tensor in learner.tensors().items():
-            if name.startswith(("state.", "scale.")):
-                # A checkpoint from before the first step has no recurrent state.
-                tensor.copy_(tensors[name]) if name in tensors else tensor.zero_()
+            if name.startswith(("state.", "scale.")) and name in tensors:
+                tensor.copy_(tensors[name])
+            elif name.startswith("state."):  # a checkpoint from before the first step has none
+                tensor.zero_()
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])

@@ -29,6 +29,7 @@ from lm.training.auto import (
     recurrent_weights,
     resolve,
     shortest_stream,
+    training_precision,
     usual_shape,
     window_shape,
 )
@@ -204,6 +205,7 @@ def build_learner(config: RunConfig, corpus: Corpus, ranks: Ranks = ALONE) -> Le
     settings = ranks.broadcast_object(lambda: resolve(config, corpus, windows, device, precision).flat())
     resolved = ResolvedConfig.of(RunConfig.from_flat(settings))
     torch.manual_seed(resolved.training.seed)
+    precision = training_precision(config.training.precision, precision, resolved.model, device)
     return Learner.create(resolved, corpus, windows, device, precision, ranks)
 
 

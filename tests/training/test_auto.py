@@ -26,6 +26,7 @@ from lm.training.auto import (
     resolve,
     sample_size,
     seconds_per_call,
+    training_precision,
     window_shape,
 )
 from lm.training.state import Learner
@@ -345,3 +346,21 @@ def test_a_sample_of_all_types_is_none():
     assert sizes == [49, 0, 0]
     streamed = resolved(steps=9, vocab_size=7000, streaming=True, sampled_softmax=100)
     assert streamed.training.sampled_softmax == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen", "cell", "units", "device", "expected"),
+    [
+        ("auto", "bf16", "lstm", 384, "cuda", "fp16"),
+        ("auto", "bf16", "rnn", 256, "cuda", "fp16"),
+        ("auto", "bf16", "lstm", 512, "cuda", "bf16"),
+        ("auto", "bf16", "gru", 256, "cuda", "bf16"),
+        ("auto", "bf16", "lstm", 256, "cpu", "bf16"),
+        ("auto", "fp32", "lstm", 256, "cuda", "fp32"),
+        ("bf16", "bf16", "lstm", 256, "cuda", "bf16"),
+    ],
+)
+def test_small_layers_are_trained_in_fp16_where_that_is_faster(name, chosen, cell, units, device, expected):
+    model = NetworkConfig.of(ModelConfig(cell=cell, hidden_size=units, embedding_size=64))
+    found = training_precision(name, Precision(chosen), model, torch.device(device))
+    assert found is Precision(expected)
