@@ -81,8 +81,8 @@ class TrainingConfig:
     )
     precision: str = setting(
         "auto",
-        "auto: bf16 where the hardware is fast at it, fp16 where a GPU is faster at that, else fp32; tf32: fp32"
-        " with faster, less precise matrix products on a GPU",
+        "auto: bf16 where the hardware is fast at it, fp16 where a GPU is faster at that, else fp32;"
+        " tf32: fp32 with faster, less precise matrix products on a GPU",
         choices=("auto", "fp32", "tf32", "bf16", "fp16"),
     )
     init_from: str | None = setting(
