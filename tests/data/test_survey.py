@@ -38,7 +38,7 @@ def as_text(documents):
 
 @pytest.mark.parametrize("fraction", [0.0, 0.25, 1.0])
 @pytest.mark.parametrize("length", [1, 5, 63, 200, 256])
-@pytest.mark.parametrize("chunk", [300, 1 << 20])
+@pytest.mark.parametrize("chunk", [3000, 1 << 20])
 def test_fraction_of_short_documents_copied_in_another_order(fraction, length, chunk, monkeypatch):
     monkeypatch.setattr("lm.data.survey._CHUNK", chunk)
     known, new = (
