@@ -84,6 +84,7 @@ FILTERS = [
     *({"typical_p": p} for p in (1e-20, 0.001, 0.3, 0.9)),
     *({"min_p": p} for p in (0.2, 0.99)),
     {"greedy": True},
+    {"typical_p": 0.2, "min_p": 0.5},  # the most likely token may be gone
     {"top_k": 9, "typical_p": 0.8, "top_p": 0.7, "min_p": 0.01},
 ]
 
