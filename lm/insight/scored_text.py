@@ -159,9 +159,17 @@ def two_sided(forward: ScoredText, backward: ScoredText) -> ScoredText:
     """The mean of the losses of a forward and a backward model on the same tokens.
 
     It equals the negative log of the geometric mean of p(token | all tokens before) and p(token | all tokens
-    after): a score that sees both sides of each token, but not a probability of the text.
+    after): a score that sees both sides of each token, but not a probability of the text. Raises UserError if
+    the tokens differ.
     """
+    _check_same_tokens(forward, backward)
     return replace(forward, losses=(forward.losses + backward.losses) / 2)
+
+
+def _check_same_tokens(first: ScoredText, *others: ScoredText) -> None:
+    """Raise UserError if texts do not have the same tokens."""
+    if not all(first.text == other.text and np.array_equal(first.tokens, other.tokens) for other in others):
+        raise UserError("the scores must be those of the same text in the same tokens.")
 
 
 def compare(first: ScoredText, second: ScoredText) -> Comparison:
@@ -185,8 +193,10 @@ def token_table(scores: Mapping[str, ScoredText]) -> Table:
     """One row per token: the token (see `lm.console.escaping.escaped`), its word (empty for whitespace), its
     document, line and column (from 1), its character offset in the document (from 0), and its bits in a
     column for each of `scores`, which have the same tokens. Then whether it is unknown, the offset after it,
-    and the number of its word in the document (from 1; 0 for whitespace)."""
+    and the number of its word in the document (from 1; 0 for whitespace). Raises UserError if the tokens
+    differ."""
     scored = next(iter(scores.values()))
+    _check_same_tokens(*scores.values())
     word, is_space = scored.word_of_token
     texts = [*map(escaped, map(str.encode, scored.words.texts)), ""]
     words = [texts[index] for index in np.where(is_space, len(texts) - 1, word).tolist()]
@@ -205,9 +215,10 @@ def word_table(scores: Mapping[str, ScoredText]) -> Table:
     Whitespace inside a token (" boat") counts toward the word. The whitespace after a word is all
     whitespace-only tokens up to the next word: spaces, newlines and separators of documents. Whitespace
     before the first word is not in the table. The last columns are whether a token of the word is unknown,
-    the offset after the word, and its number in the document (from 1).
+    the offset after the word, and its number in the document (from 1). Raises UserError if the tokens differ.
     """
     scored = next(iter(scores.values()))
+    _check_same_tokens(*scores.values())
     word, is_space = scored.word_of_token
     count, follows = len(scored.words.texts), is_space & (word >= 0)
     columns: Table = {"word": [escaped(text.encode()) for text in scored.words.texts]}

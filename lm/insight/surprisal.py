@@ -36,19 +36,21 @@ def score_text(
     dynamic: DynamicConfig | None = None,
     cache: CacheConfig | None = None,
     reset: bool = False,
-    precision: Precision = Precision.FP32,
+    precision: str | Precision = "fp32",
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> ScoredText:
     """Score each token of a text, or of documents in UTF-8 with SEPARATOR between them.
 
     A document is read after the end of the one before, as in training, or with `reset` from the zero state;
-    its end is then not predicted.
+    its end is then not predicted. `precision` and `progress` are as in `score_texts`.
 
     With `dynamic` evaluation or a continuous `cache`, the scores adapt to the text read so far, or with
     `reset` to what has been read of the document; the model itself does not change. Raises UserError for an
     ensemble or a model with clamped units, and if the text is empty or entirely unknown to the model.
     """
     model.require_one_network("score a text")
+    if isinstance(precision, str):
+        precision = choose_precision(precision, model.device)
     data, tokens = encode_known(model.tokenizer, text)
     if reset:
         documents = [model.tokenizer.encode_bytes(document) for document in data.split(SEPARATOR)]

@@ -8,11 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+import lm
 from lm.config.schema import CacheConfig, DynamicConfig, ModelConfig
 from lm.console.escaping import unescaped
 from lm.errors import UserError
-from lm.insight.scored_text import two_sided, word_table
-from lm.insight.surprisal import score_text
+from lm.insight.scored_text import token_table, two_sided, word_table
+from lm.insight.surprisal import entropies, score_text
 from lm.insight.table_files import table_lines
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
@@ -52,6 +53,37 @@ def test_bits_of_words_and_whitespace_add_up_to_the_text(model, documents):
     if model.tokenizer.kind != "word" and not scored.unknown:
         written = b"".join(map(unescaped, tokens["token"]))
         assert written == text.replace(SEPARATOR, b"<eos>")
+
+
+def test_scores_of_several_models_at_once_are_an_error():
+    model = make("char")
+    scored = score_text(model, "the sea")
+    for other in (model.clamped(lm.Clamp(0, 0, 0.5)), model.mixed_with([(make("char"), 0.5)])):
+        for score in (lambda other: score_text(other, "the sea"), lambda other: entropies(other, scored)):
+            with pytest.raises(UserError, match="can only generate, not score a text"):
+                score(other)
+
+
+def test_scores_of_different_texts_are_not_combined():
+    model = make("char")
+    first = score_text(model, "the sea")
+    for text in ("the set", "the seas"):
+        other = score_text(model, text)
+        for combine in (
+            two_sided,
+            lambda a, b: token_table({"a": a, "b": b}),
+            lambda a, b: word_table({"a": a, "b": b}),
+        ):
+            with pytest.raises(UserError, match="those of the same text in the same tokens"):
+                combine(first, other)
+
+
+def test_the_precision_has_a_name():
+    model = make("char")
+    found = score_text(model, "the sea", precision="bf16")
+    assert found.losses == pytest.approx(score_text(model, "the sea").losses, abs=0.05)
+    with pytest.raises(UserError, match="must be one of auto, fp32"):
+        score_text(model, "the sea", precision="half")
 
 
 def test_metrics_agree_with_the_scores_of_the_model(model):
