@@ -14,11 +14,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -168,35 +168,31 @@ def read_progress(folder: Path, name: str = _NOW[1]) -> Progress:
 
 def _wrong_values(progress: Progress) -> Iterator[str]:
     """The names of the values that no training has."""
+    for name, kind in get_type_hints(Progress).items():
+        if not _fits(getattr(progress, name), kind):
+            yield name
+    if not {"metrics.jsonl", "samples.txt"} <= progress.lengths.keys():
+        yield "lengths"
 
-    def is_number(value: Any, least: float = -math.inf) -> bool:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and not value < least
 
-    def is_count(value: Any) -> bool:
-        return isinstance(value, int) and is_number(value, 0) and value < _MAX_COUNT
-
-    def is_optional(value: Any, kind: type) -> bool:
-        return value is None or isinstance(value, kind)
-
-    counts = ("step", "tenth", "loss_count", "best_step", "worse", "undone")
-    right = {name: is_count(getattr(progress, name)) for name in counts}
-    right |= {name: is_number(getattr(progress, name)) for name in ("loss_sum", "best_loss")}
-    right |= {name: is_number(getattr(progress, name), 0) for name in ("seconds", "reserve", "rate")}
-    right |= {name: isinstance(getattr(progress, name), str) for name in ("corpus", "tokenizer")}
-    right["losses"] = isinstance(progress.losses, list) and all(map(is_number, progress.losses))
-    right["finished"] = isinstance(progress.finished, bool)
-    right["start_loss"] = progress.start_loss is None or is_number(progress.start_loss)
-    right["base_model"] = is_optional(progress.base_model, str)
-    right["budget"] = is_optional(progress.budget, dict) and all(
-        value is None or is_number(value, 0) for value in (progress.budget or {}).values()
-    )
-    right["lengths"] = (
-        isinstance(progress.lengths, dict)
-        and {"metrics.jsonl", "samples.txt"} <= progress.lengths.keys()
-        and all(map(is_count, progress.lengths.values()))
-    )
-    right["place"] = isinstance(progress.place, dict)
-    yield from (name for name, is_right in right.items() if not is_right)
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value from JSON is of a kind. Numbers are not negative; NaN is a loss."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return True
+    if origin is UnionType:
+        return any(_fits(value, each) for each in arguments)
+    if origin is list:
+        return isinstance(value, list) and all(_fits(item, arguments[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(item, arguments[1]) for item in value.values())
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    if kind is float:
+        return isinstance(value, (int, float)) and not value < 0
+    if kind is int:
+        return isinstance(value, int) and 0 <= value < _MAX_COUNT
+    return isinstance(value, kind)
 
 
 def _digest_matches(path: Path, values: dict[str, Any], known: set[str]) -> bool:

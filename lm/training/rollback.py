@@ -42,7 +42,7 @@ def rolled_back(trainer: Trainer, loss: float, complete: bool) -> bool:
         return False
     progress = trainer.progress
     usual = _usual(progress.losses or [_untrained(trainer)])
-    if _ruined(trainer, loss, usual):
+    if _roll_back_if_ruined(trainer, loss, usual):
         return True
     if loss > usual + _margin(usual):
         progress.losses.clear()  # the text has changed: earlier losses are no measure for it
@@ -55,10 +55,10 @@ def rolled_back_after(trainer: Trainer, validation: Validation) -> bool:
     of a step is that before the step. Otherwise as `rolled_back`."""
     # The validation text may be harder than what was read last, but not than for an untrained network.
     usual = max(_untrained(trainer), *trainer.progress.losses[-1:])
-    return _ruined(trainer, validation.loss, usual)
+    return _roll_back_if_ruined(trainer, validation.loss, usual)
 
 
-def _ruined(trainer: Trainer, loss: float, usual: float) -> bool:
+def _roll_back_if_ruined(trainer: Trainer, loss: float, usual: float) -> bool:
     """Roll back if the loss is not finite, or if it is far above `usual` and the network is to blame."""
     margin = _margin(usual)
     if not math.isfinite(loss):
