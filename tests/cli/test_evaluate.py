@@ -263,10 +263,12 @@ def test_a_table_can_be_written_to_a_pipe(evaluate, trained_run, tmp_path):
     assert (tmp_path / "pipe").is_fifo()
 
 
-def test_a_backward_model_scores_its_held_out_text(evaluate, backward_run):
-    validation = json.loads((backward_run / "config.json").read_text())["validation"]
-    found = json.loads(evaluate(backward_run, "--json").stdout)
-    assert found["scores"]["plain"]["loss"]["value"] == pytest.approx(validation["loss"], rel=0.01)
+@pytest.mark.parametrize("run", ["trained_run", "backward_run"])
+def test_the_loss_of_the_held_out_text_is_that_of_the_training(evaluate, request, run):
+    folder = request.getfixturevalue(run)
+    validation = json.loads((folder / "config.json").read_text())["validation"]
+    found = json.loads(evaluate(folder, "--json").stdout)
+    assert found["scores"]["plain"]["loss"]["value"] == pytest.approx(validation["loss"], rel=1e-5)
 
 
 def test_a_text_that_has_changed_is_not_taken_for_the_held_out_one(evaluate, trained_run, tmp_path):

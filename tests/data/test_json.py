@@ -6,7 +6,7 @@ import pytest
 
 from lm.errors import DataError
 from tests.conftest import some_text
-from tests.data.conftest import jsonl, notes_of, read, streamed, written
+from tests.data.conftest import jsonl, notes_of, read, streamed, warnings_of, written
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 LINES = some_text(6000).splitlines()
@@ -158,3 +158,10 @@ def test_file_of_messages_is_one_conversation(tmp_path):
     turns = [{"role": "user", "content": "Where is it?"}, {"role": "assistant", "content": "Here."}]
     path = written(tmp_path / "chat.json", json.dumps(turns))
     assert read(path) == ["user: Where is it?\nassistant: Here."]
+
+
+@pytest.mark.parametrize("first", ["null", "{}"])
+def test_an_empty_first_row_is_no_reason_to_warn(tmp_path, first):
+    path = written(tmp_path / "a.jsonl", f'{first}\n{{"text": "one two"}}\n{{"text": "three"}}\n')
+    assert read(path) == ["one two", "three"]
+    assert warnings_of(path) == []

@@ -29,6 +29,7 @@ from lm.training.auto import (
     training_precision,
     window_shape,
 )
+from lm.training.setup import build_learner
 from lm.training.state import Learner
 
 CPU = torch.device("cpu")
@@ -364,3 +365,16 @@ def test_small_layers_are_trained_in_fp16_where_that_is_faster(name, chosen, cel
     model = NetworkConfig.of(ModelConfig(cell=cell, hidden_size=units, embedding_size=64))
     found = training_precision(name, Precision(chosen), model, torch.device(device))
     assert found is Precision(expected)
+
+
+def test_a_learner_has_the_precision_for_its_layers(monkeypatch):
+    monkeypatch.setattr("lm.training.setup.training_precision", lambda *given: Precision.BF16)
+    settings = {
+        "hidden_size": 8,
+        "steps": 1,
+        "batch_size": 2,
+        "bptt": 4,
+        "device": "cpu",
+        "precision": "fp32",
+    }
+    assert build_learner(RunConfig.from_flat(settings), random_corpus(9)).precision is Precision.BF16

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
-from app.jobs.settings import RANGES, SETTINGS, TOKENIZERS, check_dataset, check_settings, with_dataset_path
+from app.jobs.settings import RANGES, SETTINGS, check_dataset, check_settings, with_dataset_path
 from app.jobs.uploads import Uploads
 from lm.config.schema import RunConfig
 from lm.errors import UserError
+from lm.tokenization.vocabulary import KINDS
 from tests.conftest import some_text
 
 ABSOLUTE = ["/etc/passwd", "~/.ssh/id_rsa", "file:///etc/passwd", "/proc/self/environ", "zip://x::/etc/a.zip"]
@@ -98,7 +99,7 @@ def test_any_settings_are_valid_or_rejected(uploads, text, values):
         return
     assert RunConfig.from_flat(with_dataset_path(flat, uploads)).data.dataset == (str(text.path),)
     assert flat["out"] is flat["init_from"] is None and flat["track"] == "none"
-    assert flat["tokenizer"] in TOKENIZERS
+    assert flat["tokenizer"] in KINDS
     for name, (least, most) in RANGES.items():
         assert not isinstance(flat[name], (int, float)) or least <= flat[name] <= most or name not in values
 
