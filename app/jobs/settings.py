@@ -18,10 +18,10 @@ from lm.config.settings import flag_of, settings_of
 from lm.console.wording import did_you_mean
 from lm.data.encodings import check_encoding
 from lm.errors import UserError, one_line
+from lm.tokenization.vocabulary import KINDS
 
 from .uploads import PREFIX, Uploads
 
-TOKENIZERS = ("char", "byte", "bpe", "unigram", "word")
 DEFAULT_DATASET = "python"
 RANGES = {  # of a job; those of the settings themselves, in lm/config/schema/, are wider
     "max_chars": (1_000, 1_000_000_000),
@@ -90,8 +90,8 @@ def check_settings(values: Mapping[str, Any], uploads: Uploads) -> dict[str, Any
             raise UserError(f"{flag_of(name)} can have at most {most} characters.")
     if flat["encoding"] is not None:
         _check_encoding(flat["encoding"])
-    if flat["tokenizer"] not in TOKENIZERS:
-        raise UserError(f"--tokenizer must be one of {', '.join(TOKENIZERS)}.")
+    if flat["tokenizer"] not in KINDS:
+        raise UserError(f"--tokenizer must be one of {', '.join(KINDS)}.")
     flat["dataset"] = [dataset]
     return flat
 

@@ -133,13 +133,12 @@ def _documents(tokens: np.ndarray, eos: int) -> Iterator[tuple[np.ndarray, np.nd
             hashes[longer] = _extended(hashes[longer], chunk[begins[longer] + offset])
         return hashes, lengths
 
-    return in_order(of_chunk, range(0, max(len(tokens), 1), _CHUNK))
+    return in_order(of_chunk, range(0, len(tokens), _CHUNK))
 
 
 def _spans(tokens: np.ndarray, rarity: int, length: int) -> Iterator[np.ndarray]:
     """The hashes (spans,) uint64 of the selected spans, chunk by chunk."""
-    starts = range(0, max(len(tokens), 1), _CHUNK)
-    chunks = (tokens[start : start + _CHUNK + length - 1] for start in starts)
+    chunks = (tokens[start : start + _CHUNK + length - 1] for start in range(0, len(tokens), _CHUNK))
     return in_order(lambda chunk: _hash_spans(np.asarray(chunk), rarity, length), chunks)
 
 

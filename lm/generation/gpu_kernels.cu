@@ -185,6 +185,8 @@ __device__ unsigned ordered(float x) {
 
 __device__ float unordered(unsigned bits) { return __uint_as_float(bits >> 31 ? bits & 0x7fffffff : ~bits); }
 
+// The functions below are used several times. Inlined, they would take twice as long to compile.
+
 // The values of all threads, combined in pairs.
 template <typename Combine>
 __device__ integer combined(integer value, integer* scratch, Combine combine) {

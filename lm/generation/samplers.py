@@ -17,10 +17,8 @@ from lm.config.schema import PENALTIES, SamplingConfig
 
 Strength = float | Tensor
 
-SETTING_DTYPES = {
-    "greedy": torch.bool,
-    "top_k": torch.int64,
-}  # in SamplingTensors; other settings are float32
+# Of the settings in SamplingTensors; the others are float32.
+SETTING_DTYPES = {"greedy": torch.bool, "top_k": torch.int64}
 
 
 def temperature(logits: Tensor, t: Strength) -> Tensor:
