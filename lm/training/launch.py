@@ -16,7 +16,7 @@ from lm.config.settings import flag_of
 from lm.config.settings_file import MAX_CHARACTERS, MAX_VALUES, read_settings
 from lm.console.invocation import command, quoted, resume
 from lm.console.terminal import Terminal
-from lm.data.corpus import Corpus, cached_corpus, open_corpus
+from lm.data.corpus import Corpus, cached_corpus, digest_of, open_corpus
 from lm.distributed import Ranks
 from lm.errors import DataError, UserError
 from lm.files.atomic import check_output
@@ -180,13 +180,9 @@ def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Call
         terminal.say(f"warning: {note}")
     stopped = ranks.broadcast_object(lambda: asdict(read_progress(checkpoint_of(run))))
     stopped["budget"] = stopped["budget"] or budget_of(RunConfig.from_flat(saved))
-    if stopped["finished"] and stopped["budget"] == budget_of(config):
-        generate = f"{command('generate')} {quoted(run.folder)}"
-        terminal.say(
-            f"{run.folder} has finished. Generate with: {generate}; train longer with: {resume(run.folder)}"
-            " and a larger --steps, --epochs or --max-time"
-        )
-        return Ended(run, config.training.device)
+    finished = stopped["finished"] and stopped["budget"] == budget_of(config)
+    if finished and "dataset" not in options:
+        return _say_finished(run, config, terminal)
     with _saying_how_to_name_moved_text("dataset" in options):
         # The tokens are enough: the text itself may have moved, or was standard input.
         corpus = None if "dataset" in options else cached_corpus(stopped["corpus"])
@@ -197,11 +193,27 @@ def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Call
                     lambda: open_corpus(config.data, progress, of_run=True, copy=copy)
                 )
         _check_text(corpus.key, ranks)
+        if digest_of(stopped["corpus"]) != digest_of(corpus.key):
+            raise UserError(
+                f"{run.folder} cannot be resumed: the text of {corpus.name} has changed, or this version of"
+                " lm reads it differently."
+            )
+        if finished:
+            return _say_finished(run, config, terminal)
         trainer: Trainer | None = None
         vocab_size = corpus.tokenizer.vocab_size
         with explaining_out_of_memory(config, vocab_size, lambda: _saved(trainer)):
             trainer = resumed_trainer(run, config, corpus, terminal, ranks, update)
             return _train(trainer, callbacks)
+
+
+def _say_finished(run: Run, config: RunConfig, terminal: Terminal) -> Ended:
+    generate = f"{command('generate')} {quoted(run.folder)}"
+    terminal.say(
+        f"{run.folder} has finished. Generate with: {generate}; train longer with: {resume(run.folder)}"
+        " and a larger --steps, --epochs or --max-time"
+    )
+    return Ended(run, config.training.device)
 
 
 def _keeps_its_settings(changed: list[str]) -> UserError:

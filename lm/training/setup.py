@@ -15,7 +15,7 @@ from lm.console.terminal import Terminal, duration
 from lm.console.wording import plural
 from lm.data import report
 from lm.data.batches import Windows
-from lm.data.corpus import Corpus, digest_of
+from lm.data.corpus import Corpus
 from lm.data.streaming import DocumentStream, StreamedWindows
 from lm.distributed import ALONE, Ranks
 from lm.errors import ModelError, UserError
@@ -103,18 +103,14 @@ def resumed_trainer(
 ) -> Trainer:
     """The trainer of a stopped run, as its last checkpoint left it, with the budget in `config`.
 
-    Writes `update`, the settings with a new budget or place of the text, to config.yaml. Raises UserError if
-    the text has changed or the budget is spent, ModelError if a file of the run is missing or damaged.
+    `corpus` is the text of the run. Writes `update`, the settings with a new budget or place of the text, to
+    config.yaml. Raises UserError if the budget is spent, ModelError if a file of the run is missing or
+    damaged.
     """
     learner = build_learner(config, corpus, ranks)
     display = Display(terminal)
     trainer = _trainer(learner, run, display, Disk(display.say, display.warn, worked=True))
     load_checkpoint(Path(ranks.broadcast_object(lambda: str(checkpoint_of(run)))), trainer)
-    if digest_of(trainer.progress.corpus) != digest_of(corpus.key):
-        raise UserError(
-            f"{run.folder} cannot be resumed: the text of {corpus.name} has changed, or this version of lm"
-            " reads it differently."
-        )
     trainer.progress.corpus = corpus.key  # its name may be new
     _check_best(trainer)
     new_budget = _adopt_budget(trainer, bool(update))

@@ -94,6 +94,14 @@ def test_a_linked_folder_of_another_run_is_not_resumed(here):
         main(["--resume", "other", "--steps", "60"])
 
 
+def test_another_text_is_no_text_of_a_finished_run(here):
+    assert main([*COMMAND, "--steps", "50", "--out", "r"]) == 0
+    (here / "other.txt").write_text(some_text(10_000, seed=3))
+    with pytest.raises(UserError, match=r"^r cannot be resumed: the text of other has changed"):
+        main(["--resume", "r", "--dataset", "other.txt"])
+    assert main(["--resume", "r", "--dataset", "boat.txt"]) == 0
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "training/checkpoint/state.safetensors"])
 def test_a_pipe_in_place_of_weights_is_an_error(here, name):
     assert main([*COMMAND, "--steps", "50", "--out", "r"]) == 0
