@@ -1,4 +1,4 @@
-// The samples of a training, with a slider from the first to the latest, and its progress in the browser's title.
+// The samples of a training run, with a slider from the first to the latest, and its progress in the browser's title.
 // Gradio defines `element`, `props` and `watch`.
 const [head, text] = [element.querySelector(".head"), element.querySelector("pre")];
 const [name, slider, step] = ["span", "input", "output"].map((tag) => head.querySelector(tag));

@@ -73,7 +73,7 @@ def prepare() -> StandardStream | None:
 
 
 def outlive_output() -> None:
-    """Keep running if standard output cannot be written, for example because a training would be lost.
+    """Keep running if standard output cannot be written, for example because a training run would be lost.
 
     The command still ends with the error. `lm.console.terminal` handles a closed pipe (`| head`).
     """

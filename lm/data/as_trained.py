@@ -1,4 +1,4 @@
-"""Reads a new text as the text that a model was trained on was read, where that fits the new one."""
+"""Applies the data settings of a training run to another text, where they fit."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Windows:
 
     @property
     def steps_per_epoch(self) -> float:
-        """Windows in which as many tokens are read as the text has."""
+        """The tokens of the text divided by those of a step."""
         return len(self.tokens) / self.tokens_per_step
 
     @property
@@ -114,7 +114,7 @@ class Windows:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device. The host does not wait until it is copied."""
+    """The tensor on the device. The copy is asynchronous (`non_blocking`)."""
     if device.type != "cuda" or tensor.device.type == "cuda":
         return tensor.to(device)
     return tensor.contiguous().pin_memory().to(device, non_blocking=True)

@@ -15,7 +15,7 @@ _CATEGORIES = 6  # cells from which on a column with few distinct ones has categ
 
 
 def like_data(first: Sequence[str], rows: Sequence[Sequence[str]]) -> str | None:
-    """A cell of the first row that shows that this is data, or None if it is not; `rows` are those below.
+    """A cell that shows that the first row is data, or None if the row is a header. `rows` are those below.
 
     A cell is data if it occurs again below it, or is a figure like those below it. Otherwise, the row is a
     header if one of its cells differs from those below: a name of figures or categories, or a question. A row

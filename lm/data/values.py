@@ -63,8 +63,8 @@ def parents(column: str) -> list[str]:
 
 
 def distinct_names(names: list[str]) -> list[str]:
-    """A name for each column: its own. An empty name, and one that a column before it has, get the number of
-    the column at their end, as often as the result is the name of another column."""
+    """Distinct names for the columns. An empty or repeated name gets the number of its column at its end,
+    again and again until no other column has it."""
     taken = set(names)
     distinct: dict[str, None] = {}
     for number, name in enumerate(names, start=1):

@@ -1,7 +1,7 @@
 """The loss of each token of a text, given everything before it, computed for parts of the text side by side.
 
 Each part is first read from the zero state. Then it is read again from the last state of the part before it,
-until its state is what it was the first time: from there on, it has been right. If the last state of a part
+until its state equals that of the first reading, which was right from there on. If the last state of a part
 has changed, the next part is read once more.
 """
 

@@ -37,7 +37,7 @@ def check(path: Path, stored: Callable[[], Any], remedy: str) -> None:
     digest = _digest_in_folder(path)
     while not _matches(digest, stored()):
         before, digest = digest, _digest_in_folder(path)
-        if digest == before:  # otherwise a training has just replaced the file
+        if digest == before:  # otherwise a training run has just replaced the file
             raise ModelError(f"{path} is damaged: its SHA-256 is not the one stored with it; {remedy}.")
 
 

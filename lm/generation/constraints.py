@@ -186,8 +186,8 @@ class Match:
 
 
 class OneOf:
-    """The text is one of some strings, except those that no tokens write. No token is allowed after which no
-    others write the rest."""
+    """The text is one of several strings. Strings that the vocabulary cannot write are ignored, and a token
+    after which it cannot write the rest is not allowed."""
 
     def __init__(self, vocabulary: Vocabulary, strings: Sequence[bytes]):
         self._vocabulary = vocabulary

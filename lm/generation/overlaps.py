@@ -7,9 +7,8 @@ from functools import lru_cache
 
 
 def overlaps(text: bytes, strings: Iterable[bytes], missing: int) -> Iterator[tuple[bytes, int]]:
-    """Each of `strings`, none of them empty, with the length of a beginning of it that `text` ends with and
-    that lacks at most `missing` bytes. A string that `text` contains as a whole does not count, and one can
-    have several such beginnings.
+    """Each of `strings`, which are not empty, with each n for which `text` ends with its first n bytes and at
+    most `missing` bytes are left. A whole string at the end of `text` does not count.
 
     "a sto" and "stop" overlap in 3 bytes.
     """
@@ -47,7 +46,8 @@ class Search:
 
 @lru_cache(maxsize=256)
 def _shorter(string: str) -> list[int]:
-    """For each beginning of a string, by its length, that of the longest shorter one with which it ends."""
+    """The failure function of Knuth, Morris and Pratt: for each prefix, by its length, the length of the
+    longest shorter prefix with which it ends."""
     shorter, size = [0, 0], 0
     for character in string[1:]:
         while size and string[size] != character:

@@ -2,8 +2,8 @@
 
 A recurrent state has a fixed size, so a sequence can enter or leave at any step. Each has its own prompt,
 sampling settings, seed and constraints, and its text depends on nothing else. Any number of threads may
-consume tokens. One of those that wait for a token computes for all of them, in small pieces: a chunk of a
-prompt, a few masks, a step. What one sequence needs therefore never keeps the others waiting for long.
+consume tokens. One of the waiting threads computes for all of them, in small pieces: a chunk of a prompt,
+a few masks, a step. What one sequence needs therefore never keeps the others waiting for long.
 
 Tokens are drawn on the host (lm/generation/host_sampling.py) or, a few at a time, on a GPU
 (lm/generation/gpu_sampling.py).

@@ -43,8 +43,8 @@ def capture_and_verify(
 ) -> tuple[Compute, str]:
     """`compute` as a CUDA graph and "", or `compute` itself and the reason why it cannot be one.
 
-    The graph must first prove itself: from the same state, `trial` of `compute` and `trial` of the graph
-    must change the state alike, up to the rounding of `precision`. Afterwards the state and the random
+    The graph is verified first: from the same state, `trial` of `compute` and `trial` of the graph must end
+    with the same state, up to the rounding of `precision`. Afterwards the state and the random
     numbers are as before.
 
     Args:
@@ -107,8 +107,8 @@ def capture(compute: Compute) -> Compute:
 
 @contextmanager
 def _stream_for_captures() -> Iterator[torch.cuda.Stream]:
-    """Make a CUDA stream of the current device the current one, on which no other thread computes: what it
-    launches there during a capture would become a part of the graph.
+    """Switch to a CUDA stream that no other thread uses: what another thread launched there during a capture
+    would become a part of the graph.
 
     torch has a few streams of each priority, which it returns in turn. Nothing else here asks for this one.
     """

@@ -9,8 +9,8 @@ On a CPU this differs from the forward pass of lm/model/layers.py in speed only:
 - Each core reads its own share of the texts and scores it. Within one operation, cores would wait for each
   other at every step.
 
-Where oneDNN's products allow it (`onednn.rows_are_independent`), the result for a text depends, to the last
-bit, neither on the other texts nor on the windows in which it is read.
+Where oneDNN's products allow it (`onednn.rows_are_independent`), the results for a text are the same to
+the last bit whatever other texts are read with it, and in whatever windows it is read.
 """
 
 from __future__ import annotations

@@ -225,7 +225,7 @@ def _with_dropout(network: NetworkConfig, names: list[str], dropout: float) -> N
 
 
 def _repeatable(read: float, text: float, vocab_size: int) -> float:
-    """The most recurrent weights that learn from a text again and again: more with the number of passes."""
+    """The largest number of recurrent weights for a text of this size: it grows with the number of epochs."""
     least, most = _DENSITIES
     density = min(max(read / text / _EPOCHS_PER_DENSITY, least), most)
     return density * text * math.log2(max(vocab_size, 2))
@@ -239,7 +239,7 @@ def _gpu_rate(streams: int, vocab_size: int) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class _Budget:
-    """How much text a training can read."""
+    """How much text a training run can read."""
 
     training: TrainingConfig
     corpus: Corpus

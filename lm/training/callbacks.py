@@ -1,4 +1,4 @@
-"""Functions of a caller that watch and may stop a training: `on_step` and `on_validation` of `lm.train`."""
+"""Functions of a caller that watch and may stop training: `on_step` and `on_validation` of `lm.train`."""
 
 from __future__ import annotations
 

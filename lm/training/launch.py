@@ -99,7 +99,7 @@ def _overridden(values: dict[str, Any], options: dict[str, Any]) -> dict[str, An
 
 
 def _check_effects(options: dict[str, Any], config: RunConfig) -> None:
-    """Raise UserError for flags with which nothing changes; the settings of files and runs may have them."""
+    """Raise UserError for flags that would have no effect. Files and runs may have such settings."""
     data, training = config.data, config.training
     learned = data.tokenizer in ("char", "bpe", "unigram", "word")  # from the text
     for name, matters, reason in (

@@ -1,4 +1,4 @@
-"""The panel of a training in the cell of a notebook: a progress bar and, below it, the loss curve."""
+"""The panel of a training run in the cell of a notebook: a progress bar and, below it, the loss curve."""
 
 from __future__ import annotations
 

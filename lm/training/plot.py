@@ -1,4 +1,4 @@
-"""Plots of a training as SVG, without a plotting library: loss.svg and find-lr.svg."""
+"""Plots of a training run as SVG, without a plotting library: loss.svg and find-lr.svg."""
 
 from __future__ import annotations
 

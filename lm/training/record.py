@@ -1,4 +1,4 @@
-"""What a training leaves behind: metrics, samples, checkpoints, the best weights, the final results."""
+"""What a training run writes: metrics, samples, checkpoints, the best weights, the final results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rolling back a training whose loss has exploded.
+"""Rolls back a training run whose loss has diverged.
 
 Whenever the loss is logged and looks healthy, the whole training state is copied in memory. If the loss
 becomes NaN or rises far above its recent level, the training returns to that copy with a lower learning
@@ -51,8 +51,8 @@ def rolled_back(trainer: Trainer, loss: float, complete: bool) -> bool:
 
 
 def rolled_back_after(trainer: Trainer, validation: Validation) -> bool:
-    """Judge the network by its validation, which shows what the last step has done to it: the training loss
-    of a step is that before the step. Otherwise as `rolled_back`."""
+    """As `rolled_back`, but judged by the validation loss. It includes the last update; the training
+    loss of a step is computed before its update."""
     # The validation text may be harder than what was read last, but not than for an untrained network.
     usual = max(_untrained(trainer), *trainer.progress.losses[-1:])
     return _roll_back_if_ruined(trainer, validation.loss, usual)

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal: a training finishes its step, saves, and says how to resume.
+"""Ctrl-C, SIGTERM and a closed terminal: a training run finishes its step, saves, and says how to resume.
 
 The final scoring ends at once, because everything has been saved before it. On Windows, where no process can
 send SIGTERM to another, Ctrl-Break (SIGBREAK) counts as SIGTERM. Elsewhere, a terminal that is closed sends

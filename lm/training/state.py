@@ -1,4 +1,4 @@
-"""The state of a training: what one step changes, what a run adds, and what a checkpoint stores."""
+"""The state of a training run: what one step changes, what a run adds, and what a checkpoint stores."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def train(
     check_not_empty(options)
     with called_from_python(), _own_torch():
         ended = launch(options, ALONE, Callbacks(on_step, on_validation))
-    assert ended is not None  # it was asked for a training
+    assert ended is not None  # it was asked to train
     if ended.signal == BROKEN_PIPE:
         raise BrokenPipeError(errno.EPIPE, "the reader of standard output has closed it")
     if ended.signal:
