@@ -103,9 +103,19 @@ class DocumentStream(Iterator[str]):
                 self._rows = self._datasets.interleave_datasets(
                     each, probabilities=list(config.mix), seed=seed, stopping_strategy="all_exhausted"
                 )
+            elif len(each) > 1:
+                self._rows = self._datasets.concatenate_datasets(each)
+                if self._in_order:
+                    self._rows = self._rows.skip(0)
             else:
-                self._rows = self._datasets.concatenate_datasets(each) if len(each) > 1 else each[0]
+                self._rows = each[0]
         return sources
+
+    @property
+    def _in_order(self) -> bool:
+        """Whether the files of several datasets keep their order. Otherwise, `datasets` shuffles them in each
+        epoch after the first, and then skips other rows than those that are held out."""
+        return len(self._held_out) > 1 and any(self._held_out) and not self._config.mix
 
     def _advance(self) -> None:
         """Move on to the next buffer, and start filling the one after it."""
@@ -132,8 +142,10 @@ class DocumentStream(Iterator[str]):
         position = {**position, "taken": 0}
         if restoring:
             self._rows.set_epoch(position["epoch"])
-            if position["rows"]:
-                self._rows.load_state_dict(_current(position["rows"]))
+            rows = _current(position["rows"])
+            # That of an older version counts rows in another order: its epoch begins again.
+            if rows and (not self._in_order or rows["examples_iterable"]["type"] == "SkipExamplesIterable"):
+                self._rows.load_state_dict(rows)
             self._iterator = iter(self._rows)
         texts = []
         for row in self._iterator:

@@ -31,7 +31,8 @@ def shards(tmp_path_factory):
 
 
 def stream(shards, held_out=0, seed=1, **settings):
-    config = DataConfig(dataset=f"{shards}/*.parquet", streaming=True, **{"shuffle_buffer": 16, **settings})
+    usual = {"dataset": f"{shards}/*.parquet", "shuffle_buffer": 16}
+    config = DataConfig(streaming=True, **usual | settings)
     return DocumentStream(config, [held_out] * len(config.dataset), seed)
 
 
@@ -52,25 +53,45 @@ def test_each_epoch_has_every_document_once_in_another_order(shards):
     assert take(stream(shards, seed=2), 120) != first
 
 
+@pytest.mark.parametrize("held_out", [0, 7])
+@pytest.mark.parametrize("names", [["*.parquet"], ["[ab].parquet", "c.parquet"]])
 @pytest.mark.parametrize("taken", [0, 1, 15, 16, 17, 119, 120, 130, 250])
-def test_restored_stream_continues_exactly(shards, taken):
-    documents = stream(shards)
+def test_restored_stream_continues_exactly(shards, names, held_out, taken):
+    dataset = tuple(f"{shards}/{name}" for name in names)
+    documents = stream(shards, held_out, dataset=dataset)
     take(documents, taken)
     position = json.loads(json.dumps(documents.position))
-    other = stream(shards)
+    other = stream(shards, held_out, dataset=dataset)
     other.restore(position)
     assert take(other, 150) == take(documents, 150)
 
 
-def test_validation_documents_are_not_trained_on(shards):
-    config = DataConfig(dataset=f"{shards}/*.parquet", streaming=True)
+@pytest.mark.parametrize(
+    ("names", "mix"),
+    [
+        (["*.parquet"], None),
+        (["[ab].parquet", "c.parquet"], None),
+        (["c.parquet", "[ab].parquet"], None),
+        (["[ab].parquet", "c.parquet"], (0.5, 0.5)),
+        (["c.parquet", "[ab].parquet"], (0.1, 0.9)),
+    ],
+)
+def test_validation_documents_are_not_trained_on_in_any_epoch(shards, names, mix):
+    dataset = tuple(f"{shards}/{name}" for name in names)
+    config = DataConfig(dataset=dataset, mix=mix, streaming=True, shuffle_buffer=16)
     corpus = open_corpus(config)
-    (held_out,) = corpus.held_out
-    assert held_out == corpus.validation.counts.documents > 1
+    assert sum(corpus.held_out) == corpus.validation.counts.documents > 1
     validation = set(corpus.tokenizer.decode(corpus.validation.tokens).split("runs"))
-    trained = set(take(stream(shards, held_out), 120 - held_out))
-    assert len(trained) == 120 - held_out
-    assert not {document.removesuffix("runs") for document in trained} & validation
+    documents = DocumentStream(config, corpus.held_out, 1)
+    epochs: dict[int, list[str]] = {}
+    while len(epochs) < 4:
+        document = next(documents)
+        epochs.setdefault(documents.position["epoch"], []).append(document)
+    for trained in epochs.values():
+        assert not {document.removesuffix("runs") for document in trained} & validation
+    if mix is None:
+        for number in range(3):
+            assert len(set(epochs[number])) == len(epochs[number]) == 120 - sum(corpus.held_out)
 
 
 def test_mix_sets_the_fraction_of_each_dataset(shards):
