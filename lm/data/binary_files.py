@@ -29,7 +29,7 @@ _FORMATS = {
         "a compressed file": rb"\x1f\x9d",
     },
     "save it as text first": {
-        "a PDF document": rb"%PDF-\d",
+        "a PDF document": rb"(\xef\xbb\xbf)?\s{,16}%PDF-\d",
         "an office document": rb"\xd0\xcf\x11\xe0",
         "a DjVu document": rb"AT&TFORM.{4}DJV",
         "an e-book": rb".{60}BOOKMOBI",
@@ -86,6 +86,7 @@ def binary_kind(sample: bytes, encoding: str | None = None) -> str | None:
     if any(sample.startswith(bom) for bom, _ in BOMS) or recognize_wide(sample) or recognize_escapes(sample):
         return None
     sample = _as_utf_8(sample, encoding or "utf-8")
+    sample = sample.rstrip(b"\x1a")  # the end of a text file in DOS
     controls = len(sample) - len(sample.translate(None, _CONTROLS))
     return BINARY if controls > MAX_ODD * len(sample) else None
 

@@ -200,7 +200,7 @@ def text_at(row: Row, column: str, name: str, notes: Notes) -> str:
 class _Column:
     """What the first rows have in a column."""
 
-    characters: int = 0  # of text; numbers and dates do not count
+    characters: int = 0  # of text; numbers and dates count only in strings of a column named "text"
     texts: int = 0
     several_words: int = 0  # texts with more than one
     is_list: bool = False
@@ -253,7 +253,8 @@ class _Columns(dict[str, _Column]):
         except TypeError:  # objects, which are an error only in the column that is used
             text = ""
         self.size += len(value) if isinstance(value, bytes) else len(text)
-        is_text = bool(text.strip()) and not is_figure(text)
+        named_text = name == "text" and isinstance(value, str)  # sums and telephone numbers may be text
+        is_text = bool(text.strip()) and (named_text or not is_figure(text))
         if column.example in (None, "", []) or (is_text and not column.characters):
             column.example = value
         if is_text:

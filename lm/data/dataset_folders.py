@@ -75,6 +75,15 @@ def _arrow_files(folder: Path) -> list[str]:
     return [str(folder / name) for name in names]
 
 
+def caches(files: list[str]) -> list[str]:
+    """Those of the files that are caches of the library, next to the files that a state.json names. Raises
+    DataError as `saved_splits` does."""
+    arrow = {file: Path(file).parent for file in files if file.lower().endswith(".arrow")}
+    folders = {folder for folder in arrow.values() if os.path.isfile(folder / "state.json")}
+    saved = {folder: {os.path.basename(file) for file in _arrow_files(folder)} for folder in folders}
+    return [f for f, folder in arrow.items() if folder in saved and os.path.basename(f) not in saved[folder]]
+
+
 def _listed(file: Path, key: str, kind: type) -> list[Any]:
     """The list in a JSON file. Raises DataError."""
     try:

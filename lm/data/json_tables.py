@@ -44,10 +44,15 @@ def json_rows(lines: TextIO, file: str, field: str | None, notes: Notes) -> Iter
         one_per_line |= bool(second)
     if one_per_line:
         nested = bool(_poems(value))  # the first line decides for all
-        for number, line in enumerate(chain(start, lines), start=1):
+        rest = chain(start, lines)
+        for number, line in enumerate(rest, start=1):
             line = line.rstrip("\r\n").removeprefix("\ufeff")  # as where files were joined
-            if line.strip():
-                yield from _rows_in(_parse(line, file, number), file, field, None, nested)
+            if line.strip() in ("[", "{"):  # jq writes a value in several lines, but an empty one in one
+                values = _parse("".join(chain([line, "\n"], rest)), file, number, _decode_all)
+            else:
+                values = [_parse(line, file, number)] if line.strip() else []
+            for value in values:
+                yield from _rows_in(value, file, field, None, nested)
         return
     values = [value]
     if value is _INCOMPLETE:
@@ -174,8 +179,11 @@ def _list_of_rows(value: Row, file: str) -> str | None:
     """The name of the list that holds the rows, or None if the object itself is a row.
 
     A list of objects, else one of strings. It holds more text than the rest of the object; otherwise, this is
-    a text with a few facts about it. Raises DataError if there are several.
+    a text with a few facts about it, as it is if it has a string named "text". Raises DataError if there are
+    several.
     """
+    if type(value.get("text")) is str and value["text"].strip():
+        return None
     found = dict(islice(((name, items) for name, items in _lists(value) if items), MAX_COLUMNS + 1))
     if len(found) > MAX_COLUMNS:  # not rows but a row, which has too many columns
         return None

@@ -26,6 +26,7 @@ from lm.tokenization.documents import SEPARATOR
 
 _MEMBER, _REMOTE = ("zip://", "tar://"), "hf://"  # no path begins like this: two slashes in a row
 _ODD_NAME = re.compile(r"^[/\\]|^\w:|(^|[/\\])\.\.([/\\]|$)|::|\0")  # of a file in an archive
+_HIDDEN = re.compile(r"(^|/)(\.(?!/)|__MACOSX/)")  # but "./a.txt" is a.txt
 _COMPRESSIONS = {
     **{".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"},
     **{".tgz": "gzip", ".tbz2": "bz2", ".txz": "xz"},
@@ -100,7 +101,7 @@ def archive_members(file: str) -> list[str]:
             f"{file} contains a file with the name '{one_line(odd, 80)}', which is not one inside the"
             " archive: pack it again from its folder."
         )
-    return [f"{kind}://{name}::{file}" for name in infos if not re.search(r"(^|/)(\.|__MACOSX/)", name)]
+    return [f"{kind}://{name}::{file}" for name in infos if not _HIDDEN.search(name)]
 
 
 def members(file: str) -> list[str]:
@@ -240,7 +241,7 @@ class _Tar:
         self._stack = contextlib.ExitStack()  # closes the file when this object is deleted
         opened = self._stack.enter_context(open_bytes(file))
         self._tar = tarfile.TarFile(fileobj=opened)
-        self._files = {info.name.removeprefix("./"): info for info in self._tar if info.isreg()}
+        self._files = {re.sub(r"^(\./+)+", "", info.name): info for info in self._tar if info.isreg()}
         opened.seek(self._tar.offset)
         if opened.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # which tarfile takes for the end, too
             raise tarfile.ReadError("it is damaged or truncated")

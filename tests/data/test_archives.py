@@ -29,6 +29,20 @@ def test_zip_archive_is_read_like_a_folder(tmp_path):
         read(tmp_path / "books.zip")
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_names_may_begin_with_the_folder_of_the_archive(tmp_path, kind):
+    files = {"./a.txt": b"one", ".//b/c.txt": b"two", "././d.txt": b"three", "./.hidden": b"no"}
+    files |= {"./b/.git/e.txt": b"no"}
+    path = tmp_path / f"a.{kind}"
+    if kind == "tar":
+        tarred(path, files.items())
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+    assert sorted(read(path)) == ["one", "three", "two"]
+
+
 @pytest.mark.parametrize(
     "name",
     ["../a.txt", "a/../../b.txt", "/etc/a.txt", "..\\a.txt", "C:\\a.txt", "C:/a.txt", "a::b", ".."],

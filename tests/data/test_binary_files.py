@@ -159,3 +159,16 @@ def test_a_parquet_file_with_its_name_is_read(tmp_path):
     assert read(tmp_path / "a.parquet") == ["a text"]
     assert found(tmp_path / "a.parquet").kind == "parquet"
     assert binary_kind((tmp_path / "a.parquet").read_bytes()) == "a Parquet file"
+
+
+def test_the_end_of_a_short_text_of_dos_is_no_sign_of_a_binary_file(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.txt").write_bytes(b"The sea was calm.\r\nA boat went out.\r\n\x1a")
+    assert len(read(tmp_path)) == 2
+    assert binary_kind(b"\x1a" + bytes(range(32))) is not None
+
+
+@pytest.mark.parametrize("before", [b"", b"\n", b"\r\n \n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])
+def test_a_pdf_document_may_begin_with_blank_lines(before):
+    assert known_kind(before + b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n") == "a PDF document"
+    assert known_kind(before + b"%PDF- is how such files begin") is None

@@ -37,6 +37,16 @@ def test_saved_splits_are_read_under_their_names(tmp_path):
         assert read(tmp_path / "saved", train_split=name) == lines
 
 
+def test_caches_of_a_saved_dataset_are_not_read_with_the_folder_around_it(tmp_path):
+    table(LINES).save_to_disk(tmp_path / "data" / "saved")
+    saved = datasets.load_from_disk(str(tmp_path / "data" / "saved"))
+    saved.map(lambda row: {"body": row["body"].upper()})
+    assert any((tmp_path / "data" / "saved").glob("cache-*.arrow"))
+    source = found(tmp_path / "data")
+    assert read(tmp_path / "data") == LINES
+    assert "skipped 1 cache file (cache-" in source.listing.row()
+
+
 @pytest.mark.parametrize("name", ["../data.arrow", "missing.arrow", None, "state.json/.."])
 def test_saved_dataset_with_other_files_is_an_error(tmp_path, name):
     table(LINES).save_to_disk(tmp_path / "saved")

@@ -60,6 +60,19 @@ def test_object_with_a_text_of_its_own_is_a_row(tmp_path):
     assert read(written(tmp_path / "a.json", json.dumps(article))) == ["A long text. " * 20]
 
 
+@pytest.mark.parametrize(
+    "more", [{"tags": ["animals", "pets", "funny"]}, {"replies": [{"text": "A reply that is longer."}]}]
+)
+def test_a_short_text_is_a_row_like_longer_ones_in_other_files(tmp_path, more):
+    for name, text in (("a", "A long text. " * 20), ("b", "Short."), ("c", "Another text. " * 20)):
+        written(tmp_path / f"{name}.json", json.dumps({"id": 1, "text": text, **more}))
+    assert read(tmp_path) == ["A long text. " * 20, "Short.", "Another text. " * 20]
+    row = {"text": " ", **more}  # nothing but the list
+    (tmp_path / "other").mkdir()
+    path = written(tmp_path / "other" / "d.json", json.dumps(row))
+    assert read(path) == (more["tags"] if "tags" in more else ["A reply that is longer."])
+
+
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
 def test_values_one_after_another_are_rows(tmp_path, name):
     rows = [{"text": "one [{", "n": 1}, {"text": "two", "data": [{"text": "inside"}]}, "three"]
@@ -69,6 +82,18 @@ def test_values_one_after_another_are_rows(tmp_path, name):
         assert read(written(pretty, "".join(map(json.dumps, rows)))) == ["one [{", "two", "three"]
     with pytest.raises(DataError, match=rf"{name}, line 5, is not JSON: Expecting value at column 1\.$"):
         read(written(pretty, json.dumps(rows[0], indent=2) + "\nfour\n"))
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.ndjson"])
+def test_short_values_of_jq_are_on_one_line_and_others_on_several(tmp_path, name):
+    values = [None, {}, {"text": "one"}, "two", ["three", "four"], [], {"text": "five", "n": [1, {"a": 2}]}]
+    lines = "\n".join(json.dumps(value, indent=2) for value in values) + "\n"
+    for ends in ("\n", "\r\n"):
+        path = written(tmp_path / name, lines.replace("\n", ends))
+        assert read(path) == ["one", "two", "three\nfour", "five"]
+    path.write_text(lines + '{\n  "text": bad\n}\n')
+    with pytest.raises(DataError, match=rf"line {lines.count(chr(10)) + 2}, is not JSON: Expecting value at"):
+        read(path)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,18 @@ LINES = some_text(6000).splitlines()
 # Values are text as they are written.
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+@pytest.mark.parametrize("text", ["3+4=7", "+1 555 0", "12", "2026-11-30"])
+def test_a_column_named_text_may_have_no_letters(tmp_path, name, text):
+    texts = [text] * 1200
+    if name == "a.csv":
+        path = written(tmp_path / name, "text,kind\n" + "".join(f"{text},add\n" for text in texts))
+    else:
+        path = jsonl(tmp_path / name, [{"text": text, "kind": "add"} for text in texts])
+    assert read(path) == streamed(path, len(texts)) == texts
+    assert notes_of(path).why == "named text"
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_number_among_texts_becomes_its_digits_with_one_notice(tmp_path, streaming):
     texts = ["café\nline two", "plain words", 1, *LINES[:20]]
