@@ -35,7 +35,7 @@ _UNREAD = 128 << 10  # bytes of a response that wait in the system
 _SHARE = 4  # a client can have a quarter of the connections; see `client_network`
 _IDLE_TIMEOUT = 5  # seconds until a connection without a request is closed
 _MAX_REFUSALS = 100  # connections above a limit that are answered before they are closed
-_NO_HOST = "the request has no header 'Host': send the name of this server in it."
+_NO_HOST = "the request needs one header 'Host': send the name of this server in it."
 _LINGER = 1.0  # seconds in which a client that is still sending can read why it was turned away
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,10 @@ class Gate:
         if refusal := self._refusal(scope):
             message = refusal[0]
             log.info("rejected: %s %s: %s", scope["method"], one_line(ascii(scope["path"]), 80), message)
-            return await self.respond(*refusal)(scope, receive, send)
+            response = self.respond(*refusal)
+            if refusal[1] == 400:  # where the next request begins is not clear
+                response.headers["Connection"] = "close"
+            return await response(scope, receive, send)
 
         async def guarded_send(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -79,6 +82,8 @@ class Gate:
         if size + sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
             return f"the headers exceed {MAX_HEADER_BYTES:,} bytes.", 431, "headers_too_large"
         headers = Headers(scope=scope)
+        if "content-length" in headers and "transfer-encoding" in headers:  # RFC 9112, 6.1
+            return "a request can have Content-Length or Transfer-Encoding, not both.", 400, "malformed"
         host = headers.get("host", "")
         if not self._access.is_name(host):
             name = one_line(ascii(host)[1:-1], 80)
@@ -154,6 +159,7 @@ class Connection(H11Protocol):
         self._has_sent = True
         super().data_received(data)
         self._received += len(data)
+        self._keep_listening()
         self._watch()
 
     def on_response_complete(self) -> None:
@@ -178,7 +184,7 @@ class Connection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Answer a malformed request."""
         error = sys.exception()
-        if self.cycle and not self.cycle.response_complete:  # the end of a request that is being handled
+        if self.cycle and self.cycle.response_started and not self.cycle.response_complete:
             self.transport.close()
         elif isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431:
             self._refuse(f"the headers exceed {MAX_HEADER_BYTES:,} bytes.", 431, "headers_too_large")
@@ -189,6 +195,15 @@ class Connection(H11Protocol):
 
     def _should_upgrade(self) -> bool:
         return False  # neither server uses WebSockets
+
+    def _keep_listening(self) -> None:
+        """Keep reading while a request is being handled, although the client sends more. uvicorn pauses, and
+        would not notice that the client leaves."""
+        if self.flow.read_paused and self.conn.their_state is h11.DONE:
+            if len(self.conn.trailing_data[0]) > MAX_HEADER_BYTES:
+                self.transport.abort()
+            else:
+                self.flow.resume_reading()
 
     def _watch(self) -> None:
         """Start the timer for the header or body that the client is sending, unless it already runs."""

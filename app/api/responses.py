@@ -24,7 +24,7 @@ from .request import RequestError
 
 _INTERNAL_ERROR = "internal server error; see the log of the server."
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
-_MAX_BRACKETS = 10_000  # lists and objects in a request
+_MAX_FIELDS, _MAX_VALUES = 10_000, 250_000  # of a request; see `_check_size`
 _JSON_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _CHAT_ENDPOINTS = ("/chat/completions", "/responses")
 _ERROR_TYPES = {429: "rate_limit_error", 500: "server_error", 503: "server_error"}
@@ -35,6 +35,8 @@ async def read_json(request: Request, limit: int) -> Any:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         # A browser lets pages of other sites send this type only with permission (CORS).
         raise RequestError("send JSON with the header 'Content-Type: application/json'.")
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise RequestError("the request body must not be compressed: omit Content-Encoding.", status=415)
     declared, body = request.headers.get("content-length", "0"), bytearray()
     if not (declared.isdecimal() and int(declared[:18]) > limit):
         async for chunk in request.stream():
@@ -52,9 +54,7 @@ def _parse_json(body: bytearray) -> Any:
 
     try:
         text = body.decode("utf-8-sig")
-        # No request needs that many, and to parse a million takes seconds, in which all other clients wait.
-        if _brackets(text) > _MAX_BRACKETS and _brackets(_JSON_STRING.sub("", text)) > _MAX_BRACKETS:
-            raise ValueError(f"more than {_MAX_BRACKETS:,} lists and objects")
+        _check_size(text)
         value = json.loads(text, parse_constant=reject)
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode()  # fails on a lone surrogate
@@ -63,8 +63,17 @@ def _parse_json(body: bytearray) -> Any:
     return value
 
 
-def _brackets(text: str) -> int:
-    return text.count("[") + text.count("{")
+def _check_size(text: str) -> None:
+    """Raise ValueError for more lists, fields or values than a request needs. To parse a million takes a
+    second or more, in which all other clients wait."""
+    for marks, most, what in (
+        ("[{:", _MAX_FIELDS, "lists, objects and fields"),
+        (",", _MAX_VALUES, "values"),
+    ):
+        if sum(map(text.count, marks)) > most:
+            outside = _JSON_STRING.sub("", text)
+            if sum(map(outside.count, marks)) > most:
+                raise ValueError(f"more than {most:,} {what}")
 
 
 def require_key(app: ASGIApp, key: str) -> ASGIApp:

@@ -19,6 +19,7 @@ ADDRESS = "127.0.0.1"
 PAGE = "http://page.example"
 DELAY = 0.0  # seconds until the response
 PADDING = 0  # bytes after the text of the response
+LEFT = threading.Event()  # the client of a request for /wait has left
 
 
 async def echo(scope, receive, send):
@@ -30,6 +31,10 @@ async def echo(scope, receive, send):
             return
         size += len(message.get("body", b""))
         more = message.get("more_body", False)
+    if scope["path"] == "/wait":
+        LEFT.clear()
+        assert (await receive())["type"] == "http.disconnect"
+        return LEFT.set()
     await asyncio.sleep(DELAY)
     await PlainTextResponse(f"{size}{' ' * PADDING}")(scope, receive, send)
 
@@ -107,13 +112,13 @@ def test_name_of_the_host_cannot_break_the_line(server):
 def test_a_request_that_names_no_host_is_turned_away_with_the_reason(server, host):
     with connected(server) as client:
         received, _ = response_to(client, f"GET / HTTP/1.0\r\n{host}\r\n".encode())
-    assert received.startswith("HTTP/1.1 403") and "the request has no header 'Host'" in received
+    assert received.startswith("HTTP/1.1 403") and "the request needs one header 'Host'" in received
 
 
 def test_http_1_1_requires_a_host(server):
     with connected(server) as client:
         received, _ = response_to(client, b"GET / HTTP/1.1\r\n\r\n")
-    assert received.startswith("HTTP/1.1 400") and "the request has no header 'Host'" in received
+    assert received.startswith("HTTP/1.1 400") and "the request needs one header 'Host'" in received
 
 
 def test_a_request_may_name_the_whole_uri(server):
@@ -176,9 +181,59 @@ def test_large_trailer_ends_the_connection(server):
     assert get(server)[0] == 200
 
 
+def test_a_malformed_body_is_answered(server):
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for parts in ([head + b"zz\r\n"], [head, b"zz\r\n"], [head + b"1\r\na\r\n", b"-1\r\n"]):
+        with connected(server) as client:
+            for part in parts[:-1]:
+                client.sendall(part)
+                time.sleep(0.1)
+            received, seconds = response_to(client, parts[-1])
+        assert received.startswith("HTTP/1.1 400") and seconds < 5
+
+
+def test_two_ways_to_end_a_body_are_turned_away(server):
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n"
+    with connected(server) as client:
+        received, seconds = response_to(client, head + b"0\r\n\r\n")
+    assert received.startswith("HTTP/1.1 400") and "not both" in received and seconds < 5
+
+
 def test_what_is_not_http_is_turned_away(server):
     with connected(server) as client:
         assert response_to(client, b"\x16\x03\x01 hello\r\n\r\n")[0].startswith("HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("body", [b"", b"x" * 100_000], ids=["short", "long"])
+@pytest.mark.parametrize(
+    "more",
+    [b"", b"\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"x" * 300_000],
+    ids=["nothing", "a line", "a request", "too much"],
+)
+def test_a_client_that_leaves_is_noticed_whatever_it_has_sent_after_its_request(server, body, more):
+    LEFT.set()
+    with connected(server) as client:
+        head = b"POST /wait HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+        client.sendall(head + body)
+        deadline = time.monotonic() + 5
+        while LEFT.is_set() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for part in (more[: len(more) // 2], more[len(more) // 2 :]):
+            with suppress(ConnectionError):  # it was closed
+                client.sendall(part)
+            time.sleep(0.1)
+        assert LEFT.is_set() == (len(more) > MAX_HEADER_BYTES)
+    assert LEFT.wait(5)
+
+
+def test_requests_sent_at_once_are_answered_in_order(server):
+    posts = [b"x" * size for size in (3, 0, 20_000, 5)]
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+    last = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with connected(server) as client:
+        received, _ = response_to(client, b"".join(head % len(post) + post for post in posts) + last)
+    bodies = [part.partition("HTTP/1.1")[0] for part in received.split("\r\n\r\n")[1:]]
+    assert bodies == ["3", "0", "20000", "5", "0"]
 
 
 def test_incomplete_headers_time_out_even_if_they_continue(server, monkeypatch):

@@ -70,7 +70,7 @@ def test_a_short_text_is_a_row_like_longer_ones_in_other_files(tmp_path, more):
     row = {"text": " ", **more}  # nothing but the list
     (tmp_path / "other").mkdir()
     path = written(tmp_path / "other" / "d.json", json.dumps(row))
-    assert read(path) == (more["tags"] if "tags" in more else ["A reply that is longer."])
+    assert read(path) == more.get("tags", ["A reply that is longer."])
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])

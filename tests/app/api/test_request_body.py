@@ -1,5 +1,6 @@
 """Bodies of requests: JSON of a limited size and depth, which a page of another site cannot send."""
 
+import gzip
 import json
 import time
 
@@ -24,6 +25,12 @@ def test_body_must_be_a_json_object(client, data):
 def test_forms_that_any_website_could_send_are_rejected(client):
     response = client.post(URL, content=b'{"model": "char"}', headers={"content-type": "text/plain"})
     assert response.status_code == 400 and "Content-Type" in response.json()["error"]["message"]
+
+
+def test_a_compressed_body_is_rejected(client):
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    response = client.post(URL, content=gzip.compress(b'{"model": "char"}'), headers=headers)
+    assert response.status_code == 415 and "Content-Encoding" in response.json()["error"]["message"]
 
 
 def test_body_over_the_limit_is_rejected_with_or_without_a_length(client):
@@ -54,6 +61,25 @@ def test_a_million_lists_are_rejected_before_they_are_parsed(api_runs):
         assert response.status_code == 400
         assert "more than 10,000 lists" in response.json()["error"]["message"]
         assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        (f'"prompt": [{"1," * 1_900_000}1]', "more than 250,000 values"),
+        (",".join(f'"user{number}": 1' for number in range(250_000)), "more than 10,000 lists, objects and"),
+    ],
+)
+def test_a_million_values_are_rejected_before_they_are_parsed(api_runs, items, message):
+    start = time.process_time()
+    response = post_text(api_runs, '{"model": "char", ' + items + "}")
+    assert response.status_code == 400 and message in response.json()["error"]["message"]
+    assert time.process_time() - start < 0.5
+
+
+def test_commas_and_colons_in_a_text_are_not_values(api_runs):
+    body = {"model": "char", "prompt": ["a: b, " * 6000] * 60, "max_tokens": 0}
+    assert post_text(api_runs, json.dumps(body)).status_code == 200
 
 
 def test_brackets_in_a_text_are_not_lists(api_runs):
