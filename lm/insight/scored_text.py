@@ -17,7 +17,7 @@ from lm.evaluation.comparison import Comparison, compare_losses
 from lm.evaluation.metrics import Metrics, compute_metrics
 from lm.evaluation.resampling import Parts, parts_of
 from lm.tokenization.documents import SEPARATOR, count_characters
-from lm.tokenization.positions import Words, positions, token_starts, words_in, words_of_tokens
+from lm.tokenization.positions import Words, positions, token_ends, token_starts, words_in, words_of_tokens
 from lm.tokenization.tokenizer import Tokenizer
 
 Table = dict[str, list[Any] | np.ndarray]  # columns by name
@@ -36,32 +36,37 @@ class ScoredText:
     bounds: np.ndarray | None = None
     skip_unknown: bool = False  # whether `metrics` leaves out unknown tokens
 
-    @cached_property
+    @property
     def starts(self) -> np.ndarray:
         """The byte offset (tokens,) at which each token starts."""
-        if self.bounds is None:
-            return token_starts(self.tokenizer, self.text, self.tokens)
-        starts, offset = [np.zeros(0, np.int64)], 0
-        for document, (begin, end) in zip(
-            self.text.split(SEPARATOR), pairwise(self.bounds.tolist()), strict=True
-        ):
-            starts.append(token_starts(self.tokenizer, document, self.tokens[begin:end]) + offset)
-            offset += len(document) + 1
-        return np.concatenate(starts)
+        return self._spans[0]
+
+    @property
+    def ends(self) -> np.ndarray:
+        """The byte offset (tokens,) after each token; see `token_ends`."""
+        return self._spans[1]
 
     @cached_property
-    def ends(self) -> np.ndarray:
-        """The byte offset (tokens,) after each token."""
-        if self.tokenizer.kind == "word":  # the whitespace between words is part of no token
-            _, is_line_end = self.word_of_token
-            ends = self.starts + 1
-            ends[~is_line_end] = self.words.ends
-            return ends
-        ends = np.maximum(np.append(self.starts[1:], len(self.text)), self.starts + 1)
-        # No token extends into the next document, nor with `bounds` over the separator before that.
+    def _spans(self) -> np.ndarray:
+        """Where each token starts and ends (2, tokens)."""
+        if self.bounds is None:
+            documents, bounds = [self.text], [0, len(self.tokens)]
+        else:
+            documents, bounds = self.text.split(SEPARATOR), self.bounds.tolist()
+        spans, offset = [np.zeros((2, 0), np.int64)], 0
+        for document, (begin, end) in zip(documents, pairwise(bounds), strict=True):
+            tokens = self.tokens[begin:end]
+            starts = token_starts(self.tokenizer, document, tokens)
+            ends = token_ends(self.tokenizer, document, tokens, starts)
+            # Tokens that are part of a character may have the same start.
+            spans.append(np.stack([starts, np.maximum(ends, starts + 1)]) + offset)
+            offset += len(document) + 1
+        starts, ends = np.concatenate(spans, axis=1)
+        # A token that the tokenizer has inserted at the end of a document contains nothing.
         borders = np.append(self.separators, len(self.text))
-        last = borders[np.searchsorted(borders, self.starts)] + (self.bounds is None)
-        return np.minimum(ends, last)
+        return np.stack(
+            [starts, np.minimum(ends, borders[np.searchsorted(borders, starts)] + (self.bounds is None))]
+        )
 
     @cached_property
     def separators(self) -> np.ndarray:

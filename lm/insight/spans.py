@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from lm.tokenization.documents import character_starts
-from lm.tokenization.positions import token_starts, words_in
+from lm.tokenization.positions import token_ends, token_starts
 from lm.tokenization.tokenizer import Tokenizer
 
 CONTEXT = 30  # characters shown on either side of a snippet
@@ -35,17 +35,11 @@ def token_spans(tokenizer: Tokenizer, text: bytes, tokens: np.ndarray) -> tuple[
     """The first character (tokens,) of each of the `tokens` (tokens,) of `text` and the end (tokens,) of its
     span, exclusive. A separator counts as one character.
 
-    A token that is part of a character spans the whole character, which its neighbors may share. Tokens of a
-    word tokenizer end with the word; all others end where the next begins.
+    A token that is part of a character spans the whole character, which its neighbors may share. Whitespace
+    that the tokenizer skips belongs to no span; see `token_ends`.
     """
     starts = token_starts(tokenizer, text, tokens)
-    ends = np.append(starts[1:], len(text))
-    if tokenizer.kind == "word":
-        words = words_in(text)
-        word = np.searchsorted(words.starts, starts)
-        is_word = np.append(words.starts, -1)[word] == starts
-        # All other tokens are newlines, possibly with the separator after it.
-        ends = np.where(is_word, np.append(words.ends, 0)[word], starts + 1)
+    ends = token_ends(tokenizer, text, tokens, starts)
     first = characters_at(text, starts)
     return first, np.where(ends > starts, characters_at(text, ends - 1) + 1, first)
 

@@ -38,10 +38,26 @@ def token_starts(tokenizer: Tokenizer, text: bytes, tokens: np.ndarray) -> np.nd
         return np.setdiff1d(starts, newline, assume_unique=True)
     if tokenizer.kind == "word":
         return _find_all(_WORD_OR_LINE_END, text)[0]
-    if (parts := _parts(tokenizer, tokens)) is not None and b"".join(parts) == text:
-        lengths = np.array([len(part) for part in parts], np.int64)
-        return np.cumsum(lengths) - lengths
-    return _reported_starts(tokenizer, text)
+    lengths = _lengths(tokenizer, text, tokens)
+    return _reported(tokenizer, text)[0] if lengths is None else np.cumsum(lengths) - lengths
+
+
+def token_ends(tokenizer: Tokenizer, text: bytes, tokens: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """The offset (tokens,) int64 after each of the `tokens` (tokens,) of `text`, which start at `starts`.
+
+    It is where the next token starts, except for tokenizers that skip whitespace: it is part of no token. The
+    end of a token that is part of a character may be that of the character.
+    """
+    following = np.append(starts[1:], len(text))
+    if tokenizer.kind == "word":
+        words = words_in(text)
+        word = np.searchsorted(words.starts, starts)
+        is_word = np.append(words.starts, -1)[word] == starts
+        # All other tokens are newlines, possibly with the separator after it.
+        return np.where(is_word, np.append(words.ends, 0)[word], starts + 1)
+    if tokenizer.kind in ("byte", "char") or _lengths(tokenizer, text, tokens) is not None:
+        return following
+    return np.maximum(_reported(tokenizer, text)[1], starts)
 
 
 @dataclass(frozen=True)
@@ -103,6 +119,13 @@ def positions(text: bytes, offsets: np.ndarray) -> Positions:
     )
 
 
+def _lengths(tokenizer: Tokenizer, text: bytes, tokens: np.ndarray) -> np.ndarray | None:
+    """The number of bytes (tokens,) int64 of each token, or None if the tokens are not all of the text."""
+    if (parts := _parts(tokenizer, tokens)) is None or b"".join(parts) != text:
+        return None
+    return np.array([len(part) for part in parts], np.int64)
+
+
 def _parts(tokenizer: Tokenizer, tokens: np.ndarray) -> list[bytes] | None:
     """The bytes of each token, or None if they depend on the tokens around them."""
     part_of: dict[int, bytes] = {}
@@ -114,18 +137,22 @@ def _parts(tokenizer: Tokenizer, tokens: np.ndarray) -> list[bytes] | None:
     return [part_of[token] for token in tokens.tolist()]
 
 
-def _reported_starts(tokenizer: Tokenizer, text: bytes) -> np.ndarray:
-    """The offsets that `tokenizers` reports, in characters of each chunk that it encodes."""
-    starts, offset = [], 0
+def _reported(tokenizer: Tokenizer, text: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """The offsets at which tokens start and end, each (tokens,) int64, as `tokenizers` reports them."""
+    spans: list[tuple[int, int]] = []
+    offset = 0
     for document in text.split(SEPARATOR):
         for chunk, encoding in tokenizer.pieces.encoded_chunks(document):
-            characters = np.append(character_starts(chunk), len(chunk))
-            starts += [offset + characters[start] for start, _ in encoding.offsets]
+            characters = np.append(character_starts(chunk), len(chunk))  # which it counts in each chunk
+            spans += [
+                (offset + characters[start], offset + characters[end]) for start, end in encoding.offsets
+            ]
             offset += len(chunk)
-        starts.append(offset)  # of the <eos> after it
+        spans.append((offset, offset + 1))  # of the <eos> after it
         offset += 1
+    starts, ends = np.array(spans[:-1], np.int64).reshape(-1, 2).T
     # A token that the tokenizer inserts may be reported at offset 0.
-    return np.maximum.accumulate(np.array(starts[:-1], np.int64))
+    return np.maximum.accumulate(starts), ends
 
 
 def _find_all(pattern: re.Pattern[str], text: bytes) -> tuple[np.ndarray, np.ndarray]:
