@@ -56,6 +56,8 @@ def rows_of_scores(
                 rows["As in training"] = " ".join(map(quoted, arguments(text.as_trained)))
             if sides[0].bounds is not None:
                 rows["State"] = "zero at the beginning of each document (--carry keeps it)"
+            elif len(sides[0].separators) and given:
+                rows["State"] = "carried from document to document (--reset starts each from zero)"
         if (number == 0 or side == "other") and sides[0].parts.enough:
             rows["Intervals"] = f"95%, from resampling {sides[0].parts}"
         yield rows | _columns({mode: _cells(s.metrics) for mode, s in zip(scores, sides, strict=True)})

@@ -151,7 +151,7 @@ def texts(
             notes.empty += 1
         elif not notes.example:
             notes.example = shortened(text, _EXAMPLE)
-        if text and kept is not None:
+        if kept is not None and text.strip():
             kept.add(notes.rows, row)
         yield text if text.isascii() else without_surrogates(text, f"row {notes.rows:,} of {name}", errors)
 

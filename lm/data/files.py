@@ -14,7 +14,6 @@ from pathlib import Path
 from lm.console.wording import plural, similar
 from lm.data import reading
 from lm.data.binary_files import binary_kind
-from lm.data.dataset_folders import caches
 from lm.data.split_names import by_split
 from lm.errors import DataError, one_line
 from lm.files.model_files import is_inside
@@ -148,8 +147,6 @@ def list_files(files: list[str], root: str | None, skipped: Mapping[str, Iterabl
     not_text = {file: _why_not_text(file) for file in texts}
     for why in ("empty", "binary"):
         found.leave_out(why, (file for file in texts if not_text[file] == why))
-    if root is not None:
-        found.leave_out("cache", caches([f for group in found.splits.values() for f in group]))
     found.leave_out("other", _incidental([f for group in found.splits.values() for f in group]))
     return found
 

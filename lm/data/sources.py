@@ -19,7 +19,7 @@ from lm.console.streams import read_input
 from lm.console.wording import did_you_mean, similar, suggesting
 from lm.data import reading
 from lm.data.cache import temporary
-from lm.data.dataset_folders import declared_files, saved_splits
+from lm.data.dataset_folders import caches, declared_files, saved_splits
 from lm.data.encodings import check_encoding
 from lm.data.files import (
     TABLES,
@@ -151,7 +151,7 @@ def find_source(dataset: str, config: DataConfig) -> Source:
         if declared := declared_files(path, config.dataset_config):
             return _declared_source(name, declared, config)
         files, skipped = files_below(path)
-        found = list_files(files, f"{path}{os.sep}", skipped)
+        found = list_files(files, f"{path}{os.sep}", {**skipped, "cache": caches(files)})
         if not found.splits and not found.left_out:
             raise DataError(f"the folder {path} is empty.")
         return _listed_source(name, found, config)

@@ -31,6 +31,11 @@ class Number(str):
     """A number in JSON as it is written."""
 
 
+def with_line_feeds(text: str) -> str:
+    """The text with the line breaks of a text file that has been read."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def value_at(row: Row, column: str) -> Any:
     """The value of a column with a dotted name such as 'translation.en', or MISSING.
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from lm.console.escaping import unescaped
 from lm.console.invocation import pip_install, quoted
 from lm.data.columns import Rows
 from lm.errors import DataError, UserError
@@ -75,7 +74,7 @@ class Items:
                     )
             else:
                 document, found = split_marked(document, self._separator)
-            if not document:
+            if not document.strip():
                 continue
             chosen.append(number)
             starts += [offset + len(document[:at].encode()) for at in found or [0]]
@@ -118,11 +117,10 @@ def _frequencies(words: Sequence[str] | np.ndarray, language: str) -> Table:
     """The length of each word in characters, and its frequency on the Zipf scale: the base-10 logarithm of
     its occurrences per billion words (van Heuven et al. 2014), 0 if it is unknown."""
     zipf = _wordfreq(language)
-    texts = [unescaped(word).decode() for word in words]
-    known = {text: zipf(text, language) for text in dict.fromkeys(texts)}
+    known = {word: zipf(word, language) for word in dict.fromkeys(words)}
     return {
-        "length": np.array([len(text) for text in texts], np.int64),
-        "frequency": np.array([known[text] for text in texts], np.float64),
+        "length": np.array([len(word) for word in words], np.int64),
+        "frequency": np.array([known[word] for word in words], np.float64),
     }
 
 

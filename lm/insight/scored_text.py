@@ -23,6 +23,10 @@ from lm.tokenization.tokenizer import Tokenizer
 Table = dict[str, list[Any] | np.ndarray]  # columns by name
 
 
+class Values(list[Any]):
+    """A column that is not escaped yet: text, numbers and other values of JSON, None where there is none."""
+
+
 @dataclass(frozen=True)
 class ScoredText:
     """A text with the loss of each token."""
@@ -203,8 +207,8 @@ def token_table(scores: Mapping[str, ScoredText]) -> Table:
     scored = next(iter(scores.values()))
     _check_same_tokens(*scores.values())
     word, is_space = scored.word_of_token
-    texts = [*map(escaped, map(str.encode, scored.words.texts)), ""]
-    words = [texts[index] for index in np.where(is_space, len(texts) - 1, word).tolist()]
+    texts = [*scored.words.texts, ""]
+    words = Values(texts[index] for index in np.where(is_space, len(texts) - 1, word).tolist())
     columns: Table = {"token": _token_names(scored.tokenizer, scored.tokens), "word": words}
     columns |= _position_columns(scored.text, scored.starts)
     columns |= {name: each.bits for name, each in scores.items()}
@@ -226,7 +230,7 @@ def word_table(scores: Mapping[str, ScoredText]) -> Table:
     _check_same_tokens(*scores.values())
     word, is_space = scored.word_of_token
     count, follows = len(scored.words.texts), is_space & (word >= 0)
-    columns: Table = {"word": [escaped(text.encode()) for text in scored.words.texts]}
+    columns: Table = {"word": Values(scored.words.texts)}
     columns |= _position_columns(scored.text, scored.words.starts)
     columns["tokens"] = np.bincount(word[~is_space], minlength=count)
     for name, each in scores.items():
@@ -256,7 +260,7 @@ def region_table(scores: Mapping[str, ScoredText], starts: np.ndarray) -> Table:
     texts = [scored.text[a:b].decode().strip() for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
     region = regions_of(scored, starts, scored.starts)
     inside = np.frombuffer(scored.text, np.uint8)[scored.starts] != SEPARATOR[0]
-    columns: Table = {"region": [escaped_text(text) for text in texts]}
+    columns: Table = {"region": Values(texts)}
     columns |= _position_columns(scored.text, starts)
     columns["tokens"] = np.bincount(region[inside], minlength=count)
     for name, each in scores.items():

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from lm.config.schema import CacheConfig, DynamicConfig
+from lm.data.values import with_line_feeds
 from lm.errors import UserError
 from lm.evaluation.dynamic import dynamic_losses
 from lm.evaluation.losses import Validation, score_tokens
@@ -195,4 +196,4 @@ def encode_known(tokenizer: Tokenizer, text: str | bytes) -> tuple[bytes, np.nda
 
 def _as_read(text: str) -> bytes:
     """The UTF-8 of a text, with the line breaks of a file that has been read."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", "replace")
+    return with_line_feeds(text).encode("utf-8", "replace")

@@ -17,16 +17,12 @@ from lm.data.values import Number, text_of
 from lm.files.atomic import replacing, writing
 from lm.files.digests import digest_of
 from lm.files.paths import expanded
-from lm.insight.scored_text import Table, escaped_text, numbers_within
+from lm.insight.scored_text import Table, Values, escaped_text, numbers_within
 from lm.language_model import LanguageModel
 from lm.storage.model_folder import WEIGHTS
 from lm.version import __version__
 
 _QUOTED = re.compile(r'[#",\r\n]|^\s|\s$|^$')  # a reader takes what follows # for a comment
-
-
-class Values(list[Any]):
-    """A column that is not escaped yet: text, numbers and other values of JSON, None where there is none."""
 
 
 def free_name(name: str, table: Table) -> str:

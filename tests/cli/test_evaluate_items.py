@@ -261,6 +261,57 @@ def test_rows_of_separators_only_have_a_number_but_no_lines(evaluate, char, tmp_
     assert evaluate(char, *options, "--per-region", "-").stderr.endswith("error: the text is empty.\n")
 
 
+def test_rows_of_whitespace_have_a_number_but_no_lines(evaluate, char, tmp_path):
+    (tmp_path / "r.csv").write_text('id,s\na,the|sea\nb,   \nc,"| |"\nd,"\n"\ne,boat\n')
+    options = ("--dataset", "r.csv", "--text-column", "s", "--keep", "id")
+    for more, lines in ((("--region-separator", "|"), "aae"), ((), "ae")):
+        flag = "--per-region" if more else "--per-word"
+        rows = rows_of(evaluate(char, *options, *more, flag, "-").stdout)
+        assert "".join(row["id"] for row in rows if row.get("word") != "|") == lines
+        assert {row["document"] for row in rows} <= {"1", "3", "5"}
+    (tmp_path / "r.jsonl").write_text('{"s": "the sea", "r": "the|sea"}\n{"s": " ", "r": ""}\n')
+    options = ("--dataset", "r.jsonl", "--text-column", "s", "--regions", "r", "--per-region", "-")
+    assert [row["region"] for row in rows_of(evaluate(char, *options).stdout)] == ["the", "sea"]
+
+
+def test_line_breaks_in_cells_are_those_of_text_files(evaluate, char, tmp_path):
+    """So positions and bits are the same whatever the file."""
+    expected = [-score.logprob / math.log(2) for score in lm.load(char).score("the sea\nwas\ncalm")]
+    for text in ("the sea\nwas\ncalm", "the sea\r\nwas\rcalm", "the sea\r\nwas\r\ncalm"):
+        (tmp_path / "r.jsonl").write_text(json.dumps({"s": text, "r": ["the sea", text[7:].strip()]}))
+        options = ("--dataset", "r.jsonl", "--text-column", "s", "--regions", "r")
+        result = evaluate(char, *options, "--per-token", "-", "--per-region", "r.tsv")
+        tokens = rows_of(result.stdout)
+        assert [float(row["surprisal"]) for row in tokens] == pytest.approx(expected, abs=1e-4)
+        assert [row["offset"] for row in tokens] == [str(number) for number in range(len(expected))]
+        assert rows_of((tmp_path / "r.tsv").read_text())[1]["region"] == "was\\ncalm"
+
+
+def test_words_and_regions_are_escaped_only_where_the_format_needs_it(evaluate, char, tmp_path):
+    (tmp_path / "r.jsonl").write_text(json.dumps({"s": "a\\b \\textit{c}", "r": ["a\\b", "\\textit{c}"]}))
+    options = ("--dataset", "r.jsonl", "--text-column", "s", "--regions", "r", "--keep", "s")
+    for flag, name in (("--per-word", "word"), ("--per-region", "region")):
+        found = {
+            kind: evaluate(char, *options, flag, "-", "--format", kind).stdout
+            for kind in ("csv", "jsonl", "tsv")
+        }
+        lines = [line for line in found["csv"].splitlines() if not line.startswith("#")]
+        assert [row[name] for row in csv.DictReader(lines)] == ["a\\b", "\\textit{c}"]
+        assert [json.loads(line)[name] for line in found["jsonl"].splitlines()] == ["a\\b", "\\textit{c}"]
+        lines = [line for line in found["tsv"].splitlines() if not line.startswith("#")]
+        assert [row[name] for row in rows_of("\n".join(lines))] == ["a\\\\b", "\\\\textit{c}"]
+    assert lm.score_texts(lm.load(char), ["a\\b c"])[0].per_word()["word"] == ["a\\b", "c"]
+
+
+def test_the_state_is_shown_where_a_text_file_keeps_tables_from_resetting_it(evaluate, char, tmp_path):
+    (tmp_path / "r.csv").write_text("s\nthe sea\nboat\n")
+    (tmp_path / "t.txt").write_text("the sea\n")
+    table = ("--dataset", "r.csv", "--text-column", "s")
+    assert "zero at the beginning of each document" in evaluate(char, *table).stdout
+    both = evaluate(char, *table, "--dataset", "t.txt").stdout
+    assert "carried from document to document (--reset starts each from zero)" in both
+
+
 def test_documents_of_a_text_file_that_are_separators_only_have_a_number(evaluate, char, tmp_path):
     (tmp_path / "t.txt").write_text("the|sea\n|\nboat\n")
     options = ("--dataset", "t.txt", "--document-separator", "line", "--region-separator", "|")
