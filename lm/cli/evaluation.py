@@ -35,6 +35,7 @@ from lm.storage.run_folder import Run
 
 _MODELS = ("model", "backward", "compare")  # the options that name one
 _STATED = ("split", "region_separator", "regions", "keep", "frequency")  # in the header of a table
+_UNWRITTEN = 0.01  # fraction of a text in whitespace that no token stands for, above which there is a warning
 _SIDES = {"backward": ["forward", "backward"], "compare": ["model", "other"]}
 
 
@@ -67,7 +68,9 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
     labeled = {_label(side, mode, modes): s for mode, sides in scores.items() for side, s in sides.items()}
     first = next(iter(scores.values()))
     for side in ("model", "other") if differences else list(first)[:1]:
-        _warn_about_unknown(first[side], "other model" if side == "other" else "model", bool(differences))
+        model = "other model" if side == "other" else "model"
+        _warn_about_unknown(first[side], model, bool(differences))
+        _warn_about_whitespace(first[side], model, bool(differences))
     if options["json"]:
         print(json.dumps(json_record(options, text.name, labeled, differences)))
     else:
@@ -191,6 +194,17 @@ def _label(side: str, mode: str, modes: dict[str, dict[str, Any]]) -> str:
     if side == "surprisal":
         return mode
     return f"{side} {mode}" if len(modes) > 1 else side
+
+
+def _warn_about_whitespace(scored: ScoredText, model: str, compared: bool) -> None:
+    share = scored.unwritten / max(len(scored.text), 1)
+    if share > _UNWRITTEN:
+        effect = " and the comparison unfair" if compared else ""
+        print(
+            f"warning: {share:.1%} of the text is whitespace that the tokens of the {model} do not write,"
+            f" which makes its bits per character and byte look better than they are{effect}.",
+            file=sys.stderr,
+        )
 
 
 def _warn_about_unknown(scored: ScoredText, model: str, compared: bool) -> None:

@@ -93,6 +93,18 @@ class ScoredText:
         return found
 
     @cached_property
+    def unwritten(self) -> int:
+        """The bytes of whitespace that no token stands for, because the tokenizer reads any whitespace
+        between words as one space or line break. Bits per byte of texts that differ in it are not
+        comparable."""
+        raw = np.frombuffer(self.text, np.uint8)
+        before = np.insert(np.cumsum(raw != SEPARATOR[0]), 0, 0)  # the bytes before each offset
+        gaps = before[np.append(self.starts, len(raw))] - before[np.insert(self.ends, 0, 0)]
+        _, is_space = self.word_of_token
+        words = np.append(~is_space, False) & np.insert(~is_space, 0, False)  # on both sides: with a space
+        return int(np.maximum(gaps - words, 0).sum())
+
+    @cached_property
     def word_of_token(self) -> tuple[np.ndarray, np.ndarray]:
         """See `words_of_tokens`; with `bounds`, whitespace before the first word of a document has none."""
         word, is_space = words_of_tokens(self.starts, len(self.text), self.words)

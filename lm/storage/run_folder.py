@@ -21,6 +21,7 @@ from lm.errors import ModelError, UserError
 from lm.files.atomic import append_text, folder_or_previous, remove_partial, write_text
 from lm.files.model_files import is_inside, read_json
 from lm.files.paths import expanded, open_to_change
+from lm.storage.model_folder import WEIGHTS
 from lm.storage.run_lock import check_free, claimed, lock_of
 from lm.tokenization.tokenizer import Tokenizer
 
@@ -240,6 +241,11 @@ def checkpoint_of(run: Run) -> Path:
     """The folder of the last checkpoint. Raises ModelError if there is none."""
     folder = folder_or_previous(run.checkpoint)
     if folder is None:
+        if not os.path.exists(run.folder / WEIGHTS):
+            raise ModelError(
+                f"{run.folder} has neither a checkpoint nor weights, because it was stopped before the first"
+                " were saved or there was no space for them: start again with --overwrite."
+            )
         raise ModelError(
             f"{run.folder} has no checkpoint, because it was stopped before the first one was saved or there"
             " was no space for it: start a new run, from its best weights with --init-from"

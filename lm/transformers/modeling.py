@@ -173,6 +173,10 @@ class RecurrentLMForCausalLM(PreTrainedModel, GenerationMixin, Network):
 
         Returns logits (batch, time, vocab), arbitrary where there is padding, and the state.
         """
+        if others.get("output_hidden_states"):
+            raise ValueError(
+                "the hidden states are not among the outputs: lm.insight.trace.trace_text returns them."
+            )
         state = past_key_values if cache is None else cache
         time = input_ids.shape[1]
         mask = None

@@ -12,7 +12,7 @@ import lm
 from lm.config.schema import CacheConfig, DynamicConfig, ModelConfig
 from lm.console.escaping import unescaped
 from lm.errors import UserError
-from lm.insight.scored_text import token_table, two_sided, word_table
+from lm.insight.scored_text import ScoredText, token_table, two_sided, word_table
 from lm.insight.surprisal import entropies, score_text
 from lm.insight.table_files import table_lines
 from lm.language_model import LanguageModel
@@ -213,3 +213,19 @@ def test_texts_that_cannot_be_scored():
     assert score_text(make("char"), "Жa").unknown == 1
     assert score_text(make("byte"), "ЖЩ").unknown == 0
     assert len(score_text(make("char"), "a\r\nb").tokens) == 3  # line ends are normalized as in training
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(documents=DOCUMENTS)
+@settings(deadline=None, max_examples=40)
+def test_whitespace_that_no_token_stands_for_is_counted(kind, documents):
+    text = joined(documents)
+    tokenizer = train_tokenizer(kind, iter([SAMPLE]), 400)
+    tokens = tokenizer.encode_bytes(text)
+    written = text.decode("utf-8", "surrogateescape")
+    if kind == "word":  # words with a space between them, on lines
+        separator = SEPARATOR.decode("utf-8", "surrogateescape")
+        lines = [[line.split() for line in document.split("\n")] for document in written.split(separator)]
+        written = separator.join("\n".join(" ".join(words) for words in document) for document in lines)
+    expected = len(text) - len(written.encode("utf-8", "surrogateescape"))
+    assert ScoredText(tokenizer, text, tokens, np.zeros(len(tokens))).unwritten == expected

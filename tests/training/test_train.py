@@ -3,6 +3,7 @@
 import inspect
 import io
 import json
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -162,6 +163,21 @@ def test_a_callback_that_raises_loses_no_checkpoint(text_file, tmp_path):
     with pytest.raises(ValueError, match=r"^10$"):
         lm.train(text_file, eval_every=10, on_validation=fail, out=out, **SMALL)
     assert json.loads((out / "training/checkpoint/progress.json").read_text())["step"] == 10
+
+
+def test_a_run_without_a_checkpoint_says_how_to_start_again(text_file, tmp_path):
+    def fail(row):
+        raise ValueError
+
+    out = tmp_path / "r"
+    with pytest.raises(ValueError):
+        lm.train(text_file, on_step=fail, out=out, **SMALL)
+    with pytest.raises(UserError, match=r"has neither a checkpoint nor weights, .*: start again with"):
+        lm.train(resume=out)
+    lm.train(text_file, out=out, overwrite=True, **SMALL)
+    shutil.rmtree(out / "training/checkpoint")
+    with pytest.raises(UserError, match=r"has no checkpoint, .*: start a new run, from its best weights"):
+        lm.train(resume=out)
 
 
 def test_a_callback_is_a_function(text_file, tmp_path):

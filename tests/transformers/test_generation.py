@@ -88,6 +88,11 @@ def test_assisted_generation_is_rejected(theirs):
         model.generate(**tokenizer("The", return_tensors="pt"), assistant_model=model)
 
 
+def test_hidden_states_are_not_silently_missing(theirs):
+    with pytest.raises(ValueError, match="the hidden states are not among the outputs"):
+        theirs[0](torch.tensor([[1, 2]]), output_hidden_states=True)
+
+
 def test_generation_without_a_prompt_begins_a_text(ours, theirs):
     model, tokenizer = theirs
     found = model.generate(do_sample=False, max_new_tokens=9)[0].tolist()
