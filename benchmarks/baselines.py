@@ -52,7 +52,7 @@ LARGEST = 8192  # units
 # 97.5% quantiles of Student's t for 1, 2, … degrees of freedom.
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 COLUMNS = ("text", "tokens", "split", "time", "cell", "units", "parameters", "bits per character")
-COLUMNS += ("bits per byte", "perplexity", "steps")
+COLUMNS += ("bits per byte", "perplexity", "`<unk>`", "steps")
 
 
 @dataclass(frozen=True)
@@ -224,6 +224,8 @@ def print_table(results: dict[Row, list[dict[str, Any]]], threads: int) -> None:
         cells += [row.time, of.cell.upper(), f"{of.layers} × {of.units}", f"{runs[0]['parameters']:,}"]
         for name, digits in (("bits_per_character", 4), ("bits_per_byte", 4), ("perplexity", 2)):
             cells.append(mean_and_interval([scores(run)[name] for run in runs], digits))
+        unknown = scores(runs[0]).get("unknown_fraction")  # runs of earlier versions have none
+        cells.append("" if unknown is None else f"{unknown:.2%}")
         cells.append(f"{row.steps:,}")
         print(f"| {' | '.join(cells)} |")
     print(f"\n    {shlex.join(['python', *sys.argv])}\n")

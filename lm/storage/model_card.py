@@ -194,6 +194,9 @@ def _results(facts: dict[str, Any]) -> list[str]:
                 f"{metrics[metric]:.{digits}f}" if metric in metrics else "" for metrics in found.values()
             ]
             rows.append(f"| {label} | {' | '.join(cells)} |")
+    unknown = [_number(_section(facts, split).get("unknown_fraction")) or 0.0 for split in found]
+    if any(unknown):
+        rows.append(f"| tokens that are `<unk>` | {' | '.join(f'{value:.2%}' for value in unknown)} |")
     table, note = "\n".join(rows), "The weights are those with the lowest validation loss during training."
     return [f"## Results\n\n{table}\n\n{note}"]
 
@@ -311,12 +314,14 @@ def _short(name: str) -> str:
 def _metrics(facts: dict[str, Any], split: str) -> dict[str, float]:
     """The finite results on a split."""
     found = _section(facts, split)
-    values = {metric: found.get(metric) for metric in _METRICS}
-    return {
-        metric: float(value)
-        for metric, value in values.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    }
+    values = {metric: _number(found.get(metric)) for metric in _METRICS}
+    return {metric: value for metric, value in values.items() if value is not None}
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, None for anything else."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number else None
 
 
 def _hub_datasets(trained_on: dict[str, Any]) -> list[dict[str, Any]]:

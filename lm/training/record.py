@@ -257,7 +257,11 @@ def score(learner: Learner, network: RecurrentLM, split: Split, limit: int) -> V
 
 def _save_model(trainer: Trainer, network: RecurrentLM, results: dict[str, Validation]) -> bool:
     facts = {"trained_on": trained_on(trainer)}
-    facts |= {split: dataclasses.asdict(result) for split, result in results.items()}
+    for name, result in results.items():
+        counts = _splits(trainer)[name].counts
+        # Unknown tokens make bits per character look better than they are.
+        unknown = round(counts.unknown / max(counts.tokens, 1), 6)
+        facts[name] = {**dataclasses.asdict(result), "unknown_fraction": unknown}
     tokenizer = trainer.learner.corpus.tokenizer
     saved = trainer.disk.attempt(
         "the model", lambda: save_model(trainer.run.folder, network, tokenizer, facts)

@@ -208,6 +208,15 @@ def test_results_that_are_no_numbers_are_left_out(plain):
     ]
 
 
+@pytest.mark.parametrize(
+    ("fraction", "shown"), [(0.1734, ["17.34%"]), (0.0, []), (None, []), ("1", []), (True, [])]
+)
+def test_a_card_says_how_many_tokens_are_unknown(plain, fraction, shown):
+    card = model_card("boat", plain | {"validation": {**LOSSES, "unknown_fraction": fraction}})
+    rows = [line.split("|")[2].strip() for line in card.splitlines() if line.startswith("| tokens that are")]
+    assert rows == shown
+
+
 def test_a_card_is_renamed_everywhere(plain):
     facts = plain | {"trained_on": TRAINED_ON, "validation": LOSSES, "auto_map": {}}
     for old, new in [("boat", "ship"), ("it's: 1", 'a "b"'), ("海 " * 40, "x")]:

@@ -180,6 +180,15 @@ def test_a_run_without_a_checkpoint_says_how_to_start_again(text_file, tmp_path)
         lm.train(resume=out)
 
 
+def test_the_fraction_of_unknown_tokens_is_recorded(tmp_path):
+    (tmp_path / "t.txt").write_text("the sea was calm\n" * 95 + "the boat was calm\n" * 5)
+    settings = {**SMALL, "tokenizer": "word", "out": tmp_path / "r", "bptt": 4, "validation_split": "0.1"}
+    lm.train(tmp_path / "t.txt", **settings)
+    found = json.loads((tmp_path / "r/config.json").read_text())["validation"]
+    assert found["unknown_fraction"] == pytest.approx(0.1, abs=0.02)  # each tenth token is "boat"
+    assert "| tokens that are `<unk>` | " in (tmp_path / "r/README.md").read_text()
+
+
 def test_a_callback_is_a_function(text_file, tmp_path):
     for name in ("on_step", "on_validation"):
         with pytest.raises(UserError, match=f"{name} must be a function, got '5'"):
