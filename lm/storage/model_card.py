@@ -231,6 +231,12 @@ def _training_command(trained_on: dict[str, Any]) -> list[str]:
         text += "\n\nReplace `FILES` with the names of all files, including those that are not listed above."
     if "max_time" in known or not {"steps", "epochs"} & known.keys():
         text += "\n\nThe budget is a time: how many steps it allows depends on the machine."
+    if extended := [step for step in _list(trained_on.get("extended_at_steps")) if isinstance(step, int)]:
+        steps = ", ".join(f"{step:,}" for step in extended)
+        text += (
+            f"\n\nThe run had another budget until step {steps}, and with it other learning rates: the"
+            " command trains a similar model, not the same one."
+        )
     return [text]
 
 

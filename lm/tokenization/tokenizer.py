@@ -11,8 +11,9 @@ byte, bpe and unigram represent any text and reproduce it exactly; so does char 
 
 There are two special tokens: `<eos>` between documents and, for char and word, `<unk>` for what does not
 occur in the training text. External tokenizers may have an unknown token, too, under any name. A text that
-contains "<eos>" literally is still text, except for word, where both names are ordinary words: Penn Treebank
-and similar datasets contain them.
+contains "<eos>" literally is still text, except where the vocabulary has it as an ordinary piece: that of
+word has both names, because Penn Treebank and similar datasets contain them, and those of some external
+unigram tokenizers do.
 """
 
 from __future__ import annotations

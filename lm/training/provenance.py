@@ -42,6 +42,8 @@ def trained_on(trainer: Trainer) -> dict[str, Any]:
         facts["init_from"] = settings["init_from"]
     if progress.base_model:
         facts["base_model"] = progress.base_model
+    if progress.extended:
+        facts["extended_at_steps"] = progress.extended
     if progress.start_loss is not None:
         facts["validation_loss_before"] = progress.start_loss
         facts["validation_loss_after"] = progress.best_loss

@@ -49,6 +49,7 @@ class Progress:
     finished: bool = False
     # What it was heading for: the budget whose shares `tenth` counts. None: a run from before it was stored.
     budget: dict[str, float | None] | None = None
+    extended: list[int] = field(default_factory=list)  # the steps at which it got another budget
     start_loss: float | None = None  # validation loss before the first step, if it started from a model
     base_model: str | None = None  # the Hub id of that model, if it is on the Hub
     lengths: dict[str, int] = field(default_factory=dict)  # bytes of the files that grow, by name

@@ -189,6 +189,17 @@ def test_the_fraction_of_unknown_tokens_is_recorded(tmp_path):
     assert "| tokens that are `<unk>` | " in (tmp_path / "r/README.md").read_text()
 
 
+def test_the_card_says_that_a_run_was_extended(text_file, tmp_path):
+    out, sentence = tmp_path / "r", "The run had another budget until step "
+    lm.train(text_file, out=out, **SMALL | {"steps": 10})
+    assert sentence not in (out / "README.md").read_text()
+    lm.train(resume=out, steps=20)
+    lm.train(resume=out, steps=30)
+    assert f"{sentence}10, 20, and with it other learning rates" in (out / "README.md").read_text()
+    facts = json.loads((out / "config.json").read_text())["trained_on"]
+    assert facts["extended_at_steps"] == [10, 20]
+
+
 def test_a_callback_is_a_function(text_file, tmp_path):
     for name in ("on_step", "on_validation"):
         with pytest.raises(UserError, match=f"{name} must be a function, got '5'"):
