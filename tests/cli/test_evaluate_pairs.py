@@ -129,7 +129,6 @@ def test_the_delimiter_is_a_space_unless_another_is_chosen(char):
 def test_tables_of_every_kind_give_the_same_results(char, kind):
     frame = pandas.DataFrame(PAIRS)
     if kind == "parquet":
-        pytest.importorskip("pyarrow")
         frame.to_parquet("t.parquet")
     elif kind == "tsv":
         frame.to_csv("t.tsv", sep="\t", index=False, quoting=csv.QUOTE_NONE)
