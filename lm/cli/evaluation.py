@@ -35,7 +35,7 @@ from lm.storage.run_folder import Run
 
 _MODELS = ("model", "backward", "compare")  # the options that name one
 _STATED = ("split", "region_separator", "regions", "keep", "frequency")  # in the header of a table
-_UNWRITTEN = 0.01  # fraction of a text in whitespace that no token stands for, above which there is a warning
+_UNWRITTEN = 0.01  # fraction of a text that is whitespace without tokens, above which there is a warning
 _SIDES = {"backward": ["forward", "backward"], "compare": ["model", "other"]}
 
 
@@ -201,7 +201,7 @@ def _warn_about_whitespace(scored: ScoredText, model: str, compared: bool) -> No
     if share > _UNWRITTEN:
         effect = " and the comparison unfair" if compared else ""
         print(
-            f"warning: {share:.1%} of the text is whitespace that the tokens of the {model} do not write,"
+            f"warning: {share:.1%} of the text is whitespace that the tokens of the {model} do not represent,"
             f" which makes its bits per character and byte look better than they are{effect}.",
             file=sys.stderr,
         )

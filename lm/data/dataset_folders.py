@@ -76,12 +76,12 @@ def _arrow_files(folder: Path) -> list[str]:
 
 
 def caches(files: list[str]) -> list[str]:
-    """Those of the files that are caches of the library, next to the files that a state.json names. Raises
-    DataError as `saved_splits` does."""
-    arrow = {file: Path(file).parent for file in files if file.lower().endswith(".arrow")}
-    folders = {folder for folder in arrow.values() if os.path.isfile(folder / "state.json")}
-    saved = {folder: {os.path.basename(file) for file in _arrow_files(folder)} for folder in folders}
-    return [f for f, folder in arrow.items() if folder in saved and os.path.basename(f) not in saved[folder]]
+    """Those of the files that are caches of the library: Arrow files next to a state.json that does not name
+    them. Raises DataError as `saved_splits` does."""
+    arrow = [Path(file) for file in files if file.endswith(".arrow")]
+    folders = {file.parent for file in arrow if os.path.isfile(file.parent / "state.json")}
+    saved = {folder: set(_arrow_files(folder)) for folder in folders}
+    return [str(file) for file in arrow if file.parent in saved and str(file) not in saved[file.parent]]
 
 
 def _listed(file: Path, key: str, kind: type) -> list[Any]:

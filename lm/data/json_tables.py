@@ -178,9 +178,9 @@ def _field(value: Any, name: str, file: str) -> Any:
 def _list_of_rows(value: Row, file: str) -> str | None:
     """The name of the list that holds the rows, or None if the object itself is a row.
 
-    A list of objects, else one of strings. It holds more text than the rest of the object; otherwise, this is
-    a text with a few facts about it, as it is if it has a string named "text". Raises DataError if there are
-    several.
+    A list of objects, else one of strings. It holds more text than the rest of the object; otherwise, the
+    object is a text with a few facts about it. So is one with a string named "text". Raises DataError if
+    there are several lists.
     """
     if type(value.get("text")) is str and value["text"].strip():
         return None

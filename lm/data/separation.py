@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from lm.data.values import with_line_feeds
 from lm.errors import UserError
 from lm.tokenization.documents import SEPARATOR
 
@@ -35,7 +36,7 @@ def separated(blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
         return _at_blank_lines(blocks)
     text = "\n" if name == "line" else _unescape(name)
     # As the line breaks of the text, see lm/data/decoding.py.
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = with_line_feeds(text)
     return _at(blocks, text.encode())
 
 

@@ -90,8 +90,9 @@ class PagedText:
 def _borders(text: str, starts: np.ndarray, ends: np.ndarray, page_tokens: int) -> list[int]:
     """The first token of each page and the number of tokens. Pages end with a line where they can, and never
     within a character."""
-    parts = zip(np.maximum(ends - 1, 0).tolist(), [*starts[1:].tolist(), len(text)], strict=True)
-    lines = np.flatnonzero(["\n" in text[last:following] for last, following in parts]) + 1
+    # A line break is the last character of a token or, for tokenizers that skip whitespace, follows it.
+    parts = zip(ends.tolist(), [*starts[1:].tolist(), len(text)], strict=True)
+    lines = np.flatnonzero(["\n" in text[max(end - 1, 0) : following] for end, following in parts]) + 1
     borders, count = [0], len(starts)
     while count - borders[-1] > page_tokens:
         end = borders[-1] + page_tokens

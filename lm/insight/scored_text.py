@@ -17,7 +17,7 @@ from lm.evaluation.comparison import Comparison, compare_losses
 from lm.evaluation.metrics import Metrics, compute_metrics
 from lm.evaluation.resampling import Parts, parts_of
 from lm.tokenization.documents import SEPARATOR, count_characters
-from lm.tokenization.positions import Words, positions, token_ends, token_starts, words_in, words_of_tokens
+from lm.tokenization.positions import Words, byte_spans, positions, words_in, words_of_tokens
 from lm.tokenization.tokenizer import Tokenizer
 
 Table = dict[str, list[Any] | np.ndarray]  # columns by name
@@ -47,30 +47,26 @@ class ScoredText:
 
     @property
     def ends(self) -> np.ndarray:
-        """The byte offset (tokens,) after each token; see `token_ends`."""
+        """The byte offset (tokens,) after each token."""
         return self._spans[1]
 
     @cached_property
-    def _spans(self) -> np.ndarray:
-        """Where each token starts and ends (2, tokens)."""
+    def _spans(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where each token starts and ends; see `byte_spans`."""
         if self.bounds is None:
             documents, bounds = [self.text], [0, len(self.tokens)]
         else:
             documents, bounds = self.text.split(SEPARATOR), self.bounds.tolist()
         spans, offset = [np.zeros((2, 0), np.int64)], 0
         for document, (begin, end) in zip(documents, pairwise(bounds), strict=True):
-            tokens = self.tokens[begin:end]
-            starts = token_starts(self.tokenizer, document, tokens)
-            ends = token_ends(self.tokenizer, document, tokens, starts)
-            # Tokens that are part of a character may have the same start.
-            spans.append(np.stack([starts, np.maximum(ends, starts + 1)]) + offset)
+            spans.append(np.stack(byte_spans(self.tokenizer, document, self.tokens[begin:end])) + offset)
             offset += len(document) + 1
         starts, ends = np.concatenate(spans, axis=1)
-        # A token that the tokenizer has inserted at the end of a document contains nothing.
+        # Tokens that are part of a character may have the same start. One that the tokenizer has inserted at
+        # the end of a document contains nothing.
         borders = np.append(self.separators, len(self.text))
-        return np.stack(
-            [starts, np.minimum(ends, borders[np.searchsorted(borders, starts)] + (self.bounds is None))]
-        )
+        last = borders[np.searchsorted(borders, starts)] + (self.bounds is None)
+        return starts, np.minimum(np.maximum(ends, starts + 1), last)
 
     @cached_property
     def separators(self) -> np.ndarray:
@@ -94,9 +90,8 @@ class ScoredText:
 
     @cached_property
     def unwritten(self) -> int:
-        """The bytes of whitespace that no token stands for, because the tokenizer reads any whitespace
-        between words as one space or line break. Bits per byte of texts that differ in it are not
-        comparable."""
+        """The bytes of whitespace that the tokens do not represent, because the tokenizer reads any
+        whitespace between words as one space or line break. They cost no bits."""
         raw = np.frombuffer(self.text, np.uint8)
         before = np.insert(np.cumsum(raw != SEPARATOR[0]), 0, 0)  # the bytes before each offset
         gaps = before[np.append(self.starts, len(raw))] - before[np.insert(self.ends, 0, 0)]

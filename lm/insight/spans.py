@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from lm.tokenization.documents import character_starts
-from lm.tokenization.positions import token_ends, token_starts
+from lm.tokenization.positions import byte_spans
 from lm.tokenization.tokenizer import Tokenizer
 
 CONTEXT = 30  # characters shown on either side of a snippet
@@ -36,10 +36,9 @@ def token_spans(tokenizer: Tokenizer, text: bytes, tokens: np.ndarray) -> tuple[
     span, exclusive. A separator counts as one character.
 
     A token that is part of a character spans the whole character, which its neighbors may share. Whitespace
-    that the tokenizer skips belongs to no span; see `token_ends`.
+    that the tokenizer skips belongs to no span.
     """
-    starts = token_starts(tokenizer, text, tokens)
-    ends = token_ends(tokenizer, text, tokens, starts)
+    starts, ends = byte_spans(tokenizer, text, tokens)
     first = characters_at(text, starts)
     return first, np.where(ends > starts, characters_at(text, ends - 1) + 1, first)
 

@@ -44,8 +44,8 @@ def capture_and_verify(
     """`compute` as a CUDA graph and "", or `compute` itself and the reason why it cannot be one.
 
     The graph is verified first: from the same state, `trial` of `compute` and `trial` of the graph must end
-    with the same state, up to the rounding of `precision`. Afterwards the state and the random
-    numbers are as before.
+    with the same state, up to the rounding of `precision`. Afterwards the state and the random numbers are as
+    before.
 
     Args:
         compute: works in place on tensors that keep their address. It returns a tensor, which a graph

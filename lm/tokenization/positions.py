@@ -21,43 +21,32 @@ _WORD_OR_LINE_END = re.compile(f"{_WORD.pattern}|{_LINE_END.pattern}")
 
 
 def token_starts(tokenizer: Tokenizer, text: bytes, tokens: np.ndarray) -> np.ndarray:
-    """The offset (tokens,) int64 at which each of the `tokens` (tokens,) of `text` starts, never decreasing.
+    """The offset (tokens,) int64 at which each of the `tokens` (tokens,) of `text` starts."""
+    return byte_spans(tokenizer, text, tokens)[0]
 
-    A token that is part of a character starts at its own byte or, with some external tokenizers, at the
-    start of the character.
+
+def byte_spans(tokenizer: Tokenizer, text: bytes, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The offsets at which each of the `tokens` (tokens,) of `text` starts and ends, each (tokens,) int64.
+    The starts never decrease.
+
+    A token ends where the next one starts, unless the tokenizer skips whitespace, which then is part of no
+    token. A token that is part of a character has its own bytes or, with some external tokenizers, those of
+    the character.
     """
+    if tokenizer.kind == "word":
+        starts, ends = _find_all(_WORD_OR_LINE_END, text)
+        is_word = np.isin(np.frombuffer(text, np.uint8)[starts], (ord("\n"), SEPARATOR[0]), invert=True)
+        return starts, np.where(is_word, ends, starts + 1)
     if tokenizer.kind == "byte":
-        return np.arange(len(text))
-    if tokenizer.kind == "char":
-        starts = character_starts(text)
-        if len(starts) == len(tokens):
-            return starts
-        # For a vocabulary without "\r", a Windows line end is a single token.
-        raw = np.frombuffer(text, np.uint8)
-        newline = np.flatnonzero((raw[1:] == ord("\n")) & (raw[:-1] == ord("\r"))) + 1
-        return np.setdiff1d(starts, newline, assume_unique=True)
-    if tokenizer.kind == "word":
-        return _find_all(_WORD_OR_LINE_END, text)[0]
-    lengths = _lengths(tokenizer, text, tokens)
-    return _reported(tokenizer, text)[0] if lengths is None else np.cumsum(lengths) - lengths
-
-
-def token_ends(tokenizer: Tokenizer, text: bytes, tokens: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """The offset (tokens,) int64 after each of the `tokens` (tokens,) of `text`, which start at `starts`.
-
-    It is where the next token starts, except for tokenizers that skip whitespace: it is part of no token. The
-    end of a token that is part of a character may be that of the character.
-    """
-    following = np.append(starts[1:], len(text))
-    if tokenizer.kind == "word":
-        words = words_in(text)
-        word = np.searchsorted(words.starts, starts)
-        is_word = np.append(words.starts, -1)[word] == starts
-        # All other tokens are newlines, possibly with the separator after it.
-        return np.where(is_word, np.append(words.ends, 0)[word], starts + 1)
-    if tokenizer.kind in ("byte", "char") or _lengths(tokenizer, text, tokens) is not None:
-        return following
-    return np.maximum(_reported(tokenizer, text)[1], starts)
+        starts = np.arange(len(text))
+    elif tokenizer.kind == "char":
+        starts = _character_starts(text, len(tokens))
+    elif (parts := _parts(tokenizer, tokens)) is not None and b"".join(parts) == text:
+        lengths = np.array([len(part) for part in parts], np.int64)
+        starts = np.cumsum(lengths) - lengths
+    else:
+        return _reported(tokenizer, text)
+    return starts, np.append(starts, len(text))[1:]
 
 
 @dataclass(frozen=True)
@@ -119,11 +108,15 @@ def positions(text: bytes, offsets: np.ndarray) -> Positions:
     )
 
 
-def _lengths(tokenizer: Tokenizer, text: bytes, tokens: np.ndarray) -> np.ndarray | None:
-    """The number of bytes (tokens,) int64 of each token, or None if the tokens are not all of the text."""
-    if (parts := _parts(tokenizer, tokens)) is None or b"".join(parts) != text:
-        return None
-    return np.array([len(part) for part in parts], np.int64)
+def _character_starts(text: bytes, tokens: int) -> np.ndarray:
+    """The offset (tokens,) of each token that is a character."""
+    starts = character_starts(text)
+    if len(starts) == tokens:
+        return starts
+    # For a vocabulary without "\r", a Windows line end is a single token.
+    raw = np.frombuffer(text, np.uint8)
+    newline = np.flatnonzero((raw[1:] == ord("\n")) & (raw[:-1] == ord("\r"))) + 1
+    return np.setdiff1d(starts, newline, assume_unique=True)
 
 
 def _parts(tokenizer: Tokenizer, tokens: np.ndarray) -> list[bytes] | None:
@@ -143,16 +136,16 @@ def _reported(tokenizer: Tokenizer, text: bytes) -> tuple[np.ndarray, np.ndarray
     offset = 0
     for document in text.split(SEPARATOR):
         for chunk, encoding in tokenizer.pieces.encoded_chunks(document):
-            characters = np.append(character_starts(chunk), len(chunk))  # which it counts in each chunk
-            spans += [
-                (offset + characters[start], offset + characters[end]) for start, end in encoding.offsets
-            ]
+            # It counts the characters of a chunk.
+            starts = offset + np.append(character_starts(chunk), len(chunk))
+            spans += [(starts[start], starts[end]) for start, end in encoding.offsets]
             offset += len(chunk)
         spans.append((offset, offset + 1))  # of the <eos> after it
         offset += 1
     starts, ends = np.array(spans[:-1], np.int64).reshape(-1, 2).T
     # A token that the tokenizer inserts may be reported at offset 0.
-    return np.maximum.accumulate(starts), ends
+    starts = np.maximum.accumulate(starts)
+    return starts, np.maximum(starts, ends)
 
 
 def _find_all(pattern: re.Pattern[str], text: bytes) -> tuple[np.ndarray, np.ndarray]:

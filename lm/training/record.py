@@ -257,11 +257,11 @@ def score(learner: Learner, network: RecurrentLM, split: Split, limit: int) -> V
 
 def _save_model(trainer: Trainer, network: RecurrentLM, results: dict[str, Validation]) -> bool:
     facts = {"trained_on": trained_on(trainer)}
+    splits = _splits(trainer)
     for name, result in results.items():
-        counts = _splits(trainer)[name].counts
         # Unknown tokens make bits per character look better than they are.
-        unknown = round(counts.unknown / max(counts.tokens, 1), 6)
-        facts[name] = {**dataclasses.asdict(result), "unknown_fraction": unknown}
+        unknown = splits[name].counts.unknown / splits[name].counts.tokens
+        facts[name] = {**dataclasses.asdict(result), "unknown_fraction": round(unknown, 6)}
     tokenizer = trainer.learner.corpus.tokenizer
     saved = trainer.disk.attempt(
         "the model", lambda: save_model(trainer.run.folder, network, tokenizer, facts)

@@ -167,7 +167,8 @@ def _adopt_budget(trainer: Trainer, updated: bool) -> str:
     for progress in (now, trainer.good.progress):
         progress.tenth = int(share_spent(learner, progress, progress.seconds) * 10)
         progress.budget, progress.finished, progress.worse = budget, False, 0  # patience starts over
-        progress.extended = [*progress.extended, *([now.step] if now.step else [])]
+        if now.step:
+            progress.extended = [*progress.extended, now.step]
     rate = now.rate * learning_rate(share, learner.config.training)
     return f"{share:.0%} of the new budget is spent: the learning rate continues at {rate:.2g}.\n"
 

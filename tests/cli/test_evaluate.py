@@ -344,11 +344,11 @@ def test_user_errors_are_one_line_and_leave_no_files(
     assert all((tmp_path / name).read_text() == content for name, content in texts.items())
 
 
-def test_whitespace_that_a_word_model_does_not_write_is_warned_about(evaluate, saved, tmp_path):
+def test_whitespace_that_a_word_model_does_not_represent_is_warned_about(evaluate, saved, tmp_path):
     (tmp_path / "a.txt").write_text("the sea was calm\n" * 50)
     (tmp_path / "b.txt").write_text("the   sea was \t calm\n" * 50)
     warning = (
-        r"warning: (\d+\.\d)% of the text is whitespace that the tokens of the (other )?model do not write"
+        r"warning: (\d+\.\d)% of the text is whitespace that the tokens of the (other )?model do not rep"
     )
     assert not re.search(warning, evaluate(saved("word"), "--dataset", "a.txt").stderr)
     assert re.findall(warning, evaluate(saved("word"), "--dataset", "b.txt").stderr) == [("19.0", "")]

@@ -218,7 +218,7 @@ def test_texts_that_cannot_be_scored():
 @pytest.mark.parametrize("kind", KINDS)
 @given(documents=DOCUMENTS)
 @settings(deadline=None, max_examples=40)
-def test_whitespace_that_no_token_stands_for_is_counted(kind, documents):
+def test_whitespace_that_the_tokens_do_not_represent_is_counted(kind, documents):
     text = joined(documents)
     tokenizer = train_tokenizer(kind, iter([SAMPLE]), 400)
     tokens = tokenizer.encode_bytes(text)

@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 from tokenizers import Tokenizer as Backend, decoders, models, normalizers, pre_tokenizers
 
 from lm.tokenization.documents import SEPARATOR
-from lm.tokenization.positions import positions, token_ends, token_starts, words_in, words_of_tokens
+from lm.tokenization.positions import byte_spans, positions, token_starts, words_in, words_of_tokens
 from lm.tokenization.tokenizer import Tokenizer
 from lm.tokenization.vocabulary import KINDS, train_tokenizer
 
@@ -38,38 +38,25 @@ def joined(documents):
     return SEPARATOR.join(document.encode() for document in documents)
 
 
-@given(documents=DOCUMENTS)
-@settings(deadline=None, max_examples=60)
-def test_tokens_end_with_their_text(tokenizer, documents):
-    text = joined(documents)
-    tokens = tokenizer.encode_bytes(text)
-    starts = token_starts(tokenizer, text, tokens)
-    ends = token_ends(tokenizer, text, tokens, starts)
-    assert (ends >= starts).all() and (ends <= len(text)).all()
-    if tokenizer.kind in ("word", "wordpiece"):  # they skip whitespace
-        parts = [text[start:end] for start, end in zip(starts, ends, strict=True)]
-        assert all(part == part.strip() or part in (b"\n", SEPARATOR) for part in parts)
-    else:
-        assert ends.tolist() == [*starts[1:], len(text)]
-
-
 def test_the_ends_of_an_external_tokenizer_are_those_it_reports():
     tokenizer, text = lowercase_wordpiece(), "the  b\na\tthea"
-    tokens = tokenizer.encode(text)
-    starts = token_starts(tokenizer, text.encode(), tokens)
-    ends = token_ends(tokenizer, text.encode(), tokens, starts)
-    spans = list(zip(starts.tolist(), ends.tolist(), strict=True))
+    spans = list(zip(*byte_spans(tokenizer, text.encode(), tokenizer.encode(text)), strict=True))
     assert spans == tokenizer.backend.encode(text).offsets == [(0, 3), (5, 6), (7, 8), (9, 12), (12, 13)]
 
 
 @given(documents=DOCUMENTS)
 @settings(deadline=None, max_examples=60)
-def test_tokens_start_where_their_text_starts(tokenizer, documents):
+def test_tokens_start_and_end_with_their_text(tokenizer, documents):
     text = joined(documents)
     tokens = tokenizer.encode_bytes(text)
-    starts = token_starts(tokenizer, text, tokens)
-    assert len(starts) == len(tokens)
-    assert (np.diff(starts) >= 0).all()
+    starts, ends = byte_spans(tokenizer, text, tokens)
+    assert len(starts) == len(ends) == len(tokens)
+    assert (np.diff(starts) >= 0).all() and (starts <= ends).all() and (ends <= len(text)).all()
+    if tokenizer.kind in ("word", "wordpiece"):  # they skip whitespace
+        parts = [text[start:end] for start, end in zip(starts, ends, strict=True)]
+        assert all(part == part.strip() or part in (b"\n", SEPARATOR) for part in parts)
+    else:
+        assert ends.tolist() == [*starts[1:], len(text)]
     for token, start in zip(tokens.tolist(), starts.tolist(), strict=True):
         here = text[start:]
         if token == tokenizer.eos:

@@ -78,11 +78,10 @@ RUIN = ["--batch-size", "8", "--bptt", "32", "--sample-every", "0", "--lr", "1"]
 
 @pytest.fixture
 def ruinous(here, trained_run, text_file):
-    """
-    Arguments of a fine-tuning that only makes the trained run worse.
+    """Arguments of a fine-tuning run that only makes the trained model worse.
 
     The letters to train on are in random order, those to validate on are not. A rate that is too high would
-    not be enough: after going back to lower ones, a fast machine ends with a better model.
+    not be enough: after rolling back to lower rates, a fast machine ends with a better model.
     """
     text = text_file.read_text()
     learned, validated = text[:27_000], text[27_000:]

@@ -15,7 +15,7 @@ import numpy as np
 
 from lm.data.columns import Notes, choose, texts
 from lm.data.pairs import UID, Pairs
-from lm.data.values import Row
+from lm.data.values import Row, with_line_feeds
 from lm.errors import DataError, UserError
 from lm.insight.items import UNITS, Items
 from lm.insight.pairs import ScoredPairs, pair_table, score_pairs
@@ -154,7 +154,7 @@ def _checked(text: str) -> str:
             f"the sentences have {len(text):,} characters; the limit is {MAX_CHARACTERS:,}: score more with"
             " the command lm evaluate."
         )
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    return with_line_feeds(text.removeprefix("\ufeff"))
 
 
 def _rows(text: str) -> list[Row]:
