@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from lm.config.schema import ModelConfig
 from lm.errors import UserError
 from lm.insight.pages import PagedText
 from lm.insight.trace import trace_text
 from lm.insight.walkthrough import walk_through
+from lm.language_model import LanguageModel
 from lm.model.cells import CELLS
+from lm.model.network import RecurrentLM
 from tests.insight.networks import SAMPLE, SHAPES, make
+from tests.tokenization.test_positions import lowercase_wordpiece
 
 TEXT = SAMPLE.replace("\x85", " ")[:200]
 
@@ -40,6 +44,13 @@ def test_pages_end_with_a_line_if_one_ends_late_enough():
     paged = PagedText(make("char"), "abc\n".replace("abc", "the sea") * 100, 100)
     assert paged.pages == 9 and all(np.diff(paged.borders)[:-1] == 96)
     assert PagedText(make("char"), "the sea" * 30, 100).borders == [0, 100, 200, 210]
+
+
+def test_pages_of_a_tokenizer_that_skips_line_breaks_end_with_a_line():
+    tokenizer = lowercase_wordpiece()
+    network = RecurrentLM(ModelConfig(hidden_size=4), tokenizer.vocab_size).eval()
+    paged = PagedText(LanguageModel(network, tokenizer), "the hat\n" * 100, 50)  # four tokens a line
+    assert paged.pages == 9 and all(np.diff(paged.borders)[:-1] == 48)
 
 
 def test_a_page_that_does_not_exist_is_an_error():
