@@ -18,6 +18,9 @@ from safetensors.torch import load_file
 
 from lm.cli.parser import run
 from lm.cli.train import main
+from lm.training import loop
+from lm.training.display import Display
+from lm.training.step import Step
 from tests.conftest import some_text
 from tests.model.recorded import train_as_on_a_gpu
 
@@ -212,6 +215,31 @@ def test_ranks_agree_on_the_clock_and_on_rollbacks(here):
     printed = started.output("out")
     assert 1 <= printed.count(": back to step ") <= 3
     assert printed.count("Done ") == 1
+
+
+class PrintingStep(Step):
+    def __call__(self, number, rate):
+        print("rate of step", number, rate)
+        return super().__call__(number, rate)
+
+
+def print_rates_and_delay_rank_1():
+    start = Display.start
+
+    def start_late(display):  # while the clock runs
+        time.sleep(0.3 * int(os.environ["RANK"]))
+        start(display)
+
+    Display.start, loop.Step = start_late, PrintingStep
+
+
+def test_ranks_take_the_same_first_step_at_different_times(here):
+    command = ["--dataset", "t.txt", *EXACT[:-4], "--warmup", "0", "--max-time", "0.6s", "--out", "r"]
+    trained(here, 2, *command, prepare=print_rates_and_delay_rank_1)
+    each = [(here / f"out{rank}").read_text().splitlines() for rank in range(2)]
+    first, second = ([line for line in lines if line.startswith("rate of step")] for lines in each)
+    assert first
+    assert first == second
 
 
 def test_ranks_meet_between_two_recorded_computations(here):

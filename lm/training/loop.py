@@ -74,7 +74,8 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
     else 0."""
     training, ranks, callbacks = trainer.learner.config.training, trainer.ranks, trainer.callbacks
     step = Step(trainer.learner, trainer.display.warn)
-    trainer.saved = trainer.agreed = since = trainer.seconds
+    trainer.agreed, interrupted = ranks.start_agreement(trainer.seconds, signals)()
+    trainer.saved, since = trainer.now, trainer.seconds
     if trainer.validation and not trainer.progress.step:
         record.begin_fine_tuning(trainer, trainer.validation)
     if not trainer.good.tensors:  # otherwise it came with the checkpoint
@@ -82,7 +83,7 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
     trainer.learner.network.train()
     spent = trainer.done >= 1 or _out_of_patience(trainer)
     stopped = False  # by a callback
-    steps_since = interrupted = 0
+    steps_since = 0
     while not spent and not interrupted:
         if trainer.display.closed and BROKEN_PIPE not in signals:
             signals.append(BROKEN_PIPE)
