@@ -19,6 +19,7 @@ from lm.config.schema import RunConfig
 from lm.errors import UserError
 from lm.storage.run_folder import Run
 from lm.training import record
+from lm.training.display import Display
 from tests.conftest import metrics, script
 
 SMALL = {
@@ -264,6 +265,17 @@ def test_ctrl_c_saves_and_raises_and_resume_continues_to_the_same_weights(text_f
     assert steps == list(range(17, 41))  # the step after the signal is completed too
     assert weights(model.folder) == weights(trained[0].folder)
     assert lm.train(resume="run", quiet=True).folder == Path("run")  # it has finished
+
+
+def test_a_signal_before_the_first_step_saves_a_run_that_can_be_resumed(text_file, trained, monkeypatch):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where pytest runs in the background
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Display, "start", lambda display: signal.raise_signal(signal.SIGINT))
+        lm.train(text_file, out="run", eval_every=10, **SMALL)
+    steps = []
+    model = lm.train(resume="run", on_step=lambda row: steps.append(row["step"]))
+    assert steps == list(range(1, 41))
+    assert weights(model.folder) == weights(trained[0].folder)
 
 
 @pytest.mark.parametrize(
