@@ -232,11 +232,13 @@ class LanguageModel:
         request = Request.from_settings(settings)
         search = build(SearchConfig, {"beams": beams, "length_penalty": length_penalty})
         check_search(search, request.sampling, seed)
-        if beams > 1:
+        if search.beams > 1:
             return [
                 completion
                 for one in prompts
-                for completion in self.generator.search(one, beams, num_samples, length_penalty, request)
+                for completion in self.generator.search(
+                    one, search.beams, num_samples, search.length_penalty, request
+                )
             ]
         repeated = [one for one in prompts for _ in range(num_samples)]
         return self.generator.generate(repeated, seeds_from(seed, len(repeated)), request)

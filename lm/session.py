@@ -161,8 +161,8 @@ class Session:
 
     def add(self, token: int) -> None:
         """Append one token, such as one of `next`. Raises UserError if it is not in the vocabulary."""
-        last = self._generator.tokenizer.vocab_size - 1
-        if whole_number("token", token, 0) > last:
+        last, token = self._generator.tokenizer.vocab_size - 1, whole_number("token", token, 0)
+        if token > last:
             raise UserError(f"token must be at most {last:,}, got {token:,}.")
         self._states[len(self) + 1] = self._step(self._states[len(self)], self.tokens[-1:])
         self.tokens.append(token)
@@ -175,7 +175,8 @@ class Session:
 
     def rewind(self, count: int) -> None:
         """Remove the last `count` tokens. Raises UserError if the text has fewer."""
-        if not 0 <= whole_number("count", count) <= len(self):
+        count = whole_number("count", count)
+        if not 0 <= count <= len(self):
             raise UserError(f"cannot remove {count} tokens: the text has {len(self)}.")
         del self.tokens[len(self.tokens) - count :]
         stored = max(n for n in self._states if n <= len(self))

@@ -284,6 +284,13 @@ def test_token_ids_are_a_text(model):
         model.score([1, -1])
 
 
+def test_settings_of_a_beam_search_may_be_text(model):
+    written = model.generate("the", beams="3", length_penalty="0.5", max_new_tokens=5)
+    assert written == model.generate("the", beams=3, length_penalty=0.5, max_new_tokens=5)
+    with pytest.raises(UserError, match="--beams must be an integer, got 'many'"):
+        model.generate("the", beams="many")
+
+
 def test_an_eos_that_ids_start_with_is_the_start_of_the_text(model, backward):
     eos, end = model.tokenizer.eos, backward.tokenizer.eos
     ids, other = model.encode("the sea"), backward.encode("the sea")

@@ -2,6 +2,7 @@
 
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings, strategies as st
@@ -87,6 +88,15 @@ def test_the_state_always_belongs_to_the_text(steps):
     assert fresh.tokens == session.tokens
     ours, theirs = session.next(50), fresh.next(50)
     assert {t: p for _, t, p in ours} == pytest.approx({t: p for _, t, p in theirs}, abs=1e-5)
+
+
+def test_small_integers_of_numpy_count_tokens():
+    session = MODEL.session()
+    session.feed("the sea" * 60)
+    session.rewind(np.uint8(250))
+    assert session.text == ("the sea" * 60)[:-250]
+    session.add(np.uint8(session.next(1)[0][1]))
+    assert all(type(token) is int for token in session.tokens)
 
 
 def test_sampling_again_after_a_rewind_gives_the_same_text(monkeypatch):
