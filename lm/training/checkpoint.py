@@ -47,7 +47,7 @@ def capture(trainer: Trainer) -> Snapshot:
     tensors = learner.tensors()
     tensors |= {f"data.{name}": tensor for name, tensor in data.items()}
     tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
+    if learner.device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     return Snapshot(copy.deepcopy(progress), tensors)
 
@@ -77,7 +77,7 @@ def restore(trainer: Trainer, snapshot: Snapshot) -> None:
             elif name.startswith("state."):  # a checkpoint from before the first step has none
                 tensor.zero_()
     torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
+    if "random.cuda" in tensors and device.type == "cuda":
         torch.cuda.set_rng_state(tensors["random.cuda"])
     trainer.progress = copy.deepcopy(snapshot.progress)
     trainer.loss_sum.fill_(trainer.progress.loss_sum)
@@ -116,7 +116,7 @@ def of_this_rank(trainer: Trainer, snapshot: Snapshot) -> Snapshot:
         }
     else:
         seed = seed_of(trainer.learner, snapshot.progress.step)
-        devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+        devices = ("cpu", "cuda") if trainer.learner.device.type == "cuda" else ("cpu",)
         tensors |= {f"random.{d}": torch.Generator(d).manual_seed(seed).get_state() for d in devices}
     return Snapshot(snapshot.progress, tensors)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import lm
 from lm.cli.train import main
@@ -333,6 +334,15 @@ def test_it_works_in_a_thread(text_file, trained):
     thread.start()
     thread.join()
     assert weights(models[0].folder) == weights(trained[0].folder)
+
+
+def test_on_the_cpu_it_leaves_a_gpu_alone(text_file, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # using it would fail without one
+    initialized = torch.cuda.is_initialized()
+    lm.train(text_file, out="run", device="cpu", **SMALL)
+    lm.train(resume="run", steps=50, quiet=True)
+    assert "random.cuda" not in load_file("run/training/checkpoint/state.safetensors")
+    assert torch.cuda.is_initialized() == initialized
 
 
 def test_its_signature_lists_every_setting():
