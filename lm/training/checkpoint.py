@@ -17,8 +17,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from lm.console.invocation import quoted
 from lm.errors import ModelError
 from lm.files import digests
 from lm.files.atomic import replace_folder
+from lm.files.json_types import has_type
 from lm.files.tensor_files import read_tensors, write_tensors
 from lm.storage.run_folder import progress_values
 from lm.training.state import Learner, Progress, Snapshot, Trainer
@@ -167,32 +167,12 @@ def read_progress(folder: Path, name: str = _NOW[1]) -> Progress:
 
 
 def _wrong_values(progress: Progress) -> Iterator[str]:
-    """The names of the values that no training has."""
+    """The names of the values that no training has. NaN is a possible loss."""
     for name, kind in get_type_hints(Progress).items():
-        if not _fits(getattr(progress, name), kind):
+        if not has_type(getattr(progress, name), kind, minimum=0, largest_int=_MAX_COUNT):
             yield name
     if not {"metrics.jsonl", "samples.txt"} <= progress.lengths.keys():
         yield "lengths"
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value from JSON is of a kind. Numbers are not negative; NaN is a loss."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return True
-    if origin is UnionType:
-        return any(_fits(value, each) for each in arguments)
-    if origin is list:
-        return isinstance(value, list) and all(_fits(item, arguments[0]) for item in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(_fits(item, arguments[1]) for item in value.values())
-    if kind in (int, float) and isinstance(value, bool):
-        return False
-    if kind is float:
-        return isinstance(value, (int, float)) and not value < 0
-    if kind is int:
-        return isinstance(value, int) and 0 <= value < _MAX_COUNT
-    return isinstance(value, kind)
 
 
 def _digest_matches(path: Path, values: dict[str, Any], known: set[str]) -> bool:

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, get_type_hints
 
 from lm.files.atomic import write_text
+from lm.files.json_types import has_type
 from lm.storage.run_folder import Run
-
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "text": dict,
-    "warnings": list,
-    "model": str,
-    "compute": str,
-    "budget": str,
-    "total_steps": (int, type(None)),
-    "characters_per_token": (int, float),
-    "settings": dict,
-}
 
 
 @dataclass
@@ -54,13 +44,11 @@ class Facts:
 def read_facts(run: Run) -> Facts | None:
     """The facts of a run; None if facts.json is missing, damaged or from another program."""
     try:
-        found = json.loads(run.facts.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(run.facts.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(found, dict):
         return None
-    values: dict[str, Any] = {f.name: found.get(f.name) for f in fields(Facts)}
-    if not all(isinstance(values[name], kind) for name, kind in _TYPES.items()):
-        return None
-    lines = (*values["warnings"], *values["text"].values())
-    return Facts(**values) if all(isinstance(line, str) for line in lines) else None
+    types = get_type_hints(Facts)
+    values = {name: found.get(name) for name in types}
+    return Facts(**values) if all(has_type(values[name], kind) for name, kind in types.items()) else None

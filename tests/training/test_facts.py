@@ -28,7 +28,8 @@ def test_facts_are_read_as_they_were_saved(run):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"null", b"[]", b"{}", b"\xff", b'{"text": {}', b'{"text": [], "warnings": {}}']
+    "content",
+    [b"", b"null", b"[]", b"{}", b"\xff", b'{"text": {}', b'{"text": [], "warnings": {}}', b"[" * 100_000],
 )
 def test_damaged_or_foreign_facts_count_as_missing(run, content):
     run.facts.write_bytes(content)
