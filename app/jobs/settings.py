@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lm.config.schema import GROUPS, ModelConfig, RunConfig
+from lm.config.schema import SETTINGS as ALL_SETTINGS, ModelConfig, RunConfig
 from lm.config.settings import flag_of, settings_of
 from lm.console.wording import did_you_mean
 from lm.data.encodings import check_encoding
@@ -69,13 +69,12 @@ def check_settings(values: Mapping[str, Any], uploads: Uploads) -> dict[str, Any
     None and "" mean the default; 2.0 counts as an integer. Raises UserError if a setting is unknown,
     invalid or outside the limits of the page.
     """
-    known = {name: setting for group in GROUPS.values() for name, setting in settings_of(group).items()}
     sent = {}
     for name, value in values.items():
         if name not in SETTINGS:
             raise UserError(f"unknown setting '{_quotable(name)}'{did_you_mean(str(name), SETTINGS)}")
         if name != "dataset" and value is not None and value != "":
-            sent[name] = _converted(name, value, known[name].type)
+            sent[name] = _converted(name, value, ALL_SETTINGS[name].type)
     dataset = check_dataset(values.get("dataset") or DEFAULT_DATASET, uploads)
     try:
         flat = RunConfig.from_flat(sent | {"dataset": [dataset]}).flat()

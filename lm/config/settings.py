@@ -175,15 +175,17 @@ def settings_of(config_class: type) -> Mapping[str, Setting]:
 
 
 def build(config_class: type[T], values: Mapping[str, Any]) -> T:
-    """An instance of `config_class` from `values`, each converted and validated.
+    """An instance of `config_class` from `values`; see `check_all`."""
+    return config_class(**check_all(settings_of(config_class), values))
 
-    Raises UserError for an unknown name or an invalid value.
-    """
-    settings = settings_of(config_class)
+
+def check_all(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values`, each converted to the type of its setting. Raises UserError for an unknown name or an invalid
+    value."""
     for name in values:
         if name not in settings:
             raise UserError(f"unknown setting '{name}'{did_you_mean(name, settings)}")
-    return config_class(**{name: settings[name].check(value) for name, value in values.items()})
+    return {name: settings[name].check(value) for name, value in values.items()}
 
 
 def flag_of(name: str) -> str:

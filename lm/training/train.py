@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from lm.config.schema import GROUPS, checked
-from lm.config.settings import check_not_empty, flag_of, settings_of, shown
+from lm.config.schema import SETTINGS, checked
+from lm.config.settings import check_not_empty, flag_of, shown
 from lm.console.invocation import called_from_python
 from lm.console.wording import did_you_mean
 from lm.distributed import ALONE, rank_count
@@ -67,7 +67,7 @@ def train(
     Raises UserError for unknown or invalid settings, and for text that cannot be read. Its messages write
     settings as flags: `--hidden-size` is `hidden_size`.
     """
-    if unknown := next((name for name in settings if name not in _SETTINGS), None):
+    if unknown := next((name for name in settings if name not in SETTINGS), None):
         known = inspect.signature(train).parameters
         raise UserError(f"lm.train: unknown setting '{unknown}'{did_you_mean(unknown, known)}")
     if rank_count() > 1:
@@ -120,11 +120,10 @@ def _signature() -> inspect.Signature:
     own = inspect.signature(train).parameters.values()
     known = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=setting.default)
-        for name, setting in _SETTINGS.items()
+        for name, setting in SETTINGS.items()
         if name != "dataset"
     ]
     return inspect.Signature([*list(own)[:-1], *known], return_annotation=LanguageModel)
 
 
-_SETTINGS = {name: setting for group in GROUPS.values() for name, setting in settings_of(group).items()}
 train.__signature__ = _signature()  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ from lm.config.schema.data import DataConfig
 from lm.config.schema.evaluation import CacheConfig, DynamicConfig, EvaluationConfig
 from lm.config.schema.generation import FILTERS, PENALTIES, SamplingConfig, SearchConfig
 from lm.config.schema.model import AUTOMATIC_DROPOUTS, CELL_NAMES, ModelConfig
-from lm.config.schema.run import GROUPS, RunConfig, checked
+from lm.config.schema.run import GROUPS, SETTINGS, RunConfig, checked
 from lm.config.schema.training import BUDGETS, DEFAULT_TIME, RUNS, TrainingConfig
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "GROUPS",
     "PENALTIES",
     "RUNS",
+    "SETTINGS",
     "CacheConfig",
     "DataConfig",
     "DynamicConfig",

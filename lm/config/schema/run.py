@@ -10,11 +10,12 @@ from typing import Any
 from lm.config.schema.data import DataConfig
 from lm.config.schema.model import ModelConfig
 from lm.config.schema.training import BUDGETS, TrainingConfig
-from lm.config.settings import check_not_empty, flag_of, settings_of
-from lm.console.wording import did_you_mean, plural
+from lm.config.settings import check_all, check_not_empty, flag_of, settings_of
+from lm.console.wording import plural
 from lm.errors import UserError
 
 GROUPS = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
+SETTINGS = {name: setting for group in GROUPS.values() for name, setting in settings_of(group).items()}
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,9 @@ class RunConfig:
 
 def checked(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """The settings, each converted and validated by itself. Raises UserError as `from_flat` does."""
-    known = {name: setting for group in GROUPS.values() for name, setting in settings_of(group).items()}
-    prefix = f"{where}: " if where else ""
-    for name in values:
-        if name not in known:
-            raise UserError(f"{prefix}unknown setting '{name}'{did_you_mean(name, known)}")
     try:
-        converted = {name: known[name].check(value) for name, value in values.items()}
+        converted = check_all(SETTINGS, values)
         check_not_empty(converted)
-        return converted
     except UserError as error:
-        raise UserError(f"{prefix}{error}") from error
+        raise UserError(f"{where}: {error}" if where else str(error)) from error
+    return converted

@@ -10,7 +10,7 @@ from gradio.context import LocalContext
 from app.ui.errors import as_sentence
 from app.ui.i18n import chinese
 from app.ui.messages import FIELDS, in_words_of_the_page, messages
-from lm.config.schema import GROUPS, SamplingConfig
+from lm.config.schema import SETTINGS, SamplingConfig
 from lm.config.settings import flag_of, settings_of
 from tests.app.ui.raised import constants_of, templates_of
 
@@ -75,9 +75,7 @@ def test_no_message_names_a_flag(said, in_chinese):
         LocalContext.request.set(None)  # in English
 
 
-@pytest.mark.parametrize(
-    "name", sorted({*settings_of(SamplingConfig), *(n for g in GROUPS.values() for n in settings_of(g))})
-)
+@pytest.mark.parametrize("name", sorted({*settings_of(SamplingConfig), *SETTINGS}))
 def test_every_setting_has_words_for_its_flag(name):
     shown = in_words_of_the_page(
         f"{flag_of(name)} 7 is wrong: use --no-{name.replace('_', '-')} or {flag_of(name)}."
