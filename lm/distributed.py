@@ -136,14 +136,28 @@ class Ranks:
 
         return agreed
 
-    def broadcast(self, tensors: Iterable[Tensor]) -> None:
-        """Copy rank 0's values into `tensors`, in place."""
-        if not self.is_single_process:
-            self._copy(0, tensors)
+    def broadcast(self, tensors: Iterable[Tensor], source: int = 0) -> None:
+        """Copy the values of rank `source` into `tensors`, in place."""
+        if self.is_single_process:
+            return
+        import torch.distributed as dist
 
-    def broadcast_object(self, make: Callable[[], Any]) -> Any:
-        """The JSON value that `make` returns on rank 0. The other ranks do not call it."""
-        return make() if self.is_single_process else self._from(0, make)
+        with _detecting_lost_ranks():
+            for tensor in tensors:
+                dist.broadcast(tensor.detach(), source)
+
+    def broadcast_object(self, make: Callable[[], Any], source: int = 0) -> Any:
+        """The JSON value that `make` returns on rank `source`. The other ranks do not call it."""
+        if self.is_single_process:
+            return make()
+        import torch
+
+        text = json.dumps(make()).encode() if self.rank == source else b""
+        length = torch.tensor([len(text)])
+        self.broadcast([length], source)
+        content = torch.tensor(list(text) or [0] * int(length), dtype=torch.uint8)
+        self.broadcast([content], source)
+        return json.loads(bytes(content.tolist()))
 
     def broadcast_tensors(self, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """The tensors by name, on the CPU, that `make` returns on rank 0. The other ranks do not call it."""
@@ -185,7 +199,8 @@ class Ranks:
         if not self.all_reduce(odd).any():
             return
         rank = int(odd.gt(0).nonzero()[0])
-        what = self._from(rank, lambda: ", ".join(differences))  # known to whichever rank reports it
+        # Known to all, since any of them may report it.
+        what = self.broadcast_object(lambda: ", ".join(differences), rank)
         raise RanksDisagree(f"rank {rank} does not agree with rank 0: {what}; {remedy}")
 
     def one_on_each_machine(self, make: Callable[[], Any]) -> Any:
@@ -222,23 +237,6 @@ class Ranks:
                 " or --device cpu."
             )
         torch.cuda.set_device(self.local_rank)
-
-    def _copy(self, rank: int, tensors: Iterable[Tensor]) -> None:
-        import torch.distributed as dist
-
-        with _detecting_lost_ranks():
-            for tensor in tensors:
-                dist.broadcast(tensor.detach(), src=rank)
-
-    def _from(self, rank: int, make: Callable[[], Any]) -> Any:
-        import torch
-
-        text = json.dumps(make()).encode() if self.rank == rank else b""
-        length = torch.tensor([len(text)])
-        self._copy(rank, [length])
-        content = torch.tensor(list(text) or [0] * int(length), dtype=torch.uint8)
-        self._copy(rank, [content])
-        return json.loads(bytes(content.tolist()))
 
 
 ALONE = Ranks()
