@@ -20,6 +20,7 @@ from lm.data.streaming import DocumentStream, StreamedWindows
 from lm.distributed import ALONE, Ranks
 from lm.errors import ModelError, UserError
 from lm.evaluation.losses import Validation
+from lm.files.atomic import writing
 from lm.model.device import choose_device, choose_precision, precision_facts, widest_float
 from lm.model.direction import Direction
 from lm.storage.loading import check_weights
@@ -117,7 +118,8 @@ def resumed_trainer(
     trainer.clock = Clock(trainer.progress.seconds)
     if ranks.is_main_process:
         if update:
-            _write_config(run, update)
+            with writing(run.config):
+                run.write_config(update)
         run.remove_partial()
         run.cut(trainer.progress.lengths)
     _report(trainer, f"Resuming from step {trainer.progress.step:,}.\n{new_budget}")
@@ -179,13 +181,6 @@ def _spent(learner: Learner, progress: Progress) -> str:
         return duration(progress.seconds)
     epochs = progress.step / (learner.windows.steps_per_epoch or math.inf)
     return plural(progress.step, "step") + (f" ({epochs:.3g} epochs)" if epochs else "")
-
-
-def _write_config(run: Run, config: RunConfig) -> None:
-    try:
-        run.write_config(config)
-    except OSError as error:
-        raise UserError(f"{run.config} cannot be written: {error.strerror}.") from error
 
 
 def build_learner(config: RunConfig, corpus: Corpus, ranks: Ranks = ALONE) -> Learner:
