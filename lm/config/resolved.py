@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from lm.config.schema import AUTOMATIC_DROPOUTS, ModelConfig, RunConfig, TrainingConfig
-from lm.config.settings import settings_of
 from lm.errors import UserError
 
 
@@ -28,7 +27,7 @@ class NetworkConfig(ModelConfig):
         """
         if config.hidden_size == "auto":
             raise UserError("--hidden-size auto is chosen when training starts; set a number here.")
-        values = {name: getattr(config, name) for name in settings_of(ModelConfig)}
+        values = asdict(config)
         values |= {name: 0.0 for name in AUTOMATIC_DROPOUTS if values[name] == "auto"}
         if values["embedding_size"] == "auto":
             values["embedding_size"] = values["hidden_size"]
@@ -55,5 +54,4 @@ class ResolvedConfig(RunConfig):
     @classmethod
     def of(cls, config: RunConfig) -> ResolvedConfig:
         """`config`, which must not have any `auto` left but those NetworkConfig.of resolves."""
-        recipe = {name: getattr(config.training, name) for name in settings_of(TrainingConfig)}
-        return cls(config.data, NetworkConfig.of(config.model), RecipeConfig(**recipe))
+        return cls(config.data, NetworkConfig.of(config.model), RecipeConfig(**asdict(config.training)))

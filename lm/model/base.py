@@ -76,14 +76,13 @@ class Network(nn.Module):
     def _initialize_recurrent(self) -> None:
         config = self.recurrent.config
         for name, weight in self.recurrent.named_parameters():
-            if weight.dim() == 1:
-                nn.init.zeros_(weight)
-            elif name.startswith("weight_hh"):
-                for block in weight.split(config.hidden_size):
-                    nn.init.orthogonal_(block)
-            else:
-                for block in weight.split(config.hidden_size):
-                    nn.init.xavier_uniform_(block)
+            for gate in weight.split(config.hidden_size):
+                if name.startswith("weight_hh"):
+                    nn.init.orthogonal_(gate)
+                elif name.startswith("weight_ih"):
+                    nn.init.xavier_uniform_(gate)
+                else:
+                    nn.init.zeros_(gate)
             if config.cell == "lstm" and name.startswith("bias_hh"):
                 # With an open forget gate the memory reaches far from the first step on (Jozefowicz et al.
                 # 2015, "An Empirical Exploration of Recurrent Network Architectures").

@@ -131,7 +131,6 @@ class RecurrentStack(nn.Module):
         input_size: int,
         hidden_size: int,
         layers: int = 1,
-        dropout: float = 0.0,
         bidirectional: bool = False,
     ):
         super().__init__()
@@ -142,7 +141,6 @@ class RecurrentStack(nn.Module):
             width = input_size if layer == 0 else hidden_size * self.directions
             for _ in range(self.directions):
                 self.cells.append(CELLS[cell](width, hidden_size))
-        self.dropout = nn.Dropout(dropout)
         # Saved under torch's names, so that each implementation can load the other's weights.
         self.register_state_dict_post_hook(_save_as_torch)
         self.register_load_state_dict_pre_hook(_load_from_torch)
@@ -154,8 +152,6 @@ class RecurrentStack(nn.Module):
             state = (zeros,) * self.states
         finals: list[State] = []
         for first in range(0, len(self.cells), self.directions):
-            if first > 0:
-                x = self.dropout(x)
             outputs = []
             for index in range(first, first + self.directions):
                 reverse = index > first

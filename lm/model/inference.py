@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from itertools import pairwise
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lm.distributed import share_of
 from lm.model.cell_step import Functions, Gates, advance, gate_views, group_gates
 from lm.model.cells import CELLS, State
 from lm.model.device import Precision, autocast
@@ -190,10 +190,9 @@ class _CPUReader:
         if shares == 1:
             self._read(slice(rows), tokens, parts, after)
             return parts
-        bounds = [rows * share // shares for share in range(shares + 1)]
         started = [
-            self._pool.submit(self._read_on_one_core, slice(begin, end), tokens, parts, after)
-            for begin, end in pairwise(bounds)
+            self._pool.submit(self._read_on_one_core, share_of(rows, share, shares), tokens, parts, after)
+            for share in range(shares)
         ]
         for each in started:
             each.result()

@@ -27,7 +27,6 @@ from lm.config.schema import (
     RunConfig,
     TrainingConfig,
 )
-from lm.config.settings import settings_of
 from lm.data.batches import Windows, divide_streams
 from lm.data.corpus import Corpus
 from lm.data.streaming import StreamedWindows
@@ -271,8 +270,7 @@ class _Budget:
     def _step(self, model: NetworkConfig, streams: int) -> Callable[[], Tensor]:
         """The training step of a network, on random tokens."""
         tokenizer, bptt = self.corpus.tokenizer, self.windows.bptt
-        recipe = {name: getattr(self.training, name) for name in settings_of(TrainingConfig)}
-        recipe |= {"lr": 1e-3, "batch_size": streams, "accumulate": 1}
+        recipe = dataclasses.asdict(self.training) | {"lr": 1e-3, "batch_size": streams, "accumulate": 1}
         tokens = np.random.default_rng(0).integers(tokenizer.vocab_size, size=2 * streams * bptt)
         windows = Windows(tokens.astype(tokenizer.dtype), streams, bptt, tokenizer.eos, self.device)
         config = ResolvedConfig(DataConfig(), model, RecipeConfig(**recipe))

@@ -125,12 +125,11 @@ def make_optimizer(
     Weight decay applies to matrices, not to biases. `precision` is that of the training step. By default, the
     optimizer is `capturable` on a CUDA GPU.
     """
-    weights = {name: p for name, p in network.named_parameters() if p.requires_grad}
     matrices: list[Tensor] = []
-    if config.optimizer == "muon":
-        matrices = [w for name, w in weights.items() if name.startswith("recurrent.weight")]
-    with_muon = set(map(id, matrices))
-    others = [w for w in weights.values() if id(w) not in with_muon]
+    others: list[Tensor] = []
+    for name, weight in network.named_parameters():
+        with_muon = config.optimizer == "muon" and name.startswith("recurrent.weight")
+        (matrices if with_muon else others).append(weight)
     groups = [
         {"params": [p for p in others if p.dim() > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in others if p.dim() == 1], "weight_decay": 0.0},

@@ -153,11 +153,6 @@ class Trainer:
         return self.learner.ranks
 
     @property
-    def total_steps(self) -> int | None:
-        """The budget in steps; None for a time budget."""
-        return total_steps(self.learner)
-
-    @property
     def done(self) -> float:
         """The share of the budget spent, from 0 to slightly above 1."""
         return share_spent(self.learner, self.progress, self.now)
@@ -166,7 +161,7 @@ class Trainer:
     def share_scored(self) -> float:
         """The share of the validation and test text that the budget leaves time to score at the end."""
         training = self.learner.config.training
-        if self.total_steps or not training.eval_tokens or not self.progress.reserve:
+        if total_steps(self.learner) or not training.eval_tokens or not self.progress.reserve:
             return 1.0
         budget = training.max_time or DEFAULT_TIME
         return scoring_time(budget, self.progress.reserve) / self.progress.reserve
