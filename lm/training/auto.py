@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -72,10 +72,9 @@ def window_shape(
     if config.data.streaming:
         return streams, length
     bptt, fixed = config.training.bptt, config.training.batch_size != "auto"
-    mix = config.data.mix or (1.0,)
-    lengths = corpus.parts if config.data.mix else [len(corpus.train.tokens)]
-    while (room := shortest_stream(lengths, mix, streams)) < length:
-        more_streams = not fixed and streams // 2 >= max(min_streams, len(mix))
+    min_streams = max(min_streams, len(config.data.mix or ()))
+    while (room := shortest_stream(config, corpus, streams)) < length:
+        more_streams = not fixed and streams // 2 >= min_streams
         if more_streams and (bptt != "auto" or streams * _WINDOW_SHARE > length):
             streams //= 2
         elif bptt == "auto" and length > 1:
@@ -87,8 +86,10 @@ def window_shape(
     return streams, length
 
 
-def shortest_stream(lengths: Sequence[int], mix: Sequence[float], streams: int) -> int:
+def shortest_stream(config: RunConfig, corpus: Corpus, streams: int) -> int:
     """The number of tokens that the shortest of `streams` streams has; 0 if there are too few or too many."""
+    mix = config.data.mix or (1.0,)
+    lengths = corpus.parts if config.data.mix else [len(corpus.train.tokens)]
     if not len(mix) <= streams <= sum(lengths):
         return 0
     return min(length // count for length, count in zip(lengths, divide_streams(streams, mix), strict=True))

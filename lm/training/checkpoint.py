@@ -37,7 +37,7 @@ _MAX_COUNT = 2**53
 _BLANK = b"0" * 64  # in place of a file's digest in itself
 
 
-def capture(trainer: Trainer) -> Snapshot:
+def take_snapshot(trainer: Trainer) -> Snapshot:
     """The training as it is now. Not a copy: the next step changes these tensors."""
     progress, learner = trainer.progress, trainer.learner
     progress.seconds, progress.loss_sum = trainer.seconds, trainer.loss_sum.item()
@@ -86,7 +86,7 @@ def restore(trainer: Trainer, snapshot: Snapshot) -> None:
 
 
 def of_all_ranks(trainer: Trainer, snapshot: Snapshot) -> Snapshot:
-    """Join what each rank captured into one snapshot, the same on all ranks."""
+    """Join the snapshots of all ranks into one snapshot, the same on all ranks."""
     ranks, windows = trainer.ranks, trainer.learner.windows
     if ranks.is_single_process:
         return snapshot

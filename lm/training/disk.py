@@ -16,8 +16,8 @@ class Disk:
 
     say: Callable[[str], None]
     warn: Callable[[str], None]
-    worked: bool = False  # whether a checkpoint or weights were ever saved
-    trouble: str = ""  # the last error
+    ever_saved: bool = False  # whether a checkpoint or weights were ever saved
+    last_error: str = ""
     failing: set[str] = field(default_factory=set)
 
     @property
@@ -30,11 +30,11 @@ class Disk:
         try:
             write()
         except OSError as error:
-            self.trouble = error.strerror or one_line(error)
+            self.last_error = error.strerror or one_line(error)
             if what not in self.failing:
                 self.failing.add(what)  # first: the warning itself is written to facts.json
                 self.warn(
-                    f"{what} could not be saved: {self.trouble}. Training continues with what was saved"
+                    f"{what} could not be saved: {self.last_error}. Training continues with what was saved"
                     " before, and tries again at the next save."
                 )
             return False

@@ -53,8 +53,6 @@ def start_from(model: str, network: RecurrentLM, tokenizer: Tokenizer) -> tuple[
     validation text, in nats per character, if it is known.
     """
     other, other_tokenizer, facts = read_model(find_model(model))
-    # Earlier versions drew random weights for it, too: the same seed still gives the same training.
-    RecurrentLM(other.config, other.vocab_size)
     shared = _shared_tokens(tokenizer, other_tokenizer)
     weights, fresh = other.state_dict(), network.state_dict()
     here, there = (torch.tensor(ids, dtype=torch.long) for ids in zip(*shared, strict=True))

@@ -59,7 +59,7 @@ def launch(options: dict[str, Any], ranks: Ranks, callbacks: Callbacks = NONE) -
         if actions["find_lr"]:
             raise UserError("--find-lr cannot be combined with --resume: a resumed run keeps its rate.")
         if given := [name for name in ("preset", "config") if actions[name]]:
-            raise _keeps_its_settings(given)
+            raise _settings_changed_error(given)
         if given := [name for name in ("print_config", "overwrite") if actions[name]]:
             raise UserError(f"{flag_of(given[0])} cannot be combined with --resume.")
         return _resume(options.pop("resume"), options, ranks, callbacks)
@@ -165,7 +165,7 @@ def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Call
     config = RunConfig.from_flat(_overridden(saved, options))
     _check_settings(config, ranks)
     if changed := [n for n, value in config.flat().items() if n not in _FREE_ON_RESUME and saved[n] != value]:
-        raise _keeps_its_settings(changed)
+        raise _settings_changed_error(changed)
     _check_names(config)
     kept = {name: value for name, value in options.items() if name in (*BUDGETS, "dataset")}
     update = RunConfig.from_flat(_overridden(saved, kept)) if kept else None
@@ -216,7 +216,7 @@ def _say_finished(run: Run, config: RunConfig, terminal: Terminal) -> Ended:
     return Ended(run, config.training.device)
 
 
-def _keeps_its_settings(changed: list[str]) -> UserError:
+def _settings_changed_error(changed: list[str]) -> UserError:
     flags = ", ".join(map(flag_of, changed))
     return UserError(
         f"a resumed run keeps its settings; leave out {flags}, or start a new run. These may change: the"

@@ -47,7 +47,7 @@ def train(trainer: Trainer) -> int:
             record.save(trainer)
         elif not (interrupted := _score(trainer, signals)):
             return 0
-        if not trainer.disk.worked:
+        if not trainer.disk.ever_saved:
             raise record.nothing_saved(trainer)
         saved = "saved" if trainer.disk.has_checkpoint else "not saved, but the last checkpoint is intact"
         stopped = f"Stopped and {saved}. Resume with: {resume(trainer.run.folder)}"

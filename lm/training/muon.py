@@ -30,7 +30,7 @@ _MOMENTUM = 0.95
 _MARGIN = 1.01  # the polynomials expect values up to one; this leaves a margin for rounding
 
 
-class QuickStart:
+class NoCompilerImport:
     """A mixin for torch optimizers that skips the decorators which exclude them from torch.compile.
 
     Those import the compiler when an optimizer is created, which takes a second of every start.
@@ -40,7 +40,7 @@ class QuickStart:
     zero_grad: Any = inspect.unwrap(torch.optim.Optimizer.zero_grad)
 
 
-class Muon(QuickStart, torch.optim.Optimizer):
+class Muon(NoCompilerImport, torch.optim.Optimizer):
     """Orthogonalized Nesterov momentum with decoupled weight decay. All parameters must be matrices.
 
     Products are computed in `precision`; bfloat16 is accurate enough. On a CPU, each of several `ranks`

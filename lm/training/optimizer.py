@@ -14,12 +14,12 @@ from lm.config.resolved import RecipeConfig
 from lm.distributed import ALONE, Ranks
 from lm.model.device import Precision
 from lm.model.network import RecurrentLM
-from lm.training.muon import Muon, QuickStart
+from lm.training.muon import Muon, NoCompilerImport
 
 _FINAL_SHARE = 0.02  # of the highest rate, at which the schedules end
 
 
-class AdamW(QuickStart, torch.optim.AdamW):
+class AdamW(NoCompilerImport, torch.optim.AdamW):
     """torch.optim.AdamW (Loshchilov & Hutter 2019), without importing torch's compiler."""
 
     step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))

@@ -79,7 +79,7 @@ def _settings(trainer: Trainer) -> dict[str, Any]:
             flat["init_from"] = name_of_path(config.training.init_from)
         if _is_of_first_model(trainer):
             del flat["tokenizer"]
-        defaults = {name: None if name in settings_of(ModelConfig) else defaults[name] for name in defaults}
+        defaults |= dict.fromkeys(settings_of(ModelConfig))
     if flat.get("tokenizer", "char") not in KINDS and _is_local(config.data.tokenizer):
         flat["tokenizer"] = name_of_path(config.data.tokenizer)
     return {

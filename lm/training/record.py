@@ -23,7 +23,7 @@ from lm.storage.run_folder import read_metrics
 from lm.storage.saving import save_model
 from lm.tokenization.boundaries import start_token
 from lm.training.callbacks import Row
-from lm.training.checkpoint import capture, of_all_ranks, save_checkpoint
+from lm.training.checkpoint import of_all_ranks, save_checkpoint, take_snapshot
 from lm.training.disk import CHECKPOINT
 from lm.training.display import StepMetrics
 from lm.training.plot import loss_curve
@@ -64,8 +64,7 @@ def begin_fine_tuning(trainer: Trainer, result: Validation) -> None:
         "step": 0,
         "tokens": 0,
         "seconds": 0.0,
-        "validation_loss": result.loss,
-        "validation_tokens": result.tokens,
+        **_validation_row(result),
     }
     if trainer.ranks.is_main_process:
         trainer.disk.attempt("the metrics", lambda: trainer.run.log(record))
@@ -101,14 +100,18 @@ def log(trainer: Trainer, now: StepMetrics, validated: bool) -> Row:
     record = metrics(trainer, now.train_loss)
     record["tokens_per_second"] = round(now.tokens_per_second, 1)
     if validated and now.validation:
-        record["validation_loss"] = now.validation.loss
-        record["validation_tokens"] = now.validation.tokens
+        record |= _validation_row(now.validation)
     if trainer.ranks.is_main_process:
         trainer.disk.attempt("the metrics", lambda: trainer.run.log(record))
         trainer.tracker.log(record)
         if validated or trainer.display.curve_due(now.step):
             _draw_curve(trainer)
     return record
+
+
+def _validation_row(result: Validation) -> Row:
+    """What a validation adds to a line of metrics."""
+    return {"validation_loss": result.loss, "validation_tokens": result.tokens}
 
 
 def sample(trainer: Trainer) -> None:
@@ -131,11 +134,11 @@ def sample(trainer: Trainer) -> None:
 
 def save(trainer: Trainer) -> bool:
     """Save a checkpoint. Returns whether there was space for it."""
-    now, good = of_all_ranks(trainer, capture(trainer)), of_all_ranks(trainer, trainer.good)
+    now, good = of_all_ranks(trainer, take_snapshot(trainer)), of_all_ranks(trainer, trainer.good)
     saved = not trainer.ranks.is_main_process or trainer.disk.attempt(
         CHECKPOINT, lambda: save_checkpoint(trainer.run.checkpoint, now, good)
     )
-    trainer.disk.worked |= saved
+    trainer.disk.ever_saved |= saved
     trainer.saved = trainer.now
     return saved
 
@@ -143,10 +146,10 @@ def save(trainer: Trainer) -> bool:
 def nothing_saved(trainer: Trainer) -> UserError:
     """The error if neither a model nor a checkpoint could ever be saved."""
     folder = trainer.run.folder
-    resume = f" and continue with --resume {quoted(folder)}" if trainer.disk.worked else ""
+    resume = f" and continue with --resume {quoted(folder)}" if trainer.disk.ever_saved else ""
     return UserError(
-        f"the model could not be saved in {folder}: {trainer.disk.trouble}. Free some space{resume}, or name"
-        " another folder with --out."
+        f"the model could not be saved in {folder}: {trainer.disk.last_error}. Free some space{resume}, or"
+        " name another folder with --out."
     )
 
 
@@ -212,8 +215,7 @@ def _conclude(trainer: Trainer, best: RecurrentLM, results: dict[str, Validation
         "step": progress.best_step,
         "tokens": progress.best_step * trainer.learner.windows.tokens_per_step,
         "seconds": round(trainer.seconds, 3),
-        "validation_loss": results["validation"].loss,
-        "validation_tokens": results["validation"].tokens,
+        **_validation_row(results["validation"]),
     }
     trainer.disk.attempt("the metrics", lambda: run.log(last))
     trainer.tracker.log({"step": progress.step + 1, "final_validation_loss": last["validation_loss"]})
@@ -266,7 +268,7 @@ def _save_model(trainer: Trainer, network: RecurrentLM, results: dict[str, Valid
     saved = trainer.disk.attempt(
         "the model", lambda: save_model(trainer.run.folder, network, tokenizer, facts)
     )
-    trainer.disk.worked |= saved
+    trainer.disk.ever_saved |= saved
     return saved
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from lm.errors import UserError
 from lm.evaluation.losses import Validation
 from lm.model.device import autocast
-from lm.training.checkpoint import capture, restore
+from lm.training.checkpoint import restore, take_snapshot
 from lm.training.state import Learner, Trainer
 
 _MAX_ROLLBACKS = 3
@@ -78,7 +78,7 @@ def _untrained(trainer: Trainer) -> float:
 def remember(trainer: Trainer) -> None:
     """Copy the training state if it is healthy. Costs no more than the optimizer's share of a step."""
     if not trainer.good.tensors or _healthy(trainer.progress.losses):
-        trainer.good = capture(trainer).copy(trainer.good.tensors)
+        trainer.good = take_snapshot(trainer).copy(trainer.good.tensors)
 
 
 def _healthy(losses: list[float]) -> bool:

@@ -76,12 +76,11 @@ def new_trainer(
     run = Run(Path(folder))
     if not ranks.is_main_process:
         torch.manual_seed(seed_of(learner, 0))
-    display = Display(terminal)
-    trainer = _trainer(learner, run, display, Disk(display.say, display.warn))
+    trainer = _trainer(learner, run, terminal)
     trainer.validation = start
     _report(trainer, kept)
     if note:
-        display.warn(note)
+        trainer.display.warn(note)
     return trainer
 
 
@@ -109,8 +108,8 @@ def resumed_trainer(
     damaged.
     """
     learner = build_learner(config, corpus, ranks)
-    display = Display(terminal)
-    trainer = _trainer(learner, run, display, Disk(display.say, display.warn, worked=True))
+    trainer = _trainer(learner, run, terminal)
+    trainer.disk.ever_saved = True
     load_checkpoint(Path(ranks.broadcast_object(lambda: str(checkpoint_of(run)))), trainer)
     trainer.progress.corpus = corpus.key  # its name may be new
     _check_best(trainer)
@@ -202,16 +201,16 @@ def build_learner(config: RunConfig, corpus: Corpus, ranks: Ranks = ALONE) -> Le
     return Learner.create(resolved, corpus, windows, device, precision, ranks)
 
 
-def _trainer(learner: Learner, run: Run, display: Display, disk: Disk) -> Trainer:
-    corpus, budget = learner.corpus, budget_of(learner.config)
+def _trainer(learner: Learner, run: Run, terminal: Terminal) -> Trainer:
+    corpus, device, display = learner.corpus, learner.device, Display(terminal)
+    budget = budget_of(learner.config)
     progress = Progress(corpus=corpus.key, budget=budget, tokenizer=corpus.tokenizer_id)
-    device = learner.device
     return Trainer(
         learner=learner,
         run=run,
         tracker=Tracker(),
         display=display,
-        disk=disk,
+        disk=Disk(display.say, display.warn),
         progress=progress,
         loss_sum=torch.zeros((), dtype=widest_float(device), device=device),
         good=Snapshot(progress, {}),
@@ -233,8 +232,7 @@ def _windows(
         documents = DocumentStream(config.data, corpus.held_out, config.training.seed)
         return StreamedWindows(documents, corpus.tokenizer, size, bptt, device, direction, rows)
     tokens, eos = corpus.train.tokens, corpus.tokenizer.eos
-    lengths = corpus.parts if config.data.mix else [len(tokens)]
-    shortest = shortest_stream(lengths, config.data.mix or (1.0,), size)
+    shortest = shortest_stream(config, corpus, size)
     if 0 < shortest < bptt:
         raise UserError(
             f"--bptt {bptt} is longer than a stream: {plural(len(tokens), 'token')} in"

@@ -69,13 +69,14 @@ class Snapshot:
     progress: Progress
     tensors: dict[str, Tensor]
 
-    def copy(self, buffers: dict[str, Tensor] | None = None) -> Snapshot:
+    def copy(self, buffers: dict[str, Tensor]) -> Snapshot:
         """A copy that later steps do not change, written into `buffers` where they fit."""
         copies = {}
         for name, tensor in self.tensors.items():
-            buffer = (buffers or {}).get(name)
-            fits = buffer is not None and _kind(buffer) == _kind(tensor)
-            copies[name] = buffer.copy_(tensor) if buffer is not None and fits else tensor.clone()
+            buffer = buffers.get(name)
+            if buffer is None or _kind(buffer) != _kind(tensor):
+                buffer = torch.empty_like(tensor)
+            copies[name] = buffer.copy_(tensor)
         return Snapshot(self.progress, copies)
 
 

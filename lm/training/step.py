@@ -73,7 +73,7 @@ class Step:
             for ours, part in zip(self._window, learner.windows.window(number), strict=True):
                 ours.copy_(part)
         if self._run is None and self._as_graph:
-            self._run = self._captured()
+            self._run = self._try_graph()
             self._as_graph = self._run is not None
         return self._run() if self._run else self._compute()
 
@@ -85,7 +85,8 @@ class Step:
         drawn = np.random.default_rng([training.seed, number]).random(training.batch_size)
         return torch.from_numpy(drawn[self._learner.windows.rows] >= _RESET_SHARE)
 
-    def _captured(self) -> cuda_graph.Compute | None:
+    def _try_graph(self) -> cuda_graph.Compute | None:
+        """The step as a CUDA graph. None if that is not possible, which the user is told."""
         learner = self._learner
         if learner.network.config.cell_implementation == "reference":
             graph, reason = None, "the readable cells are computed step by step"
