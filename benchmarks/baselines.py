@@ -43,9 +43,10 @@ from lm.data.corpus import open_corpus
 from lm.data.sources import find_sources
 from lm.files.atomic import folder_or_previous
 from lm.model.cells import CELLS
+from lm.model.size import parameter_count
 from lm.storage.run_folder import Run
 from lm.tokenization.vocabulary import KINDS
-from lm.training.auto import embedding_size, parameters
+from lm.training.auto import embedding_size
 
 MULTIPLE = 4  # of units
 LARGEST = 8192  # units
@@ -145,7 +146,7 @@ def baselines_of(text: str, options: argparse.Namespace) -> list[Baseline]:
     model = replace(config.model, embedding_size=embedding_size(vocab_size) if width == "auto" else width)
 
     def count(cell: str, units: int) -> int:
-        return parameters(NetworkConfig.of(replace(model, cell=cell, hidden_size=units)), vocab_size)
+        return parameter_count(NetworkConfig.of(replace(model, cell=cell, hidden_size=units)), vocab_size)
 
     wanted = count("lstm", options.units)
     units = {

@@ -24,7 +24,7 @@ from lm.data.corpus import Corpus, open_corpus
 from lm.errors import UserError
 from lm.evaluation.losses import validate
 from lm.language_model import LanguageModel
-from lm.training.auto import parameters, recurrent_weights
+from lm.model.size import parameter_count, recurrent_weights
 from lm.training.finetune import with_model_settings
 from lm.training.out_of_memory import explaining_out_of_memory, smallest, training_memory
 from lm.training.setup import build_learner
@@ -180,7 +180,7 @@ def memory_needed(config: RunConfig, vocab_size: int) -> int:
 def _untried(config: RunConfig, corpus: Corpus, memory: int) -> Estimate:
     """The estimate for a network that does not fit into the free memory."""
     vocab_size, flat = corpus.tokenizer.vocab_size, config.flat()
-    weights = parameters(smallest(config.model, vocab_size), vocab_size)
+    weights = parameter_count(smallest(config.model, vocab_size), vocab_size)
     return Estimate(
         parameters=weights,
         resolved={name: flat[name] for name in _RESOLVED},

@@ -30,8 +30,8 @@ from lm.config.schema import (
 from lm.data.batches import Windows, divide_streams
 from lm.data.corpus import Corpus
 from lm.data.streaming import StreamedWindows
-from lm.model.cells import CELLS
 from lm.model.device import Precision
+from lm.model.size import parameter_count, recurrent_weights
 from lm.training.state import Learner
 from lm.training.step import Step
 
@@ -168,7 +168,7 @@ def fitted(
     else:
         network = NetworkConfig.of(model)
         tokens = readable(network)
-    dropout = _dropout(tokens / text, parameters(network, vocab_size) / text, on_gpu)
+    dropout = _dropout(tokens / text, parameter_count(network, vocab_size) / text, on_gpu)
     network = _with_dropout(network, dropouts, dropout)
     if training.lr == "auto":
         rate = _RATES[model.cell] * (256 / network.hidden_size) ** 0.5
@@ -291,23 +291,6 @@ def seconds_per_call(compute: Callable[[], Tensor], device: torch.device) -> flo
         compute()
     compute().item()
     return (time.perf_counter() - begin) / timed
-
-
-def parameters(model: NetworkConfig, vocab_size: int) -> int:
-    """The number of weights of a network, by arithmetic: building it takes memory, and torch's "meta"
-    device imports the compiler, which takes seconds."""
-    hidden, width = model.hidden_size, model.embedding_size
-    biases = 2 * len(CELLS[model.cell].gates) * hidden * model.layers + vocab_size
-    projection = hidden * width if width != hidden else 0
-    decoder = projection if model.tie else vocab_size * hidden
-    return recurrent_weights(model) + vocab_size * width + decoder + biases
-
-
-def recurrent_weights(model: NetworkConfig) -> int:
-    """The number of weights in the recurrent matrices. Embedding tables are looked up, not multiplied."""
-    hidden = model.hidden_size
-    inputs = model.embedding_size + (model.layers - 1) * hidden
-    return len(CELLS[model.cell].gates) * hidden * (inputs + model.layers * hidden)
 
 
 def embedding_size(vocab_size: int) -> int:

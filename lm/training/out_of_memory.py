@@ -15,8 +15,9 @@ from lm.config.schema import ModelConfig, RunConfig
 from lm.console.invocation import quoted
 from lm.errors import UserError
 from lm.model.cells import CELLS
+from lm.model.size import parameter_count
 from lm.tokenization.vocabulary import KINDS
-from lm.training.auto import CPU_STREAMS, SIZES, WINDOW, embedding_size, parameters
+from lm.training.auto import CPU_STREAMS, SIZES, WINDOW, embedding_size
 
 # Phrases in the errors of torch and the libraries it calls, where they raise no specific type.
 _SIGNS = (
@@ -56,7 +57,7 @@ def training_memory(config: RunConfig, vocab_size: int) -> tuple[int, int]:
     streams = CPU_STREAMS if training.batch_size == "auto" else training.batch_size
     tokens = streams * (WINDOW if training.bptt == "auto" else training.bptt) / training.accumulate
     stored = model.layers * model.hidden_size * (len(CELLS[model.cell].gates) + _STORED_PER_UNIT)
-    return 4 * _NUMBERS_PER_WEIGHT * parameters(model, vocab_size), round(4 * tokens * stored)
+    return 4 * _NUMBERS_PER_WEIGHT * parameter_count(model, vocab_size), round(4 * tokens * stored)
 
 
 def smallest(model: ModelConfig, vocab_size: int) -> NetworkConfig:

@@ -23,11 +23,11 @@ from lm.evaluation.losses import Validation
 from lm.files.atomic import writing
 from lm.model.device import choose_device, choose_precision, precision_facts, widest_float
 from lm.model.direction import Direction
+from lm.model.size import recurrent_weights
 from lm.storage.loading import check_weights
 from lm.storage.run_folder import Run, checkpoint_of, create_run
 from lm.training.auto import (
     fine_tuning_rate,
-    recurrent_weights,
     resolve,
     shortest_stream,
     training_precision,

@@ -15,14 +15,12 @@ from lm.config.schema import CELL_NAMES, ModelConfig, RunConfig
 from lm.data.batches import Windows
 from lm.data.corpus import Corpus, Counts, Split
 from lm.model.device import Precision
-from lm.model.network import RecurrentLM
 from lm.tokenization.vocabulary import char_tokenizer
 from lm.training.auto import (
     SIZES,
     embedding_size,
     fine_tuning_rate,
     fitted,
-    parameters,
     resolve,
     sample_size,
     seconds_per_call,
@@ -120,20 +118,6 @@ def test_larger_networks_get_lower_learning_rates():
     rates = [resolved(hidden_size=size, steps=10).training.lr for size in (64, 256, 1024)]
     assert rates == sorted(rates, reverse=True)
     assert rates[1] == pytest.approx(0.015)
-
-
-@given(
-    st.sampled_from(CELL_NAMES),
-    st.integers(1, 3),
-    st.integers(1, 9),
-    st.integers(1, 9),
-    st.booleans(),
-    st.integers(2, 40),
-)
-@settings(deadline=None)
-def test_parameters_are_counted_without_building_the_network(cell, layers, hidden, width, tie, vocab_size):
-    model = ModelConfig(cell=cell, layers=layers, hidden_size=hidden, embedding_size=width, tie=tie)
-    assert parameters(NetworkConfig.of(model), vocab_size) == RecurrentLM(model, vocab_size).parameter_count()
 
 
 # Tiny Shakespeare on an H200 (2026-11-27): units and streams, tokens/s, seconds, and the dropout and learning
