@@ -1,8 +1,8 @@
 """Data-parallel training: the processes (ranks) that `torchrun` starts to train one network.
 
 Every rank reads its share of the streams and has all the weights. Gradients are summed, so all ranks take the
-same step. Anything that depends on a clock, a signal or the disk is decided by one rank for all: a rank that
-left the loop alone would leave the others waiting. Only rank 0 writes and prints.
+same step. Anything that depends on a clock, a signal or the disk is decided by one rank for all: if one rank
+left the loop on its own, the others would wait for it. Only rank 0 writes and prints.
 
 A rank that ends closes its connections. The other ranks then get `RankLost` from their next collective
 operation, so errors need not be sent around.

@@ -96,9 +96,10 @@ class Session:
     ) -> Generator[Piece]:
         """Let the model continue the text, yielding a Piece for each token; see `LanguageModel.stream`.
 
-        Whenever the caller stops, the text contains exactly what was yielded, but in a word model no half of
-        a word. A `stop` string is left out. `after_space`: the caller shows the text with a space at its end,
-        for which a word model has no token, and the first word comes without one.
+        Whenever the caller stops, the session's text is exactly what was yielded, except that a word model
+        drops an incomplete word. A `stop` string is left out. `after_space`: the caller displays a space
+        after the text, for which a word model has no token, so the first word is yielded without its leading
+        space.
         """
         generator, request = self._generator, Request.from_settings(settings)
         before, tokens, yielded = self.text, self.tokens[1:], ""

@@ -129,8 +129,8 @@ def _usable_random_numbers(stream: torch.cuda.Stream) -> Iterator[None]:
     """Keep torch's random numbers on this device usable, whatever a capture does.
 
     torch creates the tensors for random numbers in graphs with the first graph. In inference mode, later
-    captures outside of it would fail (pytorch/pytorch#166792). And after a capture that has failed, torch
-    believes that it continues, until another one succeeds.
+    captures outside of it would fail (pytorch/pytorch#166792). After a failed capture, torch acts as if it
+    were still capturing until another capture succeeds.
     """
     if stream.device_index not in _GRAPHS:
         _GRAPHS[stream.device_index] = _trivial_graph(stream)

@@ -130,8 +130,8 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     """A context in which matrix products are computed in `precision`; float32 changes nothing.
 
     On a GPU, casts of weights are not kept for the next use: a CUDA graph would keep those of its capture.
-    cuDNN's layers keep this precision until the next call: a backward pass follows outside of the context.
-    Another model may have had another one since `choose_precision`.
+    The setting for cuDNN's layers is not restored on exit, because the backward pass runs outside the
+    context. It is set on every entry, because another model may have changed it.
     """
     if device.type == "cuda":
         _set_float32_layers(precision)

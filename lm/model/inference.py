@@ -3,8 +3,8 @@
 On a CPU this differs from the forward pass of lm/model/layers.py in speed only:
 
 - What each token contributes to the gates of the first layer is looked up in a table.
-- Nothing is kept for a backward pass, and hidden states only for a few steps: memory is used again while it
-  is in the cache.
+- Nothing is stored for a backward pass, and hidden states are kept for only a few steps, so memory is reused
+  while it is still in the cache.
 - A lower precision applies to the products only. The state and its arithmetic are at least float32.
 - Each core reads its own share of the texts and scores it. Within one operation, cores would wait for each
   other at every step.

@@ -34,7 +34,7 @@ def cross_entropies(
     """The cross-entropy (rows,) float32 of each of `targets` (rows,) int64 in nats, where `decode` maps
     hidden (rows, units) to logits (rows, vocab).
 
-    The result is differentiable; the backward pass computes the logits of all blocks but a single one again.
+    The result is differentiable. If there are several blocks, the backward pass recomputes their logits.
     """
 
     def loss(block: Tensor, target: Tensor) -> Tensor:

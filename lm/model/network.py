@@ -79,7 +79,7 @@ class RecurrentLM(Network):
         return cross_entropies(self.decode, self.vocab_size, hidden, targets)
 
     def stored_weights(self) -> dict[str, Tensor]:
-        """The weights by name, as files have them: a tied matrix is there once."""
+        """The weights by name, as they are saved: a tied matrix appears once."""
         weights = dict(self.state_dict())
         if self.config.tie:
             del weights["decoder.weight"]

@@ -1,8 +1,9 @@
 """The values of `auto` settings, chosen for the text, the budget and the machine.
 
 Small networks learn most in the first minute, larger ones by the tenth, and a text that is read many times
-needs dropout. A GPU reads a small text a hundred times in a minute: there, the number of passes over the text
-decides, on a CPU the number of tokens read. docs/log.md has the measurements behind the constants.
+needs dropout. On a GPU, which reads a small text a hundred times a minute, the best size depends on the
+number of passes over the text; on a CPU, on the number of tokens read. docs/log.md has the measurements
+behind the constants.
 """
 
 from __future__ import annotations
@@ -184,7 +185,7 @@ def fine_tuning_rate(fresh: float, excess: float) -> float:
 
     Args:
         fresh: the learning rate of `fitted`.
-        excess: by how many nats per character the network predicts the new text worse than its own.
+        excess: how much higher the network's loss is on the new text than on its own, in nats per character.
 
     A text like its own needs small steps, or they destroy more than they add. A text unlike it needs those of
     a new network, since most has to be learned again. docs/log.md, "Fine-tuning", has the measurements.

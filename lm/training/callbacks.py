@@ -26,7 +26,7 @@ NONE = Callbacks()
 def stops(callback: Callback, row: Row) -> bool:
     """Call `callback` with a row of metrics. Returns whether it stops the training, by returning False.
 
-    Any other answer goes on: functions that only log return None, or what their logger returns.
+    Any other return value continues training: logging functions return None or whatever their logger returns.
     """
-    answer = callback(row)
-    return isinstance(answer, (bool, np.bool_)) and not answer
+    returned = callback(row)
+    return isinstance(returned, (bool, np.bool_)) and not returned

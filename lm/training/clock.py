@@ -1,4 +1,4 @@
-"""The clock of a training run, which does not count the time in which the process did not run."""
+"""The clock of a training run. It excludes time during which the process was suspended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing during training: a full disk costs a warning, and training continues."""
+"""Writing during training: if the disk is full, training prints a warning and continues."""
 
 from __future__ import annotations
 

@@ -31,9 +31,9 @@ _MARGIN = 1.01  # the polynomials expect values up to one; this leaves a margin 
 
 
 class NoCompilerImport:
-    """A mixin for torch optimizers that skips the decorators which exclude them from torch.compile.
+    """A mixin that bypasses decorators of torch's optimizers.
 
-    Those import the compiler when an optimizer is created, which takes a second of every start.
+    They import torch.compile when an optimizer is created, which adds a second to every start.
     """
 
     add_param_group: Any = inspect.unwrap(torch.optim.Optimizer.add_param_group)

@@ -17,7 +17,7 @@ from lm.tokenization.vocabulary import KINDS
 from lm.training.state import Trainer
 
 _MAX_NAMES = 100
-# Settings of the machine, and of what is printed and stored, rather than of the model.
+# Settings that do not affect the model: only the machine, the output and the files.
 _INCIDENTAL = {
     *("out", "device", "quiet", "track", "data_report"),
     *("save_every", "sample_every", "sample_prompt"),
@@ -66,8 +66,8 @@ def _dataset_names(trainer: Trainer) -> list[str]:
 
 
 def _settings(trainer: Trainer) -> dict[str, Any]:
-    """The settings that train the model again, without those at their defaults. Those of a fine-tuned model
-    are by default the settings of the model that it started from."""
+    """The settings that train the model again, without those at their defaults. The defaults of a fine-tuned
+    model are the settings of the model it started from."""
     config, defaults = trainer.learner.config, RunConfig().flat()
     names, hub = _dataset_names(trainer), trainer.learner.corpus.facts.get("hub", {})
     only = hub.get(config.data.dataset[0]) if len(names) == 1 else None

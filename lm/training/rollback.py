@@ -82,8 +82,8 @@ def remember(trainer: Trainer) -> None:
 
 
 def _healthy(losses: list[float]) -> bool:
-    """Whether the last loss is about as low as usual. A copy made once it has begun to rise would keep
-    the beginning of the damage."""
+    """Whether the last loss is about as low as usual. A copy made after the loss has started to rise could
+    already be damaged."""
     usual = _usual(losses)
     return losses[-1] <= usual + _margin(usual) / 4
 

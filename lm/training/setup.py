@@ -152,8 +152,8 @@ def _adopt_budget(trainer: Trainer, updated: bool) -> str:
     """Continue with the budget in the settings, from the position in it. Returns a line about it if it is
     new. Raises UserError if it is spent.
 
-    The checkpoint keeps its old budget until the next one is saved, so a run that is killed before does this
-    again. `updated`: the settings have just changed.
+    The new budget is stored with the next checkpoint. A run killed before that adopts it again when it
+    resumes. `updated`: the budget or the path of the text was changed by this command.
     """
     learner, now = trainer.learner, trainer.progress
     budget = budget_of(learner.config)

@@ -44,7 +44,7 @@ def listening(ranks: Ranks) -> Iterator[list[int]]:
 def interruptible(received: list[int], ranks: Ranks) -> Iterator[None]:
     """Raise Interrupted in the block as soon as a signal arrives, or if one has been `received`.
 
-    With several ranks, nothing changes: a rank that left the block alone would leave the others waiting.
+    With several ranks, nothing changes: if one rank left the block on its own, the others would wait for it.
     """
 
     def interrupt(number: int) -> None:

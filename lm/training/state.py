@@ -47,7 +47,7 @@ class Progress:
     undone: int = 0  # rollbacks so far
     rate: float = 1.0  # factor on the learning rate, lowered by each rollback
     finished: bool = False
-    # What it was heading for: the budget whose shares `tenth` counts. None: a run from before it was stored.
+    # The budget that `tenth` counts tenths of. None: saved before this field existed.
     budget: dict[str, float | None] | None = None
     extended: list[int] = field(default_factory=list)  # the steps at which it got another budget
     start_loss: float | None = None  # validation loss before the first step, if it started from a model

@@ -4,8 +4,8 @@ Each step learns from one window per stream (truncated backpropagation through t
 carries over to the next window; the gradient does not.
 
 Everything that varies from step to step is in tensors that keep their address: the number of the window, the
-learning rate, the streams to reset, the recurrent state. So a CPU computes the same step directly that a GPU
-runs as a CUDA graph.
+learning rate, the streams to reset, the recurrent state. So the same code runs directly on a CPU and as a
+CUDA graph on a GPU.
 """
 
 from __future__ import annotations

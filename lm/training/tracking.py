@@ -1,8 +1,8 @@
 """`--track`: metrics and samples in an experiment tracker, in addition to the run folder.
 
-Trackers are optional packages, imported only when one is named. A failing tracker costs a warning, never the
-training. A run that resumes or rolls back continues in the tracker, and no step is sent twice:
-training/tracker.json records what has been sent.
+Trackers are optional packages, imported only when one is named. If a tracker fails, training prints a
+warning and continues without it. A run that resumes or rolls back continues in the tracker, and no step is
+sent twice: training/tracker.json records what has been sent.
 """
 
 from __future__ import annotations
