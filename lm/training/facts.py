@@ -50,5 +50,5 @@ def read_facts(run: Run) -> Facts | None:
     if not isinstance(found, dict):
         return None
     types = get_type_hints(Facts)
-    values = {name: found.get(name) for name in types}
+    values: dict[str, Any] = {name: found.get(name) for name in types}
     return Facts(**values) if all(has_type(values[name], kind) for name, kind in types.items()) else None
