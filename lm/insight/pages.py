@@ -96,7 +96,8 @@ def _borders(text: str, starts: np.ndarray, ends: np.ndarray, page_tokens: int) 
     borders, count = [0], len(starts)
     while count - borders[-1] > page_tokens:
         end = borders[-1] + page_tokens
-        line = int(lines[np.searchsorted(lines, end, side="right") - 1]) if len(lines) else 0
+        before = int(np.searchsorted(lines, end, side="right"))  # lines that end by then
+        line = int(lines[before - 1]) if before else 0
         border = line if line > end - _LAST_LINES * page_tokens else end
         while border < count and starts[border] == starts[border - 1]:
             border += 1

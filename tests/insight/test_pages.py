@@ -44,6 +44,7 @@ def test_pages_end_with_a_line_if_one_ends_late_enough():
     paged = PagedText(make("char"), "abc\n".replace("abc", "the sea") * 100, 100)
     assert paged.pages == 9 and all(np.diff(paged.borders)[:-1] == 96)
     assert PagedText(make("char"), "the sea" * 30, 100).borders == [0, 100, 200, 210]
+    assert PagedText(make("char"), "the sea" * 30 + "\nthe sea", 100).borders == [0, 100, 200, 218]
 
 
 def test_pages_of_a_tokenizer_that_skips_line_breaks_end_with_a_line():
