@@ -47,7 +47,7 @@ class Scheduler:
         # garbage collector may close an abandoned `tokens` generator at any time, even while it is held.
         self._lock = threading.RLock()
         self._waiting: deque[Stream] = deque()  # prompts not read yet
-        self._consumers = 0
+        self._consumers: set[_Consumer] = set()
         self._idle: dict[_Consumer, None] = {}  # in order: those that wait while another consumer computes
         self._computing = False
 
@@ -89,8 +89,11 @@ class Scheduler:
 
     @property
     def running(self) -> Sequence[Stream]:
-        """The streams that are being generated."""
-        return (*self._host.streams, *(self._gpu.streams if self._gpu else ()))
+        """The streams that have not ended, except those whose prompts wait to be read."""
+        with self._lock:
+            waiting = set(self._waiting)
+            streams = [stream for consumer in list(self._consumers) for stream in consumer.streams]
+        return [stream for stream in streams if not stream.ended and stream not in waiting]
 
     def tokens(self, *streams: Stream) -> Generator[tuple[int, Token]]:
         """The tokens of one or more streams as they are generated, each with the index of its stream.
@@ -99,19 +102,19 @@ class Scheduler:
         whatever else prevented a stream from being generated.
         """
         consumer = _Consumer(streams)
-        with self._lock:
-            self._consumers += 1
-            # First, so that a short prompt need not wait for a chunk of each long one.
-            self._waiting.extendleft(reversed(streams))
         try:
+            with self._lock:
+                self._consumers.add(consumer)
+                # First, so that a short prompt need not wait for a chunk of each long one.
+                self._waiting.extendleft(reversed(streams))
             active = dict(enumerate(streams))
             while active:
                 for index, stream in list(active.items()):
                     while stream.ready:
                         yield from zip(repeat(index), stream.ready.popleft(), strict=False)
-                    if stream.error:
-                        raise stream.error
                     if stream.ended and not stream.ready:
+                        if stream.error:
+                            raise stream.error
                         del active[index]
                 if active:
                     consumer.streams = tuple(active.values())
@@ -120,28 +123,31 @@ class Scheduler:
             for stream in streams:
                 stream.end()
             with self._lock:
-                self._consumers -= 1
+                self._consumers.discard(consumer)
+                self._idle.pop(consumer, None)  # after an interruption
                 self._pass_on()
 
     def _wait(self, consumer: _Consumer) -> None:
         """Wait until the consumer may have been served: compute for all, unless another consumer does."""
-        with self._lock:
-            compute = not self._computing
-            if compute:
-                self._computing = True
-            else:
-                consumer.wake.clear()
-                self._idle[consumer] = None
-        if not compute:
-            consumer.wake.wait()
-            return
+        compute = False
         try:
-            self._compute(consumer)
-        finally:
             with self._lock:
-                self._computing = False
-                self._wake()
-                self._pass_on()
+                compute = not self._computing
+                if compute:
+                    self._computing = True
+                else:
+                    consumer.wake.clear()
+                    self._idle[consumer] = None
+            if compute:
+                self._compute(consumer)
+            else:
+                consumer.wake.wait()
+        finally:
+            if compute:
+                with self._lock:
+                    self._computing = False
+                    self._wake()
+                    self._pass_on()
 
     def _wake(self) -> None:
         """Wake the consumers that have been served. The caller holds the lock."""
@@ -151,18 +157,17 @@ class Scheduler:
                 consumer.wake.set()
 
     def _pass_on(self) -> None:
-        """Wake a consumer that goes on computing, if none does. The caller holds the lock and leaves: it has
-        been served, or it was woken to go on but its streams have ended."""
-        if not self._computing and self._idle:
-            consumer = next(iter(self._idle))
-            del self._idle[consumer]
-            consumer.wake.set()
+        """If nobody is computing, wake a waiting consumer to take over. The caller holds the lock and is
+        leaving."""
+        if not self._computing and (idle := list(self._idle)):
+            self._idle.pop(idle[0], None)
+            idle[0].wake.set()
 
     @torch.inference_mode()
     def _compute(self, consumer: _Consumer) -> None:
         """Compute for all until this consumer has been served; if there are others, for a little longer."""
         until = self._end_of_burst()
-        while not consumer.served or (self._consumers > 1 and time.perf_counter() < until):
+        while not consumer.served or (len(self._consumers) > 1 and time.perf_counter() < until):
             self._advance()
             if time.perf_counter() >= until and not consumer.served:
                 with self._lock:
@@ -170,17 +175,17 @@ class Scheduler:
                 until = self._end_of_burst()
 
     def _end_of_burst(self) -> float:
-        return time.perf_counter() + max(_BURST, _BURST_PER_CONSUMER * self._consumers)
+        return time.perf_counter() + max(_BURST, _BURST_PER_CONSUMER * len(self._consumers))
 
     def _advance(self) -> None:
         """Read a chunk of a waiting prompt, then generate a token of each stream, or a few on a GPU."""
         has_read = False
-        while self._waiting and not has_read:  # streams with nothing to read start together
-            stream = self._waiting.popleft()
-            if not stream.ended:
-                has_read = bool(stream.prompt.unread)
-                self._read(stream)
         try:
+            while self._waiting and not has_read:  # streams with nothing to read start together
+                stream = self._waiting.popleft()
+                if not stream.ended:
+                    has_read = bool(stream.prompt.unread)
+                    self._read(stream)
             if self._gpu:
                 self._gpu.advance(_SMALL_GROUP if self._waiting or self._host.streams else GROUP)
             self._host.advance()
@@ -207,7 +212,7 @@ class Scheduler:
             stream.fail(error)
 
     def _fail(self, error: Exception) -> None:
-        """End the running streams after a step that failed for all of them. Others can still start."""
+        """End the running streams after an error that is not of one stream only. Others can still start."""
         for stream in self.running:
             stream.fail(error)
         self._host, self._gpu = HostSampling(self._decoder, self._suppressed), None

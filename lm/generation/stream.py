@@ -80,23 +80,20 @@ class Stream:
 
     def append(self, token: Token) -> None:
         """Add a generated token."""
-        self.generated += 1
         self.last = token.token
-        if self.generated >= self.limit:
-            self.ended = True
         if self.penalized:
             if len(self.window) == self.window.maxlen:
                 self.counts[self.window[0]] -= 1
             self.window.append(token.token)
             self.counts[token.token] += 1
-        self.ready.append((token,))
+        self.extend(1, (token,))
 
     def extend(self, count: int, tokens: Iterable[Token]) -> None:
         """Add `count` generated tokens. The caller keeps track of the penalty window."""
         self.generated += count
-        if self.generated >= self.limit:
-            self.ended = True
         self.ready.append(tokens)
+        if self.generated >= self.limit:
+            self.ended = True  # last: a consumer that sees it and finds no tokens leaves
 
     def end(self) -> None:
         """Generate no more, whatever is being computed. Called from any thread; a consumer that waits for
@@ -105,7 +102,8 @@ class Stream:
 
     def fail(self, error: Exception) -> None:
         """End with an error, which the consumer will get."""
-        self.ended, self.error = True, error
+        self.error = error
+        self.ended = True  # last, as in `extend`
 
     @property
     def is_behind(self) -> bool:

@@ -291,7 +291,8 @@ class TextGenerator:
                     continue
                 counts[index] += 1
                 text = detokenizer.add(token.token, last=counts[index] == stream.limit)
-                stream.ended |= detokenizer.ended
+                if detokenizer.ended:
+                    stream.end()
                 yield index, token, self._piece(token, text)
         for index, detokenizer in enumerate(detokenizers):
             if rest := detokenizer.rest():

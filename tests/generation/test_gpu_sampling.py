@@ -147,7 +147,7 @@ def test_a_stream_that_is_left_in_the_middle_of_a_group_disturbs_no_other(operat
     tokens.close()
     (found,) = run(scheduler, other)
     assert found == expected
-    assert left not in scheduler.running
+    assert left not in scheduler._gpu.streams
 
 
 def test_streams_with_constraints_are_sampled_on_the_host():

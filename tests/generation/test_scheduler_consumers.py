@@ -27,7 +27,7 @@ def test_a_stream_ends_when_its_consumer_leaves():
     for _ in range(5):
         next(others)
     assert left.generated == count
-    assert scheduler.running == (other,)
+    assert scheduler._host.streams == (other,)
     others.close()
 
 
@@ -135,6 +135,28 @@ def test_no_waiting_consumer_is_forgotten_when_the_garbage_collector_closes_anot
     scheduler._wake()
     assert [consumer.wake.is_set() for consumer in consumers] == [True, True, False, True]
     assert list(scheduler._idle) == [consumers[2]]
+
+
+def test_a_consumer_is_woken_though_the_garbage_collector_closes_another_one_just_then():
+    scheduler, cycle = scheduler_of(), []
+
+    class Waiting:
+        def __init__(self):
+            self.wake = threading.Event()
+
+        def __hash__(self):
+            cycle.clear()
+            return 0
+
+    class Abandoned:
+        def __del__(self):
+            scheduler._pass_on()
+
+    waiting = Waiting()
+    scheduler._idle[waiting] = None
+    cycle.append(Abandoned())
+    scheduler._pass_on()
+    assert waiting.wake.is_set() and not scheduler._idle
 
 
 def test_consumers_that_leave_and_are_ended_at_random_never_stop_the_others():

@@ -1,11 +1,16 @@
 """Errors and interruptions end the streams they belong to, and no other."""
 
+import threading
+import time
+
 import pytest
 import torch
 
 from lm.config.schema import SamplingConfig
 from lm.errors import UserError
 from lm.generation.cpu_batch import CPUBatch
+from lm.generation.decoder import PREFILL_CHUNK
+from lm.generation.stream import Stream
 from tests.generation.streams import SAMPLING, VOCAB, Clock, Slow, generated, scheduler_of
 
 
@@ -85,3 +90,53 @@ def test_an_interruption_ends_the_running_streams_and_no_later_one(monkeypatch):
     with pytest.raises(UserError, match="interrupted"):
         list(others)
     assert generated(scheduler, scheduler.stream([1], SAMPLING, 7, 30)) == expected
+
+
+def test_an_interruption_while_the_prompt_of_another_thread_is_read_ends_its_stream(monkeypatch):
+    scheduler, errors = scheduler_of(), []
+    mine, theirs = (scheduler.stream([1] * (2 * PREFILL_CHUNK), SAMPLING, seed, 30) for seed in (1, 2))
+    decoder, prefill = scheduler._decoder, scheduler._decoder.prefill
+
+    def consume():
+        try:
+            generated(scheduler, theirs)
+        except UserError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=consume, daemon=True)
+
+    def interrupted_by_the_second_prompt(*args):
+        if thread.ident:
+            raise KeyboardInterrupt
+        thread.start()
+        while not scheduler._idle:
+            time.sleep(0.001)
+        return prefill(*args)
+
+    monkeypatch.setattr(decoder, "prefill", interrupted_by_the_second_prompt)
+    with pytest.raises(KeyboardInterrupt):
+        generated(scheduler, mine)
+    thread.join(5)
+    assert errors == ["the generation was interrupted."]
+
+
+@pytest.mark.parametrize("moment", range(1, 10))
+def test_an_error_reaches_the_consumer_whenever_it_comes(moment):
+    class Fails(Stream):
+        """Fails as soon as what its consumer looks at has been read this many times."""
+
+        reads = 0
+
+        def __getattribute__(self, name):
+            value = super().__getattribute__(name)
+            if name in ("ready", "ended", "error"):
+                Fails.reads += 1
+                if Fails.reads == moment:
+                    self.fail(ZeroDivisionError())
+            return value
+
+    scheduler = scheduler_of()
+    stream = scheduler.stream([1], SAMPLING, 1, 1000)
+    stream.__class__ = Fails
+    with pytest.raises(ZeroDivisionError):
+        generated(scheduler, stream)

@@ -43,7 +43,8 @@ def test_nothing_is_computed_unless_it_is_read_and_closing_ends_the_computation(
     assert [generation.tokens for generation in generations] == tokens
     assert re.fullmatch(rf"{sum(tokens)} tokens in .* side by side: stopped", caplog.messages[-1])
     # Another request is now the only one that the model computes.
-    assert next(boat.stream("The sea ", seed=1)).text and len(boat.generator.scheduler.running) == 1
+    other = boat.stream("The sea ", seed=1)
+    assert next(other).text and len(boat.generator.scheduler.running) == 1
 
 
 def test_a_text_that_the_model_ends_is_done_while_the_other_continues(boat):
