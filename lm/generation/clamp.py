@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from numbers import Real
 
 import numpy as np
 from torch import Tensor
@@ -15,6 +16,8 @@ from lm.generation.decoder import Batch, NetworkDecoder
 from lm.generation.request import whole_number
 from lm.model.cell_step import Array, output_gate
 from lm.model.cells import CELLS, State
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -38,22 +41,26 @@ class Clamp:
     value: float
     state: str = "h"
 
-    def check(self, config: ModelConfig) -> None:
-        """Raise UserError for a unit that a network with this configuration does not have, or a value that
-        the unit cannot have."""
+    def checked(self, config: ModelConfig) -> Clamp:
+        """This clamp with numbers of Python, which may have been those of NumPy. Raises UserError for a unit
+        that a network with this configuration does not have, or a value that the unit cannot have."""
         assert isinstance(config.hidden_size, int)  # that of a network is never "auto"
-        sizes = ("layer", self.layer, config.layers), ("unit", self.unit, config.hidden_size)
+        layer = whole_number("layer of a clamp", self.layer)
+        unit = whole_number("unit of a clamp", self.unit)
+        sizes = ("layer", layer, config.layers), ("unit", unit, config.hidden_size)
         for name, number, count in sizes:
-            if not 0 <= whole_number(f"{name} of a clamp", number) < count:
+            if not 0 <= number < count:
                 raise UserError(f"{name} of a clamp must be between 0 and {count - 1}, got {number}.")
         if self.state not in (states := CELLS[config.cell].states):
             raise UserError(
                 f"the {config.cell} cell has no state {self.state!r} to clamp: choose {' or '.join(states)}."
             )
-        if not isinstance(self.value, int | float) or not math.isfinite(self.value):
+        if not isinstance(self.value, Real) or not abs(self.value) <= _LARGEST:
             raise UserError(f"the value of a clamp must be a finite number, got {self.value!r}.")
-        if self.state == "h" and abs(self.value) > 1:
-            raise UserError(f"h is always between -1 and 1 and cannot be clamped to {self.value:g}.")
+        value = float(self.value)
+        if self.state == "h" and abs(value) > 1:
+            raise UserError(f"h is always between -1 and 1 and cannot be clamped to {value:g}.")
+        return Clamp(layer, unit, value, self.state)
 
 
 class ClampedDecoder:
@@ -66,15 +73,14 @@ class ClampedDecoder:
     sampling_weights = None  # on a GPU, steps with clamps are computed without a CUDA graph
 
     def __init__(self, decoder: NetworkDecoder, clamps: Sequence[Clamp]):
-        for clamp in clamps:
-            clamp.check(decoder.config)
-        states = [(clamp.layer, clamp.unit, clamp.state) for clamp in clamps]
+        self.clamps = tuple(clamp.checked(decoder.config) for clamp in clamps)
+        states = [(clamp.layer, clamp.unit, clamp.state) for clamp in self.clamps]
         for layer, unit, state in states:
             if states.count((layer, unit, state)) > 1:
                 raise UserError(f"{state} of unit {unit} in layer {layer} is clamped twice.")
-        self._decoder, self.clamps = decoder, tuple(clamps)
-        self.device = decoder.device
-        self._clamp_layers = _ClampLayers(self.clamps)
+        self._decoder, self.device = decoder, decoder.device
+        # h after c, which sets h, too
+        self._after_layer = partial(_clamp, sorted(self.clamps, key=lambda clamp: clamp.state))
 
     def initial_state(self) -> State:
         """The state (layers, 1, hidden) before any token."""
@@ -94,24 +100,18 @@ class ClampedDecoder:
 
     def batch(self) -> Batch:
         """An empty batch."""
-        return self._decoder.batch(self._clamp_layers)
+        return self._decoder.batch(self._after_layer)
 
 
-class _ClampLayers:
-    """Clamps the new state of a layer in place; an `AfterLayer` of lm/model/cell_step.py."""
-
-    def __init__(self, clamps: Sequence[Clamp]):
-        self._clamps = sorted(clamps, key=lambda clamp: clamp.state)  # h after c, which sets it, too
-
-    def __call__(self, layer: int, gates: Array, state: Sequence[Array] | Array) -> None:
-        for clamp in self._clamps:
-            if clamp.layer != layer:
-                continue
-            if clamp.state == "c":
-                h, c = state[0][:, clamp.unit], state[1][:, clamp.unit]
-                c[:] = clamp.value
-                h[:] = output_gate(gates)[:, clamp.unit] * (
-                    np.tanh(c) if isinstance(c, np.ndarray) else c.tanh()
-                )
-            else:
-                state[0][:, clamp.unit] = clamp.value
+def _clamp(clamps: Sequence[Clamp], layer: int, gates: Array, state: Sequence[Array] | Array) -> None:
+    """Clamp the new state of a layer in place; with `clamps`, an `AfterLayer` of lm/model/cell_step.py."""
+    for clamp in clamps:
+        if clamp.layer != layer:
+            continue
+        if clamp.state == "c":
+            h, c = state[0][:, clamp.unit], state[1][:, clamp.unit]
+            c[:] = clamp.value
+            tanh = np.tanh(c) if isinstance(c, np.ndarray) else c.tanh()
+            h[:] = output_gate(gates)[:, clamp.unit] * tanh
+        else:
+            state[0][:, clamp.unit] = clamp.value

@@ -1,5 +1,8 @@
 """Clamped units have the given values, and everything else is computed as before."""
 
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -185,6 +188,16 @@ def test_sessions_read_and_continue_with_the_clamp(tmp_path):
         Session.load(model(), tmp_path / "one.session")
 
 
+def test_numbers_of_numpy_are_those_of_python():
+    lstm = model()
+    clamped = [
+        lstm.clamped(Clamp(0, 1, 0.5), Clamp(0, 2, 0, "c")),
+        lstm.clamped(Clamp(np.int64(0), np.int32(1), np.float32(0.5)), Clamp(0, 2, Fraction(0), "c")),
+    ]
+    first, second = (one.generator.decoder.fingerprint() for one in clamped)
+    assert first == second
+
+
 def test_clamps_that_do_not_fit_and_what_clamped_models_cannot_do_are_one_line_errors(tmp_path):
     lstm = model()
     for clamps, message in (
@@ -193,6 +206,7 @@ def test_clamps_that_do_not_fit_and_what_clamped_models_cannot_do_are_one_line_e
         ([Clamp(0, -1, 0.0)], "unit of a clamp must be between 0 and 7, got -1"),
         ([Clamp(0, 0, 1.5)], "h is always between -1 and 1 and cannot be clamped to 1.5"),
         ([Clamp(0, 0, float("nan"), "c")], "finite number, got nan"),
+        ([Clamp(0, 0, 10**400, "c")], "finite number, got 1000"),
         ([Clamp(0, 0, 0.0, "z")], "the lstm cell has no state 'z' to clamp: choose h or c"),
         ([Clamp(0, 0, 0.0), Clamp(0, 0, 1.0)], "h of unit 0 in layer 0 is clamped twice"),
     ):
