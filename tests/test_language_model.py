@@ -3,6 +3,7 @@
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -116,6 +117,8 @@ def test_unknown_characters():
         (lambda model: model.score([1.5]), "a string or a list of token ids"),
         (lambda model: model.score("the", alternatives=-1), "alternatives must be at least 0"),
         (lambda model: lm.evaluate(model, ["the", 1]), "a text or a list of texts"),
+        (lambda model: lm.evaluate(model, None), "a text or a list of texts"),
+        (lambda model: lm.score_texts(model, None), "a list of texts"),
         (lambda model: lm.score_texts(model, ["the", 1]), "a list of texts"),
         (lambda model: model.clamped(lm.Clamp(0, 1.5, 0)), "unit of a clamp must be a whole number"),
         (lambda model: model.clamped(lm.Clamp(0, 1, "a")), "value of a clamp must be a finite number"),
@@ -280,6 +283,9 @@ def test_token_ids_are_a_text(model):
     assert streamed(model, ids, seed=3) == streamed(model, "the naïve 中", seed=3)
     beams = [model.generate(one, beams=2, max_new_tokens=5) for one in ([ids], "the naïve 中")]
     assert beams[0] == beams[1]
+    for convert in (list, np.array, torch.tensor):
+        found = model.generate([convert(ids), convert(ids[:-1])], num_samples=2, max_new_tokens=5, seed=3)
+        assert found == model.generate([ids, ids[:-1]], num_samples=2, max_new_tokens=5, seed=3)
     with pytest.raises(UserError, match=f"between 0 and {model.tokenizer.vocab_size - 1}, got -1"):
         model.score([1, -1])
 

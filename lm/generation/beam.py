@@ -97,7 +97,7 @@ def beam_search(
         logits = batch.step(torch.tensor(last, device=decoder.device))
         logprobs = logits.log_softmax(dim=-1)
         check_bias(bias, logits.shape[1])
-        logits[:, list(bias)] += torch.tensor(list(bias.values()), device=decoder.device)
+        logits[:, list(bias)] += logits.new_tensor(list(bias.values()))
         if logits.max() == -torch.inf:  # and the scores would be NaN
             raise no_token_allowed(length - 1)
         scores = logits.log_softmax(dim=-1)

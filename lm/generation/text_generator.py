@@ -127,10 +127,7 @@ class TextGenerator:
         """
         check_unknown(unknown)
         if not isinstance(text, str):
-            try:
-                ids = [operator.index(token) for token in text]
-            except TypeError:
-                raise UserError(f"a text must be a string or a list of token ids, got {text!r}.") from None
+            ids = _token_ids(text)
             last = self.tokenizer.vocab_size - 1
             if wrong := [token for token in ids if not 0 <= token <= last]:
                 raise UserError(f"token ids must be between 0 and {last:,}, got {wrong[0]}.")
@@ -166,7 +163,8 @@ class TextGenerator:
         Raises UserError, before the first piece, for a request that is not valid.
         """
         streams, detokenizers = [], []
-        for prompt, group in groupby(zip(prompts, seeds, strict=True), key=operator.itemgetter(0)):
+        comparable = (prompt if isinstance(prompt, str) else _token_ids(prompt) for prompt in prompts)
+        for prompt, group in groupby(zip(comparable, seeds, strict=True), key=operator.itemgetter(0)):
             tokens, text = self.encode(prompt, request.unknown), self.text_of(prompt)
             constraints = self.constraints(text, tokens, request)
             past = self.direction.reorder(tokens)  # without the start token, which is not part of the text
@@ -360,3 +358,11 @@ class TextGenerator:
     ) -> Completion:
         reorder = self.direction.reorder
         return Completion(text, reorder(tokens), reorder(logprobs), seed)
+
+
+def _token_ids(text: Sequence[int]) -> list[int]:
+    """Token ids, which may be those of NumPy or torch, as a list."""
+    try:
+        return [operator.index(token) for token in text]
+    except TypeError:
+        raise UserError(f"a text must be a string or a list of token ids, got {text!r}.") from None

@@ -12,6 +12,7 @@ import threading
 import numpy as np
 
 from lm.errors import UserError
+from lm.generation.request import whole_number
 from lm.insight.spans import token_spans
 from lm.insight.surprisal import encode_known
 from lm.insight.trace import Start, Trace, read
@@ -24,11 +25,13 @@ class PagedText:
     """A text and the states of a network at the borders of its pages, as far as it has been read.
 
     `borders` (1 + pages,) has the first token of each page, and the number of tokens. Raises UserError if the
-    text is empty or entirely unknown to the model, and for models that cannot be traced.
+    text is empty or entirely unknown to the model, if `page_tokens` is less than 1, and for models that cannot be
+    traced.
     """
 
     def __init__(self, model: LanguageModel, text: str, page_tokens: int):
         model.require_one_network("be traced")
+        page_tokens = whole_number("page_tokens", page_tokens, 1)
         encoded, self.tokens = encode_known(model.tokenizer, text)
         self.model, self.text = model, encoded.decode()
         self.starts, self.ends = token_spans(model.tokenizer, encoded, self.tokens)

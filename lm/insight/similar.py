@@ -33,7 +33,7 @@ def similar_spans(
     Raises UserError for a span or layer out of range, or if the text has no other span to compare.
     """
     layers = range(trace.layers) if layers is None else layers
-    if not layers:
+    if not len(layers):
         raise UserError("choose at least one layer.")
     for layer in layers:
         trace.check(layer)

@@ -99,7 +99,7 @@ def score_texts(
     Raises UserError for an ensemble, and if `texts` is not a list of strings.
     """
     model.require_one_network("score a text")
-    documents = list(texts)  # an iterator can be read only once
+    documents = list(texts) if isinstance(texts, Iterable) else [texts]  # an iterator is read only once
     if isinstance(texts, str) or not all(isinstance(document, str) for document in documents):
         raise UserError("lm.score_texts takes a list of texts, each a str.")
     encoded = [model.tokenizer.encode(document) for document in documents]
@@ -165,7 +165,7 @@ def evaluate(model: LanguageModel, texts: str | Iterable[str]) -> Validation:
     Raises UserError for an ensemble, and if the text is empty or nothing in it is in the vocabulary.
     """
     model.require_one_network("score a text")
-    documents = [texts] if isinstance(texts, str) else list(texts)
+    documents = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [texts]
     if not all(isinstance(document, str) for document in documents):
         raise UserError("lm.evaluate takes a text or a list of texts, each a str.")
     text = SEPARATOR.join(_as_read(document) for document in documents if document)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -141,6 +142,7 @@ def test_a_search_applies_the_logit_bias():
     (always,) = beam_search(decoder, [4], 1, 5, bias={7: 100.0})
     assert always.tokens == [7] * 5 and always.score == pytest.approx(0.0)
     assert sum(always.logprobs) < -1.0  # the model itself finds it less likely
+    assert beam_search(decoder, [4], 1, 5, bias={7: Fraction(100)}) == [always]
     with pytest.raises(UserError, match="logit bias"):
         beam_search(decoder, [4], 1, 5, bias={13: 1.0})
 

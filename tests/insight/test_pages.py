@@ -59,3 +59,5 @@ def test_a_page_that_does_not_exist_is_an_error():
     for page in (-1, 1):
         with pytest.raises(UserError, match="page must be between 1 and 1"):
             paged.trace(page)
+    with pytest.raises(UserError, match="page_tokens must be at least 1, got 0"):
+        PagedText(make("char"), "the sea", 0)

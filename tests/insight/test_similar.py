@@ -76,5 +76,7 @@ def test_spans_that_cannot_be_compared_raise_a_user_error():
         similar_spans(trace, 0, 1, layers=[2])
     with pytest.raises(UserError, match="at least one layer"):
         similar_spans(trace, 0, 1, layers=[])
+    with pytest.raises(UserError, match="layer must be between 0 and 1, got 2"):
+        similar_spans(trace, 0, 1, layers=np.array([0, 2]))
     with pytest.raises(UserError, match="got 7"):
         similar_spans(trace, 7, 7)
