@@ -25,8 +25,8 @@ class PagedText:
     """A text and the states of a network at the borders of its pages, as far as it has been read.
 
     `borders` (1 + pages,) has the first token of each page, and the number of tokens. Raises UserError if the
-    text is empty or entirely unknown to the model, if `page_tokens` is less than 1, and for models that cannot be
-    traced.
+    text is empty or entirely unknown to the model, if `page_tokens` is less than 1, and for models that
+    cannot be traced.
     """
 
     def __init__(self, model: LanguageModel, text: str, page_tokens: int):

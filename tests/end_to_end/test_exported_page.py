@@ -156,6 +156,20 @@ def test_pointing_at_a_token_shows_alternatives_and_choosing_one_continues_from_
     assert not page.tab.locator("#panel").is_visible()
 
 
+def test_a_text_is_kept_as_long_as_the_length_is_missing(page):
+    page.set(Length=60, Seed=3)
+    text = page.write()
+    page.set(Length="")
+    page.button("Continue").click()
+    tokens = page.tab.locator("#text i")
+    tokens.nth(4).click()
+    page.tab.locator("#options button:not(.chosen)").first.click()
+    assert page.tab.evaluate("document.activeElement.id") == "length"
+    page.set(Length=10)
+    continued = page.write("Continue")
+    assert continued[:60] == text and len(continued) == 70
+
+
 def test_alternatives_by_keyboard(page):
     page.set(Length=60, Seed=3)
     text = page.write()

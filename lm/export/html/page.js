@@ -46,8 +46,10 @@
 
   // Writing.
 
-  // Write a new text or, with `given` tokens, change the present one from token `known` on.
+  // Write a new text or, with `given` tokens, change the present one from token `known` on. If the form is not valid,
+  // such as without a length, the browser says so, and nothing changes.
   function write({ prompt = $("prompt").value, given = [], known = 0, length = 0 } = {}) {
+    if (!$("form").reportValidity()) return;
     const typed = $("seed").value, seed = typed === "" ? Math.floor(Math.random() * 2 ** 32) : Number(typed) >>> 0;
     closePanel();
     const tokens = current?.tokens.slice(0, known) ?? [];
@@ -176,8 +178,8 @@
 
   function choose(index, token) {
     const given = current.tokens.slice(0, index).map((report) => report.token);
-    write({ prompt: current.prompt, given: [...given, token], known: index });
     $("text").focus({ preventScroll: true });
+    write({ prompt: current.prompt, given: [...given, token], known: index });
   }
 
   // Events.
