@@ -1,15 +1,14 @@
 """Decoders predict the next token step by step, for many sequences at a time.
 
-They know tokens, not text. A prompt is read by the network itself, in chunks; after that a batch
-(lm/generation/cpu_batch.py, lm/generation/gpu_batch.py) computes one step after another. Its results equal
-those of the network's forward pass, as a test verifies.
+They know tokens, not text. (`network.decoder` is something else: the output layer.) A prompt is read by the
+network itself, in chunks; after that a batch (lm/generation/cpu_batch.py, lm/generation/gpu_batch.py)
+computes one step after another. Its results equal those of the network's forward pass, as a test verifies.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -68,7 +67,7 @@ class Decoder(Protocol):
         """The state after reading up to PREFILL_CHUNK more tokens (time,) int64."""
 
     def fingerprint(self) -> str:
-        """A string that is equal only for equal weights, to identify whose states these are."""
+        """Identifies the weights: a saved state can be loaded only by a model with the same fingerprint."""
 
     def batch(self) -> Batch:
         """An empty batch."""
@@ -105,7 +104,7 @@ class NetworkDecoder:
         return tuple(part.float() for part in state)
 
     def fingerprint(self) -> str:
-        """A string that is equal only for equal weights, to identify whose states these are."""
+        """Identifies the weights: a saved state can be loaded only by a model with the same fingerprint."""
         digest = hashlib.sha256()
         for name, weight in sorted(self._network.state_dict().items()):
             digest.update(name.encode())
@@ -114,7 +113,9 @@ class NetworkDecoder:
 
     def batch(self, after_layer: AfterLayer | None = None) -> Batch:
         """An empty batch; `after_layer` may change the new state of each layer in a step."""
-        return self._new_batch(after_layer)
+        if self.device.type == "cpu":
+            return CPUBatch(self._cpu_weights, after_layer)
+        return GPUBatch(self._gpu_weights, after_layer)
 
     @property
     def sampling_weights(self) -> GPUWeights | None:
@@ -122,10 +123,8 @@ class NetworkDecoder:
         return self._gpu_weights if self.device.type == "cuda" else None
 
     @cached_property
-    def _new_batch(self) -> Callable[[AfterLayer | None], Batch]:
-        if self.device.type == "cpu":
-            return partial(CPUBatch, CPUWeights(self._network, self._precision))
-        return partial(GPUBatch, self._gpu_weights)
+    def _cpu_weights(self) -> CPUWeights:
+        return CPUWeights(self._network, self._precision)
 
     @cached_property
     def _gpu_weights(self) -> GPUWeights:

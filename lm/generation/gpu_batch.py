@@ -113,13 +113,13 @@ class GPUWeights:
         return x
 
     def _checked_kernels(self) -> Kernels | None:
-        """The kernels for these weights, if there are some for this device and they work."""
+        """The kernels for these weights, or None if the device has none or they fail the check."""
         if not has_kernels(self.device):
             return None
         try:
             kernels = kernels_for(self.device, self.dtype)
             works = self._computes_alike(kernels) and kernel_draws_alike(
-                kernels, self.vocab_size, self.device
+                kernels.draw, self.vocab_size, self.device
             )
             reason = "" if works else "their results differ from those of torch"
         except Exception as error:

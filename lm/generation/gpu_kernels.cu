@@ -106,7 +106,7 @@ struct Settings {
   const float *typical_p, *top_p, *min_p, *repetition_penalty, *presence_penalty, *frequency_penalty;
 };
 
-// The tokens to which penalties apply: `Window` in gpu_tables.py.
+// The tokens to which penalties apply: `Window` in gpu_draw.py.
 struct Window {
   float* counts;  // (rows, vocab + 1)
   integer *ring, *next;

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm.generation.gpu_tables import DrawArguments
+from lm.generation.gpu_draw import DrawArguments
 from lm.generation.samplers import SETTING_DTYPES
 
 _THREADS = 256  # of a block

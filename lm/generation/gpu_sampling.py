@@ -1,7 +1,7 @@
 """Sampling on a GPU: each step is computed there as a whole, from the last token of each stream to the next.
 
-The host sends the random numbers of a few steps, launches the steps and reads all their tokens at once. While
-the GPU computes, the host hands out the tokens of the steps before.
+The host sends the random numbers of a few steps, launches the steps and reads all their tokens at once.
+Meanwhile, it passes the tokens of the previous steps to their streams.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from torch import Tensor
 
 from lm.config.schema import SamplingConfig
 from lm.generation.gpu_batch import BLOCK, TRIAL, GPUWeights
-from lm.generation.gpu_draw import draw_with_torch
-from lm.generation.gpu_tables import DrawArguments, Window
+from lm.generation.gpu_draw import DrawArguments, Window, draw_with_torch
 from lm.generation.samplers import SETTING_DTYPES, SamplingTensors, clamp_temperature
 from lm.generation.stream import Stream, Token
 from lm.model.cuda_graph import Compute
@@ -261,7 +260,7 @@ class _Block:
         return any(isinstance(stream.sampling.temperature, tuple) for stream in self.streams if stream)
 
     def _chosen_step(self) -> Compute:
-        """A step that computes what some stream needs, and nothing else."""
+        """A captured step that computes only what the current streams need."""
         configs = [stream.sampling if stream else _NOBODY for stream in self.streams]
         needed = SamplingTensors.stack(configs, self._weights.vocab_size, torch.device("cpu"))
         settings: dict[str, Any] = {}
@@ -273,7 +272,7 @@ class _Block:
         kind = (*(name for name, ours in settings.items() if ours is not None), f"{alternatives} {changes}")
         step = self._kinds.pop(kind, None)
         if step is None:
-            if len(self._kinds) == _KINDS:  # the first was not used for the longest time
+            if len(self._kinds) == _KINDS:  # the first is the least recently used
                 del self._kinds[next(iter(self._kinds))]
             sampling = SamplingTensors(**settings)
             step = self._weights.captured(

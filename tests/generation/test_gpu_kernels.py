@@ -9,8 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from lm.config.schema import CELL_NAMES, SamplingConfig
 from lm.generation.gpu_batch import BLOCK, GPUWeights
-from lm.generation.gpu_draw import draw_with_torch, draws_alike
-from lm.generation.gpu_tables import DrawArguments
+from lm.generation.gpu_draw import DrawArguments, draw_with_torch, draws_alike
 from lm.generation.samplers import SamplingTensors
 from lm.generation.scheduler import Scheduler
 from tests.generation.kernels_on_cpu import kernels_on_cpu, needs_compiler, use_kernels

@@ -213,7 +213,7 @@ def test_streams_whose_states_cannot_be_sent_fail_alone(monkeypatch):
         def enlarged(self, size):
             raise RuntimeError("out of memory")
 
-        patch.setattr("lm.generation.gpu_tables.Window.enlarged", enlarged)
+        patch.setattr("lm.generation.gpu_draw.Window.enlarged", enlarged)
         run(scheduler, scheduler.stream([1] * 9, SamplingConfig(presence_penalty=1.0), 6, 60))
     assert [*found, *(token for _, token in tokens)] == expected
 
