@@ -14,7 +14,8 @@ from lm.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from lm.errors import UserError as UserError
-    from lm.evaluation.losses import Score as Score, Validation as Validation
+    from lm.evaluation.scores import Score as Score
+    from lm.evaluation.validation import Validation as Validation
     from lm.generation.clamp import Clamp as Clamp
     from lm.generation.text_generator import Piece as Piece
     from lm.insight.surprisal import evaluate as evaluate, score_texts as score_texts
@@ -27,10 +28,10 @@ _MODULES = {
     "Clamp": "lm.generation.clamp",
     "LanguageModel": "lm.language_model",
     "Piece": "lm.generation.text_generator",
-    "Score": "lm.evaluation.losses",
+    "Score": "lm.evaluation.scores",
     "Session": "lm.session",
     "UserError": "lm.errors",
-    "Validation": "lm.evaluation.losses",
+    "Validation": "lm.evaluation.validation",
     "evaluate": "lm.insight.surprisal",
     "load": "lm.language_model",
     "score_texts": "lm.insight.surprisal",

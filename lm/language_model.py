@@ -18,8 +18,7 @@ from lm.config.settings import build
 from lm.console.invocation import command
 from lm.console.wording import plural
 from lm.errors import UserError
-from lm.evaluation.losses import Score, score_tokens
-from lm.evaluation.scores import Scores
+from lm.evaluation.scores import Score, Scores, score_tokens
 from lm.files.atomic import writing
 from lm.files.paths import expanded
 from lm.generation.clamp import Clamp, ClampedDecoder

@@ -22,7 +22,7 @@ from lm.config.schema import AUTOMATIC_DROPOUTS, DEFAULT_TIME, RunConfig
 from lm.data import report
 from lm.data.corpus import Corpus, open_corpus
 from lm.errors import UserError
-from lm.evaluation.losses import validate
+from lm.evaluation.validation import validate
 from lm.language_model import LanguageModel
 from lm.model.size import parameter_count, recurrent_weights
 from lm.training.finetune import with_model_settings

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lm.evaluation.metrics import Estimate
-from lm.evaluation.resampling import Parts, interval_of, resample
+from lm.evaluation.metrics import Estimate, ratio
+from lm.evaluation.resampling import Parts, resample
 
 _FLIPS = 9999  # random sign flips of a permutation test; with the observed signs, 10,000
 _CHUNK = 500  # sign flips at a time
@@ -38,14 +38,8 @@ def compare_losses(parts: Parts, losses: np.ndarray, other: np.ndarray) -> Compa
     bits = (losses - other) / math.log(2)
     sums = np.column_stack([bits, parts.sizes])  # for each part: bits, characters, bytes
     drawn = resample(sums) if parts.enough else None
-
-    def estimate(unit: int) -> Estimate:
-        value = float(bits.sum() / max(sums[:, unit].sum(), 1))
-        if drawn is None:
-            return Estimate(value, None)
-        return Estimate(value, interval_of(drawn[:, 0] / np.maximum(drawn[:, unit], 1)))
-
-    return Comparison(estimate(1), estimate(2), _sign_flip_test(bits) if parts.enough else None, parts)
+    p = _sign_flip_test(bits) if parts.enough else None
+    return Comparison(ratio(sums, drawn, 1), ratio(sums, drawn, 2), p, parts)
 
 
 def _sign_flip_test(differences: np.ndarray) -> float:

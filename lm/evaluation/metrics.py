@@ -44,8 +44,8 @@ def compute_metrics(
     byte offsets `starts` (tokens,). If only some are `counted` (tokens,), the other tokens, their characters
     and bytes are left out.
 
-    95% of the texts resampled from the parts fall into the intervals. They estimate how far the value would
-    move on another text of the same kind and length, not with another training run.
+    Each interval contains the values of 95% of the texts resampled from the parts. It estimates how far the
+    value would move on another text of the same kind and length, not with another training run.
     """
     sums = np.column_stack(  # for each part: nats, tokens, characters, bytes
         [parts.sums(starts, losses), np.diff(parts.borders(starts)), parts.sizes]
@@ -59,23 +59,28 @@ def compute_metrics(
             sums[part] -= (losses[token], 1, *size_of(replaced))
     drawn = resample(sums) if parts.enough else None
 
-    def estimate(unit: int, scale: float = 1.0) -> Estimate:
-        value = sums[:, 0].sum() / max(sums[:, unit].sum(), 1) / scale
-        if drawn is None:
-            return Estimate(float(value), None)
-        return Estimate(float(value), interval_of(drawn[:, 0] / np.maximum(drawn[:, unit], 1) / scale))
-
-    def exp(nats: float) -> float:
-        return math.exp(min(nats, _MAX_NATS))
-
-    loss = estimate(1)
-    interval = loss.interval and (exp(loss.interval[0]), exp(loss.interval[1]))
+    loss = ratio(sums, drawn, 1)
+    interval = loss.interval and (perplexity(loss.interval[0]), perplexity(loss.interval[1]))
     return Metrics(
         loss=loss,
-        perplexity=Estimate(exp(loss.value), interval),
-        bits_per_character=estimate(2, math.log(2)),
-        bits_per_byte=estimate(3, math.log(2)),
+        perplexity=Estimate(perplexity(loss.value), interval),
+        bits_per_character=ratio(sums, drawn, 2, math.log(2)),
+        bits_per_byte=ratio(sums, drawn, 3, math.log(2)),
     )
+
+
+def ratio(sums: np.ndarray, drawn: np.ndarray | None, unit: int, scale: float = 1.0) -> Estimate:
+    """The total of the first column of `sums` (parts, k) divided by that of the column `unit` and by `scale`.
+    The interval is that of the totals `drawn` (resamples, k), if there are any."""
+    value = float(sums[:, 0].sum() / max(sums[:, unit].sum(), 1) / scale)
+    if drawn is None:
+        return Estimate(value, None)
+    return Estimate(value, interval_of(drawn[:, 0] / np.maximum(drawn[:, unit], 1) / scale))
+
+
+def perplexity(loss: float) -> float:
+    """The perplexity of a loss in nats per token, limited to a finite float."""
+    return math.exp(min(loss, _MAX_NATS))
 
 
 def proportion(successes: int, trials: int) -> Estimate:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lm.evaluation.losses import WINDOW, block_losses
+from lm.evaluation.validation import WINDOW, block_losses
 from lm.model.cells import State
 from lm.model.device import Precision
 from lm.model.inference import Read, decoding, inference

@@ -20,9 +20,10 @@ from lm.config.schema import CacheConfig, DynamicConfig
 from lm.data.values import with_line_feeds
 from lm.errors import UserError
 from lm.evaluation.dynamic import dynamic_losses
-from lm.evaluation.losses import Validation, score_tokens
-from lm.evaluation.texts import losses_of_texts
+from lm.evaluation.scores import score_tokens
+from lm.evaluation.text_losses import losses_of_texts
 from lm.evaluation.token_losses import token_losses
+from lm.evaluation.validation import Validation
 from lm.insight.scored_text import ScoredText
 from lm.language_model import LanguageModel
 from lm.model.device import Precision, choose_precision

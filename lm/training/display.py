@@ -20,7 +20,7 @@ from lm.console.escaping import printable
 from lm.console.invocation import command, quoted
 from lm.console.notebook import in_notebook
 from lm.console.terminal import Terminal, duration
-from lm.evaluation.losses import Validation
+from lm.evaluation.validation import Validation
 from lm.training.facts import Facts
 from lm.training.panel import Panel
 

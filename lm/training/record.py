@@ -12,7 +12,7 @@ from lm.console.invocation import command, quoted
 from lm.data.corpus import Split
 from lm.distributed import RankLost
 from lm.errors import UserError
-from lm.evaluation.losses import Validation, validate as score_split
+from lm.evaluation.validation import Validation, validate as score_split
 from lm.files.atomic import folder_or_previous, write_text
 from lm.files.tensor_files import read_tensors
 from lm.language_model import LanguageModel

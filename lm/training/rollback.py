@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lm.errors import UserError
-from lm.evaluation.losses import Validation
+from lm.evaluation.validation import Validation
 from lm.model.device import autocast
 from lm.training.checkpoint import restore, take_snapshot
 from lm.training.state import Learner, Trainer

@@ -19,7 +19,7 @@ from lm.data.corpus import Corpus
 from lm.data.streaming import DocumentStream, StreamedWindows
 from lm.distributed import ALONE, Ranks
 from lm.errors import ModelError, UserError
-from lm.evaluation.losses import Validation
+from lm.evaluation.validation import Validation
 from lm.files.atomic import writing
 from lm.model.device import choose_device, choose_precision, precision_facts, widest_float
 from lm.model.direction import Direction

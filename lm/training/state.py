@@ -14,7 +14,7 @@ from lm.data.batches import Windows
 from lm.data.corpus import Corpus
 from lm.data.streaming import StreamedWindows
 from lm.distributed import ALONE, Ranks
-from lm.evaluation.losses import Validation
+from lm.evaluation.validation import Validation
 from lm.model.cells import CELLS, State
 from lm.model.device import Precision
 from lm.model.network import RecurrentLM

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from lm.evaluation.losses import Score
+from lm.evaluation.scores import Score
 from lm.insight.surprisal import score_texts
 from lm.storage.model_folder import PRETRAINED
 from tests.conftest import some_text

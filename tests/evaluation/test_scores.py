@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from lm.config.schema import ModelConfig
-from lm.evaluation.losses import Score
-from lm.evaluation.scores import Scores
+from lm.evaluation.scores import Score, Scores
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.tokenization.vocabulary import train_tokenizer

@@ -6,7 +6,7 @@ import torch
 
 from lm.config.schema import CELL_NAMES, ModelConfig
 from lm.evaluation import token_losses as module
-from lm.evaluation.losses import score_tokens
+from lm.evaluation.scores import score_tokens
 from lm.evaluation.token_losses import token_losses
 from lm.model.device import Precision
 from lm.model.network import RecurrentLM

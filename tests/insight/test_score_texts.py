@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 import lm
-from lm.evaluation import texts as batched
+from lm.evaluation import text_losses as batched
 from lm.insight.pairs import score_pairs
 from lm.tokenization.vocabulary import KINDS
 from tests.insight.networks import SHAPES, make

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from lm.console.terminal import Terminal, duration
-from lm.evaluation.losses import Validation
+from lm.evaluation.validation import Validation
 from lm.training.display import Display, StepMetrics
 
 

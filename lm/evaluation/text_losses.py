@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from lm.evaluation.losses import WINDOW, block_losses
+from lm.evaluation.validation import WINDOW, block_losses
 from lm.model.cells import State
 from lm.model.device import Precision
 from lm.model.inference import decoding, inference

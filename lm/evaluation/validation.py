@@ -1,4 +1,4 @@
-"""How well a model predicts a text: loss, perplexity, bits per character and byte, and scores of tokens."""
+"""How well a model predicts a text: loss, perplexity, bits per character and byte."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lm.data.corpus import Counts
 from lm.distributed import ALONE, Ranks
+from lm.evaluation.metrics import perplexity
 from lm.model.cells import State
 from lm.model.device import Precision, widest_float
-from lm.model.inference import After, Read, decoding, inference
-from lm.model.loss import cross_entropies, rows_per_block, top_logprobs
+from lm.model.inference import After, decoding, inference
+from lm.model.loss import cross_entropies
 from lm.model.network import RecurrentLM
 
 # Tokens that warm up the state of a stream that begins inside the text. The state before them changes the
@@ -57,15 +57,15 @@ def validate(
     """
     device = network.device
     total, scored = torch.zeros((), dtype=widest_float(device), device=device), 0
-    for offsets, losses in windows_of_losses(network, tokens, start, streams, limit, precision, ranks):
+    for losses in windows_of_losses(network, tokens, start, streams, limit, precision, ranks):
         total += losses.sum()
-        scored += len(offsets)
+        scored += len(losses)
     total_nats, count = ranks.all_reduce(torch.tensor([total.item(), scored], dtype=torch.float64)).tolist()
     loss = total_nats / count
     bits = loss / math.log(2) * counts.tokens
     return Validation(
         loss=loss,
-        perplexity=math.exp(min(loss, 700.0)),
+        perplexity=perplexity(loss),
         bits_per_character=bits / max(counts.characters, 1),
         bits_per_byte=bits / max(counts.bytes, 1),
         tokens=int(count),
@@ -88,9 +88,9 @@ def windows_of_losses(
     limit: int,
     precision: Precision,
     ranks: Ranks = ALONE,
-) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Yield, window by window, the offsets (n,) of the scored tokens and their losses (n,), which stay on the
-    device. Arguments as in `validate`; each of the `ranks` yields the tokens of its own streams."""
+) -> Iterator[Tensor]:
+    """Yield, window by window, the losses (n,) of the scored tokens, which stay on the device. Arguments
+    as in `validate`; each of the `ranks` yields those of its own streams."""
     tokens = network.direction.reorder(tokens)
     if streams is None:
         streams = default_streams(len(tokens), limit)
@@ -113,8 +113,7 @@ def windows_of_losses(
             end = min(begin + WINDOW, steps)
             # The offset of the token that each stream (row) reads at each step; `start` precedes the text.
             offsets = first[:, None] + np.arange(begin - 1, end)[None, :]
-            clipped = offsets.clip(0, len(tokens) - 1)
-            ids = np.where(offsets < 0, start, tokens[clipped]).astype(np.int64)
+            ids = np.where(offsets < 0, start, tokens[offsets.clip(0, len(tokens) - 1)]).astype(np.int64)
             batch = torch.from_numpy(ids).to(device)
             if state is not None and begin == context and own.start == 0:
                 # Nothing comes before the first stream: reset its state.
@@ -126,7 +125,7 @@ def windows_of_losses(
             losses, after = block_losses(decode, network.vocab_size, targets, mask.t())
             state = read(inputs, state, after)
             if scored.any():
-                yield network.direction.position(clipped[:, 1:][scored], len(tokens)), losses.t()[mask]
+                yield losses.t()[mask]
 
 
 def block_losses(
@@ -146,51 +145,3 @@ def block_losses(
             losses[steps, rows][mask] = cross_entropies(decode, vocab_size, hidden[mask], of_block[mask])
 
     return losses, after
-
-
-@dataclass(frozen=True)
-class Score:
-    """How a model rates one token of a text: log-probability and entropy in nats, and rank from 1."""
-
-    text: str
-    token: int
-    logprob: float  # nats
-    rank: int  # 1: the most likely token
-    entropy: float  # of the predicted distribution, in nats
-    alternatives: tuple[tuple[str, float], ...] = ()  # the most likely tokens with their logprobs
-
-
-@torch.inference_mode()
-def score_tokens(
-    network: RecurrentLM, tokens: np.ndarray, start: int, alternatives: int = 0
-) -> Iterator[tuple[float, int, float, list[tuple[int, float]]]]:
-    """Yield log-probability (nats), rank, entropy (nats) and the most likely `alternatives` for each of
-    `tokens` (tokens,), in reading order. The text begins after the token `start`."""
-    tokens = network.direction.reorder(tokens)
-    device = network.device
-    ids = torch.from_numpy(np.concatenate([[start], tokens]).astype(np.int64)).to(device)
-    state: State | None = None
-    decode, rows = decoding(network, Precision.FP32), rows_per_block(network.vocab_size, device)
-    with inference(network, Precision.FP32) as read:
-        for begin in range(0, len(tokens), WINDOW):
-            window = ids[begin : begin + WINDOW + 1]
-            hidden, state = _read_one(read, window[:-1], state)
-            for block, targets in zip(hidden.split(rows), window[1:].split(rows), strict=True):
-                logprobs = F.log_softmax(decode(block).float(), dim=-1)
-                chosen = logprobs.gather(1, targets[:, None])
-                ranks = (logprobs > chosen).sum(dim=1) + 1
-                entropies = _entropy(logprobs)
-                others = top_logprobs(logprobs, alternatives)
-                yield from zip(chosen[:, 0].tolist(), ranks.tolist(), entropies.tolist(), others, strict=True)
-
-
-def _read_one(read: Read, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
-    """tokens (time,), the state before them -> hidden states (time, hidden), the state after them."""
-    blocks: list[Tensor] = []
-    state = read(tokens[:, None], state, lambda steps, row, hidden: blocks.append(hidden[:, 0]))
-    return torch.cat(blocks), state
-
-
-def _entropy(logprobs: Tensor) -> Tensor:
-    """logprobs (..., vocab) -> entropy (...,) in nats."""
-    return -(logprobs.exp() * logprobs).nan_to_num(0.0).sum(dim=-1)
