@@ -24,7 +24,7 @@ from lm.data.as_trained import TAKEN_OVER
 from lm.data.columns import Rows
 from lm.data.eval_text import EvalText, read_held_out, read_whole
 from lm.errors import UserError
-from lm.insight.items import UNITS, Items
+from lm.insight.items import COLUMN_COMMENTS, Items
 from lm.insight.scored_text import ScoredText, compare, two_sided
 from lm.insight.surprisal import score_text
 from lm.insight.table_files import header_comment, table_lines, write_table
@@ -86,7 +86,9 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
     settings = {"state": state, "precision": precision, "scores": mode, **reading}
     settings |= {name: options[name] for name in _STATED if options.get(name)}
     for flag, file in tables.items():
-        comments = header_comment(dict(zip(names, models, strict=True)), text.name, settings, UNITS[flag])
+        comments = header_comment(
+            dict(zip(names, models, strict=True)), text.name, settings, COLUMN_COMMENTS[flag]
+        )
         write_table(file, table_lines(items.table(flag, sides), options.get("format"), comments))
     return 0
 

@@ -16,8 +16,8 @@ from lm.console.terminal import Terminal
 from lm.console.wording import plural
 from lm.data.pairs import PairColumns, read_pairs
 from lm.insight.pairs import DELIMITER, Accuracy, ScoredPairs, pair_table, score_pairs
-from lm.insight.scored_text import Table, escaped_text
-from lm.insight.table_files import Values, header_comment, table_lines, write_table
+from lm.insight.scored_text import Table, Values, escaped_text
+from lm.insight.table_files import header_comment, table_lines, write_table
 from lm.language_model import LanguageModel, load
 from lm.tokenization.documents import SEPARATOR
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lm.generation.constraints import Constraint, check_bias, no_token_allowed
 from lm.generation.decoder import PREFILL_CHUNK, Decoder
-from lm.generation.endings import Endings, merge
+from lm.generation.stop_strings import StopStrings, merge_equal_texts
 
 
 @dataclass(frozen=True)
@@ -25,23 +25,23 @@ class Hypothesis:
     logprobs: list[float]  # nats, under the model
     score: float  # log-probability under bias and constraints; divided by length in the result
     constraints: Sequence[Constraint] = ()
-    text: bytes = b""  # in reading order; empty without `Endings`
+    text: bytes = b""  # in reading order; empty without `StopStrings`
 
 
 class _Finished:
-    """The texts that have been found. The probabilities of the same text with other tokens are added."""
+    """The finished texts. If several token sequences spell the same text, their probabilities are summed."""
 
-    def __init__(self, length_penalty: float, endings: Endings | None):
-        self._length_penalty, self._endings = length_penalty, endings
+    def __init__(self, length_penalty: float, stop_strings: StopStrings | None):
+        self._length_penalty, self._stop_strings = length_penalty, stop_strings
         self._found: dict[str | tuple[int, ...], Hypothesis] = {}
 
     def __len__(self) -> int:
         return len(self._found)
 
     def add(self, hypothesis: Hypothesis, *, whole: bool) -> None:
-        """Add a text with its log-probability. `whole`: not cut by its length."""
-        endings = self._endings
-        key = endings.readable(hypothesis.text, whole=whole) if endings else tuple(hypothesis.tokens)
+        """Add a text with its log-probability. `whole`: as for `StopStrings.readable`."""
+        stop = self._stop_strings
+        key = stop.readable(hypothesis.text, whole=whole) if stop else tuple(hypothesis.tokens)
         if known := self._found.get(key):
             likelier = max(known, hypothesis, key=lambda one: one.score)
             total = float(np.logaddexp(known.score, hypothesis.score))
@@ -74,24 +74,24 @@ def beam_search(
     suppressed: Sequence[int] = (),
     bias: Mapping[int, float] = MappingProxyType({}),
     constraints: Sequence[Constraint] = (),
-    endings: Endings | None = None,
+    stop_strings: StopStrings | None = None,
 ) -> list[Hypothesis]:
     """The `beams` best continuations of `prompt`, best first.
 
-    A continuation is finished after `limit` tokens, after the token `end`, at the stop strings of `endings`,
-    or where the `constraints` would end a sampled text. `suppressed` tokens are never chosen; `bias` is added
-    to the logits of tokens. With `endings`, the texts of the continuations, up to the stop string, differ.
+    A continuation is finished after `limit` tokens, after the token `end`, at one of the `stop_strings`, or
+    where the `constraints` would end a sampled text. `suppressed` tokens are never chosen; `bias` is added to
+    the logits of tokens. With `stop_strings`, the texts of the continuations, up to the stop string, differ.
 
     The score of a text is its log-probability divided by its length in tokens to the power of
     `length_penalty` (Wu et al. 2016, arXiv:1609.08144, without their constant): 0 prefers short texts, 1
-    compares nats per token. With `endings`, the probability of a text is that of all tokens found that write
-    it and end it there; the hypothesis has the most likely of them. Raises UserError if the constraints
+    compares nats per token. With `stop_strings`, the probability of a text is the sum over all token
+    sequences found that spell it; the hypothesis has the most likely one. Raises UserError if the constraints
     exclude every text.
     """
     batch = decoder.batch()
     batch.add(_prefill(decoder, prompt[:-1]))
     alive = [Hypothesis([], [], 0.0, constraints)]
-    finished = _Finished(length_penalty, endings)
+    finished = _Finished(length_penalty, stop_strings)
     for length in range(1, limit + 1):
         last = [(hypothesis.tokens or prompt)[-1] for hypothesis in alive]
         logits = batch.step(torch.tensor(last, device=decoder.device))
@@ -107,8 +107,8 @@ def beam_search(
             row += hypothesis.score
             if (end_score := _apply_constraints(row, hypothesis.constraints)) > -float("inf"):
                 finished.add(dataclasses.replace(hypothesis, score=end_score), whole=False)
-            if endings:
-                texts = merge(row, hypothesis.text, endings, first=length == 1)
+            if stop_strings:
+                texts = merge_equal_texts(row, hypothesis.text, stop_strings, first=length == 1)
                 ended.update({(number, token): text for token, text in texts.items()})
         # Twice as many as beams: even if all of the best end here, enough continue.
         best = scores.flatten().topk(min(2 * beams, scores.numel()))
@@ -118,7 +118,7 @@ def beam_search(
             row, token = divmod(index, scores.shape[1])
             if score == -float("inf") or len(extended) == beams:
                 break
-            longer = _extend(alive[row], token, logprobs[row, token].item(), score, endings)
+            longer = _extend(alive[row], token, logprobs[row, token].item(), score, stop_strings)
             if (row, token) in ended:
                 finished.add(dataclasses.replace(longer, text=ended[row, token]), whole=True)
             elif token == end or length == limit:
@@ -158,12 +158,12 @@ def _apply_constraints(scores: Tensor, constraints: Sequence[Constraint]) -> flo
 
 
 def _extend(
-    hypothesis: Hypothesis, token: int, logprob: float, score: float, endings: Endings | None
+    hypothesis: Hypothesis, token: int, logprob: float, score: float, stop_strings: StopStrings | None
 ) -> Hypothesis:
     constraints = [constraint.fork() for constraint in hypothesis.constraints]
     for constraint in constraints:
         constraint.accept(token)
     tokens, logprobs = [*hypothesis.tokens, token], [*hypothesis.logprobs, logprob]
     first = not hypothesis.tokens
-    text = endings.extend(hypothesis.text, token, first=first) if endings else b""
+    text = stop_strings.extend(hypothesis.text, token, first=first) if stop_strings else b""
     return Hypothesis(tokens, logprobs, score, constraints, text)

@@ -32,8 +32,8 @@ _UNINDEXED = 1 << 14  # bytes that NoRepeat searches directly
 
 
 class Constraint(Protocol):
-    """A restriction on one text. If the text so far is `complete`, any token may be chosen, and one that is
-    not allowed ends the text."""
+    """A restriction on one text. Once the text is `complete`, every token can be drawn, and drawing one that
+    is not allowed ends the text."""
 
     @property
     def complete(self) -> bool:
@@ -114,15 +114,12 @@ class Vocabulary:
 
         return LLTokenizer(TokenizerWrapper(Wrapped()), n_vocab=len(names), slices=[])
 
-    def containing(self, string: bytes) -> list[int]:
-        """The tokens that contain a string, which is part of a text."""
-        return self._find(string)
-
     def starting_with(self, string: bytes) -> list[int]:
         """The tokens that start with a string, which is part of a text."""
-        return self._find(_START + string)
+        return self.containing(_START + string)
 
-    def _find(self, string: bytes) -> list[int]:
+    def containing(self, string: bytes) -> list[int]:
+        """The tokens that contain a string, which is part of a text."""
         joined, starts = self._joined
         tokens = []
         at = joined.find(string)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from lm.generation.overlaps import Search
-from lm.model.direction import Direction
 from lm.tokenization.tokenizer import Tokenizer
 
 
@@ -22,16 +21,9 @@ class Detokenizer(Protocol):
         """The text that is still held back after the sequence has ended."""
 
 
-def make_detokenizer(
-    tokenizer: Tokenizer, direction: Direction, stop: Sequence[str], context: list[int]
-) -> Detokenizer:
-    """The detokenizer of text next to the tokens `context`, which ends at the first of the `stop` strings."""
-    kind = BackwardDetokenizer if direction is Direction.BACKWARD else ForwardDetokenizer
-    return kind(tokenizer, stop, context)
-
-
 class ForwardDetokenizer:
-    """Text after `context`, displayed as soon as it cannot be part of a stop string."""
+    """Text after the tokens `context`, which ends at the first of the `stop` strings. It is displayed as soon
+    as it cannot be part of one."""
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], context: list[int]):
         self._end, self._stream = tokenizer.end, tokenizer.decode_stream(context)
@@ -61,8 +53,8 @@ class ForwardDetokenizer:
 
 
 class BackwardDetokenizer:
-    """Text before `context`, generated from right to left. It can be read only when complete: `add`
-    displays nothing, `rest` everything from the last stop string on."""
+    """Text before the tokens `context`, generated from right to left. It can be read only when complete:
+    `add` displays nothing, `rest` everything from the last stop string on."""
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], context: list[int]):
         self._tokenizer, self._context = tokenizer, context

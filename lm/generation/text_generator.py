@@ -15,10 +15,10 @@ from lm.errors import UserError
 from lm.generation.beam import beam_search
 from lm.generation.constraints import Banned, Constraint, Match, NoRepeat, OneOf, Vocabulary
 from lm.generation.decoder import Decoder
-from lm.generation.detokenize import Detokenizer, make_detokenizer
-from lm.generation.endings import Endings
+from lm.generation.detokenize import BackwardDetokenizer, Detokenizer, ForwardDetokenizer
 from lm.generation.request import Request, check_unknown
 from lm.generation.scheduler import Scheduler
+from lm.generation.stop_strings import StopStrings
 from lm.generation.stream import Stream, Token
 from lm.model.direction import Direction
 from lm.tokenization.boundaries import start_token, suppressed_tokens
@@ -216,7 +216,13 @@ class TextGenerator:
             suppressed=self.suppressed_tokens,
             bias=request.logit_bias or {},
             constraints=constraints,
-            endings=self._endings(prompt, encoded, request.stop),
+            stop_strings=StopStrings(
+                self.vocabulary,
+                [self._bytes(string) for string in request.stop],
+                self.direction,
+                words=self.tokenizer.kind == "word",
+                hides_space=self._hides_space(prompt, encoded),
+            ),
         )
         completions: dict[str, Completion] = {}  # by text
         for best in hypotheses:
@@ -230,17 +236,6 @@ class TextGenerator:
                 tokens, logprobs = best.tokens[:count], best.logprobs[:count]
                 completions[text] = self._completion(text, tokens, logprobs, None)
         return list(completions.values())[:num_samples]
-
-    def _endings(self, prompt: str, encoded: list[int], stop: Sequence[str]) -> Endings:
-        """Where the texts after a prompt with these tokens end."""
-        words = self.tokenizer.kind == "word"
-        return Endings(
-            self.vocabulary,
-            [self._bytes(string) for string in stop],
-            self.direction,
-            words=words,
-            hides_space=self._hides_space(prompt, encoded),
-        )
 
     def new_stream(
         self, tokens: list[int], seed: int, constraints: list[Constraint], request: Request, **more: Any
@@ -259,7 +254,8 @@ class TextGenerator:
 
     def detokenizer(self, prompt: str, tokens: Sequence[int], stop: Sequence[str] = ()) -> Detokenizer:
         """Turns the tokens generated after a prompt with these tokens into text."""
-        return make_detokenizer(self.tokenizer, self.direction, stop, self._context(prompt, tokens))
+        kind = BackwardDetokenizer if self.direction is Direction.BACKWARD else ForwardDetokenizer
+        return kind(self.tokenizer, stop, self._context(prompt, tokens))
 
     def text_stream(self, prompt: str, tokens: Sequence[int]) -> TextStream:
         """`detokenizer` without stop strings, for a forward model."""
@@ -281,7 +277,7 @@ class TextGenerator:
     ) -> Generator[tuple[int, Token | None, Piece]]:
         """Run `streams` until all have ended: (index, token, piece) for each token that they generate, and
         (index, None, piece) for text that was held back. Closing the generator ends the streams."""
-        counts = [0] * len(streams)
+        counts, name = [0] * len(streams), self.tokenizer.token_name
         with closing(self.scheduler.tokens(*streams)) as tokens:
             for index, token in tokens:
                 stream, detokenizer = streams[index], detokenizers[index]
@@ -291,7 +287,8 @@ class TextGenerator:
                 text = detokenizer.add(token.token, last=counts[index] == stream.limit)
                 if detokenizer.ended:
                     stream.end()
-                yield index, token, self._piece(token, text)
+                alternatives = tuple((name(other), logprob) for other, logprob in token.alternatives)
+                yield index, token, Piece(text, token.token, token.logprob, alternatives)
         for index, detokenizer in enumerate(detokenizers):
             if rest := detokenizer.rest():
                 yield index, None, Piece(rest, -1, 0.0, ())
@@ -347,11 +344,6 @@ class TextGenerator:
     def _bytes(self, text: str) -> bytes:
         """The UTF-8 of a text in reading order."""
         return self.direction.reorder(text.encode("utf-8", "replace"))
-
-    def _piece(self, token: Token, text: str) -> Piece:
-        name = self.tokenizer.token_name
-        alternatives = tuple((name(other), logprob) for other, logprob in token.alternatives)
-        return Piece(text, token.token, token.logprob, alternatives)
 
     def _completion(
         self, text: str, tokens: list[int], logprobs: list[float], seed: int | None

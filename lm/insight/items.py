@@ -14,17 +14,18 @@ from lm.insight.regions import check_separator, locate, split_marked
 from lm.insight.scored_text import (
     ScoredText,
     Table,
+    Values,
     numbers_within,
     region_table,
     regions_of,
     token_table,
     word_table,
 )
-from lm.insight.table_files import Values, free_name
+from lm.insight.table_files import free_name
 from lm.tokenization.documents import SEPARATOR, SEPARATOR_CHARACTER
 
 _MAKERS = {"per_token": token_table, "per_word": word_table}
-UNITS = {  # what the columns of a table contain, for its header comment
+COLUMN_COMMENTS = {  # what the columns of a table contain, for its header comment
     "per_token": "surprisal: bits of the token.",
     "per_word": "surprisal: bits of the word's tokens, with a space at the beginning of its first token;"
     " space: bits of the tokens of whitespace after the word.",
@@ -92,9 +93,10 @@ class Items:
             table = region_table(scores, self._regions)
         else:
             table = _MAKERS[flag](scores)
-            if self._regions is not None and len(self._regions):
+            if self._regions is not None:
                 offsets = scored.starts if flag == "per_token" else scored.words.starts
-                table["region_number"] = self._region_numbers(scored, offsets)
+                numbers = numbers_within(np.searchsorted(scored.separators, self._regions))
+                table["region_number"] = numbers[regions_of(scored, self._regions, offsets)]
         if flag == "per_word" and self._language:
             table |= _frequencies(table["word"], self._language)
         table |= further or {}
@@ -105,12 +107,6 @@ class Items:
             values = self.rows.values[name]
             table[free_name(name, table)] = Values(values[i] for i in document.tolist())
         return table
-
-    def _region_numbers(self, scored: ScoredText, offsets: np.ndarray) -> np.ndarray:
-        assert self._regions is not None
-        region = regions_of(scored, self._regions, offsets)
-        numbers: np.ndarray = numbers_within(np.searchsorted(scored.separators, self._regions))
-        return numbers[region]
 
 
 def _frequencies(words: Sequence[str] | np.ndarray, language: str) -> Table:

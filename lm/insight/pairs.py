@@ -18,9 +18,9 @@ import numpy as np
 from lm.data.pairs import Pairs
 from lm.errors import UserError
 from lm.evaluation.metrics import Estimate, proportion
-from lm.insight.scored_text import ScoredText, Table
+from lm.insight.scored_text import ScoredText, Table, Values
 from lm.insight.surprisal import score_texts
-from lm.insight.table_files import Values, free_name
+from lm.insight.table_files import free_name
 from lm.language_model import LanguageModel
 
 DELIMITER = " "  # before each sentence: lm-eval's default `target_delimiter`

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from lm.errors import UserError, one_line
-from lm.insight import search
+from lm.insight import regex_search
 
 _TIME_LIMIT = 2.0  # seconds to search for a pattern
 _MAX_PATTERN = 1000  # characters
@@ -165,7 +165,7 @@ def matching(text: str, pattern: str) -> np.ndarray:
     shown = repr(pattern if len(pattern) <= 80 else pattern[:79] + "…")
     try:
         found = subprocess.run(
-            [sys.executable, "-I", "-S", "-W", "ignore", str(Path(search.__file__))],
+            [sys.executable, "-I", "-S", "-W", "ignore", str(Path(regex_search.__file__))],
             input=json.dumps({"pattern": pattern, "text": text}).encode(),
             capture_output=True,
             timeout=_TIME_LIMIT,

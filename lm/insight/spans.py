@@ -25,9 +25,9 @@ class Snippet:
     after: str
 
 
-def snippet(text: str, start: int, end: int, context: int = CONTEXT) -> Snippet:
-    """text[start:end] with up to `context` characters on either side."""
-    before, after = text[max(start - context, 0) : start], text[end : end + context]
+def snippet(text: str, start: int, end: int) -> Snippet:
+    """text[start:end] with up to CONTEXT characters on either side."""
+    before, after = text[max(start - CONTEXT, 0) : start], text[end : end + CONTEXT]
     return Snippet(start, end, before, text[start:end], after)
 
 

@@ -112,9 +112,8 @@ def _find(trace: Trace, targets: Sequence[_Target], count: int) -> list[FoundUni
     among the best are then scored exactly."""
     states = [(layer, name) for layer in range(trace.layers) for name in CELLS[trace.cell].states]
     approximate = _approximate_scores(trace, states, targets)
-    finalists = max(count, _MIN_FINALISTS)
     return [
-        _score_exactly(trace, states, target, scores, finalists, count)
+        _score_exactly(trace, states, target, scores, count)
         for target, scores in zip(targets, approximate, strict=True)
     ]
 
@@ -164,10 +163,10 @@ def _score_exactly(
     states: Sequence[tuple[int, str]],
     target: _Target,
     approximate: np.ndarray,
-    finalists: int,
     count: int,
 ) -> FoundUnits:
     """Score the units with the largest approximate scores exactly, and return the best on held-out text."""
+    finalists = max(count, _MIN_FINALISTS)
     likely = np.argsort(-np.abs(approximate), kind="stable")[: _MARGIN * finalists]
     places = [(*states[state], unit) for state, unit in (divmod(i, trace.units) for i in likely.tolist())]
     values = np.stack([trace.values(layer, name, unit) for layer, name, unit in places])

@@ -132,8 +132,7 @@ def clamp_of(trace: Trace, layer: int, unit: int, name: str, held: str, value: f
     values = trace.values(layer, state, unit)
     numbers = {"off": 0.0, "high": float(values.max()), "low": float(values.min())}
     clamp = Clamp(layer, unit, numbers.get(held, 0.0 if value is None else float(value)), state)
-    clamp.check(trace.model.network.config)
-    return clamp
+    return clamp.checked(trace.model.network.config)
 
 
 def write_both(

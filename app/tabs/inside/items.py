@@ -17,7 +17,7 @@ from lm.data.columns import Notes, choose, texts
 from lm.data.pairs import UID, Pairs
 from lm.data.values import Row, with_line_feeds
 from lm.errors import DataError, UserError
-from lm.insight.items import UNITS, Items
+from lm.insight.items import COLUMN_COMMENTS, Items
 from lm.insight.pairs import ScoredPairs, pair_table, score_pairs
 from lm.insight.scored_text import ScoredText, Table
 from lm.insight.surprisal import entropies, score_text
@@ -52,8 +52,8 @@ class Study:
     def csv(self, flag: str, name: str) -> str:
         """The table as `lm evaluate --format csv` writes it for the model `name`."""
         settings = {"state": "each document from the zero state", "precision": "fp32"}
-        units = UNITS[flag] + (" entropy: expected bits of the token." if flag == "per_token" else "")
-        comments = header_comment({name: self.model}, "sentences", settings, units)
+        entropy = " entropy: expected bits of the token." if flag == "per_token" else ""
+        comments = header_comment({name: self.model}, "sentences", settings, COLUMN_COMMENTS[flag] + entropy)
         return "".join(table_lines(self.table(flag), "csv", comments))
 
 

@@ -1,4 +1,4 @@
-"""Endings: which tokens end a text at a stop string, and what the text is up to there."""
+"""Stop strings: which tokens end a text at one, and what the text is up to there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lm.generation.overlaps import overlaps
 from lm.model.direction import Direction
 
 
-class EndingTokens(NamedTuple):
+class StopTokens(NamedTuple):
     """The tokens that end a text, in groups that end it with the same text."""
 
     tokens: Tensor  # (count,) int64
@@ -22,7 +22,7 @@ class EndingTokens(NamedTuple):
     changes: list[tuple[int, bytes]]  # by group: how many bytes to remove from the text, and which to add
 
 
-class Endings:
+class StopStrings:
     """Texts end before the first of the strings `stop`, which are UTF-8 in reading order, as are all texts.
 
     `words`: every token is a word with a space before it, except at the start of a line. `hides_space`: the
@@ -45,7 +45,7 @@ class Endings:
             pieces = [piece and piece.removeprefix(b" ") for piece in vocabulary.pieces]
             self._without_space = Vocabulary(pieces)
         self._reach = max(map(len, self._stop), default=1) - 1
-        self._known: dict[tuple[bytes, bool], EndingTokens] = {}  # by the end of a text
+        self._known: dict[tuple[bytes, bool], StopTokens] = {}  # by the end of a text
 
     def extend(self, text: bytes, token: int, *, first: bool) -> bytes:
         """The text after one more token; `first`: it has none yet."""
@@ -60,7 +60,7 @@ class Endings:
         # Before words, a backward model writes a space that may belong to a word that does not follow.
         return shown.strip(" ") if self._words and self._direction is Direction.BACKWARD else shown
 
-    def after(self, text: bytes, *, first: bool) -> EndingTokens:
+    def after(self, text: bytes, *, first: bool) -> StopTokens:
         """The tokens that end this text, which contains no stop string; `first`: it has no token yet."""
         key = text[-self._reach :] if self._reach else b"", self._lacks_space(text, first)
         if key not in self._known:
@@ -71,7 +71,7 @@ class Endings:
         """Whether the next token is written without the space that it begins with."""
         return self._hides_space if first else self._words and text.endswith(b"\n")
 
-    def _find(self, tail: bytes, lacks_space: bool) -> EndingTokens:
+    def _find(self, tail: bytes, lacks_space: bool) -> StopTokens:
         """The tokens that end a text with this end."""
         vocabulary = self._without_space if lacks_space else self._vocabulary
         starts: dict[int, int] = {}  # token -> where the first stop string starts: before 0 in the tail
@@ -87,20 +87,22 @@ class Endings:
         for token, start in starts.items():
             change = (max(-start, 0), (vocabulary.pieces[token] or b"")[: max(start, 0)])
             group_of.append(groups.setdefault(change, len(groups)))
-        return EndingTokens(
+        return StopTokens(
             torch.tensor(list(starts), dtype=torch.long),
             torch.tensor(group_of, dtype=torch.long),
             list(groups),
         )
 
 
-def merge(scores: Tensor, text: bytes, endings: Endings, *, first: bool) -> dict[int, bytes]:
+def merge_equal_texts(
+    scores: Tensor, text: bytes, stop_strings: StopStrings, *, first: bool
+) -> dict[int, bytes]:
     """The tokens that can end `text`, with the text up to the stop string; `first`: it has no token yet.
 
     All tokens that end it with the same text become one: in `scores` (vocab,), log-probabilities, the most
     likely of them gets the probability of all, and the others are excluded.
     """
-    found = endings.after(text, first=first)
+    found = stop_strings.after(text, first=first)
     if not found.changes:
         return {}
     tokens, groups, changes = found.tokens.to(scores.device), found.groups.to(scores.device), found.changes
