@@ -23,7 +23,7 @@ from lm.model.network import RecurrentLM
 _LEAST, _MOST = 8192, 192  # tokens in a part, at least; parts, at most
 _SECTION = 1024  # tokens between two looks at the state
 _ROUNDS = 3  # then parts are read one by one, because their last state depends on the first
-_SAME = 2e-6  # difference of two states, relative to numbers above 1
+_SAME = 2e-6  # largest difference of states that count as equal; relative for values above 1
 
 
 def token_losses(

@@ -133,8 +133,6 @@ def _tokenizer_config(tokenizer: Tokenizer) -> dict[str, Any]:
         config["merges"] = [vocab[part] for merge in spec["model"]["merges"] for part in merge]
     if tokenizer.kind == "unigram":
         config["scores"] = [score for _, score in spec["model"]["vocab"]]
-    if tokenizer.kind in ("bpe", "unigram"):
-        config["splits"] = spec["pre_tokenizer"]["use_regex"]
     return config
 
 

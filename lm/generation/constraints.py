@@ -183,8 +183,8 @@ class Match:
 
 
 class OneOf:
-    """The text is one of several strings. Strings that the vocabulary cannot write are ignored, and a token
-    after which it cannot write the rest is not allowed."""
+    """The text is one of several strings. Strings that the vocabulary cannot spell are ignored, and tokens
+    that lead to a dead end are not allowed."""
 
     def __init__(self, vocabulary: Vocabulary, strings: Sequence[bytes]):
         self._vocabulary = vocabulary

@@ -1,7 +1,8 @@
 """A generation step on a CPU: a few matrix products that read each weight once, and arithmetic in between.
 
-For so few rows, the overhead of torch's operations is larger than their work and several times NumPy's. The
-products are therefore torch's (lm/generation/matmul.py) and the arithmetic of the cells is NumPy's, in place.
+For so few rows, a torch operation spends more time on overhead than on arithmetic, and several times as much
+as NumPy does. The products are therefore torch's (lm/generation/matmul.py) and the arithmetic of the cells is
+NumPy's, in place.
 With σ(x) = (1 + tanh(x/2)) / 2, all gates are a tanh; the factor 1/2 is folded exactly into the weights.
 """
 

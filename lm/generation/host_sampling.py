@@ -43,7 +43,7 @@ class HostSampling:
     def add(self, stream: Stream) -> None:
         """Start a stream whose prompt has been read."""
         if stream.constraints:
-            # As if it had used as much time as the others: the newest would otherwise always come first.
+            # Starts level with the others. At zero, each new stream would be served first.
             stream.mask_seconds = min((s.mask_seconds for s in self.streams if s.constraints), default=0.0)
             self._waiting.append(stream)
         else:
@@ -116,7 +116,7 @@ class HostSampling:
         logits = self._batch.step(last).to(_HOST)
 
         allowed = logits + self._suppressed
-        if settings.penalized:
+        if sampling.penalized:
             allowed = apply_penalties(allowed, self._token_counts(streams), sampling)
         if settings.constrained:
             allowed = _apply_constraints(allowed, streams)
@@ -146,7 +146,6 @@ class _BatchSettings(NamedTuple):
     """What the settings of the running streams have in common."""
 
     sampling: SamplingTensors
-    penalized: bool  # any stream
     changing_temperature: bool  # of any stream
     constrained: bool  # any stream
     alternatives: int  # the most of any stream
@@ -156,7 +155,6 @@ class _BatchSettings(NamedTuple):
         sampling = SamplingTensors.stack([stream.sampling for stream in streams], vocab_size, _HOST)
         return cls(
             sampling,
-            sampling.penalized,
             any(isinstance(stream.sampling.temperature, tuple) for stream in streams),
             any(stream.constrained for stream in streams),
             max(stream.alternatives for stream in streams),

@@ -160,8 +160,8 @@ def initial_temperature(config: SamplingConfig) -> float:
 
 
 def clamp_temperature(t: float) -> float:
-    """A temperature by which logits can be divided. It is small enough to separate neighboring numbers of
-    float32, and the largest bias divided by it is still one of them."""
+    """A temperature by which logits can be divided. The smallest separates neighboring float32 numbers, and
+    dividing the largest bias by it does not overflow."""
     return max(t, 1e-8)
 
 

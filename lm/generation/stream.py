@@ -15,7 +15,7 @@ from lm.generation.constraints import Constraint
 from lm.generation.samplers import clamp_temperature
 from lm.model.cells import State
 
-BACKLOG = 128  # groups of tokens that nobody has consumed yet: a stream that has more can pause
+BACKLOG = 128  # unread groups of tokens at which a stream pauses
 
 
 class Token(NamedTuple):
@@ -54,7 +54,7 @@ class Stream:
         self.sampling, self.limit, self.alternatives = sampling, limit, alternatives
         self.bias, self.constraints, self.keep_states = dict(bias), list(constraints), keep_states
         self.prompt, self.last = Prompt(prompt, state), int(prompt[-1])
-        self.state = state  # where it starts, or continues after it had to wait
+        self.state = state  # where it starts, or resumes after leaving the batch
         self.generated = 0
         self.drawn = 0  # including tokens that a GPU is still computing
         self.ended = False

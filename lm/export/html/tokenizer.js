@@ -14,8 +14,8 @@ const SPACE = /[\p{White_Space}\x1c-\x1f]+/u; // as in Python's str.split
 const utf8 = new TextEncoder();
 
 class Tokenizer {
-  constructor({ kind, names, special, eos, unk, end, merges, scores, splits }) {
-    Object.assign(this, { kind, names, eos, unk, end, splits });
+  constructor({ kind, names, special, eos, unk, end, merges, scores }) {
+    Object.assign(this, { kind, names, eos, unk, end });
     this.special = new Set(special);
     this.ids = new Map(names.map((name, id) => [name, id]));
     this.words = new Map(); // word -> its pieces
@@ -37,7 +37,7 @@ class Tokenizer {
     if (this.kind === "char") return Array.from(this.knownLineEnds(text), (character) => this.id(character));
     if (this.kind === "byte") return [...utf8.encode(text)];
     if (this.kind === "word") return text.replaceAll("\n", " <eos> ").split(SPACE).filter(Boolean).map((word) => this.id(word));
-    return (this.splits ? text.match(GPT_2_WORDS) ?? [] : [text]).flatMap((word) => this.pieces(word));
+    return (text.match(GPT_2_WORDS) ?? []).flatMap((word) => this.pieces(word));
   }
   // What the vocabulary lacks, without repetitions.
   unknown(text) {
