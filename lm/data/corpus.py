@@ -45,7 +45,7 @@ from lm.tokenization.tokenizer import Tokenizer
 FORMAT = 2
 # Changes when the same tables may become another text, or the same text other tokens. (Those of char and byte
 # do not depend on where it is cut.)
-TABLE_FORMAT, TOKEN_FORMAT = 5, 2
+TABLE_FORMAT, TOKEN_FORMAT = 6, 2
 ENCODING_FORMAT = 2  # changes when files may be read in another encoding than with the same --encoding before
 _LEARNED_FROM = 100 << 20  # bytes of text from which bpe and unigram are learned
 _DECODED = 16 << 20  # bytes of text with which it is checked whether a tokenizer reproduces text

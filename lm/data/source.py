@@ -191,7 +191,7 @@ class Source:
         notes = columns.Notes()
         wanted = {column, *values.parents(column)}
         for number, row in enumerate(self._rows(files, notes, wanted), start=1):
-            text = columns.text_at(row, column, self.name, notes)
+            text = values.with_line_feeds(columns.text_at(row, column, self.name, notes))
             where = f"row {number:,} of {self.name}"
             yield {"text": values.without_surrogates(text, where, self.config.encoding_errors)}
 
