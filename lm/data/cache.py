@@ -7,6 +7,7 @@ the same stream build it only once, and one that is killed leaves only a folder 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import uuid
@@ -23,6 +24,7 @@ from lm.files.atomic import DISK_FULL, rename
 from lm.files.paths import expanded
 
 PARTIAL = ".partial"
+_UNFINISHED = re.compile(r".+(-[0-9a-f]{16}|\.[0-9a-f]{12})\.partial", re.DOTALL)  # a stream, `temporary`
 # Subfolders that are not streams: what is known about files and Hub datasets, and a lock for each stream.
 _KNOWN, _LOCKS = "known", "locks"
 
@@ -58,7 +60,7 @@ def build_once(key: str, build: Callable[[Path], None]) -> None:
     if folder.is_dir():
         return
     partial = folder.with_name(key + PARTIAL)
-    with writing_to_cache(_lock(key)), FileLock(_lock(key)):
+    with _writing_to_cache(), FileLock(_lock(key)):
         if folder.is_dir():  # built while this process waited
             return
         # Left by a process that was killed: while we hold the lock, no other process uses it.
@@ -72,10 +74,10 @@ def build_once(key: str, build: Callable[[Path], None]) -> None:
 
 
 @contextmanager
-def writing_to_cache(path: Path) -> Iterator[None]:
-    """Turn an OSError while writing `path` into a DataError that says what to do."""
+def _writing_to_cache() -> Iterator[None]:
+    """Create the cache, and turn an OSError while writing to it into a DataError that says what to do."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        (cache_folder() / _LOCKS).mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         if error.errno in DISK_FULL:
@@ -101,7 +103,7 @@ def entries() -> list[Entry]:
 def _is_ours(path: Path) -> bool:
     """Whether this is a stream, finished or not, and no other file in the folder that LM_CACHE names."""
     complete = (path / "info.json").is_file() and (path / "train.tokens").is_file()
-    return not path.is_symlink() and (path.name.endswith(PARTIAL) or complete)
+    return not path.is_symlink() and (complete or bool(_UNFINISHED.fullmatch(path.name)))
 
 
 @contextmanager
@@ -110,14 +112,16 @@ def temporary(stem: str) -> Iterator[Path]:
     # Not the process id: in containers that share a cache, it is often the same.
     name = f"{stem}.{uuid.uuid4().hex[:12]}"
     lock, path = _lock(name), cache_folder() / (name + PARTIAL)
-    with writing_to_cache(path), writing_to_cache(lock), FileLock(lock):
-        try:
-            yield path
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
-            path.unlink(missing_ok=True)
-    with suppress(OSError):
-        lock.unlink()
+    try:
+        with _writing_to_cache(), FileLock(lock):
+            try:
+                yield path
+            finally:
+                shutil.rmtree(path, ignore_errors=True)
+                path.unlink(missing_ok=True)
+    finally:
+        with suppress(OSError):
+            lock.unlink()
 
 
 def remove(path: Path) -> bool:

@@ -124,8 +124,9 @@ def test_what_is_in_use_is_not_deleted(own_cache, capsys):
             (folder / name).write_text("")
         clear_meanwhile(folder)
 
-    cache.build_once("key", build)
-    assert [entry.path.name for entry in cache.entries()] == ["key"]
+    key = f"key-{'0' * 16}"
+    cache.build_once(key, build)
+    assert [entry.path.name for entry in cache.entries()] == [key]
     with cache.temporary("text") as path:
         path.write_text("text")
         clear_meanwhile(path)
@@ -136,15 +137,12 @@ def test_clearing_deletes_nothing_but_streams(tmp_path, own_cache):
     (tmp_path / "t.txt").write_text(some_text(2000))
     open_corpus(DataConfig(dataset=str(tmp_path / "t.txt")))
     (own_cache / "letters").mkdir()
-    for name in ("thesis.txt", "letters/info.json"):
+    names = {"thesis.txt", "thesis.partial", "letters", "link"}
+    for name in ("thesis.txt", "thesis.partial", "letters/info.json"):
         (own_cache / name).write_text("mine")
     (own_cache / "link").symlink_to(tmp_path)
     assert main(["clear"]) == 0
-    assert (
-        {"thesis.txt", "letters", "link"}
-        <= set(os.listdir(own_cache))
-        <= {"thesis.txt", "letters", "link", "known", "locks"}
-    )
+    assert names <= set(os.listdir(own_cache)) <= names | {"known", "locks"}
     assert (tmp_path / "t.txt").exists() and (own_cache / "letters/info.json").exists()
 
 
@@ -159,6 +157,13 @@ def test_processes_of_the_same_number_do_not_share_their_standard_input(own_cach
     for source in sources:
         source.forget()
     assert not list(own_cache.glob("stdin*"))
+
+
+def test_a_read_that_fails_leaves_no_file(tmp_path, own_cache):
+    (tmp_path / "t.txt").write_bytes(b"caf\xe9 au lait " * 9)
+    with pytest.raises(UserError, match="is not UTF-8|encoding"):
+        read_whole(DataConfig(dataset=str(tmp_path / "t.txt")), None, no_progress)
+    assert [path for path in own_cache.rglob("*") if path.parent.name != "known"] == [own_cache / "locks"]
 
 
 def test_a_text_is_read_by_many_threads(tmp_path, own_cache):

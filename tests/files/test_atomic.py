@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -32,6 +33,17 @@ def test_failed_write_keeps_the_old_file(tmp_path):
         partial.write_text("half")
         raise ZeroDivisionError
     assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_two_threads_write_the_same_file(tmp_path):
+    path = tmp_path / "a.txt"
+    with replacing(path) as first:
+        first.write_text("first")
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(write_text, path, "second").result()
+        assert first.read_text() == "first" and path.read_text() == "second"
+    assert path.read_text() == "first"
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
