@@ -58,13 +58,13 @@ def show_list(chosen: list[Entry]) -> None:
 
 def show_details(chosen: list[Entry]) -> None:
     """Print the full report of each of the streams."""
-    from lm.data.corpus import cached_corpus
+    from lm.data.corpus import read_corpus
     from lm.data.report import rows
 
     for entry in chosen:
         print(entry.path.name)
-        corpus = cached_corpus(entry.path.name) if (entry.path / "info.json").is_file() else None
-        facts = rows(corpus, full=True) if corpus else {}
+        complete = (entry.path / "info.json").is_file()
+        facts = rows(read_corpus(entry.path.name), full=True) if complete else {}
         for label, value in {**facts, "Size": format_bytes(entry.size), "Folder": str(entry.path)}.items():
             print(f"  {label:14}{value}")
 

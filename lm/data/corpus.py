@@ -110,7 +110,8 @@ def open_corpus(
     finally:
         for source in sources:
             source.forget()
-    corpus = _open(key)
+    mark_used(cache_folder() / key)
+    corpus = read_corpus(key)
     listings = [source.listing.row() for source in sources if source.listing]
     # Files that are left out change nothing in the stream, so they are not stored with it.
     warnings = [warning for source in sources for warning in source.warnings]
@@ -134,7 +135,11 @@ def _external_tokenizer(name: str, copy: tuple[Path, str] | None) -> tuple[Token
 
 def cached_corpus(key: str) -> Corpus | None:
     """The token stream stored under `key`, or None. Does not need the text itself."""
-    return _open(key) if (cache_folder() / key).is_dir() else None
+    folder = cache_folder() / key
+    if not folder.is_dir():
+        return None
+    mark_used(folder)
+    return read_corpus(key)
 
 
 def digest_of(key: str) -> str:
@@ -142,9 +147,9 @@ def digest_of(key: str) -> str:
     return key.rpartition("-")[2]
 
 
-def _open(key: str) -> Corpus:
+def read_corpus(key: str) -> Corpus:
+    """The token stream stored under `key`, which is there. This does not count as using it."""
     folder = cache_folder() / key
-    mark_used(folder)
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
     splits = {

@@ -111,6 +111,8 @@ def test_most_recently_used_stream_is_listed_first(tmp_path):
     assert [entry.path.name for entry in cache.entries()] == keys[::-1]
     open_corpus(DataConfig(dataset=str(tmp_path / "a.txt")))
     assert [entry.path.name for entry in cache.entries()] == keys
+    assert main(["info", "b"]) == 0  # which does not use it
+    assert [entry.path.name for entry in cache.entries()] == keys
 
 
 def test_what_is_in_use_is_not_deleted(own_cache, capsys):
