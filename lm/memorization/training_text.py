@@ -10,8 +10,8 @@ import numpy as np
 
 from lm.config.schema import DataConfig
 from lm.data import reading
-from lm.data.cache import cache_folder, entries
-from lm.data.corpus import Corpus, cached_corpus
+from lm.data.cache import cache_folder, entries, mark_used
+from lm.data.corpus import Corpus, read_corpus
 from lm.data.sources import find_source
 from lm.errors import DataError, UserError
 from lm.files.atomic import folder_or_previous
@@ -88,14 +88,13 @@ def _find_cached(folder: Path, trained_on: dict[str, Any]) -> Corpus | None:
         if name != key and name.rpartition("-")[0] not in names:
             continue
         try:
-            corpus = cached_corpus(name)
+            corpus = read_corpus(name)
         except (OSError, ValueError, KeyError, TypeError, UserError):  # unfinished or damaged
             continue
-        if (
-            corpus
-            and corpus.tokenizer.backend.to_str() == tokenizer.backend.to_str()
-            and all(getattr(corpus.train.counts, count) == trained_on.get(count) for count in _COUNTS)
+        if corpus.tokenizer.backend.to_str() == tokenizer.backend.to_str() and all(
+            getattr(corpus.train.counts, count) == trained_on.get(count) for count in _COUNTS
         ):
+            mark_used(entry.path)
             return corpus
     return None
 
