@@ -93,8 +93,8 @@ class Notes:
         return {**facts, "warnings": [one_line(warning, 1000) for warning in warnings]}
 
     def warn(self, kind: str, message: str) -> None:
-        """Add a warning unless there is one of this kind."""
-        self.warnings.setdefault(kind, message)
+        """Add a warning. It replaces one of this kind, which is about rows that are now read again."""
+        self.warnings[kind] = message
 
 
 @dataclass

@@ -136,6 +136,19 @@ def test_cell_that_swallowed_many_lines_is_warned_about(tmp_path):
         assert all("has 21 lines, from line 2 on" in warning for warning in warnings)
 
 
+def test_warnings_count_all_rows_if_there_is_no_text_in_the_first_ones(tmp_path):
+    """The column is then chosen from later rows, and the file is read again from its beginning."""
+    rows = [f"{number}," if number < 1400 else f"{number},a b" for number in range(3000)]
+    for number in (500, 1500, 1600):
+        rows[number] += ",c"
+    rows[600], rows[1700] = (f'"{number}' + "\n" * lines + '",' for number, lines in ((600, 24), (1700, 49)))
+    warnings = warnings_of(written(tmp_path / "a.csv", "id,text\n" + "\n".join(rows) + "\n"))
+    (wide,) = (warning for warning in warnings if "more cells" in warning)
+    assert "has 3 rows with more cells than its 2 columns, the first in line 502:" in wide
+    (swallowed,) = (warning for warning in warnings if "a quote not closed" in warning)
+    assert "a row of" in swallowed and "has 50 lines, from line 1,726 on" in swallowed
+
+
 def test_header_names_are_unique(tmp_path):
     path = written(tmp_path / "a.csv", "text, text ,\na b,c d,e\n")
     assert read(path) == ["a b"]
