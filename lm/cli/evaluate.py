@@ -101,8 +101,7 @@ def table_of(name: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status. Raises UserError."""
     options = vars(parse(arguments))
-    # An empty string for a setting of `READING` means: not the one used in training.
-    check_not_empty({name: value for name, value in options.items() if name not in ("model", *READING)})
+    check_not_empty({name: value for name, value in options.items() if name != "model"})
     if "pairs" in options:
         check_pairs(options)
     adaptations = chosen_adaptations(options)

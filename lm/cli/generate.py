@@ -17,13 +17,13 @@ import argparse
 import io
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from lm.cli.parser import MODEL, add_device, add_settings, check_requirements, make_parser, whole_number
 from lm.config.schema import FILTERS, PENALTIES, SamplingConfig, SearchConfig
 from lm.config.settings import build, check_not_empty, flag_of, settings_of
 from lm.console.streams import read_input
 from lm.errors import UserError
+from lm.files.paths import expanded
 from lm.generation.request import UNKNOWN, check_search
 
 # What has no effect in a mode, and what has one only together with something else.
@@ -158,7 +158,9 @@ def check_combination(options: argparse.Namespace) -> None:
         raise UserError("--match and --choice contradict each other: use one of them.")
     if "greedy" in given and "temperature" in given and options.temperature != 0:
         raise UserError("--temperature has no effect with --greedy: leave one of them out.")
-    check_not_empty({name: values.get(name) for name in ("stop", "ban", "prompt_file", "prompts_file")})
+    check_not_empty(
+        {name: values.get(name) for name in ("stop", "ban", "prompt_file", "prompts_file", "encoding")}
+    )
     chosen = {name: value for name, value in values.items() if name in settings}
     sampling = {name: value for name, value in chosen.items() if name in settings_of(SamplingConfig)}
     search = {name: value for name, value in chosen.items() if name not in sampling}
@@ -193,7 +195,7 @@ def read_text(file: str, encoding: str | None, line_breaks: bool = True) -> str:
         encodings.check_encoding(encoding)
     name = "standard input" if file == "-" else f"the prompt file {file}"
     try:
-        content = io.BytesIO(read_input() if file == "-" else Path(file).read_bytes())
+        content = io.BytesIO(read_input() if file == "-" else expanded(file).read_bytes())
     except OSError as error:
         raise UserError(f"cannot read {name}: {error.strerror}.") from error
     return b"".join(decoding.decoded(content, name, encoding, line_breaks=line_breaks)).decode()

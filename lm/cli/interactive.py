@@ -72,7 +72,7 @@ def _run_commands(
                 _undo(session, lengths, count)
                 before = len(session)
             elif line == "" or (word == "g" and count):
-                _generate(session, seed + before, count or _GENERATED, settings)
+                _generate(session, (seed + before) % 2**64, count or _GENERATED, settings)
             elif 1 <= (choice := _number(line) or 0) <= len(shown):
                 session.add(shown[choice - 1])
             else:

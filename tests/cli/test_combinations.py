@@ -38,6 +38,7 @@ REJECTED = [
     ("--temperature 0.0 --typical-p 0.9", "--typical-p has no effect with --temperature 0"),
     ("--stop=", "--stop must not be empty."),
     ("--ban=", "--ban must not be empty."),
+    ("--encoding= --prompt-file p.txt", "--encoding must not be empty."),
     ("--prompt-file=", "--prompt-file must not be empty."),
     ("--prompts-file=", "--prompts-file must not be empty."),
 ]

@@ -314,6 +314,7 @@ def test_a_text_that_has_changed_is_not_taken_for_the_held_out_one(evaluate, tra
         (["RUN", "--backward", "BPE"], "have different tokenizers"),
         (["RUN", "--compare", "nowhere"], "there is no model folder 'nowhere'"),
         (["RUN", "--compare", ""], "--compare must not be empty"),
+        (["RUN", "--dataset", "good.txt", "--encoding", ""], "--encoding must not be empty"),
         (["RUN", "--compare", "BPE", "--backward", "BPE"], "under two models: leave out --backward"),
         (["RUN", "--compare", "BPE", "--per-word", "w.tsv"], "under two models: leave out --per-word"),
         (["RUN", "--compare", "BPE", "--skip-unknown"], "leave out --skip-unknown"),

@@ -34,6 +34,11 @@ def test_a_number_takes_a_token_that_is_listed_and_others_are_text(interact, cha
     assert result.returncode == 0 and "warning: the model does not know" in result.stderr
 
 
+def test_the_last_seed_generates(interact):
+    result = interact("the", "g 2", arguments=["--seed", 2**64 - 1])
+    assert "error:" not in result.stderr and len(result.stdout) == len("the") + 3
+
+
 def test_undo_goes_back_to_the_text_before_each_command(interact):
     assert interact("the", " sea", "u").stdout == "the\n"
     assert interact("the", " sea", "u", "u", "u").stdout == ""
