@@ -116,7 +116,7 @@ class Source:
         """
         self.check(split)
         notes = self.notes[split] = columns.Notes()
-        with self.explaining_errors(split):
+        with self._explaining_errors(self.files[split]):
             if self.kind == "text":
                 yield from self._documents(self.files[split])
                 return
@@ -133,7 +133,7 @@ class Source:
         """Each row of a split of a table, with its file and its number there, from 1. Raises DataError."""
         self.check(split)
         notes = self.notes[split] = columns.Notes()
-        with self.explaining_errors(split):
+        with self._explaining_errors(self.files[split]):
             for file in _members(self.files[split]):
                 for number, row in enumerate(self._rows([file], notes), start=1):
                     yield file, number, row
@@ -141,7 +141,7 @@ class Source:
     def probe(self, split: str) -> None:
         """Raise DataError if the table has no such column or list of rows as the settings name."""
         read = self._trial(split)
-        with self.explaining_errors(split):
+        with self._explaining_errors(self.files[split]):
             if column := self.config.text_column:
                 columns.choose(read, self.name, column, columns.Notes(), self.kind in tables.PRUNED)
             else:
@@ -153,13 +153,13 @@ class Source:
         Raises DataError.
         """
         self.check(split)
-        with self.explaining_errors(split):
+        with self._explaining_errors(self.files[split]):
             return {} if self.kind == "text" else columns.offered(self._trial(split)(None))
 
     def column_chosen(self, split: str) -> str:
         """The column of a table that is its text if none is named. Raises DataError."""
         self.check(split)
-        with self.explaining_errors(split):
+        with self._explaining_errors(self.files[split]):
             return columns.choose(self._trial(split), self.name, None, columns.Notes())[0]
 
     def _trial(self, split: str) -> Callable[[set[str] | None], Iterator[values.Row]]:
@@ -176,24 +176,29 @@ class Source:
         files, column = self.files[split], None
         if self.kind != "text":
             read, wanted = self._trial(split), self.config.text_column
-            column, rows = columns.choose(read, self.name, wanted, columns.Notes())
-            columns.text_at(next(rows, {}), column, self.name, columns.Notes())
+            with self._explaining_errors(files):
+                column, rows = columns.choose(read, self.name, wanted, columns.Notes())
+                columns.text_at(next(rows, {}), column, self.name, columns.Notes())
         features = library.Features({"text": library.Value("string")})
         return library.IterableDataset.from_generator(
             self._stream, features, gen_kwargs={"files": files, "column": column}, split=split
         )
 
     def _stream(self, files: list[str], column: str | None) -> Iterator[dict[str, str]]:
-        """The rows of `text_rows` in some of its files."""
+        """The rows of `text_rows` in some of its files. Raises DataError."""
+        with self._explaining_errors(files):
+            yield from ({"text": text} for text in self._stream_texts(files, column))
+
+    def _stream_texts(self, files: list[str], column: str | None) -> Iterator[str]:
         if column is None:
-            yield from ({"text": text} for text in self._documents(files))
+            yield from self._documents(files)
             return
         notes = columns.Notes()
         wanted = {column, *values.parents(column)}
         for number, row in enumerate(self._rows(files, notes, wanted), start=1):
             text = values.with_line_feeds(columns.text_at(row, column, self.name, notes))
             where = f"row {number:,} of {self.name}"
-            yield {"text": values.without_surrogates(text, where, self.config.encoding_errors)}
+            yield values.without_surrogates(text, where, self.config.encoding_errors)
 
     def _documents(self, files: list[str]) -> Iterator[str]:
         """The documents in some of the text files."""
@@ -251,22 +256,22 @@ class Source:
         ]
 
     @contextlib.contextmanager
-    def explaining_errors(self, split: str) -> Iterator[None]:
-        """Turn any error of a loader into a DataError that says what is wrong with the files."""
+    def _explaining_errors(self, files: list[str]) -> Iterator[None]:
+        """Turn any error of a loader into a DataError that says what is wrong with these files."""
         try:
             yield
         except UserError:
             raise
         except Exception as error:  # the loaders raise whatever their format's library raises
-            raise self._explain(split, error) from error
+            raise self._explain(files, error) from error
 
     def forget(self) -> None:
         """Delete the copy of standard input, and close archives: they are no longer needed."""
         reading.close_archives()
         self.copies.close()
 
-    def _explain(self, split: str, error: Exception) -> DataError:
-        paths = (reading.member_and_path(file)[1] for file in self.files[split])
+    def _explain(self, files: list[str], error: Exception) -> DataError:
+        paths = (reading.member_and_path(file)[1] for file in files)
         missing = [path for path in paths if not os.path.exists(path)]
         if missing and not any(map(reading.is_remote, missing)):
             return DataError(f"{missing[0]} was deleted before it could be read.")

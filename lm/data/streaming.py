@@ -92,23 +92,22 @@ class DocumentStream(Iterator[str]):
     def _open(self, revisions: list[str | None] | None) -> list[Source]:
         config, seed = self._config, self._seed
         sources = find_sources(config, revisions, of_run=True)
-        with sources[0].explaining_errors(self._split):
-            each = [
-                source.text_rows(self._split).skip(n)
-                if n
-                else source.text_rows(self._split).shuffle(seed, buffer_size=1)
-                for source, n in zip(sources, self._held_out, strict=True)
-            ]
-            if config.mix:
-                self._rows = self._datasets.interleave_datasets(
-                    each, probabilities=list(config.mix), seed=seed, stopping_strategy="all_exhausted"
-                )
-            elif len(each) > 1:
-                self._rows = self._datasets.concatenate_datasets(each)
-                if self._in_order:
-                    self._rows = self._rows.skip(0)
-            else:
-                self._rows = each[0]
+        each = [
+            source.text_rows(self._split).skip(n)
+            if n
+            else source.text_rows(self._split).shuffle(seed, buffer_size=1)
+            for source, n in zip(sources, self._held_out, strict=True)
+        ]
+        if config.mix:
+            self._rows = self._datasets.interleave_datasets(
+                each, probabilities=list(config.mix), seed=seed, stopping_strategy="all_exhausted"
+            )
+        elif len(each) > 1:
+            self._rows = self._datasets.concatenate_datasets(each)
+            if self._in_order:
+                self._rows = self._rows.skip(0)
+        else:
+            self._rows = each[0]
         return sources
 
     @property
@@ -119,8 +118,7 @@ class DocumentStream(Iterator[str]):
 
     def _advance(self) -> None:
         """Move on to the next buffer, and start filling the one after it."""
-        with self._sources[0].explaining_errors(self._split):
-            self._position, self._documents, after = self._next.result()
+        self._position, self._documents, after = self._next.result()
         self._next = self._pool.submit(self._fill, after)
         self._taken = 0
 
@@ -130,7 +128,7 @@ class DocumentStream(Iterator[str]):
             try:
                 return self._read(position, restoring)
             except Exception as error:
-                if self._closed.is_set() or not is_network_error(error):
+                if self._closed.is_set() or not is_network_error(error.__cause__ or error):
                     raise
                 print(f"\nThe Hub cannot be reached; retrying in {wait} s.", file=sys.stderr)
                 if self._closed.wait(wait):

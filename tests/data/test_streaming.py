@@ -158,6 +158,15 @@ def test_wrong_settings_are_errors(shards, settings, message):
         open_corpus(DataConfig(dataset=f"{shards}/*.parquet", streaming=True, **settings))
 
 
+def test_an_error_names_the_dataset_that_it_is_about(shards, tmp_path):
+    pq.write_table(pa.table({"text": ["the sea", "the boat"]}), tmp_path / "b.parquet")
+    dataset = (f"{shards}/a.parquet", str(tmp_path / "b.parquet"))
+    documents = stream(shards, dataset=dataset, shuffle_buffer=1)
+    (tmp_path / "b.parquet").unlink()
+    with pytest.raises(DataError, match=r"b\.parquet was deleted before it could be read"):
+        take(documents, 42)
+
+
 def test_too_few_documents_is_an_error(tmp_path):
     (tmp_path / "r.jsonl").write_text('{"text": "only one"}')
     with pytest.raises(DataError, match="too few documents to stream"):

@@ -10,6 +10,7 @@ import pytest
 
 from lm.config.schema import DataConfig
 from lm.data import streaming
+from lm.data.source import Source
 from tests.conftest import script, started
 from tests.end_to_end.hub import TINY, documents, left_behind, lines, put, put_dataset, several, statuses, use
 from tests.end_to_end.test_resume import kill_while_training, outcome, step_of
@@ -86,24 +87,26 @@ def test_stream_retries_while_the_hub_is_unreachable(tmp_path, monkeypatch):
         "".join(json.dumps({"text": f"boat {i}"}) + "\n" for i in range(40))
     )
 
-    def read_documents(interrupted: bool) -> list[str]:
+    whole, errors = Source._rows, []
+
+    def interrupted(*arguments):
+        for number, row in enumerate(whole(*arguments)):
+            if errors and number == 20:
+                raise errors.pop()
+            yield row
+
+    def read_documents(*interruptions: OSError) -> list[str]:
         config = DataConfig(dataset=(str(tmp_path / "boats.jsonl"),), streaming=True, shuffle_buffer=8)
         stream = streaming.DocumentStream(config, [0], seed=1)
-        read, errors = stream._read, [ConnectionError, TimeoutError] if interrupted else []
-
-        def failing(*arguments):
-            if errors:
-                next(stream._iterator)  # a row that gets lost with the connection
-                raise errors.pop()
-            return read(*arguments)
-
-        stream._read = failing
+        errors.extend(interruptions)
         texts = [next(stream) for _ in range(80)]
         stream.close()
         return texts
 
     monkeypatch.setattr(streaming, "RETRY_WAITS", (0, 0, 0))
-    assert read_documents(interrupted=True) == read_documents(interrupted=False)
+    monkeypatch.setattr(Source, "_rows", interrupted)
+    assert read_documents(ConnectionError(), TimeoutError()) == read_documents()
+    assert not errors
 
 
 @pytest.mark.slow
