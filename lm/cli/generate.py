@@ -57,10 +57,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--encoding", default=None, metavar="NAME", help=encoding)
     text.add_argument("--suffix", metavar="TEXT", help="the end of the text (backward models only)")
     text.add_argument("--infill", metavar="LEFT|RIGHT", help="fill the gap at the | (with --backward-model)")
-    length = "maximum number of tokens (default: 400, or 80 with --infill"
-    add_number(parser, "--length", 1, 1_000_000_000, length)
-    samples = "number of texts, generated in one batch (default: 1"
-    add_number(parser, "--num-samples", 1, 100_000, samples, default=1)
+    length = "maximum number of tokens"
+    add_number(parser, "--length", 1, 1_000_000_000, length, shown="400, or 80 with --infill")
+    samples = "number of texts, generated in one batch"
+    add_number(parser, "--num-samples", 1, 100_000, samples, shown="1", default=1)
     add("--interactive", action="store_true", default=False, help="choose among the next tokens")
     add_settings(parser, SamplingConfig, "sampling")
     add_settings(parser, SearchConfig, "beam search")
@@ -86,8 +86,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     models.add_argument(
         "--backward-model", default=None, metavar="MODEL", help="the backward model for --infill"
     )
-    seed = "the same seed generates the same text (default: a new one"
-    add_number(parser, "--seed", 0, 2**64 - 1, seed)
+    seed = "the same seed generates the same text"
+    add_number(parser, "--seed", 0, 2**64 - 1, seed, shown="a new one")
     add(
         "--unknown",
         choices=UNKNOWN,
@@ -106,10 +106,11 @@ def add_number(
     minimum: int,
     maximum: int,
     help: str,
+    shown: str,
     default: int | None = None,
 ) -> None:
-    """Add a flag for a whole number; `help` lacks the range and the parenthesis after it."""
-    help = f"{help}; range: [{minimum}, {maximum}])"
+    """Add a flag for a whole number; `shown` is the default as the help names it."""
+    help = f"{help} (default: {shown}; range: [{minimum}, {maximum}])"
     parser.add_argument(flag, type=whole_number(minimum, maximum), default=default, metavar="N", help=help)
 
 

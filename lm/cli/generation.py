@@ -21,8 +21,6 @@ from lm.insight.infill import infill
 from lm.language_model import LanguageModel, load
 from lm.storage.model_folder import default_model
 
-_LENGTH = 400  # tokens
-_GAP_LENGTH = 80
 _LINE_ENDS = re.compile("[\x85\u2028\u2029]")  # at which some readers of JSON lines split them
 
 
@@ -46,17 +44,17 @@ def generate(options: argparse.Namespace) -> int:
         warn_about_unknown_text(model, prompt, options.unknown)
     settings = {name: getattr(options, name) for name in settings_of(SamplingConfig) if name in options}
     settings |= {
-        "max_new_tokens": options.length or (_GAP_LENGTH if "infill" in options else _LENGTH),
         "stop": options.stop,
         "unknown": options.unknown,
         "ban": options.ban,
         "match": options.match,
         "choices": options.choice,
     }
+    if options.length is not None:
+        settings["max_new_tokens"] = options.length
     beams = getattr(options, "beams", 1)
     seed = seed_or_random(options.seed)
     if options.interactive:
-        del settings["max_new_tokens"]  # each command has its own length
         return interact(model, options.prompts[0], seed=seed, **settings)
     begin = time.perf_counter()
     if "infill" in options:

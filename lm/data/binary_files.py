@@ -6,7 +6,7 @@ import codecs
 import re
 import tarfile
 
-from lm.data.encodings import BOMS, MAX_ODD, recognize_escapes, recognize_wide
+from lm.data.encodings import BOMS, MAX_ODD, NEVER_IN_TEXT, recognize_escapes, recognize_wide
 from lm.errors import DataError
 
 BINARY = "a binary file"
@@ -64,7 +64,7 @@ _SIGNATURES = {
     kind: re.compile(start, re.DOTALL) for kinds in _FORMATS.values() for kind, start in kinds.items()
 }
 _TAR = "a tar archive"
-_CONTROLS = bytes(c for c in range(0x20) if c not in b"\t\n\v\f\r\b\x1b")
+_CONTROLS = b"\0" + NEVER_IN_TEXT
 
 
 def check_is_text(file: str, sample: bytes, encoding: str) -> None:
@@ -79,13 +79,12 @@ def check_is_text(file: str, sample: bytes, encoding: str) -> None:
         raise DataError(f"{file} looks like {kind}, not text: {_advice(kind)}.")
 
 
-def binary_kind(sample: bytes, encoding: str | None = None) -> str | None:
+def binary_kind(sample: bytes) -> str | None:
     """'a JPEG image', 'a binary file' and the like, judged by a file's first bytes; None for text."""
     if known := known_kind(sample):
         return known
     if any(sample.startswith(bom) for bom, _ in BOMS) or recognize_wide(sample) or recognize_escapes(sample):
         return None
-    sample = _as_utf_8(sample, encoding or "utf-8")
     sample = sample.rstrip(b"\x1a")  # the end of a text file in DOS
     controls = len(sample) - len(sample.translate(None, _CONTROLS))
     return BINARY if controls > MAX_ODD * len(sample) else None

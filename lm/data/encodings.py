@@ -22,7 +22,8 @@ BOMS = (  # that of UTF-32-LE begins with that of UTF-16-LE
 )
 # Codecs of Python that do not decode files: they need the whole text at once, or never succeed.
 _NOT_FOR_FILES = {"idna", "punycode", "undefined"}
-_NEVER_IN_TEXT = bytes(c for c in range(1, 0x20) if c not in b"\t\n\v\f\r\b\x1b")
+# Control characters that text does not contain. (Text may contain NUL.)
+NEVER_IN_TEXT = bytes(c for c in range(1, 0x20) if c not in b"\t\n\v\f\r\b\x1b")
 _ISO_2022 = re.compile(rb"\x1b\$([@AB]|\([@A-DOPQ]|\)C)")
 _ISO_2022_NAMES = ("iso2022_jp", "iso2022_jp_ext", "iso2022_jp_2", "iso2022_jp_2004", "iso2022_kr")
 _HZ = re.compile(rb"~\{([\x21-\x77][\x21-\x7e])+~\}")
@@ -93,7 +94,7 @@ def recognize_wide(start: bytes) -> str | None:
         few_zeros = lower.count(0) * 8 <= controls  # of letters such as Ā
         if 4 * controls >= 3 * len(upper) and 0 in upper and few_zeros and _text(sample, name):
             return name
-    controls = len(sample) - len(sample.translate(None, _NEVER_IN_TEXT))
+    controls = len(sample) - len(sample.translate(None, NEVER_IN_TEXT))
     if is_utf_8(sample) or controls * 200 < len(sample):
         return None
     found = {name: plausibility(sample, name) for name in ("utf-16-le", "utf-16-be")}

@@ -343,22 +343,15 @@ def read_text_files(
     `encoding`, `errors` and `done` are those of `decoded`. Raises DataError if a file cannot be read or
     decoded, and calls it by its `name`, if that is given.
     """
-    return without_empty(_texts(files, encoding, errors, separator, done, name))
 
+    def documents() -> Iterator[bytes]:
+        for file in files:
+            with explaining_file_errors(name or file), open_bytes(file) as opened:
+                blocks = decoded(opened, name or file, encoding, errors, done)
+                yield from separated(blocks, separator) if separator else blocks
+            yield SEPARATOR
 
-def _texts(
-    files: list[str],
-    encoding: str | None,
-    errors: str,
-    separator: str | None,
-    done: Decoded | None,
-    name: str | None,
-) -> Iterator[bytes]:
-    for file in files:
-        with explaining_file_errors(name or file), open_bytes(file) as opened:
-            blocks = decoded(opened, name or file, encoding, errors, done)
-            yield from separated(blocks, separator) if separator else blocks
-        yield SEPARATOR
+    return without_empty(documents())
 
 
 @contextlib.contextmanager

@@ -25,7 +25,6 @@ from lm.tokenization.untrusted import MAX_STRING
 KINDS = ("char", "byte", "bpe", "unigram", "word")
 _PIECES = 4096  # default vocabulary size of bpe and unigram
 _WORDS = 1 << 16  # default vocabulary size of word: the largest whose ids take two bytes
-_BYTES = pre_tokenizers.ByteLevel.alphabet()
 
 
 def train_tokenizer(
@@ -79,7 +78,7 @@ def bpe_tokenizer(texts: Iterable[str], vocab_size: int | None = None, min_frequ
         vocab_size=_piece_count("bpe", vocab_size),
         min_frequency=min_frequency,
         special_tokens=[EOS],
-        initial_alphabet=_BYTES,
+        initial_alphabet=list(BYTE_OF),
         max_token_length=MAX_STRING,
         show_progress=False,
     )
@@ -94,7 +93,7 @@ def unigram_tokenizer(texts: Iterable[str], vocab_size: int | None = None) -> To
     trainer = trainers.UnigramTrainer(
         vocab_size=_piece_count("unigram", vocab_size),
         special_tokens=[EOS],
-        initial_alphabet=_BYTES,
+        initial_alphabet=list(BYTE_OF),
         show_progress=False,
     )
     return _learn(Backend(models.Unigram()), trainer, texts)
@@ -175,10 +174,10 @@ def _numbered(tokens: Iterable[str]) -> dict[str, int]:
 
 def _piece_count(kind: str, vocab_size: int | None) -> int:
     size = _PIECES if vocab_size is None else vocab_size
-    if size <= len(_BYTES) + 1:
+    if size <= len(BYTE_OF) + 1:
         raise UserError(
-            f"--vocab-size {size} is too small for {kind}: the {len(_BYTES)} bytes and {EOS} alone take"
-            f" {len(_BYTES) + 1}."
+            f"--vocab-size {size} is too small for {kind}: the {len(BYTE_OF)} bytes and {EOS} alone take"
+            f" {len(BYTE_OF) + 1}."
         )
     return size
 

@@ -230,7 +230,6 @@ def test_error_for_a_binary_file_says_what_it_is(raw, kind):
 def test_text_is_not_binary(text, encoding):
     raw = text.encode(encoding, "ignore")
     assert binary_kind(raw) is None
-    assert binary_kind(raw, encoding) is None
 
 
 def test_replaced_characters_are_counted():
