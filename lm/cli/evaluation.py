@@ -30,13 +30,11 @@ from lm.insight.surprisal import score_text
 from lm.insight.table_files import header_comment, table_lines, write_table
 from lm.language_model import LanguageModel, load
 from lm.model.device import choose_precision
-from lm.storage.model_folder import find_model
 from lm.storage.run_folder import Run
 
 _MODELS = ("model", "backward", "compare")  # the options that name one
 _STATED = ("split", "region_separator", "regions", "keep", "frequency")  # in the header of a table
 _UNWRITTEN = 0.01  # fraction of a text that is whitespace without tokens, above which there is a warning
-_SIDES = {"backward": ["forward", "backward"], "compare": ["model", "other"]}
 
 
 def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict[str, Any]) -> int:
@@ -62,7 +60,10 @@ def evaluate(options: dict[str, Any], reading: dict[str, Any], adaptations: dict
         scores = {mode: _score(named, text.text, mode, precision, modes, reset, progress) for mode in modes}
         differences = {mode: compare(s["model"], s["other"]) for mode, s in scores.items() if "other" in s}
     if options.get("skip_unknown"):
-        scores = {mode: _skipping_unknown(sides) for mode, sides in scores.items()}
+        scores = {
+            mode: {side: replace(scored, skip_unknown=True) for side, scored in sides.items()}
+            for mode, sides in scores.items()
+        }
     for warning in text.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     labeled = {_label(side, mode, modes): s for mode, sides in scores.items() for side, s in sides.items()}
@@ -103,11 +104,6 @@ def _resets(options: dict[str, Any], adaptations: dict[str, Any], rows: Rows) ->
     return "dataset" in options and rows.only_tables and not adaptations
 
 
-def _skipping_unknown(scores: ScoresBySide) -> ScoresBySide:
-    """The scores with metrics of known tokens only."""
-    return {side: replace(scored, skip_unknown=True) for side, scored in scores.items()}
-
-
 def _load_models(names: Sequence[str], options: dict[str, Any]) -> list[LanguageModel]:
     """The model and, with --backward or --compare, the other one. Raises UserError."""
     models = [load(name, options["device"]) for name in names]
@@ -138,7 +134,8 @@ def _read_text(
     """The text to score, by default the one that `model` has held out. Raises UserError if it cannot be read,
     or if it is one of the `outputs`."""
     split = options.get("split")
-    run = Run(find_model(options["model"]))
+    assert model.folder  # as of every model that was loaded
+    run = Run(model.folder)
     if "dataset" in options:
         training = _settings_of_training(run, reading)
         if reading.get("document_separator") == "":  # as if the training had none
@@ -166,7 +163,9 @@ def _settings_of_training(run: Run, given: dict[str, Any]) -> dict[str, Any]:
 
 def _sides(options: dict[str, Any]) -> list[str]:
     """The names of the scores of each model."""
-    return next((sides for flag, sides in _SIDES.items() if flag in options), ["surprisal"])
+    if "backward" in options:
+        return ["forward", "backward"]
+    return ["model", "other"] if "compare" in options else ["surprisal"]
 
 
 def _score(

@@ -40,10 +40,11 @@ def _parquet_batches(opened: Any, columns: set[str] | None) -> Iterator[Any]:
     import pyarrow.parquet
 
     table = pyarrow.parquet.ParquetFile(opened, page_checksum_verification=True)  # of files that have some
-    names = table.schema_arrow.names
-    pairs = zip(names, distinct_names(names), strict=True)
-    chosen = None if columns is None else {name: None for name, distinct in pairs if distinct in columns}
-    for batch in table.iter_batches(batch_size=_ROWS, columns=None if chosen is None else list(chosen)):
+    names, chosen = table.schema_arrow.names, None
+    if columns is not None:
+        pairs = zip(names, distinct_names(names), strict=True)
+        chosen = list(dict.fromkeys(name for name, distinct in pairs if distinct in columns))
+    for batch in table.iter_batches(batch_size=_ROWS, columns=chosen):
         yield _renamed(batch, names)
 
 

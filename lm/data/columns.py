@@ -317,7 +317,12 @@ def choose(
             prune = True  # read again
     if not columns.rows:
         return wanted or "text", iter(())
-    column, notes.why = _explicit(columns, name, wanted) if wanted else _automatic(columns, name)
+    if not wanted:
+        column, notes.why = _automatic(columns, name)
+    elif columns.exists:
+        column, notes.why = wanted, "chosen with --text-column"
+    else:
+        raise _no_column(wanted, name, columns)
     notes.column = column
     chosen = columns.get(column)
     notes.longer = [n for n, c in columns.items() if chosen and c.characters > chosen.characters]
@@ -344,12 +349,6 @@ def _no_column(wanted: str, name: str, columns: _Columns) -> NoColumnError:
     return NoColumnError(
         f"{name} has no column '{wanted}'; it has {listed(names)}{did_you_mean(wanted, names)}"
     )
-
-
-def _explicit(columns: _Columns, name: str, wanted: str) -> tuple[str, str]:
-    if not columns.exists:
-        raise _no_column(wanted, name, columns)
-    return wanted, "chosen with --text-column"
 
 
 def _automatic(columns: _Columns, name: str) -> tuple[str, str]:

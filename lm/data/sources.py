@@ -245,7 +245,6 @@ def _kind_of_all(name: str, files: dict[str, list[str]]) -> str:
 
 def _declared_source(name: str, found: HubFiles, config: DataConfig) -> Source:
     """A source of the files of a configuration, of a Hub dataset or in the README.md of a folder."""
-    listing = Listing(found.splits)
     kind, options = found.kind, found.options
     files = (file for group in found.splits.values() for file in group)
     if kind in _OWN_KINDS and all(reading.suffix(file) in _OWN_SUFFIXES for file in files):
@@ -253,16 +252,10 @@ def _declared_source(name: str, found: HubFiles, config: DataConfig) -> Source:
         kind = _kind_of_all(name, found.splits)
         options = options if kind == found.kind else {}
     unused = sorted(set(options) - OPTIONS) if kind in _OWN_KINDS else []
-    warnings = [f"lm ignores {listed(unused)} in the README.md of {name}."] if unused else []
+    warnings = (f"lm ignores {listed(unused)} in the README.md of {name}.",) if unused else ()
+    listing = Listing(found.splits)
     return Source(
-        name,
-        kind,
-        found.splits,
-        options,
-        config,
-        configured=True,
-        listing=listing,
-        warnings=tuple(warnings),
+        name, kind, found.splits, options, config, configured=True, listing=listing, warnings=warnings
     )
 
 
