@@ -35,7 +35,10 @@ def json_rows(lines: TextIO, file: str, field: str | None, notes: Notes) -> Iter
             break
     if not first:
         return
-    value = _decoded(first)
+    try:
+        value = _value(first)
+    except (ValueError, RecursionError):
+        value = _INCOMPLETE
     one_per_line = suffix(file) in (".jsonl", ".ndjson")
     if value is _INCOMPLETE:
         one_per_line &= first.strip() not in ("[", "{")
@@ -48,33 +51,33 @@ def json_rows(lines: TextIO, file: str, field: str | None, notes: Notes) -> Iter
         for number, line in enumerate(rest, start=1):
             line = line.rstrip("\r\n").removeprefix("\ufeff")  # as where files were joined
             if line.strip() in ("[", "{"):  # jq writes a value in several lines, but an empty one in one
-                values = _parse("".join(chain([line, "\n"], rest)), file, number, _decode_all)
+                values = _or_data_error(_values, "".join(chain([line, "\n"], rest)), file, number)
             else:
-                values = [_parse(line, file, number)] if line.strip() else []
+                values = [_or_data_error(_value, line, file, number)] if line.strip() else []
             for value in values:
                 yield from _rows_in(value, file, field, None, nested)
         return
     values = [value]
     if value is _INCOMPLETE:
-        values = _parse("".join(start) + lines.read(), file, decode=_decode_all)
+        values = _or_data_error(_values, "".join(start) + lines.read(), file, 1)
     several = len(values) > 1  # each is then like a line
     nested = not several or bool(_poems(values[0]))
     for value in values:
         yield from _rows_in(value, file, field, None if several else notes, nested)
 
 
-def _decode_all(text: str) -> list[Any]:
-    """The JSON values in a text, one after another, as jq writes them. Raises as `_decode` does."""
+def _value(text: str) -> Any:
+    """The JSON value in a text. Raises JSONDecodeError, or RecursionError if it is nested too deeply."""
+    return _checked(_DECODER.decode(text), text)
+
+
+def _values(text: str) -> list[Any]:
+    """The JSON values in a text, one after another, as jq writes them. Raises as `_value` does."""
     values, end = [], 0
     while found := _NOT_BLANK.search(text, end):
         value, end = _DECODER.raw_decode(text, found.start())
         values.append(_checked(value, text[found.start() : end]))
     return values
-
-
-def _decode(text: str) -> Any:
-    """The JSON value in a text. Raises JSONDecodeError, or RecursionError if it is nested too deeply."""
-    return _checked(_DECODER.decode(text), text)
 
 
 def _checked(value: Any, text: str) -> Any:
@@ -89,17 +92,10 @@ def _checked(value: Any, text: str) -> Any:
     return value
 
 
-def _decoded(line: str) -> Any:
+def _or_data_error(read: Callable[[str], Any], text: str, file: str, number: int) -> Any:
+    """`read(text)` for a text that begins in this line of the file. Raises DataError."""
     try:
-        return _decode(line)
-    except (ValueError, RecursionError):
-        return _INCOMPLETE
-
-
-def _parse(text: str, file: str, number: int = 1, decode: Callable[[str], Any] = _decode) -> Any:
-    """The JSON value in a text that begins in this line of the file. Raises DataError."""
-    try:
-        return decode(text)
+        return read(text)
     except json.JSONDecodeError as error:
         where = f"{file}, line {number + error.lineno - 1:,}"
         problem = error.msg.removesuffix(" at")  # "Invalid control character at"
