@@ -40,7 +40,7 @@ from lm.config.resolved import NetworkConfig
 from lm.config.schema import RunConfig
 from lm.config.settings import arguments, parse_duration
 from lm.data.corpus import open_corpus
-from lm.data.sources import find_sources
+from lm.data.find_source import find_sources
 from lm.files.atomic import folder_or_previous
 from lm.model.cells import CELLS
 from lm.model.size import parameter_count

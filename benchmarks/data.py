@@ -32,7 +32,7 @@ import torch  # noqa: F401  (train.py has it in memory, too)
 from lm.config.schema import DataConfig
 from lm.console.progress import no_progress
 from lm.data.corpus import open_corpus, write_tokens
-from lm.data.sources import find_source
+from lm.data.find_source import find_source
 from lm.data.text import write_text
 from lm.tokenization.documents import SEPARATOR, chunks
 from lm.tokenization.vocabulary import train_tokenizer

@@ -36,7 +36,7 @@ from lm.storage.model_folder import find_model
 from lm.storage.model_hub import Token, create_repository, upload
 from lm.storage.run_folder import Run, read_metrics
 from lm.storage.saving import save_model
-from lm.tokenization.boundaries import is_single_document
+from lm.tokenization.special_tokens import is_single_document
 from lm.tokenization.tokenizer import Tokenizer
 
 

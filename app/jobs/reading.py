@@ -15,7 +15,7 @@ from typing import Any
 
 from lm.config.schema import RunConfig
 from lm.data.encoding_errors import EncodingError
-from lm.data.sources import find_sources
+from lm.data.find_source import find_sources
 from lm.data.splits import like_training
 from lm.errors import DataError, UserError
 

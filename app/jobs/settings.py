@@ -1,8 +1,8 @@
 """The settings that a browser may send for a training job, and their limits.
 
 A browser chooses among the uploaded texts, the default text and datasets on the Hub. What it sends is never
-taken for a path: a name such as `etc/passwd` can only be the id of a dataset. Since `lm.data.sources` would
-prefer a file with that name, the text is read in an empty folder (`estimate.py`, `runner.py`).
+taken for a path: a name such as `etc/passwd` can only be the id of a dataset. Since `lm.data.find_source`
+would prefer a file with that name, the text is read in an empty folder (`estimate.py`, `runner.py`).
 """
 
 from __future__ import annotations

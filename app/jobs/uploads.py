@@ -23,7 +23,7 @@ from typing import IO
 
 from lm.data import reading
 from lm.data.binary_files import known_kind
-from lm.data.files import TABLES, kind_of
+from lm.data.listing import TABLES, kind_of
 from lm.data.tables import PRUNED
 from lm.errors import UserError
 from lm.files.atomic import flush_to_disk, portable_name, rename

@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError(f"{flag_of(next(iter(reading)))} requires --dataset.")
     if "compare" in options:
         check_comparison(options)
-    from lm.cli.evaluation import evaluate  # imports torch, for which --help should not wait
+    from lm.cli.run_evaluate import evaluate  # imports torch, for which --help should not wait
 
     return evaluate(options, reading, adaptations)
 

@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.match = decoded("--match", options.match)
     if "infill" in options:
         options.infill = decoded("--infill", options.infill)
-    from lm.cli.generation import generate  # imports torch, for which --help should not wait
+    from lm.cli.run_generate import generate  # imports torch, for which --help should not wait
 
     return generate(options)
 

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from lm.cli.parser import print_error
-from lm.cli.unknown import warn_about_unknown_text
+from lm.cli.warnings import warn_about_unknown_text
 from lm.console.escaping import printable
 from lm.console.streams import reason
 from lm.errors import UserError

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from lm.cli.results import describe, warn_about_unknown_tokens
+from lm.cli.results import describe
+from lm.cli.warnings import warn_about_unknown_tokens
 from lm.config.schema import DataConfig
 from lm.config.settings import build
 from lm.console.terminal import Terminal

@@ -1,8 +1,7 @@
-"""The results of `lm evaluate`: rows to print, values of JSON, and warnings about unknown tokens."""
+"""The results of `lm evaluate`: rows to print, and values of JSON."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -17,7 +16,6 @@ from lm.evaluation.metrics import Metrics
 from lm.evaluation.resampling import Parts
 from lm.insight.scored_text import ScoredText
 from lm.language_model import LanguageModel
-from lm.tokenization.tokenizer import Tokenizer, describe_unknown
 
 # The scores of one model are called "surprisal", those of two "forward", "backward" and "mean", or "model"
 # and "other".
@@ -133,16 +131,3 @@ def json_record(
 def _resampled(parts: Parts) -> dict[str, Any] | None:
     """What intervals were computed from, if there are any."""
     return {"level": 0.95, "resampled": f"{parts.unit}s", "parts": len(parts)} if parts.enough else None
-
-
-def warn_about_unknown_tokens(
-    tokenizer: Tokenizer, text: bytes, unknown: int, tokens: int, effect: str, model: str = "model"
-) -> None:
-    """Print a warning if some of the tokens of a text are `unknown`, and which `effect` that has."""
-    names = describe_unknown(tokenizer, text) if unknown else ""
-    if names:
-        print(
-            f"warning: the {model} does not know {unknown:,} of the {plural(tokens, 'token')} ({names}),"
-            f" {unknown / tokens:.1%}. {effect}",
-            file=sys.stderr,
-        )

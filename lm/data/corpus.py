@@ -30,8 +30,9 @@ from lm.console.progress import ProgressCallback, no_progress, with_progress
 from lm.console.wording import plural
 from lm.data.cache import build_once, cache_folder, mark_used
 from lm.data.decoding import own_encoding_warning
+from lm.data.find_source import find_sources, find_tokenizer
+from lm.data.fingerprint import fingerprint_of
 from lm.data.source import Source
-from lm.data.sources import find_sources, find_tokenizer, fingerprint_of
 from lm.data.splits import SPLITS, read_splits
 from lm.data.survey import LISTED, repeated_fraction, survey
 from lm.data.text import Text
@@ -105,7 +106,8 @@ def open_corpus(
         external, tokenizer_id = _external_tokenizer(config.tokenizer, copy)
     sources = find_sources(config, of_run=of_run)
     try:
-        key, fingerprint = _key(sources, config, tokenizer_id), fingerprint_of(sources)
+        key = _key(sources, config, tokenizer_id)
+        fingerprint = fingerprint_of(source.identity for source in sources)
         build_once(key, lambda folder: _build(sources, config, external, folder, progress))
     finally:
         for source in sources:
@@ -130,7 +132,7 @@ def _external_tokenizer(name: str, copy: tuple[Path, str] | None) -> tuple[Token
         return vocabulary.load_external(copy[0])[0], copy[1]
     tokenizer, identity = vocabulary.load_external(path)
     # Before, the start of each block was encoded as that of a document.
-    return tokenizer, identity + "+2" if tokenizer.pieces.start_differs else identity
+    return tokenizer, identity + "+2" if tokenizer.subwords.start_differs else identity
 
 
 def cached_corpus(key: str) -> Corpus | None:
@@ -220,7 +222,8 @@ def _build(
             f"the vocabulary of this text cannot be stored: {one_line(error.__cause__ or error)} Choose a"
             " smaller --vocab-size or another --tokenizer."
         ) from error
-    info: dict[str, Any] = {"held_out": held_out, "fingerprint": fingerprint_of(sources)}
+    fingerprint = fingerprint_of(source.identity for source in sources)
+    info: dict[str, Any] = {"held_out": held_out, "fingerprint": fingerprint}
     for name, group in texts.items():
         counts, parts = write_tokens(folder / f"{name}.tokens", group, tokenizer, progress)
         if counts.tokens < 2:

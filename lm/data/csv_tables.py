@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from lm.console.wording import plural
 from lm.data.columns import MAX_COLUMNS, Notes
 from lm.data.csv_dialect import DELIMITERS, NO_DELIMITER, Dialect, first_rows, is_unclosed, recognize
-from lm.data.header import like_data
+from lm.data.csv_header import like_data
 from lm.data.reading import suffix
 from lm.data.values import Row, distinct_names, listed, shortened
 from lm.errors import DataError, one_line

@@ -17,7 +17,7 @@ from lm.errors import DataError, one_line
 from lm.files.model_files import is_inside
 
 if TYPE_CHECKING:
-    from lm.data.hub import HubFiles
+    from lm.data.hub import DataFiles
 
 _CONFIGS = re.compile(r"\s*---[ \t]*\n(?:(?!---).*\n)*?configs[ \t]*:")  # in the front matter of a README.md
 
@@ -38,7 +38,7 @@ def saved_splits(folder: Path) -> dict[str, list[str]] | None:
     return None
 
 
-def declared_files(folder: Path, name: str | None) -> HubFiles | None:
+def declared_files(folder: Path, name: str | None) -> DataFiles | None:
     """The files of a folder in the configuration `name` of its README.md, as the Hub reads them.
 
     None if the README.md declares no files. Raises DataError, naming the configurations, if there is none of

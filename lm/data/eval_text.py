@@ -14,10 +14,11 @@ from lm.data.as_trained import as_trained
 from lm.data.cache import temporary
 from lm.data.columns import Rows
 from lm.data.decoding import own_encoding_warning, replaced_warning
+from lm.data.find_source import find_sources
+from lm.data.fingerprint import fingerprint_of
 from lm.data.source import Source
-from lm.data.sources import find_sources, fingerprint_of
 from lm.data.splits import copy_split, empty, fraction_of, read_splits
-from lm.data.text import Text, write_text
+from lm.data.text import Text, save_text
 from lm.errors import DataError, UserError
 from lm.tokenization.documents import SEPARATOR
 
@@ -78,7 +79,7 @@ def read_held_out(
         raise UserError("the model was trained on standard input: name a text to score with --dataset.")
 
     def read(sources: list[Source], folder: Path) -> list[Text]:
-        if fingerprint and fingerprint_of(sources) != fingerprint:
+        if fingerprint and fingerprint_of(source.identity for source in sources) != fingerprint:
             # Another text would be split elsewhere, and the end of it may have been trained on.
             raise DataError(
                 f"{' and '.join(config.dataset[:3])} is not the text that the model was trained on: it has"
@@ -132,7 +133,7 @@ def _read(
     is_table = source.kind != "text"
     if is_table and rows is not None:
         texts = _texts(source, chosen, fraction, rows, more)
-        text = write_text(stem, [SEPARATOR.join(map(str.encode, texts))])
+        text = save_text(stem, [SEPARATOR.join(map(str.encode, texts))])
     else:
         text = copy_split(source, chosen, stem, progress)
         if fraction is not None:

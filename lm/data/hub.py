@@ -25,7 +25,7 @@ from tqdm import tqdm
 from lm.config.schema import DataConfig
 from lm.console.progress import ProgressCallback
 from lm.data.cache import known
-from lm.data.files import TABLES, TABLES_ABOUT
+from lm.data.listing import TABLES, TABLES_ABOUT
 from lm.data.reading import datasets_library, without_compression
 from lm.data.split_names import by_split_on_hub
 from lm.errors import DataError, UserError, one_line
@@ -48,10 +48,10 @@ huggingface_hub.logging.set_verbosity(huggingface_hub.logging.CRITICAL)
 
 
 @dataclasses.dataclass(frozen=True)
-class HubFiles:
-    """The files of one configuration of a Hub dataset at one commit."""
+class DataFiles:
+    """The files of one configuration of a dataset, on the Hub at one commit or in a folder."""
 
-    revision: str  # the commit
+    revision: str  # the commit; empty for a folder
     name: str  # of the configuration
     kind: str  # the loader of `datasets` that reads the files
     splits: dict[str, list[str]]  # hf:// addresses
@@ -59,7 +59,7 @@ class HubFiles:
     about: dict[str, Any] = dataclasses.field(default_factory=dict)  # id; language and license of its card
 
 
-def find(dataset: str, config: DataConfig) -> HubFiles:
+def find(dataset: str, config: DataConfig) -> DataFiles:
     """The files of a Hub dataset.
 
     Raises DataError if it does not exist or the Hub cannot be reached, UserError if `datasets` is needed
@@ -152,14 +152,14 @@ def _cache_file(dataset: str, config: DataConfig, revision: str | None) -> Path:
     return known(f"hub-{hashlib.sha256(key.encode()).hexdigest()[:32]}")
 
 
-def _cached(dataset: str, config: DataConfig, revision: str | None) -> HubFiles | None:
+def _cached(dataset: str, config: DataConfig, revision: str | None) -> DataFiles | None:
     """What was found before."""
     with contextlib.suppress(OSError, ValueError, TypeError):  # missing, or written by another version
-        return HubFiles(**json.loads(_cache_file(dataset, config, revision).read_text(encoding="utf-8")))
+        return DataFiles(**json.loads(_cache_file(dataset, config, revision).read_text(encoding="utf-8")))
     return None
 
 
-def _look_up(dataset: str, config: DataConfig, found: HubFiles | None) -> tuple[dict[str, Any], str]:
+def _look_up(dataset: str, config: DataConfig, found: DataFiles | None) -> tuple[dict[str, Any], str]:
     """The facts about a dataset (see `_about`), and its commit; without a network, those of `found`.
 
     Looked up once and without retries, so that a wrong name or a missing network is reported immediately.
@@ -211,7 +211,7 @@ def _strings(value: Any) -> list[str]:
     return [text for text in values if isinstance(text, str)]
 
 
-def _list_files(dataset: str, config: DataConfig, revision: str) -> HubFiles:
+def _list_files(dataset: str, config: DataConfig, revision: str) -> DataFiles:
     datasets = datasets_library("reading a Hub dataset")
     try:
         builder = datasets.load_dataset_builder(dataset, config.dataset_config, revision=revision)
@@ -225,7 +225,7 @@ def _list_files(dataset: str, config: DataConfig, revision: str) -> HubFiles:
     return files_of(builder, revision)
 
 
-def files_of(builder: Any, revision: str = "") -> HubFiles:
+def files_of(builder: Any, revision: str = "") -> DataFiles:
     """The files that a builder of the `datasets` library reads, and how."""
     defaults = type(builder.config)()
     options = {
@@ -237,7 +237,7 @@ def files_of(builder: Any, revision: str = "") -> HubFiles:
     }
     # A packaged loader is defined in datasets.packaged_modules.<kind>.
     kind = type(builder).__module__.split(".")[2]
-    return HubFiles(revision, builder.config.name, kind, _splits(builder), options)
+    return DataFiles(revision, builder.config.name, kind, _splits(builder), options)
 
 
 def _splits(builder: Any) -> dict[str, list[str]]:

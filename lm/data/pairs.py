@@ -11,8 +11,8 @@ from lm.config.schema import DataConfig
 from lm.console.progress import ProgressCallback
 from lm.console.wording import did_you_mean
 from lm.data import reading
+from lm.data.find_source import find_sources
 from lm.data.source import Source
-from lm.data.sources import find_sources
 from lm.data.values import MISSING, Row, listed, text_of, value_at, without_surrogates
 from lm.errors import DataError
 

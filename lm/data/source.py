@@ -16,8 +16,8 @@ from lm.config.settings import flag_of
 from lm.console.progress import ProgressCallback
 from lm.data import columns, reading, tables, values
 from lm.data.decoding import Decoded
-from lm.data.files import Listing
-from lm.data.identity import identity_of
+from lm.data.fingerprint import identity_of
+from lm.data.listing import Listing
 from lm.errors import DataError, UserError, one_line
 from lm.hub_errors import is_network_error
 from lm.tokenization.documents import SEPARATOR

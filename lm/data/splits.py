@@ -12,7 +12,7 @@ from lm.config.schema import DataConfig
 from lm.console.progress import ProgressCallback, with_progress
 from lm.data.columns import NoColumnError
 from lm.data.source import Source
-from lm.data.text import Text, write_text
+from lm.data.text import Text, save_text
 from lm.errors import DataError, UserError
 from lm.tokenization.documents import SEPARATOR
 
@@ -51,7 +51,7 @@ def copy_split(source: Source, split: str, stem: Path, progress: ProgressCallbac
     """
     local = source.fetched(split, progress)
     pieces = with_progress(local.read(split), f"Reading {source.name}", local.size(split), progress)
-    text = write_text(Path(f"{stem}-{split}.text"), pieces, source.config.max_chars)
+    text = save_text(Path(f"{stem}-{split}.text"), pieces, source.config.max_chars)
     if not len(text):
         raise empty(source, split)
     return text
@@ -169,7 +169,7 @@ def _read_samples(source: Source, config: DataConfig, stem: Path) -> tuple[dict[
                 f"{source.name} has too few documents to stream: nothing is left for the {name} text."
             )
         joined = SEPARATOR.join(text.encode() for text in sample if text)
-        texts[name] = write_text(Path(f"{stem}-{name}.text"), [joined])
+        texts[name] = save_text(Path(f"{stem}-{name}.text"), [joined])
     return texts, held_out
 
 

@@ -58,7 +58,7 @@ class Text:
         return Text(self.path, self.start, offset - before), Text(self.path, offset + after, self.stop)
 
 
-def write_text(path: Path, pieces: Iterable[bytes], limit: int | None = None) -> Text:
+def save_text(path: Path, pieces: Iterable[bytes], limit: int | None = None) -> Text:
     """Write a text that comes in pieces, but no more than its first `limit` characters."""
     left = limit
     with open(path, "wb") as file:

@@ -21,7 +21,7 @@ from lm.generation.scheduler import Scheduler
 from lm.generation.stop_strings import StopStrings
 from lm.generation.stream import Stream, Token
 from lm.model.direction import Direction
-from lm.tokenization.boundaries import start_token, suppressed_tokens
+from lm.tokenization.special_tokens import start_token, suppressed_tokens
 from lm.tokenization.text_stream import TextStream
 from lm.tokenization.tokenizer import Tokenizer, describe_unknown
 

@@ -12,7 +12,7 @@ from lm.config.schema import DataConfig
 from lm.data import reading
 from lm.data.cache import cache_folder, entries, mark_used
 from lm.data.corpus import Corpus, read_corpus
-from lm.data.sources import find_source
+from lm.data.find_source import find_source
 from lm.errors import DataError, UserError
 from lm.files.atomic import folder_or_previous
 from lm.files.model_files import read_json

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from lm.config.resolved import NetworkConfig
-from lm.tokenization.boundaries import is_single_document, start_token, suppressed_tokens
 from lm.tokenization.kinds import EOS
+from lm.tokenization.special_tokens import is_single_document, start_token, suppressed_tokens
 from lm.tokenization.tokenizer import Tokenizer
 
 _PADDING = ("<pad>", "[PAD]", "<|pad|>", "<PAD>")  # usual names; lm itself needs no such token

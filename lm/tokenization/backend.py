@@ -10,7 +10,7 @@ from tokenizers import Encoding, Tokenizer as Backend
 from tokenizers.processors import ByteLevel, PostProcessor, Sequence
 
 from lm.errors import DataError, ModelError, UserError, one_line
-from lm.tokenization.untrusted import read_spec
+from lm.tokenization.tokenizer_json import read_spec
 
 
 def read_backend(path: Path, folder: Path) -> Backend:

@@ -135,7 +135,7 @@ def _reported(tokenizer: Tokenizer, text: bytes) -> tuple[np.ndarray, np.ndarray
     spans: list[tuple[int, int]] = []
     offset = 0
     for document in text.split(SEPARATOR):
-        for chunk, encoding in tokenizer.pieces.encoded_chunks(document):
+        for chunk, encoding in tokenizer.subwords.encoded_chunks(document):
             # It counts the characters of a chunk.
             starts = offset + np.append(character_starts(chunk), len(chunk))
             spans += [(starts[start], starts[end]) for start, end in encoding.offsets]

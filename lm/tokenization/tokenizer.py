@@ -33,7 +33,7 @@ from lm.files.atomic import write_text
 from lm.tokenization.backend import decoding_error, read_backend, without_added_tokens
 from lm.tokenization.documents import SEPARATOR, SEPARATOR_CHARACTER, is_ascii
 from lm.tokenization.kinds import BYTE_OF, EOS, kind_of
-from lm.tokenization.pieces import PieceEncoder
+from lm.tokenization.subwords import SubwordEncoder
 from lm.tokenization.text_stream import TextStream
 
 _CODE_POINTS = 0x110000
@@ -68,7 +68,7 @@ class Tokenizer:
         self.eos: int = eos
         backend.post_processor = without_added_tokens(spec["post_processor"])
         self._byte_level = (spec.get("decoder") or {}).get("type") == "ByteLevel"
-        self.pieces = PieceEncoder(backend, spec, self.eos, self.dtype)
+        self.subwords = SubwordEncoder(backend, spec, self.eos, self.dtype)
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -116,7 +116,7 @@ class Tokenizer:
             return ids
         if self.kind == "word":
             return self._encode_words(text)
-        return self.pieces.encode(text, continues)
+        return self.subwords.encode(text, continues)
 
     def unknown_in(
         self, text: str | bytes, limit: int | None = None, *, continues: bool = False
@@ -218,7 +218,7 @@ class Tokenizer:
             return
         name, index = self.backend.id_to_token(self.unk), 0
         for document in text.split(SEPARATOR):
-            for encoded, encoding in self.pieces.encoded_chunks(document, continues):
+            for encoded, encoding in self.subwords.encoded_chunks(document, continues):
                 chunk = encoded.decode()
                 for number, (token, (start, end)) in enumerate(
                     zip(encoding.ids, encoding.offsets, strict=True), start=index

@@ -20,7 +20,7 @@ from lm.errors import DataError, UserError, one_line
 from lm.tokenization.backend import read_backend
 from lm.tokenization.kinds import BYTE_OF, EOS, ONE_CHARACTER, UNK, WHITESPACE
 from lm.tokenization.tokenizer import Tokenizer
-from lm.tokenization.untrusted import MAX_STRING
+from lm.tokenization.tokenizer_json import MAX_STRING
 
 KINDS = ("char", "byte", "bpe", "unigram", "word")
 _PIECES = 4096  # default vocabulary size of bpe and unigram

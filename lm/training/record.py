@@ -21,7 +21,7 @@ from lm.storage.loading import check_weights, load_weights
 from lm.storage.model_folder import hub_id
 from lm.storage.run_folder import read_metrics
 from lm.storage.saving import save_model
-from lm.tokenization.boundaries import start_token
+from lm.tokenization.special_tokens import start_token
 from lm.training.callbacks import Row
 from lm.training.checkpoint import of_all_ranks, save_checkpoint, take_snapshot
 from lm.training.disk import CHECKPOINT

@@ -6,7 +6,7 @@ import pytest
 
 from lm.config.schema import DataConfig
 from lm.console.progress import no_progress
-from lm.data.sources import find_sources
+from lm.data.find_source import find_sources
 from lm.data.streaming import DocumentStream
 
 

@@ -17,7 +17,7 @@ from lm.console.progress import no_progress
 from lm.data import cache
 from lm.data.corpus import open_corpus
 from lm.data.eval_text import read_whole
-from lm.data.sources import find_sources
+from lm.data.find_source import find_sources
 from lm.errors import UserError
 from tests.conftest import ROOT, script, some_text
 

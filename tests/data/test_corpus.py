@@ -128,7 +128,7 @@ def test_failed_build_leaves_nothing_in_the_cache(tmp_path):
 
 
 def test_a_vocabulary_that_could_not_be_read_again_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("lm.tokenization.untrusted._MAX_TOKENS", 3)
+    monkeypatch.setattr("lm.tokenization.tokenizer_json._MAX_TOKENS", 3)
     (tmp_path / "t.txt").write_text("the sea was calm " * 9)
     with pytest.raises(DataError) as raised:
         open_corpus(DataConfig(dataset=str(tmp_path / "t.txt"), tokenizer="word"))

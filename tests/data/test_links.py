@@ -13,9 +13,9 @@ from lm.config.schema import DataConfig, ModelConfig
 from lm.console.progress import no_progress
 from lm.data.corpus import open_corpus
 from lm.data.eval_text import read_whole
-from lm.data.files import files_matching
+from lm.data.find_source import find_sources
+from lm.data.listing import files_matching
 from lm.data.report import rows, warnings
-from lm.data.sources import find_sources
 from lm.errors import DataError
 from tests.data.conftest import found, read
 

@@ -8,7 +8,7 @@ import pytest
 
 from lm.config.schema import DataConfig
 from lm.console.progress import no_progress
-from lm.data.sources import find_source
+from lm.data.find_source import find_source
 from lm.data.splits import fraction_of, read_splits
 from lm.errors import DataError, UserError
 

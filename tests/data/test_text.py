@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from lm.data import text as text_module
-from lm.data.text import Text, write_text
+from lm.data.text import Text, save_text
 from lm.tokenization.documents import SEPARATOR, count_characters
 from lm.tokenization.vocabulary import KINDS, train_tokenizer
 
@@ -32,7 +32,7 @@ def file(tmp_path_factory):
 @given(documents=DOCUMENTS, size=st.integers(8, 60))
 @settings(deadline=None)
 def test_blocks_join_to_the_text_and_split_no_character(file, documents, size):
-    text = write_text(file, [as_bytes(documents)])
+    text = save_text(file, [as_bytes(documents)])
     before, text_module.BLOCK = text_module.BLOCK, size
     try:
         blocks = list(text.blocks())
@@ -53,7 +53,7 @@ TRAINED = {kind: train_tokenizer(kind, ["the boat isn't 中文\n" * 50], vocab_s
 @given(documents=st.lists(st.lists(PARTS, min_size=1).map("".join), min_size=1), size=st.integers(1, 60))
 @settings(deadline=None)
 def test_blocks_change_no_token(file, kind, documents, size):
-    text = write_text(file, [as_bytes(documents)])
+    text = save_text(file, [as_bytes(documents)])
     before, text_module.BLOCK = text_module.BLOCK, size
     try:
         blocks = list(text.blocks(whole_words=kind == "word"))
@@ -64,7 +64,7 @@ def test_blocks_change_no_token(file, kind, documents, size):
 
 
 def test_a_word_is_cut_after_a_megabyte_unless_it_is_wanted_whole(tmp_path):
-    text = write_text(tmp_path / "t", [b"x" * 3_000_000 + b" y"])
+    text = save_text(tmp_path / "t", [b"x" * 3_000_000 + b" y"])
     assert list(map(len, text.blocks())) == [1 << 20, 1 << 20, 3_000_000 - (2 << 20), 2]
     assert list(map(len, text.blocks(whole_words=True))) == [3_000_000, 2]
 
@@ -72,7 +72,7 @@ def test_a_word_is_cut_after_a_megabyte_unless_it_is_wanted_whole(tmp_path):
 @given(documents=DOCUMENTS, data=st.data())
 @settings(deadline=None)
 def test_splitting_by_characters_loses_at_most_a_separator(file, documents, data):
-    text = write_text(file, [as_bytes(documents)])
+    text = save_text(file, [as_bytes(documents)])
     total = sum(map(len, documents))
     position = data.draw(st.integers(0, total))
     first, second = (read(part) for part in text.split_at(position))
@@ -88,7 +88,7 @@ def test_limit_keeps_the_first_characters(file, documents, limit, size):
     whole = as_bytes(documents)
     # Pieces as a reader yields them: never ending with a separator.
     pieces = [SEPARATOR * (i > 0) + document.encode() for i, document in enumerate(documents)]
-    text = read(write_text(file, pieces, limit))
+    text = read(save_text(file, pieces, limit))
     assert count_characters(text) == min(limit, count_characters(whole))
     assert whole.startswith(text)
     assert not text.endswith(SEPARATOR)

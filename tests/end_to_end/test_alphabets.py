@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import lm
-from lm.cli import generation
+from lm.cli import run_generate
 from lm.console.escaping import printable
 from lm.generation.text_generator import Piece
 from tests.conftest import ROOT, our_environment, script, started
@@ -154,8 +154,8 @@ class FixedModel:
 @pytest.mark.parametrize("text", [f"{FAMILY} a {RAINBOW}", "a\r\nb\rc\r", "end\u200d"])
 def test_joiners_are_shown_with_what_they_join_and_line_ends_immediately(text, monkeypatch):
     written = []
-    monkeypatch.setattr(generation, "write", written.append)
-    assert generation.stream(FixedModel(text), "") == len(text)
+    monkeypatch.setattr(run_generate, "write", written.append)
+    assert run_generate.stream(FixedModel(text), "") == len(text)
     assert "".join(written) == text + "\n"
     assert not any(part.endswith(("\u200d", "\r")) for part in written[:-1])
 

@@ -9,7 +9,7 @@ import lm
 from app.command_line import model_folders
 from lm.cli.train import main
 from lm.data.cache import cache_folder
-from lm.data.sources import find_tokenizer
+from lm.data.find_source import find_tokenizer
 from lm.errors import UserError
 from lm.export import exporter
 from lm.files.atomic import check_output

@@ -9,7 +9,7 @@ import pytest
 
 import lm
 from lm.data.cache import cache_folder
-from lm.data.sources import python_library
+from lm.data.find_source import python_library
 from lm.errors import DataError, UserError
 from lm.memorization.search import BREAK, find_copied
 from lm.memorization.training_text import DecodedText, find_training_text

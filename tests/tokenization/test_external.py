@@ -9,19 +9,19 @@ from hypothesis import given, settings, strategies as st
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
 import lm
-from lm.cli.evaluation import evaluate
+from lm.cli.run_evaluate import evaluate
 from lm.config.schema import DataConfig, ModelConfig
 from lm.data import report
 from lm.data.corpus import cached_corpus, open_corpus
-from lm.data.sources import find_tokenizer
+from lm.data.find_source import find_tokenizer
 from lm.errors import DataError, UserError
 from lm.insight.infill import infill
 from lm.insight.surprisal import score_text
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
-from lm.tokenization.boundaries import start_token
 from lm.tokenization.documents import CHUNK, SEPARATOR
 from lm.tokenization.positions import token_starts
+from lm.tokenization.special_tokens import start_token
 from lm.tokenization.tokenizer import Tokenizer, describe_unknown
 from lm.tokenization.vocabulary import load_external, train_tokenizer
 
@@ -337,7 +337,7 @@ def test_each_document_of_a_stream_has_one_space_before_it(rows):
 
 def test_streams_with_spaces_within_documents_are_not_used_again(rows, monkeypatch):
     with monkeypatch.context() as earlier_version:
-        earlier_version.setattr("lm.tokenization.pieces._within_documents", lambda spec: None)
+        earlier_version.setattr("lm.tokenization.subwords._within_documents", lambda spec: None)
         before = open_corpus(rows[0])
     after = open_corpus(rows[0])
     assert len(after.train.tokens) < len(before.train.tokens)

@@ -87,11 +87,11 @@ def test_encoding_bytes_equals_encoding_their_documents(kind, documents):
 @settings(deadline=None, max_examples=300)
 def test_ascii_words_from_the_cache_have_the_same_tokens(kind, text):
     tokenizer = TRAINED[kind]
-    assert tokenizer.pieces.splits_like_gpt_2
+    assert tokenizer.subwords.splits_like_gpt_2
     expected = tokenizer.backend.encode(text, add_special_tokens=False).ids
     with pytest.MonkeyPatch.context() as patch:
         for cores in (1, 64):  # from the cache, and merged
-            patch.setattr("lm.tokenization.pieces.available_cores", lambda: cores)  # noqa: B023
+            patch.setattr("lm.tokenization.subwords.available_cores", lambda: cores)  # noqa: B023
             assert tokenizer.encode(text).tolist() == expected
     assert TRAINED["byte"].encode(text).tolist() == TRAINED["byte"].backend.encode(text).ids
 

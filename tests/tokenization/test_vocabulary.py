@@ -7,7 +7,7 @@ import pytest
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
-from lm.data.sources import find_tokenizer
+from lm.data.find_source import find_tokenizer
 from lm.errors import ModelError, UserError
 from lm.tokenization.tokenizer import Tokenizer
 from lm.tokenization.vocabulary import KINDS, count_words, load_external, train_tokenizer

@@ -318,7 +318,7 @@ def test_a_setting_that_an_earlier_version_ignored_does_not_stop_a_run(here, mon
     (here / "boat.txt").write_text("\n\n".join(some_text(300, seed=n) for n in range(100)))
     command = [*COMMAND, *more, "--document-separator", "blank-line", "--no-header", "--steps", "20"]
     with monkeypatch.context() as earlier:
-        earlier.setattr("lm.data.sources.check_settings", lambda *_: None)
+        earlier.setattr("lm.data.find_source.check_settings", lambda *_: None)
         assert main([*command, "--out", "r"]) == 0
     monkeypatch.setenv("LM_CACHE", str(here / "cache"))  # the tokens are gone
     assert main(["--resume", "r", "--steps", "30"]) == 0

@@ -29,7 +29,7 @@ from lm.files.tensor_files import tensor_shapes
 from lm.language_model import load
 from lm.storage.model_folder import FILES
 from lm.storage.saving import without_paths
-from lm.tokenization.untrusted import MAX_SIZE
+from lm.tokenization.tokenizer_json import MAX_SIZE
 
 from ...registry import ModelRegistry
 from ...ui.model_facts import section

@@ -17,7 +17,7 @@ import pytest
 from app.jobs import reading
 from app.jobs.reading import Reading
 from lm.config.schema import DataConfig
-from lm.data.sources import find_source
+from lm.data.find_source import find_source
 from lm.errors import UserError
 from lm.memorization.training_text import find_training_text
 from tests.app.jobs.conftest import SHAPE, run_of, until, wait

@@ -1,4 +1,4 @@
-"""The identity of files: a hash of their contents, cached until one of them changes."""
+"""Hashes of texts: of the files of one, cached until one of them changes, and of all texts together."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from lm.data import reading
 from lm.data.cache import known
-from lm.data.files import suffix_of
+from lm.data.listing import suffix_of
 from lm.errors import DataError
 from lm.files.atomic import write_text
 from lm.files.digests import digest_of
@@ -20,6 +20,11 @@ from lm.files.model_files import version_of
 _FORMAT = b"2"  # changes when an identity may become another one
 
 T = TypeVar("T")
+
+
+def fingerprint_of(identities: Iterable[str]) -> str:
+    """A hash of texts with these identities (`Source.identity`), the same wherever their files are."""
+    return hashlib.sha256("\0".join(identities).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def identity_of(files: dict[str, list[str]]) -> str:

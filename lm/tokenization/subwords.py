@@ -1,4 +1,4 @@
-"""Encodes text into pieces of words with `tokenizers`, with a cache of words."""
+"""Encodes text into subwords with `tokenizers`, with a cache of words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lm.parallel import available_cores
 from lm.tokenization.backend import encode_batch, without_added_tokens
 from lm.tokenization.documents import SEPARATOR, chunks
 
-_CACHED_WORDS = 1 << 19  # words whose pieces are cached
+_CACHED_WORDS = 1 << 19  # words whose subwords are cached
 # Looking words up is several times faster per core than merging their bytes (docs/benchmarks.md), but only
 # one thread at a time can look up, while `tokenizers` merges on all cores: with this many, it wins.
 _CORES_TO_MERGE = 5
@@ -23,11 +23,11 @@ _CORES_TO_MERGE = 5
 _ASCII_WORDS = re.compile(
     r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[0-9]+| ?[^\t-\r A-Za-z0-9]+|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+"
 )
-# The settings of steps that put a space before a text or remove one, as they are within a document.
+# Settings that add or remove a space at the start of a text, with their values within a document.
 _WITHIN = {"add_prefix_space": False, "prepend_scheme": "never", "strip_left": False}
 
 
-class PieceEncoder:
+class SubwordEncoder:
     """Encodes text with `backend`, whose tokenizer.json is `spec`.
 
     `start_differs`: whether the tokens at the start of a document may differ from those of the same text
@@ -38,7 +38,7 @@ class PieceEncoder:
         self, backend: Backend, spec: dict[str, Any], eos: int, dtype: type[np.uint16] | type[np.uint32]
     ):
         self._backend, self._eos, self._dtype = backend, eos, dtype
-        self._pieces_of_words = _PiecesOfWords(backend, dtype)
+        self._cached = _CachedWords(backend, dtype)
         self.splits_like_gpt_2 = _splits_like_gpt_2(spec)
         within = _within_documents(spec)
         self.start_differs = within is not None
@@ -64,7 +64,7 @@ class PieceEncoder:
             for backend in {self._backend, self._backend_within}
         }
         ids = [
-            b"".join(map(self._pieces_of_words.__getitem__, _ASCII_WORDS.findall(part)))
+            b"".join(map(self._cached.__getitem__, _ASCII_WORDS.findall(part)))
             if backend is None
             else np.array(next(encodings[backend]).ids, self._dtype).tobytes()
             for part, backend in parts
@@ -81,8 +81,8 @@ class PieceEncoder:
             continues = True
 
 
-class _PiecesOfWords(dict[str, bytes]):
-    """word -> the ids of its pieces, as bytes.
+class _CachedWords(dict[str, bytes]):
+    """word -> the ids of its subwords, as bytes.
 
     Words recur: looking them up takes a tenth of the time in which `tokenizers` splits and merges them.
     """

@@ -9,7 +9,7 @@ from tokenizers import Regex, Tokenizer as Backend, decoders, models, normalizer
 from lm.errors import DataError, ModelError
 from lm.tokenization.backend import read_backend
 from lm.tokenization.tokenizer import Tokenizer
-from lm.tokenization.untrusted import read_spec
+from lm.tokenization.tokenizer_json import read_spec
 from lm.tokenization.vocabulary import load_external
 
 # How the tokenizer of GPT-4 splits a text.

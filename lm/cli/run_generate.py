@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from lm.cli.interactive import interact
-from lm.cli.unknown import warn_about_unknown_text
+from lm.cli.warnings import warn_about_unknown_text
 from lm.config.schema import SamplingConfig
 from lm.config.settings import settings_of
 from lm.console.escaping import printable

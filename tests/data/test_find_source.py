@@ -10,7 +10,7 @@ import pytest
 
 from lm.config.schema import DataConfig
 from lm.data.cache import cache_folder
-from lm.data.sources import find_sources, python_library
+from lm.data.find_source import find_sources, python_library
 from lm.errors import DataError, UserError
 from tests.data.conftest import documents, found, read
 

@@ -11,9 +11,9 @@ import pytest
 
 from lm.config.schema import DataConfig
 from lm.data.corpus import open_corpus
-from lm.data.files import files_below, list_files
+from lm.data.find_source import find_sources
+from lm.data.listing import files_below, list_files
 from lm.data.report import rows
-from lm.data.sources import find_sources
 from lm.errors import DataError, UserError
 from tests.data.conftest import documents, found, read
 

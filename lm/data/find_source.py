@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-import hashlib
 import os
 import re
 import sys
@@ -21,7 +20,7 @@ from lm.data import reading
 from lm.data.cache import temporary
 from lm.data.dataset_folders import caches, declared_files, saved_splits
 from lm.data.encodings import check_encoding
-from lm.data.files import (
+from lm.data.listing import (
     TABLES,
     Listing,
     file_id,
@@ -41,7 +40,7 @@ from lm.files.paths import expanded
 from lm.tokenization.vocabulary import KINDS
 
 if TYPE_CHECKING:
-    from lm.data.hub import HubFiles
+    from lm.data.hub import DataFiles
 
 # The kinds that lm reads itself, and the ends of the names of their files.
 _OWN_KINDS, _OWN_SUFFIXES = {*TABLES.values(), "text"}, {*TABLES, ".txt"}
@@ -72,12 +71,6 @@ def find_sources(
             source.forget()
         raise
     return sources
-
-
-def fingerprint_of(sources: Sequence[Source]) -> str:
-    """A hash of the contents of all texts, the same wherever the files are."""
-    identities = "\0".join(source.identity for source in sources)
-    return hashlib.sha256(identities.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _add_all(sources: list[Source], config: DataConfig, revisions: Sequence[str | None] | None) -> None:
@@ -243,7 +236,7 @@ def _kind_of_all(name: str, files: dict[str, list[str]]) -> str:
     return kinds.pop()
 
 
-def _declared_source(name: str, found: HubFiles, config: DataConfig) -> Source:
+def _declared_source(name: str, found: DataFiles, config: DataConfig) -> Source:
     """A source of the files of a configuration, of a Hub dataset or in the README.md of a folder."""
     kind, options = found.kind, found.options
     files = (file for group in found.splits.values() for file in group)

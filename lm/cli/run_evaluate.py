@@ -14,8 +14,8 @@ from lm.cli.results import (
     json_record,
     rows_of_differences,
     rows_of_scores,
-    warn_about_unknown_tokens,
 )
+from lm.cli.warnings import warn_about_unknown_tokens
 from lm.config.schema import DataConfig, RunConfig
 from lm.config.settings import build
 from lm.console.progress import ProgressCallback

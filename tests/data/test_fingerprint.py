@@ -10,7 +10,7 @@ import pytest
 
 from lm.config.schema import DataConfig
 from lm.console.progress import no_progress
-from lm.data import identity
+from lm.data import fingerprint
 from lm.data.corpus import open_corpus
 from lm.data.eval_text import read_whole
 from tests.data.conftest import found, read
@@ -59,7 +59,9 @@ def test_a_zip_archive_with_another_name_is_another_text(tmp_path, zipped):
 def test_a_file_of_the_same_size_and_time_is_not_read_from_the_cache(tmp_path, monkeypatch):
     """As after `cp -p`, or from a program that sets fixed times."""
     path, texts, times = tmp_path / "a.txt", ["one two three\n" * 99, "six ten eight\n" * 99], (10**9, 10**9)
-    monkeypatch.setattr(identity.time, "time_ns", lambda: 10**10 + time.clock_gettime_ns(time.CLOCK_REALTIME))
+    monkeypatch.setattr(
+        fingerprint.time, "time_ns", lambda: 10**10 + time.clock_gettime_ns(time.CLOCK_REALTIME)
+    )
     identities = []  # ten seconds later, when the file counts as settled
     for text in texts:
         path.write_text(text)
@@ -98,8 +100,8 @@ def test_the_identity_of_plain_text_is_that_of_older_caches(tmp_path, zipped):
 
 def test_only_training_hashes_a_text_and_each_file_once(tmp_path, monkeypatch):
     hashed = []
-    file_hash = identity.digest_of
-    monkeypatch.setattr(identity, "digest_of", lambda path: hashed.append(path) or file_hash(path))
+    file_hash = fingerprint.digest_of
+    monkeypatch.setattr(fingerprint, "digest_of", lambda path: hashed.append(path) or file_hash(path))
     files = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
     for file in files:
         Path(file).write_text(f"{file} is a file. " * 9)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lm.data.header import like_data
+from lm.data.csv_header import like_data
 from tests.data.conftest import read, warnings_of, written
 
 QUESTION = "How satisfied are you with the service in general?"
