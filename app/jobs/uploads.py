@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from lm.data import reading
+from lm.data import archives, reading
 from lm.data.binary_files import known_kind
 from lm.data.listing import TABLES, kind_of
 from lm.data.tables import PRUNED
@@ -167,8 +167,8 @@ class Uploads:
         size = 0
         try:
             whole = str(path)
-            for member in reading.archive_members(whole) if reading.is_archive(whole) else [whole]:
-                with reading.explaining_file_errors(member), reading.open_bytes(member) as file:
+            for member in archives.archive_members(whole) if archives.is_archive(whole) else [whole]:
+                with reading.explaining_file_errors(member), archives.open_bytes(member) as file:
                     while block := file.read(_BLOCK):
                         size += len(block)
                         if size > self._max_unpacked_size:
@@ -177,7 +177,7 @@ class Uploads:
         except UserError as error:
             raise UserError(str(error).replace(str(path), name)) from error
         finally:
-            reading.close_archives()
+            archives.close_archives()
 
     def _move_in(self, partial: Path, id: str, name: str) -> UploadedText:
         """Move a copy to its final path, unless the same text was uploaded before."""
@@ -206,7 +206,7 @@ def safe_name(name: str) -> str:
 
 def _ending(name: str) -> str:
     """The part of a name that says how the file is read: '.csv', '.csv.gz', '.gz', or '.txt'."""
-    plain = reading.without_compression(name)
+    plain = archives.without_compression(name)
     compression = name[len(plain) :].lower()
     kind = os.path.splitext(plain)[1].lower()
     return (kind if kind in _ENDINGS else "" if compression else ".txt") + compression
@@ -214,7 +214,7 @@ def _ending(name: str) -> str:
 
 def _is_packed(name: str) -> bool:
     """Whether a file is compressed or an archive."""
-    return bool(reading.compression_of(name)) or reading.is_archive(name)
+    return bool(archives.compression_of(name)) or archives.is_archive(name)
 
 
 def safe_stem(text: str) -> str:

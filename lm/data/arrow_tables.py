@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lm.console.invocation import pip_install
-from lm.data.reading import open_bytes
+from lm.data.archives import open_bytes
 from lm.data.values import Row, distinct_names
 from lm.errors import DataError, UserError, one_line
 

@@ -13,10 +13,10 @@ from itertools import chain
 from typing import Any, TextIO
 
 from lm.console.wording import plural
+from lm.data.archives import suffix
 from lm.data.columns import MAX_COLUMNS, Notes
 from lm.data.csv_dialect import DELIMITERS, NO_DELIMITER, Dialect, first_rows, is_unclosed, recognize
 from lm.data.csv_header import like_data
-from lm.data.reading import suffix
 from lm.data.values import Row, distinct_names, listed, shortened
 from lm.errors import DataError, one_line
 

@@ -12,7 +12,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm.data.reading import datasets_library, member_and_path
+from lm.data.archives import member_and_path
+from lm.data.datasets_library import datasets_library
 from lm.errors import DataError, one_line
 from lm.files.model_files import is_inside
 

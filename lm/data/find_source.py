@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lm.config.schema import DataConfig
 from lm.console.streams import read_input
 from lm.console.wording import did_you_mean, similar, suggesting
-from lm.data import reading
+from lm.data import archives
 from lm.data.cache import temporary
 from lm.data.dataset_folders import caches, declared_files, saved_splits
 from lm.data.encodings import check_encoding
@@ -92,7 +92,7 @@ def _add_all(sources: list[Source], config: DataConfig, revisions: Sequence[str 
 def _check_outputs(sources: list[Source], config: DataConfig, outputs: Iterable[str]) -> None:
     """Raise UserError if a file that will be written is one that is read, or an archive that contains it."""
     files = (file for source in sources for group in source.files.values() for file in group)
-    read = {file_id(reading.member_and_path(file)[1]) for file in files}
+    read = {file_id(archives.member_and_path(file)[1]) for file in files}
     if "-" in config.dataset:
         read.add(standard_input_id())
     for file in outputs:
@@ -130,9 +130,9 @@ def find_source(dataset: str, config: DataConfig) -> Source:
             return dataclasses.replace(source, copy=copy, copies=stack.pop_all())
     path = expanded(dataset)
     if os.path.isfile(path):
-        name = Path(reading.without_compression(path.name)).stem
-        if reading.is_archive(str(path)):
-            members = reading.archive_members(str(path))
+        name = Path(archives.without_compression(path.name)).stem
+        if archives.is_archive(str(path)):
+            members = archives.archive_members(str(path))
             if not members:
                 raise DataError(f"the archive {path} contains no files.")
             return _listed_source(name, list_files(members, "", {}), config)
@@ -159,12 +159,12 @@ def find_source(dataset: str, config: DataConfig) -> Source:
         matches, skipped = files_matching(str(path))
         if not matches and not skipped["missing"]:
             raise DataError(f"no file matches '{dataset}'.")
-        if matches and all(map(reading.is_archive, matches)):
-            matches = [member for file in matches for member in reading.archive_members(file)]
+        if matches and all(map(archives.is_archive, matches)):
+            matches = [member for file in matches for member in archives.archive_members(file)]
         folder = re.match(r"[^*?\[]*(?=[/\\])", str(path))
         name = Path(folder[0]).name if folder else ""
         return _listed_source(name or "files", list_files(matches, None, skipped), config)
-    looks_like_a_file = reading.suffix(dataset) in {*_OWN_SUFFIXES, ".zip", ".tar"}
+    looks_like_a_file = archives.suffix(dataset) in {*_OWN_SUFFIXES, ".zip", ".tar"}
     near = similar_path(path)
     if not _HUB_ID.fullmatch(dataset) or looks_like_a_file:
         raise DataError(f"there is no file or folder '{dataset}'{suggesting(near)}")
@@ -240,7 +240,7 @@ def _declared_source(name: str, found: DataFiles, config: DataConfig) -> Source:
     """A source of the files of a configuration, of a Hub dataset or in the README.md of a folder."""
     kind, options = found.kind, found.options
     files = (file for group in found.splits.values() for file in group)
-    if kind in _OWN_KINDS and all(reading.suffix(file) in _OWN_SUFFIXES for file in files):
+    if kind in _OWN_KINDS and all(archives.suffix(file) in _OWN_SUFFIXES for file in files):
         # `datasets` reads the files of all configurations with the loader for those of the first.
         kind = _kind_of_all(name, found.splits)
         options = options if kind == found.kind else {}

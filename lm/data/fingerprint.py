@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from lm.data import reading
+from lm.data import archives
 from lm.data.cache import known
 from lm.data.listing import suffix_of
 from lm.errors import DataError
@@ -36,7 +36,7 @@ def identity_of(files: dict[str, list[str]]) -> str:
     listing, newest = hashlib.sha256(_FORMAT), 0
     for split, group in files.items():
         for file in group:
-            path = reading.member_and_path(file)[1]
+            path = archives.member_and_path(file)[1]
             modified, changed, *version = _or_data_error(version_of, path)
             newest = max(newest, modified, changed)
             facts = (split, os.path.abspath(path), file, modified, changed, *version)
@@ -59,7 +59,7 @@ def _content_hash(files: dict[str, list[str]]) -> str:
     contents: dict[str, str] = {}
     for split, group in sorted(files.items()):
         for file in group:
-            member, path = reading.member_and_path(file)
+            member, path = archives.member_and_path(file)
             if path not in contents:
                 contents[path] = _or_data_error(digest_of, path)
             how = file.removesuffix(f"::{path}") if member else suffix_of(file)

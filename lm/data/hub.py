@@ -24,9 +24,10 @@ from tqdm import tqdm
 
 from lm.config.schema import DataConfig
 from lm.console.progress import ProgressCallback
+from lm.data.archives import without_compression
 from lm.data.cache import known
+from lm.data.datasets_library import datasets_library
 from lm.data.listing import TABLES, TABLES_ABOUT
-from lm.data.reading import datasets_library, without_compression
 from lm.data.split_names import by_split_on_hub
 from lm.errors import DataError, UserError, one_line
 from lm.files.atomic import write_text

@@ -12,8 +12,8 @@ from itertools import chain, islice
 from typing import Any, TextIO
 
 from lm.console.wording import did_you_mean
+from lm.data.archives import suffix
 from lm.data.columns import MAX_COLUMNS, POEM, Notes
-from lm.data.reading import suffix
 from lm.data.values import MISSING, Number, Row, is_messages, listed, value_at
 from lm.errors import DataError
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lm.console.wording import plural, similar
-from lm.data import reading
+from lm.data import archives
 from lm.data.binary_files import binary_kind
 from lm.data.split_names import by_split
 from lm.errors import DataError, one_line
@@ -153,14 +153,14 @@ def list_files(files: list[str], root: str | None, skipped: Mapping[str, Iterabl
 
 def suffix_of(file: str) -> str:
     """The end of a file's name that decides how it is read, such as ".tsv.gz"; "" if it is plain text."""
-    name = reading.name_of(file).lower()
-    stem, suffix = os.path.splitext(reading.without_compression(name))
+    name = archives.name_of(file).lower()
+    stem, suffix = os.path.splitext(archives.without_compression(name))
     return name.removeprefix(stem if suffix in {*TABLES, ".zip"} else stem + suffix)
 
 
 def kind_of(file: str) -> str:
     """ "text", or the kind of table, judged by the file's name."""
-    return TABLES.get(reading.suffix(file), "text")
+    return TABLES.get(archives.suffix(file), "text")
 
 
 def similar_path(path: Path) -> str | None:
@@ -175,7 +175,7 @@ def similar_path(path: Path) -> str | None:
 
 def file_id(file: str) -> tuple[int, int, str] | None:
     """An id that all paths to the same file on this disk share; None if there is no such file."""
-    member, path = reading.member_and_path(file)
+    member, path = archives.member_and_path(file)
     try:
         found = os.stat(path)
     except OSError:
@@ -207,7 +207,7 @@ def _by_split(root: str, files: list[str]) -> dict[str, list[str]]:
     """Group files into splits by their names below `root`."""
     below = {}
     for file in files:
-        member, path = reading.member_and_path(file)
+        member, path = archives.member_and_path(file)
         # Some programs on Windows write the names in an archive with backslashes.
         name = member.replace("\\", "/") if member else path.removeprefix(root).replace(os.sep, "/")
         below[name if name not in below else file] = file
@@ -227,7 +227,7 @@ def _repeated(files: list[str]) -> Iterator[str]:
 def _why_not_text(file: str) -> str | None:
     """ "empty" or "binary", judged by the beginning of a file; None for text."""
     try:
-        with reading.open_bytes(file) as opened:
+        with archives.open_bytes(file) as opened:
             sample = opened.read(_SAMPLE)
     except Exception:  # each compression has its own errors; reading the file will raise it again
         return None
@@ -245,10 +245,10 @@ def _incidental(files: list[str]) -> list[str]:
 
 
 def _file_name(file: str) -> str:
-    return os.path.basename(reading.name_of(file)).lower()
+    return os.path.basename(archives.name_of(file)).lower()
 
 
 def _named(what: str, files: list[str]) -> str:
     """'2 binary files (a.jpg, b.jpg)'."""
-    names = ", ".join(one_line(os.path.basename(reading.name_of(file)), 80) for file in files[:_NAMED])
+    names = ", ".join(one_line(os.path.basename(archives.name_of(file)), 80) for file in files[:_NAMED])
     return f"{what} ({names}{', …' if len(files) > _NAMED else ''})"

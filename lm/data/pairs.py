@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from lm.config.schema import DataConfig
 from lm.console.progress import ProgressCallback
 from lm.console.wording import did_you_mean
-from lm.data import reading
+from lm.data import archives
 from lm.data.find_source import find_sources
 from lm.data.source import Source
 from lm.data.values import MISSING, Row, listed, text_of, value_at, without_surrogates
@@ -83,11 +83,11 @@ def _add(pairs: Pairs, source: Source, split: str, columns: PairColumns) -> None
     """Add the pairs of a split."""
     errors = source.config.encoding_errors
     for file, number, row in source.rows(split):
-        where, name = f"row {number:,} of {file}", reading.name_of(file)
+        where, name = f"row {number:,} of {file}", archives.name_of(file)
         pairs.good.append(_text(row, columns.good, "--good", where, errors))
         pairs.bad.append(_text(row, columns.bad, "--bad", where, errors))
         if columns.phenomenon is None and UID not in row:
-            pairs.phenomena.append(Path(reading.without_compression(name)).stem)
+            pairs.phenomena.append(Path(archives.without_compression(name)).stem)
         else:
             column = columns.phenomenon or UID
             pairs.phenomena.append(_text(row, column, "--phenomenon", where, errors))

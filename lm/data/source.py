@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from lm.config.schema import DataConfig
 from lm.config.settings import flag_of
 from lm.console.progress import ProgressCallback
-from lm.data import columns, reading, tables, values
+from lm.data import archives, columns, reading, tables, values
+from lm.data.datasets_library import datasets_library
 from lm.data.decoding import Decoded
 from lm.data.fingerprint import identity_of
 from lm.data.listing import Listing
@@ -56,7 +57,7 @@ class Source:
     def file_name(self) -> str:
         """The name of the file with its suffix if it is a single one of the user, else of the source."""
         files = [file for group in self.files.values() for file in group]
-        return self.name if len(files) != 1 or self.copy or self.hub else reading.name_of(files[0])
+        return self.name if len(files) != 1 or self.copy or self.hub else archives.name_of(files[0])
 
     def check(self, split: str) -> None:
         """Raise DataError if there is no such split."""
@@ -84,7 +85,7 @@ class Source:
         """The same source with the files of a split downloaded. Raises DataError."""
         self.check(split)
         files = self.files[split]
-        if any(map(reading.is_remote, files)):
+        if any(map(archives.is_remote, files)):
             from lm.data.hub import fetch
 
             files = [fetch(file, progress) for file in files]
@@ -94,7 +95,7 @@ class Source:
     def size(self, split: str) -> int | None:
         """The size of the text in bytes, or None if it is a table or compressed."""
         if self.kind != "text" or any(
-            reading.compression_of(file) or reading.member_and_path(file)[0] for file in self.files[split]
+            archives.compression_of(file) or archives.member_and_path(file)[0] for file in self.files[split]
         ):
             return None
         return sum(os.path.getsize(file) for file in self.files[split] if os.path.exists(file))
@@ -172,7 +173,7 @@ class Source:
 
         Raises DataError if there is no text, UserError if the library is not installed.
         """
-        library = reading.datasets_library("--streaming")
+        library = datasets_library("--streaming")
         files, column = self.files[split], None
         if self.kind != "text":
             read, wanted = self._trial(split), self.config.text_column
@@ -235,7 +236,7 @@ class Source:
 
     def _loaded_rows(self, file: str) -> Iterator[values.Row]:
         """The rows of a file in a format that only the `datasets` library reads."""
-        library = reading.datasets_library(f"reading {self.name}")
+        library = datasets_library(f"reading {self.name}")
         rows = library.load_dataset(
             self.kind, data_files={"train": [file]}, split="train", streaming=True, **self.options
         )
@@ -267,13 +268,13 @@ class Source:
 
     def forget(self) -> None:
         """Delete the copy of standard input, and close archives: they are no longer needed."""
-        reading.close_archives()
+        archives.close_archives()
         self.copies.close()
 
     def _explain(self, files: list[str], error: Exception) -> DataError:
-        paths = (reading.member_and_path(file)[1] for file in files)
+        paths = (archives.member_and_path(file)[1] for file in files)
         missing = [path for path in paths if not os.path.exists(path)]
-        if missing and not any(map(reading.is_remote, missing)):
+        if missing and not any(map(archives.is_remote, missing)):
             return DataError(f"{missing[0]} was deleted before it could be read.")
         cause = one_line(error.__cause__ or error).rstrip(".")
         if missing and is_network_error(error):  # files that are streamed from the Hub
@@ -312,7 +313,7 @@ def check_settings(sources: list[Source], config: DataConfig) -> None:
 
 def _members(files: list[str]) -> Iterator[str]:
     """The files, and in place of archives the files in them."""
-    return (member for file in files for member in reading.members(file))
+    return (member for file in files for member in archives.members(file))
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:

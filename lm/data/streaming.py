@@ -24,8 +24,8 @@ from torch import Tensor
 
 from lm.config.schema import DataConfig
 from lm.data.batches import to_device
+from lm.data.datasets_library import datasets_library
 from lm.data.find_source import find_sources
-from lm.data.reading import datasets_library
 from lm.data.source import Source
 from lm.errors import DataError
 from lm.hub_errors import is_network_error

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from lm.data.archives import open_bytes
 from lm.data.arrow_tables import arrow_rows
 from lm.data.columns import Notes
 from lm.data.csv_tables import csv_rows
 from lm.data.decoding import Decoded, open_text
 from lm.data.json_tables import json_rows
-from lm.data.reading import explaining_file_errors, open_bytes
+from lm.data.reading import explaining_file_errors
 from lm.data.values import Row
 
 KINDS = ("csv", "json", "parquet", "arrow")

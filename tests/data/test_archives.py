@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lm.data import reading
+from lm.data import archives
 from lm.errors import DataError
 from tests.data.conftest import found, read
 from tests.data.packed import tarred, zipped
@@ -99,7 +99,7 @@ def test_a_replaced_archive_is_read_again(tmp_path):
         archive.writestr("a.txt", "a third")
     os.replace(tmp_path / "new.zip", tmp_path / "books.zip")
     assert read(tmp_path / "books.zip") == ["a third"]
-    reading.close_archives()
+    archives.close_archives()
     assert read(tmp_path / "books.zip") == ["a third"]
 
 

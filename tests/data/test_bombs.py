@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from lm.config.schema import DataConfig
-from lm.data import reading
+from lm.data import archives
 from lm.data.corpus import open_corpus
 from lm.errors import DataError
 from tests.data.conftest import read
@@ -16,7 +16,7 @@ from tests.data.packed import COMPRESS, tarred, zipped
 @pytest.fixture
 def small_bombs(monkeypatch, tmp_path):
     """Bombs of a size that is quick to make, and an empty cache."""
-    monkeypatch.setattr(reading, "_ALWAYS_UNPACKED", 1 << 20)
+    monkeypatch.setattr(archives, "_ALWAYS_UNPACKED", 1 << 20)
     monkeypatch.setenv("LM_CACHE", str(tmp_path / "cache"))
 
 
