@@ -26,7 +26,7 @@ from lm.errors import UserError
 from lm.files.paths import expanded
 from lm.generation.request import UNKNOWN, check_search
 
-# What has no effect in a mode, and what has one only together with something else.
+# Flags that have no effect in a mode, and flags that require another flag.
 _IGNORED = {
     "interactive": (
         *("infill", "prompts_file", "beams", "length_penalty", "json", "num_samples", "length"),

@@ -12,11 +12,11 @@ from lm.errors import DataError
 BINARY = "a binary file"
 # What to do with files that are not text -> what they are -> their first bytes.
 _FORMATS = {
-    "unpack it and give the folder": {
+    "unpack it and pass the folder": {
         "a 7z archive": rb"7z\xbc\xaf",
         "a rar archive": rb"Rar!\x1a",
     },
-    "save the document as text, or give the archive a name that ends in .zip": {
+    "save the document as text, or rename the archive to end in .zip": {
         "a zip archive or an office document": rb"PK\x03\x04",
         "a zip archive": rb"PK\x05\x06",
     },
@@ -34,8 +34,8 @@ _FORMATS = {
         "a DjVu document": rb"AT&TFORM.{4}DJV",
         "an e-book": rb".{60}BOOKMOBI",
     },
-    "give it a name that ends in .parquet": {"a Parquet file": rb"PAR1\x15"},
-    "give it a name that ends in .arrow": {"an Arrow file": rb"ARROW1\0|\xff{4}.{2}\0\0"},
+    "rename it to end in .parquet": {"a Parquet file": rb"PAR1\x15"},
+    "rename it to end in .arrow": {"an Arrow file": rb"ARROW1\0|\xff{4}.{2}\0\0"},
     "save it as Parquet or JSON lines first": {
         "an ORC file": rb"ORC[\0-\x08\x0e-\x1f]",
         "an Avro file": rb"Obj\x01",
@@ -46,7 +46,7 @@ _FORMATS = {
         "an array": rb"\x93NUMPY|\x89HDF\r\n",
         "a model": rb"GGUF[\x01-\x09]\0|.{6}\0\0\{\"",
     },
-    "give a file with text": {
+    "choose a text file": {
         "a JPEG image": rb"\xff\xd8\xff",
         "a PNG image": rb"\x89PNG\r\n\x1a\n",
         "a GIF image": rb"GIF8[79]a.{,16}\0",
@@ -116,5 +116,5 @@ def _as_utf_8(sample: bytes, encoding: str) -> bytes:
 
 def _advice(kind: str) -> str:
     if kind == _TAR:
-        return "unpack it and give the folder"
-    return next((advice for advice, kinds in _FORMATS.items() if kind in kinds), "give a file with text")
+        return "unpack it and pass the folder"
+    return next((advice for advice, kinds in _FORMATS.items() if kind in kinds), "choose a text file")

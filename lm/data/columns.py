@@ -58,8 +58,8 @@ class Notes:
     numbers: int = 0  # rows whose text has a number, or true or false
     longer: list[str] = field(default_factory=list)  # columns with more text
     files: dict[str, set[str]] = field(default_factory=dict)  # the columns of each, up to the one used
-    # Of each CSV file, the columns; and of the rows with fewer cells, by the number of these, how many rows
-    # there are and the line of the first.
+    # For each CSV file: its columns, and {number of cells: (number of rows, line of the first)} of the rows
+    # with too few cells.
     narrow: dict[str, tuple[list[str], dict[int, tuple[int, int]]]] = field(default_factory=dict)
     warnings: dict[str, str] = field(default_factory=dict)  # by their kind
 
@@ -369,7 +369,10 @@ def _automatic(columns: _Columns, name: str) -> tuple[str, str]:
         examples = columns.examples(columns)
         if all(isinstance(column.example, bytes) for column in columns.values()):
             raise DataError(f"no column of {name} contains text: {examples}.")
-        raise DataError(f"no column of {name} contains text: {examples}; --text-column reads one anyway.")
+        raise DataError(
+            f"no column of {name} contains text: {examples}; to use one of them anyway, name it with"
+            " --text-column."
+        )
     long = [n for n in texts if columns[n].several_words >= _SEVERAL * columns[n].texts]
     for candidates, why in ((texts, "the only one with text"), (long, "the only one with several words")):
         if len(candidates) == 1:

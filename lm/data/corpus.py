@@ -44,10 +44,10 @@ from lm.tokenization.documents import CHUNK, LONGEST, SEPARATOR, chunks, count_c
 from lm.tokenization.tokenizer import Tokenizer
 
 FORMAT = 2
-# Changes when the same tables may become another text, or the same text other tokens. (Those of char and byte
-# do not depend on where it is cut.)
+# Increase these when tables may be read as different text, or text may be encoded as different tokens. (Tokens
+# of char and byte do not depend on where the text is cut.)
 TABLE_FORMAT, TOKEN_FORMAT = 6, 2
-ENCODING_FORMAT = 2  # changes when files may be read in another encoding than with the same --encoding before
+ENCODING_FORMAT = 2  # increase this when the same --encoding may read files differently
 _LEARNED_FROM = 100 << 20  # bytes of text from which bpe and unigram are learned
 _DECODED = 16 << 20  # bytes of text with which it is checked whether a tokenizer reproduces text
 
@@ -85,7 +85,7 @@ class Corpus:
     held_out: list[int]  # first rows of each dataset that --streaming must leave out of training
     facts: dict[str, Any]  # for the report
     fingerprint: str = ""  # of the text; unknown in the cache of an earlier version
-    tokenizer_id: str = ""  # part of the key, of one that was just opened
+    tokenizer_id: str = ""  # part of the key; empty unless `open_corpus` returned it
 
 
 def open_corpus(
@@ -229,8 +229,7 @@ def _build(
         if counts.tokens < 2:
             raise DataError(
                 f"the {name} text of {' and '.join(s.name for s in sources)} has only"
-                f" {plural(counts.tokens, 'token')}, but predicting one from another takes at least 2:"
-                " use more text."
+                f" {plural(counts.tokens, 'token')}, but at least 2 are needed: use more text."
             )
         info |= {name: asdict(counts)} | ({"parts": parts} if name == "train" else {})
     unknown: list[str] = []

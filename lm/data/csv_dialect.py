@@ -76,7 +76,7 @@ def recognize(file: str, head: list[str], complete: bool, begin: int, given: str
 
     The delimiter is the `given` one, else that with which at least half of the rows have as many cells as the
     first; the comma, if several do. Without one, each row is a single cell. Raises DataError if most rows
-    have other cells than the first.
+    have a different number of cells than the first.
     """
     delimiters = [given] if given else [d for d in DELIMITERS if any(d in line for line in head)]
     escapes = (False, True) if any('\\"' in line for line in head) else (False,)

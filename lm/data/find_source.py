@@ -56,9 +56,9 @@ def find_sources(
 ) -> list[Source]:
     """Find all texts, at the given commits; each file is read only once.
 
-    Raises UserError if a text cannot be found or is one of the `outputs`, the files that will be written, or
-    if a setting applies to none of the texts, unless the settings are those `of_run`, a run: an earlier
-    version may have ignored it.
+    `of_run`: the settings come from a run. Then none has to apply, because an earlier version may have
+    ignored it. Raises UserError if a text cannot be found or is one of the `outputs`, the files that will be
+    written, or if a setting applies to none of the texts.
     """
     sources: list[Source] = []
     try:
@@ -99,7 +99,7 @@ def _check_outputs(sources: list[Source], config: DataConfig, outputs: Iterable[
         identity = file_id(str(expanded(file)))
         if identity and identity in read:
             raise UserError(
-                f"{file} is read and would be replaced by a table: choose another file for the table."
+                f"{file} is an input and would be overwritten by the table: choose another output file."
             )
 
 

@@ -69,14 +69,14 @@ def _at(blocks: Iterator[bytes], separator: bytes) -> Iterator[bytes]:
     carried = b""
     for block in blocks:
         *before, last = (carried + block).split(separator)
-        end = len(last) - _beginning_at_end(last, separator)
+        end = len(last) - _overlap(last, separator)
         carried = last[end:]
         yield SEPARATOR.join([*before, last[:end]])
     yield carried
 
 
-def _beginning_at_end(text: bytes, separator: bytes) -> int:
-    """The length of the longest proper beginning of the separator with which the text ends."""
+def _overlap(text: bytes, separator: bytes) -> int:
+    """The length of the longest proper prefix of the separator that the text ends with."""
     longest = min(len(separator) - 1, len(text))
     return next(n for n in range(longest, -1, -1) if text.endswith(separator[:n]))
 

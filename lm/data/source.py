@@ -44,8 +44,8 @@ class Source:
     copy: Path | None = None  # of standard input
     copies: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)  # deletes it
     configured: bool = False  # whether its files are those of a configuration, see --dataset-config
-    # Of one on the Hub: its id, revision (the commit), config and, as its card says, language and license; by
-    # its name in the settings.
+    # For a Hub dataset: {its name in the settings: its id, revision (the commit), config, and the language
+    # and license on its card}.
     hub: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     listing: Listing | None = None  # of a folder, a glob or an archive
     warnings: tuple[str, ...] = ()
@@ -286,7 +286,7 @@ def _has_characters(source: Source) -> bool:
     return source.kind in ("text", "csv", "json")
 
 
-# The sources that a setting is for, and what an error calls them.
+# Which sources each setting applies to, and what errors call them.
 _MEANT_FOR: dict[str, tuple[Callable[[Source], bool], str]] = {
     "dataset_config": (
         lambda source: source.configured,

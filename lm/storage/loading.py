@@ -19,7 +19,7 @@ from lm.storage.model_folder import WEIGHTS, read_facts
 from lm.tokenization.tokenizer import Tokenizer
 
 _MAX_WEIGHT = 1e15  # float32 reaches 3e38
-# Of the facts in config.json that lm reads.
+# The types of the values in config.json that lm reads.
 _FACT_TYPES: dict[str, dict[str, type | tuple[type, ...]]] = {
     "trained_on": {"dataset": str, "fingerprint": str, "characters": int, "documents": int},
     "validation": dict.fromkeys(("loss", "perplexity", "bits_per_character", "bits_per_byte"), (int, float)),

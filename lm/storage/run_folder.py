@@ -25,7 +25,7 @@ from lm.storage.model_folder import WEIGHTS
 from lm.storage.run_lock import check_free, claimed, lock_of
 from lm.tokenization.tokenizer import Tokenizer
 
-# What runs from before a setting existed were trained with, if that is not its default.
+# Values for runs that are older than a setting, where they differ from its default.
 _OF_OLDER_RUNS = {"sampled_softmax": 0}
 
 

@@ -232,7 +232,7 @@ def test_flags_that_would_be_ignored_are_rejected(char, arguments):
         ("--per-pair p --per-phenomenon ./p", "--per-pair and --per-phenomenon name the same file"),
         (
             "--per-pair ./pairs.jsonl",
-            "./pairs.jsonl is read and would be replaced by a table: choose another",
+            "./pairs.jsonl is an input and would be overwritten by the table: choose",
         ),
         ("--per-pair - --json", "the table and --json would both go to standard output"),
         ("--pairs none.csv", "there is no file or folder 'none.csv'"),

@@ -91,11 +91,11 @@ def noise(path):
         (pickled, "a pickled object", "save its text as a file first"),
         (array, "an array", "save its text as a file first"),
         (database, "a database", "save its text as a file first"),
-        (parquet, "a Parquet file", "give it a name that ends in .parquet"),
-        (arrow, "an Arrow file", "give it a name that ends in .arrow"),
+        (parquet, "a Parquet file", "rename it to end in .parquet"),
+        (arrow, "an Arrow file", "rename it to end in .arrow"),
         (compressed, "a gzip archive", "unpack it first"),
         (document, "a PDF document", "save it as text first"),
-        (noise, "a binary file", "give a file with text"),
+        (noise, "a binary file", "choose a text file"),
     ],
 )
 @pytest.mark.parametrize("encoding", [None, "latin-1"])

@@ -133,7 +133,8 @@ def test_ambiguous_text_column_is_an_error_that_shows_the_columns(tmp_path):
 
 def test_table_without_text_is_an_error(tmp_path):
     with pytest.raises(
-        DataError, match=r"no column of t contains text: n \(1\); --text-column reads one anyway"
+        DataError,
+        match=r"no column of t contains text: n \(1\); to use one of them anyway, name it with --text-column",
     ):
         read(table(tmp_path, n=[1]))
 
