@@ -44,8 +44,8 @@ from lm.tokenization.documents import CHUNK, LONGEST, SEPARATOR, chunks, count_c
 from lm.tokenization.tokenizer import Tokenizer
 
 FORMAT = 2
-# Increase these when tables may be read as different text, or text may be encoded as different tokens. (Tokens
-# of char and byte do not depend on where the text is cut.)
+# Increase these when tables may be read as different text, or text may be encoded as different tokens. (Those
+# of char and byte do not depend on where it is cut.)
 TABLE_FORMAT, TOKEN_FORMAT = 6, 2
 ENCODING_FORMAT = 2  # increase this when the same --encoding may read files differently
 _LEARNED_FROM = 100 << 20  # bytes of text from which bpe and unigram are learned

@@ -138,9 +138,7 @@ def test_a_table_does_not_replace_the_text_that_the_model_was_trained_on(
 ):
     text = shutil.copy(text_file, tmp_path / "t.txt")
     result = evaluate(trained_with(dataset=str(text)), "--per-word", "t.txt")
-    assert (
-        result.returncode == 2 and "t.txt is an input and would be overwritten by the table" in result.stderr
-    )
+    assert result.returncode == 2 and "t.txt is an input and would be overwritten" in result.stderr
     assert text.read_bytes() == text_file.read_bytes()
 
 
@@ -150,9 +148,7 @@ def test_a_table_does_not_replace_standard_input(evaluate, trained_run, tmp_path
     with open(text) as opened:
         monkeypatch.setattr(sys, "stdin", opened)
         result = evaluate(trained_run, "--dataset", "-", "--per-word", "t.txt")
-    assert (
-        result.returncode == 2 and "t.txt is an input and would be overwritten by the table" in result.stderr
-    )
+    assert result.returncode == 2 and "t.txt is an input and would be overwritten" in result.stderr
     assert text.read_text() == "The sea was calm."
 
 
@@ -328,10 +324,7 @@ def test_a_text_that_has_changed_is_not_taken_for_the_held_out_one(evaluate, tra
         (["RUN", "--per-word", "x", "--per-token", "x"], "name the same file"),
         (["RUN", "--per-word", "x", "--per-token", "./x"], "name the same file"),
         (["RUN", "--dataset", "good.txt", "--per-word", "./good.txt"], "./good.txt is an input and would be"),
-        (
-            ["RUN", "--dataset", "good*", "--per-token", "good.txt"],
-            "good.txt is an input and would be overwritten",
-        ),
+        (["RUN", "--dataset", "good*", "--per-token", "good.txt"], "good.txt is an input and would be"),
         (["SHIPPED"], "does not say which text it held out: name one with --dataset"),
     ],
 )
