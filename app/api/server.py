@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -139,14 +139,15 @@ class Api:
 
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:
             disconnected = asyncio.ensure_future(_disconnected(receive))
-            try:
-                client = client_network(client_address(scope))
-                place = await self._admission.enter(completion_request.sequences, disconnected, client)
-                delivery = Delivery(self._admission, place, disconnected, send)
-                async with delivery.responding():
-                    await self._serve(_Job(self, completion_request), delivery, disconnected)
-            finally:
-                disconnected.cancel()
+            with suppress(ClientDisconnect):
+                try:
+                    client = client_network(client_address(scope))
+                    place = await self._admission.enter(completion_request.sequences, disconnected, client)
+                    delivery = Delivery(self._admission, place, disconnected, send)
+                    async with delivery.responding():
+                        await self._serve(_Job(self, completion_request), delivery, disconnected)
+                finally:
+                    disconnected.cancel()
 
         return respond
 

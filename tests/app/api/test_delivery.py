@@ -67,6 +67,19 @@ def test_a_stream_that_nobody_reads_is_not_generated_any_further(real_server):
     until(lambda: not [stream for stream in streams if not stream.ended])
 
 
+def test_a_client_that_leaves_while_its_paused_stream_waits_is_no_error(real_server, caplog):
+    with real_server.reading(**MUCH, stream=True) as slow:
+        until(lambda: real_server.api._admission.unread > 0, seconds=20)
+        with real_server.reading(n=8, max_tokens=3000):
+            until(lambda: real_server.api.num_sequences == 8)
+            while real_server.get("/health")[1]["waiting"] == 0:
+                slow.recv(1 << 16)
+            slow.close()
+            until(lambda: real_server.get("/health")[1]["waiting"] == 0)
+    until(lambda: real_server.api.num_sequences == 0)
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 def test_clients_that_do_not_read_cannot_take_all_memory(real_server, monkeypatch):
     monkeypatch.setattr(delivery, "MAX_UNREAD", 3_000_000)  # one response fits
     with real_server.reading(**MUCH, stream=True) as slow:

@@ -90,6 +90,15 @@ def test_fields_are_called_by_their_labels(in_chinese):
     )
 
 
+def test_messages_name_only_fields_that_exist():
+    english, chinese_texts = chinese().keys(), chinese().values()
+    for message in messages():
+        if message.english:
+            for words, known in ((message.english, english), (message.chinese, chinese_texts)):
+                for label in re.findall("“([^”{]+)”", words):
+                    assert any(text.startswith(label) for text in known), words
+
+
 def test_values_stay_as_they_are(in_chinese):
     assert (
         in_words_of_the_page("--seed and --lr cannot be combined; choose one budget.")
