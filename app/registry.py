@@ -126,15 +126,13 @@ class ModelRegistry:
     def rename(
         self, name: str | None, new: str, fingerprint: str, is_busy: IsBusy = lambda folder: False
     ) -> str:
-        """Rename a model and its folder; returns its name in the list from now on.
+        """Rename a model and its folder; returns its new name.
 
         `fingerprint` is that of the model the user saw. Raises UserError, and then nothing has changed.
         """
         new = _checked_name(new)
         with self._editing(name, fingerprint, is_busy) as folder:
             target = folder.with_name(new)
-            if new == folder.name:
-                return str(name)  # a path, if an earlier root has a model of the same name
             if new in self.folders() or os.path.lexists(target):
                 raise UserError(f"'{new}' already exists: choose another name.")
             rename(folder, target)

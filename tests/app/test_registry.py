@@ -202,12 +202,6 @@ def test_a_name_used_in_another_folder_is_taken(runs, tmp_path, trained_run):
         rename(ModelRegistry([runs, tmp_path / "old"]), "older", "ship")
 
 
-def test_renaming_to_the_same_name_changes_nothing(runs):
-    registry = ModelRegistry([runs])
-    assert rename(registry, "older", "older") == "older"
-    assert list(registry.folders()) == ["newer", "older"]
-
-
 def test_deleting_removes_the_whole_folder(runs):
     registry = ModelRegistry([runs])
     kept = contents(runs / "newer")

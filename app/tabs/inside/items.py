@@ -83,7 +83,8 @@ def score_table(model: LanguageModel, text: str) -> Study:
             " text."
         ) from error
     items = Items({"keep": tuple(name for name in rows[0] if name != column)})
-    sentences = [s for s in texts(read, "the table", column, "replace", Notes(), kept=items.rows) if s]
+    cells = texts(read, "the table", column, "replace", Notes(), kept=items.rows)
+    sentences = [cell for cell in cells if cell.strip()]
     return _score(model, items, sentences)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import gradio as gr
 
+from lm.errors import UserError
+
 from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, event_int, event_value, show_errors
 from ...ui.i18n import translate
@@ -135,6 +137,8 @@ class InsideTab:
     def analysis(self, viewed: Viewed) -> Analysis:
         """The analysis of the text that the page shows. Raises UserError."""
         text, model, page = viewed
+        if not text and model is None:
+            raise UserError("analyze a text first.")
         return self.cache.get(self.models.load(model), text, page)
 
     def on_open(self, text: str, viewed: Viewed, model: str | None, *view: Any) -> list[Any]:

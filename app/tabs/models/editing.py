@@ -94,8 +94,10 @@ class Editing:
         """Rename a model; its training job, if it has one, and those that start from it follow."""
         with show_errors():
             folder = self.models.folder(name)
+            if new.strip() == folder.name:  # the name in the list may be a path
+                return self.selection.select(name)
             target = folder.parent / new.strip()
-            if target != folder and self.jobs.remembers(target) and not target.exists():
+            if self.jobs.remembers(target) and not target.exists():
                 raise UserError(
                     f"'{target.name}' is the name of a model in the list of training jobs: choose another"
                     " name, or remove that job first."

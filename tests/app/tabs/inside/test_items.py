@@ -59,6 +59,17 @@ def test_a_kept_column_is_not_replaced_by_the_entropy(model):
     assert read(study.csv("per_word", "m"))[0]["entropy"] == "9"
 
 
+def test_a_cell_with_only_white_space_is_no_sentence(model):
+    study = score_table(model, "sentence,item\nThe sea.,1\n  ,2\nA boat.,3\n")
+    rows = read(study.csv("per_word", "m"))
+    assert [(row["document"], row["item"], row["word"]) for row in rows] == [
+        ("1", "1", "The"),
+        ("1", "1", "sea."),
+        ("3", "3", "A"),
+        ("3", "3", "boat."),
+    ]
+
+
 def test_lines_are_numbered_and_each_is_read_from_the_empty_state(model):
     study = score_lines(model, "The sea.\r\n\n  The sea.  \n☃\n")
     rows = read(study.csv("per_token", "m"))

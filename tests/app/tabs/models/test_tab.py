@@ -42,6 +42,16 @@ def test_the_training_job_of_a_renamed_model_follows(runs, monkeypatch):
     assert followed == [(runs / "boat", "canoe")]
 
 
+def test_a_model_listed_under_its_path_can_keep_its_name(runs, tmp_path, idle_jobs):
+    other = tmp_path / "other"
+    shutil.copytree(runs / "boat", other / "boat")
+    job, models = idle_jobs.add({}, "sea", base=other / "boat"), ModelRegistry([runs, other])
+    job, name = idle_jobs.stop(job.id), str(other / "boat")
+    rename = event(build(models, idle_jobs), "on_rename")
+    rename(name, models.fingerprint(name), "boat ")
+    assert models.folder(name) == other / "boat" and idle_jobs.get(job.id) == job
+
+
 @pytest.fixture
 def idle_jobs(runs, monkeypatch):
     """A queue that starts no job."""
