@@ -67,13 +67,13 @@ def preview(settings: dict[str, Any], models: Path, busy: bool = False, limit: f
         if not _measuring.acquire(timeout=limit):
             raise UserError("another preview is being computed; try again in a minute.")
         try:
-            found = _measured(settings, limit)
+            found = _cache.get(key) or _measured(settings, limit)  # another visitor may have asked for the same
+            if found.estimate and not busy:
+                _cache[key] = found
+                while len(_cache) > _CACHED:
+                    _cache.popitem(last=False)
         finally:
             _measuring.release()
-        if found.estimate and not busy:
-            _cache[key] = found
-            while len(_cache) > _CACHED:
-                _cache.popitem(last=False)
     if not found.estimate:
         return found
     return replace(found, warnings=found.warnings + machine_warnings(found.estimate, models, busy))

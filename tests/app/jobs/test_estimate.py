@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -62,6 +63,20 @@ def test_another_model_with_the_name_of_the_one_to_start_from_is_measured_again(
         (tmp_path / "model.safetensors").write_bytes(b" " * expected)
         os.utime(tmp_path / "model.safetensors", (0, 0))  # as any file that was copied or unpacked can have
         assert parameters() == parameters() == expected
+
+
+def test_simultaneous_previews_of_the_same_job_are_measured_once(queue, monkeypatch):
+    measured = []
+
+    def measure_slowly(settings, limit):
+        time.sleep(0.2)
+        measured.append(settings)
+        return estimate.Preview({}, estimate=estimate.Estimate(7, {}, None, None, None, None, None, 0, 0))
+
+    monkeypatch.setattr(estimate, "_measured", measure_slowly)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: estimate.preview({"layers": 7}, queue.store.models), range(2)))
+    assert len(measured) == 1
 
 
 def test_preview_gives_up_after_the_limit(queue, text):
