@@ -17,8 +17,11 @@
       request.onupgradeneeded = () => STORES.forEach((name) => request.result.createObjectStore(name));
       request.onsuccess = () => {
         connection = request.result;
-        connection.onversionchange = () => connection?.close();
         connection.onclose = () => (database = connection = null);
+        connection.onversionchange = () => {
+          connection?.close(); // which does not call onclose
+          database = connection = null;
+        };
         resolve(connection);
       };
       request.onerror = request.onblocked = () => reject(request.error ?? new Error("blocked"));

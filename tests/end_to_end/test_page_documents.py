@@ -94,6 +94,16 @@ def test_a_reload_during_the_tour_returns_to_the_text(page):
     page.wait_for(lambda: page.text == text)
 
 
+def test_documents_are_stored_again_after_the_database_was_deleted(page):
+    page.editor.fill("The first text")
+    stored(page)
+    page.tab.evaluate("new Promise((done) => (indexedDB.deleteDatabase('lm').onsuccess = () => done()))")
+    page.editor.fill("The second text")
+    stored(page)
+    page.reload()
+    page.wait_for(lambda: page.text == "The second text")
+
+
 @sizes
 def test_two_tabs_have_documents_of_their_own(open_page, server, size):
     first, second = open_page(server, size=size), open_page(server, size=size)
