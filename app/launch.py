@@ -43,7 +43,9 @@ def launch(
     first folder, and rename and delete them. Raises UserError if the address cannot be used.
     """
     leave_cores()
-    jobs = resume_jobs(folders[0]) if changes_allowed else None
+    jobs = JobQueue(folders[0]) if changes_allowed else None
+    if jobs:
+        jobs.ensure_runner()  # for jobs that are still queued
     models = ModelRegistry(list(folders))
     showcases = Showcases(models)
     page = build(models, jobs, showcases)
@@ -84,17 +86,6 @@ def put_in_front(access: Access) -> None:
             super().__init__(config)
 
     http_server.Server = Server  # type: ignore[misc, assignment]
-
-
-def resume_jobs(folder: Path) -> JobQueue | None:
-    """The training jobs of the page, whose models are in `folder`; jobs that were waiting resume."""
-    try:
-        jobs = JobQueue(folder)
-        jobs.ensure_runner()
-    except UserError as error:
-        print(f"warning: {error}", file=sys.stderr)
-        return None
-    return jobs
 
 
 def wait_for_stop() -> None:

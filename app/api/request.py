@@ -25,10 +25,12 @@ _INTEGERS: dict[str, Range] = {
     "logprobs": (0, 5),
     "seed": (-(2**63), 2**63 - 1),
 }
-_OTHERS = ("model", "prompt", "max_tokens", "stop", "logit_bias", "echo", "stream", "stream_options")
-_EXTENSIONS = ("ban", "match")  # not in OpenAI's API
-_PARAMETERS = (*_INTEGERS, *_SAMPLING, *_OTHERS, *_EXTENSIONS)
-
+_PARAMETERS = (
+    *_INTEGERS,
+    *_SAMPLING,
+    *("model", "prompt", "max_tokens", "stop", "logit_bias", "echo", "stream", "stream_options"),
+    *("ban", "match"),  # not in OpenAI's API
+)
 
 Prompt = str | list[int]  # a text or its token ids
 

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing, suppress
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -74,14 +75,9 @@ class Api:
         # clients to read.
         most = limits.sequences + limits.reserve + MAX_UNREAD // _STREAM_BYTES
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="completion")
-        self._admission = Admission(limits.sequences, limits.waiting, limits.reserve)
+        self.admission = Admission(limits.sequences, limits.waiting, limits.reserve)
         self._preparing: dict[str, Turns] = {}
         self._running: set[BackgroundGenerator[Chunk]] = set()
-
-    @property
-    def num_sequences(self) -> int:
-        """The number of sequences being generated."""
-        return self._admission.running
 
     def app(self, key: str | None = None, origins: Sequence[str] = ()) -> ASGIApp:
         """The ASGI application; with a `key`, it serves only clients that send it.
@@ -109,13 +105,13 @@ class Api:
 
     def shut_down(self) -> None:
         """Cancel the requests being served, and reject new ones."""
-        self._admission.close()
+        self.admission.close()
         for generator in list(self._running):
             generator.cancel()
 
     async def health(self, request: Request) -> Response:
         """GET /health: the number of sequences being generated, and of requests that wait."""
-        admission = self._admission
+        admission = self.admission
         return json_response({"status": "ok", "writing": admission.running, "waiting": admission.waiting})
 
     async def models(self, request: Request) -> Response:
@@ -142,8 +138,8 @@ class Api:
             with suppress(ClientDisconnect):
                 try:
                     client = client_network(client_address(scope))
-                    place = await self._admission.enter(completion_request.sequences, disconnected, client)
-                    delivery = Delivery(self._admission, place, disconnected, send)
+                    place = await self.admission.enter(completion_request.sequences, disconnected, client)
+                    delivery = Delivery(self.admission, place, disconnected, send)
                     async with delivery.responding():
                         await self._serve(_Job(self, completion_request), delivery, disconnected)
                 finally:
@@ -153,7 +149,7 @@ class Api:
 
     async def _serve(self, job: _Job, delivery: Delivery, disconnected: asyncio.Future[Any]) -> None:
         """Generate and send the response to a request that has been admitted."""
-        generated = in_background(job.items, job.cancel, _size, self._threads, disconnected)
+        generated = in_background(job.items, job.cancel, attrgetter("size"), self._threads, disconnected)
         async with generated as generator:
             delivery.generator = generator
             self._running.add(generator)
@@ -290,10 +286,6 @@ class _Job:
         self._canceled = True
         if self._completion:
             self._completion.cancel()
-
-
-def _size(chunk: Chunk) -> int:
-    return chunk.size
 
 
 def _events(objects: Iterable[Iterable[bytes | bytearray]]) -> Iterator[bytes | bytearray]:

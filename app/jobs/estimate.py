@@ -67,7 +67,7 @@ def preview(settings: dict[str, Any], models: Path, busy: bool = False, limit: f
         if not _measuring.acquire(timeout=limit):
             raise UserError("another preview is being computed; try again in a minute.")
         try:
-            found = _cache.get(key) or _measured(settings, limit)  # another visitor may have asked for the same
+            found = _cache.get(key) or _measured(settings, limit)  # another visitor may have asked
             if found.estimate and not busy:
                 _cache[key] = found
                 while len(_cache) > _CACHED:

@@ -214,7 +214,7 @@ def _arguments(store: JobStore, job: Job) -> list[str]:
     run = store.run_of(job)
     if resumable_checkpoint(run):
         budget = new_budget(run, job.settings)
-        flags = [part for name, value in budget.items() for part in (flag_of(name), _quantity(name, value))]
+        flags = [part for name, value in budget.items() for part in (flag_of(name), str(value))]
         return ["--resume", str(run.folder), *flags]
     # If the job has run before, it ended before its first checkpoint. No other run uses this folder's name.
     check_free(run.folder)
@@ -223,11 +223,6 @@ def _arguments(store: JobStore, job: Job) -> list[str]:
     file = store.folder / job.id / "settings.yaml"
     write_text(file, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     return ["--config", str(file)]
-
-
-def _quantity(name: str, value: float) -> str:
-    """A budget as `lm train` takes it."""
-    return f"{value:g}s" if name == "max_time" else f"{value:g}"
 
 
 def _obey(store: JobStore, id: str, over: threading.Event) -> None:

@@ -72,7 +72,7 @@ def check_settings(values: Mapping[str, Any], uploads: Uploads) -> dict[str, Any
     sent = {}
     for name, value in values.items():
         if name not in SETTINGS:
-            raise UserError(f"unknown setting '{_quotable(name)}'{did_you_mean(str(name), SETTINGS)}")
+            raise UserError(f"unknown setting '{one_line(str(name), 60)}'{did_you_mean(str(name), SETTINGS)}")
         if name != "dataset" and value is not None and value != "":
             sent[name] = _converted(name, value, ALL_SETTINGS[name].type)
     dataset = check_dataset(values.get("dataset") or DEFAULT_DATASET, uploads)
@@ -109,8 +109,8 @@ def check_dataset(dataset: Any, uploads: Uploads) -> str:
         return uploads.get(dataset).dataset
     if not _HUB_ID.fullmatch(dataset) or ".." in dataset or _FILE_SUFFIX.search(dataset):
         raise UserError(
-            f"'{_quotable(dataset)}' is not the id of a dataset on the Hub, such as owner/name; write one, or"
-            " upload a text."
+            f"'{one_line(dataset, 60)}' is not the id of a dataset on the Hub, such as owner/name; write one,"
+            " or upload a text."
         )
     return dataset
 
@@ -159,9 +159,3 @@ def _converted(name: str, value: Any, kind: type) -> Any:
     if kind is int and isinstance(value, float) and math.isfinite(value) and value == int(value):
         return int(value)
     return value
-
-
-def _quotable(value: Any) -> str:
-    """What was sent, short enough to be quoted on one line."""
-    text = " ".join(str(value).split()).encode("utf-8", "replace").decode()
-    return text if len(text) <= 60 else text[:59] + "…"

@@ -85,11 +85,15 @@ def curve(folder: Path) -> str:
 
 
 def curve_image(svg: str, focusable: bool = False) -> str:
-    """A loss curve as an HTML image, in which scripts do not run. Low screens enlarge one with the focus."""
+    """A loss curve as an HTML image. On low screens, an image that has the focus is enlarged."""
     alt = translate("Loss curve: training and validation loss by step")
-    data = base64.b64encode(svg_in_words_of_the_page(svg).encode()).decode("ascii")
-    focus = ' tabindex="0"' if focusable else ""
-    return f'<img class="curve"{focus} alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
+    return svg_image(svg_in_words_of_the_page(svg), alt, ' tabindex="0"' if focusable else "")
+
+
+def svg_image(svg: str, alt: str, attributes: str = "") -> str:
+    """A plot in SVG as an HTML image, in which scripts do not run."""
+    data = base64.b64encode(svg.encode()).decode("ascii")
+    return f'<img class="curve"{attributes} alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
 
 
 def note(message: str) -> str:

@@ -15,6 +15,8 @@ from gradio.i18n import I18nData
 
 from lm.console.escaping import printable
 
+from .i18n import translate
+
 _SCRIPT = Path(__file__).parents[1] / "static" / "tokens.js"
 _TEMPLATE = (
     '<div class="legend" aria-hidden="true"></div><div class="tokens" tabindex="0" role="listbox"></div>'
@@ -70,12 +72,23 @@ def colored_tokens(
     }
 
 
-def surprisal_level(bits: float) -> int:
-    """The color level of a surprisal: one level per bit, so a token of probability above 1/2 has no color."""
-    return max(0, min(MAX_LEVEL, int(bits)))
+def surprisal_level(bits: float, bits_per_level: float = 1.0) -> int:
+    """The color level of a surprisal. With one level per bit, those below one bit have none."""
+    return max(0, min(MAX_LEVEL, int(bits / bits_per_level)))
+
+
+def surprisal_legend(bits_per_level: float = 1.0, unknown: str = "") -> Legend:
+    """What the colors of surprisals mean; `unknown` is what hatching means."""
+    most = translate("{bits} bits or more", bits=f"{MAX_LEVEL * bits_per_level:g}")
+    return Legend(translate("{bits} bits", bits=0), most, unknown=unknown)
 
 
 def activation_level(value: float, largest: float = 1.0) -> int:
     """The color level of a value between -largest and largest."""
     share = value / largest if largest else 0.0
     return round(max(-1.0, min(1.0, share)) * MAX_LEVEL)
+
+
+def on_one_line(text: str) -> str:
+    """`text` with visible control characters, tabs and line ends."""
+    return printable(text).replace("\n", "↵").replace("\t", "⇥")

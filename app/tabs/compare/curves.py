@@ -6,7 +6,6 @@ with different tokens can be compared. The characters per token come from the me
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from lm.storage.run_folder import Run, read_metrics, validations
 from lm.training.plot import round_numbers
 
 from ...ui.i18n import translate
-from ...ui.model_facts import note
+from ...ui.model_facts import note, svg_image
 
 WIDTH, HEIGHT = 640, 320  # without the legend; small, so that the text stays legible on a phone
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 16, 52
@@ -74,13 +73,12 @@ def _image(curves: Sequence[Curve], by_time: bool) -> str:
         "characters": translate("characters read"),
         "seconds": translate("training time (seconds)"),
     }
-    data = base64.b64encode(render_svg(curves, by_time, labels).encode()).decode("ascii")
     described = ", ".join(
         translate("{name}: {bits:.3f} bits per character", name=curve.name, bits=curve.result)
         for curve in curves
     )
     alt = translate("Loss curves: {curves}", curves=described)
-    return f'<img class="curve" alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
+    return svg_image(render_svg(curves, by_time, labels), alt)
 
 
 def read_curve(name: str, folder: Path) -> Curve | None:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from lm.console.escaping import printable
 from lm.insight.scored_text import ScoredText
 from lm.insight.spans import Snippet
 
@@ -17,7 +16,14 @@ from ...ui.errors import as_sentence
 from ...ui.i18n import translate
 from ...ui.model_choices import short_name
 from ...ui.model_facts import note
-from ...ui.token_view import MAX_LEVEL, Legend, colored_tokens
+from ...ui.token_view import (
+    MAX_LEVEL,
+    Legend,
+    colored_tokens,
+    on_one_line,
+    surprisal_legend,
+    surprisal_level,
+)
 from .scores import Comparison, unknown_share
 
 BY_DISAGREEMENT = "disagreement"  # a value of `color_by`; the others are the models' numbers
@@ -91,7 +97,7 @@ def disagreements_table(comparison: Comparison) -> str:
 
 def _context(snippet: Snippet) -> str:
     before, text, after = (
-        escape(_on_one_line(text)) for text in (snippet.before, snippet.text, snippet.after)
+        escape(on_one_line(text)) for text in (snippet.before, snippet.text, snippet.after)
     )
     return f'<span class="context">{before}<mark>{text}</mark>{after}</span>'
 
@@ -103,32 +109,23 @@ def color_words(comparison: Comparison, color_by: str) -> dict[str, Any]:
     """
     names, bits = list(comparison.scored), comparison.bits
     if color_by == BY_DISAGREEMENT:
-        levels = [_level(value, _DIFFERENCE_PER_LEVEL) for value in comparison.spread()]
-        legend = _legend(_DIFFERENCE_PER_LEVEL)
+        levels = [surprisal_level(value, _DIFFERENCE_PER_LEVEL) for value in comparison.spread()]
+        legend = surprisal_legend(_DIFFERENCE_PER_LEVEL)
         if len(names) == 2:
             first, second = (bits[name] for name in names)
             levels = [level if a >= b else -level for level, a, b in zip(levels, first, second, strict=True)]
             high, low = (translate("{model}: more bits", model=short_name(name)) for name in names)
             legend = Legend(low, high, -MAX_LEVEL)
     else:
-        levels = [_level(value, _BITS_PER_LEVEL) for value in bits[names[int(color_by)]]]
-        legend = _legend(_BITS_PER_LEVEL)
+        levels = [surprisal_level(value, _BITS_PER_LEVEL) for value in bits[names[int(color_by)]]]
+        legend = surprisal_legend(_BITS_PER_LEVEL)
     tooltips = ["\n".join(_bits_by_model(comparison, word)) for word in range(len(levels))]
     return colored_tokens(comparison.pieces(), levels, tooltips, legend=legend)
 
 
-def _legend(bits_per_level: float) -> Legend:
-    most = translate("{bits} bits or more", bits=f"{MAX_LEVEL * bits_per_level:g}")
-    return Legend(translate("{bits} bits", bits=0), most)
-
-
-def _level(bits: float, bits_per_level: float) -> int:
-    return min(MAX_LEVEL, int(bits / bits_per_level))
-
-
 def word_details(comparison: Comparison, word: int) -> str:
     """A word of the text and its bits under each model, as HTML."""
-    text = _on_one_line(comparison.words.texts[word])
+    text = on_one_line(comparison.words.texts[word])
     line = " · ".join([f"“{text}”", *_bits_by_model(comparison, word)])
     if not comparison.known[word]:
         line += f" · {translate('unknown to at least one model')}"
@@ -144,10 +141,6 @@ def _bits_by_model(comparison: Comparison, word: int) -> list[str]:
 
 def _with_remark(name: str, remark: str) -> str:
     return escape(name) + (f'<br><span class="odd">{escape(remark)}</span>' if remark else "")
-
-
-def _on_one_line(text: str) -> str:
-    return printable(text).replace("\n", "↵ ")
 
 
 def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

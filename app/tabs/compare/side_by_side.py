@@ -51,12 +51,19 @@ def generate_side_by_side(
     """
     start, last_update, outcome = time.perf_counter(), 0.0, "stopped"
     drafts = [Draft(generation.model).with_text(prompt) for generation in generations]
+    writers = [
+        draft.write(
+            seed,
+            max_new_tokens=length * _MAX_TOKENS_PER_CHARACTER,
+            temperature=generation.temperature,
+            top_p=generation.top_p,
+        )
+        for generation, draft in zip(generations, drafts, strict=True)
+    ]
     try:
         with ExitStack() as stack:
-            writers = [
-                stack.enter_context(closing(_write(generation, draft, seed, length)))
-                for generation, draft in zip(generations, drafts, strict=True)
-            ]
+            for writer in writers:
+                stack.enter_context(closing(writer))
             for generation, draft in zip(generations, drafts, strict=True):
                 generation.text = draft.text
             while any(generation.running for generation in generations):
@@ -72,15 +79,6 @@ def generate_side_by_side(
     finally:
         tokens = sum(generation.tokens for generation in generations)
         log.info("%d tokens in %.1f s side by side: %s", tokens, time.perf_counter() - start, outcome)
-
-
-def _write(generation: Generation, draft: Draft, seed: int, length: int) -> Generator[int]:
-    return draft.write(
-        seed,
-        max_new_tokens=length * _MAX_TOKENS_PER_CHARACTER,
-        temperature=generation.temperature,
-        top_p=generation.top_p,
-    )
 
 
 def _step(generation: Generation, draft: Draft, writer: Iterator[int], end: int) -> None:

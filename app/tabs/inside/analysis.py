@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from lm.console.escaping import printable
 from lm.errors import UserError
 from lm.files.atomic import portable_name
 from lm.insight.pages import PagedText
@@ -24,7 +23,14 @@ from lm.model.cells import CELLS
 
 from ...draft import restore_controls
 from ...ui.i18n import translate
-from ...ui.token_view import MAX_LEVEL, Legend, activation_level, colored_tokens, surprisal_level
+from ...ui.token_view import (
+    MAX_LEVEL,
+    Legend,
+    activation_level,
+    colored_tokens,
+    surprisal_legend,
+    surprisal_level,
+)
 
 MAX_LENGTH = 200_000  # characters
 PAGE = 8_000  # tokens analyzed and shown at a time
@@ -68,7 +74,7 @@ class Analysis:
         last = self.offset + np.maximum(self.trace.ends - 1, self.trace.starts)
         word = np.searchsorted(starts, last, side="right") - 1
         of_token = np.where(word < 0, 0.0, np.append(bits, 0.0)[word])
-        levels = [surprisal_level(b / 2) for b in of_token.tolist()]
+        levels = [surprisal_level(b, 2) for b in of_token.tolist()]
         tooltips = [in_bits(b) if w >= 0 else "" for b, w in zip(of_token, word, strict=True)]
         return self._surprisals(levels, tooltips, 2)
 
@@ -80,7 +86,7 @@ class Analysis:
         tips = [
             f"{tip}, {note}" if is_unknown else tip for tip, is_unknown in zip(tooltips, unknown, strict=True)
         ]
-        legend = bits_legend(bits_per_level, note if any(unknown) else "")
+        legend = surprisal_legend(bits_per_level, note if any(unknown) else "")
         return colored_tokens(self.tokens, levels, tips, legend=legend, unknown=unknown)
 
     def color_by_unit(self, layer: int, name: str, unit: int) -> dict[str, Any]:
@@ -165,17 +171,6 @@ def in_bits(value: float) -> str:
     return translate("{bits:.1f} bits", bits=value)
 
 
-def bits_legend(bits_per_level: int = 1, unknown: str = "") -> Legend:
-    """The colors of surprisals; `unknown` is what hatching means."""
-    most = translate("{bits} bits or more", bits=MAX_LEVEL * bits_per_level)
-    return Legend(translate("{bits} bits", bits=0), most, unknown=unknown)
-
-
 def file_name(model: str | None, rest: str) -> str:
     """The name of a download: that of the model, then `rest`."""
     return portable_name(f"{model or 'model'} {rest}")
-
-
-def on_one_line(text: str) -> str:
-    """`text` with visible control characters, tabs and line ends."""
-    return printable(text).replace("\n", "↵").replace("\t", "⇥")

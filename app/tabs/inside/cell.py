@@ -14,7 +14,8 @@ from lm.errors import UserError
 from lm.insight.walkthrough import Gate, Term, Walkthrough, walk_through_all
 
 from ...ui.i18n import translate
-from .analysis import Analysis, on_one_line
+from ...ui.token_view import on_one_line
+from .analysis import Analysis
 from .results import PROPERTY_NAMES
 
 _SCRIPT = Path(__file__).parents[2] / "static" / "cell.js"

@@ -14,7 +14,8 @@ from lm.insight.units import FoundUnits
 
 from ...ui.errors import event_value, show_errors
 from ...ui.i18n import localized, translate
-from .analysis import Analysis, file_name, on_one_line
+from ...ui.token_view import on_one_line
+from .analysis import Analysis, file_name
 from .image import render_svg
 from .results import PROPERTY_NAMES, description, new_value
 from .section import Inside, Viewed

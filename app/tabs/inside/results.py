@@ -15,7 +15,8 @@ from lm.insight.table_files import table_lines
 from lm.insight.units import FoundUnit, FoundUnits
 
 from ...ui.i18n import translate
-from .analysis import Analysis, file_name, in_bits, on_one_line
+from ...ui.token_view import on_one_line
+from .analysis import Analysis, file_name, in_bits
 
 PROPERTY_NAMES = {
     "quotes": "Inside quotes",

@@ -23,8 +23,8 @@ from lm.tokenization.documents import SEPARATOR
 from ...ui.errors import INTERNAL, event_value, show_errors
 from ...ui.fields import UNLABELED
 from ...ui.i18n import localized, translate
-from ...ui.token_view import MAX_LEVEL, surprisal_level
-from .analysis import bits_legend, file_name, in_bits, on_one_line
+from ...ui.token_view import MAX_LEVEL, on_one_line, surprisal_legend, surprisal_level
+from .analysis import file_name, in_bits
 from .items import Study, has_pairs, pairs_csv, pairs_of, score_lines, score_pairs_of, score_table
 from .section import Inside, dim_while_outdated
 
@@ -179,7 +179,7 @@ def _token(text: str, bits: float, is_unknown: bool) -> str:
 
 def _legend(unknown: int) -> str:
     """What the colors of the tokens mean, and the hatching if there are `unknown` tokens."""
-    low, high, first, _ = bits_legend()
+    low, high, first, _ = surprisal_legend()
     scale = "".join(f'<span data-level="{level}"></span>' for level in range(first, MAX_LEVEL + 1))
     hatched = ""
     if unknown:

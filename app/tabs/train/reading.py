@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from lm.data.tables import PRUNED
-from lm.errors import UserError
+from lm.errors import UserError, one_line
 
 from ...jobs.queue import JobQueue
 from ...jobs.reading import ENCODINGS, Reading
@@ -183,8 +183,8 @@ def _components(found: Reading) -> list[Any]:
     values stay: the user may have changed them in the meantime."""
     kind, unknown = found.kind, not found.kind
     automatic = translate("Automatic")
-    automatic = f"{automatic}: {_shortened(found.column)}" if found.column else automatic
-    columns = [(f"{_shortened(name)} · {example}", name) for name, example in found.columns.items()]
+    automatic = f"{automatic}: {one_line(found.column, _SHOWN)}" if found.column else automatic
+    columns = [(f"{one_line(name, _SHOWN)} · {example}", name) for name, example in found.columns.items()]
     columns = [(label, name) for label, name in columns if name and len(name) <= MAX_LENGTHS["text_column"]]
     encodings = [("Automatic", ""), *((_LABELS[name], name) for name in ENCODINGS)]
     # Those that can read the text come first, each with a line that shows whether it is the right one.
@@ -204,7 +204,3 @@ def _components(found: Reading) -> list[Any]:
 def _encoding(label: str, name: str, found: Reading) -> str:
     line = found.encodings.get(name)
     return f"{translate(label)} · {line}" if line else translate(label)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

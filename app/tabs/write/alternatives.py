@@ -10,6 +10,7 @@ import gradio as gr
 
 from ...draft import Alternatives, Draft
 from ...ui.i18n import translate
+from ...ui.token_view import on_one_line
 
 _SCRIPT = (Path(__file__).parents[2] / "static" / "alternatives.js").read_text("utf-8")
 _AHEAD = 15  # characters shown after each token
@@ -62,7 +63,7 @@ def _value(found: Alternatives, ahead: Sequence[str | None]) -> dict[str, Any]:
             "share": p / highest,
             "token": token,
             "isCurrent": name == current,
-            "ahead": None if text is None else _one_line(text),
+            "ahead": None if text is None else on_one_line(text),
         }
         for (name, token, p), text in zip(found.tokens, ahead, strict=True)
     ]
@@ -78,11 +79,7 @@ def _value(found: Alternatives, ahead: Sequence[str | None]) -> dict[str, Any]:
 
 
 def _visible(token: str) -> str:
-    return _one_line(token).replace(" ", "␣") or "∅"
-
-
-def _one_line(text: str) -> str:
-    return text.replace("\n", "↵").replace("\t", "⇥")
+    return on_one_line(token).replace(" ", "␣") or "∅"
 
 
 def _spoken(token: str) -> str:

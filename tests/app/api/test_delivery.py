@@ -35,8 +35,8 @@ def rest_of(client):
 def test_a_client_that_does_not_read_gives_its_sequences_to_others(real_server, stream):
     _, expected = real_server.post(**MUCH)
     with real_server.reading(**MUCH, stream=stream) as slow:
-        until(lambda: real_server.api.num_sequences == 8)
-        until(lambda: real_server.api.num_sequences == 0, seconds=20)
+        until(lambda: real_server.api.admission.running == 8)
+        until(lambda: real_server.api.admission.running == 0, seconds=20)
         start = time.monotonic()
         assert real_server.post(n=8, max_tokens=5)[0] == 200
         assert time.monotonic() - start < 5
@@ -51,14 +51,14 @@ def test_a_client_that_does_not_read_gives_its_sequences_to_others(real_server, 
             (choice,) = json.loads(event.removeprefix("data: "))["choices"]
             texts[choice["index"]] += choice["text"]
         assert texts == [choice["text"] for choice in expected["choices"]]
-    until(lambda: real_server.api.num_sequences == 0)
-    assert real_server.api._admission.unread == 0
+    until(lambda: real_server.api.admission.running == 0)
+    assert real_server.api.admission.unread == 0
 
 
 def test_a_stream_that_nobody_reads_is_not_generated_any_further(real_server):
     with real_server.reading(**MUCH, stream=True):
-        until(lambda: real_server.api.num_sequences == 8)
-        until(lambda: real_server.api.num_sequences == 0)
+        until(lambda: real_server.api.admission.running == 8)
+        until(lambda: real_server.api.admission.running == 0)
         scheduler = real_server.api.load("char").generator.scheduler
         streams = scheduler.running
         assert len(streams) == 8
@@ -69,26 +69,26 @@ def test_a_stream_that_nobody_reads_is_not_generated_any_further(real_server):
 
 def test_a_client_that_leaves_while_its_paused_stream_waits_is_no_error(real_server, caplog):
     with real_server.reading(**MUCH, stream=True) as slow:
-        until(lambda: real_server.api._admission.unread > 0, seconds=20)
+        until(lambda: real_server.api.admission.unread > 0, seconds=20)
         with real_server.reading(n=8, max_tokens=3000):
-            until(lambda: real_server.api.num_sequences == 8)
+            until(lambda: real_server.api.admission.running == 8)
             while real_server.get("/health")[1]["waiting"] == 0:
                 slow.recv(1 << 16)
             slow.close()
             until(lambda: real_server.get("/health")[1]["waiting"] == 0)
-    until(lambda: real_server.api.num_sequences == 0)
+    until(lambda: real_server.api.admission.running == 0)
     assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_clients_that_do_not_read_cannot_take_all_memory(real_server, monkeypatch):
     monkeypatch.setattr(delivery, "MAX_UNREAD", 3_000_000)  # one response fits
     with real_server.reading(**MUCH, stream=True) as slow:
-        until(lambda: real_server.api._admission.unread > 0, seconds=20)
+        until(lambda: real_server.api.admission.unread > 0, seconds=20)
         with real_server.reading(**MUCH, stream=True) as another:
-            until(lambda: real_server.api.num_sequences == 8)
-            until(lambda: real_server.api.num_sequences == 0, seconds=20)
+            until(lambda: real_server.api.admission.running == 8)
+            until(lambda: real_server.api.admission.running == 0, seconds=20)
             assert len(rest_of(another)) < len(rest_of(slow))
-    assert real_server.api._admission.unread == 0
+    assert real_server.api.admission.unread == 0
 
 
 def test_a_small_request_does_not_wait_for_large_ones(real_server):
@@ -142,7 +142,7 @@ def test_preparations_of_many_prompts_alternate_and_can_be_canceled(real_server,
         assert real_server.post(prompt="one", max_tokens=1)[0] == 200
         assert len(encoded) < 10
         client.close()
-    until(lambda: real_server.api.num_sequences == 0)
+    until(lambda: real_server.api.admission.running == 0)
     assert len(encoded) < 14
 
 

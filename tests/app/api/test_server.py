@@ -229,7 +229,7 @@ def test_disconnecting_cancels_the_computation(api, stream):
     start = time.monotonic()
     leave = (lambda got: len(got) > 500) if stream else (lambda got: time.monotonic() - start > 0.1)
     received = run_async(request_until(api.app(), body, leave))
-    until(lambda: api.num_sequences == 0, seconds=0.5)
+    until(lambda: api.admission.running == 0, seconds=0.5)
     assert len(received) < 100_000 and b'"length"' not in received
     busy = time.process_time()
     time.sleep(0.2)
@@ -241,7 +241,7 @@ def test_request_is_logged_before_its_sequences_are_released(api, client, caplog
 
     class Counter(logging.Handler):
         def emit(self, record):
-            counts.append(api.num_sequences)
+            counts.append(api.admission.running)
 
     log, counter = logging.getLogger("app.api.server"), Counter()
     caplog.set_level(logging.INFO, log.name)
@@ -249,7 +249,7 @@ def test_request_is_logged_before_its_sequences_are_released(api, client, caplog
     complete(client, n=3)
     log.removeHandler(counter)
     assert counts == [3]
-    until(lambda: api.num_sequences == 0)
+    until(lambda: api.admission.running == 0)
 
 
 def test_requests_over_the_limit_wait_and_are_told_to_retry_when_too_many_wait(api, client):
@@ -270,7 +270,7 @@ def test_requests_over_the_limit_wait_and_are_told_to_retry_when_too_many_wait(a
         thread.join(30)
     assert statuses == [200] * (8 + LIMITS.waiting)
     assert complete(client)
-    until(lambda: api.num_sequences == 0)
+    until(lambda: api.admission.running == 0)
 
 
 def test_disconnecting_while_a_prompt_is_read_or_a_request_waits_cancels_it(api_runs):
@@ -288,7 +288,7 @@ def test_disconnecting_while_a_prompt_is_read_or_a_request_waits_cancels_it(api_
         await asyncio.gather(*(request_until(app, long, after_a_moment) for _ in range(3)))
 
     run_async(three())
-    until(lambda: api.num_sequences == 0, seconds=2)
+    until(lambda: api.admission.running == 0, seconds=2)
 
 
 def test_shutdown_cancels_running_requests_and_rejects_new_ones(api_runs):

@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from app.tabs.inside.analysis import MAX_LENGTH, AnalysisCache, on_one_line
+from app.tabs.inside.analysis import MAX_LENGTH, AnalysisCache
 from app.tabs.inside.results import surprising_tokens, table_file
+from app.ui.token_view import on_one_line
 from lm.config.schema import ModelConfig
 from lm.errors import UserError
 from lm.language_model import LanguageModel

@@ -4,10 +4,10 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from app.tabs.inside.analysis import AnalysisCache, file_name, on_one_line
+from app.tabs.inside.analysis import AnalysisCache, file_name
 from app.tabs.inside.gallery import rows, unit_title
 from app.tabs.inside.image import render_svg
-from app.ui.token_view import MAX_LEVEL
+from app.ui.token_view import MAX_LEVEL, on_one_line
 from lm.language_model import load
 from tests.app.tabs.inside.example import EXAMPLE
 
