@@ -17,11 +17,11 @@ from .registry import ModelRegistry
 from .showcase.exhibits import Showcases
 from .showcase.starters import Starters
 from .showcase.view import ShowcaseView
-from .tabs.compare import tab as compare
-from .tabs.inside import tab as inside
-from .tabs.models import tab as library
-from .tabs.train import tab as training
-from .tabs.write import tab as write
+from .tabs.compare.tab import CompareTab
+from .tabs.inside.tab import InsideTab
+from .tabs.models.tab import ModelsTab
+from .tabs.train.tab import TrainTab
+from .tabs.write.tab import WriteTab
 from .ui import tour
 from .ui.blocks import MAX_SESSIONS, Page
 from .ui.errors import INTERNAL, as_sentence, event_value, show_errors
@@ -34,7 +34,7 @@ from .ui.model_facts import describe, note
 TITLE = "Write with a recurrent language model"
 _STATIC = Path(__file__).parent / "static"
 _SCRIPTS = (  # in the head of the page, in this order: each uses those before it
-    "bits.js",
+    "surprisal.js",
     "versions.js",
     "storage.js",
     "editor.js",
@@ -66,36 +66,36 @@ def build(
         showcases = showcases or Showcases(models)
         showcase, offer = ShowcaseView(showcases, selector.dropdown), Starters(showcases, models)
         guides = gr.Row(elem_id="guides")
-        trainer = None
+        train_tab = None
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(localized("Write"), id="write"):
-                writer = write.build(models, selector.dropdown)
-            facts = writer.layout.facts
+                write_tab = WriteTab(models, selector.dropdown)
+            facts = write_tab.layout.facts
             selected = [selector.dropdown, facts]
             with gr.Tab(localized("Look inside"), id="inside") as tab:
-                insight = inside.build(models, selector.dropdown, tab)
+                inside_tab = InsideTab(models, selector.dropdown, tab)
             with gr.Tab(localized("Compare"), id="compare") as tab:
-                comparison = compare.build(models, tab)
+                compare_tab = CompareTab(models, tab)
             if jobs:
                 with gr.Tab(localized("Train"), id="train") as tab:
-                    trainer = training.build(jobs, tab, models)
+                    train_tab = TrainTab(jobs, tab, models)
             with gr.Tab(localized("Models"), id="models") as tab:
                 selection = Selection(selector.dropdown, selected, selector.select)
-                shelf = library.build(models, tab, selection, jobs)
+                models_tab = ModelsTab(models, tab, selection, jobs)
         with guides:
             showcase.lay_out_link()
             tour.build(selector.dropdown, tabs, facts, selector.select, can_train=jobs is not None)
-        loaded = writer.open_documents(page, selector.select, selected)
+        loaded = write_tab.open_documents(page, selector.select, selected)
         loaded.then(None, js="() => lmShowcase.refresh()", **INTERNAL)
         for event in (loaded.then, selector.dropdown.change):
             event(offer.on_model, selector.dropdown, offer.text, **INTERNAL)
         selector.dropdown.input(selector.facts, selector.dropdown, facts, **INTERNAL)
-        if trainer:
-            _open_trained_models(trainer, selector, [*selected, tabs])
-        _take_texts_along(writer, insight, tabs)
-        opened = shelf.table.click(selector.open, None, [*selected, tabs], **INTERNAL)
-        comparison.follow(selector.dropdown, [selector.dropdown.change, opened.then])
-        _forget_closed_sessions(page, writer)
+        if train_tab:
+            _open_trained_models(train_tab, selector, [*selected, tabs])
+        _take_texts_along(write_tab, inside_tab, tabs)
+        opened = models_tab.table.click(selector.open, None, [*selected, tabs], **INTERNAL)
+        compare_tab.follow(selector.dropdown, [selector.dropdown.change, opened.then])
+        _forget_closed_sessions(page, write_tab)
         Endpoints(models).register()
     return page
 
@@ -139,29 +139,30 @@ class ModelSelector:
             return note(as_sentence(error))
 
 
-def _open_trained_models(trainer: training.TrainTab, selector: ModelSelector, outputs: list[Any]) -> None:
+def _open_trained_models(train_tab: TrainTab, selector: ModelSelector, outputs: list[Any]) -> None:
     """Let the Train tab open the Write tab with the model that it trained."""
 
     def open_model(job: str | None) -> tuple[gr.Dropdown, str, gr.Tabs]:
         with show_errors():
-            return *selector.select(trainer.model_of(job)), gr.Tabs(selected="write")
+            return *selector.select(train_tab.model_of(job)), gr.Tabs(selected="write")
 
-    trainer.use.click(open_model, trainer.job, outputs, **INTERNAL)
+    train_tab.use.click(open_model, train_tab.job, outputs, **INTERNAL)
 
 
-def _take_texts_along(writer: write.WriteTab, insight: inside.InsideTab, tabs: gr.Tabs) -> None:
+def _take_texts_along(write_tab: WriteTab, inside_tab: InsideTab, tabs: gr.Tabs) -> None:
     """Let the Write and Look inside tabs open each other with their text."""
-    writer.layout.look_inside.click(
-        None, writer.layout.text, [insight.layout.text, tabs], js=_OPEN_JS.format(tab="inside"), **INTERNAL
+    text = inside_tab.layout.text
+    write_tab.layout.look_inside.click(
+        None, write_tab.layout.text, [text, tabs], js=_OPEN_JS.format(tab="inside"), **INTERNAL
     )
-    insight.layout.write.click(
-        None, insight.layout.text, [insight.layout.text, tabs], js=_OPEN_JS.format(tab="write"), **INTERNAL
-    ).success(None, insight.layout.text, js="(text) => void lmInside.write(text)", **INTERNAL)
+    inside_tab.layout.write.click(
+        None, text, [text, tabs], js=_OPEN_JS.format(tab="write"), **INTERNAL
+    ).success(None, text, js="(text) => void lmInside.write(text)", **INTERNAL)
 
 
-def _forget_closed_sessions(page: Page, writer: write.WriteTab) -> None:
+def _forget_closed_sessions(page: Page, write_tab: WriteTab) -> None:
     def forget(request: gr.Request) -> None:
-        writer.forget(request.session_hash)
+        write_tab.forget(request.session_hash)
         page.forget(request.session_hash)
 
     page.unload(forget)

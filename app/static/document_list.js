@@ -2,15 +2,10 @@
 (() => {
   const MAX_FILE = 100_000_000, MAX_TEXT = 1_000_000; // bytes, characters
   const FORMAT = "lm document", VERSION = 2; // version 1 has whole bits
-  const { documents, editor, storage } = lm;
+  const { documents, editor, make, storage } = lm;
   let dialog = null;
 
-  function element(tag, properties = {}, ...children) {
-    const node = Object.assign(document.createElement(tag), properties);
-    node.append(...children);
-    return node;
-  }
-  const button = (text, onclick, className = "") => element("button", { type: "button", textContent: text, onclick, className });
+  const button = (text, onclick, className = "") => make("button", { type: "button", onclick, className }, text);
 
   // The model would write into another document.
   function isBusy() {
@@ -75,14 +70,14 @@
       isHere && lm.translate("open here"),
       isElsewhere && lm.translate("open in another tab: opens a copy"),
     ];
-    const about = element("small", { textContent: details.filter(Boolean).join(" · ") });
+    const about = make("small", { textContent: details.filter(Boolean).join(" · ") });
     const open = button("", () => openStored(facts, isElsewhere), "document");
-    open.append(element("span", { textContent: name }), about);
+    open.append(make("span", { textContent: name }), about);
     open.disabled = isHere;
     const remove = button(lm.translate("Delete"), () => removeStored(facts, item));
     remove.setAttribute("aria-label", `${lm.translate("Delete")}: ${name}`);
     remove.disabled = isElsewhere;
-    const item = element("li", {}, open, remove);
+    const item = make("li", {}, open, remove);
     return item;
   }
 
@@ -106,18 +101,18 @@
       item.replaceWith(row(facts, false));
     });
     item.replaceChildren(
-      element("span", { textContent: lm.translate("Deleted: {name}", { name: facts.title || lm.translate("Untitled") }) }),
+      make("span", { textContent: lm.translate("Deleted: {name}", { name: facts.title || lm.translate("Untitled") }) }),
       ...(kept ? [undo] : []),
     );
     (kept ? undo : dialog.querySelector("button")).focus();
   }
 
   function makeDialog() {
-    const input = element("input", { type: "file", accept: ".txt,.json,text/plain,application/json", hidden: true });
+    const input = make("input", { type: "file", accept: ".txt,.json,text/plain,application/json", hidden: true });
     input.onchange = () => input.files[0] && openFile(input.files[0]);
-    const heading = element("h2", { id: "documents-title", textContent: lm.translate("Documents") });
+    const heading = make("h2", { id: "documents-title", textContent: lm.translate("Documents") });
     const buttons = [button(lm.translate("Open a file"), () => input.click()), button(lm.translate("Close"), () => dialog.close())];
-    dialog = element("dialog", { id: "documents" }, element("header", {}, heading, ...buttons), input, element("ul"), element("p"));
+    dialog = make("dialog", { id: "documents" }, make("header", {}, heading, ...buttons), input, make("ul"), make("p"));
     dialog.setAttribute("aria-labelledby", heading.id);
     document.querySelector(".gradio-container").append(dialog);
   }

@@ -7,7 +7,7 @@
   ];
   const MAX_PIECE = 1000; // characters
   const area = () => document.querySelector("#text textarea");
-  // bits: the surprisal of what a model wrote; see bits.js.
+  // bits: the surprisal of what a model wrote; see surprisal.js.
   // copied: "c" for each code unit copied from the training text, else a space.
   let text = "", bits = "", copied = "";
   let painted = { text: "", bits: "", copied: "" };

@@ -1,29 +1,24 @@
 // The gallery of units. Gradio defines `element`, `props`, `trigger` and `watch`.
 // Its rows are computed when it comes into view, and again for another text. Text is inserted as text, never as HTML.
+const { make } = lm;
+const span = (className, ...children) => make("span", { className }, ...children);
 let visible = false, asked = false;
 
-function make(name, className, ...children) {
-  const node = document.createElement(name);
-  node.className = className;
-  node.append(...children);
-  return node;
-}
-
 function row({ property, title, unit, share, tokens, levels }) {
-  const strip = make("span", "strip", ...tokens.map((text, index) => {
-    const token = make("span", "", text);
+  const strip = span("strip", ...tokens.map((text, index) => {
+    const token = span("", text);
     if (levels[index]) token.dataset.level = levels[index];
     return token;
   }));
-  const bar = make("span", "bar");
+  const bar = span("bar");
   bar.style.setProperty("--share", share);
-  const button = make("button", "row", make("span", "title", title), bar, make("span", "unit", unit), strip);
-  button.type = "button";
+  const parts = [span("title", title), bar, span("unit", unit), strip];
+  const button = make("button", { type: "button", className: "row" }, ...parts);
   button.addEventListener("click", () => {
     for (const other of element.querySelectorAll(".row")) other.setAttribute("aria-pressed", other === button);
     trigger("click", { property });
   });
-  return make("li", "", button);
+  return make("li", {}, button);
 }
 
 function ask() {

@@ -4,12 +4,7 @@ let order = null; // { column, descending }; null: as the server sent the rows
 let selected = null; // the name of the model that is selected on the page
 let writing = false; // whether the server writes a file
 
-function make(tag, properties, ...children) {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...children);
-  return node;
-}
-
+const { make } = lm;
 const button = (label, onclick, className = "") => make("button", { type: "button", onclick, className }, label);
 
 function compare({ cells: one }, { cells: other }) {

@@ -34,9 +34,15 @@
       const text = (isChinese && lm.chinese[english]) || english;
       return text.replace(/\{(\w+)\}/g, (field, name) => values[name] ?? field);
     },
+    // An element with these properties and children, which can be texts.
+    make(tag, properties = {}, ...children) {
+      const node = Object.assign(document.createElement(tag), properties);
+      node.append(...children);
+      return node;
+    },
     // Let the browser save a file.
     save(blob, name) {
-      const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
+      const link = lm.make("a", { href: URL.createObjectURL(blob), download: name });
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
     },
@@ -86,9 +92,7 @@
       const note = notes()[1];
       note?.replaceChildren();
       if (!text) return;
-      const button = document.createElement("button");
-      Object.assign(button, { type: "button", textContent: label, onclick: action });
-      note.append(`${text} `, button);
+      note.append(`${text} `, lm.make("button", { type: "button", onclick: action }, label));
     },
     storeCustomSettings(values) {
       try {

@@ -5,7 +5,7 @@
   // A version has these fields:
   //   id         a number
   //   text       the whole text
-  //   bits       the surprisal of what a model wrote; see bits.js
+  //   bits       the surprisal of what a model wrote; see surprisal.js
   //   start      where the model's last continuation begins; null if the user typed the end
   //   seed       of that continuation; null if the user typed or picked the end
   //   model      that wrote it

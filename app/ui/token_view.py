@@ -7,7 +7,6 @@ as HTML, so a model that writes `<script>` shows exactly that.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -15,9 +14,9 @@ from gradio.i18n import I18nData
 
 from lm.console.escaping import printable
 
+from .custom_html import custom_html
 from .i18n import translate
 
-_SCRIPT = Path(__file__).parents[1] / "static" / "tokens.js"
 _TEMPLATE = (
     '<div class="legend" aria-hidden="true"></div><div class="tokens" tabindex="0" role="listbox"></div>'
     '<div class="readout" role="status"></div>'
@@ -41,15 +40,7 @@ def token_view(label: str | I18nData, elem_id: str) -> gr.HTML:
     with the position of a token as `index`, and `select` with the positions `start` and `end` (exclusive) of
     a range. Listeners read them from `gr.EventData`.
     """
-    return gr.HTML(
-        None,
-        label=label,
-        elem_id=elem_id,
-        elem_classes="token-view",
-        html_template=_TEMPLATE,
-        js_on_load=_SCRIPT.read_text("utf-8"),
-        apply_default_css=False,
-    )
+    return custom_html("tokens.js", _TEMPLATE, elem_id, label=label, elem_classes="token-view")
 
 
 def colored_tokens(

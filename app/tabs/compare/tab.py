@@ -39,13 +39,9 @@ _ON_START = f"""() => {{
 _SCROLL_TO = "() => void document.querySelector('#{id}').scrollIntoView({{ block: 'start' }})"
 
 
-def build(models: ModelRegistry, tab: gr.Tab) -> CompareTab:
-    """Lay out the tab in the enclosing Blocks; it refreshes whenever `tab` is opened."""
-    return CompareTab(models, tab)
-
-
 class CompareTab:
-    """The event handlers of the tab and its components, which are in `layout`."""
+    """The event handlers of the tab and its components, which are in `layout`, laid out in the enclosing
+    Blocks. It refreshes whenever `tab` is opened."""
 
     def __init__(self, models: ModelRegistry, tab: gr.Tab):
         self.models = models

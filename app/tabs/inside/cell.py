@@ -5,7 +5,6 @@ All numbers are those of lm/insight/walkthrough.py. The browser only draws them.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -13,12 +12,12 @@ import gradio as gr
 from lm.errors import UserError
 from lm.insight.walkthrough import Gate, Term, Walkthrough, walk_through_all
 
+from ...ui.custom_html import custom_html
 from ...ui.i18n import translate
 from ...ui.token_view import on_one_line
 from .analysis import Analysis
 from .results import PROPERTY_NAMES
 
-_SCRIPT = Path(__file__).parents[2] / "static" / "cell.js"
 _TEMPLATE = (
     '<div class="diagram" tabindex="0" role="group"></div><div class="formulas"><div class="equations"></div>'
     '<div class="actions" hidden><button type="button"></button><button type="button"></button></div></div>'
@@ -32,13 +31,7 @@ _STRIPS = {"rnn": ("h'",), "gru": ("r", "z", "n", "h'"), "lstm": ("c'", "f", "i"
 def cell_diagram() -> gr.HTML:
     """An empty diagram; `cell_steps` creates its value. Without one, or near its ends, it triggers `expand`
     with the position of a token as `index`, to get the steps around it."""
-    return gr.HTML(
-        None,
-        elem_id="inside-cell",
-        html_template=_TEMPLATE,
-        js_on_load=_SCRIPT.read_text("utf-8"),
-        apply_default_css=False,
-    )
+    return custom_html("cell.js", _TEMPLATE, "inside-cell")
 
 
 def cell_steps(analysis: Analysis, token: int, layer: int, unit: int) -> dict[str, Any]:

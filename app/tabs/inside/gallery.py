@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -12,6 +11,7 @@ from lm.errors import UserError
 from lm.insight.properties import PROPERTIES
 from lm.insight.units import FoundUnits
 
+from ...ui.custom_html import custom_html
 from ...ui.errors import event_value, show_errors
 from ...ui.i18n import localized, translate
 from ...ui.token_view import on_one_line
@@ -20,7 +20,6 @@ from .image import render_svg
 from .results import PROPERTY_NAMES, description, new_value
 from .section import Inside, Viewed
 
-_STATIC = Path(__file__).parents[2] / "static"
 _STRIP = 72  # tokens of the text in a row
 
 
@@ -30,22 +29,14 @@ class Gallery:
 
     def __init__(self, inside: Inside, heavy: dict[str, Any]) -> None:
         self._inside = inside
-        self.image = gr.HTML(
-            None,
-            elem_id="inside-image",
-            label=localized("Save the colored text as"),
-            html_template='<span class="note"></span> <button type="button">SVG</button>'
+        self.image = custom_html(
+            "save_image.js",
+            '<span class="note"></span> <button type="button">SVG</button>'
             ' <button type="button">PNG</button>',
-            js_on_load=(_STATIC / "image.js").read_text("utf-8"),
-            apply_default_css=False,
+            "inside-image",
+            label=localized("Save the colored text as"),
         )
-        self.rows = gr.HTML(
-            None,
-            elem_id="inside-gallery",
-            html_template='<ul class="rows"></ul><p class="note"></p>',
-            js_on_load=(_STATIC / "gallery.js").read_text("utf-8"),
-            apply_default_css=False,
-        )
+        self.rows = custom_html("gallery.js", '<ul class="rows"></ul><p class="note"></p>', "inside-gallery")
         viewed = inside.layout.viewed
         self.rows.load(self.on_load, viewed, self.rows, **heavy)
         self.rows.click(self.on_click, viewed, inside.unit_outputs, **heavy)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import gradio as gr
 
+from ...ui.custom_html import custom_html
 from ...ui.fields import UNLABELED, go_button
 from ...ui.i18n import localized
 from ...ui.token_view import token_view
 from .cell import cell_diagram
-
-_TABLES_SCRIPT = Path(__file__).parents[2] / "static" / "tables.js"
 
 
 class InsideLayout:
@@ -69,13 +66,11 @@ class InsideLayout:
             self.edit = gr.Button(localized("Edit text"), elem_id="inside-edit", min_width=60)
             self.write = gr.Button(localized("Continue in Write"), elem_id="inside-write", min_width=60)
         self.totals = gr.Markdown(elem_id="inside-totals")
-        self.tables = gr.HTML(
-            None,
-            elem_id="inside-tables",
-            html_template='<button type="button" data-table="tokens"></button>'
+        self.tables = custom_html(
+            "tables.js",
+            '<button type="button" data-table="tokens"></button>'
             ' <button type="button" data-table="words"></button>',
-            js_on_load=_TABLES_SCRIPT.read_text("utf-8"),
-            apply_default_css=False,
+            "inside-tables",
         )
 
     def _lay_out_unit(self) -> None:

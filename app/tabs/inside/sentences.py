@@ -6,7 +6,6 @@ import base64
 from collections.abc import Iterable
 from html import escape
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -20,6 +19,7 @@ from lm.insight.spans import pieces, token_spans
 from lm.language_model import LanguageModel
 from lm.tokenization.documents import SEPARATOR
 
+from ...ui.custom_html import custom_html
 from ...ui.errors import INTERNAL, event_value, show_errors
 from ...ui.fields import UNLABELED
 from ...ui.i18n import localized, translate
@@ -28,7 +28,6 @@ from .analysis import file_name, in_bits
 from .items import Study, has_pairs, pairs_csv, pairs_of, score_lines, score_pairs_of, score_table
 from .section import Inside, dim_while_outdated
 
-_STATIC = Path(__file__).parents[2] / "static"
 _EXAMPLE = "The boat that was lost sank.\nThe boat lost at sea sank."
 _KINDS = {"lines": score_lines, "table": score_table}
 
@@ -62,13 +61,11 @@ class Sentences:
             self.score = gr.Button(
                 localized("Score"), variant="primary", min_width=80, elem_id="inside-score"
             )
-            self.file = gr.HTML(
-                None,
+            self.file = custom_html(
+                "open_file.js",
+                '<label><span></span><input type="file" accept=".csv,.tsv,.txt"></label>',
+                "inside-csv",
                 label=localized("Open CSV or TSV"),
-                elem_id="inside-csv",
-                html_template='<label><span></span><input type="file" accept=".csv,.tsv,.txt"></label>',
-                js_on_load=(_STATIC / "file.js").read_text("utf-8"),
-                apply_default_css=False,
             )
         self.result = gr.HTML(elem_id="inside-scored")
         inputs = [inside.model, self.kind, self.text]

@@ -40,13 +40,9 @@ _REVEAL_JS = "() => void lmInside.reveal()"
 _REFRESH_JS = "() => void lmInside.refresh()"
 
 
-def build(models: ModelRegistry, model: gr.Dropdown, tab: gr.Tab) -> InsideTab:
-    """Lay out the tab in the enclosing `tab`; `model` selects the model."""
-    return InsideTab(models, model, tab)
-
-
 class InsideTab:
-    """The event handlers of the tab and its components, which are in `layout`.
+    """The event handlers of the tab and its components, which are in `layout`, laid out in the enclosing
+    `tab`. The dropdown `model` selects the model.
 
     A further section gets the analysis of the text on the page by `analysis(viewed)`, where `viewed` is the
     value of `layout.viewed`, and shows a unit by returning `shown_unit` for the components `unit_outputs`.

@@ -36,21 +36,17 @@ _DOWNLOAD = """(file) => {
 }"""
 
 
-def build(models: ModelRegistry, tab: gr.Tab, selection: Selection, jobs: JobQueue | None) -> ModelsTab:
-    """Lay out the tab in the enclosing Blocks; it refreshes whenever `tab` is opened.
-
-    Its table selects a model for the whole page. Without `jobs`, models cannot be changed: the page
-    then has no events that would change one.
-    """
-    editing = Editing(models, selection, jobs) if jobs else None
-    return ModelsTab(models, tab, selection, editing)
-
-
 class ModelsTab:
-    """The tab's components and event handlers."""
+    """The tab's components, laid out in the enclosing Blocks, and its event handlers. It refreshes whenever
+    `tab` is opened.
 
-    def __init__(self, models: ModelRegistry, tab: gr.Tab, selection: Selection, editing: Editing | None):
-        self.models, self.selection, self.editing = models, selection, editing
+    Its table selects a model for the whole page. Without `jobs`, models cannot be changed: the page then has
+    no events that would change one.
+    """
+
+    def __init__(self, models: ModelRegistry, tab: gr.Tab, selection: Selection, jobs: JobQueue | None):
+        self.models, self.selection = models, selection
+        self.editing = Editing(models, selection, jobs) if jobs else None
         self.fingerprint = gr.State("")  # of the displayed model
         with gr.Column(elem_id="models"):
             self.query = line_field(

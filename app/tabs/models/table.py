@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from ...ui.custom_html import custom_html
 from ...ui.i18n import localized, translate
 from .catalog import Entry
 
-_SCRIPT = Path(__file__).parents[2] / "static" / "models.js"
+_TEMPLATE = """
+<div class="scrolls" tabindex="0" role="region">
+  <table><thead><tr></tr></thead><tbody></tbody></table>
+</div>
+"""
 
 
 def lay_out_table() -> gr.HTML:
@@ -20,15 +24,7 @@ def lay_out_table() -> gr.HTML:
     Its events have the `name` of a model: `select`; `click`, with the `tab` to open; and `download`, with
     the `suffix` of the file to write.
     """
-    return gr.HTML(
-        None,
-        elem_id="models-table",
-        html_template='<div class="scrolls" tabindex="0" role="region"><table>'
-        "<thead><tr></tr></thead><tbody></tbody></table></div>",
-        label=localized("Models"),
-        js_on_load=_SCRIPT.read_text("utf-8"),
-        apply_default_css=False,
-    )
+    return custom_html("models.js", _TEMPLATE, "models-table", label=localized("Models"))
 
 
 def table(found: list[Entry]) -> dict[str, Any]:

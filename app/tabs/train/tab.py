@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -15,6 +14,7 @@ from lm.errors import UserError
 from ...jobs.job import QUEUED, RUNNING
 from ...jobs.queue import EXTENDABLE, RESUMABLE, JobQueue
 from ...registry import ModelRegistry
+from ...ui.custom_html import custom_html
 from ...ui.errors import INTERNAL, show_errors
 from ...ui.fields import UNLABELED, go_button
 from ...ui.i18n import localized, translate
@@ -30,18 +30,13 @@ _SAMPLES = """
 <div class="head" hidden><span class="name"></span><input type="range" min="0"><output></output></div>
 <pre tabindex="0" role="region" hidden></pre>
 """
-_SAMPLES_SCRIPT = Path(__file__).parents[2] / "static" / "samples.js"
 # A page that is too small for both shows what a button has produced.
 _SHOW = "() => lm.reveal('train-question', '{id}')"
 
 
-def build(queue: JobQueue, tab: gr.Tab, models: ModelRegistry) -> TrainTab:
-    """Lay out the tab in the surrounding Blocks and refresh it when `tab` is opened."""
-    return TrainTab(queue, tab, models)
-
-
 class TrainTab:
-    """The components of the tab and their events."""
+    """The components of the tab, laid out in the enclosing Blocks, and their events. It refreshes whenever
+    `tab` is opened."""
 
     def __init__(self, queue: JobQueue, tab: gr.Tab, models: ModelRegistry):
         self.queue = queue
@@ -89,15 +84,7 @@ class TrainTab:
             self.remove = _action(localized("Remove from list"), "train-remove")
         with gr.Row(elem_id="train-learned"):
             self.curve = gr.HTML(elem_id="train-curve", min_width=250, scale=3)
-            self.samples = gr.HTML(
-                None,
-                elem_id="train-samples",
-                html_template=_SAMPLES,
-                js_on_load=_SAMPLES_SCRIPT.read_text("utf-8"),
-                apply_default_css=False,
-                min_width=220,
-                scale=2,
-            )
+            self.samples = custom_html("samples.js", _SAMPLES, "train-samples", min_width=220, scale=2)
         self.warnings = gr.HTML(elem_id="train-warnings", elem_classes="figures")
         self.timer = gr.Timer(_REFRESH_EVERY, active=False)
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from ...draft import Alternatives, Draft
+from ...ui.custom_html import custom_html
 from ...ui.i18n import translate
 from ...ui.token_view import on_one_line
 
-_SCRIPT = (Path(__file__).parents[2] / "static" / "alternatives.js").read_text("utf-8")
 _AHEAD = 15  # characters shown after each token
 _TEMPLATE = """
 <div class="popover" popover="manual" role="dialog" aria-labelledby="alternatives-title">
@@ -30,13 +29,7 @@ def alternatives_panel() -> gr.HTML:
     alternatives, `click` with the character offset `start` and the id `token` when one is chosen, and `retry`
     with the offset `start` for another continuation from there. Listeners read them from `gr.EventData`.
     """
-    return gr.HTML(
-        None,
-        html_template=_TEMPLATE,
-        js_on_load=_SCRIPT,
-        elem_id="alternatives",
-        apply_default_css=False,
-    )
+    return custom_html("alternatives.js", _TEMPLATE, "alternatives")
 
 
 def alternatives_values(draft: Draft, position: int) -> Iterator[dict[str, Any]]:

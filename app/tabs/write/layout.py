@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from ...continuation import DEFAULT_LENGTH, MAX_CANDIDATES
+from ...ui.custom_html import custom_html
 from ...ui.fields import go_button, integer_field, seed_field, stop_button
 from ...ui.i18n import localized
 from .alternatives import alternatives_panel
@@ -18,7 +18,6 @@ HINT = (
     "Ctrl+Enter generates, Esc stops. Click in the text or press Ctrl+Space to see the alternatives at that"
     " position."
 )
-_ANNOUNCER = Path(__file__).parents[2] / "static" / "announcer.js"
 # JavaScript of components without a look of their own, which connect the browser and the server.
 _WRITTEN_JS = "watch('value', () => props.value && lm.writing.written(props.value));"
 _SPANS_JS = (
@@ -66,13 +65,12 @@ class WriteLayout:
             self.reuse = gr.Button(
                 localized("Reuse this seed"), size="sm", elem_id="reuse", interactive=False
             )
-        gr.HTML(
-            None,
+        custom_html(
+            "announcer.js",
+            '<p role="status"></p>',
+            "announcer",
             # The only property that is shown in the user's language.
             label=localized("The model is writing.\nThe model has stopped writing."),
-            html_template='<p role="status"></p>',
-            js_on_load=_ANNOUNCER.read_text("utf-8"),
-            elem_id="announcer",
         )
 
     def _lay_out_candidates(self) -> None:

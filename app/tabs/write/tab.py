@@ -72,7 +72,8 @@ class Order:
 
 
 class WriteTab:
-    """The event handlers of the tab and its components, which are in `layout`."""
+    """The event handlers of the tab and its components, which are in `layout`, laid out in the enclosing
+    Blocks. The dropdown `model` selects the model."""
 
     def __init__(self, models: ModelRegistry, model: gr.Dropdown):
         self.models, self.model, self.drafts = models, model, Drafts()
@@ -296,11 +297,6 @@ class WriteTab:
         """Drop what the models have read in a closed session."""
         if session:
             self.drafts.forget(session)
-
-
-def build(models: ModelRegistry, model: gr.Dropdown) -> WriteTab:
-    """Add the tab to the current Blocks; `model` is the dropdown that selects the model."""
-    return WriteTab(models, model)
 
 
 def _warn_about_prompt(model: LanguageModel, text: str) -> None:

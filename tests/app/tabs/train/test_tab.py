@@ -9,8 +9,9 @@ from app.jobs.queue import JobQueue
 from app.jobs.settings import check_settings
 from app.page import build
 from app.registry import ModelRegistry
-from app.tabs.train import display, tab as training
+from app.tabs.train import display
 from app.tabs.train.form import Form
+from app.tabs.train.tab import TrainTab
 from lm.errors import UserError
 
 
@@ -18,7 +19,7 @@ from lm.errors import UserError
 def test_an_upload_is_copied_for_each_visitor_with_the_same_file_before_it_is_deleted(tmp_path, content):
     jobs = JobQueue(tmp_path / "runs")
     with gr.Blocks(), gr.Tab("Train") as tab:
-        trainer = training.build(jobs, tab, ModelRegistry([tmp_path]))
+        trainer = TrainTab(jobs, tab, ModelRegistry([tmp_path]))
     upload = tmp_path / "uploads" / "text.txt"
     upload.parent.mkdir()
     upload.write_bytes(content)
