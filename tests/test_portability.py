@@ -25,7 +25,7 @@ SOURCES = sorted(
 CONFINED = {
     "fcntl": {"lm/files/locks.py"},
     "msvcrt": {"lm/files/locks.py"},
-    "resource": {"app/resources.py", "app/jobs/measure.py", "lm/insight/regex_search.py"},
+    "resource": {"app/resources.py", "app/jobs/trial_run.py", "lm/insight/regex_search.py"},
     **{name: set() for name in ("grp", "posix", "pty", "pwd", "readline", "termios", "tty", "winreg")},
 }
 

@@ -16,7 +16,7 @@ _MAY_PASS = 10.0  # seconds in which later requests may pass one that does not f
 
 
 @dataclass(eq=False)
-class Place:
+class Slot:
     """A request that waits or has been admitted. `client` is None if its client is unknown."""
 
     sequences: int
@@ -41,7 +41,7 @@ class Admission:
         self._used = {False: 0, True: 0}  # sequences, by whether they are in the reserve
         self._clients: Counter[str | None] = Counter()  # sequences
         self._max_waiting = queue
-        self._queue: list[Place] = []
+        self._queue: list[Slot] = []
         self._closed = False
         self.unread = 0  # bytes of responses that wait for clients to read
 
@@ -62,7 +62,7 @@ class Admission:
         client: str | None = None,
         *,
         again: bool = False,
-    ) -> Place:
+    ) -> Slot:
         """Wait until a request with this many sequences is admitted. `again`: it was admitted before.
 
         Raises RequestError if the queue is full or the server is shutting down, and ClientDisconnect as soon
@@ -71,73 +71,73 @@ class Admission:
         loop = asyncio.get_running_loop()
         if self._closed:
             raise shutting_down()
-        place = Place(sequences, client, loop.time(), loop.create_future())
-        self._queue.append(place)
+        slot = Slot(sequences, client, loop.time(), loop.create_future())
+        self._queue.append(slot)
         self._admit()
-        if place in self._queue and len(self._queue) > self._max_waiting and not again:
-            self._queue.remove(place)
+        if slot in self._queue and len(self._queue) > self._max_waiting and not again:
+            self._queue.remove(slot)
             raise RequestError(
                 f"{self.running} completions are being generated, and {len(self._queue)} more requests are"
                 " waiting. Try again in a moment.",
                 code="rate_limit_exceeded",
                 status=429,
             )
-        if not place.turn.done():
+        if not slot.turn.done():
             try:
-                await asyncio.wait({place.turn, disconnected}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({slot.turn, disconnected}, return_when=asyncio.FIRST_COMPLETED)
             except asyncio.CancelledError:
-                self._give_up(place)
+                self._give_up(slot)
                 raise
         if disconnected.done():
-            self._give_up(place)
+            self._give_up(slot)
             raise ClientDisconnect
-        place.turn.result()
-        return place
+        slot.turn.result()
+        return slot
 
-    def release(self, place: Place) -> None:
+    def release(self, slot: Slot) -> None:
         """Make the sequences of an admitted request available to others."""
-        self._used[place.reserved] -= place.sequences
-        self._clients -= Counter({place.client: place.sequences})
+        self._used[slot.reserved] -= slot.sequences
+        self._clients -= Counter({slot.client: slot.sequences})
         self._admit()
 
     def close(self) -> None:
         """Admit no more requests, and reject those that wait."""
         self._closed = True
-        for place in self._queue:
-            place.turn.set_exception(shutting_down())
+        for slot in self._queue:
+            slot.turn.set_exception(shutting_down())
         self._queue.clear()
 
     def _admit(self) -> None:
         """Admit those of the queue that fit, in the order of their arrival."""
         now, may_pass = asyncio.get_running_loop().time(), True
-        for place in list(self._queue):
-            if may_pass and self._fits(place, reserved=False):
-                place.reserved = False
-            elif self._has_few(place) and self._fits(place, reserved=True):
-                place.reserved = True
+        for slot in list(self._queue):
+            if may_pass and self._fits(slot, reserved=False):
+                slot.reserved = False
+            elif self._has_few(slot) and self._fits(slot, reserved=True):
+                slot.reserved = True
             else:
-                may_pass &= now - place.since < _MAY_PASS
+                may_pass &= now - slot.since < _MAY_PASS
                 continue
-            self._queue.remove(place)
-            self._used[place.reserved] += place.sequences
-            self._clients[place.client] += place.sequences
-            place.turn.set_result(None)
+            self._queue.remove(slot)
+            self._used[slot.reserved] += slot.sequences
+            self._clients[slot.client] += slot.sequences
+            slot.turn.set_result(None)
 
-    def _fits(self, place: Place, *, reserved: bool) -> bool:
-        return self._used[reserved] + place.sequences <= self._sizes[reserved]
+    def _fits(self, slot: Slot, *, reserved: bool) -> bool:
+        return self._used[reserved] + slot.sequences <= self._sizes[reserved]
 
-    def _has_few(self, place: Place) -> bool:
+    def _has_few(self, slot: Slot) -> bool:
         """Whether the client would have few sequences with these."""
-        others = 0 if place.client is None else self._clients[place.client]
-        return others + place.sequences <= FEW
+        others = 0 if slot.client is None else self._clients[slot.client]
+        return others + slot.sequences <= FEW
 
-    def _give_up(self, place: Place) -> None:
+    def _give_up(self, slot: Slot) -> None:
         """Leave the queue, or what was just granted."""
-        if not place.turn.done():
-            self._queue.remove(place)
+        if not slot.turn.done():
+            self._queue.remove(slot)
             self._admit()  # those behind it may have waited for it
-        elif place.turn.exception() is None:
-            self.release(place)
+        elif slot.turn.exception() is None:
+            self.release(slot)
 
 
 def shutting_down() -> RequestError:

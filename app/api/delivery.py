@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.types import Message, Send
 
-from .admission import Admission, Place
+from .admission import Admission, Slot
 from .background import BackgroundGenerator
 
 BLOCK = 1 << 16  # bytes that are sent at a time
@@ -18,16 +18,16 @@ MAX_UNREAD = 256 << 20  # bytes of all responses that wait for their clients to 
 
 
 class Delivery:
-    """Sends the response to one request, which has `place` among the admitted ones.
+    """Sends the response to one request, which has `slot` among the admitted ones.
 
-    If the client does not read, the generation pauses and the place is released. As soon as the client has
-    read, the request waits for a place again. `size` is an estimate of the memory that it takes meanwhile.
+    If the client does not read, the generation pauses and the slot is released. As soon as the client has
+    read, the request waits for a slot again. `size` is an estimate of the memory that it takes meanwhile.
     """
 
-    def __init__(self, admission: Admission, place: Place, disconnected: asyncio.Future[Any], send: Send):
+    def __init__(self, admission: Admission, slot: Slot, disconnected: asyncio.Future[Any], send: Send):
         self._admission, self._disconnected, self._send = admission, disconnected, send
-        self._place: Place | None = place
-        self._sequences, self._client = place.sequences, place.client
+        self._slot: Slot | None = slot
+        self._sequences, self._client = slot.sequences, slot.client
         self._limit = asyncio.timeout(None)
         self._unread = 0
         self.generator: BackgroundGenerator[Any] | None = None
@@ -43,12 +43,12 @@ class Delivery:
                     yield
         finally:
             self._admission.unread -= self._unread
-            if self._place:
-                self._admission.release(self._place)
+            if self._slot:
+                self._admission.release(self._slot)
 
     async def send(self, message: Message) -> None:
         """Send a part of the response, when the client has read most of those before it."""
-        timer = asyncio.get_running_loop().call_later(PATIENCE, self._step_aside)
+        timer = asyncio.get_running_loop().call_later(PATIENCE, self._release_slot)
         try:
             await self._send(message)
         finally:
@@ -56,7 +56,7 @@ class Delivery:
         if self._unread and self.generator and not self.generator.done:
             self._admission.unread -= self._unread
             self._unread = 0
-            self._place = await self._admission.enter(
+            self._slot = await self._admission.enter(
                 self._sequences, self._disconnected, self._client, again=True
             )
             self.generator.resume()
@@ -67,14 +67,14 @@ class Delivery:
             await self.send({"type": "http.response.body", "body": block, "more_body": True})
             await asyncio.sleep(0)  # a client that reads fast must not keep the others waiting
 
-    def _step_aside(self) -> None:
-        """Release the place."""
-        if not self._place:
+    def _release_slot(self) -> None:
+        """Let others have the slot."""
+        if not self._slot:
             return
         if self.generator:
             self.generator.pause()
-        self._admission.release(self._place)
-        self._place, self._unread = None, self.size
+        self._admission.release(self._slot)
+        self._slot, self._unread = None, self.size
         self._admission.unread += self._unread
         if self._admission.unread > MAX_UNREAD:
             self._limit.reschedule(0.0)

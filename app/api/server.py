@@ -39,6 +39,7 @@ from .admission import Admission, shutting_down
 from .background import BackgroundGenerator, in_background
 from .completions import Chunk, CompletionStream, ResponseBuilder
 from .delivery import MAX_UNREAD, Delivery
+from .fair_lock import FairLock
 from .request import CompletionRequest, Limits, RequestError
 from .responses import (
     EXCEPTION_HANDLERS,
@@ -51,7 +52,6 @@ from .responses import (
     refusal,
     require_key,
 )
-from .turns import Turns
 
 _FORMER_NAMES = {"shipped with lm": SHIPPED}  # of models; clients may still use them
 _SHUTDOWN_TIMEOUT = 5  # seconds
@@ -76,7 +76,7 @@ class Api:
         most = limits.sequences + limits.reserve + MAX_UNREAD // _STREAM_BYTES
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="completion")
         self.admission = Admission(limits.sequences, limits.waiting, limits.reserve)
-        self._preparing: dict[str, Turns] = {}
+        self._preparing: dict[str, FairLock] = {}
         self._running: set[BackgroundGenerator[Chunk]] = set()
 
     def app(self, key: str | None = None, origins: Sequence[str] = ()) -> ASGIApp:
@@ -138,8 +138,8 @@ class Api:
             with suppress(ClientDisconnect):
                 try:
                     client = client_network(client_address(scope))
-                    place = await self.admission.enter(completion_request.sequences, disconnected, client)
-                    delivery = Delivery(self.admission, place, disconnected, send)
+                    slot = await self.admission.enter(completion_request.sequences, disconnected, client)
+                    delivery = Delivery(self.admission, slot, disconnected, send)
                     async with delivery.responding():
                         await self._serve(_Job(self, completion_request), delivery, disconnected)
                 finally:
@@ -225,10 +225,10 @@ class Api:
         except UserError as error:
             raise RequestError(f"cannot load the model '{name}': {error}", "model", status=503) from error
 
-    def preparing(self, name: str) -> Turns:
+    def preparing(self, name: str) -> FairLock:
         """To be held while a request to a model is prepared. Several at a time would keep Python's lock from
         the thread that generates and from the event loop."""
-        return self._preparing.setdefault(name, Turns())
+        return self._preparing.setdefault(name, FairLock())
 
 
 class _CanceledError(Exception):
@@ -258,8 +258,8 @@ class _Job:
         start, outcome = time.perf_counter(), "stopped"
         try:
             model = self._api.load(self.request.model)
-            with self._api.preparing(self.request.model) as turns:
-                self._completion = CompletionStream(model, self.request, partial(self._pause, turns))
+            with self._api.preparing(self.request.model) as lock:
+                self._completion = CompletionStream(model, self.request, partial(self._pause, lock))
             with closing(self._completion.chunks()) as chunks:
                 for chunk in chunks:
                     if self._canceled:
@@ -275,9 +275,9 @@ class _Job:
             tokens = self._completion.usage()["completion_tokens"] if self._completion else 0
             log.info("%d tokens in %.1f s: %s", tokens, time.perf_counter() - start, one_line(outcome))
 
-    def _pause(self, turns: Turns) -> None:
+    def _pause(self, lock: FairLock) -> None:
         """Let others prepare their requests, and stop if the client has left."""
-        turns.pass_on()
+        lock.yield_to_others()
         if self._canceled:
             raise _CanceledError
 

@@ -14,7 +14,7 @@ from typing import Any
 from lm.config.schema import RunConfig
 from lm.errors import UserError
 
-from .child import ask, end_after, report
+from .subprocess_call import end_after, report, run_module
 
 LIMIT = 30.0  # seconds
 _TIMEOUT = 60  # seconds after which this process ends even if its parent is gone
@@ -23,12 +23,12 @@ _TIMEOUT = 60  # seconds after which this process ends even if its parent is gon
 def size(settings: dict[str, Any], limit: float = LIMIT) -> int:
     """The bytes that `lm train` with these settings, whose dataset is on the Hub, would download. Raises
     UserError if there is no such dataset or the Hub does not answer."""
-    answer = ask("download", settings, limit)
-    if "error" in answer.results:
-        raise UserError(answer.results["error"])
-    if "size" not in answer.results:
+    result = run_module("download", settings, limit)
+    if "error" in result.results:
+        raise UserError(result.results["error"])
+    if "size" not in result.results:
         raise UserError("the Hub did not say in time how large this dataset is; try again in a minute.")
-    return int(answer.results["size"])
+    return int(result.results["size"])
 
 
 def main() -> int:

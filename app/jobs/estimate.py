@@ -1,6 +1,6 @@
 """The preview of a training job: its time, memory and disk space, and what its text contains.
 
-A separate process (app/jobs/measure.py) measures this within a time limit. What it has reported by then is
+A separate process (app/jobs/trial_run.py) measures this within a time limit. What it has reported by then is
 shown and cached.
 """
 
@@ -20,7 +20,7 @@ from lm.errors import UserError
 from lm.files.model_files import version_of
 from lm.storage.model_folder import WEIGHTS
 
-from .child import ask
+from .subprocess_call import run_module
 
 LIMIT = 60.0  # seconds that the whole measurement may take
 _CACHED = 32  # previews
@@ -88,17 +88,17 @@ def _version(model: str | None) -> tuple[int, ...]:
 
 
 def _measured(settings: dict[str, Any], limit: float) -> Preview:
-    answer = ask("measure", settings, limit)
-    results, late = answer.results, answer.late
+    result = run_module("trial_run", settings, limit)
+    results, timed_out = result.results, result.timed_out
     if "error" in results:
         raise UserError(results["error"])
-    if late:
+    if timed_out:
         reason = f"measuring it takes more than {limit:.0f} seconds. Try a smaller size."
-    elif answer.killed:
+    elif result.killed:
         reason = "there is not enough memory to try it. Choose a smaller size."
     else:
-        reason = answer.last_line
-    if "rows" not in results and late:
+        reason = result.last_line
+    if "rows" not in results and timed_out:
         raise UserError(
             f"reading the text takes more than {limit:.0f} seconds; you can start training anyway, and the"
             " numbers appear once the text has been read."

@@ -19,8 +19,8 @@ from lm.data.find_source import find_sources
 from lm.data.splits import like_training
 from lm.errors import DataError, UserError
 
-from .child import ask, end_after, report
 from .runner import lower_priority
+from .subprocess_call import end_after, report, run_module
 
 ENCODINGS = (  # to choose from, apart from any other that Python knows
     *(
@@ -55,11 +55,11 @@ class Reading:
 
 def read(settings: dict[str, Any], limit: float = LIMIT) -> Reading:
     """Read the text of `settings`, which are those of `lm train`, for at most `limit` seconds."""
-    answer = ask("reading", settings, limit)
-    if not answer.results and not answer.late:
-        reason = "there is not enough memory to read it" if answer.killed else answer.last_line
+    result = run_module("reading", settings, limit)
+    if not result.results and not result.timed_out:
+        reason = "there is not enough memory to read it" if result.killed else result.last_line
         return Reading(error=f"cannot read the text: {reason}")
-    return Reading(**answer.results)
+    return Reading(**result.results)
 
 
 def main() -> int:

@@ -10,21 +10,17 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lm.console.escaping import printable
 from lm.errors import UserError
-from lm.files.model_files import open_file
 from lm.insight.properties import PROPERTIES
 from lm.insight.spans import pieces
 from lm.insight.surprisal import score_text
 from lm.insight.trace import Trace, trace_text
 from lm.insight.units import CLEAR_SCORE, FoundUnit, rank_properties
 from lm.language_model import LanguageModel
-from lm.storage.run_folder import Run, samples_in
 
 from ..registry import ModelRegistry
 from ..ui.token_view import activation_level, colored_tokens, surprisal_level
@@ -40,7 +36,6 @@ _FULL_LENGTH_PARAMETERS = 2_000_000  # larger models write shorter texts, so tha
 _SEED, _TEMPERATURE = 1, 0.7
 _EXCERPT, _EXCERPT_LINES = 420, 7  # characters and lines shown, at most
 _CACHE_SIZE = 64  # models
-_TAIL = 16 << 10  # bytes read from the end of samples.txt
 
 log = logging.getLogger(__name__)
 
@@ -95,29 +90,6 @@ class Showcases:
             while len(self._found) > _CACHE_SIZE:
                 self._found.popitem(last=False)
         return showcase
-
-
-def starter(showcases: Showcases, models: ModelRegistry, name: str | None) -> str:
-    """An example text for a model: the last sample of its training, otherwise one that it writes; empty if it
-    writes nothing. Raises UserError if the model cannot be loaded."""
-    sample = _last_sample(models.folder(name))
-    if sample.strip():
-        return printable(sample)
-    exhibits = showcases.of(name).exhibits
-    return printable(exhibits[0].text) if exhibits else ""
-
-
-def _last_sample(folder: Path) -> str:
-    """The last sample in samples.txt; empty if there is none."""
-    run = Run(folder)
-    try:
-        with open_file(run.samples, folder) as file:
-            file.seek(max(0, file.seek(0, 2) - _TAIL))
-            text = file.read(_TAIL).decode("utf-8", "replace")
-    except (UserError, OSError):
-        return ""
-    samples = samples_in(text)
-    return samples[-1][1].strip("\n") if samples else ""
 
 
 def create(model: LanguageModel) -> Showcase:

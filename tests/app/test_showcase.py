@@ -10,7 +10,8 @@ import pytest
 import lm
 from app.registry import ModelRegistry
 from app.showcase import exhibits, view
-from app.showcase.exhibits import Showcases, create, starter
+from app.showcase.exhibits import Showcases, create
+from app.showcase.starters import starter
 from lm.insight.properties import brackets
 from lm.insight.trace import trace_text
 from lm.insight.units import CLEAR_SCORE

@@ -93,8 +93,8 @@ class ClampSection:
             count = int(length or 0)
             if not 1 <= count <= _MAX_LENGTH:
                 raise UserError(f"the length must be between 1 and {_MAX_LENGTH:,} tokens, got {count:,}.")
-            both = write_both(analysis, clamp, origin, count, temperature, checked_seed(seed))
-            return as_html(both, clamp)
+            pair = write_both(analysis, clamp, origin, count, temperature, checked_seed(seed))
+            return as_html(pair, clamp)
 
 
 def _choice(choices: dict[str, str], label: str, elem_id: str) -> gr.Dropdown:
@@ -108,7 +108,7 @@ def _choice(choices: dict[str, str], label: str, elem_id: str) -> gr.Dropdown:
 
 
 @dataclass(frozen=True)
-class Both:
+class TextPair:
     """Two texts after the same beginning, from the same random numbers."""
 
     prompt: str  # for a backward model, what follows the texts
@@ -137,7 +137,7 @@ def clamp_of(trace: Trace, layer: int, unit: int, name: str, held: str, value: f
 
 def write_both(
     analysis: Analysis, clamp: Clamp, origin: str, length: int, temperature: float, seed: int
-) -> Both:
+) -> TextPair:
     """What the model writes as it is, and with the clamp. `origin` is where both start: where the unit is
     highest or lowest on the page, or at the end of the text. Raises UserError."""
     model, tokens = analysis.trace.model, analysis.scored.tokens  # of the whole text, not only of the page
@@ -151,40 +151,40 @@ def write_both(
     original, changed = (
         writer.generate([prompt], **settings)[0].text for writer in (model, model.clamped(clamp))
     )
-    return Both(model.tokenizer.decode(prompt), original, changed, model.backward)
+    return TextPair(model.tokenizer.decode(prompt), original, changed, model.backward)
 
 
-def as_html(both: Both, clamp: Clamp) -> str:
+def as_html(pair: TextPair, clamp: Clamp) -> str:
     """Both texts side by side, as HTML, with the part of each that differs."""
-    if both.original == both.changed:
+    if pair.original == pair.changed:
         verdict = translate("Both texts are the same: the model does not need this unit here.")
-    elif not both.same:
+    elif not pair.same:
         verdict = translate("Different from the first character.")
     else:
         verdict = translate(
             "The first character is the same. What differs is highlighted."
-            if both.same == 1
+            if pair.same == 1
             else "The first {count:,} characters are the same. What differs is highlighted.",
-            count=both.same,
+            count=pair.same,
         )
     state = f"{clamp.state} = {clamp.value:.3g}"
     changed = translate(
         "Layer {layer}, unit {unit}: {state}", layer=clamp.layer + 1, unit=clamp.unit, state=state
     )
-    texts = ((translate("Original"), both.original), (changed, both.changed))
+    texts = ((translate("Original"), pair.original), (changed, pair.changed))
     columns = (
         f'<section><h2>{escape(title)}</h2><div class="text" tabindex="0" role="group"'
-        f' aria-label="{escape(title)}">{_text(both, text)}</div></section>'
+        f' aria-label="{escape(title)}">{_text(pair, text)}</div></section>'
         for title, text in texts
     )
     return f'{note(verdict)}<div class="both">{"".join(columns)}</div>'
 
 
-def _text(both: Both, text: str) -> str:
+def _text(pair: TextPair, text: str) -> str:
     """A text next to the part of the prompt that is shown."""
-    if both.backward:
-        cut = len(text) - both.same
-        different, same, prompt = text[:cut], text[cut:], both.prompt[:_SHOWN]
+    if pair.backward:
+        cut = len(text) - pair.same
+        different, same, prompt = text[:cut], text[cut:], pair.prompt[:_SHOWN]
         return f"<mark>{escape(different)}</mark>{escape(same)}<span>{escape(prompt)}</span>"
-    prompt, same, different = both.prompt[-_SHOWN:], text[: both.same], text[both.same :]
+    prompt, same, different = pair.prompt[-_SHOWN:], text[: pair.same], text[pair.same :]
     return f"<span>{escape(prompt)}</span>{escape(same)}<mark>{escape(different)}</mark>"

@@ -33,10 +33,10 @@ from ...registry import ModelRegistry
 from ...ui.errors import INTERNAL, as_sentence, event_int, show_errors, show_info, show_warning
 from ...ui.i18n import translate
 from .alternatives import alternatives_values
+from .copied_text import copied_spans
 from .display import status_line, utf16_spans, written_value
 from .drafts import Drafts
 from .layout import WriteLayout
-from .originality import copied_spans
 
 WRITERS_AT_ONCE = 32
 _BUSY = "…"  # the status until the first tokens arrive
@@ -59,7 +59,7 @@ _COLORS_JS = "(on) => void document.body.classList.toggle('no-colors', !on)"
 
 
 @dataclass(frozen=True)
-class Order:
+class WriteRequest:
     """What the user asks for when the model is to write."""
 
     session: str
@@ -183,7 +183,7 @@ class WriteTab:
         user asked for, the draft of the text, and the event."""
 
         def listener(
-            request: gr.Request,
+            http_request: gr.Request,
             event: gr.EventData,
             text: str,
             name: str,
@@ -193,57 +193,61 @@ class WriteTab:
             *controls: Any,
         ) -> Iterator[list[Any]]:
             with show_errors():
-                order = Order(request.session_hash or "", name, text, length, seed, count, controls)
-                draft = yield from self._read(order)
-                yield from function(order, draft, event)
+                request = WriteRequest(
+                    http_request.session_hash or "", name, text, length, seed, count, controls
+                )
+                draft = yield from self._read(request)
+                yield from function(request, draft, event)
 
         return listener
 
-    def on_generate(self, order: Order, draft: Draft, event: gr.EventData) -> Iterator[list[Any]]:
+    def on_generate(self, request: WriteRequest, draft: Draft, event: gr.EventData) -> Iterator[list[Any]]:
         """Continue the text."""
-        _warn_about_prompt(draft.model, order.text)
-        yield from self._continue(order, order.text, draft)
+        _warn_about_prompt(draft.model, request.text)
+        yield from self._continue(request, request.text, draft)
 
-    def on_regenerate(self, order: Order, draft: Draft, event: gr.EventData) -> Iterator[list[Any]]:
+    def on_regenerate(self, request: WriteRequest, draft: Draft, event: gr.EventData) -> Iterator[list[Any]]:
         """Continue the text, which the browser has cut where the last continuation starts."""
-        yield from self._continue(replace(order, seed=None), order.text, draft)
+        yield from self._continue(replace(request, seed=None), request.text, draft)
 
-    def on_alternative(self, order: Order, draft: Draft, event: gr.EventData) -> Iterator[list[Any]]:
+    def on_alternative(self, request: WriteRequest, draft: Draft, event: gr.EventData) -> Iterator[list[Any]]:
         """Replace a token and continue from there; at the end of the text, only append the token."""
         position = event_int(event, "start")
         changed = draft.with_token(position, event_int(event, "token"))
-        if position < len(order.text):
+        if position < len(request.text):
             base = changed.text[: changed.starts[-1]]
-            yield from self._continue(replace(order, count=1), base, changed)
+            yield from self._continue(replace(request, count=1), base, changed)
         else:
-            self.drafts.keep(order.session, [changed])
-            picked = changed.text[len(order.text) :]
-            value = written_value(secrets.token_hex(8), order.model, order.text, [changed], [None], picked)
+            self.drafts.keep(request.session, [changed])
+            picked = changed.text[len(request.text) :]
+            value = written_value(
+                secrets.token_hex(8), request.model, request.text, [changed], [None], picked
+            )
             for next_tokens in alternatives_values(changed, len(changed.text)):
                 yield [value, gr.skip(), gr.skip(), *_SKIP, *_SKIP, next_tokens]
 
-    def on_reroll(self, order: Order, draft: Draft, event: gr.EventData) -> Iterator[list[Any]]:
+    def on_reroll(self, request: WriteRequest, draft: Draft, event: gr.EventData) -> Iterator[list[Any]]:
         """Replace the text after a position by another continuation, with another seed."""
         draft = draft.before(event_int(event, "start"))
-        yield from self._continue(replace(order, seed=None), draft.text, draft)
+        yield from self._continue(replace(request, seed=None), draft.text, draft)
 
-    def _read(self, order: Order) -> Generator[list[Any], None, Draft]:
+    def _read(self, request: WriteRequest) -> Generator[list[Any], None, Draft]:
         """A draft of the text; yields how much has been read, if that takes longer."""
-        text, model = checked_text(order.text, MAX_STORY), self.models.load(order.model)
-        draft, updated = self.drafts.closest(order.session, text, model).fork(), time.monotonic()
+        text, model = checked_text(request.text, MAX_STORY), self.models.load(request.model)
+        draft, updated = self.drafts.closest(request.session, text, model).fork(), time.monotonic()
         with closing(draft.read(text)) as steps:
             for share in steps:
                 if time.monotonic() - updated >= _PROGRESS_SECONDS:
                     updated = time.monotonic()
                     status = translate("The model reads the text: {share:.0%}", share=share)
                     yield [gr.skip(), status, gr.skip(), *_SKIP, *_SKIP, gr.skip()]
-        self.drafts.keep(order.session, [draft])
+        self.drafts.keep(request.session, [draft])
         return draft
 
-    def _continue(self, order: Order, base: str, start: Draft) -> Iterator[list[Any]]:
+    def _continue(self, request: WriteRequest, base: str, start: Draft) -> Iterator[list[Any]]:
         """Continue `start`, which begins with `base`, once or several times; yields updates."""
-        length, seed = checked_length(order.length), checked_seed(order.seed)
-        count = max(1, min(MAX_CANDIDATES, int(order.count or 1)))
+        length, seed = checked_length(request.length), checked_seed(request.seed)
+        count = max(1, min(MAX_CANDIDATES, int(request.count or 1)))
         drafts = [start.fork() for _ in range(count)]
         seeds = [seed + number for number in range(count)]
         run, picked = secrets.token_hex(8), start.text[len(base) :]
@@ -251,17 +255,17 @@ class WriteTab:
         visible = [gr.Column(visible=number < count > 1) for number in range(MAX_CANDIDATES)]
         visibility: list[Any] = [gr.Row(visible=count > 1), *visible]
         panel: Any = None
-        settings = self.layout.controls.settings(order.controls)
+        settings = self.layout.controls.settings(request.controls)
         with closing(continue_drafts(drafts, seeds, length, **settings)) as steps:
             try:
                 for progress in steps:
-                    value = written_value(run, order.model, base, drafts, seeds, picked)
+                    value = written_value(run, request.model, base, drafts, seeds, picked)
                     texts = [draft.text[len(start.text) :] for draft in drafts if count > 1]
                     boxes = [*texts, *[""] * (MAX_CANDIDATES - count)] if count > 1 else _SKIP
                     yield [value, status_line(progress, seed), *visibility, *boxes, panel]
                     visibility, panel = [gr.skip(), *_SKIP], gr.skip()
             finally:
-                self.drafts.keep(order.session, drafts)
+                self.drafts.keep(request.session, drafts)
 
     def on_position(
         self, text: str, name: str, request: gr.Request, event: gr.EventData

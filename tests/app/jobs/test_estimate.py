@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.jobs import estimate, measure
+from app.jobs import estimate, trial_run
 from app.jobs.queue import JobQueue
 from lm.config.schema import RunConfig
 from lm.data.corpus import open_corpus
@@ -106,7 +106,7 @@ def test_wrong_settings_are_rejected_before_anything_is_measured(queue, text, mo
 
 
 def test_a_network_larger_than_memory_is_not_tried(queue, text, monkeypatch):
-    monkeypatch.setattr(measure, "free_memory", lambda: 1 << 20)
+    monkeypatch.setattr(trial_run, "free_memory", lambda: 1 << 20)
     values = {
         "dataset": [str(queue.uploads.get(text).path)],
         "hidden_size": 2048,
@@ -115,7 +115,7 @@ def test_a_network_larger_than_memory_is_not_tried(queue, text, monkeypatch):
     }
     config = RunConfig.from_flat({**values, "bptt": 512})
     begin = time.perf_counter()
-    found = measure.measure(config, open_corpus(config.data))
+    found = trial_run.measure(config, open_corpus(config.data))
     assert time.perf_counter() - begin < 15  # its steps would take minutes
     assert found.seconds is None and found.steps_per_second is None
     assert found.parameters > 100e6 and found.memory > 60e9
@@ -128,18 +128,18 @@ def test_a_network_larger_than_memory_is_not_tried(queue, text, monkeypatch):
     [({"hidden_size": 32, "layers": 1}, 0.4e9), ({"hidden_size": 1024, "batch_size": 64}, 1.3e9)],
 )
 def test_estimated_memory_grows_with_the_network(settings, near):
-    assert measure.memory_needed(RunConfig.from_flat(settings), 100) == pytest.approx(near, rel=0.3)
+    assert trial_run.memory_needed(RunConfig.from_flat(settings), 100) == pytest.approx(near, rel=0.3)
 
 
 def test_steps_fill_a_time_budget():
-    assert measure.fill_budget(100, step_time=1, interruption=0, scoring=0) == (100, 100)
+    assert trial_run.fill_budget(100, step_time=1, interruption=0, scoring=0) == (100, 100)
     # The last interruption follows the last step.
-    assert measure.fill_budget(100, step_time=1, interruption=2, scoring=0) == (82, 102)
+    assert trial_run.fill_budget(100, step_time=1, interruption=2, scoring=0) == (82, 102)
     # Interruptions that take longer than a tenth follow every step.
-    assert measure.fill_budget(10, step_time=1, interruption=5, scoring=0) == (2, 12)
+    assert trial_run.fill_budget(10, step_time=1, interruption=5, scoring=0) == (2, 12)
 
 
 def test_final_evaluation_takes_at_most_a_quarter_of_a_time_budget():
-    assert measure.fill_budget(100, step_time=1, interruption=0, scoring=10) == (90, 100)
-    assert measure.fill_budget(100, step_time=1, interruption=0, scoring=40) == (75, 100)
-    assert measure.fill_budget(100, step_time=1, interruption=0, scoring=1000) == (75, 100)
+    assert trial_run.fill_budget(100, step_time=1, interruption=0, scoring=10) == (90, 100)
+    assert trial_run.fill_budget(100, step_time=1, interruption=0, scoring=40) == (75, 100)
+    assert trial_run.fill_budget(100, step_time=1, interruption=0, scoring=1000) == (75, 100)

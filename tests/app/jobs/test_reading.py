@@ -178,14 +178,14 @@ def test_damaged_characters_are_replaced_on_request(queue, upload_bytes):
 def test_reading_ends_at_the_limit_and_a_crash_is_reported(queue, upload_bytes, monkeypatch):
     text = upload_bytes("a.txt", b"abc")
     assert queue.read({"dataset": text.dataset}, limit=0.01) == Reading()
-    monkeypatch.setattr("app.jobs.child.command", lambda *_: ["sh", "-c", "echo oops >&2; exit 3"])
+    monkeypatch.setattr("app.jobs.subprocess_call.command", lambda *_: ["sh", "-c", "echo oops >&2; exit 3"])
     assert queue.read({"dataset": text.dataset}).error == "cannot read the text: oops"
-    monkeypatch.setattr("app.jobs.child.command", lambda *_: ["sh", "-c", "kill -9 $$"])
+    monkeypatch.setattr("app.jobs.subprocess_call.command", lambda *_: ["sh", "-c", "kill -9 $$"])
     assert "not enough memory" in queue.read({"dataset": text.dataset}).error
 
 
 def test_a_reader_ends_by_itself_where_no_server_is_left():
-    code = "import time; from app.jobs.child import end_after; end_after(1); time.sleep(60)"
+    code = "import time; from app.jobs.subprocess_call import end_after; end_after(1); time.sleep(60)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=30).returncode == -signal.SIGALRM
 
 

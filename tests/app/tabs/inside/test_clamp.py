@@ -5,7 +5,7 @@ import torch
 
 import lm
 from app.tabs.inside.analysis import AnalysisCache
-from app.tabs.inside.clamp import Both, as_html, clamp_of, write_both
+from app.tabs.inside.clamp import TextPair, as_html, clamp_of, write_both
 from lm.errors import UserError
 from lm.generation.clamp import Clamp
 from tests.app.tabs.inside.example import EXAMPLE
@@ -49,12 +49,12 @@ def test_both_texts_start_at_the_chosen_place_and_differ_by_the_clamp_alone(anal
 
 
 def test_the_html_marks_where_the_texts_differ_and_escapes_them():
-    shown = as_html(Both("<p>", "ab<i>", "ab&c", False), Clamp(1, 5, -0.5))
+    shown = as_html(TextPair("<p>", "ab<i>", "ab&c", False), Clamp(1, 5, -0.5))
     assert "<span>&lt;p&gt;</span>ab<mark>&lt;i&gt;</mark>" in shown and "ab<mark>&amp;c</mark>" in shown
     assert "The first 2 characters are the same" in shown and "Layer 2, unit 5: h = -0.5" in shown
-    assert "The first character is the same." in as_html(Both("", "ab", "ac", False), Clamp(0, 0, 0.0))
-    assert "Different from the first character" in as_html(Both("", "a", "b", False), Clamp(0, 0, 0.0))
-    assert "Both texts are the same" in as_html(Both("", "ab", "ab", False), Clamp(0, 0, 0.0))
+    assert "The first character is the same." in as_html(TextPair("", "ab", "ac", False), Clamp(0, 0, 0.0))
+    assert "Different from the first character" in as_html(TextPair("", "a", "b", False), Clamp(0, 0, 0.0))
+    assert "Both texts are the same" in as_html(TextPair("", "ab", "ab", False), Clamp(0, 0, 0.0))
 
 
 def test_a_backward_model_writes_before_the_place():

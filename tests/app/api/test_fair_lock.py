@@ -1,47 +1,47 @@
-"""A lock that threads get in turn."""
+"""A lock that threads get in the order in which they ask for it."""
 
 import threading
 import time
 
-from app.api.turns import Turns
+from app.api.fair_lock import FairLock
 
 
 def test_threads_get_the_lock_in_the_order_in_which_they_ask():
-    turns, order, threads = Turns(), [], []
+    lock, order, threads = FairLock(), [], []
 
     def ask(number):
-        with turns:
+        with lock:
             order.append(number)
 
-    with turns:
+    with lock:
         for number in range(9):
             threads.append(threading.Thread(target=ask, args=(number,)))
             threads[-1].start()
-            while len(turns._queue) < number + 2:
+            while len(lock._queue) < number + 2:
                 time.sleep(0.001)
         assert order == []
-        turns.pass_on()
+        lock.yield_to_others()
         assert order == list(range(9))
     for thread in threads:
         thread.join()
 
 
 def test_one_thread_at_a_time_has_the_lock():
-    turns, inside, most = Turns(), [], []
+    lock, inside, most = FairLock(), [], []
 
     def work():
         for _ in range(50):
-            with turns:
+            with lock:
                 inside.append(1)
                 most.append(len(inside))
-                turns_left = len(turns._queue)
+                left = len(lock._queue)
                 inside.pop()
-                assert turns_left
-                turns.pass_on()
+                assert left
+                lock.yield_to_others()
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(10)
-    assert max(most) == 1 and not turns._queue
+    assert max(most) == 1 and not lock._queue

@@ -1,6 +1,6 @@
 """The process that takes a job's first steps to estimate the rest: see app/jobs/estimate.py.
 
-    python -m app.jobs.measure < settings.json
+    python -m app.jobs.trial_run < settings.json
 
 It prints its results as JSON objects, one a line, as soon as they are known. It tokenizes the text (the
 tokens stay in the cache for the training), builds the same trainer that `lm train` would build, and takes
@@ -31,7 +31,7 @@ from lm.training.setup import build_learner
 from lm.training.state import Learner, scoring_time, total_steps
 from lm.training.step import Step
 
-from . import child
+from . import subprocess_call
 from .estimate import Estimate, free_memory
 from .runner import lower_priority
 
@@ -49,19 +49,19 @@ _PROCESS = 400 << 20  # bytes of a process that trains a network without weights
 def main() -> int:
     """Read settings from standard input and print the results, one JSON object a line."""
     lower_priority(1000)  # where memory runs out, this process is killed first
-    child.end_after(_TIMEOUT)
+    subprocess_call.end_after(_TIMEOUT)
     values = json.load(sys.stdin)
     try:
         config = RunConfig.from_flat(with_model_settings(values) if values.get("init_from") else values)
         corpus = open_corpus(config.data)
-        child.report(rows=report.rows(corpus, full=True))
+        subprocess_call.report(rows=report.rows(corpus, full=True))
         with explaining_out_of_memory(config, corpus.tokenizer.vocab_size):
             estimate = measure(config, corpus)
         model = RunConfig.from_flat(config.flat() | estimate.resolved).model
         weights = recurrent_weights(smallest(model, corpus.tokenizer.vocab_size))
-        child.report(warnings=report.warnings(corpus, weights, model), estimate=asdict(estimate))
+        subprocess_call.report(warnings=report.warnings(corpus, weights, model), estimate=asdict(estimate))
     except UserError as error:
-        child.report(error=str(error))
+        subprocess_call.report(error=str(error))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Turns: a lock that threads get in the order in which they ask for it."""
+"""A lock that threads get in the order in which they ask for it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections import deque
 from typing import Self
 
 
-class Turns:
-    """A lock that threads get in turn. One that works for long can let the others go first with `pass_on`."""
+class FairLock:
+    """A lock that threads get in the order in which they ask for it. One that works for long can let those
+    that wait go first with `yield_to_others`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._queue: deque[threading.Event] = deque()  # the first one has the turn
+        self._queue: deque[threading.Event] = deque()  # the first one holds the lock
 
     def __enter__(self) -> Self:
         turn = threading.Event()
@@ -28,7 +29,7 @@ class Turns:
             if self._queue:
                 self._queue[0].set()
 
-    def pass_on(self) -> None:
+    def yield_to_others(self) -> None:
         """Let the threads that wait now go first."""
         self.__exit__()
         self.__enter__()

@@ -18,18 +18,18 @@ from .runner import command, environment, separate
 
 
 @dataclass(frozen=True)
-class Answer:
+class Result:
     """What a process has reported before its end."""
 
     results: dict[str, Any]  # by their names
-    late: bool  # it took too long and was killed
+    timed_out: bool  # it took too long and was killed
     status: int  # of its exit
     errors: str  # its error output
 
     @property
     def killed(self) -> bool:
         """Whether it was killed for another reason than its time: memory ran out."""
-        return self.status < 0 and not self.late
+        return self.status < 0 and not self.timed_out
 
     @property
     def last_line(self) -> str:
@@ -37,13 +37,13 @@ class Answer:
         return one_line(self.errors.strip().rpartition("\n")[2] or f"status {self.status}.")
 
 
-def ask(module: str, settings: dict[str, Any], limit: float) -> Answer:
+def run_module(module: str, settings: dict[str, Any], limit: float) -> Result:
     """Run `python -m app.jobs.MODULE < settings.json` for at most `limit` seconds.
 
     The module prints its results as JSON objects, one a line, as soon as they are known. It runs in an empty
     folder, where no file can be mistaken for a dataset.
     """
-    late = False
+    timed_out = False
     with tempfile.TemporaryDirectory(prefix=f"lm-{module}-") as folder:
         process = subprocess.Popen(
             command("-m", f"{__package__}.{module}"),
@@ -60,13 +60,13 @@ def ask(module: str, settings: dict[str, Any], limit: float) -> Answer:
         try:
             output, errors = process.communicate(json.dumps(settings), timeout=limit)
         except subprocess.TimeoutExpired:
-            late = True
+            timed_out = True
             process.kill()
             output, errors = process.communicate()
     # Only complete lines of ours: libraries may have printed others.
     lines = (line for line in output.split("\n")[:-1] if line.startswith("{"))
     results = {name: value for line in lines for name, value in json.loads(line).items()}
-    return Answer(results, late, process.returncode, errors)
+    return Result(results, timed_out, process.returncode, errors)
 
 
 def end_after(seconds: int) -> None:
@@ -80,5 +80,5 @@ def end_after(seconds: int) -> None:
 
 
 def report(**results: Any) -> None:
-    """Print results for `ask`."""
+    """Print results for `run_module`."""
     print(json.dumps(results), flush=True)

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from app.tabs.write.originality import copied_spans
+from app.tabs.write.copied_text import copied_spans
 from lm.errors import UserError
 
 
