@@ -72,7 +72,8 @@ class Access:
         return b"content-security-policy", " ".join(["frame-ancestors 'self'", *self._frames]).encode()
 
     def is_foreign(self, method: str, headers: Mapping[str, str]) -> bool:
-        """Whether a request comes from a web page of another site. A link on it may open this one."""
+        """Whether a request comes from a web page of another site. Following a link from such a page to this
+        server is allowed."""
         if "*" in self.origins:
             return False
         if (origin := headers.get("origin")) is not None:
@@ -124,8 +125,8 @@ class Attempts:
         return recent[-MAX_ATTEMPTS] + ATTEMPTS_WINDOW - now if len(recent) >= MAX_ATTEMPTS else 0.0
 
     def record(self, address: str, guess: object) -> None:
-        """Count a wrong password. The same `guess` counts once, so that a program with an old key locks out
-        nobody else at its address."""
+        """Count a wrong password. A repeated guess counts once, so that a program with an outdated key does not
+        lock out others at its address."""
         client = _network(address)
         wrong = self._wrong.setdefault(client, {})
         self._wrong.move_to_end(client)

@@ -22,7 +22,7 @@ from lm.tokenization.positions import token_starts
 
 NO_BITS = " "  # the mark of characters that the model did not write
 GOES_ON = "-"  # the mark of a token's characters after the first
-_ZERO, _MOST = 0xE000, 0xF8FF  # the private use area of Unicode, which nothing normalizes
+_ZERO, _MOST = 0xE000, 0xF8FF  # Unicode's private use area, which normalization leaves unchanged
 _RETURN = printable("\r")
 
 

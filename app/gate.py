@@ -132,7 +132,8 @@ class Connection(H11Protocol):
         """A client has connected."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # pause_writing is called when anything waits
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # less waits in the system, so that pauses are noticed
+        # Buffer less in the kernel, so that a client that stops reading is noticed.
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             transport.get_extra_info("socket").setsockopt(
                 socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNREAD
             )

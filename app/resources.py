@@ -21,7 +21,7 @@ def share_memory_between_threads() -> None:
 
     With glibc, each thread would otherwise have its own and keep what it once allocated; with another C
     library, this does nothing. It must be called before the threads start. A server has one thread per
-    request, but they run Python code and take turns anyway.
+    request. The threads lose little by sharing: they run Python code, one at a time.
     """
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError, OSError):  # musl has no mallopt
@@ -40,8 +40,8 @@ def leave_cores() -> None:
 
 
 def freeze_objects() -> None:
-    """Leave all objects that exist now out of garbage collections, which stop all threads. To look through
-    those of the imported libraries alone would take a tenth of a second."""
+    """Leave all objects that exist now out of garbage collections, which stop all threads. Scanning those of
+    the imported libraries alone takes a tenth of a second."""
     gc.collect()
     gc.freeze()
 

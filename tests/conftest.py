@@ -146,7 +146,7 @@ SMALL = [*SIZES, "--sample-every", "0"]  # samples would take half of the time
 
 
 def command_line(name: str, *arguments: object) -> list[str]:
-    """The arguments of Python, but without -m, that run a script of the checkout or `-m MODULE`."""
+    """The arguments for `start`: the path of a script in the checkout, or the module in `-m MODULE`."""
     program = name.removeprefix("-m ").split() if name.startswith("-m ") else [str(ROOT / name)]
     return [*program, *map(str, arguments)]
 

@@ -30,8 +30,8 @@ class Admission:
     """Admits requests while they have at most `capacity` sequences together. Up to `queue` others wait.
 
     A request that fits passes those that do not, until one of these has waited for `_MAY_PASS` seconds. In
-    addition, there is a `reserve` for clients that then have at most `FEW` sequences, so that those who want
-    little never wait for those who want much.
+    addition, there is a `reserve` for clients that then have at most `FEW` sequences, so that small
+    requests never wait for large ones.
 
     Only the event loop may use it.
     """

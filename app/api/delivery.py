@@ -1,4 +1,4 @@
-"""Delivers the response of an admitted request. While the client does not read, others get its sequences."""
+"""Delivers the response of an admitted request. While its client is not reading, others get its sequences."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ from .responses import (
 
 _FORMER_NAMES = {"shipped with lm": SHIPPED}  # of models; clients may still use them
 _SHUTDOWN_TIMEOUT = 5  # seconds
-# About the memory of a stream that waits for its client to read, and more for each of its sequences.
+# Approximate memory of a paused stream, and of each of its sequences.
 _STREAM_BYTES, _SEQUENCE_BYTES = 1 << 20, 1 << 17
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -71,8 +71,7 @@ class Api:
 
     def __init__(self, models: ModelRegistry, limits: Limits):
         self._models, self._limits = models, limits
-        # One thread per request. There are never more requests than sequences, and those that wait for their
-        # clients to read.
+        # One thread per request: at most one per sequence, plus the paused streams whose clients are not reading.
         most = limits.sequences + limits.reserve + MAX_UNREAD // _STREAM_BYTES
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="completion")
         self.admission = Admission(limits.sequences, limits.waiting, limits.reserve)

@@ -1,8 +1,8 @@
-"""How much a job would download: the size of a dataset on the Hub, as far as it is not on this disk.
+"""How much a job would download: the size of those files of a Hub dataset that are not cached yet.
 
     python -m app.jobs.download < settings.json
 
-A process of its own asks the Hub: a server does not import the libraries that this takes.
+A separate process asks the Hub, so that the server need not import the libraries for it.
 """
 
 from __future__ import annotations

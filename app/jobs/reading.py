@@ -3,7 +3,7 @@
     python -m app.jobs.reading < settings.json
 
 The text is read once as `lm train` would read it, in a process of its own: an upload may be a file that takes
-more time or memory to read than a server can give.
+more time or memory to read than the server can spare.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from lm.language_model import LanguageModel
 from ..registry import ModelRegistry
 from ..ui.token_view import activation_level, colored_tokens, surprisal_level
 
-# The most surprising first: what a unit must remember comes before what it only needs to see.
+# The most impressive first: what a unit must remember comes before what it can see in a single character.
 ORDER = (
     *("quotes", "comments", "brackets", "indentation", "line_position", "bracket_depth", "word_position"),
     *("upper_case", "digits", "vowels", "punctuation", "white_space"),

@@ -66,7 +66,7 @@
         isStored = true;
       } else {
         becomeCopy();
-        lm.say(lm.translate("This document was opened in another tab. Your text goes on here as a copy."));
+        lm.say(lm.translate("This document was opened in another tab. Your text continues here as a copy."));
         await save();
       }
     } catch (error) {

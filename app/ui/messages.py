@@ -1,4 +1,4 @@
-"""What `lm` says, in the words of the page: in the user's language, with the names of fields for flags.
+"""Messages of `lm` as the page shows them: in the user's language, with field labels in place of flags.
 
 The messages of `lm` are English sentences that contain values and name flags. messages/*.json holds them as
 templates, `{}` for a value and `{#}` for a number, each with its Chinese or, where the page has other words

@@ -18,8 +18,8 @@ _USED_AFTER = 60  # seconds after which the page has copied an upload, or never 
 def mark_as_copied(path: str) -> None:
     """Let an upload that the page has copied be the first to be deleted.
 
-    The page does not delete it: Gradio names uploads by their content, so it may be that of another visitor,
-    too.
+    The page does not delete it: Gradio names uploads by their content, so another visitor may have
+    uploaded the same file.
     """
     with suppress(OSError):
         os.utime(path, (0, 0))

@@ -146,7 +146,7 @@ def test_a_document_that_another_tab_has_taken_over_goes_on_as_a_copy(open_page,
     stored(second)
     first.editor.fill("Changed in the first tab")
     stored(first)
-    assert "goes on here as a copy" in note(first)
+    assert "continues here as a copy" in note(first)
     for page, text in ((first, "Changed in the first tab"), (second, "Changed in the second tab")):
         page.reload()
         page.wait_for(lambda page=page, text=text: page.text == text)

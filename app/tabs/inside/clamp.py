@@ -51,7 +51,7 @@ class ClampSection:
             self.value = gr.Number(
                 1.0, label=localized("Value"), visible=False, min_width=70, elem_id="inside-held-value"
             )
-            self.origin = _choice(_ORIGINS, "The model goes on", "inside-origin")
+            self.origin = _choice(_ORIGINS, "The model continues", "inside-origin")
         with gr.Row(elem_classes="clamp-settings"):
             self.temperature = sampling_slider(
                 "temperature",

@@ -1,4 +1,4 @@
-"""What models have read of each session's text: the drafts that its next generation can start from.
+"""The latest drafts of each session, so that models need not read again what they have read before.
 
 The text itself and its versions are in the browser. A draft that was dropped is read again.
 """
