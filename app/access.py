@@ -125,8 +125,8 @@ class Attempts:
         return recent[-MAX_ATTEMPTS] + ATTEMPTS_WINDOW - now if len(recent) >= MAX_ATTEMPTS else 0.0
 
     def record(self, address: str, guess: object) -> None:
-        """Count a wrong password. A repeated guess counts once, so that a program with an outdated key does not
-        lock out others at its address."""
+        """Count a wrong password. A repeated guess counts once, so that a program with an outdated key does
+        not lock out others at its address."""
         client = _network(address)
         wrong = self._wrong.setdefault(client, {})
         self._wrong.move_to_end(client)

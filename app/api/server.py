@@ -71,7 +71,7 @@ class Api:
 
     def __init__(self, models: ModelRegistry, limits: Limits):
         self._models, self._limits = models, limits
-        # One thread per request: at most one per sequence, plus the paused streams whose clients are not reading.
+        # One thread per request: at most one per sequence, and the paused streams whose clients do not read.
         most = limits.sequences + limits.reserve + MAX_UNREAD // _STREAM_BYTES
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="completion")
         self.admission = Admission(limits.sequences, limits.waiting, limits.reserve)
