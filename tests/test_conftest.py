@@ -41,6 +41,7 @@ def run(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_skips_are_failures_under_ci(run):
     result = run("true")
     assert result.returncode == 1

@@ -208,6 +208,7 @@ def test_errors_are_reported_once(here, first, second, message):
     assert not (here / "r").exists()
 
 
+@pytest.mark.slow
 def test_ranks_agree_on_the_clock_and_on_rollbacks(here):
     """The loss explodes and the rate is lowered; validations and the end depend on the clock."""
     command = ["--dataset", "t.txt", *NET, "--layers", "1", "--lr", "30", "--max-time", "2s"]
@@ -242,6 +243,7 @@ def test_ranks_take_the_same_first_step_at_different_times(here):
     assert first == second
 
 
+@pytest.mark.slow
 def test_ranks_meet_between_two_recorded_computations(here):
     command = ["--dataset", "t.txt", *EXACT]
     trained(here, 1, *command, "--out", "one")
@@ -250,6 +252,7 @@ def test_ranks_meet_between_two_recorded_computations(here):
     assert same(here / "one", here / "two")
 
 
+@pytest.mark.slow
 def test_ranks_share_a_streamed_text(here):
     lines = [json.dumps({"text": some_text(300, seed)}) for seed in range(60)]
     (here / "t.jsonl").write_text("\n".join(lines))

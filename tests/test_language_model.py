@@ -218,6 +218,7 @@ def backward(request):
     return LanguageModel(RecurrentLM(config, tokenizer.vocab_size), tokenizer)
 
 
+@pytest.mark.slow
 def test_a_backward_model_generates_what_leads_up_to_the_prompt(backward):
     """The log-probabilities of its tokens are those of scoring the whole text."""
     encode = backward.tokenizer.encode
@@ -297,6 +298,7 @@ def test_settings_of_a_beam_search_may_be_text(model):
         model.generate("the", beams="many")
 
 
+@pytest.mark.slow
 def test_an_eos_that_ids_start_with_is_the_start_of_the_text(model, backward):
     eos, end = model.tokenizer.eos, backward.tokenizer.eos
     ids, other = model.encode("the sea"), backward.encode("the sea")

@@ -50,6 +50,7 @@ def test_a_session_shows_how_its_text_begins():
     assert repr(session) == f"Session(153 tokens, '{'the sea was calm ' * 3}the sea …')"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["char", "byte", "bpe", "word"])
 def test_an_outlook_is_the_most_likely_text_after_each_token(kind):
     model = make(kind=kind)
@@ -66,6 +67,7 @@ def test_an_outlook_is_the_most_likely_text_after_each_token(kind):
     assert len(set(found)) > 1 and any(len(ahead) == 10 for ahead in found)
 
 
+@pytest.mark.slow
 @given(steps=st.lists(st.tuples(st.sampled_from("fsarb"), st.integers(1, 30)), max_size=12))
 @settings(deadline=None, max_examples=40)
 def test_the_state_always_belongs_to_the_text(steps):
@@ -131,6 +133,7 @@ def test_an_interrupted_sample_keeps_what_was_yielded():
     assert len(session) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["char", "byte", "bpe", "word"])
 @given(count=st.integers(1, 40), seed=st.integers(0, 5), size=st.integers(1, 6))
 @example(count=9, seed=5, size=1)  # the last bpe token ends one character and begins a held one
@@ -156,6 +159,7 @@ def test_whenever_the_caller_stops_the_text_is_what_was_yielded(kind, count, see
         assert ours == pytest.approx(theirs, abs=1e-5)
 
 
+@pytest.mark.slow
 @given(count=st.integers(0, 6), seed=st.integers(0, 1000), stop=st.sampled_from([[], ["v@", "a@", "the"]]))
 @settings(deadline=None, max_examples=40)
 def test_a_sample_completes_or_replaces_a_character_that_was_begun(count, seed, stop):

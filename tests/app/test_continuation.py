@@ -38,6 +38,7 @@ def make_draft(model, text):
     return Draft(model).with_text(text)
 
 
+@pytest.mark.slow
 def test_the_text_grows_from_the_prompt_to_what_the_model_streams(model):
     draft, seen = make_draft(model, "The sea "), []
     for _ in continue_drafts([draft], [1], **settings(max_new_tokens=2000)):

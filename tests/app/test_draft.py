@@ -35,6 +35,7 @@ def models():
 TEXTS = st.text(st.sampled_from("The sea was calm\n,. ï中😀␛x"), max_size=25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(edits=st.lists(st.tuples(TEXTS, st.integers(0, 30), st.booleans()), min_size=1, max_size=4))
 @settings(max_examples=25, deadline=None)
@@ -89,6 +90,7 @@ def test_new_drafts_leave_the_original_unchanged(models, kind):
     assert draft.session.tokens == tokens and draft.text == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_alternatives_are_the_predictions_after_the_text_before(models, kind):
     model = models[kind]

@@ -45,6 +45,7 @@ def test_list_models_describes_each_model_without_paths(endpoints, api_runs, tmp
     assert listed[0]["trained_on"] == "text.txt" and str(tmp_path) not in str(listed)
 
 
+@pytest.mark.slow
 def test_continue_text_streams_the_text_of_that_seed(endpoints, model):
     settings = {"temperature": 0.9, "top_k": 20, "seed": 7}
     *_, last = endpoints.continue_text("char", "The sea ", 300, **settings)
@@ -103,6 +104,7 @@ VALID = {
 }
 
 
+@pytest.mark.slow
 @given(
     name=st.sampled_from(sorted(VALID)),
     values=st.lists(VALUES, min_size=9, max_size=9),

@@ -134,6 +134,7 @@ def test_a_request_may_name_the_whole_uri(server):
     }
 
 
+@pytest.mark.slow
 def test_an_allowed_page_can_read_why_its_request_timed_out(server, monkeypatch):
     monkeypatch.setattr(gate, "BODY_TIMEOUT", 0.3)
     for header in (f"Origin: {PAGE}\r\n", ""):
@@ -143,6 +144,7 @@ def test_an_allowed_page_can_read_why_its_request_timed_out(server, monkeypatch)
         assert (f"access-control-allow-origin: {PAGE}\r\n" in received.lower()) is bool(header)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [MAX_HEADER_BYTES + 1, 200_000, 131 << 20])
 def test_large_headers_are_turned_away_immediately(server, size):
     with connected(server) as client:
@@ -181,6 +183,7 @@ def test_large_trailer_ends_the_connection(server):
     assert get(server)[0] == 200
 
 
+@pytest.mark.slow
 def test_a_malformed_body_is_answered(server):
     head = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     for parts in ([head + b"zz\r\n"], [head, b"zz\r\n"], [head + b"1\r\na\r\n", b"-1\r\n"]):
@@ -296,6 +299,7 @@ def test_body_after_another_request_has_a_time_limit_too(server, monkeypatch):
         assert received.startswith("HTTP/1.1 200") and "HTTP/1.1 408" in received and 0.4 < seconds < 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reads", [False, True])
 def test_client_that_hardly_reads_is_disconnected(server, monkeypatch, reads):
     monkeypatch.setattr(gate, "READ_TIMEOUT", 0.5)

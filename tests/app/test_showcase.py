@@ -102,6 +102,7 @@ def test_joined_texts_have_the_states_of_each(direction, trained_run, backward_r
         np.testing.assert_allclose(joined.values(0, name), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["char", "bpe", "word", "byte", "back"])
 def test_every_kind_of_model_has_a_showcase(api_runs, name):
     shown = create(lm.load(api_runs / name, device="cpu"))

@@ -98,6 +98,7 @@ def test_odd_values_of_the_flags_of_generate(folder, odd):
             check("generate", [MODEL, "--length=3", *NEEDS.get(flag, []), f"{flag}={value}"])
 
 
+@pytest.mark.slow
 def test_odd_values_of_the_flags_of_evaluate(folder, odd):
     for number, (flag, has_value) in enumerate(flags(evaluate.parse).items()):
         for value in odd(number, has_value):
@@ -107,6 +108,7 @@ def test_odd_values_of_the_flags_of_evaluate(folder, odd):
             assert not re.search(r"\b(nan|inf)\b", " ".join(metrics)), (flag, value)
 
 
+@pytest.mark.slow
 def test_odd_values_of_the_flags_of_train(folder, odd):
     for number, (flag, has_value) in enumerate(flags(train.parse).items()):
         for value in odd(number, has_value):

@@ -48,6 +48,7 @@ def test_output_that_cannot_be_written_is_one_line(shell, command, redirections,
     assert result.stderr == message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "redirections", "message"),
     [
@@ -65,6 +66,7 @@ def test_results_that_cannot_be_written_are_one_line(shell, command, redirection
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redirections", ["<&-", "<&- 2>&-", "2> /dev/full"])
 def test_closed_streams_that_are_not_needed_change_nothing(shell, redirections):
     expected = shell(GENERATE, "")
@@ -95,6 +97,7 @@ def test_an_error_for_text_of_several_lines_is_one_line(shell):
     assert result.returncode == 2 and result.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_training_outlives_its_output(shell, tmp_path):
     """Standard output is a file that reaches the largest allowed size after the first step."""
     limit = 200_000

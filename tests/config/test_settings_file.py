@@ -47,6 +47,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content, message", HOSTILE.values(), ids=list(HOSTILE))
 def test_hostile_settings_are_rejected_quickly_in_one_line(tmp_path, content, message):
     file = tmp_path / "training" / "config.yaml"

@@ -28,6 +28,7 @@ def assert_bomb(path):
     assert all(file.parent.name in ("locks", "known") for file in left), left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("letter", [b"\0", b"a"])
 @pytest.mark.parametrize("kind", COMPRESS)
 def test_a_decompression_bomb_is_an_error(small_bombs, tmp_path, kind, letter):

@@ -65,6 +65,7 @@ open_corpus(DataConfig(dataset={str(tmp_path / "t.txt")!r}), progress)
     assert [entry.path.name for entry in cache.entries()] == [corpus.key]
 
 
+@pytest.mark.slow
 def test_full_disk_is_a_one_line_error_and_leaves_nothing(tmp_path, own_cache):
     """The system limits the size of files here, as a quota would."""
     (tmp_path / "t.txt").write_text(some_text(400_000))

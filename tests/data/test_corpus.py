@@ -45,6 +45,7 @@ def test_documents_are_separated_by_one_eos(tmp_path):
     assert corpus.validation.counts.bytes == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("between", ["\n", "\t", "\r\n", "\xa0"])
 def test_no_word_is_cut_wherever_the_text_is(tmp_path, between):
     words = [f"word{number % 97}x{number % 89}" for number in range(100_000)]

@@ -135,6 +135,7 @@ def test_a_table_with_a_million_columns_is_an_error(tmp_path):
     assert read(path) == ["one two"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["one two", 1, ["one two"], {"a": "one two"}, [{"a": "one two"}]], ids=repr)
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
 def test_an_object_with_too_many_fields_is_an_error_unless_one_is_named(tmp_path, name, value):

@@ -155,6 +155,7 @@ script("train")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "needed"),
     [

@@ -53,6 +53,7 @@ def test_each_epoch_has_every_document_once_in_another_order(shards):
     assert take(stream(shards, seed=2), 120) != first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held_out", [0, 7])
 @pytest.mark.parametrize("names", [["*.parquet"], ["[ab].parquet", "c.parquet"]])
 @pytest.mark.parametrize("taken", [0, 1, 15, 16, 17, 119, 120, 130, 250])

@@ -22,6 +22,7 @@ LINES = some_text(6000).splitlines()
 # Values are text as they are written.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
 @pytest.mark.parametrize("text", ["3+4=7", "+1 555 0", "12", "2026-11-30"])
 def test_a_column_named_text_may_have_no_letters(tmp_path, name, text):

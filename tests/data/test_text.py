@@ -49,6 +49,7 @@ PARTS = st.sampled_from(["the", "boat", "中文", "isn't", *" \t\n\r\xa0\u2028"]
 TRAINED = {kind: train_tokenizer(kind, ["the boat isn't 中文\n" * 50], vocab_size=300) for kind in KINDS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(documents=st.lists(st.lists(PARTS, min_size=1).map("".join), min_size=1), size=st.integers(1, 60))
 @settings(deadline=None)

@@ -200,6 +200,7 @@ def test_file_name_that_is_not_utf8_is_a_one_line_error(tmp_path):
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_single_line_of_50_mb_is_read_in_constant_memory(tmp_path):
     words = [word for known in WORDS.values() for word in known]
     line = "".join(lines_of(words, 2000, end=" "))

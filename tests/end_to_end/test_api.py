@@ -117,6 +117,7 @@ def test_errors_raise_the_exceptions_of_the_client(client):
         client.chat.completions.create(model="boat", messages=[{"role": "user", "content": "x"}])
 
 
+@pytest.mark.slow
 def test_two_hundred_requests_at_the_same_time_all_succeed(server):
     async def all_at_once():
         async with openai.AsyncOpenAI(base_url=server.address, api_key="none", max_retries=0) as client:
@@ -127,6 +128,7 @@ def test_two_hundred_requests_at_the_same_time_all_succeed(server):
     assert [len(response.choices[0].text) for response in responses] == [20] * 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["curl", "openai"])
 def test_recipe_of_the_documentation_runs(server, name):
     recipe = next(client for client in CLIENTS if client.name == name)

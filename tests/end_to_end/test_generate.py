@@ -20,6 +20,7 @@ def test_generated_text_consists_of_words_of_the_training_text(trained_run):
     assert re.search(r"^\d+ tokens in [\d.]+ s \([\d,]+ tokens/s\), seed 1$", result.stderr, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_default_is_the_newest_run_or_else_the_pretrained_model(trained_run, tmp_path):
     home = trained_run.parent.parent
     newest = script("generate.py", "--seed", 1, cwd=home).stdout

@@ -45,6 +45,7 @@ def test_word_in_the_name_of_a_book_does_not_make_it_a_split(hub):
     assert "3 for training (emma.txt, the-test-of-time.txt, zadig [2].txt)" in listed.stdout
 
 
+@pytest.mark.slow
 def test_dataset_and_tokenizer_are_downloaded_once_and_then_need_no_network(hub):
     texts = put_dataset(hub)
     tokenizer = train_tokenizer("bpe", iter([some_text(20_000)]), 400)

@@ -11,6 +11,7 @@ from tests.conftest import script
 from tests.end_to_end.hub import OFFLINE, put, put_dataset
 
 
+@pytest.mark.slow
 def test_pushed_model_loads_and_generates_the_same_text(hub):
     (hub.root / "push.py").write_text(
         "import lm\n"

@@ -126,6 +126,7 @@ def test_functions_are_mcp_tools(served, client):
     assert "Traceback" not in served.log.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gradio_client", "MCP"])
 def test_recipe_of_the_documentation_runs(served, name):
     recipe = next(client for client in CLIENTS if client.name == name)

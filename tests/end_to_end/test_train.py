@@ -108,6 +108,7 @@ def test_every_cell_trains_in_both_implementations(here, text_file, cell, implem
     assert called("generate", here / "r", "--length", 20).returncode == 0
 
 
+@pytest.mark.slow
 def test_reference_and_fused_learn_the_same(here, text_file):
     """Without dropout and in float32 the two implementations follow the same curve."""
     curves = []
@@ -144,6 +145,7 @@ def test_other_budgets(here, text_file, budget):
         assert time.perf_counter() - begin < 60
 
 
+@pytest.mark.slow
 def test_a_long_validation_text_does_not_exceed_the_time_budget(here):
     (here / "long.txt").write_text(some_text(1_000_000))
     command = ["--dataset", "long.txt", "--validation-split", 0.6, "--hidden-size", 256, "--layers", 2]
@@ -178,6 +180,7 @@ def test_overwrite_replaces_only_runs(here, text_file):
     assert called("train", *arguments, "--out", "r", "--overwrite").returncode == 0
 
 
+@pytest.mark.slow
 def test_training_does_not_import_the_compiler(here, text_file):
     code = (
         "import sys; from lm.cli.train import main; main(sys.argv[1:]); print('torch._dynamo' in sys.modules)"
@@ -214,6 +217,7 @@ def test_an_interrupted_run_saves_and_says_how_to_resume(here, text_file, number
     again.wait(timeout=30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lines", [0, 1, 9], ids=["at once", "while reading", "while training"])
 def test_a_run_whose_output_is_closed_saves_and_says_how_to_resume(here, text_file, lines):
     """As by `| head -1`."""

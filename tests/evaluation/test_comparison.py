@@ -20,6 +20,7 @@ from tests.tokenization.test_positions import DOCUMENTS, joined
 MODELS = {(kind, seed): make(kind, seed=seed) for kind in KINDS for seed in (1, 2)}
 
 
+@pytest.mark.slow
 @given(DOCUMENTS, st.booleans(), *[st.sampled_from(sorted(MODELS))] * 2)
 @settings(deadline=None, max_examples=60)
 def test_the_difference_is_that_of_the_bits_per_character(documents, reset, first, second):
@@ -71,6 +72,7 @@ def test_p_is_that_of_all_sign_flips(shift):
     assert compare_losses(parts, np.full(12, 5.0), 5 + differences).p == found.p
 
 
+@pytest.mark.slow
 def test_p_is_below_5_percent_as_often_for_models_that_do_not_differ():
     """And intervals contain no difference as often, for losses that are correlated."""
     generator, trials, size = np.random.default_rng(0), 150, 6_000

@@ -87,6 +87,7 @@ def test_words_and_pieces_of_words_have_blocks_in_common():
     assert np.ptp(np.diff(parts.offsets)) < 20
 
 
+@pytest.mark.slow
 def test_intervals_of_clustered_losses_contain_the_mean_95_percent_of_the_time():
     """Documents differ in their mean loss; without that, intervals of tokens would be too narrow."""
     trials, covered, naive = 200, 0, 0

@@ -77,6 +77,7 @@ def test_they_are_a_list():
     assert isinstance(copy.deepcopy(scores), Scores) and copy.deepcopy(scores) == scores
 
 
+@pytest.mark.slow
 def test_a_long_text_is_cut():
     model = make("char")
     html = model.score("a" * 6000)._repr_html_()

@@ -36,6 +36,7 @@ def text_of(length):
     return np.random.default_rng(0).integers(0, VOCAB, length).astype(np.uint16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize("memory", ["short", "long"])
 @pytest.mark.parametrize("cell", CELL_NAMES)

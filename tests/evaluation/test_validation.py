@@ -128,6 +128,7 @@ def test_scores_match_the_logits():
         assert [p for _, p in others] == pytest.approx(best.values.tolist(), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 700, 5000])
 def test_losses_are_in_text_order_in_either_direction(size):
     forward, backward, tokens = make(), make(direction="backward"), text(size)

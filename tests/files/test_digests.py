@@ -163,6 +163,7 @@ def weights_of(model):
     return torch.cat([weight.flatten() for weight in model.network.state_dict().values()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [True, False])
 def test_a_kill_while_the_weights_are_replaced_leaves_a_model(here, known):
     """The first model may be one of an earlier version, without a digest."""

@@ -74,6 +74,7 @@ def plain_search(network, prompt, beams, limit, end, penalty):
     return [text for _, text in sorted(finished, key=lambda one: -one[0])[:beams]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", [0.0, 0.6, 1.5])
 @pytest.mark.parametrize("beams", [1, 2, 3, 5])
 def test_a_narrow_search_keeps_as_many_partial_texts_as_it_has_beams(beams, penalty):
@@ -243,6 +244,7 @@ def texts_up_to_stops(model, tokens, prompt, limit, stop):
 STOPS = [[], ["."], [".", " "], ["b.", ".a"], ["aab"], [" ab", "b"], ["é", "è"], ["ab a"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", STOPS)
 @pytest.mark.parametrize("kind", KEPT)
 def test_a_wide_search_finds_the_most_likely_texts_up_to_the_stop(kind, stop):
@@ -263,6 +265,7 @@ def test_a_wide_search_finds_the_most_likely_texts_up_to_the_stop(kind, stop):
         assert in_order == pytest.approx(sorted(in_order, reverse=True), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", STOPS)
 @pytest.mark.parametrize("kind", KEPT)
 def test_a_narrow_search_returns_different_texts_without_a_stop_string(kind, stop):

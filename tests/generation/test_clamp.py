@@ -91,6 +91,7 @@ def clamps_of(cell, layers):
     return st.lists(one, max_size=5, unique_by=lambda clamp: (clamp.layer, clamp.unit, clamp.state))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [NetworkDecoder, OnGPU])
 @pytest.mark.parametrize("cell", CELL_NAMES)
 @given(data=st.data(), layers=st.integers(1, 3), residual=st.booleans(), prefilled=st.integers(0, 4))
@@ -104,6 +105,7 @@ def test_clamped_steps_equal_the_equations(cell, kind, data, layers, residual, p
     torch.testing.assert_close(logits, expected[prefilled:], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [NetworkDecoder, OnGPU])
 @pytest.mark.parametrize("cell", CELL_NAMES)
 def test_clamping_to_the_value_that_a_unit_has_changes_no_bit(cell, kind, monkeypatch):
@@ -154,6 +156,7 @@ def model(cell="lstm"):
     return LanguageModel(network, tokenizer, {"trained_on": {"documents": 1}})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELL_NAMES)
 def test_the_same_seed_gives_the_same_text_and_the_clamp_changes_it(cell):
     plain = model(cell)

@@ -101,6 +101,7 @@ def test_the_text_is_one_of_the_choices(model, seed):
     assert text_of(model, seed=seed, choices=choices) in choices
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 1000),
     banned=st.lists(st.sampled_from(["e", "th", "sea", " ", "文", "as c", "the w", "the t"])),
@@ -322,6 +323,7 @@ def test_impossible_constraints_are_reported(model):
         text_of(model, match="[0-9]+", ban=list("0123456789"))
 
 
+@pytest.mark.slow
 def test_a_pattern_that_is_too_large_ends_only_its_own_text(model):
     if model.tokenizer.kind != "char":
         return

@@ -75,6 +75,7 @@ JOB = st.tuples(
 )
 
 
+@pytest.mark.slow
 @given(
     cell=st.sampled_from(CELL_NAMES),
     network=st.integers(0, 20),
@@ -102,6 +103,7 @@ def test_tokens_are_those_that_the_host_draws(operations, cell, network, jobs):
             assert [p for _, p in ours.alternatives] == pytest.approx([p for _, p in theirs.alternatives])
 
 
+@pytest.mark.slow
 def test_tokens_are_those_of_the_cpu(operations):
     on_cpu, on_gpu = (scheduler_of(kind) for kind in (NetworkDecoder, SamplingOnGPU))
     for number, sampling in enumerate(FEATURES):
@@ -111,6 +113,7 @@ def test_tokens_are_those_of_the_cpu(operations):
         assert [t.logprob for t in found] == pytest.approx([t.logprob for t in expected], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_streams_that_come_and_go_do_not_affect_each_other(operations):
     """The tokens and their log-probabilities are the same to the last bit, in every block and row."""
     jobs = [
@@ -374,6 +377,7 @@ def check_dropping(monkeypatch, new_scheduler):
             assert run(scheduler, scheduler.stream(*job)) == [tokens]
 
 
+@pytest.mark.slow
 @given(
     samplings=st.lists(SAMPLINGS, min_size=1, max_size=6),
     size=st.integers(2, 60),

@@ -64,6 +64,7 @@ def test_a_pattern_that_matches_nothing_is_an_error(model, pattern):
         model.generate("", match=pattern, seed=1)
 
 
+@pytest.mark.slow
 def test_a_pattern_that_is_too_complex_says_so(model, capfd):
     with pytest.raises(UserError) as raised:
         model.generate(

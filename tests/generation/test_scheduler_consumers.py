@@ -159,6 +159,7 @@ def test_a_consumer_is_woken_though_the_garbage_collector_closes_another_one_jus
     assert waiting.wake.is_set() and not scheduler._idle
 
 
+@pytest.mark.slow
 def test_consumers_that_leave_and_are_ended_at_random_never_stop_the_others():
     scheduler = scheduler_of()
     complete = []
@@ -200,6 +201,7 @@ class CollectsGarbage:
         return self
 
 
+@pytest.mark.slow
 def test_an_abandoned_iterator_collected_inside_a_step_does_not_block_the_scheduler():
     scheduler = scheduler_of()
     abandoned = scheduler.tokens(scheduler.stream([1], SAMPLING, 1, 50))

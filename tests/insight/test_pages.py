@@ -18,6 +18,7 @@ from tests.tokenization.test_positions import lowercase_wordpiece
 TEXT = SAMPLE.replace("\x85", " ")[:200]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 @given(shape=SHAPES, kind=st.sampled_from(["char", "byte", "word"]), size=st.integers(1, 60), data=st.data())
 @settings(deadline=None, max_examples=30)

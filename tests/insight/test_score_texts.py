@@ -16,6 +16,7 @@ from tests.model.rounding import rows_are_independent
 TEXTS = ["the sea", "", "\r\nЖ был 中\r\n", "the sea was calm. " * 15, "a", " ", "<eos>", "boat"]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     cell=st.sampled_from(["rnn", "gru", "lstm"]),
@@ -35,6 +36,7 @@ def test_each_text_has_the_scores_of_model_score(cell, kind, implementation, sha
         assert scored.bits.sum() == pytest.approx(-sum(s.logprob for s in alone) / np.log(2), abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not rows_are_independent(torch.float32), reason="products round differently")
 @pytest.mark.parametrize(("units", "direction"), [(32, "forward"), (33, "forward"), (33, "backward")])
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])

@@ -12,6 +12,7 @@ from tests.insight.networks import make
 from tests.tokenization.test_positions import DOCUMENTS, joined
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("words", [False, True])
 @given(documents=DOCUMENTS)

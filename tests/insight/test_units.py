@@ -83,6 +83,7 @@ def planted(
     return replace(trace, hidden=hidden, cell_states=cell_states if cell == "lstm" else {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(
@@ -118,6 +119,7 @@ def test_a_unit_that_tracks_a_quantity_is_found(sign):
     assert best.score > 0.99 and found.measure == "spearman"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_chance_fits_do_not_score_well_on_held_out_text(seed):
     # Slow units and a few long stretches: some units always fit one part of the text.
@@ -154,6 +156,7 @@ def test_a_trained_model_has_a_unit_for_word_ends(trained_run):
     assert values[outside].mean() > values[~outside].mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_all_properties_at_once_give_the_best_of_all_units_for_each(cell, monkeypatch):
     """As scoring every unit exactly does; saturated units have many ties, and cell states outliers."""

@@ -68,6 +68,7 @@ def test_copies_match_their_definition(drawn, length, block):
     assert find_copied(text, blocks, length=length) == (expected_spans(text, documents, length), 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["char", "byte", "bpe", "unigram"])
 @given(drawn=documents_and_text(), length=st.integers(10, 30), block=st.integers(1, 99))
 @settings(deadline=None, max_examples=100)
@@ -77,6 +78,7 @@ def test_copies_in_a_token_stream_match_their_definition(kind, drawn, length, bl
     assert found == (expected_spans(text, documents, length), 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["word", "other"])
 @given(
     drawn=documents_and_text(["the ", "the\n", "boat ", "hat ", "中 ", "😀", "unknown ", "\n", "  ", "\t"]),

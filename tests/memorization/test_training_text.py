@@ -140,6 +140,7 @@ def test_documents_are_separated_and_white_space_kept():
         assert "".join(DecodedText(tokenizer, tokens)) == expected, kind
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_training_text():
     text = some_text(500_000)
     tokenizer = train_tokenizer("byte", [text])

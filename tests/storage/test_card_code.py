@@ -19,6 +19,7 @@ from lm.storage.model_folder import PRETRAINED
 from tests.storage.cards import blocks, make
 
 
+@pytest.mark.slow
 @given(
     st.fixed_dictionaries(
         {

@@ -129,6 +129,7 @@ def test_a_license_or_language_that_is_none_is_an_error(tmp_path, options, messa
     assert "\n" not in str(error.value) and not (tmp_path / "m").exists()
 
 
+@pytest.mark.slow
 @given(name=names, dataset=names, revision=names, loss=st.floats())
 @example(name="a: b", dataset="a`b\n---\n- c: 'd", revision="\u2028", loss=math.inf)
 @example(name="`_x_` **[y](z)** <b> &amp; ![i](j) \\#", dataset="x", revision="x", loss=1.0)

@@ -195,6 +195,7 @@ def test_a_name_without_an_owner_is_that_of_the_user(hub):
     assert seed_of(lm.load("me/mine", token=TOKEN)) == 5
 
 
+@pytest.mark.slow
 def test_an_upload_goes_to_the_branch_with_its_message(hub):
     for seed in (5, 6):  # the branch is created once
         make(seed).push_to_hub("org/boat", token=TOKEN, revision="next", commit_message=f"Seed {seed}")

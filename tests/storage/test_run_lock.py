@@ -51,6 +51,7 @@ def trainings():
         yield start
 
 
+@pytest.mark.slow
 def test_a_run_in_training_is_not_resumed_replaced_or_deleted(here, trainings):
     assert main([*RECIPE, "--steps", "300", "--out", "alone", "--quiet"]) == 0
     process = trainings(here, *RECIPE, "--steps", "300", "--out", "r")
@@ -111,6 +112,7 @@ def test_several_ranks_are_one_owner(here):
         process.wait()
 
 
+@pytest.mark.slow
 def test_of_many_that_overwrite_a_run_one_trains(here):
     command = [*RECIPE, "--steps", "100000", "--out", "r", "--overwrite", "--quiet"]
     processes = [started("train.py", *command, cwd=here, stderr=subprocess.PIPE) for _ in range(4)]
@@ -148,6 +150,7 @@ def test_another_machine_is_obeyed_while_it_is_heard_from(here):
     assert lock_of(here / "r").exists()
 
 
+@pytest.mark.slow
 def test_a_stale_lock_of_another_machine_is_reported_and_replaced(here, capsys):
     make_run(here)
     foreign_lock(here / "r", 3600)
@@ -160,6 +163,7 @@ def test_a_stale_lock_of_another_machine_is_reported_and_replaced(here, capsys):
     assert re.search(warning, capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_a_lock_that_a_server_still_holds_for_a_lost_machine_can_be_deleted(here):
     make_run(here)
     lock_of(here / "r").touch()
@@ -172,6 +176,7 @@ def test_a_lock_that_a_server_still_holds_for_a_lost_machine_can_be_deleted(here
     os.close(file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", [socket.gethostname(), "a container of this machine"])
 def test_what_a_killed_process_of_this_machine_leaves_is_ignored(here, host):
     make_run(here)
@@ -180,6 +185,7 @@ def test_what_a_killed_process_of_this_machine_leaves_is_ignored(here, host):
     assert main(["--resume", "r", "--steps", "20", "--quiet"]) == 0
 
 
+@pytest.mark.slow
 def test_a_lock_without_sense_is_no_lock(here):
     make_run(here)
     texts = ("", "{", "[]", "9", '{"process": []}', "[" * 5000, '{"process": 1e999}')

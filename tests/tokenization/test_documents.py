@@ -28,6 +28,7 @@ def test_characters_are_counted_and_found_without_separators(documents):
     assert character_offset(text, len(characters)) == len(text)
 
 
+@pytest.mark.slow
 @given(words=st.lists(TEXTS, max_size=30), size=st.integers(8, 40))
 @settings(deadline=None)
 @pytest.mark.parametrize("kind", ["byte", "bpe", "unigram"])
@@ -64,6 +65,7 @@ def test_chunks_of_a_text_change_no_token(kind, text, size):
     assert_chunks_change_no_token(kind, text * 9, size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(parts=st.lists(st.sampled_from(WORDS + SPACES), max_size=60), size=st.integers(1, 60))
 @settings(deadline=None)

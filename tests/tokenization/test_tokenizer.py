@@ -65,6 +65,7 @@ def test_word_counts_like_published_results():
     assert (ids[1], ids[3], ids[6]) == (tokenizer.unk, tokenizer.eos, tokenizer.eos)
 
 
+@pytest.mark.slow
 @given(documents=st.lists(TEXTS.filter(bool), min_size=1, max_size=5))
 @settings(deadline=None)
 @pytest.mark.parametrize("kind", KINDS)

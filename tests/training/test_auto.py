@@ -170,6 +170,7 @@ def test_a_gpu_gets_the_measured_sizes_within_one_step(units, streams, speed, se
         assert model.hidden_size == {64: 384, 128: 512}[streams]
 
 
+@pytest.mark.slow
 @given(st.floats(1e3, 1e9), st.floats(1e4, 1e9), st.sampled_from([2, 65, 10_000]))
 @settings(deadline=None)
 def test_a_larger_budget_never_gets_a_smaller_network_on_a_gpu(budget, text, vocab_size):

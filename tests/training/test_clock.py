@@ -45,6 +45,7 @@ def test_a_jump_is_not_counted(machine, jump):
             assert before + 0.1 <= clock.seconds() < 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jump", [72 * 3600, -72 * 3600])
 @pytest.mark.parametrize("budget", [["--steps", "60"], ["--max-time", "1s"]])
 def test_a_training_on_a_machine_whose_clock_jumps(

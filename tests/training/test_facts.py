@@ -43,6 +43,7 @@ def test_facts_with_a_value_of_the_wrong_type_count_as_missing(run, name):
     assert read_facts(run) is None
 
 
+@pytest.mark.slow
 def test_a_run_records_what_it_prints(run, text_file, capsys):
     options = [
         "--dataset",

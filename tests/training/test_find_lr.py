@@ -10,6 +10,7 @@ from lm.training.find_lr import suggestion
 from tests.conftest import SMALL
 
 
+@pytest.mark.slow
 def test_it_writes_one_plot_and_nothing_else(tmp_path, monkeypatch, text_file, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["--dataset", str(text_file), *SMALL, "--find-lr", "--out", "r"]) == 0

@@ -89,6 +89,7 @@ def ruinous(here, trained_run, text_file):
     return ["--dataset", "ruin.txt", "--init-from", str(trained_run), *RUIN]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "budget", [["--steps", "60"], ["--max-time", "2s"], ["--steps", "60", "--eval-tokens", "500"]]
 )

@@ -82,6 +82,7 @@ def test_nothing_that_is_shared_names_a_folder(private, tmp_path):
     assert not {"base_model", "datasets", "language", "license"} & card.data.to_dict().keys()
 
 
+@pytest.mark.slow
 def test_the_command_of_a_fine_tuned_model_repeats_its_training(private, monkeypatch):
     text = ["--dataset", str(private / "my text.txt")]
     base = ["--steps", "4", "--no-locked-dropout", "--cell", "gru", "--no-residual", "--out", "base"]

@@ -55,6 +55,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 def test_wrong_values_in_a_checkpoint_are_one_line(here):
     assert main([*COMMAND, "--steps", "50", "--out", "r"]) == 0
     before = progress(here / "r")
@@ -67,6 +68,7 @@ def test_wrong_values_in_a_checkpoint_are_one_line(here):
     assert main(["--resume", "r", "--steps", "60"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lock", "metrics.jsonl", "samples.txt"])
 @pytest.mark.parametrize("kind", ["link", "pipe"])
 def test_files_behind_links_are_not_changed(here, name, kind):
@@ -111,6 +113,7 @@ def test_a_pipe_in_place_of_weights_is_an_error(here, name):
         main(["--resume", "r", "--steps", "60"])
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_extended_along_the_schedule_of_the_new_budget(here, capsys):
     assert main([*COMMAND, "--steps", "50", "--out", "r"]) == 0
     assert rates(here / "r")[50] == pytest.approx(0.0002, rel=0.1)  # at the end of the schedule
@@ -147,6 +150,7 @@ def test_patience_counts_anew_after_an_extension(here, capsys):
     assert progress(here / "r")["step"] == 25
 
 
+@pytest.mark.slow
 def test_an_extension_that_was_killed_before_its_first_checkpoint_is_still_one(here):
     """What the kill leaves is a new config.yaml with the old checkpoint."""
     assert main([*COMMAND, "--steps", "40", "--dropout", "0.2", "--out", "whole"]) == 0
@@ -158,6 +162,7 @@ def test_an_extension_that_was_killed_before_its_first_checkpoint_is_still_one(h
     assert outcome(here / "killed") == outcome(here / "whole")
 
 
+@pytest.mark.slow
 def test_the_kind_of_budget_may_change(here, capsys):
     assert main([*COMMAND, "--steps", "40", "--out", "r"]) == 0
     budget = round(progress(here / "r")["seconds"] + 2, 1)
@@ -171,6 +176,7 @@ def test_the_kind_of_budget_may_change(here, capsys):
     assert progress(here / "r")["step"] == pytest.approx(steps + 30, abs=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("budget", "taken"),
     [
@@ -313,6 +319,7 @@ def test_a_mix_of_streams_can_be_resumed(here):
     assert progress(here / "r")["step"] == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["--streaming"]])
 def test_a_setting_that_an_earlier_version_ignored_does_not_stop_a_run(here, monkeypatch, more):
     (here / "boat.txt").write_text("\n\n".join(some_text(300, seed=n) for n in range(100)))

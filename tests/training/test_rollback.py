@@ -37,6 +37,7 @@ def test_a_callback_stops_a_training_that_is_rolled_back_at_that_step(text_file)
     assert steps == list(range(1, 16))
 
 
+@pytest.mark.slow
 def test_a_change_of_text_is_not_rolled_back(here, capsys):
     """The loss rises from 1 to 5 where the digits start, and going back would not help."""
     digits = "".join(random.Random(1).choices("0123456789", k=12_000))

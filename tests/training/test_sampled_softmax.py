@@ -55,6 +55,7 @@ def words(here):
     return ["--dataset", "words.txt", *SMALL, "--tokenizer", "word", "--lr", "0.02", "--quiet"]
 
 
+@pytest.mark.slow
 def test_a_model_learns_as_from_all_types(here, words):
     losses = {}
     for size in (0, 200, 10_000):
@@ -65,6 +66,7 @@ def test_a_model_learns_as_from_all_types(here, words):
     assert losses[200] == pytest.approx(losses[0], rel=0.02)
 
 
+@pytest.mark.slow
 def test_micro_batches_share_a_sample(here, words):
     for parts in (1, 3):
         command = [*words, "--precision", "fp32", "--steps", "10", "--sampled-softmax", "60"]

@@ -53,6 +53,7 @@ def test_a_temporarily_full_disk_costs_a_warning(here, text_file):
     assert steps == sorted(set(steps))
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_with_a_one_line_error(here, text_file):
     command = ["--dataset", text_file, *SMALL, "--steps", 30, "--out", "r"]
     assert script("train.py", *command, "--quiet", cwd=here).returncode == 0  # the tokens are cached now

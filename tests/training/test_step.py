@@ -59,6 +59,7 @@ def unexpected(line):
     raise AssertionError(line)
 
 
+@pytest.mark.slow
 @given(
     cell=st.sampled_from(["rnn", "gru", "lstm"]),
     optimizer=st.sampled_from(["muon", "adamw"]),

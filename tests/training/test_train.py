@@ -64,6 +64,7 @@ def test_the_model_has_the_folder_and_the_history_of_its_run(trained):
     assert lm.load("pretrained").history == []
 
 
+@pytest.mark.slow
 def test_the_same_settings_give_the_weights_of_train_py(trained, text_file, tmp_path):
     model, _ = trained
     flags = [
@@ -167,6 +168,7 @@ def test_a_callback_that_raises_loses_no_checkpoint(text_file, tmp_path):
     assert json.loads((out / "training/checkpoint/progress.json").read_text())["step"] == 10
 
 
+@pytest.mark.slow
 def test_a_run_without_a_checkpoint_says_how_to_start_again(text_file, tmp_path):
     def fail(row):
         raise ValueError
@@ -191,6 +193,7 @@ def test_the_fraction_of_unknown_tokens_is_recorded(tmp_path):
     assert "| tokens that are `<unk>` | " in (tmp_path / "r/README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_card_says_that_a_run_was_extended(text_file, tmp_path):
     out, sentence = tmp_path / "r", "The run had another budget until step "
     lm.train(text_file, out=out, **SMALL | {"steps": 10})
@@ -219,6 +222,7 @@ def test_the_rows_of_the_history_that_the_documentation_plots_have_both_losses(t
     assert list(rows["step"]) == [10, 20, 30, 40] and list(rows.dropna()["step"]) == [10, 20, 30, 40]
 
 
+@pytest.mark.slow
 def test_answers_that_are_not_false_do_not_stop(text_file):
     answers = iter([None, 0, "", [], True] * 100)
     model = lm.train(text_file, on_step=lambda row: next(answers), **SMALL)
@@ -232,6 +236,7 @@ class ClosedPipe(io.StringIO):
         raise BrokenPipeError
 
 
+@pytest.mark.slow
 def test_a_closed_output_saves_the_run_and_raises(text_file, trained, monkeypatch, capsys):
     with monkeypatch.context() as patch, pytest.raises(BrokenPipeError, match="closed"):
         patch.setattr("sys.stdout", ClosedPipe())
@@ -240,6 +245,7 @@ def test_a_closed_output_saves_the_run_and_raises(text_file, trained, monkeypatc
     assert weights(lm.train(resume="run", quiet=True).folder) == weights(trained[0].folder)
 
 
+@pytest.mark.slow
 def test_an_error_of_a_callback_is_raised_and_the_run_can_be_resumed(text_file):
     def fail(row):
         if row["step"] == 25:
@@ -279,6 +285,7 @@ def test_a_signal_before_the_first_step_saves_a_run_that_can_be_resumed(text_fil
     assert weights(model.folder) == weights(trained[0].folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
 )
@@ -320,6 +327,7 @@ def test_it_leaves_the_random_numbers_of_the_caller_alone(text_file):
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_it_works_where_the_caller_computes_no_gradients(mode, text_file, trained):
     with mode():

@@ -31,6 +31,7 @@ def rest_of(client):
     return received.partition(b"\r\n\r\n")[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_does_not_read_gives_its_sequences_to_others(real_server, stream):
     _, expected = real_server.post(**MUCH)
@@ -91,6 +92,7 @@ def test_clients_that_do_not_read_cannot_take_all_memory(real_server, monkeypatc
     assert real_server.api.admission.unread == 0
 
 
+@pytest.mark.slow
 def test_a_small_request_does_not_wait_for_large_ones(real_server):
     large = {"n": 8, "max_tokens": 2000}
     statuses = []
@@ -105,6 +107,7 @@ def test_a_small_request_does_not_wait_for_large_ones(real_server):
     assert statuses == [200, 200]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_long_response_does_not_keep_others_waiting(api_runs, stream):
     limits = dataclasses.replace(LIMITS, prompt_characters=5000, sequences=64)

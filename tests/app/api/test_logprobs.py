@@ -179,6 +179,7 @@ def test_ids_are_scored_as_they_are(client, loaded, kind, data, max_tokens, sing
     assert lists["token_logprobs"][: len(ids)] == [score.logprob for score in model.score(ids)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*KINDS, *(f"single {kind}" for kind in KINDS)])
 def test_a_text_after_the_eos_token_has_the_score_of_the_text(client, loaded, name):
     """As lm-eval begins a text, also for a model whose texts start after a line break."""
@@ -200,6 +201,7 @@ def text_of(name):
     return re.sub(rb"\\x(..)", lambda match: bytes.fromhex(match[1].decode()), name[6:].encode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["char", "char with \\r", "bpe", "unigram", "byte"])
 @settings(max_examples=20, deadline=None)
 @given(data=st.data(), max_tokens=st.integers(1, 12), seed=st.integers(0, 99))
@@ -307,6 +309,7 @@ TOKENS = st.builds(
 PARTS = st.lists(st.tuples(st.integers(0, 2), st.text(), st.lists(TOKENS), st.integers(1, 400)), max_size=6)
 
 
+@pytest.mark.slow
 @given(parts=PARTS, with_logprobs=st.booleans())
 def test_choices_are_the_json_of_all_parts_at_once(parts, with_logprobs):
     """Byte for byte, however the text is divided, and whether parts are short or long."""

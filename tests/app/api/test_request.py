@@ -183,6 +183,7 @@ ANYTHING = st.recursive(
 SENSIBLE = {"max_tokens": st.integers(0, 9), "n": st.integers(1, 3), "prompt": st.text(max_size=20)}
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.fixed_dictionaries({}, optional={name: SENSIBLE.get(name, ANYTHING) for name in INVALID}))
 def test_any_json_object_is_answered_or_rejected(client, body):

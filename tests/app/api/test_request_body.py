@@ -82,6 +82,7 @@ def test_commas_and_colons_in_a_text_are_not_values(api_runs):
     assert post_text(api_runs, json.dumps(body)).status_code == 200
 
 
+@pytest.mark.slow
 def test_brackets_in_a_text_are_not_lists(api_runs):
     body = {"model": "char", "prompt": "x[\\" * 9000 + '{"\\', "max_tokens": 1}
     assert post_text(api_runs, json.dumps(body)).status_code == 200

@@ -32,6 +32,7 @@ AT_THE_LIMIT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AT_THE_LIMIT)
 def test_requests_at_the_documented_limits_are_served(api_runs, name):
     body = {"model": "char", "max_tokens": 5, "seed": 1, **AT_THE_LIMIT[name]}

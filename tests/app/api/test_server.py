@@ -252,6 +252,7 @@ def test_request_is_logged_before_its_sequences_are_released(api, client, caplog
     until(lambda: api.admission.running == 0)
 
 
+@pytest.mark.slow
 def test_requests_over_the_limit_wait_and_are_told_to_retry_when_too_many_wait(api, client):
     assert "at most 8" in rejected(client, n=9)["message"]
     statuses, busy = [], {"model": "char", "max_tokens": 3000, "prompt": "x"}

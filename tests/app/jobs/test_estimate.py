@@ -29,6 +29,7 @@ def text(queue, upload):
     return upload(queue.uploads, some_text(30_000)).dataset
 
 
+@pytest.mark.slow
 def test_preview_shows_the_data_report_and_what_training_takes(queue, text):
     before = set(os.listdir(queue.store.models))
     found = queue.preview({**SHAPE, "dataset": text, "max_time": "20s", "cell": "gru"})
@@ -79,6 +80,7 @@ def test_simultaneous_previews_of_the_same_job_are_measured_once(queue, monkeypa
     assert len(measured) == 1
 
 
+@pytest.mark.slow
 def test_preview_gives_up_after_the_limit(queue, text):
     begin = time.perf_counter()
     with pytest.raises(UserError, match="more than 0 seconds"):

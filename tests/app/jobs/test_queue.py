@@ -20,6 +20,7 @@ from tests.conftest import some_text
 pytestmark = pytest.mark.usefixtures("forked_jobs")
 
 
+@pytest.mark.slow
 def test_two_jobs_run_one_after_another_and_their_models_load(queue, settings):
     first = queue.add({**settings, "steps": 2}, "My *first* …\n<b>one</b>")
     second = queue.add({**settings, "steps": 2, "cell": "gru"})
@@ -113,6 +114,7 @@ def test_stop_is_final_and_keeps_the_best_weights(queue, settings):
     assert queue.model_name(job) == job.run and not queue.store.folder.joinpath(job.id).exists()
 
 
+@pytest.mark.slow
 def test_the_error_for_a_wrong_dataset_is_shown_and_no_file_is_read(tmp_path, queue, monkeypatch):
     # A file with the name of the dataset, in the folder where the server was started.
     (tmp_path / "etc").mkdir()
@@ -185,6 +187,7 @@ def test_the_queue_is_limited_and_in_order(idle_queue, settings):
         queue.add(settings)
 
 
+@pytest.mark.slow
 def test_a_finished_job_is_trained_further_in_the_same_run(queue, settings, monkeypatch):
     monkeypatch.setattr("app.jobs.queue.EXTENSION", 0.8)
     job = queue.add({**settings, "steps": 5})
@@ -216,6 +219,7 @@ def test_a_job_stopped_before_its_first_checkpoint_cannot_be_trained_further(idl
         idle_queue.extend(job.id)
 
 
+@pytest.mark.slow
 def test_a_job_starts_from_another_model_and_has_its_network(queue, settings, trained_run):
     job = queue.add({**settings, "steps": 2, "cell": "gru", "hidden_size": 512}, "finer", base=trained_run)
     until(queue, job, "done")

@@ -129,6 +129,7 @@ def test_all_splits_are_read_from_the_same_column(queue, upload_bytes):
     assert queue.read({"dataset": text.dataset}).error == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TEXTS)
 def test_text_files_of_any_name_are_read(queue, upload_bytes, name):
     assert queue.read({"dataset": upload_bytes(name, TEXTS[name]).dataset}) == Reading("text")
@@ -141,6 +142,7 @@ def test_texts_that_were_not_uploaded_are_not_read(queue, monkeypatch):
         queue.read({"encoding": "no such codec"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.zip"])
 def test_the_error_for_another_encoding_is_that_of_the_command_line(queue, upload_bytes, name, tmp_path):
     data = {"a.txt": FRENCH * 20, "a.csv": "text\n" + f'"{FRENCH}"\n' * 20, "a.zip": FRENCH * 20}[name]
@@ -189,6 +191,7 @@ def test_a_reader_ends_by_itself_where_no_server_is_left():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=30).returncode == -signal.SIGALRM
 
 
+@pytest.mark.slow
 def test_the_preview_shows_column_example_and_format(queue, upload_bytes):
     text = upload_bytes("a.csv", TABLES["a.csv"])
     settings = {**SHAPE, "dataset": text.dataset, "text_column": "quote", "max_time": "10s"}
@@ -202,6 +205,7 @@ def test_the_preview_shows_column_example_and_format(queue, upload_bytes):
         queue.preview({**settings, "text_column": "remark"}, limit=0.01)
 
 
+@pytest.mark.slow
 def test_jobs_train_on_the_text_as_it_is_read_even_if_they_pause(queue, upload_bytes):
     rows = [{"first": f"Où est l'été {n} ?", "other": some_text(40, n)} for n in range(400)]
     text = upload_bytes("a.csv", as_csv(rows).decode().encode("cp1252"))

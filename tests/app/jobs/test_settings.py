@@ -48,6 +48,7 @@ def test_paths_are_rejected(uploads, dataset):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @given(
     st.one_of(
         st.text(max_size=40),
@@ -89,6 +90,7 @@ VALUES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(list(SETTINGS)), VALUES, max_size=4))
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_settings_are_valid_or_rejected(uploads, text, values):

@@ -10,6 +10,7 @@ from lm.errors import UserError
 from tests.app.tabs.compare.conftest import untrained
 
 
+@pytest.mark.slow
 def test_each_generation_equals_the_models_stream_with_its_seed_and_settings(boat):
     generations = [Generation(boat, 0.8, 0.9), Generation(boat, 0.3, 1.0)]
     for _ in generate_side_by_side(generations, "The sea ", 5, 200):
@@ -22,6 +23,7 @@ def test_each_generation_equals_the_models_stream_with_its_seed_and_settings(boa
     assert generations[0].text != generations[1].text
 
 
+@pytest.mark.slow
 def test_all_texts_grow_together_to_one_length_whatever_their_tokens(models):
     generations = [Generation(model, 0.8, 1.0) for model in models.values()]
     updates = generate_side_by_side(generations, "The sea ", 1, 3000)
@@ -47,6 +49,7 @@ def test_nothing_is_computed_unless_it_is_read_and_closing_ends_the_computation(
     assert next(other).text and len(boat.generator.scheduler.running) == 1
 
 
+@pytest.mark.slow
 def test_a_text_that_the_model_ends_is_done_while_the_other_continues(boat):
     generations = [Generation(untrained("char", documents=2), 1.0, 1.0), Generation(boat, 0.8, 1.0)]
     for _ in generate_side_by_side(generations, "The sea ", 1, 2000):

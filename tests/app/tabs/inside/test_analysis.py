@@ -38,6 +38,7 @@ def analyze(model, text):
 TEXTS = st.text(st.sampled_from("The sea was calm\n ,.ï中😀"), min_size=1, max_size=60).map("sea ".__add__)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=TEXTS)
 @settings(max_examples=25, deadline=None)

@@ -34,6 +34,7 @@ def test_the_unit_is_off_at_an_extreme_of_this_text_or_at_a_value(trace):
             clamp_of(trace, *place, "h", held, value)
 
 
+@pytest.mark.slow
 def test_both_texts_start_at_the_chosen_place_and_differ_by_the_clamp_alone(analysis, trace):
     clamp = clamp_of(trace, 1, 161, "c", "low", None)
     both = write_both(analysis, clamp, "highest", 80, 0.5, 1)

@@ -26,6 +26,7 @@ def event(page, name):
     return next(event.fn for event in page.fns.values() if event.name == name)
 
 
+@pytest.mark.slow
 def test_without_jobs_no_event_can_change_models(runs):
     changes = {"on_rename", "on_delete", "on_ask"}
     assert changes <= events(build(ModelRegistry([runs]), JobQueue(runs)))
@@ -33,6 +34,7 @@ def test_without_jobs_no_event_can_change_models(runs):
     assert not changes & shared and {"on_select", "on_download"} <= shared
 
 
+@pytest.mark.slow
 def test_the_training_job_of_a_renamed_model_follows(runs, monkeypatch):
     jobs, followed = JobQueue(runs), []
     monkeypatch.setattr(jobs, "run_renamed", lambda *arguments: followed.append(arguments))
@@ -59,6 +61,7 @@ def idle_jobs(runs, monkeypatch):
     return JobQueue(runs)
 
 
+@pytest.mark.slow
 def test_a_model_does_not_get_the_name_of_a_job_that_would_overwrite_it_or_adopt_it(runs, idle_jobs):
     job, models = idle_jobs.add({}, "sea"), ModelRegistry([runs])
     rename = event(build(models, idle_jobs), "on_rename")
@@ -71,6 +74,7 @@ def test_a_model_does_not_get_the_name_of_a_job_that_would_overwrite_it_or_adopt
     assert models.folder("sea") == runs / "sea"
 
 
+@pytest.mark.slow
 def test_a_model_that_a_job_has_yet_to_start_from_stays(runs, idle_jobs):
     models = ModelRegistry([runs])
     job = idle_jobs.add({}, "sea", base=runs / "boat")

@@ -15,6 +15,7 @@ from app.tabs.train.tab import TrainTab
 from lm.errors import UserError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"a text\n", b""])
 def test_an_upload_is_copied_for_each_visitor_with_the_same_file_before_it_is_deleted(tmp_path, content):
     jobs = JobQueue(tmp_path / "runs")
@@ -112,12 +113,14 @@ def test_passes_over_the_text_are_a_plain_number(epochs, shown):
     assert f"characters/s, {shown} over the text" in display.report(Preview({}, estimate=estimate), {})
 
 
+@pytest.mark.slow
 def test_a_visitor_who_waits_for_the_hub_does_not_keep_others_from_starting(tmp_path):
     page = build(ModelRegistry([tmp_path]), JobQueue(tmp_path))
     (start,) = (event for event in page.fns.values() if event.name == "on_start")
     assert start.concurrency_limit > 1
 
 
+@pytest.mark.slow
 def test_a_public_page_has_no_train_tab(tmp_path):
     shared = build(ModelRegistry([tmp_path]))
     labels = [getattr(block, "id", None) for block in shared.blocks.values() if type(block).__name__ == "Tab"]
