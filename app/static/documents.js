@@ -2,7 +2,7 @@
 (() => {
   const CURRENT = "lm.document", LAST = "lm.last"; // of this tab, of the browser
   const ANSWER_MS = 150; // in which other tabs say which documents they have
-  const START_MS = 3000; // after which the page goes on without the browser's database
+  const START_MS = 10_000; // after which the page continues without the browser's database
   const { editor, storage, Versions } = lm;
   const newId = () => [Date.now(), ...crypto.getRandomValues(new Uint32Array(2))].map((n) => n.toString(36)).join("-");
 

@@ -252,7 +252,7 @@ def test_a_text_is_scored_by_each_model_and_their_disagreements_are_listed(compa
         assert len(bits) == 3 and float(difference) == pytest.approx(max(bits) - min(bits), abs=0.11)
     marked = compare.tab.locator("#compare-places mark").all_inner_texts()
     assert "Zyx" not in marked and set(marked) <= set(TEXT.split())
-    assert disagreements[0][1].replace("↵ ", "\n").strip() in TEXT
+    assert disagreements[0][1].replace("↵", "\n").strip() in TEXT
 
 
 @pytest.mark.slow

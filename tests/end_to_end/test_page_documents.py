@@ -191,9 +191,10 @@ def test_everything_is_there_after_the_server_was_killed_while_writing(context, 
         server.process.wait(timeout=10)
         page.wait_for_message("The server does not answer. This page reloads as soon as it does.")
         written = page.text
+        page.tab.evaluate("window.isOld = true")
     with serving(tmp_path, *arguments) as server:
         until_ready(server)
-        page.reload()
+        page.tab.wait_for_function("!window.isOld")  # it has reloaded
         page.wait_for(lambda: page.text == written and page.undo.is_enabled())
         page.set(Length=20)
         assert page.write().startswith(written)
