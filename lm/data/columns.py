@@ -25,7 +25,6 @@ from lm.data.values import (
     shortened,
     text_of,
     value_at,
-    with_line_feeds,
     without_surrogates,
 )
 from lm.errors import DataError, one_line
@@ -135,7 +134,7 @@ def texts(
     prune: bool = False,
     kept: Rows | None = None,
 ) -> Iterator[str]:
-    """The text of each row of the table `name`, with "\\n" as line breaks; empty where there is none.
+    """The text of each row of the table `name`, empty where there is none.
 
     `read` returns an iterator over the rows from the beginning, with at least the given columns; `prune`
     says that fewer columns are read faster. Without a `column`, it is chosen from the first rows. The rows
@@ -148,7 +147,6 @@ def texts(
         text = row.get(column)
         if type(text) is not str:
             text = text_at(row, column, name, notes)
-        text = with_line_feeds(text)
         if not text:
             notes.empty += 1
         elif not notes.example:

@@ -19,6 +19,7 @@ from lm.data.fingerprint import fingerprint_of
 from lm.data.source import Source
 from lm.data.splits import copy_split, empty, fraction_of, read_splits
 from lm.data.text import Text, save_text
+from lm.data.values import with_line_feeds
 from lm.errors import DataError, UserError
 from lm.tokenization.documents import SEPARATOR
 
@@ -165,7 +166,7 @@ def _texts(source: Source, split: str, fraction: float | None, rows: Rows, more:
     texts: list[str] = []
     total = 0
     found = filter(str.strip, source.texts(split, rows))
-    for text in found:
+    for text in map(with_line_feeds, found):
         if limit is not None and texts and total + len(text) > limit:
             break
         texts.append(text)

@@ -197,7 +197,7 @@ class Source:
         notes = columns.Notes()
         wanted = {column, *values.parents(column)}
         for number, row in enumerate(self._rows(files, notes, wanted), start=1):
-            text = values.with_line_feeds(columns.text_at(row, column, self.name, notes))
+            text = columns.text_at(row, column, self.name, notes)
             where = f"row {number:,} of {self.name}"
             yield values.without_surrogates(text, where, self.config.encoding_errors)
 

@@ -181,7 +181,7 @@ def encode_known(tokenizer: Tokenizer, text: str | bytes) -> tuple[bytes, np.nda
     Raises UserError if the text is empty or none of it is known to the tokenizer.
     """
     if isinstance(text, str):
-        text = _as_read(text)
+        text = text.replace("\r\n", "\n").encode("utf-8", "replace")
     tokens = tokenizer.encode_bytes(text)
     if not len(tokens):
         raise UserError("the text is empty.")

@@ -5,11 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lm.config.schema import DataConfig, ModelConfig
-from lm.console.progress import no_progress
 from lm.data import report
-from lm.data.columns import Rows
 from lm.data.corpus import open_corpus
-from lm.data.eval_text import read_whole
 from lm.data.source import Source
 from lm.errors import DataError
 from tests.conftest import some_text
@@ -74,20 +71,6 @@ def test_cells_are_never_missing_values_or_numbers(tmp_path, streaming):
     path = written(tmp_path / "s.csv", "surname\n" + "\n".join(cells) + "\n")
     expected = list(filter(None, cells))
     assert (streamed(path, len(expected)) if streaming else read(path)) == expected
-
-
-def test_line_breaks_are_those_of_text_files_in_training_and_evaluation(tmp_path):
-    """Else, a text held out in training and the same text in `lm evaluate --dataset` have other metrics."""
-    texts = ["a\r\nb", "c\rd", "plain", ["e\r\nf", "g"], [{"role": "user", "content": "i\r\nj"}]]
-    expected = ["a\nb", "c\nd", "plain", "e\nf\ng", "user: i\nj"]
-    (tmp_path / "a.csv").write_bytes(b'text\n"a\r\nb"\n"c\rd"\nplain\n')
-    pq.write_table(pa.table({"text": texts[:3]}), tmp_path / "a.parquet")
-    for path in (jsonl(tmp_path / "a.jsonl", [{"text": text} for text in texts]), *tmp_path.glob("a.[cp]*")):
-        count = len(texts) if path.suffix == ".jsonl" else 3
-        assert read(path) == streamed(path, count) == expected[:count]
-        for rows in (None, Rows()):
-            scored = read_whole(DataConfig(dataset=str(path)), None, no_progress, rows=rows)
-            assert scored.text.decode("utf-8", "surrogateescape").split("\udcff") == expected[:count]
 
 
 def test_column_that_turns_into_digits_stays_text(tmp_path):
