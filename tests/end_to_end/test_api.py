@@ -164,7 +164,9 @@ def test_client_that_does_not_read_is_disconnected_after_a_minute(server):
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
         until(lambda: num_sequences(server) == 32, seconds=5)
-        until(lambda: len(server.ended()) > before, seconds=120)  # its sequences were given to others long before
+        until(
+            lambda: len(server.ended()) > before, seconds=120
+        )  # its sequences were given to others long before
         assert server.ended()[-1].endswith("stopped")
     idle(server)
 
