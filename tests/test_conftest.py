@@ -50,12 +50,14 @@ def test_skips_are_failures_under_ci(run):
         assert f"{name} must not be skipped under CI: Skipped: " in result.stdout
 
 
+@pytest.mark.slow
 def test_elsewhere_they_are_skips(run):
     result = run("", processes=0)
     assert result.returncode == 0
     assert "1 passed, 5 skipped" in result.stdout, result.stdout
 
 
+@pytest.mark.slow
 def test_where_there_is_a_gpu_no_test_may_be_skipped(run):
     result = run("true", 0, "-p", "gpu")
     assert "2 failed, 1 passed, 3 errors" in result.stdout, result.stdout

@@ -252,6 +252,7 @@ def test_a_backward_text_starts_after_a_stop_string(backward):
     assert len(stopped.tokens) < len(whole.tokens)
 
 
+@pytest.mark.slow
 def test_choices_and_bans_apply_to_a_backward_model(backward):
     choices = ["the sea", "calm.", "naïve"] if backward.tokenizer.kind == "word" else ["the s", "ca", "naï"]
     texts = {backward.generate("was", seed=s, choices=choices)[0].text.strip() for s in range(12)}

@@ -101,6 +101,7 @@ def test_small_integers_of_numpy_count_tokens():
     assert all(type(token) is int for token in session.tokens)
 
 
+@pytest.mark.slow
 def test_sampling_again_after_a_rewind_gives_the_same_text(monkeypatch):
     monkeypatch.setattr("lm.session.RECENT", 10)  # so that most states are recomputed
     session = MODEL.session()

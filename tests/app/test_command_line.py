@@ -67,6 +67,7 @@ def test_port_in_use_is_an_immediate_one_line_error():
         assert result.stderr == f"error: port {port} is in use: choose another with --port.\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["not-a-host.invalid", "x" * 300 + ".invalid"], ids=["unknown", "too long"])
 def test_an_unknown_host_is_an_immediate_one_line_error(host):
     for command, arguments in (("main", ()), ("serve", ()), ("main", ("--port", "8123"))):

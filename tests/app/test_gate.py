@@ -239,6 +239,7 @@ def test_requests_sent_at_once_are_answered_in_order(server):
     assert bodies == ["3", "0", "20000", "5", "0"]
 
 
+@pytest.mark.slow
 def test_incomplete_headers_time_out_even_if_they_continue(server, monkeypatch):
     monkeypatch.setattr(gate, "HEADER_TIMEOUT", 0.5)
     with connected(server) as client:

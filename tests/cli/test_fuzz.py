@@ -115,6 +115,7 @@ def test_odd_values_of_the_flags_of_train(folder, odd):
             check("train", ["--print-config", f"{flag}={value}"])
 
 
+@pytest.mark.slow
 def test_odd_values_of_the_numbers_of_a_training(folder, odd):
     usual = "--dataset=new.txt --hidden-size=4 --layers=1 --batch-size=2 --bptt=8 --out=run --overwrite"
     for config_class in (ModelConfig, TrainingConfig):

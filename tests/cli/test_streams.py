@@ -75,6 +75,7 @@ def test_closed_streams_that_are_not_needed_change_nothing(shell, redirections):
     assert re.fullmatch(r"3 tokens in .*, seed 1\n" if "2>" not in redirections else "", result.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", [f"{GENERATE} --prompt-file -", f"{GENERATE} --interactive", TRAIN.replace("new.txt", "-")]
 )

@@ -37,6 +37,7 @@ def test_a_decompression_bomb_is_an_error(small_bombs, tmp_path, kind, letter):
     assert_bomb(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_an_archive_that_is_a_bomb_is_an_error(small_bombs, tmp_path, method):
     assert_bomb(zipped(tmp_path / "a.zip", method, good="text " * 1000, bomb=b"a" * (40 << 20)))
@@ -47,6 +48,7 @@ def test_small_bombs_in_an_archive_add_up(small_bombs, tmp_path):
     assert_bomb(zipped(tmp_path / "a.zip", zipfile.ZIP_LZMA, **parts))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", COMPRESS)
 def test_a_bomb_within_an_archive_is_an_error(small_bombs, tmp_path, kind):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:

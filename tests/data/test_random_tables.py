@@ -109,6 +109,7 @@ def test_json_is_what_the_json_module_reads(tmp_path, rows, ascii_only):
         assert read(path, text_column="a.column") == [text for text in expected if text]
 
 
+@pytest.mark.slow
 @REPEATED
 @given(
     st.lists(CELL | st.none(), min_size=1, max_size=8)

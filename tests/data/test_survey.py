@@ -36,6 +36,7 @@ def as_text(documents):
     return np.concatenate([np.append(document, np.uint16(0)) for document in documents])[:-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fraction", [0.0, 0.25, 1.0])
 @pytest.mark.parametrize("length", [1, 5, 63, 200, 256])
 @pytest.mark.parametrize("chunk", [3000, 1 << 20])

@@ -83,6 +83,7 @@ def test_splitting_by_characters_loses_at_most_a_separator(file, documents, data
     assert first.replace(SEPARATOR, b"") + second.replace(SEPARATOR, b"") == "".join(documents).encode()
 
 
+@pytest.mark.slow
 @given(documents=DOCUMENTS, limit=st.integers(1, 50), size=st.integers(1, 9))
 @settings(deadline=None)
 def test_limit_keeps_the_first_characters(file, documents, limit, size):

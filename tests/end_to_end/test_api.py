@@ -180,6 +180,7 @@ def idle(server):
     assert server.cpu_seconds() - busy < 0.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_signal_stops_the_server_in_the_middle_of_a_stream(tmp_path, trained_run, signum, monkeypatch):
     """Also checks that the key from the environment is required and not logged."""

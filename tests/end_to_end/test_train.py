@@ -347,6 +347,7 @@ def test_a_missing_network_is_reported_immediately(here):
     assert time.perf_counter() - begin < 15
 
 
+@pytest.mark.slow
 def test_training_on_standard_input_resumes_without_it(here, text_file):
     text = text_file.read_text()
     command = ["--dataset", "-", *SMALL, "--steps", 60, "--eval-every", 60, "--out", "r"]

@@ -44,6 +44,7 @@ def reference_cache_losses(network, tokens, window, theta, share):
     return np.array(losses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [1, 10, 2000])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_cache_matches_its_equation(cell, window):

@@ -142,6 +142,7 @@ def test_losses_are_in_text_order_in_either_direction(size):
         assert [-logprob for logprob, *_ in score_tokens(network, tokens, EOS)] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize("block", [1, 50, 5000])
 def test_blocks_of_logits_change_rounding_only(direction, block, monkeypatch):

@@ -151,6 +151,7 @@ def test_deleted_best_weights_are_replaced_by_the_best_of_the_rest(here, capsys)
     assert lm.load("stopped").generate(max_new_tokens=5, seed=1)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_names_the_way_to_start_from_the_best_weights(here):
     state = here / "stopped/training/checkpoint/state.safetensors"
     state.write_bytes(state.read_bytes()[:-1] + b"\x7f")
@@ -185,6 +186,7 @@ def test_a_kill_while_the_weights_are_replaced_leaves_a_model(here, known):
         assert torch.equal(weights_of(lm.load("whole")), models[expected]), (name, after)
 
 
+@pytest.mark.slow
 def test_a_model_is_readable_while_it_is_replaced_again_and_again(here):
     models = [lm.load(name) for name in ("whole", "stopped")]
     over, errors = threading.Event(), []

@@ -127,6 +127,7 @@ def test_clamping_to_the_value_that_a_unit_has_changes_no_bit(cell, kind, monkey
             assert all(map(torch.equal, batch.state(0), after))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [0, 1, 2])
 @pytest.mark.parametrize("cell", CELL_NAMES)
 def test_a_unit_that_is_switched_off_is_one_without_outgoing_weights(cell, layer):

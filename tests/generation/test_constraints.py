@@ -174,6 +174,7 @@ def test_exactly_the_tokens_that_lead_to_a_choice_are_allowed(strings, pieces, c
         text += pieces[number % len(pieces)]
 
 
+@pytest.mark.slow
 @given(
     size=st.integers(1, 9),
     history=st.lists(st.integers(0, 2), max_size=12),

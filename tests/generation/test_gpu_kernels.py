@@ -99,6 +99,7 @@ def drawn_with_both(configs, logits, suppressed, uniforms):
     return results
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("vocab_size", [11, 1000])
 @pytest.mark.parametrize("config", FILTERS)

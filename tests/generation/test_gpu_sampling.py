@@ -138,6 +138,7 @@ def test_streams_that_come_and_go_do_not_affect_each_other(operations):
     assert together[::5] == alone  # all of them would take long
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_left_in_the_middle_of_a_group_disturbs_no_other(operations):
     alone = scheduler_of(SamplingOnGPU)
     (expected,) = run(alone, alone.stream([1], SamplingConfig(), 5, 100))

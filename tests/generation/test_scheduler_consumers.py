@@ -31,6 +31,7 @@ def test_a_stream_ends_when_its_consumer_leaves():
     others.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("constrained", [False, True])
 def test_a_stream_pauses_while_its_consumer_does_not_keep_up(constrained):
     scheduler = scheduler_of()

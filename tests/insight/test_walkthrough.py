@@ -23,6 +23,7 @@ def evaluated(numbers):
     return [eval(part.replace("·", "*"), names) for part in parts]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 @given(shape=SHAPES, text=TEXTS, kind=st.sampled_from(["char", "byte", "word"]), data=st.data())
 @settings(deadline=None, max_examples=40)

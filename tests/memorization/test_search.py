@@ -60,6 +60,7 @@ def documents_and_text(draw, units=LETTERS):
     return documents, "".join(parts)
 
 
+@pytest.mark.slow
 @given(drawn=documents_and_text(), length=st.integers(1, 40), block=st.integers(1, 99))
 @settings(deadline=None, max_examples=200)
 def test_copies_match_their_definition(drawn, length, block):
@@ -145,6 +146,7 @@ def test_long_runs_of_one_character_are_searched_in_time():
     assert find_copied("-" * 3000, blocks, seconds=5) == ([(0, 3000)], 1.0)
 
 
+@pytest.mark.slow
 def test_the_search_stops_at_its_time_limit():
     class Slow(list):
         def __iter__(self):

@@ -115,6 +115,7 @@ def test_a_model_that_does_not_say_what_it_was_trained_on_has_no_text(saved, tra
         find_training_text(saved)
 
 
+@pytest.mark.slow
 def test_the_text_of_the_shipped_model_is_the_library_of_this_python(run):
     with open(python_library()[0], encoding="utf-8") as file:
         text = file.read()[:2000]

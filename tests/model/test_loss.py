@@ -47,6 +47,7 @@ def whole(vocab):
     return TypeSample(torch.arange(vocab), torch.zeros(vocab))
 
 
+@pytest.mark.slow
 @given(rows=st.integers(1, 20), vocab=st.integers(2, 9), seed=st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
 def test_a_sample_of_all_types_gives_the_exact_loss(rows, vocab, seed):

@@ -53,6 +53,7 @@ def seed_of(model: LanguageModel) -> int:
     return seed
 
 
+@pytest.mark.slow
 def test_a_revision_is_a_branch_a_tag_or_a_commit(hub):
     commit = hub.sha("org/boat", "v2", kind="models")
     assert seed_of(lm.load("org/boat")) == 0
@@ -206,6 +207,7 @@ def test_an_upload_goes_to_the_branch_with_its_message(hub):
     assert seed_of(lm.load("org/boat", revision="v1")) == 7
 
 
+@pytest.mark.slow
 def test_a_pull_request_changes_no_branch(hub):
     url = make(5).push_to_hub("org/boat", token=TOKEN, create_pr=True, commit_message="Better")
     assert url == f"{hub.url}/org/boat/discussions/1"

@@ -73,6 +73,7 @@ def test_chunks_of_words_and_spaces_change_no_token(kind, parts, size):
     assert_chunks_change_no_token(kind, "".join(parts), size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=TEXTS, size=st.integers(1, 30))
 @settings(deadline=None)

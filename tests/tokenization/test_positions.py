@@ -44,6 +44,7 @@ def test_the_ends_of_an_external_tokenizer_are_those_it_reports():
     assert spans == tokenizer.backend.encode(text).offsets == [(0, 3), (5, 6), (7, 8), (9, 12), (12, 13)]
 
 
+@pytest.mark.slow
 @given(documents=DOCUMENTS)
 @settings(deadline=None, max_examples=60)
 def test_tokens_start_and_end_with_their_text(tokenizer, documents):

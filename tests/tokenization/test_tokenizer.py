@@ -83,6 +83,7 @@ def test_encoding_bytes_equals_encoding_their_documents(kind, documents):
     assert ids.dtype == np.uint16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 @given(text=st.text(st.sampled_from("abS1 \n\t\r\x0b\x1c\x00'_;.\"") | st.characters(max_codepoint=127)))
 @settings(deadline=None, max_examples=300)

@@ -57,6 +57,7 @@ def test_equal_budgets_in_steps_and_epochs_get_the_same_network():
     assert resolved(steps=100_000).model == resolved(epochs=100_000 * 4 * 8 / 100_000).model
 
 
+@pytest.mark.slow
 def test_a_time_budget_is_measured_on_this_machine():
     short, long = (resolved(max_time=seconds).model.hidden_size for seconds in (1, 30_000))
     assert SIZES[0] <= short < long

@@ -42,6 +42,7 @@ def weights(run: Path) -> bytes:
     return (run / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_command_in_the_card_repeats_the_training(private, monkeypatch):
     text = str(private / "my text.txt")
     options = ["--dataset", text, *TINY, "--steps", "20", "--dropout", "0.2", "--residual", "--tie"]

@@ -104,6 +104,7 @@ def test_another_text_is_no_text_of_a_finished_run(here):
     assert main(["--resume", "r", "--dataset", "boat.txt"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "training/checkpoint/state.safetensors"])
 def test_a_pipe_in_place_of_weights_is_an_error(here, name):
     assert main([*COMMAND, "--steps", "50", "--out", "r"]) == 0
@@ -259,6 +260,7 @@ def test_the_text_may_be_at_a_new_place(here, moved_run, monkeypatch):
     assert main(["--resume", "r", "--steps", "40"]) == 0
 
 
+@pytest.mark.slow
 def test_the_tokenizer_may_be_gone(here, monkeypatch):
     train_tokenizer("bpe", [some_text(2000)], 300).save(here / "mine.json")
     command = [*COMMAND, "--tokenizer", "mine.json", "--steps", "20"]

@@ -75,6 +75,7 @@ def test_micro_batches_share_a_sample(here, words):
     assert ours == pytest.approx(theirs, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_from_before_the_setting_existed_continues_with_all_types(here, words):
     assert main([*words, "--steps", "10", "--sampled-softmax", "0", "--out", "older"]) == 0
     path = here / "older/training/config.yaml"

@@ -77,6 +77,7 @@ def test_the_same_settings_give_the_weights_of_train_py(trained, text_file, tmp_
     assert weights("again") == weights(model.folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eval_tokens", [500, 0])
 def test_a_short_budget_ends_with_a_part_of_the_text_unless_validations_always_score_all(
     text_file, tmp_path, eval_tokens
@@ -126,6 +127,7 @@ def test_only_one_process_may_call_it(text_file, monkeypatch):
         lm.train(text_file)
 
 
+@pytest.mark.slow
 def test_paths_and_numbers_of_numpy_are_settings_too(text_file, trained):
     config = Path("settings.yaml")
     config.write_text("bptt: 16\nbatch_size: 4\n")
@@ -335,6 +337,7 @@ def test_it_works_where_the_caller_computes_no_gradients(mode, text_file, traine
     assert weights(model.folder) == weights(trained[0].folder)
 
 
+@pytest.mark.slow
 def test_it_works_in_a_thread(text_file, trained):
     models = []
     settings = SMALL | {"out": "run", "eval_every": 10}

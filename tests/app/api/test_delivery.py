@@ -130,6 +130,7 @@ def test_a_long_response_does_not_keep_others_waiting(api_runs, stream):
         assert sizes[0] > 15_000_000 and max(waits) < 1
 
 
+@pytest.mark.slow
 def test_preparations_of_many_prompts_alternate_and_can_be_canceled(real_server, monkeypatch):
     generator, encoded = real_server.api.load("char").generator, []
     encode = generator.encode
@@ -149,6 +150,7 @@ def test_preparations_of_many_prompts_alternate_and_can_be_canceled(real_server,
     assert len(encoded) < 14
 
 
+@pytest.mark.slow
 def test_errors_of_the_connection_have_the_form_of_openai(real_server):
     for data, status in ((b"no http\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nA: " + b"a" * 70_000, 431)):
         with real_server.connected() as client:

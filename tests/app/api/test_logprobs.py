@@ -156,6 +156,7 @@ def test_echo_scores_a_text_as_score_does(client, loaded, kind, text, single, re
         assert alone["text"] == choice["text"][len(text) :] and alone["logprobs"]["text_offset"] == offsets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=8, deadline=None)
 @given(data=st.data(), max_tokens=st.integers(0, 4), single=st.booleans())

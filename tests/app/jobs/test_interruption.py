@@ -195,6 +195,7 @@ def test_no_job_is_lost_if_the_runner_cannot_start(queue, settings, monkeypatch,
     until(queue, job, "done")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("forked_jobs")
 def test_two_servers_on_one_folder_start_a_job_once(tmp_path, queue, settings):
     settings = {**settings, "steps": 2}

@@ -87,6 +87,7 @@ def test_no_new_model_gets_the_name_of_one_that_a_job_started_from(idle_queue, s
     assert not idle_queue.remembers(base) and idle_queue.add(settings, "one").run == "one"
 
 
+@pytest.mark.slow
 def test_stop_is_final_and_keeps_the_best_weights(queue, settings):
     job = queue.add({**settings, "steps": 100_000, "lr": 1e-3})
     wait(lambda: queue.progress(job.id).phase == "training")
@@ -294,6 +295,7 @@ def test_a_running_job_owns_its_run(queue, settings):
         check_free(run_of(queue, job).folder)
 
 
+@pytest.mark.slow
 def test_a_job_whose_run_is_trained_elsewhere_fails_in_one_line(queue, settings):
     job = queue.add({**settings, "steps": 100_000})
     wait(lambda: queue.progress(job.id).phase == "training")

@@ -107,6 +107,7 @@ def test_the_columns_of_a_table_are_offered_and_one_must_be_chosen(queue, upload
     assert chosen == replace(found, error="")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.csv", "a.json", "a.parquet"])
 def test_a_wrong_column_is_an_error(queue, upload_bytes, name):
     wrong = queue.read({"dataset": upload_bytes(name, TABLES[name]).dataset, "text_column": "qoute"})
@@ -233,6 +234,7 @@ def test_documents_are_separated(queue, upload_bytes):
     assert "a: 90 documents" in queue.store.log_of(job.id).read_text()
 
 
+@pytest.mark.slow
 def test_the_path_of_an_upload_is_not_shown(queue, upload_bytes):
     text = upload_bytes("a.csv", b"id,text\n1,Calm, and then not.\n" + b"2,A boat went out.\n" * 300)
     job = queue.add({"dataset": text.dataset, **SHAPE, "steps": 2})

@@ -123,6 +123,7 @@ def test_a_missing_or_binary_card_is_no_error(runs):
     assert render_card(runs / "boat") == ""
 
 
+@pytest.mark.slow
 def test_the_zip_contains_the_model_without_its_checkpoint(runs, tmp_path):
     assert (runs / "boat/training/checkpoint").is_dir()
     path = pack(runs / "boat", tmp_path)
