@@ -184,3 +184,28 @@ def test_rounding_never_selects_a_token_after_the_last_remaining_one():
     logits = torch.tensor([[0.0, 0.0, -torch.inf, -torch.inf]])
     tensors = stacked(SamplingConfig(temperature=1.0), vocab_size=4)
     assert sample(logits, uniform(1.0), tensors).item() == 1
+
+
+@pytest.mark.slow
+@given(
+    samplings=st.lists(SAMPLINGS, min_size=1, max_size=6),
+    size=st.integers(2, 60),
+    seed=st.integers(0, 10**6),
+    spread=st.sampled_from([0.5, 2.0, 8.0]),
+    impossible=st.booleans(),
+)
+@settings(max_examples=100, deadline=None)
+def test_the_same_tokens_are_drawn_without_waiting(samplings, size, seed, spread, impossible):
+    choose = torch.Generator().manual_seed(seed)
+    logits = spread * torch.randn(len(samplings), size, generator=choose, dtype=torch.float64)
+    if impossible:
+        logits[:, 0] = -torch.inf
+    tensors = SamplingTensors.stack(samplings, size, torch.device("cpu"))
+    scaled = logits / tensors.temperature
+    # Many numbers for the same logits: what is drawn from them shows which tokens are left.
+    for number in torch.linspace(0, 1, 41, dtype=torch.float64)[:-1]:
+        uniforms = (number + torch.rand(len(samplings), generator=choose, dtype=torch.float64) / 41).clamp(
+            max=1
+        )
+        expected = sample(logits, uniforms, tensors)
+        assert torch.equal(draw_without_waiting(scaled, uniforms, tensors), expected)
