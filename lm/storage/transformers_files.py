@@ -16,9 +16,9 @@ _PADDING = ("<pad>", "[PAD]", "<|pad|>", "<PAD>")  # usual names; lm itself need
 def tokenizer_files(tokenizer: Tokenizer) -> dict[str, str]:
     """The contents of tokenizer.json and tokenizer_config.json by name.
 
-    If a caller adds special tokens (lm never does), a text begins with <eos>. It stands for the start of the
-    text, whichever token the network reads there: see `TextGenerator.starts_explicitly`. A line break, as a
-    special token of transformers, would be missing in decoded text.
+    If a caller adds special tokens (lm never does), a text begins with <eos>, which marks its start whichever
+    token the network reads there: see `TextGenerator.starts_explicitly`. If a line break were a special token
+    of transformers, decoded text would not contain it.
     """
     spec = json.loads(tokenizer.backend.to_str())
     config = _config(tokenizer, (spec["pre_tokenizer"] or {}).get("add_prefix_space"))

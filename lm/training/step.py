@@ -86,7 +86,7 @@ class Step:
         return torch.from_numpy(drawn[self._learner.windows.rows] >= _RESET_SHARE)
 
     def _try_graph(self) -> cuda_graph.Compute | None:
-        """The step as a CUDA graph. None if that is not possible, which the user is told."""
+        """The step as a CUDA graph, or None, after a warning, if that is not possible."""
         learner = self._learner
         if learner.network.config.cell_implementation == "reference":
             graph, reason = None, "the readable cells are computed step by step"
