@@ -138,6 +138,19 @@ def test_no_waiting_consumer_is_forgotten_when_the_garbage_collector_closes_anot
     assert list(scheduler._idle) == [consumers[2]]
 
 
+def test_a_consumer_that_was_interrupted_while_it_waited_is_not_woken_in_place_of_another(monkeypatch):
+    scheduler = scheduler_of()
+    scheduler._computing = True  # in another thread
+
+    def interrupted(event):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(threading.Event, "wait", interrupted)
+        next(scheduler.tokens(scheduler.stream([1], SAMPLING, 1, 5)))
+    assert not scheduler._idle
+
+
 def test_a_consumer_is_woken_though_the_garbage_collector_closes_another_one_just_then():
     scheduler, cycle = scheduler_of(), []
 
