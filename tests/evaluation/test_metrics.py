@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lm.evaluation.metrics import compute_metrics, proportion
+from lm.evaluation.metrics import compute_metrics, perplexity, proportion
 from lm.evaluation.resampling import parts_of
 from lm.tokenization.documents import SEPARATOR
 
@@ -66,3 +66,8 @@ def test_the_interval_of_a_share_contains_it_95_percent_of_the_time():
         drawn = np.random.default_rng(0).binomial(200, share, 2000)
         intervals = [proportion(int(count), 200).interval for count in drawn]
         assert 0.93 < np.mean([low <= share <= high for low, high in intervals]) < 0.97
+
+
+def test_the_perplexity_of_a_ruined_model_is_finite():
+    assert perplexity(math.log(5)) == pytest.approx(5)
+    assert math.isfinite(perplexity(1e6))
