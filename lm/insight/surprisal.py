@@ -178,10 +178,12 @@ def evaluate(model: LanguageModel, texts: str | Iterable[str]) -> Validation:
 def encode_known(tokenizer: Tokenizer, text: str | bytes) -> tuple[bytes, np.ndarray]:
     """The text as UTF-8, normalized as in training, and its tokens (tokens,).
 
-    Raises UserError if the text is empty or none of it is known to the tokenizer.
+    Raises UserError if the text is empty or no text, or if none of it is known to the tokenizer.
     """
     if isinstance(text, str):
         text = text.replace("\r\n", "\n").encode("utf-8", "replace")
+    if not isinstance(text, bytes):
+        raise UserError("the text to score must be a str or bytes.")
     tokens = tokenizer.encode_bytes(text)
     if not len(tokens):
         raise UserError("the text is empty.")

@@ -66,7 +66,7 @@ def launch(options: dict[str, Any], ranks: Ranks, callbacks: Callbacks = NONE) -
     if actions["find_lr"] and (given := [name for name in ("print_config", "overwrite") if actions[name]]):
         raise UserError(f"{flag_of(given[0])} cannot be combined with --find-lr.")
     config = _settings(actions["preset"], actions["config"], options)
-    _check_effects(options, config)
+    _check_effects(options, config, bool(actions["find_lr"]))
     _check_settings(config, ranks)
     if actions["print_config"]:
         if ranks.is_main_process:
@@ -98,7 +98,7 @@ def _overridden(values: dict[str, Any], options: dict[str, Any]) -> dict[str, An
     return {**values, **(dict.fromkeys(BUDGETS) if new_budget else {}), **options}
 
 
-def _check_effects(options: dict[str, Any], config: RunConfig) -> None:
+def _check_effects(options: dict[str, Any], config: RunConfig, find_lr: bool) -> None:
     """Raise UserError for flags that would have no effect. Files and runs may have such settings."""
     data, training = config.data, config.training
     learned = data.tokenizer in ("char", "bpe", "unigram", "word")  # from the text
@@ -109,6 +109,7 @@ def _check_effects(options: dict[str, Any], config: RunConfig) -> None:
         ("min_frequency", learned and data.tokenizer != "unigram", f"on the tokenizer {data.tokenizer}"),
         ("sample_prompt", training.sample_every != 0, "with --sample-every 0"),
         ("data_report", not training.quiet, "with --quiet"),
+        *((name, not find_lr, "with --find-lr") for name in ("lr", "warmup", "schedule")),
     ):
         given = options.get(name)
         if not matters and given not in (None, RunConfig().flat()[name]):

@@ -95,6 +95,8 @@ def test_the_python_api_rejects_them_too(settings, message):
         ("--tokenizer byte --vocab-size 300", "--vocab-size has no effect on the tokenizer byte"),
         ("--tokenizer unigram --min-frequency 2", "--min-frequency has no effect on the tokenizer unigram"),
         ("--sample-every 0 --sample-prompt a", "--sample-prompt has no effect with --sample-every 0"),
+        ("--find-lr --lr 0.1", "--lr has no effect with --find-lr"),
+        ("--find-lr --schedule linear", "--schedule has no effect with --find-lr"),
         ("--quiet --data-report", "--data-report has no effect with --quiet"),
         ("--out=", "--out must not be empty."),
         ("--dataset=", "--dataset must not be empty."),

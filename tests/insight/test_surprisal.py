@@ -206,6 +206,8 @@ def test_rows_without_words_are_an_error_also_if_the_model_adapts():
 def test_texts_that_cannot_be_scored():
     with pytest.raises(UserError, match="the text is empty"):
         score_text(make("char"), "")
+    with pytest.raises(UserError, match=r"^the text to score must be a str or bytes\.$"):
+        score_text(make("char"), None)
     with pytest.raises(UserError, match="knows none of the characters"):
         score_text(make("char"), "ЖЩ Я\n")
     with pytest.raises(UserError, match="knows none of the words"):
