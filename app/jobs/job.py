@@ -31,12 +31,13 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from lm.config.schema import BUDGETS
 from lm.errors import UserError, one_line
 from lm.files import locks
 from lm.files.atomic import folder_or_previous, patiently, write_text
+from lm.files.json_types import has_type
 from lm.storage.run_folder import Run, progress_values
 
 from .uploads import Uploads
@@ -72,22 +73,6 @@ class Job:
     ended: float | None = None  # most recently
     message: str = ""  # one line: why it failed or ended
     log_from: int = 0  # offset in log.txt at which the output of the last start begins
-
-
-_number = (int, float)
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "title": str,
-    "text": str,
-    "run": str,
-    "settings": dict,
-    "asked_at": _number,
-    "created": _number,
-    "queued": _number,
-    "started": (*_number, type(None)),
-    "ended": (*_number, type(None)),
-    "message": str,
-    "log_from": int,
-}
 
 
 class JobStore:
@@ -255,8 +240,8 @@ def _warn_once(message: str) -> None:
 
 def _check(job: Job, id: str) -> None:
     """Raise ValueError if job.json contains something that this program never writes."""
-    for name, kind in _TYPES.items():
-        if not isinstance(getattr(job, name), kind):
+    for name, kind in get_type_hints(Job).items():
+        if not has_type(getattr(job, name), kind):
             raise ValueError(f"{name} is {getattr(job, name)!r}")
     if job.id != id or job.state not in STATES or job.asked not in (None, PAUSE, STOP):
         raise ValueError("it belongs to another job or another version")
