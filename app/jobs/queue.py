@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.config.schema import BUDGETS
-from lm.data.archives import without_compression
+from lm.data.compression import without_compression
 from lm.errors import UserError
 from lm.files.atomic import portable_name
 from lm.storage.model_folder import is_model

@@ -23,6 +23,7 @@ from typing import IO
 
 from lm.data import archives, reading
 from lm.data.binary_files import known_kind
+from lm.data.compression import compression_of, without_compression
 from lm.data.listing import TABLES, kind_of
 from lm.data.tables import PRUNED
 from lm.errors import UserError
@@ -206,7 +207,7 @@ def safe_name(name: str) -> str:
 
 def _ending(name: str) -> str:
     """The part of a name that says how the file is read: '.csv', '.csv.gz', '.gz', or '.txt'."""
-    plain = archives.without_compression(name)
+    plain = without_compression(name)
     compression = name[len(plain) :].lower()
     kind = os.path.splitext(plain)[1].lower()
     return (kind if kind in _ENDINGS else "" if compression else ".txt") + compression
@@ -214,7 +215,7 @@ def _ending(name: str) -> str:
 
 def _is_packed(name: str) -> bool:
     """Whether a file is compressed or an archive."""
-    return bool(archives.compression_of(name)) or archives.is_archive(name)
+    return bool(compression_of(name)) or archives.is_archive(name)
 
 
 def safe_stem(text: str) -> str:

@@ -17,16 +17,13 @@ import zipfile
 from collections.abc import Callable, Iterator
 from typing import IO
 
+from lm.data.compression import compression_of, decompressed, without_compression
 from lm.data.datasets_library import datasets_library
 from lm.errors import DataError, UserError, one_line
 
 _MEMBER, _REMOTE = ("zip://", "tar://"), "hf://"  # no path begins like this: two slashes in a row
 _ODD_NAME = re.compile(r"^[/\\]|^\w:|(^|[/\\])\.\.([/\\]|$)|::|\0")  # of a file in an archive
 _HIDDEN = re.compile(r"(^|/)(\.(?!/)|__MACOSX/)")  # but "./a.txt" is a.txt
-_COMPRESSIONS = {
-    **{".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"},
-    **{".tgz": "gzip", ".tbz2": "bz2", ".txz": "xz"},
-}
 _TAR = re.compile(r".*\.(tar(\.(gz|bz2|xz|zst))?|tgz|tbz2|txz)", re.IGNORECASE | re.DOTALL)
 _ALWAYS_UNPACKED = 1 << 26  # bytes; small files may be as compressible as they like
 # Largest ratio of unpacked to packed size. A file larger than _ALWAYS_UNPACKED with a higher ratio is not
@@ -39,16 +36,6 @@ _STEPS = {zipfile.ZIP_BZIP2: 1 << 12, zipfile.ZIP_LZMA: 1 << 12}
 _Check = Callable[[int], None]  # of the bytes that were unpacked
 # An open archive, its files by their names, its size in bytes, and what was unpacked.
 _Archive = tuple["zipfile.ZipFile | _Tar", dict[str, zipfile.ZipInfo], int, "_Unpacked"]
-
-
-def compression_of(file: str) -> str | None:
-    """The compression of a file, judged by its name."""
-    return next((kind for suffix, kind in _COMPRESSIONS.items() if file.lower().endswith(suffix)), None)
-
-
-def without_compression(file: str) -> str:
-    """'a.txt.gz' -> 'a.txt'."""
-    return file.rpartition(".")[0] if compression_of(file) else file
 
 
 def name_of(file: str) -> str:
@@ -138,9 +125,7 @@ def _open_packed(file: str) -> Iterator[IO[bytes]]:
         if not compression:
             yield opened
             return
-        from fsspec.compression import compr  # takes a tenth of a second
-
-        with compr[compression](opened, mode="rb") as unpacked:
+        with decompressed(opened, compression) as unpacked:
             yield _bounded(unpacked, check)
 
 

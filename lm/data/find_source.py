@@ -18,6 +18,7 @@ from lm.console.streams import read_input
 from lm.console.wording import did_you_mean, similar, suggesting
 from lm.data import archives
 from lm.data.cache import temporary
+from lm.data.compression import without_compression
 from lm.data.dataset_folders import caches, declared_files, saved_splits
 from lm.data.encodings import check_encoding
 from lm.data.listing import (
@@ -130,7 +131,7 @@ def find_source(dataset: str, config: DataConfig) -> Source:
             return dataclasses.replace(source, copy=copy, copies=stack.pop_all())
     path = expanded(dataset)
     if os.path.isfile(path):
-        name = Path(archives.without_compression(path.name)).stem
+        name = Path(without_compression(path.name)).stem
         if archives.is_archive(str(path)):
             members = archives.archive_members(str(path))
             if not members:

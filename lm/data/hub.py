@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from lm.config.schema import DataConfig
 from lm.console.progress import ProgressCallback
-from lm.data.archives import without_compression
 from lm.data.cache import known
+from lm.data.compression import without_compression
 from lm.data.datasets_library import datasets_library
 from lm.data.listing import TABLES, TABLES_ABOUT
 from lm.data.split_names import by_split_on_hub

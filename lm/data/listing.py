@@ -14,6 +14,7 @@ from pathlib import Path
 from lm.console.wording import plural, similar
 from lm.data import archives
 from lm.data.binary_files import binary_kind
+from lm.data.compression import without_compression
 from lm.data.split_names import by_split
 from lm.errors import DataError, one_line
 from lm.files.model_files import is_inside
@@ -154,7 +155,7 @@ def list_files(files: list[str], root: str | None, skipped: Mapping[str, Iterabl
 def suffix_of(file: str) -> str:
     """The end of a file's name that decides how it is read, such as ".tsv.gz"; "" if it is plain text."""
     name = archives.name_of(file).lower()
-    stem, suffix = os.path.splitext(archives.without_compression(name))
+    stem, suffix = os.path.splitext(without_compression(name))
     return name.removeprefix(stem if suffix in {*TABLES, ".zip"} else stem + suffix)
 
 

@@ -11,6 +11,7 @@ from lm.config.schema import DataConfig
 from lm.console.progress import ProgressCallback
 from lm.console.wording import did_you_mean
 from lm.data import archives
+from lm.data.compression import without_compression
 from lm.data.find_source import find_sources
 from lm.data.source import Source
 from lm.data.values import MISSING, Row, listed, text_of, value_at, without_surrogates
@@ -87,7 +88,7 @@ def _add(pairs: Pairs, source: Source, split: str, columns: PairColumns) -> None
         pairs.good.append(_text(row, columns.good, "--good", where, errors))
         pairs.bad.append(_text(row, columns.bad, "--bad", where, errors))
         if columns.phenomenon is None and UID not in row:
-            pairs.phenomena.append(Path(archives.without_compression(name)).stem)
+            pairs.phenomena.append(Path(without_compression(name)).stem)
         else:
             column = columns.phenomenon or UID
             pairs.phenomena.append(_text(row, column, "--phenomenon", where, errors))

@@ -15,6 +15,7 @@ from lm.config.schema import DataConfig
 from lm.config.settings import flag_of
 from lm.console.progress import ProgressCallback
 from lm.data import archives, columns, reading, tables, values
+from lm.data.compression import compression_of
 from lm.data.datasets_library import datasets_library
 from lm.data.decoding import Decoded
 from lm.data.fingerprint import identity_of
@@ -95,7 +96,7 @@ class Source:
     def size(self, split: str) -> int | None:
         """The size of the text in bytes, or None if it is a table or compressed."""
         if self.kind != "text" or any(
-            archives.compression_of(file) or archives.member_and_path(file)[0] for file in self.files[split]
+            compression_of(file) or archives.member_and_path(file)[0] for file in self.files[split]
         ):
             return None
         return sum(os.path.getsize(file) for file in self.files[split] if os.path.exists(file))

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from lm.data.archives import without_compression
+from lm.data.compression import without_compression
 
 _SPLITS = {  # as in the `datasets` library
     **dict.fromkeys(("train", "training"), "train"),

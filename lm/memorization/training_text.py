@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from lm.config.schema import DataConfig
-from lm.data import archives
 from lm.data.cache import cache_folder, entries, mark_used
+from lm.data.compression import without_compression
 from lm.data.corpus import Corpus, read_corpus
 from lm.data.find_source import find_source
 from lm.errors import DataError, UserError
@@ -81,7 +81,7 @@ def _find_cached(folder: Path, trained_on: dict[str, Any]) -> Corpus | None:
     """The cached token stream with the counts and the tokenizer of a model, under the key in its checkpoint
     or, as saved models have none, under a name that fits the dataset."""
     key, tokenizer = _key_of_run(folder), Tokenizer.load(folder / "tokenizer.json")
-    files = [Path(archives.without_compression(part)).name for part in trained_on["dataset"].split(" + ")]
+    files = [Path(without_compression(part)).name for part in trained_on["dataset"].split(" + ")]
     names = {"+".join(files)[:80], "+".join(Path(file).stem for file in files)[:80]}
     for entry in entries():
         name = entry.path.name
