@@ -135,7 +135,7 @@ def find_source(dataset: str, config: DataConfig) -> Source:
         if archives.is_archive(str(path)):
             members = archives.archive_members(str(path))
             if not members:
-                raise DataError(f"the archive {path} contains no files.")
+                raise DataError(f"the archive {path} contains no files, or only hidden ones.")
             return _listed_source(name, list_files(members, "", {}), config)
         return _local_source(name, {"train": [str(path)]}, config)
     if os.path.isdir(path):
@@ -147,7 +147,7 @@ def find_source(dataset: str, config: DataConfig) -> Source:
         files, skipped = files_below(path)
         found = list_files(files, f"{path}{os.sep}", {**skipped, "cache": caches(files)})
         if not found.splits and not found.left_out:
-            raise DataError(f"the folder {path} is empty.")
+            raise DataError(f"the folder {path} contains no files, or only hidden ones.")
         return _listed_source(name, found, config)
     if is_dangling(path):
         raise DataError(

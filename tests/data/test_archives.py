@@ -70,7 +70,7 @@ def test_an_encrypted_archive_says_so(tmp_path):
 def test_an_archive_without_files_says_so(tmp_path):
     with zipfile.ZipFile(tmp_path / "books.zip", "w") as archive:
         archive.writestr(".hidden", "text")
-    with pytest.raises(DataError, match=r"books\.zip contains no files\.$"):
+    with pytest.raises(DataError, match=r"books\.zip contains no files, or only hidden ones\.$"):
         found(tmp_path / "books.zip")
 
 

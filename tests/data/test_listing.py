@@ -150,6 +150,12 @@ def test_folder_with_nothing_but_binary_files_is_an_error(tmp_path):
         read(tmp_path)
 
 
+def test_folder_with_nothing_but_hidden_files_is_an_error(tmp_path):
+    (tmp_path / ".hidden.txt").write_text("text")
+    with pytest.raises(DataError, match=r"^the folder \S+ contains no files, or only hidden ones\.$"):
+        found(tmp_path)
+
+
 def test_readme_next_to_tables_is_left_out(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "one"}))
     (tmp_path / "README.md").write_text("about it")
