@@ -11,6 +11,7 @@ import functools
 import io
 import os
 import re
+import stat
 import tarfile
 import threading
 import zipfile
@@ -166,9 +167,9 @@ def _open_remote(file: str) -> IO[bytes]:
 def _archive(file: str) -> Iterator[_Archive]:
     """An archive, which stays open, as finding its members takes longest."""
     if not is_remote(file):
-        stat = os.stat(file)
         now = os.getpid(), threading.get_ident()
-        yield _open_archive(file, *now, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        found = os.stat(file)
+        yield _open_archive(file, *now, found.st_ino, found.st_size, found.st_mtime_ns)
         return
     try:
         yield _open_archive(file, os.getpid())  # the address names a commit
@@ -190,9 +191,10 @@ def _open_archive(file: str, *_facts: int) -> _Archive:
 
 
 def _by_name(infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
-    """The files in an archive by their names, sorted. Of those with the same name, each content is read once,
-    the second as if it were in a folder named 2."""
-    files = {(info.filename, info.CRC, info.file_size): info for info in infos if not info.is_dir()}
+    """The files in an archive by their names, sorted, without symbolic links. Of those with the same name,
+    each content is read once, the second as if it were in a folder named 2."""
+    infos = [info for info in infos if not info.is_dir() and not stat.S_ISLNK(info.external_attr >> 16)]
+    files = {(info.filename, info.CRC, info.file_size): info for info in infos}
     found: dict[str, zipfile.ZipInfo] = {}
     for info in sorted(files.values(), key=lambda info: info.filename):
         name, number = info.filename, 1
@@ -207,14 +209,22 @@ class _Tar:
     """A tar archive, perhaps compressed, with what is used of a ZipFile here: its files can be opened.
 
     They keep their order, because a compressed archive can only be read forward. Of those with the same name,
-    the last one replaces the others, as where it is unpacked.
+    the last one replaces the others, as where it is unpacked. Of the hard links to a file, the first that is
+    not hidden is read.
     """
 
     def __init__(self, file: str):
         self._stack = contextlib.ExitStack()  # closes the file when this object is deleted
         opened = self._stack.enter_context(open_bytes(file))
         self._tar = tarfile.TarFile(fileobj=opened)
-        self._files = {re.sub(r"^(\./+)+", "", info.name): info for info in self._tar if info.isreg()}
+        files: dict[str, tarfile.TarInfo] = {}
+        for member in self._tar:
+            if member.isreg():
+                files[_plain(member.name)] = member
+            elif member.islnk() and (target := files.get(_plain(member.linkname))):
+                files[_plain(member.name)] = target
+        visible = {id(file): name for name, file in reversed(files.items()) if not _HIDDEN.search(name)}
+        self._files = {name: file for name, file in files.items() if visible.get(id(file), name) == name}
         opened.seek(self._tar.offset)
         if opened.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # which tarfile takes for the end, too
             raise tarfile.ReadError("it is damaged or truncated")
@@ -225,6 +235,11 @@ class _Tar:
     def open(self, info: zipfile.ZipInfo) -> IO[bytes]:
         """Open one of the files. Reading raises TarError if the archive is truncated."""
         return self._tar.extractfile(self._files[info.filename])  # type: ignore[return-value]
+
+
+def _plain(name: str) -> str:
+    """'./a.txt' -> 'a.txt'."""
+    return re.sub(r"^(\./+)+", "", name)
 
 
 class _Unpacked(dict[str, int]):

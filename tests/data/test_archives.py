@@ -1,8 +1,10 @@
 """Archives are read like folders."""
 
 import gzip
+import io
 import os
 import random
+import stat
 import sys
 import tarfile
 import zipfile
@@ -162,6 +164,32 @@ def test_links_in_a_tar_archive_are_not_followed(tmp_path):
             archive.addfile(info)
     with pytest.raises(DataError, match="contains no files"):
         found(path)
+
+
+def test_symbolic_links_in_a_zip_archive_are_not_text(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.txt", "text")
+        link = zipfile.ZipInfo("b.txt")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "a.txt")
+    assert read(tmp_path / "a.zip") == ["text"]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_hard_links_in_a_tar_archive_are_read_once(tmp_path, mode):
+    files = [(".blobs/1", b"one"), ("./.blobs/2", b"two"), ("a.txt", b"three")]
+    links = [("b.txt", "a.txt"), ("c.txt", ".blobs/1"), ("d.txt", ".blobs/2"), ("./e.txt", "./.blobs/2")]
+    path = tmp_path / "a.tgz" if mode == "w:gz" else tmp_path / "a.tar"
+    with tarfile.open(path, mode) as archive:
+        for name, content in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        for name, target in links:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.LNKTYPE, target
+            archive.addfile(info)
+    assert read(path) == ["three", "one", "two"]
 
 
 def test_glob_of_archives_reads_their_files(tmp_path):
