@@ -53,7 +53,8 @@ def csv_rows(
             )
     reader = dialect.reader(head if rest is None else chain(head, [rest], lines))
     try:
-        first = next(filter(None, reader), None)
+        # Tables of a spreadsheet may begin with empty rows.
+        first = next(filter(_has_text if header else None, reader), None)
     except csv.Error as error:
         raise _not_csv(file, error, begin, reader.line_num + begin - 1) from error
     if first is None:
@@ -67,11 +68,13 @@ def csv_rows(
     _note_format(notes, dialect, names, header)
     cells: Iterator[list[str]] = reader
     if header:
-        below = first_rows(dialect, head)[1:]
-        if len(first) > 2 and first[0] and not any(first[1:]) and below and all(below[0]):
+        rows = first_rows(dialect, head)
+        rows = rows[rows.index(first) + 1 :] if first in rows else []
+        below = list(filter(_has_text, rows))
+        if _is_title(first, rows):
             raise DataError(
-                f"the first row of {file} names only one of {len(first):,} columns: delete lines above the"
-                " header, or use --no-header if there is none."
+                f"the first row of {file} names only {sum(map(bool, first))} of {len(first):,} columns:"
+                " delete lines above the header, or use --no-header if there is none."
             )
         if len(below) > 1 and all(len(row) == len(first) + 1 and row[-1] for row in below):
             raise DataError(
@@ -93,6 +96,19 @@ def csv_rows(
     else:
         cells = chain([first], reader)
     yield from _named(cells, names, reader, begin, file, notes)
+
+
+def _has_text(row: list[str]) -> bool:
+    return any(cell.strip() for cell in row)
+
+
+def _is_title(first: list[str], rows: list[list[str]]) -> bool:
+    """Whether the first row says something about the table below it, rather than naming its columns: it has
+    fewer cells with text than the next row, and only the first one, or an empty row below it."""
+    below = next(filter(_has_text, rows), [])
+    if len(first) < 3 or not any(cell and not name for name, cell in zip(first, below, strict=False)):
+        return False
+    return not _has_text(rows[0]) or (not any(first[1:]) and all(below))
 
 
 def _first_lines(lines: TextIO) -> list[str]:

@@ -250,10 +250,26 @@ def test_malformed_rows_are_errors_that_name_the_line(tmp_path, content, line, p
         read(path)
 
 
-def test_title_with_empty_cells_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="names only one of 3 columns: delete lines above the header"):
-        read(written(tmp_path / "a.csv", "Survey results,,\nid,text,lang\n0,The cat,en\n"))
-    assert read(written(tmp_path / "a.csv", "text,,\nThe cat,,\n")) == ["The cat"]
+@pytest.mark.parametrize(
+    ("above", "named"),
+    [("Survey results,,\n", 1), ("Survey results,,\n,,\n", 1), (",,\nBy,Ann,\n,,\n,,\n", 2)],
+)
+def test_title_with_empty_cells_is_an_error(tmp_path, above, named):
+    with pytest.raises(DataError, match=f"names only {named} of 3 columns: delete lines above the header"):
+        read(written(tmp_path / "a.csv", f"{above}id,text,lang\n0,The cat,en\n"))
+
+
+@pytest.mark.parametrize("header", ["text,,\n", "text,,\n,,\n", ",,\n , ,\ntext,,\n"])
+def test_header_with_empty_cells_names_the_columns(tmp_path, header):
+    path = written(tmp_path / "a.csv", f"{header}The cat,,\nThe dog,,\n")
+    assert read(path) == ["The cat", "The dog"]
+    assert "header text" in notes_of(path).format
+
+
+def test_empty_rows_above_the_header_are_no_header(tmp_path):
+    path = written(tmp_path / "a.csv", ";;\n\n ; ;\nid;text;n\n;;\n1;The cat;2\n")
+    assert read(path, text_column="text") == ["The cat"]
+    assert notes_of(written(tmp_path / "b.csv", ",,\n1,The cat,2\n"), header=False).rows == 2
 
 
 def test_row_names_of_r_are_an_error(tmp_path):
