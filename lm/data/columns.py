@@ -147,11 +147,12 @@ def texts(
         text = row.get(column)
         if type(text) is not str:
             text = text_at(row, column, name, notes)
-        if not text:
+        if not text.strip():
             notes.empty += 1
-        elif not notes.example:
-            notes.example = shortened(text, _EXAMPLE)
-        if kept is not None and text.strip():
+            yield ""
+            continue
+        notes.example = notes.example or shortened(text, _EXAMPLE)
+        if kept is not None:
             kept.add(notes.rows, row)
         yield text if text.isascii() else without_surrogates(text, f"row {notes.rows:,} of {name}", errors)
 

@@ -165,7 +165,7 @@ def _texts(source: Source, split: str, fraction: float | None, rows: Rows, more:
     first, limit = len(rows.numbers), source.config.max_chars
     texts: list[str] = []
     total = 0
-    found = filter(str.strip, source.texts(split, rows))
+    found = filter(None, source.texts(split, rows))
     for text in map(with_line_feeds, found):
         if limit is not None and texts and total + len(text) > limit:
             break

@@ -12,7 +12,7 @@ from lm.config.schema import DataConfig
 from lm.data.cache import cache_folder
 from lm.data.find_source import find_sources, python_library
 from lm.errors import DataError, UserError
-from tests.data.conftest import documents, found, read
+from tests.data.conftest import documents, found, notes_of, read, streamed
 
 ROWS = ["first text", "second\ntext", "drittér"]
 
@@ -76,8 +76,10 @@ def test_only_text_column_is_detected(tmp_path):
 
 
 def test_empty_rows_are_skipped(tmp_path):
-    pq.write_table(pa.table({"text": ["a", None, "", "b"]}), tmp_path / "x.parquet")
-    assert read(tmp_path / "x.parquet") == ["a", "b"]
+    pq.write_table(pa.table({"text": ["a", None, "", "b", " ", "\n \t", " c\n"]}), tmp_path / "x.parquet")
+    assert read(tmp_path / "x.parquet") == ["a", "b", " c\n"]
+    assert notes_of(tmp_path / "x.parquet").empty == 4
+    assert streamed(tmp_path / "x.parquet", 4) == ["a", "b", " c\n", "a"]
 
 
 def test_identity_depends_on_the_content_not_the_path(tmp_path):
