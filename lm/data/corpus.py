@@ -46,7 +46,7 @@ from lm.tokenization.tokenizer import Tokenizer
 FORMAT = 2
 # Increase these when tables may be read as different text, or text may be encoded as different tokens. (Those
 # of char and byte do not depend on where it is cut.)
-TABLE_FORMAT, TOKEN_FORMAT = 5, 2
+TABLE_FORMAT, TOKEN_FORMAT = 6, 2
 ENCODING_FORMAT = 2  # increase this when the same --encoding may read files differently
 _LEARNED_FROM = 100 << 20  # bytes of text from which bpe and unigram are learned
 _DECODED = 16 << 20  # bytes of text with which it is checked whether a tokenizer reproduces text
@@ -253,6 +253,8 @@ def _build(
         "tables": [table for source in sources for table in source.table_facts()],
         "hub": _hub_facts(sources),
     }
+    for source in sources:
+        source.check_unchanged()
     for text in chain.from_iterable(texts.values()):
         text.path.unlink(missing_ok=True)
     described = json.dumps(info, indent=2, ensure_ascii=False)

@@ -78,6 +78,11 @@ class Source:
             return f"{dataset}\0{facts['config']}\0{facts['revision']}"
         return identity_of(self.files) + (repr(sorted(self.options.items())) if self.options else "")
 
+    def check_unchanged(self) -> None:
+        """Raise DataError if the files have changed since `identity` was computed."""
+        if not self.hub and dataclasses.replace(self).identity != self.identity:
+            raise DataError(f"{self.name} changed while it was read: run the command again.")
+
     def takes(self, setting: str) -> bool:
         """Whether a setting is for sources like this one."""
         return setting not in _MEANT_FOR or _MEANT_FOR[setting][0](self)
@@ -200,7 +205,7 @@ class Source:
         for number, row in enumerate(self._rows(files, notes, wanted), start=1):
             text = columns.text_at(row, column, self.name, notes)
             where = f"row {number:,} of {self.name}"
-            yield values.without_surrogates(text, where, self.config.encoding_errors)
+            yield values.without_surrogates(text, where, self.config.encoding_errors) if text.strip() else ""
 
     def _documents(self, files: list[str]) -> Iterator[str]:
         """The documents in some of the text files."""

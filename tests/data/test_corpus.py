@@ -121,6 +121,22 @@ def test_concurrent_processes_build_a_stream_once(tmp_path):
     assert [tasks > 0 for tasks, _ in results] == [False, True]
 
 
+def test_a_text_that_changes_while_it_is_read_is_an_error(tmp_path):
+    """Otherwise its tokens would be found in the cache when the change is undone."""
+    path = tmp_path / "t.txt"
+    path.write_text("version one\n" * 100)
+    config = DataConfig(dataset=str(path))
+
+    def edit(*_):
+        path.write_text("version two\n" * 100)
+
+    with pytest.raises(DataError, match=r"^t changed while it was read: run the command again\.$"):
+        open_corpus(config, edit)
+    path.write_text("version one\n" * 100)
+    corpus = open_corpus(config)
+    assert set(corpus.tokenizer.decode(corpus.train.tokens).split()) == {"version", "one"}
+
+
 def test_failed_build_leaves_nothing_in_the_cache(tmp_path):
     (tmp_path / "t.txt").write_bytes(b"good text " * 20 + b"\xff")
     with pytest.raises(DataError):
