@@ -28,7 +28,8 @@ def _after_a_word(whitespace: bytes) -> re.Pattern[bytes]:
 
 
 # None of our tokens crosses from a word to the whitespace after it. External tokenizers may join punctuation
-# to a line break after it but not to a space, so spaces come first.
+# to a line break after it, as that of Llama 3 does, but neither a letter to a line break nor anything to a
+# space: such places come first.
 _SPACE, _WHITESPACE = _after_a_word(b" "), _after_a_word(rb"[\t-\r ]")
 
 
@@ -73,7 +74,10 @@ def chunks(
 def _border(text: bytes | mmap, start: int, end: int, limit: int, stop: int) -> int:
     """Where to end a chunk from `start` to about `end`, or to `limit` if no word ends there."""
     near = max(start, end - _NEAR)
-    if border := _last(_SPACE, text, near, end) or _last(_WHITESPACE, text, near, end):
+    for begin in (near, start):
+        if border := _last(_SPACE, text, begin, end) or _last_after_a_letter(text, begin, end):
+            return border
+    if border := _last(_WHITESPACE, text, near, end):
         return border
     separator = text.find(SEPARATOR, end, limit + 1) + 1
     if found := _WHITESPACE.search(text, end, separator or limit):
@@ -90,6 +94,15 @@ def _border(text: bytes | mmap, start: int, end: int, limit: int, stop: int) -> 
 def _last(pattern: re.Pattern[bytes], text: bytes | mmap, start: int, end: int) -> int:
     """The last match that begins after `start`, up to `end`; 0 if there is none."""
     return max((match.start() for match in pattern.finditer(text, start + 1, end + 1)), default=0)
+
+
+def _last_after_a_letter(text: bytes | mmap, start: int, end: int) -> int:
+    """The last whitespace after a letter or digit, after `start` and up to `end`; 0 if there is none."""
+    for match in reversed([*_WHITESPACE.finditer(text, start + 1, end + 1)]):
+        before = text[max(match.start() - 4, start) : match.start()].decode("utf-8", "ignore")
+        if before[-1:].isalnum():
+            return match.start()
+    return 0
 
 
 def _starts_character(text: bytes | np.ndarray) -> np.ndarray:

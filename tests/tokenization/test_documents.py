@@ -2,6 +2,9 @@
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from tokenizers import Regex, Tokenizer, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
 
 from lm.tokenization.documents import SEPARATOR, character_offset, character_starts, chunks, count_characters
 from lm.tokenization.vocabulary import KINDS, train_tokenizer
@@ -79,6 +82,29 @@ def test_chunks_of_words_and_spaces_change_no_token(kind, parts, size):
 @settings(deadline=None)
 def test_chunks_of_any_text_change_no_token(kind, text, size):
     assert_chunks_change_no_token(kind, text, size)
+
+
+LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+
+
+def test_chunks_change_no_token_of_punctuation_and_a_line_break():
+    """The pre-tokenizer of Llama 3 joins them."""
+    text = ("今天天气很好。\n" * 40 + "我们去海边\n" + "{}\n" * 200 + "a boat;\n") * 4
+    tokenizer = Tokenizer(BPE())
+    bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(LLAMA_3), "isolated"), bytes_of]
+    )
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator([text], BpeTrainer(vocab_size=400, initial_alphabet=alphabet))
+    for size in (1000, 1500, 2000):
+        parts = list(chunks(text.encode(), size))
+        assert len(parts) > 3
+        ids = [token for part in parts for token in tokenizer.encode(part.decode()).ids]
+        assert ids == tokenizer.encode(text).ids
 
 
 def test_a_chunk_is_as_long_as_a_word_but_no_longer():
