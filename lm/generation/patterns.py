@@ -10,8 +10,9 @@ from lm.errors import UserError, one_line
 if TYPE_CHECKING:
     from llguidance import LLParserLimits
 
-# A state takes one or two kilobytes, 14,000 units of fuel about a millisecond.
-_MAX_STATES, _FUEL_PER_MASK = 100_000, 100_000
+# A state takes one or two kilobytes, 14,000 units of fuel about a millisecond; those of the automaton that a
+# pattern becomes, up to three.
+_MAX_STATES, _FUEL, _FUEL_PER_MASK = 100_000, 100_000, 100_000
 _SHOWN = 80  # characters of a pattern in an error
 
 
@@ -19,7 +20,9 @@ def limits() -> LLParserLimits:
     """What a pattern may cost; one that costs more is too complex."""
     from llguidance import LLParserLimits
 
-    return LLParserLimits(max_lexer_states=_MAX_STATES, step_lexer_fuel=_FUEL_PER_MASK)
+    return LLParserLimits(
+        max_lexer_states=_MAX_STATES, initial_lexer_fuel=_FUEL, step_lexer_fuel=_FUEL_PER_MASK
+    )
 
 
 def grammar_of(pattern: str, leading_space: bool) -> str:
