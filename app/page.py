@@ -28,7 +28,7 @@ from .ui.errors import INTERNAL, as_sentence, event_value, show_errors
 from .ui.fields import UNLABELED
 from .ui.i18n import browser_script, localized, translations
 from .ui.middleware import CompressedPage, RequestFilter
-from .ui.model_choices import Selection, choices
+from .ui.model_choices import Selection, choices, first_choice
 from .ui.model_facts import describe, note
 
 TITLE = "Write with a recurrent language model"
@@ -111,17 +111,18 @@ class ModelSelector:
             with gr.Column(scale=4, min_width=300):
                 self.dropdown = gr.Dropdown(
                     choices(models),
+                    value=first_choice(models),
                     label=localized("Model"),
                     elem_id="model",
                     **UNLABELED,
                 )
 
     def select(self, name: str | None) -> tuple[gr.Dropdown, str]:
-        """Refresh the list and select a model, the first one if `name` is not in the list. Also returns its
-        facts."""
+        """Refresh the list and select a model, that of `first_choice` if `name` is not in the list. Also
+        returns its facts."""
         found = choices(self._models)
-        names = [choice for _, choice in found]
-        name = name if name in names else names[0] if names else None
+        if name not in [choice for _, choice in found]:
+            name = first_choice(self._models)
         return gr.Dropdown(found, value=name), self.facts(name)
 
     def open(self, event: gr.EventData) -> Any:

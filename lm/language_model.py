@@ -15,7 +15,6 @@ import torch
 
 from lm.config.schema import SearchConfig
 from lm.config.settings import build
-from lm.console.invocation import command
 from lm.console.wording import plural
 from lm.errors import UserError
 from lm.evaluation.scores import Score, Scores, score_tokens
@@ -196,11 +195,7 @@ class LanguageModel:
         self, prompts: Iterable[str | Sequence[int]], seeds: Sequence[int | None], **settings: Any
     ) -> Pieces:
         """Continue each of `prompts` with its seed, in one batch. See `stream`."""
-        if self.backward:
-            raise UserError(
-                "this model reads right to left and cannot continue a text: use"
-                f" `{command('generate')}` to generate what precedes the prompt."
-            )
+        self.generator.require_forward()
         chosen = [seed_or_random(seed) for seed in seeds]
         return self.generator.stream(prompts, chosen, Request.from_settings(settings))
 

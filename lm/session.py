@@ -30,7 +30,6 @@ from lm.generation.decoder import PREFILL_CHUNK
 from lm.generation.request import Request, seed_or_random, whole_number
 from lm.generation.text_generator import Piece, TextGenerator
 from lm.model.cells import State
-from lm.model.direction import Direction
 
 _FORMAT_VERSION = 1
 RECENT = 512  # the state after each of this many last tokens is stored
@@ -52,10 +51,7 @@ class Session:
 
     def __init__(self, model: GeneratesText):
         self._model, self._generator = model, model.generator
-        if self._generator.direction is Direction.BACKWARD:
-            raise UserError(
-                "a model that reads right to left has no session: its text grows at the left end."
-            )
+        self._generator.require_forward()
         self.tokens = [self._generator.start_token]
         # The state after the first n tokens, for some n; always for all tokens but the last.
         self._states: dict[int, State] = {0: self._generator.decoder.initial_state()}

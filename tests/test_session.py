@@ -277,7 +277,7 @@ def test_invalid_calls_are_user_errors():
     session.feed("the")
     with pytest.raises(UserError, match="cannot remove 4 tokens: the text has 3"):
         session.rewind(4)
-    with pytest.raises(UserError, match="right to left"):
+    with pytest.raises(UserError, match=r"^this model reads right to left and cannot continue a text: use"):
         make(direction="backward").session()
     with pytest.raises(UserError, match="does not know"):
         session.feed("ß", unknown="error")

@@ -172,7 +172,7 @@ def _strings(body: dict[str, Any], name: str, limit: int) -> list[str]:
     value = body.get(name, [])
     strings = [value] if isinstance(value, str) else value
     if not isinstance(strings, list) or not all(isinstance(s, str) for s in strings) or len(strings) > limit:
-        several = f" or a list of at most {limit}" if limit > 1 else ""
+        several = f" or a list of at most {limit} strings" if limit > 1 else ""
         raise RequestError(f"'{name}' must be a string{several}, got {_quoted(value)}.", name)
     if any(len(string) > _MAX_STRING for string in strings):
         raise RequestError(f"each string in '{name}' may have at most {_MAX_STRING:,} characters.", name)

@@ -24,6 +24,8 @@ from .request import RequestError
 
 _INTERNAL_ERROR = "internal server error; see the log of the server."
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+# Some clients split events where `str.splitlines` does.
+_LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
 _MAX_FIELDS, _MAX_VALUES = 10_000, 250_000  # of a request; see `_check_size`
 _JSON_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _CHAT_ENDPOINTS = ("/chat/completions", "/responses")
@@ -59,7 +61,12 @@ def _parse_json(body: bytearray) -> Any:
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode()  # fails on a lone surrogate
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"the request body is not valid JSON: {one_line(error, 120)}.") from error
+        reason = one_line(error, 120)
+        if isinstance(error, RecursionError):
+            reason = "lists or objects are nested too deeply"
+        elif "set_int_max_str_digits" in str(error):
+            reason = "a number has too many digits"
+        raise RequestError(f"the request body is not valid JSON: {reason}.") from error
     return value
 
 
@@ -130,7 +137,7 @@ def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
 def encode_json(value: Any) -> bytes:
     """`value` as JSON in UTF-8."""
     # "replace": the name of a folder may contain bytes that are not valid UTF-8.
-    return _ENCODER.encode(value).encode("utf-8", "replace")
+    return _ENCODER.encode(value).translate(_LINE_ENDS).encode("utf-8", "replace")
 
 
 def json_response(value: Any, status: int = 200) -> Response:

@@ -27,7 +27,7 @@ class Selection(NamedTuple):
 
     model: gr.Dropdown
     outputs: list[Any]  # the dropdown and what shows its facts
-    select: Callable[[str | None], Any]  # updates of `outputs`; selects the first model if this one is gone
+    select: Callable[[str | None], Any]  # updates of `outputs`; selects another model if this one is gone
 
 
 def choices(models: ModelRegistry) -> list[tuple[str, str]]:
@@ -35,12 +35,16 @@ def choices(models: ModelRegistry) -> list[tuple[str, str]]:
     return [(label(name, folder), name) for name, folder in models.folders().items()]
 
 
+def first_choice(models: ModelRegistry) -> str | None:
+    """The name of the first model that can continue a text; of the first one, if none can."""
+    folders = models.folders()
+    forward = (name for name, folder in folders.items() if _direction(folder) != "backward")
+    return next(forward, next(iter(folders), None))
+
+
 def label(name: str, folder: Path) -> str:
     """The name, cell, dataset and bits per character of a model, as far as config.json has them."""
-    try:
-        config = read_json(folder / "config.json", folder)
-    except UserError:  # it has just been deleted
-        config = {}
+    config = _config(folder)
     model, trained_on, validation = (section(config, key) for key in ("model", "trained_on", "validation"))
     bits = validation.get("bits_per_character")
     dataset = _shortened(_title(trained_on.get("dataset")), _MAX_DATASET)
@@ -51,6 +55,17 @@ def label(name: str, folder: Path) -> str:
         translate("{bits:.2f} bits", bits=bits) if isinstance(bits, (int, float)) else "",
     ]
     return " · ".join(filter(None, parts))
+
+
+def _direction(folder: Path) -> Any:
+    return section(_config(folder), "model").get("direction")
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        return read_json(folder / "config.json", folder)
+    except UserError:  # it has just been deleted
+        return {}
 
 
 def short_name(name: str) -> str:

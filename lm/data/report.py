@@ -39,7 +39,8 @@ def rows(corpus: Corpus, full: bool = False) -> dict[str, str]:
         result["Files"] = "; ".join(files)
     if unknown := corpus.validation.counts.unknown:
         percent = 100 * unknown / corpus.validation.counts.tokens
-        result["Unknown"] = f"{plural(unknown, 'validation token')} ({percent:.2g}%)"
+        shown = f"{percent:.2g}" if percent < 10 else f"{percent:.0f}"
+        result["Unknown"] = f"{plural(unknown, 'validation token')} ({shown}%)"
     if full and facts:
         result["Characters"] = f"{facts['distinct_characters']:,} distinct"
         for label, name in (("Most common", "commonest"), ("Least common", "rarest")):

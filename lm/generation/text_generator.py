@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import Any, Self
 
 from lm.console.escaping import printable
+from lm.console.invocation import command
 from lm.errors import UserError
 from lm.generation.beam import beam_search
 from lm.generation.constraints import Banned, Constraint, Match, NoRepeat, OneOf, Vocabulary
@@ -115,6 +116,14 @@ class TextGenerator:
         if len(self.suppressed_tokens) == tokenizer.vocab_size:
             raise UserError("the vocabulary of this model has no tokens to write with: train another one.")
         self.scheduler = Scheduler(decoder, tokenizer.vocab_size, self.suppressed_tokens)
+
+    def require_forward(self) -> None:
+        """Raise UserError for a backward model, which cannot continue a text."""
+        if self.direction is Direction.BACKWARD:
+            raise UserError(
+                "this model reads right to left and cannot continue a text: use"
+                f" `{command('generate')}` to generate what precedes the prompt."
+            )
 
     def encode(
         self, text: str | Sequence[int], unknown: str = "replace", *, continues: bool = False

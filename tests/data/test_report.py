@@ -24,6 +24,8 @@ def test_report_has_the_facts_about_a_text(tmp_path):
     assert short["Text"] == "t: 1 document, 800 characters for training, 200 for validation"
     assert short["Tokens"] == "char, 4 types, 800 for training, 1.00 characters per token"
     assert short["Unknown"] == "100 validation tokens (50%)"
+    strange = corpus_of(tmp_path, "ab" * 450 + "c" * 100, validation_split="0.1")
+    assert rows(strange)["Unknown"] == "100 validation tokens (100%)"
     full = rows(corpus, full=True)
     assert full["Most common"] == "a 400  b 400"
     assert set(full) - set(short) == {"Characters", "Most common", "Least common", "Repeated"}

@@ -122,6 +122,9 @@ class TrainTab:
             show_progress_on=self.report,
             **(INTERNAL | {"show_progress": "full"}),
         ).then(None, js=_SHOW.format(id="train-report"), **INTERNAL)
+        # The report is about another text.
+        chosen = [form.text.input, form.hub.input, form.pasted.input, form.upload.upload]
+        gr.on(chosen, None, None, self.report, js="() => ''", **INTERNAL)
         started = self.start.click(
             self.on_start,
             [self.agreed, form.title, *form.values],

@@ -22,6 +22,18 @@ def test_body_must_be_a_json_object(client, data):
     assert response.status_code == 400 and "JSON" in response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b'{"n": ' + b"1" * 5000 + b"}", "a number has too many digits"),
+        (b"[" * 9999, "lists or objects are nested too deeply"),
+    ],
+)
+def test_python_s_limits_are_explained(client, data, reason):
+    response = client.post(URL, content=data, headers={"content-type": "application/json"})
+    assert response.json()["error"]["message"] == f"the request body is not valid JSON: {reason}."
+
+
 def test_forms_that_any_website_could_send_are_rejected(client):
     response = client.post(URL, content=b'{"model": "char"}', headers={"content-type": "text/plain"})
     assert response.status_code == 400 and "Content-Type" in response.json()["error"]["message"]

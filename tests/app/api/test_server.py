@@ -22,6 +22,7 @@ def events(client, **body):
     response = client.post(URL, json={"model": "char", "stream": True, **body})
     assert response.status_code == 200, response.text
     assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.text.splitlines() == response.text.split("\n")[:-1]  # as some clients split it
     *lines, end, empty = response.text.split("\n\n")
     assert (end, empty) == ("data: [DONE]", "")
     return [json.loads(line.removeprefix("data: ")) for line in lines]
@@ -66,7 +67,15 @@ def test_default_response(client, api_runs):
 
 
 @pytest.mark.parametrize("model", ["char", "bpe", "byte", "word"])
-@pytest.mark.parametrize("more", [{}, {"stop": ["e", "ab"]}, {"echo": True, "logprobs": 2}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"stop": ["e", "ab"]},
+        {"echo": True, "logprobs": 2},
+        {"echo": True, "prompt": ["line\u2028by", "line\x85\u2029"]},
+    ],
+)
 def test_streamed_chunks_add_up_to_the_whole_response(client, model, more):
     body = {"model": model, "prompt": ["The sea", "naïve"], "n": 2, "seed": 1, "max_tokens": 60, **more}
     whole = complete(client, **body)

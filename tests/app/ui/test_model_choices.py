@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from app.registry import ModelRegistry
-from app.ui.model_choices import choices, label
+from app.ui.model_choices import choices, first_choice, label
 
 
 @pytest.fixture
@@ -29,6 +29,14 @@ def test_the_choices_are_labels_and_names(run):
     found = choices(ModelRegistry([run.parent]))
     assert [name for _, name in found] == ["boat", "pretrained"]
     assert found[1][0].startswith("pretrained · LSTM · python · 1.")
+
+
+def test_the_first_choice_can_continue_a_text(run):
+    models = ModelRegistry([run.parent])
+    assert first_choice(models) == "boat"
+    model = json.loads((run / "config.json").read_text())["model"]
+    changed(run, model=model | {"direction": "backward"})
+    assert first_choice(models) == "pretrained"
 
 
 def test_a_long_name_leaves_the_figures_in_view(run):
