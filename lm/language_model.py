@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Generator, Iterable, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from lm.generation.clamp import Clamp, ClampedDecoder
 from lm.generation.decoder import Decoder, NetworkDecoder
 from lm.generation.ensemble import Ensemble
 from lm.generation.request import Request, check_search, seed_or_random, seeds_from, whole_number
-from lm.generation.text_generator import Completion, Continuation, Pieces, TextGenerator
+from lm.generation.text_generator import Completion, Continuation, Pieces, TextGenerator, text_or_ids
 from lm.model.device import choose_device, choose_precision
 from lm.model.direction import Direction
 from lm.model.network import RecurrentLM
@@ -119,7 +120,8 @@ class LanguageModel:
         parts += ["right to left"] if self.backward else []
         parts += [plural(len(decoder.clamps), "clamped unit")] if isinstance(decoder, ClampedDecoder) else []
         bits = (self.facts.get("validation") or {}).get("bits_per_character")
-        parts += [] if bits is None else [f"{bits:.2f} bits per character"]
+        if bits is not None and isinstance(decoder, NetworkDecoder):  # measured without others or clamps
+            parts.append(f"{bits:.2f} bits per character")
         return f"LanguageModel({', '.join(parts)})"
 
     @property
@@ -144,6 +146,9 @@ class LanguageModel:
         This model's weight is one minus the sum of the others. Raises UserError unless all have the same
         vocabulary, direction and device.
         """
+        others = list(others) if isinstance(others, Iterable) else [others]
+        if not all(map(_has_weight, others)):
+            raise UserError("mixed_with takes a list of models with their weights, such as [(model, 0.3)].")
         vocabulary = self.tokenizer.backend.get_vocab()
         if any(other.tokenizer.backend.get_vocab() != vocabulary for other, _ in others):
             raise UserError("models can be mixed only if they have the same vocabulary.")
@@ -189,6 +194,7 @@ class LanguageModel:
         Raises UserError for settings out of range, for ids outside the vocabulary, for characters missing
         from it with unknown="error", and for a backward model, whose text can be read only when complete.
         """
+        prompt = text_or_ids(prompt)
         return Continuation(self.stream_all([prompt], [seed], **settings), self.generator.text_of(prompt))
 
     def stream_all(
@@ -221,7 +227,7 @@ class LanguageModel:
         """
         if not isinstance(prompt, str | Iterable):
             raise UserError(f"a text must be a string or a list of token ids, got {prompt!r}.")
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts = [text_or_ids(one) for one in ([prompt] if isinstance(prompt, str) else prompt)]
         num_samples = whole_number("num_samples", num_samples, 1)
         request = Request.from_settings(settings)
         search = build(SearchConfig, {"beams": beams, "length_penalty": length_penalty})
@@ -260,7 +266,7 @@ class LanguageModel:
     ) -> Generator[Score]:
         """What `score` returns, as it is computed and in reading order."""
         self.require_one_network("score a text")
-        alternatives = whole_number("alternatives", alternatives, 0)
+        text, alternatives = text_or_ids(text), whole_number("alternatives", alternatives, 0)
         tokens: np.ndarray = np.array(self.encode(text, unknown), self.tokenizer.dtype)
         name = self.tokenizer.token_name
         if self.generator.starts_explicitly(text):
@@ -368,6 +374,12 @@ class LanguageModel:
             raise UserError(f"an ensemble can only generate, not {action}: use one of its models.")
         if isinstance(decoder, ClampedDecoder):
             raise UserError(f"a model with clamped units can only generate, not {action}: use it unclamped.")
+
+
+def _has_weight(other: Any) -> bool:
+    """Whether `other` is a pair of a model and a number."""
+    is_pair = isinstance(other, Sequence) and len(other) == 2
+    return is_pair and isinstance(other[0], LanguageModel) and isinstance(other[1], Real)
 
 
 def _rounded(number: int) -> str:

@@ -121,6 +121,11 @@ def test_unknown_characters():
         (lambda model: lm.score_texts(model, None), "a list of texts"),
         (lambda model: lm.score_texts(model, ["the", 1]), "a list of texts"),
         (lambda model: model.clamped(lm.Clamp(0, 1.5, 0)), "unit of a clamp must be a whole number"),
+        (lambda model: model.score(5), "a string or a list of token ids, got 5"),
+        (lambda model: model.mixed_with([(model, "0.3")]), "models with their weights, such as"),
+        (lambda model: model.mixed_with((model, 0.3)), "models with their weights, such as"),
+        (lambda model: model.mixed_with([(model, 0.3, 1)]), "models with their weights, such as"),
+        (lambda model: model.mixed_with(model), "models with their weights, such as"),
         (lambda model: model.clamped(lm.Clamp(0, 1, "a")), "value of a clamp must be a finite number"),
     ],
 )
@@ -283,9 +288,11 @@ def test_token_ids_are_a_text(model):
     ids = model.encode("the naïve 中")
     assert model.score(ids) == model.score("the naïve 中") == model.score(torch.tensor(ids).numpy())
     assert streamed(model, ids, seed=3) == streamed(model, "the naïve 中", seed=3)
-    beams = [model.generate(one, beams=2, max_new_tokens=5) for one in ([ids], "the naïve 中")]
-    assert beams[0] == beams[1]
-    for convert in (list, np.array, torch.tensor):
+    prompts = ([ids], "the naïve 中", [iter(ids)])
+    beams = [model.generate(one, beams=2, max_new_tokens=5) for one in prompts]
+    assert beams[0] == beams[1] == beams[2]
+    assert model.score(iter(ids)) == model.score(ids)
+    for convert in (list, np.array, torch.tensor, iter):
         found = model.generate([convert(ids), convert(ids[:-1])], num_samples=2, max_new_tokens=5, seed=3)
         assert found == model.generate([ids, ids[:-1]], num_samples=2, max_new_tokens=5, seed=3)
     with pytest.raises(UserError, match=f"between 0 and {model.tokenizer.vocab_size - 1}, got -1"):
@@ -325,12 +332,14 @@ def test_repr_says_what_the_model_is_in_one_line():
     small = LanguageModel(RecurrentLM(ModelConfig(hidden_size=8, layers=1), 5), tokenizer)
     assert "1 layer of 8 units, 661 parameters" in repr(small)
     assert repr(lm.load("pretrained")).startswith("LanguageModel('pretrained', lstm, ")
-    assert "ensemble" in repr(model.mixed_with([(model, 0.5)]))
+    mixed, clamped = model.mixed_with([(model, 0.5)]), model.clamped(lm.Clamp(0, 0, 0.0))
+    assert repr(mixed) == f"LanguageModel(ensemble, {start})"  # without the bits of a single model
+    assert repr(clamped) == f"LanguageModel({start}, 1 clamped unit)"
 
 
 def test_a_stream_prints_itself_as_it_is_generated_in_a_notebook(model, capsys):
     """The last line of a cell is displayed by this method."""
-    model.stream("the", seed=3, max_new_tokens=30)._ipython_display_()
+    model.stream(iter(model.encode("the")), seed=3, max_new_tokens=30)._ipython_display_()
     assert capsys.readouterr().out == printable("the" + streamed(model, "the", seed=3, max_new_tokens=30))
     stream = model.stream("the", seed=3)
     next(stream)

@@ -135,13 +135,13 @@ class TextGenerator:
         `starts_explicitly`. Raises UserError for ids outside the vocabulary.
         """
         check_unknown(unknown)
+        text = text_or_ids(text)
         if not isinstance(text, str):
-            ids = _token_ids(text)
             last = self.tokenizer.vocab_size - 1
-            if wrong := [token for token in ids if not 0 <= token <= last]:
+            if wrong := [token for token in text if not 0 <= token <= last]:
                 raise UserError(f"token ids must be between 0 and {last:,}, got {wrong[0]}.")
-            explicit = self.starts_explicitly(ids)
-            return self.direction.reorder(self.direction.reorder(ids)[explicit:])
+            explicit = self.starts_explicitly(text)
+            return self.direction.reorder(self.direction.reorder(text)[explicit:])
         if unknown == "error" and (missing := describe_unknown(self.tokenizer, text)):
             raise UserError(
                 f"the model does not know {missing}: leave them out, or choose --unknown skip or replace."
@@ -172,7 +172,7 @@ class TextGenerator:
         Raises UserError, before the first piece, for a request that is not valid.
         """
         streams, detokenizers = [], []
-        comparable = (prompt if isinstance(prompt, str) else _token_ids(prompt) for prompt in prompts)
+        comparable = map(text_or_ids, prompts)
         for prompt, group in groupby(zip(comparable, seeds, strict=True), key=operator.itemgetter(0)):
             tokens, text = self.encode(prompt, request.unknown), self.text_of(prompt)
             constraints = self.constraints(text, tokens, request)
@@ -361,9 +361,9 @@ class TextGenerator:
         return Completion(text, reorder(tokens), reorder(logprobs), seed)
 
 
-def _token_ids(text: Sequence[int]) -> list[int]:
-    """Token ids, which may be those of NumPy or torch, as a list."""
+def text_or_ids(text: str | Iterable[int]) -> str | list[int]:
+    """A text, or its token ids, which may be those of NumPy or torch or of an iterator, as a list."""
     try:
-        return [operator.index(token) for token in text]
+        return text if isinstance(text, str) else [operator.index(token) for token in text]
     except TypeError:
         raise UserError(f"a text must be a string or a list of token ids, got {text!r}.") from None

@@ -38,8 +38,10 @@ class Accuracy:
     def estimate(self) -> Estimate:
         """The share of pairs that are correct or ties, and its 95% interval, see `proportion`.
 
-        Ties count as correct, as in lm-eval.
+        Ties count as correct, as in lm-eval. Raises UserError if there are no pairs.
         """
+        if not self.pairs:
+            raise UserError("there are no pairs to compute an accuracy from: choose at least one.")
         return proportion(self.correct + self.ties, self.pairs)
 
     @property

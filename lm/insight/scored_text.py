@@ -62,11 +62,7 @@ class ScoredText:
             spans.append(np.stack(byte_spans(self.tokenizer, document, self.tokens[begin:end])) + offset)
             offset += len(document) + 1
         starts, ends = np.concatenate(spans, axis=1)
-        # Tokens that are part of a character may have the same start. One that the tokenizer has inserted at
-        # the end of a document contains nothing.
-        borders = np.append(self.separators, len(self.text))
-        last = borders[np.searchsorted(borders, starts)] + (self.bounds is None)
-        return starts, np.minimum(np.maximum(ends, starts + 1), last)
+        return starts, ends
 
     @cached_property
     def separators(self) -> np.ndarray:
@@ -92,9 +88,11 @@ class ScoredText:
     def unwritten(self) -> int:
         """The bytes of whitespace that the tokens do not represent, because the tokenizer reads any
         whitespace between words as one space or line break. They cost no bits."""
-        raw = np.frombuffer(self.text, np.uint8)
-        before = np.insert(np.cumsum(raw != SEPARATOR[0]), 0, 0)  # the bytes before each offset
-        gaps = before[np.append(self.starts, len(raw))] - before[np.insert(self.ends, 0, 0)]
+        is_whitespace = np.frombuffer(self.text, np.uint8) != SEPARATOR[0]
+        for start, end in zip(self.words.starts.tolist(), self.words.ends.tolist(), strict=True):
+            is_whitespace[start:end] = False
+        before = np.insert(np.cumsum(is_whitespace), 0, 0)  # the bytes of whitespace before each offset
+        gaps = before[np.append(self.starts, len(self.text))] - before[np.insert(self.ends, 0, 0)]
         _, is_space = self.word_of_token
         words = np.append(~is_space, False) & np.insert(~is_space, 0, False)  # on both sides: with a space
         return int(np.maximum(gaps - words, 0).sum())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lm.errors import UserError
+from lm.generation.request import whole_number
 from lm.insight.spans import Snippet, snippet
 from lm.insight.trace import Trace
 
@@ -37,7 +38,9 @@ def similar_spans(
         raise UserError("choose at least one layer.")
     for layer in layers:
         trace.check(layer)
-    if not 0 <= start <= end <= len(trace.text):
+    start, end = whole_number("start", start), whole_number("end", end)
+    count = whole_number("count", count, 1)
+    if not (0 <= start <= end <= len(trace.text) and start < len(trace.text)):
         raise UserError(f"the text has {len(trace.text)} characters; there is no span from {start} to {end}.")
     first = trace.token_at(start)
     last = max(first, trace.token_at(max(end - 1, start)))

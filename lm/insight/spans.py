@@ -39,8 +39,7 @@ def token_spans(tokenizer: Tokenizer, text: bytes, tokens: np.ndarray) -> tuple[
     that the tokenizer skips belongs to no span.
     """
     starts, ends = byte_spans(tokenizer, text, tokens)
-    first = characters_at(text, starts)
-    return first, np.where(ends > starts, characters_at(text, ends - 1) + 1, first)
+    return characters_at(text, starts), characters_at(text, ends - 1) + 1
 
 
 def characters_at(text: bytes, offsets: np.ndarray) -> np.ndarray:

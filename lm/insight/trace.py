@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from lm.errors import UserError
+from lm.generation.request import whole_number
 from lm.insight.spans import token_spans
 from lm.insight.surprisal import encode_known
 from lm.language_model import LanguageModel
@@ -178,7 +179,7 @@ class Trace:
     def check(self, layer: int, unit: int | None = None) -> None:
         """Raise UserError for a layer or unit that does not exist."""
         for name, number, count in (("layer", layer, self.layers), ("unit", unit, self.units)):
-            if number is not None and not 0 <= number < count:
+            if number is not None and not 0 <= whole_number(name, number) < count:
                 raise UserError(f"{name} must be between 0 and {count - 1}, got {number}.")
 
     @cached_property

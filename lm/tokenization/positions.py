@@ -7,7 +7,9 @@ whitespace, as in `str.split`.
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
@@ -27,11 +29,11 @@ def token_starts(tokenizer: Tokenizer, text: bytes, tokens: np.ndarray) -> np.nd
 
 def byte_spans(tokenizer: Tokenizer, text: bytes, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The offsets at which each of the `tokens` (tokens,) of `text` starts and ends, each (tokens,) int64.
-    The starts never decrease.
+    Neither ever decreases, and no token is empty or extends into another document.
 
-    A token ends where the next one starts, unless the tokenizer skips whitespace, which then is part of no
-    token. A token that is part of a character has its own bytes or, with some external tokenizers, those of
-    the character.
+    A token ends where the next one starts, unless the tokenizer skips whitespace or other characters, which
+    then are part of no token. A token that is part of a character has its own bytes or, with some external
+    tokenizers, those of the character.
     """
     if tokenizer.kind == "word":
         starts, ends = _find_all(_WORD_OR_LINE_END, text)
@@ -136,16 +138,36 @@ def _reported(tokenizer: Tokenizer, text: bytes) -> tuple[np.ndarray, np.ndarray
     offset = 0
     for document in text.split(SEPARATOR):
         for chunk, encoding in tokenizer.subwords.encoded_chunks(document):
-            # It counts the characters of a chunk.
+            # It counts the characters of a chunk. A token that the tokenizer inserts may have none.
             starts = offset + np.append(character_starts(chunk), len(chunk))
-            spans += [(starts[start], starts[end]) for start, end in encoding.offsets]
+            spans += [(starts[start], starts[max(end, start + 1)]) for start, end in encoding.offsets]
             offset += len(chunk)
         spans.append((offset, offset + 1))  # of the <eos> after it
         offset += 1
     starts, ends = np.array(spans[:-1], np.int64).reshape(-1, 2).T
-    # A token that the tokenizer inserts may be reported at offset 0.
-    starts = np.maximum.accumulate(starts)
-    return starts, np.maximum(starts, ends)
+    # It may also be reported at offset 0.
+    starts, ends = np.maximum.accumulate(starts), np.maximum.accumulate(ends)
+    return starts, _after_marks(text, starts, ends)
+
+
+def _after_marks(text: bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The ends (tokens,) of tokens, moved behind accents and the like that belong to no token. `tokenizers`
+    reports only the first code point of a character that a normalizer composes, or strips of its accents."""
+    raw = np.frombuffer(text, np.uint8)
+    borders, border_of_token = np.unique(ends, return_inverse=True)
+    next_starts = np.append(starts, len(text))[np.searchsorted(starts, borders)]
+    skipped = np.flatnonzero((next_starts > borders) & (raw[borders - 1] != SEPARATOR[0]))
+    for border in skipped[raw[borders[skipped]] >= 0x80].tolist():  # no mark is ASCII
+        after = text[borders[border] : next_starts[border]].decode()
+        borders[border] += len("".join(takewhile(_is_mark, after)).encode())
+    return borders[border_of_token]
+
+
+def _is_mark(character: str) -> bool:
+    """Whether a code point is part of the character before it: an accent or another mark, a vowel or final
+    consonant of a Hangul syllable, or a halfwidth sound mark of Katakana."""
+    is_hangul = "\u1160" <= character <= "\u11ff"
+    return unicodedata.category(character)[0] == "M" or is_hangul or character in "\uff9e\uff9f"
 
 
 def _find_all(pattern: re.Pattern[str], text: bytes) -> tuple[np.ndarray, np.ndarray]:

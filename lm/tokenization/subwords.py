@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer as Backend
 
 from lm.parallel import available_cores
-from lm.tokenization.backend import encode_batch, without_added_tokens
+from lm.tokenization.backend import encode_batch
 from lm.tokenization.documents import SEPARATOR, chunks
 
 _CACHED_WORDS = 1 << 19  # words whose subwords are cached
@@ -76,9 +77,16 @@ class SubwordEncoder:
     def encoded_chunks(self, document: bytes, continues: bool = False) -> Iterator[tuple[bytes, Encoding]]:
         """The chunks that `encode` encodes, each with its tokens and their positions in it."""
         for chunk in chunks(document):
-            backend = self._backend_within if continues else self._backend
+            backend = self._backend_within if continues else self._untrimmed
             yield chunk, encode_batch(backend, [chunk.decode()], offsets=True)[0]
             continues = True
+
+    @cached_property
+    def _untrimmed(self) -> Backend:
+        """The backend without a post-processor, which may leave spaces out of the characters that a token
+        spans: a token of spaces alone would then be after its spaces, in the next word or after the text."""
+        backend = self._backend
+        return backend if backend.post_processor is None else _backend_of(json.loads(backend.to_str()))
 
 
 class _CachedWords(dict[str, bytes]):
@@ -118,11 +126,9 @@ def _within_documents(spec: dict[str, Any]) -> dict[str, Any] | None:
     splitters_within = [*map(_within, splitters[:1]), *splitters[1:]]
     if (normalizers_within, splitters_within) == (normalizers, splitters):
         return None
-    processors = [_within(step) for step in _steps(spec["post_processor"])]
     return spec | {
         "normalizer": {"type": "Sequence", "normalizers": normalizers_within},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": splitters_within},
-        "post_processor": {"type": "Sequence", "processors": processors},
     }
 
 
@@ -134,13 +140,12 @@ def _steps(part: dict[str, Any] | None) -> list[dict[str, Any]]:
     """The steps of a part of a tokenizer, which may be a sequence."""
     if part is None:
         return []
-    name = {"normalizers", "pretokenizers", "processors"} & part.keys()
+    name = {"normalizers", "pretokenizers"} & part.keys()
     return part[name.pop()] if name else [part]
 
 
 def _backend_of(spec: dict[str, Any]) -> Backend:
-    """A backend that encodes as that of `Tokenizer` does."""
-    backend = Backend.from_str(json.dumps(spec))
+    """A backend that encodes as that of `Tokenizer` does, without a post-processor."""
+    backend = Backend.from_str(json.dumps(spec | {"post_processor": None}))
     backend.encode_special_tokens = True
-    backend.post_processor = without_added_tokens(spec["post_processor"])
     return backend

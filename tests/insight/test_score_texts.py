@@ -86,6 +86,16 @@ def test_texts_may_come_from_an_iterator():
     ]
 
 
+def test_no_pairs_have_no_accuracy():
+    model = make("char")
+    for scored, chosen in (
+        (score_pairs(model, [], []), None),
+        (score_pairs(model, ["the"], ["sea"]), np.zeros(1, bool)),
+    ):
+        with pytest.raises(lm.UserError, match="no pairs to compute an accuracy from"):
+            _ = scored.accuracy(chosen).estimate
+
+
 def test_half_of_a_character_is_a_question_mark():
     model = make("char")
     (scored,) = lm.score_texts(model, ["a\udcffb\ud800"])

@@ -67,16 +67,22 @@ def test_repetitions_of_a_word_are_found_with_their_context(direction):
 
 def test_spans_that_cannot_be_compared_raise_a_user_error():
     trace = trace_text(make(), "the sea")
-    for span, message in (((0, 8), "no span from 0 to 8"), ((3, 2), "no span"), ((-1, 2), "no span")):
+    for span, message in (
+        ((0, 8), "no span from 0 to 8"),
+        ((3, 2), "no span"),
+        ((-1, 2), "no span"),
+        ((7, 7), "no span from 7 to 7"),  # there is no character after it
+        ((0, "1"), "end must be a whole number, got '1'"),
+    ):
         with pytest.raises(UserError, match=message):
             similar_spans(trace, *span)
     with pytest.raises(UserError, match="no other span"):
         similar_spans(trace, 0, 7)
+    with pytest.raises(UserError, match="count must be at least 1, got 0"):
+        similar_spans(trace, 0, 1, count=0)
     with pytest.raises(UserError, match="layer must be between 0 and 1, got 2"):
         similar_spans(trace, 0, 1, layers=[2])
     with pytest.raises(UserError, match="at least one layer"):
         similar_spans(trace, 0, 1, layers=[])
     with pytest.raises(UserError, match="layer must be between 0 and 1, got 2"):
         similar_spans(trace, 0, 1, layers=np.array([0, 2]))
-    with pytest.raises(UserError, match="got 7"):
-        similar_spans(trace, 7, 7)

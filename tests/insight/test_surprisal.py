@@ -6,24 +6,37 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given, settings, strategies as st
+from tokenizers import normalizers
 
 import lm
 from lm.config.schema import CacheConfig, DynamicConfig, ModelConfig
 from lm.console.escaping import unescaped
 from lm.errors import UserError
-from lm.insight.scored_text import ScoredText, token_table, two_sided, word_table
+from lm.insight.scored_text import ScoredText, region_table, token_table, two_sided, word_table
 from lm.insight.surprisal import entropies, score_text
+from lm.insight.surprising import most_surprising
 from lm.insight.table_files import table_lines
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.tokenization.documents import SEPARATOR
 from lm.tokenization.vocabulary import KINDS, train_tokenizer
-from tests.tokenization.test_positions import DOCUMENTS, SAMPLE, joined
+from tests.tokenization.test_positions import (
+    DECOMPOSED,
+    DOCUMENTS,
+    SAMPLE,
+    TRIMMED,
+    byte_level,
+    joined,
+    lowercase_wordpiece,
+)
 
 
 def make(kind, direction="forward", sample=SAMPLE):
-    tokenizer = train_tokenizer(kind, iter([sample]), 400)
+    return with_tokenizer(train_tokenizer(kind, iter([sample]), 400), direction)
+
+
+def with_tokenizer(tokenizer, direction="forward"):
     torch.manual_seed(0)
     config = ModelConfig(cell="gru", layers=1, hidden_size=8, direction=direction)
     return LanguageModel(RecurrentLM(config, tokenizer.vocab_size), tokenizer)
@@ -53,6 +66,38 @@ def test_bits_of_words_and_whitespace_add_up_to_the_text(model, documents):
     if model.tokenizer.kind != "word" and not scored.unknown:
         written = b"".join(map(unescaped, tokens["token"]))
         assert written == text.replace(SEPARATOR, b"<eos>")
+
+
+@pytest.mark.parametrize("name", TRIMMED)
+@given(documents=DECOMPOSED, reset=st.booleans(), cut=st.integers(0, 20))
+@settings(deadline=None, max_examples=20)
+def test_words_and_regions_have_all_bits_whatever_the_tokenizer_trims(name, documents, reset, cut):
+    text = joined(documents)
+    scored = score_text(with_tokenizer(TRIMMED[name]), text, reset=reset)
+    total = scored.bits.sum()
+    words = scored.per_word()
+    assert {len(column) for column in words.values()} == {len(scored.words.texts)}
+    word, is_space = scored.word_of_token
+    before = scored.bits[is_space & (word < 0)].sum()
+    assert before + sum(words["surprisal"]) + sum(words["space"]) == pytest.approx(total)
+    starts, offset = [], 0
+    for document in documents:
+        parts = document[:cut].encode(), document.encode()
+        starts += sorted({offset, offset + (len(parts[0]) if document[cut:].strip() else 0)})
+        offset += len(parts[1]) + 1
+    ends_of_documents = scored.bits[scored.tokens == scored.tokenizer.eos].sum()
+    regions = region_table({"surprisal": scored}, np.array(starts))["surprisal"]
+    assert sum(regions) + ends_of_documents == pytest.approx(total)
+    assert len(most_surprising(scored, 100, words=True)) == len(scored.words.texts)
+    assert scored.unwritten == 0
+
+
+def test_decomposed_text_has_the_bits_of_composed_text():
+    model = with_tokenizer(byte_level(prefix=False, normalizer=normalizers.NFC()))
+    tables = [score_text(model, text).per_word() for text in ("sea\ncalm é ", "sea\ncalm e\u0301 ")]
+    assert tables[0]["word"] != tables[1]["word"]
+    for name in ("surprisal", "space", "tokens", "line"):
+        assert tables[0][name].tolist() == tables[1][name].tolist()
 
 
 def test_scores_of_several_models_at_once_are_an_error():
@@ -231,3 +276,10 @@ def test_whitespace_that_the_tokens_do_not_represent_is_counted(kind, documents)
         written = separator.join("\n".join(" ".join(words) for words in document) for document in lines)
     expected = len(text) - len(written.encode("utf-8", "surrogateescape"))
     assert ScoredText(tokenizer, text, tokens, np.zeros(len(tokens))).unwritten == expected
+
+
+def test_only_whitespace_counts_as_whitespace_that_the_tokens_do_not_represent():
+    tokenizer = lowercase_wordpiece()  # drops accents and control characters
+    for text, expected in (("e\u0301e\u0301 the", 0), ("\x01a  \x01 b", 2)):
+        tokens = tokenizer.encode(text)
+        assert ScoredText(tokenizer, text.encode(), tokens, np.zeros(len(tokens))).unwritten == expected

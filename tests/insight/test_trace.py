@@ -160,6 +160,7 @@ def test_layers_units_and_characters_out_of_range_raise_a_user_error():
         (2, "h", None, "layer must be between 0 and 1, got 2"),
         (-1, "h", None, "layer must be .* got -1"),
         (0, "h", 3, "unit must be between 0 and 2, got 3"),
+        (0, "h", 1.0, "unit must be a whole number, got 1.0"),
         (0, "c", 0, "the gru cell has no 'c': choose one of h, r, z, n"),
     ):
         with pytest.raises(UserError, match=message):
