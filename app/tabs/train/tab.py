@@ -113,7 +113,7 @@ class TrainTab:
         form.reading.wire(form.text, form.hub, [uploaded, pasted])
         form.base.change(lambda base: [gr.update(visible=not base)] * 4, form.base, form.network, **INTERNAL)
         asking = [self.question, self.asked, self.asked_about]
-        self.preview.click(
+        previewed = self.preview.click(
             self.on_preview,
             [self.agreed, *form.values],
             [*asking, self.report],
@@ -121,10 +121,11 @@ class TrainTab:
             concurrency_limit=2,
             show_progress_on=self.report,
             **(INTERNAL | {"show_progress": "full"}),
-        ).then(None, js=_SHOW.format(id="train-report"), **INTERNAL)
+        )
+        previewed.then(None, js=_SHOW.format(id="train-report"), **INTERNAL)
         # The report is about another text.
         chosen = [form.text.input, form.hub.input, form.pasted.input, form.upload.upload]
-        gr.on(chosen, None, None, self.report, js="() => ''", **INTERNAL)
+        gr.on(chosen, None, None, self.report, js="() => ''", cancels=[previewed], **INTERNAL)
         started = self.start.click(
             self.on_start,
             [self.agreed, form.title, *form.values],
