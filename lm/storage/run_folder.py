@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lm.config.schema import RUNS, RunConfig
-from lm.config.settings_file import read_settings
+from lm.config.settings_file import as_yaml, read_settings
 from lm.console.invocation import quoted
 from lm.errors import ModelError, UserError
 from lm.files.atomic import append_text, folder_or_previous, remove_partial, write_text
@@ -72,7 +70,7 @@ class Run:
 
     def write_config(self, config: RunConfig) -> None:
         """Write config.yaml. Raises OSError."""
-        write_text(self.config, yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True))
+        write_text(self.config, as_yaml(config.flat()))
 
     def settings(self) -> dict[str, Any]:
         """The settings in config.yaml by their names. Raises UserError."""

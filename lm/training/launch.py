@@ -8,12 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lm.config.presets import preset
 from lm.config.schema import BUDGETS, RunConfig, checked
 from lm.config.settings import flag_of
-from lm.config.settings_file import MAX_CHARACTERS, MAX_VALUES, read_settings
+from lm.config.settings_file import MAX_CHARACTERS, MAX_VALUES, as_yaml, read_settings
 from lm.console.invocation import command, quoted, resume
 from lm.console.terminal import Terminal
 from lm.data.corpus import Corpus, cached_corpus, digest_of, open_corpus
@@ -70,7 +68,7 @@ def launch(options: dict[str, Any], ranks: Ranks, callbacks: Callbacks = NONE) -
     _check_settings(config, ranks)
     if actions["print_config"]:
         if ranks.is_main_process:
-            print(yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True), end="")
+            print(as_yaml(config.flat()), end="")
         return None
     if ranks.is_main_process:
         check_installed(config.training.track)
