@@ -120,15 +120,17 @@ def check_out(config: RunConfig, overwrite: bool) -> None:
             raise UserError(f"{path} is a file: name another folder with --out.")
     check_free(folder)
     if os.path.exists(folder) and any(folder.iterdir()):
+        # A run that could not be created, because the disk was full, is an empty folder `training`.
+        files = (path for path in folder.rglob("*") if not path.is_dir() and path != lock_of(folder))
+        if not Run(folder).config.is_file() and any(files):
+            if overwrite:
+                raise UserError(f"{folder} is not a run; --overwrite replaces only runs.")
+            raise UserError(f"{folder} exists and is not a run: name another folder with --out.")
         if not overwrite:
             raise UserError(
                 f"{folder} exists: name another with --out, replace it with --overwrite, or continue it"
                 f" with --resume {quoted(folder)}."
             )
-        # A run that could not be created, because the disk was full, is an empty folder `training`.
-        files = (path for path in folder.rglob("*") if not path.is_dir() and path != lock_of(folder))
-        if not Run(folder).config.is_file() and any(files):
-            raise UserError(f"{folder} is not a run; --overwrite replaces only runs.")
 
 
 def create_run(
