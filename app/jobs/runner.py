@@ -33,10 +33,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
-
 from lm.cli import train as cli
 from lm.config.settings import flag_of
+from lm.config.settings_file import as_yaml
 from lm.errors import UserError, one_line
 from lm.files import locks
 from lm.files.atomic import write_text
@@ -221,7 +220,7 @@ def _arguments(store: JobStore, job: Job) -> list[str]:
     shutil.rmtree(run.folder, ignore_errors=True)
     settings = with_dataset_path(job.settings, store.uploads) | {"out": str(run.folder), "data_report": True}
     file = store.folder / job.id / "settings.yaml"
-    write_text(file, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    write_text(file, as_yaml(settings))
     return ["--config", str(file)]
 
 

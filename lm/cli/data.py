@@ -13,8 +13,8 @@ import time
 
 from lm.cli.parser import make_parser
 from lm.console.wording import format_bytes
-from lm.data.cache import Entry, cache_folder, entries, remove
-from lm.errors import UserError
+from lm.data.cache import PARTIAL, Entry, cache_folder, entries, remove
+from lm.errors import DataError, UserError
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -63,8 +63,12 @@ def show_details(chosen: list[Entry]) -> None:
 
     for entry in chosen:
         print(entry.path.name)
-        complete = (entry.path / "info.json").is_file()
-        facts = rows(read_corpus(entry.path.name), full=True) if complete else {}
+        facts = {}
+        if not entry.path.name.endswith(PARTIAL):
+            try:
+                facts = rows(read_corpus(entry.path.name), full=True)
+            except DataError as error:
+                facts = {"Error": str(error)}
         for label, value in {**facts, "Size": format_bytes(entry.size), "Folder": str(entry.path)}.items():
             print(f"  {label:14}{value}")
 

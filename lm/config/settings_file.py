@@ -1,7 +1,9 @@
-"""Reads settings in YAML, which anyone may have written: of limited size, depth and number of values."""
+"""Settings in YAML: writes them, and reads what anyone may have written, of limited size, depth and number of
+values."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,22 @@ _NAME = ' in "<unicode string>"'  # of every text that PyYAML reads
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
 
 
+def as_yaml(settings: Mapping[str, Any]) -> str:
+    """The content of a file of settings, from which `read_settings` reads the same texts."""
+    return yaml.dump(dict(settings), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes unusual characters as escape sequences."""
+
+    def represent_str(self, text: str) -> yaml.ScalarNode:
+        # Otherwise, the line breaks U+0085, U+2028 and U+2029 are written as such, and read as spaces.
+        return self.represent_scalar("tag:yaml.org,2002:str", text, None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
 def read_settings(path: Path, folder: Path | None = None) -> dict[str, Any]:
     """The settings in a YAML file by their names. Numbers are strings, which `Setting.check` converts.
 
@@ -28,7 +46,7 @@ def read_settings(path: Path, folder: Path | None = None) -> dict[str, Any]:
     content = _content(path) if folder is None else read_bytes(path, folder, _MAX_BYTES)
     try:
         values = yaml.load(content.decode(), _Loader) or {}
-    except Exception as error:  # what is not valid for its tag, such as !!bool x, raises errors of any kind
+    except (ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read: {_reason(error)}.") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} must contain lines of the form 'name: value'.")
@@ -84,6 +102,17 @@ class _Loader(yaml.SafeLoader):
         elif is_alias:  # of lists of lists, a few lines make billions of values
             raise yaml.YAMLError("an alias (*) can only repeat a single value, not a list or a mapping.")
         return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except yaml.YAMLError:
+            raise
+        except (
+            Exception
+        ) as error:  # what is not valid for its tag, such as !!bool x, raises errors of any kind
+            found = f"found '{one_line(str(node.value), 40)}' as !!{node.tag.rpartition(':')[2]}"
+            raise yaml.MarkedYAMLError(problem=found, problem_mark=node.start_mark) from error
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)

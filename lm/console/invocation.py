@@ -57,9 +57,11 @@ def pip_install(extra: str) -> str:
 
 def quoted(argument: object) -> str:
     """An argument of a command line as the user's shell needs it: in quotes if it has spaces. A path that
-    would be read as a flag gets `./`."""
+    would be read as a flag gets `./`; one of dots only gets a slash, so that a full stop may follow."""
     if isinstance(argument, Path) and str(argument).startswith("-"):
         argument = f"./{argument}"
+    if isinstance(argument, Path) and (str(argument) == "." or argument.name == ".."):
+        argument = f"{argument}/"
     if sys.platform == "win32":  # quotes for cmd.exe and PowerShell, which need none around brackets
         return subprocess.list2cmdline([str(argument)])
     return shlex.quote(str(argument))

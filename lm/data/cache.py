@@ -1,7 +1,8 @@
 """The cache folder: token streams, each in a folder of its own.
 
-A stream is built in a temporary folder under a lock and renamed when it is complete. So processes that need
-the same stream build it only once, and one that is killed leaves only a folder that the next one removes.
+A stream is built in a temporary folder under a lock and renamed when it is complete and on the disk. So
+processes that need the same stream build it only once, and one that is killed leaves only a folder that the
+next one removes.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from filelock import FileLock, Timeout
 
 from lm.console.invocation import command
 from lm.errors import DataError
-from lm.files.atomic import DISK_FULL, rename
+from lm.files.atomic import DISK_FULL, flush_to_disk, rename
 from lm.files.paths import expanded
 
 PARTIAL = ".partial"
+_STREAM = re.compile(r".*-[0-9a-f]{16}", re.DOTALL)
 _UNFINISHED = re.compile(r".+(-[0-9a-f]{16}|\.[0-9a-f]{12})\.partial", re.DOTALL)  # a stream, `temporary`
+_OF_STREAM = re.compile(r"(info|tokenizer|digests)\.json|\w+\.tokens")  # its files
 # Subfolders that are not streams: what is known about files and Hub datasets, and a lock for each stream.
 _KNOWN, _LOCKS = "known", "locks"
 
@@ -51,23 +54,27 @@ def cache_folder() -> Path:
     return expanded(base) / "lm"
 
 
-def build_once(key: str, build: Callable[[Path], None]) -> None:
-    """Create the folder `key` of the cache with `build(folder)`, unless it exists.
+def build_once(key: str, build: Callable[[Path], None], is_whole: Callable[[], bool] = lambda: True) -> None:
+    """Create the folder `key` of the cache with `build(folder)`, unless it exists and `is_whole`.
 
     Raises DataError if the disk is full or the cache cannot be written.
     """
     folder = cache_folder() / key
-    if folder.is_dir():
+    if folder.is_dir() and is_whole():
         return
     partial = folder.with_name(key + PARTIAL)
     with _writing_to_cache(), FileLock(_lock(key)):
-        if folder.is_dir():  # built while this process waited
+        if folder.is_dir() and is_whole():  # built while this process waited
             return
+        if os.path.lexists(folder):
+            _delete(folder)
         # Left by a process that was killed: while we hold the lock, no other process uses it.
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:
             build(partial)
+            for file in partial.iterdir():
+                flush_to_disk(file)  # after a power failure, a renamed file may be empty otherwise
             rename(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -102,8 +109,14 @@ def entries() -> list[Entry]:
 
 def _is_ours(path: Path) -> bool:
     """Whether this is a stream, finished or not, and no other file in the folder that LM_CACHE names."""
-    complete = (path / "info.json").is_file() and (path / "train.tokens").is_file()
-    return not path.is_symlink() and (complete or bool(_UNFINISHED.fullmatch(path.name)))
+    if path.is_symlink() or _UNFINISHED.fullmatch(path.name):
+        return not path.is_symlink()
+    if not path.is_dir():
+        return False
+    names = {file.name for file in path.iterdir()}
+    is_stream = {"info.json", "train.tokens"} <= names
+    # If it is damaged, files may be missing.
+    return is_stream or bool(_STREAM.fullmatch(path.name) and all(map(_OF_STREAM.fullmatch, names)))
 
 
 @contextmanager

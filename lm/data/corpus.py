@@ -8,6 +8,7 @@ It is built once and stored in the cache folder, so that later runs on the same 
                   test.tokens         only with --test-split
                   info.json           per split: tokens, characters, bytes, documents, unknown tokens;
                                       and the facts that `lm/data/report.py` shows
+                  digests.json        the SHA-256 of the other two JSON files
 
 The key is a hash of the text and of all settings that affect the stream. While the stream is being built,
 each split's text is stored next to it in a temporary file (`lm/data/text.py`).
@@ -18,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, pairwise
 from pathlib import Path
@@ -26,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from lm.config.schema import DataConfig
+from lm.console.invocation import command, quoted
 from lm.console.progress import ProgressCallback, no_progress, with_progress
 from lm.console.wording import plural
 from lm.data.cache import build_once, cache_folder, mark_used
@@ -37,7 +40,10 @@ from lm.data.splits import SPLITS, read_splits
 from lm.data.survey import LISTED, repeated_fraction, survey
 from lm.data.text import Text
 from lm.errors import DataError, ModelError, UserError, one_line
+from lm.files import digests
 from lm.files.atomic import portable_name, write_text
+from lm.files.json_types import has_type
+from lm.files.model_files import parse_json
 from lm.parallel import in_order
 from lm.tokenization import vocabulary
 from lm.tokenization.documents import CHUNK, LONGEST, SEPARATOR, chunks, count_characters
@@ -48,6 +54,7 @@ FORMAT = 2
 # of char and byte do not depend on where it is cut.)
 TABLE_FORMAT, TOKEN_FORMAT = 6, 2
 ENCODING_FORMAT = 2  # increase this when the same --encoding may read files differently
+_DIGESTED = ("info.json", "tokenizer.json")  # not the tokens: hashing them at each start takes seconds
 _LEARNED_FROM = 100 << 20  # bytes of text from which bpe and unigram are learned
 _DECODED = 16 << 20  # bytes of text with which it is checked whether a tokenizer reproduces text
 
@@ -95,7 +102,7 @@ def open_corpus(
     of_run: bool = False,
     copy: tuple[Path, str] | None = None,
 ) -> Corpus:
-    """Find the text and map its token stream, building it first if it is not in the cache.
+    """Find the text and map its token stream, building it first if it is not in the cache or damaged there.
 
     `of_run`: the settings are those of a run, which has a `copy` of its tokenizer, with the `tokenizer_id` of
     the original, in case that is gone. Raises UserError if the text cannot be read or is too small to learn
@@ -105,18 +112,28 @@ def open_corpus(
     if config.tokenizer not in vocabulary.KINDS:
         external, tokenizer_id = _external_tokenizer(config.tokenizer, copy)
     sources = find_sources(config, of_run=of_run)
+
+    def build(folder: Path) -> None:
+        _build(sources, config, external, folder, progress)
+
     try:
         key = _key(sources, config, tokenizer_id)
         fingerprint = fingerprint_of(source.identity for source in sources)
-        build_once(key, lambda folder: _build(sources, config, external, folder, progress))
+        build_once(key, build)
+        corpus = cached_corpus(key)
+        damaged = corpus is None
+        if corpus is None:
+            build_once(key, build, is_whole=lambda: cached_corpus(key) is not None)
+            corpus = read_corpus(key)
     finally:
         for source in sources:
             source.forget()
     mark_used(cache_folder() / key)
-    corpus = read_corpus(key)
     listings = [source.listing.row() for source in sources if source.listing]
     # Files that are left out change nothing in the stream, so they are not stored with it.
     warnings = [warning for source in sources for warning in source.warnings]
+    if damaged:
+        warnings.append(f"the cached tokens of {corpus.name} were damaged, and have been built again.")
     more = {"files": list(filter(None, listings)), "hub": _hub_facts(sources), "warnings": warnings}
     facts = corpus.facts | more
     return replace(corpus, facts=facts, fingerprint=fingerprint, tokenizer_id=tokenizer_id)
@@ -136,12 +153,12 @@ def _external_tokenizer(name: str, copy: tuple[Path, str] | None) -> tuple[Token
 
 
 def cached_corpus(key: str) -> Corpus | None:
-    """The token stream stored under `key`, or None. Does not need the text itself."""
-    folder = cache_folder() / key
-    if not folder.is_dir():
-        return None
-    mark_used(folder)
-    return read_corpus(key)
+    """The token stream stored under `key`, or None if it is missing or damaged. The text is not needed."""
+    with suppress(DataError):
+        corpus = read_corpus(key)
+        mark_used(cache_folder() / key)
+        return corpus
+    return None
 
 
 def digest_of(key: str) -> str:
@@ -150,18 +167,25 @@ def digest_of(key: str) -> str:
 
 
 def read_corpus(key: str) -> Corpus:
-    """The token stream stored under `key`, which is there. This does not count as using it."""
+    """The token stream stored under `key`. This does not count as using it. Raises DataError if it is missing
+    or damaged; changed tokens are not noticed, only a wrong number of them."""
     folder = cache_folder() / key
+    try:
+        return _read(folder)
+    except (OSError, ValueError, KeyError, TypeError, ModelError) as error:
+        remedy = f"delete it with `{command('data clear')} {quoted(key)}`"
+        raise DataError(f"the token stream {folder} is damaged: {remedy}.") from error
+
+
+def _read(folder: Path) -> Corpus:
+    """The token stream in a folder. Raises errors of any kind if it is damaged."""
+    _check_digests(folder)
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
-    info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
-    splits = {
-        name: Split(_map_tokens(folder, name, tokenizer), Counts(**info[name]))
-        for name in SPLITS
-        if name in info
-    }
+    info = parse_json((folder / "info.json").read_bytes())
+    splits = {name: _read_split(folder, name, tokenizer, info[name]) for name in SPLITS if name in info}
     return Corpus(
-        name=key.rpartition("-")[0],
-        key=key,
+        name=folder.name.rpartition("-")[0],
+        key=folder.name,
         tokenizer=tokenizer,
         train=splits["train"],
         validation=splits["validation"],
@@ -171,6 +195,24 @@ def read_corpus(key: str) -> Corpus:
         facts=info.get("facts", {}),
         fingerprint=info.get("fingerprint", ""),
     )
+
+
+def _check_digests(folder: Path) -> None:
+    """Raise ValueError if a JSON file is not the one that was written. Streams of earlier versions have no
+    digests."""
+    if (path := folder / "digests.json").exists():
+        stored = parse_json(path.read_bytes())
+        for name in _DIGESTED:
+            if digests.digest_of(folder / name) != stored[name]:
+                raise ValueError(f"{name} has changed")
+
+
+def _read_split(folder: Path, name: str, tokenizer: Tokenizer, counts: Any) -> Split:
+    """A split with these counts. Raises ValueError, among others, if it has another number of tokens."""
+    tokens = _map_tokens(folder, name, tokenizer)
+    if not has_type(counts, dict[str, int], minimum=0) or len(tokens) != counts["tokens"]:
+        raise ValueError(f"{name} has {len(tokens)} tokens")
+    return Split(tokens, Counts(**counts))
 
 
 def _map_tokens(folder: Path, split: str, tokenizer: Tokenizer) -> np.ndarray:
@@ -260,6 +302,8 @@ def _build(
     described = json.dumps(info, indent=2, ensure_ascii=False)
     # Names of files and columns may contain what is not UTF-8.
     write_text(folder / "info.json", described.encode("utf-8", "replace").decode())
+    stored = {name: digests.digest_of(folder / name) for name in _DIGESTED}
+    write_text(folder / "digests.json", json.dumps(stored))
 
 
 def _unknown_parts(tokenizer: Tokenizer, blocks: Iterable[bytes]) -> list[str]:

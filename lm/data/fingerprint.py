@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -18,6 +19,7 @@ from lm.files.digests import digest_of
 from lm.files.model_files import version_of
 
 _FORMAT = b"2"  # changes when an identity may become another one
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 T = TypeVar("T")
 
@@ -43,9 +45,9 @@ def identity_of(files: dict[str, list[str]]) -> str:
             listing.update(repr(facts).encode())
     cached = known(listing.hexdigest()[:32])
     settled = time.time_ns() - newest > 2_000_000_000
-    with contextlib.suppress(OSError):
-        if settled:
-            return cached.read_text(encoding="ascii")
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if settled and _DIGEST.fullmatch(identity := cached.read_text(encoding="ascii")):
+            return identity
     identity = _content_hash(files)
     with contextlib.suppress(OSError):
         if settled:

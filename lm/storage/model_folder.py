@@ -68,15 +68,28 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """Read the config.json of a model folder. Raises ModelError if it is missing, damaged, or not that of a
     model whose format this lm reads."""
     facts = read_json(folder / "config.json", folder)
+    _check_version(facts, folder)
+    return facts
+
+
+def check_format(folder: Path) -> None:
+    """Raise ModelError if this lm does not read the format of the model in a folder, if there is one."""
+    try:
+        facts = read_json(folder / "config.json", folder)
+    except ModelError:  # missing or damaged
+        return
+    _check_version(facts, folder)
+
+
+def _check_version(facts: dict[str, Any], folder: Path) -> None:
     version = facts.get("format_version")
-    if not isinstance(version, int):
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ModelError(f"{folder / 'config.json'} has no format_version: it does not describe an lm model.")
     if version > FORMAT_VERSION:
         raise ModelError(
             f"{folder} has format version {version}, but this lm reads at most version {FORMAT_VERSION}:"
             " update lm."
         )
-    return facts
 
 
 def hub_id(model: str) -> str | None:

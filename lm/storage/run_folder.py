@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lm.config.schema import RUNS, RunConfig
-from lm.config.settings_file import read_settings
+from lm.config.settings_file import as_yaml, read_settings
 from lm.console.invocation import quoted
 from lm.errors import ModelError, UserError
 from lm.files.atomic import append_text, folder_or_previous, remove_partial, write_text
@@ -72,7 +70,7 @@ class Run:
 
     def write_config(self, config: RunConfig) -> None:
         """Write config.yaml. Raises OSError."""
-        write_text(self.config, yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True))
+        write_text(self.config, as_yaml(config.flat()))
 
     def settings(self) -> dict[str, Any]:
         """The settings in config.yaml by their names. Raises UserError."""
@@ -122,15 +120,17 @@ def check_out(config: RunConfig, overwrite: bool) -> None:
             raise UserError(f"{path} is a file: name another folder with --out.")
     check_free(folder)
     if os.path.exists(folder) and any(folder.iterdir()):
+        # A run that could not be created, because the disk was full, is an empty folder `training`.
+        files = (path for path in folder.rglob("*") if not path.is_dir() and path != lock_of(folder))
+        if not Run(folder).config.is_file() and any(files):
+            if overwrite:
+                raise UserError(f"{folder} is not a run; --overwrite replaces only runs.")
+            raise UserError(f"{folder} exists and is not a run: name another folder with --out.")
         if not overwrite:
             raise UserError(
                 f"{folder} exists: name another with --out, replace it with --overwrite, or continue it"
                 f" with --resume {quoted(folder)}."
             )
-        # A run that could not be created, because the disk was full, is an empty folder `training`.
-        files = (path for path in folder.rglob("*") if not path.is_dir() and path != lock_of(folder))
-        if not Run(folder).config.is_file() and any(files):
-            raise UserError(f"{folder} is not a run; --overwrite replaces only runs.")
 
 
 def create_run(

@@ -70,6 +70,16 @@ def check_free(folder: Path) -> None:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
 
 
+def check_own(folder: Path) -> None:
+    """Raise UserError if another process owns the run in a folder that this one has claimed."""
+    owner = _named(lock_of(folder))
+    if owner is not None and owner != _this_process():
+        raise UserError(
+            f"{folder} was moved or deleted during this training, and {owner} is training another run there:"
+            " continue the moved run with --resume."
+        )
+
+
 @contextmanager
 def claimed(folder: Path) -> Iterator[str]:
     """Be the owner of the run in a folder, whose `training` exists, while the block runs.

@@ -2,31 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 Row = dict[str, Any]  # a line of metrics.jsonl
 Callback = Callable[[Row], object]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Callbacks:
-    """What is called after each step and after each validation, with its metrics; see `stops`."""
+    """What is called after each step and after each validation, with its metrics; see `stop`."""
 
     on_step: Callback | None = None
     on_validation: Callback | None = None
+    _random: dict[str, torch.Tensor] = field(default_factory=dict)  # their own states of torch's generators
+
+    def stop(self, callback: Callback, row: Row) -> bool:
+        """Call one of the two with a row of metrics. Returns whether it stops the training, by returning
+        False.
+
+        Any other return value continues training: logging functions return None or whatever their logger
+        returns.
+        """
+        with self._drawing():
+            returned = callback(row)
+        return isinstance(returned, (bool, np.bool_)) and not returned
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """In the block, torch draws other random numbers than the training, which does not miss them."""
+        of_training = _random_states()
+        _set_random_states(self._random)
+        try:
+            yield
+        finally:
+            self._random = _random_states()
+            _set_random_states(of_training)
 
 
 NONE = Callbacks()
 
 
-def stops(callback: Callback, row: Row) -> bool:
-    """Call `callback` with a row of metrics. Returns whether it stops the training, by returning False.
+def _random_states() -> dict[str, torch.Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
 
-    Any other return value continues training: logging functions return None or whatever their logger returns.
-    """
-    returned = callback(row)
-    return isinstance(returned, (bool, np.bool_)) and not returned
+
+def _set_random_states(states: dict[str, torch.Tensor]) -> None:
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from lm.console.invocation import quoted
-from lm.errors import ModelError
+from lm.errors import ModelError, one_line
 from lm.files import digests
 from lm.files.atomic import replace_folder
 from lm.files.json_types import has_type
@@ -31,7 +31,14 @@ from lm.files.tensor_files import read_tensors, write_tensors
 from lm.storage.run_folder import progress_values
 from lm.training.state import Learner, Progress, Snapshot, Trainer
 
-_ADDED = {"budget", "extended", "start_loss", "base_model", "tokenizer"}  # to Progress, since the first runs
+_ADDED = {
+    "budget",
+    "extended",
+    "start_loss",
+    "base_model",
+    "tokenizer",
+    "settings",
+}  # to Progress, since the first runs
 _NOW, _GOOD = ("state.safetensors", "progress.json"), ("good.safetensors", "good.json")
 _MAX_COUNT = 2**53
 _BLANK = b"0" * 64  # in place of a file's digest in itself
@@ -153,7 +160,13 @@ def read_progress(folder: Path, name: str = _NOW[1]) -> Progress:
     """The progress.json of a checkpoint. Raises ModelError."""
     values = progress_values(folder, name)
     known = {field.name for field in fields(Progress)}
-    if not _digest_matches(folder / name, values, known):
+    digest = digests.stored_in(values, name)
+    if digest is None and (unknown := values.keys() - known):  # earlier versions wrote neither
+        raise ModelError(
+            f"{folder / name} is damaged: it has an unknown value '{one_line(min(unknown), 40)}';"
+            f" {_new_run(folder)}."
+        )
+    if digest is not None and not _digest_matches(folder / name, digest):
         raise ModelError(
             f"{folder / name} is damaged: its SHA-256 is not the one it holds; {_remedy(folder)}."
         )
@@ -175,20 +188,22 @@ def _wrong_values(progress: Progress) -> Iterator[str]:
         yield "lengths"
 
 
-def _digest_matches(path: Path, values: dict[str, Any], known: set[str]) -> bool:
-    """Whether progress.json is as it was written. Earlier versions wrote no digest, and no unknown names."""
-    digest = digests.stored_in(values, path.name)
-    if digest is None:
-        return values.keys() <= known
+def _digest_matches(path: Path, digest: Any) -> bool:
+    """Whether progress.json is as it was written."""
     blank = path.read_bytes().replace(str(digest).encode(), _BLANK)
     return hashlib.sha256(blank).hexdigest() == digest
 
 
 def _remedy(folder: Path) -> str:
+    return (
+        f'{_new_run(folder)}. If you have changed the file yourself, remove "{digests.FIELD}" from the JSON'
+    )
+
+
+def _new_run(folder: Path) -> str:
     run = quoted(folder.parent.parent)
     return (
-        "restore the checkpoint from a copy, or start a new run from the best weights with --init-from"
-        f' {run}. If you have changed the file yourself, remove "{digests.FIELD}" from the JSON'
+        f"restore the checkpoint from a copy, or start a new run from the best weights with --init-from {run}"
     )
 
 

@@ -8,19 +8,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lm.config.presets import preset
 from lm.config.schema import BUDGETS, RunConfig, checked
 from lm.config.settings import flag_of
-from lm.config.settings_file import MAX_CHARACTERS, MAX_VALUES, read_settings
+from lm.config.settings_file import MAX_CHARACTERS, MAX_VALUES, as_yaml, read_settings
 from lm.console.invocation import command, quoted, resume
 from lm.console.terminal import Terminal
 from lm.data.corpus import Corpus, cached_corpus, digest_of, open_corpus
 from lm.distributed import Ranks
-from lm.errors import DataError, UserError
+from lm.errors import DataError, UserError, one_line
 from lm.files.atomic import check_output
 from lm.files.paths import expanded
+from lm.storage.model_folder import check_format
 from lm.storage.run_folder import Run, check_out, checkpoint_of, find_run
 from lm.storage.run_lock import claimed
 from lm.training.callbacks import NONE, Callbacks
@@ -70,7 +69,7 @@ def launch(options: dict[str, Any], ranks: Ranks, callbacks: Callbacks = NONE) -
     _check_settings(config, ranks)
     if actions["print_config"]:
         if ranks.is_main_process:
-            print(yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True), end="")
+            print(as_yaml(config.flat()), end="")
         return None
     if ranks.is_main_process:
         check_installed(config.training.track)
@@ -162,7 +161,9 @@ def _resume(folder: str | None, options: dict[str, Any], ranks: Ranks, callbacks
 
 def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Callbacks, note: str) -> Ended:
     """Resume a run that this process owns; `note` is for the user."""
-    saved = RunConfig.from_flat(ranks.broadcast_object(run.settings), where=str(run.config)).flat()
+    ranks.broadcast_object(lambda: check_format(run.folder))
+    of_run = RunConfig.from_flat(ranks.broadcast_object(run.settings), where=str(run.config))
+    saved = of_run.flat()
     config = RunConfig.from_flat(_overridden(saved, options))
     _check_settings(config, ranks)
     if changed := [n for n, value in config.flat().items() if n not in _FREE_ON_RESUME and saved[n] != value]:
@@ -180,13 +181,17 @@ def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Call
     if note:
         terminal.say(f"warning: {note}")
     stopped = ranks.broadcast_object(lambda: asdict(read_progress(checkpoint_of(run))))
-    stopped["budget"] = stopped["budget"] or budget_of(RunConfig.from_flat(saved))
+    settings = checked(stopped["settings"], where=str(run.checkpoint))
+    _check_unchanged(run, saved, settings)
+    stopped["budget"] = stopped["budget"] or budget_of(of_run)
+    # The name of the text may have been changed in the file.
+    named = "dataset" in options or saved["dataset"] != settings.get("dataset", saved["dataset"])
     finished = stopped["finished"] and stopped["budget"] == budget_of(config)
-    if finished and "dataset" not in options:
+    if finished and not named:
         return _say_finished(run, config, terminal)
     with _saying_how_to_name_moved_text("dataset" in options):
         # The tokens are enough: the text itself may have moved, or was standard input.
-        corpus = None if "dataset" in options else cached_corpus(stopped["corpus"])
+        corpus = None if named else cached_corpus(stopped["corpus"])
         if corpus is None:
             copy = run.folder / "tokenizer.json", stopped["tokenizer"]
             with terminal.progress() as progress:
@@ -204,7 +209,7 @@ def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Call
         trainer: Trainer | None = None
         vocab_size = corpus.tokenizer.vocab_size
         with explaining_out_of_memory(config, vocab_size, lambda: _saved(trainer)):
-            trainer = resumed_trainer(run, config, corpus, terminal, ranks, update)
+            trainer = resumed_trainer(run, config, corpus, terminal, ranks, of_run, update)
             return _train(trainer, callbacks)
 
 
@@ -224,6 +229,20 @@ def _settings_changed_error(changed: list[str]) -> UserError:
         " budget (--steps, --epochs or --max-time), --dataset if the text is the same, --device, --accumulate"
         " (to save memory), --save-every, --track and --quiet."
     )
+
+
+def _check_unchanged(run: Run, saved: dict[str, Any], stopped: dict[str, Any]) -> None:
+    """Raise UserError if someone has changed settings in a run's config.yaml that the run keeps.
+
+    `stopped`: the settings in the checkpoint, none if an earlier version has written it.
+    """
+    kept = [name for name in stopped if name not in _FREE_ON_RESUME and name != "out"]
+    if changed := {name: stopped[name] for name in kept if stopped[name] != saved[name]}:
+        lines = ", ".join(one_line(as_yaml({name: value})) for name, value in changed.items())
+        raise UserError(
+            f"{run.config} has been changed, but a resumed run keeps its settings: restore {lines}, or start"
+            " a new run."
+        )
 
 
 @contextmanager

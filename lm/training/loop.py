@@ -13,7 +13,6 @@ from lm.console.invocation import resume
 from lm.console.streams import outlive_output
 from lm.console.wording import plural
 from lm.training import record, rollback
-from lm.training.callbacks import stops
 from lm.training.display import StepMetrics
 from lm.training.optimizer import learning_rate
 from lm.training.signals import BROKEN_PIPE, Interrupted, interruptible, listening
@@ -44,6 +43,7 @@ def train(trainer: Trainer) -> int:
             trainer.display.stop()
             trainer.learner.windows.close()
         if interrupted:
+            record.keep_folder(trainer)
             record.save(trainer)
         elif not (interrupted := _score(trainer, signals)):
             return 0
@@ -97,7 +97,7 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
         progress.loss_count += 1
         steps_since += 1
         if callbacks.on_step:  # only then: this waits for the device
-            stopped = stops(callbacks.on_step, record.metrics(trainer, loss.item()))
+            stopped = callbacks.stop(callbacks.on_step, record.metrics(trainer, loss.item()))
 
         # Decided once per step: a validation refines the estimate of how long the final scoring takes,
         # after which a time budget that was spent may not be spent any more.
@@ -109,6 +109,7 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
         if not (log_due or sample_due or save_due):
             continue  # without waiting for the device
 
+        record.keep_folder(trainer)
         now = _step_metrics(trainer, steps_since, trainer.seconds - since)
         ruined = rollback.rolled_back(trainer, now.train_loss, complete=log_due)
         if validation_due and not ruined:
@@ -137,7 +138,7 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
         if save_due:
             record.save(trainer)
         # Last, because it may raise.
-        if validation_due and callbacks.on_validation and stops(callbacks.on_validation, row):
+        if validation_due and callbacks.on_validation and callbacks.stop(callbacks.on_validation, row):
             spent = stopped = True
         trainer.display.update(dataclasses.replace(now, done=trainer.done, seconds=trainer.seconds))
         since, steps_since = trainer.seconds, 0

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lm.config.schema import RunConfig
 from lm.console.invocation import command, quoted
 from lm.data.corpus import Split
 from lm.distributed import RankLost
@@ -18,8 +19,9 @@ from lm.files.tensor_files import read_tensors
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.storage.loading import check_weights, load_weights
-from lm.storage.model_folder import hub_id
+from lm.storage.model_folder import WEIGHTS, hub_id
 from lm.storage.run_folder import read_metrics
+from lm.storage.run_lock import check_own
 from lm.storage.saving import save_model
 from lm.tokenization.special_tokens import start_token
 from lm.training.callbacks import Row
@@ -28,7 +30,7 @@ from lm.training.disk import CHECKPOINT
 from lm.training.display import StepMetrics
 from lm.training.plot import loss_curve
 from lm.training.provenance import trained_on
-from lm.training.state import Learner, Snapshot, Trainer
+from lm.training.state import Learner, Snapshot, Trainer, Unsaved
 
 _SAMPLE_LENGTH = 160  # characters, about
 
@@ -80,6 +82,9 @@ def _save_best(trainer: Trainer, result: Validation) -> None:
     network, results = trainer.learner.network, {"validation": result}
     if not trainer.ranks.broadcast_object(lambda: _save_model(trainer, network, results)):
         progress.best_loss, progress.best_step = before
+        trainer.unsaved = Unsaved(progress.step, result)
+    else:
+        trainer.unsaved = None
 
 
 def metrics(trainer: Trainer, train_loss: float) -> Row:
@@ -132,6 +137,30 @@ def sample(trainer: Trainer) -> None:
     trainer.display.sample(text)
 
 
+def keep_folder(trainer: Trainer) -> None:
+    """Begin a new run in place of a run folder that has been moved or deleted. Raises UserError if another
+    process has."""
+    run, progress = trainer.run, trainer.progress
+    if trainer.ranks.is_main_process:
+        check_own(run.folder)
+    if trainer.ranks.broadcast_object(run.config.exists):
+        return
+
+    def create() -> None:
+        run.training.mkdir(parents=True, exist_ok=True)
+        trainer.learner.corpus.tokenizer.save(run.folder / "tokenizer.json")
+        run.write_config(RunConfig.from_flat(progress.settings))
+
+    if not trainer.ranks.broadcast_object((run.folder / WEIGHTS).exists):
+        for each in (progress, trainer.good.progress):
+            each.best_loss, each.best_step = math.inf, 0
+    if trainer.ranks.is_main_process and trainer.disk.attempt("the run", create):
+        trainer.display.warn(
+            f"{run.folder} was moved or deleted: a new run in its place continues, without what was saved"
+            " before."
+        )
+
+
 def save(trainer: Trainer) -> bool:
     """Save a checkpoint. Returns whether there was space for it."""
     now, good = of_all_ranks(trainer, take_snapshot(trainer)), of_all_ranks(trainer, trainer.good)
@@ -174,10 +203,13 @@ def finish(trainer: Trainer) -> None:
     Raises UserError if no model could ever be saved.
     """
     run, progress, ranks = trainer.run, trainer.progress, trainer.ranks
+    keep_folder(trainer)
+    if trainer.unsaved and trainer.unsaved.step == progress.step:
+        _save_best(trainer, trainer.unsaved.result)
     best = copy.deepcopy(trainer.learner.network)
     if progress.has_best:  # otherwise there was no space for any model
         if ranks.is_main_process:
-            load_weights(best, read_tensors(run.folder / "model.safetensors"), run.folder)
+            load_weights(best, read_tensors(run.folder / WEIGHTS), run.folder)
             check_weights(run.folder)
         ranks.broadcast(best.parameters())
     else:
@@ -198,6 +230,11 @@ def finish(trainer: Trainer) -> None:
             "The final results cover the whole text; earlier validations covered"
             f" {trainer.validation.tokens:,} tokens of it."
         )
+    if trainer.unsaved and progress.has_best:
+        trainer.display.warn(
+            f"the model is that of step {progress.best_step:,}: the better weights of step"
+            f" {trainer.unsaved.step:,} could not be saved."
+        )
     progress.finished, progress.lengths = True, run.lengths()
     if ranks.is_main_process:
         _conclude(trainer, best, results)
@@ -209,7 +246,7 @@ def finish(trainer: Trainer) -> None:
 def _conclude(trainer: Trainer, best: RecurrentLM, results: dict[str, Validation]) -> None:
     """Save the final model and the last line of metrics."""
     run, progress = trainer.run, trainer.progress
-    if not _save_model(trainer, best, results) and not (run.folder / "model.safetensors").exists():
+    if not _save_model(trainer, best, results) and not (run.folder / WEIGHTS).exists():
         raise nothing_saved(trainer)
     last = {
         "step": progress.best_step,

@@ -99,19 +99,22 @@ def resumed_trainer(
     corpus: Corpus,
     terminal: Terminal,
     ranks: Ranks,
+    saved: RunConfig,
     update: RunConfig | None = None,
 ) -> Trainer:
     """The trainer of a stopped run, as its last checkpoint left it, with the budget in `config`.
 
-    `corpus` is the text of the run. Writes `update`, the settings with a new budget or place of the text, to
-    config.yaml. Raises UserError if the budget is spent, ModelError if a file of the run is missing or
-    damaged.
+    `corpus` is the text of the run, and `saved` what its config.yaml says. Writes `update`, the settings with
+    a new budget or place of the text, to config.yaml. Raises UserError if the budget is spent, ModelError if
+    a file of the run is missing or damaged.
     """
     learner = build_learner(config, corpus, ranks)
     trainer = _trainer(learner, run, terminal)
     trainer.disk.ever_saved = True
     load_checkpoint(Path(ranks.broadcast_object(lambda: str(checkpoint_of(run)))), trainer)
     trainer.progress.corpus = corpus.key  # its name may be new
+    for progress in (trainer.progress, trainer.good.progress):
+        progress.settings = (update or saved).flat()
     _check_best(trainer)
     new_budget = _adopt_budget(trainer, bool(update))
     trainer.clock = Clock(trainer.progress.seconds)
@@ -136,7 +139,8 @@ def _check_best(trainer: Trainer) -> None:
                 check_weights(trainer.run.folder)
             except ModelError as error:
                 raise ModelError(
-                    f"{error} Or delete {weights} to choose the best weights from the rest of the training."
+                    f"{str(error).rstrip('.')}. Restore it from a copy, or delete {weights} to choose the"
+                    " best weights from the rest of the training."
                 ) from error
         return weights.exists()
 
@@ -204,7 +208,8 @@ def build_learner(config: RunConfig, corpus: Corpus, ranks: Ranks = ALONE) -> Le
 def _trainer(learner: Learner, run: Run, terminal: Terminal) -> Trainer:
     corpus, device, display = learner.corpus, learner.device, Display(terminal)
     budget = budget_of(learner.config)
-    progress = Progress(corpus=corpus.key, budget=budget, tokenizer=corpus.tokenizer_id)
+    settings = learner.config.flat()
+    progress = Progress(corpus=corpus.key, budget=budget, tokenizer=corpus.tokenizer_id, settings=settings)
     return Trainer(
         learner=learner,
         run=run,

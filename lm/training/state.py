@@ -55,6 +55,7 @@ class Progress:
     lengths: dict[str, int] = field(default_factory=dict)  # bytes of the files that grow, by name
     place: dict[str, Any] = field(default_factory=dict)  # position in a streamed text
     tokenizer: str = ""  # the `tokenizer_id` of the token stream
+    settings: dict[str, Any] = field(default_factory=dict)  # as in config.yaml; empty in earlier versions
 
     @property
     def has_best(self) -> bool:
@@ -130,6 +131,14 @@ class Learner:
         return tensors
 
 
+@dataclass(frozen=True)
+class Unsaved:
+    """The weights after a step that could not be saved, although they were the best so far."""
+
+    step: int
+    result: Validation
+
+
 @dataclass
 class Trainer:
     """A training run: a learner, the run's folder, and its position in the budget."""
@@ -143,6 +152,7 @@ class Trainer:
     loss_sum: Tensor  # training loss since the last line of metrics, on the device
     good: Snapshot  # the rollback's copy of the last good state; without tensors before the first step
     validation: Validation | None = None
+    unsaved: Unsaved | None = None  # better weights than the saved ones
     callbacks: Callbacks = NONE
     clock: Clock = field(default_factory=Clock)
     saved: float = 0.0  # `now` at the last checkpoint

@@ -16,9 +16,8 @@ from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
 from typing import Any, Protocol
 
-import yaml
-
 from lm.config.schema import RunConfig
+from lm.config.settings_file import as_yaml
 from lm.errors import ModelError, UserError, one_line
 from lm.files.atomic import write_text
 from lm.files.model_files import read_json
@@ -123,8 +122,7 @@ class _TensorBoard:
         self._folder = run.training / "tensorboard"
         self._open(step)
         # Even if the run resumes: it may be tracked for the first time, or have a new budget.
-        settings = yaml.safe_dump(config.flat(), sort_keys=False, allow_unicode=True)
-        self._writer.add_text("config", f"```\n{settings}```", step)
+        self._writer.add_text("config", f"```\n{as_yaml(config.flat())}```", step)
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         for name, value in metrics.items():

@@ -3,12 +3,14 @@
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings, strategies as st
 
 from lm.cli.train import main
 from lm.config.schema import RunConfig, checked
-from lm.config.settings_file import read_settings
+from lm.config.settings_file import as_yaml, read_settings
 from lm.errors import UserError
 from lm.storage.run_folder import Run
 
@@ -68,6 +70,7 @@ def test_hostile_settings_are_rejected_quickly_in_one_line(tmp_path, content, me
     [
         (None, "No such file or directory"),
         ("seed: 1\n lr: 2", "mapping values are not allowed here in line 2, column 4"),
+        ("quiet: !!bool x", "found 'x' as !!bool in line 1, column 8"),
         ("a: [1,\n2", "expected ',' or ']', but got '<stream end>' in line 2, column 2"),
         ("a: \x9b", "unacceptable character #x009b: special characters are not allowed, position 3"),
     ],
@@ -171,6 +174,26 @@ def test_written_settings_are_read_back(tmp_path):
     config = RunConfig.from_flat(texts | numbers)
     run.write_config(config)
     assert RunConfig.from_flat(run.settings()) == config
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="-"))  # a name has `_` instead
+
+
+@pytest.mark.slow
+@settings(max_examples=50)
+@given(st.dictionaries(TEXT, TEXT))
+@example({"document_separator": "\x85"})
+@example({"a": "\u2028\u2029 \ufeff\x00\x7f\xa0", "b": " a\n\n b: # \t", "c": "'\"\\", "d": "🐟" * 99})
+def test_every_text_is_read_as_it_was_written(tmp_path_factory, texts):
+    file = tmp_path_factory.getbasetemp() / "any.yaml"
+    file.write_text(as_yaml(texts), encoding="utf-8", newline="")
+    assert read_settings(file) == texts
+
+
+def test_a_printed_separator_can_be_given_as_a_file(here, capsys):
+    assert main(["--document-separator", "\x85", "--print-config"]) == 0
+    Path("a.yaml").write_text(capsys.readouterr().out)
+    assert checked(read_settings(Path("a.yaml")))["document_separator"] == "\x85"
 
 
 def test_an_empty_text_in_a_file_is_an_error(tmp_path):

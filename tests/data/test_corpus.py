@@ -7,9 +7,11 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 
+from lm.cli.data import main as data
 from lm.config.schema import DataConfig
-from lm.data.cache import entries
-from lm.data.corpus import open_corpus
+from lm.data import cache
+from lm.data.cache import cache_folder, entries
+from lm.data.corpus import cached_corpus, open_corpus, read_corpus
 from lm.errors import DataError, UserError
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
@@ -101,15 +103,94 @@ def test_other_settings_build_another_stream(tmp_path, change):
     assert open_corpus(config).key != open_corpus(DataConfig(dataset=config.dataset, **change)).key
 
 
+DAMAGES = {
+    "empty info": ("info.json", lambda content: b""),
+    "cut info": ("info.json", lambda content: content[:-20]),
+    "list": ("info.json", lambda content: b"[]"),
+    "null": ("info.json", lambda content: b"null"),
+    "deep": ("info.json", lambda content: b"[" * 100_000),
+    "other info": ("info.json", lambda content: content.replace(b"commonest", b"commonesT")),
+    "no info": ("info.json", None),
+    "empty tokens": ("train.tokens", lambda content: b""),
+    "odd tokens": ("validation.tokens", lambda content: content + b"a"),
+    "fewer tokens": ("train.tokens", lambda content: content[:100]),
+    "more tokens": ("train.tokens", lambda content: content + b"ab"),
+    "no tokens": ("train.tokens", None),
+    "cut tokenizer": ("tokenizer.json", lambda content: content[:-20]),
+    "other tokenizer": ("tokenizer.json", lambda content: content.replace(b"\n", b" ", 1)),
+    "no tokenizer": ("tokenizer.json", None),
+    "empty digests": ("digests.json", lambda content: b""),
+    "digests that are a list": ("digests.json", lambda content: b"[]"),
+}
+
+
+def damage(key, name, change):
+    path = cache_folder() / key / name
+    if change:
+        path.write_bytes(change(path.read_bytes()))
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_stream_is_named_and_built_again(tmp_path, kind, capsys):
+    """As after a power failure."""
+    (tmp_path / "t.txt").write_text("some text to read " * 100)
+    config = DataConfig(dataset=str(tmp_path / "t.txt"))
+    key, before = (corpus := open_corpus(config)).key, corpus.train.tokens.tolist()
+    damage(key, *DAMAGES[kind])
+    assert cached_corpus(key) is None
+    with pytest.raises(DataError, match=rf"{key} is damaged: delete it with `.* data clear {key}`\.$"):
+        read_corpus(key)
+    assert data(["info", key]) == 0
+    assert f"data clear {key}`" in capsys.readouterr().out
+    again = open_corpus(config)
+    assert again.train.tokens.tolist() == before
+    assert again.facts["warnings"] == ["the cached tokens of t were damaged, and have been built again."]
+    assert not open_corpus(config).facts["warnings"]
+    damage(key, *DAMAGES[kind])
+    assert data(["clear", key]) == 0 and not entries()
+
+
+def test_a_stream_of_an_earlier_version_has_no_digests(tmp_path):
+    (tmp_path / "t.txt").write_text("some text to read " * 100)
+    config = DataConfig(dataset=str(tmp_path / "t.txt"))
+    key = open_corpus(config).key
+    (cache_folder() / key / "digests.json").unlink()
+    assert not open_corpus(config).facts["warnings"]
+    for name, change in (
+        ("info.json", lambda content: content.replace(b'"tokens": ', b'"tokens": -')),
+        ("info.json", lambda content: content.replace(b'"tokens"', b'"token"')),
+    ):
+        damage(key, name, change)
+        assert cached_corpus(key) is None
+        open_corpus(config)
+        (cache_folder() / key / "digests.json").unlink()
+
+
+def test_a_stream_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    (tmp_path / "t.txt").write_text("some text to read " * 100)
+    flushed = []
+    monkeypatch.setattr(cache, "flush_to_disk", lambda path: flushed.append(path.name))
+    rename = cache.rename
+    monkeypatch.setattr(cache, "rename", lambda *paths: flushed.append("renamed") or rename(*paths))
+    open_corpus(DataConfig(dataset=str(tmp_path / "t.txt")))
+    names = {"digests.json", "info.json", "tokenizer.json", "train.tokens", "validation.tokens"}
+    assert set(flushed[:-1]) == names and flushed[-1] == "renamed"
+
+
 def open_in_process(config, queue):
     tasks = []
     corpus = open_corpus(config, lambda task, fraction: tasks.append(task))
     queue.put((len(tasks), corpus.key))
 
 
-def test_concurrent_processes_build_a_stream_once(tmp_path):
+@pytest.mark.parametrize("damaged", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_concurrent_processes_build_a_stream_once(tmp_path, damaged):
     (tmp_path / "t.txt").write_text("some text to read " * 1000)
     config = DataConfig(dataset=str(tmp_path / "t.txt"))
+    if damaged:
+        (cache_folder() / open_corpus(config).key / "info.json").write_text("")
     context = get_context("spawn")
     queue = context.Queue()
     processes = [context.Process(target=open_in_process, args=(config, queue)) for _ in range(2)]

@@ -11,6 +11,7 @@ import pytest
 from lm.config.schema import DataConfig
 from lm.console.progress import no_progress
 from lm.data import fingerprint
+from lm.data.cache import known
 from lm.data.corpus import open_corpus
 from lm.data.eval_text import read_whole
 from tests.data.conftest import found, read
@@ -68,6 +69,18 @@ def test_a_file_of_the_same_size_and_time_is_not_read_from_the_cache(tmp_path, m
         os.utime(path, times)
         identities.append([found(path).identity, found(path).identity])
     assert identities[0] != identities[1] and all(first == second for first, second in identities)
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\xff\xfe", b"0" * 63, b"G" * 64, b"0" * 64 + b"\n"])
+def test_a_damaged_identity_in_the_cache_is_computed_again(tmp_path, monkeypatch, garbage):
+    later = 10**10 + time.time_ns()  # ten seconds later, when the file counts as settled
+    monkeypatch.setattr(fingerprint.time, "time_ns", lambda: later)
+    path = tmp_path / "a.txt"
+    path.write_text("the sea was calm\n" * 9)
+    before = found(path).identity
+    (stored,) = (file for file in known("").iterdir() if file.read_text() == before)
+    stored.write_bytes(garbage)
+    assert found(path).identity == before == stored.read_text()
 
 
 @pytest.mark.parametrize("names", [("a.csv", "a.tsv"), ("a.tsv", "a.csv"), ("a.csv", "a.txt")])

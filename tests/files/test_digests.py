@@ -143,7 +143,9 @@ def test_a_digest_that_is_none_matches_nothing(here, stored):
 def test_deleted_best_weights_are_replaced_by_the_best_of_the_rest(here, capsys):
     weights = here / "stopped/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
-    with pytest.raises(ModelError, match=r"Or delete stopped/model\.safetensors to choose the best"):
+    with pytest.raises(
+        ModelError, match=r"\. Restore it from a copy, or delete stopped/model\.safetensors to"
+    ):
         main(["--resume", "stopped"])
     weights.unlink()
     assert main(["--resume", "stopped"]) == 0

@@ -102,8 +102,20 @@ def test_metrics_are_read_up_to_a_damaged_line(run, damage):
     assert read_metrics(run) == [{"step": 25}, {"step": 50}]
 
 
-@pytest.mark.parametrize(("name", "quoted"), [("my run", "'my run'"), ("-run", "./-run")])
+def test_what_is_no_run_cannot_be_continued(here):
+    (here / "letter.txt").touch()
+    for out in (".", str(here)):
+        with pytest.raises(
+            UserError, match=rf"^{out} exists and is not a run: name another folder with --out\.$"
+        ):
+            check_out(RunConfig.from_flat({"out": out}), overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "quoted"), [("my run", "'my run'"), ("-run", "./-run"), (".", "./"), ("r/..", "r/../")]
+)
 def test_the_command_that_continues_an_existing_run_can_be_pasted(name, quoted):
     Path(name, "training").mkdir(parents=True)
+    Path(name, "training", "config.yaml").touch()
     with pytest.raises(UserError, match=rf"continue it with --resume {quoted}\.$"):
         check_out(RunConfig.from_flat({"out": name}), overwrite=False)

@@ -53,8 +53,11 @@ def test_a_budget_replaces_that_of_a_preset(settings, monkeypatch):
 
 def test_two_budgets_in_one_place_are_an_error():
     Path("settings.yaml").write_text("steps: 5\nepochs: 1")
-    for arguments in (["--steps", "5", "--epochs", "1"], ["--config", "settings.yaml"]):
-        with pytest.raises(UserError, match="--steps and --epochs cannot be combined"):
+    for arguments, where in (
+        (["--steps", "5", "--epochs", "1"], ""),
+        (["--config", "settings.yaml"], "settings.yaml: "),
+    ):
+        with pytest.raises(UserError, match=f"^{where}--steps and --epochs cannot be combined"):
             main([*arguments, "--print-config"])
 
 

@@ -242,6 +242,84 @@ def test_a_quiet_run_may_continue_loudly(here, capsys):
     assert "Resuming from step 10" in capsys.readouterr().out
 
 
+def edit_config(run, **changes):
+    path = run / "training/config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes, sort_keys=False))
+
+
+@pytest.mark.slow
+def test_settings_that_were_changed_in_the_file_are_an_error(here):
+    assert main([*COMMAND, "--steps", "10", "--out", "r"]) == 0
+    before = progress(here / "r")["settings"]
+    assert before == yaml.safe_load((here / "r/training/config.yaml").read_text())
+    for changes, named in (
+        ({"optimizer": "adamw"}, "optimizer: muon"),
+        (
+            {"direction": "backward", "seed": 9, "max_chars": 100},
+            "max_chars: null, direction: forward, seed: 1",
+        ),
+        ({"validation_split": "0.5"}, "validation_split: null"),
+        ({"mix": [1.0]}, "mix: null"),
+    ):
+        edit_config(here / "r", **changes)
+        with pytest.raises(UserError) as error:
+            main(["--resume", "r", "--steps", "20"])
+        assert str(error.value) == (
+            "r/training/config.yaml has been changed, but a resumed run keeps its settings: restore"
+            f" {named}, or start a new run."
+        )
+        edit_config(here / "r", **before)
+    edit_config(here / "r", steps=20, quiet=True, out="elsewhere", save_every=5)
+    assert main(["--resume", "r"]) == 0
+    assert progress(here / "r")["step"] == 20 and progress(here / "r")["settings"]["steps"] == 20
+
+
+@pytest.mark.slow
+def test_a_text_that_is_named_in_the_file_is_read(here):
+    assert main([*COMMAND, "--steps", "10", "--out", "r"]) == 0
+    (here / "other.txt").write_text(some_text(20_000, seed=1))
+    edit_config(here / "r", dataset=["other.txt"])
+    with pytest.raises(UserError, match=r"^r cannot be resumed: the text of other has changed"):
+        main(["--resume", "r", "--steps", "20"])
+    (here / "other.txt").write_text(some_text(20_000))
+    assert main(["--resume", "r", "--steps", "20"]) == 0
+    assert json.loads((here / "r/config.json").read_text())["trained_on"]["dataset"] == "other.txt"
+
+
+@pytest.mark.slow
+def test_a_run_from_before_settings_were_stored_stores_them_when_it_resumes(here):
+    assert main([*COMMAND, "--steps", "10", "--out", "r"]) == 0
+    edit_progress(here / "r", without=["settings"])
+    assert main(["--resume", "r", "--steps", "20"]) == 0
+    edit_config(here / "r", lr=0.5)
+    with pytest.raises(UserError, match=r"restore lr: 0\.01, or start a new run"):
+        main(["--resume", "r", "--steps", "30"])
+
+
+@pytest.mark.slow
+def test_an_unknown_value_in_a_checkpoint_without_digests_is_named(here):
+    assert main([*COMMAND, "--steps", "10", "--out", "r"]) == 0
+    edit_progress(here / "r", speed=1)
+    with pytest.raises(
+        ModelError, match=r"progress\.json is damaged: it has an unknown value 'speed'; restore"
+    ):
+        main(["--resume", "r", "--steps", "20"])
+
+
+@pytest.mark.slow
+def test_a_run_of_another_format_is_not_changed(here):
+    assert main([*COMMAND, "--steps", "4", "--out", "r"]) == 0
+    path = here / "r/config.json"
+    facts = json.loads(path.read_text())
+    for version in (2, 99, "1", None, [], 0, -1, True):
+        path.write_text(before := json.dumps(facts | {"format_version": version}))
+        expected = "update lm" if version in (2, 99) else "has no format_version"
+        for command in (["--resume", "r", "--steps", "8"], [*COMMAND, "--init-from", "r", "--out", "s"]):
+            with pytest.raises(ModelError, match=expected):
+                main(command)
+        assert path.read_text() == before
+
+
 @pytest.fixture
 def moved_run(here, monkeypatch):
     """A stopped run whose text has moved, with an empty cache."""

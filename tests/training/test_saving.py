@@ -1,14 +1,21 @@
 """A full disk, too little memory, early stopping: a training ends well or says what to do."""
 
+import errno
 import json
+import os
 import resource
+import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
+import lm
 from lm.cli.train import main
-from tests.conftest import SMALL, edit_progress, script, started
+from lm.errors import UserError
+from lm.storage.saving import save_model
+from tests.conftest import SMALL, edit_progress, metrics, script, started
 
 LITTLE = 20_000  # bytes: enough for the metrics, not for the weights
 
@@ -65,6 +72,66 @@ def test_a_full_disk_ends_with_a_one_line_error(here, text_file):
         "error: the model could not be saved in r: File too large. Free some space"
     )
     assert len(result.stderr.splitlines()) == 1
+
+
+def trained(act, **settings):
+    """A training, in whose callback after its first validation `act` is called."""
+    acts = [act]
+    settings = {"hidden_size": 8, "layers": 1, "steps": 40, "eval_every": 10, "out": "r", **settings}
+    return lm.train("boat.txt", on_validation=lambda row: acts.pop()() if acts else None, **settings)
+
+
+@pytest.fixture
+def boat(here, text_file):
+    shutil.copy(text_file, here / "boat.txt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["r", "r/training"])
+def test_a_run_that_is_moved_goes_on_at_its_old_place(here, boat, capsys, lost):
+    trained(lambda: os.rename(lost, "moved"))
+    out = capsys.readouterr().out
+    assert out.count("warning") == 1
+    assert "warning: r was moved or deleted: a new run in its place continues, without what was saved" in out
+    assert {path.name for path in (here / "r/training").iterdir()} == {
+        "checkpoint", "config.yaml", "facts.json", "loss.svg", "metrics.jsonl", "samples.txt",
+    }  # fmt: skip
+    assert [row["step"] for row in metrics(here / "r")] == [20, 25, 30, 40, 40]
+    model = lm.train(resume="r", steps=50)
+    assert model.history[-2]["step"] == 50
+    if lost == "r":
+        assert lm.train(resume="moved", steps=20).history[-2]["step"] == 20
+
+
+@pytest.mark.slow
+def test_a_run_that_another_process_has_replaced_ends(here, boat):
+    def replace():
+        shutil.copytree("r", "moved")
+        lock = json.loads(Path("r/training/lock").read_text())
+        Path("r/training/lock").write_text(json.dumps(lock | {"process": 1}))
+
+    with pytest.raises(UserError, match=r"^r was moved or deleted during this training, and process 1 on"):
+        trained(replace)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("again", [True, False])
+def test_a_model_that_could_not_be_saved_is_saved_at_the_end_or_named(here, boat, monkeypatch, capsys, again):
+    """The disk is full during the last validation, and perhaps at the end."""
+    calls = []
+
+    def save(folder, *arguments, **options):
+        calls.append(folder)
+        if len(calls) == 4 or (len(calls) > 4 and not again):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save_model(folder, *arguments, **options)
+
+    monkeypatch.setattr("lm.training.record.save_model", save)
+    trained(lambda: None, lr=0.01)
+    best = json.loads((here / "r/training/checkpoint/progress.json").read_text())["best_step"]
+    named = "warning: the model is that of step 30: the better weights of step 40 could not be saved."
+    assert (best, named in capsys.readouterr().out) == ((40, False) if again else (30, True))
+    assert metrics(here / "r")[-1]["step"] == best
 
 
 def test_running_out_of_memory_names_the_settings_to_lower(here, text_file):

@@ -160,6 +160,17 @@ def test_on_step_sees_every_step_and_stops_by_returning_false(text_file):
     assert model.history[-2]["step"] == 7 and "validation_loss" in model.history[-2]
 
 
+@pytest.mark.slow
+def test_a_callback_may_draw_random_numbers(text_file):
+    drawn = []
+    settings = {**SMALL, "hidden_size": 8, "steps": 5, "dropout": 0.3, "layers": 2}
+    alone = lm.train(text_file, **settings)
+    watched = lm.train(text_file, on_step=lambda row: drawn.append(torch.rand(1).item()), **settings)
+    assert len(set(drawn)) == len(drawn) > 1
+    for weight, same in zip(alone.network.parameters(), watched.network.parameters(), strict=True):
+        assert torch.equal(weight, same)
+
+
 def test_a_callback_that_raises_loses_no_checkpoint(text_file, tmp_path):
     def fail(row):
         raise ValueError(row["step"])

@@ -53,21 +53,26 @@ class RunConfig:
         if data.streaming and (data.max_chars or training.epochs):
             flag = "--max-chars" if data.max_chars else "--epochs"
             raise UserError(f"{flag} needs the whole text; it cannot be combined with --streaming.")
-        budgets = [name for name in BUDGETS if getattr(training, name)]
-        if len(budgets) > 1:
-            flags = " and ".join(map(flag_of, budgets))
-            raise UserError(f"{flags} cannot be combined; choose one budget.")
 
     def flat(self) -> dict[str, Any]:
         """The settings as one flat dictionary, in the order of the groups."""
         return {k: v for group in GROUPS for k, v in dataclasses.asdict(getattr(self, group)).items()}
 
 
+def _check_budget(values: Mapping[str, Any]) -> None:
+    budgets = [name for name in BUDGETS if values.get(name)]
+    if len(budgets) > 1:
+        flags = " and ".join(map(flag_of, budgets))
+        raise UserError(f"{flags} cannot be combined; choose one budget.")
+
+
 def checked(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """The settings, each converted and validated by itself. Raises UserError as `from_flat` does."""
+    """The settings, each converted and validated by itself. Raises UserError as `from_flat` does, also for
+    several budgets."""
     try:
         converted = check_all(SETTINGS, values)
         check_not_empty(converted)
+        _check_budget(converted)
     except UserError as error:
         raise UserError(f"{where}: {error}" if where else str(error)) from error
     return converted
