@@ -108,9 +108,8 @@ class _Loader(yaml.SafeLoader):
             return super().construct_object(node, deep)
         except yaml.YAMLError:
             raise
-        except (
-            Exception
-        ) as error:  # what is not valid for its tag, such as !!bool x, raises errors of any kind
+        # What is not valid for its tag, such as !!bool x, raises errors of any kind.
+        except Exception as error:
             found = f"found '{one_line(str(node.value), 40)}' as !!{node.tag.rpartition(':')[2]}"
             raise yaml.MarkedYAMLError(problem=found, problem_mark=node.start_mark) from error
 

@@ -31,14 +31,8 @@ from lm.files.tensor_files import read_tensors, write_tensors
 from lm.storage.run_folder import progress_values
 from lm.training.state import Learner, Progress, Snapshot, Trainer
 
-_ADDED = {
-    "budget",
-    "extended",
-    "start_loss",
-    "base_model",
-    "tokenizer",
-    "settings",
-}  # to Progress, since the first runs
+# To Progress, since the first runs.
+_ADDED = {"budget", "extended", "start_loss", "base_model", "tokenizer", "settings"}
 _NOW, _GOOD = ("state.safetensors", "progress.json"), ("good.safetensors", "good.json")
 _MAX_COUNT = 2**53
 _BLANK = b"0" * 64  # in place of a file's digest in itself

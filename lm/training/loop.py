@@ -109,7 +109,8 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
         if not (log_due or sample_due or save_due):
             continue  # without waiting for the device
 
-        record.keep_folder(trainer)
+        if save_due or ranks.is_single_process:  # several would wait for each other
+            record.keep_folder(trainer)
         now = _step_metrics(trainer, steps_since, trainer.seconds - since)
         ruined = rollback.rolled_back(trainer, now.train_loss, complete=log_due)
         if validation_due and not ruined:

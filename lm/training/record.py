@@ -141,17 +141,20 @@ def keep_folder(trainer: Trainer) -> None:
     """Begin a new run in place of a run folder that has been moved or deleted. Raises UserError if another
     process has."""
     run, progress = trainer.run, trainer.progress
-    if trainer.ranks.is_main_process:
+
+    def look() -> tuple[bool, bool]:
         check_own(run.folder)
-    if trainer.ranks.broadcast_object(run.config.exists):
-        return
+        return run.config.exists(), (run.folder / WEIGHTS).exists()
 
     def create() -> None:
         run.training.mkdir(parents=True, exist_ok=True)
         trainer.learner.corpus.tokenizer.save(run.folder / "tokenizer.json")
         run.write_config(RunConfig.from_flat(progress.settings))
 
-    if not trainer.ranks.broadcast_object((run.folder / WEIGHTS).exists):
+    is_there, has_model = trainer.ranks.broadcast_object(look)
+    if is_there:
+        return
+    if not has_model:
         for each in (progress, trainer.good.progress):
             each.best_loss, each.best_step = math.inf, 0
     if trainer.ranks.is_main_process and trainer.disk.attempt("the run", create):
