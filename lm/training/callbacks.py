@@ -20,7 +20,7 @@ class Callbacks:
 
     on_step: Callback | None = None
     on_validation: Callback | None = None
-    _random: dict[str, torch.Tensor] = field(default_factory=dict)  # their own states of torch's generators
+    _random: dict[str, Any] = field(default_factory=dict)  # the states of torch's generators in them
 
     def stop(self, callback: Callback, row: Row) -> bool:
         """Call one of the two with a row of metrics. Returns whether it stops the training, by returning
@@ -48,15 +48,15 @@ class Callbacks:
 NONE = Callbacks()
 
 
-def _random_states() -> dict[str, torch.Tensor]:
-    states = {"cpu": torch.get_rng_state()}
+def _random_states() -> dict[str, Any]:
+    states: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_initialized():
-        states["cuda"] = torch.cuda.get_rng_state()
+        states["cuda"] = torch.cuda.get_rng_state_all()
     return states
 
 
-def _set_random_states(states: dict[str, torch.Tensor]) -> None:
+def _set_random_states(states: dict[str, Any]) -> None:
     if "cpu" in states:
         torch.set_rng_state(states["cpu"])
     if "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"])
+        torch.cuda.set_rng_state_all(states["cuda"])
