@@ -147,8 +147,7 @@ def _read_text(
     if split not in (None, "validation", "test"):
         raise UserError(f"without --dataset, --split must be validation or test, got {split}.")
     config = RunConfig.from_flat(run.settings(), where=str(run.config)).data
-    fingerprint = (model.facts.get("trained_on") or {}).get("fingerprint")
-    return read_held_out(config, split or "validation", progress, outputs, fingerprint)
+    return read_held_out(config, split or "validation", progress, outputs, model.facts.get("trained_on"))
 
 
 def _settings_of_training(run: Run, given: dict[str, Any]) -> dict[str, Any]:

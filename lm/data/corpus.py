@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, pairwise
@@ -101,17 +101,18 @@ def open_corpus(
     *,
     of_run: bool = False,
     copy: tuple[Path, str] | None = None,
+    revisions: Sequence[str | None] | None = None,
 ) -> Corpus:
     """Find the text and map its token stream, building it first if it is not in the cache or damaged there.
 
     `of_run`: the settings are those of a run, which has a `copy` of its tokenizer, with the `tokenizer_id` of
-    the original, in case that is gone. Raises UserError if the text cannot be read or is too small to learn
-    from.
+    the original, in case that is gone. `revisions` are the commits of datasets on the Hub that it has read.
+    Raises UserError if the text cannot be read or is too small to learn from.
     """
     external, tokenizer_id = None, config.tokenizer
     if config.tokenizer not in vocabulary.KINDS:
         external, tokenizer_id = _external_tokenizer(config.tokenizer, copy)
-    sources = find_sources(config, of_run=of_run)
+    sources = find_sources(config, revisions, of_run=of_run)
 
     def build(folder: Path) -> None:
         _build(sources, config, external, folder, progress)

@@ -14,7 +14,7 @@ from lm.data.as_trained import as_trained
 from lm.data.cache import temporary
 from lm.data.columns import Rows
 from lm.data.decoding import own_encoding_warning, replaced_warning
-from lm.data.find_source import find_sources
+from lm.data.find_source import find_sources, recorded_revisions
 from lm.data.fingerprint import fingerprint_of
 from lm.data.source import Source
 from lm.data.splits import copy_split, empty, fraction_of, read_splits
@@ -69,13 +69,15 @@ def read_held_out(
     split: str,
     progress: ProgressCallback,
     outputs: Iterable[str] = (),
-    fingerprint: str | None = None,
+    trained_on: Mapping[str, Any] | None = None,
 ) -> EvalText:
     """The text that training with this config holds out as its `split`, "validation" or "test".
 
-    Raises UserError if the text cannot be read, if it does not have the `fingerprint` of the training text,
-    or if it is one of the `outputs`, the files that will be written.
+    `trained_on`: what the model's config.json says about its text. Raises UserError if the text cannot be
+    read, if it is another one, or if it is one of the `outputs`, the files that will be written.
     """
+    trained_on = trained_on or {}
+    fingerprint = trained_on.get("fingerprint")
     if "-" in config.dataset:
         raise UserError("the model was trained on standard input: name a text to score with --dataset.")
 
@@ -92,7 +94,8 @@ def read_held_out(
             raise DataError(f"the model was trained without a {split} split, only with {held_out}.")
         return texts[split]
 
-    return _join(find_sources(config, of_run=True, outputs=outputs), read)
+    revisions = recorded_revisions(config, trained_on)
+    return _join(find_sources(config, revisions, of_run=True, outputs=outputs), read)
 
 
 def _join(sources: list[Source], read: Callable[[list[Source], Path], list[Text]]) -> EvalText:

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import sysconfig
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ from lm.data.separation import check_separator
 from lm.data.source import OPTIONS, Source, check_settings
 from lm.data.values import listed
 from lm.errors import DataError, UserError
+from lm.files.json_types import has_type
 from lm.files.paths import expanded
 from lm.tokenization.vocabulary import KINDS
 
@@ -72,6 +73,16 @@ def find_sources(
             source.forget()
         raise
     return sources
+
+
+def recorded_revisions(config: DataConfig, trained_on: Mapping[str, Any]) -> list[str | None]:
+    """The commit at which a model has read each text, as `trained_on` in its config.json says; None for those
+    that are not on the Hub."""
+    recorded: Any = trained_on.get("hub_datasets")
+    if not has_type(recorded, list[dict[str, Any]]):
+        recorded = []
+    found = {str(each.get("id")): str(each["revision"]) for each in recorded if each.get("revision")}
+    return [found.get(name) for name in config.dataset]
 
 
 def _add_all(sources: list[Source], config: DataConfig, revisions: Sequence[str | None] | None) -> None:

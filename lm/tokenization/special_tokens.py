@@ -11,9 +11,12 @@ def is_single_document(facts: dict[str, Any]) -> bool:
     """Whether a model with this config.json was trained on a single document.
 
     A document starts after the end of another. A model trained on a single document has never seen such an
-    end: its texts start at the next best position, a line break, and never end.
+    end: its texts start at the next best position, a line break, and never end. In a stream, such an end
+    precedes also the first document, and each time it is read again.
     """
-    return (facts.get("trained_on") or {}).get("documents") == 1
+    trained_on = facts.get("trained_on") or {}
+    streamed = (trained_on.get("settings") or {}).get("streaming", False)
+    return trained_on.get("documents") == 1 and not streamed
 
 
 def start_token(tokenizer: Tokenizer, single_document: bool) -> int:

@@ -15,11 +15,12 @@ from lm.config.settings_file import MAX_CHARACTERS, MAX_VALUES, as_yaml, read_se
 from lm.console.invocation import command, quoted, resume
 from lm.console.terminal import Terminal
 from lm.data.corpus import Corpus, cached_corpus, digest_of, open_corpus
+from lm.data.find_source import recorded_revisions
 from lm.distributed import Ranks
-from lm.errors import DataError, UserError, one_line
+from lm.errors import DataError, ModelError, UserError, one_line
 from lm.files.atomic import check_output
 from lm.files.paths import expanded
-from lm.storage.model_folder import check_format
+from lm.storage.model_folder import check_format, read_facts
 from lm.storage.run_folder import Run, check_out, checkpoint_of, find_run
 from lm.storage.run_lock import claimed
 from lm.training.callbacks import NONE, Callbacks
@@ -194,9 +195,10 @@ def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Call
         corpus = None if named else cached_corpus(stopped["corpus"])
         if corpus is None:
             copy = run.folder / "tokenizer.json", stopped["tokenizer"]
+            revisions = ranks.broadcast_object(lambda: _revisions(run, config))
             with terminal.progress() as progress:
                 corpus = ranks.one_on_each_machine(
-                    lambda: open_corpus(config.data, progress, of_run=True, copy=copy)
+                    lambda: open_corpus(config.data, progress, of_run=True, copy=copy, revisions=revisions)
                 )
         _check_text(corpus.key, ranks)
         if digest_of(stopped["corpus"]) != digest_of(corpus.key):
@@ -211,6 +213,15 @@ def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Call
         with explaining_out_of_memory(config, vocab_size, lambda: _saved(trainer)):
             trainer = resumed_trainer(run, config, corpus, terminal, ranks, of_run, update)
             return _train(trainer, callbacks)
+
+
+def _revisions(run: Run, config: RunConfig) -> list[str | None]:
+    """The commits of datasets on the Hub that a run has read: they may have changed since."""
+    try:
+        trained_on = read_facts(run.folder).get("trained_on")
+    except ModelError:  # it has no model yet
+        trained_on = None
+    return recorded_revisions(config.data, trained_on if isinstance(trained_on, dict) else {})
 
 
 def _say_finished(run: Run, config: RunConfig, terminal: Terminal) -> Ended:

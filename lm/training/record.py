@@ -285,12 +285,13 @@ def _change(trainer: Trainer) -> str:
 
 def score(learner: Learner, network: RecurrentLM, split: Split, limit: int) -> Validation:
     """The loss of `network` on a split, or on about `limit` of its tokens, unless that is 0."""
-    is_single_document = learner.corpus.train.counts.documents == 1
+    streamed = learner.config.data.streaming
+    single_document = learner.corpus.train.counts.documents == 1 and not streamed
     return score_split(
         network,
         split.tokens,
         split.counts,
-        start_token(learner.corpus.tokenizer, is_single_document),
+        start_token(learner.corpus.tokenizer, single_document),
         limit=limit,
         precision=learner.precision,
         ranks=learner.ranks,

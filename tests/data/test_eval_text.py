@@ -66,13 +66,13 @@ def test_a_text_that_has_changed_is_not_the_held_out_text(tmp_path):
     file.write_text("the sea was calm. " * 30)
     config = DataConfig(dataset=str(file))
     fingerprint = open_corpus(config).fingerprint
-    assert read_held_out(config, "validation", no_progress, fingerprint=fingerprint).text
+    assert read_held_out(config, "validation", no_progress, trained_on={"fingerprint": fingerprint}).text
     moved = file.rename(tmp_path / "b.txt")
     elsewhere = DataConfig(dataset=str(moved))
-    assert read_held_out(elsewhere, "validation", no_progress, fingerprint=fingerprint).text
+    assert read_held_out(elsewhere, "validation", no_progress, trained_on={"fingerprint": fingerprint}).text
     file.write_text("the sea was calm. " * 20)
     with pytest.raises(UserError, match=r"a.txt is not the text that the model was trained on: it has"):
-        read_held_out(config, "validation", no_progress, fingerprint=fingerprint)
+        read_held_out(config, "validation", no_progress, trained_on={"fingerprint": fingerprint})
 
 
 def test_standard_input_cannot_be_read_again():

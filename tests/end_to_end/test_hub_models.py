@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 
 from lm.storage.model_folder import PRETRAINED
 from tests.conftest import script
-from tests.end_to_end.hub import OFFLINE, put, put_dataset
+from tests.end_to_end.hub import OFFLINE, TINY, put, put_dataset
 
 
 @pytest.mark.slow
@@ -60,3 +60,25 @@ def test_run_names_the_dataset_and_the_model_that_it_started_from(hub):
     assert {one.dataset_revision for one in data.eval_results} == {revision}
     assert "[org/set](https://huggingface.co/datasets/org/set), license `cc-by-4.0`." in card.text
     assert "Fine-tuned from [org/base](https://huggingface.co/org/base)." in card.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_run_reads_its_commit_of_a_dataset_that_has_changed(hub, streaming):
+    put_dataset(hub)
+    how = ["--streaming", "--tokenizer", "byte"] if streaming else []
+    command = ["--dataset", "org/set", "--test-split", "test", *how, *TINY, "--out", "run"]
+    assert script("train.py", *command, "--steps", "3", cwd=hub.root).returncode == 0
+    revision = hub.sha("org/set")
+    (hub.root / "datasets/org/set").rename(hub.root / "datasets/org/set@before")
+    put_dataset(hub, shards=2)
+    assert hub.sha("org/set") != revision
+    shutil.rmtree(hub.root / "cache")
+    result = script("train.py", "--resume", "run", "--steps", "6", cwd=hub.root)
+    assert result.returncode == 0, result.stderr
+    config = json.loads((hub.root / "run" / "config.json").read_text())
+    assert config["trained_on"]["hub_datasets"][0]["revision"] == revision
+    scored = script("-m lm evaluate", "run", "--split", "test", "--json", cwd=hub.root)
+    assert scored.returncode == 0, scored.stderr
+    loss = json.loads(scored.stdout)["scores"]["plain"]["loss"]["value"]
+    assert loss == pytest.approx(config["test"]["loss"], rel=1e-2)  # perhaps in another precision

@@ -129,6 +129,20 @@ def test_of_a_streamed_text_it_counts_what_was_read(private):
     assert (facts["documents"], facts["characters"]) == (7, 153)  # a line has 23 characters and an end
 
 
+@pytest.mark.parametrize("steps", [1, 9])
+def test_a_streamed_text_begins_after_an_end_however_often_it_was_read(private, steps):
+    folder = private / "fold"
+    folder.mkdir()
+    for split in ("train", "validation"):
+        (folder / f"{split}.txt").write_text(some_text(900))
+    how = ["--streaming", "--precision", "fp32", *TINY, "--steps", str(steps)]
+    assert main(["--dataset", str(folder), *how, "--out", "run"]) == 0
+    model = lm.load("run", device="cpu")
+    assert model.start_token == model.tokenizer.eos
+    found = lm.evaluate(model, (folder / "validation.txt").read_text())
+    assert found.loss == pytest.approx(model.facts["validation"]["loss"], rel=1e-6)
+
+
 def test_of_thousands_of_texts_it_names_the_first(private):
     names = [f"{number}.txt" for number in range(103)]
     for number, name in enumerate(names):
