@@ -5,6 +5,7 @@ Training, the CLI, the web UI, the API and notebooks all work with this object.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Generator, Iterable, Sequence
 from numbers import Real
@@ -17,7 +18,7 @@ import torch
 from lm.config.schema import SearchConfig
 from lm.config.settings import build
 from lm.console.wording import plural
-from lm.errors import UserError
+from lm.errors import UserError, one_line
 from lm.evaluation.scores import Score, Scores, score_tokens
 from lm.files.atomic import writing
 from lm.files.paths import expanded
@@ -42,7 +43,7 @@ from lm.tokenization.tokenizer import Tokenizer
 
 def load(
     model: str | Path,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     precision: str = "fp32",
     *,
     revision: str | None = None,
@@ -66,8 +67,12 @@ def load(
 
     Raises ModelError if there is no such model or revision, if it is damaged or of a newer format, or if the
     Hub does not grant access to it or cannot be reached, and UserError for a device or precision that this
-    machine does not have.
+    machine does not have, and if `model` is no name.
     """
+    if not isinstance(model, str | os.PathLike):
+        raise UserError(
+            f"lm.load takes the folder or the Hub id of a model, got {one_line(repr(model), 60)}."
+        )
     target = choose_device("cpu" if (device, precision) == ("auto", "int8") else device)
     folder = find_model(model, revision, token, local_files_only)
     network, tokenizer, facts = read_model(folder)
@@ -265,7 +270,7 @@ class LanguageModel:
         self, text: str | Sequence[int], unknown: str = "replace", alternatives: int = 0
     ) -> Generator[Score]:
         """What `score` returns, as it is computed and in reading order."""
-        self.require_one_network("score a text")
+        require_one_network(self, "score a text")
         text, alternatives = text_or_ids(text), whole_number("alternatives", alternatives, 0)
         tokens: np.ndarray = np.array(self.encode(text, unknown), self.tokenizer.dtype)
         name = self.tokenizer.token_name
@@ -357,7 +362,7 @@ class LanguageModel:
     ) -> dict[str, Any]:
         """The facts with another license or language, if one is given. Raises UserError if it is not valid,
         for an ensemble, and for a backward model that is to have code for transformers."""
-        self.require_one_network("be saved")
+        require_one_network(self, "be saved")
         if remote_code and self.backward:
             raise UserError("transformers has no models that read right to left: leave out `remote_code`.")
         facts = dict(self.facts)
@@ -367,13 +372,17 @@ class LanguageModel:
             facts["language"] = checked_languages(language)
         return facts
 
-    def require_one_network(self, action: str) -> None:
-        """Raise UserError for an ensemble or a model with clamped units, which cannot `action`."""
-        decoder = self.generator.decoder
-        if isinstance(decoder, Ensemble):
-            raise UserError(f"an ensemble can only generate, not {action}: use one of its models.")
-        if isinstance(decoder, ClampedDecoder):
-            raise UserError(f"a model with clamped units can only generate, not {action}: use it unclamped.")
+
+def require_one_network(model: LanguageModel, action: str) -> None:
+    """Raise UserError for an ensemble or a model with clamped units, which cannot `action`, and for what is
+    no model, such as its name."""
+    if not isinstance(model, LanguageModel):
+        raise UserError(f"a model is needed, such as lm.load('runs/mine'), got {one_line(repr(model), 60)}.")
+    decoder = model.generator.decoder
+    if isinstance(decoder, Ensemble):
+        raise UserError(f"an ensemble can only generate, not {action}: use one of its models.")
+    if isinstance(decoder, ClampedDecoder):
+        raise UserError(f"a model with clamped units can only generate, not {action}: use it unclamped.")
 
 
 def _has_weight(other: Any) -> bool:

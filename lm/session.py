@@ -92,10 +92,11 @@ class Session:
     ) -> Generator[Piece]:
         """Let the model continue the text, yielding a Piece for each token; see `LanguageModel.stream`.
 
-        Whenever the caller stops, the session's text is exactly what was yielded, except that a word model
-        drops an incomplete word. A `stop` string is left out. `after_space`: the caller displays a space
-        after the text, for which a word model has no token, so the first word is yielded without its leading
-        space.
+        Whenever the caller stops, the session's text ends with what was yielded, with two exceptions. A word
+        model drops an incomplete word. An incomplete character, of which nothing was yielded, stays: `text`
+        shows it as U+FFFD until it is complete. A `stop` string is left out. `after_space`: the caller
+        displays a space after the text, for which a word model has no token, so the first word is yielded
+        without its leading space.
         """
         generator, request = self._generator, Request.from_settings(settings)
         before, tokens, yielded = self.text, self.tokens[1:], ""

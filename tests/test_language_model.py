@@ -13,6 +13,8 @@ from lm.config.schema import ModelConfig
 from lm.console.escaping import printable
 from lm.errors import UserError
 from lm.generation.detokenize import ForwardDetokenizer
+from lm.insight.surprisal import score_text
+from lm.insight.trace import trace_text
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.tokenization.vocabulary import train_tokenizer
@@ -118,7 +120,9 @@ def test_unknown_characters():
         (lambda model: model.score("the", alternatives=-1), "alternatives must be at least 0"),
         (lambda model: lm.evaluate(model, ["the", 1]), "a text or a list of texts"),
         (lambda model: lm.evaluate(model, None), "a text or a list of texts"),
+        (lambda model: lm.evaluate(model, {"the": "sea"}), "a text or a list of texts"),
         (lambda model: lm.score_texts(model, None), "a list of texts"),
+        (lambda model: lm.score_texts(model, {"the": "sea"}), "a list of texts"),
         (lambda model: lm.score_texts(model, ["the", 1]), "a list of texts"),
         (lambda model: model.clamped(lm.Clamp(0, 1.5, 0)), "unit of a clamp must be a whole number"),
         (lambda model: model.score(5), "a string or a list of token ids, got 5"),
@@ -132,6 +136,19 @@ def test_unknown_characters():
 def test_invalid_arguments_are_user_errors(model, call, message):
     with pytest.raises(UserError, match=re.escape(message)):
         call(model)
+
+
+@pytest.mark.parametrize("call", [lm.evaluate, lm.score_texts, score_text, trace_text])
+def test_a_name_is_no_model(call):
+    message = r"^a model is needed, such as lm\.load\('runs/mine'\), got 'runs/a'\.$"
+    with pytest.raises(UserError, match=message):
+        call("runs/a", "the")
+
+
+@pytest.mark.parametrize("name", [None, [], ["runs/a"], 5])
+def test_a_model_has_a_name(name):
+    with pytest.raises(UserError, match=r"^lm\.load takes the folder or the Hub id of a model, got "):
+        lm.load(name)
 
 
 def test_a_single_string_is_a_list_of_one(model):

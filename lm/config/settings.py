@@ -118,7 +118,8 @@ class Setting:
             value = str(value)
         if not isinstance(value, self.type) or (self.type is int and not number):
             expected = _TYPE_NAMES.get(self.type, "a list")
-            raise UserError(f"{self.flag} must be {expected}, got '{shown(value)}'.")
+            got = f"'{shown(value)}'" if isinstance(value, str) else shown(value)
+            raise UserError(f"{self.flag} must be {expected}, got {got}.")
         if isinstance(value, str) and re.search("[\ud800-\udfff]", value):  # undecodable bytes
             raise UserError(
                 f"{self.flag} {value!r} is not UTF-8 and cannot be saved with the settings; rename it."
@@ -243,9 +244,11 @@ def _float32(value: float) -> float:
 
 
 def shown(value: Any) -> str:
-    """A value in a message, shortened."""
+    """A value in a message, shortened: a table or another object of several lines is named by its type."""
     huge = isinstance(value, int) and value.bit_length() > 1000  # Python refuses to write out larger ones
     text = "a number with hundreds of digits" if huge else str(value)
+    if not isinstance(value, str) and "\n" in text:
+        text = f"a {type(value).__name__}"
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 

@@ -20,7 +20,7 @@ import lm
 from lm.console.invocation import pip_install
 from lm.errors import UserError
 from lm.files.atomic import replacing, writing
-from lm.language_model import LanguageModel
+from lm.language_model import LanguageModel, require_one_network
 from lm.model.cells import CELLS, split_gates
 from lm.model.network import RecurrentLM
 from lm.storage.transformers_files import tokenizer_files
@@ -46,7 +46,7 @@ def write_onnx(model: LanguageModel, path: Path, precision: str) -> None:
     Raises UserError for an ensemble, for a model that is too large for the format, and if the file cannot be
     written.
     """
-    model.require_one_network("be exported")
+    require_one_network(model, "be exported")
     if 4 * model.network.parameter_count() > _LARGEST:
         raise UserError(
             f"cannot export to {path}: ONNX files have less than 2 GB, too little for the"

@@ -17,7 +17,7 @@ from torch import Tensor
 from lm.console.wording import PYTHON_LIBRARY
 from lm.errors import UserError
 from lm.files.atomic import write_text, writing
-from lm.language_model import LanguageModel
+from lm.language_model import LanguageModel, require_one_network
 from lm.storage.saving import without_paths
 from lm.tokenization.kinds import BYTE_OF
 from lm.tokenization.tokenizer import Tokenizer
@@ -48,7 +48,7 @@ def write_page(model: LanguageModel, path: Path, precision: str = "fp16") -> Non
     Raises UserError for an ensemble, for a tokenizer of a kind that lm does not train, for weights that fp16
     cannot represent, for more weights than browsers can read, and if the file cannot be written.
     """
-    model.require_one_network("be exported")
+    require_one_network(model, "be exported")
     tensors, data = _packed(model.network.stored_weights(), precision)
     if len(data) > _MAX_WEIGHTS:
         raise UserError(

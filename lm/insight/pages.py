@@ -16,7 +16,7 @@ from lm.generation.request import whole_number
 from lm.insight.spans import token_spans
 from lm.insight.surprisal import encode_known
 from lm.insight.trace import Start, Trace, read
-from lm.language_model import LanguageModel
+from lm.language_model import LanguageModel, require_one_network
 
 _LAST_LINES = 0.2  # the part of a page in which it may end early, at the end of a line
 
@@ -30,7 +30,7 @@ class PagedText:
     """
 
     def __init__(self, model: LanguageModel, text: str, page_tokens: int):
-        model.require_one_network("be traced")
+        require_one_network(model, "be traced")
         page_tokens = whole_number("page_tokens", page_tokens, 1)
         encoded, self.tokens = encode_known(model.tokenizer, text)
         self.model, self.text = model, encoded.decode()

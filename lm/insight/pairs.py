@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -100,8 +100,8 @@ def score_pairs(
     `good` and `bad` are not two lists of as many strings.
     """
     sentences, others = list(good), list(bad)
-    is_single = isinstance(good, str) or isinstance(bad, str)
-    if is_single or not all(isinstance(sentence, str) for sentence in (*sentences, *others)):
+    are_lists = not any(isinstance(each, str | Mapping) for each in (good, bad))
+    if not are_lists or not all(isinstance(sentence, str) for sentence in (*sentences, *others)):
         raise UserError("score_pairs takes two lists of sentences, each a str.")
     count = len(sentences)
     if count != len(others):

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -25,7 +25,7 @@ from lm.evaluation.text_losses import losses_of_texts
 from lm.evaluation.token_losses import token_losses
 from lm.evaluation.validation import Validation
 from lm.insight.scored_text import ScoredText
-from lm.language_model import LanguageModel
+from lm.language_model import LanguageModel, require_one_network
 from lm.model.device import Precision, choose_precision
 from lm.tokenization.documents import SEPARATOR
 from lm.tokenization.tokenizer import Tokenizer
@@ -50,7 +50,7 @@ def score_text(
     `reset` to what has been read of the document; the model itself does not change. Raises UserError for an
     ensemble or a model with clamped units, and if the text is empty or entirely unknown to the model.
     """
-    model.require_one_network("score a text")
+    require_one_network(model, "score a text")
     if isinstance(precision, str):
         precision = choose_precision(precision, model.device)
     data, tokens = encode_known(model.tokenizer, text)
@@ -99,9 +99,9 @@ def score_texts(
 
     Raises UserError for an ensemble, and if `texts` is not a list of strings.
     """
-    model.require_one_network("score a text")
+    require_one_network(model, "score a text")
     documents = list(texts) if isinstance(texts, Iterable) else [texts]  # an iterator is read only once
-    if isinstance(texts, str) or not all(isinstance(document, str) for document in documents):
+    if isinstance(texts, str | Mapping) or not all(isinstance(document, str) for document in documents):
         raise UserError("lm.score_texts takes a list of texts, each a str.")
     encoded = [model.tokenizer.encode(document) for document in documents]
     chosen = choose_precision(precision, model.device)
@@ -119,7 +119,7 @@ def entropies(model: LanguageModel, scored: ScoredText) -> np.ndarray:
 
     Raises UserError for an ensemble or a model with clamped units.
     """
-    model.require_one_network("score a text")
+    require_one_network(model, "score a text")
     bounds = np.array([0, len(scored.tokens)]) if scored.bounds is None else scored.bounds
     result = np.zeros(len(scored.tokens))
     for begin, end in pairwise(bounds.tolist()):
@@ -165,9 +165,9 @@ def evaluate(model: LanguageModel, texts: str | Iterable[str]) -> Validation:
 
     Raises UserError for an ensemble, and if the text is empty or nothing in it is in the vocabulary.
     """
-    model.require_one_network("score a text")
+    require_one_network(model, "score a text")
     documents = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [texts]
-    if not all(isinstance(document, str) for document in documents):
+    if isinstance(texts, Mapping) or not all(isinstance(document, str) for document in documents):
         raise UserError("lm.evaluate takes a text or a list of texts, each a str.")
     text = SEPARATOR.join(_as_read(document) for document in documents if document)
     scored = score_text(model, text)

@@ -26,7 +26,7 @@ from lm.errors import UserError
 from lm.generation.request import whole_number
 from lm.insight.spans import token_spans
 from lm.insight.surprisal import encode_known
-from lm.language_model import LanguageModel
+from lm.language_model import LanguageModel, require_one_network
 from lm.model.cells import CELLS, State, split_gates
 from lm.model.layers import RecurrentLayers
 from lm.model.loss import top_logprobs
@@ -199,7 +199,7 @@ def trace_text(
 ) -> Trace:
     """Read a text, reporting the fraction read so far. Raises UserError if the text is empty or entirely
     unknown to the model, for an ensemble, and for a model with clamped units."""
-    model.require_one_network("be traced")
+    require_one_network(model, "be traced")
     encoded, tokens = encode_known(model.tokenizer, text)
     starts, ends = token_spans(model.tokenizer, encoded, tokens)
     ids = np.concatenate([[model.start_token], model.direction.reorder(tokens)])

@@ -10,9 +10,10 @@ import torch
 from lm.errors import UserError
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str | torch.device) -> torch.device:
     """The device called `name`; 'auto' is CUDA, else Apple's MPS, else the CPU; 'cuda:1' is the second GPU.
     Raises UserError if this machine does not have it."""
+    name = str(name)
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     available = ["cuda", *(f"cuda:{index}" for index in range(gpus))] if gpus else []
     available += ["mps"] if torch.backends.mps.is_available() else []

@@ -78,12 +78,14 @@ def train(
         ("resume", resume, (str, os.PathLike, bool)),
     ):
         if value is not None and not isinstance(value, kinds):
-            raise UserError(f"{flag_of(name)} must be a string, got '{shown(value)}'.")
+            raise UserError(f"{flag_of(name)} must be a string, got {shown(value)}.")
     for name, callback in (("on_step", on_step), ("on_validation", on_validation)):
         if callback is not None and not callable(callback):
             raise UserError(f"lm.train: {name} must be a function, got '{shown(callback)}'.")
     if dataset is not None:
         settings["dataset"] = dataset
+    if isinstance(settings.get("device"), torch.device):
+        settings["device"] = str(settings["device"])
     named = {"preset": preset, "config": config}
     options = {name: value for name, value in named.items() if value is not None} | checked(settings)
     if overwrite:

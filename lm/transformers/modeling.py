@@ -171,7 +171,7 @@ class RecurrentLMForCausalLM(PreTrainedModel, GenerationMixin, Network):
             return_dict: False returns a tuple.
             logits_to_keep: compute logits of only that many last tokens, or of the tokens at these indices.
 
-        Returns logits (batch, time, vocab), arbitrary where there is padding, and the state.
+        Returns logits (batch, time, vocab), where padding repeats those before it, and the state.
         """
         if others.get("output_hidden_states"):
             raise ValueError(
@@ -272,7 +272,7 @@ class RecurrentLMForCausalLM(PreTrainedModel, GenerationMixin, Network):
 
     def _read(self, tokens: Tensor, mask: Tensor | None, state: State | None) -> tuple[Tensor, State]:
         """tokens (batch, time), of which only those in `mask` (batch, time) are read -> hidden states of the
-        last layer (time, batch, hidden), zero elsewhere, and final state."""
+        last layer (time, batch, hidden), elsewhere the one before, zero if there is none, and final state."""
         if mask is None or mask.all():
             return self.hidden_states(tokens, state)
         batch, time = tokens.shape
@@ -282,6 +282,8 @@ class RecurrentLMForCausalLM(PreTrainedModel, GenerationMixin, Network):
         changes = (mask[:, 1:] != mask[:, :-1]).any(dim=0).nonzero()[:, 0] + 1
         bounds = [0, *changes.tolist(), time]
         for begin, end in pairwise(bounds):
+            if begin:  # `generate` draws the first token from the last position, even if that is padding
+                hidden[begin:end] = hidden[begin - 1]
             rows = mask[:, begin].nonzero()[:, 0]
             if not len(rows):
                 continue

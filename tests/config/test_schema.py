@@ -23,7 +23,7 @@ def test_flat_settings_round_trip(size):
         ({"lr": 0}, "--lr must be greater than 0, got 0.0"),
         ({"lr": float("nan")}, "--lr must be finite, got nan"),
         ({"cell": "transformer"}, "--cell must be one of rnn, gru, lstm, got 'transformer'"),
-        ({"tie": 1}, "--tie must be true or false, got '1'"),
+        ({"tie": 1}, "--tie must be true or false, got 1"),
         ({"hiden_size": 5}, "unknown setting 'hiden_size'; did you mean 'hidden_size'\\?$"),
         ({"steps": 5, "epochs": 2}, "--steps and --epochs cannot be combined"),
     ],

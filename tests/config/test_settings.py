@@ -55,7 +55,7 @@ def test_a_number_may_be_a_string_as_yaml_reads_1e_3(name, text, number):
     [
         ("lr", "fast", "--lr must be a number, got 'fast'"),
         ("lr", "nan", "--lr must be finite"),
-        ("steps", "1.5", "--steps must be an integer, got '1.5'"),
+        ("steps", "1.5", "--steps must be an integer, got 1.5"),
         ("steps", "1e400", "--steps must be an integer"),
         ("dropout", "1e1", r"--dropout must be in \[0, 1\), got 10.0"),
     ],
@@ -161,6 +161,13 @@ def test_an_error_about_a_large_value_is_short():
         with pytest.raises(UserError) as raised:
             build(TrainingConfig, {"steps": value})
         assert len(str(raised.value)) < 150
+
+
+def test_an_error_about_a_value_of_several_lines_has_one_line():
+    with pytest.raises(UserError, match=r"^--steps must be an integer, got a ndarray\.$"):
+        build(TrainingConfig, {"steps": np.zeros((2, 2))})
+    with pytest.raises(UserError, match=r"^--max-time must be a duration .*, got 'a ndarray'\.$"):
+        build(TrainingConfig, {"max_time": np.zeros((2, 2))})
 
 
 @pytest.mark.parametrize("config_class", [SamplingConfig, SearchConfig, DynamicConfig, CacheConfig])

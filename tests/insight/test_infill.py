@@ -1,5 +1,6 @@
 """Infilling: what fills the gap keeps to the constraints, and the warnings about text that nobody knows."""
 
+import numpy as np
 import pytest
 
 from lm.errors import UserError
@@ -12,6 +13,12 @@ def fill(left, right, kind="char", **settings):
     models = make(kind), make(kind, direction="backward")
     settings = {"max_new_tokens": 8, "temperature": 1.5, "candidates": 8, **settings}
     return [gap.text for gap in infill(*models, left, right, **settings)]
+
+
+def scored(model, text):
+    """The scores of a text with the characters that `tokenizers` reports for them."""
+    spans = model.tokenizer.backend.encode(text, add_special_tokens=False).offsets
+    return zip(model.score(text), spans, strict=True)
 
 
 @pytest.mark.parametrize("kind", ["char", "byte", "bpe"])
@@ -56,3 +63,16 @@ def test_unknown_characters_on_both_sides_of_the_gap_are_named(tmp_path):
     result = called("generate", tmp_path / "a", "--backward-model", tmp_path / "b", *gap)
     assert result.returncode == 0
     assert result.stderr.startswith("warning: the model does not know 'ß', '月'; replaced by <unk>.\n")
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe", "unigram", "word"])
+def test_the_score_has_every_token_with_a_part_of_the_gap(kind):
+    """Also one that crosses its border, such as "Ġsea" in "the|at |sea"."""
+    forward, backward = make(kind), make(kind, direction="backward")
+    for left, right in (("the bo", "t sea"), ("the", "sea"), ("", "lm."), ("the boat ", "")):
+        gaps = infill(forward, backward, left, right, choices=["was", "at "], max_new_tokens=20, candidates=2)
+        for gap in gaps:
+            whole, end = left + gap.text + right, len(left + gap.text)
+            after = [s.logprob for s, (_, stop) in scored(forward, whole) if stop > len(left)]
+            before = [s.logprob for s, (start, _) in scored(backward, whole) if start < end]
+            assert gap.score == pytest.approx(np.mean(after + before))

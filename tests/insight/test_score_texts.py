@@ -105,7 +105,7 @@ def test_half_of_a_character_is_a_question_mark():
 
 
 def test_a_single_text_is_no_list():
-    for wrong in ("the sea", [1], ["a", b"b"]):
+    for wrong in ("the sea", {"the": "sea"}, [1], ["a", b"b"]):
         with pytest.raises(lm.UserError, match=r"a list of texts"):
             lm.score_texts(make("char"), wrong)
         with pytest.raises(lm.UserError, match=r"two lists of sentences"):

@@ -55,6 +55,13 @@ def test_a_gpu_is_chosen_by_its_index(two_gpus):
     assert choose_device("cuda") == choose_device("auto") == torch.device("cuda")
 
 
+def test_a_device_may_be_one_of_torch(two_gpus):
+    for device in (torch.device("cuda", 1), torch.device("cpu")):
+        assert choose_device(device) == device
+    with pytest.raises(UserError, match="--device cuda:2 is not available"):
+        choose_device(torch.device("cuda", 2))
+
+
 @pytest.mark.parametrize("name", ["cuda:2", "tpu", "cuda:x"])
 def test_an_error_names_the_devices_that_there_are(two_gpus, name):
     with pytest.raises(

@@ -102,11 +102,12 @@ def test_errors_are_user_errors(text_file, trained):
         ({"resume": "nothing"}, "nothing is not a run"),
         ({"resume": ""}, "--resume must not be empty"),
         ({"resume": True}, "there is no run to resume"),
-        ({"resume": 5}, "--resume must be a string, got '5'"),
-        ({"config": 5}, "--config must be a string, got '5'"),
+        ({"resume": 5}, "--resume must be a string, got 5"),
+        ({"config": 5}, "--config must be a string, got 5"),
+        ({"cell": np.zeros((2, 2))}, "--cell must be a string, got a ndarray."),
         ({"config": {"lr": 1}}, "--config must be a string, got"),
         ({"preset": ["words"]}, "--preset must be a string, got"),
-        ({"preset": 5}, "--preset must be a string, got '5'"),
+        ({"preset": 5}, "--preset must be a string, got 5"),
         ({"init_from": 5}, "there is no model folder '5'"),
         ({"init_from": [5]}, "--init-from must be a string"),
         ({"init_from": "a\0b"}, "--init-from must not contain NUL"),
@@ -131,10 +132,10 @@ def test_only_one_process_may_call_it(text_file, monkeypatch):
 def test_paths_and_numbers_of_numpy_are_settings_too(text_file, trained):
     config = Path("settings.yaml")
     config.write_text("bptt: 16\nbatch_size: 4\n")
-    numbers = {"steps": np.int64(2), "lr": np.float32(0.5)}
+    numbers = {"steps": np.int64(2), "lr": np.float32(0.5), "device": torch.device("cpu")}
     model = lm.train([text_file], config=config, init_from=trained[0].folder, quiet=True, **numbers)
     saved = RunConfig.from_flat(Run(model.folder).settings())
-    assert saved.data.dataset == (str(text_file),)
+    assert saved.data.dataset == (str(text_file),) and saved.training.device == "cpu"
     assert (saved.training.steps, saved.training.lr, saved.training.bptt) == (2, 0.5, 16)
     assert model.network.config.cell == "gru"  # that of the model it started from
 

@@ -20,6 +20,16 @@ def test_greedy_texts_of_a_padded_batch_are_those_of_lm(tmp_path, kind, document
             assert set(row[len(expected) :]) == {tokenizer.eos_token_id}
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_padding_on_either_side_changes_no_text(ours, theirs, side):
+    model, tokenizer = theirs
+    batch = tokenizer(TEXTS, return_tensors="pt", padding=True, padding_side=side)
+    found = model.generate(**batch, do_sample=False, max_new_tokens=9)[:, batch.input_ids.shape[1] :].tolist()
+    for row, text in zip(found, TEXTS, strict=True):
+        expected = ours.generate(text, greedy=True, max_new_tokens=9)[0].tokens
+        assert row[: len(expected)] == expected
+
+
 def test_a_prompt_without_a_mask_is_read_with_its_line_ends(tmp_path):
     model, text = make("word"), "was\n\nnaïve\n"  # the end of a line is also the token that pads
     theirs, tokenizer = saved(model, tmp_path)
