@@ -209,10 +209,12 @@ class Ranks:
         if self.is_single_process:
             return make()
         done = f"made on machine {self.machine}"
-        while self.local_rank > 0 and not self.store.check([done]):
-            time.sleep(0.05)
+        with _detecting_lost_ranks():
+            while self.local_rank > 0 and not self.store.check([done]):
+                time.sleep(0.05)
         made = make()
-        self.store.set(done, "")
+        with _detecting_lost_ranks():
+            self.store.set(done, "")
         return made
 
     def take_device(self, device: torch.device) -> None:

@@ -16,8 +16,10 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
+from lm import distributed
 from lm.cli.parser import run
 from lm.cli.train import main
+from lm.distributed import RankLost
 from lm.training import loop
 from lm.training.display import Display
 from lm.training.step import Step
@@ -206,6 +208,19 @@ def test_errors_are_reported_once(here, first, second, message):
     assert message in started.output()
     assert started.output().count("error: ") == 1
     assert not (here / "r").exists()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_waits_for_the_text_notices_that_the_others_have_ended(rank):
+    class GoneStore:
+        def check(self, keys):
+            raise dist.DistNetworkError("Connection reset by peer")
+
+        def set(self, key, value):
+            raise dist.DistNetworkError("Broken pipe")
+
+    with pytest.raises(RankLost, match=r"^another rank has ended, so this one ends too\.$"):
+        distributed.Ranks(rank, 2, rank, 0, GoneStore()).one_on_each_machine(int)
 
 
 @pytest.mark.slow

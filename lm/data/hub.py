@@ -140,6 +140,9 @@ def _download(repo: str, path: str, **options: Any) -> str:
         except Exception as error:
             if isinstance(error, OSError) and not is_network_error(error) and "Consistency" not in str(error):
                 raise  # the disk, not the network
+            kind = "dataset" if options.get("repo_type") == "dataset" else "model"
+            if refused := _refusal(error, f"Hub {kind} '{repo}'", options.get("revision")):
+                raise DataError(refused) from error
             last_error = error
         if tries_left:
             time.sleep(1)

@@ -89,6 +89,8 @@ def empty(source: Source, split: str) -> DataError:
                 f"{source.file_name} contains no text below its header: choose another file, or use"
                 " --no-header if the first row is text."
             )
+        if source.copy:
+            return DataError("standard input contains no text: check the command that writes it.")
         return DataError(f"{source.file_name} contains no text: choose another file.")
     return DataError(f"the split '{split}' of {source.name} contains no text: choose another one.")
 

@@ -136,6 +136,8 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     """
     if device.type == "cuda":
         _set_float32_layers(precision)
+    # Within another autocast context, torch would keep casts of weights that have changed since.
+    torch.clear_autocast_cache()
     return torch.autocast(
         device.type,
         precision.dtype,

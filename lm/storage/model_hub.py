@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 from huggingface_hub import utils as errors  # see lm/hub_errors.py
@@ -32,6 +33,7 @@ def download(
             token=token,
             local_files_only=local_files_only,
             allow_patterns=[*files],
+            tqdm_class=_no_bar(),
         )
     except errors.LocalEntryNotFoundError as error:
         name = repo_id if revision is None else f"{repo_id}@{revision}"
@@ -86,6 +88,18 @@ def upload(
         raise UserError(f"the Hub model '{repo_id}' has no revision '{revision}'; name a branch.") from error
     except Exception as error:
         raise UserError(f"cannot upload to the Hub model '{repo_id}': {_reason(error)}.") from error
+
+
+def _no_bar() -> type:
+    """A class of progress bars that draw nothing: huggingface_hub's appear even if all files are cached."""
+    from tqdm import tqdm  # only here: loading a model from a folder should not wait for it
+
+    class NoBar(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any):
+            kwargs.pop("name", None)  # an extension of huggingface_hub
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+    return NoBar
 
 
 def _why_offline(local_files_only: bool, error: Exception) -> str:

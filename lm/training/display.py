@@ -77,6 +77,12 @@ class Display:
         if self.on_warning:
             self.on_warning(line)
 
+    def warn_of_loss(self, line: str) -> None:
+        """Print a warning that work is lost: with --quiet, which prints only errors, to standard error."""
+        if self._console.quiet:
+            print(f"warning: {printable(line)}", file=sys.stderr)
+        self.warn(line)
+
     def facts(self, facts: Facts, folder: Path) -> None:
         """Print what is about to be trained, and on what."""
         self._characters_per_token = facts.characters_per_token

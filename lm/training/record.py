@@ -158,7 +158,7 @@ def keep_folder(trainer: Trainer) -> None:
         for each in (progress, trainer.good.progress):
             each.best_loss, each.best_step = math.inf, 0
     if trainer.ranks.is_main_process and trainer.disk.attempt("the run", create):
-        trainer.display.warn(
+        trainer.display.warn_of_loss(
             f"{run.folder} was moved or deleted: a new run in its place continues, without what was saved"
             " before."
         )
@@ -233,8 +233,8 @@ def finish(trainer: Trainer) -> None:
             "The final results cover the whole text; earlier validations covered"
             f" {trainer.validation.tokens:,} tokens of it."
         )
-    if trainer.unsaved and progress.has_best:
-        trainer.display.warn(
+    if ranks.is_main_process and trainer.unsaved and progress.has_best:
+        trainer.display.warn_of_loss(
             f"the model is that of step {progress.best_step:,}: the better weights of step"
             f" {trainer.unsaved.step:,} could not be saved."
         )

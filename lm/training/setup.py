@@ -215,7 +215,7 @@ def _trainer(learner: Learner, run: Run, terminal: Terminal) -> Trainer:
         run=run,
         tracker=Tracker(),
         display=display,
-        disk=Disk(display.say, display.warn),
+        disk=Disk(display.say, display.warn_of_loss),
         progress=progress,
         loss_sum=torch.zeros((), dtype=widest_float(device), device=device),
         good=Snapshot(progress, {}),

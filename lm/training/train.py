@@ -7,7 +7,7 @@ import inspect
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,14 +105,23 @@ def train(
 
 @contextmanager
 def _own_torch() -> Iterator[None]:
-    """Compute gradients, even if the caller does not, and restore torch's random state and current GPU
-    afterward."""
+    """Use torch as the command does, whatever the caller has set: with gradients, float32 and the CPU as the
+    defaults, and no autocast. Restore that, torch's random state and the current GPU afterward."""
     gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
-    random = torch.random.fork_rng([gpu] if torch.cuda.is_initialized() else [])
-    with torch.inference_mode(False), torch.enable_grad(), random:
+    dtype = torch.get_default_dtype()
+    with ExitStack() as own:
+        own.enter_context(torch.inference_mode(False))
+        own.enter_context(torch.enable_grad())
+        own.enter_context(torch.random.fork_rng([gpu] if torch.cuda.is_initialized() else []))
+        for kind in ("cpu", "cuda"):
+            own.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":  # the context makes each operation slower
+            own.enter_context(torch.device("cpu"))
+        torch.set_default_dtype(torch.float32)
         try:
             yield
         finally:
+            torch.set_default_dtype(dtype)
             if torch.cuda.is_initialized():
                 torch.cuda.set_device(gpu)
 

@@ -1,7 +1,9 @@
 """The token stream: built once, split as documented, counted correctly."""
 
+import io
 import json
 import os
+import sys
 from multiprocessing import get_context
 
 import numpy as np
@@ -250,6 +252,12 @@ def test_text_with_nothing_to_learn_is_an_error(tmp_path, text, message):
     (tmp_path / "t.txt").write_text(text)
     with pytest.raises(DataError, match=message):
         open_corpus(DataConfig(dataset=str(tmp_path / "t.txt")))
+
+
+def test_standard_input_without_text_is_an_error(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    with pytest.raises(DataError, match=r"^standard input contains no text: check the command that writes"):
+        open_corpus(DataConfig(dataset="-"))
 
 
 @pytest.mark.parametrize("kind", ["char", "word"])

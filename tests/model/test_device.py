@@ -185,3 +185,14 @@ def test_autocast_computes_products_in_the_dtype_of_the_precision(precision):
 def test_eps_is_the_distance_from_one_to_the_next_number():
     spacings = {precision.value: precision.eps for precision in Precision}
     assert spacings == {"fp32": 2**-23, "tf32": 2**-10, "bf16": 2**-7, "fp16": 2**-10}
+
+
+def test_within_another_autocast_weights_that_have_changed_are_cast_again():
+    weight, x = torch.nn.Parameter(torch.ones(4, 4)), torch.ones(4)
+    with torch.autocast("cpu", enabled=False):
+        for factor in (1, 2):
+            with autocast(CPU, Precision.BF16):
+                product = torch.nn.functional.linear(x, weight)
+            assert product.tolist() == [4.0 * factor] * 4
+            with torch.no_grad():
+                weight.mul_(2)

@@ -92,6 +92,12 @@ def test_terms_that_are_not_accepted_are_named(hub):
     assert seed_of(lm.load("org/boat", token=ACCEPTED)) == 0
 
 
+def test_loading_a_model_prints_nothing(hub, capfd):
+    lm.load("org/boat")
+    lm.load("org/boat")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_cached_model_needs_no_network(hub):
     with pytest.raises(
         ModelError, match=r"'org/boat' is not on this disk, and local_files_only is set: load"

@@ -64,5 +64,19 @@ def test_a_line_that_stays_fits_into_80_columns():
     assert lines[0] == line and len(line) <= 80
 
 
+def test_only_a_warning_of_loss_appears_with_quiet(capsys):
+    warnings = []
+    for quiet, expected in (
+        (False, ("warning: slow\nwarning: lost\n", "")),
+        (True, ("", "warning: lost\n")),
+    ):
+        display = Display(Terminal(quiet))
+        display.on_warning = warnings.append
+        display.warn("slow")
+        display.warn_of_loss("lost")
+        assert capsys.readouterr() == expected
+    assert warnings == ["slow", "lost"] * 2
+
+
 def test_durations_look_like_a_clock():
     assert [duration(seconds) for seconds in (42.4, 725, 11045)] == ["0:42", "12:05", "3:04:05"]

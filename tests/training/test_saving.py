@@ -134,6 +134,37 @@ def test_a_model_that_could_not_be_saved_is_saved_at_the_end_or_named(here, boat
     assert metrics(here / "r")[-1]["step"] == best
 
 
+@pytest.mark.slow
+def test_a_quiet_training_still_says_what_could_not_be_saved(here, boat, monkeypatch, capsys):
+    """The disk is full except for the first model."""
+    calls = []
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def save(*arguments, **options):
+        calls.append(arguments)
+        (full if len(calls) > 1 else save_model)(*arguments, **options)
+
+    monkeypatch.setattr("lm.training.record.save_model", save)
+    monkeypatch.setattr("lm.training.record.save_checkpoint", full)
+    trained(lambda: None, lr=0.01, quiet=True, steps=20)
+    out, err = capsys.readouterr()
+    end = "could not be saved: No space left on device. Training continues with what was saved before, and"
+    assert out == "" and sorted(err.splitlines()) == [
+        f"warning: the checkpoint {end} tries again at the next save.",
+        f"warning: the model {end} tries again at the next save.",
+        "warning: the model is that of step 10: the better weights of step 20 could not be saved.",
+    ]
+
+
+@pytest.mark.slow
+def test_a_quiet_training_says_that_its_folder_has_gone(boat, capsys):
+    trained(lambda: os.rename("r", "moved"), quiet=True)
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("warning: r was moved or deleted: a new run in its place continues")
+
+
 def test_running_out_of_memory_names_the_settings_to_lower(here, text_file):
     size = 1_500_000_000  # torch alone needs up to 1 GB of addresses
     limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (size, size))  # noqa: E731

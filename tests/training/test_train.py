@@ -21,6 +21,7 @@ from lm.errors import UserError
 from lm.storage.run_folder import Run
 from lm.training import record
 from lm.training.display import Display
+from lm.training.train import _own_torch
 from tests.conftest import metrics, script
 
 SMALL = {
@@ -346,6 +347,35 @@ def test_it_leaves_the_random_numbers_of_the_caller_alone(text_file):
 def test_it_works_where_the_caller_computes_no_gradients(mode, text_file, trained):
     with mode():
         model = lm.train(text_file, eval_every=10, **SMALL)
+    assert weights(model.folder) == weights(trained[0].folder)
+
+
+@pytest.fixture
+def other_defaults():
+    """Defaults of torch that the caller of `lm.train` may have set."""
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    with torch.autocast("cpu", torch.bfloat16), torch.autocast("cuda", enabled=False):
+        yield
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+
+
+def test_it_uses_the_usual_defaults_of_torch_and_restores_those_of_the_caller(other_defaults):
+    def now():
+        number = torch.zeros(())
+        return number.dtype, number.device.type, torch.is_autocast_enabled("cpu")
+
+    with pytest.raises(ZeroDivisionError), _own_torch():
+        inside = now()
+        raise ZeroDivisionError
+    assert inside == (torch.float32, "cpu", False)
+    assert now() == (torch.float64, "meta", True)
+
+
+@pytest.mark.slow
+def test_it_works_with_other_defaults_of_torch(text_file, trained, other_defaults):
+    model = lm.train(text_file, eval_every=10, **SMALL)
     assert weights(model.folder) == weights(trained[0].folder)
 
 
