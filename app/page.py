@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from lm.errors import UserError
+from lm.errors import UserError, one_line
 
 from .endpoints import Endpoints
 from .jobs.queue import JobQueue
@@ -24,9 +24,9 @@ from .tabs.train.tab import TrainTab
 from .tabs.write.tab import WriteTab
 from .ui import tour
 from .ui.blocks import MAX_SESSIONS, Page
-from .ui.errors import INTERNAL, as_sentence, event_value, show_errors
+from .ui.errors import INTERNAL, as_sentence, event_value, show_errors, show_warning
 from .ui.fields import UNLABELED
-from .ui.i18n import browser_script, localized, translations
+from .ui.i18n import browser_script, localized, translate, translations
 from .ui.middleware import CompressedPage, RequestFilter
 from .ui.model_choices import Selection, choices, first_choice
 from .ui.model_facts import describe, note
@@ -85,7 +85,7 @@ def build(
         with guides:
             showcase.lay_out_link()
             tour.build(selector.dropdown, tabs, facts, selector.select, can_train=jobs is not None)
-        loaded = write_tab.open_documents(page, selector.select, selected)
+        loaded = write_tab.open_documents(page, selector.restore, selected)
         loaded.then(None, js="() => lmShowcase.refresh()", **INTERNAL)
         for event in (loaded.then, selector.dropdown.change):
             event(offer.on_model, selector.dropdown, offer.text, **INTERNAL)
@@ -124,6 +124,13 @@ class ModelSelector:
         if name not in [choice for _, choice in found]:
             name = first_choice(self._models)
         return gr.Dropdown(found, value=name), self.facts(name)
+
+    def restore(self, name: Any) -> tuple[gr.Dropdown, str]:
+        """`select` for what the browser stored as the model of a document; says so if that model is gone."""
+        if name and isinstance(name, str) and name not in self._models.folders():
+            message = "The model of this document, “{model}”, is no longer here: choose another."
+            show_warning(translate(message, model=one_line(name, 80)))
+        return self.select(name)
 
     def open(self, event: gr.EventData) -> Any:
         """Select a model and open a tab."""

@@ -240,9 +240,16 @@ def _checked_name(name: str | None) -> str:
     if len(name) > _MAX_NAME_LENGTH:
         raise UserError(f"the new name has {len(name)} characters; the limit is {_MAX_NAME_LENGTH}.")
     wrong = next((c for c in name if portable_name(f"a{c}a") != f"a{c}a" or not c.isprintable()), None)
-    if wrong or name.startswith((".", "-")) or portable_name(name) != name or name == SHIPPED:
-        problem = f"the new name contains {wrong!r}" if wrong else f"'{name}' is not a valid name"
-        raise UserError(f"{problem}: use letters, digits, spaces and hyphens.")
+    if wrong:
+        raise UserError(f"the new name contains {wrong!r}: use letters, digits, spaces and hyphens.")
+    if name.startswith((".", "-")):
+        raise UserError(f"the new name begins with '{name[0]}': begin it with a letter or a digit.")
+    if name.endswith("."):
+        raise UserError("the new name ends with '.': end it with a letter or a digit.")
+    if len(name.encode()) > len(portable_name(name).encode()):
+        raise UserError("the new name is too long: use fewer characters.")
+    if portable_name(name) != name or name == SHIPPED:  # the name of a device on Windows
+        raise UserError(f"the name '{name}' is reserved: choose another one.")
     return name
 
 

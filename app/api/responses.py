@@ -185,7 +185,7 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
     path, headers = request.url.path, error.headers or {}
     endpoint = f"{request.method} {path[:100]}"
     if error.status_code == 405:
-        allowed = " and ".join(sorted(headers["Allow"].split(", ")))
+        allowed = " or ".join(sorted(headers["Allow"].split(", ")))
         message = f"no such endpoint: {endpoint}; use {allowed}."
     elif path.rstrip("/").endswith(_CHAT_ENDPOINTS):
         message = (

@@ -152,7 +152,7 @@ function sources(svg, data, step) {
 
 // Values along the text, one column for each token.
 function strips(svg, data) {
-  const lengths = data.tokens.map((token) => token.length).sort((a, b) => a - b);
+  const lengths = data.tokens.map((token) => [...token].length).sort((a, b) => a - b);
   const left = 26, column = Math.min(48, Math.max(9.4, 6.4 * lengths[Math.floor(lengths.length * 0.8)] + 3));
   const count = Math.floor((WIDTH - left) / column), end = data.first + data.steps.length;
   if (current < firstColumn + MARGIN || current >= firstColumn + count - MARGIN) firstColumn = current - (count >> 1);
@@ -165,8 +165,8 @@ function strips(svg, data) {
     data.strips.forEach((name, row) => strip(columns.group, data, indices, name, STRIPS + 16 * row, left, column));
     const most = Math.floor(column / 6.4) || 1;
     indices.forEach((index, n) => {
-      const token = data.tokens[index - data.first], isSpace = token === " ";
-      const shown = isSpace ? "␣" : token.length > most ? `${token.slice(0, most - 1)}…` : token;
+      const token = data.tokens[index - data.first], isSpace = token === " ", characters = [...token];
+      const shown = isSpace ? "␣" : characters.length > most ? `${characters.slice(0, most - 1).join("")}…` : token;
       const attributes = { "text-anchor": "middle", class: isSpace ? "token quiet" : "token" };
       columns.group.append(label(left + (n + 0.5) * column, STRIPS + height - 4, shown, attributes));
     });

@@ -4,7 +4,10 @@ for (const button of element.querySelectorAll("button")) {
 }
 function draw() {
   const { labels = {}, text, name } = props.value || {};
-  for (const button of element.querySelectorAll("button")) button.textContent = labels[button.dataset.table] ?? "";
+  for (const button of element.querySelectorAll("button")) {
+    button.textContent = labels[button.dataset.table] ?? "";
+    button.hidden = !button.textContent; // until there is a text, the keyboard would stop at nothing
+  }
   if (name) lm.save(new Blob([text], { type: "text/tab-separated-values" }), name);
 }
 watch("value", draw);

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import shutil
 import threading
 import time
@@ -194,6 +195,23 @@ def test_invalid_names_are_rejected_and_change_nothing(runs, new):
         rename(registry, "older", new)
     assert "\n" not in str(caught.value)
     assert contents(runs.parent) == before
+
+
+@pytest.mark.parametrize(
+    ("new", "reason"),
+    [
+        ("a/b", "contains '/': use letters"),
+        ("-x", "begins with '-': begin it with a letter or a digit"),
+        (".hid", "begins with '.'"),
+        ("end.", "ends with '.'"),
+        ("con", "'con' is reserved: choose another"),
+        (SHIPPED, f"'{SHIPPED}' is reserved"),
+        ("海" * 80, "is too long"),
+    ],
+)
+def test_the_message_says_why_a_name_is_invalid(runs, new, reason):
+    with pytest.raises(UserError, match=re.escape(reason)):
+        rename(ModelRegistry([runs]), "older", new)
 
 
 def test_a_name_used_in_another_folder_is_taken(runs, tmp_path, trained_run):

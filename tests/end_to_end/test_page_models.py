@@ -11,6 +11,7 @@ import lm
 from lm.storage import model_folder
 from lm.storage.run_lock import claimed
 from tests.end_to_end.conftest import free_port, serving, until_ready
+from tests.end_to_end.documents import stored, write_some
 from tests.end_to_end.page import looks, sizes
 
 pytestmark = pytest.mark.browser
@@ -110,6 +111,13 @@ def models(server, runs, open_page):
     return ModelsPage(open_page(server, tab_name="Models"))
 
 
+def reload(page, model, length):
+    """Reload the page, which then has the model and the length."""
+    page.reload()
+    field = page.tab.get_by_label("Length", exact=True)
+    page.wait_for(lambda: (page.chosen_model(), field.input_value()) == (model, str(length)))
+
+
 def folders_in(runs):
     return sorted(path.name for path in runs.iterdir() if path.name != ".jobs")
 
@@ -163,6 +171,32 @@ def test_renaming_a_model_keeps_it_selected(models, runs):
     models.tab.get_by_label("New name").fill("reversed")
     models.tab.get_by_label("New name").press("Enter")
     models.wait_for(lambda: models.selected == "reversed" and "reversed" in models.names())
+
+
+def test_a_document_keeps_its_model_and_settings_whatever_happened_to_the_list(server, runs, open_page):
+    """Its model is newer than the server, then gets another name, then is gone."""
+    shutil.copytree(runs / "ship", runs / "late")
+    page = open_page(server)
+    page.choose_model("late")
+    write_some(page, 33)
+    stored(page)
+    reload(page, "late", 33)
+    page.go_to("Models")
+    models = ModelsPage(page)
+    models.wait_for(lambda: models.selected == "late")
+    models.rename("later")
+    models.wait_for(lambda: models.selected == "later")
+    page.go_to("Write")
+    stored(page)
+    reload(page, "later", 33)
+    assert not page.messages()
+    shutil.rmtree(runs / "later")
+    reload(page, "boat", 33)
+    page.wait_for_message("The model of this document, “later”, is no longer here: choose another.")
+    page.set(Length=34)
+    stored(page)
+    reload(page, "boat", 34)
+    assert not page.messages()
 
 
 @pytest.mark.parametrize(

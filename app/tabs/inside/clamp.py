@@ -11,6 +11,7 @@ import numpy as np
 
 from lm.errors import UserError
 from lm.generation.clamp import Clamp
+from lm.insight.spans import token_spans
 from lm.insight.trace import Trace
 from lm.model.cells import CELLS
 
@@ -141,17 +142,28 @@ def write_both(
     """What the model writes as it is, and with the clamp. `origin` is where both start: where the unit is
     highest or lowest on the page, or at the end of the text. Raises UserError."""
     model, tokens = analysis.trace.model, analysis.scored.tokens  # of the whole text, not only of the page
+    at = 0 if model.backward else len(tokens) - 1  # the token that is read last
     if origin in ("highest", "lowest"):
         values = analysis.trace.values(clamp.layer, clamp.state, clamp.unit)
         at = int(np.argmax(values) if origin == "highest" else np.argmin(values))
         at += analysis.borders[analysis.page]
-        tokens = tokens[at:] if model.backward else tokens[: at + 1]
-    prompt = (tokens[:_CONTEXT] if model.backward else tokens[-_CONTEXT:]).tolist()
+    read = tokens[at:][:_CONTEXT] if model.backward else tokens[: at + 1][-_CONTEXT:]
     settings: dict[str, Any] = {"seed": seed, "max_new_tokens": length, "temperature": temperature}
     original, changed = (
-        writer.generate([prompt], **settings)[0].text for writer in (model, model.clamped(clamp))
+        writer.generate([read.tolist()], **settings)[0].text for writer in (model, model.clamped(clamp))
     )
-    return TextPair(model.tokenizer.decode(prompt), original, changed, model.backward)
+    return TextPair(_text_read(analysis, at), original, changed, model.backward)
+
+
+def _text_read(analysis: Analysis, at: int) -> str:
+    """The text that a model has read when the last token it reads is `at`, as the user wrote it: without a
+    character of which it has read only some tokens."""
+    model, scored = analysis.trace.model, analysis.scored
+    text = scored.text.decode()
+    starts, ends = token_spans(model.tokenizer, scored.text, scored.tokens)
+    if model.backward:
+        return text[max(starts[at], ends[at - 1] if at else 0) :]
+    return text[: min([ends[at], *starts[at + 1 : at + 2]])]
 
 
 def as_html(pair: TextPair, clamp: Clamp) -> str:

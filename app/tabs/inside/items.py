@@ -80,7 +80,7 @@ def score_table(model: LanguageModel, text: str) -> Study:
     except DataError as error:  # it names a field that this section does not have
         raise UserError(
             "it is not clear which column has the sentences: call it text, or leave only one column with"
-            " text."
+            " text. For minimal pairs, call two columns sentence_good and sentence_bad."
         ) from error
     items = Items({"keep": tuple(name for name in rows[0] if name != column)})
     cells = texts(read, "the table", column, "replace", Notes(), kept=items.rows)
@@ -166,6 +166,8 @@ def _rows(text: str) -> list[Row]:
         names = reader.fieldnames or []
     except csv.Error as error:
         raise UserError(f"the table is not valid CSV: {error}.") from error
+    if names and not rows:
+        raise UserError("the table has no rows: the first line only names the columns.")
     if not rows or len(set(names)) < len(names) or any("" in row for row in rows):
         raise UserError(
             "this is not a table: the first line must name the columns, and every row have as many fields."

@@ -68,8 +68,8 @@ class InsideLayout:
         self.totals = gr.Markdown(elem_id="inside-totals")
         self.tables = custom_html(
             "tables.js",
-            '<button type="button" data-table="tokens"></button>'
-            ' <button type="button" data-table="words"></button>',
+            '<button type="button" data-table="tokens" hidden></button>'
+            ' <button type="button" data-table="words" hidden></button>',
             "inside-tables",
         )
 

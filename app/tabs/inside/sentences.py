@@ -81,6 +81,8 @@ class Sentences:
             text = event_value(event, "text")
             if not isinstance(text, str):
                 raise UserError("the file is not in UTF-8: save it in this encoding first.")
+            if not text.strip("\ufeff \t\r\n"):
+                raise UserError("the file is empty: choose another one.")
             return text, "pairs" if has_pairs(text) else "table"
 
     def on_score(self, name: str | None, kind: str, text: str) -> str:

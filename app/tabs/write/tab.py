@@ -117,17 +117,22 @@ class WriteTab:
                 **INTERNAL,
             )
 
-    def open_documents(self, page: gr.Blocks, select: Callable[..., Any], selected: list[Any]) -> Any:
+    def open_documents(self, page: gr.Blocks, restore: Callable[[Any], Any], selected: list[Any]) -> Any:
         """Show the document of the browser when the page is loaded, and each one that the user opens; returns
         the event after the page is loaded.
 
-        `select(name)` returns updates for `selected`.
+        `restore(name)` returns updates for `selected`, whatever the browser stored as the name of the model.
         """
         layout = self.layout
         names = json.dumps([component.elem_id for component in layout.settings])
         _, loaded = [
             trigger(
-                select, self.model, selected, js="async () => [await lm.documents.load()]", **INTERNAL
+                restore,
+                self.model,
+                selected,
+                js="async () => [await lm.documents.load()]",
+                preprocess=False,  # it would reject the names of models that are newer than the server
+                **INTERNAL,
             ).then(
                 None,
                 layout.settings,

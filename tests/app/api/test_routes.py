@@ -37,6 +37,7 @@ def test_known_endpoints_answer_their_methods_only(client, path, slash):
             assert response.status_code == 405
             assert set(response.headers["allow"].split(", ")) == allowed
             if method != "HEAD":
+                assert f"use {' or '.join(sorted(allowed))}." in response.json()["error"]["message"]
                 assert method in response.json()["error"]["message"]
 
 

@@ -23,11 +23,11 @@ from app.ui.errors import as_sentence
         ("h is always between -1 and 1.", "h is always between -1 and 1."),
         (
             "Value: nomodel is not in the list of choices: ['one']",
-            "nomodel is not one of the choices: reload the page.",
+            "nomodel is not one of the choices: choose another, or reload the page.",
         ),
         (
             "Value: text:01 (type: <class 'str'>) is not in the list of choices: []",
-            "text:01 is not one of the choices: reload the page.",
+            "text:01 is not one of the choices: choose another, or reload the page.",
         ),
     ],
 )

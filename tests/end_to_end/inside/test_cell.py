@@ -62,17 +62,19 @@ def test_a_click_draws_the_cell_and_arrow_keys_move_it_through_the_text(page, mo
 
 
 def test_every_kind_of_cell_is_drawn_with_strips_of_its_gates(open_page, tmp_path):
+    text = "the sea was calm.😀"
     models = {cell: make("char", cell, dtype=torch.float32, layers=2, hidden_size=6) for cell in STRIPS}
     for cell, model in models.items():
         model.save(tmp_path / "runs" / cell)
     with serving(tmp_path, "--models", "runs", "--port", free_port()) as server:
         page = open_page(until_ready(server), tab_name="Look inside")
-        page.look_into("the sea was calm.")
+        page.look_into(text)
         for cell, model in models.items():
             page.choose_model(cell)
             page.tab.locator("#inside:not(.editing, .stale)").wait_for()
             page.tab.locator("#inside-view [data-index='9']").click()
-            shown = walked(model, 9, text="the sea was calm.").items()
+            shown = walked(model, 9, text=text).items()
             page.wait_for(lambda shown=shown: shown <= drawn(page).items())
+            assert page.tab.locator("#inside-cell svg text.token").last.text_content() == "😀"
             names = page.tab.locator("#inside-cell svg text.strong.small").all_text_contents()
             assert names[-len(STRIPS[cell]) :] == STRIPS[cell]

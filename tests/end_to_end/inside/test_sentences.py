@@ -36,13 +36,16 @@ def test_sentences_are_scored_one_by_one_and_minimal_pairs_side_by_side(open_pag
     lines = [line for line in download.value.path().read_text().splitlines() if line[0] != "#"]
     assert "unknown" in lines[0].split(",") and download.value.suggested_filename.endswith(" words.csv")
     assert download.value.suggested_filename != " words.csv" and lines[6].startswith("☃,3,")
-    table = b"UID,sentence_good,sentence_bad\na,The sea was calm.,Was sea the calm.\n"
+    good, bad = " ".join(["The sea was calm."] * 9), " ".join(["Was sea the calm."] * 9)
+    table = f"UID,sentence_good,sentence_bad\na,{good},{bad}\n".encode()
     file = {"name": "pairs.csv", "mimeType": "text/csv", "buffer": table}
     page.tab.locator("#inside-csv input").set_input_files(file)
     page.wait_for(lambda: "Accuracy" in result.inner_text())
     assert page.tab.get_by_role("radio", name="Minimal pairs").is_checked()
     assert result.locator("tbody tr").count() == 1 and "correct" in result.locator("tbody").inner_text()
-    wait_until_in_view(page, result.locator("tbody tr"))
+    wait_until_in_view(page, result.locator("tbody tr"), 40)
+    heights = result.locator("ruby").evaluate_all("words => words.map((word) => word.offsetHeight)")
+    assert len(heights) == 72 and len(set(heights)) == 1  # no word and no number is broken
     latin = {"name": "latin.csv", "mimeType": "text/csv", "buffer": "text\nCafé\n".encode("cp1252")}
     page.tab.locator("#inside-csv input").set_input_files(latin)
     page.wait_for_message("The file is not in UTF-8")

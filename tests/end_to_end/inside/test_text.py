@@ -38,6 +38,12 @@ def test_words_are_colored_too_and_both_tables_can_be_downloaded(page):
         assert lines[0].split("\t")[0] == first and lines[1].startswith(row) and len(lines) > 50
 
 
+def test_without_a_text_the_keyboard_stops_at_no_table(open_page, servers):
+    page = open_page(servers[1], tab_name="Look inside")
+    buttons = page.tab.locator("#inside-tables button")
+    assert buttons.evaluate_all("all => all.map((button) => button.checkVisibility())") == [False, False]
+
+
 def test_contexts_similar_to_a_selection_are_found_by_mouse_and_keyboard(page):
     page.tab.evaluate("""() => {
         const tokens = document.querySelectorAll("#inside-view [data-index]");

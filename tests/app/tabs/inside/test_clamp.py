@@ -1,5 +1,6 @@
 """What the model writes with a clamped unit is shown next to what it writes without."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -82,3 +83,30 @@ def test_on_every_page_both_texts_continue_the_whole_text(direction, monkeypatch
         expected = text[: highest + 1] if direction == "forward" else text[highest:]
         assert write_both(analysis, clamp, "highest", 1, 1.0, 1).prompt == expected
     assert page == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "direction", "text"),
+    [
+        ("char", "forward", "the ☃ sea"),  # ☃ is unknown to the model
+        ("char", "backward", "the ☃ sea"),
+        ("word", "forward", "the\tsea  was"),
+        ("word", "backward", "the\tsea  was"),
+        ("byte", "forward", "the 中 sea"),
+    ],
+)
+def test_the_context_is_the_text_of_the_user(kind, direction, text):
+    model = make(kind, direction=direction, dtype=torch.float32)
+    analysis = AnalysisCache().get(model, text)
+    assert write_both(analysis, Clamp(0, 1, 1.0), "end", 3, 1.0, 1).prompt == text
+
+
+@pytest.mark.parametrize(("direction", "expected"), [("forward", "ab"), ("backward", "cd")])
+@pytest.mark.parametrize("byte", [0, 1])
+def test_a_character_that_is_read_in_part_is_no_context(direction, expected, byte, monkeypatch):
+    model = make("byte", direction=direction, dtype=torch.float32)
+    analysis = AnalysisCache().get(model, "ab中cd")
+    values = np.zeros(7)
+    values[2 + byte if direction == "forward" else 4 - byte] = 1.0
+    monkeypatch.setattr(type(analysis.trace), "values", lambda *place: values)
+    assert write_both(analysis, Clamp(0, 1, 1.0), "highest", 3, 1.0, 1).prompt == expected
