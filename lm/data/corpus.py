@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, pairwise
@@ -29,16 +29,17 @@ import numpy as np
 
 from lm.config.schema import DataConfig
 from lm.console.invocation import command, quoted
-from lm.console.progress import ProgressCallback, no_progress, with_progress
+from lm.console.progress import ProgressCallback, no_progress
 from lm.console.wording import plural
 from lm.data.cache import build_once, cache_folder, mark_used
+from lm.data.corpus_tokenizer import is_exact, learn_tokenizer, unknown_parts
 from lm.data.decoding import own_encoding_warning
 from lm.data.find_source import find_sources, find_tokenizer
 from lm.data.fingerprint import fingerprint_of
 from lm.data.source import Source
 from lm.data.splits import SPLITS, read_splits
-from lm.data.survey import LISTED, repeated_fraction, survey
-from lm.data.text import Text
+from lm.data.survey import repeated_fraction, survey
+from lm.data.text import Text, blocks_of
 from lm.errors import DataError, ModelError, UserError, one_line
 from lm.files import digests
 from lm.files.atomic import portable_name, write_text
@@ -46,7 +47,7 @@ from lm.files.json_types import has_type
 from lm.files.model_files import parse_json
 from lm.parallel import in_order
 from lm.tokenization import vocabulary
-from lm.tokenization.documents import CHUNK, LONGEST, SEPARATOR, chunks, count_characters
+from lm.tokenization.documents import SEPARATOR, count_characters
 from lm.tokenization.tokenizer import Tokenizer
 
 FORMAT = 2
@@ -55,8 +56,6 @@ FORMAT = 2
 TABLE_FORMAT, TOKEN_FORMAT = 6, 2
 ENCODING_FORMAT = 2  # increase this when the same --encoding may read files differently
 _DIGESTED = ("info.json", "tokenizer.json")  # not the tokens: hashing them at each start takes seconds
-_LEARNED_FROM = 100 << 20  # bytes of text from which bpe and unigram are learned
-_DECODED = 16 << 20  # bytes of text with which it is checked whether a tokenizer reproduces text
 
 
 @dataclass(frozen=True)
@@ -254,8 +253,8 @@ def _build(
     progress: ProgressCallback,
 ) -> None:
     texts, held_out = read_splits(sources, config, folder, progress)
-    found = survey(_blocks(texts["train"], "Counting characters", progress))
-    tokenizer = external or _learn_tokenizer(config, texts["train"], found.characters, progress)
+    found = survey(blocks_of(texts["train"], "Counting characters", progress))
+    tokenizer = external or learn_tokenizer(config, texts["train"], found.characters, progress)
     tokenizer.save(folder / "tokenizer.json")
     try:
         # `tokenizers` reads the numbers of unigram with another last digit: encode as the model will.
@@ -279,8 +278,8 @@ def _build(
     if external and info["train"]["unknown"]:
         blocks: Iterable[bytes] = ["".join(found.characters).encode()]  # of `char`, the characters are enough
         if tokenizer.kind != "char":
-            blocks = _blocks(texts["train"], "Listing unknown tokens", progress, tokenizer.kind)
-        unknown = _unknown_parts(tokenizer, blocks)
+            blocks = blocks_of(texts["train"], "Listing unknown tokens", progress, tokenizer.kind)
+        unknown = unknown_parts(tokenizer, blocks)
     info["facts"] = found.summary() | {
         "replaced": sum(source.decoded.replaced for source in sources),
         "decoded": sum(source.decoded.characters for source in sources),
@@ -292,7 +291,7 @@ def _build(
             tokenizer.eos,
             tokenizer.kind,
         ),
-        "exact": not external or (not unknown and _is_exact(tokenizer, texts["train"], progress)),
+        "exact": not external or (not unknown and is_exact(tokenizer, texts["train"], progress)),
         "tables": [table for source in sources for table in source.table_facts()],
         "hub": _hub_facts(sources),
     }
@@ -305,67 +304,6 @@ def _build(
     write_text(folder / "info.json", described.encode("utf-8", "replace").decode())
     stored = {name: digests.digest_of(folder / name) for name in _DIGESTED}
     write_text(folder / "digests.json", json.dumps(stored))
-
-
-def _unknown_parts(tokenizer: Tokenizer, blocks: Iterable[bytes]) -> list[str]:
-    """The first distinct parts of a text that the vocabulary lacks."""
-    found: dict[str, None] = {}
-    for before, block in pairwise(chain([SEPARATOR], blocks)):
-        continues = not before.endswith(SEPARATOR)
-        found |= dict.fromkeys(tokenizer.unknown_in(block, LISTED, continues=continues))
-        if len(found) >= LISTED:
-            break
-    return list(found)[:LISTED]
-
-
-def _is_exact(tokenizer: Tokenizer, texts: list[Text], progress: ProgressCallback) -> bool:
-    """Whether the tokens of each document reproduce it; of a long text, of evenly spaced parts of it."""
-    every = 1 + sum(map(len, texts)) // _DECODED
-    for number, block in enumerate(_blocks(texts, "Checking the tokenizer", progress)):
-        if number % every == 0:
-            # Some tokenizers add or drop a space at the start of a text, so parts start with a word here.
-            part = block.lstrip() if number else block
-            documents = [document.decode() for document in part.split(SEPARATOR)]
-            if any(tokenizer.decode(tokenizer.encode(document)) != document for document in documents):
-                return False
-    return True
-
-
-def _learn_tokenizer(
-    config: DataConfig, texts: list[Text], characters: dict[str, int], progress: ProgressCallback
-) -> Tokenizer:
-    kind, size, min_frequency = config.tokenizer, config.vocab_size, config.min_frequency
-    if not characters:
-        raise DataError(
-            "no text is left to train on: choose a smaller --validation-split or --test-split, or use more"
-            " text."
-        )
-    if kind == "char":  # counted already
-        if len(characters) < 2:
-            only = next(iter(characters))
-            raise DataError(f"the training text has only one distinct character, {only!r}: use more text.")
-        return _not_empty(vocabulary.char_tokenizer(characters, size, min_frequency), config)
-    # Evenly spaced samples of a long text are enough to learn pieces of words.
-    every = 1 if kind == "word" else 1 + sum(map(len, texts)) // _LEARNED_FROM
-    blocks = _blocks(texts, f"Learning the {kind} vocabulary", progress, kind)
-    sample = (block for number, block in enumerate(blocks) if number % every == 0)
-    pieces = (document for block in sample for document in block.split(SEPARATOR))
-    if kind != "word":
-        # The time in which bpe learns grows with the square of the longest word.
-        longest = CHUNK if kind == "bpe" else LONGEST
-        pieces = (chunk for document in pieces for chunk in chunks(document, CHUNK, longest))
-    return _not_empty(
-        vocabulary.train_tokenizer(kind, map(bytes.decode, pieces), size, min_frequency), config
-    )
-
-
-def _not_empty(tokenizer: Tokenizer, config: DataConfig) -> Tokenizer:
-    """Raise DataError if the vocabulary has no tokens that text consists of."""
-    if {tokenizer.unk, tokenizer.eos} >= set(range(tokenizer.vocab_size)):
-        if config.vocab_size:
-            raise DataError("the vocabulary has no tokens for this text: choose a larger --vocab-size.")
-        raise DataError("the vocabulary has no tokens for this text: choose a smaller --min-frequency.")
-    return tokenizer
 
 
 def write_tokens(
@@ -396,7 +334,7 @@ def write_tokens(
             if last is not None and last != tokenizer.eos:
                 write(separator)
             counts["documents"] += 1
-            blocks = _blocks([text], f"Tokenizing the {path.stem} text", progress, tokenizer.kind)
+            blocks = blocks_of([text], f"Tokenizing the {path.stem} text", progress, tokenizer.kind)
             for ids, block_counts in in_order(encode, pairwise(chain([SEPARATOR], blocks))):
                 write(ids)
                 for name, count in block_counts.items():
@@ -404,10 +342,3 @@ def write_tokens(
                 last = ids[-1] if len(ids) else last
             ends.append(counts["tokens"])
     return Counts(**counts), [end - start for start, end in zip([0, *ends], ends, strict=False)]
-
-
-def _blocks(texts: list[Text], task: str, progress: ProgressCallback, kind: str = "") -> Iterator[bytes]:
-    """The blocks of all texts, for a `kind` of tokenizer, with a separator between texts."""
-    each = (text.blocks(whole_words=kind == "word") for text in texts)
-    blocks = (b for i, text in enumerate(each) for b in chain([SEPARATOR] * (i > 0), text))
-    return with_progress(blocks, task, sum(map(len, texts)), progress)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
+from lm.console.progress import ProgressCallback, with_progress
 from lm.tokenization.documents import LONGEST, SEPARATOR, character_offset, chunks, count_characters
 
 BLOCK = 1 << 19  # bytes
@@ -71,3 +73,10 @@ def save_text(path: Path, pieces: Iterable[bytes], limit: int | None = None) -> 
                 left -= count
             file.write(piece)
     return Text(path, 0, path.stat().st_size)
+
+
+def blocks_of(texts: list[Text], task: str, progress: ProgressCallback, kind: str = "") -> Iterator[bytes]:
+    """The blocks of all texts, for a `kind` of tokenizer, with a separator between texts."""
+    each = (text.blocks(whole_words=kind == "word") for text in texts)
+    blocks = (b for i, text in enumerate(each) for b in chain([SEPARATOR] * (i > 0), text))
+    return with_progress(blocks, task, sum(map(len, texts)), progress)
