@@ -81,11 +81,6 @@ def trained(act, **settings):
     return lm.train("boat.txt", on_validation=lambda row: acts.pop()() if acts else None, **settings)
 
 
-@pytest.fixture
-def boat(here, text_file):
-    shutil.copy(text_file, here / "boat.txt")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", ["r", "r/training"])
 def test_a_run_that_is_moved_goes_on_at_its_old_place(here, boat, capsys, lost):

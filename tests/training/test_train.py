@@ -23,29 +23,16 @@ from lm.training import record
 from lm.training.display import Display
 from lm.training.train import _own_torch
 from tests.conftest import metrics, script
+from tests.training.runs import SETTINGS
 
-SMALL = {
-    "layers": 1,
-    "hidden_size": 16,
-    "batch_size": 4,
-    "bptt": 16,
-    "steps": 40,
-    "quiet": True,
-    "sample_every": 0,
-    "cell": "gru",
-}
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("here")
 
 
 @pytest.fixture(scope="module")
 def trained(text_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained") / "boat"
     rows = []
-    model = lm.train(text_file, out=folder, eval_every=10, on_validation=rows.append, **SMALL)
+    model = lm.train(text_file, out=folder, eval_every=10, on_validation=rows.append, **SETTINGS)
     return model, rows
 
 
@@ -68,11 +55,7 @@ def test_the_model_has_the_folder_and_the_history_of_its_run(trained):
 @pytest.mark.slow
 def test_the_same_settings_give_the_weights_of_train_py(trained, text_file, tmp_path):
     model, _ = trained
-    flags = [
-        part
-        for name, value in SMALL.items()
-        for part in ([f"--{name}"] if value is True else ["--" + name.replace("_", "-"), value])
-    ]
+    flags = as_flags(SETTINGS)
     result = script("train.py", text_file, "--eval-every", 10, "--out", "again", *flags, cwd=tmp_path)
     assert (result.returncode, result.stdout) == (0, ""), result.stderr
     assert weights("again") == weights(model.folder)
@@ -83,7 +66,7 @@ def test_the_same_settings_give_the_weights_of_train_py(trained, text_file, tmp_
 def test_a_short_budget_ends_with_a_part_of_the_text_unless_validations_always_score_all(
     text_file, tmp_path, eval_tokens
 ):
-    settings = {**SMALL, "steps": None, "max_time": 0.2, "eval_tokens": eval_tokens}
+    settings = {**SETTINGS, "steps": None, "max_time": 0.2, "eval_tokens": eval_tokens}
     model = lm.train(text_file, validation_split=0.2, test_split=0.2, out=tmp_path / "short", **settings)
     for split in ("validation", "test"):
         scored, whole = model.facts[split]["tokens"], round(0.2 * 30_000)
@@ -142,45 +125,8 @@ def test_paths_and_numbers_of_numpy_are_settings_too(text_file, trained):
 
 
 def test_two_runs_within_a_second_get_different_folders(text_file):
-    settings = SMALL | {"steps": 1}
+    settings = SETTINGS | {"steps": 1}
     assert lm.train(text_file, **settings).folder != lm.train(text_file, **settings).folder
-
-
-def test_on_step_sees_every_step_and_stops_by_returning_false(text_file):
-    rows = []
-
-    def watch(row):
-        rows.append(row)
-        return np.bool_(row["step"] < 7)
-
-    model = lm.train(text_file, on_step=watch, **SMALL)
-    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
-    assert set(rows[0]) == {"step", "tokens", "seconds", "train_loss", "learning_rate"}
-    assert rows[6]["tokens"] == 7 * 4 * 16
-    mean = sum(row["train_loss"] for row in rows[4:]) / 3  # since the validation after a tenth of the budget
-    assert model.history[-2]["train_loss"] == pytest.approx(mean, rel=1e-6)
-    assert model.history[-2]["step"] == 7 and "validation_loss" in model.history[-2]
-
-
-@pytest.mark.slow
-def test_a_callback_may_draw_random_numbers(text_file):
-    drawn = []
-    settings = {**SMALL, "hidden_size": 8, "steps": 5, "dropout": 0.3, "layers": 2}
-    alone = lm.train(text_file, **settings)
-    watched = lm.train(text_file, on_step=lambda row: drawn.append(torch.rand(1).item()), **settings)
-    assert len(set(drawn)) == len(drawn) > 1
-    for weight, same in zip(alone.network.parameters(), watched.network.parameters(), strict=True):
-        assert torch.equal(weight, same)
-
-
-def test_a_callback_that_raises_loses_no_checkpoint(text_file, tmp_path):
-    def fail(row):
-        raise ValueError(row["step"])
-
-    out = tmp_path / "r"
-    with pytest.raises(ValueError, match=r"^10$"):
-        lm.train(text_file, eval_every=10, on_validation=fail, out=out, **SMALL)
-    assert json.loads((out / "training/checkpoint/progress.json").read_text())["step"] == 10
 
 
 @pytest.mark.slow
@@ -190,10 +136,10 @@ def test_a_run_without_a_checkpoint_says_how_to_start_again(text_file, tmp_path)
 
     out = tmp_path / "r"
     with pytest.raises(ValueError):
-        lm.train(text_file, on_step=fail, out=out, **SMALL)
+        lm.train(text_file, on_step=fail, out=out, **SETTINGS)
     with pytest.raises(UserError, match=r"has neither a checkpoint nor weights, .*: start again with"):
         lm.train(resume=out)
-    lm.train(text_file, out=out, overwrite=True, **SMALL)
+    lm.train(text_file, out=out, overwrite=True, **SETTINGS)
     shutil.rmtree(out / "training/checkpoint")
     with pytest.raises(UserError, match=r"has no checkpoint, .*: start a new run, from its best weights"):
         lm.train(resume=out)
@@ -201,7 +147,7 @@ def test_a_run_without_a_checkpoint_says_how_to_start_again(text_file, tmp_path)
 
 def test_the_fraction_of_unknown_tokens_is_recorded(tmp_path):
     (tmp_path / "t.txt").write_text("the sea was calm\n" * 95 + "the boat was calm\n" * 5)
-    settings = {**SMALL, "tokenizer": "word", "out": tmp_path / "r", "bptt": 4, "validation_split": "0.1"}
+    settings = {**SETTINGS, "tokenizer": "word", "out": tmp_path / "r", "bptt": 4, "validation_split": "0.1"}
     lm.train(tmp_path / "t.txt", **settings)
     found = json.loads((tmp_path / "r/config.json").read_text())["validation"]
     assert found["unknown_fraction"] == pytest.approx(0.1, abs=0.02)  # each tenth token is "boat"
@@ -211,7 +157,7 @@ def test_the_fraction_of_unknown_tokens_is_recorded(tmp_path):
 @pytest.mark.slow
 def test_the_card_says_that_a_run_was_extended(text_file, tmp_path):
     out, sentence = tmp_path / "r", "The run had another budget until step "
-    lm.train(text_file, out=out, **SMALL | {"steps": 10})
+    lm.train(text_file, out=out, **SETTINGS | {"steps": 10})
     assert sentence not in (out / "README.md").read_text()
     lm.train(resume=out, steps=20)
     lm.train(resume=out, steps=30)
@@ -220,28 +166,9 @@ def test_the_card_says_that_a_run_was_extended(text_file, tmp_path):
     assert facts["extended_at_steps"] == [10, 20]
 
 
-def test_a_callback_is_a_function(text_file, tmp_path):
-    for name in ("on_step", "on_validation"):
-        with pytest.raises(UserError, match=f"{name} must be a function, got '5'"):
-            lm.train(text_file, out=tmp_path / "r", **{name: 5}, **SMALL)
-    assert not (tmp_path / "r").exists()
-
-
-def test_on_validation_stops_by_returning_false(text_file):
-    model = lm.train(text_file, eval_every=10, on_validation=lambda row: row["step"] < 20, **SMALL)
-    assert [row["step"] for row in model.history if "train_loss" in row][-1] == 20
-
-
 def test_the_rows_of_the_history_that_the_documentation_plots_have_both_losses(trained):
     rows = pandas.DataFrame(trained[0].history).dropna(subset=["train_loss", "validation_loss"])
     assert list(rows["step"]) == [10, 20, 30, 40] and list(rows.dropna()["step"]) == [10, 20, 30, 40]
-
-
-@pytest.mark.slow
-def test_answers_that_are_not_false_do_not_stop(text_file):
-    answers = iter([None, 0, "", [], True] * 100)
-    model = lm.train(text_file, on_step=lambda row: next(answers), **SMALL)
-    assert [row["step"] for row in model.history if "train_loss" in row][-1] == 40
 
 
 class ClosedPipe(io.StringIO):
@@ -255,20 +182,9 @@ class ClosedPipe(io.StringIO):
 def test_a_closed_output_saves_the_run_and_raises(text_file, trained, monkeypatch, capsys):
     with monkeypatch.context() as patch, pytest.raises(BrokenPipeError, match="closed"):
         patch.setattr("sys.stdout", ClosedPipe())
-        lm.train(text_file, out="run", eval_every=10, **SMALL | {"quiet": False})
+        lm.train(text_file, out="run", eval_every=10, **SETTINGS | {"quiet": False})
     assert capsys.readouterr().err == "Stopped and saved. Resume with: lm.train(resume='run')\n"
     assert weights(lm.train(resume="run", quiet=True).folder) == weights(trained[0].folder)
-
-
-@pytest.mark.slow
-def test_an_error_of_a_callback_is_raised_and_the_run_can_be_resumed(text_file):
-    def fail(row):
-        if row["step"] == 25:
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        lm.train(text_file, out="run", eval_every=10, on_step=fail, **SMALL)
-    assert lm.train(resume="run", quiet=True).history[-2]["step"] == 40
 
 
 def test_ctrl_c_saves_and_raises_and_resume_continues_to_the_same_weights(text_file, trained):
@@ -280,7 +196,7 @@ def test_ctrl_c_saves_and_raises_and_resume_continues_to_the_same_weights(text_f
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        lm.train(text_file, out="run", eval_every=10, on_step=interrupt, **SMALL)
+        lm.train(text_file, out="run", eval_every=10, on_step=interrupt, **SETTINGS)
     assert {number: signal.getsignal(number) for number in before} == before
     steps = []
     model = lm.train(resume=Path("run"), on_step=lambda row: steps.append(row["step"]))
@@ -293,7 +209,7 @@ def test_a_signal_before_the_first_step_saves_a_run_that_can_be_resumed(text_fil
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where pytest runs in the background
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Display, "start", lambda display: signal.raise_signal(signal.SIGINT))
-        lm.train(text_file, out="run", eval_every=10, **SMALL)
+        lm.train(text_file, out="run", eval_every=10, **SETTINGS)
     steps = []
     model = lm.train(resume="run", on_step=lambda row: steps.append(row["step"]))
     assert steps == list(range(1, 41))
@@ -319,7 +235,9 @@ def test_a_signal_ends_the_final_scoring_and_resume_does_only_that(
         return real_score(*arguments)
 
     real_score = record.score
-    flags = [str(part) for name, value in SMALL.items() if name != "quiet" for part in ("--" + name, value)]
+    flags = [
+        str(part) for name, value in SETTINGS.items() if name != "quiet" for part in ("--" + name, value)
+    ]
     flags = [flag.replace("_", "-") if flag.startswith("--") else flag for flag in flags]
     with monkeypatch.context() as patch:
         patch.setattr(record, "score", score)
@@ -338,7 +256,7 @@ def test_it_leaves_the_random_numbers_of_the_caller_alone(text_file):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    lm.train(text_file, **SMALL | {"steps": 2})
+    lm.train(text_file, **SETTINGS | {"steps": 2})
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -346,7 +264,7 @@ def test_it_leaves_the_random_numbers_of_the_caller_alone(text_file):
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_it_works_where_the_caller_computes_no_gradients(mode, text_file, trained):
     with mode():
-        model = lm.train(text_file, eval_every=10, **SMALL)
+        model = lm.train(text_file, eval_every=10, **SETTINGS)
     assert weights(model.folder) == weights(trained[0].folder)
 
 
@@ -375,14 +293,14 @@ def test_it_uses_the_usual_defaults_of_torch_and_restores_those_of_the_caller(ot
 
 @pytest.mark.slow
 def test_it_works_with_other_defaults_of_torch(text_file, trained, other_defaults):
-    model = lm.train(text_file, eval_every=10, **SMALL)
+    model = lm.train(text_file, eval_every=10, **SETTINGS)
     assert weights(model.folder) == weights(trained[0].folder)
 
 
 @pytest.mark.slow
 def test_it_works_in_a_thread(text_file, trained):
     models = []
-    settings = SMALL | {"out": "run", "eval_every": 10}
+    settings = SETTINGS | {"out": "run", "eval_every": 10}
     thread = threading.Thread(target=lambda: models.append(lm.train(text_file, **settings)))
     thread.start()
     thread.join()
@@ -392,7 +310,7 @@ def test_it_works_in_a_thread(text_file, trained):
 def test_on_the_cpu_it_leaves_a_gpu_alone(text_file, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # using it would fail without one
     initialized = torch.cuda.is_initialized()
-    lm.train(text_file, out="run", device="cpu", **SMALL)
+    lm.train(text_file, out="run", device="cpu", **SETTINGS)
     lm.train(resume="run", steps=50, quiet=True)
     assert "random.cuda" not in load_file("run/training/checkpoint/state.safetensors")
     assert torch.cuda.is_initialized() == initialized
