@@ -20,6 +20,14 @@ SETTINGS = {
 }
 
 
+def as_flags(settings):
+    """Settings of `lm.train` as `lm train` takes them."""
+    given = {"--" + name.replace("_", "-"): value for name, value in settings.items() if value is not False}
+    return [
+        part for flag, value in given.items() for part in ([flag] if value is True else [flag, str(value)])
+    ]
+
+
 def progress(run):
     """The progress.json of a run's checkpoint."""
     return json.loads((run / "training/checkpoint/progress.json").read_text())
@@ -32,5 +40,6 @@ def outcome(run):
 
 
 def edit_config(run, **changes):
+    """Change settings in a run's config.yaml."""
     path = run / "training/config.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes, sort_keys=False))

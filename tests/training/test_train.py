@@ -23,7 +23,7 @@ from lm.training import record
 from lm.training.display import Display
 from lm.training.train import _own_torch
 from tests.conftest import metrics, script
-from tests.training.runs import SETTINGS
+from tests.training.runs import SETTINGS, as_flags
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -235,10 +235,7 @@ def test_a_signal_ends_the_final_scoring_and_resume_does_only_that(
         return real_score(*arguments)
 
     real_score = record.score
-    flags = [
-        str(part) for name, value in SETTINGS.items() if name != "quiet" for part in ("--" + name, value)
-    ]
-    flags = [flag.replace("_", "-") if flag.startswith("--") else flag for flag in flags]
+    flags = as_flags(SETTINGS | {"quiet": False})
     with monkeypatch.context() as patch:
         patch.setattr(record, "score", score)
         assert main([str(text_file), "--eval-every", "10", "--out", "my run", *flags]) == status
