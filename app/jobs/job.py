@@ -75,6 +75,9 @@ class Job:
     log_from: int = 0  # offset in log.txt at which the output of the last start begins
 
 
+_TYPES = get_type_hints(Job)
+
+
 class JobStore:
     """The jobs in a models folder."""
 
@@ -240,7 +243,7 @@ def _warn_once(message: str) -> None:
 
 def _check(job: Job, id: str) -> None:
     """Raise ValueError if job.json contains something that this program never writes."""
-    for name, kind in get_type_hints(Job).items():
+    for name, kind in _TYPES.items():
         if not has_type(getattr(job, name), kind):
             raise ValueError(f"{name} is {getattr(job, name)!r}")
     if job.id != id or job.state not in STATES or job.asked not in (None, PAUSE, STOP):

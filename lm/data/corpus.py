@@ -128,7 +128,6 @@ def open_corpus(
     finally:
         for source in sources:
             source.forget()
-    mark_used(cache_folder() / key)
     listings = [source.listing.row() for source in sources if source.listing]
     # Files that are left out change nothing in the stream, so they are not stored with it.
     warnings = [warning for source in sources for warning in source.warnings]

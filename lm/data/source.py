@@ -80,7 +80,8 @@ class Source:
 
     def check_unchanged(self) -> None:
         """Raise DataError if the files have changed since `identity` was computed."""
-        if not self.hub and dataclasses.replace(self).identity != self.identity:
+        copy = dataclasses.replace(self)  # which computes it again
+        if not self.hub and copy.identity != self.identity:
             raise DataError(f"{self.name} changed while it was read: run the command again.")
 
     def takes(self, setting: str) -> bool:
