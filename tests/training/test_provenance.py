@@ -129,8 +129,8 @@ def test_of_a_streamed_text_it_counts_what_was_read(private):
     assert (facts["documents"], facts["characters"]) == (7, 153)  # a line has 23 characters and an end
 
 
-@pytest.mark.parametrize("steps", [1, 9])
-def test_a_streamed_text_begins_after_an_end_however_often_it_was_read(private, steps):
+@pytest.mark.parametrize(("steps", "times"), [(1, 0), (28, 1), (60, 2)])
+def test_a_streamed_text_begins_after_an_end_however_often_it_was_read(private, steps, times):
     folder = private / "fold"
     folder.mkdir()
     for split in ("train", "validation"):
@@ -138,6 +138,7 @@ def test_a_streamed_text_begins_after_an_end_however_often_it_was_read(private, 
     how = ["--streaming", "--precision", "fp32", *TINY, "--steps", str(steps)]
     assert main(["--dataset", str(folder), *how, "--out", "run"]) == 0
     model = lm.load("run", device="cpu")
+    assert model.facts["trained_on"]["documents"] == times
     assert model.start_token == model.tokenizer.eos
     found = lm.evaluate(model, (folder / "validation.txt").read_text())
     assert found.loss == pytest.approx(model.facts["validation"]["loss"], rel=1e-6)
