@@ -1,4 +1,4 @@
-"""Settings in YAML: writes them, and reads what anyone may have written, of limited size, depth and number of
+"""Writes settings as YAML, and reads YAML that anyone may have written: of limited size, depth and number of
 values."""
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def pip_install(extra: str) -> str:
 
 def quoted(argument: object) -> str:
     """An argument of a command line as the user's shell needs it: in quotes if it has spaces. A path that
-    would be read as a flag gets `./`; one of dots only gets a slash, so that a full stop may follow."""
+    would be read as a flag gets `./`; one such as `..` gets a slash, so that a sentence can end with it."""
     if isinstance(argument, Path) and str(argument).startswith("-"):
         argument = f"./{argument}"
     if isinstance(argument, Path) and (str(argument) == "." or argument.name == ".."):

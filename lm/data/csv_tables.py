@@ -103,8 +103,8 @@ def _has_text(row: list[str]) -> bool:
 
 
 def _is_title(first: list[str], rows: list[list[str]]) -> bool:
-    """Whether the first row says something about the table below it, rather than naming its columns: it has
-    fewer cells with text than the next row, and only the first one, or an empty row below it."""
+    """Whether the first row is a title rather than a header: the next row has text in a column that it
+    leaves empty, and either only its first cell has text, or the row below it is empty."""
     below = next(filter(_has_text, rows), [])
     if len(first) < 3 or not any(cell and not name for name, cell in zip(first, below, strict=False)):
         return False

@@ -10,8 +10,8 @@ from lm.errors import UserError, one_line
 if TYPE_CHECKING:
     from llguidance import LLParserLimits
 
-# A state takes one or two kilobytes, 14,000 units of fuel about a millisecond; those of the automaton that a
-# pattern becomes, up to three.
+# A state takes one or two kilobytes. 14,000 units of fuel take about a millisecond, or up to three while a
+# pattern is compiled into an automaton.
 _MAX_STATES, _FUEL, _FUEL_PER_MASK = 100_000, 100_000, 100_000
 _SHOWN = 80  # characters of a pattern in an error
 

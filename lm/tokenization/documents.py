@@ -27,9 +27,9 @@ def _after_a_word(whitespace: bytes) -> re.Pattern[bytes]:
     return re.compile(whitespace + rb"(?<=[^\t-\r ]" + whitespace + b")" + before)
 
 
-# None of our tokens crosses from a word to the whitespace after it. External tokenizers may join punctuation
-# to a line break after it, as that of Llama 3 does, but neither a letter to a line break nor anything to a
-# space: such places come first.
+# None of our tokens crosses from a word to the whitespace after it. Some external tokenizers, such as that of
+# Llama 3, join punctuation to the line break after it. None joins a letter to a line break, or anything to
+# the space after it, so these places come first.
 _SPACE, _WHITESPACE = _after_a_word(b" "), _after_a_word(rb"[\t-\r ]")
 
 

@@ -11,8 +11,8 @@ def is_single_document(facts: dict[str, Any]) -> bool:
     """Whether a model with this config.json was trained on a single document.
 
     A document starts after the end of another. A model trained on a single document has never seen such an
-    end: its texts start at the next best position, a line break, and never end. In a stream, such an end
-    precedes also the first document, and each time it is read again.
+    end: its texts start at the next best position, a line break, and never end. In a stream, an end also
+    precedes the first document and each repetition.
     """
     trained_on = facts.get("trained_on") or {}
     streamed = (trained_on.get("settings") or {}).get("streaming", False)

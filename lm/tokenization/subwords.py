@@ -83,8 +83,8 @@ class SubwordEncoder:
 
     @cached_property
     def _untrimmed(self) -> Backend:
-        """The backend without a post-processor, which may leave spaces out of the characters that a token
-        spans: a token of spaces alone would then be after its spaces, in the next word or after the text."""
+        """The backend without its post-processor, with which the span of a token may exclude its spaces: that
+        of a token of only spaces would be empty and in the next word, or after the text."""
         backend = self._backend
         return backend if backend.post_processor is None else _backend_of(json.loads(backend.to_str()))
 

@@ -35,7 +35,7 @@ class Callbacks:
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
-        """In the block, torch draws other random numbers than the training, which does not miss them."""
+        """In the block, torch draws from the callbacks' own random states, not from those of the training."""
         of_training = _random_states()
         _set_random_states(self._random)
         try:

@@ -31,7 +31,7 @@ from lm.files.tensor_files import read_tensors, write_tensors
 from lm.storage.run_folder import progress_values
 from lm.training.state import Learner, Progress, Snapshot, Trainer
 
-# To Progress, since the first runs.
+# Fields that Progress has gained since the first runs.
 _ADDED = {"budget", "extended", "start_loss", "base_model", "tokenizer", "settings"}
 _NOW, _GOOD = ("state.safetensors", "progress.json"), ("good.safetensors", "good.json")
 _MAX_COUNT = 2**53

@@ -78,7 +78,7 @@ class Display:
             self.on_warning(line)
 
     def warn_of_loss(self, line: str) -> None:
-        """Print a warning that work is lost: with --quiet, which prints only errors, to standard error."""
+        """Print a warning about lost work, with --quiet to standard error."""
         if self._console.quiet:
             print(f"warning: {printable(line)}", file=sys.stderr)
         self.warn(line)

@@ -272,7 +272,8 @@ class RecurrentLMForCausalLM(PreTrainedModel, GenerationMixin, Network):
 
     def _read(self, tokens: Tensor, mask: Tensor | None, state: State | None) -> tuple[Tensor, State]:
         """tokens (batch, time), of which only those in `mask` (batch, time) are read -> hidden states of the
-        last layer (time, batch, hidden), elsewhere the one before, zero if there is none, and final state."""
+        last layer (time, batch, hidden), repeated where there is padding and zero before the first token, and
+        final state."""
         if mask is None or mask.all():
             return self.hidden_states(tokens, state)
         batch, time = tokens.shape

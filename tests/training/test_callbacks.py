@@ -30,9 +30,10 @@ def test_on_step_sees_every_step_and_stops_by_returning_false(text_file):
 
 
 @pytest.mark.slow
-def test_a_callback_may_draw_random_numbers(text_file):
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_callback_may_draw_random_numbers(text_file, dropout):
     drawn = []
-    settings = {**SETTINGS, "hidden_size": 8, "steps": 5, "dropout": 0.3, "layers": 2}
+    settings = {**SETTINGS, "hidden_size": 8, "steps": 5, "dropout": dropout, "layers": 2}
     alone = lm.train(text_file, **settings)
     watched = lm.train(text_file, on_step=lambda row: drawn.append(torch.rand(1).item()), **settings)
     assert len(set(drawn)) == len(drawn) > 1
