@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -230,7 +230,7 @@ class LanguageModel:
 
         Raises UserError for settings out of range, or without an effect on a beam search.
         """
-        if not isinstance(prompt, str | Iterable):
+        if not isinstance(prompt, str | Iterable) or isinstance(prompt, Mapping):
             raise UserError(f"a text must be a string or a list of token ids, got {prompt!r}.")
         prompts = [text_or_ids(one) for one in ([prompt] if isinstance(prompt, str) else prompt)]
         num_samples = whole_number("num_samples", num_samples, 1)

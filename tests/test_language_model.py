@@ -1,6 +1,8 @@
 """LanguageModel: streams, samples, scores; forward and backward."""
 
+import copy
 import math
+import pickle
 import re
 
 import numpy as np
@@ -114,7 +116,12 @@ def test_unknown_characters():
         (lambda model: model.generate(5), "a string or a list of token ids, got 5"),
         (lambda model: model.generate(None), "a string or a list of token ids, got None"),
         (lambda model: model.generate([1, 2]), "a string or a list of token ids, got 1"),
+        (lambda model: model.generate({"a": 1}), "a string or a list of token ids, got {'a': 1}"),
         (lambda model: model.generate("", temprature=3), "unknown setting 'temprature'; did you mean"),
+        (
+            lambda model: model.generate("", max_tokens=3),
+            "'max_tokens'; did you mean 'max_new_tokens'?",
+        ),
         (lambda model: model.encode("the", "no"), "unknown must be one of"),
         (lambda model: model.score([1.5]), "a string or a list of token ids"),
         (lambda model: model.score("the", alternatives=-1), "alternatives must be at least 0"),
@@ -352,6 +359,23 @@ def test_repr_says_what_the_model_is_in_one_line():
     mixed, clamped = model.mixed_with([(model, 0.5)]), model.clamped(lm.Clamp(0, 0, 0.0))
     assert repr(mixed) == f"LanguageModel(ensemble, {start})"  # without the bits of a single model
     assert repr(clamped) == f"LanguageModel({start}, 1 clamped unit)"
+
+
+@pytest.mark.parametrize("kind", ["bf16", "int8", "ensemble", "clamped"])
+@pytest.mark.parametrize("make_copy", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_generates_the_same_text_with_weights_of_its_own(kind, make_copy):
+    model = lm.load("pretrained", precision=kind if kind in ("bf16", "int8") else "fp32")
+    if kind == "ensemble":
+        model = model.mixed_with([(lm.load("pretrained"), 0.3)])
+    if kind == "clamped":
+        model = model.clamped(lm.Clamp(0, 1, 0.5))
+    text = model.generate("def ", seed=3, max_new_tokens=20)
+    other = make_copy(model)
+    with torch.no_grad():
+        model.network.embedding.weight.neg_()
+    assert repr(other) == repr(model)
+    assert other.generate("def ", seed=3, max_new_tokens=20) == text
+    assert make_copy(model).generate("def ", seed=3, max_new_tokens=20) != text
 
 
 def test_a_stream_prints_itself_as_it_is_generated_in_a_notebook(model, capsys):

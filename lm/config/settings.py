@@ -11,7 +11,7 @@ import re
 import struct
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsFloat, TypeVar
 
@@ -183,10 +183,15 @@ def build(config_class: type[T], values: Mapping[str, Any]) -> T:
 def check_all(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> dict[str, Any]:
     """`values`, each converted to the type of its setting. Raises UserError for an unknown name or an invalid
     value."""
-    for name in values:
-        if name not in settings:
-            raise UserError(f"unknown setting '{name}'{did_you_mean(name, settings)}")
+    check_known(values, settings)
     return {name: settings[name].check(value) for name, value in values.items()}
+
+
+def check_known(names: Iterable[str], known: Collection[str]) -> None:
+    """Raise UserError, which suggests a similar name, for a name that is not known."""
+    for name in names:
+        if name not in known:
+            raise UserError(f"unknown setting '{name}'{did_you_mean(name, known)}")
 
 
 def flag_of(name: str) -> str:

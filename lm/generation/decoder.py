@@ -87,6 +87,10 @@ class NetworkDecoder:
             raise UserError("--precision int8 requires a CPU; use bf16 on a GPU.")
         self._precision = precision
 
+    def __reduce__(self) -> tuple[type[NetworkDecoder], tuple[RecurrentLM, str]]:
+        """For copies and pickles: the weights in `precision` are not part of them."""
+        return NetworkDecoder, (self._network, self._precision)
+
     def initial_state(self) -> State:
         """The state (layers, 1, hidden) before any token."""
         return self._network.recurrent.zero_state(self._network.embedding.weight, 1)

@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Any
 
 from lm.config.schema import SamplingConfig, SearchConfig
-from lm.config.settings import build, flag_of
+from lm.config.settings import build, check_known, flag_of, settings_of
 from lm.errors import UserError
 
 UNKNOWN = ("error", "skip", "replace")  # what can happen to text that is not in the vocabulary
@@ -37,6 +37,7 @@ class Request:
         A single string counts as a list of one. Raises UserError for any other name and for invalid values.
         """
         names = {field.name for field in fields(cls)} - {"sampling"}
+        check_known(settings, {*names, *settings_of(SamplingConfig)})
         sampling = build(SamplingConfig, {k: v for k, v in settings.items() if k not in names})
         own = {name: value for name, value in settings.items() if name in names}
         for name, minimum in (("max_new_tokens", 1), ("alternatives", 0)):

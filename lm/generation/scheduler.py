@@ -51,6 +51,11 @@ class Scheduler:
         self._idle: dict[_Consumer, None] = {}  # in order: those that wait while another consumer computes
         self._computing = False
 
+    def __reduce__(self) -> tuple[type[Scheduler], tuple[Decoder, int, list[int]]]:
+        """For copies and pickles: the streams are not part of them."""
+        suppressed = self._suppressed.isneginf().nonzero().flatten().tolist()
+        return Scheduler, (self._decoder, self._vocab_size, suppressed)
+
     def stream(
         self,
         prompt: Sequence[int],
