@@ -116,6 +116,9 @@ def test_a_single_text_is_no_list():
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_scores_on_a_gpu(cell):
     model = make("char", cell, dtype=torch.float32, hidden_size=32, layers=2)
+    with torch.no_grad():
+        for weight in model.network.recurrent.parameters():
+            weight.mul_(0.2)  # with larger weights, the network can be chaotic and multiply what is rounded
     expected = lm.score_texts(model, TEXTS)
     on_gpu = lm.LanguageModel(model.network.to("cuda"), model.tokenizer)
     for text, scored in zip(expected, lm.score_texts(on_gpu, TEXTS), strict=True):
