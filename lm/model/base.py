@@ -43,10 +43,11 @@ class Network(nn.Module):
         In training, `embedding_dropout` drops the vectors of whole token types (Gal & Ghahramani 2016,
         arXiv:1512.05287) and `input_dropout` drops units of the first layer's input.
         """
-        config, weight = self.recurrent.config, self.embedding.weight
+        config = self.recurrent.config
+        embedded = self.embedding(tokens.t())  # the module itself: adapters replace it or hook into it
         if self.training and config.embedding_dropout:
-            weight = weight * F.dropout(weight.new_ones(len(weight), 1), config.embedding_dropout)
-        embedded = F.embedding(tokens.t(), weight)
+            kept = F.dropout(embedded.new_ones(self.embedding.num_embeddings, 1), config.embedding_dropout)
+            embedded = embedded * F.embedding(tokens.t(), kept)
         embedded = drop(embedded, config.input_dropout, config.locked_dropout, self.training)
         return self.recurrent(embedded, state)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from lm.config.resolved import NetworkConfig
 from lm.model.base import Network
@@ -201,8 +202,10 @@ class RecurrentLMForCausalLM(PreTrainedModel, GenerationMixin, Network):
             logits = self._given(logits, repeated[:, kept])
         loss = None
         if labels is not None:
-            if present is not None:  # the logits of padding predict nothing; the first label never counts
-                labels = labels.masked_fill(~present.roll(1, dims=1).to(labels.device), -100)
+            # Padding predicts nothing, and a given bos is not predicted. The first label never counts.
+            for unused in (None if present is None else ~present, repeated):
+                if unused is not None:
+                    labels = labels.masked_fill(unused.roll(1, dims=1).to(labels.device), -100)
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=self.config.vocab_size, **others
             )
@@ -229,6 +232,19 @@ class RecurrentLMForCausalLM(PreTrainedModel, GenerationMixin, Network):
         """The mask for `generate` without one. transformers would take each `pad_token_id` for padding, which
         in a word model is the end of a line."""
         return torch.ones(inputs_tensor.shape[:2], dtype=torch.long, device=inputs_tensor.device)
+
+    def _get_stopping_criteria(self, *arguments: Any, **options: Any) -> Any:
+        """The criteria of `generate`. For `stop_strings`, transformers looks for the letters a to f in what
+        the tokenizer decodes."""
+        try:
+            return super()._get_stopping_criteria(*arguments, **options)
+        except ValueError as error:
+            if "substring not found" not in str(error):
+                raise
+            raise ValueError(
+                "stop_strings requires a tokenizer that knows the letters a to f, and not one of words: use"
+                " stopping_criteria."
+            ) from error
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
@@ -294,3 +310,7 @@ class RecurrentLMForCausalLM(PreTrainedModel, GenerationMixin, Network):
                 part.index_copy(1, rows, new.to(part.dtype)) for part, new in zip(state, after, strict=True)
             )
         return hidden, state
+
+
+# Trainer looks here for whether to shift the labels, for label smoothing.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[RecurrentLMConfig.model_type] = RecurrentLMForCausalLM.__name__

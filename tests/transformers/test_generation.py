@@ -103,6 +103,19 @@ def test_hidden_states_are_not_silently_missing(theirs):
         theirs[0](torch.tensor([[1, 2]]), output_hidden_states=True)
 
 
+def test_stop_strings_end_a_text_or_say_what_they_need(ours, theirs, tmp_path):
+    model, tokenizer = theirs
+    options = {"do_sample": False, "max_new_tokens": 30}
+    batch = tokenizer("The sea", return_tensors="pt")
+    whole = tokenizer.decode(model.generate(**batch, **options)[0][batch.input_ids.shape[1] :])
+    stopped = model.generate(**batch, **options, stop_strings=[whole[8]], tokenizer=tokenizer)[0]
+    assert tokenizer.decode(stopped[batch.input_ids.shape[1] :]) == whole[: whole.index(whole[8]) + 1]
+    model, tokenizer = saved(make("word"), tmp_path)
+    with pytest.raises(ValueError, match="knows the letters a to f"):
+        batch = tokenizer("The", return_tensors="pt")
+        model.generate(**batch, **options, stop_strings=["sea"], tokenizer=tokenizer)
+
+
 def test_generation_without_a_prompt_begins_a_text(ours, theirs):
     model, tokenizer = theirs
     found = model.generate(do_sample=False, max_new_tokens=9)[0].tolist()

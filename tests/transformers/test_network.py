@@ -134,6 +134,32 @@ def test_the_loss_of_labels_is_the_mean_of_the_scores(ours, theirs, side):
     assert sum_of_some.item() == pytest.approx(-expected.sum().item(), rel=1e-5)
 
 
+def test_a_second_bos_is_not_part_of_the_loss(theirs):
+    model, tokenizer = theirs
+    tokens = tokenizer(TEXTS[0], return_tensors="pt").input_ids
+    twice = torch.cat([tokens[:, :1], tokens], dim=1)
+    with torch.no_grad():
+        assert model(twice, labels=twice).loss.item() == pytest.approx(
+            model(tokens, labels=tokens).loss.item()
+        )
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_what_hooks_into_the_embedding_takes_effect(tmp_path, dropout):
+    """As adapters and noise on the embedding do (LoRA, NEFTune)."""
+    model, _ = saved(make(embedding_dropout=dropout), tmp_path)
+    tokens = torch.randint(2, 20, (2, 9))
+    results = []
+    for factor in (1.0, 2.0):
+        hook = model.embedding.register_forward_hook(lambda module, args, out, factor=factor: factor * out)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            results.append(model.train()(tokens).logits)
+        hook.remove()
+        model.embedding.weight.data /= 2  # so that the second pass computes with the same vectors
+    assert torch.equal(*results)
+
+
 def test_gradients_are_those_of_lm_with_the_same_dropout(tmp_path):
     kinds = ("embedding_dropout", "input_dropout", "dropout", "weight_dropout", "output_dropout")
     model = make(cell="gru", **dict.fromkeys(kinds, 0.2))
