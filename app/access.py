@@ -1,8 +1,8 @@
 """Which requests the servers accept: names of the server, web pages that may use it, wrong passwords.
 
-A browser sends requests to a server on this computer for any web page that it shows. A page of another site
-gives itself away by the headers `Origin` and `Sec-Fetch-Site`, which it cannot change, or, if it let its own
-name point to this computer to look like a page of this server (DNS rebinding), by that name in `Host`.
+A browser sends requests to a server on this computer for any web page that it shows. Pages of other
+sites are recognized by the headers `Origin` and `Sec-Fetch-Site`, which they cannot change. Pages whose own
+name points to this computer (DNS rebinding) are recognized by that name in `Host`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Access:
     """The names of a server that listens on the address `host`, and the web pages that may use it.
 
     On a loopback address, the names are `LOOPBACK_NAMES`. On others, also all IP addresses, because no DNS
-    name can be rebound to look like one, and the name of this computer. `names` are further ones. `origins`
+    name can be rebound to look like one, and the name of this computer. `names` are more of them. `origins`
     are those of other pages that may use the server; '*' means all. `frames` are those of pages that may only
     show this one in a frame.
     """

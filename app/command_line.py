@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from lm.cli.parser import make_parser, whole_number
+from lm.cli.parser import integer_type, make_parser
 from lm.config.schema import RUNS
 from lm.config.settings import check_not_empty
 from lm.console.invocation import command, pip_install
@@ -196,7 +196,7 @@ def add_address(parser: argparse.ArgumentParser, port_help: str, port: int | Non
         help=f"folder of models; repeatable (default: {RUNS})",
     )
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    add("--port", type=whole_number(1, 65535), default=port, metavar="N", help=port_help)
+    add("--port", type=integer_type(1, 65535), default=port, metavar="N", help=port_help)
     add(
         "--allow-host",
         action="append",

@@ -23,7 +23,7 @@ from lm.language_model import LanguageModel
 from lm.storage import model_folder
 from lm.storage.model_card import renamed
 
-SHIPPED = "pretrained"  # as in `lm.load`
+SHIPPED = model_folder.PRETRAINED.name
 _MAX_LOADED = 4  # models in memory
 _MAX_NAME_LENGTH = 80  # characters
 _DELETED_PREFIX = ".deleted-"
@@ -50,7 +50,7 @@ class ModelRegistry:
         self._loaded: OrderedDict[Path, tuple[str, LanguageModel]] = OrderedDict()
 
     def folders(self) -> dict[str, Path]:
-        """The models' folders by name: the newest of each root first, the shipped model last."""
+        """The models' folders by name: the newest of each root first, the pretrained model last."""
         folders: dict[str, Path] = {}
         for root in self._roots:
             for path in _models_in(root):
@@ -115,7 +115,7 @@ class ModelRegistry:
         return _fingerprint(self.folder(name))
 
     def is_editable(self, name: str | None) -> bool:
-        """Whether a model can be renamed and deleted. The shipped model and models passed to --models
+        """Whether a model can be renamed and deleted. The pretrained model and models passed to --models
         themselves cannot."""
         folder = self.folders().get(name or "")
         return folder is not None and self._is_below_a_root(folder)

@@ -7,8 +7,10 @@ from huggingface_hub import utils as errors
 
 
 def refusal(error: Exception, repository: str, missing: str, revision: str | None = None) -> str | None:
-    """Why the Hub does not let the user read a `repository` such as "Hub model 'me/hamlet'", in a sentence:
-    `missing` if there is none that the user may see. None for errors of another kind."""
+    """One sentence on why the Hub denies access to a `repository` such as "Hub model 'me/hamlet'".
+
+    `missing` if it does not exist or is hidden from the user, and None for other errors.
+    """
     if isinstance(error, errors.GatedRepoError):  # a kind of RepositoryNotFoundError
         return (
             f"the {repository} requires you to accept its terms: do that on its page, then run"

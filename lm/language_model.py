@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from lm.config.schema import SearchConfig
-from lm.config.settings import build
+from lm.config.settings import build, whole_number
 from lm.console.wording import plural
 from lm.errors import UserError, one_line
 from lm.evaluation.scores import Score, Scores, score_tokens
@@ -25,7 +25,7 @@ from lm.files.paths import expanded
 from lm.generation.clamp import Clamp, ClampedDecoder
 from lm.generation.decoder import Decoder, NetworkDecoder
 from lm.generation.ensemble import Ensemble
-from lm.generation.request import Request, check_search, seed_or_random, seeds_from, whole_number
+from lm.generation.request import Request, check_search, seed_or_random, seeds_from
 from lm.generation.text_generator import Completion, Continuation, Pieces, TextGenerator, text_or_ids
 from lm.model.device import choose_device, choose_precision
 from lm.model.direction import Direction
@@ -67,7 +67,7 @@ def load(
 
     Raises ModelError if there is no such model or revision, if it is damaged or of a newer format, or if the
     Hub does not grant access to it or cannot be reached, and UserError for a device or precision that this
-    machine does not have, and if `model` is no name.
+    machine does not have, and if `model` is not a name.
     """
     if not isinstance(model, str | os.PathLike):
         raise UserError(
@@ -374,8 +374,8 @@ class LanguageModel:
 
 
 def require_one_network(model: LanguageModel, action: str) -> None:
-    """Raise UserError for an ensemble or a model with clamped units, which cannot `action`, and for what is
-    no model, such as its name."""
+    """Raise UserError for an ensemble or a model with clamped units, which cannot `action`, and for
+    anything that is not a LanguageModel, such as a name."""
     if not isinstance(model, LanguageModel):
         raise UserError(f"a model is needed, such as lm.load('runs/mine'), got {one_line(repr(model), 60)}.")
     decoder = model.generator.decoder

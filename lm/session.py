@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import torch
 
 from lm.config.schema import SamplingConfig
+from lm.config.settings import whole_number
 from lm.console.wording import plural
 from lm.errors import ModelError, UserError
 from lm.files.atomic import replacing, writing
@@ -27,7 +28,7 @@ from lm.files.model_files import parse_json
 from lm.files.paths import expanded
 from lm.files.tensor_files import read_metadata, read_tensors, write_tensors
 from lm.generation.decoder import PREFILL_CHUNK
-from lm.generation.request import Request, seed_or_random, whole_number
+from lm.generation.request import Request, seed_or_random
 from lm.generation.text_generator import Piece, TextGenerator
 from lm.model.cells import State
 

@@ -107,9 +107,9 @@ def _start_process(
         stdout=log,
         stderr=subprocess.STDOUT,
         **separate(),
-        **locks.passing_on(lock),
+        **locks.popen_arguments(lock),
     )
-    locks.pass_on(lock, process)
+    locks.hand_over(lock, process)
     return process
 
 
@@ -256,7 +256,7 @@ def main() -> int:
     options = parser.parse_args()
     store = JobStore(options.models)
     path = store.lock_of(options.job) if options.job else store.runner_lock
-    lock = locks.acquire(path) if options.lock is None else locks.passed_on(path, options.lock)
+    lock = locks.acquire(path) if options.lock is None else locks.inherited(path, options.lock)
     if lock is None:  # there is another
         return 1
     if options.job:

@@ -1,4 +1,4 @@
-"""The tour: six steps that show what the page can do, run with the built-in model."""
+"""The tour: six steps that show what the page can do, run with the pretrained model."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def build(
     """Add the tour to the current Blocks. `select_model(name)` returns updates for `model` and `facts`."""
     with gr.Accordion(localized("Quick tour"), open=False, elem_id="tour"):
         explanation = gr.Markdown(
-            localized("Each step runs an example with the built-in model."), elem_id="tour-explanation"
+            localized("Each step runs an example with the pretrained model."), elem_id="tour-explanation"
         )
         with gr.Row(elem_id="tour-steps"):
             for step in STEPS:

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lm.cli.parser import MODEL, add_device, add_settings, check_requirements, make_parser
@@ -108,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check_outputs(options)
     reading = {name: options[name] for name in READING if name in options}
     check_items(options)
+    options["keep"] = kept_columns(options.get("keep", []))
     if "pairs" in options:
         from lm.cli.pairs import evaluate_pairs
 
@@ -134,7 +137,7 @@ def chosen_adaptations(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_items(options: dict[str, Any]) -> None:
-    """Turn --keep into a tuple of columns. Raises UserError for flags without an effect."""
+    """Raise UserError for flags of items that have no effect or cannot be combined."""
     requirements = (
         *((name, ("pairs",)) for name in PAIRS),
         *((name, ("dataset",)) for name in ("regions", "reset")),
@@ -149,15 +152,18 @@ def check_items(options: dict[str, Any]) -> None:
         separator = f"--region-separator {quoted(mark)}"
         raise UserError(f"--regions names a column: to split texts at {mark!r}, use {separator}.")
     if options.get("format") == "lm-zoo" and (extra := [n for n in ("keep", "frequency") if n in options]):
-        raise UserError(f"--format lm-zoo has no further columns: leave out {flag_of(extra[0])}.")
+        raise UserError(f"the columns of --format lm-zoo are fixed: leave out {flag_of(extra[0])}.")
+
+
+def kept_columns(flags: Sequence[str]) -> tuple[str, ...]:
+    """The columns that --keep names. Raises UserError if one has no name."""
     try:
-        given = csv.reader(options.get("keep", []), skipinitialspace=True)
-        columns = [name.strip() for names in given for name in names]
+        columns = [name.strip() for names in csv.reader(flags, skipinitialspace=True) for name in names]
     except csv.Error as error:
         raise UserError("--keep: put names with a comma or a line break in quotation marks.") from error
     if "" in columns:
         raise UserError("--keep must name columns, separated by commas.")
-    options["keep"] = tuple(dict.fromkeys(columns))
+    return tuple(dict.fromkeys(columns))
 
 
 def check_pairs(options: dict[str, Any]) -> None:
@@ -180,13 +186,14 @@ def check_comparison(options: dict[str, Any]) -> None:
 
 def check_outputs(options: dict[str, Any]) -> None:
     """Raise UserError before any work is done if a table cannot be written."""
-    flags = [name for name in (*TABLES, *PAIR_TABLES) if name in options]
-    files = [options[name] for name in flags]
-    if len(files) > len({file if file == "-" else expanded(file).resolve() for file in files}):
-        names = " and ".join(map(flag_of, flags))
-        raise UserError(f"{names} name the same file: choose {'two' if len(flags) == 2 else 'three'} files.")
-    if "-" in files and options["json"]:
+    outputs = {flag_of(name): options[name] for name in (*TABLES, *PAIR_TABLES) if name in options}
+    flags: dict[str | Path, list[str]] = defaultdict(list)  # by what they write to
+    for flag, file in outputs.items():
+        flags[file if file == "-" else expanded(file).resolve()].append(flag)
+    if same := next((names for names in flags.values() if len(names) > 1), None):
+        raise UserError(f"{' and '.join(same)} name the same file: choose different files.")
+    if "-" in flags and options["json"]:
         raise UserError("the table and --json would both go to standard output: choose a file for the table.")
-    for file in files:
+    for file in outputs.values():
         if file != "-":
             check_output(file)

@@ -18,7 +18,7 @@ import io
 import re
 from collections.abc import Sequence
 
-from lm.cli.parser import MODEL, add_device, add_settings, check_requirements, make_parser, whole_number
+from lm.cli.parser import MODEL, add_device, add_settings, check_requirements, integer_type, make_parser
 from lm.config.schema import FILTERS, PENALTIES, SamplingConfig, SearchConfig
 from lm.config.settings import build, check_not_empty, flag_of, settings_of
 from lm.console.streams import read_input
@@ -111,7 +111,7 @@ def add_number(
 ) -> None:
     """Add a flag for a whole number; `shown` is the default as the help names it."""
     help = f"{help} (default: {shown}; range: [{minimum}, {maximum}])"
-    parser.add_argument(flag, type=whole_number(minimum, maximum), default=default, metavar="N", help=help)
+    parser.add_argument(flag, type=integer_type(minimum, maximum), default=default, metavar="N", help=help)
 
 
 def weighted_model(text: str) -> tuple[str, float]:

@@ -116,7 +116,7 @@ def add_settings(
             group.add_argument(setting.flag, type=setting.check, metavar=metavar, help=help_line)
 
 
-def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
+def integer_type(minimum: int, maximum: int) -> Callable[[str], int]:
     """An argument type: whole numbers in this range."""
 
     def number(text: str) -> int:

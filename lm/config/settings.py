@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import numbers
+import operator
 import os
 import re
 import struct
@@ -24,7 +25,7 @@ MAX_TEMPERATURE = 1_000_000  # at which all tokens are equally likely
 _LARGEST_INT = 2**63 - 1
 _SHOWN = 80  # characters of a value in a message
 
-# Pieces of text, not names of something. They may be empty; the last has its own error.
+# Free text, which may be empty. An empty document_separator has an error of its own.
 _TEXTS = ("sample_prompt", "target_delimiter", "document_separator")
 
 _KEYWORDS = {None: type(None), "auto": Auto}  # allowed in place of a value, with their types
@@ -192,6 +193,17 @@ def check_known(names: Iterable[str], known: Collection[str]) -> None:
     for name in names:
         if name not in known:
             raise UserError(f"unknown setting '{name}'{did_you_mean(name, known)}")
+
+
+def whole_number(name: str, value: Any, minimum: int | None = None) -> int:
+    """`value` as an int. Raises UserError unless it is a whole number of at least `minimum`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise UserError(f"{name} must be a whole number, got {value!r}.") from None
+    if minimum is not None and number < minimum:
+        raise UserError(f"{name} must be at least {minimum}, got {number}.")
+    return number
 
 
 def flag_of(name: str) -> str:

@@ -160,7 +160,7 @@ def cached_corpus(key: str) -> Corpus | None:
     return None
 
 
-def digest_of(key: str) -> str:
+def content_key(key: str) -> str:
     """The part of a token stream's key that depends on the text and the settings, not on the file's name."""
     return key.rpartition("-")[2]
 

@@ -17,9 +17,9 @@ _CATEGORIES = 6  # cells from which on a column with few distinct ones has categ
 def like_data(first: Sequence[str], rows: Sequence[Sequence[str]]) -> str | None:
     """A cell that shows that the first row is data, or None if the row is a header. `rows` are those below.
 
-    A cell is data if it occurs again below it, or is a figure like those below it. Otherwise, the row is a
-    header if one of its cells differs from those below: a name of figures or categories, or a question. A row
-    of text that is as long as the text below it, or that has none below it, is data.
+    A cell is data if it occurs again below, or if it and the cells below are figures. Otherwise, the row is a
+    header if a cell looks like the name of the figures or categories below it, or like a question. A row of
+    text that is as long as the text below it, or that has none below it, is data.
     """
     below = [[row[number].strip() for row in rows if len(row) == len(first)] for number in range(len(first))]
     columns = [(cell.strip(), list(filter(None, cells))) for cell, cells in zip(first, below, strict=True)]

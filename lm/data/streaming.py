@@ -140,7 +140,7 @@ class DocumentStream(Iterator[str]):
         position = {**position, "taken": 0}
         if restoring:
             self._rows.set_epoch(position["epoch"])
-            rows = _current(position["rows"])
+            rows = _upgraded_position(position["rows"])
             # That of an older version counts rows in another order: its epoch begins again.
             if rows and (not self._in_order or rows["examples_iterable"]["type"] == "SkipExamplesIterable"):
                 self._rows.load_state_dict(rows)
@@ -163,17 +163,18 @@ class DocumentStream(Iterator[str]):
         return position, [texts[i] for i in order], after
 
 
-def _current(state: Any) -> Any:
-    """A position in the rows of a dataset; of one that a run has saved before `lm` read tables itself.
+def _upgraded_position(state: Any) -> Any:
+    """A saved position in the rows of a dataset, in today's format.
 
-    The loaders of `datasets` counted the rows since the last part of a file that they had read as a whole.
+    Runs from before `lm` read tables itself saved the position of a loader of `datasets`: the last part of a
+    file that it had read as a whole, and the number of rows since.
     """
     if isinstance(state, list):
-        return [_current(item) for item in state]
+        return [_upgraded_position(item) for item in state]
     if not isinstance(state, dict):
         return state
     if state.get("type") != "MappedExamplesIterable":
-        return {name: _current(value) for name, value in state.items()}
+        return {name: _upgraded_position(value) for name, value in state.items()}
     rows = state["examples_iterable"]
     while "shard_idx" not in rows["examples_iterable"]:
         rows = rows["examples_iterable"]

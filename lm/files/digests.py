@@ -22,7 +22,7 @@ def digest_of(path: str | Path) -> str:
 def stored_in(values: dict[str, Any], name: str) -> Any:
     """The digest of file `name` in the JSON next to it.
 
-    None if the JSON has no digests, as in earlier versions; '', which no file has, if it lacks this one.
+    None if the JSON has no digests, as in earlier versions; '', which matches no file, if it lacks this one.
     """
     stored = values.get(FIELD)
     return stored.get(name, "") if isinstance(stored, dict) else stored

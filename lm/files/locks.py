@@ -79,13 +79,13 @@ def remove(path: Path, file: int) -> None:
         path.unlink()
 
 
-def passing_on(file: int) -> dict[str, Any]:
+def popen_arguments(file: int) -> dict[str, Any]:
     """The arguments of `subprocess.Popen` for a child that takes over the lock of an open file."""
     return {} if sys.platform == "win32" else {"pass_fds": [file]}
 
 
-def pass_on(file: int, child: subprocess.Popen[Any]) -> None:
-    """Leave the lock of an open file to a child that was started with `passing_on`, and close the file."""
+def hand_over(file: int, child: subprocess.Popen[Any]) -> None:
+    """Leave the lock of an open file to a child started with `popen_arguments`, and close the file here."""
     if sys.platform == "win32":
         _give_up(file)
         threading.Thread(target=_close_when_taken, args=(file, child), daemon=True).start()
@@ -93,7 +93,7 @@ def pass_on(file: int, child: subprocess.Popen[Any]) -> None:
         os.close(file)
 
 
-def passed_on(path: Path, file: int) -> int | None:
+def inherited(path: Path, file: int) -> int | None:
     """In such a child: the open file that holds the lock on `path`, where `file` is its number in the parent.
     None if there is none."""
     if sys.platform == "win32":

@@ -88,7 +88,7 @@ def write_tensors(
 
         write(len(described).to_bytes(8, "little") + described)
         for _, tensor in ordered:
-            # A new tensor of bytes: one of a single number can have a stride that `view` rejects.
+            # Copied first: a tensor of one number can have a stride that `view(torch.uint8)` rejects.
             flat = torch.empty(tensor.numel(), dtype=tensor.dtype)
             flat.view(tensor.shape).copy_(tensor.detach())
             write(flat.view(torch.uint8).numpy().data)
@@ -103,7 +103,7 @@ def _open_tensors(path: Path) -> Iterator[Any]:
             header, size = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
         if (memory := _physical_memory()) and size > memory:
             raise ModelError(
-                f"{path} has {size / 1e9:,.1f} GB; this machine's memory has {memory / 1e9:,.1f} GB."
+                f"{path} is {size / 1e9:,.1f} GB, but this machine has {memory / 1e9:,.1f} GB of memory."
             )
         if header > _MAX_HEADER:
             raise ModelError(f"{path} is damaged or truncated: its header has {header:,} bytes.")

@@ -11,9 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from lm.config.schema import ModelConfig
+from lm.config.settings import whole_number
 from lm.errors import UserError
 from lm.generation.decoder import Batch, NetworkDecoder
-from lm.generation.request import whole_number
 from lm.model.cell_step import Array, output_gate
 from lm.model.cells import CELLS, State
 

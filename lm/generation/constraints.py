@@ -182,7 +182,15 @@ class Match:
             raise patterns.explain(self._pattern, self._matcher.get_error())
 
 
-class OneOf:
+class _Copied:
+    """A constraint whose attributes, apart from caches, are replaced rather than changed in place."""
+
+    def fork(self) -> Self:
+        """An independent copy, for a text with the same beginning."""
+        return copy.copy(self)
+
+
+class OneOf(_Copied):
     """The text is one of several strings. Strings that the vocabulary cannot spell are ignored, and tokens
     that lead to a dead end are not allowed."""
 
@@ -220,10 +228,6 @@ class OneOf:
             (string, at + len(piece)) for string, at in self._places if string.startswith(piece, at)
         }
 
-    def fork(self) -> OneOf:
-        """An independent copy, for a text with the same beginning."""
-        return copy.copy(self)
-
     def _writable_from(self, string: bytes) -> set[int]:
         """The offsets in a string from which tokens can write the rest of it."""
         offsets = {len(string)}
@@ -239,7 +243,7 @@ class OneOf:
                 yield string[at:end]
 
 
-class Banned:
+class Banned(_Copied):
     """The text, joined to the end of the prompt `before`, contains none of some strings."""
 
     complete = False
@@ -269,16 +273,12 @@ class Banned:
         """Update for the token that was chosen."""
         self._tail = self._last_bytes(self._tail + (self._vocabulary.pieces[token] or b""))
 
-    def fork(self) -> Banned:
-        """An independent copy, for a text with the same beginning."""
-        return copy.copy(self)
-
     def _last_bytes(self, text: bytes) -> bytes:
         """The end of a text that could belong to a banned string."""
         return text[-self._reach :] if self._reach else b""
 
 
-class NoRepeat:
+class NoRepeat(_Copied):
     """No n-gram of `size` tokens occurs twice, including those in the tokens `history` (Paulus et al. 2017,
     arXiv:1705.04304, for trigrams).
 
@@ -306,10 +306,6 @@ class NoRepeat:
         self._recent += token.to_bytes(_BYTES, "big")
         if len(self._recent) > self._overlap + max(_UNINDEXED, len(self._indexed)):
             self._index(self._indexed + self._recent[min(self._overlap, len(self._indexed)) :])
-
-    def fork(self) -> NoRepeat:
-        """An independent copy, for a text with the same beginning."""
-        return copy.copy(self)
 
     def _index(self, text: bytes) -> None:
         tokens = np.frombuffer(text, _TOKEN).astype(np.int64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -10,7 +9,7 @@ from numbers import Real
 from typing import Any
 
 from lm.config.schema import SamplingConfig, SearchConfig
-from lm.config.settings import build, check_known, flag_of, settings_of
+from lm.config.settings import build, check_known, flag_of, settings_of, whole_number
 from lm.errors import UserError
 
 UNKNOWN = ("error", "skip", "replace")  # what can happen to text that is not in the vocabulary
@@ -52,17 +51,6 @@ class Request:
         if not _is_bias(own.get("logit_bias")):
             raise UserError("logit_bias must map token ids to the numbers that are added to their logits.")
         return cls(sampling, **own)
-
-
-def whole_number(name: str, value: Any, minimum: int | None = None) -> int:
-    """`value` as an int. Raises UserError unless it is a whole number of at least `minimum`."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise UserError(f"{name} must be a whole number, got {value!r}.") from None
-    if minimum is not None and number < minimum:
-        raise UserError(f"{name} must be at least {minimum}, got {number}.")
-    return number
 
 
 def seed_or_random(seed: int | None) -> int:

@@ -116,8 +116,8 @@ def _suffixes(text: str) -> list[str]:
 def _score(forward: LanguageModel, backward: LanguageModel, left: str, text: str, right: str) -> float:
     """The mean log-probability per token of the gap and the context read after it, over both directions.
 
-    A token that crosses the border between the context read first and the gap counts as a whole: without the
-    gap, the context has other tokens there.
+    A token with parts of both the gap and the context read before it counts as one of the gap: that context
+    alone would be split into other tokens.
     """
     whole = (left + text + right).encode("utf-8", "replace")
     begin, end = (len(part.encode("utf-8", "replace")) for part in (left, left + text))

@@ -11,8 +11,8 @@ import threading
 
 import numpy as np
 
+from lm.config.settings import whole_number
 from lm.errors import UserError
-from lm.generation.request import whole_number
 from lm.insight.spans import token_spans
 from lm.insight.surprisal import encode_known
 from lm.insight.trace import Start, Trace, read

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lm.config.settings import whole_number
 from lm.errors import UserError
-from lm.generation.request import whole_number
 from lm.insight.spans import Snippet, snippet
 from lm.insight.trace import Trace
 

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from lm.config.settings import whole_number
 from lm.errors import UserError
-from lm.generation.request import whole_number
 from lm.insight.spans import token_spans
 from lm.insight.surprisal import encode_known
 from lm.language_model import LanguageModel, require_one_network

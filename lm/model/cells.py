@@ -8,7 +8,8 @@ rounding, and the weights are interchangeable: `stack.load_state_dict(torch.nn.L
 In the equations, x is the input of one step, h the hidden state, c the memory cell of the LSTM, σ the
 logistic sigmoid and ⊙ the elementwise product. `gates` of a class lists its gates with their activations,
 in the order of their rows in the weights (that of torch; the RNN counts its only map as one); `states`
-lists the parts of its state. Everything in lm that depends on this order derives it from here.
+lists the parts of its state. What depends on this order derives it from here, except for the
+fast code in cpu_kernels.py and cell_step.py.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from lm.files import digests
 from lm.files.model_files import read_json
 from lm.files.tensor_files import read_tensors, tensor_shapes
 from lm.model.network import RecurrentLM
-from lm.storage.model_folder import WEIGHTS, read_facts
+from lm.storage.model_folder import WEIGHTS, read_config
 from lm.tokenization.tokenizer import Tokenizer
 
 _MAX_WEIGHT = 1e15  # float32 reaches 3e38
@@ -33,7 +33,7 @@ def read_model(folder: Path) -> tuple[RecurrentLM, Tokenizer, dict[str, Any]]:
     The sizes in config.json are believed only if the weights have them: a file contains all numbers that its
     header declares, so no network can be larger than its file.
     """
-    facts = read_facts(folder)
+    facts = read_config(folder)
     _check_facts(facts, folder)
     network = _network(facts, tensor_shapes(folder / WEIGHTS), folder)
     tokenizer = Tokenizer.load(folder / "tokenizer.json")

@@ -55,7 +55,7 @@ def find_model(
     options = revision, token, local_files_only
     try:
         # Other models are rejected before their weights, often many gigabytes, are downloaded.
-        read_facts(model_hub.download(on_hub["repo"], ["config.json"], *options))
+        read_config(model_hub.download(on_hub["repo"], ["config.json"], *options))
         return model_hub.download(on_hub["repo"], FILES, *options)
     except ModelError as error:
         near = _similar_model(model)
@@ -64,7 +64,7 @@ def find_model(
         raise ModelError(f"{str(error).rstrip('.')}{suggesting(near)}") from error
 
 
-def read_facts(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
     """Read the config.json of a model folder. Raises ModelError if it is missing, damaged, or not that of a
     model whose format this lm reads."""
     facts = read_json(folder / "config.json", folder)

@@ -82,7 +82,7 @@ def check_own(folder: Path) -> None:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[str]:
-    """Be the owner of the run in a folder, whose `training` exists, while the block runs.
+    """Own the run in `folder`, whose `training` exists, while the block runs.
 
     Yields a note about a stale lock that was removed, or ''. Raises UserError if the run has an owner.
     """

@@ -26,8 +26,8 @@ def read_backend(path: Path, folder: Path) -> Backend:
 
 
 def without_added_tokens(spec: dict[str, Any] | None) -> PostProcessor | None:
-    """The steps of a post-processor that add no tokens, which lm never does: those that leave spaces out of
-    the characters that a token spans."""
+    """The steps of a post-processor that only trim spaces from the spans of tokens, without those that add
+    tokens."""
     steps = [] if spec is None else spec.get("processors", [spec])
     kept = [
         ByteLevel(add_prefix_space=step["add_prefix_space"], trim_offsets=step["trim_offsets"])

@@ -10,9 +10,9 @@ from lm.tokenization.tokenizer import Tokenizer
 def is_single_document(facts: dict[str, Any]) -> bool:
     """Whether a model with this config.json was trained on a single document.
 
-    A document starts after the end of another. A model trained on a single document has never seen such an
-    end: its texts start at the next best position, a line break, and never end. In a stream, an end also
-    precedes the first document and each repetition.
+    Documents are separated by <eos>. A model trained on a single document has never seen it: its texts start
+    at the next best position, a line break, and never end. With `streaming`, <eos> precedes every document,
+    also the first one and each repetition.
     """
     trained_on = facts.get("trained_on") or {}
     streamed = (trained_on.get("settings") or {}).get("streaming", False)

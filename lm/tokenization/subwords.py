@@ -83,8 +83,8 @@ class SubwordEncoder:
 
     @cached_property
     def _untrimmed(self) -> Backend:
-        """The backend without its post-processor, with which the span of a token may exclude its spaces: that
-        of a token of only spaces would be empty and in the next word, or after the text."""
+        """The backend without its post-processor, which may trim spaces from the spans of tokens: the span of
+        a token of only spaces would be empty, and in the next word or after the text."""
         backend = self._backend
         return backend if backend.post_processor is None else _backend_of(json.loads(backend.to_str()))
 
@@ -117,8 +117,8 @@ def _within_documents(spec: dict[str, Any]) -> dict[str, Any] | None:
     """The tokenizer.json for text that starts within a document, without the steps that put a space before a
     text or remove one there; None if there is no such step.
 
-    A tokenizer may put such a space also after each of its added tokens that is not special. Only where a
-    document starts, this remains.
+    Some tokenizers also put such a space after each added token that is not special. They keep doing that
+    only at the start of a document.
     """
     normalizers, splitters = _steps(spec["normalizer"]), _steps(spec["pre_tokenizer"])
     normalizers_within = [_within(step) for step in normalizers if step["type"] != "Prepend"]

@@ -11,9 +11,8 @@ byte, bpe and unigram represent any text and reproduce it exactly; so does char 
 
 There are two special tokens: `<eos>` between documents and, for char and word, `<unk>` for what does not
 occur in the training text. External tokenizers may have an unknown token, too, under any name. A text that
-contains "<eos>" literally is still text, except where the vocabulary has it as an ordinary piece: that of
-word has both names, because Penn Treebank and similar datasets contain them, and those of some external
-unigram tokenizers do.
+contains "<eos>" literally is still text, unless the vocabulary has it as an ordinary piece. That of word has
+both, because Penn Treebank and similar datasets contain them, and so have some external unigram tokenizers.
 """
 
 from __future__ import annotations

@@ -14,13 +14,13 @@ from lm.config.settings import flag_of
 from lm.config.settings_file import MAX_CHARACTERS, MAX_VALUES, as_yaml, read_settings
 from lm.console.invocation import command, quoted, resume
 from lm.console.terminal import Terminal
-from lm.data.corpus import Corpus, cached_corpus, digest_of, open_corpus
+from lm.data.corpus import Corpus, cached_corpus, content_key, open_corpus
 from lm.data.find_source import recorded_revisions
 from lm.distributed import Ranks
 from lm.errors import DataError, ModelError, UserError, one_line
 from lm.files.atomic import check_output
 from lm.files.paths import expanded
-from lm.storage.model_folder import check_format, read_facts
+from lm.storage.model_folder import check_format, read_config
 from lm.storage.run_folder import Run, check_out, checkpoint_of, find_run
 from lm.storage.run_lock import claimed
 from lm.training.callbacks import NONE, Callbacks
@@ -201,7 +201,7 @@ def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Call
                     lambda: open_corpus(config.data, progress, of_run=True, copy=copy, revisions=revisions)
                 )
         _check_text(corpus.key, ranks)
-        if digest_of(stopped["corpus"]) != digest_of(corpus.key):
+        if content_key(stopped["corpus"]) != content_key(corpus.key):
             raise UserError(
                 f"{run.folder} cannot be resumed: the text of {corpus.name} has changed, or this version of"
                 " lm reads it differently."
@@ -218,7 +218,7 @@ def _resume_own(run: Run, options: dict[str, Any], ranks: Ranks, callbacks: Call
 def _revisions(run: Run, config: RunConfig) -> list[str | None]:
     """The commits of datasets on the Hub that a run has read: they may have changed since."""
     try:
-        trained_on = read_facts(run.folder).get("trained_on")
+        trained_on = read_config(run.folder).get("trained_on")
     except ModelError:  # it has no model yet
         trained_on = None
     return recorded_revisions(config.data, trained_on if isinstance(trained_on, dict) else {})

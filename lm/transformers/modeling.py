@@ -24,8 +24,8 @@ CACHE = next(field.name for field in fields(CausalLMOutputWithPast) if field.nam
 class RecurrentLMConfig(PretrainedConfig):
     """A config.json of lm, with the keys of transformers in addition.
 
-    `model` has the settings of the network and decides: `hidden_size`, `num_hidden_layers` and
-    `tie_word_embeddings` repeat some of them under the names that other programs look for.
+    `model` has the settings of the network. `hidden_size`, `num_hidden_layers` and `tie_word_embeddings` only
+    repeat some of them under the names that other programs look for.
 
     Args:
         model: the fields of NetworkConfig.

@@ -323,6 +323,10 @@ def test_a_text_that_has_changed_is_not_taken_for_the_held_out_one(evaluate, tra
         (["RUN", "--per-word", "-", "--json"], "both go to standard output"),
         (["RUN", "--per-word", "x", "--per-token", "x"], "name the same file"),
         (["RUN", "--per-word", "x", "--per-token", "./x"], "name the same file"),
+        (
+            ["RUN", "--per-word", "x", "--per-token", "y", "--per-region", "x", "--region-separator", "/"],
+            "--per-word and --per-region name the same file: choose different files.",
+        ),
         (["RUN", "--dataset", "good.txt", "--per-word", "./good.txt"], "./good.txt is an input and would be"),
         (["RUN", "--dataset", "good*", "--per-token", "good.txt"], "good.txt is an input and would be"),
         (["SHIPPED"], "does not say which text it held out: name one with --dataset"),

@@ -188,8 +188,8 @@ def test_packages_for_the_frequencies_of_a_language_are_missed_before_the_text_i
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--format", "lm-zoo", "--keep", "id"], "--format lm-zoo has no further columns: leave out --keep."),
-        (["--format", "lm-zoo", "--frequency", "en"], "no further columns: leave out --frequency."),
+        (["--format", "lm-zoo", "--keep", "id"], "--format lm-zoo are fixed: leave out --keep."),
+        (["--format", "lm-zoo", "--frequency", "en"], "are fixed: leave out --frequency."),
         (["--keep", "conditoin"], "it has id, item, nr, condition, sentence; did you mean 'condition'?"),
         (["--regions", "region"], "items has no column 'region'; it has id"),
         (["--regions", "|"], "names a column: to split texts at '|', use --region-separator '|'."),

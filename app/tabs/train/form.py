@@ -24,7 +24,7 @@ from .reading import DEFAULTS as READING, ReadingSection, dataset_of, settings_o
 _SIZES = [64, 128, 256, 384, 512, 1024]
 _TIMES = ["1m", "2m", "5m", "10m", "30m", "1h", "4h", "12h"]
 _NETWORK = {"cell": "lstm", "tokenizer": "char", "hidden_size": "auto", "layers": 2}  # the defaults
-NEW = ""  # the choice of "Start from" that is no model
+NEW = ""  # the choice of "Start from" that is not a model
 
 
 class Form:

@@ -152,7 +152,7 @@ add(
 )
 add(
     "weights",
-    "this machine's memory has",
+    "but this machine has",
     sparse=sparse("model.safetensors", 8 << 40),
     sparse_and_consistent=sparse_weights,
 )
