@@ -69,33 +69,37 @@ def csv_rows(
     cells: Iterator[list[str]] = reader
     if header:
         rows = first_rows(dialect, head)
-        rows = rows[rows.index(first) + 1 :] if first in rows else []
-        below = list(filter(_has_text, rows))
-        if _is_title(first, rows):
-            raise DataError(
-                f"the first row of {file} names only {sum(map(bool, first))} of {len(first):,} columns:"
-                " delete lines above the header, or use --no-header if there is none."
-            )
-        if len(below) > 1 and all(len(row) == len(first) + 1 and row[-1] for row in below):
-            raise DataError(
-                f"the rows of {file} have one cell more than the first row, as if R had written row names:"
-                " name all columns, or write the table with row.names = FALSE."
-            )
-        if dialect.delimiter == NO_DELIMITER and any(d in first[0] for d in DELIMITERS):
-            notes.warn(
-                f"single {file}",
-                f"each line of {file} is read as one cell: most lines lack the delimiter of the first"
-                f" ('{shortened(first[0])}').",
-            )
-        if cell := like_data(first, below):
-            notes.warn(
-                f"header {file}",
-                f"the first row of {file} looks like data ('{shortened(cell)}') but is read as the"
-                " header: use --no-header if it is not.",
-            )
+        _check_header(first, rows[rows.index(first) + 1 :] if first in rows else [], dialect, file, notes)
     else:
         cells = chain([first], reader)
     yield from _named(cells, names, reader, begin, file, notes)
+
+
+def _check_header(first: list[str], rows: list[list[str]], dialect: Dialect, file: str, notes: Notes) -> None:
+    """Raise DataError, or warn, if the first row does not seem to be the header of the `rows` below it."""
+    below = list(filter(_has_text, rows))
+    if _is_title(first, rows):
+        raise DataError(
+            f"the first row of {file} names only {sum(map(bool, first))} of {len(first):,} columns:"
+            " delete lines above the header, or use --no-header if there is none."
+        )
+    if len(below) > 1 and all(len(row) == len(first) + 1 and row[-1] for row in below):
+        raise DataError(
+            f"the rows of {file} have one cell more than the first row, as if R had written row names:"
+            " name all columns, or write the table with row.names = FALSE."
+        )
+    if dialect.delimiter == NO_DELIMITER and any(d in first[0] for d in DELIMITERS):
+        notes.warn(
+            f"single {file}",
+            f"each line of {file} is read as one cell: most lines lack the delimiter of the first"
+            f" ('{shortened(first[0])}').",
+        )
+    if cell := like_data(first, below):
+        notes.warn(
+            f"header {file}",
+            f"the first row of {file} looks like data ('{shortened(cell)}') but is read as the"
+            " header: use --no-header if it is not.",
+        )
 
 
 def _has_text(row: list[str]) -> bool:

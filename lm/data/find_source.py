@@ -135,31 +135,12 @@ def find_source(dataset: str, config: DataConfig) -> Source:
     if dataset == "-":
         if config.streaming:
             raise DataError("standard input can be read only once: leave out --streaming.")
-        with ExitStack() as stack:
-            copy = stack.enter_context(temporary("stdin"))
-            _copy_standard_input(copy)
-            source = _local_source("stdin", {"train": [str(copy)]}, config)
-            return dataclasses.replace(source, copy=copy, copies=stack.pop_all())
+        return _standard_input_source(config)
     path = expanded(dataset)
     if os.path.isfile(path):
-        name = Path(without_compression(path.name)).stem
-        if archives.is_archive(str(path)):
-            members = archives.archive_members(str(path))
-            if not members:
-                raise DataError(f"the archive {path} contains no files, or only hidden ones.")
-            return _listed_source(name, list_files(members, "", {}), config)
-        return _local_source(name, {"train": [str(path)]}, config)
+        return _file_source(path, config)
     if os.path.isdir(path):
-        name = path.resolve().name
-        if saved := saved_splits(path):
-            return _listed_source(name, Listing(saved), config)
-        if declared := declared_files(path, config.dataset_config):
-            return _declared_source(name, declared, config)
-        files, skipped = files_below(path)
-        found = list_files(files, f"{path}{os.sep}", {**skipped, "cache": caches(files)})
-        if not found.splits and not found.left_out:
-            raise DataError(f"the folder {path} contains no files, or only hidden ones.")
-        return _listed_source(name, found, config)
+        return _folder_source(path, config)
     if is_dangling(path):
         raise DataError(
             f"the link {path} leads to a missing file, {os.readlink(path)}: fetch it, for example with"
@@ -168,14 +149,7 @@ def find_source(dataset: str, config: DataConfig) -> Source:
     if os.path.exists(path):
         raise DataError(f"{path} is neither a file nor a folder; --dataset - reads standard input.")
     if glob.has_magic(dataset):
-        matches, skipped = files_matching(str(path))
-        if not matches and not skipped["missing"]:
-            raise DataError(f"no file matches '{dataset}'.")
-        if matches and all(map(archives.is_archive, matches)):
-            matches = [member for file in matches for member in archives.archive_members(file)]
-        folder = re.match(r"[^*?\[]*(?=[/\\])", str(path))
-        name = Path(folder[0]).name if folder else ""
-        return _listed_source(name or "files", list_files(matches, None, skipped), config)
+        return _glob_source(dataset, config)
     looks_like_a_file = archives.suffix(dataset) in {*_OWN_SUFFIXES, ".zip", ".tar"}
     near = similar_path(path)
     if not _HUB_ID.fullmatch(dataset) or looks_like_a_file:
@@ -186,6 +160,49 @@ def find_source(dataset: str, config: DataConfig) -> Source:
         if not near or not str(error).startswith("there is no file"):
             raise
         raise DataError(f"{str(error).rstrip('.')}{suggesting(near)}") from error
+
+
+def _standard_input_source(config: DataConfig) -> Source:
+    with ExitStack() as stack:
+        copy = stack.enter_context(temporary("stdin"))
+        _copy_standard_input(copy)
+        source = _local_source("stdin", {"train": [str(copy)]}, config)
+        return dataclasses.replace(source, copy=copy, copies=stack.pop_all())
+
+
+def _file_source(path: Path, config: DataConfig) -> Source:
+    name = Path(without_compression(path.name)).stem
+    if not archives.is_archive(str(path)):
+        return _local_source(name, {"train": [str(path)]}, config)
+    members = archives.archive_members(str(path))
+    if not members:
+        raise DataError(f"the archive {path} contains no files, or only hidden ones.")
+    return _listed_source(name, list_files(members, "", {}), config)
+
+
+def _folder_source(path: Path, config: DataConfig) -> Source:
+    name = path.resolve().name
+    if saved := saved_splits(path):
+        return _listed_source(name, Listing(saved), config)
+    if declared := declared_files(path, config.dataset_config):
+        return _declared_source(name, declared, config)
+    files, skipped = files_below(path)
+    found = list_files(files, f"{path}{os.sep}", {**skipped, "cache": caches(files)})
+    if not found.splits and not found.left_out:
+        raise DataError(f"the folder {path} contains no files, or only hidden ones.")
+    return _listed_source(name, found, config)
+
+
+def _glob_source(pattern: str, config: DataConfig) -> Source:
+    path = str(expanded(pattern))
+    matches, skipped = files_matching(path)
+    if not matches and not skipped["missing"]:
+        raise DataError(f"no file matches '{pattern}'.")
+    if matches and all(map(archives.is_archive, matches)):
+        matches = [member for file in matches for member in archives.archive_members(file)]
+    folder = re.match(r"[^*?\[]*(?=[/\\])", path)
+    name = Path(folder[0]).name if folder else ""
+    return _listed_source(name or "files", list_files(matches, None, skipped), config)
 
 
 def find_tokenizer(name: str) -> Path:
