@@ -65,7 +65,9 @@ function drawLegend(legend) {
 function readOut() {
   const token = box().children[current];
   const shown = token?.textContent.replaceAll("\n", "↵").replaceAll("\t", "⇥").replace(/^ +$/, (s) => "␣".repeat(s.length));
-  element.querySelector(".readout").textContent = token?.title ? `“${shown}”  ${token.title.replaceAll("\n", " · ")}` : "";
+  // Isolated: after right-to-left letters, the number would be part of their order.
+  const values = token?.title.replaceAll("\n", " · ");
+  element.querySelector(".readout").textContent = values ? `“\u2068${shown}\u2069”  ${values}` : "";
 }
 
 function point(index, extend) {

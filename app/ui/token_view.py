@@ -83,3 +83,8 @@ def activation_level(value: float, largest: float = 1.0) -> int:
 def on_one_line(text: str) -> str:
     """`text` with visible control characters, tabs and line ends."""
     return printable(text).replace("\n", "↵").replace("\t", "⇥")
+
+
+def quoted(text: str) -> str:
+    """`text` on one line in quotation marks, isolated: right-to-left letters do not reorder what follows."""
+    return f"“\N{FIRST STRONG ISOLATE}{on_one_line(text)}\N{POP DIRECTIONAL ISOLATE}”"

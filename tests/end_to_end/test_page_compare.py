@@ -277,11 +277,13 @@ def test_the_words_are_colored_and_each_shows_its_bits(compare):
     words.nth(4).click()
     details = compare.tab.locator("#compare-word")
     compare.wait_for(
-        lambda: re.fullmatch(r"“Zyx” · taob: [\d.]+ bits · boat: [\d.]+ bits.*", details.inner_text().strip())
+        lambda: re.fullmatch(
+            r"“\u2068Zyx\u2069” · taob: [\d.]+ bits · boat: [\d.]+ bits.*", details.inner_text().strip()
+        )
     )
     view.press("ArrowRight")
     view.press("Enter")
-    compare.wait_for(lambda: details.inner_text().strip().startswith("“went”"))
+    compare.wait_for(lambda: details.inner_text().strip().startswith("“\u2068went\u2069”"))
     compare.tab.get_by_label("Surprisal under boat").check()
     compare.wait_for(lambda: max(levels()) == levels()[4] != differences[4])  # a word it has never seen
     assert min(levels()) >= 0

@@ -54,6 +54,26 @@ LENGTHEN = """async ([added, times, isTyped]) => {
     observer.disconnect();
     return counts.sort((a, b) => a - b)[times >> 1];
 }"""
+# Where the backdrop has each letter, and where a copy of the text in one element has it, like the text box.
+LETTERS = """() => {
+    const backdrop = document.querySelector("#backdrop"), whole = backdrop.cloneNode(false);
+    whole.textContent = document.querySelector("#text textarea").value;
+    backdrop.before(whole);
+    const places = [backdrop, whole].map((copy) => {
+        const found = [], nodes = document.createTreeWalker(copy, NodeFilter.SHOW_TEXT), range = new Range();
+        while (nodes.nextNode())
+            [...nodes.currentNode.data].forEach((letter, index) => {
+                if (letter === "\\n") return;
+                range.setStart(nodes.currentNode, index);
+                range.setEnd(nodes.currentNode, index + 1);
+                const { x, y } = range.getBoundingClientRect();
+                found.push([x, y]);
+            });
+        return found;
+    });
+    whole.remove();
+    return places;
+}"""
 # The lower ends of elements, in pixels from the top of the window.
 BOTTOMS = """(selectors) =>
     selectors.map((selector) => document.querySelector(selector).getBoundingClientRect().bottom)"""
@@ -269,6 +289,19 @@ def test_text_copied_from_the_training_data_is_underlined(page, text_file):
     page.wait_for(lambda: "".join(marked.all_inner_texts()) == copied.replace("\n", ""))
     page.tab.get_by_label("Underline text copied from the training data").uncheck()
     page.wait_for(lambda: marked.count() == 0)
+
+
+def test_colors_and_underlines_are_behind_their_letters_in_every_direction(page):
+    page.tab.evaluate("""() => {
+        const text = "the sea שלום\\n" + "שלום 4.4 sea, ".repeat(20) + "\\n\\nمرحبا";
+        const bits = Array.from(text, (_, at) => String.fromCharCode(0xe000 + 250 * (at % 3)));
+        lm.editor.set(text, bits.join(""));
+        lm.editor.underline([[10, 30]]);
+    }""")
+    colored, written = page.tab.evaluate(LETTERS)
+    assert colored == [pytest.approx(place, abs=2) for place in written]  # pixels
+    assert len({y for _, y in written}) > 4
+    assert page.tab.locator("#backdrop .copied").count() > 10
 
 
 def test_only_the_end_of_a_long_text_is_colored_again(page):

@@ -21,6 +21,7 @@ from ...ui.token_view import (
     Legend,
     colored_tokens,
     on_one_line,
+    quoted,
     surprisal_legend,
     surprisal_level,
 )
@@ -125,8 +126,7 @@ def color_words(comparison: Comparison, color_by: str) -> dict[str, Any]:
 
 def word_details(comparison: Comparison, word: int) -> str:
     """A word of the text and its bits under each model, as HTML."""
-    text = on_one_line(comparison.words.texts[word])
-    line = " · ".join([f"“{text}”", *_bits_by_model(comparison, word)])
+    line = " · ".join([quoted(comparison.words.texts[word]), *_bits_by_model(comparison, word)])
     if not comparison.known[word]:
         line += f" · {translate('unknown to at least one model')}"
     return note(line)

@@ -14,7 +14,7 @@ from lm.insight.walkthrough import Gate, Term, Walkthrough, walk_through_all
 
 from ...ui.custom_html import custom_html
 from ...ui.i18n import translate
-from ...ui.token_view import on_one_line
+from ...ui.token_view import on_one_line, quoted
 from .analysis import Analysis
 from .results import PROPERTY_NAMES
 
@@ -83,7 +83,7 @@ def _step(step: Walkthrough) -> dict[str, Any]:
 def _predicted(analysis: Analysis, token: int) -> str:
     """The tokens that were most likely in place of a token."""
     predictions = analysis.trace.predictions(token, 3)
-    return " · ".join(f"“{on_one_line(name)}” {share:.0%}" for name, share in predictions)
+    return " · ".join(f"{quoted(name)} {share:.0%}" for name, share in predictions)
 
 
 def _gate(gate: Gate) -> dict[str, Any]:

@@ -88,6 +88,22 @@ def test_the_value_of_a_token_is_shown_for_fingers_and_keyboards(page):
     assert legend == ["0 bits", "9 bits or more", "unknown, scored as <unk>"]
 
 
+def test_the_value_of_a_token_follows_it_in_every_direction(page):
+    page.look_into("the שלום")
+    page.tab.locator("#inside-view [data-index='4']").click()
+    readout = page.tab.locator("#inside-view .readout")
+    page.wait_for(lambda: "ש" in readout.inner_text())
+    places = readout.evaluate("""(element) => {
+        const node = element.firstChild, range = new Range();
+        return ["“", "ש", "”", "bits"].map((part) => {
+            range.setStart(node, node.data.indexOf(part));
+            range.setEnd(node, node.data.indexOf(part) + 1);
+            return range.getBoundingClientRect().x;
+        });
+    }""")
+    assert places == sorted(places)
+
+
 def test_the_last_of_two_quick_analyses_is_shown(page):
     page.tab.evaluate("""async () => {
         const text = document.querySelector("#inside-text textarea");

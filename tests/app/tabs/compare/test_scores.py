@@ -1,10 +1,12 @@
 """Scores of one text under several models: sums per word, and where the models disagree."""
 
 import math
+import re
 
 import numpy as np
 import pytest
 
+from app.tabs.compare.scoreboard import word_details
 from app.tabs.compare.scores import compare_scores, unknown_share
 from lm.errors import UserError
 from tests.app.tabs.compare.conftest import untrained
@@ -75,6 +77,11 @@ def test_a_text_without_spaces_is_compared_by_character():
     assert {d.snippet.text for d in comparison.disagreements(3)} <= set(comparison.words.texts)
     for name, scored in comparison.scored.items():
         assert comparison.bits[name].sum() == pytest.approx(scored.bits.sum())
+
+
+def test_a_word_from_right_to_left_does_not_reorder_its_bits():
+    comparison = compare({"hebrew": untrained("char", "שלום\n")}, "שלום שלום")
+    assert re.search("“\u2068שלום\u2069” · hebrew: [0-9.]+ bits", word_details(comparison, 0))
 
 
 def test_a_long_word_is_split_only_where_tokens_of_all_models_begin(models):

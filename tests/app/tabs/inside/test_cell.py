@@ -1,5 +1,7 @@
 """The drawn cell gets exactly the numbers of the walkthrough, for every cell, layer and direction."""
 
+import re
+
 import pytest
 
 from app.tabs.inside.analysis import AnalysisCache
@@ -66,6 +68,12 @@ def test_sources_are_named_by_their_layer_and_by_what_they_track():
             expected = PROPERTY_NAMES.get(analysis.tracked.get(place, ""), "")
             assert tracked.lower() == expected.lower()
     assert any(tracked for _, tracked in (below | above).values())
+
+
+def test_a_token_from_right_to_left_does_not_reorder_its_probability():
+    for step in cell_steps(analyze("rnn"), 1, 0, 0)["steps"]:
+        predictions = step["predicted"].split(" · ")
+        assert all(re.fullmatch("“\u2068.+\u2069” [0-9]+%", prediction) for prediction in predictions)
 
 
 def test_steps_that_do_not_exist_are_errors():
