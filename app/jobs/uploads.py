@@ -1,11 +1,11 @@
 """Uploaded texts to train on.
 
-    <models>/.texts/<id>/<name>        the id is the beginning of a SHA-256 of the content and the ending
+    <models>/.texts/<id>/<name>        the id is the beginning of a SHA-256 of the content and the name
 
 A text may be any file that `lm train` reads, in any encoding; app/jobs/reading.py reports what is wrong with
-it. The ending of its name says how it is read, so the same content with another ending is another text. Each
-text has a folder of its own, so that names cannot collide, and the folder of all texts never looks like a
-model, whatever their names. Browsers refer to a text by its id, never by a path.
+it. The ending of its name says how it is read. The same content with another name is another text. Each text
+has a folder of its own, so that names cannot collide, and the folder of all texts never looks like a model,
+whatever their names. Browsers refer to a text by its id, never by a path.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lm.data.binary_files import known_kind
 from lm.data.compression import compression_of, without_compression
 from lm.data.listing import TABLES, kind_of
 from lm.data.tables import PRUNED
-from lm.errors import UserError
+from lm.errors import UserError, one_line
 from lm.files.atomic import flush_to_disk, portable_name, rename
 from lm.files.locks import locked
 
@@ -106,7 +106,7 @@ class Uploads:
             # Do not follow a link, and do not wait for a pipe.
             opened = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
             with open(opened, "rb") as file:
-                return self._add(file, safe_name(path.name))
+                return self._add(file, path.name)
         except OSError as error:
             raise UserError(f"cannot read the upload: {error.strerror}.") from error
 
@@ -115,7 +115,7 @@ class Uploads:
         if len(text) > MAX_PASTED:
             raise UserError(f"a pasted text can have {MAX_PASTED:,} characters; upload it as a file instead.")
         beginning = " ".join(text[: 4 * _MAX_NAME].split())
-        name = safe_name(f"{safe_stem(beginning)[:_MAX_PASTED_NAME]}.txt")
+        name = f"{safe_stem(beginning)[:_MAX_PASTED_NAME]}.txt"
         return self._add(io.BytesIO(text.encode("utf-8", "replace")), name)
 
     def with_names(self, message: str) -> str:
@@ -123,32 +123,34 @@ class Uploads:
         sep = re.escape(os.sep)
         return re.sub(rf"{re.escape(str(self.folder))}{sep}{_ID.pattern}{sep}", "", message)
 
-    def _add(self, file: IO[bytes], name: str) -> UploadedText:
+    def _add(self, file: IO[bytes], given: str) -> UploadedText:
+        """Store a text under a harmless name; errors call it by the `given` one."""
+        name, given = safe_name(given), one_line(given, _MAX_NAME)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             partial = self.folder / f".{secrets.token_hex(8)}.partial{_ending(name)}"
             try:
                 with open(partial, "wb") as copy:
-                    id = self._copy(file, copy, name)
+                    id = self._copy(file, copy, name, given)
                 flush_to_disk(partial)
-                self._check_unpacked(partial, name)
+                self._check_unpacked(partial, given)
                 return self._move_in(partial, id, name)
             finally:
                 partial.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"cannot store the text in {self.folder.name}: {error.strerror}.") from error
 
-    def _copy(self, file: IO[bytes], copy: IO[bytes], name: str) -> str:
+    def _copy(self, file: IO[bytes], copy: IO[bytes], name: str, given: str) -> str:
         """Copy a file, checking that it is not too large and may be a text; its id."""
         available = self._max_total_size - sum(text.size for text in self.all())
         digest, size = hashlib.sha256(), 0
         while block := file.read(_BLOCK):
             is_text = not _is_packed(name) and kind_of(name) not in PRUNED
             if not size and is_text and (kind := known_kind(block)):
-                raise UserError(f"{name} looks like {kind}, not text.")
+                raise UserError(f"{given} looks like {kind}, not text.")
             size += len(block)
             if size > self._max_size:
-                raise UserError(f"{name} is too large: a text can have {_megabytes(self._max_size)}.")
+                raise UserError(f"{given} is too large: a text can have {_megabytes(self._max_size)}.")
             if size > available:
                 raise UserError(
                     f"uploaded texts can have {_megabytes(self._max_total_size)} in total; delete some from"
@@ -157,13 +159,13 @@ class Uploads:
             digest.update(block)
             copy.write(block)
         if not size:
-            raise UserError(f"{name} is empty.")
-        digest.update(_ending(name).encode())
+            raise UserError(f"{given} is empty.")
+        digest.update(name.encode())
         return digest.hexdigest()[:16]
 
-    def _check_unpacked(self, path: Path, name: str) -> None:
-        """Raise UserError if the file is damaged, or if it is too large once it is decompressed."""
-        if not _is_packed(name):
+    def _check_unpacked(self, path: Path, given: str) -> None:
+        """Raise UserError if the file is damaged, or if it is empty or too large once it is decompressed."""
+        if not _is_packed(path.name):
             return
         size = 0
         try:
@@ -174,11 +176,13 @@ class Uploads:
                         size += len(block)
                         if size > self._max_unpacked_size:
                             most = _megabytes(self._max_unpacked_size)
-                            raise UserError(f"{name} is too large: it can have {most} when unpacked.")
+                            raise UserError(f"{given} is too large: it can have {most} when unpacked.")
         except UserError as error:
-            raise UserError(str(error).replace(str(path), name)) from error
+            raise UserError(str(error).replace(str(path), given)) from error
         finally:
             archives.close_archives()
+        if not size:
+            raise UserError(f"{given} is empty.")
 
     def _move_in(self, partial: Path, id: str, name: str) -> UploadedText:
         """Move a copy to its final path, unless the same text was uploaded before."""

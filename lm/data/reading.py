@@ -15,6 +15,13 @@ from lm.data.separation import separated, without_empty
 from lm.errors import DataError, UserError, one_line
 from lm.tokenization.documents import SEPARATOR
 
+_NOT_VALID = {  # what the libraries of the compressions say -> the kind of file
+    "Not a gzipped file": "gzip",
+    "Invalid data stream": "bzip2",
+    "Input format not supported by decoder": "xz",
+    "Unable to decompress Zstandard data: Unknown frame descriptor": "zstd",
+}
+
 
 def is_decodable(file: str) -> bool:
     """Whether a file is text in the encoding that is assumed unless another is named."""
@@ -66,6 +73,8 @@ def explaining_file_errors(file: str) -> Iterator[None]:
             raise
         if isinstance(error, FileNotFoundError):
             problem = "was deleted before it could be read"
+        elif kind := next((_NOT_VALID[start] for start in _NOT_VALID if str(error).startswith(start)), None):
+            problem = f"is not a valid {kind} file"
         elif isinstance(error, OSError):
             problem = f"cannot be read: {error.strerror or one_line(error)}"
         elif isinstance(error, RuntimeError) and "encrypted" in str(error):  # of zipfile

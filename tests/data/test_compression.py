@@ -26,12 +26,20 @@ def test_files_of_several_streams_are_read_whole(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", COMPRESS)
+def test_a_file_that_is_not_compressed_is_an_error_that_names_its_kind(tmp_path, kind):
+    (tmp_path / f"a.txt.{kind}").write_text("not compressed")
+    name = {"gz": "gzip", "bz2": "bzip2", "xz": "xz", "zst": "zstd"}[kind]
+    with pytest.raises(DataError, match=rf"a\.txt\.{kind} is not a valid {name} file\.$"):
+        read(tmp_path / f"a.txt.{kind}")
+
+
+@pytest.mark.parametrize("kind", COMPRESS)
 @pytest.mark.parametrize("more", [b"text", b"\0\0\0\0text", b"damaged stream"])
 def test_a_file_that_continues_with_something_else_is_an_error(tmp_path, kind, more):
     good = COMPRESS[kind](TEXT.encode())
     rest = b"\0" + good[1:] if more == b"damaged stream" else more
     (tmp_path / f"a.txt.{kind}").write_bytes(good + rest)
-    with pytest.raises(DataError, match=rf"a\.txt\.{kind} (is damaged|cannot be read): \S.*\.$"):
+    with pytest.raises(DataError, match=rf"a\.txt\.{kind} (is damaged: \S.*|is not a valid \w+ file)\.$"):
         read(tmp_path / f"a.txt.{kind}")
 
 

@@ -25,14 +25,15 @@ def test_an_upload_is_copied_and_stored_once(uploads, upload, tmp_path):
     text = uploads.add(file)
     file.unlink()
     assert text.path.read_text() == "naïve 中文\n" and text.name == "My notes.md"
-    assert upload(uploads, "naïve 中文\n", "other.MD") == text
+    assert upload(uploads, "naïve 中文\n", "My notes.MD") == text
     assert uploads.all() == [text] and uploads.get(text.dataset) == text
     other = upload(uploads, "another")
     assert {t.id for t in uploads.all()} == {text.id, other.id}
-    # The same content is read in another way if its name ends in .csv.
-    table = upload(uploads, "another", "other.csv")
-    assert table.id != other.id and uploads.get(table.dataset).name == "other.csv"
-    table.path.unlink()
+    # The same content is another text if it has another name.
+    for name in ("second name.txt", "other.csv"):
+        again = upload(uploads, "another", name)
+        assert again.id != other.id and uploads.get(again.dataset).name == name
+        again.path.unlink()
     text.path.unlink()
     assert uploads.all() == [other]
     with pytest.raises(UserError, match="upload it again"):
@@ -54,12 +55,16 @@ JPEG, GZIP = b"\xff\xd8\xff\xe0" + bytes(range(256)), gzip.compress(b"x" * 50_00
     [
         ("x.txt", b"", "x.txt is empty"),
         ("x.txt", b"x" * 5001, "x.txt is too large: a text can have"),
-        ("x.jpg", JPEG, "x.jpg.txt looks like a JPEG image, not text"),
+        ("x.jpg", JPEG, "^x.jpg looks like a JPEG image, not text"),
         ("x.csv", b"%PDF-1.4\n\xe2\xe3", "x.csv looks like a PDF document, not text"),
         ("x.txt", GZIP, "x.txt looks like a gzip archive, not text"),
         ("x.txt.gz", GZIP, "x.txt.gz is too large: it can have .* when unpacked"),
         ("x.txt.gz", GZIP[:-9], "^x.txt.gz is damaged"),
         ("x.zip", b"PK\x03\x04", "^x.zip cannot be read as a zip archive"),
+        ("x.zip", b"PK\x05\x06" + bytes(18), "^x.zip is empty"),
+        ("x.tar", bytes(1024), "^x.tar is empty"),
+        ("x.txt.gz", gzip.compress(b""), "^x.txt.gz is empty"),
+        ("x.txt.gz", b"text", "^x.txt.gz is not a valid gzip file"),
         ("x.tar", b"text", "^x.tar cannot be read as a tar archive"),
         ("x.tar.gz", gzip.compress(b"text"), "^x.tar.gz cannot be read as a tar archive"),
     ],
