@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 
 import gradio as gr
 
+from lm.config.settings import shown
 from lm.errors import UserError, one_line
 from lm.files.model_files import read_json
 from lm.insight.surprisal import score_text
@@ -31,6 +32,7 @@ from .ui.model_facts import section
 
 MAX_ALTERNATIVES = 100
 MAX_STOP = 200  # characters, as on the page
+_MAX_INT = 2**53  # JavaScript has only floats, which are exact up to here
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 
 
@@ -220,8 +222,9 @@ def _convert(name: str, expected: type, value: Any) -> Any:
         raise UserError(f"'{name}' must be a string, got {_quoted(value)}.")
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if expected is int:
-        # JavaScript has only floats, which are exact up to 2**53.
-        if is_number and abs(value) <= 2**53 and value == int(value):
+        if is_number and abs(value) > _MAX_INT:
+            raise UserError(f"'{name}' must be from -{_MAX_INT:,} to {_MAX_INT:,}, got {shown(value)}.")
+        if is_number and value % 1 == 0:
             return int(value)
         raise UserError(f"'{name}' must be an integer, got {_quoted(value)}.")
     try:

@@ -321,6 +321,8 @@ def test_token_ids_are_a_text(model):
         assert found == model.generate([ids, ids[:-1]], num_samples=2, max_new_tokens=5, seed=3)
     with pytest.raises(UserError, match=f"between 0 and {model.tokenizer.vocab_size - 1}, got -1"):
         model.score([1, -1])
+    with pytest.raises(UserError, match=", got a number with hundreds of digits"):
+        model.score([1, 10**4000])
 
 
 def test_settings_of_a_beam_search_may_be_text(model):

@@ -66,6 +66,9 @@ def _parse_json(body: bytearray) -> Any:
             reason = "lists or objects are nested too deeply"
         elif "set_int_max_str_digits" in str(error):
             reason = "a number has too many digits"
+        elif isinstance(error, UnicodeEncodeError):
+            half = ascii(error.object[error.start])[1:-1]
+            reason = f"a string contains half of a surrogate pair ({half}), such as a cut emoji"
         raise RequestError(f"the request body is not valid JSON: {reason}.") from error
     return value
 

@@ -83,7 +83,10 @@ def check_settings(values: Mapping[str, Any], uploads: Uploads) -> dict[str, Any
     for name, (least, most) in RANGES.items():
         value = flat[name]
         if name in sent and isinstance(value, (int, float)) and not least <= value <= most:
-            raise UserError(f"{flag_of(name)} must be in [{least:,g}, {most:,g}], got {value:,}.")
+            limits, got = f"[{least:,g}, {most:,g}]", f"{value:,}"
+            if name == "max_time":
+                limits, got = f"[{in_units(least)}, {in_units(most)}]", in_units(value)
+            raise UserError(f"{flag_of(name)} must be in {limits}, got {got}.")
     for name, most in MAX_LENGTHS.items():
         if isinstance(flat[name], str) and len(flat[name]) > most:
             raise UserError(f"{flag_of(name)} can have at most {most} characters.")
@@ -134,6 +137,14 @@ def starting_from(base: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 def dataset_name(dataset: str, uploads: Uploads) -> str:
     """The name for display: that of the uploaded file, or the id on the Hub."""
     return uploads.get(dataset).name if dataset.startswith(PREFIX) else dataset
+
+
+def in_units(seconds: float) -> str:
+    """A duration as a user writes it: '90s', '2m', '24h'."""
+    for unit, length in (("h", 3600), ("m", 60)):
+        if seconds >= length and seconds % length == 0:
+            return f"{seconds // length:g}{unit}"
+    return f"{seconds:g}s"
 
 
 def _check_encoding(name: str) -> None:

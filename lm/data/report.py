@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 from lm.config.schema import ModelConfig
@@ -43,10 +44,15 @@ def rows(corpus: Corpus, full: bool = False) -> dict[str, str]:
         result["Unknown"] = f"{plural(unknown, 'validation token')} ({shown}%)"
     if full and facts:
         result["Characters"] = f"{facts['distinct_characters']:,} distinct"
-        for label, name in (("Most common", "commonest"), ("Least common", "rarest")):
-            result[label] = "  ".join(f"{_shown(c)} {count:,}" for c, count in facts[name])
+        result["Most common"] = _counts(facts["commonest"])
+        if rarest := [item for item in facts["rarest"] if item not in facts["commonest"]]:
+            result["Least common"] = _counts(rarest)
         result["Repeated"] = f"{facts['repeated']:.1%} of the validation text is also in the training text"
     return result
+
+
+def _counts(characters: Iterable[tuple[str, int]]) -> str:
+    return "  ".join(f"{_shown(c)} {count:,}" for c, count in characters)
 
 
 def table_rows(tables: list[dict[str, Any]]) -> dict[str, str]:

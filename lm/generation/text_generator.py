@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any, Self
 
+from lm.config.settings import shown
 from lm.console.escaping import printable
 from lm.console.invocation import command
 from lm.errors import UserError
@@ -139,7 +140,7 @@ class TextGenerator:
         if not isinstance(text, str):
             last = self.tokenizer.vocab_size - 1
             if wrong := [token for token in text if not 0 <= token <= last]:
-                raise UserError(f"token ids must be between 0 and {last:,}, got {wrong[0]}.")
+                raise UserError(f"token ids must be between 0 and {last:,}, got {shown(wrong[0])}.")
             explicit = self.starts_explicitly(text)
             return self.direction.reorder(self.direction.reorder(text)[explicit:])
         if unknown == "error" and (missing := describe_unknown(self.tokenizer, text)):

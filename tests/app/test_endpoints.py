@@ -144,6 +144,9 @@ def test_arguments_must_be_in_range(endpoints, name, value, message):
     [
         ({"model": "char", "length": "12"}, "'length' must be an integer, got '12'."),
         ({"model": "char", "length": True}, "'length' must be an integer, got True."),
+        ({"model": "char", "seed": 2**53 + 1}, "'seed' must be from -9,007,199,254,740,992 to 9,007,199"),
+        ({"model": "char", "seed": 10**5000}, "got a number with hundreds of digits."),
+        ({"model": "char", "seed": float("nan")}, "'seed' must be an integer, got nan."),
         ({"model": "char", "seed": 1.5}, "'seed' must be an integer, got 1.5."),
         ({"model": "char", "temperature": float("nan")}, "'temperature' must be a number, got nan."),
         ({"model": "char", "temperature": 10**400}, "'temperature' must be a number, got 1000"),

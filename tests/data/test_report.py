@@ -28,7 +28,10 @@ def test_report_has_the_facts_about_a_text(tmp_path):
     assert rows(strange)["Unknown"] == "100 validation tokens (100%)"
     full = rows(corpus, full=True)
     assert full["Most common"] == "a 400  b 400"
-    assert set(full) - set(short) == {"Characters", "Most common", "Least common", "Repeated"}
+    assert set(full) - set(short) == {"Characters", "Most common", "Repeated"}
+    letters = "".join(chr(ord("a") + n) * (40 - n) for n in range(22))
+    full = rows(corpus_of(tmp_path, letters + "a" * 351, validation_split="0.351"), full=True)
+    assert full["Most common"].startswith("a 40  b 39") and full["Least common"] == "v 19  u 20"
 
 
 def test_small_text_is_warned_about_with_advice(tmp_path):

@@ -13,7 +13,7 @@ from lm.errors import UserError
 
 from ...jobs.job import Job
 from ...jobs.queue import JobQueue
-from ...jobs.settings import DEFAULT_DATASET
+from ...jobs.settings import DEFAULT_DATASET, in_units
 from ...jobs.uploads import PREFIX
 from ...registry import ModelRegistry
 from ...ui.fields import line_field
@@ -183,7 +183,7 @@ class Form:
             for defaults in (_NETWORK, READING)
         )
         seconds = settings.get("max_time") or parse_duration("2m")
-        return [text, dataset if on_hub else "", bases, *network, _time(seconds), dataset, *reading]
+        return [text, dataset if on_hub else "", bases, *network, in_units(seconds), dataset, *reading]
 
 
 def _as_shown(name: str, value: Any, default: Any) -> Any:
@@ -192,11 +192,6 @@ def _as_shown(name: str, value: Any, default: Any) -> Any:
     if name == "encoding_errors":
         return value == "replace"
     return str(value) if name == "hidden_size" else value
-
-
-def _time(seconds: float) -> str:
-    """A time as the form shows it: '2m', '90s'."""
-    return next((time for time in _TIMES if parse_duration(time) == seconds), f"{seconds:g}s")
 
 
 def _dropdown(choices: list[tuple[str, str]], chosen: str | None, default: str) -> gr.Dropdown:

@@ -27,6 +27,7 @@ def test_body_must_be_a_json_object(client, data):
     [
         (b'{"n": ' + b"1" * 5000 + b"}", "a number has too many digits"),
         (b"[" * 9999, "lists or objects are nested too deeply"),
+        (b'["\\uD83D"]', r"a string contains half of a surrogate pair (\ud83d), such as a cut emoji"),
     ],
 )
 def test_python_s_limits_are_explained(client, data, reason):
