@@ -22,12 +22,24 @@
     }
   }
 
+  // A message may come again while it is shown.
+  function hideRepeated(box) {
+    const seen = new Set();
+    for (const item of box.querySelectorAll(".toast-message-item")) {
+      const text = item.textContent.trim(), line = item.previousElementSibling;
+      item.hidden = seen.has(text);
+      if (line) line.hidden = item.hidden;
+      seen.add(text);
+    }
+  }
+
   new ResizeObserver(() => {
     document.body.style.paddingTop = `${messages.offsetHeight}px`;
     // Gradio makes the header of a message a button, which contains a button.
     for (const header of messages.querySelectorAll(".toast-header[role]"))
       for (const name of ["role", "tabindex"]) header.removeAttribute(name);
     messages.querySelectorAll(".toast-title, .toast-message-text").forEach(translate);
+    messages.querySelectorAll(".toast-body").forEach(hideRepeated);
     for (const button of messages.querySelectorAll(".toast-close")) button.setAttribute("aria-label", lm.translate("Close"));
   }).observe(messages);
 })();

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import SMALL, script
 from tests.end_to_end.conftest import free_port, serving, until_ready
-from tests.end_to_end.page import looks
+from tests.end_to_end.page import PHONE, looks
 
 pytestmark = pytest.mark.browser
 
@@ -323,6 +323,9 @@ def test_nothing_is_wider_than_the_screen(open_tab, size, theme):
     compare.score(TEXT + "x" * 300)
     compare.wait_for(lambda: compare.rows("places"))
     assert compare.tab.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    if size == PHONE:
+        contexts = compare.tab.locator("#compare-places .context")
+        assert max(contexts.evaluate_all("e => e.map(e => e.offsetHeight)")) <= 3 * 21  # three lines
     for part in (compare.run, compare.stop, compare.add):
         box = part.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= size["width"] and box["height"] >= 32

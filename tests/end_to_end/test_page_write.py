@@ -319,6 +319,30 @@ def test_only_the_end_of_a_long_text_is_colored_again(page):
     assert page.text == pasted * 3
 
 
+def test_buttons_look_like_buttons_with_space_around_their_labels(open_page, server):
+    page = open_page(server, size={"width": 683, "height": 600})  # a laptop at 200%
+    for button in (page.regenerate, page.tab.locator("#look-inside")):
+        room, background = button.evaluate("""(button) => {
+            const range = new Range();
+            range.selectNodeContents(button);
+            const space = button.getBoundingClientRect().width - range.getBoundingClientRect().width;
+            return [space, getComputedStyle(button).backgroundColor];
+        }""")
+        assert room >= 12 and background not in ("rgba(0, 0, 0, 0)", "transparent")
+
+
+def test_a_message_that_comes_again_is_shown_once(page):
+    page.set(Length=2)
+    page.editor.fill("☃")
+    page.write()
+    page.wait_for_message("The model does not know")
+    page.editor.fill("☃")
+    page.write()
+    shown = page.tab.locator(".toast-message-item")
+    page.wait_for(lambda: shown.count() == 2)
+    page.wait_for(lambda: page.messages().count("does not know") == 1)
+
+
 @pytest.mark.parametrize(
     "size",
     [LAPTOP, pytest.param(DESKTOP, marks=pytest.mark.slow), PHONE],

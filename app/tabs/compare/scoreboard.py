@@ -31,6 +31,7 @@ BY_DISAGREEMENT = "disagreement"  # a value of `color_by`; the others are the mo
 _MAX_UNKNOWN_SHARE = 0.01  # of a text's tokens
 _BITS_PER_LEVEL = 2.0  # of a word's surprisal
 _DIFFERENCE_PER_LEVEL = 1.0  # in bits
+_NEAR = 8  # characters on either side of a word that a phone shows, too
 
 
 def scores_table(comparison: Comparison) -> str:
@@ -97,10 +98,15 @@ def disagreements_table(comparison: Comparison) -> str:
 
 
 def _context(snippet: Snippet) -> str:
-    before, text, after = (
-        escape(on_one_line(text)) for text in (snippet.before, snippet.text, snippet.after)
+    before, after = snippet.before, snippet.after
+    far, near, text, near_after, far_after = (
+        escape(on_one_line(part))
+        for part in (before[:-_NEAR], before[-_NEAR:], snippet.text, after[:_NEAR], after[_NEAR:])
     )
-    return f'<span class="context">{before}<mark>{text}</mark>{after}</span>'
+    return (
+        f'<span class="context"><span class="far">{far}</span>{near}<mark>{text}</mark>'
+        f'{near_after}<span class="far">{far_after}</span></span>'
+    )
 
 
 def color_words(comparison: Comparison, color_by: str) -> dict[str, Any]:
