@@ -24,8 +24,8 @@ import sys, time
 from app.jobs.queue import JobQueue
 queue = JobQueue(sys.argv[1])
 settings = eval(sys.argv[2])
-for _ in range(int(sys.argv[3])):
-    queue.add(settings)
+for number in range(int(sys.argv[3])):
+    queue.add(settings, f"boat {number}")
 print("ready", flush=True)
 while True:
     queue.jobs()

@@ -44,7 +44,7 @@ def test_two_jobs_run_one_after_another_and_their_models_load(queue, settings):
 
 def test_the_model_of_a_job_is_found_after_it_was_renamed(idle_queue, settings, trained_run):
     queue = idle_queue
-    job, other = queue.add(settings), queue.add(settings)
+    job, other = queue.add(settings), queue.add(settings, "other")
     for one in (job, other):
         assert queue.stop(one.id).state == "stopped"
     folder = run_of(queue, job).folder
@@ -172,12 +172,12 @@ def test_ids_that_no_job_has_are_rejected(queue, id):
 
 def test_the_queue_is_limited_and_in_order(idle_queue, settings):
     queue = idle_queue
-    added = [queue.add(settings) for _ in range(MAX_QUEUED)]
+    added = [queue.add({**settings, "seed": seed}) for seed in range(MAX_QUEUED)]
     assert [job.id for job in queue.jobs()] == [job.id for job in added]
     assert [queue.progress(job.id).position for job in added] == list(range(1, MAX_QUEUED + 1))
     assert len({job.run for job in added}) == MAX_QUEUED
     with pytest.raises(UserError, match="queued already"):
-        queue.add(settings)
+        queue.add({**settings, "seed": MAX_QUEUED})
     queue.pause(added[0].id)
     queue.resume(added[0].id)
     assert [job.id for job in queue.jobs()] == [job.id for job in (*added[1:], added[0])]
@@ -242,7 +242,19 @@ def test_a_job_starts_from_another_model_and_has_its_network(queue, settings, tr
     ],
 )
 def test_a_model_has_the_title_of_its_job(idle_queue, settings, title, name):
-    assert [idle_queue.add(settings, title).run for _ in range(2)] == [name, f"{name} 2"]
+    added = [idle_queue.add({**settings, "seed": seed}, title) for seed in range(2)]
+    assert [job.run for job in added] == [name, f"{name} 2"]
+
+
+def test_a_second_press_of_the_button_adds_no_job(idle_queue, settings, monkeypatch):
+    first = idle_queue.add(settings, "one")
+    assert idle_queue.add(settings, "one") == first and idle_queue.jobs() == [first]
+    others = [idle_queue.add(settings, "two"), idle_queue.add({**settings, "seed": 5}, "one")]
+    idle_queue.stop(first.id)
+    others.append(idle_queue.add(settings, "one"))
+    monkeypatch.setattr("app.jobs.queue._SAME_WITHIN", 0)
+    others.append(idle_queue.add(settings, "one"))
+    assert len(idle_queue.jobs()) == 5 and len({job.id for job in (first, *others)}) == 5
 
 
 def test_no_model_is_called_like_the_one_that_ships_with_the_package(idle_queue, settings):
