@@ -54,6 +54,12 @@ _SCRIPTS = (  # in the head of the page, in this order: each uses those before i
 # Open a tab; the first value is that of a text.
 _OPEN_JS = """(text) => [text, {{__type__: "update", selected: "{tab}"}}]"""
 
+# Open the tab that was open before the page was reloaded, if there is one.
+_OPEN_AGAIN_JS = """() => {{
+    const selected = lm.tabBefore();
+    return {{__type__: "update", ...({ids}.includes(selected) && {{selected}})}};
+}}"""
+
 
 def build(
     models: ModelRegistry, jobs: JobQueue | None = None, showcases: Showcases | None = None
@@ -90,6 +96,9 @@ def build(
         for event in (loaded.then, selector.dropdown.change):
             event(offer.on_model, selector.dropdown, offer.text, **INTERNAL)
         selector.dropdown.input(selector.facts, selector.dropdown, facts, **INTERNAL)
+        if train_tab:
+            loaded = train_tab.restore_form(loaded)
+        _restore_tab(tabs, loaded)
         if train_tab:
             _open_trained_models(train_tab, selector, [*selected, tabs])
         _take_texts_along(write_tab, inside_tab, tabs)
@@ -145,6 +154,15 @@ class ModelSelector:
             return describe(self._models.folder(name))
         except UserError as error:
             return note(as_sentence(error))
+
+
+def _restore_tab(tabs: gr.Tabs, loaded: Any) -> None:
+    """Let the browser open the tab again that was open before the page was reloaded."""
+    children: list[Any] = tabs.children
+    ids = [tab.id for tab in children]
+    for tab in children:
+        tab.select(None, js=f"() => void lm.session('lm.tab', '{tab.id}')", **INTERNAL)
+    loaded.then(None, None, tabs, js=_OPEN_AGAIN_JS.format(ids=ids), **INTERNAL)
 
 
 def _open_trained_models(train_tab: TrainTab, selector: ModelSelector, outputs: list[Any]) -> None:

@@ -94,6 +94,20 @@
       if (!text) return;
       note.append(`${text} `, lm.make("button", { type: "button", onclick: action }, label));
     },
+    // A value that survives a reload of this tab of the browser: store it, or without one return what was stored.
+    session(name, value) {
+      try {
+        if (value === undefined) return JSON.parse(sessionStorage.getItem(name));
+        sessionStorage.setItem(name, JSON.stringify(value));
+      } catch {} // the browser refuses storage, or it is full
+      return null;
+    },
+    // The tab that was open before the page was reloaded, unless the user has opened another one since. Gradio opens
+    // the first one.
+    tabBefore() {
+      const tab = lm.session("lm.tab");
+      return tab === "write" ? tabBefore : tab;
+    },
     storeCustomSettings(values) {
       try {
         localStorage.setItem(STORED_SETTINGS, JSON.stringify(values));
@@ -108,4 +122,5 @@
       }
     },
   });
+  const tabBefore = lm.session("lm.tab");
 })();

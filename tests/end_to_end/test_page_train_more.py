@@ -1,6 +1,7 @@
 """The Train tab: texts that are pasted, dropped or downloaded, and what to do with a job that is over."""
 
 import json
+import shutil
 
 import pytest
 
@@ -145,3 +146,25 @@ def test_a_large_download_is_asked_for_first(open_page, trainer, size):
     page.wait_for(lambda: "org/large" in state(page), seconds=60)
     press(page, "Stop")
     page.wait_for(lambda: "stopped" in state(page), seconds=60)
+
+
+def test_the_form_and_the_tab_survive_a_reload_and_a_lost_text_is_reported(open_page, trainer, tmp_path):
+    page = open_page(trainer, tab_name="Train")
+    (tmp_path / "kept.txt").write_text(TINY * 3)
+    page.tab.locator("#train input[type=file]").set_input_files(tmp_path / "kept.txt")
+    text = field(page, "Training text")
+    page.wait_for(lambda: text.input_value().startswith("kept"))
+    field(page, "GRU").check()
+    fill(page, "Training time", "33s")
+    field(page, "Name").fill("my name")
+    page.wait_for(lambda: "my name" in page.tab.evaluate("sessionStorage['lm.train']"))
+    page.reload()
+    page.wait_for(lambda: text.is_visible() and text.input_value().startswith("kept"))
+    assert field(page, "GRU").is_checked() and field(page, "Name").input_value() == "my name"
+    assert field(page, "Training time").input_value() == "33s"
+    (file,) = (trainer.output.parent / "runs" / FOLDER).glob("*/kept.txt")
+    shutil.rmtree(file.parent)
+    page.reload()
+    page.wait_for_message("The chosen text no longer exists: choose another one.")
+    page.wait_for(lambda: text.input_value() == "Python standard library")
+    assert field(page, "Training time").input_value() == "33s"

@@ -16,6 +16,7 @@ from ...jobs.queue import JobQueue
 from ...jobs.settings import DEFAULT_DATASET, in_units
 from ...jobs.uploads import PREFIX
 from ...registry import ModelRegistry
+from ...ui.errors import show_warning
 from ...ui.fields import line_field
 from ...ui.i18n import localized, translate
 from ...ui.model_choices import choices
@@ -44,6 +45,12 @@ class Form:
             *(self.time, *self.reading.inputs),
         ]
         self.values = [self.pasted, *self.fields]
+        # Those that the browser keeps until the page is closed.
+        self.kept: list[Any] = [
+            *(self.title, self.text, self.hub, self.base),
+            *self.network,
+            *(self.time, *self.reading.fields),
+        ]
 
     def _lay_out_text(self) -> None:
         with gr.Group():
@@ -139,11 +146,25 @@ class Form:
                 )
 
     def choices(self, text: str | None, base: str | None) -> tuple[gr.Dropdown, gr.Dropdown]:
-        """The texts and the models to choose from; what is chosen stays chosen if it still exists."""
+        """The texts and the models to choose from; what is chosen stays chosen if it still exists. Says so if
+        it does not."""
         uploaded = [(f"{t.title} · {format_bytes(t.size)}", t.dataset) for t in self.queue.uploads.all()]
         texts = [(translate("Python standard library"), DEFAULT_DATASET), *uploaded]
         models = [(translate("A new model"), NEW), *choices(self.models)]
+        if text and text not in dict(texts).values():
+            show_warning(translate("The chosen text no longer exists: choose another one."))
+        if base and base not in dict(models).values():
+            show_warning(translate("The model to start from no longer exists: choose another one."))
         return _dropdown(texts, text, DEFAULT_DATASET), _dropdown(models, base, NEW)
+
+    def restored(self, title: str, text: str, hub: str, base: str, *values: Any) -> list[Any]:
+        """The values of `kept` and of `reading.dataset` after the page was reloaded, from those of `kept`
+        before."""
+        texts, bases = self.choices(text, base)
+        known = [DEFAULT_DATASET, *(upload.dataset for upload in self.queue.uploads.all())]
+        if not hub.strip() and text not in known:
+            text, values = DEFAULT_DATASET, (*values[: -len(READING)], *READING.values())
+        return [title, texts, hub, bases, *values, dataset_of(text, hub)]
 
     def chosen(self, *values: Any) -> tuple[dict[str, Any], Any]:
         """The values of `self.values` as app/jobs/settings.py takes them, and the folder of the model to

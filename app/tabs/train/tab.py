@@ -137,6 +137,26 @@ class TrainTab:
             None, js=_SHOW.format(id="train-job"), **INTERNAL
         )
 
+    def restore_form(self, loaded: Any) -> Any:
+        """Keep the values of the form in the browser, and fill them in again after the event `loaded` of the
+        page. Returns the event after that."""
+        kept = self.form.kept
+        changes = [component.change for component in kept]
+        gr.on(changes, None, kept, None, js="(...values) => void lmTrain.keep(values)", **INTERNAL)
+        return loaded.then(
+            self.on_restore,
+            kept,
+            [*kept, self.form.reading.dataset],
+            js="(...values) => lmTrain.kept(values)",
+            preprocess=False,  # it would reject texts and models that are newer than the page
+            **INTERNAL,
+        )
+
+    def on_restore(self, *values: Any) -> list[Any]:
+        """Fill in the form as it was before the page was reloaded."""
+        is_kept = values[self.form.kept.index(self.form.text)] is not None
+        return self.form.restored(*values) if is_kept else [gr.skip()] * (len(values) + 1)
+
     def _wire_question(self) -> None:
         self.agree.click(
             lambda agreed, dataset: [*agreed[-9:], dataset],
