@@ -116,24 +116,25 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
         if validation_due and not ruined:
             result = record.validate(trainer)
             if not (ruined := rollback.rolled_back_after(trainer, result)):
-                record.keep_if_best(trainer, result)
                 now = dataclasses.replace(now, validation=result)
         if ruined:
             spent, since, steps_since = stopped, trainer.seconds, 0
             continue
         if validation_due:
             trainer.display.milestone(now)
-            if not spent and (spent := _out_of_patience(trainer)):
-                trainer.display.say(
-                    f"Stopping early: {plural(progress.worse, 'validation')} in a row did not improve on"
-                    f" {progress.best_loss:.4f} at step {progress.best_step:,}."
-                )
         if log_due:
             row = record.log(trainer, now, validation_due)
             trainer.loss_sum.zero_()
             progress.loss_count = 0
         if sample_due:
             record.sample(trainer)
+        if validation_due:  # saved right before the checkpoint, so that a kill seldom comes between the two
+            record.keep_if_best(trainer, result)
+            if not spent and (spent := _out_of_patience(trainer)):
+                trainer.display.say(
+                    f"Stopping early: {plural(progress.worse, 'validation')} in a row did not improve on"
+                    f" {progress.best_loss:.4f} at step {progress.best_step:,}."
+                )
         if log_due:
             rollback.remember(trainer)
         if save_due:

@@ -12,14 +12,14 @@ from lm.config.schema import RunConfig
 from lm.console.invocation import command, quoted
 from lm.data.corpus import Split
 from lm.distributed import RankLost
-from lm.errors import UserError
+from lm.errors import ModelError, UserError
 from lm.evaluation.validation import Validation, validate as score_split
 from lm.files.atomic import folder_or_previous, write_text
 from lm.files.tensor_files import read_tensors
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.storage.loading import check_weights, load_weights
-from lm.storage.model_folder import WEIGHTS, hub_id
+from lm.storage.model_folder import WEIGHTS, hub_id, read_facts
 from lm.storage.run_folder import read_metrics
 from lm.storage.run_lock import check_own
 from lm.storage.saving import save_model
@@ -52,9 +52,34 @@ def validate(trainer: Trainer) -> Validation:
 def keep_if_best(trainer: Trainer, result: Validation) -> None:
     """Save the weights if this validation of them is the best so far."""
     progress, trainer.validation = trainer.progress, result
+    if trainer.newer and progress.step > trainer.newer[0]:
+        _adopt_newer(trainer)
     progress.worse = 0 if result.loss < progress.best_loss else progress.worse + 1
     if not progress.worse:
         _save_best(trainer, result)
+
+
+def newer_model(trainer: Trainer) -> tuple[int, float] | None:
+    """The step and the loss of the model in the run's folder if the checkpoint does not know it: a kill came
+    between the two, or there was space for only one."""
+    folder = trainer.run.folder
+
+    def look() -> tuple[int, float] | None:
+        try:
+            facts = read_facts(folder) if (folder / WEIGHTS).exists() else {}
+            return int(facts["trained_on"]["steps"]), float(facts["validation"]["loss"])
+        except (ModelError, KeyError, TypeError, ValueError, OverflowError):
+            return None
+
+    step, loss = trainer.ranks.broadcast_object(look) or (trainer.progress.best_step, 0.0)
+    return (step, loss) if step != trainer.progress.best_step else None
+
+
+def _adopt_newer(trainer: Trainer) -> None:
+    """Make the model that is newer than the checkpoint the best one: its step will not be repeated."""
+    if trainer.newer:
+        trainer.progress.best_step, trainer.progress.best_loss = trainer.newer
+        trainer.newer = None
 
 
 def begin_fine_tuning(trainer: Trainer, result: Validation) -> None:
@@ -75,16 +100,18 @@ def begin_fine_tuning(trainer: Trainer, result: Validation) -> None:
 
 
 def _save_best(trainer: Trainer, result: Validation) -> None:
-    """Save the current weights as the best ones, if there is space for them."""
+    """Save the current weights as the best ones, if there is space for them and no better ones are there."""
     progress = trainer.progress
     before = progress.best_loss, progress.best_step
     progress.best_loss, progress.best_step = result.loss, progress.step
     network, results = trainer.learner.network, {"validation": result}
+    if trainer.newer and trainer.newer[1] < result.loss:
+        return
     if not trainer.ranks.broadcast_object(lambda: _save_model(trainer, network, results)):
         progress.best_loss, progress.best_step = before
         trainer.unsaved = Unsaved(progress.step, result)
     else:
-        trainer.unsaved = None
+        trainer.unsaved = trainer.newer = None
 
 
 def metrics(trainer: Trainer, train_loss: float) -> Row:
@@ -155,6 +182,7 @@ def keep_folder(trainer: Trainer) -> None:
     if is_there:
         return
     if not has_model:
+        trainer.newer = None
         for each in (progress, trainer.good.progress):
             each.best_loss, each.best_step = math.inf, 0
     if trainer.ranks.is_main_process and trainer.disk.attempt("the run", create):
@@ -209,6 +237,7 @@ def finish(trainer: Trainer) -> None:
     keep_folder(trainer)
     if trainer.unsaved and trainer.unsaved.step == progress.step:
         _save_best(trainer, trainer.unsaved.result)
+    _adopt_newer(trainer)
     best = copy.deepcopy(trainer.learner.network)
     if progress.has_best:  # otherwise there was no space for any model
         if ranks.is_main_process:

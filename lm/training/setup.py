@@ -41,7 +41,7 @@ from lm.training.display import Display
 from lm.training.facts import Facts
 from lm.training.finetune import start_from
 from lm.training.optimizer import learning_rate
-from lm.training.record import score
+from lm.training.record import newer_model, score
 from lm.training.state import (
     Learner,
     Progress,
@@ -116,6 +116,7 @@ def resumed_trainer(
     for progress in (trainer.progress, trainer.good.progress):
         progress.settings = (update or saved).flat()
     _check_best(trainer)
+    trainer.newer = newer_model(trainer)
     new_budget = _adopt_budget(trainer, bool(update))
     trainer.clock = Clock(trainer.progress.seconds)
     if ranks.is_main_process:

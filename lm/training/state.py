@@ -153,6 +153,8 @@ class Trainer:
     good: Snapshot  # the rollback's copy of the last good state; without tensors before the first step
     validation: Validation | None = None
     unsaved: Unsaved | None = None  # better weights than the saved ones
+    # The step and the loss of the saved model, while the checkpoint that was resumed does not know it.
+    newer: tuple[int, float] | None = None
     callbacks: Callbacks = NONE
     clock: Clock = field(default_factory=Clock)
     saved: float = 0.0  # `now` at the last checkpoint

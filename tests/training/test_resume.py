@@ -8,10 +8,11 @@ import shutil
 import pytest
 import yaml
 
+import lm
 from lm.cli.train import main
 from lm.errors import ModelError, UserError
 from tests.conftest import edit_progress, metrics
-from tests.training.runs import COMMAND, edit_config, outcome, progress
+from tests.training.runs import COMMAND, SETTINGS, edit_config, outcome, progress
 
 pytestmark = pytest.mark.usefixtures("boat")
 
@@ -274,3 +275,62 @@ def test_a_run_of_another_format_is_not_changed(here):
             with pytest.raises(ModelError, match=expected):
                 main(command)
         assert path.read_text() == before
+
+
+@pytest.fixture
+def newer_model(here):
+    """A run of 40 steps, and a copy as a kill between its last model and checkpoint leaves it: the checkpoint
+    is that of step 20. Returns the loss of the model, that of step 40."""
+
+    def keep(row):
+        if row["step"] == 20:
+            shutil.copytree("whole/training/checkpoint", "old")
+
+    settings = {**SETTINGS, "eval_every": 10, "sample_every": 10, "lr": 0.02, "patience": 3}
+    lm.train("boat.txt", out="whole", on_validation=keep, **settings)
+    shutil.copytree("whole", "killed")
+    shutil.rmtree("killed/training/checkpoint")
+    os.rename("old", "killed/training/checkpoint")
+    facts = json.loads((here / "killed/config.json").read_text())
+    assert (progress(here / "killed")["step"], facts["trained_on"]["steps"]) == (20, 40)
+    return facts["validation"]["loss"]
+
+
+@pytest.mark.parametrize("steps", [pytest.param(21, marks=pytest.mark.slow), 30])
+def test_a_model_that_is_newer_than_the_checkpoint_stays_the_best(here, newer_model, steps):
+    """Step 30 is better than the checkpoint, but worse than the model; step 21 has no validation."""
+    weights = (here / "killed/model.safetensors").read_bytes()
+    assert main(["--resume", "killed", "--steps", str(steps)]) == 0
+    assert (here / "killed/model.safetensors").read_bytes() == weights
+    facts = json.loads((here / "killed/config.json").read_text())
+    assert (facts["trained_on"]["steps"], facts["validation"]["loss"]) == (40, newer_model)
+    after = progress(here / "killed")
+    assert (after["best_step"], after["best_loss"]) == (40, newer_model)
+    assert metrics(here / "killed")[-1]["step"] == 40
+
+
+@pytest.mark.slow
+def test_a_time_budget_keeps_a_model_that_is_newer_than_the_checkpoint(here, newer_model):
+    """Its validations fall on other steps."""
+    budget = progress(here / "killed")["seconds"] + 0.02
+    assert main(["--resume", "killed", "--max-time", f"{budget}s"]) == 0
+    facts = json.loads((here / "killed/config.json").read_text())
+    assert (facts["trained_on"]["steps"], facts["validation"]["loss"]) == (40, newer_model)
+
+
+@pytest.mark.slow
+def test_a_callback_that_stops_a_resumed_run_keeps_a_newer_model(here, newer_model):
+    model = lm.train(resume="killed", on_step=lambda row: row["step"] < 22)
+    assert progress(here / "killed")["step"] == 22
+    assert (model.facts["trained_on"]["steps"], model.facts["validation"]["loss"]) == (40, newer_model)
+
+
+def test_the_same_budget_repeats_the_steps_up_to_a_newer_model(here, newer_model):
+    """Also its patience: the validations before and at step 40 are improvements, as they were."""
+    assert main(["--resume", "killed"]) == 0
+    assert outcome(here / "killed") == outcome(here / "whole")
+    samples = [(here / run / "training/samples.txt").read_text() for run in ("killed", "whole")]
+    assert samples[0] == samples[1]
+    approx = pytest.approx(newer_model, abs=1e-6)
+    ends = [progress(here / run) for run in ("killed", "whole")]
+    assert [(end["worse"], end["best_step"], end["best_loss"]) for end in ends] == [(0, 40, approx)] * 2

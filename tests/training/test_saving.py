@@ -14,7 +14,9 @@ import pytest
 import lm
 from lm.cli.train import main
 from lm.errors import UserError
+from lm.storage.run_folder import Run
 from lm.storage.saving import save_model
+from lm.training import record
 from tests.conftest import SMALL, edit_progress, metrics, script, started
 
 LITTLE = 20_000  # bytes: enough for the metrics, not for the weights
@@ -39,7 +41,7 @@ def test_a_temporarily_full_disk_costs_a_warning(here, text_file):
         def limit(size):
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
-        wait_for("step 40 ")
+        wait_for("step 80 ")  # the model of step 40 is saved
         limit(LITTLE)
         wait_for("warning: the checkpoint could not be saved: File too large.")
         assert json.loads(progress.read_text())["step"] % 20 == 0
@@ -72,6 +74,19 @@ def test_a_full_disk_ends_with_a_one_line_error(here, text_file):
         "error: the model could not be saved in r: File too large. Free some space"
     )
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_the_best_model_is_saved_right_before_the_checkpoint(boat, monkeypatch):
+    """A kill between the two leaves a model that the checkpoint does not know."""
+    written = []
+    for name in ("log", "add_sample"):
+        monkeypatch.setattr(Run, name, lambda *_, name=name: written.append(name))
+    for name in ("save_model", "save_checkpoint"):
+        monkeypatch.setattr(record, name, lambda *_, name=name: written.append(name))
+    monkeypatch.setattr(record, "finish", lambda trainer: None)
+    monkeypatch.setattr("lm.training.train.load", lambda *_: None)
+    lm.train("boat.txt", hidden_size=8, layers=1, steps=5, eval_every=5, sample_every=5, out="r")
+    assert written == ["log", "add_sample", "save_model", "save_checkpoint"]
 
 
 def trained(act, **settings):
