@@ -269,7 +269,7 @@ def _report(trainer: Trainer, beginning: str) -> None:
     config = learner.config
     if not trainer.ranks.is_main_process:
         config = dataclasses.replace(config, training=dataclasses.replace(config.training, track="none"))
-    trainer.tracker.open(run, config, trainer.progress.step, display.warn)
+    trainer.tracker.open(run, config, trainer.progress.step, display.warn_of_loss)
 
 
 def _facts(learner: Learner) -> Facts:

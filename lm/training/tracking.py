@@ -12,8 +12,9 @@ import importlib.util
 import io
 import json
 import secrets
-from collections.abc import Callable
-from contextlib import nullcontext, redirect_stdout
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from typing import Any, Protocol
 
 from lm.config.schema import RunConfig
@@ -54,6 +55,7 @@ class Tracker:
 
     def __init__(self) -> None:
         self._sink: _Sink | None = None
+        self._threads = ExitStack()
 
     def open(self, run: Run, config: RunConfig, step: int, warn: Callable[[str], None]) -> None:
         """Start tracking a run, or continue from `step`. Problems go to `warn`."""
@@ -61,6 +63,8 @@ class Tracker:
         self._file = run.training / "tracker.json"
         if self._name == "none":
             return
+        if self._name == "tensorboard":
+            self._threads.enter_context(_without_tracebacks())
         memory = self._read_memory() if step else {}
         self._memory = memory or {"run": f"{run.folder.resolve().name}-{secrets.token_hex(3)}", "sent": {}}
         self._try(lambda: self._connect(run, config, step))
@@ -83,6 +87,7 @@ class Tracker:
         """Send what is left."""
         if sink := self._sink:
             self._try(sink.close)
+        self._threads.close()
 
     def _connect(self, run: Run, config: RunConfig, step: int) -> None:
         trackers: dict[str, Any] = {"tensorboard": _TensorBoard, "trackio": _Trackio, "wandb": _Wandb}
@@ -95,9 +100,10 @@ class Tracker:
         # TensorBoard discards metrics and takes those steps again; the other trackers still have them.
         discards = kind == "figures" and isinstance(sink, _TensorBoard)
         if discards or step > sent.get(kind, -1):
-            sent[kind] = step
             self._try(lambda: send(sink))
-            self._try(lambda: write_text(self._file, json.dumps(self._memory)))
+            if self._sink:  # otherwise, it has failed: a resumed run sends this step again
+                sent[kind] = step
+                self._try(lambda: write_text(self._file, json.dumps(self._memory)))
 
     def _read_memory(self) -> dict[str, Any]:
         try:
@@ -115,6 +121,28 @@ class Tracker:
             self._warn(f"{self._name} failed; training continues without it: {one_line(error)}")
 
 
+@contextmanager
+def _without_tracebacks() -> Iterator[None]:
+    """In the block, no thread of tensorboard prints its error: the next call of the writer raises it."""
+    hook = threading.excepthook
+
+    def is_writer(thread: threading.Thread | None) -> bool:
+        return type(thread).__name__ == "_AsyncWriterThread"
+
+    def shorter(error: threading.ExceptHookArgs) -> None:
+        if not is_writer(error.thread):
+            hook(error)
+
+    threading.excepthook = shorter
+    try:
+        yield
+    finally:
+        for thread in filter(is_writer, threading.enumerate()):
+            if getattr(thread, "exception", None):  # it ends, but may not have called the hook yet
+                thread.join()
+        threading.excepthook = hook
+
+
 class _TensorBoard:
     """Event files in training/tensorboard. A new file hides later steps in older files."""
 
@@ -127,9 +155,11 @@ class _TensorBoard:
     def log(self, metrics: dict[str, float], step: int) -> None:
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
+        self._writer.flush()  # raises an error of the thread that writes
 
     def sample(self, text: str, step: int) -> None:
         self._writer.add_text("sample", f"```\n{text}\n```", step)
+        self._writer.flush()
 
     def back_to(self, step: int) -> None:
         self._writer.close()
@@ -144,7 +174,19 @@ class _TensorBoard:
         self._writer = SummaryWriter(str(self._folder), purge_step=step + 1 if step else None)
 
 
-class _Trackio:
+class _RemoteRun:
+    """What trackio and wandb have in common."""
+
+    _run: Any
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        self._run.log(metrics, step=step)
+
+    def back_to(self, step: int) -> None:
+        """Not supported: later steps stay."""
+
+
+class _Trackio(_RemoteRun):
     """A project in trackio's local database, or wherever its environment variables point."""
 
     def __init__(self, run: Run, name: str, config: RunConfig, step: int):
@@ -155,20 +197,14 @@ class _Trackio:
             _PROJECT, name=name, config=config.flat(), resume="allow", auto_log_gpu=False, auto_log_cpu=False
         )
 
-    def log(self, metrics: dict[str, float], step: int) -> None:
-        self._run.log(metrics, step=step)
-
     def sample(self, text: str, step: int) -> None:
         self._run.log({"sample": self._trackio.Markdown(f"```\n{text}\n```")}, step=step)
-
-    def back_to(self, step: int) -> None:
-        """Not supported: later steps stay."""
 
     def close(self) -> None:
         self._trackio.finish()
 
 
-class _Wandb:
+class _Wandb(_RemoteRun):
     """A run in Weights & Biases; WANDB_MODE=offline keeps it in the run folder."""
 
     def __init__(self, run: Run, name: str, config: RunConfig, step: int):
@@ -185,14 +221,8 @@ class _Wandb:
             settings=wandb.Settings(silent=config.training.quiet),
         )
 
-    def log(self, metrics: dict[str, float], step: int) -> None:
-        self._run.log(metrics, step=step)
-
     def sample(self, text: str, step: int) -> None:
         self._run.log({"sample": self._wandb.Html(f"<pre>{html.escape(text)}</pre>")}, step=step)
-
-    def back_to(self, step: int) -> None:
-        """Not supported: later steps stay."""
 
     def close(self) -> None:
         self._run.finish()

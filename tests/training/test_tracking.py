@@ -1,16 +1,21 @@
 """A tracker gets every step once, even if the run is killed and resumed."""
 
 import importlib.util
+import json
+import shutil
 import sqlite3
+import threading
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lm.cli.train import main
 from lm.config.schema import RunConfig, TrainingConfig
 from lm.errors import UserError
 from lm.storage.run_folder import Run
 from lm.training import tracking
 from lm.training.tracking import Tracker
+from tests.training.runs import COMMAND
 
 
 def track_twice(folder, name, said):
@@ -82,6 +87,39 @@ def test_a_tracker_that_fails_costs_one_warning(tmp_path, monkeypatch):
     track_twice(tmp_path, "tensorboard", said)
     assert len(said) == 2  # one per start
     assert said[0] == "tensorboard failed; training continues without it: the network is down"
+
+
+@pytest.mark.parametrize("kept", [0, 1])  # steps
+def test_tensorboard_that_cannot_write_costs_one_warning_and_no_traceback(tmp_path, capsys, kept):
+    """A step that was lost does not count as sent: a resumed run sends it."""
+    hook, said, run = threading.excepthook, [], Run(tmp_path / "r")
+    run.training.mkdir(parents=True)
+    tracker = Tracker()
+    tracker.open(run, RunConfig(training=TrainingConfig(track="tensorboard")), 0, said.append)
+    for step in range(10, 10 * kept + 30, 10):
+        if step > 10 * kept:
+            shutil.rmtree(run.training / "tensorboard", ignore_errors=True)
+        tracker.sample("text", step)
+        tracker.log({"step": step, "train_loss": 1.0})
+    tracker.close()
+    (line,) = said
+    assert line.startswith("tensorboard failed; training continues without it: ")
+    assert "No such file or directory" in line
+    memory = run.training / "tracker.json"
+    sent = json.loads(memory.read_text())["sent"] if memory.exists() else {}
+    assert sent == ({"samples": 10, "figures": 10} if kept else {})
+    assert threading.excepthook is hook and capsys.readouterr().err == ""
+
+
+def test_lost_tracking_is_reported_even_with_quiet(boat, monkeypatch, capsys):
+    def fail(*_):
+        raise ConnectionError("the network is down")
+
+    monkeypatch.setattr(tracking._TensorBoard, "log", fail)
+    assert main([*COMMAND, "--steps", "2", "--track", "tensorboard", "--out", "r"]) == 0
+    shown = capsys.readouterr()
+    said = "warning: tensorboard failed; training continues without it: the network is down\n"
+    assert (shown.out, shown.err) == ("", said)
 
 
 def test_a_missing_package_is_named(monkeypatch):
