@@ -336,4 +336,4 @@ def _detecting_lost_ranks() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise RankLost("another rank has ended, so this one ends too.") from error
+        raise RankLost("another rank has ended, so this one ends too: see its error.") from error

@@ -219,7 +219,7 @@ def test_a_rank_that_waits_for_the_text_notices_that_the_others_have_ended(rank)
         def set(self, key, value):
             raise dist.DistNetworkError("Broken pipe")
 
-    with pytest.raises(RankLost, match=r"^another rank has ended, so this one ends too\.$"):
+    with pytest.raises(RankLost, match=r"^another rank has ended, so this one ends too: see its error\.$"):
         distributed.Ranks(rank, 2, rank, 0, GoneStore()).one_on_each_machine(int)
 
 

@@ -62,6 +62,8 @@ def find_sources(
     ignored it. Raises UserError if a text cannot be found or is one of the `outputs`, the files that will be
     written, or if a setting applies to none of the texts.
     """
+    if config.dataset.count("-") > 1:
+        raise UserError("--dataset - can be given only once: standard input has one text.")
     sources: list[Source] = []
     try:
         _add_all(sources, config, revisions)

@@ -111,13 +111,19 @@ class Run:
 
 
 def check_out(config: RunConfig, overwrite: bool) -> None:
-    """Raise UserError if --out names a folder that a new run must not use, or that another run is using."""
-    if not config.training.out:
-        return
-    folder = expanded(config.training.out)
+    """Raise UserError if the folder of a new run cannot be created, must not be used or is used by another
+    run."""
+    folder = expanded(config.training.out) if config.training.out else RUNS
     for path in (folder, *folder.parents):
+        if os.path.islink(path) and not os.path.exists(path):
+            raise UserError(
+                f"{path} is a link to a folder that does not exist: create that folder, or name another one"
+                " with --out."
+            )
         if os.path.exists(path) and not path.is_dir():
             raise UserError(f"{path} is a file: name another folder with --out.")
+    if not config.training.out:
+        return
     check_free(folder)
     if os.path.exists(folder) and any(folder.iterdir()):
         # A run that could not be created, because the disk was full, is an empty folder `training`.

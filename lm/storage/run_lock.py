@@ -67,6 +67,9 @@ def check_free(folder: Path) -> None:
         if _obeyed(path, known=held is not None):
             raise _taken(folder, held=False)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            name = one_line(str(folder), 80)
+            raise UserError(f"the name {name} is too long: choose a shorter one with --out.") from error
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
 
 

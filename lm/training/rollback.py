@@ -17,6 +17,7 @@ import math
 import torch
 from torch import Tensor
 
+from lm.config.schema import TrainingConfig
 from lm.errors import UserError
 from lm.evaluation.validation import Validation
 from lm.model.device import autocast
@@ -101,10 +102,13 @@ def _roll_back(trainer: Trainer, reason: str) -> None:
     """Continue from the last good state, more carefully each time."""
     then, training = trainer.progress, trainer.learner.config.training
     if then.undone >= _MAX_ROLLBACKS:
+        settings = f"--lr (now {training.lr:g}) or --clip"
+        if training.weight_decay > TrainingConfig().weight_decay:
+            settings = f"--lr (now {training.lr:g}), --clip or --weight-decay (now {training.weight_decay:g})"
         kept = f" {trainer.run.folder} has the best weights so far." if then.has_best else ""
         raise UserError(
             f"the loss {reason} by step {then.step:,}, although the learning rate was lowered"
-            f" {then.undone} times: lower --lr (now {training.lr:g}) or --clip.{kept}"
+            f" {then.undone} times: lower {settings}.{kept}"
         )
     restore(trainer, trainer.good)
     now = trainer.progress

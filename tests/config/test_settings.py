@@ -148,9 +148,11 @@ def test_range_in_words_and_as_a_check(rule, text, inside, outside):
 def test_a_number_is_within_the_bounds_also_as_a_32_bit_number():
     dropout, top_p = settings_of(ModelConfig)["dropout"], settings_of(SamplingConfig)["top_p"]
     assert (dropout.check(0.999), top_p.check(1e-30)) == (0.999, 1e-30)
-    for setting, value in ((dropout, 0.99999999999), (top_p, 1e-50), (top_p, 1.0000001)):
-        with pytest.raises(UserError, match=f"{setting.flag} must be in"):
+    for setting, value in ((dropout, 0.99999999999), (top_p, 1e-50)):
+        with pytest.raises(UserError, match=rf"{setting.flag} must be in .* as a 32-bit number, got"):
             setting.check(value)
+    with pytest.raises(UserError, match=r"^--top-p must be in \(0, 1\], got 1\.0000001\.$"):
+        top_p.check(1.0000001)
     with pytest.raises(UserError, match=r"--lr must be finite as a 32-bit number, got 1e\+39"):
         build(TrainingConfig, {"lr": 1e39})
     assert build(TrainingConfig, {"lr": 1e30}).lr == 1e30

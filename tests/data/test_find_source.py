@@ -194,6 +194,13 @@ def test_setting_for_tables_is_an_error_with_standard_input(monkeypatch, tmp_pat
     assert not list(cache_folder().glob("stdin*"))
 
 
+def test_standard_input_can_be_read_only_once():
+    with pytest.raises(
+        UserError, match=r"^--dataset - can be given only once: standard input has one text\.$"
+    ):
+        find_sources(DataConfig(dataset=("-", "a.txt", "-")))
+
+
 def test_folder_named_python_is_noted(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert not found("python").warnings

@@ -1,5 +1,6 @@
 """The folder of a run: a new one never shares it, and its files are only ever shortened."""
 
+import errno
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -69,12 +70,30 @@ def test_runs_that_start_in_the_same_second_take_different_folders(monkeypatch):
     assert {folder.name for folder in folders} == expected
 
 
-def test_a_default_folder_that_cannot_be_created_is_an_error(here):
-    (here / "runs").symlink_to("missing")
-    with pytest.raises(
-        UserError, match=r"^the folder runs/boat-lstm-[\d-]+ cannot be created: File exists\.$"
-    ):
+def test_a_default_folder_that_cannot_be_created_is_an_error(monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    error = r"^the folder runs/boat-lstm-[\d-]+ cannot be created: No space left on device\.$"
+    with pytest.raises(UserError, match=error):
         new_run()
+
+
+@pytest.mark.parametrize(("link", "out"), [("r", "r"), ("r", "r/a/b"), ("runs", None)])
+def test_a_link_to_a_missing_folder_is_named(here, link, out):
+    (here / link).symlink_to("missing")
+    error = rf"^{link} is a link to a folder that does not exist: create that folder, or name another one"
+    with pytest.raises(UserError, match=error):
+        new_run(out=out)
+    (here / "missing").mkdir()
+    assert new_run(out=out).is_dir()
+
+
+def test_a_name_that_is_too_long_is_shown_in_part():
+    error = r"^the name x{79}… is too long: choose a shorter one with --out\.$"
+    with pytest.raises(UserError, match=error):
+        check_out(RunConfig.from_flat({"out": "x" * 256}), overwrite=False)
 
 
 def test_out_must_not_be_a_file_or_in_one(here):
