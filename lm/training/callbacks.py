@@ -16,15 +16,15 @@ Callback = Callable[[Row], object]
 
 @dataclass(eq=False)
 class Callbacks:
-    """What is called after each step and after each validation, with its metrics; see `stop`."""
+    """What is called after each step and after each validation, with its metrics; see `asks_to_stop`."""
 
     on_step: Callback | None = None
     on_validation: Callback | None = None
     _random: dict[str, Any] = field(default_factory=dict)  # the states of torch's generators in them
 
-    def stop(self, callback: Callback, row: Row) -> bool:
-        """Call one of the two with a row of metrics. Returns whether it stops the training, by returning
-        False.
+    def asks_to_stop(self, callback: Callback, row: Row) -> bool:
+        """Call one of the two with a row of metrics. Returns whether it asks to stop the training, by
+        returning False.
 
         Any other return value continues training: logging functions return None or whatever their logger
         returns.

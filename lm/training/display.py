@@ -77,7 +77,7 @@ class Display:
         if self.on_warning:
             self.on_warning(line)
 
-    def warn_of_loss(self, line: str) -> None:
+    def warn_even_if_quiet(self, line: str) -> None:
         """Print a warning about lost work, with --quiet to standard error."""
         if self._console.quiet:
             print(f"warning: {printable(line)}", file=sys.stderr)

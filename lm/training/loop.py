@@ -97,7 +97,7 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
         progress.loss_count += 1
         steps_since += 1
         if callbacks.on_step:  # only then: this waits for the device
-            stopped = callbacks.stop(callbacks.on_step, record.metrics(trainer, loss.item()))
+            stopped = callbacks.asks_to_stop(callbacks.on_step, record.metrics(trainer, loss.item()))
 
         # Decided once per step: a validation refines the estimate of how long the final scoring takes,
         # after which a time budget that was spent may not be spent any more.
@@ -112,10 +112,10 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
         if save_due or ranks.is_single_process:  # several would wait for each other
             record.keep_folder(trainer)
         now = _step_metrics(trainer, steps_since, trainer.seconds - since)
-        ruined = rollback.rolled_back(trainer, now.train_loss, complete=log_due)
+        ruined = rollback.roll_back_if_diverged(trainer, now.train_loss, complete=log_due)
         if validation_due and not ruined:
             result = record.validate(trainer)
-            if not (ruined := rollback.rolled_back_after(trainer, result)):
+            if not (ruined := rollback.roll_back_if_validation_diverged(trainer, result)):
                 now = dataclasses.replace(now, validation=result)
         if ruined:
             spent, since, steps_since = stopped, trainer.seconds, 0
@@ -140,7 +140,8 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
         if save_due:
             record.save(trainer)
         # Last, because it may raise.
-        if validation_due and callbacks.on_validation and callbacks.stop(callbacks.on_validation, row):
+        callback = callbacks.on_validation if validation_due else None
+        if callback and callbacks.asks_to_stop(callback, row):
             spent = stopped = True
         trainer.display.update(dataclasses.replace(now, done=trainer.done, seconds=trainer.seconds))
         since, steps_since = trainer.seconds, 0

@@ -186,7 +186,7 @@ def keep_folder(trainer: Trainer) -> None:
         for each in (progress, trainer.good.progress):
             each.best_loss, each.best_step = math.inf, 0
     if trainer.ranks.is_main_process and trainer.disk.attempt("the run", create):
-        trainer.display.warn_of_loss(
+        trainer.display.warn_even_if_quiet(
             f"{run.folder} was moved or deleted: a new run in its place continues, without what was saved"
             " before."
         )
@@ -263,7 +263,7 @@ def finish(trainer: Trainer) -> None:
             f" {trainer.validation.tokens:,} tokens of it."
         )
     if ranks.is_main_process and trainer.unsaved and progress.has_best:
-        trainer.display.warn_of_loss(
+        trainer.display.warn_even_if_quiet(
             f"the model is that of step {progress.best_step:,}: the better weights of step"
             f" {trainer.unsaved.step:,} could not be saved."
         )

@@ -32,7 +32,7 @@ _COMPARED = 2048  # tokens, about, that both networks read
 _MAX_WINDOWS = 25
 
 
-def rolled_back(trainer: Trainer, loss: float, complete: bool) -> bool:
+def roll_back_if_diverged(trainer: Trainer, loss: float, complete: bool) -> bool:
     """Judge the mean training loss (nats per token) since the last line of metrics, and return to the
     last good state if a step has ruined the network. Returns whether that happened.
 
@@ -51,9 +51,9 @@ def rolled_back(trainer: Trainer, loss: float, complete: bool) -> bool:
     return False
 
 
-def rolled_back_after(trainer: Trainer, validation: Validation) -> bool:
-    """As `rolled_back`, but judged by the validation loss. It includes the last update; the training
-    loss of a step is computed before its update."""
+def roll_back_if_validation_diverged(trainer: Trainer, validation: Validation) -> bool:
+    """As `roll_back_if_diverged`, but judged by the validation loss. It includes the last update; the
+    training loss of a step is computed before its update."""
     # The validation text may be harder than what was read last, but not than for an untrained network.
     usual = max(_untrained(trainer), *trainer.progress.losses[-1:])
     return _roll_back_if_ruined(trainer, validation.loss, usual)

@@ -216,7 +216,7 @@ def _trainer(learner: Learner, run: Run, terminal: Terminal) -> Trainer:
         run=run,
         tracker=Tracker(),
         display=display,
-        disk=Disk(display.say, display.warn_of_loss),
+        disk=Disk(display.say, display.warn_even_if_quiet),
         progress=progress,
         loss_sum=torch.zeros((), dtype=widest_float(device), device=device),
         good=Snapshot(progress, {}),
@@ -269,7 +269,7 @@ def _report(trainer: Trainer, beginning: str) -> None:
     config = learner.config
     if not trainer.ranks.is_main_process:
         config = dataclasses.replace(config, training=dataclasses.replace(config.training, track="none"))
-    trainer.tracker.open(run, config, trainer.progress.step, display.warn_of_loss)
+    trainer.tracker.open(run, config, trainer.progress.step, display.warn_even_if_quiet)
 
 
 def _facts(learner: Learner) -> Facts:

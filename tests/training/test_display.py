@@ -73,7 +73,7 @@ def test_only_a_warning_of_loss_appears_with_quiet(capsys):
         display = Display(Terminal(quiet))
         display.on_warning = warnings.append
         display.warn("slow")
-        display.warn_of_loss("lost")
+        display.warn_even_if_quiet("lost")
         assert capsys.readouterr() == expected
     assert warnings == ["slow", "lost"] * 2
 
