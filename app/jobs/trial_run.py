@@ -18,7 +18,7 @@ from dataclasses import asdict
 
 import torch
 
-from lm.config.schema import AUTOMATIC_DROPOUTS, DEFAULT_TIME, RunConfig
+from lm.config.schema import AUTOMATIC_DROPOUTS, RunConfig
 from lm.data import report
 from lm.data.corpus import Corpus, open_corpus
 from lm.errors import UserError
@@ -97,7 +97,7 @@ def _estimate(learner: Learner, step_time: float) -> Estimate:
     if steps:
         seconds = steps * step_time + min(_VALIDATIONS, steps) * interruption + scoring
     else:
-        budget = config.training.max_time or DEFAULT_TIME
+        budget = config.training.time_budget
         # The training loop reserves no time where every validation scores the whole text anyway.
         reserved = scoring if scored < to_score else 0.0
         steps, seconds = fill_budget(budget, step_time, interruption, reserved)

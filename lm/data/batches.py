@@ -83,6 +83,11 @@ class Windows:
         return len(self.tokens) / self.tokens_per_step
 
     @property
+    def row_count(self) -> int:
+        """The number of streams that are returned."""
+        return self.rows.stop - self.rows.start
+
+    @property
     def tokens_per_step(self) -> int:
         """Tokens in a window, all streams together."""
         return self.batch_size * self.bptt

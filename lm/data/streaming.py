@@ -212,6 +212,11 @@ class StreamedWindows:
         self._ahead: list[np.ndarray] = [np.zeros(0, tokenizer.dtype) for _ in range(batch_size)]
 
     @property
+    def row_count(self) -> int:
+        """The number of streams that are returned."""
+        return self.rows.stop - self.rows.start
+
+    @property
     def tokens_per_step(self) -> int:
         """Tokens in a window, all streams together."""
         return self.batch_size * self.bptt

@@ -22,7 +22,6 @@ from torch import Tensor
 from lm.config.resolved import NetworkConfig, RecipeConfig, ResolvedConfig
 from lm.config.schema import (
     AUTOMATIC_DROPOUTS,
-    DEFAULT_TIME,
     DataConfig,
     ModelConfig,
     RunConfig,
@@ -256,9 +255,9 @@ class _Budget:
             steps = self.training.epochs * self.windows.steps_per_epoch
         if not steps:
             # This rank's streams, one micro-batch at a time; the other ranks read theirs meanwhile.
-            rows, parts = self.windows.rows, self.training.accumulate
-            seconds = parts * self._seconds_per_part(model, (rows.stop - rows.start) // parts)
-            steps = (self.training.max_time or DEFAULT_TIME) / seconds
+            parts = self.training.accumulate
+            seconds = parts * self._seconds_per_part(model, self.windows.row_count // parts)
+            steps = self.training.time_budget / seconds
         return steps * self.windows.tokens_per_step
 
     def _seconds_per_part(self, model: NetworkConfig, streams: int) -> float:

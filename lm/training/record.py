@@ -184,7 +184,7 @@ def keep_folder(trainer: Trainer) -> None:
     if not has_model:
         trainer.newer = None
         for each in (progress, trainer.good.progress):
-            each.best_loss, each.best_step = math.inf, 0
+            each.forget_best()
     if trainer.ranks.is_main_process and trainer.disk.attempt("the run", create):
         trainer.display.warn_even_if_quiet(
             f"{run.folder} was moved or deleted: a new run in its place continues, without what was saved"

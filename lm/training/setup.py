@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from lm.config.resolved import ResolvedConfig
-from lm.config.schema import DEFAULT_TIME, RunConfig
+from lm.config.schema import RunConfig
 from lm.console.terminal import Terminal, duration
 from lm.console.wording import plural
 from lm.data import report
@@ -150,7 +150,7 @@ def _check_best(trainer: Trainer) -> None:
             f"{weights} is missing: the best weights will be chosen from the rest of the training."
         )
         for progress in (trainer.progress, trainer.good.progress):
-            progress.best_loss, progress.best_step = math.inf, 0
+            progress.forget_best()
 
 
 def _adopt_budget(trainer: Trainer, updated: bool) -> str:
@@ -306,7 +306,7 @@ def _budget(learner: Learner) -> str:
     """'2:00, 32 streams × 64 tokens per step, 5,000 steps per epoch'."""
     training, windows = learner.config.training, learner.windows
     steps = total_steps(learner)
-    text = plural(steps, "step") if steps else duration(training.max_time or DEFAULT_TIME)
+    text = plural(steps, "step") if steps else duration(training.time_budget)
     text += f", {plural(training.batch_size, 'stream')} × {plural(training.bptt, 'token')} per step"
     if learner.config.data.mix and isinstance(windows, Windows):
         text += f" ({', '.join(map(str, windows.streams))} of them in each text)"

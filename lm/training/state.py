@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lm.config.resolved import ResolvedConfig
-from lm.config.schema import BUDGETS, DEFAULT_TIME, RunConfig
+from lm.config.schema import BUDGETS, RunConfig
 from lm.data.batches import Windows
 from lm.data.corpus import Corpus
 from lm.data.streaming import StreamedWindows
@@ -62,6 +62,10 @@ class Progress:
         """Whether the best weights so far are saved."""
         return self.best_loss < float("inf")
 
+    def forget_best(self) -> None:
+        """Choose the best weights from the rest of the training: those so far are gone."""
+        self.best_loss, self.best_step = float("inf"), 0
+
 
 @dataclass
 class Snapshot:
@@ -113,7 +117,7 @@ class Learner:
         model = config.model
         network = RecurrentLM(model, corpus.tokenizer.vocab_size).to(device)
         optimizer = make_optimizer(network, config.training, precision, ranks)
-        shape = model.layers, windows.rows.stop - windows.rows.start, model.hidden_size
+        shape = model.layers, windows.row_count, model.hidden_size
         state = tuple(torch.zeros(shape, device=device) for _ in CELLS[model.cell].states)
         return cls(config, corpus, network, optimizer, windows, device, precision, state, ranks)
 
@@ -176,8 +180,7 @@ class Trainer:
         training = self.learner.config.training
         if total_steps(self.learner) or not training.eval_tokens or not self.progress.reserve:
             return 1.0
-        budget = training.max_time or DEFAULT_TIME
-        return scoring_time(budget, self.progress.reserve) / self.progress.reserve
+        return scoring_time(training.time_budget, self.progress.reserve) / self.progress.reserve
 
     @property
     def seconds(self) -> float:
@@ -202,7 +205,7 @@ def share_spent(learner: Learner, progress: Progress, seconds: float) -> float:
     """The share of the budget spent at this position after `seconds` of training."""
     if steps := total_steps(learner):
         return progress.step / steps
-    budget = learner.config.training.max_time or DEFAULT_TIME
+    budget = learner.config.training.time_budget
     return seconds / (budget - scoring_time(budget, progress.reserve))
 
 

@@ -42,7 +42,7 @@ class Step:
         # step that refers to itself would keep its network in memory for long.
         self._run: cuda_graph.Compute | None = None
         windows, device = learner.windows, learner.device
-        rows = windows.rows.stop - windows.rows.start
+        rows = windows.row_count
         self._number = torch.zeros((), dtype=torch.int64, device=device)
         self._kept = torch.ones(rows, device=device)  # 0 for streams whose state is reset, else 1
         self._loss = torch.zeros((), device=device)

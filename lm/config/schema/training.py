@@ -128,3 +128,8 @@ class TrainingConfig:
         choices=("none", "trackio", "tensorboard", "wandb"),
     )
     quiet: bool = setting(False, "print only errors")
+
+    @property
+    def time_budget(self) -> float:
+        """The budget in seconds, if it is not one of steps or epochs."""
+        return self.max_time or DEFAULT_TIME
