@@ -43,7 +43,7 @@ def called_from_python() -> Iterator[None]:
         _in_python.reset(before)
 
 
-def resume(folder: Path) -> str:
+def resume_command(folder: Path) -> str:
     """How to resume the run in a folder: 'lm train --resume runs/a', or "lm.train(resume='runs/a')"."""
     if _in_python.get():
         return f"lm.train(resume={str(folder)!r})"

@@ -14,7 +14,7 @@ from typing import Any
 
 from lm.config.schema import RUNS, RunConfig
 from lm.config.settings_file import as_yaml, read_settings
-from lm.console.invocation import quoted
+from lm.console.invocation import quoted, resume_command
 from lm.errors import ModelError, UserError
 from lm.files.atomic import append_text, folder_or_previous, remove_partial, write_text
 from lm.files.model_files import is_inside, read_json
@@ -134,8 +134,8 @@ def check_out(config: RunConfig, overwrite: bool) -> None:
             raise UserError(f"{folder} exists and is not a run: name another folder with --out.")
         if not overwrite:
             raise UserError(
-                f"{folder} exists: name another with --out, replace it with --overwrite, or continue it"
-                f" with --resume {quoted(folder)}."
+                f"{folder} exists: name another with --out, replace it with --overwrite, or continue it with"
+                f" `{resume_command(folder)}`."
             )
 
 

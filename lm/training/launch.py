@@ -12,7 +12,7 @@ from lm.config.presets import preset
 from lm.config.schema import BUDGETS, RunConfig, checked
 from lm.config.settings import flag_of
 from lm.config.settings_file import MAX_CHARACTERS, MAX_VALUES, as_yaml, read_settings
-from lm.console.invocation import command, quoted, resume
+from lm.console.invocation import command, quoted, resume_command
 from lm.console.terminal import Terminal
 from lm.data.corpus import Corpus, cached_corpus, content_key, open_corpus
 from lm.data.find_source import recorded_revisions
@@ -227,8 +227,8 @@ def _revisions(run: Run, config: RunConfig) -> list[str | None]:
 def _say_finished(run: Run, config: RunConfig, terminal: Terminal) -> Ended:
     generate = f"{command('generate')} {quoted(run.folder)}"
     terminal.say(
-        f"{run.folder} has finished. Generate with: {generate}; train longer with: {resume(run.folder)}"
-        " and a larger --steps, --epochs or --max-time"
+        f"{run.folder} has finished. Generate with: {generate}; train longer with:"
+        f" {resume_command(run.folder)} and a larger --steps, --epochs or --max-time"
     )
     return Ended(run, config.training.device)
 

@@ -9,7 +9,7 @@ import dataclasses
 import sys
 from contextlib import closing
 
-from lm.console.invocation import resume
+from lm.console.invocation import resume_command
 from lm.console.streams import outlive_output
 from lm.console.wording import plural
 from lm.training import record, rollback
@@ -50,7 +50,7 @@ def train(trainer: Trainer) -> int:
         if not trainer.disk.ever_saved:
             raise record.nothing_saved(trainer)
         saved = "saved" if trainer.disk.has_checkpoint else "not saved, but the last checkpoint is intact"
-        stopped = f"Stopped and {saved}. Resume with: {resume(trainer.run.folder)}"
+        stopped = f"Stopped and {saved}. Resume with: {resume_command(trainer.run.folder)}"
         if trainer.display.closed:
             print(stopped, file=sys.stderr)
         else:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lm.config.schema import RunConfig
-from lm.console.invocation import command, quoted
+from lm.console.invocation import command, quoted, resume_command
 from lm.data.corpus import Split
 from lm.distributed import RankLost
 from lm.errors import ModelError, UserError
@@ -206,7 +206,7 @@ def save(trainer: Trainer) -> bool:
 def nothing_saved(trainer: Trainer) -> UserError:
     """The error if neither a model nor a checkpoint could ever be saved."""
     folder = trainer.run.folder
-    resume = f" and continue with --resume {quoted(folder)}" if trainer.disk.ever_saved else ""
+    resume = f" and continue with `{resume_command(folder)}`" if trainer.disk.ever_saved else ""
     return UserError(
         f"the model could not be saved in {folder}: {trainer.disk.last_error}. Free some space{resume}, or"
         " name another folder with --out."

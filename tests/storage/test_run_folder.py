@@ -136,5 +136,5 @@ def test_what_is_no_run_cannot_be_continued(here):
 def test_the_command_that_continues_an_existing_run_can_be_pasted(name, quoted):
     Path(name, "training").mkdir(parents=True)
     Path(name, "training", "config.yaml").touch()
-    with pytest.raises(UserError, match=rf"continue it with --resume {quoted}\.$"):
+    with pytest.raises(UserError, match=rf"continue it with `.* --resume {quoted}`\.$"):
         check_out(RunConfig.from_flat({"out": name}), overwrite=False)
