@@ -155,19 +155,19 @@ def fitted(
     text: float,
     vocab_size: int,
     device: torch.device,
-    readable: Callable[[NetworkConfig], float],
+    tokens_in_budget: Callable[[NetworkConfig], float],
 ) -> tuple[NetworkConfig, TrainingConfig]:
     """`model` and `training` with hidden size, dropouts and learning rate for a text of `text` tokens.
 
-    `readable` is the number of tokens that a network reads within the budget.
+    `tokens_in_budget` is the number of tokens that a network reads within the budget.
     """
     on_gpu = device.type == "cuda"
     dropouts = [name for name in AUTOMATIC_DROPOUTS if getattr(model, name) == "auto"]
     if model.hidden_size == "auto":
-        network, tokens = _largest_network(model, text, vocab_size, on_gpu, readable)
+        network, tokens = _largest_network(model, text, vocab_size, on_gpu, tokens_in_budget)
     else:
         network = NetworkConfig.of(model)
-        tokens = readable(network)
+        tokens = tokens_in_budget(network)
     dropout = _dropout(tokens / text, parameter_count(network, vocab_size) / text, on_gpu)
     network = _with_dropout(network, dropouts, dropout)
     if training.lr == "auto":
@@ -194,7 +194,11 @@ def fine_tuning_rate(fresh: float, excess: float) -> float:
 
 
 def _largest_network(
-    model: ModelConfig, text: float, vocab_size: int, on_gpu: bool, readable: Callable[[NetworkConfig], float]
+    model: ModelConfig,
+    text: float,
+    vocab_size: int,
+    on_gpu: bool,
+    tokens_in_budget: Callable[[NetworkConfig], float],
 ) -> tuple[NetworkConfig, float]:
     """The largest network that the budget can teach and the memory of a GPU holds, and the number of tokens
     it will read."""
@@ -202,7 +206,7 @@ def _largest_network(
     for size in SIZES:
         larger = NetworkConfig.of(dataclasses.replace(model, hidden_size=size))
         try:
-            read, weights = readable(larger), recurrent_weights(larger)
+            read, weights = tokens_in_budget(larger), recurrent_weights(larger)
         except torch.OutOfMemoryError:
             if chosen is None:
                 raise

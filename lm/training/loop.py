@@ -74,24 +74,24 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
     else 0."""
     training, ranks, callbacks = trainer.learner.config.training, trainer.ranks, trainer.callbacks
     step = Step(trainer.learner, trainer.display.warn)
-    trainer.agreed, interrupted = ranks.start_agreement(trainer.seconds, signals)()
-    trainer.saved, since = trainer.now, trainer.seconds
+    trainer.agreed_seconds, interrupted = ranks.start_agreement(trainer.seconds, signals)()
+    trainer.last_save_time, since = trainer.now, trainer.seconds
     if trainer.validation and not trainer.progress.step:
         record.begin_fine_tuning(trainer, trainer.validation)
     if not trainer.good.tensors:  # otherwise it came with the checkpoint
         rollback.remember(trainer)
     trainer.learner.network.train()
-    spent = trainer.done >= 1 or _out_of_patience(trainer)
+    spent = trainer.fraction_done >= 1 or _out_of_patience(trainer)
     stopped = False  # by a callback
     steps_since = 0
     while not spent and not interrupted:
         if trainer.display.closed and BROKEN_PIPE not in signals:
             signals.append(BROKEN_PIPE)
         agreement = ranks.start_agreement(trainer.seconds, signals)
-        rate = trainer.progress.rate * learning_rate(trainer.done, training)
+        rate = trainer.progress.rate * learning_rate(trainer.fraction_done, training)
         loss = step(trainer.progress.step, rate)
         trainer.loss_sum += loss
-        trainer.agreed, interrupted = agreement()
+        trainer.agreed_seconds, interrupted = agreement()
         progress = trainer.progress
         progress.step += 1
         progress.loss_count += 1
@@ -101,7 +101,7 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
 
         # Decided once per step: a validation refines the estimate of how long the final scoring takes,
         # after which a time budget that was spent may not be spent any more.
-        spent = stopped or trainer.done >= 1
+        spent = stopped or trainer.fraction_done >= 1
         validation_due = spent or _validation_due(trainer)
         sample_due = _sample_due(trainer, validation_due)
         save_due = validation_due or _save_due(trainer)
@@ -143,7 +143,7 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
         callback = callbacks.on_validation if validation_due else None
         if callback and callbacks.asks_to_stop(callback, row):
             spent = stopped = True
-        trainer.display.update(dataclasses.replace(now, done=trainer.done, seconds=trainer.seconds))
+        trainer.display.update(dataclasses.replace(now, done=trainer.fraction_done, seconds=trainer.seconds))
         since, steps_since = trainer.seconds, 0
     if stopped:
         trainer.display.say(f"Stopped by a callback at step {trainer.progress.step:,}.")
@@ -152,7 +152,7 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
 
 def _validation_due(trainer: Trainer) -> bool:
     progress, every = trainer.progress, trainer.learner.config.training.eval_every
-    tenth, progress.tenth = progress.tenth, int(trainer.done * 10)
+    tenth, progress.tenth = progress.tenth, int(trainer.fraction_done * 10)
     return progress.step % every == 0 if every else progress.tenth > tenth
 
 
@@ -174,11 +174,11 @@ def _save_due(trainer: Trainer) -> bool:
         return trainer.progress.step % every == 0
     # Best right after the rollback's copy: a copy of another step would have to be saved as well.
     patience = _SAVE_EVERY if trainer.progress.step % _LOG_EVERY == 0 else 2 * _SAVE_EVERY
-    return trainer.now - trainer.saved > patience
+    return trainer.now - trainer.last_save_time > patience
 
 
 def _step_metrics(trainer: Trainer, steps: int, seconds: float) -> StepMetrics:
     progress = trainer.progress
     loss = trainer.loss_sum.item() / progress.loss_count
     rate = steps * trainer.learner.windows.tokens_per_step / max(seconds, 1e-9)
-    return StepMetrics(trainer.done, progress.step, trainer.seconds, loss, rate, trainer.validation)
+    return StepMetrics(trainer.fraction_done, progress.step, trainer.seconds, loss, rate, trainer.validation)

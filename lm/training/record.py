@@ -199,7 +199,7 @@ def save(trainer: Trainer) -> bool:
         CHECKPOINT, lambda: save_checkpoint(trainer.run.checkpoint, now, good)
     )
     trainer.disk.ever_saved |= saved
-    trainer.saved = trainer.now
+    trainer.last_save_time = trainer.now
     return saved
 
 

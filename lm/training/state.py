@@ -161,8 +161,8 @@ class Trainer:
     newer: tuple[int, float] | None = None
     callbacks: Callbacks = NONE
     clock: Clock = field(default_factory=Clock)
-    saved: float = 0.0  # `now` at the last checkpoint
-    agreed: float = 0.0  # rank 0's clock at the last step
+    last_save_time: float = 0.0  # `now` at the last checkpoint
+    agreed_seconds: float = 0.0  # rank 0's clock at the last step
 
     @property
     def ranks(self) -> Ranks:
@@ -170,7 +170,7 @@ class Trainer:
         return self.learner.ranks
 
     @property
-    def done(self) -> float:
+    def fraction_done(self) -> float:
         """The share of the budget spent, from 0 to slightly above 1."""
         return share_spent(self.learner, self.progress, self.now)
 
@@ -190,7 +190,7 @@ class Trainer:
     @property
     def now(self) -> float:
         """Elapsed time, as agreed by all ranks."""
-        return self.seconds if self.ranks.is_single_process else self.agreed
+        return self.seconds if self.ranks.is_single_process else self.agreed_seconds
 
 
 def total_steps(learner: Learner) -> int | None:

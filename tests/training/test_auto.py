@@ -183,7 +183,7 @@ def test_a_larger_budget_never_gets_a_smaller_network_on_a_gpu(budget, text, voc
 
 
 def test_a_gpu_gets_a_network_that_its_memory_holds():
-    def readable(most):
+    def tokens_in_budget(most):
         def tokens(network):
             if network.hidden_size > most:
                 raise torch.OutOfMemoryError("CUDA out of memory")
@@ -193,7 +193,7 @@ def test_a_gpu_gets_a_network_that_its_memory_holds():
 
     def size(most):
         config = RunConfig.from_flat({"batch_size": 64, "bptt": 64})
-        return fitted(config.model, config.training, 1e9, 100, torch.device("cuda"), readable(most))[
+        return fitted(config.model, config.training, 1e9, 100, torch.device("cuda"), tokens_in_budget(most))[
             0
         ].hidden_size
 
@@ -206,7 +206,12 @@ def test_a_text_read_once_gets_the_same_network_on_a_gpu_and_on_a_cpu():
     sizes = []
     for kind in ("cpu", "cuda"):
         config = RunConfig.from_flat({"batch_size": 64, "embedding_size": 64})
-        read = {"text": 1e9, "vocab_size": 100, "device": torch.device(kind), "readable": lambda network: 5e7}
+        read = {
+            "text": 1e9,
+            "vocab_size": 100,
+            "device": torch.device(kind),
+            "tokens_in_budget": lambda network: 5e7,
+        }
         sizes.append(fitted(config.model, config.training, **read)[0].hidden_size)
     assert sizes[0] == sizes[1]
 
