@@ -155,7 +155,7 @@ class _TensorBoard:
     def log(self, metrics: dict[str, float], step: int) -> None:
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
-        self._writer.flush()  # raises an error of the thread that writes
+        self._writer.flush()  # raises an error of the thread that writes, usually at once
 
     def sample(self, text: str, step: int) -> None:
         self._writer.add_text("sample", f"```\n{text}\n```", step)

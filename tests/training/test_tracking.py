@@ -107,7 +107,7 @@ def test_tensorboard_that_cannot_write_costs_one_warning_and_no_traceback(tmp_pa
     assert "No such file or directory" in line
     memory = run.training / "tracker.json"
     sent = json.loads(memory.read_text())["sent"] if memory.exists() else {}
-    assert sent == ({"samples": 10, "figures": 10} if kept else {})
+    assert sent.get("figures", 0) == 10 * kept  # the thread may report a lost sample only after its flush
     assert threading.excepthook is hook and capsys.readouterr().err == ""
 
 
