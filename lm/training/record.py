@@ -19,7 +19,7 @@ from lm.files.tensor_files import read_tensors
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.storage.loading import check_weights, load_weights
-from lm.storage.model_folder import WEIGHTS, hub_id, read_facts
+from lm.storage.model_folder import WEIGHTS, hub_id, read_config
 from lm.storage.run_folder import read_metrics
 from lm.storage.run_lock import check_own
 from lm.storage.saving import save_model
@@ -66,7 +66,7 @@ def newer_model(trainer: Trainer) -> tuple[int, float] | None:
 
     def look() -> tuple[int, float] | None:
         try:
-            facts = read_facts(folder) if (folder / WEIGHTS).exists() else {}
+            facts = read_config(folder) if (folder / WEIGHTS).exists() else {}
             return int(facts["trained_on"]["steps"]), float(facts["validation"]["loss"])
         except (ModelError, KeyError, TypeError, ValueError, OverflowError):
             return None
