@@ -88,8 +88,9 @@ def score_texts(
     ...     print(scored.bits.sum(), scored.token_texts, scored.per_word()["surprisal"])
 
     Args:
-        texts: each read from the zero state, after the model's start token. Characters and words that the
-            model does not know are scored as <unk>; an empty text has no tokens.
+        texts: each read from the zero state, after the model's start token, with its line breaks as they
+            are. Characters and words that the model does not know are scored as <unk>; an empty text has no
+            tokens.
         precision: of the matrix products: "fp32", "bf16", "tf32" (on a GPU) or "auto".
         progress: called with the fraction that is done.
 
@@ -176,12 +177,12 @@ def evaluate(model: LanguageModel, texts: str | Iterable[str]) -> Validation:
 
 
 def encode_known(tokenizer: Tokenizer, text: str | bytes) -> tuple[bytes, np.ndarray]:
-    """The text as UTF-8, normalized as in training, and its tokens (tokens,).
+    """The text as UTF-8, with the line breaks of a file that has been read, and its tokens (tokens,).
 
     Raises UserError if the text is empty or no text, or if none of it is known to the tokenizer.
     """
     if isinstance(text, str):
-        text = text.replace("\r\n", "\n").encode("utf-8", "replace")
+        text = _as_read(text)
     if not isinstance(text, bytes):
         raise UserError("the text to score must be a str or bytes.")
     tokens = tokenizer.encode_bytes(text)

@@ -161,7 +161,7 @@ def test_a_space_inside_a_token_counts_toward_its_word():
 
 
 def test_table_lines_have_a_row_per_token_and_a_field_per_column():
-    scored = score_text(make("byte"), 'a\t"b"\\ \r中\n')
+    (scored,) = lm.score_texts(make("byte"), ['a\t"b"\\ \r中\n'])  # with its line breaks
     lines = list(table_lines(scored.per_token()))
     assert lines[0] == "token\tword\tdocument\tline\tcolumn\toffset\tsurprisal\tunknown\tend\tword_number\n"
     rows = [line.removesuffix("\n").split("\t") for line in lines[1:]]
@@ -259,7 +259,8 @@ def test_texts_that_cannot_be_scored():
         score_text(make("word"), "wholly other\n")
     assert score_text(make("char"), "Жa").unknown == 1
     assert score_text(make("byte"), "ЖЩ").unknown == 0
-    assert len(score_text(make("char"), "a\r\nb").tokens) == 3  # line ends are normalized as in training
+    for kind in ("char", "byte"):  # line breaks are those of a file that has been read
+        assert score_text(make(kind), "a\r\nb\rc").text == b"a\nb\nc"
 
 
 @pytest.mark.parametrize("kind", KINDS)
