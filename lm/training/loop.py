@@ -19,7 +19,8 @@ from lm.training.signals import BROKEN_PIPE, Interrupted, interruptible, listeni
 from lm.training.state import Trainer
 from lm.training.step import Step
 
-_LOG_EVERY = 25  # steps
+# Steps from one line of metrics to the next. A GPU is idle while a line is written: as long as a step or two.
+_LOG_EVERY, _LOG_EVERY_ON_GPU = 25, 100
 _SAVE_EVERY = 30.0  # seconds
 
 
@@ -105,7 +106,7 @@ def fit(trainer: Trainer, signals: list[int]) -> int:
         validation_due = spent or _validation_due(trainer)
         sample_due = _sample_due(trainer, validation_due)
         save_due = validation_due or _save_due(trainer)
-        log_due = validation_due or progress.step % _LOG_EVERY == 0
+        log_due = validation_due or _log_due(trainer)
         if not (log_due or sample_due or save_due):
             continue  # without waiting for the device
 
@@ -168,12 +169,17 @@ def _sample_due(trainer: Trainer, validation_due: bool) -> bool:
     return every > 0 and trainer.progress.step % every == 0
 
 
+def _log_due(trainer: Trainer) -> bool:
+    every = _LOG_EVERY_ON_GPU if trainer.learner.device.type == "cuda" else _LOG_EVERY
+    return trainer.progress.step % every == 0
+
+
 def _save_due(trainer: Trainer) -> bool:
     every = trainer.learner.config.training.save_every
     if every:
         return trainer.progress.step % every == 0
     # Best right after the rollback's copy: a copy of another step would have to be saved as well.
-    patience = _SAVE_EVERY if trainer.progress.step % _LOG_EVERY == 0 else 2 * _SAVE_EVERY
+    patience = _SAVE_EVERY if _log_due(trainer) else 2 * _SAVE_EVERY
     return trainer.now - trainer.last_save_time > patience
 
 

@@ -368,6 +368,7 @@ def test_on_a_gpu(here, text_file, cell):
     assert result.returncode == 0, result.stderr
     assert "cuda" in result.stdout
     assert metrics(here / "r")[-1]["validation_loss"] < 2.5
+    assert {row["step"] for row in metrics(here / "r")} == {*range(10, 101, 10)}  # not every 25 steps
     first, second = (script("generate.py", "r", "--seed", 1, "--device", "cuda", cwd=here) for _ in range(2))
     assert first.returncode == 0
     assert first.stdout == second.stdout
