@@ -60,7 +60,7 @@ def test_missing_ones_are_errors_of_one_line(find, name):
 
 def test_a_name_that_is_too_long_for_the_disk_is_an_error_of_one_line(here):
     (here / "a.txt").write_text("the sea was calm\n" * 9)
-    with pytest.raises(UserError, match="File name too long"):
+    with pytest.raises(UserError, match="is too long: choose a shorter one with --out"):
         lm.train("a.txt", out="a" * 300)
     check_output(f"{'a' * 300}.csv")  # writing it will be an error
 
