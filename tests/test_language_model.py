@@ -2,8 +2,9 @@
 
 import copy
 import math
-import pickle
+import multiprocessing
 import re
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from lm.insight.trace import trace_text
 from lm.language_model import LanguageModel
 from lm.model.network import RecurrentLM
 from lm.tokenization.vocabulary import train_tokenizer
+
+COPIED = ["bf16", "int8", "ensemble", "clamped"]
 
 
 @pytest.fixture(scope="module", params=["char", "bpe"])
@@ -363,21 +366,35 @@ def test_repr_says_what_the_model_is_in_one_line():
     assert repr(clamped) == f"LanguageModel({start}, 1 clamped unit)"
 
 
-@pytest.mark.parametrize("kind", ["bf16", "int8", "ensemble", "clamped"])
-@pytest.mark.parametrize("make_copy", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_a_copy_generates_the_same_text_with_weights_of_its_own(kind, make_copy):
+def pretrained(kind):
     model = lm.load("pretrained", precision=kind if kind in ("bf16", "int8") else "fp32")
     if kind == "ensemble":
-        model = model.mixed_with([(lm.load("pretrained"), 0.3)])
-    if kind == "clamped":
-        model = model.clamped(lm.Clamp(0, 1, 0.5))
-    text = model.generate("def ", seed=3, max_new_tokens=20)
-    other = make_copy(model)
+        return model.mixed_with([(lm.load("pretrained"), 0.3)])
+    return model.clamped(lm.Clamp(0, 1, 0.5)) if kind == "clamped" else model
+
+
+def texts_of(models):
+    return [model.generate("def ", seed=3, max_new_tokens=20)[0].text for model in models]
+
+
+@pytest.mark.parametrize("kind", COPIED)
+def test_a_copy_generates_the_same_text_with_weights_of_its_own(kind):
+    model = pretrained(kind)
+    texts = texts_of([model])
+    other = copy.deepcopy(model)
     with torch.no_grad():
         model.network.embedding.weight.neg_()
     assert repr(other) == repr(model)
-    assert other.generate("def ", seed=3, max_new_tokens=20) == text
-    assert make_copy(model).generate("def ", seed=3, max_new_tokens=20) != text
+    assert texts_of([other]) == texts
+    assert texts_of([copy.deepcopy(model)]) != texts
+
+
+@pytest.mark.slow
+def test_models_can_be_sent_to_another_process():
+    models = [pretrained(kind) for kind in COPIED]
+    texts = texts_of(models)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(texts_of, models).result() == texts
 
 
 def test_a_stream_prints_itself_as_it_is_generated_in_a_notebook(model, capsys):
