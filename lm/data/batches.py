@@ -24,7 +24,25 @@ from lm.model.direction import Direction
 _PIECE = 1 << 24  # tokens copied to a GPU at a time
 
 
-class Windows:
+class WindowSizes:
+    """Windows of `bptt` tokens from `batch_size` streams, of which those in `rows` are returned."""
+
+    batch_size: int
+    bptt: int
+    rows: slice
+
+    @property
+    def row_count(self) -> int:
+        """The number of streams that are returned."""
+        return self.rows.stop - self.rows.start
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens in a window, all streams together."""
+        return self.batch_size * self.bptt
+
+
+class Windows(WindowSizes):
     """Windows over a token stream (tokens,) for `batch_size` streams of `bptt` steps each.
 
     `parts` are the lengths of the texts in `tokens`, and `mix` the fraction of the streams that reads each of
@@ -81,16 +99,6 @@ class Windows:
     def steps_per_epoch(self) -> float:
         """The tokens of the text divided by those of a step."""
         return len(self.tokens) / self.tokens_per_step
-
-    @property
-    def row_count(self) -> int:
-        """The number of streams that are returned."""
-        return self.rows.stop - self.rows.start
-
-    @property
-    def tokens_per_step(self) -> int:
-        """Tokens in a window, all streams together."""
-        return self.batch_size * self.bptt
 
     def window(self, number: int | Tensor) -> tuple[Tensor, Tensor]:
         """The inputs and targets of window `number`, each (rows, time) int64, on the device.

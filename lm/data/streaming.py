@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from lm.config.schema import DataConfig
-from lm.data.batches import to_device
+from lm.data.batches import WindowSizes, to_device
 from lm.data.datasets_library import datasets_library
 from lm.data.find_source import find_sources
 from lm.data.source import Source
@@ -183,7 +183,7 @@ def _upgraded_position(state: Any) -> Any:
     return {"shard_idx": begin["shard_idx"], "shard_example_idx": row, "type": "ExamplesIterable"}
 
 
-class StreamedWindows:
+class StreamedWindows(WindowSizes):
     """Windows for truncated backpropagation over consecutive documents.
 
     Only the streams in `rows` are returned; other processes train on the others. Which stream gets a
@@ -210,16 +210,6 @@ class StreamedWindows:
         # For each stream, the last token it has read and the tokens it has yet to read.
         self._last: np.ndarray = np.full((batch_size, 1), tokenizer.eos, np.int64)
         self._ahead: list[np.ndarray] = [np.zeros(0, tokenizer.dtype) for _ in range(batch_size)]
-
-    @property
-    def row_count(self) -> int:
-        """The number of streams that are returned."""
-        return self.rows.stop - self.rows.start
-
-    @property
-    def tokens_per_step(self) -> int:
-        """Tokens in a window, all streams together."""
-        return self.batch_size * self.bptt
 
     def window(self, number: int | Tensor) -> tuple[Tensor, Tensor]:
         """The inputs and targets of the next window, each (rows, time) int64; `number` is ignored."""
