@@ -73,7 +73,6 @@ _DAY = RANGES["max_time"][1]
 _KILL_AFTER = 30.0  # seconds in which a job may save before a second `stop` kills it
 _RETRY_AFTER = 5.0  # seconds until a runner that failed is started again
 _CACHED_READERS = 16
-_SAME_WITHIN = 5.0  # seconds in which the same job again is a second press of the button
 
 if sys.platform == "win32":
     _KILL = signal.SIGTERM  # every signal of `os.kill` ends a process there
@@ -136,22 +135,23 @@ class JobQueue:
 
     def add(self, settings: Mapping[str, Any], title: str = "", base: Path | None = None) -> Job:
         """Queue a job with the settings that a browser sent (settings.py). With `base`, it starts from the
-        weights of the model in that folder, and has its network and tokens. The same again within seconds is
-        a second press of the button, and returns the first job."""
+        weights of the model in that folder, and has its network and tokens. Returns the job that waits or
+        runs already with this title and these settings, if there is one: the button was pressed twice."""
         flat = self._checked(settings, base)
         text = dataset_name(flat["dataset"][0], self.uploads)
         stem = without_compression(text).rpartition("/")[2].rpartition(".")[0] or text
         title = _clean_title(title) or safe_stem(stem)
         with self._locked():
-            jobs, now = self.store.all(), time.time()
+            jobs = self.store.all()
             for job in jobs:
-                is_new = job.state in (QUEUED, RUNNING) and not job.asked and now - job.created < _SAME_WITHIN
-                if is_new and job.title == title and json.dumps(job.settings) == json.dumps(flat):
+                is_same = (job.title, json.dumps(job.settings)) == (title, json.dumps(flat))
+                if is_same and job.state in (QUEUED, RUNNING) and not job.asked:
                     return job
             if sum(job.state == QUEUED for job in jobs) >= MAX_QUEUED:
                 raise UserError(f"{MAX_QUEUED} jobs are queued already; wait until one has finished.")
             if len(jobs) >= MAX_JOBS:
                 raise UserError(f"there are {MAX_JOBS} jobs already; remove some first.")
+            now = time.time()
             run = self._new_run_name(title, jobs)
             job = Job(new_id(), title, text, run, flat, created=now, queued=now)
             (self.store.folder / job.id).mkdir()
