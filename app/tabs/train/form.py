@@ -161,9 +161,8 @@ class Form:
         """The values of `kept` and of `reading.dataset` after the page was reloaded, from those of `kept`
         before."""
         texts, bases = self.choices(text, base)
-        known = [DEFAULT_DATASET, *(upload.dataset for upload in self.queue.uploads.all())]
-        if not hub.strip() and text not in known:
-            text, values = DEFAULT_DATASET, (*values[: -len(READING)], *READING.values())
+        if not hub.strip() and texts.value != text:  # it is gone, and with it how it was read
+            text, values = texts.value, (*values[: -len(READING)], *READING.values())
         return [title, texts, hub, bases, *values, dataset_of(text, hub)]
 
     def chosen(self, *values: Any) -> tuple[dict[str, Any], Any]:
