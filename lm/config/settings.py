@@ -73,10 +73,10 @@ class Rule:
     def contains(self, value: float) -> bool:
         """Whether `value` is within the bounds, also as the float32 that it becomes in computations."""
         if isinstance(value, float) and (rounded := _float32(value)) != value:
-            return math.isfinite(rounded) and self.bounds(rounded)
-        return self.bounds(value)
+            return math.isfinite(rounded) and self.contains_exactly(rounded)
+        return self.contains_exactly(value)
 
-    def bounds(self, value: float) -> bool:
+    def contains_exactly(self, value: float) -> bool:
         """Whether `value` itself is within the bounds."""
         return not (
             (self.minimum is not None and value < self.minimum)
@@ -138,7 +138,7 @@ class Setting:
             size = "" if math.isinf(value) or math.isnan(value) else " as a 32-bit number"
             raise UserError(f"{self.flag} must be finite{size}, got {value}.")
         if isinstance(value, (int, float)) and not self.rule.contains(value):
-            size = " as a 32-bit number" if self.rule.bounds(value) else ""
+            size = " as a 32-bit number" if self.rule.contains_exactly(value) else ""
             raise UserError(f"{self.flag} must be {self.rule.range}{size}, got {shown(value)}.")
         if isinstance(value, int) and value > _LARGEST_INT:
             raise UserError(f"{self.flag} must be at most {_LARGEST_INT}, got {shown(value)}.")

@@ -127,7 +127,7 @@ class TrainingConfig:
         "also log the metrics to a tracker: trackio, tensorboard or wandb",
         choices=("none", "trackio", "tensorboard", "wandb"),
     )
-    quiet: bool = setting(False, "print only errors")
+    quiet: bool = setting(False, "print only errors, and what could not be saved")
 
     @property
     def time_budget(self) -> float:
