@@ -142,7 +142,7 @@ def dataset_name(dataset: str, uploads: Uploads) -> str:
 def in_units(seconds: float) -> str:
     """A duration as a user writes it: '90s', '2m', '24h'."""
     for unit, length in (("h", 3600), ("m", 60)):
-        if seconds >= length and seconds % length == 0:
+        if seconds % length == 0:
             return f"{seconds // length:g}{unit}"
     return f"{seconds:g}s"
 

@@ -52,8 +52,6 @@ def validate(trainer: Trainer) -> Validation:
 def keep_if_best(trainer: Trainer, result: Validation) -> None:
     """Save the weights if this validation of them is the best so far."""
     progress, trainer.validation = trainer.progress, result
-    if trainer.newer and progress.step > trainer.newer[0]:
-        _adopt_newer(trainer)
     progress.worse = 0 if result.loss < progress.best_loss else progress.worse + 1
     if not progress.worse:
         _save_best(trainer, result)
@@ -73,13 +71,6 @@ def newer_model(trainer: Trainer) -> tuple[int, float] | None:
 
     step, loss = trainer.ranks.broadcast_object(look) or (trainer.progress.best_step, 0.0)
     return (step, loss) if step != trainer.progress.best_step else None
-
-
-def _adopt_newer(trainer: Trainer) -> None:
-    """Make the model that is newer than the checkpoint the best one: its step will not be repeated."""
-    if trainer.newer:
-        trainer.progress.best_step, trainer.progress.best_loss = trainer.newer
-        trainer.newer = None
 
 
 def begin_fine_tuning(trainer: Trainer, result: Validation) -> None:
@@ -237,7 +228,8 @@ def finish(trainer: Trainer) -> None:
     keep_folder(trainer)
     if trainer.unsaved and trainer.unsaved.step == progress.step:
         _save_best(trainer, trainer.unsaved.result)
-    _adopt_newer(trainer)
+    if trainer.newer:  # still better than all since the checkpoint
+        progress.best_step, progress.best_loss = trainer.newer
     best = copy.deepcopy(trainer.learner.network)
     if progress.has_best:  # otherwise there was no space for any model
         if ranks.is_main_process:

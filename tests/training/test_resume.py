@@ -309,6 +309,13 @@ def test_a_model_that_is_newer_than_the_checkpoint_stays_the_best(here, newer_mo
     assert metrics(here / "killed")[-1]["step"] == 40
 
 
+def test_a_model_that_is_newer_than_the_checkpoint_gives_way_to_a_better_one(here, newer_model):
+    assert main(["--resume", "killed", "--steps", "80"]) == 0
+    facts, after = json.loads((here / "killed/config.json").read_text()), progress(here / "killed")
+    assert facts["trained_on"]["steps"] == after["best_step"] > 40
+    assert after["best_loss"] < newer_model
+
+
 @pytest.mark.slow
 def test_a_time_budget_keeps_a_model_that_is_newer_than_the_checkpoint(here, newer_model):
     """Its validations fall on other steps."""

@@ -5,12 +5,15 @@ import os
 import re
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
 
 import lm
+from app.jobs.job import RUNNING, STOP, STOPPED
 from app.jobs.queue import MAX_QUEUED
 from lm.errors import UserError
+from lm.files import locks
 from lm.storage import model_folder
 from lm.storage.run_lock import check_free, claimed
 from lm.training.plot import loss_curve
@@ -250,8 +253,13 @@ def test_a_second_press_of_the_button_adds_no_job(idle_queue, settings):
     first = idle_queue.add(settings, "one")
     assert idle_queue.add(settings, "one") == first and idle_queue.jobs() == [first]
     others = [idle_queue.add(settings, "two"), idle_queue.add({**settings, "seed": 5}, "one")]
-    idle_queue.stop(first.id)
+    lock = locks.acquire(idle_queue.store.lock_of(first.id))
+    idle_queue.store.write(replace(first, state=RUNNING))
+    assert idle_queue.add(settings, "one").id == first.id
+    idle_queue.store.write(replace(first, state=RUNNING, asked=STOP))  # it is about to end
     others.append(idle_queue.add(settings, "one"))
+    idle_queue.store.write(replace(first, state=STOPPED))
+    os.close(lock)
     assert len(idle_queue.jobs()) == 4 and len({job.id for job in (first, *others)}) == 4
 
 

@@ -65,6 +65,7 @@ JPEG, GZIP = b"\xff\xd8\xff\xe0" + bytes(range(256)), gzip.compress(b"x" * 50_00
         ("x.tar", bytes(1024), "^x.tar is empty"),
         ("x.txt.gz", gzip.compress(b""), "^x.txt.gz is empty"),
         ("x.txt.gz", b"text", "^x.txt.gz is not a valid gzip file"),
+        ("x?.txt.gz", b"text", r"^x\?\.txt\.gz is not a valid gzip file"),  # stored under another name
         ("x.tar", b"text", "^x.tar cannot be read as a tar archive"),
         ("x.tar.gz", gzip.compress(b"text"), "^x.tar.gz cannot be read as a tar archive"),
     ],

@@ -1,5 +1,7 @@
 """What the Train tab does with an upload, and who has none; test_page_train.py tests it in a browser."""
 
+import shutil
+
 import gradio as gr
 import pytest
 
@@ -58,6 +60,26 @@ def test_the_form_is_filled_with_the_settings_of_a_job(tmp_path, trained_run):
         job = Job("20260101-000000-abcdef", "boat", "boat.txt", "boat", settings | other)
         filled = [getattr(value, "value", value) for value in form.filled(job)]
         assert form.chosen("", *filled) == (sent, base)
+
+
+def test_a_form_whose_text_is_gone_does_not_read_the_default_text_in_its_way(tmp_path, monkeypatch):
+    jobs, warnings = JobQueue(tmp_path), []
+    monkeypatch.setattr("app.tabs.train.form.show_warning", warnings.append)
+    with gr.Blocks():
+        form = Form(jobs, ModelRegistry([tmp_path]))
+    text = jobs.uploads.add_pasted("text;year\nA boat.;1\n")
+    reading = form.reading.fields
+    kept = ["boat", text.dataset, "", "", *(component.value for component in (*form.network, form.time))]
+    kept += ["cp1252", *(component.value for component in reading[1:])]
+
+    def restored():
+        return [getattr(value, "value", value) for value in form.restored(*kept)]
+
+    assert restored() == [*kept, text.dataset] and not warnings
+    shutil.rmtree(text.path.parent)
+    defaults = [component.value for component in reading]
+    assert restored() == ["boat", "python", *kept[2 : -len(reading)], *defaults, "python"]
+    assert warnings == ["The chosen text no longer exists: choose another one."]
 
 
 def test_the_settings_of_a_job_whose_model_to_start_from_is_gone_do_not_become_those_of_a_new_model(tmp_path):
