@@ -161,8 +161,9 @@ class Form:
         """The values of `kept` and of `reading.dataset` after the page was reloaded, from those of `kept`
         before."""
         texts, bases = self.choices(text, base)
-        if not hub.strip() and texts.value != text:  # it is gone, and with it how it was read
-            text, values = texts.value, (*values[: -len(READING)], *READING.values())
+        known = [DEFAULT_DATASET, *(upload.dataset for upload in self.queue.uploads.all())]
+        if not hub.strip() and text not in known:  # it is gone, and with it how it was read
+            text, values = DEFAULT_DATASET, (*values[: -len(READING)], *READING.values())
         return [title, texts, hub, bases, *values, dataset_of(text, hub)]
 
     def chosen(self, *values: Any) -> tuple[dict[str, Any], Any]:

@@ -1,9 +1,11 @@
 """What the Train tab does with an upload, and who has none; test_page_train.py tests it in a browser."""
 
 import shutil
+from contextvars import copy_context
 
 import gradio as gr
 import pytest
+from gradio.context import LocalContext
 
 from app.jobs.estimate import Estimate, Preview
 from app.jobs.job import Job
@@ -72,8 +74,12 @@ def test_a_form_whose_text_is_gone_does_not_read_the_default_text_in_its_way(tmp
     kept = ["boat", text.dataset, "", "", *(component.value for component in (*form.network, form.time))]
     kept += ["cp1252", *(component.value for component in reading[1:])]
 
+    handler = copy_context()  # in an event handler, Gradio's components have only their arguments
+    handler.run(LocalContext.in_event_listener.set, True)
+
     def restored():
-        return [getattr(value, "value", value) for value in form.restored(*kept)]
+        values = handler.run(form.restored, *kept)
+        return [v.constructor_args["value"] if isinstance(v, gr.Dropdown) else v for v in values]
 
     assert restored() == [*kept, text.dataset] and not warnings
     shutil.rmtree(text.path.parent)
