@@ -43,10 +43,11 @@ def scores_table(comparison: Comparison) -> str:
         translate("Tokens"),
         translate("Total bits"),
     ]
-    rows = [_scores_row(name, scored) for name, scored in sorted(comparison.scored.items(), key=_rank)]
-    rows += [
-        [_with_remark(name, as_sentence(error)), *["–"] * 4] for name, error in comparison.errors.items()
-    ]
+    rows: list[list[str]] = []
+    for name, scored in sorted(comparison.scored.items(), key=_rank):
+        rows += _scores_rows(name, scored)
+    for name, error in comparison.errors.items():
+        rows += [[escape(name), *["–"] * 4], [escape(as_sentence(error))]]
     return _table(translate("Scores of the text"), head, rows)
 
 
@@ -56,20 +57,21 @@ def _rank(item: tuple[str, ScoredText]) -> tuple[bool, float]:
     return unknown_share(scored) > _MAX_UNKNOWN_SHARE, scored.metrics.bits_per_character.value
 
 
-def _scores_row(name: str, scored: ScoredText) -> list[str]:
-    remark = ""
-    if scored.unknown:
-        remark = translate(
-            "{share:.1%} of the tokens are unknown to this model, which makes its scores look too good.",
-            share=unknown_share(scored),
-        )
-    return [
-        _with_remark(name, remark),
+def _scores_rows(name: str, scored: ScoredText) -> list[list[str]]:
+    scores = [
+        escape(name),
         f"{scored.metrics.bits_per_character.value:.3f}",
         f"{scored.metrics.perplexity.value:,.2f}",
         f"{len(scored.tokens):,}",
         f"{scored.bits.sum():,.1f}",
     ]
+    if not scored.unknown:
+        return [scores]
+    remark = translate(
+        "{share:.1%} of the tokens are unknown to this model, which makes its scores look too good.",
+        share=unknown_share(scored),
+    )
+    return [scores, [escape(remark)]]
 
 
 def disagreements_table(comparison: Comparison) -> str:
@@ -145,15 +147,14 @@ def _bits_by_model(comparison: Comparison, word: int) -> list[str]:
     ]
 
 
-def _with_remark(name: str, remark: str) -> str:
-    return escape(name) + (f'<br><span class="odd">{escape(remark)}</span>' if remark else "")
-
-
 def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of HTML cells; the first cell of each row is its header."""
+    """A table of HTML cells; the first cell of each row is its header. A row of one cell is a remark on the
+    row above it."""
     columns = "".join(f'<th scope="col">{cell}</th>' for cell in head)
     body = "".join(
         f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
+        if rest
+        else f'<tr class="remark"><td colspan="{len(head)}">{first}</td></tr>'
         for first, *rest in rows
     )
     # The table can be wider than a phone: the frame scrolls, and takes the focus to do so by keyboard.

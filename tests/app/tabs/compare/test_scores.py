@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from app.tabs.compare.scoreboard import word_details
+from app.tabs.compare.scoreboard import scores_table, word_details
 from app.tabs.compare.scores import compare_scores, unknown_share
 from lm.errors import UserError
 from tests.app.tabs.compare.conftest import untrained
@@ -77,6 +77,14 @@ def test_a_text_without_spaces_is_compared_by_character():
     assert {d.snippet.text for d in comparison.disagreements(3)} <= set(comparison.words.texts)
     for name, scored in comparison.scored.items():
         assert comparison.bits[name].sum() == pytest.approx(scored.bits.sum())
+
+
+def test_a_remark_is_a_row_below_that_of_its_model(boat):
+    comparison = compare({"boat": boat, "hebrew": untrained("char", "שלום\n")}, "the sea שלום")
+    rows = re.findall("<tr.*?</tr>", scores_table(comparison))[1:]
+    texts = [re.sub("<[^>]+>", " ", row).split() for row in rows]
+    assert [words[0] for words in texts] == ["hebrew", "66.7%", "boat", "33.3%"]
+    assert rows[1].startswith('<tr class="remark"><td colspan="5">')
 
 
 def test_a_word_from_right_to_left_does_not_reorder_its_bits():
