@@ -279,7 +279,7 @@ def _conclude(trainer: Trainer, best: RecurrentLM, results: dict[str, Validation
         **_validation_row(results["validation"]),
     }
     trainer.disk.attempt("the metrics", lambda: run.log(last))
-    trainer.tracker.log({"step": progress.step + 1, "final_validation_loss": last["validation_loss"]})
+    trainer.tracker.final({"final_validation_loss": last["validation_loss"]}, progress.step)
     _draw_curve(trainer)
 
 

@@ -37,6 +37,9 @@ class _Sink(Protocol):
     def sample(self, text: str, step: int) -> None:
         """Record a generated sample."""
 
+    def final(self, metrics: dict[str, float], step: int) -> None:
+        """Record the results of a run that ends after a step, whose metrics it already has."""
+
     def back_to(self, step: int) -> None:
         """Discard everything after a step, if the tracker can."""
 
@@ -78,6 +81,10 @@ class Tracker:
         """Send a sample."""
         self._send("samples", step, lambda sink: sink.sample(text, step))
 
+    def final(self, metrics: dict[str, float], step: int) -> None:
+        """Send the results of a run that ends after `step`."""
+        self._send("results", step, lambda sink: sink.final(metrics, step))
+
     def back_to(self, step: int) -> None:
         """Continue from an earlier step."""
         if sink := self._sink:
@@ -98,7 +105,7 @@ class Tracker:
             return
         sent = self._memory["sent"]
         # TensorBoard discards metrics and takes those steps again; the other trackers still have them.
-        discards = kind == "figures" and isinstance(sink, _TensorBoard)
+        discards = kind != "samples" and isinstance(sink, _TensorBoard)
         if discards or step > sent.get(kind, -1):
             self._try(lambda: send(sink))
             if self._sink:  # otherwise, it has failed: a resumed run sends this step again
@@ -161,6 +168,9 @@ class _TensorBoard:
         self._writer.add_text("sample", f"```\n{text}\n```", step)
         self._writer.flush()
 
+    def final(self, metrics: dict[str, float], step: int) -> None:
+        self.log(metrics, step)
+
     def back_to(self, step: int) -> None:
         self._writer.close()
         self._open(step)
@@ -181,6 +191,9 @@ class _RemoteRun:
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         self._run.log(metrics, step=step)
+
+    def final(self, metrics: dict[str, float], step: int) -> None:
+        self.log(metrics, step)
 
     def back_to(self, step: int) -> None:
         """Not supported: later steps stay."""
@@ -223,6 +236,10 @@ class _Wandb(_RemoteRun):
 
     def sample(self, text: str, step: int) -> None:
         self._run.log({"sample": self._wandb.Html(f"<pre>{html.escape(text)}</pre>")}, step=step)
+
+    def final(self, metrics: dict[str, float], step: int) -> None:
+        # `log` takes nothing more for a step that an earlier process has finished.
+        self._run.summary.update(metrics)
 
     def close(self) -> None:
         self._run.finish()

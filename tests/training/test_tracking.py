@@ -15,6 +15,7 @@ from lm.errors import UserError
 from lm.storage.run_folder import Run
 from lm.training import tracking
 from lm.training.tracking import Tracker
+from tests.conftest import metrics
 from tests.training.runs import COMMAND
 
 
@@ -58,15 +59,21 @@ def test_tensorboard_gets_the_settings_of_a_run_that_is_first_tracked_when_it_re
     assert settings.step == 50 and b"lr: 0.25" in settings.tensor_proto.string_val[0]
 
 
-def test_trackio(tmp_path, monkeypatch):
+@pytest.fixture
+def trackio_folder(tmp_path, monkeypatch):
+    """The folder of trackio's database."""
     import trackio
     from trackio import sqlite_storage, utils
 
     for module in (trackio, sqlite_storage, utils):
         monkeypatch.setattr(module, "TRACKIO_DIR", tmp_path / "trackio")
+    return tmp_path / "trackio"
+
+
+def test_trackio(tmp_path, trackio_folder):
     said = []
     track_twice(tmp_path, "trackio", said)
-    (database,) = (tmp_path / "trackio").glob("*.db")
+    (database,) = trackio_folder.glob("*.db")
     with sqlite3.connect(database) as connection:
         select = "select run_name, step, cast(metrics as text) from metrics order by id"
         rows = connection.execute(select).fetchall()
@@ -76,6 +83,30 @@ def test_trackio(tmp_path, monkeypatch):
     assert sum("text of" in metrics for _, _, metrics in rows) == 4
     assert '"lr"' in config
     assert not said
+
+
+def tensorboard_values(here, name):
+    events = EventAccumulator(str(here / "r/training/tensorboard")).Reload()
+    return [(event.step, event.value) for event in events.Scalars(name)]
+
+
+def trackio_values(here, name):
+    (database,) = (here / "trackio").glob("*.db")
+    with sqlite3.connect(database) as connection:
+        rows = connection.execute("select step, cast(metrics as text) from metrics order by id").fetchall()
+    return [(step, json.loads(metrics)[name]) for step, metrics in rows if name in json.loads(metrics)]
+
+
+@pytest.mark.parametrize("values", [tensorboard_values, trackio_values])
+def test_a_run_that_is_extended_is_tracked_without_a_gap(boat, here, trackio_folder, values):
+    name = values.__name__.removesuffix("_values")
+    assert main([*COMMAND, "--steps", "3", "--eval-every", "1", "--track", name, "--out", "r"]) == 0
+    assert main(["--resume", "r", "--steps", "5"]) == 0
+    losses = [(line["step"], line["validation_loss"]) for line in metrics(here / "r") if "train_loss" in line]
+    assert [step for step, _ in losses] == [1, 2, 3, 4, 5]
+    assert values(here, "validation_loss") == [(step, pytest.approx(loss)) for step, loss in losses]
+    final = json.loads((here / "r/config.json").read_text())["validation"]["loss"]
+    assert values(here, "final_validation_loss")[-1] == (5, pytest.approx(final))
 
 
 def test_a_tracker_that_fails_costs_one_warning(tmp_path, monkeypatch):
