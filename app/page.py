@@ -30,6 +30,7 @@ from .ui.i18n import browser_script, localized, translate, translations
 from .ui.middleware import CompressedPage, RequestFilter
 from .ui.model_choices import Selection, choices, first_choice
 from .ui.model_facts import describe, note
+from .ui.reloads import restore
 
 TITLE = "Write with a recurrent language model"
 _STATIC = Path(__file__).parent / "static"
@@ -96,6 +97,8 @@ def build(
         for event in (loaded.then, selector.dropdown.change):
             event(offer.on_model, selector.dropdown, offer.text, **INTERNAL)
         selector.dropdown.input(selector.facts, selector.dropdown, facts, **INTERNAL)
+        loaded = restore("compare", compare_tab.layout.kept, loaded)
+        loaded = restore("inside", [inside_tab.layout.text], loaded)
         if train_tab:
             loaded = train_tab.restore_form(loaded)
         _restore_tab(tabs, loaded)

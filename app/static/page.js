@@ -22,6 +22,7 @@
   });
 
   const notes = () => document.querySelectorAll("#document-note p");
+  const restored = new Set(); // the forms that have been filled in after the page was loaded
   let forgotten = 0; // a timer
 
   const isChinese = navigator.language.startsWith("zh");
@@ -101,6 +102,16 @@
         sessionStorage.setItem(name, JSON.stringify(value));
       } catch {} // the browser refuses storage, or it is full
       return null;
+    },
+    // Keep the values of a form until this tab of the browser is closed. Those that Gradio sets at first are not kept.
+    keep(form, values) {
+      if (restored.has(form)) lm.session(`lm.${form}`, values);
+    },
+    // The values of a form before the page was reloaded; null for each if there are none.
+    kept(form, length) {
+      restored.add(form);
+      const values = lm.session(`lm.${form}`);
+      return values?.length === length ? values : Array(length).fill(null);
     },
     // The tab that was open before the page was reloaded, unless the user has opened another one since. Gradio opens
     // the first one.

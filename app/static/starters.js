@@ -1,6 +1,7 @@
 // Example texts in the style of the model, for editors in which the user has not written anything.
 (() => {
-  let latest = "", offered = ""; // for the Look inside tab, and what it shows
+  const OFFERED = "lm.example";
+  let latest = "", offered = lm.session(OFFERED) ?? ""; // for the Look inside tab, and what it shows
   let hint = "";
 
   const isUntouched = (text) => ["", offered].includes(text);
@@ -10,6 +11,7 @@
     const editor = document.querySelector("#inside-text textarea");
     if (!editor || !isUntouched(editor.value) || editor.value === latest) return false;
     offered = latest;
+    lm.session(OFFERED, offered);
     await lm.fill(editor, latest);
     return true;
   }

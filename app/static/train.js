@@ -1,8 +1,5 @@
 // The Train tab: files and texts that are dropped or pasted anywhere, and progress in the browser's title.
 (() => {
-  const KEPT = "lm.train"; // the values of the form, until this tab of the browser is closed
-  const before = lm.session(KEPT); // the page was reloaded
-  let isRestored = false;
   let pageTitle = null; // Gradio sets it after this script
   let running = null; // the id of the job whose progress the title shows
   const tab = () => [document.getElementById("train")].find((element) => element?.offsetParent);
@@ -48,14 +45,6 @@
     });
 
   window.lmTrain = {
-    keep(values) {
-      if (isRestored) lm.session(KEPT, values);
-    },
-    // The values that were kept; null for each if there are none.
-    kept(values) {
-      isRestored = true;
-      return before?.length === values.length ? before : values.map(() => null);
-    },
     showInTitle({ job, active, title } = {}) {
       if (active) pageTitle ??= document.title;
       if (active || (job && job === running)) document.title = title;

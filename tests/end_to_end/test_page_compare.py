@@ -138,6 +138,22 @@ def test_settings_of_one_model_are_compared_and_the_same_seed_gives_the_same_tex
 
 
 @pytest.mark.slow
+def test_the_fields_survive_a_reload(compare):
+    compare.prompt.fill("The sea ")
+    compare.set("length", 50)
+    compare.set("temperature-2", 0.1)
+    scored = compare.tab.get_by_label("Text to score")
+    scored.fill(TEXT)
+    compare.wait_for(lambda: "Zyx" in compare.tab.evaluate("sessionStorage['lm.compare'] ?? ''"))
+    compare.page.reload()
+    compare.wait_for(lambda: scored.is_visible() and scored.input_value() == TEXT)
+    assert compare.prompt.input_value() == "The sea "
+    numbers = [
+        compare.tab.locator(f"#compare-{name} input[type=number]") for name in ("length", "temperature-2")
+    ]
+    assert [number.input_value() for number in numbers] == ["50", "0.1"]
+
+
 def test_columns_are_added_up_to_four_and_removed_with_their_contents_down_to_two(compare):
     tab = compare.tab
     remove = tab.get_by_role("button", name="Remove column")

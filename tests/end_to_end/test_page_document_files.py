@@ -93,7 +93,7 @@ def open_file(page, path):
     "content",
     [
         '{"format": "lm document"',
-        '{"format": "lm document", "version": 3}',
+        '{"format": "lm document", "version": 0}',
         '{"format": "lm document", "version": 1, "text": 5, "versions": []}',
         '{"format": "lm document", "version": 1, "text": "", "versions": [{"id": 0, "text": []}]}',
         "a\0b",
@@ -105,6 +105,14 @@ def test_a_file_that_is_not_a_document_is_one_line(page, tmp_path, content):
     page.editor.fill("My text")
     open_file(page, path)
     page.wait_for(lambda: note(page) == "file.json is neither a text nor an exported session.")
+    assert page.text == "My text"
+
+
+def test_a_document_of_a_newer_version_is_one_line(page, tmp_path):
+    (tmp_path / "file.json").write_text('{"format": "lm document", "version": 3, "text": ""}')
+    page.editor.fill("My text")
+    open_file(page, tmp_path / "file.json")
+    page.wait_for(lambda: note(page) == "file.json is from a newer version of this page: update the server.")
     assert page.text == "My text"
 
 

@@ -115,8 +115,10 @@ class _Axes:
     @classmethod
     def around(cls, curves: Sequence[Curve], by_time: bool) -> _Axes:
         right = max(max(_horizontal(curve, by_time)) for curve in curves) or 1.0
-        # Without the first validation: its steep fall would flatten everything after it.
-        bits = [b for curve in curves for b in (curve.bits[1:] if len(curve.bits) > 2 else curve.bits)]
+        bits = [b for curve in curves for b in curve.bits]
+        later = [b for curve in curves for b in (curve.bits[1:] if len(curve.bits) > 2 else curve.bits)]
+        if max(bits) - min(later) > 3 * (max(later) - min(later)):
+            bits = later  # the steep fall after the first validation would flatten the rest
         margin = max((max(bits) - min(bits)) * 0.08, 0.02)
         return cls(right, min(bits) - margin, max(bits) + margin)
 

@@ -34,6 +34,9 @@ class CompareLayout:
                     self._lay_out_column(number, models)
             self._lay_out_curves()
             self._lay_out_scores()
+        # Those that the browser keeps until the page is closed. The page selects the models.
+        sliders = [control for control in self.controls if control not in self.names]
+        self.kept = [self.prompt, self.length, self.seed, *sliders, self.over, self.text]
 
     def _lay_out_prompt(self) -> None:
         with gr.Row(elem_id="compare-common"):

@@ -19,6 +19,7 @@ from ...ui.errors import INTERNAL, show_errors
 from ...ui.fields import UNLABELED, go_button
 from ...ui.i18n import localized, translate
 from ...ui.model_facts import note
+from ...ui.reloads import keep, kept_js
 from ...ui.upload_limit import mark_as_copied
 from . import display
 from .form import Form
@@ -141,13 +142,12 @@ class TrainTab:
         """Keep the values of the form in the browser, and fill them in again after the event `loaded` of the
         page. Returns the event after that."""
         kept = self.form.kept
-        changes = [component.change for component in kept]
-        gr.on(changes, None, kept, None, js="(...values) => void lmTrain.keep(values)", **INTERNAL)
+        keep("train", kept)
         return loaded.then(
             self.on_restore,
             kept,
             [*kept, self.form.reading.dataset],
-            js="(...values) => lmTrain.kept(values)",
+            js=kept_js("train", kept),
             preprocess=False,  # it would reject texts and models that are newer than the page
             **INTERNAL,
         )

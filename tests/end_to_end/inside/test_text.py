@@ -78,6 +78,18 @@ def test_what_is_stale_is_marked_and_another_model_analyzes_again(page):
     page.wait_for(lambda: levels(page) != before and "stale" not in inside.get_attribute("class"))
 
 
+def test_the_text_survives_a_reload_but_an_example_goes_with_its_model(page, open_page, server):
+    page.reload()
+    page.wait_for(lambda: len(levels(page)) == len(TEXT * 3))
+    page = open_page(server, tab_name="Look inside")
+    page.wait_for(lambda: levels(page))
+    example = [text for text, _, _ in levels(page)]
+    page.reload()
+    page.wait_for(lambda: [text for text, _, _ in levels(page)] == example)
+    page.choose_model("pretrained")
+    page.wait_for(lambda: levels(page) and [text for text, _, _ in levels(page)] != example)
+
+
 def test_the_value_of_a_token_is_shown_for_fingers_and_keyboards(page):
     readout = page.tab.locator("#inside-view .readout")
     page.tab.locator("#inside-view .tokens").focus()

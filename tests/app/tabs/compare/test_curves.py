@@ -104,3 +104,11 @@ def test_names_are_escaped():
 def test_unusual_values_can_be_drawn(bits):
     svg = render(a_curve(bits=bits), Curve("nothing", [0.0, 0.0], [0.0, 0.0], [1.0, 1.0], 1.0))
     assert all(math.isfinite(value) for line in points(svg) for point in line for value in point)
+
+
+@pytest.mark.parametrize(("first", "is_shown"), [(2.6, True), (9.0, False)])
+def test_only_a_steep_fall_after_the_first_validation_leaves_the_plot(first, is_shown):
+    (line,) = points(render(a_curve(bits=(first, 2.0, 1.5))))
+    heights = [y for _, y in line]
+    assert (heights[0] > 0) == is_shown
+    assert heights[0] < heights[1] < heights[2]
