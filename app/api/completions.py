@@ -7,7 +7,6 @@ have in common only once.
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -23,6 +22,7 @@ from lm.generation.text_generator import Piece, Pieces
 from lm.language_model import LanguageModel
 from lm.tokenization.positions import positions, token_starts
 
+from .fair_lock import FairLock
 from .request import CompletionRequest, Prompt, RequestError
 from .responses import encode_json
 
@@ -31,7 +31,7 @@ _CONSTRAINTS = ("match", "ban", "no_repeat_ngram")  # the parameters that can ex
 _MIN_LOGPROB = -9999.0  # JSON has no infinity
 _SCORED_AT_ONCE = 256  # tokens
 _LONG = 1000  # bytes of JSON that choices share rather than copy
-_scoring = threading.Lock()  # held by the thread that scores: several would slow down those that generate
+_scoring = FairLock()  # held by the thread that scores: several would slow down those that generate
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class CompletionStream:
                 f"token ids in 'logit_bias' must be between 0 and {vocab_size - 1:,}, got {largest}.",
                 "logit_bias",
             )
-        self._model, self._request = model, request
+        self._model, self._request, self._canceled = model, request, False
         self._prompts = []
         for prompt in request.prompts:
             pause()
@@ -126,7 +126,7 @@ class CompletionStream:
         request = self._request
         if request.echo:
             for number, prompt in enumerate(self._prompts):
-                for part in prompt.parts(request.logprobs):
+                for part in prompt.parts(request.logprobs, lambda: self._canceled):
                     for index in range(number * request.n, (number + 1) * request.n):
                         yield Chunk(index, part)
         unfinished = dict(enumerate(self._choices))
@@ -157,6 +157,7 @@ class CompletionStream:
 
     def cancel(self) -> None:
         """Stop the computation, from any thread."""
+        self._canceled = True
         if self._pieces is not None:
             self._pieces.cancel()
 
@@ -188,11 +189,12 @@ class _Prompt:
             self.text = "".join(text for text, _ in steps) + (stream.rest() if complete else "")
             self._offsets, self.num_tokens = [offset for _, offset in steps], len(given)
 
-    def parts(self, alternatives: int | None) -> Iterator[Part]:
-        """The text, in parts of some hundred tokens with their scores, unless `alternatives` is None."""
+    def parts(self, alternatives: int | None, is_canceled: Callable[[], bool]) -> Iterator[Part]:
+        """The text, in parts of some hundred tokens with their scores, unless `alternatives` is None. Once
+        `is_canceled`, no more are computed."""
         start, tokens = 0, list[TokenLogprob]()
         if alternatives is not None:
-            for following in _slices(self._logprobs(alternatives)):
+            for following in _slices(self._logprobs(alternatives), is_canceled):
                 if tokens:
                     end = following[0].offset
                     yield Part.of(self.text[start:end], tokens)
@@ -257,11 +259,13 @@ class _Choice:
         return Chunk(self._index, Part.of("", unsent), "stop" if stopped else "length")
 
 
-def _slices(logprobs: Iterator[TokenLogprob]) -> Iterator[list[TokenLogprob]]:
-    """The same in lists. Those of several requests are computed in turn."""
+def _slices(
+    logprobs: Iterator[TokenLogprob], is_canceled: Callable[[], bool]
+) -> Iterator[list[TokenLogprob]]:
+    """The same in lists, until the request is canceled. Those of several requests are computed in turn."""
     while True:
         with _scoring:
-            some = list(islice(logprobs, _SCORED_AT_ONCE))
+            some = [] if is_canceled() else list(islice(logprobs, _SCORED_AT_ONCE))
         if not some:
             return
         yield some

@@ -13,7 +13,8 @@ from starlette.testclient import TestClient
 from tokenizers import decoders, models, pre_tokenizers
 
 import lm
-from app.api.completions import Choices, Chunk, Part, TokenLogprob
+from app.api.completions import Choices, Chunk, CompletionStream, Part, TokenLogprob
+from app.api.request import CompletionRequest, Limits
 from app.api.responses import encode_json
 from app.api.server import Api
 from app.registry import ModelRegistry
@@ -331,3 +332,24 @@ def test_choices_are_the_json_of_all_parts_at_once(parts, with_logprobs):
         choice["finish_reason"] = "stop"
     found = [b"".join(choice) for choice in choices.objects()]
     assert found == [encode_json(expected[index]) for index in range(3)]
+
+
+@pytest.mark.parametrize("read", [0, 1, 2])  # chunks
+def test_a_canceled_request_scores_no_more_tokens(loaded, monkeypatch, read):
+    model, scored = loaded["char"], []
+    stream_scores = model.stream_scores
+
+    def counted(*prompt, **settings):
+        for score in stream_scores(*prompt, **settings):
+            scored.append(score)
+            yield score
+
+    monkeypatch.setattr(model, "stream_scores", counted)
+    body = {"model": "char", "prompt": some_text(3000), "echo": True, "logprobs": 0, "max_tokens": 0}
+    stream = CompletionStream(model, CompletionRequest.parse(body, Limits()), lambda: None)
+    chunks = stream.chunks()
+    for _ in range(read):
+        next(chunks)
+    before = len(scored)
+    stream.cancel()
+    assert len([*chunks]) == 2 and len(scored) == before < 1500  # what was scored already, and the last chunk
