@@ -2,6 +2,7 @@
 (() => {
   const { editor } = lm;
   const STATE = 8; // the number of updates of `state`
+  const LATE_MS = 1000; // how long after the end the last tokens may still be on their way through Gradio
   let run = null; // the last generation: what it started from, and what it has written
   let isWriting = false;
 
@@ -24,7 +25,7 @@
 
   // A version for each text that the model writes; the browser may show none yet.
   function written({ run: id, at, picked, texts, model }) {
-    if (!run || (run.id ?? id) !== id) return;
+    if (!run || (run.id ?? id) !== id || run.isOver) return;
     run.id = id;
     const kept = base(run.base, at);
     run.parent ??= versions().beginningOf(kept.text + texts[0].text.slice(0, picked))?.id;
@@ -69,6 +70,8 @@
       await new Promise((done) => setTimeout(done)); // the last tokens may be on their way through Gradio
       isWriting = false;
       editor.unlock();
+      const ended = run; // without a connection, the server does not know that the user has stopped it
+      setTimeout(() => ended && (ended.isOver = true), LATE_MS);
       // An error before the first token.
       if (run && !run.version && !run.candidates && editor.text !== run.before.text) show(run.before);
       lm.documents.saveNow();

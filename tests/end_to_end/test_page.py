@@ -64,6 +64,19 @@ def test_closing_the_page_ends_its_computation(open_page, server):
     assert server.ended()[-1].endswith("stopped")
 
 
+def test_the_text_stays_as_it_is_after_a_stop_that_does_not_reach_the_server(page):
+    page.start_long_generation()
+    with page.tab.expect_event("requestfailed"):
+        page.tab.route("**/cancel", lambda route: route.abort())
+        page.stop.click()
+    page.at_rest()
+    page.tab.wait_for_timeout(1500)
+    text = page.text
+    page.tab.wait_for_timeout(1500)
+    assert page.text == text
+    page.troubles.clear()
+
+
 def test_ctrl_enter_generates_and_escape_stops(page, server):
     page.set(Length=20_000, Top_p=0.9)
     page.editor.fill(PROMPT)
