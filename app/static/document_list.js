@@ -43,7 +43,7 @@
         return lm.say(lm.translate("{file} is not in UTF-8: save the text in this encoding first.", { file: file.name }));
       if (!content.trimStart().startsWith("{") || !content.includes(`"${FORMAT}"`)) return await openText(file, content);
       const raw = JSON.parse(content);
-      if (raw.format !== FORMAT || !(raw.version >= 1)) throw new TypeError("another format");
+      if (raw.format !== FORMAT || !Number.isInteger(raw.version) || raw.version < 1) throw new TypeError("another format");
       if (raw.version > VERSION)
         return lm.say(lm.translate("{file} is from a newer version of this page: update the server.", { file: file.name }));
       await documents.open(lm.checkedDocument(raw), true);

@@ -10,7 +10,7 @@ import gradio as gr
 
 from .errors import INTERNAL
 
-_RESTORE_JS = """() => ({kept})().map((value) =>
+_RESTORE_JS = """() => {kept}.map((value) =>
     ({{__type__: "update", ...(value !== null && {{value}})}}))"""
 
 
@@ -22,8 +22,8 @@ def keep(form: str, components: Sequence[Any]) -> None:
 
 
 def kept_js(form: str, components: Sequence[Any]) -> str:
-    """JavaScript that gets the values of `components` that were kept; null for each if there are none."""
-    return f"() => lm.kept({json.dumps(form)}, {len(components)})"
+    """In JavaScript, the values of `components` that were kept; null for each if there are none."""
+    return f"lm.kept({json.dumps(form)}, {len(components)})"
 
 
 def restore(form: str, components: Sequence[Any], loaded: Any) -> Any:

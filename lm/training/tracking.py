@@ -39,6 +39,7 @@ class _Sink(Protocol):
 
     def final(self, metrics: dict[str, float], step: int) -> None:
         """Record the results of a run that ends after a step, whose metrics it already has."""
+        self.log(metrics, step)
 
     def back_to(self, step: int) -> None:
         """Discard everything after a step, if the tracker can."""
@@ -150,7 +151,7 @@ def _without_tracebacks() -> Iterator[None]:
         threading.excepthook = hook
 
 
-class _TensorBoard:
+class _TensorBoard(_Sink):
     """Event files in training/tensorboard. A new file hides later steps in older files."""
 
     def __init__(self, run: Run, name: str, config: RunConfig, step: int):
@@ -168,9 +169,6 @@ class _TensorBoard:
         self._writer.add_text("sample", f"```\n{text}\n```", step)
         self._writer.flush()
 
-    def final(self, metrics: dict[str, float], step: int) -> None:
-        self.log(metrics, step)
-
     def back_to(self, step: int) -> None:
         self._writer.close()
         self._open(step)
@@ -184,16 +182,13 @@ class _TensorBoard:
         self._writer = SummaryWriter(str(self._folder), purge_step=step + 1 if step else None)
 
 
-class _RemoteRun:
+class _RemoteRun(_Sink):
     """What trackio and wandb have in common."""
 
     _run: Any
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         self._run.log(metrics, step=step)
-
-    def final(self, metrics: dict[str, float], step: int) -> None:
-        self.log(metrics, step)
 
     def back_to(self, step: int) -> None:
         """Not supported: later steps stay."""

@@ -93,7 +93,9 @@ def open_file(page, path):
     "content",
     [
         '{"format": "lm document"',
-        '{"format": "lm document", "version": 0}',
+        '{"format": "lm document", "version": 0, "text": ""}',
+        '{"format": "lm document", "version": 1.5, "text": ""}',
+        '{"format": "lm document", "version": "2", "text": ""}',
         '{"format": "lm document", "version": 1, "text": 5, "versions": []}',
         '{"format": "lm document", "version": 1, "text": "", "versions": [{"id": 0, "text": []}]}',
         "a\0b",

@@ -147,7 +147,7 @@ class TrainTab:
             self.on_restore,
             kept,
             [*kept, self.form.reading.dataset],
-            js=kept_js("train", kept),
+            js=f"() => {kept_js('train', kept)}",
             preprocess=False,  # it would reject texts and models that are newer than the page
             **INTERNAL,
         )
